@@ -1,0 +1,33 @@
+.DEFAULT_GOAL := check
+.PHONY: check test parity format
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install -q -c constraints.txt
+
+check: $(VENV)/.with-dev  ## formatting, lint, types and the default tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/pytest
+
+test: $(VENV)/.with-test  ## the default tests, from a bare machine on
+	$(BIN)/pytest
+
+parity: $(VENV)/.with-test $(VENV)/.with-parity  ## our models against golden tensors and diffusers
+	$(BIN)/pytest tests/parity
+
+format: $(VENV)/.with-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# torch comes first and alone: which build of it this machine gets is decided once, before anything depends on it
+$(VENV)/.with-torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch
+	@touch $@
+
+$(VENV)/.with-%: $(VENV)/.with-torch pyproject.toml
+	$(INSTALL) -e ".[$*]"
+	@touch $@

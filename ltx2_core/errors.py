@@ -1,0 +1,78 @@
+"""Every failure that a user can cause, as one tree.
+
+Each class carries its exit code; the command line only prints them.
+"""
+
+from __future__ import annotations
+
+
+class LTX2Error(Exception):
+    """A failure with a message for the user.
+
+    Args: what: one line, lower-case, with the bad value and the name that the user typed. why: one line, or empty.
+    hint: a command to run or a thing to change, or empty.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, why: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what, self.why, self.hint = what, why, hint
+
+    def __str__(self) -> str:
+        hint = f"hint: {self.hint}" if self.hint else ""
+        return "\n".join(line for line in (self.what, self.why, hint) if line)
+
+
+class RequestError(LTX2Error):
+    """The request cannot be done as it was put: a wrong size, option, preset or configuration."""
+
+    exit_code = 2
+
+
+class MediaError(LTX2Error):
+    """An image, video or sound that was given cannot be used."""
+
+    exit_code = 3
+
+
+class DoesNotFitError(LTX2Error):
+    """The plan needs more memory than this machine has free."""
+
+    exit_code = 4
+
+
+class OutOfMemoryError(LTX2Error):
+    """Memory ran out while a model was running."""
+
+    exit_code = 5
+
+
+class AccessError(LTX2Error):
+    """A download needs a login or accepted terms."""
+
+    exit_code = 6
+
+
+class StorageError(LTX2Error):
+    """Network, disk or integrity: weights are missing, incomplete or cannot be written."""
+
+    exit_code = 7
+
+
+class CheckpointError(LTX2Error):
+    """A weight file is there but cannot be used: wrong kind, unknown architecture, missing or unexpected tensors."""
+
+    exit_code = 7
+
+
+class OutputError(LTX2Error):
+    """The finished file failed its own check."""
+
+    exit_code = 8
+
+
+class BatchError(LTX2Error):
+    """A batch came to its end, and some of its jobs failed."""
+
+    exit_code = 9

@@ -1,0 +1,25 @@
+"""Small types that every layer shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Streams(NamedTuple, Generic[T]):
+    """The same thing for video and for audio; None where a stream is absent."""
+
+    video: T | None = None
+    audio: T | None = None
+
+    @property
+    def has_both(self) -> bool:
+        return self.video is not None and self.audio is not None
+
+    def map(self, function: Callable[..., R], *others: Streams[Any]) -> Streams[R]:
+        """Call a function for each stream that is there, with its entry here and in the others."""
+        pairs = zip(self, *others, strict=True)
+        return Streams(*(None if one is None else function(one, *more) for one, *more in pairs))
