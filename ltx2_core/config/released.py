@@ -1,0 +1,66 @@
+"""Configs of the released files, for copies that were saved without their metadata.
+
+The official defaults for absent settings give a plausible but wrong video, so a file without a config is used only
+where its tensors prove which release it was. That they are all there, with the right shapes, the loader checks later.
+Source: spec checkpoints, "Missing metadata".
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+from ..headers import FileKind, Header, classify, generation
+
+LOGGER = logging.getLogger("ltx2")
+
+# The tensor, with its shape, by which each released upsampler is known.
+UPSAMPLERS = {
+    ("upsampler.conv.weight", (4096, 1024, 3, 3)): "upsampler-spatial-x2-rational",
+    ("upsampler.0.weight", (1024, 512, 3, 3, 3)): "upsampler-temporal-x2",
+}
+
+
+def effective_config(header: Header) -> dict[str, Any]:
+    """The file's own config, or that of the release which its tensors prove it to be; a warning tells once per file.
+
+    Raises: CheckpointError if the file has no config and could be anything.
+    """
+    if header.config:
+        return header.config
+    release = _release(header)
+    if release is None or release not in released_configs():
+        why = (
+            "its tensors do not prove which release it is"
+            if release is None
+            else f"the config of {release} is not built in"
+        )
+        raise CheckpointError(
+            f"{header.path.name} has no config in its metadata", why, "use the original file of the release"
+        )
+    _tell(header.path.name, release)
+    return released_configs()[release]
+
+
+@cache
+def released_configs() -> dict[str, dict[str, Any]]:
+    """The configs that are built in, by generation or, for upsamplers, by name."""
+    return json.loads((Path(__file__).with_name("released.json")).read_text())
+
+
+def _release(header: Header) -> str | None:
+    if classify(header) is not FileKind.UPSAMPLER:
+        return generation(header)
+    found = ((name, info.shape) for name, info in header.tensors.items())
+    return next((UPSAMPLERS[sign] for sign in found if sign in UPSAMPLERS), None)
+
+
+@cache
+def _tell(name: str, release: str) -> None:
+    LOGGER.warning(
+        "%s has no config in its metadata; its tensors are those of %s, whose released config is used", name, release
+    )

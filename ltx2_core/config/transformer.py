@@ -1,0 +1,150 @@
+"""The shape of the dual-stream denoiser, as the `transformer` object of a checkpoint's config describes it.
+
+Source: spec transformer, section 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+from ..errors import CheckpointError
+from .section import Section
+
+# What the published models were all trained with; another value would be another architecture.
+CONSTANTS: dict[str, Any] = {
+    "dropout": 0.0,
+    "attention_bias": True,
+    "num_vector_embeds": None,
+    "activation_fn": "gelu-approximate",
+    "num_embeds_ada_norm": 1000,
+    "use_linear_projection": False,
+    "only_cross_attention": False,
+    "cross_attention_norm": True,
+    "double_self_attention": False,
+    "upcast_attention": False,
+    "standardization_norm": "rms_norm",
+    "norm_elementwise_affine": False,
+    "qk_norm": "rms_norm",
+    "positional_embedding_type": "rope",
+    "use_audio_video_cross_attention": True,
+    "share_ff": False,
+    "av_cross_ada_norm": True,
+    "use_middle_indices_grid": True,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamConfig:
+    """One stream. max_pos: extent of each position axis (seconds, and pixels for video) that RoPE scales to [−1, 1]."""
+
+    heads: int
+    head_dim: int
+    in_channels: int
+    out_channels: int
+    max_pos: tuple[float, ...]
+    mlp_bias: bool
+
+    @property
+    def width(self) -> int:
+        return self.heads * self.head_dim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformerConfig:
+    """The whole denoiser; a stream that is None is not built.
+
+    caption_channels: width of text features that the denoiser projects itself; None where the text side has done it.
+    gate_timestep_scale: multiplies the sigma that the cross-modal gates see. has_gates: a gate per attention head.
+    has_text_modulation: queries and context of text attention are modulated. has_prompt_modulation: the context's by
+    the noise level too.
+    """
+
+    video: StreamConfig | None
+    audio: StreamConfig | None
+    layers: int
+    exchange_heads: int
+    exchange_head_dim: int
+    norm_eps: float
+    theta: float
+    is_interleaved: bool
+    has_double_grid: bool
+    timestep_scale: float
+    gate_timestep_scale: float
+    caption_channels: int | None
+    has_gates: bool
+    has_text_modulation: bool
+    has_prompt_modulation: bool
+    has_keyframe_embedding: bool
+
+    @property
+    def modulation_rows(self) -> int:
+        """Shift, scale and gate for self-attention and feed-forward, and for text attention where that is modulated."""
+        return 9 if self.has_text_modulation else 6
+
+    @property
+    def has_static_text(self) -> bool:
+        """Whether keys and values of the text depend on nothing but the prompt, so that they can be made once."""
+        return not (self.has_text_modulation and self.has_prompt_modulation)
+
+    @property
+    def exchange_max_pos(self) -> float:
+        """Seconds that the common clock of both streams scales to [−1, 1]."""
+        return max(stream.max_pos[0] for stream in (self.video, self.audio) if stream)
+
+    def only(self, stream: Literal["video", "audio"]) -> Self:
+        """The same model with one stream and no exchange."""
+        return replace(self, video=None) if stream == "audio" else replace(self, audio=None)
+
+    @classmethod
+    def from_metadata(cls, config: Mapping[str, Any]) -> Self:
+        """Read the config of a checkpoint.
+
+        Raises: CheckpointError that names the first setting that is not implemented.
+        """
+        section = Section(config, "transformer")
+        for key, value in CONSTANTS.items():
+            section.expect(key, value)
+        heads = section.get("num_attention_heads", 32)
+        section.expect("audio_num_attention_heads", heads, default=32)
+        video = StreamConfig(
+            heads=heads,
+            head_dim=section.get("attention_head_dim", 128),
+            in_channels=section.get("in_channels", 128),
+            out_channels=section.get("out_channels", 128),
+            max_pos=tuple(section.get("positional_embedding_max_pos", (20, 2048, 2048))),
+            mlp_bias=section.get("ff_bias", True),
+        )
+        audio = StreamConfig(
+            heads=heads,
+            head_dim=section.get("audio_attention_head_dim", 64),
+            in_channels=section.get("audio_in_channels", 128),
+            out_channels=section.get("audio_out_channels", 128),
+            max_pos=tuple(section.get("audio_positional_embedding_max_pos", (20,))),
+            mlp_bias=section.get("audio_ff_bias", True),
+        )
+        section.expect("cross_attention_dim", video.width, default=4096)
+        section.expect("audio_cross_attention_dim", audio.width, default=2048)
+        if (len(video.max_pos), len(audio.max_pos)) != (3, 1):
+            raise CheckpointError("the checkpoint has an unknown architecture: position axes are not (3, 1)")
+        has_projection = not section.get("caption_proj_before_connector", False)
+        has_text_modulation = section.get("cross_attention_adaln", False)
+        return cls(
+            video=video,
+            audio=audio,
+            layers=section.get("num_layers", 48),
+            exchange_heads=heads,
+            exchange_head_dim=audio.head_dim,
+            norm_eps=section.get("norm_eps", 1e-6),
+            theta=section.get("positional_embedding_theta", 10000.0),
+            is_interleaved=section.expect("rope_type", "split", "interleaved", default="split") == "interleaved",
+            has_double_grid=section.get("frequencies_precision", None) == "float64",
+            timestep_scale=section.get("timestep_scale_multiplier", 1000),
+            gate_timestep_scale=section.get("av_ca_timestep_scale_multiplier", 1),
+            caption_channels=section.need("caption_channels") if has_projection else None,
+            has_gates=section.get("apply_gated_attention", False),
+            has_text_modulation=has_text_modulation,
+            has_prompt_modulation=has_text_modulation and section.get("use_prompt_adaln_single", True),
+            has_keyframe_embedding=section.get("use_keyframes_abs_pos_embedding", False),
+        )

@@ -1,0 +1,54 @@
+"""Shape of a latent upsampler.
+
+Source: spec video-vae, "Latent upsamplers".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from ..errors import CheckpointError
+from .section import Section
+
+RATIOS = {2.0: (2, 1), 1.5: (3, 2), 4.0: (4, 1), 0.75: (3, 4)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpsamplerConfig:
+    """A network that enlarges a latent.
+
+    Args: channels: of the latent. width: of the network. blocks: residual blocks before, and as many after the change
+    of size. in_time, in_space: what grows twofold. ratio: numerator and denominator of a resampler in space; None where
+    the file has the plain twofold one.
+    """
+
+    channels: int
+    width: int
+    blocks: int
+    in_time: bool
+    in_space: bool
+    ratio: tuple[int, int] | None
+
+    @classmethod
+    def from_metadata(cls, config: Mapping[str, Any]) -> Self:
+        """Read the config, which is flat in these files.
+
+        Raises: CheckpointError that names a setting that is not implemented.
+        """
+        section = Section(config)
+        section.expect("_class_name", "LatentUpsampler")
+        section.expect("dims", 3, default=3)
+        in_time, in_space = section.get("temporal_upsample", False), section.get("spatial_upsample", True)
+        if not (in_time or in_space):
+            raise CheckpointError("the checkpoint's upsampler enlarges neither time nor space")
+        is_rational = section.get("rational_resampler", False) and not in_time
+        return cls(
+            channels=section.get("in_channels", 128),
+            width=section.get("mid_channels", 512),
+            blocks=section.get("num_blocks_per_stage", 4),
+            in_time=in_time,
+            in_space=in_space,
+            ratio=RATIOS[section.expect("spatial_scale", *RATIOS, default=2.0)] if is_rational else None,
+        )

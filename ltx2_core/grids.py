@@ -1,0 +1,50 @@
+"""Sizes of clips and of their latent grids. Needs no torch, so a plan can be made without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import prod
+from typing import NamedTuple
+
+MEL_SAMPLE_RATE_HZ = 16000  # of the audio VAE's spectrogram, whatever rate the vocoder makes of it
+MEL_HOP_SAMPLES = 160
+MEL_FRAMES_PER_AUDIO_LATENT = 4
+AUDIO_LATENTS_PER_SECOND = MEL_SAMPLE_RATE_HZ / MEL_HOP_SAMPLES / MEL_FRAMES_PER_AUDIO_LATENT
+
+
+class Factors(NamedTuple):
+    """How many pixel frames, rows and columns one latent cell stands for: 8, 32, 32 in the released models."""
+
+    time: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoGrid:
+    """The size of a clip in pixels. Its first latent frame stands for a single pixel frame."""
+
+    frames: int
+    height: int
+    width: int
+    factors: Factors
+
+    @property
+    def latent(self) -> tuple[int, int, int]:
+        """Latent frames, rows and columns."""
+        time, height, width = self.factors
+        return (self.frames - 1) // time + 1, self.height // height, self.width // width
+
+    @property
+    def tokens(self) -> int:
+        """Video tokens of the grid itself, without those that conditions append."""
+        return prod(self.latent)
+
+
+def audio_latent_count(frames: int, fps: Fraction) -> int:
+    """How many audio latent steps (= tokens) go with so many pixel frames: 25 per second, halves to the even side.
+
+    Source: spec audio, "How many audio latents".
+    """
+    return round(frames / float(fps) * AUDIO_LATENTS_PER_SECOND)

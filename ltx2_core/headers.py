@@ -1,0 +1,258 @@
+"""Read what a weight file says about itself, from its header alone: json and struct, no torch, no weights.
+
+Source: spec checkpoints, sections 3 to 5.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import struct
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError, StorageError
+
+HEADER_LIMIT_BYTES = 100_000_000
+DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2}
+DTYPE_BYTES |= {"I8": 1, "U8": 1, "BOOL": 1}
+HINT = "only .safetensors files are opened; convert or download one (ltx2 download)"
+PICKLE = "it is a pickle (.pt, .ckpt, .bin), and opening one can run code from it"
+MAGIC = (
+    (b"GGUF", "it is a GGUF file, which is not supported"),
+    (b"PK\x03\x04", PICKLE),
+    *((bytes((0x80, protocol)), PICKLE) for protocol in range(2, 6)),
+    (b"version https://git-lfs", "it is a Git LFS pointer, which stands for the file that was not fetched"),
+    (b"<", "it is a web page, such as one that asks for a login"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One entry of a header: dtype as written there (BF16, F8_E4M3 ...), shape, and its bytes in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of one safetensors file. `start` values of its tensors are offsets from the beginning of the file."""
+
+    path: Path
+    metadata: Mapping[str, str]
+    tensors: Mapping[str, TensorInfo]
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The `config` entry of the metadata, parsed; empty where the file has none."""
+        text = self.metadata.get("config")
+        if text is None:
+            return {}
+        try:
+            config = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(
+                f"{self.path.name} has a damaged config", f"its metadata is not JSON: {error}"
+            ) from error
+        if not isinstance(config, dict):
+            raise CheckpointError(f"{self.path.name} has a damaged config", "its metadata entry is not a JSON object")
+        return config
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The tensor names, those of the transformer without their prefix."""
+        return frozenset(re.sub(r"^(model\.)?diffusion_model\.", "", name) for name in self.tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all tensors."""
+        return sum(info.nbytes for info in self.tensors.values())
+
+    @property
+    def model_version(self) -> tuple[int, ...]:
+        """`model_version` as numbers: "2.5.0" is (2, 5, 0), "2.3-rc1" is (2, 3), absent (). Only chooses defaults."""
+        numbers: list[int] = []
+        for part in self.metadata.get("model_version", "").strip('"').replace("-", ".").split("."):
+            if not (part.isascii() and part.isdigit()):
+                break
+            numbers.append(int(part))
+        return tuple(numbers)
+
+
+class FileKind(Enum):
+    """What a weight file holds; the value is how messages call it."""
+
+    LORA = "a LoRA"
+    DIFFUSERS = "a transformer in the layout of diffusers"
+    MONOLITH = "a whole model without its text encoder"
+    TRANSFORMER = "a transformer"
+    TEXT_ENCODER = "an LTX-2.5 text encoder"
+    GEMMA = "a Gemma 3 text encoder"
+    VIDEO_VAE = "a video VAE"
+    AUDIO = "an audio VAE or vocoder"
+    UPSAMPLER = "a latent upsampler"
+    DURATION_HEAD = "a duration head"
+    CONNECTORS = "text connectors"
+
+
+LORA_ENDINGS = (".lora_A.weight", ".lora_down.weight", ".lora_A.default.weight")
+UPSAMPLER_NAMES = {"initial_conv.weight", "final_conv.weight"}
+
+
+def classify(header: Header) -> FileKind:
+    """What a file is, by its tensor names.
+
+    Raises: CheckpointError if it is nothing of these models. Source: spec checkpoints, section 5; a transformer of
+    diffusers is looked for first, because it also has the names by which an official one is known.
+    """
+    names = header.names
+
+    def some(*starts: str) -> bool:
+        return any(name.startswith(starts) for name in names)
+
+    has_blocks = "transformer_blocks.0.attn1.to_q.weight" in names
+    has_tokenizer = "tokenizer_json" in names or "tokenizer_json" in header.metadata
+    vae = {name.removeprefix("vae.") for name in names}
+    tests = (
+        (FileKind.LORA, any(name.endswith(LORA_ENDINGS) for name in names)),
+        (FileKind.DIFFUSERS, some("transformer_blocks.") and some("proj_in.", "time_embed.")),
+        (FileKind.DIFFUSERS, any(re.match(r"transformer_blocks\..*\.norm_q\.", name) for name in names)),
+        (FileKind.MONOLITH, has_blocks and some("vae.")),
+        (FileKind.TRANSFORMER, has_blocks),
+        (FileKind.TEXT_ENCODER, has_tokenizer and some("model.layers.", "model.language_model.")),
+        (FileKind.GEMMA, some("language_model.model.layers.")),
+        (FileKind.VIDEO_VAE, any(name.startswith(("encoder.down_blocks.", "decoder.up_blocks.")) for name in vae)),
+        (FileKind.AUDIO, some("audio_vae.", "vocoder.")),
+        (FileKind.UPSAMPLER, names >= UPSAMPLER_NAMES and some("upsampler.")),
+        (FileKind.DURATION_HEAD, some("duration_head.")),
+        (FileKind.CONNECTORS, some("video_embeddings_connector.", "text_embedding_projection.")),
+    )
+    kind = next((kind for kind, found in tests if found), None)
+    if kind is None:
+        shown = ", ".join(sorted(names)[:3]) or "nothing at all"
+        raise CheckpointError(f"{header.path.name} is no file of an LTX-2 model", f"it holds {shown}")
+    return kind
+
+
+# A generation, the names that it has and no other, and a name that must be absent.
+GENERATION_SIGNS: tuple[tuple[str, frozenset[str], str | None], ...] = (
+    ("2.0", frozenset({"caption_projection.linear_1.weight"}), None),
+    ("2.0", frozenset({"text_embedding_projection.aggregate_embed.weight"}), None),
+    ("2.0", frozenset({"decoder.up_blocks.2.res_blocks.4.conv1.conv.weight"}), None),
+    ("2.0", frozenset({"vocoder.ups.0.weight"}), None),
+    ("2.3", frozenset({"prompt_adaln_single.linear.weight", "transformer_blocks.0.ff.net.2.bias"}), None),
+    ("2.5", frozenset({"prompt_adaln_single.linear.weight"}), "transformer_blocks.0.ff.net.2.bias"),
+    ("2.5", frozenset({"tokenizer_json"}), None),
+    ("2.5", frozenset({"duration_head.attention_pooler.query_tokens"}), None),
+)
+
+
+def generation(header: Header) -> str | None:
+    """The model generation that the tensor names prove: "2.0", "2.3", "2.5"; None if they are silent or disagree."""
+    names = header.names | {name.removeprefix("vae.") for name in header.names}
+    found = {version for version, own, absent in GENERATION_SIGNS if names >= own and absent not in names}
+    return found.pop() if len(found) == 1 else None
+
+
+def precision(header: Header) -> str:
+    """How the weights are stored: a quantised format if any linear has one, else the dtype that most bytes have."""
+    for name, info in header.tensors.items():
+        if not name.endswith(".weight"):
+            continue
+        scale = header.tensors.get(f"{name}_scale")
+        if info.dtype == "F8_E4M3":
+            return "fp8 (cast)" if scale is None else "fp8 (blockwise)" if len(scale.shape) == 2 else "fp8 (scaled)"
+        if info.dtype == "U8" and f"{name}_scale_2" in header.tensors:
+            return "nvfp4"
+        if info.dtype == "I8":
+            return "int8 (convrot)" if f"{name.removesuffix('weight')}comfy_quant" in header.tensors else "int8"
+    sizes: Counter[str] = Counter()
+    for info in header.tensors.values():
+        sizes[info.dtype] += info.nbytes
+    dtype = max(sizes, key=sizes.__getitem__, default="none")
+    return {"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F64": "fp64"}.get(dtype, dtype)
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of a safetensors file.
+
+    Raises: StorageError if the file is missing, unreadable, empty or cut off; CheckpointError if it is not a
+    safetensors file. The content decides, not the name: a pickle is refused whatever it is called.
+    """
+    path = Path(path)
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError(f"{path} cannot be opened", "it is not a file", "name one .safetensors file")
+        with path.open("rb") as file:
+            start = file.read(32)
+            length = _header_length(path, start, status.st_size)
+            file.seek(8)
+            raw = file.read(length)
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path} cannot be read", getattr(error, "strerror", None) or str(error)) from error
+    try:
+        entries = json.loads(raw.decode())
+        metadata = {str(key): str(value) for key, value in entries.pop("__metadata__", {}).items()}
+        tensors = {name: _tensor_info(entry, offset=8 + length) for name, entry in entries.items()}
+        end = _check_layout(tensors, start=8 + length)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path.name} cannot be opened", "its header is not that of a safetensors file", HINT
+        ) from error
+    if status.st_size != end:
+        difference = f"it has {status.st_size:,} bytes, and its header describes {end:,}"
+        raise StorageError(f"{path.name} is cut off or damaged", difference, "download it again")
+    return Header(path, metadata, tensors)
+
+
+def _header_length(path: Path, start: bytes, size: int) -> int:
+    """The length of the JSON text that follows the first eight bytes."""
+    if size == 0:
+        raise StorageError(f"{path.name} is empty", hint="download it again")
+    if start[8:9] != b"{":
+        what = next((what for magic, what in MAGIC if start.startswith(magic)), "it is not a safetensors file")
+        raise CheckpointError(f"{path.name} cannot be opened", what, HINT)
+    (length,) = struct.unpack("<Q", start[:8])
+    if length > HEADER_LIMIT_BYTES:
+        raise CheckpointError(f"{path.name} cannot be opened", f"its header would be {length:,} bytes long", HINT)
+    if length > size - 8:
+        raise StorageError(
+            f"{path.name} is cut off", f"its header alone takes {length + 8:,} bytes", "download it again"
+        )
+    return length
+
+
+def _tensor_info(entry: dict[str, Any], offset: int) -> TensorInfo:
+    begin, end = entry["data_offsets"]
+    dtype, shape = entry["dtype"], tuple(entry["shape"])
+    if not isinstance(dtype, str) or not all(
+        isinstance(number, int) and number >= 0 for number in (begin, end, *shape)
+    ):
+        raise ValueError("not a tensor")
+    if dtype in DTYPE_BYTES and prod(shape) * DTYPE_BYTES[dtype] != end - begin:
+        raise ValueError("shape and offsets disagree")
+    return TensorInfo(dtype, shape, offset + begin, offset + end)
+
+
+def _check_layout(tensors: Mapping[str, TensorInfo], start: int) -> int:
+    """Where the last tensor ends. The format allows neither gaps nor overlaps."""
+    for info in sorted(tensors.values(), key=lambda info: (info.start, info.end)):
+        if info.start != start or info.end < start:
+            raise ValueError("gap or overlap")
+        start = info.end
+    return start

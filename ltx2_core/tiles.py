@@ -1,0 +1,145 @@
+"""Where the tiles of a clip lie, for a VAE that takes a large one in pieces. Arithmetic only, without torch.
+
+A plan says how to cut in pixels; the cuts are made on the latent grid, axis by axis. Source: spec video-vae, section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
+
+from .errors import RequestError
+from .grids import Factors
+
+# The automatic plan in latent cells: 80 frames and 768 pixels on the longer side in the released models.
+AUTO_FRAMES, AUTO_FRAMES_OVERLAP = 10, 3
+AUTO_LONG_SIDE, AUTO_LEAST_SIDE, AUTO_SIDE_OVERLAP = 24, 3, 2
+ENCODE_LEAST_OVERLAP = 2  # cells: 16 frames, 64 pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A piece of an axis, and how many of its first and last cells (or pixels) fade into its neighbours."""
+
+    start: int
+    stop: int
+    left: int = 0
+    right: int = 0
+
+    @property
+    def length(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def slice(self) -> slice:
+        return slice(self.start, self.stop)
+
+
+Axes = tuple[list[Interval], list[Interval], list[Interval]]  # frames, rows, columns
+
+
+class Cut(NamedTuple):
+    """Length of the tiles on one axis and how much of it neighbours share, in frames or pixels."""
+
+    tile: int
+    overlap: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TilePlan:
+    """How to cut a clip. None leaves an axis whole, so `TilePlan()` is the whole clip in one tile."""
+
+    frames: Cut | None = None
+    height: Cut | None = None
+    width: Cut | None = None
+
+    @classmethod
+    def auto(cls, latent: Sequence[int], factors: Factors) -> Self:
+        """The plan that decodes a latent grid (f h w) of any size in about the same memory.
+
+        Source: spec video-vae, "Defaults of the official pipelines".
+        """
+        _, rows, columns = latent
+        cells = (round(AUTO_LONG_SIDE * n / max(rows, columns)) for n in (rows, columns))
+        height, width = (max(AUTO_LEAST_SIDE, n) for n in cells)
+        return cls(
+            frames=Cut(AUTO_FRAMES * factors.time, AUTO_FRAMES_OVERLAP * factors.time),
+            height=Cut(height * factors.height, AUTO_SIDE_OVERLAP * factors.height),
+            width=Cut(width * factors.width, AUTO_SIDE_OVERLAP * factors.width),
+        )
+
+    @property
+    def cuts(self) -> tuple[Cut | None, Cut | None, Cut | None]:
+        return self.frames, self.height, self.width
+
+    def check(self, factors: Factors, *, least_overlap: int = 0) -> None:
+        """See that tiles of these sizes can be made. least_overlap: in latent cells.
+
+        Raises: RequestError that names the axis.
+        """
+        for axis, cut, k in zip(("frames", "height", "width"), self.cuts, factors, strict=True):
+            if cut is None:
+                continue
+            tile, overlap = cut
+            fits = tile % k == overlap % k == 0 and tile >= 2 * k and least_overlap * k <= overlap < tile
+            if not fits:
+                raise RequestError(
+                    f"tiles of {tile} with an overlap of {overlap} cannot be used for the {axis}",
+                    f"both must be multiples of {k}, the tile at least {2 * k}, "
+                    f"the overlap at least {least_overlap * k} and less than the tile",
+                )
+
+    def cells(self, latent: Sequence[int], factors: Factors) -> Axes:
+        """The intervals of each axis of a latent grid (f h w), in latent cells."""
+        frames, rows, columns = (
+            [Interval(0, length)] if cut is None else split(length, cut.tile // k, cut.overlap // k)
+            for length, cut, k in zip(latent, self.cuts, factors, strict=True)
+        )
+        return lead_in(frames), rows, columns
+
+
+def split(length: int, size: int, overlap: int) -> list[Interval]:
+    """Cover an axis with pieces of one size, of which neighbours share the overlap; the last may be shorter."""
+    if length <= size:
+        return [Interval(0, length)]
+    stride = size - overlap
+    starts = range(0, length - overlap, stride)
+    return [
+        Interval(
+            start,
+            min(start + size, length),
+            left=overlap if start > 0 else 0,
+            right=overlap if start + size < length else 0,
+        )
+        for start in starts
+    ]
+
+
+def lead_in(frames: Sequence[Interval]) -> list[Interval]:
+    """Start every interval but the first one latent frame earlier.
+
+    The first latent frame of a piece becomes one pixel frame instead of a full cell, so it only leads in: weight 0.
+    """
+    first, *others = frames
+    return [first, *(replace(piece, start=piece.start - 1, left=piece.left + 1) for piece in others)]
+
+
+def pixels(cells: Axes, factors: Factors) -> Axes:
+    """The pixel frames, rows and columns of intervals of latent cells."""
+    frames, rows, columns = cells
+    return (
+        [_frames(piece, factors.time) for piece in frames],
+        [_lines(piece, factors.height) for piece in rows],
+        [_lines(piece, factors.width) for piece in columns],
+    )
+
+
+def _frames(piece: Interval, k: int) -> Interval:
+    """The first latent frame of a piece is one pixel frame, each further one is k."""
+    left = 1 + (piece.left - 1) * k if piece.left else 0
+    return Interval(piece.start * k, 1 + (piece.stop - 1) * k, left, piece.right * k)
+
+
+def _lines(piece: Interval, k: int) -> Interval:
+    return Interval(piece.start * k, piece.stop * k, piece.left * k, piece.right * k)
