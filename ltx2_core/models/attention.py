@@ -1,0 +1,107 @@
+"""Attention and feed-forward, shared by the denoiser and the text connectors.
+
+Source: spec transformer, section 6.2; spec text, section 3.4.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .rope import Rope
+
+
+class KeysValues(NamedTuple):
+    """What attention reads: keys and values, both (b h n d)."""
+
+    keys: Tensor
+    values: Tensor
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention on (b h n d), the only place where a kernel is chosen.
+
+    bias: additive, (b|1 h|1 n|1 n).
+    """
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+
+def rms_norm(x: Tensor, eps: float) -> Tensor:
+    """Normalise (… d) to a root mean square of one, without weights."""
+    return F.rms_norm(x, x.shape[-1:], eps=eps)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with normalised queries and keys, rotary positions and, where trained so, a gate per head.
+
+    Args: query_dim, context_dim: widths of the two inputs. eps: of the norms, which run over all heads together.
+    """
+
+    def __init__(
+        self, query_dim: int, context_dim: int, heads: int, head_dim: int, *, eps: float, gated: bool = False
+    ) -> None:
+        super().__init__()
+        inner = heads * head_dim
+        self.heads = heads
+        self.to_q = nn.Linear(query_dim, inner)
+        self.to_k = nn.Linear(context_dim, inner)
+        self.to_v = nn.Linear(context_dim, inner)
+        self.q_norm = nn.RMSNorm(inner, eps=eps)
+        self.k_norm = nn.RMSNorm(inner, eps=eps)
+        self.to_gate = nn.Linear(query_dim, heads) if gated else None
+        self.to_out = nn.Linear(inner, query_dim)
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | KeysValues | None = None,
+        *,
+        rope: Rope | None = None,
+        context_rope: Rope | None = None,
+        bias: Tensor | None = None,
+        keep: Tensor | bool = True,
+    ) -> Tensor:
+        """Attend from x (b n query_dim) to a context (b l context_dim), to keys and values made before, or to x itself.
+
+        Args: rope, context_rope: positions of x and of the context. bias: additive, broadcast to (b h n l). keep: True
+        attends, False lets the values through unmixed, (b 1 1) blends the two per sample; then the context must be x.
+        """
+        if keep is False:
+            mixed = self._split(self.to_v(x))
+        else:
+            if not isinstance(context, KeysValues):
+                context = self.keys_values(x if context is None else context, rope if context is None else context_rope)
+            q = self._split(self.q_norm(self.to_q(x)))
+            q = q if rope is None else rope.rotate(q)
+            mixed = attention(q, context.keys, context.values, bias)
+            if isinstance(keep, Tensor):
+                keep = keep[..., None]
+                mixed = mixed * keep + context.values * (1 - keep)
+        if self.to_gate is not None:
+            mixed = mixed * rearrange(2 * torch.sigmoid(self.to_gate(x)), "b n h -> b h n 1")
+        return self.to_out(rearrange(mixed, "b h n d -> b n (h d)"))
+
+    def keys_values(self, context: Tensor, rope: Rope | None = None) -> KeysValues:
+        """Keys and values of a context (b l context_dim); they may be kept while the context stays the same."""
+        keys = self._split(self.k_norm(self.to_k(context)))
+        return KeysValues(keys if rope is None else rope.rotate(keys), self._split(self.to_v(context)))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return rearrange(x, "b n (h d) -> b h n d", h=self.heads)
+
+
+class MLP(nn.Module):
+    """Feed-forward of four times the width, with a tanh-approximated GELU."""
+
+    def __init__(self, dim: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.up = nn.Linear(dim, 4 * dim, bias=bias)
+        self.down = nn.Linear(4 * dim, dim, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (… dim) to (… dim)."""
+        return self.down(F.gelu(self.up(x), approximate="tanh"))

@@ -1,0 +1,75 @@
+"""Rotary position embedding over continuous coordinates, as the denoiser and the text connectors use it.
+
+Source: spec transformer, section 4; spec text, section 3.3.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """Cosines and sines for every token:
+
+    (b h n d/2) in the split layout, (b h n d) in the interleaved one; b may be 1.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    is_interleaved: bool
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """Rotate queries or keys (b h n d)."""
+        if self.is_interleaved:
+            return x * self.cos + _rotate_pairs(x) * self.sin
+        a, b = x.chunk(2, dim=-1)
+        rotated = (torch.addcmul(a * self.cos, b, self.sin, value=-1), torch.addcmul(b * self.cos, a, self.sin))
+        return torch.cat(rotated, dim=-1)
+
+
+def frequency_grid(count: int, *, theta: float, double_grid: bool) -> Tensor:
+    """The frequencies theta^(j / (count − 1)) · π / 2, float32 (count); `double_grid` rounds once, from float64."""
+    exponents = torch.linspace(0, 1, count, dtype=torch.float64 if double_grid else torch.float32, device="cpu")
+    return (theta**exponents * (math.pi / 2)).float()
+
+
+def rope_tables(
+    coordinates: Tensor,
+    width: int,
+    heads: int,
+    *,
+    theta: float,
+    is_interleaved: bool,
+    double_grid: bool,
+    dtype: torch.dtype,
+) -> Rope:
+    """Make the tables for tokens at given places.
+
+    Args: coordinates: (b n a) float32, each axis scaled to [−1, 1] over its longest extent. width: of all heads
+    together. theta: the base. dtype: of the tables; angles, cosines and sines are evaluated in float32 whatever it is,
+    because the largest angles reach 1.6e4 and their float32 rounding is part of the trained result.
+    """
+    axes = coordinates.shape[-1]
+    grid = frequency_grid(width // (2 * axes), theta=theta, double_grid=double_grid).to(coordinates.device)
+    angles = rearrange(coordinates[:, :, None, :] * grid[:, None], "b n j a -> b n (j a)")
+
+    def table(values: Tensor, padding: float) -> Tensor:
+        if is_interleaved:
+            values = repeat(values, "b n r -> b n (r two)", two=2)
+        missing = (width if is_interleaved else width // 2) - values.shape[-1]  # width may not divide by 2 · axes
+        return rearrange(F.pad(values, (missing, 0), value=padding), "b n (h r) -> b h n r", h=heads).to(dtype)
+
+    return Rope(table(angles.cos(), 1.0), table(angles.sin(), 0.0), is_interleaved)
+
+
+def _rotate_pairs(x: Tensor) -> Tensor:
+    """(x0, x1, x2, x3 …) becomes (−x1, x0, −x3, x2 …)."""
+    even, odd = rearrange(x, "... (r two) -> two ... r", two=2)
+    return rearrange([-odd, even], "two ... r -> ... (r two)")

@@ -1,0 +1,494 @@
+"""The denoiser: two streams of tokens, video and audio, joined in every block by attention across.
+
+Video and audio are the same code with two configs. The model is three parts, `prepare`, `blocks` and `finish`; `walk`
+takes one pass or several through them. Source: spec transformer.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config.transformer import StreamConfig, TransformerConfig
+from ..types import Streams
+from .attention import MLP, Attention, KeysValues, rms_norm
+from .rope import Rope, rope_tables
+
+SINUSOID_WIDTH = 256
+ALL_BLOCKS: Container[int] = range(sys.maxsize)
+NO_BLOCKS: Container[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInput:
+    """What one stream gives to the denoiser.
+
+    Args: latent: (b n c) noisy tokens. sigma: (b) noise level of the stream, 0 where it is frozen. levels: (b k) the
+    distinct timesteps of its tokens, sigma × mask. level_index: (b n), which of them a token has; None if k is 1.
+    positions: (b a n 2) float32 bounds, in seconds and pixels. context: (b l d) text features, or the keys and values
+    that `text_memory` made of them. context_mask: additive bias if floating, or (b l) with 1 = keep if integer.
+    attention_mask: (b n n) self-attention strengths in [0, 1]. keyframes_mask: (b n 1), > 0 on tokens that hold one
+    single pixel frame. is_enabled: False leaves the stream as it is; the other still reads it.
+    """
+
+    latent: Tensor
+    sigma: Tensor
+    levels: Tensor
+    positions: Tensor
+    context: Tensor | tuple[KeysValues, ...]
+    level_index: Tensor | None = None
+    context_mask: Tensor | None = None
+    attention_mask: Tensor | None = None
+    keyframes_mask: Tensor | None = None
+    is_enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Perturbation:
+    """What one sample leaves out, and in which blocks:
+
+    self-attention of a stream, or attention across in one direction.
+    """
+
+    video_self: Container[int] = NO_BLOCKS
+    audio_self: Container[int] = NO_BLOCKS
+    audio_to_video: Container[int] = NO_BLOCKS
+    video_to_audio: Container[int] = NO_BLOCKS
+
+    def touches(self, block: int) -> bool:
+        return any(block in getattr(self, kind) for kind in self.__slots__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """What a batch keeps of one block: True all, False nothing, (b 1 1) ones and zeros where the samples differ."""
+
+    video_self: Tensor | bool = True
+    audio_self: Tensor | bool = True
+    audio_to_video: Tensor | bool = True
+    video_to_audio: Tensor | bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Modulation:
+    """Shifts, scales and gates as AdaLN makes them, once per noise level:
+
+    rows (b k r d), and the level of each token.
+    """
+
+    rows: Tensor
+    level_index: Tensor | None
+
+    def row(self, table: Tensor, row: int, plus: float = 0.0) -> Tensor:
+        """One row with its trained offset added: (b n d), or (b 1 d) where all tokens share one level."""
+        values = table[row].to(self.rows.dtype) + self.rows[:, :, row]
+        return per_token(values + plus if plus else values, self.level_index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What the blocks and the head need of one stream beside its hidden states; it is the same for all of them.
+
+    Args: modulation, exchange: rows of AdaLN. embedded: (b k d) embedded timesteps.
+    prompt: (b 1 2 d) modulation of the text. gate: (b 1 d) of what the other stream gives. text: (b l d), or keys and
+    values per block.
+    """
+
+    modulation: Modulation
+    embedded: Tensor
+    rope: Rope
+    text: Tensor | tuple[KeysValues, ...]
+    text_bias: Tensor | None
+    self_bias: Tensor | None
+    prompt: Tensor | None
+    exchange: Modulation | None = None
+    gate: Tensor | None = None
+    exchange_rope: Rope | None = None
+    is_enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """One call of the model.
+
+    follows: index of an earlier pass with the same inputs; this one then starts where it first differs.
+    """
+
+    inputs: Streams[StreamInput]
+    perturbations: Sequence[Perturbation] = ()
+    follows: int | None = None
+
+
+class AdaLN(nn.Module):
+    """Make `rows` modulation rows of a width from timesteps."""
+
+    def __init__(self, width: int, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+        self.embed_in = nn.Linear(SINUSOID_WIDTH, width)
+        self.embed_out = nn.Linear(width, width)
+        self.linear = nn.Linear(width, rows * width)
+
+    def forward(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """From (b k) float32 timesteps, scaled: rows (b k r d) and the embedded timesteps (b k d)."""
+        embedded = self.embed_out(F.silu(self.embed_in(sinusoid(timesteps).to(self.linear.weight.dtype))))
+        return rearrange(self.linear(F.silu(embedded)), "b k (r d) -> b k r d", r=self.rows), embedded
+
+
+class CaptionProjection(nn.Module):
+    """Project text features to the width of a stream."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(channels, width)
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (b l channels) to (b l width)."""
+        return self.linear_2(F.gelu(self.linear_1(features), approximate="tanh"))
+
+
+class StreamEnds(nn.Module):
+    """What stands before and after the blocks for one stream."""
+
+    def __init__(self, stream: StreamConfig, config: TransformerConfig) -> None:
+        super().__init__()
+        self.stream, self.config = stream, config
+        width = stream.width
+        self.proj_in = nn.Linear(stream.in_channels, width)
+        self.adaln = AdaLN(width, config.modulation_rows)
+        self.prompt_adaln = AdaLN(width, 2) if config.has_prompt_modulation else None
+        has_exchange = config.video is not None and config.audio is not None
+        self.exchange_adaln = AdaLN(width, 4) if has_exchange else None
+        self.gate_adaln = AdaLN(width, 1) if has_exchange else None
+        channels = config.caption_channels
+        self.caption_projection = None if channels is None else CaptionProjection(channels, width)
+        has_marker = config.has_keyframe_embedding and stream is config.video
+        self.keyframe_embedding = nn.Parameter(torch.empty(1, width)) if has_marker else None
+        self.table = nn.Parameter(torch.empty(2, width))
+        self.proj_out = nn.Linear(width, stream.out_channels)
+
+    def embed(self, given: StreamInput) -> Tensor:
+        """The hidden states (b n d) that the tokens start as."""
+        dtype = self.proj_in.weight.dtype
+        hidden = self.proj_in(given.latent.to(dtype))
+        if given.keyframes_mask is not None and self.keyframe_embedding is not None:
+            hidden = hidden + (given.keyframes_mask > 0) * self.keyframe_embedding.to(dtype)
+        return hidden
+
+    def prepare(self, given: StreamInput, other: StreamInput | None) -> Prepared:
+        """Make from noise levels, positions, text and masks what the blocks need.
+
+        other: the other stream, if passed.
+        """
+        config, dtype = self.config, self.proj_in.weight.dtype
+        timesteps = given.levels.float() * config.timestep_scale
+        rows, embedded = self.adaln(timesteps)
+        prepared = Prepared(
+            modulation=Modulation(rows, given.level_index),
+            embedded=embedded,
+            rope=self._rope(given.positions, self.stream.max_pos, self.stream.width, self.stream.heads),
+            text=self.project_text(given.context) if isinstance(given.context, Tensor) else given.context,
+            text_bias=_text_bias(given.context_mask, dtype),
+            self_bias=_self_bias(given.attention_mask, dtype),
+            prompt=None
+            if self.prompt_adaln is None
+            else self._of_sigma(self.prompt_adaln, given, config.timestep_scale),
+            is_enabled=given.is_enabled,
+        )
+        if other is None or self.exchange_adaln is None or self.gate_adaln is None:
+            return prepared
+        # Scale and shift follow the tokens' own timesteps; the gate follows the noise level of the stream that is read.
+        heads, width = config.exchange_heads, config.exchange_heads * config.exchange_head_dim
+        return replace(
+            prepared,
+            exchange=Modulation(self.exchange_adaln(timesteps)[0], given.level_index),
+            gate=self._of_sigma(self.gate_adaln, other, config.gate_timestep_scale)[:, :, 0],
+            exchange_rope=self._rope(given.positions[:, :1], (config.exchange_max_pos,), width, heads),
+        )
+
+    def project_text(self, features: Tensor) -> Tensor:
+        """Text features (b l c) as the blocks attend to them, (b l d)."""
+        features = features.to(self.proj_in.weight.dtype)
+        return features if self.caption_projection is None else self.caption_projection(features)
+
+    def finish(self, hidden: Tensor, prepared: Prepared) -> Tensor:
+        """The velocity (b n c) of the tokens."""
+        normed = F.layer_norm(hidden, hidden.shape[-1:], eps=self.config.norm_eps)
+        head = Modulation(prepared.embedded[:, :, None].expand(-1, -1, 2, -1), prepared.modulation.level_index)
+        return self.proj_out(torch.addcmul(head.row(self.table, 0), normed, head.row(self.table, 1, plus=1)))
+
+    def _of_sigma(self, adaln: AdaLN, given: StreamInput, scale: float) -> Tensor:
+        """Rows (b 1 r d) for the one noise level of a stream."""
+        return adaln(given.sigma.float()[:, None] * scale)[0]
+
+    def _rope(self, positions: Tensor, max_pos: Sequence[float], width: int, heads: int) -> Rope:
+        middle = positions.float().mean(-1)
+        extent = torch.tensor(max_pos, dtype=torch.float32, device=middle.device)
+        return rope_tables(
+            rearrange(middle / extent[:, None] * 2 - 1, "b a n -> b n a"),
+            width,
+            heads,
+            theta=self.config.theta,
+            is_interleaved=self.config.is_interleaved,
+            double_grid=self.config.has_double_grid,
+            dtype=self.proj_in.weight.dtype,
+        )
+
+
+class Stream(nn.Module):
+    """One stream inside a block: attention to itself, to the text, and a feed-forward."""
+
+    def __init__(self, stream: StreamConfig, config: TransformerConfig) -> None:
+        super().__init__()
+        self.eps = config.norm_eps
+        width = stream.width
+        heads = {"heads": stream.heads, "head_dim": stream.head_dim, "eps": self.eps, "gated": config.has_gates}
+        self.self_attn = Attention(width, width, **heads)
+        self.text_attn = Attention(width, width, **heads)
+        self.mlp = MLP(width, bias=stream.mlp_bias)
+        self.table = nn.Parameter(torch.empty(config.modulation_rows, width))
+        self.prompt_table = nn.Parameter(torch.empty(2, width)) if config.has_text_modulation else None
+
+    def attend(self, x: Tensor, s: Prepared, block: int, keep: Tensor | bool) -> Tensor:
+        """Self-attention, then text attention, on (b n d)."""
+        if not s.is_enabled:
+            return x
+        h = self._modulated(x, s, shift=0, scale=1)
+        x = torch.addcmul(x, self._row(s, 2), self.self_attn(h, rope=s.rope, bias=s.self_bias, keep=keep))
+        text = s.text[block] if isinstance(s.text, tuple) else self.modulate_text(s.text, s.prompt)
+        if self.prompt_table is None:
+            return x + self.text_attn(rms_norm(x, self.eps), text, bias=s.text_bias)
+        h = self._modulated(x, s, shift=6, scale=7)
+        return torch.addcmul(x, self._row(s, 8), self.text_attn(h, text, bias=s.text_bias))
+
+    def feed_forward(self, x: Tensor, s: Prepared) -> Tensor:
+        """The feed-forward on (b n d)."""
+        if not s.is_enabled:
+            return x
+        return torch.addcmul(x, self._row(s, 5), self.mlp(self._modulated(x, s, shift=3, scale=4)))
+
+    def modulate_text(self, text: Tensor, prompt: Tensor | None) -> Tensor:
+        """The text (b l d) as this block's keys and values see it."""
+        if self.prompt_table is None:
+            return text
+        table = self.prompt_table.to(text.dtype)
+        shift, scale = table if prompt is None else rearrange(table + prompt, "b 1 r d -> r b 1 d")
+        return torch.addcmul(shift, text, 1 + scale)
+
+    def _modulated(self, x: Tensor, s: Prepared, *, shift: int, scale: int) -> Tensor:
+        scales = s.modulation.row(self.table, scale, plus=1)
+        return torch.addcmul(self._row(s, shift), rms_norm(x, self.eps), scales)
+
+    def _row(self, s: Prepared, row: int) -> Tensor:
+        return s.modulation.row(self.table, row)
+
+
+class Exchange(nn.Module):
+    """Attention across the streams, in both directions, on one common clock."""
+
+    def __init__(self, config: TransformerConfig, video_width: int, audio_width: int) -> None:
+        super().__init__()
+        self.eps = config.norm_eps
+        heads = {
+            "heads": config.exchange_heads,
+            "head_dim": config.exchange_head_dim,
+            "eps": self.eps,
+            "gated": config.has_gates,
+        }
+        self.audio_to_video = Attention(video_width, audio_width, **heads)
+        self.video_to_audio = Attention(audio_width, video_width, **heads)
+        self.video_table = nn.Parameter(torch.empty(5, video_width))  # scale, shift; scale, shift; gate
+        self.audio_table = nn.Parameter(torch.empty(5, audio_width))
+
+    def forward(self, x: Streams[Tensor], s: Streams[Prepared], keep: Keep) -> Streams[Tensor]:
+        """Give each enabled stream, (b n d), what it reads in the other; both read the values from before."""
+        (v, a), (vs, as_) = x, s
+        assert v is not None
+        assert a is not None
+        assert vs is not None
+        assert as_ is not None
+        video, audio = rms_norm(v, self.eps), rms_norm(a, self.eps)
+        if vs.is_enabled and keep.audio_to_video is not False:
+            heard = self.audio_to_video(
+                self._modulated(video, vs, self.video_table, 0),
+                self._modulated(audio, as_, self.audio_table, 0),
+                rope=vs.exchange_rope,
+                context_rope=as_.exchange_rope,
+            )
+            v = torch.addcmul(v, self._gate(vs, self.video_table, keep.audio_to_video), heard)
+        if as_.is_enabled and keep.video_to_audio is not False:
+            seen = self.video_to_audio(
+                self._modulated(audio, as_, self.audio_table, 2),
+                self._modulated(video, vs, self.video_table, 2),
+                rope=as_.exchange_rope,
+                context_rope=vs.exchange_rope,
+            )
+            a = torch.addcmul(a, self._gate(as_, self.audio_table, keep.video_to_audio), seen)
+        return Streams(v, a)
+
+    def _modulated(self, normed: Tensor, s: Prepared, table: Tensor, row: int) -> Tensor:
+        assert s.exchange is not None
+        return torch.addcmul(s.exchange.row(table, row + 1), normed, s.exchange.row(table, row, plus=1))
+
+    def _gate(self, s: Prepared, table: Tensor, keep: Tensor | bool) -> Tensor:
+        assert s.gate is not None
+        gate = table[4].to(s.gate.dtype) + s.gate
+        return gate * keep if isinstance(keep, Tensor) else gate
+
+
+class AVBlock(nn.Module):
+    """One layer of the denoiser: its streams, and an exchange between them."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.video = None if config.video is None else Stream(config.video, config)
+        self.audio = None if config.audio is None else Stream(config.audio, config)
+        self.exchange = (
+            Exchange(config, config.video.width, config.audio.width) if config.video and config.audio else None
+        )
+
+    def forward(self, x: Streams[Tensor], s: Streams[Prepared], index: int, keep: Keep) -> Streams[Tensor]:
+        """Move the hidden states of the streams that are present, (b n d) each, one block on.
+
+        index: which block this is.
+        """
+        streams = Streams(self.video, self.audio)
+        kept = Streams(keep.video_self, keep.audio_self)
+        x = x.map(lambda h, p, stream, k: stream.attend(h, p, index, k), s, streams, kept)
+        if self.exchange is not None and x.has_both:
+            x = self.exchange(x, s, keep)
+        return x.map(lambda h, p, stream: stream.feed_forward(h, p), s, streams)
+
+
+class Transformer(nn.Module):
+    """The whole denoiser. See `prepare`, `blocks` and `finish`; `forward` is `walk` with one pass."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.video = None if config.video is None else StreamEnds(config.video, config)
+        self.audio = None if config.audio is None else StreamEnds(config.audio, config)
+        self.blocks = nn.ModuleList(AVBlock(config) for _ in range(config.layers))
+
+    def forward(self, inputs: Streams[StreamInput], perturbations: Sequence[Perturbation] = ()) -> Streams[Tensor]:
+        """The velocity (b n c) of each stream that is passed. perturbations: one per sample, or none at all."""
+        return walk(self, [Pass(inputs=inputs, perturbations=perturbations)])[0]
+
+    def prepare(self, inputs: Streams[StreamInput]) -> tuple[Streams[Tensor], Streams[Prepared]]:
+        """The hidden states (b n d) before the first block, and everything that is the same for all blocks."""
+        ends = Streams(self.video, self.audio)
+        others = Streams([inputs.audio], [inputs.video])
+        hidden = inputs.map(lambda one, end: end.embed(one), ends)
+        return hidden, inputs.map(lambda one, end, other: end.prepare(one, other[0]), ends, others)
+
+    def finish(self, hidden: Streams[Tensor], prepared: Streams[Prepared]) -> Streams[Tensor]:
+        """The velocities (b n c), from the hidden states after the last block."""
+        return hidden.map(lambda h, p, end: end.finish(h, p), prepared, Streams(self.video, self.audio))
+
+    def text_memory(self, context: Streams[Tensor]) -> Streams[tuple[KeysValues, ...]]:
+        """Keys and values of a prompt's features (b l c) for every block; exact only where `config.has_static_text`."""
+        if not self.config.has_static_text:
+            raise ValueError("this model's text depends on the noise level")
+
+        def of_stream(features: Tensor, end: StreamEnds, streams: Sequence[Stream]) -> tuple[KeysValues, ...]:
+            text = end.project_text(features)
+            return tuple(stream.text_attn.keys_values(stream.modulate_text(text, None)) for stream in streams)
+
+        blocks = Streams([block.video for block in self.blocks], [block.audio for block in self.blocks])
+        return context.map(of_stream, Streams(self.video, self.audio), blocks)
+
+
+OnBlock = Callable[[int, int, Streams[Tensor]], None]  # block, pass, hidden states after it
+
+
+def walk(model: Transformer, passes: Sequence[Pass], on_block: OnBlock | None = None) -> list[Streams[Tensor]]:
+    """Take passes through the model side by side, so that each block is needed once; returns their velocities.
+
+    A pass that follows another is the same up to the first block that it perturbs, so it takes over there. This is
+    exact: nothing before that block can differ.
+    """
+    layers = len(model.blocks)
+    hidden: dict[int, Streams[Tensor]] = {}
+    prepared: list[Streams[Prepared]] = []
+    starts: list[int] = []
+    for j, one in enumerate(passes):
+        if one.follows is None:
+            hidden[j], shared = model.prepare(one.inputs)
+            start = 0
+        else:
+            shared = prepared[one.follows]
+            start = next((i for i in range(layers) if any(p.touches(i) for p in one.perturbations)), layers)
+        prepared.append(shared)
+        starts.append(start)
+
+    def take_over(block: int, j: int, one: Pass) -> None:
+        if block == starts[j] and one.follows is not None:
+            hidden[j] = hidden[one.follows]
+
+    for i, block in enumerate(model.blocks):
+        for j, one in reversed(list(enumerate(passes))):  # followers first, before their leader moves on
+            take_over(i, j, one)
+            if j in hidden:
+                hidden[j] = block(hidden[j], prepared[j], i, keep_of(one.perturbations, i, hidden[j]))
+                if on_block is not None:
+                    on_block(i, j, hidden[j])
+    for j, one in enumerate(passes):
+        take_over(layers, j, one)
+    return [model.finish(hidden[j], prepared[j]) for j in range(len(passes))]
+
+
+def keep_of(perturbations: Sequence[Perturbation], block: int, hidden: Streams[Tensor]) -> Keep:
+    """What a batch keeps of a block, given what each of its samples leaves out."""
+    like = next(h for h in hidden if h is not None)
+
+    def keep(kind: str) -> Tensor | bool:
+        kept = [block not in getattr(p, kind) for p in perturbations]
+        if len(set(kept)) <= 1:
+            return all(kept)
+        return torch.tensor(kept, dtype=like.dtype, device=like.device)[:, None, None]
+
+    return Keep(**{field.name: keep(field.name) for field in fields(Keep)})
+
+
+def sinusoid(timesteps: Tensor) -> Tensor:
+    """Embed (b k) float32 timesteps as (b k 256): cosines first, then sines."""
+    half = SINUSOID_WIDTH // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
+    angles = timesteps[..., None] * torch.exp(-math.log(10000) * exponents)
+    return torch.cat((angles.cos(), angles.sin()), dim=-1)
+
+
+def per_token(values: Tensor, level_index: Tensor | None) -> Tensor:
+    """Hand the values of each level (b k d) to the tokens that have it:
+
+    (b n d), or as they are where there is one level.
+    """
+    if level_index is None:
+        return values
+    return torch.take_along_dim(values, level_index[..., None], dim=1)
+
+
+def _text_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """The additive bias of a text mask: floating as given, integer 1 = keep. Shape (b 1 1|n l)."""
+    if mask is None:
+        return None
+    if not mask.is_floating_point():
+        mask = ((mask - 1).to(dtype) * torch.finfo(dtype).max)[:, None]
+    return mask.to(dtype)[:, None]
+
+
+def _self_bias(strengths: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """The additive bias (b 1 n n) of self-attention strengths in [0, 1]: their logarithm."""
+    if strengths is None:
+        return None
+    limits = torch.finfo(dtype)
+    bias = strengths.to(dtype).clamp(min=limits.tiny).log()
+    return bias.masked_fill(strengths <= 0, limits.min)[:, None]

@@ -1,0 +1,211 @@
+"""The denoiser: equalities between its own paths, on a tiny model with random weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from ltx2_core.config.transformer import CONSTANTS, TransformerConfig
+from ltx2_core.errors import CheckpointError
+from ltx2_core.models.transformer import (
+    ALL_BLOCKS,
+    Pass,
+    Perturbation,
+    StreamInput,
+    Transformer,
+    walk,
+)
+from ltx2_core.sampling.denoiser import walk_batched
+from ltx2_core.types import Streams
+from tests.tolerances import BATCHED_PASSES, LEVELS_ONCE
+
+TINY = CONSTANTS | {
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "cross_attention_dim": 32,
+    "audio_num_attention_heads": 2,
+    "audio_attention_head_dim": 8,
+    "audio_cross_attention_dim": 16,
+    "num_layers": 4,
+    "in_channels": 12,
+    "out_channels": 12,
+    "audio_in_channels": 10,
+    "audio_out_channels": 10,
+    "caption_channels": 20,
+    "rope_type": "split",
+    "frequencies_precision": "float64",
+    "av_ca_timestep_scale_multiplier": 1000.0,
+}
+LATER_GENERATION = {
+    "caption_proj_before_connector": True,
+    "apply_gated_attention": True,
+    "cross_attention_adaln": True,
+    "ff_bias": False,
+    "use_keyframes_abs_pos_embedding": True,
+}
+VARIANTS = [
+    pytest.param({}, id="plain"),
+    pytest.param(LATER_GENERATION, id="gated-and-modulated"),
+    pytest.param(LATER_GENERATION | {"use_prompt_adaln_single": False}, id="no-prompt-adaln"),
+    pytest.param({"rope_type": "interleaved"}, id="interleaved"),
+]
+
+
+def config(**changes: object) -> TransformerConfig:
+    return TransformerConfig.from_metadata({"transformer": TINY | changes})
+
+
+def build(given: TransformerConfig, seed: int = 0) -> Transformer:
+    torch.manual_seed(seed)
+    model = Transformer(given)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.requires_grad_(False).eval()
+
+
+def make_inputs(given: TransformerConfig, *, batch: int = 1, levels: int = 1, seed: int = 1) -> Streams[StreamInput]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def stream(channels: int, tokens: int, axes: int, width: int) -> StreamInput:
+        starts = torch.rand(batch, axes, tokens, 1, generator=generator) * 4
+        return StreamInput(
+            latent=torch.randn(batch, tokens, channels, generator=generator),
+            sigma=torch.full((batch,), 0.6),
+            levels=torch.rand(batch, levels, generator=generator),
+            level_index=None if levels == 1 else torch.randint(levels, (batch, tokens), generator=generator),
+            positions=torch.cat((starts, starts + 0.3), dim=-1),
+            context=torch.randn(batch, 5, given.caption_channels or width, generator=generator),
+        )
+
+    return Streams(stream(12, 9, 3, 32), stream(10, 7, 1, 16))
+
+
+def relative(ours: Streams[Tensor], expected: Streams[Tensor]) -> float:
+    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(ours, expected, strict=True))
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_modulation_per_level_equals_modulation_per_token(changes: dict) -> None:
+    model = build(config(**changes))
+    inputs = make_inputs(model.config, batch=2, levels=3)
+
+    def one_level_per_token(s: StreamInput) -> StreamInput:
+        assert s.level_index is not None
+        index = torch.arange(s.level_index.shape[1]).expand_as(s.level_index)
+        return replace(s, levels=s.levels.gather(1, s.level_index), level_index=index)
+
+    assert relative(model(inputs), model(inputs.map(one_level_per_token))) <= LEVELS_ONCE
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_pass_that_takes_over_equals_a_pass_of_its_own(changes: dict) -> None:
+    model = build(config(**changes))
+    inputs = make_inputs(model.config, levels=2)
+    perturbed = Perturbation(video_self={2}, audio_self={3})
+    isolated = Perturbation(audio_to_video=ALL_BLOCKS, video_to_audio=ALL_BLOCKS)
+    others = [[perturbed], [isolated], [Perturbation()]]
+    together = walk(model, [Pass(inputs=inputs), *(Pass(inputs=inputs, perturbations=p, follows=0) for p in others)])
+    alone = [model(inputs), *(model(inputs, p) for p in others)]
+    assert all(a.equal(b) for ours, own in zip(together, alone, strict=True) for a, b in zip(ours, own, strict=True))
+    assert relative(together[1], together[0]) > 1e-3
+
+
+def test_pass_that_takes_over_runs_only_the_blocks_from_its_perturbation_on() -> None:
+    model = build(config())
+    inputs = make_inputs(model.config)
+    ran: list[tuple[int, int]] = []
+    passes = [Pass(inputs=inputs), Pass(inputs=inputs, perturbations=[Perturbation(video_self={2})], follows=0)]
+    walk(model, passes, on_block=lambda block, one, _: ran.append((one, block)))
+    assert sorted(ran) == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 2), (1, 3)]
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_batched_passes_equal_separate_passes(changes: dict) -> None:
+    model = build(config(**changes))
+    inputs, negative = make_inputs(model.config, levels=2), make_inputs(model.config, levels=2, seed=5)
+    negative = inputs.map(lambda own, other: replace(own, context=other.context), negative)
+    passes = [
+        Pass(inputs=inputs, perturbations=[Perturbation()]),
+        Pass(inputs=negative, perturbations=[Perturbation()]),
+        Pass(inputs=inputs, perturbations=[Perturbation(video_self={1}, audio_self={2})]),
+        Pass(inputs=inputs, perturbations=[Perturbation(audio_to_video=ALL_BLOCKS, video_to_audio={0})]),
+    ]
+    for batched, separate in zip(walk_batched(model, passes), walk(model, passes), strict=True):
+        assert relative(batched, separate) <= BATCHED_PASSES
+
+
+@pytest.mark.parametrize("changes", [{}, LATER_GENERATION | {"use_prompt_adaln_single": False}])
+def test_text_that_is_kept_gives_the_same_velocities(changes: dict) -> None:
+    model = build(config(**changes))
+    inputs = make_inputs(model.config)
+    memory = model.text_memory(inputs.map(lambda s: s.context))
+    kept = model(inputs.map(lambda s, text: replace(s, context=text), memory))
+    assert all(a.equal(b) for a, b in zip(kept, model(inputs), strict=True))
+
+
+def test_text_that_depends_on_the_noise_level_is_not_kept() -> None:
+    model = build(config(**LATER_GENERATION))
+    with pytest.raises(ValueError, match="noise level"):
+        model.text_memory(make_inputs(model.config).map(lambda s: s.context))
+
+
+@pytest.mark.parametrize("stream", ["video", "audio"])
+def test_single_stream_model_equals_the_whole_one_without_the_other_stream(stream: str) -> None:
+    whole = build(config())
+    single = Transformer(whole.config.only(stream)).requires_grad_(False)
+    state = whole.state_dict()
+    single.load_state_dict({name: state[name] for name in single.state_dict()})
+    inputs = Streams(**{stream: getattr(make_inputs(whole.config), stream)})
+    assert getattr(single(inputs), stream).equal(getattr(whole(inputs), stream))
+
+
+def test_forward_depends_on_no_data() -> None:
+    with torch.device("meta"):
+        model = Transformer(config(**LATER_GENERATION))
+        inputs = Streams(
+            *(
+                StreamInput(
+                    latent=torch.empty(1, n, c),
+                    sigma=torch.empty(1),
+                    levels=torch.empty(1, 2),
+                    level_index=torch.empty(1, n, dtype=torch.long),
+                    positions=torch.empty(1, axes, n, 2),
+                    context=torch.empty(1, 5, width),
+                    attention_mask=torch.empty(1, n, n),
+                    keyframes_mask=torch.empty(1, n, 1),
+                )
+                for n, c, axes, width in ((9, 12, 3, 32), (7, 10, 1, 16))
+            )
+        )
+        velocity = model(inputs)
+    assert [tuple(v.shape) for v in velocity if v is not None] == [(1, 9, 12), (1, 7, 10)]
+
+
+def test_disabled_stream_is_still_heard() -> None:
+    model = build(config())
+    inputs = make_inputs(model.config)
+    assert inputs.audio is not None
+    disabled = inputs._replace(audio=replace(inputs.audio, is_enabled=False))
+    hidden: list[Streams[Tensor]] = []
+    walk(model, [Pass(inputs=disabled)], on_block=lambda *args: hidden.append(args[2]))
+    assert all(states.audio.equal(hidden[0].audio) for states in hidden)
+    without = model(Streams(video=inputs.video)).video
+    assert not model(disabled).video.allclose(without, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("qk_norm", "layer_norm"), ("rope_type", "spiral"), ("cross_attention_dim", 48), ("share_ff", True)],
+)
+def test_setting_that_is_not_implemented_is_refused_by_name(key: str, value: object) -> None:
+    with pytest.raises(CheckpointError, match=f"transformer.{key}"):
+        config(**{key: value})
+
+
+def test_constant_that_is_missing_is_refused_by_name() -> None:
+    settings = {key: value for key, value in TINY.items() if key != "av_cross_ada_norm"}
+    with pytest.raises(CheckpointError, match="av_cross_ada_norm"):
+        TransformerConfig.from_metadata({"transformer": settings})
