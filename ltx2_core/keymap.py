@@ -1,0 +1,78 @@
+"""How the tensor names of official files map to the modules here. Data only; each table reads in both directions.
+
+A row replaces whole dotted segments wherever they stand in a name, so `ff` never touches `audio_ff`. Components without
+a table use the official names as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+Rows = tuple[tuple[str, str], ...]
+
+ATTENTION: Rows = (("to_out.0", "to_out"), ("to_gate_logits", "to_gate"))
+MLP: Rows = (("net.0.proj", "up"), ("net.2", "down"))
+ADALN: Rows = (("emb.timestep_embedder.linear_1", "embed_in"), ("emb.timestep_embedder.linear_2", "embed_out"))
+
+TRANSFORMER: Rows = (
+    ("transformer_blocks", "blocks"),
+    ("attn1", "video.self_attn"),
+    ("audio_attn1", "audio.self_attn"),
+    ("attn2", "video.text_attn"),
+    ("audio_attn2", "audio.text_attn"),
+    ("ff", "video.mlp"),
+    ("audio_ff", "audio.mlp"),
+    ("scale_shift_table", "video.table"),
+    ("audio_scale_shift_table", "audio.table"),
+    ("prompt_scale_shift_table", "video.prompt_table"),
+    ("audio_prompt_scale_shift_table", "audio.prompt_table"),
+    ("audio_to_video_attn", "exchange.audio_to_video"),
+    ("video_to_audio_attn", "exchange.video_to_audio"),
+    ("scale_shift_table_a2v_ca_video", "exchange.video_table"),
+    ("scale_shift_table_a2v_ca_audio", "exchange.audio_table"),
+    ("patchify_proj", "video.proj_in"),
+    ("audio_patchify_proj", "audio.proj_in"),
+    ("proj_out", "video.proj_out"),
+    ("audio_proj_out", "audio.proj_out"),
+    ("adaln_single", "video.adaln"),
+    ("audio_adaln_single", "audio.adaln"),
+    ("prompt_adaln_single", "video.prompt_adaln"),
+    ("audio_prompt_adaln_single", "audio.prompt_adaln"),
+    ("av_ca_video_scale_shift_adaln_single", "video.exchange_adaln"),
+    ("av_ca_audio_scale_shift_adaln_single", "audio.exchange_adaln"),
+    ("av_ca_a2v_gate_adaln_single", "video.gate_adaln"),
+    ("av_ca_v2a_gate_adaln_single", "audio.gate_adaln"),
+    ("caption_projection", "video.caption_projection"),
+    ("audio_caption_projection", "audio.caption_projection"),
+    ("keyframes_abs_pos_embedding", "video.keyframe_embedding"),
+    *ATTENTION,
+    *MLP,
+    *ADALN,
+)
+
+CONNECTOR: Rows = (("transformer_1d_blocks", "blocks"), ("attn1", "self_attn"), ("ff", "mlp"), *ATTENTION, *MLP)
+
+
+def from_official(name: str, rows: Rows) -> str:
+    """The name here of an official tensor, both without the component's prefix."""
+    return _replace(name, rows, False)
+
+
+def to_official(name: str, rows: Rows) -> str:
+    """The official name of a tensor here: the inverse of `from_official`."""
+    return _replace(name, rows, True)
+
+
+def _replace(name: str, rows: Rows, backwards: bool) -> str:
+    if not rows:
+        return name
+    pattern, targets = _compiled(rows, backwards)
+    return pattern.sub(lambda match: targets[match.group()], name)
+
+
+@cache
+def _compiled(rows: Rows, backwards: bool) -> tuple[re.Pattern[str], dict[str, str]]:
+    pairs = {b: a for a, b in rows} if backwards else dict(rows)
+    longest_first = sorted(pairs, key=len, reverse=True)
+    return re.compile(r"(?<![^.])(?:" + "|".join(map(re.escape, longest_first)) + r")(?![^.])"), pairs

@@ -1,0 +1,249 @@
+"""Write a complete tiny random model in the official layout: `scripts/make_tiny_checkpoint.py OUT --version 2.0`.
+
+OUT gets a single-file checkpoint with its metadata, a Gemma folder with tokenizer, spatial and temporal latent
+upsamplers, a distilled LoRA, a style LoRA and an in-context LoRA. Nothing is learned: pictures are coloured noise and
+sounds are hiss, but every code path runs, in a second or two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
+from torch import Tensor, nn
+from transformers import Gemma3TextConfig, Gemma3TextModel
+
+from ltx2_core.checkpoint import COMPONENTS, DIT
+from ltx2_core.config.released import released_configs
+
+Config = dict[str, Any]
+
+SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>")
+SPECIAL_TOKENS += ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
+WORDS = (
+    "a an and are as at background ball bell big bird birds black blue bouncing bright bursts camera car cat "
+    "chirping city close cloud cold dark day dog door drone drops fast fire flies floor forest from glass gold "
+    "green grey hard heard high hits hums in into is kettle lamp large left light loud low man metal mist misty "
+    "moon morning mountain mountains moves music night of off on over people rain red river road room rustle "
+    "sea shot sky slams slow small snow soft song sound speaks starts steel stone street sun the thud to train "
+    "tree turns under voice wall water wave waves whistle white wide wind window with woman wood yellow"
+)
+
+# Widths that differ from each other, so that a mix-up cannot go unseen; latent widths and rates are the released ones.
+TEXT_WIDTH, TEXT_LAYERS = 32, 7
+TRANSFORMER = {
+    "num_attention_heads": 4,
+    "attention_head_dim": 20,
+    "cross_attention_dim": 80,
+    "audio_num_attention_heads": 4,
+    "audio_attention_head_dim": 10,
+    "audio_cross_attention_dim": 40,
+    "num_layers": 4,
+    "caption_channels": TEXT_WIDTH,
+    "connector_num_attention_heads": 4,
+    "connector_attention_head_dim": 8,
+}
+RES_X = ["res_x", {"num_layers": 1, "inject_noise": False}]
+UP = ["compress_all", {"multiplier": 2, "residual": True}]
+VIDEO_VAE = {
+    "encoder_blocks": [[f"compress_{axes}_res", {"multiplier": 1}] for axes in ("space", "time", "all", "all")],
+    "decoder_blocks": [RES_X, UP, RES_X, UP, RES_X, UP, RES_X],
+    "decoder_base_channels": 8,
+}
+AUDIO_VAE = {"ch_mult": [1, 1, 1], "num_res_blocks": 1}
+VOCODER = {"upsample_initial_channel": 64}
+UPSAMPLERS = {"spatial": "upsampler-spatial-x2-rational", "temporal": "upsampler-temporal-x2"}
+COMPONENTS_2_0 = (
+    "transformer",
+    "video_connector",
+    "audio_connector",
+    "text_projection",
+    "video_encoder",
+    "video_decoder",
+    "audio_encoder",
+    "audio_decoder",
+    "vocoder",
+)
+# What no config tells: the projection takes the hidden states of all layers of this text encoder.
+SHAPES = {"aggregate_embed.weight": (TEXT_WIDTH, TEXT_WIDTH * (TEXT_LAYERS + 1))}
+# The last layers decide how loud and how bright the result is; these keep pictures and sounds inside their range.
+GAINS = {"decoder.conv_out.conv.weight": 0.6, "vocoder.conv_post.weight": 0.3, "proj_out.weight": 0.7}
+GROUPNORM_CHANNELS = 32  # the upsampler's norms have 32 groups
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, made if it is missing")
+    parser.add_argument("--version", choices=["2.0"], required=True, help="model generation")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    make_tiny_checkpoint(options.out, seed=options.seed)
+
+
+def make_tiny_checkpoint(out: Path, *, seed: int = 0) -> None:
+    """Write the whole model into a folder. The same seed gives the same files."""
+    out.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(seed)
+    config = tiny_config()
+    weights: dict[str, Tensor] = {}
+    for name in COMPONENTS_2_0:
+        weights |= random_component(name, config, generator)
+    save_file(weights, out / "ltx-2-tiny-dev.safetensors", {"config": json.dumps(config)})
+    write_gemma(out / "gemma", generator)
+    for axis, name in UPSAMPLERS.items():
+        upsampler = released_configs()[name] | {"mid_channels": GROUPNORM_CHANNELS, "num_blocks_per_stage": 1}
+        tensors = random_component("upsampler", upsampler, generator)
+        save_file(tensors, out / f"ltx-2-tiny-{axis}-upscaler-x2-1.0.safetensors", {"config": json.dumps(upsampler)})
+    linears = {
+        name: t
+        for name, t in weights.items()
+        if name.startswith(DIT) and "connector" not in name and is_linear(name, t)
+    }
+    projection = {name: t for name, t in weights.items() if name.startswith("text_embedding_projection.")}
+    attention = {name: t for name, t in linears.items() if ".attn" in name}
+    # The 19B distilled LoRA has a pair for the text projection too, which the official code does not apply.
+    save_file(lora(linears | projection, 8, generator), out / "ltx-2-tiny-distilled-lora.safetensors")
+    save_file(lora(attention, 4, generator), out / "ltx-2-tiny-lora-style.safetensors")
+    metadata = {"reference_downscale_factor": "2"}
+    save_file(lora(attention, 4, generator), out / "ltx-2-tiny-ic-lora-ref0.5.safetensors", metadata)
+
+
+def tiny_config() -> Config:
+    """The released config of 2.0 with small widths and depths."""
+    config: Config = json.loads(json.dumps(released_configs()["2.0"]))
+    config["transformer"] |= TRANSFORMER
+    config["vae"] |= VIDEO_VAE
+    config["audio_vae"]["model"]["params"]["ddconfig"] |= AUDIO_VAE
+    config["vocoder"] |= VOCODER
+    return config
+
+
+def random_component(name: str, config: Mapping[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
+    """Random weights of one component under their official names."""
+    component = COMPONENTS[name]
+    with torch.device("meta"):
+        module = component.build({**config, "shapes": SHAPES})
+    tensors = {}
+    for own, tensor in module.state_dict().items():
+        official = component.official_name(own, component.prefixes[0])
+        tensors[official] = random_tensor(official, tensor.shape, generator)
+    return tensors
+
+
+def random_tensor(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """One tensor, spread so that signals neither die nor explode; tables are float32 as in the released files."""
+    values = torch.randn(shape, generator=generator)
+    leaf = name.rsplit(".", 1)[-1]
+    if "scale_shift_table" in name:
+        return 0.3 * values
+    if leaf == "kernel":  # the blur of the rational upsampler is fixed
+        row = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0])
+        values = (row[:, None] * row / 256).expand(shape).contiguous()
+    elif leaf == "std-of-means" or (leaf == "weight" and values.dim() == 1):
+        values = 1 + 0.1 * values
+    elif leaf in ("bias", "mean-of-means"):
+        values = 0.1 * values
+    elif leaf == "weight":
+        gain = next((gain for end, gain in GAINS.items() if name.endswith(end)), 1.0)
+        values = values * gain * fan_in(name, shape) ** -0.5
+    return values.bfloat16()
+
+
+def fan_in(name: str, shape: torch.Size) -> float:
+    """How many inputs make one output of a layer with this weight."""
+    if ".ups." in name:  # transposed convolution (in out kernel): about kernel / stride = 2 taps reach each output
+        return 2.0 * shape[0]
+    return shape[1:].numel()
+
+
+def is_linear(name: str, tensor: Tensor) -> bool:
+    return name.endswith(".weight") and tensor.dim() == 2
+
+
+def lora(weights: Mapping[str, Tensor], rank: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """A low-rank pair for each linear layer."""
+    pairs = {}
+    for name, weight in weights.items():
+        out, width = weight.shape
+        r = min(rank, out, width)
+        key = name.removeprefix("model.").removesuffix(".weight")
+        pairs[f"{key}.lora_A.weight"] = (torch.randn(r, width, generator=generator) * width**-0.5).bfloat16()
+        pairs[f"{key}.lora_B.weight"] = (torch.randn(out, r, generator=generator) * 0.1).bfloat16()
+    return pairs
+
+
+def write_gemma(folder: Path, generator: torch.Generator) -> None:
+    """A Gemma 3 folder as published: config, one shard named as Google names it, tokenizer with its settings."""
+    folder.mkdir(exist_ok=True)
+    tokenizer = make_tokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    text_config = {
+        "model_type": "gemma3_text",
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 2 * TEXT_WIDTH,
+        "num_hidden_layers": TEXT_LAYERS,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "query_pre_attn_scalar": 8,
+        "vocab_size": tokenizer.get_vocab_size(),
+        "sliding_window": 1024,
+        "sliding_window_pattern": 6,
+        "rope_theta": 1000000,
+        "rope_local_base_freq": 10000,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "max_position_embeddings": 131072,
+    }
+    config = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text_config}
+    write_json(folder / "config.json", config | {"eos_token_id": [1, 6]})
+    special = {f"{name}_token": f"<{name}>" for name in ("bos", "eos", "pad", "unk")}
+    write_json(folder / "tokenizer_config.json", special | {"padding_side": "left"})
+    with torch.device("meta"):
+        model: nn.Module = Gemma3TextModel(Gemma3TextConfig(**text_config))
+    tensors = {
+        f"language_model.model.{name}": random_gemma(name, t.shape, generator) for name, t in model.state_dict().items()
+    }
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def random_gemma(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Norms are stored as weight − 1; embeddings are multiplied by the root of their width when looked up."""
+    values = torch.randn(shape, generator=generator)
+    scale = 0.1 if len(shape) == 1 else shape[-1] ** -0.5
+    return (values * scale).bfloat16()
+
+
+def make_tokenizer() -> Tokenizer:
+    """A byte-pair tokenizer in Gemma's manner: spaces as ▁, unknown characters as bytes, BOS in front."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    trainer = trainers.BpeTrainer(
+        vocab_size=700,
+        special_tokens=[*SPECIAL_TOKENS, *(f"<0x{i:02X}>" for i in range(256))],
+        initial_alphabet=["▁", *map(chr, range(33, 127))],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([word for plain in WORDS.split() for word in (plain, f" {plain}")], trainer)
+    bos = SPECIAL_TOKENS.index("<bos>")
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", bos)])
+    state = json.loads(tokenizer.to_str())  # only the trainer had to take the bytes for special tokens
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in SPECIAL_TOKENS]
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

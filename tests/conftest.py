@@ -1,0 +1,20 @@
+"""What several test modules share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from scripts.make_tiny_checkpoint import make_tiny_checkpoint
+
+torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a complete tiny random model; do not change it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    make_tiny_checkpoint(folder)
+    return folder

@@ -1,0 +1,163 @@
+"""Loading components: strict in the file's own names, only what is asked for, and without a copy in memory."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ltx2_core.checkpoint import COMPONENTS, DIT, load_component
+from ltx2_core.config.released import released_configs
+from ltx2_core.errors import CheckpointError
+from ltx2_core.headers import read_header
+
+CHECKPOINT = "ltx-2-tiny-dev.safetensors"
+
+
+def rewritten(tiny: Path, out: Path, change: Callable[[dict[str, Tensor]], object]) -> Path:
+    """The tiny checkpoint with a change to its tensors."""
+    tensors = load_file(tiny / CHECKPOINT)
+    change(tensors)
+    path = out / "changed.safetensors"
+    save_file(tensors, path, dict(read_header(tiny / CHECKPOINT).metadata))
+    return path
+
+
+@pytest.mark.parametrize("name", [name for name in COMPONENTS if name != "upsampler"])
+def test_component_has_the_weights_of_the_file_under_their_official_names(tiny: Path, name: str) -> None:
+    module, component = load_component(name, tiny / CHECKPOINT), COMPONENTS[name]
+    with safe_open(tiny / CHECKPOINT, "pt") as file:
+        for own, tensor in module.state_dict().items():
+            assert tensor.equal(file.get_tensor(component.official_name(own, component.prefixes[0])))
+
+
+def test_every_tensor_of_a_checkpoint_belongs_to_one_component(tiny: Path) -> None:
+    header = read_header(tiny / CHECKPOINT)
+    components = [
+        component for name, component in COMPONENTS.items() if name != "upsampler"
+    ]  # has no prefix of its own
+    owned = [name for component in components for name in component.own_names(header)]
+    statistics = [name for name in owned if ".per_channel_statistics." in name]  # serve encoder and decoder
+    assert sorted(owned) == sorted([*header.tensors, *set(statistics)])
+
+
+def test_tensors_keep_their_dtype_unless_one_is_asked_for(tiny: Path) -> None:
+    stored = load_component("transformer", tiny / CHECKPOINT).state_dict()
+    assert {t.dtype for name, t in stored.items() if "table" in name} == {torch.float32}
+    assert {t.dtype for name, t in stored.items() if "table" not in name} == {torch.bfloat16}
+    widened = load_component("transformer", tiny / CHECKPOINT, dtype=torch.float32).state_dict()
+    assert {t.dtype for t in widened.values()} == {torch.float32}
+
+
+def test_missing_unexpected_and_misshapen_tensors_are_named_as_in_the_file(tiny: Path, tmp_path: Path) -> None:
+    def change(tensors: dict[str, Tensor]) -> None:
+        del tensors[DIT + "transformer_blocks.1.attn1.to_q.weight"]
+        tensors[DIT + "transformer_blocks.1.attn1.to_x.weight"] = torch.zeros(1)
+        tensors[DIT + "proj_out.bias"] = torch.zeros(3)
+
+    with pytest.raises(CheckpointError) as caught:
+        load_component("transformer", rewritten(tiny, tmp_path, change))
+    assert "1 missing (model.diffusion_model.transformer_blocks.1.attn1.to_q.weight)" in caught.value.why
+    assert "1 unexpected (model.diffusion_model.transformer_blocks.1.attn1.to_x.weight)" in caught.value.why
+    assert "1 of another shape (model.diffusion_model.proj_out.bias is [3], expected [128])" in caught.value.why
+
+
+def test_tensors_of_other_components_are_not_looked_at(tiny: Path, tmp_path: Path) -> None:
+    changed = rewritten(tiny, tmp_path, lambda tensors: tensors.pop("vocoder.conv_pre.bias"))
+    load_component("audio_decoder", changed)
+    with pytest.raises(CheckpointError, match="does not hold the model"):
+        load_component("vocoder", changed)
+
+
+def test_statistics_that_nobody_reads_are_tolerated(tiny: Path, tmp_path: Path) -> None:
+    extra = {f"vae.per_channel_statistics.{name}": torch.zeros(128) for name in ("mean-of-stds", "channel")}
+    load_component("video_decoder", rewritten(tiny, tmp_path, lambda tensors: tensors.update(extra)))
+
+
+def test_component_that_is_not_in_the_file_is_named(tiny: Path) -> None:
+    with pytest.raises(CheckpointError, match="has no vocoder"):
+        load_component("vocoder", tiny / "ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors")
+
+
+def test_quantised_weights_are_refused(tiny: Path, tmp_path: Path) -> None:
+    name = DIT + "transformer_blocks.0.attn1.to_q.weight"
+    changed = rewritten(tiny, tmp_path, lambda t: t.update({name: t[name].to(torch.float8_e4m3fn)}))
+    with pytest.raises(CheckpointError, match="quantised"):
+        load_component("transformer", changed)
+
+
+def test_missing_keyframe_embedding_is_zero(tiny: Path) -> None:
+    header = read_header(tiny / CHECKPOINT)
+    config = {"transformer": header.config["transformer"] | {"use_keyframes_abs_pos_embedding": True}}
+    module = load_component("transformer", header, config=config)
+    assert not module.get_parameter("video.keyframe_embedding").any()
+
+
+def test_loading_is_lazy_and_the_same_every_time(tiny: Path) -> None:
+    first, second = (load_component("vocoder", tiny / CHECKPOINT).state_dict() for _ in range(2))
+    assert all(tensor.equal(second[name]) for name, tensor in first.items())
+
+
+LOAD = """
+import sys, threading
+from pathlib import Path
+import torch
+from ltx2_core.checkpoint import load_component
+
+def anonymous_bytes():
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
+
+import ltx2_core.models.transformer
+torch.zeros(8).to(torch.bfloat16)
+before = peak = anonymous_bytes()
+done = threading.Event()
+def watch():
+    global peak
+    while not done.wait(0.002):
+        peak = max(peak, anonymous_bytes())
+watcher = threading.Thread(target=watch)
+watcher.start()
+model = load_component("transformer", Path(sys.argv[1]))
+total = sum(p.sum().item() * 0 + p.nbytes for p in model.parameters())  # touch every page
+done.set(); watcher.join()
+print(total, max(peak, anonymous_bytes()) - before)
+"""
+
+
+@pytest.mark.slow
+def test_loading_a_component_adds_at_most_a_tenth_of_its_bytes_to_anonymous_memory(tmp_path: Path) -> None:
+    transformer = released_configs()["2.0"]["transformer"] | {"num_layers": 1}
+    path = write_sparse_transformer(tmp_path / "full-width.safetensors", {"transformer": transformer})
+    done = subprocess.run([sys.executable, "-c", LOAD, path], capture_output=True, text=True, check=True)
+    total, added = (float(number) for number in done.stdout.split())
+    assert total > 1e9
+    assert added <= 0.1 * total
+
+
+def write_sparse_transformer(path: Path, config: dict) -> Path:
+    """A transformer of zeros in bfloat16 that takes no room on disk: a header, and a hole behind it."""
+    component = COMPONENTS["transformer"]
+    with torch.device("meta"):
+        state = component.build(config).state_dict()
+    entries: dict[str, object] = {"__metadata__": {"config": json.dumps(config)}}
+    end = 0
+    for own, tensor in state.items():
+        begin, end = end, end + 2 * tensor.numel()
+        shape = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        entries[component.official_name(own, DIT)] = shape
+    header = json.dumps(entries).encode()
+    header += b" " * (-len(header) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + end)
+    return path

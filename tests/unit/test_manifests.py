@@ -1,0 +1,86 @@
+"""Every 2.0 component at full size, on the meta device, has exactly the tensors of the official files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from ltx2_core.checkpoint import COMPONENTS
+from ltx2_core.config.released import released_configs
+
+MANIFESTS = Path(__file__).parent.parent / "manifests"
+
+
+def manifest(name: str) -> dict:
+    return json.loads(gzip.decompress((MANIFESTS / f"{name}.json.gz").read_bytes()))
+
+
+def official_tensors(component: str, config: Mapping) -> dict[str, list[int]]:
+    """Names and shapes of a component as an official file would hold them."""
+    with torch.device("meta"):
+        module = COMPONENTS[component].build(config)
+    part = COMPONENTS[component]
+    return {part.official_name(name, part.prefixes[0]): list(t.shape) for name, t in module.state_dict().items()}
+
+
+def built(*components: str, changes: Mapping | None = None) -> dict[str, list[int]]:
+    config = released_configs()["2.0"] | (changes or {})
+    return {name: shape for one in components for name, shape in official_tensors(one, config).items()}
+
+
+def test_transformer_has_the_official_tensors() -> None:
+    listed = manifest("transformer-2.0")
+    ours = built("transformer")
+    assert ours == listed["tensors"]
+    assert sum(torch.Size(shape).numel() for shape in ours.values()) == listed["total_params"]
+
+
+def test_text_projection_and_connectors_have_the_official_tensors() -> None:
+    listed = manifest("text-2.0")
+    assert built("text_projection") == listed["projection"]["tensors"]
+    assert built("video_connector", "audio_connector") == listed["connectors"]["tensors"]
+
+
+def test_video_vae_has_the_official_tensors() -> None:
+    listed = manifest("video-vae-2.0")
+    assert built("video_encoder", "video_decoder") == listed["tensors"]
+
+
+def test_video_vae_with_timestep_conditioning_has_the_official_tensors() -> None:
+    listed = manifest("video-vae-2.0")
+    vae = released_configs()["2.0"]["vae"] | {"timestep_conditioning": True}
+    ours = built("video_encoder", "video_decoder", changes={"vae": vae})
+    assert ours == listed["tensors"] | listed["tensors_if_timestep_conditioning"]
+
+
+def test_statistics_that_nobody_reads_are_known() -> None:
+    for name in manifest("video-vae-2.0")["optional_ignored_tensors"]:
+        assert name.removeprefix("vae.") in COMPONENTS["video_decoder"].ignored
+
+
+def test_audio_vae_has_the_official_tensors() -> None:
+    assert built("audio_encoder", "audio_decoder") == manifest("audio-vae-2.0")["tensors"]
+
+
+def test_vocoder_has_the_official_tensors() -> None:
+    assert built("vocoder") == manifest("vocoder-2.0")["tensors"]
+
+
+@pytest.mark.parametrize("name", ["upsampler-spatial-x2-2.0", "upsampler-temporal-x2"])
+def test_upsampler_has_the_official_tensors(name: str) -> None:
+    listed = manifest(name)
+    assert official_tensors("upsampler", listed["metadata_config"]) == listed["tensors"]
+
+
+def test_released_config_is_the_one_of_the_manifests() -> None:
+    config = released_configs()["2.0"]
+    assert config["vae"] == manifest("video-vae-2.0")["metadata_config"]["vae"]
+    assert config["audio_vae"] == manifest("audio-vae-2.0")["config"]["audio_vae"]
+    assert config["vocoder"] == manifest("vocoder-2.0")["config"]["vocoder"]
+    text = manifest("text-2.0")["transformer_config_text_keys"]
+    assert {key: config["transformer"][key] for key in text} == text
