@@ -1,0 +1,106 @@
+"""Contexts on disk: a prompt that the same weights encoded before is not encoded again.
+
+Nothing here can fail a run: an entry that cannot be read is made anew, one that cannot be written is not kept.
+Source: spec text, section 1.5.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ..errors import LTX2Error
+from ..headers import read_header
+from ..home import ltx2_home
+from .encode import TextContext
+from .files import find_encoder
+
+logger = logging.getLogger("ltx2")
+
+REVISION = 1  # one more whenever this program computes other contexts from the same inputs
+
+
+def identity(path: Path) -> str:
+    """Tell one checkpoint file, or one folder of a text encoder, from another without reading its weights.
+
+    Made of the names, sizes and times of all files and of the weights' headers. Where the sha256 of a file is known,
+    that is a better identity.
+    """
+    digest = hashlib.sha256()
+    for file in find_encoder(path).paths if path.is_dir() else [path]:
+        status = file.stat()
+        digest.update(repr((file.name, status.st_size, status.st_mtime_ns)).encode())
+        if file.suffix == ".safetensors":
+            header = read_header(file)
+            digest.update(repr((header.metadata, header.tensors)).encode())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextCache:
+    """Contexts from one encoder and checkpoint. encoder, checkpoint: their identities. dtype: that they compute in."""
+
+    encoder: str
+    checkpoint: str
+    rows: int
+    dtype: torch.dtype
+
+    def recall(self, prompts: Sequence[str], encode: Callable[[list[str]], Sequence[TextContext]]) -> list[TextContext]:
+        """Give the contexts of prompts, on the CPU; one call of `encode` makes those that are not kept yet."""
+        kept = {prompt.strip(): _read(self._path(prompt)) for prompt in prompts}
+        contexts = {prompt: context for prompt, context in kept.items() if context is not None}
+        unknown = [prompt for prompt in kept if prompt not in contexts]
+        made = encode(unknown) if unknown else []
+        for prompt, context in zip(unknown, made, strict=True):
+            tensors = {"video": context.video.cpu().contiguous(), "audio": context.audio.cpu().contiguous()}
+            contexts[prompt] = TextContext(**tensors)
+            _write(self._path(prompt), tensors)
+        return [contexts[prompt.strip()] for prompt in prompts]
+
+    def _path(self, prompt: str) -> Path:
+        parts = [REVISION, self.encoder, self.checkpoint, prompt.strip(), self.rows, str(self.dtype)]
+        name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return ltx2_home() / "cache" / "text" / f"{name}.safetensors"
+
+
+def _read(path: Path) -> TextContext | None:
+    """The context in a file; None if there is none or it is not what was written."""
+    if not path.is_file():
+        return None
+    try:
+        tensors = load(path.read_bytes())
+        if read_header(path).metadata.get("sha256") == _checksum(tensors):
+            return TextContext(**tensors)
+        why = "its checksum is wrong"
+    except (OSError, LTX2Error, SafetensorError, TypeError) as error:
+        why = str(error)
+    logger.warning("the kept text context %s is made anew: %s", path, why)
+    return None
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a file in one go, so that no other process sees half of it."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(save(dict(tensors), {"sha256": _checksum(tensors)}))
+        part.replace(path)
+    except OSError as error:
+        logger.warning("the text context cannot be kept in %s: %s", path.parent, error)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    return hashlib.sha256(save(dict(tensors))).hexdigest()

@@ -1,0 +1,139 @@
+"""Find a text encoder on disk and check that it belongs to a checkpoint, from headers and JSON alone.
+
+Source: spec text, section 1; spec checkpoints, section 4.4.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config.section import Section
+from ..errors import CheckpointError, StorageError
+from ..headers import Header, read_header
+
+MODEL_TYPE = "gemma3"
+WEIGHTS = "model*.safetensors"
+INDEX = "model.safetensors.index.json"
+PROJECTION = "text_embedding_projection."
+HINT = "--text-encoder wants the folder of Gemma 3 12B, with config.json, tokenizer.json and model*.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderFiles:
+    """A text encoder on disk. config: as transformers wrote it. weights: the headers of its shards."""
+
+    config: Mapping[str, Any]
+    config_file: Path
+    tokenizer: Path
+    tokenizer_config: Path
+    weights: tuple[Header, ...]
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every file that has a say in the result."""
+        return [self.config_file, self.tokenizer, self.tokenizer_config, *(shard.path for shard in self.weights)]
+
+    @property
+    def features(self) -> int:
+        """Values of one token over all hidden states: the embeddings and the output of every layer."""
+        text = Section(self.config, "text_config")
+        return text.need("hidden_size") * (text.need("num_hidden_layers") + 1)
+
+
+def find_encoder(path: Path) -> EncoderFiles:
+    """Look through a folder, or the folders in it, for a Gemma 3 text encoder.
+
+    Raises: StorageError if something is missing; CheckpointError if what is there is not Gemma 3.
+    """
+    if path.is_file():
+        raise CheckpointError(f"{path.name} cannot be the text encoder", "it is a file", HINT)
+    if not path.is_dir():
+        raise StorageError(f"there is no text encoder at {path}", hint=HINT)
+    config_file = _find(path, "config.json")
+    config = read_json(config_file)
+    if config.get("model_type") != MODEL_TYPE:
+        found = f"{config_file} says model_type {config.get('model_type')!r}, and only {MODEL_TYPE!r} is supported"
+        raise CheckpointError(f"{path.name} cannot be the text encoder", found, HINT)
+    return EncoderFiles(
+        config=config,
+        config_file=config_file,
+        tokenizer=_find(path, "tokenizer.json"),
+        tokenizer_config=_find(path, "tokenizer_config.json"),
+        weights=tuple(read_header(shard) for shard in _shards(_find(path, WEIGHTS).parent)),
+    )
+
+
+def check_pair(encoder: EncoderFiles, checkpoint: Header) -> None:
+    """Refuse a text encoder that the checkpoint was not trained with, as far as their headers tell.
+
+    Raises: CheckpointError.
+    """
+    wanted = _source_version(checkpoint)
+    found = encoder.config.get("gemma_version")
+    if wanted != found:
+        raise CheckpointError(
+            f"the text encoder does not belong to {checkpoint.path.name}",
+            f"the checkpoint was trained with {wanted or 'Gemma 3'}, and this is {found or 'Gemma 3'}",
+        )
+    for name, info in checkpoint.tensors.items():
+        if name.startswith(PROJECTION) and name.endswith(".weight") and info.shape[-1] != encoder.features:
+            raise CheckpointError(
+                f"the text encoder does not belong to {checkpoint.path.name}",
+                f"{name} takes {info.shape[-1]} values for a token, and this encoder gives {encoder.features}",
+                HINT,
+            )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises: StorageError if it cannot be read; CheckpointError if it holds something else.
+    """
+    try:
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read", error.strerror or str(error)) from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged", f"it is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} is damaged", "it is not a JSON object")
+    return values
+
+
+def _find(root: Path, pattern: str) -> Path:
+    """The file nearest to the root whose name matches."""
+    found = [path for path in root.rglob(pattern) if path.is_file()]
+    if not found:
+        raise StorageError(f"the text encoder at {root} is incomplete", f"it has no {pattern}", HINT)
+    return min(found, key=lambda path: (len(path.parts), path))
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The weight files of a folder: those that its index names, or all of them."""
+    index = folder / INDEX
+    if not index.is_file():
+        return sorted(folder.glob(WEIGHTS))
+    shards = [folder / name for name in sorted(set(Section(read_json(index), "weight_map").values.values()))]
+    for shard in shards:
+        if not shard.is_file():
+            raise StorageError(
+                f"the text encoder at {folder} is incomplete", f"it has no {shard.name}", "download it again"
+            )
+    return shards
+
+
+def _source_version(checkpoint: Header) -> str | None:
+    """Which fine-tuned Gemma a checkpoint was trained with; None means the stock Gemma 3."""
+    text = checkpoint.metadata.get("gemma_source_checkpoint")
+    if text is None:
+        return None
+    try:
+        return str(json.loads(text)["gemma_version"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path.name} has a damaged gemma_source_checkpoint entry", str(error)
+        ) from error

@@ -1,0 +1,155 @@
+"""The language model that reads prompts: Gemma 3 from transformers, without its picture tower, and its tokenizer.
+
+Source: spec text, sections 1 and 2.1.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from math import ceil
+from typing import Any, Self
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from ..checkpoint import Component, load_into
+from ..errors import CheckpointError, StorageError
+from .files import EncoderFiles, read_json
+
+logger = logging.getLogger("ltx2")
+
+# Batches are padded to whole blocks of rows: kernels round the rows of a partial block differently, and so a prompt
+# would not give the same bits alone, in a batch and fully padded.
+BLOCK_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTokenizer:
+    """Turns a prompt into ids: `bos` first, no end token, no chat template. pad: what fills up shorter prompts."""
+
+    tokenizer: Tokenizer
+    bos: int
+    pad: int
+
+    @classmethod
+    def load(cls, files: EncoderFiles) -> Self:
+        """Read the tokenizer of a text encoder. Raises: CheckpointError or StorageError if it cannot be used."""
+        try:
+            tokenizer = Tokenizer.from_str(files.tokenizer.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise StorageError(f"{files.tokenizer} cannot be read", error.strerror or str(error)) from error
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise CheckpointError(f"{files.tokenizer} is damaged", str(error)) from error
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        settings = read_json(files.tokenizer_config)
+
+        def token_id(role: str) -> int:
+            token = settings.get(role)
+            name = token.get("content") if isinstance(token, Mapping) else token
+            found = tokenizer.token_to_id(name) if isinstance(name, str) else None
+            if found is None:
+                raise CheckpointError(f"{files.tokenizer_config} names no usable {role}", f"it says {token!r}")
+            return found
+
+        return cls(
+            tokenizer, token_id("bos_token"), token_id("pad_token" if settings.get("pad_token") else "eos_token")
+        )
+
+    def encode(self, prompt: str, rows: int) -> list[int]:
+        """The ids of a prompt, at most `rows` of them; what does not fit is dropped at its end, with a warning."""
+        ids = self.tokenizer.encode(prompt.strip()).ids
+        if ids[:1] != [self.bos]:
+            ids = [self.bos, *ids]
+        if len(ids) > rows:
+            logger.warning("the prompt is too long: its last %d of %d tokens are dropped", len(ids) - rows, len(ids))
+        return ids[:rows]
+
+    def pad_left(self, prompts: Sequence[Sequence[int]], length: int) -> tuple[Tensor, Tensor]:
+        """Ids of several prompts in one tensor (b length), and a mask of the same shape with 1 for real tokens."""
+        missing = [length - len(ids) for ids in prompts]
+        padded = [[self.pad] * count + list(ids) for count, ids in zip(missing, prompts, strict=True)]
+        mask = [[0] * count + [1] * len(ids) for count, ids in zip(missing, prompts, strict=True)]
+        return torch.tensor(padded), torch.tensor(mask)
+
+
+class Gemma(nn.Module):
+    """A language model of transformers with its tokenizer: prompts in, hidden states out."""
+
+    def __init__(self, model: nn.Module, tokenizer: PromptTokenizer) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+
+    @torch.no_grad()
+    def forward(self, prompts: Sequence[str], rows: int) -> list[Tensor]:
+        """Read prompts in one batch.
+
+        Hardly more than the real tokens are run, at the places that they have when padded to `rows` on the left: this
+        gives the same bits at a fraction of the work, whereas places counted from 0 round differently in bfloat16.
+
+        Returns: for each prompt the hidden states of its real tokens (1 l d k); k counts the embeddings and all layers.
+        """
+        ids = [self.tokenizer.encode(prompt, rows) for prompt in prompts]
+        length = min(rows, ceil(max(map(len, ids)) / BLOCK_TOKENS) * BLOCK_TOKENS)
+        tokens, mask = self.tokenizer.pad_left(ids, length)
+        device = next(self.model.parameters()).device
+        result = self.model(
+            input_ids=tokens.to(device),
+            attention_mask=mask.to(device),
+            position_ids=torch.arange(rows - length, rows, device=device)[None],
+            use_cache=False,
+            output_hidden_states=True,
+        )
+        hidden = torch.stack(result.hidden_states, dim=-1)
+        return [states[:, -len(own) :] for states, own in zip(hidden.split(1), ids, strict=True)]
+
+
+def load_gemma(files: EncoderFiles, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Gemma:
+    """Load the language model and the tokenizer. dtype: None keeps what the files have, and then maps them on the CPU.
+
+    Raises: CheckpointError if tensors are missing, unexpected, misshapen or quantised.
+    """
+    tokenizer = PromptTokenizer.load(files)
+    if not any(LANGUAGE_MODEL.own_names(header) for header in files.weights):
+        raise CheckpointError(
+            f"{files.weights[0].path} holds no language model", "no tensor is named like those of Gemma 3"
+        )
+    with torch.device("meta"):
+        model = LANGUAGE_MODEL.build(files.config)
+    load_into(model, LANGUAGE_MODEL, files.weights, device=device, dtype=dtype)
+    _restore_buffers(model)
+    return Gemma(model.to(device), tokenizer).eval()
+
+
+def _language_model(config: Mapping[str, Any]) -> nn.Module:
+    from transformers import Gemma3TextConfig, Gemma3TextModel
+
+    try:
+        return Gemma3TextModel(Gemma3TextConfig.from_dict(config["text_config"]))
+    except Exception as error:  # transformers checks configs in many ways
+        raise CheckpointError("the text encoder's config.json cannot be used", str(error)) from error
+
+
+# What a Gemma 3 file may call its language model; the picture tower and the projectors are left where they are.
+LANGUAGE_MODEL = Component(
+    build=_language_model,
+    prefixes=("language_model.model.", "model.language_model.", "model."),
+    parts={name: name for name in ("embed_tokens.", "layers.", "norm.")},
+)
+
+
+def _restore_buffers(model: Any) -> None:
+    """Compute what files leave out and the meta device leaves empty: the embedding scale and rotary frequencies."""
+    config = model.config
+    model.embed_tokens.embed_scale = torch.tensor(config.hidden_size**0.5)  # float32 whatever the weights are
+    model.rotary_emb = type(model.rotary_emb)(config)
+    empty = [name for name, tensor in chain(model.named_parameters(), model.named_buffers()) if tensor.is_meta]
+    if empty:
+        raise CheckpointError(
+            "Gemma 3 cannot be loaded with this version of transformers", f"nothing gives values to {', '.join(empty)}"
+        )
