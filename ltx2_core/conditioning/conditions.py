@@ -1,0 +1,243 @@
+"""Conditions that replace tokens, add tokens at the end, or change the mask of one stream. They apply in list order.
+
+What is given goes to the clean tokens, never to the noisy ones: noise is added later, and the mask decides what stays.
+Source: spec sampling, "Conditioning items".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Protocol, Self
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..grids import Factors
+from ..latents import DenoiseMask, LatentState, keyframe_positions, patchify_video, reference_positions
+
+REFERENCE_GAP_S = 0.04
+
+
+class Condition(Protocol):
+    """One way to steer a stream."""
+
+    def apply(self, state: LatentState) -> LatentState: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenTokens:
+    """Tokens of the grid that are given: frames of a video, or steps of a sound.
+
+    Args: tokens: (b m c). start: the first token that they stand for. strength: 1 keeps them exactly.
+    """
+
+    tokens: Tensor
+    start: int = 0
+    strength: float = 1.0
+
+    @classmethod
+    def frames(cls, latent: Tensor, index: int = 0, strength: float = 1.0) -> Self:
+        """Latent frames (b c f h w) that stand at a latent frame of the clip."""
+        h, w = latent.shape[-2:]
+        return cls(tokens=patchify_video(latent), start=index * h * w, strength=strength)
+
+    def apply(self, state: LatentState) -> LatentState:
+        end = self.start + self.tokens.shape[1]
+        assert end <= state.base_tokens, "given tokens reach beyond the grid"
+        clean, mask = state.clean.clone(), state.mask.dense.clone()
+        clean[:, self.start : end] = self.tokens
+        mask[:, self.start : end] = 1 - self.strength
+        return replace(state, clean=clean, mask=DenoiseMask.from_dense(mask))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenCells:
+    """Cells of the grid that are given, softly or not: what an outpainting keeps.
+
+    Args: latent: (b c f h w). cells: (b f h w), 1 where the latent is given. strength: 1 keeps it exactly.
+    """
+
+    latent: Tensor
+    cells: Tensor
+    strength: float = 1.0
+
+    def apply(self, state: LatentState) -> LatentState:
+        n = state.base_tokens
+        cells = patchify_video(self.cells.float().unsqueeze(1))
+        clean, mask = state.clean.clone(), state.mask.dense.clone()
+        clean[:, :n] = clean[:, :n] * (1 - cells) + patchify_video(self.latent) * cells
+        mask[:, :n] = mask[:, :n] * (1 - cells) + (1 - self.strength) * cells
+        return replace(state, clean=clean, mask=DenoiseMask.from_dense(mask))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeWindow:
+    """Make up what overlaps a window of time, and keep everything else: a retake."""
+
+    start_s: float
+    end_s: float
+
+    def apply(self, state: LatentState) -> LatentState:
+        start, end = state.positions[:, 0].unbind(-1)
+        inside = (end > self.start_s) & (start < self.end_s)
+        return replace(state, mask=DenoiseMask.from_dense(inside.float().unsqueeze(-1)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keyframe:
+    """An image, or a short clip, that stands at a pixel frame beside the grid and draws it towards itself.
+
+    Args: latent: (b c f h w). frame: pixel frame. pixel_frames: how many of them the latent holds.
+    """
+
+    latent: Tensor
+    frame: int
+    fps: Fraction
+    factors: Factors
+    strength: float = 1.0
+    pixel_frames: int = 1
+
+    def apply(self, state: LatentState) -> LatentState:
+        shape = self.latent.shape[2:]
+        positions = keyframe_positions(shape, self.frame, self.fps, self.factors, pixel_frames=self.pixel_frames)
+        return append_given(state, patchify_video(self.latent), positions, self.strength)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceVideo:
+    """A clip to look at, as an in-context LoRA has learnt to.
+
+    Args: latent: (b c f h w). spatial_scale, temporal_scale: how much larger the made clip is, and how many more frames
+    it has.
+    """
+
+    latent: Tensor
+    fps: Fraction
+    factors: Factors
+    spatial_scale: int = 1
+    temporal_scale: int = 1
+    strength: float = 1.0
+
+    def apply(self, state: LatentState) -> LatentState:
+        scales = {"spatial_scale": self.spatial_scale, "temporal_scale": self.temporal_scale}
+        positions = reference_positions(self.latent.shape[2:], self.fps, self.factors, **scales)
+        return append_given(state, patchify_video(self.latent), positions, self.strength)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceAudio:
+    """Sound to listen to. Args: tokens: (b m c). positions: (1 1 m 2) seconds."""
+
+    tokens: Tensor
+    positions: Tensor
+    strength: float = 1.0
+
+    def apply(self, state: LatentState) -> LatentState:
+        return append_given(state, self.tokens, self.positions, self.strength)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyframeSlots:
+    """Single frames beside the grid that the model fills itself, which steadies a long clip.
+
+    Args: frames: pixel frames. seeds: (b c k h w) to start each from; None starts them from nothing.
+    """
+
+    frames: Sequence[int]
+    fps: Fraction
+    factors: Factors
+    seeds: Tensor | None = None
+
+    def apply(self, state: LatentState) -> LatentState:
+        _, *size = state.grid
+        b, n, c = state.latent.shape
+        each = [keyframe_positions((1, *size), frame, self.fps, self.factors) for frame in self.frames]
+        positions = torch.cat(each, dim=-2)
+        zeros = state.latent.new_zeros(b, positions.shape[-2], c)
+        latent = zeros if self.seeds is None else patchify_video(self.seeds)
+        slotted = append(state, latent=latent, clean=zeros, level=1.0, positions=positions, keyframes=1.0)
+        return replace(slotted, slot_tokens=range(n, slotted.latent.shape[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class WithAttention:
+    """A condition that appends tokens, which the grid and they see each other only as far as the weights say.
+
+    Args: weights: (b m) in [0, 1], or one for all.
+    """
+
+    condition: Condition
+    weights: Tensor | float
+
+    def apply(self, state: LatentState) -> LatentState:
+        after = self.condition.apply(state)
+        appended = after.latent.shape[1] - state.latent.shape[1]
+        return replace(after, attention_mask=grown_attention(state, appended, self.weights))
+
+
+def append_given(state: LatentState, tokens: Tensor, positions: Tensor, strength: float) -> LatentState:
+    """Add tokens (b m c) at the end that are given."""
+    level = 1 - strength
+    return append(state, latent=torch.zeros_like(tokens), clean=tokens, level=level, positions=positions, keyframes=0.0)
+
+
+def append(
+    state: LatentState, *, latent: Tensor, clean: Tensor, level: float, positions: Tensor, keyframes: float
+) -> LatentState:
+    """Add tokens (b m c) at the end, with one mask level, positions (1 axes m 2) and one entry of the keyframes mask.
+
+    The level passes through the dtype of the latent, as in the reference: 0.2 becomes 0.2001953125 in bfloat16.
+    """
+    ones = torch.ones_like(latent[..., :1])
+    mask = torch.cat([state.mask.dense, (ones * level).float()], dim=1)
+    marked, attention = state.keyframes_mask, state.attention_mask
+    place = positions.to(state.positions.device).expand(latent.shape[0], -1, -1, -1)
+    return replace(
+        state,
+        latent=torch.cat([state.latent, latent.to(state.latent.dtype)], dim=1),
+        clean=torch.cat([state.clean, clean.to(state.clean.dtype)], dim=1),
+        mask=DenoiseMask.from_dense(mask),
+        positions=torch.cat([state.positions, place], dim=-2),
+        keyframes_mask=None if marked is None else torch.cat([marked, (ones * keyframes).float()], dim=1),
+        attention_mask=None if attention is None else grown_attention(state, latent.shape[1], 1.0),
+    )
+
+
+def grown_attention(state: LatentState, appended: int, weights: Tensor | float) -> Tensor:
+    """The attention mask (b n+m n+m) of a state to which tokens are appended, in the dtype of its latent.
+
+    The grid and the new tokens see each other by their weights (b m), new tokens see each other in full, and new and
+    earlier appended ones not at all.
+    """
+    b, n, _ = state.latent.shape
+    grid, new = slice(state.base_tokens), slice(n, None)
+    mask = state.latent.new_zeros(b, n + appended, n + appended)
+    mask[:, :n, :n] = 1 if state.attention_mask is None else state.attention_mask
+    mask[:, new, new] = 1
+    weights = torch.as_tensor(weights).to(mask).expand(b, appended)
+    mask[:, grid, new] = weights.unsqueeze(-2)
+    mask[:, new, grid] = weights.unsqueeze(-1)
+    return mask
+
+
+def attention_weights(mask: Tensor, shape: Sequence[int], strength: float = 1.0) -> Tensor:
+    """Bring a mask of pixels (b 1 F H W) in [0, 1] to the cells of a latent (f, h, w): weights (b f*h*w) float32.
+
+    The first frame stands alone; the others are averaged in equal groups, so F − 1 must be a multiple of f − 1.
+    """
+    f, h, w = shape
+    b = mask.shape[0]
+    frames = F.interpolate(rearrange(mask.float(), "b 1 f h w -> (b f) 1 h w"), size=(h, w), mode="area")
+    frames = rearrange(frames, "(b f) 1 h w -> b f h w", b=b)
+    first, rest = frames[:, :1], frames[:, 1:]
+    cells = torch.cat([first, reduce(rest, "b (f g) h w -> b f h w", "mean", f=f - 1)], dim=1) if f > 1 else first
+    return cells.flatten(1) * strength
+
+
+def before_start(positions: Tensor) -> Tensor:
+    """Move the positions of a sound (1 1 t 2) before time zero, so that it does not sound together with the clip's."""
+    return positions - positions[..., -1:, 1:] - REFERENCE_GAP_S

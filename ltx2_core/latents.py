@@ -1,0 +1,254 @@
+"""Latents as the denoiser sees them: tokens, their positions in time and space, and what is given of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import prod
+from typing import Self
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from .grids import MEL_FRAMES_PER_AUDIO_LATENT, MEL_HOP_SAMPLES, MEL_SAMPLE_RATE_HZ, Factors
+from .types import Streams
+
+
+def patchify_video(latent: Tensor) -> Tensor:
+    """Turn a latent grid (b c f h w) into tokens (b n c), time-major, one token per cell."""
+    return rearrange(latent, "b c f h w -> b (f h w) c")
+
+
+def unpatchify_video(tokens: Tensor, shape: Sequence[int]) -> Tensor:
+    """Turn tokens (b n c) back into a latent grid (b c f h w) of so many frames, rows and columns."""
+    f, h, w = shape
+    return rearrange(tokens, "b (f h w) c -> b c f h w", f=f, h=h, w=w)
+
+
+def patchify_audio(latent: Tensor) -> Tensor:
+    """Turn an audio latent (b c t m) into tokens (b t c*m), one per time step, channel-major."""
+    return rearrange(latent, "b c t m -> b t (c m)")
+
+
+def unpatchify_audio(tokens: Tensor, channels: int = 8) -> Tensor:
+    """Turn audio tokens (b t c*m) back into a latent (b c t m)."""
+    return rearrange(tokens, "b t (c m) -> b c t m", c=channels)
+
+
+def _cell_bounds(shape: Sequence[int], factors: Factors) -> Tensor:
+    """Where each cell of a grid (f, h, w) starts and ends, in whole pixels: (3 n 2), the time axis not yet causal."""
+    starts = torch.cartesian_prod(*(torch.arange(size) for size in shape))  # (n 3), columns fastest
+    bounds = torch.stack([starts, starts + 1], dim=-1) * torch.tensor(factors).unsqueeze(-1)
+    return rearrange(bounds, "n a side -> a n side")
+
+
+def _causal(time: Tensor, factor: int) -> Tensor:
+    """Shift time bounds so that the first latent frame covers the first pixel frame alone."""
+    return (time + 1 - factor).clamp(min=0)
+
+
+def _time_in_seconds(bounds: Tensor, fps: Fraction) -> Tensor:
+    """Bounds in pixels (3 n 2) as float32 positions (1 3 n 2); whole numbers until the one division."""
+    time, *space = bounds.float()
+    return torch.stack([time / float(fps), *space]).unsqueeze(0)
+
+
+def video_positions(shape: Sequence[int], fps: Fraction, factors: Factors) -> Tensor:
+    """Start and end of each video token of a latent grid (f, h, w).
+
+    Returns: (1 3 n 2) float32: seconds, pixel row, pixel column. It stays float32 in a bfloat16 model.
+    Source: spec transformer, "Coordinates".
+    """
+    bounds = _cell_bounds(shape, factors)
+    bounds[0] = _causal(bounds[0], factors.time)
+    return _time_in_seconds(bounds, fps)
+
+
+def keyframe_positions(
+    shape: Sequence[int], frame: int, fps: Fraction, factors: Factors, *, pixel_frames: int = 1
+) -> Tensor:
+    """Positions of a latent (f, h, w) of so many pixel frames whose first frame stands at a pixel frame of the clip.
+
+    Returns: (1 3 n 2) float32 as in `video_positions`. One pixel frame spans [frame, frame + 1).
+    Source: spec sampling, "Positions of appended tokens".
+    """
+    bounds = _cell_bounds(shape, factors)
+    if frame == 0:
+        bounds[0] = _causal(bounds[0], factors.time)
+    start, end = bounds[0].unbind(-1)
+    bounds[0] = frame + torch.stack([start, start + 1 if pixel_frames == 1 else end], dim=-1)
+    return _time_in_seconds(bounds, fps)
+
+
+def reference_positions(
+    shape: Sequence[int], fps: Fraction, factors: Factors, *, spatial_scale: int = 1, temporal_scale: int = 1
+) -> Tensor:
+    """Positions of a clip (f, h, w) beside one that is larger, and has more frames, by these scales.
+
+    Returns: (1 3 n 2) float32 as in `video_positions`, stretched over the other clip.
+    Source: spec sampling, "Positions of appended tokens".
+    """
+    seconds, *pixels = video_positions(shape, fps / temporal_scale, factors)[0]
+    lead = (temporal_scale - 1) * (1 / torch.tensor(float(fps)))  # the first frame stands for one of the other clip
+    return torch.stack([(seconds - lead).clamp(min=0), *(axis * spatial_scale for axis in pixels)]).unsqueeze(0)
+
+
+def audio_positions(count: int, shift: int = 0) -> Tensor:
+    """Start and end in seconds of each audio token: (1 1 t 2) float32, starting at latent step `shift`.
+
+    Source: spec transformer, "Coordinates".
+    """
+    starts = torch.arange(shift, shift + count, dtype=torch.float32)
+    mel_frames = _causal(
+        torch.stack([starts, starts + 1], dim=-1) * MEL_FRAMES_PER_AUDIO_LATENT, MEL_FRAMES_PER_AUDIO_LATENT
+    )
+    return rearrange(mel_frames * MEL_HOP_SAMPLES / MEL_SAMPLE_RATE_HZ, "t side -> 1 1 t side")
+
+
+def to_denoised(noisy: Tensor, velocity: Tensor, timesteps: Tensor | float) -> Tensor:
+    """The clean estimate x0 = x − timestep × v, in float32, as the dtype of the noisy latent."""
+    return (noisy.float() - velocity.float() * timesteps).to(noisy.dtype)
+
+
+def to_velocity(noisy: Tensor, denoised: Tensor, sigma: float) -> Tensor:
+    """The velocity v = (x − x0) / sigma, in float32, rounded to the dtype of the noisy latent. Needs sigma > 0."""
+    return ((noisy.float() - denoised.float()) / sigma).to(noisy.dtype)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenoiseMask:
+    """How much of each token is made up, 1 for all and 0 for nothing: the distinct levels, and an index per token.
+
+    Modulation is computed once per level instead of once per token, so the levels are found where a mask is made.
+
+    Args: shape: batch and tokens. levels: (k) float32. index: (b n) int64 into the levels, None if there is only one.
+    """
+
+    shape: tuple[int, int]
+    levels: Tensor
+    index: Tensor | None
+
+    @classmethod
+    def full(cls, shape: tuple[int, int], level: float, device: torch.device | None = None) -> Self:
+        """The same level everywhere."""
+        return cls(shape=shape, levels=torch.full((1,), level, dtype=torch.float32, device=device), index=None)
+
+    @classmethod
+    def from_dense(cls, mask: Tensor) -> Self:
+        """Find the levels of a mask (b n 1)."""
+        dense = rearrange(mask.float(), "b n 1 -> b n")
+        levels, index = torch.unique(dense, return_inverse=True)
+        b, n = dense.shape
+        return cls(shape=(b, n), levels=levels, index=index if len(levels) > 1 else None)
+
+    @property
+    def dense(self) -> Tensor:
+        """The mask of every token: (b n 1) float32."""
+        tokens = self.levels.expand(self.shape) if self.index is None else self.levels[self.index]
+        return tokens.unsqueeze(-1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentState:
+    """One stream on its way from noise to latent: the tokens of its grid, then those that conditions appended.
+
+    Args: grid: (f, h, w) of video, (t,) of audio; its tokens come first. latent: (b n c), noisy. clean: (b n c), what
+    tokens are given as; it counts where the mask is below 1. positions: (b axes n 2) float32. attention_mask: (b n n)
+    in [0, 1], None where every token sees every other. keyframes_mask: (b n 1) float32, 1 on tokens of a latent frame
+    that holds a single pixel frame; None for audio. is_frozen: nothing in this stream changes. slot_tokens: those of
+    the keyframes that the model fills.
+
+    Source: spec sampling, "Latent state and conditioning".
+    """
+
+    grid: tuple[int, ...]
+    latent: Tensor
+    clean: Tensor
+    mask: DenoiseMask
+    positions: Tensor
+    attention_mask: Tensor | None = None
+    keyframes_mask: Tensor | None = None
+    is_frozen: bool = False
+    slot_tokens: range = range(0)
+
+    @classmethod
+    def video(cls, latent: Tensor, fps: Fraction, factors: Factors) -> Self:
+        """Start from a latent grid (b c f h w); zeros where there is nothing to start from."""
+        b, _, f, h, w = latent.shape
+        state = cls._initial((f, h, w), patchify_video(latent), video_positions((f, h, w), fps, factors))
+        is_first_frame = torch.arange(f * h * w, device=latent.device) < h * w
+        return replace(state, keyframes_mask=is_first_frame.float().view(1, -1, 1).expand(b, -1, 1))
+
+    @classmethod
+    def audio(cls, latent: Tensor) -> Self:
+        """Start from an audio latent (b c t m); zeros where there is nothing to start from."""
+        t = latent.shape[2]
+        return cls._initial((t,), patchify_audio(latent), audio_positions(t))
+
+    @classmethod
+    def _initial(cls, grid: tuple[int, ...], tokens: Tensor, positions: Tensor) -> Self:
+        b, n, _ = tokens.shape
+        return cls(
+            grid=grid,
+            latent=tokens,
+            clean=tokens,
+            mask=DenoiseMask.full((b, n), 1.0, tokens.device),
+            positions=positions.to(tokens.device).expand(b, -1, -1, -1),
+        )
+
+    @property
+    def base_tokens(self) -> int:
+        """Tokens of the grid itself. Appended tokens follow them."""
+        return prod(self.grid)
+
+    @property
+    def base(self) -> Tensor:
+        """The latent of the grid's own tokens (b n c): what is left of the state when denoising is over."""
+        return self.latent[:, : self.base_tokens]
+
+    @property
+    def slots(self) -> Tensor:
+        """The keyframes that the model filled: (b c k h w), each a clip of a single frame."""
+        _, h, w = self.grid
+        tokens = self.latent[:, self.slot_tokens.start : self.slot_tokens.stop]
+        return unpatchify_video(tokens, (len(self.slot_tokens) // (h * w), h, w))
+
+    def with_latent(self, latent: Tensor) -> Self:
+        """The same state with other noisy tokens (b n c), in the dtype of the present ones."""
+        return replace(self, latent=latent.to(self.latent.dtype))
+
+    def freeze(self) -> Self:
+        """Keep every token as it is; the other stream still sees it."""
+        return replace(self, mask=DenoiseMask.full(self.mask.shape, 0.0, self.latent.device), is_frozen=True)
+
+    def timestep_levels(self, sigma: float) -> Tensor:
+        """The distinct timesteps of the tokens: (k) float32, indexed as the mask's levels are."""
+        return self.mask.levels * sigma
+
+    def timesteps(self, sigma: float) -> Tensor:
+        """The timestep of every token: (b n 1) float32."""
+        return self.mask.dense * sigma
+
+    def stream_sigma(self, sigma: float) -> Tensor:
+        """The noise level of the stream as a whole: (b) float32, 0 where it is frozen."""
+        level = 0.0 if self.is_frozen else sigma
+        return torch.full(self.latent.shape[:1], level, dtype=torch.float32, device=self.latent.device)
+
+    def keep_given(self, denoised: Tensor) -> Tensor:
+        """Put what is given back into a clean estimate (b n c), as far as the mask says; keeps the estimate's dtype."""
+        mask = self.mask.dense
+        return (denoised * mask + self.clean.float() * (1 - mask)).to(denoised.dtype)
+
+    def euler_step(self, denoised: Tensor, sigma: float, sigma_next: float) -> Self:
+        """Move along the line from the noisy latent through a clean estimate (b n c), from one noise level to the next.
+
+        The velocity is rounded to the latent's dtype before the step: the reference does so, and in bfloat16 it shows.
+        """
+        velocity = to_velocity(self.latent, denoised, sigma)
+        return self.with_latent(self.latent.float() + velocity.float() * (sigma_next - sigma))
+
+
+Latents = Streams[Tensor]
+States = Streams[LatentState]

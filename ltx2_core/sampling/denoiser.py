@@ -1,0 +1,125 @@
+"""The guided denoiser:
+
+from noisy states to clean estimates, through as many calls of the model as the guidance asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..latents import Latents, LatentState, States, to_denoised
+from ..models.attention import KeysValues
+from ..models.transformer import ALL_BLOCKS, Pass, Perturbation, StreamInput, Transformer, walk
+from ..types import Streams
+from .guidance import Contexts, GuidancePass, GuidanceScales, PassKind, guide, plan_passes
+
+Text = Tensor | tuple[KeysValues, ...]
+
+
+@dataclass(kw_only=True)
+class GuidedDenoiser:
+    """Estimate the clean latents of both streams. Remembers its last estimates, for guidance that skips steps.
+
+    Args: contexts: text features (b l d), of the batch size of the states. is_batched: whether all passes go through
+    the model as one batch, which is faster for small grids and holds more at a time. keeps_text: whether the text's
+    keys and values are made once instead of in every call, where the model allows it; they take memory.
+    """
+
+    model: Transformer
+    contexts: Streams[Contexts]
+    scales: Streams[GuidanceScales]
+    is_batched: bool = False
+    keeps_text: bool = True
+    _last: Latents = field(default_factory=Streams, init=False)
+    _texts: dict[bool, Streams[Text]] = field(default_factory=dict, init=False)
+
+    def __call__(self, states: States, sigma: float, step: int) -> Latents:
+        """Estimate at a noise level; steps count from 0."""
+        plan = plan_passes(self.scales, step)
+        if not plan:
+            return self._last
+        passes = self._passes(plan, states, sigma)
+        velocities = walk_batched(self.model, passes) if self.is_batched else walk(self.model, passes)
+        kinds = [one.kind for one in plan]
+
+        def estimate(state: LatentState, scales: GuidanceScales, *velocity: Tensor) -> Tensor:
+            timesteps = state.timesteps(sigma)
+            denoised = [to_denoised(state.latent, v, timesteps) for v in velocity]
+            return guide(dict(zip(kinds, denoised, strict=True)), scales)
+
+        fresh = states.map(estimate, self.scales, *velocities)
+        last = Streams([self._last.video], [self._last.audio])
+        self._last = fresh.map(lambda new, enabled, old: new if enabled else old[0], plan[0].enabled, last)
+        return self._last
+
+    def _passes(self, plan: Sequence[GuidancePass], states: States, sigma: float) -> list[Pass]:
+        """The calls of the model. Those that read the prompt have the inputs of the first, and take over from it."""
+        passes: list[Pass] = []
+        for one in plan:
+            is_first = not passes
+            reads_prompt = one.kind is not PassKind.UNCOND
+            follows = 0 if reads_prompt and not is_first else None
+            inputs = passes[0].inputs if follows == 0 else self._inputs(one, states, sigma)
+            batch = next(state for state in states if state is not None).latent.shape[0]
+            passes.append(Pass(inputs=inputs, perturbations=[_perturbation(one)] * batch, follows=follows))
+        return passes
+
+    def _inputs(self, one: GuidancePass, states: States, sigma: float) -> Streams[StreamInput]:
+        texts = self._text(one.kind)
+
+        def stream(state: LatentState, text: Text, is_enabled: bool) -> StreamInput:
+            return StreamInput(
+                latent=state.latent,
+                sigma=state.stream_sigma(sigma),
+                levels=state.timestep_levels(sigma).expand(state.latent.shape[0], -1),
+                level_index=state.mask.index,
+                positions=state.positions,
+                context=text,
+                attention_mask=state.attention_mask,
+                keyframes_mask=state.keyframes_mask,
+                is_enabled=is_enabled,
+            )
+
+        return states.map(stream, texts, one.enabled)
+
+    def _text(self, kind: PassKind) -> Streams[Text]:
+        """What the streams read in a pass: features, or the keys and values that were made of them."""
+        is_negative = kind is PassKind.UNCOND
+        if is_negative not in self._texts:
+            text: Streams[Any] = self.contexts.map(lambda contexts: contexts.of(kind))
+            if self.keeps_text and not self.is_batched and self.model.config.has_static_text:
+                text = self.model.text_memory(text)
+            self._texts[is_negative] = text
+        return self._texts[is_negative]
+
+
+def walk_batched(model: Transformer, passes: Sequence[Pass]) -> list[Streams[Tensor]]:
+    """The same velocities as `walk`, with all passes as one batch and nothing shared between them."""
+    first, *others = (one.inputs for one in passes)
+    inputs = first.map(lambda *streams: _concatenate(streams), *others)
+    perturbations = [p for one in passes for p in one.perturbations]
+    (velocity,) = walk(model, [Pass(inputs=inputs, perturbations=perturbations)])
+    parts = velocity.map(lambda v: v.chunk(len(passes)))
+    return [parts.map(lambda chunks, i=i: chunks[i]) for i in range(len(passes))]
+
+
+def _concatenate(inputs: Sequence[StreamInput]) -> StreamInput:
+    """One input with the samples of several; they have the same fields, with other values."""
+
+    def joined(name: str) -> Tensor | None:
+        tensors = [getattr(one, name) for one in inputs]
+        return None if tensors[0] is None else torch.cat(tensors)
+
+    names = ("latent", "sigma", "levels", "level_index", "positions", "context", "attention_mask", "keyframes_mask")
+    return replace(inputs[0], **{name: joined(name) for name in names})
+
+
+def _perturbation(one: GuidancePass) -> Perturbation:
+    across = ALL_BLOCKS if one.is_isolated else frozenset()
+    video, audio = (frozenset(blocks or ()) for blocks in one.perturbed)
+    return Perturbation(video_self=video, audio_self=audio, audio_to_video=across, video_to_audio=across)

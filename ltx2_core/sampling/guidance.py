@@ -1,0 +1,127 @@
+"""Guidance: which calls of the model one evaluation takes, and how their clean estimates are mixed.
+
+Nothing here needs torch to be imported, so a plan can count passes without it.
+Source: spec sampling, "Guidance".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from operator import methodcaller
+from typing import TYPE_CHECKING, TypeVar
+
+from ..types import Streams
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+
+
+class PassKind(StrEnum):
+    """One call of the model, in the order in which they run."""
+
+    COND = "cond"  # the prompt
+    UNCOND = "uncond"  # the negative prompt
+    PERTURBED = "perturbed"  # the prompt, without self-attention in some blocks
+    ISOLATED = "isolated"  # the prompt, without attention between the streams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuidanceScales:
+    """How one stream is guided; the defaults switch everything off.
+
+    Args: st: towards the prompt and away from the negative one. sm: towards the other stream. Both are scales with 1 as
+    neutral: the difference is weighted with the scale minus one. stg: weight, neutral at 0, of the difference to a
+    model whose `stg_blocks` lack self-attention. rescale: how far the spread of values is drawn back to that of the
+    prompt's pass, 0 to 1. skip_step: so many evaluations in a row repeat the last result.
+    """
+
+    st: float = 1.0
+    sm: float = 1.0
+    stg: float = 0.0
+    stg_blocks: tuple[int, ...] = ()
+    rescale: float = 0.0
+    skip_step: int = 0
+
+    @property
+    def weights(self) -> dict[PassKind, float]:
+        """The weight of the difference between the prompt's pass and each other."""
+        return {PassKind.UNCOND: self.st - 1, PassKind.PERTURBED: self.stg, PassKind.ISOLATED: self.sm - 1}
+
+    def needs(self, kind: PassKind) -> bool:
+        """Whether this stream uses a pass."""
+        return kind is PassKind.COND or abs(self.weights[kind]) > 1e-9
+
+    def perturbed_blocks(self, kind: PassKind) -> tuple[int, ...]:
+        """Blocks in which this stream goes without self-attention in a pass."""
+        return self.stg_blocks if kind is PassKind.PERTURBED and self.needs(kind) else ()
+
+    def runs_at(self, step: int) -> bool:
+        """Whether this stream is evaluated at a step, from 0, rather than given its last result again."""
+        return step % (self.skip_step + 1) == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuidancePass:
+    """One call of the model on both streams.
+
+    Args: enabled: streams whose result counts; the others stay as they are, and are still seen. perturbed: blocks in
+    which each stream goes without self-attention.
+    """
+
+    kind: PassKind
+    enabled: Streams[bool]
+    perturbed: Streams[tuple[int, ...]]
+
+    @property
+    def is_isolated(self) -> bool:
+        """Whether attention between the streams is left out, in all blocks."""
+        return self.kind is PassKind.ISOLATED
+
+
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """The text features of one stream (b l d), for the prompt and, where it is guided by one, the negative prompt."""
+
+    positive: Tensor
+    negative: Tensor | None = None
+
+    def of(self, kind: PassKind) -> Tensor:
+        """What a pass reads."""
+        return self.negative if kind is PassKind.UNCOND and self.negative is not None else self.positive
+
+
+def plan_passes(scales: Streams[GuidanceScales], step: int) -> tuple[GuidancePass, ...]:
+    """The calls of the model at a step (from 0): those that any stream needs. Empty if all streams skip the step."""
+    enabled = scales.map(methodcaller("runs_at", step))
+    if not any(enabled):
+        return ()
+    return tuple(
+        GuidancePass(kind=kind, enabled=enabled, perturbed=scales.map(methodcaller("perturbed_blocks", kind)))
+        for kind in PassKind
+        if any(scales.map(methodcaller("needs", kind)))
+    )
+
+
+def guide(estimates: Mapping[PassKind, Tensor], scales: GuidanceScales) -> Tensor:
+    """Mix the clean estimates (b n c) of one stream, of those passes that it needs, into one of the same kind.
+
+    It works on clean estimates, not velocities: with rescaling, or with tokens that are given, the two differ. The
+    spread is taken over everything in the tensor, appended tokens included.
+    """
+    cond = estimates[PassKind.COND].float()
+    guided = cond
+    for kind, weight in scales.weights.items():
+        if scales.needs(kind):
+            guided = guided + weight * (cond - estimates[kind].float())
+    if scales.rescale:
+        guided = guided * (scales.rescale * (cond.std() / guided.std()) + (1 - scales.rescale))
+    return guided.to(estimates[PassKind.COND].dtype)
+
+
+def value_at(bins: Mapping[float, T], sigma: float) -> T:
+    """Look up what holds at a noise level, in values by upper bound: the smallest bound that is not below it."""
+    return bins[min((bound for bound in bins if bound >= sigma), default=max(bins))]

@@ -1,0 +1,96 @@
+"""Samplers: solvers that walk a schedule. They know nothing of models, prompts or guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from operator import attrgetter
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..latents import Latents, LatentState, States, to_denoised, to_velocity
+from .noise import draw_noise
+
+OnStep = Callable[[int, int], None]  # called after each step with how many are done, and how many there are
+
+
+class Denoiser(Protocol):
+    """Estimates the clean latents (b n c) of each stream, in its dtype, at a noise level. Steps count from 0."""
+
+    def __call__(self, states: States, sigma: float, step: int) -> Latents: ...
+
+
+def walk(sigmas: Tensor, on_step: OnStep) -> Iterator[tuple[int, float, float]]:
+    """Go through a schedule (k): the step from 0, its noise level and the next one."""
+    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas.tolist())):
+        yield step, sigma, sigma_next
+        on_step(step + 1, len(sigmas) - 1)
+
+
+def sample_euler(denoise: Denoiser, states: States, sigmas: Tensor, on_step: OnStep) -> States:
+    """Go straight from each noise level (k) to the next: the default sampler. Source: spec sampling, "Euler"."""
+    for step, sigma, sigma_next in walk(sigmas, on_step):
+        clean = states.map(LatentState.keep_given, denoise(states, sigma, step))
+        states = states.map(partial(LatentState.euler_step, sigma=sigma, sigma_next=sigma_next), clean)
+    return states
+
+
+def sample_gradient_estimation(
+    denoise: Denoiser, states: States, sigmas: Tensor, on_step: OnStep, *, gamma: float = 2.0
+) -> States:
+    """Euler steps along a velocity that is extrapolated from the last two; fewer steps do. 1 makes it plain Euler.
+
+    Source: spec sampling, "Gradient estimation".
+    """
+    previous: Latents | None = None
+    for step, sigma, sigma_next in walk(sigmas, on_step):
+        clean = states.map(LatentState.keep_given, denoise(states, sigma, step))
+        if sigma_next == 0:
+            states = states.map(LatentState.with_latent, clean)
+            continue
+        latents = states.map(attrgetter("latent"))
+        velocity = latents.map(partial(to_velocity, sigma=sigma), clean)
+        if previous is not None:
+            ahead = velocity.map(lambda v, before: gamma * (v - before) + before, previous)
+            clean = latents.map(partial(to_denoised, timesteps=sigma), ahead)
+        previous = velocity
+        states = states.map(partial(LatentState.euler_step, sigma=sigma, sigma_next=sigma_next), clean)
+    return states
+
+
+def sample_ancestral(
+    denoise: Denoiser, states: States, sigmas: Tensor, on_step: OnStep, *, generator: torch.Generator, eta: float = 1.0
+) -> States:
+    """Go farther down than the next noise level and up again with new noise, video's drawn first; eta is how far.
+
+    Source: spec sampling, "Ancestral (SDE) Euler".
+    """
+    for step, sigma, sigma_next in walk(sigmas, on_step):
+        move = partial(_ancestral_step, sigma=sigma, sigma_next=sigma_next, generator=generator, eta=eta)
+        states = states.map(move, denoise(states, sigma, step))
+    return states
+
+
+def _ancestral_step(
+    state: LatentState,
+    denoised: Tensor,
+    *,
+    sigma: float,
+    sigma_next: float,
+    generator: torch.Generator,
+    eta: float,
+) -> LatentState:
+    clean = state.keep_given(denoised.float())
+    if sigma_next == 0:
+        return state.with_latent(clean)
+    noise = draw_noise(state.latent.shape, generator, state.latent.dtype).to(state.latent.device, torch.float32)
+    now, after = torch.tensor([sigma, sigma_next])  # float32 down to the coefficients, as in the reference
+    down = after * (1 + (after / now - 1) * eta)
+    ratio = down / now
+    moved = ratio * state.latent.float() + (1 - ratio) * clean
+    signal = (1 - after) / (1 - down)
+    spread = (after**2 - down**2 * (1 - after) ** 2 / (1 - down) ** 2).clamp(min=0).sqrt()
+    return state.with_latent(state.keep_given(signal * moved + spread * noise))
