@@ -1,0 +1,183 @@
+"""Compare this implementation with golden tensors of the official code.
+
+    python scripts/check_golden.py ROOT [--only 2.0] [--json]
+
+ROOT holds the folders transformer, text, audio, video_vae, sampling, e2e, or some of them; each but sampling has a
+folder per model generation. `--only V` keeps the folders named V or V-…, the upsamplers that V uses, all of sampling
+and the tile plans.
+
+One line per expected tensor: PASS, FAIL or LATER, family/version/case, tensor, error, tolerance, and a note in brackets
+where there is something to say. The error is relative unless the note names another measure. LATER is what the table
+below names and nothing was compared with; whatever is compared passes or fails. The last line counts. Exit code: 1
+after any failure, 2 for a ROOT or version that is not there, else 0.
+
+With `--json` every line is a JSON object with the keys status, where, tensor, error, tolerance and note (error is null
+where nothing was compared or the difference is not finite); the last has the keys expected, compared, failed, later.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from anywhere
+
+from scripts.golden import audio, e2e, sampling, text, transformer, video_vae
+from scripts.golden.report import FAIL, LATER, Line, Report
+
+# What waits for a later step: "family/version/case" (sampling has no version) and the reason.
+WHOLE_RUNS = "whole runs come with the pipeline"
+ENHANCE = "prompt enhancement is not there yet"
+ENCODER_25 = "the single-file text encoder of 2.5 is not there yet"
+VOCODER_23 = "the vocoder with band extension of 2.3 and 2.5 is not there yet"
+DIFFUSION_DECODER = "the diffusion decoder of 2.5 is not there yet"
+UNUSED = "no recipe uses it"
+COUNTS = "frame counts and keyframe rounds come with the modes that need them"
+MEDIA = "reading and writing media comes with the pipeline"
+WAITING = {
+    "e2e/*": WHOLE_RUNS,
+    "text/2.[03]/enhance_t2v": ENHANCE,
+    "text/2.[03]/clean_response": ENHANCE,
+    "text/2.5/*": ENCODER_25,
+    "audio/2.[35]/vocoder.*": VOCODER_23,
+    "audio/2.[35]/vocoder_bf16_weights": VOCODER_23,
+    "audio/2.[35]/full": VOCODER_23,
+    "audio/2.[35]/unit.activation1d": VOCODER_23,
+    "audio/2.[35]/unit.resampler": VOCODER_23,
+    "audio/2.[35]/unit.snakebeta": VOCODER_23,
+    "video_vae/2.5-diffusion/*": DIFFUSION_DECODER,
+    "video_vae/tile_plans/diffusion": DIFFUSION_DECODER,
+    "video_vae/tile_plans/auto_diffusion": DIFFUSION_DECODER,
+    "sampling/beta_*": UNUSED,
+    "sampling/linear_quadratic_*": UNUSED,
+    "sampling/cfg_pp_*": UNUSED,
+    "sampling/delta_apg_*": UNUSED,
+    "sampling/delta_cfg_star_*": UNUSED,
+    "sampling/auto_duration": COUNTS,
+    "sampling/dfr_*": COUNTS,
+    "sampling/evenly_spaced_*": COUNTS,
+    "sampling/snap_down": COUNTS,
+    "sampling/acescct": MEDIA,
+    "sampling/acescg_to_rec709": MEDIA,
+    "sampling/clip": MEDIA,
+    "sampling/decode_*": MEDIA,
+    "sampling/i420_*": MEDIA,
+    "sampling/image_*": MEDIA,
+    "sampling/logc3": MEDIA,
+    "sampling/pcm16": MEDIA,
+    "sampling/reflect_pad_*": MEDIA,
+}
+
+Run = Callable[[Path, str, Report], None]
+FAMILIES: dict[str, Run] = {
+    "transformer": transformer.run,
+    "text": text.run,
+    "audio": audio.run,
+    "video_vae": video_vae.run,
+    "sampling": sampling.run,
+    "e2e": e2e.run,
+}
+WITHOUT_VERSIONS = ("sampling",)
+TILE_PLANS = "tile_plans.json"
+UPSAMPLERS = {
+    "2.0": ("upsampler-spatial-x2-rational", "upsampler-temporal-x2"),
+    "2.3": ("upsampler-spatial-x2", "upsampler-spatial-x1.5", "upsampler-temporal-x2"),
+    "2.5": ("upsampler-spatial-x2", "upsampler-temporal-x2"),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """One folder (or the file of tile plans) and what checks it. `where`: "family/version", for the lines."""
+
+    path: Path
+    where: str
+    run: Run
+
+
+def targets(root: Path, only: str | None = None) -> Iterator[Target]:
+    """What there is to check under a root, in the order of the families."""
+    for family, run in FAMILIES.items():
+        home = root / family
+        if not home.is_dir():
+            continue
+        folders = [] if family in WITHOUT_VERSIONS else sorted(path for path in home.iterdir() if path.is_dir())
+        plans = home / TILE_PLANS
+        if not folders and not plans.is_file():  # the tensors lie here, or the family is empty: its check will tell
+            yield Target(home, family, run)
+        for path in folders:
+            if only is None or _belongs(path.name, only):
+                yield Target(path, f"{family}/{path.name}", run)
+        if plans.is_file():
+            yield Target(plans, f"{family}/{plans.stem}", video_vae.run_tile_plans)
+
+
+def _belongs(folder: str, version: str) -> bool:
+    return folder == version or folder.startswith(f"{version}-") or folder in UPSAMPLERS.get(version, ())
+
+
+def check(target: Target) -> Report:
+    """Check one target. Whatever goes wrong in it is a line of its report; so is finding nothing."""
+    report = Report(WAITING)
+    try:
+        target.run(target.path, target.where, report)
+    except Exception as exception:
+        last = traceback.extract_tb(exception.__traceback__)[-1]
+        note = f"{type(exception).__name__}: {exception} ({Path(last.filename).name}:{last.lineno})".replace("\n", " ")
+        report.add(Line(FAIL, f"{target.where}/*", "*", math.inf, 0.0, note))
+    if not report.lines:
+        report.add(Line(FAIL, f"{target.where}/*", "*", math.inf, 0.0, "no golden file of this family is here"))
+    return report
+
+
+def count(lines: Sequence[Line]) -> dict[str, int]:
+    """How many tensors were expected, compared, failed (with whole cases that broke), and left for later."""
+    expected = [line for line in lines if line.tensor != "*"]
+    return {
+        "expected": len(expected),
+        "compared": sum(not math.isnan(line.error) for line in expected),
+        "failed": sum(line.status == FAIL for line in lines),
+        "later": sum(line.status == LATER for line in lines),
+    }
+
+
+def as_text(line: Line) -> str:
+    note = f" ({line.note})" if line.note else ""
+    return f"{line.status} {line.where} {line.tensor} {line.error:.3g} {line.tolerance:.3g}{note}"
+
+
+def as_json(line: Line) -> str:
+    return json.dumps(asdict(line) | {"error": line.error if math.isfinite(line.error) else None})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--only", metavar="VERSION")
+    parser.add_argument("--json", action="store_true", dest="is_json")
+    options = parser.parse_args(arguments)
+    found = list(targets(options.root, options.only))
+    if not found:
+        parser.error(f"{options.root} holds no golden folder")
+    if options.only and not any(_belongs(target.path.name, options.only) for target in found):
+        parser.error(f"{options.root} holds no folder of version {options.only}")
+    lines: list[Line] = []
+    for target in found:
+        report = check(target)
+        lines += report.lines
+        for line in report.lines:
+            print(as_json(line) if options.is_json else as_text(line), flush=True)
+    counts = count(lines)
+    summary = "compared {compared} of {expected} expected tensors, {failed} failed, {later} later"
+    print(json.dumps(counts) if options.is_json else summary.format(**counts))
+    return 1 if counts["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Golden tensors: one module per family of folders, each comparing our code with what the official code computed."""

@@ -1,0 +1,107 @@
+"""Text conditioning against its golden tensors: prompts through a real tokenizer and a tiny Gemma to contexts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ltx2_core.checkpoint import load_component
+from ltx2_core.headers import read_header
+from ltx2_core.text.encode import ContextModels
+from ltx2_core.text.files import check_pair, find_encoder
+from ltx2_core.text.gemma import Gemma, load_gemma
+from scripts.golden.report import FAIL, LATER, GoldenFile, Line, Report
+
+EXACT = 0.0
+RELATIVE = 1e-5
+BFLOAT16_STEPS = 1.0
+INPUTS = ("*.valid_rows", "*.rows")
+JSON_GOLDENS = ("clean_response", "enhance_t2v", "duration_to_frames")  # of cases.json, apart from its cases
+
+Tensors = Mapping[str, Tensor]
+
+
+class Folder:
+    """The models of one folder, loaded when a case first asks for them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def gemma(self) -> Gemma:
+        return load_gemma(find_encoder(self.path / "gemma"), dtype=torch.float32)
+
+    @cached_property
+    def models(self) -> ContextModels:
+        header = read_header(self.path / "checkpoint.safetensors")
+        check_pair(find_encoder(self.path / "gemma"), header)
+        names = ("text_projection", "video_connector", "audio_connector")
+        return ContextModels(*(load_component(name, header, dtype=torch.float32) for name in names))
+
+
+def run_case(folder: Folder, prompt: str, rows: int, picked: Tensors) -> dict[str, Tensor]:
+    """Everything that the golden file may hold of one prompt. picked: which tokens and context rows it keeps."""
+    tokenizer = folder.gemma.tokenizer
+    ids, mask = tokenizer.pad_left([tokenizer.encode(prompt, rows)], rows)
+    (hidden,) = folder.gemma([prompt], rows)
+    video, audio = folder.models.projection(hidden)
+    context = folder.models.connect(hidden, rows)
+    tokens = picked.get("valid_rows", torch.arange(hidden.shape[1]))
+    lines = picked.get("rows", torch.arange(rows))
+    return {
+        "input_ids": ids[0],
+        "attention_mask": mask[0],
+        "hidden_states": hidden[0, tokens],
+        "flat_normalised": folder.models.projection.normalise(hidden)[0],
+        "flat_normalised_bf16": folder.models.projection.normalise(hidden.bfloat16())[0],
+        "features_video": video[0, tokens],
+        "features_audio": audio[0, tokens],
+        "video_context": context.video[0, lines],
+        "audio_context": context.audio[0, lines],
+        "context_mask": torch.ones(len(lines), dtype=torch.int64),  # a context has no mask: all of its rows count
+    }
+
+
+def steps_apart(ours: Tensor, expected: Tensor) -> float:
+    """The most representable bfloat16 numbers that lie between two tensors of the same signs."""
+    a, b = (tensor.view(torch.int16).int() for tensor in (ours, expected))
+    return (a - b).abs().max().item()
+
+
+def compare(golden: GoldenFile, case: str, ours: Tensors) -> None:
+    for name, tensor in ours.items():
+        full = f"{case}.{name}"
+        if full not in golden:
+            continue
+        if tensor.dtype == torch.bfloat16:
+            error = steps_apart(tensor, golden[full])
+            golden.compare(full, tensor, BFLOAT16_STEPS, case, error=error, note="in steps of bfloat16")
+        else:
+            golden.compare(full, tensor, RELATIVE if tensor.is_floating_point() else EXACT, case)
+
+
+def run(folder: Path, where: str, report: Report) -> None:
+    cases: dict[str, Any] = json.loads((folder / "cases.json").read_text())
+    golden = GoldenFile(folder / "expected.safetensors", where, report, INPUTS)
+    models = Folder(folder)
+    for case in cases["cases"]:
+        name = case["name"]
+        if golden.waits(name):
+            continue
+        with golden.case(name), torch.no_grad():
+            picked = {key: golden[f"{name}.{key}"] for key in ("valid_rows", "rows") if f"{name}.{key}" in golden}
+            compare(golden, name, run_case(models, case["prompt"], case["max_length"], picked))
+    for name in JSON_GOLDENS:
+        if name in cases:
+            why = report.reason_to_wait(f"{where}/{name}")
+            line = Line(
+                FAIL if why is None else LATER, f"{where}/{name}", name, float("nan"), 0.0, why or "not compared"
+            )
+            report.add(line)
+    golden.close(case_of=lambda name: name.split(".")[0])

@@ -1,0 +1,119 @@
+"""Copy the golden tensors that travel with this repository: `python scripts/subset_golden.py SRC DST`.
+
+SRC is the whole set, DST a folder that does not exist yet. What is copied keeps its format and its metadata; the table
+says which files come and which of their tensors stay behind, so that the copy is small and still sees every part once.
+A case of which no tensor is left is dropped from the lists of cases too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+# A file or a glob of files, and the glob patterns of its tensors that stay behind.
+FILES: dict[str, tuple[str, ...]] = {
+    "transformer/2.0/checkpoint.safetensors": (),
+    "transformer/2.0/cases.safetensors": (
+        "*/out/*.x0",
+        "per_token/out/*.block*",
+        "per_token/prep/*",
+        "masked_text/prep/*",
+        "self_attention_mask/*",
+        "guided_batch/*",
+        "float_text_bias/*",
+        "stg_all/*",
+        "modality_all/*",
+        "video_disabled/*",
+    ),
+    "text/2.0/checkpoint.safetensors": (),
+    "text/2.0/gemma/*": (),
+    "text/2.0/cases.json": (),
+    "text/2.0/expected.safetensors": (
+        "empty.audio_context",
+        "inner_spaces.*",
+        "literal_specials.*",
+        "outer_whitespace.*",
+        "too_long_256.*",
+        "unicode.*_context",
+        "whitespace_only.*",
+    ),
+    "audio/2.0/checkpoint.safetensors": ("audio_vae.encoder.*",),
+    "audio/2.0/cases.safetensors": (
+        "encode.*",
+        "frontend.mel_fb",
+        "frontend.silence.*",
+        "frontend.*_44100.*",
+        "frontend.*_48000.*",
+        "unit.downsample.*",
+    ),
+    "video_vae/2.0/checkpoint.safetensors": ("vae.encoder.*",),
+    "video_vae/2.0/cases.safetensors": ("encode*", "decode.tap.up_blocks.*", "decode_image.*"),
+    "video_vae/2.0-timestep/checkpoint.safetensors": ("vae.decoder.*",),
+    "video_vae/2.0-timestep/cases.safetensors": ("decode*", "encode_cropped.*", "stats.*"),
+    "video_vae/tile_plans.json": (),
+    "sampling/schedules.safetensors": (),
+    "sampling/guidance.safetensors": (),
+    "sampling/samplers.safetensors": ("ge1.5_*", "ancestral0.5_*", "res2s_*_ltx2/*", "*_bf16_plain_*"),
+    "sampling/conditioning.safetensors": ("mask_downsample_0/*", "reference_[02]*", "two_references*"),
+    "sampling/grids.safetensors": (),
+}
+
+
+def copy_tensors(source: Path, target: Path, dropped: Sequence[str]) -> set[str]:
+    """Copy a file without some of its tensors and without the cases that this empties, which are returned."""
+    with safe_open(source, "pt") as file:
+        names = list(file.keys())
+        kept = [name for name in names if not any(fnmatch.fnmatchcase(name, pattern) for pattern in dropped)]
+        emptied = {case_of(name) for name in names} - {case_of(name) for name in kept}
+        metadata = dict(file.metadata() or {})
+        if "cases" in metadata:
+            cases = json.loads(metadata["cases"])
+            metadata["cases"] = json.dumps({name: cases[name] for name in cases if name not in emptied})
+        save_file({name: file.get_tensor(name) for name in kept}, target, metadata)
+    return emptied
+
+
+def case_of(name: str) -> str:
+    return name.split("/")[0] if "/" in name else name.split(".")[0]
+
+
+def drop_cases(path: Path, emptied: set[str]) -> None:
+    """Drop cases from a list that lies beside the tensors."""
+    content = json.loads(path.read_text())
+    content["cases"] = [case for case in content["cases"] if case["name"] not in emptied]
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    options = parser.parse_args(arguments)
+    if options.target.exists():
+        parser.error(f"{options.target} is there already")
+    for pattern, dropped in FILES.items():
+        for source in sorted(options.source.glob(pattern)):
+            target = options.target / source.relative_to(options.source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not dropped:
+                shutil.copyfile(source, target)
+                continue
+            emptied = copy_tensors(source, target, dropped)
+            listed = target.with_name("cases.json")
+            if listed.exists():
+                drop_cases(listed, emptied)
+    total = sum(path.stat().st_size for path in options.target.rglob("*") if path.is_file())
+    print(f"{total:,} bytes in {options.target}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
