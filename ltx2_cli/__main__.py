@@ -1,0 +1,5 @@
+"""`python -m ltx2_cli` is the command `ltx2`."""
+
+from .app import main
+
+main()

@@ -1,0 +1,83 @@
+"""What a module may pull in: the light ones no heavy library, the bare ones only torch and what loads weights."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LIGHT = (
+    "ltx2_core",
+    "ltx2_core.errors",
+    "ltx2_core.types",
+    "ltx2_core.grids",
+    "ltx2_core.home",
+    "ltx2_core.tiles",
+    "ltx2_core.config",
+    "ltx2_core.headers",
+    "ltx2_core.hub",
+    "ltx2_core.pipeline.request",
+    "ltx2_core.pipeline.recipe",
+    "ltx2_core.pipeline.plan",
+    "ltx2_cli",
+)
+BARE = (
+    "ltx2_core.models",
+    "ltx2_core.sampling",
+    "ltx2_core.conditioning",
+    "ltx2_core.latents",
+    "ltx2_core.config",
+    "ltx2_core.checkpoint",
+    "ltx2_core.keymap",
+    "ltx2_core.lora",
+    "ltx2_core.memory",
+    "ltx2_core.quantize",
+    "ltx2_core.tiling",
+    "ltx2_core.text",
+)
+
+IMPORT_LIGHT = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    heavy = {"torch", "transformers", "av", "numpy"} & sys.modules.keys()
+    if heavy:
+        sys.exit(f"{name} imports {sorted(heavy)}")
+"""
+# huggingface_hub stays: transformers itself needs it, and test_import_layers keeps it out of our modules.
+IMPORT_BARE = """
+import importlib, importlib.abc, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"pydantic", "yaml", "typer", "rich", "av", "soundfile", "PIL"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
+
+
+def modules(homes: tuple[str, ...]) -> list[str]:
+    """Those of the homes that exist, packages with all their modules; ltx2_core itself stands for its __init__ only."""
+    found = []
+    for home in homes:
+        path = ROOT.joinpath(*home.split("."))
+        if path.with_suffix(".py").is_file():
+            found.append(home)
+        elif (path / "__init__.py").is_file():
+            inner = [] if home == "ltx2_core" else sorted(path.glob("**/[!_]*.py"))
+            found += [home, *(".".join(file.relative_to(ROOT).with_suffix("").parts) for file in inner)]
+    return found
+
+
+@pytest.mark.parametrize(("script", "homes"), [(IMPORT_LIGHT, LIGHT), (IMPORT_BARE, BARE)], ids=["light", "bare"])
+def test_the_guarded_modules_stay_within_their_set(script: str, homes: tuple[str, ...]):
+    names = modules(homes)
+    assert len(names) > 5
+    done = subprocess.run([sys.executable, "-c", script, *names], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
