@@ -29,9 +29,11 @@ class Rope:
         """Rotate queries or keys (b h n d)."""
         if self.is_interleaved:
             return x * self.cos + _rotate_pairs(x) * self.sin
-        a, b = x.chunk(2, dim=-1)
-        rotated = (torch.addcmul(a * self.cos, b, self.sin, value=-1), torch.addcmul(b * self.cos, a, self.sin))
-        return torch.cat(rotated, dim=-1)
+        halves = rearrange(x, "b h n (two r) -> two b h n r", two=2)
+        rotated = halves * self.cos
+        rotated[0].addcmul_(halves[1], self.sin, value=-1)
+        rotated[1].addcmul_(halves[0], self.sin)
+        return rearrange(rotated, "two b h n r -> b h n (two r)")
 
 
 def frequency_grid(count: int, *, theta: float, double_grid: bool) -> Tensor:

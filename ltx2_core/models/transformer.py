@@ -1,7 +1,8 @@
 """The denoiser: two streams of tokens, video and audio, joined in every block by attention across.
 
 Video and audio are the same code with two configs. The model is three parts, `prepare`, `blocks` and `finish`; `walk`
-takes one pass or several through them. Source: spec transformer.
+takes one pass or several through them. Every product and every sum is rounded on its own, as in the official code:
+fused operations would give other bits in bfloat16. Source: spec transformer.
 """
 
 from __future__ import annotations
@@ -223,7 +224,7 @@ class StreamEnds(nn.Module):
         """The velocity (b n c) of the tokens."""
         normed = F.layer_norm(hidden, hidden.shape[-1:], eps=self.config.norm_eps)
         head = Modulation(prepared.embedded[:, :, None].expand(-1, -1, 2, -1), prepared.modulation.level_index)
-        return self.proj_out(torch.addcmul(head.row(self.table, 0), normed, head.row(self.table, 1, plus=1)))
+        return self.proj_out(normed * head.row(self.table, 1, plus=1) + head.row(self.table, 0))
 
     def _of_sigma(self, adaln: AdaLN, given: StreamInput, scale: float) -> Tensor:
         """Rows (b 1 r d) for the one noise level of a stream."""
@@ -262,18 +263,18 @@ class Stream(nn.Module):
         if not s.is_enabled:
             return x
         h = self._modulated(x, s, shift=0, scale=1)
-        x = torch.addcmul(x, self._row(s, 2), self.self_attn(h, rope=s.rope, bias=s.self_bias, keep=keep))
+        x = x + self.self_attn(h, rope=s.rope, bias=s.self_bias, keep=keep) * self._row(s, 2)
         text = s.text[block] if isinstance(s.text, tuple) else self.modulate_text(s.text, s.prompt)
         if self.prompt_table is None:
             return x + self.text_attn(rms_norm(x, self.eps), text, bias=s.text_bias)
         h = self._modulated(x, s, shift=6, scale=7)
-        return torch.addcmul(x, self._row(s, 8), self.text_attn(h, text, bias=s.text_bias))
+        return x + self.text_attn(h, text, bias=s.text_bias) * self._row(s, 8)
 
     def feed_forward(self, x: Tensor, s: Prepared) -> Tensor:
         """The feed-forward on (b n d)."""
         if not s.is_enabled:
             return x
-        return torch.addcmul(x, self._row(s, 5), self.mlp(self._modulated(x, s, shift=3, scale=4)))
+        return x + self.mlp(self._modulated(x, s, shift=3, scale=4)) * self._row(s, 5)
 
     def modulate_text(self, text: Tensor, prompt: Tensor | None) -> Tensor:
         """The text (b l d) as this block's keys and values see it."""
@@ -281,11 +282,10 @@ class Stream(nn.Module):
             return text
         table = self.prompt_table.to(text.dtype)
         shift, scale = table if prompt is None else rearrange(table + prompt, "b 1 r d -> r b 1 d")
-        return torch.addcmul(shift, text, 1 + scale)
+        return text * (1 + scale) + shift
 
     def _modulated(self, x: Tensor, s: Prepared, *, shift: int, scale: int) -> Tensor:
-        scales = s.modulation.row(self.table, scale, plus=1)
-        return torch.addcmul(self._row(s, shift), rms_norm(x, self.eps), scales)
+        return rms_norm(x, self.eps) * s.modulation.row(self.table, scale, plus=1) + self._row(s, shift)
 
     def _row(self, s: Prepared, row: int) -> Tensor:
         return s.modulation.row(self.table, row)
@@ -323,7 +323,7 @@ class Exchange(nn.Module):
                 rope=vs.exchange_rope,
                 context_rope=as_.exchange_rope,
             )
-            v = torch.addcmul(v, self._gate(vs, self.video_table, keep.audio_to_video), heard)
+            v = v + heard * self._gate(vs, self.video_table, keep.audio_to_video)
         if as_.is_enabled and keep.video_to_audio is not False:
             seen = self.video_to_audio(
                 self._modulated(audio, as_, self.audio_table, 2),
@@ -331,12 +331,12 @@ class Exchange(nn.Module):
                 rope=as_.exchange_rope,
                 context_rope=vs.exchange_rope,
             )
-            a = torch.addcmul(a, self._gate(as_, self.audio_table, keep.video_to_audio), seen)
+            a = a + seen * self._gate(as_, self.audio_table, keep.video_to_audio)
         return Streams(v, a)
 
     def _modulated(self, normed: Tensor, s: Prepared, table: Tensor, row: int) -> Tensor:
         assert s.exchange is not None
-        return torch.addcmul(s.exchange.row(table, row + 1), normed, s.exchange.row(table, row, plus=1))
+        return normed * s.exchange.row(table, row, plus=1) + s.exchange.row(table, row + 1)
 
     def _gate(self, s: Prepared, table: Tensor, keep: Tensor | bool) -> Tensor:
         assert s.gate is not None
