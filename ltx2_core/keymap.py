@@ -53,6 +53,24 @@ TRANSFORMER: Rows = (
 
 CONNECTOR: Rows = (("transformer_1d_blocks", "blocks"), ("attn1", "self_attn"), ("ff", "mlp"), *ATTENTION, *MLP)
 
+# What diffusers calls the segments of a transformer's names. Source: spec transformer, section 9.
+DIFFUSERS: Rows = (
+    ("patchify_proj", "proj_in"),
+    ("audio_patchify_proj", "audio_proj_in"),
+    ("adaln_single", "time_embed"),
+    ("audio_adaln_single", "audio_time_embed"),
+    ("prompt_adaln_single", "prompt_adaln"),
+    ("audio_prompt_adaln_single", "audio_prompt_adaln"),
+    ("av_ca_video_scale_shift_adaln_single", "av_cross_attn_video_scale_shift"),
+    ("av_ca_audio_scale_shift_adaln_single", "av_cross_attn_audio_scale_shift"),
+    ("av_ca_a2v_gate_adaln_single", "av_cross_attn_video_a2v_gate"),
+    ("av_ca_v2a_gate_adaln_single", "av_cross_attn_audio_v2a_gate"),
+    ("scale_shift_table_a2v_ca_video", "video_a2v_cross_attn_scale_shift_table"),
+    ("scale_shift_table_a2v_ca_audio", "audio_a2v_cross_attn_scale_shift_table"),
+    ("q_norm", "norm_q"),
+    ("k_norm", "norm_k"),
+)
+
 
 def from_official(name: str, rows: Rows) -> str:
     """The name here of an official tensor, both without the component's prefix."""

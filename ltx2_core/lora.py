@@ -1,0 +1,82 @@
+"""Fuse LoRAs into a built model and take them out again; the model knows nothing of it.
+
+Source: spec checkpoints, section 8.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from . import keymap
+from .lora_file import Matched
+
+Applied = tuple[Matched, float]  # a LoRA and its strength
+Factors = tuple[Tensor, Tensor, float]  # up (out rank), down (rank in), and what multiplies their product
+
+
+@contextmanager
+def fused(model: nn.Module, loras: Sequence[Applied], *, sums_in: torch.dtype = torch.float32) -> Iterator[None]:
+    """Fuse LoRAs for the length of a `with` block; afterwards the model has its own weights again, the same tensors.
+
+    These are kept where they are in the meantime: on the CPU they are views of the file and cost nothing, on a device
+    the weights that change are there twice. Args: as `fuse`.
+    """
+    originals = {name: model.get_parameter(name) for name in _touched(loras).values()}
+    try:
+        fuse(model, loras, sums_in=sums_in)
+        yield
+    finally:
+        for name, parameter in originals.items():
+            _put(model, name, parameter)
+
+
+def fuse(model: nn.Module, loras: Sequence[Applied], *, sums_in: torch.dtype = torch.float32) -> None:
+    """Fuse LoRAs into a denoiser for good, one weight after another, each on its own device.
+
+    Args: loras: in this order. sums_in: the dtype of the sums, unless the weight itself is wider; the result is rounded
+    once to the weight's. The official code sums in bfloat16.
+    """
+    with ExitStack() as stack:
+        files = [stack.enter_context(safe_open(matched.path, "pt")) for matched, _ in loras]
+        for layer, name in _touched(loras).items():
+            factors = (
+                _factors(file, matched, layer, strength)
+                for file, (matched, strength) in zip(files, loras, strict=True)
+                if layer in matched.pairs
+            )
+            weight = fused_weight(model.get_parameter(name), factors, sums_in=sums_in)
+            _put(model, name, nn.Parameter(weight, requires_grad=False))
+
+
+@torch.no_grad()
+def fused_weight(weight: Tensor, factors: Iterable[Factors], *, sums_in: torch.dtype = torch.float32) -> Tensor:
+    """A weight (out in) with low-rank changes added. The changes are summed first, then added to the weight."""
+    dtype = torch.promote_types(weight.dtype, sums_in)
+    change: Tensor | None = None
+    for up, down, scale in factors:
+        up, down = up.to(weight.device, dtype), down.to(weight.device, dtype)
+        change = (up * scale) @ down if change is None else change.addmm_(up, down, alpha=scale)
+    return weight if change is None else change.add_(weight).to(weight.dtype)
+
+
+def _factors(file: safe_open, matched: Matched, layer: str, strength: float) -> Factors:
+    """The pair of a layer. Without an alpha of its own it counts as it is; the metadata's is the rank."""
+    pair = matched.pairs[layer]
+    scale = 1.0 if pair.alpha is None else file.get_tensor(pair.alpha).item() / pair.rank
+    return file.get_tensor(pair.up), file.get_tensor(pair.down), strength * scale
+
+
+def _touched(loras: Sequence[Applied]) -> dict[str, str]:
+    """The layers that change, each with the name of its weight in our model."""
+    layers = dict.fromkeys(layer for matched, _ in loras for layer in matched.pairs)
+    return {layer: keymap.from_official(f"{layer}.weight", keymap.TRANSFORMER) for layer in layers}
+
+
+def _put(model: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    owner, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(owner), leaf, parameter)
