@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from . import keymap
 from .config.released import effective_config
 from .errors import CheckpointError
-from .headers import Header, read_header
+from .headers import FLOATS, Header, read_header
 
-FLOATS = {"F64", "F32", "F16", "BF16"}
 STATISTICS = "per_channel_statistics."
 UNUSED_STATISTICS = frozenset(
     STATISTICS + name for name in ("mean-of-stds", "mean-of-stds_over_std-of-means", "channel")
@@ -105,6 +104,13 @@ def _video_vae(part: str) -> Callable[[Mapping[str, Any]], nn.Module]:
     return build
 
 
+def _video_statistics(config: Mapping[str, Any]) -> nn.Module:
+    from .config.video_vae import VideoVAEConfig
+    from .models.video_vae import ChannelStatistics
+
+    return ChannelStatistics(VideoVAEConfig.from_metadata(config).latent_channels)
+
+
 def _audio_vae(part: str) -> Callable[[Mapping[str, Any]], nn.Module]:
     def build(config: Mapping[str, Any]) -> nn.Module:
         from .config.audio import AudioVAEConfig
@@ -158,6 +164,9 @@ COMPONENTS: dict[str, Component] = {
         prefixes=("vae.", ""),
         parts={"decoder.": "", STATISTICS: STATISTICS},
         ignored=UNUSED_STATISTICS,
+    ),
+    "video_statistics": Component(
+        build=_video_statistics, prefixes=("vae.", ""), parts={STATISTICS: ""}, ignored=UNUSED_STATISTICS
     ),
     "audio_encoder": Component(
         build=_audio_vae("AudioEncoder"), prefixes=("audio_vae.",), parts={"encoder.": "", STATISTICS: STATISTICS}
