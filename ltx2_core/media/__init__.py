@@ -1,0 +1,1 @@
+"""Images, video and sound as files. Nothing else in this package opens any."""

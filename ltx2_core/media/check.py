@@ -1,0 +1,140 @@
+"""The self-check: whether a finished file is what it should be, before it gets its name.
+
+Source: spec cli, "Self-check before rename" and "One clock".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+from av.error import FFmpegError
+from einops import rearrange
+from torch import Tensor
+
+from ..errors import MediaError, OutputError
+from .probe import MediaInfo, open_media, probe
+from .sound import Sound, to_pcm16
+
+AAC_FRAME = 1024  # samples that the decoder hands out at once; the last of them may be padding
+FLAT_SPREAD = 1  # codes between the darkest and the brightest pixel of a plane that still is one colour
+DARK_LUMA = 0.03  # mean over all pixels, 0 black to 1 white
+STATIC_CHANGE = 0.1  # codes of luma by which pixels change on average from one frame to the next, at most
+QUIET_DB = -60.0  # root mean square below full scale
+CLIPPED_SHARE = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What the content of a file looks like: errors and warnings, each a few words."""
+
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class PictureCheck:
+    """What the frames of a picture look like, gathered while they pass."""
+
+    def __init__(self, height: int) -> None:
+        self.height = height
+        self.frames = 0
+        self.is_flat = True
+        self.brightness_sum = 0.0
+        self.largest_change = 0.0
+        self.luma: Tensor | None = None
+
+    def add(self, planes: Tensor) -> None:
+        """Look at the next frame, in planar I420 (1 3H/2 W), uint8."""
+        luma, colour = planes[:, : self.height], planes[:, self.height :]
+        blue, red = rearrange(colour, "1 r W -> (r W)").chunk(2)
+        self.is_flat &= all(
+            int(high) - int(low) <= FLAT_SPREAD for low, high in (x.aminmax() for x in (luma, blue, red))
+        )
+        self.brightness_sum += (int(luma.sum()) / luma.numel() - 16) / 219
+        before = luma if self.luma is None else self.luma
+        change = int((luma.short() - before.short()).abs().sum()) / luma.numel()
+        self.largest_change = max(self.largest_change, change)
+        self.luma = luma
+        self.frames += 1
+
+    def findings(self) -> Findings:
+        if not self.frames:
+            return Findings(("there is not a single frame",))
+        if self.is_flat:
+            return Findings(("every frame of the picture is one flat colour",))
+        warnings = []
+        brightness = self.brightness_sum / self.frames
+        if brightness < DARK_LUMA:
+            warnings.append(f"the picture is dark: its mean brightness is {brightness:.1%}")
+        if self.frames > 1 and self.largest_change < STATIC_CHANGE:
+            warnings.append("the picture is static: hardly anything changes from frame to frame")
+        return Findings(warnings=tuple(warnings))
+
+
+def require_finite(values: Tensor, what: str) -> None:
+    """Stop at values that no file can hold. what: their name, for the message. Raises: OutputError."""
+    low, high = values.aminmax()  # both are NaN where any value is
+    if not (low.isfinite() and high.isfinite()):
+        raise OutputError(f"{what} holds values that are not finite")
+
+
+def check_sound(sound: Sound) -> Findings:
+    """What generated sound is like. Raises: OutputError if it is not finite."""
+    require_finite(sound.samples, "the sound")
+    if not to_pcm16(sound.samples).any():
+        return Findings(("the sound is nothing but zeros",))
+    warnings = []
+    samples = sound.samples.double()
+    level_db = 20 * float(samples.square().mean().sqrt().log10())
+    if level_db < QUIET_DB:
+        warnings.append(f"the sound is very quiet: {-level_db:.0f} dB below full scale")
+    clipped = float((samples.abs() >= 1).double().mean())
+    if clipped > CLIPPED_SHARE:
+        warnings.append(f"{clipped:.1%} of the samples are clipped")
+    return Findings(warnings=tuple(warnings))
+
+
+def check_file(path: Path, expected: MediaInfo, sound: Sound | None) -> Findings:
+    """Compare a file with what it should be: its header, and how much of picture and sound can be decoded from it."""
+    try:
+        found = probe(path)
+        frames_decoded, samples_decoded = count_decoded(path)
+    except (MediaError, FFmpegError) as error:
+        return Findings((f"the file cannot be read again: {error}",))
+    errors = [*differences("", expected, found)]
+    frames = expected.video.frames if expected.video else 0
+    if frames_decoded != frames:
+        errors.append(f"{frames_decoded} frames can be decoded, not {frames}")
+    samples = sound.samples.shape[-1] if sound else 0
+    padding = AAC_FRAME if expected.audio and expected.audio.codec == "aac" else 1
+    if not 0 <= samples_decoded - samples < padding:
+        errors.append(f"{samples_decoded} samples can be decoded, not {samples}")
+    return Findings(tuple(errors))
+
+
+def differences(name: str, expected: Any, found: Any) -> Iterator[str]:
+    """Every value of a record that is not what was expected, in words."""
+    if is_dataclass(expected) and found is None:
+        yield f"there is no {name.strip()}"
+    elif is_dataclass(expected):
+        for field in fields(expected):
+            yield from differences(f"{name} {field.name}", getattr(expected, field.name), getattr(found, field.name))
+    elif expected != found:
+        yield f"{name.strip()} is {found!s:.60}, not {expected!s:.60}"
+
+
+def count_decoded(path: Path) -> tuple[int, int]:
+    """How many frames and how many samples per channel come out of a file."""
+    frames = samples = 0
+    with open_media(path) as container:
+        for stream in container.streams.video:
+            stream.thread_type = "AUTO"
+        for frame in container.decode():
+            if isinstance(frame, av.VideoFrame):
+                frames += 1
+            elif isinstance(frame, av.AudioFrame):
+                samples += frame.samples
+    return frames, samples

@@ -1,0 +1,91 @@
+"""What a clip is and how it is to be stored. Needs neither torch nor PyAV, so a request can be checked early.
+
+Source: spec cli, sections 1 and 4; spec pipelines, "Video encode".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import RequestError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipShape:
+    """Size of a clip in pixels and frames. fps is exact."""
+
+    width: int
+    height: int
+    frames: int
+    fps: Fraction
+
+    def __post_init__(self) -> None:
+        if self.width % 2 or self.height % 2:
+            why = "one colour sample stands for 2x2 pixels, so both sides must be even"
+            raise RequestError(f"size {self.width}x{self.height} cannot be stored", why)
+
+    @property
+    def duration_s(self) -> Fraction:
+        """From the start of the first frame to the end of the last."""
+        return self.frames / self.fps
+
+    def samples(self, sample_rate_hz: int) -> int:
+        """How many samples of sound go with all frames."""
+        return round(self.duration_s * sample_rate_hz)
+
+
+class VideoCodec(NamedTuple):
+    """How one codec is used. The number of threads is part of it: other numbers give other bytes.
+
+    Args: name: what a file says. tag: its name in MP4. crf: quality by default. worst_crf: the end of its scale.
+    """
+
+    name: str
+    encoder: str
+    tag: str
+    crf: int
+    worst_crf: int
+    options: Mapping[str, str]
+
+
+VIDEO_CODECS: Mapping[str, VideoCodec] = {
+    "h264": VideoCodec(
+        "h264", "libx264", "avc1", 19, 51, {"preset": "veryfast", "threads": "4", "thread_type": "frame"}
+    ),
+    "h265": VideoCodec(
+        "hevc", "libx265", "hvc1", 21, 51, {"preset": "fast", "x265-params": "log-level=none:pools=4:frame-threads=4"}
+    ),
+    "av1": VideoCodec("av1", "libsvtav1", "av01", 27, 63, {"preset": "8", "svtav1-params": "lp=4"}),
+}
+AUDIO_CODECS = ("aac", "alac", "flac")  # in MP4, each by the encoder of the same name
+SOUND_FILES: Mapping[str, str] = {".wav": "pcm_s16le", ".flac": "flac"}  # sound alone: suffix and codec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """Codecs of an MP4. video: of VIDEO_CODECS. audio: of AUDIO_CODECS. crf: None for the codec's own default."""
+
+    video: str = "h264"
+    audio: str = "aac"
+    crf: int | None = None
+
+    def __post_init__(self) -> None:
+        worst = VIDEO_CODECS[self.video].worst_crf
+        if self.crf is not None and not 0 <= self.crf <= worst:
+            raise RequestError(f"--crf {self.crf} cannot be used", f"{self.video} takes 0 (best) to {worst}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """Where a file goes. comment: stored inside it. overwrite: an existing one may be replaced. strict: warnings of the
+    self-check are errors.
+    """
+
+    path: Path
+    comment: str | None = None
+    overwrite: bool = False
+    strict: bool = False
