@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__ as __version__
+
 if TYPE_CHECKING:
     from .checkpoint import load_component
     from .config.released import effective_config
@@ -26,11 +28,19 @@ if TYPE_CHECKING:
     )
     from .grids import VideoGrid
     from .headers import FileKind, Header, classify, generation, precision, read_header
+    from .home import ltx2_home
+    from .pipeline.describe import describe
+    from .pipeline.events import PhaseDone, PhaseStarted, StepDone, Told, Watch
+    from .pipeline.job import Job
+    from .pipeline.layers import gather, own_presets
+    from .pipeline.presets import catalogue
+    from .pipeline.request import Resolved, resolve
+    from .pipeline.run import Interrupted, Result, resume, run
+    from .pipeline.values import show_fps
     from .text.encode import encode_prompts
     from .tiles import TilePlan
     from .tiling import decode_video
 
-__version__ = "0.1.0"
 
 __all__ = [
     "AccessError",
@@ -39,22 +49,40 @@ __all__ = [
     "DoesNotFitError",
     "FileKind",
     "Header",
+    "Interrupted",
+    "Job",
     "LTX2Error",
     "MediaError",
     "OutOfMemoryError",
     "OutputError",
+    "PhaseDone",
+    "PhaseStarted",
     "RequestError",
+    "Resolved",
+    "Result",
+    "StepDone",
     "StorageError",
     "TilePlan",
+    "Told",
     "VideoGrid",
+    "Watch",
+    "catalogue",
     "classify",
     "decode_video",
+    "describe",
     "effective_config",
     "encode_prompts",
+    "gather",
     "generation",
     "load_component",
+    "ltx2_home",
+    "own_presets",
     "precision",
     "read_header",
+    "resolve",
+    "resume",
+    "run",
+    "show_fps",
 ]
 
 _HOMES = {
@@ -74,6 +102,15 @@ _HOMES = {
     ),
     "grids": ("VideoGrid",),
     "headers": ("FileKind", "Header", "classify", "generation", "precision", "read_header"),
+    "home": ("ltx2_home",),
+    "pipeline.describe": ("describe",),
+    "pipeline.events": ("PhaseDone", "PhaseStarted", "StepDone", "Told", "Watch"),
+    "pipeline.job": ("Job",),
+    "pipeline.layers": ("gather", "own_presets"),
+    "pipeline.presets": ("catalogue",),
+    "pipeline.request": ("Resolved", "resolve"),
+    "pipeline.run": ("Interrupted", "Result", "resume", "run"),
+    "pipeline.values": ("show_fps",),
     "text.encode": ("encode_prompts",),
     "tiles": ("TilePlan",),
     "tiling": ("decode_video",),

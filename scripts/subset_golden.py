@@ -64,6 +64,13 @@ FILES: dict[str, tuple[str, ...]] = {
     "sampling/samplers.safetensors": ("ge1.5_*", "ancestral0.5_*", "res2s_*_ltx2/*", "*_bf16_plain_*"),
     "sampling/conditioning.safetensors": ("mask_downsample_0/*", "reference_[02]*", "two_references*"),
     "sampling/grids.safetensors": (),
+    "e2e/2.0/model/*.*": (),
+    "e2e/2.0/model/gemma/*": (),
+    "e2e/2.0/cases.json": (),
+    "e2e/2.0/contexts.safetensors": (),
+    "e2e/2.0/t2v.safetensors": (),
+    "e2e/2.0/t2v.bf16.safetensors": (),
+    "e2e/2.0/hq.safetensors": (),
 }
 
 

@@ -43,19 +43,24 @@ class GuidedDenoiser:
         plan = plan_passes(self.scales, step)
         if not plan:
             return self._last
-        passes = self._passes(plan, states, sigma)
-        velocities = walk_batched(self.model, passes) if self.is_batched else walk(self.model, passes)
-        kinds = [one.kind for one in plan]
 
-        def estimate(state: LatentState, scales: GuidanceScales, *velocity: Tensor) -> Tensor:
-            timesteps = state.timesteps(sigma)
-            denoised = [to_denoised(state.latent, v, timesteps) for v in velocity]
-            return guide(dict(zip(kinds, denoised, strict=True)), scales)
+        def mix(scales: GuidanceScales, *estimates: Tensor) -> Tensor:
+            return guide(dict(zip((one.kind for one in plan), estimates, strict=True)), scales)
 
-        fresh = states.map(estimate, self.scales, *velocities)
+        fresh = self.scales.map(mix, *self.estimates(plan, states, sigma))
         last = Streams([self._last.video], [self._last.audio])
         self._last = fresh.map(lambda new, enabled, old: new if enabled else old[0], plan[0].enabled, last)
         return self._last
+
+    def estimates(self, plan: Sequence[GuidancePass], states: States, sigma: float) -> list[Latents]:
+        """The clean estimates of each pass of a plan."""
+        passes = self._passes(plan, states, sigma)
+        velocities = walk_batched(self.model, passes) if self.is_batched else walk(self.model, passes)
+
+        def estimate(state: LatentState, velocity: Tensor) -> Tensor:
+            return to_denoised(state.latent, velocity, state.timesteps(sigma))
+
+        return [states.map(estimate, velocity) for velocity in velocities]
 
     def _passes(self, plan: Sequence[GuidancePass], states: States, sigma: float) -> list[Pass]:
         """The calls of the model. Those that read the prompt have the inputs of the first, and take over from it."""

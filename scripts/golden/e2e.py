@@ -1,16 +1,285 @@
-"""Whole runs. There is no pipeline yet, so nothing is run and every expected tensor is listed."""
+"""Whole runs of the official pipelines on tiny complete models: every step between the prompt and the frames."""
 
 from __future__ import annotations
 
+import gzip
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from scripts.golden.report import GoldenFile, Report
+import torch
+from einops import rearrange
+from torch import Tensor
 
-INPUTS = ("stage*.noise", "stage*.sde_noise.*", "clip*.pixels*", "sound*.wave_i16", "frames_index")
+from ltx2_core.hub import ModelFiles
+from ltx2_core.latents import Latents, States
+from ltx2_core.pipeline.engine import DTYPES, Engine
+from ltx2_core.pipeline.events import Watch
+from ltx2_core.pipeline.job import Job
+from ltx2_core.pipeline.presets import recipe
+from ltx2_core.pipeline.request import OutputSettings, Request
+from ltx2_core.sampling.guidance import GuidanceScales, PassKind, plan_passes
+from ltx2_core.sampling.noise import draw_noise
+from ltx2_core.sampling.samplers import Denoiser
+from ltx2_core.tiling import decode_video
+from ltx2_core.types import Streams
+
+from .report import GoldenFile, Report, relative_error
+
+RECIPES = {
+    "one_stage": "one-stage",
+    "two_stages": "two-stage",
+    "hq": "hq",
+    "distilled": "distilled",
+    "t2a": "one-stage",
+}
+PASSES = {"cond": PassKind.COND, "uncond": PassKind.UNCOND, "ptb": PassKind.PERTURBED, "mod": PassKind.ISOLATED}
+INPUTS = ("stage*.sde_noise.*", "clip*.pixels*", "sound*.wave_i16", "frames_index")
+EXACT, SIGMAS, STATES, FRAMES, ONE_LEVEL, WAVE = 0.0, 1e-6, 2e-5, 5e-5, 1.0, 3e-4
+BF16_CONTEXTS = 3e-2  # the official bfloat16 run is about 1e-2 away from float32 itself
+NEUTRAL = {"cfg_scale": 1, "stg_scale": 0, "stg_blocks": [], "modality_scale": 1, "rescale_scale": 0, "skip_step": 0}
 
 
 def run(folder: Path, where: str, report: Report) -> None:
-    """Account for every file of one generation; a file is a case, in float32 or in bfloat16."""
-    for path in sorted(folder.glob("*.safetensors")):
-        case = path.name.removesuffix(".safetensors")
-        GoldenFile(path, where, report, INPUTS).close(lambda name, case=case: case)
+    """Compare the contexts and every case of one generation; a file is a case, in float32 or in bfloat16."""
+    with tempfile.TemporaryDirectory() as unpacked:
+        world = World(folder, Path(unpacked))
+        for path in sorted(folder.glob("*.safetensors")):
+            case, _, precision = path.name.removesuffix(".safetensors").partition(".")
+            golden = GoldenFile(path, where, report, INPUTS)
+            if not golden.waits(case):
+                with golden.case(case), torch.inference_mode():
+                    if case == "contexts":
+                        _compare_contexts(golden, world)
+                    else:
+                        Case(golden, world, case, precision or "fp32").compare()
+            golden.close(lambda name, case=case: case)
+
+
+class World:
+    """The model of one generation, unpacked, and what its cases share."""
+
+    def __init__(self, folder: Path, unpacked: Path) -> None:
+        self.folder, self.unpacked = folder, unpacked
+        self.settings: dict[str, Any] = json.loads((folder / "cases.json").read_text())
+
+    @cached_property
+    def files(self) -> ModelFiles:
+        """The files of the model; those that are packed are unpacked first."""
+        names = self.settings["files"]
+        roles = {"checkpoint": "checkpoint", "text_encoder": "gemma", "upsampler": "spatial_upsampler"}
+        roles |= {"distilled_lora": "distilled_lora"}
+        return ModelFiles(name="golden", paths={role: self._unpack(names[name]) for role, name in roles.items()})
+
+    def _unpack(self, name: str) -> Path:
+        packed = self.folder / "model" / f"{name}.gz"
+        if not packed.exists():
+            return self.folder / "model" / name
+        with gzip.open(packed) as source, (self.unpacked / name).open("wb") as target:
+            shutil.copyfileobj(source, target)
+        return self.unpacked / name
+
+    def engine(self, request: Request) -> Engine:
+        """An engine for a request, that keeps nothing and writes nothing."""
+        output = OutputSettings(
+            codec="h264", audio_codec="aac", metadata=False, sheet=False, strict=False, keep_latents=False
+        )
+        nowhere = self.unpacked / "none.mp4"
+        job = Job(
+            folder=nowhere,
+            request=request,
+            output=output,
+            files=self.files,
+            inputs={},
+            target=nowhere,
+            overwrite=False,
+            uses_cache=False,
+            identities={},
+        )
+        return Engine(job, Watch())
+
+    def request(self, case: Mapping[str, Any], precision: str) -> Request:
+        """What a case asks for."""
+        given = case.get("guidance", {})
+        guidance = {name: _scales(given.get(name, NEUTRAL)) for name in ("video", "audio")}
+        if case["pipeline"] == "t2a":  # as a request for sound alone settles it
+            guidance["audio"] = replace(guidance["audio"], sm=1.0)
+        return Request(
+            mode="t2v",
+            prompt=case["prompt"],
+            negative=case.get("negative_prompt"),
+            seed=case["seed"],
+            width=case.get("width", 64),
+            height=case.get("height", 64),
+            crop=None,
+            frames=case["num_frames"],
+            fps=Fraction(str(case["frame_rate"])),
+            video="off" if case["pipeline"] == "t2a" else "generate",
+            sound="generate",
+            preset=RECIPES[case["pipeline"]],
+            recipe=recipe(RECIPES[case["pipeline"]]),
+            steps=case.get("steps", 2),
+            guidance=Streams(**guidance),
+            schedule_tokens=4096,
+            text_rows=1024,
+            precision="bf16" if precision == "bf16" else "fp32",
+            device="cpu",
+        )
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A denoiser that remembers what it was given and what it said."""
+
+    denoise: Denoiser
+    seen: list[States] = field(default_factory=list)
+    estimates: list[Latents] = field(default_factory=list)
+
+    def __call__(self, states: States, sigma: float, step: int) -> Latents:
+        self.seen.append(states)
+        self.estimates.append(self.denoise(states, sigma, step))
+        return self.estimates[-1]
+
+
+class Case:
+    """One run, followed step by step."""
+
+    def __init__(self, golden: GoldenFile, world: World, name: str, precision: str) -> None:
+        self.golden, self.name = golden, name
+        self.settings = world.settings["cases"][name]
+        self.is_bf16 = precision == "bf16"
+        self.engine = world.engine(world.request(self.settings, precision))
+
+    def compare(self) -> None:
+        engine = self.engine
+        contexts = engine.contexts()
+        generator = torch.Generator().manual_seed(engine.request.seed)
+        results: list[Latents] = []
+        for number, stage in enumerate(engine.request.recipe.stages, 1):
+            run = engine.stage_run(stage, results, contexts, generator)
+            before = generator.get_state()
+            states = run.states()
+            sigmas = run.sigmas()
+            self._compare(f"stage{number}.sigmas", sigmas, SIGMAS)
+            denoise = run.denoiser(engine.load_transformer(stage))
+            followed = Followed(denoise)
+            if f"stage{number}.video.x0.step0.cond" in self.golden:
+                plan = plan_passes(denoise.scales, 0)
+                by_kind = dict(
+                    zip((p.kind for p in plan), denoise.estimates(plan, states, sigmas[0].item()), strict=True)
+                )
+                for name, kind in PASSES.items():
+                    self._compare_streams(f"stage{number}.{{}}.x0.step0.{name}", by_kind[kind], "latent")
+            last = run.sample(followed, states, sigmas, lambda *_: None)
+            seen = [*followed.seen, last]
+            self._compare_streams(f"stage{number}.{{}}.noise", _noise(states, before), "exact")
+            self._compare_streams(f"stage{number}.{{}}.initial_latent", run.start, "latent")
+            if run.start.video is not None:
+                self._compare("upsampled.latent", run.start.video, self._tolerance("latent", "video"))
+            self._compare_streams(f"stage{number}.{{}}.positions", states.map(lambda s: s.positions), "exact")
+            self._compare_streams(f"stage{number}.{{}}.x0.step0", followed.estimates[0], "latent")
+            self._compare_absent(number, states)
+            for stream in ("video", "audio"):
+                if f"stage{number}.{stream}.states" in self.golden:
+                    stacked = torch.cat([getattr(states, stream).latent for states in seen])
+                    self._compare(f"stage{number}.{stream}.states", stacked, self._tolerance("latent", stream))
+            results.append(run.finish(last))
+            self._compare_streams(f"stage{number}.{{}}.latent", results[-1], "latent")
+        latents = engine.shipped(results)
+        self._compare_streams("final.{}_latent", latents, "latent")
+        self._compare_outputs(latents)
+
+    def _compare_outputs(self, latents: Latents) -> None:
+        """Frames and waveform."""
+        if latents.video is not None:
+            self._compare_frames(latents.video)
+        assert latents.audio is not None
+        wave = self.engine.decode_sound(latents.audio).samples
+        tolerance = 2 * self.settings["bf16_vs_f32"]["wave"] if self.is_bf16 else WAVE
+        if "wave" in self.golden:
+            self._compare("wave", wave, tolerance)
+        if "wave_i16" in self.golden:
+            error = relative_error(wave, self.golden["wave_i16"] / 32767)
+            self.golden.compare("wave_i16", wave, tolerance + 1 / 32767, self.name, error=error)
+
+    def _compare_frames(self, latent: Tensor) -> None:
+        chunks = decode_video(latent, self.engine.load("video_decoder"))
+        frames = rearrange(torch.cat(list(chunks)), "f c h w -> f h w c")
+        ours = (frames[self.golden["frames_index"]] * 255).round()
+        levels = (ours - self.golden["frames_u8"]).abs().max().item()
+        allowed = 255 * 2 * self.settings["bf16_vs_f32"]["frames"] if self.is_bf16 else ONE_LEVEL
+        self.golden.compare("frames_u8", ours, allowed, self.name, error=levels, note="levels")
+        if "frames_f32" in self.golden:
+            self._compare("frames_f32", frames[[0, -1], ::2, ::2], FRAMES)
+
+    def _compare_streams(self, name: str, ours: Latents, kind: str) -> None:
+        for stream, tensor in ours._asdict().items():
+            if tensor is not None and name.format(stream) in self.golden:
+                self._compare(name.format(stream), tensor, self._tolerance(kind, stream))
+
+    def _tolerance(self, kind: str, stream: str) -> float:
+        if kind == "exact":
+            return EXACT
+        return 2 * self.settings["bf16_vs_f32"][f"final.{stream}_latent"] if self.is_bf16 else STATES
+
+    def _compare_absent(self, number: int, states: States) -> None:
+        """The official code's estimate for a stream that is absent is the number 0."""
+        for stream, state in states._asdict().items():
+            name = f"stage{number}.{stream}.x0.step0"
+            if state is None and name in self.golden:
+                self._compare(name, torch.zeros(()), EXACT)
+
+    def _compare(self, name: str, ours: Tensor, tolerance: float) -> None:
+        if name in self.golden:
+            self.golden.compare(name, ours, tolerance, self.name)
+
+
+def _noise(states: States, before: Tensor) -> Latents:
+    """The noise that a generator in this state draws for both streams, video's first."""
+    generator = torch.Generator()
+    generator.set_state(before)
+    return states.map(lambda s: draw_noise(s.latent.shape, generator, torch.bfloat16))
+
+
+def _compare_contexts(golden: GoldenFile, world: World) -> None:
+    """The contexts of all prompts, in both precisions; where not all rows are stored, the rows that are."""
+    prompts = json.loads(golden.metadata["prompts"])
+    case = {
+        "prompt": prompts[0],
+        "negative_prompt": prompts[0],
+        "pipeline": "one_stage",
+        "seed": 0,
+        "width": 64,
+        "height": 64,
+        "num_frames": 9,
+        "frame_rate": 24,
+        "steps": 2,
+        "guidance": {},
+    }
+    for precision, name in (("fp32", "f32"), ("bf16", "bf16")):
+        engine = world.engine(world.request(case, precision))
+        for i, context in enumerate(engine.encode(prompts)):
+            for stream in ("video", "audio"):
+                expected = golden[f"prompt{i}.{stream}.{name}"]
+                ours: Tensor = getattr(context, stream)
+                rows = slice(None) if expected.shape[1] == ours.shape[1] else world.settings["context_rows"]
+                tolerance = BF16_CONTEXTS if DTYPES[precision] == torch.bfloat16 else STATES
+                golden.compare(f"prompt{i}.{stream}.{name}", ours[:, rows], tolerance, "contexts")
+
+
+def _scales(given: Mapping[str, Any]) -> GuidanceScales:
+    """The official names of the scales."""
+    return GuidanceScales(
+        st=given["cfg_scale"],
+        sm=given["modality_scale"],
+        stg=given["stg_scale"],
+        stg_blocks=tuple(given["stg_blocks"]),
+        rescale=given["rescale_scale"],
+        skip_step=given["skip_step"],
+    )

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ltx2_core.conditioning.conditions import (
@@ -36,6 +37,8 @@ from ltx2_core.latents import (
     to_denoised,
     to_velocity,
 )
+from ltx2_core.media.pixels import to_i420
+from ltx2_core.media.sound import to_pcm16
 from ltx2_core.sampling.distilled import DISTILLED_SIGMAS
 from ltx2_core.sampling.guidance import Contexts, GuidanceScales, PassKind, guide, plan_passes, value_at
 from ltx2_core.sampling.noise import add_noise, draw_noise, draw_standardised_noise
@@ -67,6 +70,8 @@ DISTILLED_CASES = {
     "distilled_stage_2": "distilled-3",
     "distilled_dfr_temporal": "temporal-4",
 }
+
+I420_SHARE = 0.001
 
 Parameters = dict[str, Any]
 Case = Callable[[GoldenFile, str, Parameters], None]
@@ -461,6 +466,22 @@ def token_counts(golden: GoldenFile, case: str, parameters: Parameters) -> None:
     exact(golden, f"{case}/table", torch.tensor(rows, dtype=torch.float64))
 
 
+# Media
+
+
+def i420(golden: GoldenFile, case: str, parameters: Parameters) -> None:
+    name = f"{case}/i420"
+    ours, expected = to_i420(rearrange(golden[f"{case}/rgb"], "F H W c -> F c H W")), golden[name]
+    same_shape = ours.shape == expected.shape
+    codes = (ours.int() - expected.int()).abs() if same_shape else torch.zeros(1)
+    share = codes.bool().double().mean().item() if codes.max() <= 1 else float("inf")
+    golden.compare(name, ours, I420_SHARE, error=share, note="share of bytes that are one code off")
+
+
+def pcm16(golden: GoldenFile, case: str, parameters: Parameters) -> None:
+    exact(golden, f"{case}/pcm", to_pcm16(golden[f"{case}/wav"]))
+
+
 FILES = {
     "schedules": (),
     "guidance": ("inputs_*", "sigma_bins/sigma"),
@@ -489,7 +510,7 @@ FILES = {
         "timesteps/mask",
     ),
     "grids": (),
-    "media": (),
+    "media": ("i420_*/rgb", "pcm16/wav"),
 }
 
 CASES: dict[str, Case] = {
@@ -525,4 +546,6 @@ CASES: dict[str, Case] = {
     "post_process_*": post_process,
     "timesteps": timesteps,
     "token_counts": token_counts,
+    "i420_*": i420,
+    "pcm16": pcm16,
 }

@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LAYERS = {
-    0: ("config", "errors", "grids", "headers", "home", "latents", "tiles", "types"),
+    0: ("config", "errors", "grids", "headers", "home", "latents", "tiles", "types", "version"),
     1: ("models",),
-    2: ("checkpoint", "keymap", "lora", "memory", "parallel", "quantize"),
+    2: ("checkpoint", "keymap", "lora", "lora_file", "memory", "parallel", "quantize"),
     3: ("conditioning", "hub", "media", "sampling", "text", "tiling"),
     4: ("pipeline",),
 }

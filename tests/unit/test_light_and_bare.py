@@ -19,6 +19,7 @@ LIGHT = (
     "ltx2_core.config",
     "ltx2_core.headers",
     "ltx2_core.hub",
+    "ltx2_core.lora_file",
     "ltx2_core.pipeline.request",
     "ltx2_core.pipeline.recipe",
     "ltx2_core.pipeline.plan",
@@ -37,6 +38,7 @@ BARE = (
     "ltx2_core.quantize",
     "ltx2_core.tiling",
     "ltx2_core.text",
+    "scripts.benchmarks",
 )
 
 IMPORT_LIGHT = """

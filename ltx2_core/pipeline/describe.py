@@ -1,0 +1,57 @@
+"""What a file is, in words, from its header alone: weights, or a clip with its recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..headers import classify, generation, precision, read_header
+from .values import show_fps
+
+CLIPS = (".mp4", ".wav", ".flac")
+
+
+def describe(path: Path) -> dict[str, str]:
+    """Facts about a weight file or a clip, by name. Raises: CheckpointError, StorageError, MediaError."""
+    return dict(_clip(path) if path.suffix.lower() in CLIPS else _weights(path))
+
+
+def _weights(path: Path) -> Iterator[tuple[str, str]]:
+    header = read_header(path)
+    yield "kind", classify(header).value
+    yield "generation", generation(header) or "its tensor names do not tell"
+    yield "version", header.metadata.get("model_version", "not given")
+    yield "precision", precision(header)
+    yield "tensors", f"{len(header.tensors):,}"
+    yield "bytes", f"{header.nbytes:,}"
+
+
+def _clip(path: Path) -> Iterator[tuple[str, str]]:
+    from ..media.probe import probe  # PyAV, which weight files do not need
+
+    info = probe(path)
+    yield "container", info.container
+    if video := info.video:
+        length = f"{video.frames} frames at {show_fps(video.fps)} fps"
+        yield "video stream", f"{video.codec} {video.width}x{video.height}, {length}, {float(video.duration_s):.3f} s"
+    if audio := info.audio:
+        rate = f"{audio.sample_rate_hz} Hz, {audio.channels} channels"
+        yield "audio stream", f"{audio.codec} {rate}, {float(audio.duration_s):.3f} s"
+    yield from _recipe(info.comment)
+
+
+def _recipe(comment: str | None) -> Iterator[tuple[str, str]]:
+    """What the file says about how it was made; a comment that is no recipe of ours is shown as it is."""
+    try:
+        recipe: dict[str, Any] = json.loads(comment or "")
+        request = recipe["request"]
+        yield "made with", ", ".join(f"{name} {version}" for name, version in recipe["made_with"].items())
+        yield "model", str(recipe["model"]["name"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        yield "comment", comment or "none"
+        return
+    for name, value in request.items():
+        if value not in (None, [], {}):
+            yield str(name), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

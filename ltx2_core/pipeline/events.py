@@ -1,0 +1,87 @@
+"""What a render tells while it runs. Nothing here prints; whoever watches decides what becomes of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from .job import Saved
+
+Phase = Literal["text", "denoise", "upsample", "sound", "video"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseStarted:
+    """A phase begins. name: what is done, in words. total: of its steps; None if it has none."""
+
+    phase: Phase
+    name: str
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDone:
+    """One more step of a phase is done."""
+
+    phase: Phase
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseDone:
+    """A phase is over."""
+
+    phase: Phase
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """One line for a person: a warning, or a detail of what was chosen."""
+
+    message: str
+    is_warning: bool = False
+
+
+Event = PhaseStarted | StepDone | PhaseDone | Told
+
+
+class StoppedError(Exception):
+    """The user asked to stop. saved: the tokens inside a stage, if it can go on from there."""
+
+    def __init__(self, saved: Saved | None = None) -> None:
+        super().__init__("stopped")
+        self.saved = saved
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Whoever watches a render. on_event: is told everything. should_stop: asked between phases, steps and frames."""
+
+    on_event: Callable[[Event], None] = lambda event: None
+    should_stop: Callable[[], bool] = lambda: False
+
+    @contextmanager
+    def phase(self, phase: Phase, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """Tell begin and end of a phase; the function that it gives tells how many of its steps are done.
+
+        Raises: StoppedError before it begins, if the watcher says so.
+        """
+        self.check()
+        start = time.perf_counter()
+        self.on_event(PhaseStarted(phase=phase, name=name, total=total))
+        yield lambda done: self.on_event(StepDone(phase=phase, done=done, total=total or done))
+        self.on_event(PhaseDone(phase=phase, seconds=time.perf_counter() - start))
+
+    def check(self) -> None:
+        """A place where stopping loses nothing. Raises: StoppedError if the watcher says so."""
+        if self.should_stop():
+            raise StoppedError
+
+    def tell(self, message: str, *, is_warning: bool = False) -> None:
+        self.on_event(Told(message=message, is_warning=is_warning))

@@ -1,0 +1,216 @@
+"""The job folder of a render: what was asked for, and the latents of every stage that is finished, safe on disk.
+
+Source: spec cli, "Latents first".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import ValidationError
+
+from ..errors import LTX2Error, RequestError, StorageError
+from ..headers import read_header
+from ..hub import ModelFiles
+from ..types import Streams
+from .request import OutputSettings, Request, Resolved, require_free, target_of
+from .settings import COMMAND_LINE, Settings, check_layer
+
+if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch is imported
+    import torch
+    from torch import Tensor
+
+    from ..latents import Latents
+
+SCHEMA = 1
+RECORD = "job.json"
+STOPPED = "stopped.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Latents on disk.
+
+    generator: state of the random generator afterwards. step: how many steps of the stage are done.
+    """
+
+    latents: Latents
+    generator: Tensor
+    step: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One render and its folder. identities: of the model's files, by role, when the render began."""
+
+    folder: Path
+    request: Request
+    output: OutputSettings
+    files: ModelFiles
+    inputs: Mapping[str, Path]
+    target: Path
+    overwrite: bool
+    uses_cache: bool
+    identities: Mapping[str, str]
+
+    @classmethod
+    def create(cls, resolved: Resolved, request: Request, identities: Mapping[str, str]) -> Self:
+        """Make the folder. Raises: RequestError if it holds another render; StorageError if it cannot be written."""
+        folder = resolved.job_dir
+        if (folder / RECORD).exists() and not resolved.overwrite:
+            raise RequestError(
+                f"{folder} holds a render that is not finished",
+                hint=f"ltx2 resume {folder}, or --overwrite to begin anew",
+            )
+        job = cls(
+            folder=folder,
+            request=request,
+            output=resolved.output,
+            files=ModelFiles(name=resolved.files.name, paths={r: p.resolve() for r, p in resolved.files.paths.items()}),
+            inputs={role: path.resolve() for role, path in resolved.inputs.items()},
+            target=resolved.target.resolve(),
+            overwrite=resolved.overwrite,
+            uses_cache=resolved.uses_cache,
+            identities=dict(identities),
+        )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for old in [*folder.glob("latents-*.safetensors"), folder / STOPPED]:
+                old.unlink(missing_ok=True)
+            job._write_record()
+        except OSError as error:
+            raise StorageError(f"{folder} cannot be written", error.strerror or str(error)) from error
+        return job
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Read a folder again. Raises: RequestError if it holds no render, StorageError if it is damaged."""
+        try:
+            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            return cls(
+                folder=folder,
+                request=Request.model_validate(record["request"]),
+                output=OutputSettings.model_validate(record["output"]),
+                files=ModelFiles(
+                    name=record["model"], paths={role: Path(path) for role, path in record["files"].items()}
+                ),
+                inputs={role: Path(path) for role, path in record["inputs"].items()},
+                target=Path(record["target"]),
+                overwrite=record["overwrite"],
+                uses_cache=record["uses_cache"],
+                identities=record["identities"],
+            )
+        except FileNotFoundError as error:
+            raise RequestError(f"{folder} holds no render", f"there is no {RECORD} in it") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+            raise StorageError(f"{folder / RECORD} is damaged", " ".join(str(error).split())[:200]) from error
+
+    @property
+    def finished_stages(self) -> int:
+        """How many stages have their latents on disk."""
+        stages = range(1, len(self.request.recipe.stages) + 1)
+        return next((n - 1 for n in stages if not self._latents(n).exists()), len(stages))
+
+    def rewritten(self, flags: Mapping[str, Any]) -> Job:
+        """The same render, to be written again: what the flags say about the output holds, and the latents stay.
+
+        Raises: RequestError if its latents are not finished, for a flag that does not fit, and if the target is there.
+        """
+        if self.finished_stages < len(self.request.recipe.stages):
+            raise RequestError(f"{self.folder} has no finished latents", hint=f"ltx2 resume {self.folder}")
+        given = check_layer(COMMAND_LINE, flags)
+        changed = {name: value for name, value in given.items() if name in OutputSettings.model_fields}
+        output = self.output.model_copy(update=changed | {"keep_latents": True})
+        _ = output.encoding  # refuses a crf that the codec does not have
+        overwrite = given.get("overwrite", False)
+        target = target_of(Settings(**flags), self.request) if "output" in given else self.target
+        if not overwrite:
+            require_free(target)
+        return replace(self, output=output, target=target, overwrite=overwrite)
+
+    def save(self, stage: int, latents: Latents, generator: torch.Generator) -> None:
+        """Keep the latents that a stage ended with. Stages count from 1."""
+        self._write(self._latents(stage), Saved(latents, generator.get_state()))
+        (self.folder / STOPPED).unlink(missing_ok=True)
+
+    def load(self, stage: int) -> Saved:
+        """The latents that a stage ended with."""
+        return self._read(self._latents(stage))
+
+    def save_stopped(self, saved: Saved) -> None:
+        """Keep the tokens inside a stage that is not finished, after so many of its steps."""
+        self._write(self.folder / STOPPED, saved)
+
+    def load_stopped(self) -> Saved | None:
+        """The tokens inside the stage that was stopped; None if none was."""
+        path = self.folder / STOPPED
+        return self._read(path) if path.exists() else None
+
+    def remove(self) -> None:
+        """Remove what this program put into the folder, and the folder if nothing else is in it."""
+        for path in [*self.folder.glob("latents-*.safetensors"), self.folder / STOPPED, self.folder / RECORD]:
+            path.unlink(missing_ok=True)
+        if not any(self.folder.iterdir()):
+            shutil.rmtree(self.folder)
+
+    def _latents(self, stage: int) -> Path:
+        return self.folder / f"latents-{stage}.safetensors"
+
+    def _write_record(self) -> None:
+        record: dict[str, Any] = {
+            "schema": SCHEMA,
+            "request": self.request.model_dump(mode="json"),
+            "output": self.output.model_dump(mode="json"),
+            "model": self.files.name,
+            "files": {role: str(path) for role, path in self.files.paths.items()},
+            "inputs": {role: str(path) for role, path in self.inputs.items()},
+            "identities": dict(self.identities),
+            "target": str(self.target),
+            "overwrite": self.overwrite,
+            "uses_cache": self.uses_cache,
+        }
+        part = self.folder / (RECORD + ".part")
+        part.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        _settle(part, self.folder / RECORD)
+
+    def _write(self, path: Path, saved: Saved) -> None:
+        tensors = {name: t.contiguous().cpu() for name, t in saved.latents._asdict().items() if t is not None}
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        part = path.with_suffix(".part")
+        try:
+            save_file({**tensors, "generator": saved.generator}, part, {"step": str(saved.step)})
+            _settle(part, path)
+        except (OSError, SafetensorError) as error:
+            raise StorageError(f"{path} cannot be written", str(error)) from error
+
+    def _read(self, path: Path) -> Saved:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            step = int(read_header(path).metadata["step"])
+            tensors = load_file(path)
+            return Saved(Streams(tensors.get("video"), tensors.get("audio")), tensors["generator"], step)
+        except (LTX2Error, SafetensorError, KeyError, ValueError) as error:
+            raise StorageError(f"{path} is damaged", hint="remove it, and ltx2 resume makes it again") from error
+
+
+def _settle(part: Path, path: Path) -> None:
+    """Make sure that a file is on the disk before it takes its name, and that the name is too."""
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,76 @@
+"""Where settings come from besides the command line: the environment and YAML files.
+
+Source: spec cli, "Precedence".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import RequestError
+from ..home import ltx2_home
+from .presets import read_yaml
+from .settings import COMMAND_LINE, ENVIRONMENT, Layer, Settings
+from .values import did_you_mean
+
+PREFIX = "LTX2_"
+VARIABLES = {PREFIX + name.upper(): name for name in Settings.model_fields}
+OTHER_VARIABLES = {"LTX2_HOME"}
+PROJECT_FILE = Path("ltx2.yaml")
+USER_FILE = "config.yaml"  # in the folder that LTX2_HOME names
+PRESETS = "presets"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a person has set. layers: most important first. own_presets: theirs, by name."""
+
+    layers: tuple[Layer, ...]
+    own_presets: Mapping[str, Any]
+
+
+def gather(flags: Mapping[str, Any], config: Path | None = None) -> Given:
+    """Collect what is set on the command line, in the environment and in files.
+
+    Args: flags: settings by name. config: the file that --config names.
+    Raises: RequestError for a variable that starts with LTX2_ and is none of ours, and for a file that cannot be read.
+    """
+    layers: list[Layer] = [(COMMAND_LINE, flags), (ENVIRONMENT, read_environment())]
+    own_presets: dict[str, Any] = {}
+    for path in config_files(config):
+        values = read_yaml(path)
+        own_presets = _own_presets(path, values.pop(PRESETS, None) or {}) | own_presets
+        layers.append((str(path), values))
+    return Given(tuple(layers), own_presets)
+
+
+def read_environment() -> dict[str, str]:
+    """The settings among the environment's variables; an empty one counts as not set."""
+    given = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+    for name in given.keys() - VARIABLES.keys() - OTHER_VARIABLES:
+        hint = did_you_mean(name, [*VARIABLES, *OTHER_VARIABLES])
+        raise RequestError(f"{name} sets nothing", "variables that start with LTX2_ are settings of this program", hint)
+    return {VARIABLES[name]: value for name, value in given.items() if name in VARIABLES and value}
+
+
+def config_files(config: Path | None = None) -> list[Path]:
+    """The files that hold settings, most important first: that of --config, the project's, the user's."""
+    if config is not None and not config.is_file():
+        raise RequestError(f"--config {config} cannot be read", "it is no file")
+    usual = (path for path in (PROJECT_FILE, ltx2_home() / USER_FILE) if path.is_file())
+    return [*([config] if config else []), *usual]
+
+
+def own_presets() -> Mapping[str, Any]:
+    """The presets of the user's own, by name."""
+    return gather({}).own_presets
+
+
+def _own_presets(path: Path, presets: Any) -> dict[str, Any]:
+    if not isinstance(presets, dict) or not all(isinstance(values, dict) for values in presets.values()):
+        raise RequestError(f"{PRESETS} in {path} cannot be used", "it must hold names, and settings under each")
+    return {str(name): values for name, values in presets.items()}

@@ -1,0 +1,69 @@
+"""Recipes: what a preset does, as a list of stages. Data only; the engine knows what the words mean.
+
+Source: spec pipelines, sections 1 and 2.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..sampling.distilled import DISTILLED_SIGMAS
+
+Sigma = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Sampler = Literal["euler", "ancestral", "gradient", "res2s"]
+
+
+class Record(BaseModel):
+    """What a person may write and what is stored with a result: nothing unknown, nothing changed afterwards."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Stage(Record):
+    """One denoising run.
+
+    Args: scale: of the final height and width. start: from noise alone, or from the latents of the stage before, the
+    picture's enlarged. sigmas: the name of a distilled list, or numbers; None makes the schedule of as many steps as
+    the request says. schedule_tokens: what that schedule is shifted for, the request's number or the stage's own grid.
+    guided: with the guidance of the request, or one plain pass per step. distilled_lora: its strength; None leaves it
+    out. user_loras: whether the LoRAs of the request act.
+    """
+
+    scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    start: Literal["noise", "upsampled"] = "noise"
+    sigmas: Annotated[tuple[Sigma, ...], Field(min_length=2)] | str | None = None
+    schedule_tokens: Literal["fixed", "grid"] = "fixed"
+    sampler: Sampler = "euler"
+    guided: bool = False
+    distilled_lora: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    user_loras: bool = True
+
+    def listed_sigmas(self) -> tuple[float, ...] | None:
+        """The numbers of a list, named or written out; None for the schedule of the request."""
+        return DISTILLED_SIGMAS[self.sigmas] if isinstance(self.sigmas, str) else self.sigmas
+
+
+class Recipe(Record):
+    """Stages in their order. summary: one line for a person. sound_from: the stage whose sound goes into the file."""
+
+    summary: str
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    sound_from: Literal["first", "last"] = "last"
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether a negative prompt means anything."""
+        return any(stage.guided for stage in self.stages)
+
+    @property
+    def needs(self) -> list[str]:
+        """Roles of the files that it takes beside the checkpoint and the text encoder."""
+        needs = {"upsampler": any(stage.start == "upsampled" for stage in self.stages)}
+        needs["distilled_lora"] = any(stage.distilled_lora is not None for stage in self.stages)
+        return [role for role, is_needed in needs.items() if is_needed]
+
+    def multiple(self, factor: int) -> int:
+        """What final width and height must be a multiple of, so that each stage's latent grid is whole."""
+        return round(factor / min(stage.scale for stage in self.stages))

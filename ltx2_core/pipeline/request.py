@@ -1,0 +1,448 @@
+"""What to render, with every value settled: from flags, files and presets to one record. Opens nothing but headers.
+
+Source: spec cli, sections 1 to 3; spec pipelines, section 1.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from ..config.released import effective_config
+from ..config.transformer import TransformerConfig
+from ..config.video_vae import VideoVAEConfig
+from ..errors import CheckpointError, RequestError, StorageError
+from ..headers import FileKind, Header, classify, read_header
+from ..headers import generation as generation_of
+from ..hub import ROLES, ModelFiles, find_model
+from ..lora_file import match, read_lora
+from ..media.clip import Encoding
+from ..sampling.guidance import GuidanceScales
+from ..text.files import check_pair, find_encoder
+from ..types import Streams
+from .inputs import LoraInput, lora_inputs
+from .presets import generation_defaults, named_values, names, read_tier, recipe, registered_models
+from .recipe import Recipe, Record
+from .settings import COMMAND_LINE, Layer, Settings, flag, merge
+from .values import FrameRate, did_you_mean, parse_size, show_fps
+
+T = TypeVar("T")
+Mode = Literal["t2v"]
+StreamMode = Literal["generate", "keep", "off"]
+
+BUILT_IN: Mapping[str, Any] = {
+    "model": "ltx-2",
+    "precision": "auto",
+    "device": "auto",
+    "cache": True,
+    "video": "generate",
+    "sound": "generate",
+    "overwrite": False,
+    "skip_existing": False,
+    "codec": "h264",
+    "audio_codec": "aac",
+    "metadata": True,
+    "keep_latents": False,
+    "sheet": False,
+    "strict": False,
+}
+TAKEN_AS_SET = ("video", "sound", "steps", "schedule_tokens", "text_rows", "precision", "device")
+DEFAULT_NAME = "{mode}-{slug}-{seed}.mp4"
+LONGEST_TRAINED_S, FASTEST_TRAINED_FPS = 20, 50
+LARGEST_SIDE = 16384
+SLUG_LENGTH = 40
+GUIDES_SOUND = ("audio_st", "audio_stg", "audio_rescale")
+GUIDES_VIDEO = ("video_st", "video_stg", "video_rescale")
+GUIDES_EACH_OTHER = ("video_sm", "audio_sm")
+GUIDANCE = (*GUIDES_SOUND, *GUIDES_VIDEO, *GUIDES_EACH_OTHER, "stg_blocks", "skip_step", "negative")
+
+
+class Request(Record):
+    """Everything that decides what comes out, down to the bit. crop: size of the file, where it is smaller."""
+
+    mode: Mode
+    prompt: str
+    negative: str | None
+    seed: int
+    width: int
+    height: int
+    crop: tuple[int, int] | None
+    frames: int
+    fps: FrameRate
+    video: StreamMode
+    sound: StreamMode
+    preset: str
+    recipe: Recipe
+    steps: int
+    guidance: Streams[GuidanceScales]
+    loras: tuple[LoraInput, ...] = ()
+    schedule_tokens: int
+    text_rows: int
+    precision: Literal["auto", "bf16", "fp32"]
+    device: str
+
+    @property
+    def modes(self) -> Streams[StreamMode]:
+        """What is done with each stream."""
+        return Streams(self.video, self.sound)
+
+    @property
+    def file_size(self) -> tuple[int, int]:
+        """Width and height of the frames in the file."""
+        return self.crop or (self.width, self.height)
+
+
+class OutputSettings(Record):
+    """How the result is written; none of it changes a latent."""
+
+    codec: Literal["h264", "h265", "av1"]
+    audio_codec: Literal["aac", "alac", "flac"]
+    crf: int | None = None
+    metadata: bool
+    sheet: bool
+    strict: bool
+    keep_latents: bool
+
+    @property
+    def encoding(self) -> Encoding:
+        """Codecs and quality, checked against each other. Raises: RequestError."""
+        return Encoding(video=self.codec, audio=self.audio_codec, crf=self.crf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A request with the files it needs and the place it goes to.
+
+    Args: inputs: files that the request names, by role. sources: where each setting came from. notes: what was chosen
+    or rounded, for a person. warnings: likewise, where the result may suffer.
+    """
+
+    request: Request
+    output: OutputSettings
+    files: ModelFiles
+    inputs: Mapping[str, Path]
+    target: Path
+    job_dir: Path
+    overwrite: bool = False
+    skip_existing: bool = False
+    uses_cache: bool = True
+    sources: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the target is there and is to be left alone."""
+        return self.skip_existing and self.target.exists()
+
+
+def resolve(mode: Mode, prompt: str, layers: Sequence[Layer], own_presets: Mapping[str, Any] | None = None) -> Resolved:
+    """Settle every value, find every file and check everything that can be checked before a model is read.
+
+    Args: layers: what was set and where, most important first: flags, environment, files. own_presets: the user's, by
+    name, each a mapping of settings.
+    Raises: RequestError, StorageError, CheckpointError.
+    """
+    prompt = _checked_prompt(prompt)
+    asked = merge(layers).settings.preset
+    preset_layers, recipe_name = _preset_layers(asked, own_presets or {})
+    layers = [*layers, *preset_layers]
+    files = _find_files(merge([*layers, ("built-in", BUILT_IN)]).settings)
+    header = read_header(files.need("checkpoint"))
+    defaults = _model_defaults(files, header)
+    stg_share = Fraction(defaults.pop("stg_block"))
+    merged = merge([*layers, (f"model {files.name}", defaults), ("built-in", BUILT_IN)])
+    settings = merged.settings
+    config = effective_config(header)
+    transformer, vae = TransformerConfig.from_metadata(config), VideoVAEConfig.from_metadata(config)
+    _check_text_encoder(files, header)
+
+    notes: list[str] = []
+    warnings: list[str] = []
+    name = recipe_name or defaults["preset"]
+    chosen = recipe(name)
+    for role in chosen.needs:
+        files.need(role, f"{flag(role)} FILE names it; preset {name} needs it")
+    width, height, crop = _size(settings, chosen, vae, prompt, notes)
+    frames, fps = _length(settings, merged.sources, vae.factors.time, prompt, notes, warnings)
+    if settings.video == settings.sound == "off":
+        raise RequestError("--video off and --sound off leave nothing to render")
+    for setting, why in _without_effect(settings, name, chosen).items():
+        if merged.sources.get(setting) == COMMAND_LINE:
+            raise RequestError(f"{flag(setting)} cannot be used here", why, "leave it out")
+    seed = secrets.randbelow(2**31) if settings.seed is None else settings.seed
+    loras, inputs, reports = lora_inputs(settings.lora or (), header, allow_partial=bool(settings.allow_partial_lora))
+    if any(stage.distilled_lora is not None for stage in chosen.stages):
+        match(read_lora(files.need("distilled_lora")), header)
+    notes += reports
+    request = Request(
+        mode=mode,
+        prompt=prompt,
+        negative=settings.negative if chosen.is_guided else None,
+        seed=seed,
+        width=width,
+        height=height,
+        crop=crop,
+        frames=frames,
+        fps=fps,
+        preset=name,
+        recipe=chosen,
+        loras=loras,
+        guidance=_guidance(settings, stg_share, transformer.layers, is_alone=settings.video != settings.sound),
+        **{name: getattr(settings, name) for name in TAKEN_AS_SET},
+    )
+    output = OutputSettings(**{key: getattr(settings, key) for key in OutputSettings.model_fields})
+    _ = output.encoding  # refuses a crf that the codec does not have
+    target = target_of(settings, request)
+    job_dir = Path(settings.job_dir).expanduser() if settings.job_dir else target.with_name(target.name + ".job")
+    return Resolved(
+        request=request,
+        output=output,
+        files=files,
+        inputs=inputs,
+        target=target,
+        job_dir=job_dir,
+        overwrite=bool(settings.overwrite),
+        skip_existing=bool(settings.skip_existing),
+        uses_cache=bool(settings.cache),
+        sources=merged.sources,
+        notes=tuple(notes),
+        warnings=tuple(warnings),
+    )
+
+
+def _need(value: T | None) -> T:
+    """A setting that the built-in values or the model's always give."""
+    assert value is not None
+    return value
+
+
+def _checked_prompt(prompt: str) -> str:
+    if not prompt.strip():
+        raise RequestError("the prompt is empty", hint='ltx2 t2v "a kettle starts to whistle"')
+    if "\0" in prompt:
+        raise RequestError("the prompt holds a zero byte")
+    return prompt
+
+
+def _preset_layers(name: str | None, own: Mapping[str, Any]) -> tuple[list[Layer], str | None]:
+    """What a preset sets, layer by layer, and the recipe that it ends at; None leaves the recipe to the model.
+
+    A named set of values may build on another, or on a recipe, through its own `preset`.
+    """
+    layers: list[Layer] = []
+    seen: set[str] = set()
+    while name is not None and name != "auto":
+        if name in seen:
+            raise RequestError(f"preset {name} builds on itself")
+        seen.add(name)
+        values = named_values(name, own)
+        if values is None:
+            return layers, name
+        source, name = f"preset {name}", values.pop("preset", None)
+        layers.append((source, values))
+    return layers, None
+
+
+def _find_files(settings: Settings) -> ModelFiles:
+    """The model's files, with those that were given by path in place of its own."""
+    given = {role: getattr(settings, role) for role in ROLES if role != "checkpoint"}
+    paths = {role: Path(path).expanduser() for role, path in given.items() if path is not None}
+    for role, path in paths.items():
+        if not path.exists():
+            raise StorageError(f"{flag(role)} {given[role]} is not there")
+    registered = {name: model.files for name, model in registered_models().items()}
+    return find_model(_need(settings.model), registered, paths)
+
+
+def _model_defaults(files: ModelFiles, header: Header) -> dict[str, Any]:
+    """What holds for a model where nothing else is said."""
+    kind, generation = classify(header), generation_of(header)
+    if kind is not FileKind.MONOLITH:
+        raise CheckpointError(f"{header.path.name} cannot be rendered with", f"it is {kind.value}")
+    if generation not in names("generations"):
+        why = f"models of generation {generation} are not supported yet" if generation else "its generation is unknown"
+        raise CheckpointError(f"{header.path.name} cannot be rendered with", why)
+    registered = registered_models().get(files.name)
+    return generation_defaults(generation) | (dict(registered.defaults) if registered else {})
+
+
+def _check_text_encoder(files: ModelFiles, header: Header) -> None:
+    hint = "--text-encoder FOLDER names the folder of Gemma 3"
+    check_pair(find_encoder(files.need("text_encoder", hint)), header)
+
+
+def _size(
+    settings: Settings, chosen: Recipe, vae: VideoVAEConfig, prompt: str, notes: list[str]
+) -> tuple[int, int, tuple[int, int] | None]:
+    """Width and height to render, and what to cut them to."""
+    res = _need(settings.res)
+    if res.lower() in names("tiers"):
+        tier = read_tier(res.lower())
+        width, height = parse_size(tier.one_stage if len(chosen.stages) == 1 else tier.two_stages)
+        file = parse_size(tier.file)
+        if file == (width, height):
+            return width, height, None
+        notes.append(f"{res.lower()}: rendered at {width}x{height}, cut to {file[0]}x{file[1]}")
+        return width, height, file
+    try:
+        width, height = parse_size(res)
+    except ValueError as error:
+        raise RequestError(f"--res {res} cannot be used", str(error), did_you_mean(res, names("tiers"))) from error
+    multiple = chosen.multiple(max(vae.factors.height, vae.factors.width))
+    least = 2 * multiple if vae.decoder_padding == "reflect" else multiple
+    for word, side in (("width", width), ("height", height)):
+        if side % multiple or not least <= side <= LARGEST_SIDE:
+            near = [_nearest(value, multiple, least) for value in (width, height)]
+            sizes = dict.fromkeys(f"{w}x{h}" for w, h in zip(*near, strict=True))
+            raise RequestError(
+                f"{word} {side} cannot be used",
+                f"this preset needs a multiple of {multiple} from {least} to {LARGEST_SIDE}",
+                f'ltx2 t2v "{_short(prompt)}" --res {" or ".join(sizes)}',
+            )
+    return width, height, None
+
+
+def _nearest(side: int, multiple: int, least: int) -> tuple[int, int]:
+    """The legal lengths just below and just above, or twice the same if it is legal itself."""
+    below, above = side // multiple * multiple, -(-side // multiple) * multiple
+    top = LARGEST_SIDE // multiple * multiple
+    return min(max(below, least), top), min(max(above, least), top)
+
+
+def _length(
+    settings: Settings, sources: Mapping[str, str], k: int, prompt: str, notes: list[str], warnings: list[str]
+) -> tuple[int, Fraction]:
+    """Frames, one more than a multiple of k, and their rate."""
+    fps = _need(settings.fps)
+    if settings.frames is not None:
+        frames = settings.frames
+        if frames % k != 1:
+            below = max(1, (frames - 1) // k * k + 1)
+            raise RequestError(
+                f"--frames {frames} cannot be used",
+                f"it must be one more than a multiple of {k}",
+                f'ltx2 t2v "{_short(prompt)}" --frames {below} or {below + k}',
+            )
+    else:
+        duration = _need(settings.duration)
+        frames = math.floor((duration * fps - 1) / k + Fraction(1, 2)) * k + 1 if duration * fps > 1 else 1
+        if sources.get("duration") not in (None, "built-in") or frames != duration * fps:
+            notes.append(f"{float(duration):g} s at {show_fps(fps)} fps: {frames} frames")
+    if frames / fps > LONGEST_TRAINED_S:
+        warnings.append(
+            f"{float(frames / fps):.1f} s is longer than the {LONGEST_TRAINED_S} s that the model was made for"
+        )
+    if fps > FASTEST_TRAINED_FPS:
+        warnings.append(f"{show_fps(fps)} fps is more than the {FASTEST_TRAINED_FPS} that the model was made for")
+    return frames, fps
+
+
+def _without_effect(settings: Settings, preset: str, chosen: Recipe) -> dict[str, str]:
+    """Settings that would change nothing in this render, each with the reason."""
+    without: dict[str, str] = {}
+    if settings.video == "off":
+        without |= dict.fromkeys(
+            ("res", "codec", "crf", "audio_codec", *GUIDES_VIDEO, *GUIDES_EACH_OTHER), "--video off leaves only sound"
+        )
+    if settings.sound == "off":
+        without |= dict.fromkeys(
+            ("audio_codec", *GUIDES_SOUND, *GUIDES_EACH_OTHER), "--sound off leaves only the picture"
+        )
+    if not chosen.is_guided:
+        without |= dict.fromkeys(GUIDANCE, f"preset {preset} has no guidance")
+    if all(stage.sigmas for stage in chosen.stages):
+        without |= dict.fromkeys(("steps", "schedule_tokens"), f"preset {preset} has steps of its own")
+    for role in {"upsampler", "distilled_lora"} - {*chosen.needs}:
+        without[role] = f"preset {preset} does not need it"
+    return without
+
+
+def _guidance(settings: Settings, stg_share: Fraction, layers: int, *, is_alone: bool) -> Streams[GuidanceScales]:
+    """The scales of both streams. A stream that is alone has no other to be pulled towards."""
+    blocks = settings.stg_blocks
+    if blocks is None:
+        blocks = (math.floor(stg_share * layers),)
+    unknown = [block for block in blocks if block >= layers]
+    if unknown:
+        raise RequestError(f"--stg-blocks {unknown[0]} cannot be used", f"the model has the blocks 0 to {layers - 1}")
+
+    def scales(stream: str) -> GuidanceScales:
+        def of(name: str) -> float:
+            return _need(getattr(settings, f"{stream}_{name}"))
+
+        stg = of("stg")
+        return GuidanceScales(
+            st=of("st"),
+            sm=1.0 if is_alone else of("sm"),
+            stg=stg,
+            stg_blocks=blocks if stg else (),
+            rescale=of("rescale"),
+            skip_step=_need(settings.skip_step),
+        )
+
+    return Streams(scales("video"), scales("audio"))
+
+
+def target_of(settings: Settings, request: Request) -> Path:
+    """Where the result goes, with the fields of the name filled in.
+
+    Raises: RequestError, also if it is there already.
+    """
+    template = settings.output or DEFAULT_NAME
+    suffixes = (".mp4",) if request.video == "generate" else (".wav", ".flac")
+    if template.endswith(("/", "\\")) or Path(template).expanduser().is_dir():
+        template = str(Path(template) / DEFAULT_NAME)
+    if settings.output is None or template.endswith(DEFAULT_NAME):
+        template = template.removesuffix(".mp4") + suffixes[0]
+    fields = {"mode": request.mode, "slug": slug(request.prompt), "seed": str(request.seed), "preset": request.preset}
+    try:
+        target = Path(template.format(**fields)).expanduser()
+    except (KeyError, ValueError, IndexError, AttributeError) as error:
+        raise RequestError(
+            f"-o {template} cannot be used", f"known fields are {', '.join(map('{{{}}}'.format, fields))}"
+        ) from error
+    if target.suffix.lower() not in suffixes:
+        what = "a video" if request.video == "generate" else "sound alone"
+        raise RequestError(
+            f"-o {target.name} cannot be used", f"{what} goes into a file that ends in {' or '.join(suffixes)}"
+        )
+    if not target.parent.is_dir():
+        raise RequestError(f"-o {target} cannot be used", f"there is no folder {target.parent}")
+    if not (settings.overwrite or settings.skip_existing):
+        require_free(target)
+        if settings.sheet:
+            require_free(sheet_of(target))
+    return target
+
+
+def sheet_of(target: Path) -> Path:
+    """Where the contact sheet of a file goes."""
+    return target.with_suffix(".png")
+
+
+def require_free(target: Path) -> None:
+    """Raises: RequestError if something is there."""
+    if os.path.lexists(target):
+        raise RequestError(f"{target} is there already", hint="--overwrite replaces it, -o gives another name")
+
+
+def slug(text: str) -> str:
+    """A text as part of a file name: lower-case words of letters and digits, joined by hyphens."""
+    words = re.sub(r"[^\w]+|_+", "-", text.lower()).strip("-")
+    if len(words) > SLUG_LENGTH:
+        words = words[:SLUG_LENGTH].rsplit("-", 1)[0]
+    return words or "clip"
+
+
+def _short(prompt: str) -> str:
+    """The prompt as part of a command in a hint."""
+    line = " ".join(prompt.split()).replace('"', "'")
+    return line if len(line) <= SLUG_LENGTH else line[: SLUG_LENGTH - 1] + "…"

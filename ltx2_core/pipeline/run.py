@@ -1,0 +1,98 @@
+"""What the commands call: render a request, go on with one that was interrupted, write saved latents again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..errors import OutOfMemoryError, StorageError
+from ..hub import ModelFiles
+from ..media.sheet import contact_sheet
+from ..media.writer import Report
+from ..text.cache import identity
+from .engine import Engine, settle
+from .events import StoppedError, Watch
+from .job import Job
+from .request import Resolved, require_free, sheet_of
+
+IDENTIFIED = ("checkpoint", "text_encoder")
+NOBODY = Watch()
+
+
+class Interrupted(Exception):
+    """The user stopped a render; its job folder holds what is done."""
+
+    def __init__(self, job_dir: Path) -> None:
+        super().__init__(f"stopped; ltx2 resume {job_dir}")
+        self.job_dir = job_dir
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A finished render. job_dir: where its latents are, if they were kept. sheet: the contact sheet, if wanted."""
+
+    path: Path
+    job_dir: Path | None
+    sheet: Path | None
+    seed: int
+    seconds: float
+    report: Report
+
+
+def run(resolved: Resolved, watch: Watch = NOBODY) -> Result:
+    """Render a request.
+
+    Raises: Interrupted if the watcher says stop; LTX2Error for everything else that can go wrong.
+    """
+    request = settle(resolved.request)
+    job = Job.create(resolved, request, identities(resolved.files))
+    return _finish(job, watch)
+
+
+def resume(job: Job, watch: Watch = NOBODY) -> Result:
+    """Go on after the last finished stage, or inside the stage where the user stopped. Gives the bytes of one run.
+
+    A job that is done, and is to be written another way, is only decoded.
+
+    Raises: as `run`, and StorageError if the model's files are not those that the render began with.
+    """
+    if identities(job.files) != job.identities:
+        raise StorageError("the model's files are not those that this render began with", hint="render it anew")
+    if not job.overwrite:
+        require_free(job.target)
+    return _finish(job, watch)
+
+
+def identities(files: ModelFiles) -> dict[str, str]:
+    """What tells the files that a render reads from others of the same name."""
+    return {role: identity(files.need(role)) for role in IDENTIFIED}
+
+
+def _finish(job: Job, watch: Watch) -> Result:
+    start = time.perf_counter()
+    try:
+        report = Engine(job, watch).render()
+    except StoppedError as stopped:
+        if stopped.saved is not None:
+            job.save_stopped(stopped.saved)
+        raise Interrupted(job.folder) from stopped
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemoryError("memory ran out", str(error).split(". ")[0], "a smaller --res or --duration") from error
+    for warning in report.warnings:
+        watch.tell(warning, is_warning=True)
+    sheet = sheet_of(job.target) if job.output.sheet else None
+    if sheet is not None:
+        contact_sheet(job.target, sheet, prompt=job.request.prompt, seed=job.request.seed, overwrite=job.overwrite)
+    if not job.output.keep_latents:
+        job.remove()
+    return Result(
+        path=job.target,
+        job_dir=job.folder if job.output.keep_latents else None,
+        sheet=sheet,
+        seed=job.request.seed,
+        seconds=time.perf_counter() - start,
+        report=report,
+    )

@@ -1,0 +1,136 @@
+"""Everything that a person can set, wherever they set it, and the one function that merges the places.
+
+Source: spec cli, sections 1 to 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ..errors import RequestError
+from .values import Device, Duration, FrameRate, did_you_mean, split_list
+
+COMMAND_LINE, ENVIRONMENT = "the command line", "the environment"
+Scale = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Blocks = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(split_list)]
+Paths = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+# A bare `off` in YAML means false.
+Presence = Annotated[Literal["generate", "off"], BeforeValidator(lambda value: "off" if value is False else value)]
+
+
+class Settings(BaseModel):
+    """One value per option; None where nobody has set it. The names are those of the flags, with underscores."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
+
+    model: str | None = None
+    text_encoder: str | None = None
+    upsampler: str | None = None
+    distilled_lora: str | None = None
+    lora: Paths | None = None
+    allow_partial_lora: bool | None = None
+    precision: Literal["auto", "bf16", "fp32"] | None = None
+    device: Device | None = None
+    cache: bool | None = None
+
+    res: str | None = None
+    duration: Duration | None = None
+    frames: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    fps: FrameRate | None = None
+
+    preset: str | None = None
+    steps: Annotated[int, Field(ge=2, le=1000)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    negative: str | None = None
+    video_st: Scale | None = None
+    video_sm: Scale | None = None
+    audio_st: Scale | None = None
+    audio_sm: Scale | None = None
+    video_stg: Scale | None = None
+    audio_stg: Scale | None = None
+    stg_blocks: Blocks | None = None
+    video_rescale: Share | None = None
+    audio_rescale: Share | None = None
+    skip_step: Annotated[int, Field(ge=0, le=100)] | None = None
+    schedule_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    text_rows: Annotated[int, Field(ge=1, le=8192)] | None = None
+
+    video: Presence | None = None
+    sound: Presence | None = None
+
+    output: str | None = None
+    overwrite: bool | None = None
+    skip_existing: bool | None = None
+    codec: Literal["h264", "h265", "av1"] | None = None
+    audio_codec: Literal["aac", "alac", "flac"] | None = None
+    crf: Annotated[int, Field(ge=0, le=63)] | None = None
+    metadata: bool | None = None
+    keep_latents: bool | None = None
+    job_dir: str | None = None
+    sheet: bool | None = None
+    strict: bool | None = None
+
+
+ONE_OF = {"frames", "duration"}  # whichever is set first settles both
+
+Layer = tuple[str, Mapping[str, Any]]  # where it comes from, in words; what it sets
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The settings that hold, and where each of them was set."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+def merge(layers: Sequence[Layer]) -> Merged:
+    """Put layers on each other; the first that sets a value wins.
+
+    Raises: RequestError that names the value, the option and the place, for anything unknown or out of bounds.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for source, layer in layers:
+        given = check_layer(source, layer)
+        if given.keys() >= ONE_OF:
+            both = " and ".join(spelled(name, source) for name in sorted(ONE_OF))
+            raise RequestError(f"{both} say the same thing", f"both are set by {source}", "give one of them")
+        settled = values.keys() | (ONE_OF if ONE_OF & values.keys() else set())
+        fresh = {name: value for name, value in given.items() if name not in settled}
+        values |= fresh
+        sources |= dict.fromkeys(fresh, source)
+    return Merged(Settings.model_construct(**values), sources)
+
+
+def check_layer(source: str, layer: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that one place sets, parsed; what is None there counts as not set."""
+    unknown = [name for name in layer if name not in Settings.model_fields]
+    if unknown:
+        known = [*Settings.model_fields]
+        raise RequestError(f"unknown setting {unknown[0]} in {source}", hint=did_you_mean(unknown[0], known))
+    given = {name: value for name, value in layer.items() if value is not None}
+    try:
+        parsed = Settings.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        why = first["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
+        where = "" if source == COMMAND_LINE else f" (set in {source})"
+        raise RequestError(f"{spelled(name, source)} {given[name]} cannot be used", why + where) from error
+    return {name: getattr(parsed, name) for name in given}
+
+
+def spelled(name: str, source: str) -> str:
+    """How a setting is written where it was set."""
+    return {COMMAND_LINE: flag(name), ENVIRONMENT: "LTX2_" + name.upper()}.get(source, name)
+
+
+def flag(name: str) -> str:
+    """How a setting is written on the command line."""
+    return "--" + name.replace("_", "-")

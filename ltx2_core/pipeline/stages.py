@@ -1,0 +1,204 @@
+"""One denoising run, from noise to latents, and the way to stop in the middle of it and go on later.
+
+Source: spec pipelines, section 1.3; spec sampling, section 4.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..conditioning.conditions import Condition
+from ..config.audio import AudioVAEConfig
+from ..config.transformer import TransformerConfig
+from ..config.video_vae import VideoVAEConfig
+from ..errors import OutputError
+from ..grids import VideoGrid, audio_latent_count
+from ..latents import Latents, LatentState, States, unpatchify_audio, unpatchify_video
+from ..models.transformer import Transformer
+from ..sampling.denoiser import GuidedDenoiser
+from ..sampling.guidance import Contexts, GuidanceScales
+from ..sampling.noise import add_noise
+from ..sampling.res2s import sample_res2s
+from ..sampling.samplers import Denoiser, OnStep, sample_ancestral, sample_euler, sample_gradient_estimation
+from ..sampling.schedules import ltx2_schedule
+from ..types import Streams
+from .events import StoppedError, Watch
+from .job import Saved
+from .recipe import Stage
+from .request import Request
+
+NOISE_DTYPE = torch.bfloat16  # the seed means these numbers, whatever dtype the model computes in
+NEUTRAL = GuidanceScales()
+NO_CONDITIONS: Streams[Sequence[Condition]] = Streams((), ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentShapes:
+    """What a checkpoint's latents look like: channels, bins, and pixels to a cell."""
+
+    transformer: TransformerConfig
+    video_vae: VideoVAEConfig
+    audio_vae: AudioVAEConfig
+
+    def grid(self, request: Request, scale: float) -> VideoGrid:
+        """The video grid of a stage."""
+        width, height = (round(side * scale) for side in (request.width, request.height))
+        return VideoGrid(frames=request.frames, height=height, width=width, factors=self.video_vae.factors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRun:
+    """What a stage needs beside the model.
+
+    Args: start: latents (1 c f h w) and (1 c t m) to start from, of this stage's size; a stream without one starts
+    from noise alone. conditions: of each stream, in the order in which they apply. contexts: of the streams that are
+    present. saved: where the stage was stopped before.
+    """
+
+    stage: Stage
+    request: Request
+    shapes: LatentShapes
+    start: Latents
+    contexts: Streams[Contexts]
+    device: torch.device
+    dtype: torch.dtype
+    generator: torch.Generator
+    conditions: Streams[Sequence[Condition]] = NO_CONDITIONS
+    saved: Saved | None = None
+
+    def run(self, model: Transformer, watch: Watch, name: str) -> Latents:
+        """Denoise from noise to latents (1 c f h w) and (1 c t m).
+
+        Raises: StoppedError with the tokens so far if the watcher says so; OutputError if values are not finite.
+        """
+        states = self.states()
+        sigmas = self.sigmas()
+        done = 0
+        if self.saved is not None:
+            states, done = states.map(_with_tokens, self.saved.latents), self.saved.step
+        total = len(sigmas) - 1
+        with watch.phase("denoise", name, total) as on_step:
+            denoise = self._guarded(self.denoiser(model), watch, done, total)
+            states = self.sample(denoise, states, sigmas[done:], lambda step, _: on_step(min(done + step, total)))
+        return self.finish(states)
+
+    def states(self) -> States:
+        """Both streams as the sampler finds them: conditions applied, then noise, video's drawn first.
+
+        A stream that is kept draws its noise too, and uses none of it.
+        """
+        scale = 1.0 if self.stage.start == "noise" else self.sigmas()[0].item()
+
+        def ready(state: LatentState, conditions: Sequence[Condition], mode: str) -> LatentState:
+            for condition in conditions:
+                state = condition.apply(state)
+            state = add_noise(state, self.generator, 0.0 if mode == "keep" else scale, NOISE_DTYPE)
+            return state.freeze() if mode == "keep" else state
+
+        return self.initial_states().map(ready, self.conditions, self.request.modes)
+
+    def initial_states(self) -> States:
+        """Both streams before anything is given and before noise."""
+        request, shapes = self.request, self.shapes
+        blank = partial(torch.zeros, dtype=self.dtype, device=self.device)
+        video, audio = self.start.map(lambda latent: latent.to(self.device, self.dtype))
+        if request.video != "off" and video is None:
+            video = blank(1, shapes.video_vae.latent_channels, *self.grid.latent)
+        if request.sound != "off" and audio is None:
+            steps = audio_latent_count(request.frames, request.fps)
+            audio = blank(1, shapes.audio_vae.latent_channels, steps, shapes.audio_vae.latent_bins)
+        return Streams(
+            None if video is None else LatentState.video(video, request.fps, self.grid.factors),
+            None if audio is None else LatentState.audio(audio),
+        )
+
+    @property
+    def grid(self) -> VideoGrid:
+        return self.shapes.grid(self.request, self.stage.scale)
+
+    def sigmas(self) -> Tensor:
+        """The schedule (steps + 1)."""
+        listed = self.stage.listed_sigmas()
+        if listed is not None:
+            return torch.tensor(listed)
+        tokens = self.grid.tokens if self.stage.schedule_tokens == "grid" else self.request.schedule_tokens
+        return ltx2_schedule(self.request.steps, tokens)
+
+    def sample(self, denoise: Denoiser, states: States, sigmas: Tensor, on_step: OnStep) -> States:
+        """Walk the schedule with the sampler of the stage."""
+        return SAMPLERS[self.stage.sampler](denoise, states, sigmas, on_step, self.request.seed, self.device)
+
+    def finish(self, states: States) -> Latents:
+        """The latents of the grids themselves, without what conditions appended."""
+        video, audio = states
+        return Streams(
+            None if video is None else unpatchify_video(video.base, video.grid),
+            None if audio is None else unpatchify_audio(audio.base, self.shapes.audio_vae.latent_channels),
+        )
+
+    def denoiser(self, model: Transformer) -> GuidedDenoiser:
+        """The model with the guidance of this stage."""
+        scales = self.request.guidance if self.stage.guided else Streams(NEUTRAL, NEUTRAL)
+        return GuidedDenoiser(
+            model=model, contexts=self.contexts, scales=self.contexts.map(lambda _, scale: scale, scales)
+        )
+
+    def _guarded(self, denoise: GuidedDenoiser, watch: Watch, done: int, total: int) -> Denoiser:
+        """The denoiser, looking before each step whether to stop, and after it whether its values are finite."""
+
+        def guarded(states: States, sigma: float, step: int) -> Latents:
+            # Guidance that skips this step would need the estimate of an earlier one, which is not kept.
+            is_fresh = all(scales.runs_at(done + step) for scales in denoise.scales if scales is not None)
+            if step and is_fresh and watch.should_stop():
+                saved = Saved(states.map(lambda s: s.latent), self.generator.get_state(), done + step)
+                raise StoppedError(saved if self.stage.sampler in RESUMABLE else None)
+            estimate = denoise(states, sigma, done + step)
+            if not all(x.isfinite().all() for x in estimate if x is not None):
+                why = f"step {done + step + 1} of {total} gave values that are not finite"
+                raise OutputError("the model broke down", why, "another --seed, or --precision fp32")
+            return estimate
+
+        return guarded
+
+
+def _with_tokens(state: LatentState, latent: Tensor) -> LatentState:
+    return state.with_latent(latent.to(state.latent.device))
+
+
+Sample = Callable[[Denoiser, States, Tensor, OnStep, int, torch.device], States]
+ANCESTRAL_SEED_OFFSET = 10_000  # so that the noise of the steps is not that of the start
+RES2S_SEEDS = (-1, 9999)  # the official code's, whatever the seed of the request
+RESUMABLE = ("euler",)  # samplers that remember nothing from step to step
+
+
+def _generator(seed: int, device: torch.device) -> torch.Generator:
+    return torch.Generator(device).manual_seed(seed)
+
+
+def _ancestral(
+    denoise: Denoiser, states: States, sigmas: Tensor, on_step: OnStep, seed: int, device: torch.device
+) -> States:
+    generator = _generator(seed + ANCESTRAL_SEED_OFFSET, device)
+    return sample_ancestral(denoise, states, sigmas, on_step, generator=generator)
+
+
+def _res2s(
+    denoise: Denoiser, states: States, sigmas: Tensor, on_step: OnStep, seed: int, device: torch.device
+) -> States:
+    step, middle = (_generator(own, device) for own in RES2S_SEEDS)
+    return sample_res2s(denoise, states, sigmas, on_step, step_generator=step, middle_generator=middle)
+
+
+SAMPLERS: dict[str, Sample] = {
+    "euler": lambda denoise, states, sigmas, on_step, *_: sample_euler(denoise, states, sigmas, on_step),
+    "gradient": lambda denoise, states, sigmas, on_step, *_: sample_gradient_estimation(
+        denoise, states, sigmas, on_step
+    ),
+    "ancestral": _ancestral,
+    "res2s": _res2s,
+}

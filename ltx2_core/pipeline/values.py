@@ -1,0 +1,83 @@
+"""Values as people write them: durations, frame rates, sizes. Parsed once, exactly, and never rounded silently."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from fractions import Fraction
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer
+
+NTSC = {"23.976": Fraction(24000, 1001), "23.98": Fraction(24000, 1001), "29.97": Fraction(30000, 1001)}
+NTSC |= {"59.94": Fraction(60000, 1001), "47.952": Fraction(48000, 1001)}
+FPS_LIMITS = (Fraction(1), Fraction(240))
+LONGEST_S = 3600
+
+
+def parse_duration(value: Any) -> Fraction:
+    """Seconds from "5s", "2.5s", "1m30s", 5 or 2.5. Raises: ValueError."""
+    match = re.fullmatch(r"(?:(\d{1,4})m)?(?:(\d{1,6}(?:\.\d{1,9})?)s?)?", str(value).strip())
+    if not match or not any(match.groups()):
+        raise ValueError("it is not a duration such as 5s or 2.5s")
+    minutes, seconds = match.groups()
+    duration = 60 * Fraction(minutes or 0) + Fraction(seconds or 0)
+    if not 0 < duration <= LONGEST_S:
+        raise ValueError(f"it must be above 0 and at most {LONGEST_S} seconds")
+    return duration
+
+
+def parse_fps(value: Any) -> Fraction:
+    """A frame rate from "24", "23.976" (which means 24000/1001), "30000/1001" or 25. Raises: ValueError."""
+    text = str(value).strip()
+    if text in NTSC:
+        return NTSC[text]
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,6}|/[1-9]\d{0,5})?", text):
+        raise ValueError("it is not a frame rate such as 24, 23.976 or 30000/1001")
+    fps = Fraction(text)
+    low, high = FPS_LIMITS
+    if not low <= fps <= high:
+        raise ValueError(f"it must be between {low} and {high}")
+    return fps
+
+
+def show_fps(fps: Fraction) -> str:
+    """The rate as people know it: 24, 23.976, 29.97."""
+    return next((name for name, value in NTSC.items() if value == fps), f"{float(fps):g}")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Width and height from "768x512". Raises: ValueError."""
+    match = re.fullmatch(r"(\d{1,5})[xX×](\d{1,5})", text.strip())
+    if not match:
+        raise ValueError("it is not a size such as 768x512")
+    width, height = map(int, match.groups())
+    return width, height
+
+
+def parse_device(value: Any) -> str:
+    """The name of a device. Raises: ValueError."""
+    text = str(value).strip().lower()
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", text):
+        raise ValueError("it is none of auto, cpu, mps, cuda and cuda:0, cuda:1 …")
+    return text
+
+
+def split_list(value: Any) -> Any:
+    """The parts of "14,29"; anything but text stays as it is."""
+    return value.split(",") if isinstance(value, str) else value
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """The nearest known words as the end of a sentence, or all of them where there are few, or nothing."""
+    by_lower = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), by_lower, n=2, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(by_lower[name] for name in close) + "?"
+    return f"known are {', '.join(sorted(known))}" if 0 < len(known) <= 12 else ""
+
+
+Rational = PlainSerializer(str, return_type=str)
+Duration = Annotated[Fraction, BeforeValidator(parse_duration), Rational]
+Device = Annotated[str, BeforeValidator(parse_device)]
+FrameRate = Annotated[Fraction, BeforeValidator(parse_fps), Rational]

@@ -1,0 +1,40 @@
+"""The presets travel: they are found in an editable install and in a wheel."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+LIST = """
+from ltx2_core.pipeline.presets import names, presets_folder, recipe
+print(presets_folder())
+print(*names("recipes"), recipe("one-stage").summary)
+"""
+
+
+def list_presets(folder: Path, *path: Path) -> list[str]:
+    """Where the presets are and what they say, in a process of its own outside the checkout."""
+    environment = {"PYTHONPATH": ":".join(map(str, path))}
+    done = subprocess.run([sys.executable, "-c", LIST], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_presets_are_found_in_an_editable_install(tmp_path: Path) -> None:
+    folder, _ = list_presets(tmp_path)
+    assert Path(folder) == ROOT / "presets"
+
+
+def test_presets_are_found_in_a_wheel_and_say_the_same(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("ltx2-*.whl")
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as content:
+        content.extractall(installed)
+    folder, said = list_presets(tmp_path, installed)
+    assert Path(folder) == installed / "ltx2_core" / "presets"
+    assert said == list_presets(tmp_path)[1]

@@ -1,0 +1,159 @@
+"""Requests: every value settled, every file found, everything wrong refused before a model is read."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ltx2_core.errors import CheckpointError, LTX2Error, RequestError, StorageError
+from ltx2_core.pipeline.presets import names, recipe, registered_models
+from ltx2_core.pipeline.request import Resolved, _nearest, resolve, slug
+
+
+def resolved(tiny: Path, prompt: str = "a bell rings", own: dict | None = None, **flags: object) -> Resolved:
+    return resolve("t2v", prompt, [("flags", {"model": str(tiny), "output": f"{tiny}/none.mp4"} | flags)], own)
+
+
+def test_model_without_an_entry_gets_the_defaults_of_its_generation(tiny: Path) -> None:
+    request = resolved(tiny).request
+    assert (request.width, request.height, request.frames, request.fps) == (768, 512, 121, 24)
+    assert (request.preset, request.steps, request.schedule_tokens, request.text_rows) == ("one-stage", 40, 4096, 1024)
+    assert request.guidance.video is not None
+    assert request.guidance.audio is not None
+    assert (request.guidance.video.st, request.guidance.audio.st) == (3, 7)
+
+
+def test_perturbed_block_is_at_the_same_depth_in_a_model_of_fewer_blocks(tiny: Path) -> None:
+    guidance = resolved(tiny).request.guidance
+    assert guidance.video is not None
+    assert guidance.video.stg_blocks == (29 * 4 // 48,)
+
+
+@given(st.fractions(min_value=Fraction(1, 20), max_value=20), st.sampled_from([24, 25, 30, 60, Fraction(30000, 1001)]))
+def test_duration_takes_the_nearest_frames_of_8k_plus_1(tiny: Path, duration: Fraction, fps: Fraction) -> None:
+    wanted = round(duration, 6) * fps
+    frames = resolved(tiny, duration=str(float(round(duration, 6))), fps=str(fps)).request.frames
+    assert frames % 8 == 1
+    assert abs(frames - wanted) <= abs(frames - 8 - wanted) or frames == 1
+    assert abs(frames - wanted) < abs(frames + 8 - wanted) or frames == 1
+
+
+def test_five_seconds_at_24_fps_are_121_frames(tiny: Path) -> None:
+    assert resolved(tiny, duration="5s").request.frames == 121
+
+
+@given(st.integers(-100, 20000), st.sampled_from([32, 64]))
+def test_nearest_legal_sides_are_legal_and_near(side: int, multiple: int) -> None:
+    below, above = _nearest(side, multiple, 64)
+    assert below % multiple == above % multiple == 0
+    assert 64 <= below <= above
+    assert above - below in (0, multiple)
+
+
+@pytest.mark.parametrize(
+    ("flags", "error", "fragments"),
+    [
+        ({"res": "770x500"}, RequestError, ("width 770", "multiple of 32", "768x480 or 800x512")),
+        ({"res": "1920x1080", "preset": "two-stage"}, RequestError, ("height 1080", "multiple of 64", "1920x1088")),
+        ({"res": "32x64"}, RequestError, ("width 32", "from 64")),
+        ({"res": "huge"}, RequestError, ("--res huge", "768x512")),
+        ({"frames": 120}, RequestError, ("--frames 120", "113 or 121")),
+        ({"stg_blocks": (4,)}, RequestError, ("--stg-blocks 4", "0 to 3")),
+        ({"preset": "distiled"}, RequestError, ("unknown preset distiled", "did you mean distilled?")),
+        ({"video": "off", "sound": "off"}, RequestError, ("nothing to render",)),
+        ({"output": "clip.avi"}, RequestError, ("clip.avi", ".mp4")),
+        ({"output": "x.mp4", "video": "off"}, RequestError, ("x.mp4", ".wav or .flac")),
+        ({"output": "{prompt}.mp4"}, RequestError, ("{prompt}.mp4", "{slug}")),
+        ({"output": "nowhere/x.mp4"}, RequestError, ("there is no folder nowhere",)),
+        ({"model": "ltx-3"}, RequestError, ("unknown model ltx-3", "did you mean ltx-2?")),
+        ({"model": "gone.safetensors"}, StorageError, ("gone.safetensors is not there",)),
+        ({"text_encoder": "gone"}, StorageError, ("--text-encoder gone is not there",)),
+        ({"crf": 60}, RequestError, ("--crf 60",)),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_its_name(
+    tiny: Path, flags: dict, error: type[LTX2Error], fragments: tuple[str, ...]
+) -> None:
+    with pytest.raises(error) as caught:
+        resolved(tiny, **flags)
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+
+
+def test_prompt_of_nothing_is_refused(tiny: Path) -> None:
+    with pytest.raises(RequestError, match="the prompt is empty"):
+        resolved(tiny, prompt="  \n")
+
+
+def test_model_that_is_not_installed_is_named_with_its_files_and_the_way_on() -> None:
+    with pytest.raises(StorageError) as caught:
+        resolve("t2v", "x", [("flags", {"model": "ltx-2"})])
+    for fragment in ("ltx-2-19b-dev.safetensors", "looked in", "put the files into", "--model FILE|FOLDER"):
+        assert fragment in str(caught.value)
+
+
+def test_lora_is_no_model(tiny: Path) -> None:
+    with pytest.raises(CheckpointError, match="it is a LoRA"):
+        resolved(tiny, model=str(tiny / "ltx-2-tiny-lora-style.safetensors"))
+
+
+def test_existing_output_is_refused_replaced_or_left_alone(tiny: Path, tmp_path: Path) -> None:
+    target = tmp_path / "x.mp4"
+    target.touch()
+    with pytest.raises(RequestError, match="is there already"):
+        resolved(tiny, output=str(target))
+    assert not resolved(tiny, output=str(target), overwrite=True).is_done
+    assert resolved(tiny, output=str(target), skip_existing=True).is_done
+
+
+def test_tier_is_cut_to_its_file_size_and_says_so(tiny: Path) -> None:
+    found = resolved(tiny, res="1080P")
+    assert (found.request.width, found.request.height, found.request.file_size) == (1920, 1088, (1920, 1080))
+    assert any("1920x1080" in note for note in found.notes)
+
+
+def test_preset_of_values_builds_on_a_recipe_and_flags_win_over_it(tiny: Path) -> None:
+    own = {"mine": {"preset": "distilled", "res": "128x128", "seed": 5}}
+    found = resolved(tiny, own=own, preset="mine", seed=6)
+    assert (found.request.preset, found.request.width, found.request.seed) == ("distilled", 128, 6)
+    assert found.sources["res"] == "preset mine"
+
+
+def test_preset_that_builds_on_itself_is_refused(tiny: Path) -> None:
+    with pytest.raises(RequestError, match="builds on itself"):
+        resolved(tiny, own={"a": {"preset": "b"}, "b": {"preset": "a"}}, preset="a")
+
+
+def test_stream_that_is_alone_is_not_pulled_towards_the_other(tiny: Path) -> None:
+    alone = resolved(tiny, video="off", output="x.wav").request.guidance
+    assert alone.audio is not None
+    assert alone.audio.sm == 1
+
+
+def test_unguided_recipe_reads_no_negative_prompt(tiny: Path) -> None:
+    assert resolved(tiny, preset="distilled", res="128x128").request.negative is None
+    assert resolved(tiny, negative="").request.negative == ""
+
+
+def test_long_or_fast_clips_are_warned_about(tiny: Path) -> None:
+    assert len(resolved(tiny, duration="21s", fps="60").warnings) == 2
+    assert not resolved(tiny).warnings
+
+
+@given(st.text(max_size=200))
+def test_slug_is_a_name_that_stays_in_its_folder(text: str) -> None:
+    name = slug(text)
+    assert name
+    assert "/" not in name
+    assert "\\" not in name
+    assert not name.startswith(".")
+    assert len(name) <= 40
+
+
+def test_every_preset_file_is_right() -> None:
+    assert [recipe(name).summary for name in names("recipes")]
+    assert {model.generation for model in registered_models().values()} <= set(names("generations"))
