@@ -155,7 +155,9 @@ def resolve(mode: Mode, prompt: str, layers: Sequence[Layer], own_presets: Mappi
     preset_layers, recipe_name = _preset_layers(asked, own_presets or {})
     layers = [*layers, *preset_layers]
     files = _find_files(merge([*layers, ("built-in", BUILT_IN)]).settings)
-    header = read_header(files.need("checkpoint"))
+    header = read_header(
+        files.need("checkpoint", "--model takes a file that holds a whole model, or a folder with one")
+    )
     defaults = _model_defaults(files, header)
     stg_share = Fraction(defaults.pop("stg_block"))
     merged = merge([*layers, (f"model {files.name}", defaults), ("built-in", BUILT_IN)])

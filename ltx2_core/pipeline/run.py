@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,12 @@ from ..hub import ModelFiles
 from ..media.sheet import contact_sheet
 from ..media.writer import Report
 from ..text.cache import identity
-from .engine import Engine, settle
+from .engine import Engine
 from .events import StoppedError, Watch
 from .job import Job
-from .request import Resolved, require_free, sheet_of
+from .models import settle
+from .request import Request, Resolved, require_free, sheet_of
 
-IDENTIFIED = ("checkpoint", "text_encoder")
 NOBODY = Watch()
 
 
@@ -48,7 +49,8 @@ def run(resolved: Resolved, watch: Watch = NOBODY) -> Result:
     Raises: Interrupted if the watcher says stop; LTX2Error for everything else that can go wrong.
     """
     request = settle(resolved.request)
-    job = Job.create(resolved, request, identities(resolved.files))
+    watch.tell(f"computing on {request.device} in {request.precision}")
+    job = Job.create(resolved, request, identities(request, resolved.files, resolved.inputs))
     return _finish(job, watch)
 
 
@@ -59,16 +61,18 @@ def resume(job: Job, watch: Watch = NOBODY) -> Result:
 
     Raises: as `run`, and StorageError if the model's files are not those that the render began with.
     """
-    if identities(job.files) != job.identities:
-        raise StorageError("the model's files are not those that this render began with", hint="render it anew")
+    if identities(job.request, job.files, job.inputs) != job.identities:
+        raise StorageError("files have changed since this render began", hint="render it anew")
     if not job.overwrite:
         require_free(job.target)
     return _finish(job, watch)
 
 
-def identities(files: ModelFiles) -> dict[str, str]:
-    """What tells the files that a render reads from others of the same name."""
-    return {role: identity(files.need(role)) for role in IDENTIFIED}
+def identities(request: Request, files: ModelFiles, inputs: Mapping[str, Path]) -> dict[str, str]:
+    """What tells each file that a render reads from others of the same name, by role."""
+    roles = ["checkpoint", "text_encoder", *request.recipe.needs]
+    paths = {role: files.need(role) for role in roles} | dict(inputs)
+    return {role: identity(path) for role, path in paths.items()}
 
 
 def _finish(job: Job, watch: Watch) -> Result:

@@ -76,6 +76,22 @@ class Settings(BaseModel):
     strict: bool | None = None
 
 
+WHOLE = "it must be a whole number"
+REASONS = {  # why a value cannot be used, by pydantic's name for it
+    "int_parsing": WHOLE,
+    "int_type": WHOLE,
+    "int_from_float": WHOLE,
+    "float_parsing": "it must be a number",
+    "float_type": "it must be a number",
+    "finite_number": "it must be a finite number",
+    "greater_than_equal": "it must be at least {ge:g}",
+    "less_than_equal": "it must be at most {le:g}",
+    "less_than": "it must be less than {lt}",
+    "literal_error": "it must be {expected}",
+    "bool_parsing": "it must be true or false",
+    "bool_type": "it must be true or false",
+    "string_type": "it must be text",
+}
 ONE_OF = {"frames", "duration"}  # whichever is set first settles both
 
 Layer = tuple[str, Mapping[str, Any]]  # where it comes from, in words; what it sets
@@ -120,8 +136,9 @@ def check_layer(source: str, layer: Mapping[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        why = first["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
-        where = "" if source == COMMAND_LINE else f" (set in {source})"
+        known = REASONS.get(first["type"])
+        why = known.format(**first.get("ctx", {})) if known else first["msg"].removeprefix("Value error, ")
+        where = "" if source in (COMMAND_LINE, ENVIRONMENT) else f" (set in {source})"
         raise RequestError(f"{spelled(name, source)} {given[name]} cannot be used", why + where) from error
     return {name: getattr(parsed, name) for name in given}
 

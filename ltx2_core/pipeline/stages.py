@@ -13,9 +13,6 @@ import torch
 from torch import Tensor
 
 from ..conditioning.conditions import Condition
-from ..config.audio import AudioVAEConfig
-from ..config.transformer import TransformerConfig
-from ..config.video_vae import VideoVAEConfig
 from ..errors import OutputError
 from ..grids import VideoGrid, audio_latent_count
 from ..latents import Latents, LatentState, States, unpatchify_audio, unpatchify_video
@@ -29,26 +26,13 @@ from ..sampling.schedules import ltx2_schedule
 from ..types import Streams
 from .events import StoppedError, Watch
 from .job import Saved
+from .models import LatentShapes
 from .recipe import Stage
 from .request import Request
 
 NOISE_DTYPE = torch.bfloat16  # the seed means these numbers, whatever dtype the model computes in
 NEUTRAL = GuidanceScales()
 NO_CONDITIONS: Streams[Sequence[Condition]] = Streams((), ())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatentShapes:
-    """What a checkpoint's latents look like: channels, bins, and pixels to a cell."""
-
-    transformer: TransformerConfig
-    video_vae: VideoVAEConfig
-    audio_vae: AudioVAEConfig
-
-    def grid(self, request: Request, scale: float) -> VideoGrid:
-        """The video grid of a stage."""
-        width, height = (round(side * scale) for side in (request.width, request.height))
-        return VideoGrid(frames=request.frames, height=height, width=width, factors=self.video_vae.factors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +66,8 @@ class StageRun:
         if self.saved is not None:
             states, done = states.map(_with_tokens, self.saved.latents), self.saved.step
         total = len(sigmas) - 1
+        tokens = Streams(*(0 if state is None else state.latent.shape[1] for state in states))
+        watch.tell(f"{name}: {tokens.video:,} video and {tokens.audio:,} audio tokens")
         with watch.phase("denoise", name, total) as on_step:
             denoise = self._guarded(self.denoiser(model), watch, done, total)
             states = self.sample(denoise, states, sigmas[done:], lambda step, _: on_step(min(done + step, total)))

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from ltx2_core.hub import ModelFiles
 from ltx2_core.latents import Latents, States
-from ltx2_core.pipeline.engine import DTYPES, Engine
+from ltx2_core.pipeline.engine import Engine
 from ltx2_core.pipeline.events import Watch
 from ltx2_core.pipeline.job import Job
+from ltx2_core.pipeline.models import DTYPES
 from ltx2_core.pipeline.presets import recipe
 from ltx2_core.pipeline.request import OutputSettings, Request
 from ltx2_core.sampling.guidance import GuidanceScales, PassKind, plan_passes
@@ -167,7 +168,7 @@ class Case:
             states = run.states()
             sigmas = run.sigmas()
             self._compare(f"stage{number}.sigmas", sigmas, SIGMAS)
-            denoise = run.denoiser(engine.load_transformer(stage))
+            denoise = run.denoiser(engine.models.load_transformer(stage))
             followed = Followed(denoise)
             if f"stage{number}.video.x0.step0.cond" in self.golden:
                 plan = plan_passes(denoise.scales, 0)
@@ -209,7 +210,7 @@ class Case:
             self.golden.compare("wave_i16", wave, tolerance + 1 / 32767, self.name, error=error)
 
     def _compare_frames(self, latent: Tensor) -> None:
-        chunks = decode_video(latent, self.engine.load("video_decoder"))
+        chunks = decode_video(latent, self.engine.models.load("video_decoder"))
         frames = rearrange(torch.cat(list(chunks)), "f c h w -> f h w c")
         ours = (frames[self.golden["frames_index"]] * 255).round()
         levels = (ours - self.golden["frames_u8"]).abs().max().item()
