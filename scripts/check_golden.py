@@ -32,7 +32,6 @@ from scripts.golden import audio, e2e, sampling, text, transformer, video_vae
 from scripts.golden.report import FAIL, LATER, Line, Report
 
 # What waits for a later step: "family/version/case" (sampling has no version) and the reason.
-GIVEN = "images, clips and sounds as inputs come with the modes that take them"
 ENHANCE = "prompt enhancement is not there yet"
 ENCODER_25 = "the single-file text encoder of 2.5 is not there yet"
 VOCODER_23 = "the vocoder with band extension of 2.3 and 2.5 is not there yet"
@@ -42,13 +41,6 @@ COUNTS = "frame counts and keyframe rounds come with the modes that need them"
 MEDIA = "reading media comes with the modes that take it"
 WAITING = {
     "e2e/2.[35]/*": VOCODER_23,
-    "e2e/2.0/i2v*": GIVEN,
-    "e2e/2.0/two_stages": GIVEN,
-    "e2e/2.0/keyframe_interpolation": GIVEN,
-    "e2e/2.0/ic_lora": GIVEN,
-    "e2e/2.0/a2v": GIVEN,
-    "e2e/2.0/v2a*": GIVEN,
-    "e2e/2.0/retake*": GIVEN,
     "text/2.[03]/enhance_t2v": ENHANCE,
     "text/2.[03]/clean_response": ENHANCE,
     "text/2.5/*": ENCODER_25,

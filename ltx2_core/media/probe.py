@@ -18,7 +18,7 @@ from av.error import FFmpegError
 from ..errors import MediaError
 
 # What may be opened. Playlists and other formats that name further files are not among them.
-DEMUXERS = ("mov", "matroska", "avi", "mpegts", "wav", "flac", "mp3", "ogg", "aac")
+DEMUXERS = ("mov", "matroska", "avi", "mpegts", "wav", "flac", "mp3", "ogg", "aac", "ac3", "aiff", "caf")
 
 
 class Colour(NamedTuple):

@@ -19,7 +19,6 @@ from ..latents import Latents
 from ..media.clip import ClipShape, Output
 from ..media.sound import Sound, fit_sound
 from ..media.writer import Report, write_clip, write_sound
-from ..models.upsampler import upsample_latent
 from ..sampling.guidance import Contexts
 from ..text.cache import ContextCache
 from ..text.encode import TextContext, encode_prompts
@@ -28,11 +27,12 @@ from ..tiling import decode_video
 from ..types import Streams
 from ..version import __version__
 from .events import Watch
+from .given import Giver
 from .job import Job, Saved
 from .models import Models
 from .recipe import Stage
 from .request import Request
-from .stages import StageRun
+from .stages import StageRun, schedule
 
 RECIPE_SCHEMA = 1
 
@@ -78,30 +78,21 @@ class Engine:
         generator: torch.Generator,
         saved: Saved | None = None,
     ) -> StageRun:
-        """A stage ready to run, with what it needs of the stages before it."""
+        """A stage ready to run, with what it needs of the user and of the stages before it."""
+        models = self.models
+        first_sigma = schedule(stage, self.request, models.shapes.grid(self.request, stage.scale))[0].item()
+        giver = Giver(self.job, models, self.watch)
         return StageRun(
             stage=stage,
             request=self.request,
-            shapes=self.models.shapes,
-            start=Streams() if stage.start == "noise" else self.upsampled(results[-1]),
+            shapes=models.shapes,
+            given=giver.given(stage, results[-1] if results else None, first_sigma),
             contexts=contexts,
-            device=self.models.device,
-            dtype=self.models.dtype,
+            device=models.device,
+            dtype=models.dtype,
             generator=generator,
             saved=saved,
         )
-
-    def upsampled(self, latents: Latents) -> Latents:
-        """Latents for a stage of twice the size: the picture enlarged, the sound as it is."""
-        if latents.video is None:
-            return latents
-        models = self.models
-        with (
-            self.watch.phase("upsample", "enlarging"),
-            models.resident(models.load_upsampler) as (upsampler, statistics),
-        ):
-            video = upsample_latent(latents.video[:1].to(models.device, models.dtype), upsampler, statistics)
-        return Streams(video, latents.audio)
 
     def contexts(self) -> Streams[Contexts]:
         """The text as the denoiser reads it, for the streams that are present; from the cache where it is known."""

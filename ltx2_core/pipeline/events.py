@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from .job import Saved
 
-Phase = Literal["text", "denoise", "upsample", "sound", "video"]
+Phase = Literal["text", "inputs", "denoise", "upsample", "sound", "video"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +70,18 @@ class Watch:
     def phase(self, phase: Phase, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
         """Tell begin and end of a phase; the function that it gives tells how many of its steps are done.
 
-        Raises: StoppedError before it begins, if the watcher says so.
+        Raises: StoppedError before it begins and after a step, if the watcher says so; denoising asks for itself.
         """
+
+        def step_done(done: int) -> None:
+            self.on_event(StepDone(phase=phase, done=done, total=total or done))
+            if phase != "denoise":
+                self.check()
+
         self.check()
         start = time.perf_counter()
         self.on_event(PhaseStarted(phase=phase, name=name, total=total))
-        yield lambda done: self.on_event(StepDone(phase=phase, done=done, total=total or done))
+        yield step_done
         self.on_event(PhaseDone(phase=phase, seconds=time.perf_counter() - start))
 
     def check(self) -> None:

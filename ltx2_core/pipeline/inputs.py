@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,9 @@ from ..errors import RequestError, StorageError
 from ..headers import Header
 from ..lora_file import match, read_lora
 from .recipe import Record
+from .values import Seconds
 
+Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -23,6 +26,51 @@ class LoraInput(Record):
     role: str
     name: str
     strength: Strength
+
+
+class ImageInput(Record):
+    """A still and the pixel frame at which it stands. crf: how much it is compressed before it is encoded."""
+
+    role: str
+    name: str
+    frame: Annotated[int, Field(ge=0)]
+    strength: Share
+    crf: Annotated[int, Field(ge=0, le=51)]
+
+
+class ClipInput(Record):
+    """A clip that a render starts from, from a time on."""
+
+    role: str
+    name: str
+    start_s: Seconds = Fraction(0)
+
+
+class SoundInput(Record):
+    """A sound, or a part of it; the sound of a clip too."""
+
+    role: str
+    name: str
+    start_s: Seconds = Fraction(0)
+    duration_s: Seconds | None = None
+
+
+class ReferenceInput(Record):
+    """A clip to look at. attention: how much it and the made clip see of each other."""
+
+    role: str
+    name: str
+    strength: Share = 1.0
+    attention: Share = 1.0
+    spatial_scale: Annotated[int, Field(ge=1)] = 1
+    temporal_scale: Annotated[int, Field(ge=1)] = 1
+
+
+class Window(Record):
+    """The span of time that is made anew."""
+
+    start_s: Seconds
+    end_s: Seconds
 
 
 def lora_inputs(

@@ -24,21 +24,25 @@ class Record(BaseModel):
 class Stage(Record):
     """One denoising run.
 
-    Args: scale: of the final height and width. start: from noise alone, or from the latents of the stage before, the
-    picture's enlarged. sigmas: the name of a distilled list, or numbers; None makes the schedule of as many steps as
-    the request says. schedule_tokens: what that schedule is shifted for, the request's number or the stage's own grid.
-    guided: with the guidance of the request, or one plain pass per step. distilled_lora: its strength; None leaves it
-    out. user_loras: whether the LoRAs of the request act.
+    Args: scale: of the final height and width. start: from noise alone, from the latents of the stage before with the
+    picture enlarged, or from the source clip. noise: how much goes on them; None means all on nothing, and the first
+    sigma on what there is. conditions: which of the request's hold: references and images, images, or none. sigmas: the
+    name of a distilled list, or numbers; None makes the schedule of as many steps as the request says. schedule_tokens:
+    what that schedule is shifted for, the request's number or the stage's own grid. guided: with the guidance of the
+    request, or one plain pass per step. distilled_lora: its strength; None leaves it out. user_loras: whether the LoRAs
+    of the request act.
     """
 
     scale: Annotated[float, Field(gt=0, le=1)] = 1.0
-    start: Literal["noise", "upsampled"] = "noise"
+    start: Literal["noise", "upsampled", "source"] = "noise"
+    noise: Annotated[float, Field(gt=0, le=1)] | None = None
     sigmas: Annotated[tuple[Sigma, ...], Field(min_length=2)] | str | None = None
     schedule_tokens: Literal["fixed", "grid"] = "fixed"
     sampler: Sampler = "euler"
     guided: bool = False
     distilled_lora: Annotated[float, Field(allow_inf_nan=False)] | None = None
     user_loras: bool = True
+    conditions: Literal["all", "images", "none"] = "all"
 
     def listed_sigmas(self) -> tuple[float, ...] | None:
         """The numbers of a list, named or written out; None for the schedule of the request."""
@@ -46,11 +50,16 @@ class Stage(Record):
 
 
 class Recipe(Record):
-    """Stages in their order. summary: one line for a person. sound_from: the stage whose sound goes into the file."""
+    """Stages in their order.
+
+    Args: summary: one line for a person. sound_from: the stage whose sound goes into the file. images: whether one at
+    the first frame replaces it, or all are appended as keyframes.
+    """
 
     summary: str
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     sound_from: Literal["first", "last"] = "last"
+    images: Literal["replace-first", "append"] = "replace-first"
 
     @property
     def is_guided(self) -> bool:

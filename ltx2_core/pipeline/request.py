@@ -27,7 +27,7 @@ from ..media.clip import Encoding
 from ..sampling.guidance import GuidanceScales
 from ..text.files import check_pair, find_encoder
 from ..types import Streams
-from .inputs import LoraInput, lora_inputs
+from .inputs import ClipInput, ImageInput, LoraInput, ReferenceInput, SoundInput, Window, lora_inputs
 from .presets import generation_defaults, named_values, names, read_tier, recipe, registered_models
 from .recipe import Recipe, Record
 from .settings import COMMAND_LINE, Layer, Settings, flag, merge
@@ -83,6 +83,11 @@ class Request(Record):
     steps: int
     guidance: Streams[GuidanceScales]
     loras: tuple[LoraInput, ...] = ()
+    images: tuple[ImageInput, ...] = ()
+    source: ClipInput | None = None
+    sound_source: SoundInput | None = None
+    references: tuple[ReferenceInput, ...] = ()
+    window: Window | None = None
     schedule_tokens: int
     text_rows: int
     precision: Literal["auto", "bf16", "fp32"]

@@ -25,6 +25,7 @@ from ..sampling.samplers import Denoiser, OnStep, sample_ancestral, sample_euler
 from ..sampling.schedules import ltx2_schedule
 from ..types import Streams
 from .events import StoppedError, Watch
+from .given import Given
 from .job import Saved
 from .models import LatentShapes
 from .recipe import Stage
@@ -32,27 +33,24 @@ from .request import Request
 
 NOISE_DTYPE = torch.bfloat16  # the seed means these numbers, whatever dtype the model computes in
 NEUTRAL = GuidanceScales()
-NO_CONDITIONS: Streams[Sequence[Condition]] = Streams((), ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRun:
     """What a stage needs beside the model.
 
-    Args: start: latents (1 c f h w) and (1 c t m) to start from, of this stage's size; a stream without one starts
-    from noise alone. conditions: of each stream, in the order in which they apply. contexts: of the streams that are
-    present. saved: where the stage was stopped before.
+    Args: given: what it starts from, of this stage's size. contexts: of the streams that are present. saved: where the
+    stage was stopped before.
     """
 
     stage: Stage
     request: Request
     shapes: LatentShapes
-    start: Latents
+    given: Given
     contexts: Streams[Contexts]
     device: torch.device
     dtype: torch.dtype
     generator: torch.Generator
-    conditions: Streams[Sequence[Condition]] = NO_CONDITIONS
     saved: Saved | None = None
 
     def run(self, model: Transformer, watch: Watch, name: str) -> Latents:
@@ -78,21 +76,20 @@ class StageRun:
 
         A stream that is kept draws its noise too, and uses none of it.
         """
-        scale = 1.0 if self.stage.start == "noise" else self.sigmas()[0].item()
 
-        def ready(state: LatentState, conditions: Sequence[Condition], mode: str) -> LatentState:
+        def ready(state: LatentState, conditions: Sequence[Condition], noise: float, mode: str) -> LatentState:
             for condition in conditions:
                 state = condition.apply(state)
-            state = add_noise(state, self.generator, 0.0 if mode == "keep" else scale, NOISE_DTYPE)
+            state = add_noise(state, self.generator, noise, NOISE_DTYPE)
             return state.freeze() if mode == "keep" else state
 
-        return self.initial_states().map(ready, self.conditions, self.request.modes)
+        return self.initial_states().map(ready, self.given.conditions, self.given.noise, self.request.modes)
 
     def initial_states(self) -> States:
         """Both streams before anything is given and before noise."""
         request, shapes = self.request, self.shapes
         blank = partial(torch.zeros, dtype=self.dtype, device=self.device)
-        video, audio = self.start.map(lambda latent: latent.to(self.device, self.dtype))
+        video, audio = self.given.start.map(lambda latent: latent.to(self.device, self.dtype))
         if request.video != "off" and video is None:
             video = blank(1, shapes.video_vae.latent_channels, *self.grid.latent)
         if request.sound != "off" and audio is None:
@@ -109,11 +106,7 @@ class StageRun:
 
     def sigmas(self) -> Tensor:
         """The schedule (steps + 1)."""
-        listed = self.stage.listed_sigmas()
-        if listed is not None:
-            return torch.tensor(listed)
-        tokens = self.grid.tokens if self.stage.schedule_tokens == "grid" else self.request.schedule_tokens
-        return ltx2_schedule(self.request.steps, tokens)
+        return schedule(self.stage, self.request, self.grid)
 
     def sample(self, denoise: Denoiser, states: States, sigmas: Tensor, on_step: OnStep) -> States:
         """Walk the schedule with the sampler of the stage."""
@@ -150,6 +143,14 @@ class StageRun:
             return estimate
 
         return guarded
+
+
+def schedule(stage: Stage, request: Request, grid: VideoGrid) -> Tensor:
+    """The noise levels of a stage (steps + 1): a list, or the schedule of as many steps as the request says."""
+    listed = stage.listed_sigmas()
+    if listed is not None:
+        return torch.tensor(listed)
+    return ltx2_schedule(request.steps, grid.tokens if stage.schedule_tokens == "grid" else request.schedule_tokens)
 
 
 def _with_tokens(state: LatentState, latent: Tensor) -> LatentState:

@@ -80,4 +80,5 @@ def did_you_mean(word: str, known: list[str]) -> str:
 Rational = PlainSerializer(str, return_type=str)
 Duration = Annotated[Fraction, BeforeValidator(parse_duration), Rational]
 Device = Annotated[str, BeforeValidator(parse_device)]
+Seconds = Annotated[Fraction, BeforeValidator(Fraction), Rational]
 FrameRate = Annotated[Fraction, BeforeValidator(parse_fps), Rational]

@@ -1,0 +1,124 @@
+"""Sound that is given: as it stands in its file, and at the rates that others can work with.
+
+Source: spec audio, "Reading a file".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import NamedTuple
+
+import av
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .inputs import SoundSource, refusal
+from .sound import Sound
+from .sources import open_clip, sound_of
+
+RUN_UP_S = Fraction(1, 4)  # decoded before the beginning: lossy codecs need the past
+MISSING_S = 1  # how much earlier than announced a sound may end; headers round and guess
+COMMON_RATE_HZ = 48000
+LARGEST_FILTER = 2**24  # weights: 64 MiB
+
+
+def read_sound(source: SoundSource, start_s: Fraction = Fraction(0), duration_s: Fraction | None = None) -> Sound:
+    """Decode a part of a sound at its own rate and with all its channels; up to its end if no duration is given.
+
+    A track that begins later than `start_s` moves to the front, as in the reference.
+    Raises: MediaError if the file is damaged, is over at `start_s`, or breaks off before its announced end.
+    """
+    pieces = list(_decode(source, start_s, None if duration_s is None else start_s + duration_s))
+    if not pieces:
+        raise refusal(source.path, f"there is no sound at {float(start_s):.2f} s")
+    time_s, rate, first = pieces[0]
+    if any(piece.sample_rate_hz != rate or len(piece.samples) != len(first) for piece in pieces):
+        raise refusal(source.path, "its sample rate or number of channels changes on the way")
+    samples = np.concatenate([piece.samples for piece in pieces], -1)[:, max(0, round((start_s - time_s) * rate)) :]
+    announced_s = source.duration_s - start_s
+    if duration_s is not None:
+        samples = samples[:, : round(duration_s * rate)]
+        announced_s = min(announced_s, duration_s)
+    sound = Sound(torch.from_numpy(samples), rate)
+    if sound.duration_s + MISSING_S < announced_s:
+        end = f"{float(start_s + sound.duration_s):.2f} of {float(source.duration_s):.2f} s"
+        raise refusal(source.path, f"its sound breaks off after {end}", "--start and --duration take what is there")
+    return sound
+
+
+def at_workable_rate(sound: Sound, target_hz: int) -> Sound:
+    """The same sound where it can be resampled to a target rate by a filter of bearable size, else at 48 kHz.
+
+    The filter holds a row of weights for each phase between the two rates: for 44,099 Hz and 16,000 Hz, which have no
+    divisor in common, that would be gigabytes.
+    """
+    common = math.gcd(sound.sample_rate_hz, target_hz)
+    filter_size = sound.sample_rate_hz // common * (target_hz // common)
+    return sound if filter_size <= LARGEST_FILTER else _resample(sound, COMMON_RATE_HZ)
+
+
+def at_rate_of(codec: str, sound: Sound) -> Sound:
+    """The same sound if an encoder takes its rate, else at the next higher rate that it takes, or at its highest."""
+    rates = av.Codec(codec, "w").audio_rates
+    if rates is None or sound.sample_rate_hz in rates:
+        return sound
+    return _resample(sound, min((rate for rate in rates if rate > sound.sample_rate_hz), default=max(rates)))
+
+
+class _Piece(NamedTuple):
+    """Samples (c s) float32, and when they begin: seconds after the beginning of their file."""
+
+    time_s: Fraction
+    sample_rate_hz: int
+    samples: NDArray
+
+
+def _decode(source: SoundSource, start_s: Fraction, end_s: Fraction | None) -> Iterator[_Piece]:
+    """All that overlaps a time window."""
+    with open_clip(source.path) as container:
+        stream = sound_of(container)
+        assert stream is not None and stream.time_base is not None
+        if start_s > RUN_UP_S:
+            container.seek(int((start_s - RUN_UP_S + source.zero_s) / stream.time_base), stream=stream)
+        for frame in container.decode(stream):
+            if frame.pts is None:
+                continue
+            time_s = frame.pts * stream.time_base - source.zero_s
+            if end_s is not None and time_s > end_s:
+                return
+            if time_s + Fraction(frame.samples, frame.sample_rate) >= start_s:
+                yield _Piece(time_s, frame.sample_rate, _samples(frame))
+
+
+def _samples(frame: av.AudioFrame) -> NDArray:
+    """The samples (c s) of a frame as float32 in [-1, 1]."""
+    samples = frame.to_ndarray()
+    if frame.format.is_packed:
+        samples = rearrange(samples, "1 (s c) -> c s", c=frame.layout.nb_channels)
+    if samples.dtype.kind == "f":
+        return samples.astype(np.float32)
+    half = 2.0 ** (8 * samples.dtype.itemsize - 1)
+    middle = half if samples.dtype.kind == "u" else 0.0  # the reference forgets it and hears silence as a constant 1
+    return (samples.astype(np.float32) - np.float32(middle)) / np.float32(half)
+
+
+def _resample(sound: Sound, sample_rate_hz: int) -> Sound:
+    """Resample, channel by channel."""
+    length = round(sound.duration_s * sample_rate_hz)
+    channels = [_resample_channel(channel, sound.sample_rate_hz, sample_rate_hz, length) for channel in sound.samples]
+    return Sound(torch.stack(channels), sample_rate_hz)
+
+
+def _resample_channel(channel: Tensor, rate_hz: int, new_rate_hz: int, length: int) -> Tensor:
+    """Samples (s) at another rate, exactly as many as asked."""
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=new_rate_hz)
+    frame = av.AudioFrame.from_ndarray(rearrange(channel, "s -> 1 s").numpy(), format="fltp", layout="mono")
+    frame.sample_rate = rate_hz
+    pieces = [piece.to_ndarray() for part in (frame, None) for piece in resampler.resample(part)]
+    samples = torch.from_numpy(np.concatenate(pieces, -1))[0, :length]
+    return torch.nn.functional.pad(samples, (0, length - len(samples)))

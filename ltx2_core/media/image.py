@@ -1,0 +1,92 @@
+"""Stills that a clip begins with or passes through.
+
+Source: spec sampling, "Image -> tensor".
+"""
+
+from __future__ import annotations
+
+import io
+
+import av
+import numpy as np
+import torch
+from av import VideoStream
+from einops import rearrange
+from PIL import Image, ImageCms
+from torch import Tensor
+
+from .inputs import ImageSource
+from .resize import to_clip
+from .sources import ORIENTATION, UPRIGHT, open_image
+
+TURNS = {
+    90: Image.Transpose.ROTATE_90,
+    180: Image.Transpose.ROTATE_180,
+    270: Image.Transpose.ROTATE_270,
+}  # counter-clockwise
+SHORTEST_CODED = 2  # rows and columns; one colour sample stands for 2x2 pixels
+
+
+def prepare_image(source: ImageSource, height: int, width: int, crf: int) -> Tensor:
+    """A still as the video encoder takes it: (1 3 1 height width) in [-1, 1].
+
+    The model was trained on frames of compressed video, so a still is compressed first, at the size that it has.
+    Args: crf: how much; 0 leaves it as it is.
+    """
+    return to_clip([compress(read_image(source), crf)], height, width)
+
+
+def read_image(source: ImageSource) -> Tensor:
+    """Decode a still: (1 3 H W) uint8, sRGB, upright.
+
+    Transparency is dropped and what lies behind it shows; mirrored orientations are not obeyed. Both are as in training.
+    Raises: MediaError if its data is damaged.
+    """
+    with open_image(source.path) as image:
+        turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+        profile = image.info.get("icc_profile")
+        pixels = _to_srgb(_without_alpha(image), profile)
+        upright = pixels.transpose(TURNS[turn]) if turn else pixels
+        return rearrange(torch.from_numpy(np.array(upright)), "H W c -> 1 c H W")
+
+
+def compress(picture: Tensor, crf: int) -> Tensor:
+    """What H.264 leaves of a picture (1 3 H W) uint8, at even sizes: an odd row or column at the end is cut off.
+
+    Source: spec sampling, "Image -> tensor", step 2.
+    """
+    height, width = (side // 2 * 2 for side in picture.shape[-2:])
+    if crf == 0 or min(height, width) < SHORTEST_CODED:
+        return picture
+    pixels = rearrange(picture[..., :height, :width], "1 c H W -> H W c").contiguous().numpy()
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=1, options={"crf": str(crf), "preset": "veryfast"})
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    file.seek(0)
+    with av.open(file) as container:
+        decoded = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    return rearrange(torch.from_numpy(decoded), "H W c -> 1 c H W")
+
+
+def _without_alpha(image: Image.Image) -> Image.Image:
+    """The colours alone; 16 bits of grey become 8, which Pillow would clip instead."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert({"RGBA": "RGB", "LA": "L"}.get(image.mode, image.mode))
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Obey a colour profile where that works."""
+    if profile:
+        try:
+            given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            managed = ImageCms.profileToProfile(image, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            assert managed is not None  # only a change in place gives none
+            return managed
+        except (ImageCms.PyCMSError, OSError):
+            pass
+    return image.convert("RGB")

@@ -1,0 +1,35 @@
+"""From decoded pictures to the pixels that the video encoder takes.
+
+Source: spec sampling, "Conditioning media pre-processing".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+
+def to_clip(pictures: Iterable[Tensor], height: int, width: int) -> Tensor:
+    """Resize uint8 pictures of any size, (F 3 H W) each, and join them: (1 3 F height width) float32 in [-1, 1].
+
+    Only the clip at its new size is ever whole in memory.
+    """
+    return rearrange(torch.cat([cover(some, height, width) / 127.5 - 1 for some in pictures]), "F c H W -> 1 c F H W")
+
+
+def cover(pictures: Tensor, height: int, width: int) -> Tensor:
+    """Scale pictures (F 3 H W) until they cover a size, then cut the overhang off evenly: float32, same range of values.
+
+    Sizes are computed in double precision, a row too many included: that decides which pixels are cut.
+    """
+    old_height, old_width = pictures.shape[-2:]
+    scale = max(height / old_height, width / old_width)
+    new_height, new_width = math.ceil(old_height * scale), math.ceil(old_width * scale)
+    scaled = F.interpolate(pictures.float(), (new_height, new_width), mode="bilinear", align_corners=False)
+    top, left = (new_height - height) // 2, (new_width - width) // 2
+    return scaled[..., top : top + height, left : left + width]

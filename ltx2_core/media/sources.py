@@ -1,0 +1,240 @@
+"""Headers of what a user gives, as records: by PyAV and Pillow, without torch.
+
+Source: spec cli, "Inputs"; spec pipelines, "Video decode".
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av import AudioStream, VideoStream
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import MediaError
+from .inputs import (
+    IMAGE_FORMATS,
+    LARGEST_PICTURE,
+    LONGEST_S,
+    LONGEST_SIDE,
+    SAMPLE_RATES_HZ,
+    ImageSource,
+    SoundSource,
+    VideoSource,
+    refusal,
+)
+from .probe import open_media
+
+ORIENTATION = 0x0112  # the EXIF tag
+UPRIGHT = {3: 180, 6: 270, 8: 90}  # its values that are obeyed, and by how many degrees they turn counter-clockwise
+VIEWS_OF_ONE_SHOT = "MPO"  # a JPEG of a phone or a stereo camera, with further views, depth or brightness behind it
+WITHOUT_HEADER = ("aac",)  # formats whose duration is a guess from the first packets
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image; its pixels are decoded when they are asked for.
+
+    Raises: MediaError, also for what goes wrong with the image in the block.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=IMAGE_FORMATS) as image:
+                yield image
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise _too_large(path) from error
+    except UnidentifiedImageError as error:
+        raise refusal(path, f"it is none of {', '.join(IMAGE_FORMATS)}") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise refusal(path, f"its data is damaged: {error}") from error
+
+
+@contextmanager
+def open_clip(path: Path) -> Iterator[InputContainer]:
+    """Open a file with pictures or sound. Raises: MediaError, also for what goes wrong with the file in the block."""
+    damaged = refusal(path, "it is damaged, or of a kind that is not read here")
+    try:
+        container = open_media(path)
+    except MediaError as error:
+        raise damaged from error
+    with container:
+        try:
+            yield container
+        except FFmpegError as error:
+            raise damaged from error
+
+
+def picture_of(container: InputContainer) -> VideoStream | None:
+    """The first video stream that is not the cover of a record."""
+    moving = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
+    return next(moving, None)
+
+
+def sound_of(container: InputContainer) -> AudioStream | None:
+    return next(iter(container.streams.audio), None)
+
+
+def image_source(path: Path) -> ImageSource:
+    with open_image(path) as image:
+        if image.mode in ("I", "F"):
+            raise refusal(path, "its values have 32 bits", "save it with 8 or 16 bits")
+        width, height = image.size
+        _check_size(path, width, height)
+        if UPRIGHT.get(image.getexif().get(ORIENTATION, 1)) in (90, 270):
+            width, height = height, width
+        has_more = image.format != VIEWS_OF_ONE_SHOT and getattr(image, "is_animated", False)
+        return ImageSource(path=path, width=width, height=height, has_more=has_more)
+
+
+def sound_source(path: Path) -> SoundSource:
+    with open_clip(path) as container:
+        sound = _sound(path, container, Fraction(max(container.start_time or 0, 0), av.time_base))
+    if sound is None:
+        raise refusal(path, "there is no sound in it")
+    return sound
+
+
+def video_source(path: Path) -> VideoSource:
+    first = _first_frame(path)
+    zero_s = (first.pts or 0) * (first.time_base or Fraction(0))
+    rotation = round(first.rotation / 90) * 90 % 360
+    width, height = (first.height, first.width) if rotation in (90, 270) else (first.width, first.height)
+    with open_clip(path) as container:
+        stream = picture_of(container)
+        assert stream is not None
+        _require_whole(path, stream)
+        times, end = _frame_times(container, stream)
+        fps, duration_s, is_variable = _rate(stream, times, end)
+        _check_duration(path, duration_s)
+        return VideoSource(
+            path=path,
+            container=container.format.name,
+            codec=stream.codec_context.codec.canonical_name,
+            width=width,
+            height=height,
+            rotation=rotation,
+            fps=fps,
+            frames=len(times),
+            zero_s=zero_s,
+            duration_s=duration_s,
+            is_variable=is_variable,
+            sound=_sound(path, container, zero_s),
+        )
+
+
+READERS: Mapping[type, Callable[[Path], Any]] = {
+    ImageSource: image_source,
+    SoundSource: sound_source,
+    VideoSource: video_source,
+}
+
+
+def _first_frame(path: Path) -> av.VideoFrame:
+    """How a picture is to be turned stands in its frames only; and one that can be decoded is worth more than a header.
+
+    Raises: MediaError if there is none, or the picture is too large.
+    """
+    with open_clip(path) as container:
+        stream = picture_of(container)
+        if stream is None:
+            raise refusal(path, "there is no picture in it")
+        codec = _codec(path, stream)
+        _check_size(path, codec.width, codec.height)
+        first = next(container.decode(stream), None)
+    if first is None:
+        raise refusal(path, "there is not a single frame in it")
+    return first
+
+
+def _frame_times(container: InputContainer, stream: VideoStream) -> tuple[Sequence[int], int]:
+    """When each frame begins, in order, and when the last one ends: in units of the stream's time base, from anywhere.
+
+    The packets are read only where the header does not list them.
+    """
+    listed = stream.index_entries
+    if stream.frames and stream.duration and len(listed) == stream.frames:
+        times = sorted(entry.timestamp for entry in listed if not entry.is_discard)
+        return times, times[0] + stream.duration
+    packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+    times = [packet.dts if packet.pts is None else packet.pts for packet in packets]
+    shown = sorted((time or 0, packet.duration or 0) for time, packet in zip(times, packets, strict=True))
+    return [begin for begin, _ in shown], sum(shown[-1])
+
+
+def _rate(stream: VideoStream, times: Sequence[int], end: int) -> tuple[Fraction, Fraction, bool]:
+    """Frames per second on average, seconds in all, and whether some frame lies half a frame or more beside its place."""
+    assert stream.time_base is not None
+    fps = stream.average_rate or Fraction(1)
+    frames_per_tick = float(fps * stream.time_base)
+    duration_s = (end - times[0]) * stream.time_base or len(times) / fps
+    is_variable = any(abs((time - times[0]) * frames_per_tick - number) >= 0.5 for number, time in enumerate(times))
+    return len(times) / duration_s if is_variable else fps, duration_s, is_variable
+
+
+def _sound(path: Path, container: InputContainer, zero_s: Fraction) -> SoundSource | None:
+    """The record of the first sound, if there is any."""
+    stream = sound_of(container)
+    if stream is None:
+        return None
+    codec = _codec(path, stream)
+    if codec.sample_rate not in SAMPLE_RATES_HZ:
+        raise refusal(path, f"its sound has {codec.sample_rate} samples a second")
+    _require_whole(path, stream)
+    duration_s = _sound_end_s(container, stream) - zero_s
+    _check_duration(path, duration_s)
+    return SoundSource(
+        path=path,
+        codec=codec.codec.canonical_name,
+        sample_rate_hz=codec.sample_rate,
+        channels=codec.channels,
+        zero_s=zero_s,
+        duration_s=duration_s,
+    )
+
+
+def _sound_end_s(container: InputContainer, stream: AudioStream) -> Fraction:
+    """When a sound ends, by the clock of its file; packets are read only where the header is silent."""
+    assert stream.time_base is not None
+    if stream.duration and container.format.name not in WITHOUT_HEADER:
+        return ((stream.start_time or 0) + stream.duration) * stream.time_base
+    container.seek(0)
+    ends = ((packet.pts or 0) + (packet.duration or 0) for packet in container.demux(stream))
+    return max(ends, default=0) * stream.time_base
+
+
+def _require_whole(path: Path, stream: VideoStream | AudioStream) -> None:
+    """Raises: MediaError if the header names a packet that the file is too short for."""
+    if max((entry.pos + entry.size for entry in stream.index_entries), default=0) > path.stat().st_size:
+        raise refusal(path, "it is cut off; its end is missing")
+
+
+def _codec(path: Path, stream: VideoStream | AudioStream) -> Any:
+    if stream.codec_context is None:
+        raise refusal(path, f"nothing here decodes its {stream.type}")
+    return stream.codec_context
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if width * height > LARGEST_PICTURE:
+        raise _too_large(path)
+    if max(width, height) > LONGEST_SIDE:
+        raise refusal(path, f"it is {width}x{height}; a side may have {LONGEST_SIDE} pixels", "scale it down first")
+
+
+def _too_large(path: Path) -> MediaError:
+    return refusal(path, f"it has more than {LARGEST_PICTURE // 10**6} megapixels", "scale it down first")
+
+
+def _check_duration(path: Path, duration_s: Fraction) -> None:
+    if duration_s > LONGEST_S:
+        raise refusal(path, f"it lasts longer than {LONGEST_S // 3600} hours", "cut out what you need first")

@@ -1,0 +1,98 @@
+"""Frames of clips that are given: upright, as the decoder hands them out or at a constant rate.
+
+Source: spec pipelines, "Video decode".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from itertools import islice
+from math import floor
+from typing import NamedTuple
+
+import av
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from .inputs import VideoSource, refusal
+from .sources import open_clip, picture_of
+
+BEGINNING = Fraction(0)
+
+
+def frames_by_index(source: VideoSource, count: int) -> Iterator[Tensor]:
+    """The first frames of a clip, (1 3 H W) uint8 each; fewer where it has fewer.
+
+    Raises: MediaError if the file is damaged.
+    """
+    for shown in islice(_decode(source, BEGINNING), count):
+        yield _upright(shown.frame, source.rotation)
+
+
+def frames_by_time(source: VideoSource, count: int, fps: Fraction, start_s: Fraction = BEGINNING) -> Iterator[Tensor]:
+    """Exactly `count` frames at a constant rate, (1 3 H W) uint8 each, from the first that begins at `start_s` or later.
+
+    A clip of that rate gives its own frames. Of another rate, or none that is constant, it gives the frames that are
+    seen at each time, give or take half a frame. The last one is repeated where the clip is too short.
+    Raises: MediaError if the file is damaged, or over at `start_s`.
+    """
+    if start_s >= source.duration_s:
+        length = f"it lasts {float(source.duration_s):.2f} s"
+        raise refusal(source.path, f"{length}, so there is nothing at {float(start_s):.2f} s")
+    for frame in islice(_at_constant_rate(_decode(source, start_s), fps, start_s), count):
+        yield _upright(frame, source.rotation)
+
+
+class _Shown(NamedTuple):
+    """A frame, and when it begins: seconds after the beginning of its file."""
+
+    frame: av.VideoFrame
+    time_s: Fraction
+
+
+def _decode(source: VideoSource, start_s: Fraction) -> Iterator[_Shown]:
+    """All frames from the one that is seen at a time, or an earlier one."""
+    frames = _decode_from(source, start_s)
+    first = next(frames, None)
+    if first is None or first.time_s > start_s > 0:  # without an index it is hard to find one's place
+        yield from _decode_from(source, BEGINNING)
+    else:
+        yield first
+        yield from frames
+
+
+def _decode_from(source: VideoSource, start_s: Fraction) -> Iterator[_Shown]:
+    """All frames from about a time."""
+    with open_clip(source.path) as container:
+        stream = picture_of(container)
+        assert stream is not None and stream.time_base is not None
+        if start_s:
+            container.seek(floor((start_s + source.zero_s) / stream.time_base), stream=stream)
+        time_s = start_s - 1 / source.fps
+        for frame in container.decode(stream):
+            time_s = time_s + 1 / source.fps if frame.pts is None else frame.pts * stream.time_base - source.zero_s
+            yield _Shown(frame, time_s)
+
+
+def _at_constant_rate(clip: Iterable[_Shown], fps: Fraction, start_s: Fraction) -> Iterator[av.VideoFrame]:
+    """The frame that is seen at each tick, the first tick being a frame's beginning; the last frame comes for ever."""
+    origin_s, ticks = None, 0
+    seen = None
+    for frame, time_s in clip:
+        if origin_s is None and time_s >= start_s:  # whole ticks earlier where the frame before is seen for long
+            origin_s = time_s - floor((time_s - start_s) * fps) / fps
+        tick = 0 if origin_s is None else floor((time_s - origin_s) * fps + Fraction(1, 2))
+        for _ in range(ticks, tick):
+            yield frame if seen is None else seen
+        ticks = max(ticks, tick)
+        seen = frame
+    while seen is not None:
+        yield seen
+
+
+def _upright(frame: av.VideoFrame, rotation: int) -> Tensor:
+    """A frame as it is meant to be seen: (1 3 H W) uint8."""
+    pixels = rearrange(torch.from_numpy(frame.to_ndarray(format="rgb24")), "H W c -> 1 c H W")
+    return torch.rot90(pixels, rotation // 90, (-2, -1))
