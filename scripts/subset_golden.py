@@ -71,6 +71,10 @@ FILES: dict[str, tuple[str, ...]] = {
     "e2e/2.0/t2v.safetensors": (),
     "e2e/2.0/t2v.bf16.safetensors": (),
     "e2e/2.0/hq.safetensors": (),
+    "e2e/2.0/i2v.safetensors": (),
+    "e2e/2.0/v2a.safetensors": (),
+    "e2e/2.0/media/image0.png": (),
+    "e2e/2.0/media/clip_silent.mov": (),
 }
 
 

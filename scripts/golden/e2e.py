@@ -113,7 +113,7 @@ class World:
             request=request,
             output=output,
             files=self.files,
-            inputs={path.name: path for path in (self.folder / "media").iterdir()} | {"ic_lora": self.ic_lora},
+            inputs={path.name: path for path in self.folder.glob("media/*")} | {"ic_lora": self.ic_lora},
             target=nowhere,
             overwrite=False,
             uses_cache=False,

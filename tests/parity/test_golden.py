@@ -19,7 +19,7 @@ COMPARED = {
     "video_vae/2.0-timestep": 15,
     "video_vae/tile_plans": 25,
     "sampling": 300,
-    "e2e/2.0": 70,
+    "e2e/2.0": 95,
 }
 
 
