@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := check
-.PHONY: check test parity format
+.PHONY: check demo test parity format
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,6 +11,12 @@ check: $(VENV)/.with-dev  ## formatting, lint, types and the default tests
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/pytest
+
+demo: $(VENV)/.with-core  ## a clip with its contact sheet, from a bare machine on
+	$(BIN)/python scripts/make_tiny_checkpoint.py out/tiny --version 2.0
+	$(BIN)/ltx2 t2v "drone over misty mountains, birds chirping" --model out/tiny --res 256x160 --duration 2s --steps 8 \
+		--seed 7 --sheet --overwrite -o out/demo.mp4
+	@echo "the clip is out/demo.mp4, its contact sheet out/demo.png"
 
 test: $(VENV)/.with-test  ## the default tests, from a bare machine on
 	$(BIN)/pytest
@@ -26,6 +32,10 @@ format: $(VENV)/.with-dev
 $(VENV)/.with-torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch
+	@touch $@
+
+$(VENV)/.with-core: $(VENV)/.with-torch pyproject.toml
+	$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/.with-%: $(VENV)/.with-torch pyproject.toml

@@ -2,29 +2,84 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 import ltx2_core as core
 
-from .display import show_error, show_rows
+from .display import Display
+from .failures import UserStopError, crash, wrong_usage
+from .help import PanelCommand, PanelGroup
+from .options import (
+    ENCODING,
+    MODEL,
+    RENDER,
+    SAMPLING,
+    SHAPE,
+    STREAMS,
+    TARGET,
+    ConfigOpt,
+    FileArg,
+    JobArg,
+    PromptArg,
+    takes,
+)
+from .stop import Stop
+
+BRIEF = """\
+ltx2 makes video with synchronised stereo sound, with a model that you have:
+  ltx2 t2v "a kettle starts to whistle" --model FOLDER     make a clip
+  ltx2 resume OUTPUT.job     go on with a render that was stopped
+  ltx2 inspect FILE          what a weight file or a finished clip is
+  ltx2 --help                all commands; ltx2 t2v --help: all options"""
+GUIDANCE = """\
+st, sm and stg are scales of guidance, one of each per stream. Guided presets use --video-st 3 --video-sm 3
+--audio-st 7 --audio-sm 3. These are scales in the sense of the official settings cfg_scale and modality_scale: the
+weight on a direction is the scale minus one, so 1 switches it off, and the defaults give the official output. 0
+switches stg off.
+
+All settings can also stand in ./ltx2.yaml and in config.yaml in the folder LTX2_HOME, as "steps: 30", and in the
+environment, as LTX2_STEPS=30."""
 
 
-class Commands(TyperGroup):
-    """Turns an error of core into its lines on stderr and its exit code, whichever command it came from."""
+class Commands(PanelGroup):
+    """Runs a command under one display, and ends every failure with its lines on stderr and its exit code."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> None:
+        arguments = list(sys.argv[1:] if args is None else args)
+        show = Display(is_json="--json" in arguments)  # so that even words that cannot be parsed are answered in JSON
+        try:
+            exit_code = super().main(arguments, *rest, **extra, standalone_mode=False, obj=show) or 0
+        except typer.TyperException as error:
+            exit_code = show.fail(wrong_usage(error))
+        except core.LTX2Error as error:
+            if isinstance(error, core.RequestError) and not error.hint:
+                error.hint = " ".join(["ltx2", *(word for word in arguments[:1] if word in self.commands), "--help"])
+            exit_code = show.fail(error)
+        except Exception as error:
+            exit_code = show.fail(crash(error, arguments))
+        show.end(exit_code)
+        sys.exit(exit_code)
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except core.LTX2Error as error:
-            show_error(error)
-            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as stopped:
+            raise UserStopError(130) from stopped
 
 
-app = typer.Typer(cls=Commands, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    name="ltx2",
+    cls=Commands,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def _print_version(asked: bool) -> None:
@@ -42,24 +97,66 @@ def start(
 ) -> None:
     """Video with synchronised stereo sound from the LTX-2 models."""
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        typer.echo(BRIEF)
 
 
-@app.command()
-def inspect(file: Annotated[Path, typer.Argument(help="A .safetensors file.", show_default=False)]) -> None:
-    """Say what a weight file is, from its header alone."""
-    header = core.read_header(file)
-    rows = {
-        "kind": core.classify(header).value,
-        "generation": core.generation(header) or "its tensor names do not tell",
-        "version": header.metadata.get("model_version", "not given"),
-        "precision": core.precision(header),
-        "tensors": f"{len(header.tensors):,}",
-        "bytes": f"{header.nbytes:,}",
-    }
-    show_rows(file.name, rows)
+@app.command(cls=PanelCommand, epilog=GUIDANCE)
+@takes(MODEL, SHAPE, SAMPLING, STREAMS, TARGET, ENCODING, RENDER)
+def t2v(prompt: PromptArg, flags: dict[str, Any], show: Display, config: ConfigOpt = None) -> None:
+    """Make a video with synchronised stereo sound from a text."""
+    given = core.gather(flags, config)
+    resolved = core.resolve("t2v", prompt, given.layers, given.own_presets)
+    if resolved.is_done:
+        show.file(resolved.target, is_new=False)
+        return
+    show.plan(resolved)
+    render(show, resolved.job_dir, lambda watch: core.run(resolved, watch))
+
+
+@app.command(cls=PanelCommand)
+@takes()
+def resume(job_dir: JobArg, show: Display) -> None:
+    """Go on with a render that was stopped. It gives the bytes of an undisturbed one."""
+    job = core.Job.open(job_dir)
+    render(show, job_dir, lambda watch: core.resume(job, watch))
+
+
+@app.command(cls=PanelCommand)
+@takes(TARGET, ENCODING)
+def decode(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
+    """Make the file again from kept latents. Codecs and name may differ; the rest is as it was."""
+    job = core.Job.open(job_dir).rewritten(flags)
+    render(show, None, lambda watch: core.resume(job, watch))
+
+
+@app.command(cls=PanelCommand)
+@takes()
+def inspect(file: FileArg, show: Display) -> None:
+    """Say what a weight file or a clip is. Only its header is read."""
+    show.table(file.name, core.describe(file))
+
+
+@app.command(cls=PanelCommand)
+@takes()
+def presets(show: Display) -> None:
+    """List the names that --preset, --res and --model know."""
+    for kind, known in core.catalogue(core.own_presets()).items():
+        show.table(kind, known)
+
+
+def render(show: Display, job_dir: Path | None, action: Callable[[core.Watch], core.Result]) -> None:
+    """Render, telling what happens, until it is done or the user stops it."""
+    with Stop(lambda: show.say("stopping after this step; Ctrl-C again stops at once")) as stop:
+        try:
+            show.result(action(core.Watch(on_event=show.event, should_stop=stop.should_stop)))
+        except (core.Interrupted, KeyboardInterrupt) as stopped:
+            raise UserStopError(stop.exit_code, job_dir) from stopped
 
 
 def main() -> None:
-    """The entry point of the command `ltx2`."""
+    """The entry point of the command `ltx2`. A stream that is closed, or lacks a character, is no reason to fail."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or Path(os.devnull).open("w")  # noqa: SIM115
+        stream.reconfigure(errors="backslashreplace")
+        setattr(sys, name, stream)
     app(prog_name="ltx2")

@@ -1,14 +1,29 @@
-"""Text for the terminal: results on stdout, everything else on stderr."""
+"""All that a command shows: results on stdout, and on stderr what happens meanwhile and what goes wrong."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import sys
+import textwrap
+import time
+import traceback
 import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 import ltx2_core as core
 
+if TYPE_CHECKING:
+    from .progress import Bars
+
+SCHEMA = 1
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, format characters such as bidi marks, surrogates, separators
+ERRORS, USUAL, DETAILS, TRACEBACKS = range(-1, 3)  # how much is told: -q, nothing, -v, -vv
 
 
 def visible(text: str) -> str:
@@ -18,17 +33,162 @@ def visible(text: str) -> str:
     )
 
 
-def show_rows(title: str, rows: dict[str, str]) -> None:
-    """Print a title and a small table of facts."""
-    typer.echo(visible(title))
-    width = max(map(len, rows))
-    for name, value in rows.items():
-        typer.echo(f"  {name:{width}}  {visible(value)}")
+class Display:
+    """Shows one command. is_json: JSON lines on stdout tell everything, and stderr is for errors."""
+
+    def __init__(self, *, is_json: bool = False) -> None:
+        self.is_json = is_json
+        self.level = USUAL
+        self.start = time.perf_counter()
+        self.bars: Bars | None = None
+        self.phase = ""
+        self.has_told = False
+
+    def set_level(self, *, as_json: bool, quiet: bool, verbose: int) -> None:
+        """What --json, -q and -v ask for."""
+        self.is_json = as_json
+        self.level = verbose or (ERRORS if quiet or as_json else USUAL)
+
+    # What a command ends with
+
+    def table(self, title: str, rows: Mapping[str, str]) -> None:
+        """A small table of facts that somebody asked for."""
+        if self.is_json:
+            self._tell("output", title=title, facts=dict(rows))
+            return
+        _write(sys.stdout, visible(title))
+        width = max(map(len, rows), default=0)
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+        for name, value in rows.items():
+            line = f"  {visible(name):{width}}  {visible(value)}"
+            _write(sys.stdout, textwrap.fill(line, columns, subsequent_indent=" " * (width + 4)).rstrip())
+
+    def file(self, path: Path, *, is_new: bool = True) -> None:
+        """The path of a result: alone on stdout, byte by byte, so that a script can use it."""
+        path = path.resolve()
+        if self.is_json:
+            self._tell("output", path=str(path), is_new=is_new)
+        else:
+            _write(sys.stdout, visible(str(path)) if sys.stdout.isatty() else os.fsencode(path))
+
+    def result(self, result: core.Result) -> None:
+        """A finished render."""
+        self.close()
+        self.file(result.path)
+        kept = f", latents in {result.job_dir}" if result.job_dir else ""
+        self.say(f"seed {result.seed}, {result.seconds:.1f} s{kept}")
+
+    def end(self, exit_code: int) -> None:
+        """The last line of what is told as JSON."""
+        self.close()
+        if self.has_told:
+            self._tell("summary", exit_code=exit_code, seconds=round(time.perf_counter() - self.start, 3))
+
+    # What happens meanwhile
+
+    def plan(self, resolved: core.Resolved) -> None:
+        """What will be rendered, and what was rounded or chosen for it."""
+        request = resolved.request
+        if self.is_json:
+            self._tell(
+                "plan",
+                mode=request.mode,
+                model=resolved.files.name,
+                path=str(resolved.target.resolve()),
+                job_dir=str(resolved.job_dir.resolve()),
+                request=request.model_dump(mode="json"),
+                output=resolved.output.model_dump(mode="json"),
+                sources=dict(resolved.sources),
+                notes=list(resolved.notes),
+            )
+        width, height = request.file_size
+        what = f"{width}x{height}, {request.frames} frames at {core.show_fps(request.fps)} fps"
+        steps = " + ".join(map(str, request.steps_of_stages))
+        self.say(f"{resolved.files.name}, {request.preset}: {what}, {steps} steps, seed {request.seed}")
+        for note in resolved.notes:
+            self.say(note)
+        for source in dict.fromkeys(resolved.sources.values()):
+            names = [name for name, place in resolved.sources.items() if place == source]
+            for line in textwrap.wrap(f"{source} sets {', '.join(names)}", 78, subsequent_indent="  "):
+                self.say(line, DETAILS)
+        for warning in resolved.warnings:
+            self.warn(warning)
+
+    def event(self, event: core.PhaseStarted | core.StepDone | core.PhaseDone | core.Told) -> None:
+        """What core tells while it renders."""
+        match event:
+            case core.PhaseStarted(phase=phase, name=name, total=total):
+                self.phase = name
+                self._tell("phase", phase=phase, state="started", name=name, total=total)
+                if bars := self._bars():
+                    bars.start(name, total)
+                else:
+                    self.say(name)
+            case core.StepDone(phase=phase, done=done, total=total):
+                self._tell("step", phase=phase, done=done, total=total)
+                if self.bars:
+                    self.bars.step(done)
+            case core.PhaseDone(phase=phase, seconds=seconds):
+                self._tell("phase", phase=phase, state="done", name=self.phase, seconds=round(seconds, 3))
+                if self.bars:
+                    self.bars.done()
+                else:
+                    self.say(f"{self.phase}: {seconds:.1f} s", DETAILS)
+            case core.Told(message=message, is_warning=True):
+                self.warn(message)
+            case core.Told(message=message):
+                self.say(message, DETAILS)
+
+    def warn(self, message: str) -> None:
+        self._tell("warning", message=message)
+        self.say(f"warning: {message}")
+
+    def say(self, line: str, level: int = USUAL) -> None:
+        """One line on stderr, above the bars where there are any."""
+        if self.level < level:
+            return
+        if self.bars:
+            self.bars.say(visible(line))
+        else:
+            _write(sys.stderr, visible(line))
+
+    # What goes wrong
+
+    def fail(self, error: core.LTX2Error) -> int:
+        """What went wrong, why, and what to do about it, a line each. Gives the exit code."""
+        self.close()
+        self._tell("error", code=error.exit_code, message=error.what, why=error.why, hint=error.hint)
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            self.say(line, TRACEBACKS)
+        for line in (f"error: {error.what}", error.why, error.hint and f"hint: {error.hint}"):
+            if line:
+                self.say(line, ERRORS)
+        return error.exit_code
+
+    def close(self) -> None:
+        """No more bars."""
+        if self.bars:
+            self.bars.stop()
+            self.bars = None
+
+    def _bars(self) -> Bars | None:
+        is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        if self.bars is None and is_terminal and self.level >= USUAL and not self.is_json:
+            from .progress import Bars  # rich, which only a render on a terminal needs
+
+            self.bars = Bars()
+        return self.bars
+
+    def _tell(self, event: str, **fields: Any) -> None:
+        """A JSON line; ASCII, so that nothing in it acts on a terminal."""
+        if self.is_json:
+            self.has_told = True
+            _write(sys.stdout, json.dumps({"schema": SCHEMA, "event": event, **fields}))
 
 
-def show_error(error: core.LTX2Error) -> None:
-    """Print what went wrong, why, and what to do about it, a line each."""
-    hint = f"hint: {error.hint}" if error.hint else ""
-    for line in (f"error: {error.what}", error.why, hint):
-        if line:
-            typer.echo(visible(line), err=True)
+def _write(stream: Any, line: str | bytes) -> None:
+    """A line, at once. A reader that went away is no reason to give up a render."""
+    try:
+        typer.echo(line, file=stream)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

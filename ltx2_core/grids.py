@@ -48,3 +48,13 @@ def audio_latent_count(frames: int, fps: Fraction) -> int:
     Source: spec audio, "How many audio latents".
     """
     return round(frames / float(fps) * AUDIO_LATENTS_PER_SECOND)
+
+
+def snap_down(frames: int, factor: int = 8) -> int:
+    """The most frames, one more than a multiple of the factor, that are not more than these."""
+    return (frames - 1) // factor * factor + 1
+
+
+def evenly_spaced(count: int, frames: int) -> list[int]:
+    """So many frames at even distances inside a clip, without its ends; halves go to the even side."""
+    return [round(i * (frames - 1) / (count + 1)) for i in range(1, count + 1)]

@@ -60,13 +60,8 @@ WAITING = {
     "sampling/delta_cfg_star_*": UNUSED,
     "sampling/auto_duration": COUNTS,
     "sampling/dfr_*": COUNTS,
-    "sampling/evenly_spaced_*": COUNTS,
-    "sampling/snap_down": COUNTS,
     "sampling/acescct": MEDIA,
     "sampling/acescg_to_rec709": MEDIA,
-    "sampling/clip": MEDIA,
-    "sampling/decode_*": MEDIA,
-    "sampling/image_*": MEDIA,
     "sampling/logc3": MEDIA,
     "sampling/reflect_pad_*": MEDIA,
 }

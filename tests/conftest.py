@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,14 @@ import torch
 from scripts.make_tiny_checkpoint import make_tiny_checkpoint
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the settings, models and caches of whoever runs it."""
+    for name in [name for name in os.environ if name.startswith("LTX2_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("LTX2_HOME", str(tmp_path_factory.getbasetemp() / "home"))
 
 
 @pytest.fixture(scope="session")

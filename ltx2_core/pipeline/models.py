@@ -130,7 +130,7 @@ def settle(request: Request) -> Request:
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (device.index or 0) >= there[device.type]:
         why = "this machine has no such device"
-        raise RequestError(f"--device {request.device} cannot be used", why, "--device auto takes what there is")
+        raise RequestError(f"--device {request.device} cannot be used", why, "--device cpu always works")
     precision = request.precision
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" else "fp32"

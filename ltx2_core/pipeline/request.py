@@ -103,6 +103,12 @@ class Request(Record):
         """Width and height of the frames in the file."""
         return self.crop or (self.width, self.height)
 
+    @property
+    def steps_of_stages(self) -> list[int]:
+        """How many steps each stage takes."""
+        listed = [stage.listed_sigmas() for stage in self.recipe.stages]
+        return [len(sigmas) - 1 if sigmas else self.steps for sigmas in listed]
+
 
 class OutputSettings(Record):
     """How the result is written; none of it changes a latent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import tempfile
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -26,7 +27,7 @@ from ltx2_core.conditioning.conditions import (
     attention_weights,
     before_start,
 )
-from ltx2_core.grids import Factors, VideoGrid, audio_latent_count
+from ltx2_core.grids import Factors, VideoGrid, audio_latent_count, evenly_spaced, snap_down
 from ltx2_core.latents import (
     DenoiseMask,
     Latents,
@@ -37,7 +38,10 @@ from ltx2_core.latents import (
     to_denoised,
     to_velocity,
 )
+from ltx2_core.media.image import compress, read_image
+from ltx2_core.media.inputs import ImageSource, check_input
 from ltx2_core.media.pixels import to_i420
+from ltx2_core.media.resize import cover, to_clip
 from ltx2_core.media.sound import to_pcm16
 from ltx2_core.sampling.distilled import DISTILLED_SIGMAS
 from ltx2_core.sampling.guidance import Contexts, GuidanceScales, PassKind, guide, plan_passes, value_at
@@ -72,6 +76,7 @@ DISTILLED_CASES = {
 }
 
 I420_SHARE = 0.001
+CODED_RMS = 255 * 10 ** (-45 / 20)  # a peak signal to noise ratio of 45 dB
 
 Parameters = dict[str, Any]
 Case = Callable[[GoldenFile, str, Parameters], None]
@@ -469,6 +474,15 @@ def token_counts(golden: GoldenFile, case: str, parameters: Parameters) -> None:
 # Media
 
 
+def snapped(golden: GoldenFile, case: str, parameters: Parameters) -> None:
+    ours = [snap_down(frames) for frames in golden[f"{case}/n"].tolist()]
+    exact(golden, f"{case}/out", torch.tensor(ours))
+
+
+def spaced(golden: GoldenFile, case: str, parameters: Parameters) -> None:
+    exact(golden, f"{case}/out", torch.tensor(evenly_spaced(parameters["num_keyframes"], parameters["num_frames"])))
+
+
 def i420(golden: GoldenFile, case: str, parameters: Parameters) -> None:
     name = f"{case}/i420"
     ours, expected = to_i420(rearrange(golden[f"{case}/rgb"], "F H W c -> F c H W")), golden[name]
@@ -476,6 +490,31 @@ def i420(golden: GoldenFile, case: str, parameters: Parameters) -> None:
     codes = (ours.int() - expected.int()).abs() if same_shape else torch.zeros(1)
     share = codes.bool().double().mean().item() if codes.max() <= 1 else float("inf")
     golden.compare(name, ours, I420_SHARE, error=share, note="share of bytes that are one code off")
+
+
+def resized(golden: GoldenFile, case: str, parameters: Parameters) -> None:
+    given, (height, width) = golden[f"{case}/input"], parameters["target_hw"]
+    pictures = rearrange(given if given.dim() == 4 else given.unsqueeze(0), "F H W c -> F c H W")
+    close(golden, f"{case}/resized", rearrange(cover(pictures, height, width), "F c H W -> 1 c F H W"))
+    for name, dtype in DTYPES.items():
+        if f"{case}/{name}" in golden:
+            close(golden, f"{case}/{name}", to_clip([pictures], height, width).to(dtype))
+
+
+def compressed(golden: GoldenFile, case: str, parameters: Parameters) -> None:
+    name, given = f"{case}/output", golden[f"{parameters['input']}/input"]
+    ours = rearrange(compress(rearrange(given, "H W c -> 1 c H W"), parameters["crf"]), "1 c H W -> H W c")
+    expected = golden[name]
+    difference = ours.double() - expected if ours.shape == expected.shape else torch.zeros(1)
+    golden.compare(name, ours, CODED_RMS, error=difference.square().mean().sqrt().item(), note="root mean square")
+
+
+def decoded(golden: GoldenFile, case: str, parameters: Parameters) -> None:
+    with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        file.write(bytes(golden[f"{case}/png"].tolist()))
+        file.flush()
+        picture = read_image(check_input(Path(file.name), ImageSource))
+    exact(golden, f"{case}/rgb", rearrange(picture, "1 c H W -> H W c"))
 
 
 def pcm16(golden: GoldenFile, case: str, parameters: Parameters) -> None:
@@ -509,8 +548,8 @@ FILES = {
         "post_process_*/mask",
         "timesteps/mask",
     ),
-    "grids": (),
-    "media": ("i420_*/rgb", "pcm16/wav"),
+    "grids": ("snap_down/n",),
+    "media": ("i420_*/rgb", "pcm16/wav", "image_*/input", "clip/input", "decode_*/png"),
 }
 
 CASES: dict[str, Case] = {
@@ -546,6 +585,12 @@ CASES: dict[str, Case] = {
     "post_process_*": post_process,
     "timesteps": timesteps,
     "token_counts": token_counts,
+    "snap_down": snapped,
+    "evenly_spaced_*": spaced,
     "i420_*": i420,
     "pcm16": pcm16,
+    "image_*_crf*": compressed,
+    "image_*": resized,
+    "clip": resized,
+    "decode_*": decoded,
 }

@@ -1,7 +1,10 @@
 """The command line in this process: what it prints where, and how it ends."""
 
+import io
 import json
+import re
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,9 +12,13 @@ from typer.testing import CliRunner
 
 import ltx2_core
 from ltx2_cli.app import app
-from ltx2_cli.display import visible
+from ltx2_cli.display import Display, visible
+from ltx2_core.pipeline.presets import generation_defaults
+from ltx2_core.pipeline.settings import Settings, flag
 
 RUN = CliRunner()
+COMMANDS = ("t2v", "resume", "decode", "inspect", "presets")
+ONLY_IN_FILES = {"schedule_tokens", "text_rows"}
 
 
 def write_weights(path: Path, **metadata: str) -> Path:
@@ -30,10 +37,56 @@ def test_the_version_goes_to_stdout():
     assert (result.exit_code, result.stdout) == (0, f"ltx2 {ltx2_core.__version__}\n")
 
 
-def test_without_a_command_the_help_is_shown():
+def test_without_a_command_five_lines_say_how_to_begin():
     result = RUN.invoke(app, [])
     assert result.exit_code == 0
-    assert "inspect" in result.stdout
+    assert len(result.stdout.splitlines()) == 5
+    assert all(f"ltx2 {command}" in result.stdout for command in ("t2v", "resume", "inspect", "--help"))
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], *([command, "--help"] for command in COMMANDS)])
+def test_what_explains_the_program_fits_80_columns(words: list[str]):
+    result = RUN.invoke(app, words)
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_every_setting_has_its_option_in_the_help():
+    listed = RUN.invoke(app, ["t2v", "--help"]).stdout
+    names = Settings.model_fields.keys() - ONLY_IN_FILES
+    missing = [name for name in names if not {f"{flag(name)} ", f"--no{flag(name)[1:]} "} & set(_words(listed))]
+    assert missing == []
+
+
+def _words(text: str) -> list[str]:
+    return [word.rstrip(",") + " " for word in text.split()]
+
+
+def test_the_help_names_the_guidance_that_holds():
+    listed = " ".join(RUN.invoke(app, ["t2v", "--help"]).stdout.split())
+    names = ("video_st", "video_sm", "audio_st", "audio_sm")
+    assert " ".join(f"{flag(name)} {generation_defaults('2.0')[name]:g}" for name in names) in listed
+
+
+def test_presets_lists_every_name_the_user_s_own_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("ltx2.yaml").write_text("presets: {mine: {steps: 3}}")
+    listed = RUN.invoke(app, ["presets"]).stdout
+    assert {"one-stage", "smoke", "mine", "480p", "ltx-2"} <= set(listed.split())
+    told = [json.loads(line) for line in RUN.invoke(app, ["presets", "--json"]).stdout.splitlines()]
+    assert [event["event"] for event in told] == ["output", "output", "output", "summary"]
+    assert "mine" in told[0]["facts"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_names(shell: str):
+    variables = {
+        "bash": {"COMP_WORDS": "ltx2 t2v x --preset sm", "COMP_CWORD": "4"},
+        "zsh": {"_TYPER_COMPLETE_ARGS": "ltx2 t2v x --preset sm"},
+        "fish": {"_TYPER_COMPLETE_ARGS": "ltx2 t2v x --preset sm", "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+    }
+    run = CliRunner(env={"_LTX2_COMPLETE": f"complete_{shell}", **variables[shell]})
+    assert "smoke" in run.invoke(app, [], prog_name="ltx2").stdout
 
 
 def test_inspect_says_what_a_file_is(tmp_path: Path):
@@ -74,3 +127,54 @@ def test_a_failure_of_core_is_three_lines_on_stderr_and_its_exit_code(tmp_path: 
 def test_wrong_usage_is_exit_2(arguments: list[str]):
     result = RUN.invoke(app, arguments)
     assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_a_prompt_and_a_name_cannot_act_on_the_terminal(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    model = tmp_path / "a\x1b[31m\u202e"
+    model.symlink_to(tiny)
+    said = RUN.invoke(app, ["t2v", "a\x1b]0;b\x07", "--model", str(model), "--frames", "50"]).stderr
+    said += RUN.invoke(app, ["t2v", "x", "--model", str(model) + "\x07", "-v"]).stderr
+    assert said.count(r"\x1b") >= 2
+    assert not set(said) & set("\x1b\x07\u202e")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
+    """What stderr gets of a render with a bar."""
+    for name in ("NO_COLOR", "TERM", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "80", **environment}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    show = Display()
+    show.event(ltx2_core.PhaseStarted(phase="denoise", name="denoising", total=4))
+    for done in (1, 2):
+        show.event(ltx2_core.StepDone(phase="denoise", done=done, total=4))
+    show.warn("[bold]dark\x1b[31m")
+    show.event(ltx2_core.PhaseDone(phase="denoise", seconds=1.0))
+    show.end(0)
+    return sys.stderr.getvalue()
+
+
+def test_on_a_terminal_a_phase_is_a_bar_with_its_count(monkeypatch: pytest.MonkeyPatch):
+    shown = shown_on_a_terminal(monkeypatch)
+    assert "denoising" in shown
+    assert "4/4" in shown
+    assert "\x1b[3" in shown  # colours
+    assert r"warning: [bold]dark\x1b[31m" in shown
+
+
+def test_no_color_leaves_the_bar_without_colours(monkeypatch: pytest.MonkeyPatch):
+    shown = shown_on_a_terminal(monkeypatch, NO_COLOR="1")
+    assert "4/4" in shown
+    assert not re.search(r"\x1b\[[0-9;]*[34][0-9;]*m", shown)
+
+
+def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch):
+    shown = shown_on_a_terminal(monkeypatch, TERM="dumb")
+    assert shown.splitlines() == ["denoising", r"warning: [bold]dark\x1b[31m"]

@@ -1,0 +1,54 @@
+"""Failures that are no errors of core, put in the same three lines: what, why, hint."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import typer
+
+import ltx2_core as core
+
+
+class UserStopError(core.LTX2Error):
+    """The user stopped the command. job_dir: where a render may have left what it can go on with."""
+
+    def __init__(self, exit_code: int, job_dir: Path | None = None) -> None:
+        can_go_on = job_dir is not None and job_dir.is_dir()
+        super().__init__("stopped", hint=f"ltx2 resume {shlex.quote(str(job_dir))}" if can_go_on else "")
+        self.exit_code = exit_code
+
+
+def wrong_usage(error: typer.TyperException) -> core.RequestError:
+    """Words that cannot be parsed: an option or a command that is not there, too many words or too few."""
+    what, _, hint = error.format_message().partition(" (Possible options: ")[0].rstrip(".").partition(". ")
+    near = getattr(error, "possibilities", None)  # of an option; typer puts those of a command into its message
+    context: Any = getattr(error, "ctx", None)
+    if near:
+        hint = f"did you mean {' or '.join(near[:2])}?"
+    elif "extra argument" in what:
+        hint = "a text of several words needs quotes"
+    elif not hint:
+        hint = f"{context.command_path if context else 'ltx2'} --help"
+    return core.RequestError(what[:1].lower() + what[1:], hint=hint[:1].lower() + hint[1:])
+
+
+def crash(error: Exception, arguments: list[str]) -> core.LTX2Error:
+    """A failure that nobody foresaw, with its traceback in a file."""
+    path = core.ltx2_home() / time.strftime("crash-%Y%m%d-%H%M%S.txt")
+    facts = (f"ltx2 {core.__version__}, Python {sys.version}, {platform.platform()}", shlex.join(["ltx2", *arguments]))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join((*facts, "", *traceback.format_exception(error))), encoding="utf-8")
+        why, hint = f"where it happened, and your command with its prompt, are in {path}", "please report it"
+    except OSError as unwritable:
+        why, hint = f"and {path} cannot be written: {unwritable.strerror}", "-vv shows where it happened"
+    cause = " ".join(f"{type(error).__name__}: {error}".split())
+    failure = core.LTX2Error(f"this should not have happened: {cause}", why, hint)
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,53 @@
+"""Help as plain text of at most 80 columns, the options under the titles of their panels, in one column of names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+WIDEST_NAME = 28
+LAST = "Other"  # the panel of what every command has
+
+
+def write_panels(command: Any, context: Any, formatter: Any) -> None:
+    """A list for each panel: arguments, options by the titles that they have, then what every command has."""
+    panels: dict[str, list[tuple[str, str]]] = {"Arguments": []}
+    for one in command.get_params(context):
+        title = "Arguments" if one.param_type_name == "argument" else one.rich_help_panel or LAST
+        panels.setdefault(title, []).append((written(one), one.help))
+    panels[LAST] = panels.pop(LAST)
+    width = min(WIDEST_NAME, max(len(name) for rows in panels.values() for name, _ in rows))
+    for title, rows in panels.items():
+        if rows:
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:{width}}", text) for name, text in rows], col_max=WIDEST_NAME)
+
+
+def written(parameter: Any) -> str:
+    """How an option or an argument is typed."""
+    if parameter.param_type_name == "argument":
+        return parameter.metavar
+    names = ", ".join(sorted([*parameter.opts, *parameter.secondary_opts], key=len))
+    return f"{names} {parameter.metavar}" if parameter.metavar else names
+
+
+class PanelCommand(TyperCommand):
+    """A command whose help has panels."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [*(written(one) for one in self.params if one.param_type_name == "argument"), "[OPTIONS]"]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        write_panels(self, ctx, formatter)
+
+
+class PanelGroup(TyperGroup):
+    """The same for a group: its commands, then its own options."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(limit=80)) for name, command in self.commands.items()]
+            )
+        write_panels(self, ctx, formatter)

@@ -1,0 +1,165 @@
+"""The options that commands share: one entry each, with one help text, under the name that the setting has in core."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import ltx2_core as core
+
+PromptArg = Annotated[str, typer.Argument(metavar="PROMPT", help="What to see and hear, in quotes.")]
+FileArg = Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file, or a clip.")]
+JobArg = Annotated[Path, typer.Argument(metavar="JOB_DIR", help="The folder OUTPUT.job of a render.")]
+
+Options = Mapping[str, Any]  # name of a setting to its annotation
+Option = Callable[[str, str], Any]  # flag and title of its panel to such an annotation
+Complete = Callable[[str], list[tuple[str, str]]]
+
+
+def panel(title: str, **options: Option) -> Options:
+    """Options that stand together in the help, each named as its setting."""
+    return {name: option("--" + name.replace("_", "-"), title) for name, option in options.items()}
+
+
+def value(metavar: str, text: str, *short: str, complete: Complete | None = None, is_repeated: bool = False) -> Option:
+    """An option with a value. It stays text here: core reads values from flags, environment and files alike."""
+
+    def option(flag: str, title: str) -> Any:
+        info = typer.Option(*short, flag, metavar=metavar, help=text, rich_help_panel=title, autocompletion=complete)
+        return Annotated[list[str] | None if is_repeated else str | None, info]
+
+    return option
+
+
+def switch(text: str, *, off: bool = False) -> Option:
+    """An option without a value. off: it is called --no-… and switches off."""
+
+    def option(flag: str, title: str) -> Any:
+        names = f" /--no-{flag.removeprefix('--')}" if off else flag
+        return Annotated[bool | None, typer.Option(names, help=text, rich_help_panel=title)]
+
+    return option
+
+
+def names(kind: str) -> Complete:
+    """Completes what begins like the name of a preset, size or model."""
+
+    def complete(incomplete: str) -> list[tuple[str, str]]:
+        known = core.catalogue()[kind]
+        return [(name, summary) for name, summary in known.items() if name.startswith(incomplete.lower())]
+
+    return complete
+
+
+MODEL = panel(
+    "Model",
+    model=value("NAME|FILE|FOLDER", "What renders: a name (ltx2 presets) or files.", complete=names("models")),
+    text_encoder=value("FOLDER", "Gemma 3, where it is not beside the model."),
+    upsampler=value("FILE", "Doubles the size between stages; likewise."),
+    distilled_lora=value("FILE", "For presets with few steps; likewise."),
+    lora=value("PATH[:STRENGTH]", "A LoRA, also several; strength 1 if not given.", is_repeated=True),
+    allow_partial_lora=switch("Take a LoRA of which only a part fits."),
+    precision=value("auto|bf16|fp32", "What it computes in; auto is fp32 on a CPU."),
+    device=value("auto|cuda|mps|cpu", "Where it computes; cuda:1 is the second GPU."),
+    cache=switch("Read the prompt anew and keep nothing of it.", off=True),
+)
+SHAPE = panel(
+    "Shape",
+    res=value("NAME|WxH", "A size by name (720p, 4k …) or as 768x512.", complete=names("sizes")),
+    duration=value("5s", "Length, to the nearest 8k+1 frames."),
+    frames=value("N", "Length in frames, 8k+1: 9, 17, … 121 …"),
+    fps=value("24", "Frames per second; 23.976 means 24000/1001."),
+)
+SAMPLING = panel(
+    "Sampling",
+    preset=value("NAME", "How it is rendered: a name (ltx2 presets).", complete=names("presets")),
+    steps=value("N", "How many steps from noise to the clip."),
+    seed=value("N", "Same seed, same clip; random if not given."),
+    negative=value("TEXT", "What to keep away from."),
+    video_st=value("X", "How far the text pulls the picture."),
+    video_sm=value("X", "How far the sound pulls the picture."),
+    audio_st=value("X", "How far the text pulls the sound."),
+    audio_sm=value("X", "How far the picture pulls the sound."),
+    video_stg=value("X", "Push the picture away from skipped attention."),
+    audio_stg=value("X", "The same for the sound."),
+    stg_blocks=value("N,N…", "Blocks whose attention is skipped for that."),
+    video_rescale=value("0…1", "Hold the contrast against guidance; 0 is off."),
+    audio_rescale=value("0…1", "The same for the sound."),
+    skip_step=value("N", "Guide only every N+1st step."),
+)
+STREAMS = panel(
+    "Streams",
+    video=value("generate|off", "off: sound alone, into a .wav or .flac file."),
+    sound=value("generate|off", "off: a silent video."),
+)
+TARGET = panel(
+    "Output",
+    output=value("FILE", "Where it goes; {mode}, {slug}, {seed} and {preset} are filled in.", "-o"),
+    overwrite=switch("Replace what is there."),
+)
+ENCODING = panel(
+    "Output",
+    codec=value("h264|h265|av1", "How the picture is stored."),
+    audio_codec=value("aac|alac|flac", "How the sound is stored (aac loses a little)."),
+    crf=value("N", "Quality of the picture; lower is better."),
+    metadata=switch("Do not store the recipe in the file.", off=True),
+)
+RENDER = panel(
+    "Output",
+    skip_existing=switch("Leave what is there, and end well."),
+    keep_latents=switch("Keep the job folder, for ltx2 decode."),
+    sheet=switch("Write a contact sheet beside the clip."),
+    job_dir=value("FOLDER", "Where latents wait; else beside the output."),
+    strict=switch("Treat warnings about the result as errors."),
+)
+OTHER = "Other"
+ConfigOpt = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Settings in YAML, put before ./ltx2.yaml.", rich_help_panel=OTHER),
+]
+DISPLAY: Options = {
+    "as_json": Annotated[bool, typer.Option("--json", help="Tell everything as JSON lines.", rich_help_panel=OTHER)],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Tell errors only.", rich_help_panel=OTHER)],
+    "verbose": Annotated[
+        int,
+        typer.Option(
+            "--verbose", "-v", count=True, help="Tell times and choices too; -vv: tracebacks.", rich_help_panel=OTHER
+        ),
+    ],
+}
+OFF = {"as_json": False, "quiet": False, "verbose": 0}
+
+
+def takes(*panels: Options) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command these options, and those that say how much it tells.
+
+    The command gets `show`, the display, and, where it takes settings, `flags`: those that were given, by name.
+    """
+    settings: Options = {name: kind for options in panels for name, kind in options.items()}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def with_options(context: typer.Context, **given: Any) -> None:
+            context.obj.set_level(**{name: given.pop(name) for name in DISPLAY})
+            flags = {name: value for name in settings if (value := given.pop(name)) not in (None, [])}
+            command(show=context.obj, **given, **({"flags": flags} if settings else {}))
+
+        def parameter(name: str, kind: Any, default: Any = None) -> inspect.Parameter:
+            return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        parameters = [
+            parameter("context", typer.Context, inspect.Parameter.empty),
+            *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own if one.name not in ("show", "flags")),
+            *(parameter(name, kind) for name, kind in settings.items()),
+            *(parameter(name, kind, OFF[name]) for name, kind in DISPLAY.items()),
+        ]
+        with_options.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
+        return with_options
+
+    return decorate

@@ -1,0 +1,60 @@
+"""One bar per phase on a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+SLOWEST_STEP_S = 3600  # the rate is known once two steps lie within this time
+
+
+class Clock(ProgressColumn):
+    """What remains of a phase whose steps are counted, else what has passed."""
+
+    def render(self, task: Task) -> Text:
+        if task.finished or task.total is None:
+            return Text(minutes(task.elapsed or 0))
+        return Text("" if task.time_remaining is None else f"eta {minutes(task.time_remaining)}")
+
+
+class Bars:
+    """A bar for each phase that began, the last one moving. Nothing that is shown is read as markup."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[count]}", markup=False),
+            Clock(),
+            console=self.console,
+            speed_estimate_period=SLOWEST_STEP_S,
+            refresh_per_second=4,
+        )
+        self.progress.start()
+
+    def start(self, name: str, total: int | None) -> None:
+        self.total = total
+        self.task = self.progress.add_task(name, total=total, count="")
+        self.step(0)
+
+    def step(self, done: int) -> None:
+        self.progress.update(self.task, completed=done, count=f"{done}/{self.total}" if self.total else "")
+
+    def done(self) -> None:
+        self.step(self.total or 0)
+        self.progress.update(self.task, total=self.total or 1, completed=self.total or 1)
+
+    def say(self, line: str) -> None:
+        self.console.print(Text(line), soft_wrap=True)
+
+    def stop(self) -> None:
+        self.progress.stop()
+
+
+def minutes(seconds: float) -> str:
+    """Hours only where there are any."""
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

@@ -1,0 +1,254 @@
+"""The contract of refusals: what a command line is answered that cannot be done. Later commands add their lines."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ltx2_cli.app import app
+
+ROOT = Path(__file__).parents[2]
+CHECKPOINT = "ltx-2-tiny-dev.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """words: after `ltx2`. says: fragments of the message, in their order. In both, {tiny} is a folder with a model.
+
+    files: what lies in the working folder, by name. is_light: nothing else is said, and torch is not
+    imported, before it is refused.
+    """
+
+    words: str
+    code: int = 2
+    says: tuple[str, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    is_light: bool = True
+
+
+REFUSALS = {
+    # words that cannot be parsed
+    "unknown option": Refusal(words="t2v x --stpes 3", says=("no such option: --stpes", "did you mean --steps")),
+    "unknown command": Refusal(words="tv2 x", says=("no such command 'tv2'", "did you mean 't2v'?")),
+    "no prompt": Refusal(words="t2v", says=("missing argument 'PROMPT'", "hint: ltx2 t2v --help")),
+    "prompt without quotes": Refusal(words="t2v a bell rings", says=("unexpected", "needs quotes")),
+    "option without its value": Refusal(words="t2v x --steps", says=("'--steps' requires an argument", "--help")),
+    # values
+    "empty prompt": Refusal(words="t2v ' '", says=("the prompt is empty", "hint: ltx2 t2v")),
+    "width between two": Refusal(
+        words="t2v x --model {tiny} --res 500x96",
+        says=("width 500", "a multiple of 32", 'ltx2 t2v "x" --res 480x96 or 512x96'),
+    ),
+    "height of two stages": Refusal(
+        words="t2v x --model {tiny} --preset two-stage --res 128x96",
+        says=("height 96", "multiple of 64 from 128", "128x128"),
+    ),
+    "unknown size": Refusal(words="t2v x --model {tiny} --res 72op", says=("--res 72op", "did you mean 720p")),
+    "frames that are not 8k+1": Refusal(
+        words="t2v x --model {tiny} --frames 50", says=("--frames 50", "multiple of 8", "--frames 49 or 57")
+    ),
+    "frames and duration": Refusal(
+        words="t2v x --frames 9 --duration 1s", says=("--duration and --frames say the same", "hint: give one")
+    ),
+    "endless duration": Refusal(words="t2v x --duration inf", says=("--duration inf", "no", "such as 5s")),
+    "no frames per second": Refusal(words="t2v x --fps 0", says=("--fps 0", "between 1 and 240")),
+    "scale that is no number": Refusal(words="t2v x --video-st nan", says=("--video-st nan", "finite")),
+    "endless scale": Refusal(words="t2v x --audio-sm=-inf", says=("--audio-sm -inf", "finite")),
+    "absurd scale": Refusal(words="t2v x --video-stg 1e9", says=("--video-stg 1e9", "100")),
+    "steps in words": Refusal(
+        words="t2v x --steps many", says=("--steps many", "a whole number", "hint: ltx2 t2v --help")
+    ),
+    "negative seed": Refusal(words="t2v x --seed -1", says=("--seed -1", "0")),
+    "unknown codec": Refusal(words="t2v x --codec h256", says=("--codec h256", "'h264', 'h265' or 'av1'")),
+    "quality that no codec has": Refusal(words="t2v x --crf 64", says=("--crf 64", "63")),
+    "quality that this codec does not have": Refusal(
+        words="t2v x --model {tiny} --crf 52", says=("--crf 52", "h264 takes 0 (best) to 51")
+    ),
+    "unknown device": Refusal(words="t2v x --device gpu", says=("--device gpu", "auto, cpu, mps, cuda")),
+    "device that is not there": Refusal(
+        words="t2v x --model {tiny} --preset smoke --device cuda:99",
+        says=("--device cuda:99", "no such device", "--device"),
+        is_light=False,
+    ),
+    "block that the model lacks": Refusal(
+        words="t2v x --model {tiny} --stg-blocks 1,29", says=("--stg-blocks 29", "blocks 0 to 3")
+    ),
+    "nothing to render": Refusal(
+        words="t2v x --model {tiny} --video off --sound off", says=("--video off and --sound off", "nothing")
+    ),
+    "codec of no picture": Refusal(
+        words="t2v x --model {tiny} --video off --codec av1", says=("--codec cannot be used here", "only sound")
+    ),
+    "steps of a preset that has its own": Refusal(
+        words="t2v x --model {tiny} --preset distilled --res 128x128 --steps 9",
+        says=("--steps cannot be used here", "distilled has steps of its own", "hint: leave it out"),
+    ),
+    # names
+    "unknown preset": Refusal(words="t2v x --preset smok", says=("unknown preset smok", "did you mean smoke?")),
+    "unknown model": Refusal(words="t2v x --model ltx2", says=("unknown model ltx2", "did you mean ltx-2?")),
+    # files of the model
+    "no weights": Refusal(
+        words="t2v x",
+        code=7,
+        says=("ltx-2-19b-dev.safetensors and gemma-3", "looked in {home}/models/ltx-2", "--model FILE|FOLDER"),
+    ),
+    "model that is not there": Refusal(
+        words="t2v x --model lost.safetensors", code=7, says=("--model lost.safetensors is not there",)
+    ),
+    "pickle": Refusal(
+        words="t2v x --model a.safetensors --text-encoder {tiny}/gemma",
+        files={"a.safetensors": "PK\x03\x04" + "\0" * 60},
+        code=7,
+        says=("a.safetensors cannot be opened", "pickle", "hint: "),
+    ),
+    "cut file": Refusal(
+        words="t2v x --model cut.safetensors --text-encoder {tiny}/gemma", code=7, says=("cut.safetensors",)
+    ),
+    "upsampler for a model": Refusal(
+        words="t2v x --model {tiny}/ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors",
+        code=7,
+        says=("ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors cannot be rendered with", "upsampler"),
+    ),
+    "folder without a model": Refusal(words="t2v x --model .", code=7, says=("has no checkpoint", "--model")),
+    "no text encoder": Refusal(
+        words="t2v x --model alone.safetensors", code=7, says=("has no text encoder", "--text-encoder FOLDER")
+    ),
+    # output
+    "output that is there": Refusal(
+        words="t2v x --model {tiny} -o a.mp4", files={"a.mp4": ""}, says=("a.mp4 is there already", "--overwrite")
+    ),
+    "output of another kind": Refusal(words="t2v x --model {tiny} -o a.mov", says=("-o a.mov", "ends in .mp4")),
+    "sound in a video file": Refusal(
+        words="t2v x --model {tiny} --video off -o a.mp4", says=("-o a.mp4", "ends in .wav or .flac")
+    ),
+    "unknown field in the name": Refusal(
+        words="t2v x --model {tiny} -o {sede}.mp4", says=("-o {sede}.mp4", "{mode}, {slug}, {seed}")
+    ),
+    "folder that is not there": Refusal(words="t2v x --model {tiny} -o no/a.mp4", says=("there is no folder no",)),
+    # files and variables with settings
+    "unknown setting in a file": Refusal(
+        words="t2v x", files={"ltx2.yaml": "stpes: 3"}, says=("unknown setting stpes in ltx2.yaml", "mean steps")
+    ),
+    "wrong value in a file": Refusal(
+        words="t2v x", files={"ltx2.yaml": "steps: few"}, says=("steps few cannot be used", "(set in ltx2.yaml)")
+    ),
+    "file that holds a list": Refusal(words="t2v x", files={"ltx2.yaml": "- steps"}, says=("ltx2.yaml", "names")),
+    "presets that are no mapping": Refusal(
+        words="t2v x", files={"ltx2.yaml": "presets: [a]"}, says=("presets in ltx2.yaml", "names")
+    ),
+    "preset that builds on itself": Refusal(
+        words="t2v x --preset a",
+        files={"ltx2.yaml": "presets: {a: {preset: b}, b: {preset: a}}"},
+        says=("builds on itself",),
+    ),
+    "unknown setting in an own preset": Refusal(
+        words="t2v x --preset mine",
+        files={"ltx2.yaml": "presets: {mine: {stpes: 1}}"},
+        says=("unknown setting stpes in preset mine", "did you mean steps"),
+    ),
+    "file of --config that is not there": Refusal(words="t2v x --config a.yaml", says=("--config a.yaml", "no file")),
+    "unknown variable": Refusal(
+        words="t2v x", environment={"LTX2_STPES": "3"}, says=("LTX2_STPES sets nothing", "did you mean LTX2_STEPS")
+    ),
+    "wrong value in a variable": Refusal(
+        words="t2v x", environment={"LTX2_STEPS": "0"}, says=("LTX2_STEPS 0", "at least 2")
+    ),
+    # other commands
+    "folder without a render": Refusal(words="resume .", says=("holds no render", "no job.json")),
+    "damaged render": Refusal(words="resume .", files={"job.json": "{"}, code=7, says=("job.json is damaged",)),
+    "decoding without a render": Refusal(words="decode .", says=("holds no render",)),
+    "inspecting nothing": Refusal(words="inspect lost.safetensors", code=7, says=("lost.safetensors",)),
+    "inspecting a clip that is none": Refusal(
+        words="inspect a.mp4", files={"a.mp4": "text"}, code=3, says=("a.mp4 cannot be read",), is_light=False
+    ),
+}
+
+
+def prepared(refusal: Refusal, tiny: Path, folder: Path) -> list[str]:
+    """Put the files of a case into a folder; its words as a list."""
+    for name, content in refusal.files.items():
+        (folder / name).write_text(content)
+    if "cut.safetensors" in refusal.words:
+        (folder / "cut.safetensors").write_bytes((tiny / CHECKPOINT).read_bytes()[:-1000])
+    if "alone.safetensors" in refusal.words:
+        shutil.copy(tiny / CHECKPOINT, folder / "alone.safetensors")
+    return [word.replace("{tiny}", str(tiny)) for word in shlex.split(refusal.words)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LTX2_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def run(words: list[str], refusal: Refusal) -> Result:
+    return CliRunner(env=refusal.environment).invoke(app, words)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+def test_a_refusal_says_what_why_and_what_to_do(refusal: Refusal, tiny: Path, folder: Path):
+    words = prepared(refusal, tiny, folder)
+    before = sorted(folder.iterdir())
+    result = run(words, refusal)
+    assert (result.exit_code, result.stdout) == (refusal.code, ""), result.stderr
+    message = result.stderr[result.stderr.index("error: ") :]
+    assert not refusal.is_light or message == result.stderr
+    assert len(message.splitlines()) <= 3
+    assert refusal.code != 2 or message.splitlines()[-1].startswith("hint: ")
+    for fragment in refusal.says:
+        fragment = fragment.replace("{home}", str(folder / "home"))
+        assert fragment in message
+        message = message.partition(fragment)[2]
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+def test_a_refusal_in_json_is_an_error_and_a_summary(refusal: Refusal, tiny: Path, folder: Path):
+    command, *words = prepared(refusal, tiny, folder)
+    result = run([command, "--json", *words], refusal)
+    *_, error, summary = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.exit_code == error["code"] == summary["exit_code"] == refusal.code
+    assert [error["event"], summary["event"]] == ["error", "summary"]
+    assert result.stderr.startswith(f"error: {error['message']}\n")
+    assert error["hint"] == "" or result.stderr.endswith(f"hint: {error['hint']}\n")
+
+
+REFUSE_ALL = """
+import json, os, sys
+from typer.testing import CliRunner
+from ltx2_cli.app import app
+
+for folder, words, environment in json.load(sys.stdin):
+    os.chdir(folder)
+    result = CliRunner(env=environment).invoke(app, words)
+    heavy = {"torch", "transformers", "av", "numpy"} & sys.modules.keys()
+    if heavy:
+        sys.exit(f"ltx2 {words} imports {sorted(heavy)}")
+"""
+
+
+def test_no_refusal_waits_for_torch(tiny: Path, tmp_path: Path):
+    cases = [(str(tmp_path), words, {}) for words in ([], ["--help"], ["--version"], ["t2v", "--help"], ["presets"])]
+    for number, refusal in enumerate(refusal for refusal in REFUSALS.values() if refusal.is_light):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        cases.append((str(folder), prepared(refusal, tiny, folder), dict(refusal.environment)))
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSE_ALL],
+        input=json.dumps(cases),
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT), "LTX2_HOME": str(tmp_path / "home")},
+    )
+    assert done.returncode == 0, done.stderr
