@@ -17,15 +17,19 @@ from .failures import UserStopError, crash, wrong_usage
 from .help import PanelCommand, PanelGroup
 from .options import (
     ENCODING,
+    IMAGES,
     MODEL,
     RENDER,
     SAMPLING,
     SHAPE,
+    SOUND,
     STREAMS,
     TARGET,
     ConfigOpt,
     FileArg,
+    ImageArg,
     JobArg,
+    MaybePromptArg,
     PromptArg,
     takes,
 )
@@ -104,13 +108,16 @@ def start(
 @takes(MODEL, SHAPE, SAMPLING, STREAMS, TARGET, ENCODING, RENDER)
 def t2v(prompt: PromptArg, flags: dict[str, Any], show: Display, config: ConfigOpt = None) -> None:
     """Make a video with synchronised stereo sound from a text."""
-    given = core.gather(flags, config)
-    resolved = core.resolve("t2v", prompt, given.layers, given.own_presets)
-    if resolved.is_done:
-        show.file(resolved.target, is_new=False)
-        return
-    show.plan(resolved)
-    render(show, resolved.job_dir, lambda watch: core.run(resolved, watch))
+    make(show, core.Mode.T2V, prompt, core.gather(flags, config))
+
+
+@app.command(cls=PanelCommand, epilog=GUIDANCE)
+@takes(MODEL, SHAPE, IMAGES, SAMPLING, SOUND, TARGET, ENCODING, RENDER)
+def i2v(
+    main: ImageArg, flags: dict[str, Any], show: Display, prompt: MaybePromptArg = "", config: ConfigOpt = None
+) -> None:
+    """Animate a picture, and more of them along the way."""
+    make(show, core.Mode.I2V, prompt, core.gather(flags, config), main)
 
 
 @app.command(cls=PanelCommand)
@@ -142,6 +149,16 @@ def presets(show: Display) -> None:
     """List the names that --preset, --res and --model know."""
     for kind, known in core.catalogue(core.own_presets()).items():
         show.table(kind, known)
+
+
+def make(show: Display, mode: core.Mode, prompt: str, given: core.Gathered, main: Path | None = None) -> None:
+    """Settle what was asked for, and render it unless it is there already."""
+    resolved = core.resolve(mode, prompt, given.layers, given.own_presets, main)
+    if resolved.is_done:
+        show.file(resolved.target, is_new=False)
+        return
+    show.plan(resolved)
+    render(show, resolved.job_dir, lambda watch: core.run(resolved, watch))
 
 
 def render(show: Display, job_dir: Path | None, action: Callable[[core.Watch], core.Result]) -> None:

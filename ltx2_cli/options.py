@@ -13,6 +13,8 @@ import typer
 import ltx2_core as core
 
 PromptArg = Annotated[str, typer.Argument(metavar="PROMPT", help="What to see and hear, in quotes.")]
+ImageArg = Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture that the clip begins with.")]
+MaybePromptArg = Annotated[str, typer.Argument(metavar="[PROMPT]", help="What happens and sounds, in quotes.")]
 FileArg = Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file, or a clip.")]
 JobArg = Annotated[Path, typer.Argument(metavar="JOB_DIR", help="The folder OUTPUT.job of a render.")]
 
@@ -71,9 +73,15 @@ MODEL = panel(
 SHAPE = panel(
     "Shape",
     res=value("NAME|WxH", "A size by name (720p, 4k …) or as 768x512.", complete=names("sizes")),
+    aspect=value("16:9", "Turns a size by name: 16:9 9:16 1:1 4:3 3:4 21:9."),
+    crop=switch("Do not cut what is rendered to the size by name.", off=True),
     duration=value("5s", "Length, to the nearest 8k+1 frames."),
     frames=value("N", "Length in frames, 8k+1: 9, 17, … 121 …"),
     fps=value("24", "Frames per second; 23.976 means 24000/1001."),
+)
+IMAGES = panel(
+    "Shape",
+    image=value("PATH[@TIME[:STRENGTH]]", "One more, at 1.5s, a frame, first or last.", is_repeated=True),
 )
 SAMPLING = panel(
     "Sampling",
@@ -92,11 +100,8 @@ SAMPLING = panel(
     audio_rescale=value("0…1", "The same for the sound."),
     skip_step=value("N", "Guide only every N+1st step."),
 )
-STREAMS = panel(
-    "Streams",
-    video=value("generate|off", "off: sound alone, into a .wav or .flac file."),
-    sound=value("generate|off", "off: a silent video."),
-)
+SOUND = panel("Streams", sound=value("generate|off", "off: a silent video."))
+STREAMS = {**panel("Streams", video=value("generate|off", "off: sound alone, into a .wav or .flac file.")), **SOUND}
 TARGET = panel(
     "Output",
     output=value("FILE", "Where it goes; {mode}, {slug}, {seed} and {preset} are filled in.", "-o"),

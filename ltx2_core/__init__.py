@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from .pipeline.describe import describe
     from .pipeline.events import PhaseDone, PhaseStarted, StepDone, Told, Watch
     from .pipeline.job import Job
-    from .pipeline.layers import gather, own_presets
+    from .pipeline.layers import Gathered, gather, own_presets
     from .pipeline.presets import catalogue
-    from .pipeline.request import Resolved, resolve
+    from .pipeline.request import Mode, Resolved, resolve
     from .pipeline.run import Interrupted, Result, resume, run
     from .pipeline.values import show_fps
     from .text.encode import encode_prompts
@@ -48,11 +48,13 @@ __all__ = [
     "CheckpointError",
     "DoesNotFitError",
     "FileKind",
+    "Gathered",
     "Header",
     "Interrupted",
     "Job",
     "LTX2Error",
     "MediaError",
+    "Mode",
     "OutOfMemoryError",
     "OutputError",
     "PhaseDone",
@@ -106,9 +108,9 @@ _HOMES = {
     "pipeline.describe": ("describe",),
     "pipeline.events": ("PhaseDone", "PhaseStarted", "StepDone", "Told", "Watch"),
     "pipeline.job": ("Job",),
-    "pipeline.layers": ("gather", "own_presets"),
+    "pipeline.layers": ("Gathered", "gather", "own_presets"),
     "pipeline.presets": ("catalogue",),
-    "pipeline.request": ("Resolved", "resolve"),
+    "pipeline.request": ("Mode", "Resolved", "resolve"),
     "pipeline.run": ("Interrupted", "Result", "resume", "run"),
     "pipeline.values": ("show_fps",),
     "text.encode": ("encode_prompts",),

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from ..errors import RequestError, StorageError
 from ..headers import Header
 from ..lora_file import match, read_lora
+from ..media.inputs import ImageSource, SoundSource, VideoSource, check_input
 from .recipe import Record
+from .sizes import Length
 from .values import Seconds
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -73,24 +76,66 @@ class Window(Record):
     end_s: Seconds
 
 
-def lora_inputs(
-    specs: Sequence[str], checkpoint: Header, *, allow_partial: bool
-) -> tuple[tuple[LoraInput, ...], dict[str, Path], list[str]]:
-    """The LoRAs of `--lora PATH[:STRENGTH]`, their files by role, and a line for a person about each.
+@dataclass(kw_only=True)
+class Inputs:
+    """What a request is given, as it is found: fields of the request, files by role, lines for a person."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    paths: dict[str, Path] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, role: str, source: ImageSource | SoundSource | VideoSource) -> dict[str, str]:
+        """Keep a file under a role; returns how a request names it."""
+        self.paths[role] = source.path
+        self.notes += source.notes
+        return {"role": role, "name": source.path.name}
+
+
+def add_images(inputs: Inputs, specs: Sequence[str], length: Length, crf: int) -> None:
+    """The stills of `--image PATH[@TIME[:STRENGTH]]`, in their order; without a time at the first frame.
+
+    Raises: RequestError for a time outside the clip; MediaError for what is no image.
+    """
+    images = list(inputs.fields.get("images", ()))
+    for spec in specs:
+        path, frame, strength = split_image(spec, length)
+        named = inputs.add(f"image-{len(images) + 1}", check_input(path, ImageSource))
+        images.append(ImageInput(**named, frame=frame, strength=strength, crf=crf))
+    inputs.fields["images"] = tuple(images)
+
+
+def split_image(spec: str, length: Length) -> tuple[Path, int, float]:
+    """A path, the frame behind its last `@` and the strength behind that; a path may hold an `@` of its own."""
+    found = re.fullmatch(r"(.+)@(first|last|\d+|\d+(?:\.\d+)?s)(?::(\d+(?:\.\d+)?))?", spec)
+    if found is None or Path(spec).expanduser().exists():
+        return Path(spec).expanduser(), 0, 1.0
+    path, time, strength = found[1], found[2], float(found[3] or 1)
+    last = length.frames - 1
+    frame = {"first": 0, "last": last}.get(time)
+    if frame is None:
+        frame = round(Fraction(time[:-1]) * length.fps) if time.endswith("s") else int(time)
+    if frame > last:
+        raise RequestError(
+            f"--image {spec} cannot be used", f"the clip ends at frame {last}", "@last is its last frame"
+        )
+    if strength > 1:
+        raise RequestError(f"--image {spec} cannot be used", "a strength is 0 to 1; 1 keeps the image exactly")
+    return Path(path).expanduser(), frame, strength
+
+
+def add_loras(inputs: Inputs, specs: Sequence[str], checkpoint: Header, *, allow_partial: bool) -> None:
+    """The LoRAs of `--lora PATH[:STRENGTH]`, with a line for a person about each.
 
     Raises: RequestError, StorageError; CheckpointError for one that belongs to another model.
     """
-    inputs: list[LoraInput] = []
-    paths: dict[str, Path] = {}
-    notes: list[str] = []
+    loras: list[LoraInput] = []
     for number, spec in enumerate(specs, 1):
         path, strength = split_strength(spec, "--lora")
         matched = match(read_lora(path), checkpoint, allow_partial=allow_partial)
-        role = f"lora-{number}"
-        inputs.append(LoraInput(role=role, name=path.name, strength=strength))
-        paths[role] = path
-        notes.append(f"{path.name} at {strength:g}: {matched.report}")
-    return tuple(inputs), paths, notes
+        inputs.paths[f"lora-{number}"] = path
+        loras.append(LoraInput(role=f"lora-{number}", name=path.name, strength=strength))
+        inputs.notes.append(f"{path.name} at {strength:g}: {matched.report}")
+    inputs.fields["loras"] = tuple(loras)
 
 
 def split_strength(spec: str, option: str) -> tuple[Path, float]:

@@ -26,14 +26,14 @@ PRESETS = "presets"
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class Gathered:
     """What a person has set. layers: most important first. own_presets: theirs, by name."""
 
     layers: tuple[Layer, ...]
     own_presets: Mapping[str, Any]
 
 
-def gather(flags: Mapping[str, Any], config: Path | None = None) -> Given:
+def gather(flags: Mapping[str, Any], config: Path | None = None) -> Gathered:
     """Collect what is set on the command line, in the environment and in files.
 
     Args: flags: settings by name. config: the file that --config names.
@@ -45,7 +45,7 @@ def gather(flags: Mapping[str, Any], config: Path | None = None) -> Given:
         values = read_yaml(path)
         own_presets = _own_presets(path, values.pop(PRESETS, None) or {}) | own_presets
         layers.append((str(path), values))
-    return Given(tuple(layers), own_presets)
+    return Gathered(tuple(layers), own_presets)
 
 
 def read_environment() -> dict[str, str]:

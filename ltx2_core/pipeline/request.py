@@ -11,9 +11,10 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from ..config.released import effective_config
 from ..config.transformer import TransformerConfig
@@ -24,17 +25,17 @@ from ..headers import generation as generation_of
 from ..hub import ROLES, ModelFiles, find_model
 from ..lora_file import match, read_lora
 from ..media.clip import Encoding
+from ..media.inputs import ImageSource, check_input
 from ..sampling.guidance import GuidanceScales
 from ..text.files import check_pair, find_encoder
 from ..types import Streams
-from .inputs import ClipInput, ImageInput, LoraInput, ReferenceInput, SoundInput, Window, lora_inputs
-from .presets import generation_defaults, named_values, names, read_tier, recipe, registered_models
+from .inputs import ClipInput, ImageInput, Inputs, LoraInput, ReferenceInput, SoundInput, Window, add_images, add_loras
+from .presets import generation_defaults, named_values, names, recipe, registered_models
 from .recipe import Recipe, Record
-from .settings import COMMAND_LINE, Layer, Settings, flag, merge
-from .values import FrameRate, did_you_mean, parse_size, show_fps
+from .settings import COMMAND_LINE, Layer, Settings, flag, merge, need
+from .sizes import choose_length, choose_size
+from .values import FrameRate
 
-T = TypeVar("T")
-Mode = Literal["t2v"]
 StreamMode = Literal["generate", "keep", "off"]
 
 BUILT_IN: Mapping[str, Any] = {
@@ -55,13 +56,18 @@ BUILT_IN: Mapping[str, Any] = {
 }
 TAKEN_AS_SET = ("video", "sound", "steps", "schedule_tokens", "text_rows", "precision", "device")
 DEFAULT_NAME = "{mode}-{slug}-{seed}.mp4"
-LONGEST_TRAINED_S, FASTEST_TRAINED_FPS = 20, 50
-LARGEST_SIDE = 16384
 SLUG_LENGTH = 40
 GUIDES_SOUND = ("audio_st", "audio_stg", "audio_rescale")
 GUIDES_VIDEO = ("video_st", "video_stg", "video_rescale")
 GUIDES_EACH_OTHER = ("video_sm", "audio_sm")
 GUIDANCE = (*GUIDES_SOUND, *GUIDES_VIDEO, *GUIDES_EACH_OTHER, "stg_blocks", "skip_step", "negative")
+
+
+class Mode(StrEnum):
+    """What a render starts from."""
+
+    T2V = "t2v"
+    I2V = "i2v"
 
 
 class Request(Record):
@@ -154,14 +160,20 @@ class Resolved:
         return self.skip_existing and self.target.exists()
 
 
-def resolve(mode: Mode, prompt: str, layers: Sequence[Layer], own_presets: Mapping[str, Any] | None = None) -> Resolved:
+def resolve(
+    mode: Mode,
+    prompt: str,
+    layers: Sequence[Layer],
+    own_presets: Mapping[str, Any] | None = None,
+    main: Path | None = None,
+) -> Resolved:
     """Settle every value, find every file and check everything that can be checked before a model is read.
 
     Args: layers: what was set and where, most important first: flags, environment, files. own_presets: the user's, by
-    name, each a mapping of settings.
-    Raises: RequestError, StorageError, CheckpointError.
+    name, each a mapping of settings. main: the image that i2v begins with.
+    Raises: RequestError, StorageError, CheckpointError, MediaError.
     """
-    prompt = _checked_prompt(prompt)
+    prompt = _checked_prompt(mode, prompt)
     asked = merge(layers).settings.preset
     preset_layers, recipe_name = _preset_layers(asked, own_presets or {})
     layers = [*layers, *preset_layers]
@@ -177,37 +189,46 @@ def resolve(mode: Mode, prompt: str, layers: Sequence[Layer], own_presets: Mappi
     transformer, vae = TransformerConfig.from_metadata(config), VideoVAEConfig.from_metadata(config)
     _check_text_encoder(files, header)
 
-    notes: list[str] = []
-    warnings: list[str] = []
     name = recipe_name or defaults["preset"]
     chosen = recipe(name)
+    if any(stage.start == "source" for stage in chosen.stages):
+        raise RequestError(
+            f"preset {name} cannot be used here", "it starts from a clip", "ltx2 presets lists the others"
+        )
     for role in chosen.needs:
         files.need(role, f"{flag(role)} FILE names it; preset {name} needs it")
-    width, height, crop = _size(settings, chosen, vae, prompt, notes)
-    frames, fps = _length(settings, merged.sources, vae.factors.time, prompt, notes, warnings)
+    command = f'ltx2 {mode} "{_short(prompt)}"'
+    length = choose_length(settings, merged.sources, vae.factors.time, command)
+    inputs = Inputs()
+    shown = None
+    if main is not None:
+        still = check_input(main, ImageSource)
+        shown = still.width, still.height
+        add_images(inputs, [str(main)], length, need(settings.image_crf))
+    add_images(inputs, settings.image or (), length, need(settings.image_crf))
+    frame = choose_size(settings, merged.sources, chosen, vae, shown, command)
     if settings.video == settings.sound == "off":
         raise RequestError("--video off and --sound off leave nothing to render")
     for setting, why in _without_effect(settings, name, chosen).items():
         if merged.sources.get(setting) == COMMAND_LINE:
             raise RequestError(f"{flag(setting)} cannot be used here", why, "leave it out")
     seed = secrets.randbelow(2**31) if settings.seed is None else settings.seed
-    loras, inputs, reports = lora_inputs(settings.lora or (), header, allow_partial=bool(settings.allow_partial_lora))
+    add_loras(inputs, settings.lora or (), header, allow_partial=bool(settings.allow_partial_lora))
     if any(stage.distilled_lora is not None for stage in chosen.stages):
         match(read_lora(files.need("distilled_lora")), header)
-    notes += reports
     request = Request(
         mode=mode,
         prompt=prompt,
         negative=settings.negative if chosen.is_guided else None,
         seed=seed,
-        width=width,
-        height=height,
-        crop=crop,
-        frames=frames,
-        fps=fps,
+        width=frame.size[0],
+        height=frame.size[1],
+        crop=frame.crop,
+        frames=length.frames,
+        fps=length.fps,
         preset=name,
         recipe=chosen,
-        loras=loras,
+        **inputs.fields,
         guidance=_guidance(settings, stg_share, transformer.layers, is_alone=settings.video != settings.sound),
         **{name: getattr(settings, name) for name in TAKEN_AS_SET},
     )
@@ -219,26 +240,20 @@ def resolve(mode: Mode, prompt: str, layers: Sequence[Layer], own_presets: Mappi
         request=request,
         output=output,
         files=files,
-        inputs=inputs,
+        inputs=inputs.paths,
         target=target,
         job_dir=job_dir,
         overwrite=bool(settings.overwrite),
         skip_existing=bool(settings.skip_existing),
         uses_cache=bool(settings.cache),
         sources=merged.sources,
-        notes=tuple(notes),
-        warnings=tuple(warnings),
+        notes=(*frame.notes, *length.notes, *inputs.notes),
+        warnings=length.warnings,
     )
 
 
-def _need(value: T | None) -> T:
-    """A setting that the built-in values or the model's always give."""
-    assert value is not None
-    return value
-
-
-def _checked_prompt(prompt: str) -> str:
-    if not prompt.strip():
+def _checked_prompt(mode: Mode, prompt: str) -> str:
+    if mode == Mode.T2V and not prompt.strip():
         raise RequestError("the prompt is empty", hint='ltx2 t2v "a kettle starts to whistle"')
     if "\0" in prompt:
         raise RequestError("the prompt holds a zero byte")
@@ -272,7 +287,7 @@ def _find_files(settings: Settings) -> ModelFiles:
         if not path.exists():
             raise StorageError(f"{flag(role)} {given[role]} is not there")
     registered = {name: model.files for name, model in registered_models().items()}
-    return find_model(_need(settings.model), registered, paths)
+    return find_model(need(settings.model), registered, paths)
 
 
 def _model_defaults(files: ModelFiles, header: Header) -> dict[str, Any]:
@@ -290,72 +305,6 @@ def _model_defaults(files: ModelFiles, header: Header) -> dict[str, Any]:
 def _check_text_encoder(files: ModelFiles, header: Header) -> None:
     hint = "--text-encoder FOLDER names the folder of Gemma 3"
     check_pair(find_encoder(files.need("text_encoder", hint)), header)
-
-
-def _size(
-    settings: Settings, chosen: Recipe, vae: VideoVAEConfig, prompt: str, notes: list[str]
-) -> tuple[int, int, tuple[int, int] | None]:
-    """Width and height to render, and what to cut them to."""
-    res = _need(settings.res)
-    if res.lower() in names("tiers"):
-        tier = read_tier(res.lower())
-        width, height = parse_size(tier.one_stage if len(chosen.stages) == 1 else tier.two_stages)
-        file = parse_size(tier.file)
-        if file == (width, height):
-            return width, height, None
-        notes.append(f"{res.lower()}: rendered at {width}x{height}, cut to {file[0]}x{file[1]}")
-        return width, height, file
-    try:
-        width, height = parse_size(res)
-    except ValueError as error:
-        raise RequestError(f"--res {res} cannot be used", str(error), did_you_mean(res, names("tiers"))) from error
-    multiple = chosen.multiple(max(vae.factors.height, vae.factors.width))
-    least = 2 * multiple if vae.decoder_padding == "reflect" else multiple
-    for word, side in (("width", width), ("height", height)):
-        if side % multiple or not least <= side <= LARGEST_SIDE:
-            near = [_nearest(value, multiple, least) for value in (width, height)]
-            sizes = dict.fromkeys(f"{w}x{h}" for w, h in zip(*near, strict=True))
-            raise RequestError(
-                f"{word} {side} cannot be used",
-                f"this preset needs a multiple of {multiple} from {least} to {LARGEST_SIDE}",
-                f'ltx2 t2v "{_short(prompt)}" --res {" or ".join(sizes)}',
-            )
-    return width, height, None
-
-
-def _nearest(side: int, multiple: int, least: int) -> tuple[int, int]:
-    """The legal lengths just below and just above, or twice the same if it is legal itself."""
-    below, above = side // multiple * multiple, -(-side // multiple) * multiple
-    top = LARGEST_SIDE // multiple * multiple
-    return min(max(below, least), top), min(max(above, least), top)
-
-
-def _length(
-    settings: Settings, sources: Mapping[str, str], k: int, prompt: str, notes: list[str], warnings: list[str]
-) -> tuple[int, Fraction]:
-    """Frames, one more than a multiple of k, and their rate."""
-    fps = _need(settings.fps)
-    if settings.frames is not None:
-        frames = settings.frames
-        if frames % k != 1:
-            below = max(1, (frames - 1) // k * k + 1)
-            raise RequestError(
-                f"--frames {frames} cannot be used",
-                f"it must be one more than a multiple of {k}",
-                f'ltx2 t2v "{_short(prompt)}" --frames {below} or {below + k}',
-            )
-    else:
-        duration = _need(settings.duration)
-        frames = math.floor((duration * fps - 1) / k + Fraction(1, 2)) * k + 1 if duration * fps > 1 else 1
-        if sources.get("duration") not in (None, "built-in") or frames != duration * fps:
-            notes.append(f"{float(duration):g} s at {show_fps(fps)} fps: {frames} frames")
-    if frames / fps > LONGEST_TRAINED_S:
-        warnings.append(
-            f"{float(frames / fps):.1f} s is longer than the {LONGEST_TRAINED_S} s that the model was made for"
-        )
-    if fps > FASTEST_TRAINED_FPS:
-        warnings.append(f"{show_fps(fps)} fps is more than the {FASTEST_TRAINED_FPS} that the model was made for")
-    return frames, fps
 
 
 def _without_effect(settings: Settings, preset: str, chosen: Recipe) -> dict[str, str]:
@@ -389,7 +338,7 @@ def _guidance(settings: Settings, stg_share: Fraction, layers: int, *, is_alone:
 
     def scales(stream: str) -> GuidanceScales:
         def of(name: str) -> float:
-            return _need(getattr(settings, f"{stream}_{name}"))
+            return need(getattr(settings, f"{stream}_{name}"))
 
         stg = of("stg")
         return GuidanceScales(
@@ -398,7 +347,7 @@ def _guidance(settings: Settings, stg_share: Fraction, layers: int, *, is_alone:
             stg=stg,
             stg_blocks=blocks if stg else (),
             rescale=of("rescale"),
-            skip_step=_need(settings.skip_step),
+            skip_step=need(settings.skip_step),
         )
 
     return Streams(scales("video"), scales("audio"))
@@ -415,7 +364,12 @@ def target_of(settings: Settings, request: Request) -> Path:
         template = str(Path(template) / DEFAULT_NAME)
     if settings.output is None or template.endswith(DEFAULT_NAME):
         template = template.removesuffix(".mp4") + suffixes[0]
-    fields = {"mode": request.mode, "slug": slug(request.prompt), "seed": str(request.seed), "preset": request.preset}
+    fields = {
+        "mode": request.mode,
+        "slug": slug(request.prompt or _named_by(request)),
+        "seed": str(request.seed),
+        "preset": request.preset,
+    }
     try:
         target = Path(template.format(**fields)).expanduser()
     except (KeyError, ValueError, IndexError, AttributeError) as error:
@@ -434,6 +388,11 @@ def target_of(settings: Settings, request: Request) -> Path:
         if settings.sheet:
             require_free(sheet_of(target))
     return target
+
+
+def _named_by(request: Request) -> str:
+    """What a file is called after when there is no prompt."""
+    return Path(request.images[0].name).stem if request.images else ""
 
 
 def sheet_of(target: Path) -> Path:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -39,9 +39,14 @@ class Settings(BaseModel):
     cache: bool | None = None
 
     res: str | None = None
+    aspect: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "21:9"] | None = None
+    crop: bool | None = None
     duration: Duration | None = None
     frames: Annotated[int, Field(ge=1, le=100_000)] | None = None
     fps: FrameRate | None = None
+
+    image: tuple[str, ...] | None = None
+    image_crf: Annotated[int, Field(ge=0, le=51)] | None = None
 
     preset: str | None = None
     steps: Annotated[int, Field(ge=2, le=1000)] | None = None
@@ -94,6 +99,7 @@ REASONS = {  # why a value cannot be used, by pydantic's name for it
 }
 ONE_OF = {"frames", "duration"}  # whichever is set first settles both
 
+T = TypeVar("T")
 Layer = tuple[str, Mapping[str, Any]]  # where it comes from, in words; what it sets
 
 
@@ -146,6 +152,12 @@ def check_layer(source: str, layer: Mapping[str, Any]) -> dict[str, Any]:
 def spelled(name: str, source: str) -> str:
     """How a setting is written where it was set."""
     return {COMMAND_LINE: flag(name), ENVIRONMENT: "LTX2_" + name.upper()}.get(source, name)
+
+
+def need(value: T | None) -> T:
+    """A setting that the built-in values or the model's always give."""
+    assert value is not None
+    return value
 
 
 def flag(name: str) -> str:

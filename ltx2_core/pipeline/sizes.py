@@ -1,9 +1,21 @@
-"""Sizes of clips: what a name, an aspect or an input's own shape means in pixels."""
+"""Sizes and lengths of clips: what a name, an aspect, an input's own shape or a duration means in pixels and frames.
+
+Source: spec cli, sections 2 and 3.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
+
+from ..config.video_vae import VideoVAEConfig
+from ..errors import RequestError
+from .presets import names, read_tier
+from .recipe import Recipe
+from .settings import Settings, need
+from .values import did_you_mean, parse_size, show_fps
 
 ASPECTS: dict[str, Fraction] = {
     "16:9": Fraction(16, 9),
@@ -13,6 +25,122 @@ ASPECTS: dict[str, Fraction] = {
     "3:4": Fraction(3, 4),
     "21:9": Fraction(21, 9),
 }
+LARGEST_SIDE = 16384
+LONGEST_TRAINED_S, FASTEST_TRAINED_FPS = 20, 50
+
+Size = tuple[int, int]  # width, height
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """What is rendered, and what the file is cut to where that is less."""
+
+    size: Size
+    crop: Size | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Length:
+    """Frames, one more than a multiple of the temporal factor, and their exact rate."""
+
+    frames: int
+    fps: Fraction
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def choose_size(
+    settings: Settings,
+    sources: Mapping[str, str],
+    recipe: Recipe,
+    vae: VideoVAEConfig,
+    shown: Size | None,
+    command: str,
+) -> Frame:
+    """The size of a render.
+
+    Args: sources: where each setting came from. shown: the size of an input that is seen in the result; its aspect is
+    then the default. command: the beginning of a command line, for hints.
+    Raises: RequestError with the two nearest legal sizes.
+    """
+    multiple = recipe.multiple(max(vae.factors.height, vae.factors.width))
+    least = 2 * multiple if vae.decoder_padding == "reflect" else multiple
+    res = need(settings.res)
+    aspect = settings.aspect or (nearest_aspect(*shown) if shown else None)
+    if res.lower() in names("tiers"):
+        tier = read_tier(res.lower())
+        size, file = parse_size(tier.one_stage if len(recipe.stages) == 1 else tier.two_stages), parse_size(tier.file)
+        if aspect is not None and turned(file, aspect, 2) not in (file, file[::-1]):
+            file = turned(size, aspect, multiple)
+        elif aspect is not None:
+            file = turned(file, aspect, 2)
+        size = size if aspect is None else turned(size, aspect, multiple)
+        if file == size or settings.crop is False:
+            return Frame(size=size)
+        note = f"{res.lower()}: rendered at {size[0]}x{size[1]}, cut to {file[0]}x{file[1]}"
+        return Frame(size=size, crop=file, notes=(note,))
+    try:
+        size = parse_size(res)
+    except ValueError as error:
+        raise RequestError(f"--res {res} cannot be used", str(error), did_you_mean(res, names("tiers"))) from error
+    is_default = sources.get("res", "").startswith("model ")
+    if settings.aspect and not is_default:
+        raise RequestError(f"--aspect {settings.aspect} cannot be used with --res {res}", "a size has its own aspect")
+    if is_default and aspect is not None:
+        size = turned(size, aspect, multiple)
+    for word, side in zip(("width", "height"), size, strict=True):
+        if side % multiple or not least <= side <= LARGEST_SIDE:
+            near = [nearest_legal(value, multiple, least) for value in size]
+            sizes = dict.fromkeys(f"{w}x{h}" for w, h in zip(*near, strict=True))
+            raise RequestError(
+                f"{word} {side} cannot be used",
+                f"this preset needs a multiple of {multiple} from {least} to {LARGEST_SIDE}",
+                f"{command} --res {' or '.join(sizes)}",
+            )
+    return Frame(size=size)
+
+
+def choose_length(settings: Settings, sources: Mapping[str, str], k: int, command: str) -> Length:
+    """The length of a render that nothing but the settings decides. k: frames to a latent frame.
+
+    Raises: RequestError with both neighbours for frames that are not one more than a multiple of k.
+    """
+    fps = need(settings.fps)
+    notes: list[str] = []
+    if settings.frames is not None:
+        frames = settings.frames
+        if frames % k != 1:
+            below = max(1, (frames - 1) // k * k + 1)
+            raise RequestError(
+                f"--frames {frames} cannot be used",
+                f"it must be one more than a multiple of {k}",
+                f"{command} --frames {below} or {below + k}",
+            )
+    else:
+        duration = need(settings.duration)
+        frames = max(1, math.floor((duration * fps - 1) / k + Fraction(1, 2)) * k + 1)
+        if sources.get("duration") not in (None, "built-in") or frames != duration * fps:
+            notes.append(f"{float(duration):g} s at {show_fps(fps)} fps: {frames} frames")
+    return Length(frames=frames, fps=fps, notes=tuple(notes), warnings=beyond_training(frames, fps))
+
+
+def beyond_training(frames: int, fps: Fraction) -> tuple[str, ...]:
+    """Warnings for a length or a rate that the models were not made for."""
+    warnings = []
+    if frames / fps > LONGEST_TRAINED_S:
+        seconds = f"{float(frames / fps):.1f} s"
+        warnings.append(f"{seconds} is longer than the {LONGEST_TRAINED_S} s that the model was made for")
+    if fps > FASTEST_TRAINED_FPS:
+        warnings.append(f"{show_fps(fps)} fps is more than the {FASTEST_TRAINED_FPS} that the model was made for")
+    return tuple(warnings)
+
+
+def nearest_legal(side: int, multiple: int, least: int) -> tuple[int, int]:
+    """The legal lengths just below and just above, or twice the same if it is legal itself."""
+    below, above = side // multiple * multiple, -(-side // multiple) * multiple
+    top = LARGEST_SIDE // multiple * multiple
+    return min(max(below, least), top), min(max(above, least), top)
 
 
 def nearest_aspect(width: int, height: int) -> str:
@@ -20,8 +148,8 @@ def nearest_aspect(width: int, height: int) -> str:
     return min(ASPECTS, key=lambda name: abs(math.log(ASPECTS[name] * height / width)))
 
 
-def turned(size: tuple[int, int], aspect: str, multiple: int) -> tuple[int, int]:
-    """A size of another aspect with about as many pixels, both sides legal. One that lies or stands only turns."""
+def turned(size: Size, aspect: str, multiple: int) -> Size:
+    """A size of another aspect with about as many pixels, both sides legal. One that only lies or stands is turned."""
     width, height = size
     wanted = ASPECTS[aspect]
     if nearest_aspect(width, height) == aspect:

@@ -17,8 +17,8 @@ from ltx2_core.pipeline.presets import generation_defaults
 from ltx2_core.pipeline.settings import Settings, flag
 
 RUN = CliRunner()
-COMMANDS = ("t2v", "resume", "decode", "inspect", "presets")
-ONLY_IN_FILES = {"schedule_tokens", "text_rows"}
+COMMANDS = ("t2v", "i2v", "resume", "decode", "inspect", "presets")
+ONLY_IN_FILES = {"schedule_tokens", "text_rows", "image_crf"}
 
 
 def write_weights(path: Path, **metadata: str) -> Path:
@@ -52,7 +52,7 @@ def test_what_explains_the_program_fits_80_columns(words: list[str]):
 
 
 def test_every_setting_has_its_option_in_the_help():
-    listed = RUN.invoke(app, ["t2v", "--help"]).stdout
+    listed = "".join(RUN.invoke(app, [command, "--help"]).stdout for command in ("t2v", "i2v"))
     names = Settings.model_fields.keys() - ONLY_IN_FILES
     missing = [name for name in names if not {f"{flag(name)} ", f"--no{flag(name)[1:]} "} & set(_words(listed))]
     assert missing == []

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ltx2_core.errors import CheckpointError, LTX2Error, RequestError, StorageError
 from ltx2_core.pipeline.presets import names, recipe, registered_models
-from ltx2_core.pipeline.request import Resolved, _nearest, resolve, slug
+from ltx2_core.pipeline.request import Resolved, resolve, slug
+from ltx2_core.pipeline.sizes import nearest_legal
 
 
 def resolved(tiny: Path, prompt: str = "a bell rings", own: dict | None = None, **flags: object) -> Resolved:
@@ -48,7 +49,7 @@ def test_five_seconds_at_24_fps_are_121_frames(tiny: Path) -> None:
 
 @given(st.integers(-100, 20000), st.sampled_from([32, 64]))
 def test_nearest_legal_sides_are_legal_and_near(side: int, multiple: int) -> None:
-    below, above = _nearest(side, multiple, 64)
+    below, above = nearest_legal(side, multiple, 64)
     assert below % multiple == above % multiple == 0
     assert 64 <= below <= above
     assert above - below in (0, multiple)

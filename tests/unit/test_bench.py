@@ -1,0 +1,127 @@
+"""The benches themselves, on models small enough for a test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ltx2_core.config.transformer import TransformerConfig
+from ltx2_core.types import Streams
+from scripts import bench
+from scripts.benchmarks import meta, paired
+from scripts.benchmarks.meta import Budget, LiveBytes, flop_counter
+from scripts.benchmarks.paired import Pair
+from scripts.benchmarks.subjects import make_inputs, random_transformer, scaled_settings
+
+CPU = torch.device("cpu")
+SIZE = (64, 64, 9)
+SMALL = ["--layers", "2", "--heads", "1", "--runs", "3", "--sizes", "64x64x9", "96x64x9"]
+ROW_BYTES = 1000 * 4
+
+
+def test_live_bytes_are_what_is_alive_at_one_time():
+    given = torch.ones(1000)
+    with LiveBytes([given]) as memory:
+        a = given + 1
+        b = a * 2  # two at a time
+        del a
+        c = b - 1  # two again
+        assert memory.live == 2 * ROW_BYTES
+        del b, c
+        given.view(10, 100).add_(1)  # views and changes in place take nothing
+    assert (memory.live, memory.peak) == (0, 2 * ROW_BYTES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_and_attention_are_counted(dtype: torch.dtype):
+    n, d = 5, 8
+    x = torch.ones(1, 2, n, d, dtype=dtype)
+    with torch.inference_mode(), flop_counter() as flops:
+        torch.nn.functional.scaled_dot_product_attention(x, x, x)
+        x[0, 0] @ x[0, 0].T
+    product = 2 * n * n * d
+    assert flops.get_total_flops() == 2 * 2 * product + product
+
+
+def test_a_model_without_weights_costs_what_it_costs_with_them():
+    config = TransformerConfig.from_metadata(scaled_settings(2, 1))
+    model = random_transformer(config, torch.bfloat16, CPU)
+    inputs = make_inputs(config, SIZE, torch.bfloat16, CPU)
+    with torch.inference_mode(), flop_counter() as flops:
+        model(inputs)
+    budget = Budget(SIZE, flops.get_total_flops() / 1e12, bytes_per_token=10**9)
+    dearer = replace(budget, teraflops=budget.teraflops * 0.97)
+    larger = replace(budget, bytes_per_token=1)
+    is_good = [meta.section([one], layers=2, heads=1).is_good for one in (budget, dearer, larger)]
+    assert is_good == [True, False, False]
+
+
+@pytest.mark.slow
+def test_the_full_size_model_keeps_its_budgets():
+    assert bench.main(["--meta"]) == 0
+
+
+def test_two_calls_take_turns_and_every_second_round_the_other_order():
+    log = ""
+
+    def call(name: str, value: float):
+        def run() -> Streams[torch.Tensor]:
+            nonlocal log
+            log += name
+            return Streams(torch.tensor([1.0, value]), torch.ones(2))
+
+        return run
+
+    pair = paired.in_turns([call("a", 2.0), call("b", 4.0)], CPU, 4)
+    assert log == "ab" + "ab" + "abba" * 2
+    assert [len(seconds) for seconds in pair.seconds] == [4, 4]
+    assert pair.difference == 0.5
+
+
+def test_a_value_that_is_not_finite_is_no_agreement():
+    bad = Streams(torch.ones(2), torch.tensor([1.0, torch.nan]))
+    pair = paired.in_turns([lambda: bad, lambda: Streams(torch.ones(2), torch.ones(2))], CPU, 1)
+    assert pair.difference is not None
+    assert not pair.difference <= 1
+
+
+def test_the_ratio_is_that_of_neighbours():
+    pair = Pair(flops=0, seconds=[[1.0, 8.0, 3.0], [2.0, 4.0, 2.0]], peak_bytes=[0, 0], difference=0.0)
+    assert pair.ratio == 1.5  # of 0.5, 2.0 and 1.5
+
+
+@pytest.fixture
+def without_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paired, "find_spec", lambda name: None)
+
+
+@pytest.mark.usefixtures("without_diffusers")
+def test_the_gpu_bench_runs_end_to_end_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "tables" / "small.md"
+    assert bench.main(["--gpu", "--device", "cpu", *SMALL, "--out", str(out)]) == 0
+    rows = [line for line in out.read_text().splitlines() if line.startswith("| ")]
+    assert [" ".join(row.split()[1:6]) for row in rows[2:]] == [
+        "forward | 64x64x9 | 8",
+        "guided step | 64x64x9 |",
+        "forward | 96x64x9 | 12",
+    ]
+    assert out.read_text() == capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("without_diffusers")
+def test_the_cpu_bench_fails_without_diffusers(capsys: pytest.CaptureFixture[str]):
+    assert bench.main(["--cpu", *SMALL]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("diffusers is not installed")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--gpu"]])
+def test_nothing_to_measure_or_nothing_to_measure_it_on_is_exit_2(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as caught:
+        bench.main(arguments)
+    assert caught.value.code == 2
