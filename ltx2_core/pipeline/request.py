@@ -32,8 +32,8 @@ from ..types import Streams
 from .inputs import ClipInput, ImageInput, Inputs, LoraInput, ReferenceInput, SoundInput, Window, add_images, add_loras
 from .presets import generation_defaults, named_values, names, recipe, registered_models
 from .recipe import Recipe, Record
-from .settings import COMMAND_LINE, Layer, Settings, flag, merge, need
-from .sizes import choose_length, choose_size
+from .settings import COMMAND_LINE, Layer, Merged, Settings, flag, merge, need
+from .sizes import Length, Size, choose_length, choose_size
 from .values import FrameRate
 
 StreamMode = Literal["generate", "keep", "off"]
@@ -174,82 +174,117 @@ def resolve(
     Raises: RequestError, StorageError, CheckpointError, MediaError.
     """
     prompt = _checked_prompt(mode, prompt)
-    asked = merge(layers).settings.preset
-    preset_layers, recipe_name = _preset_layers(asked, own_presets or {})
-    layers = [*layers, *preset_layers]
-    files = _find_files(merge([*layers, ("built-in", BUILT_IN)]).settings)
-    header = read_header(
-        files.need("checkpoint", "--model takes a file that holds a whole model, or a folder with one")
-    )
-    defaults = _model_defaults(files, header)
-    stg_share = Fraction(defaults.pop("stg_block"))
-    merged = merge([*layers, (f"model {files.name}", defaults), ("built-in", BUILT_IN)])
-    settings = merged.settings
-    config = effective_config(header)
-    transformer, vae = TransformerConfig.from_metadata(config), VideoVAEConfig.from_metadata(config)
-    _check_text_encoder(files, header)
-
-    name = recipe_name or defaults["preset"]
-    chosen = recipe(name)
-    if any(stage.start == "source" for stage in chosen.stages):
-        raise RequestError(
-            f"preset {name} cannot be used here", "it starts from a clip", "ltx2 presets lists the others"
-        )
-    for role in chosen.needs:
-        files.need(role, f"{flag(role)} FILE names it; preset {name} needs it")
+    basis = _settle_basis(layers, own_presets or {})
+    settings, sources = basis.merged.settings, basis.merged.sources
     command = f'ltx2 {mode} "{_short(prompt)}"'
-    length = choose_length(settings, merged.sources, vae.factors.time, command)
-    inputs = Inputs()
-    shown = None
-    if main is not None:
-        still = check_input(main, ImageSource)
-        shown = still.width, still.height
-        add_images(inputs, [str(main)], length, need(settings.image_crf))
-    add_images(inputs, settings.image or (), length, need(settings.image_crf))
-    frame = choose_size(settings, merged.sources, chosen, vae, shown, command)
-    if settings.video == settings.sound == "off":
-        raise RequestError("--video off and --sound off leave nothing to render")
-    for setting, why in _without_effect(settings, name, chosen).items():
-        if merged.sources.get(setting) == COMMAND_LINE:
-            raise RequestError(f"{flag(setting)} cannot be used here", why, "leave it out")
-    seed = secrets.randbelow(2**31) if settings.seed is None else settings.seed
-    add_loras(inputs, settings.lora or (), header, allow_partial=bool(settings.allow_partial_lora))
-    if any(stage.distilled_lora is not None for stage in chosen.stages):
-        match(read_lora(files.need("distilled_lora")), header)
+    length = choose_length(settings, sources, basis.vae.factors.time, command)
+    inputs, shown = _gather_inputs(basis, main, length)
+    frame = choose_size(settings, sources, basis.recipe, basis.vae, shown, command)
     request = Request(
         mode=mode,
         prompt=prompt,
-        negative=settings.negative if chosen.is_guided else None,
-        seed=seed,
+        negative=settings.negative if basis.recipe.is_guided else None,
+        seed=secrets.randbelow(2**31) if settings.seed is None else settings.seed,
         width=frame.size[0],
         height=frame.size[1],
         crop=frame.crop,
         frames=length.frames,
         fps=length.fps,
-        preset=name,
-        recipe=chosen,
+        preset=basis.preset,
+        recipe=basis.recipe,
+        guidance=_guidance(basis),
         **inputs.fields,
-        guidance=_guidance(settings, stg_share, transformer.layers, is_alone=settings.video != settings.sound),
         **{name: getattr(settings, name) for name in TAKEN_AS_SET},
     )
     output = OutputSettings(**{key: getattr(settings, key) for key in OutputSettings.model_fields})
     _ = output.encoding  # refuses a crf that the codec does not have
     target = target_of(settings, request)
-    job_dir = Path(settings.job_dir).expanduser() if settings.job_dir else target.with_name(target.name + ".job")
     return Resolved(
         request=request,
         output=output,
-        files=files,
+        files=basis.files,
         inputs=inputs.paths,
         target=target,
-        job_dir=job_dir,
+        job_dir=Path(settings.job_dir).expanduser() if settings.job_dir else target.with_name(target.name + ".job"),
         overwrite=bool(settings.overwrite),
         skip_existing=bool(settings.skip_existing),
         uses_cache=bool(settings.cache),
-        sources=merged.sources,
+        sources=sources,
         notes=(*frame.notes, *length.notes, *inputs.notes),
         warnings=length.warnings,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Basis:
+    """What is settled before anything about the clip itself: the settings, the model with its files, the recipe.
+
+    stg_share: how deep in the model the block lies that guidance perturbs.
+    """
+
+    merged: Merged
+    files: ModelFiles
+    header: Header
+    transformer: TransformerConfig
+    vae: VideoVAEConfig
+    stg_share: Fraction
+    preset: str
+    recipe: Recipe
+
+
+def _settle_basis(layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> _Basis:
+    """Merge all settings, find the model and check that recipe, files and flags go together."""
+    preset_layers, recipe_name = _preset_layers(merge(layers).settings.preset, own_presets)
+    layers = [*layers, *preset_layers]
+    files = _find_files(merge([*layers, ("built-in", BUILT_IN)]).settings)
+    whole = "--model takes a file that holds a whole model, or a folder with one"
+    header = read_header(files.need("checkpoint", whole))
+    defaults = _model_defaults(files, header)
+    config = effective_config(header)
+    _check_text_encoder(files, header)
+    preset = recipe_name or defaults["preset"]
+    basis = _Basis(
+        stg_share=Fraction(defaults.pop("stg_block")),
+        merged=merge([*layers, (f"model {files.name}", defaults), ("built-in", BUILT_IN)]),
+        files=files,
+        header=header,
+        transformer=TransformerConfig.from_metadata(config),
+        vae=VideoVAEConfig.from_metadata(config),
+        preset=preset,
+        recipe=recipe(preset),
+    )
+    _check_recipe(basis)
+    return basis
+
+
+def _check_recipe(basis: _Basis) -> None:
+    """Refuse a recipe that this model's files, or the flags, do not go with."""
+    preset, chosen, settings = basis.preset, basis.recipe, basis.merged.settings
+    if any(stage.start == "source" for stage in chosen.stages):
+        others = "ltx2 presets lists the others"
+        raise RequestError(f"preset {preset} cannot be used here", "it starts from a clip", others)
+    for role in chosen.needs:
+        files = basis.files.need(role, f"{flag(role)} FILE names it; preset {preset} needs it")
+        if role == "distilled_lora":
+            match(read_lora(files), basis.header)
+    if settings.video == settings.sound == "off":
+        raise RequestError("--video off and --sound off leave nothing to render")
+    for setting, why in _without_effect(settings, preset, chosen).items():
+        if basis.merged.sources.get(setting) == COMMAND_LINE:
+            raise RequestError(f"{flag(setting)} cannot be used here", why, "leave it out")
+
+
+def _gather_inputs(basis: _Basis, main: Path | None, length: Length) -> tuple[Inputs, Size | None]:
+    """The LoRAs and images of a request, and the size of the image that the clip begins with."""
+    settings = basis.merged.settings
+    inputs = Inputs()
+    add_loras(inputs, settings.lora or (), basis.header, allow_partial=bool(settings.allow_partial_lora))
+    specs = [*([str(main)] if main else []), *(settings.image or ())]
+    add_images(inputs, specs, length, need(settings.image_crf))
+    if main is None:
+        return inputs, None
+    still = check_input(inputs.paths[inputs.fields["images"][0].role], ImageSource)
+    return inputs, (still.width, still.height)
 
 
 def _checked_prompt(mode: Mode, prompt: str) -> str:
@@ -327,11 +362,13 @@ def _without_effect(settings: Settings, preset: str, chosen: Recipe) -> dict[str
     return without
 
 
-def _guidance(settings: Settings, stg_share: Fraction, layers: int, *, is_alone: bool) -> Streams[GuidanceScales]:
+def _guidance(basis: _Basis) -> Streams[GuidanceScales]:
     """The scales of both streams. A stream that is alone has no other to be pulled towards."""
+    settings, layers = basis.merged.settings, basis.transformer.layers
+    is_alone = settings.video != settings.sound
     blocks = settings.stg_blocks
     if blocks is None:
-        blocks = (math.floor(stg_share * layers),)
+        blocks = (math.floor(basis.stg_share * layers),)
     unknown = [block for block in blocks if block >= layers]
     if unknown:
         raise RequestError(f"--stg-blocks {unknown[0]} cannot be used", f"the model has the blocks 0 to {layers - 1}")
