@@ -82,13 +82,14 @@ def _decode(source: SoundSource, start_s: Fraction, end_s: Fraction | None) -> I
     """All that overlaps a time window."""
     with open_clip(source.path) as container:
         stream = sound_of(container)
-        assert stream is not None and stream.time_base is not None
+        assert stream is not None
+        tick_s = stream.time_base or Fraction(1)
         if start_s > RUN_UP_S:
-            container.seek(int((start_s - RUN_UP_S + source.zero_s) / stream.time_base), stream=stream)
+            container.seek(int((start_s - RUN_UP_S + source.zero_s) / tick_s), stream=stream)
         for frame in container.decode(stream):
             if frame.pts is None:
                 continue
-            time_s = frame.pts * stream.time_base - source.zero_s
+            time_s = frame.pts * tick_s - source.zero_s
             if end_s is not None and time_s > end_s:
                 return
             if time_s + Fraction(frame.samples, frame.sample_rate) >= start_s:

@@ -39,7 +39,8 @@ def prepare_image(source: ImageSource, height: int, width: int, crf: int) -> Ten
 def read_image(source: ImageSource) -> Tensor:
     """Decode a still: (1 3 H W) uint8, sRGB, upright.
 
-    Transparency is dropped and what lies behind it shows; mirrored orientations are not obeyed. Both are as in training.
+    As in the reference, transparency is dropped, so that what lies behind it shows, and mirrored orientations are not
+    obeyed.
     Raises: MediaError if its data is damaged.
     """
     with open_image(source.path) as image:
@@ -67,15 +68,15 @@ def compress(picture: Tensor, crf: int) -> Tensor:
         container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
     file.seek(0)
-    with av.open(file) as container:
-        decoded = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    with av.open(file, "r") as coded:
+        decoded = next(coded.decode(video=0)).to_ndarray(format="rgb24")
     return rearrange(torch.from_numpy(decoded), "H W c -> 1 c H W")
 
 
 def _without_alpha(image: Image.Image) -> Image.Image:
     """The colours alone; 16 bits of grey become 8, which Pillow would clip instead."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode.startswith("I"):  # or I;16 and its kin, by the version of Pillow
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     return image.convert({"RGBA": "RGB", "LA": "L"}.get(image.mode, image.mode))
 
 

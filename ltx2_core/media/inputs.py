@@ -72,7 +72,8 @@ class VideoSource:
     Args: container: as PyAV names it. width, height: of the upright picture. rotation: by how many degrees frames are
     turned counter-clockwise to be upright: 0, 90, 180 or 270. fps: the average. zero_s: what the clock of the file
     shows at the first frame; our time begins there. is_variable: some frame is shown half a frame or more away from
-    where a constant rate would show it.
+    where a constant rate would show it. is_timed: the file says when each frame is shown, which AVI does not when they
+    are stored in another order.
     """
 
     noun: ClassVar[str] = "a video"
@@ -90,6 +91,7 @@ class VideoSource:
     zero_s: Fraction
     duration_s: Fraction
     is_variable: bool
+    is_timed: bool
     sound: SoundSource | None
 
     @property

@@ -29,7 +29,7 @@ def partial_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
         try:
             yield partial
-            _sync(partial)
+            sync(partial)
         except OutputError as error:
             if partial.exists():
                 error.hint = f"what was written is kept as {partial}"
@@ -40,7 +40,7 @@ def partial_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
         if not overwrite:
             _require_free(target, f"it appeared in the meantime; the new file is kept as {partial}")
         partial.replace(target)
-        _sync(target.parent)
+        sync(target.parent)
 
 
 @contextmanager
@@ -56,9 +56,11 @@ def _require_free(target: Path, why: str = "") -> None:
         raise RequestError(f"{target} exists already", why, "--overwrite replaces it, -o gives another name")
 
 
-def _sync(path: Path) -> None:
-    """Make sure that a file, or the names in a folder, have reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make sure that a file, or the names in a folder, have reached the disk; Windows does that for files only."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

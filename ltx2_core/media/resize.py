@@ -23,9 +23,10 @@ def to_clip(pictures: Iterable[Tensor], height: int, width: int) -> Tensor:
 
 
 def cover(pictures: Tensor, height: int, width: int) -> Tensor:
-    """Scale pictures (F 3 H W) until they cover a size, then cut the overhang off evenly: float32, same range of values.
+    """Scale pictures (F 3 H W) until they cover a size, then cut the overhang off evenly: float32 in the same range.
 
-    Sizes are computed in double precision, a row too many included: that decides which pixels are cut.
+    There is no filter against aliasing. Scaled sizes are rounded up in double precision as they come, which can make
+    them a pixel too large: it decides what is cut.
     """
     old_height, old_width = pictures.shape[-2:]
     scale = max(height / old_height, width / old_width)

@@ -14,7 +14,7 @@ from .clip import ClipShape
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """A waveform. samples: (2 s) float32 in [-1, 1]."""
+    """A waveform. samples: (c s) float32 in [-1, 1]; two channels in all that is made or written here."""
 
     samples: Tensor
     sample_rate_hz: int

@@ -6,14 +6,14 @@ Source: spec cli, "Inputs"; spec pipelines, "Video decode".
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
-from av import AudioStream, VideoStream
+from av import AudioStream, Packet, VideoStream
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
@@ -37,6 +37,7 @@ ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {3: 180, 6: 270, 8: 90}  # its values that are obeyed, and by how many degrees they turn counter-clockwise
 VIEWS_OF_ONE_SHOT = "MPO"  # a JPEG of a phone or a stereo camera, with further views, depth or brightness behind it
 WITHOUT_HEADER = ("aac",)  # formats whose duration is a guess from the first packets
+WITHOUT_TIMES = ("avi",)  # formats that tell when frames are decoded, but not when they are shown
 
 
 @contextmanager
@@ -68,6 +69,8 @@ def open_clip(path: Path) -> Iterator[InputContainer]:
     except MediaError as error:
         raise damaged from error
     with container:
+        if not (container.streams.video or container.streams.audio):
+            raise damaged
         try:
             yield container
         except FFmpegError as error:
@@ -86,8 +89,8 @@ def sound_of(container: InputContainer) -> AudioStream | None:
 
 def image_source(path: Path) -> ImageSource:
     with open_image(path) as image:
-        if image.mode in ("I", "F"):
-            raise refusal(path, "its values have 32 bits", "save it with 8 or 16 bits")
+        if image.mode == "F":
+            raise refusal(path, "its values are floating-point numbers", "save it with 8 or 16 bits")
         width, height = image.size
         _check_size(path, width, height)
         if UPRIGHT.get(image.getexif().get(ORIENTATION, 1)) in (90, 270):
@@ -99,23 +102,23 @@ def image_source(path: Path) -> ImageSource:
 def sound_source(path: Path) -> SoundSource:
     with open_clip(path) as container:
         sound = _sound(path, container, Fraction(max(container.start_time or 0, 0), av.time_base))
-    if sound is None:
+    if sound is None or sound.duration_s <= 0:
         raise refusal(path, "there is no sound in it")
     return sound
 
 
 def video_source(path: Path) -> VideoSource:
     first = _first_frame(path)
-    zero_s = (first.pts or 0) * (first.time_base or Fraction(0))
     rotation = round(first.rotation / 90) * 90 % 360
     width, height = (first.height, first.width) if rotation in (90, 270) else (first.width, first.height)
     with open_clip(path) as container:
         stream = picture_of(container)
         assert stream is not None
         _require_whole(path, stream)
-        times, end = _frame_times(container, stream)
-        fps, duration_s, is_variable = _rate(stream, times, end)
-        _check_duration(path, duration_s)
+        timing = _timing(container, stream)
+        _check_duration(path, timing.duration_s)
+        is_timed = not (container.format.name in WITHOUT_TIMES and stream.codec_context.has_b_frames)
+        zero_s = (first.pts or 0) * (first.time_base or Fraction(0)) if is_timed else Fraction(0)
         return VideoSource(
             path=path,
             container=container.format.name,
@@ -123,11 +126,9 @@ def video_source(path: Path) -> VideoSource:
             width=width,
             height=height,
             rotation=rotation,
-            fps=fps,
-            frames=len(times),
             zero_s=zero_s,
-            duration_s=duration_s,
-            is_variable=is_variable,
+            **timing._asdict(),
+            is_timed=is_timed,
             sound=_sound(path, container, zero_s),
         )
 
@@ -156,29 +157,46 @@ def _first_frame(path: Path) -> av.VideoFrame:
     return first
 
 
-def _frame_times(container: InputContainer, stream: VideoStream) -> tuple[Sequence[int], int]:
-    """When each frame begins, in order, and when the last one ends: in units of the stream's time base, from anywhere.
+class _Timing(NamedTuple):
+    """fps: the average. is_variable: some frame is shown half a frame or more beside its place at a constant rate."""
 
-    The packets are read only where the header does not list them.
-    """
-    listed = stream.index_entries
-    if stream.frames and stream.duration and len(listed) == stream.frames:
-        times = sorted(entry.timestamp for entry in listed if not entry.is_discard)
-        return times, times[0] + stream.duration
-    packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
-    times = [packet.dts if packet.pts is None else packet.pts for packet in packets]
-    shown = sorted((time or 0, packet.duration or 0) for time, packet in zip(times, packets, strict=True))
-    return [begin for begin, _ in shown], sum(shown[-1])
+    frames: int
+    fps: Fraction
+    duration_s: Fraction
+    is_variable: bool
 
 
-def _rate(stream: VideoStream, times: Sequence[int], end: int) -> tuple[Fraction, Fraction, bool]:
-    """Frames per second on average, seconds in all, and whether some frame lies half a frame or more beside its place."""
+def _timing(container: InputContainer, stream: VideoStream) -> _Timing:
+    """When the frames of a picture are shown; its packets are read only where the header does not tell."""
     assert stream.time_base is not None
     fps = stream.average_rate or Fraction(1)
-    frames_per_tick = float(fps * stream.time_base)
+    listed = stream.index_entries
+    if stream.frames and len(listed) == stream.frames:
+        times = sorted(entry.timestamp for entry in listed if not entry.is_discard)
+        if _is_regular(times, fps * stream.time_base):
+            return _Timing(len(times), fps, len(times) / fps, is_variable=False)
+    times, end = _shown_times(container.demux(stream))
+    if _is_regular(times, fps * stream.time_base):
+        return _Timing(len(times), fps, len(times) / fps, is_variable=False)
     duration_s = (end - times[0]) * stream.time_base or len(times) / fps
-    is_variable = any(abs((time - times[0]) * frames_per_tick - number) >= 0.5 for number, time in enumerate(times))
-    return len(times) / duration_s if is_variable else fps, duration_s, is_variable
+    return _Timing(len(times), len(times) / duration_s, duration_s, is_variable=True)
+
+
+def _is_regular(times: Sequence[int], frames_per_tick: Fraction) -> bool:
+    """Whether times in ticks are those of a constant rate, give or take half a frame."""
+    rate = float(frames_per_tick)
+    return all(abs((time - times[0]) * rate - number) < 0.5 for number, time in enumerate(times))
+
+
+def _shown_times(packets: Iterable[Packet]) -> tuple[Sequence[int], int]:
+    """When each frame begins and when the last one ends, in ticks."""
+    spans = sorted(
+        ((packet.dts if packet.pts is None else packet.pts) or 0, packet.duration or 0)
+        for packet in packets
+        if packet.size and not packet.is_discard
+    )
+    (first, _), (last, length) = spans[0], spans[-1]
+    return [begin for begin, _ in spans], last + (length or (last - first) // max(1, len(spans) - 1))
 
 
 def _sound(path: Path, container: InputContainer, zero_s: Fraction) -> SoundSource | None:
@@ -215,7 +233,7 @@ def _sound_end_s(container: InputContainer, stream: AudioStream) -> Fraction:
 def _require_whole(path: Path, stream: VideoStream | AudioStream) -> None:
     """Raises: MediaError if the header names a packet that the file is too short for."""
     if max((entry.pos + entry.size for entry in stream.index_entries), default=0) > path.stat().st_size:
-        raise refusal(path, "it is cut off; its end is missing")
+        raise refusal(path, "it is cut off; its end is missing", "download or copy it again")
 
 
 def _codec(path: Path, stream: VideoStream | AudioStream) -> Any:

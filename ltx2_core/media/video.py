@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from math import floor
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from .inputs import VideoSource, refusal
 from .sources import open_clip, picture_of
 
 BEGINNING = Fraction(0)
+ROUNDING_S = Fraction(1, 1000)  # Matroska counts milliseconds
 
 
 def frames_by_index(source: VideoSource, count: int) -> Iterator[Tensor]:
@@ -32,7 +33,7 @@ def frames_by_index(source: VideoSource, count: int) -> Iterator[Tensor]:
 
 
 def frames_by_time(source: VideoSource, count: int, fps: Fraction, start_s: Fraction = BEGINNING) -> Iterator[Tensor]:
-    """Exactly `count` frames at a constant rate, (1 3 H W) uint8 each, from the first that begins at `start_s` or later.
+    """Exactly `count` frames at a constant rate, (1 3 H W) uint8 each. The first is the next to begin at `start_s`.
 
     A clip of that rate gives its own frames. Of another rate, or none that is constant, it gives the frames that are
     seen at each time, give or take half a frame. The last one is repeated where the clip is too short.
@@ -54,26 +55,26 @@ class _Shown(NamedTuple):
 
 def _decode(source: VideoSource, start_s: Fraction) -> Iterator[_Shown]:
     """All frames from the one that is seen at a time, or an earlier one."""
+    if not (start_s and source.is_timed):
+        return _decode_from(source, None)
     frames = _decode_from(source, start_s)
     first = next(frames, None)
-    if first is None or first.time_s > start_s > 0:  # without an index it is hard to find one's place
-        yield from _decode_from(source, BEGINNING)
-    else:
-        yield first
-        yield from frames
+    if first is None or first.time_s > start_s:  # a file without an index: one's place is hard to find
+        return _decode_from(source, None)
+    return chain((first,), frames)
 
 
-def _decode_from(source: VideoSource, start_s: Fraction) -> Iterator[_Shown]:
-    """All frames from about a time."""
+def _decode_from(source: VideoSource, start_s: Fraction | None) -> Iterator[_Shown]:
+    """All frames, or those from about a time."""
     with open_clip(source.path) as container:
         stream = picture_of(container)
-        assert stream is not None and stream.time_base is not None
-        if start_s:
-            container.seek(floor((start_s + source.zero_s) / stream.time_base), stream=stream)
-        time_s = start_s - 1 / source.fps
-        for frame in container.decode(stream):
-            time_s = time_s + 1 / source.fps if frame.pts is None else frame.pts * stream.time_base - source.zero_s
-            yield _Shown(frame, time_s)
+        assert stream is not None
+        tick_s = stream.time_base or Fraction(1)
+        if start_s is not None:
+            container.seek(floor((start_s + source.zero_s) / tick_s), stream=stream)
+        for number, frame in enumerate(container.decode(stream)):
+            ticks = frame.pts if source.is_timed else None
+            yield _Shown(frame, number / source.fps if ticks is None else ticks * tick_s - source.zero_s)
 
 
 def _at_constant_rate(clip: Iterable[_Shown], fps: Fraction, start_s: Fraction) -> Iterator[av.VideoFrame]:
@@ -81,8 +82,9 @@ def _at_constant_rate(clip: Iterable[_Shown], fps: Fraction, start_s: Fraction) 
     origin_s, ticks = None, 0
     seen = None
     for frame, time_s in clip:
-        if origin_s is None and time_s >= start_s:  # whole ticks earlier where the frame before is seen for long
-            origin_s = time_s - floor((time_s - start_s) * fps) / fps
+        if origin_s is None and time_s > start_s - ROUNDING_S:
+            seen_before = max(0, floor((time_s - start_s) * fps))  # ticks, where the frame before is seen for long
+            origin_s = time_s - seen_before / fps
         tick = 0 if origin_s is None else floor((time_s - origin_s) * fps + Fraction(1, 2))
         for _ in range(ticks, tick):
             yield frame if seen is None else seen

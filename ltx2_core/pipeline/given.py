@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ..conditioning.conditions import Condition, GivenTokens, Keyframe, ReferenceVideo, TimeWindow, WithAttention
 from ..grids import VideoGrid, audio_latent_count
 from ..latents import Latents
-from ..media.audio import read_sound
+from ..media.audio import at_workable_rate, read_sound
 from ..media.image import prepare_image
 from ..media.inputs import ImageSource, SoundSource, VideoSource, check_input
 from ..media.resize import to_clip
@@ -125,10 +125,11 @@ class Giver:
     def sound(self) -> Tensor:
         """The source sound (1 c t m), cut or lengthened with silence to the length of the clip."""
         request, models = self.job.request, self.models
-        given = self.given_sound()
+        mel_config = models.shapes.audio_vae.mel
+        given = at_workable_rate(self.given_sound(), mel_config.sample_rate_hz)
         with self.watch.phase("inputs", "reading the sound"), models.component("audio_encoder") as encoder:
             wave = given.samples.unsqueeze(0).to(models.device)
-            mel = mel_from_waveform(wave, given.sample_rate_hz, models.shapes.audio_vae.mel)
+            mel = mel_from_waveform(wave, given.sample_rate_hz, mel_config)
             latent = encoder(mel.to(models.dtype))
         steps = audio_latent_count(request.frames, request.fps)
         latent = latent[:, :, :steps]
@@ -142,10 +143,10 @@ class Giver:
     def reference_pixels(self, reference: ReferenceInput, grid: VideoGrid) -> Tensor:
         """The first frames of a reference (1 3 F H W), smaller and fewer as its LoRA wants them."""
         source = check_input(self.job.inputs[reference.role], VideoSource)
-        frames = list(frames_by_index(source, self.job.request.frames))
-        every = [0, *range(1, len(frames), reference.temporal_scale)]
+        frames = frames_by_index(source, self.job.request.frames)
+        chosen = (frame for i, frame in enumerate(frames) if i == 0 or (i - 1) % reference.temporal_scale == 0)
         height, width = (side // reference.spatial_scale for side in (grid.height, grid.width))
-        return to_clip((frames[i] for i in every), height, width)
+        return to_clip(chosen, height, width)
 
     def clip_pixels(self, grid: VideoGrid) -> Tensor:
         """The frames of the source clip that are rendered (1 3 F H W), at the rate of the request."""

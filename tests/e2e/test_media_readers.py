@@ -1,0 +1,423 @@
+"""What comes out of files that a user gives: pixels, frames, samples, and packets that are passed on untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import replace
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+from PIL import Image, ImageCms
+from torch import Tensor
+
+from ltx2_core.errors import MediaError, RequestError
+from ltx2_core.media.audio import at_rate_of, at_workable_rate, read_sound
+from ltx2_core.media.copy import TIMES_AS_GIVEN, CopiedTrack, container_for, may_stand_in_mp4
+from ltx2_core.media.image import compress, prepare_image, read_image
+from ltx2_core.media.inputs import ImageSource, SoundSource, VideoSource, check_input
+from ltx2_core.media.probe import open_media
+from ltx2_core.media.resize import cover, to_clip
+from ltx2_core.media.sound import Sound
+from ltx2_core.media.video import frames_by_index, frames_by_time
+from tests.synthetic_media import RATE_HZ, encode_sound, picture, tone, write_sound, write_video
+
+UNEVEN_S = (0, 0.04, 0.08, 0.5, 0.54, 0.96)  # six frames in one second
+FPS = Fraction(25)
+
+
+# Stills
+
+
+def image(path: Path, pixels: Image.Image, **options: Any) -> ImageSource:
+    pixels.save(path, **options)
+    return check_input(path, ImageSource)
+
+
+def as_tensor(pixels: np.ndarray) -> Tensor:
+    return rearrange(torch.from_numpy(pixels.copy()), "H W c -> 1 c H W")
+
+
+@pytest.mark.parametrize(("orientation", "quarters"), [(1, 0), (2, 0), (3, 2), (5, 0), (6, 3), (8, 1)])
+def test_a_photo_is_turned_upright_but_never_mirrored(orientation: int, quarters: int, tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    source = image(tmp_path / "photo.png", Image.fromarray(picture(3)), exif=exif)
+    expected = as_tensor(np.rot90(picture(3), quarters))
+    assert torch.equal(read_image(source), expected)
+    assert (source.height, source.width) == expected.shape[-2:]
+
+
+def test_transparency_is_dropped_and_what_lies_behind_it_shows(tmp_path: Path):
+    clear = np.zeros((32, 48, 1), np.uint8)
+    rgba = Image.fromarray(np.concatenate([picture(3), clear], -1))
+    grey = Image.merge("LA", (Image.fromarray(picture(3)[..., 0]), Image.fromarray(clear[..., 0])))
+    for pixels in (rgba, grey):
+        assert torch.equal(read_image(image(tmp_path / "photo.png", pixels)), as_tensor(picture(3)))
+
+
+def test_sixteen_bits_of_grey_become_eight(tmp_path: Path):
+    deep = Image.fromarray(picture(3)[..., 0].astype(np.uint16) * 257)
+    assert torch.equal(read_image(image(tmp_path / "photo.png", deep)), as_tensor(picture(3)))
+
+
+def test_colours_follow_their_profile_and_ignore_a_broken_one(tmp_path: Path):
+    lab = Image.fromarray(picture(3)).convert("LAB")
+    to_lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    managed = read_image(image(tmp_path / "photo.tiff", lab, icc_profile=to_lab))
+    assert (managed.int() - as_tensor(picture(3)).int()).abs().max() <= 3
+    broken = read_image(image(tmp_path / "photo.png", Image.fromarray(picture(3)), icc_profile=b"no profile"))
+    assert torch.equal(broken, as_tensor(picture(3)))
+
+
+def test_the_first_picture_of_an_animation_is_used(tmp_path: Path):
+    frames = [Image.fromarray(picture(number)) for number in (3, 9)]
+    frames[0].save(tmp_path / "photo.gif", save_all=True, append_images=frames[1:])
+    assert torch.equal(read_image(check_input(tmp_path / "photo.gif", ImageSource)), as_tensor(picture(3)))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp", "bmp", "tiff"])
+def test_a_photo_that_breaks_off_is_no_crash(suffix: str, tmp_path: Path):
+    path = tmp_path / f"photo.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    source = image(path, Image.fromarray(noise))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(MediaError, match=r"cannot be read\nits data is damaged"):
+        read_image(source)
+
+
+def test_compression_keeps_even_sizes_and_takes_more_with_a_higher_crf():
+    noise = torch.randint(256, (1, 3, 33, 47), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    errors = []
+    for crf in (1, 18, 33):
+        left = compress(noise, crf)
+        assert left.shape == (1, 3, 32, 46)
+        errors.append((left.float() - noise[..., :32, :46]).square().mean())
+    assert errors == sorted(errors)
+    assert torch.equal(compress(noise, 0), noise)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 9), (2, 2), (3, 200)])
+def test_a_still_of_any_size_fills_the_frame(width: int, height: int, tmp_path: Path):
+    source = image(tmp_path / "photo.png", Image.new("RGB", (width, height), (255, 255, 255)))
+    pixels = prepare_image(source, 32, 64, 33)
+    assert pixels.shape == (1, 3, 1, 32, 64)
+    assert pixels.min() > 0.97
+    assert pixels.max() <= 1
+
+
+def test_covering_cuts_evenly_and_covering_the_own_size_changes_nothing():
+    wide = torch.randint(256, (2, 3, 8, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(cover(wide, 8, 30), wide.float())
+    assert torch.equal(cover(wide, 8, 10), wide[..., 10:20].float())
+    assert torch.equal(cover(wide.mT, 10, 8), wide.mT[..., 10:20, :].float())
+    assert torch.equal(to_clip([wide], 4, 4), to_clip(wide.split(1), 4, 4))
+
+
+# Clips
+
+
+def clip(path: Path, **options: Any) -> VideoSource:
+    return check_input(write_video(path, **options), VideoSource)
+
+
+def numbers(frames: Iterable[Tensor]) -> list[int]:
+    """Which of the synthetic pictures these are, by the grey of their lower right part."""
+    return [round((frame[..., -8:, -8:].float().mean().item() - 16) / 7) for frame in frames]
+
+
+def joined(frames: Iterable[Tensor]) -> Tensor:
+    return torch.cat(list(frames))
+
+
+CLIPS: dict[str, dict[str, Any]] = {
+    "h264.mp4": {},
+    "fragmented.mp4": {"options": {"movflags": "+frag_keyframe+empty_moov"}},
+    "ntsc.mkv": {"fps": Fraction(60000, 1001), "sound": "aac"},
+    "broadcast.ts": {"sound": "aac"},
+    "old.avi": {"codec": "mjpeg", "pixels": "yuvj420p"},
+    "b-frames.avi": {},
+    "ten-bits.mov": {"codec": "prores_ks", "pixels": "yuv422p10le"},
+    "web.webm": {"codec": "libvpx"},
+}
+
+
+@pytest.mark.parametrize(("name", "options"), CLIPS.items(), ids=CLIPS)
+def test_a_clip_of_constant_rate_gives_its_own_frames_also_from_within(
+    name: str, options: dict[str, Any], tmp_path: Path
+):
+    source = clip(tmp_path / name, frames=20, **options)
+    whole = joined(frames_by_index(source, 99))
+    assert numbers(whole.split(1)) == list(range(20))
+    assert not source.is_variable
+    assert source.notes == ()
+    assert torch.equal(joined(frames_by_index(source, 7)), whole[:7])
+    assert torch.equal(joined(frames_by_time(source, source.frames, source.fps)), whole)
+    for start_s in (13 / source.fps, 13 / source.fps - Fraction(1, 100)):
+        assert torch.equal(joined(frames_by_time(source, 5, source.fps, start_s)), whole[13:18])
+
+
+def test_the_last_frame_is_repeated_where_a_clip_is_too_short(tmp_path: Path):
+    source = clip(tmp_path / "clip.mp4", frames=11)
+    assert numbers(frames_by_time(source, 17, source.fps)) == [*range(11), *[10] * 6]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_clip_of_variable_rate_is_shown_by_its_timestamps(suffix: str, tmp_path: Path):
+    source = clip(tmp_path / f"clip.{suffix}", times_s=UNEVEN_S)
+    assert source.fps == 6
+    assert "average of 6 fps" in source.notes[0]
+    seen = [max(n for n, time_s in enumerate(UNEVEN_S) if time_s < (tick + 0.5) / 25) for tick in range(25)]
+    assert numbers(frames_by_time(source, 25, FPS)) == seen
+    assert numbers(frames_by_time(source, 6, source.fps)) == [2, 2, 2, 4, 4, 4]
+
+
+def test_what_is_seen_for_long_is_also_seen_by_one_who_comes_late(tmp_path: Path):
+    source = clip(tmp_path / "clip.mp4", times_s=UNEVEN_S)
+    assert numbers(frames_by_time(source, 8, FPS, Fraction("0.3"))) == [2, 2, 2, 2, 2, 3, 4, 4]
+    assert numbers(frames_by_time(source, 3, FPS, Fraction("0.98"))) == [5, 5, 5]
+
+
+def test_another_rate_drops_or_repeats_frames(tmp_path: Path):
+    source = clip(tmp_path / "clip.mp4", frames=12)
+    assert numbers(frames_by_time(source, 6, source.fps / 2)) == [0, 2, 4, 6, 8, 10]
+    assert numbers(frames_by_time(source, 8, source.fps * 2)) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_a_clip_is_turned_upright(rotation: int, tmp_path: Path):
+    source = clip(tmp_path / "clip.mp4", rotation=rotation, frames=2)
+    (frame, _) = frames_by_index(source, 2)
+    assert frame.shape == (1, 3, source.height, source.width)
+    assert (frame.int() - as_tensor(np.rot90(picture(0), rotation // 90)).int()).abs().max() < 9
+
+
+def test_only_what_is_asked_for_is_decoded(tmp_path: Path):
+    path = tmp_path / "clip.mkv"
+    source = clip(path, frames=60)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 3 // 4])
+    assert numbers(islice(frames_by_time(source, 60, source.fps), 9)) == list(range(9))
+
+
+def test_there_is_nothing_after_the_end_of_a_clip(tmp_path: Path):
+    source = clip(tmp_path / "clip.mp4", frames=12)
+    with pytest.raises(MediaError, match=r"it lasts 0\.48 s, so there is nothing at 0\.50 s"):
+        list(frames_by_time(source, 9, source.fps, Fraction("0.5")))
+
+
+def test_a_clip_is_joined_at_its_new_size_only(tmp_path: Path):
+    source = clip(tmp_path / "clip.mp4", frames=9)
+    pixels = to_clip(frames_by_index(source, 9), 32, 32)
+    assert pixels.shape == (1, 3, 9, 32, 32)
+    assert pixels.dtype == torch.float32
+    assert torch.equal(pixels, to_clip([joined(frames_by_index(source, 9))], 32, 32))
+
+
+# Sounds
+
+
+def sound(path: Path, codec: str = "pcm_s16le", **options: Any) -> SoundSource:
+    return check_input(write_sound(path, codec, **options), SoundSource)
+
+
+LOSSLESS = {"a.wav": "pcm_s16le", "b.wav": "pcm_s24le", "c.wav": "pcm_f32le", "d.flac": "flac", "e.m4a": "alac"}
+LOSSY = {"a.mp3": "libmp3lame", "b.m4a": "aac", "c.aac": "aac", "d.ogg": "libopus", "e.ac3": "ac3"}
+
+
+@pytest.mark.parametrize(("name", "codec"), LOSSLESS.items())
+def test_samples_without_loss_are_the_numbers_that_were_given(name: str, codec: str, tmp_path: Path):
+    given = read_sound(sound(tmp_path / name, codec))
+    assert given.sample_rate_hz == RATE_HZ
+    assert given.samples.dtype == torch.float32
+    assert torch.equal(given.samples, torch.from_numpy(tone(RATE_HZ)) / 32768)
+
+
+@pytest.mark.parametrize(("name", "codec"), [*LOSSLESS.items(), *LOSSY.items()])
+def test_a_part_of_a_sound_is_that_part_of_the_whole(name: str, codec: str, tmp_path: Path):
+    source = sound(tmp_path / name, codec)
+    whole, part = read_sound(source), read_sound(source, Fraction("0.5"), Fraction("0.3"))
+    assert part.samples.shape == (2, 14400)
+    tolerance = 1e-4 if name in LOSSY else 0  # some codecs fill in noise
+    torch.testing.assert_close(part.samples, whole.samples[:, 24000:38400], atol=tolerance, rtol=0)
+
+
+def test_eight_bit_silence_is_silent(tmp_path: Path):
+    silence = np.zeros((2, 4800), np.int16)
+    assert not read_sound(sound(tmp_path / "silence.wav", "pcm_u8", samples=silence)).samples.any()
+
+
+@pytest.mark.parametrize(("layout", "channels"), [("mono", 1), ("5.1", 6), ("7.1", 8)])
+def test_channels_come_as_they_are(layout: str, channels: int, tmp_path: Path):
+    given = read_sound(sound(tmp_path / "song.wav", layout=layout, rate_hz=44100))
+    assert given.sample_rate_hz == 44100
+    assert torch.equal(given.samples, torch.from_numpy(tone(44100, channels, 44100)) / 32768)
+
+
+def test_a_sound_that_is_over_is_refused_and_a_short_one_stays_short(tmp_path: Path):
+    source = sound(tmp_path / "song.wav")
+    assert read_sound(source, Fraction("0.9"), Fraction(5)).samples.shape == (2, 4800)
+    with pytest.raises(MediaError, match=r"there is no sound at 3\.00 s"):
+        read_sound(source, Fraction(3), Fraction(1))
+
+
+def test_a_sound_that_breaks_off_is_refused_unless_what_is_there_is_enough(tmp_path: Path):
+    path = tmp_path / "song.mp3"
+    source = sound(path, "libmp3lame", samples=tone(4 * RATE_HZ))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert read_sound(source, Fraction(0), Fraction(1)).samples.shape == (2, RATE_HZ)
+    with pytest.raises(MediaError, match="breaks off"):
+        read_sound(source)
+
+
+def test_sound_and_picture_of_a_clip_share_a_clock_that_begins_anywhere(tmp_path: Path):
+    source = clip(tmp_path / "clip.ts", frames=25, sound="aac")
+    assert source.zero_s > 0
+    assert source.sound
+    assert source.sound.zero_s == source.zero_s
+    part = read_sound(source.sound, Fraction("0.4"), Fraction("0.2")).samples
+    expected = torch.from_numpy(tone(RATE_HZ))[:, 19200:28800] / 32768
+    assert (part - expected).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("rate_hz", [44099, 47999, 96001])
+def test_a_rate_without_a_common_divisor_takes_a_step_in_between(rate_hz: int):
+    given = Sound(torch.from_numpy(tone(rate_hz, 1, rate_hz)) / 32768, rate_hz)
+    workable = at_workable_rate(given, 16000)
+    assert workable.sample_rate_hz == RATE_HZ
+    expected = torch.from_numpy(tone(RATE_HZ, 1)) / 32768
+    assert (workable.samples - expected)[:, 500:-500].abs().max() < 1e-3
+    assert workable.samples.shape == expected.shape
+
+
+def test_a_usual_rate_is_left_alone():
+    for rate_hz in (8000, 11025, 22050, 44056, 44100, 48000, 88200, 192000):
+        given = Sound(torch.zeros(2, 9), rate_hz)
+        assert at_workable_rate(given, 16000) is given
+
+
+def test_an_encoder_gets_a_rate_that_it_takes():
+    for rate_hz, taken_hz in {44100: 44100, 44099: 44100, 192000: 96000}.items():
+        given = Sound(torch.zeros(2, rate_hz // 100), rate_hz)
+        assert at_rate_of("aac", given).sample_rate_hz == taken_hz
+        assert at_rate_of("alac", given) is given
+
+
+# Packets
+
+
+def packets(path: Path, kind: str, stream: int = 0) -> list[tuple[bytes, Fraction]]:
+    """Each packet of a stream, and when it is shown."""
+    with open_media(path) as container:
+        track = container.streams.get({kind: stream})[0]
+        return [(bytes(one), (one.pts or 0) * one.time_base) for one in container.demux(track) if one.size]
+
+
+def contents(given: list[tuple[bytes, Fraction]]) -> list[bytes]:
+    return [data for data, _ in given]
+
+
+def dub(source: VideoSource, path: Path, *, keeps_sound: bool) -> Path:
+    """A clip with a new sound, and its old one behind it."""
+    container_format, suffix = container_for(source, "aac", keeps_sound=keeps_sound)
+    path = path.with_suffix(suffix)
+    with ExitStack() as stack:
+        container = stack.enter_context(av.open(path, "w", format=container_format, container_options=TIMES_AS_GIVEN))
+        video = CopiedTrack(container, source, stack.enter_context(open_media(source.path)))
+        new = container.add_stream("aac", rate=RATE_HZ, layout="stereo")
+        tracks = [video]
+        if keeps_sound and source.sound:
+            tracks.append(CopiedTrack(container, source.sound, stack.enter_context(open_media(source.path))))
+        for second in range(1, 9):
+            for track in tracks:
+                track.put(Fraction(second, 8))
+        for track in tracks:
+            track.end()
+        encode_sound(container, new, tone(round(source.duration_s * RATE_HZ)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "options"),
+    [
+        ("rotated.mp4", ".mp4", {"rotation": 90, "sound": "aac"}),
+        ("uneven.mp4", ".mp4", {"times_s": UNEVEN_S}),
+        ("ntsc.mkv", ".mp4", {"fps": Fraction(30000, 1001), "sound": "aac"}),
+        ("short.mkv", ".mp4", {"frames": 2}),
+        ("studio.mov", ".mov", {"codec": "prores_ks", "pixels": "yuv422p10le", "sound": "pcm_s16le"}),
+        ("web.webm", ".mkv", {"codec": "libvpx", "sound": "libopus"}),
+        ("old.avi", ".mp4", {"codec": "mpeg4"}),
+        ("b-frames.avi", ".avi", {}),
+        ("older.avi", ".avi", {"codec": "wmv2"}),
+    ],
+)
+def test_a_picture_goes_into_another_file_packet_by_packet(
+    name: str, suffix: str, options: dict[str, Any], tmp_path: Path
+):
+    source = clip(tmp_path / name, **options)
+    dubbed = dub(source, tmp_path / "dubbed", keeps_sound=True)
+    assert dubbed.suffix == suffix
+    before, after = packets(source.path, "video"), packets(dubbed, "video")
+    assert contents(after) == contents(before)
+    if source.is_timed:
+        assert [time for _, time in after] == [time for _, time in before]
+    again = check_input(dubbed, VideoSource)
+    assert (again.width, again.height, again.rotation) == (source.width, source.height, source.rotation)
+    assert torch.equal(joined(frames_by_index(again, 99)), joined(frames_by_index(source, 99)))
+    if source.has_audio:
+        assert contents(packets(dubbed, "audio", 1)) == contents(packets(source.path, "audio"))
+
+
+def test_a_broadcast_is_copied_to_the_beginning_of_the_clock(tmp_path: Path):
+    source = clip(tmp_path / "clip.ts", sound="aac")
+    again = check_input(dub(source, tmp_path / "dubbed", keeps_sound=True), VideoSource)
+    assert again.zero_s == 0 < source.zero_s
+    assert torch.equal(joined(frames_by_index(again, 99)), joined(frames_by_index(source, 99)))
+
+
+def test_what_no_container_takes_is_refused_before_anything_is_written(tmp_path: Path):
+    modern = clip(tmp_path / "clip.mkv", sound="aac")
+    assert modern.sound
+    assert container_for(modern, "aac", keeps_sound=True).suffix == ".mp4"
+    foreign = replace(modern, container="mpegts", codec="theora")
+    with pytest.raises(MediaError, match=r"its picture \(theora\) cannot be copied\nhint: ffmpeg"):
+        container_for(foreign, "aac", keeps_sound=False)
+    old = replace(modern, container="avi", codec="wmv2")
+    with pytest.raises(RequestError, match=r"--audio-codec alac cannot be used .*\nits picture needs a \.avi file"):
+        container_for(old, "alac", keeps_sound=False)
+    noisy = replace(modern, sound=replace(modern.sound, codec="wmav2"))
+    assert container_for(noisy, "aac", keeps_sound=False).suffix == ".mp4"
+    with pytest.raises(MediaError, match=r"\(wmav2\) cannot be copied into a \.mp4 file\nhint: --old-sound drop"):
+        container_for(noisy, "aac", keeps_sound=True)
+
+
+@pytest.mark.parametrize(("name", "codec"), [*LOSSY.items(), ("e.m4a", "alac")])
+def test_a_given_sound_goes_beside_a_picture_packet_by_packet(name: str, codec: str, tmp_path: Path):
+    source = sound(tmp_path / name, codec)
+    assert may_stand_in_mp4(source)
+    path = tmp_path / "beside.mp4"
+    with av.open(path, "w") as container, open_media(source.path) as given:
+        video = container.add_stream("mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt = 48, 32, "yuv420p"
+        track = CopiedTrack(container, source, given)
+        for number in range(25):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            container.mux(video.encode(frame))
+            track.put((number + 1) / FPS)
+        container.mux(video.encode(None))
+        track.end()
+    if name != "c.aac":  # each of its packets has a header of its own, which MP4 does without
+        assert contents(packets(path, "audio")) == contents(packets(source.path, "audio"))
+    before, after = read_sound(source).samples, read_sound(check_input(path, SoundSource)).samples
+    assert torch.equal(after[:, : before.shape[1]], before)
+
+
+def test_a_sound_for_professionals_is_encoded_anew(tmp_path: Path):
+    assert not may_stand_in_mp4(sound(tmp_path / "song.wav"))
