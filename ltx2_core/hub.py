@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -86,31 +87,36 @@ def _scan(folder: Path, checkpoint: Path | None = None) -> dict[str, Path]:
 
     Raises: CheckpointError if it holds more than one checkpoint and none is given.
     """
-    headers = list(_headers(sorted(folder.glob("*.safetensors"))))
-    checkpoints = [header.path for header in headers if classify(header) is FileKind.MONOLITH]
+    kinds = list(_kinds(sorted(folder.glob("*.safetensors"))))
+
+    def of(kind: FileKind) -> list[Header]:
+        return [header for header, its_kind in kinds if its_kind is kind]
+
+    checkpoints = [header.path for header in of(FileKind.MONOLITH)]
     if checkpoint is None and len(checkpoints) > 1:
         listed = ", ".join(path.name for path in checkpoints)
         raise CheckpointError(f"{folder} holds more than one checkpoint", listed, "--model FILE chooses one of them")
-    upsamplers = [header for header in headers if classify(header) is FileKind.UPSAMPLER]
-    loras = [header for header in headers if classify(header) is FileKind.LORA]
     found = {
         "checkpoint": checkpoints if checkpoint is None else [checkpoint],
         "text_encoder": [
             path.parent for path in (folder / "config.json", *sorted(folder.glob("*/config.json"))) if _is_encoder(path)
         ],
-        "upsampler": [header.path for header in upsamplers if header.config.get("spatial_upsample")],
-        "distilled_lora": [header.path for header in loras if "distilled" in header.path.name],
+        "upsampler": [header.path for header in of(FileKind.UPSAMPLER) if _doubles_the_size(header)],
+        "distilled_lora": [header.path for header in of(FileKind.LORA) if "distilled" in header.path.name],
     }
     return {role: paths[0] for role, paths in found.items() if paths}
 
 
-def _headers(paths: Iterable[Path]) -> Iterable[Header]:
-    """The headers that can be read; a file that is no checkpoint may well lie beside one."""
+def _kinds(paths: Iterable[Path]) -> Iterable[tuple[Header, FileKind]]:
+    """What the files are that can be read; one that is nothing of ours may well lie beside them."""
     for path in paths:
-        try:
-            yield read_header(path)
-        except LTX2Error:
-            continue
+        with suppress(LTX2Error):
+            header = read_header(path)
+            yield header, classify(header)
+
+
+def _doubles_the_size(upsampler: Header) -> bool:
+    return bool(upsampler.config.get("spatial_upsample")) and upsampler.config.get("spatial_scale", 2.0) == 2.0
 
 
 def _is_encoder(config: Path) -> bool:

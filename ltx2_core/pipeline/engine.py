@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from ..media.clip import ClipShape, Output
 from ..media.sound import Sound, fit_sound
 from ..media.writer import Report, write_clip, write_sound
 from ..sampling.guidance import Contexts
-from ..text.cache import ContextCache
+from ..text.cache import ContextCache, identity
 from ..text.encode import TextContext, encode_prompts
 from ..tiles import TilePlan
 from ..tiling import decode_video
@@ -46,21 +46,23 @@ class Engine:
 
     def render(self) -> Report:
         """Go through the stages that are not finished yet, then decode and write the file."""
-        with torch.inference_mode():
-            return self.write(self.denoise())
+        # On CUDA, float32 is float32 and the same input gives the same bits, also in convolutions.
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        with torch.inference_mode(), exact:
+            generator = torch.Generator(self.models.device).manual_seed(self.request.seed)
+            return self.write(self.denoise(generator), generator)
 
-    def denoise(self) -> Latents:
+    def denoise(self, generator: torch.Generator) -> Latents:
         """The latents that go into the file, each stage's saved before the next begins."""
         job, stages = self.job, self.request.recipe.stages
-        generator = torch.Generator(self.models.device).manual_seed(self.request.seed)
         finished = [job.load(number) for number in range(1, job.finished_stages + 1)]
         results = [saved.latents for saved in finished]
         if finished:
             generator.set_state(finished[-1].generator)
         contexts = self.contexts() if len(results) < len(stages) else Streams()
         for number, stage in list(enumerate(stages, 1))[len(results) :]:
-            run = self.stage_run(stage, results, contexts, generator, job.load_stopped())
-            with self.models.resident(lambda stage=stage: self.models.load_transformer(stage)) as model:
+            run = self.stage_run(stage, results, contexts, generator, job.load_stopped(number))
+            with self.models.resident(partial(self.models.load_transformer, stage)) as model:
                 results.append(run.run(model, self.watch, f"denoising, stage {number} of {len(stages)}"))
             job.save(number, results[-1], generator)
         return self.shipped(results)
@@ -111,10 +113,11 @@ class Engine:
     def cache(self) -> ContextCache:
         """What was encoded before with the same text encoder and connectors."""
         return ContextCache(
-            encoder=self.job.identities["text_encoder"],
-            checkpoint=self.job.identities["checkpoint"],
+            encoder=identity(self.job.files.need("text_encoder")),
+            checkpoint=identity(self.job.files.need("checkpoint")),
             rows=self.request.text_rows,
             dtype=self.models.dtype,
+            device=self.models.device.type,
         )
 
     def encode(self, prompts: list[str]) -> list[TextContext]:
@@ -127,7 +130,7 @@ class Engine:
             self.request.text_rows,
         )
 
-    def write(self, latents: Latents) -> Report:
+    def write(self, latents: Latents, generator: torch.Generator) -> Report:
         """Decode the latents and write the file: the sound first, since it is short, then frame after frame."""
         job, request = self.job, self.request
         width, height = request.file_size
@@ -143,9 +146,13 @@ class Engine:
             self.watch.phase("video", "decoding and encoding", request.frames) as on_frames,
         ):
             latent = latents.video.to(self.models.device, self.models.dtype)
-            tiles = TilePlan.auto(latent.shape[2:], self.models.shapes.video_vae.factors)
-            chunks = cropped(decode_video(latent, decoder, tiles), request.file_size)
+            chunks = cropped(decode_video(latent, decoder, self.tiles(), generator), request.file_size)
             return write_clip(output, shape, chunks, sound, job.output.encoding, on_frames)
+
+    def tiles(self) -> TilePlan:
+        """How the picture is cut for decoding. It depends on nothing but the request."""
+        shapes = self.models.shapes
+        return TilePlan.auto(shapes.grid(self.request, 1).latent, shapes.video_vae.factors)
 
     def decode_sound(self, latent: Tensor) -> Sound:
         """The waveform of an audio latent. The vocoder computes in float32: its sound suffers below."""
@@ -159,7 +166,7 @@ class Engine:
     def recipe(self) -> dict[str, Any]:
         """What the file says about itself: enough to make it again, without this machine's folders and the time."""
         files = {
-            role: {"name": path.name, "identity": self.job.identities[role]}
+            role: {"name": path.name, "fingerprint": self.job.identities[role]}
             for role, path in {**self.job.files.paths, **self.job.inputs}.items()
             if role in self.job.identities
         }
@@ -168,6 +175,7 @@ class Engine:
             "made_with": {"ltx2": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
             "model": {"name": self.job.files.name, "files": files},
             "request": self.request.model_dump(mode="json"),
+            "tiles": asdict(self.tiles()),
         }
 
     @cached_property

@@ -6,7 +6,6 @@ Source: spec cli, "Latents first".
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from pydantic import ValidationError
 from ..errors import LTX2Error, RequestError, StorageError
 from ..headers import read_header
 from ..hub import ModelFiles
+from ..media.partial import sync
 from ..types import Streams
 from .request import OutputSettings, Request, Resolved, require_free, target_of
 from .settings import COMMAND_LINE, Settings, check_layer
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch i
 
 SCHEMA = 1
 RECORD = "job.json"
-STOPPED = "stopped.safetensors"
+SAVED = ("latents-*.safetensors", "stopped-*.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,9 @@ class Job:
                 f"{folder} holds a render that is not finished",
                 hint=f"ltx2 resume {folder}, or --overwrite to begin anew",
             )
+        if not (folder / RECORD).exists() and _saved_in(folder):
+            why = "it holds latents that belong to no render"
+            raise RequestError(f"{folder} cannot be used", why, "--job-dir names another folder")
         job = cls(
             folder=folder,
             request=request,
@@ -81,8 +84,8 @@ class Job:
         )
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for old in [*folder.glob("latents-*.safetensors"), folder / STOPPED]:
-                old.unlink(missing_ok=True)
+            for old in _saved_in(folder):
+                old.unlink()
             job._write_record()
         except OSError as error:
             raise StorageError(f"{folder} cannot be written", error.strerror or str(error)) from error
@@ -93,6 +96,8 @@ class Job:
         """Read a folder again. Raises: RequestError if it holds no render, StorageError if it is damaged."""
         try:
             record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            if record["schema"] != SCHEMA:
+                raise ValueError(f"it has schema {record['schema']}, and this version reads {SCHEMA}")
             return cls(
                 folder=folder,
                 request=Request.model_validate(record["request"]),
@@ -137,27 +142,30 @@ class Job:
     def save(self, stage: int, latents: Latents, generator: torch.Generator) -> None:
         """Keep the latents that a stage ended with. Stages count from 1."""
         self._write(self._latents(stage), Saved(latents, generator.get_state()))
-        (self.folder / STOPPED).unlink(missing_ok=True)
+        self._stopped(stage).unlink(missing_ok=True)
 
     def load(self, stage: int) -> Saved:
         """The latents that a stage ended with."""
         return self._read(self._latents(stage))
 
-    def save_stopped(self, saved: Saved) -> None:
+    def save_stopped(self, stage: int, saved: Saved) -> None:
         """Keep the tokens inside a stage that is not finished, after so many of its steps."""
-        self._write(self.folder / STOPPED, saved)
+        self._write(self._stopped(stage), saved)
 
-    def load_stopped(self) -> Saved | None:
-        """The tokens inside the stage that was stopped; None if none was."""
-        path = self.folder / STOPPED
+    def load_stopped(self, stage: int) -> Saved | None:
+        """The tokens inside a stage that was stopped; None if it was not."""
+        path = self._stopped(stage)
         return self._read(path) if path.exists() else None
 
     def remove(self) -> None:
         """Remove what this program put into the folder, and the folder if nothing else is in it."""
-        for path in [*self.folder.glob("latents-*.safetensors"), self.folder / STOPPED, self.folder / RECORD]:
+        for path in [*_saved_in(self.folder), self.folder / RECORD]:
             path.unlink(missing_ok=True)
         if not any(self.folder.iterdir()):
             shutil.rmtree(self.folder)
+
+    def _stopped(self, stage: int) -> Path:
+        return self.folder / f"stopped-{stage}.safetensors"
 
     def _latents(self, stage: int) -> Path:
         return self.folder / f"latents-{stage}.safetensors"
@@ -203,14 +211,12 @@ class Job:
             raise StorageError(f"{path} is damaged", hint="remove it, and ltx2 resume makes it again") from error
 
 
+def _saved_in(folder: Path) -> list[Path]:
+    return [path for pattern in SAVED for path in folder.glob(pattern)]
+
+
 def _settle(part: Path, path: Path) -> None:
     """Make sure that a file is on the disk before it takes its name, and that the name is too."""
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
+    sync(part)
     part.replace(path)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    sync(path.parent)

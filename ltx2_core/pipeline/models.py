@@ -91,10 +91,9 @@ class Models:
     def load_transformer(self, stage: Stage) -> Any:
         """The denoiser with the LoRAs of a stage.
 
-        In a bfloat16 run its float32 tables stay as they are in the file, as in the official code.
+        Its tables, float32 in the files, are rounded here instead of wherever they are used: the bits are the same.
         """
-        dtype = None if self.dtype == torch.bfloat16 else self.dtype
-        model = load_component("transformer", self.header, device=self.device, dtype=dtype)
+        model = self.load("transformer")
         fuse(model, self.loras(stage))
         return model
 

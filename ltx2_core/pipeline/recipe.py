@@ -52,12 +52,13 @@ class Stage(Record):
 class Recipe(Record):
     """Stages in their order.
 
-    Args: summary: one line for a person. sound_from: the stage whose sound goes into the file. images: whether one at
-    the first frame replaces it, or all are appended as keyframes.
+    Args: summary: one line for a person. takes: what it cannot do without. sound_from: the stage whose sound goes into
+    the file. images: whether one at the first frame replaces it, or all are appended as keyframes.
     """
 
     summary: str
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    takes: Literal["clip", "reference"] | None = None
     sound_from: Literal["first", "last"] = "last"
     images: Literal["replace-first", "append"] = "replace-first"
 

@@ -260,9 +260,9 @@ def _settle_basis(layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> _B
 def _check_recipe(basis: _Basis) -> None:
     """Refuse a recipe that this model's files, or the flags, do not go with."""
     preset, chosen, settings = basis.preset, basis.recipe, basis.merged.settings
-    if any(stage.start == "source" for stage in chosen.stages):
+    if chosen.takes is not None:
         others = "ltx2 presets lists the others"
-        raise RequestError(f"preset {preset} cannot be used here", "it starts from a clip", others)
+        raise RequestError(f"preset {preset} cannot be used here", f"it needs a {chosen.takes} to start from", others)
     for role in chosen.needs:
         files = basis.files.need(role, f"{flag(role)} FILE names it; preset {preset} needs it")
         if role == "distilled_lora":
@@ -290,8 +290,8 @@ def _gather_inputs(basis: _Basis, main: Path | None, length: Length) -> tuple[In
 def _checked_prompt(mode: Mode, prompt: str) -> str:
     if mode == Mode.T2V and not prompt.strip():
         raise RequestError("the prompt is empty", hint='ltx2 t2v "a kettle starts to whistle"')
-    if "\0" in prompt:
-        raise RequestError("the prompt holds a zero byte")
+    if "\0" in prompt or any("\ud800" <= letter <= "\udfff" for letter in prompt):
+        raise RequestError("the prompt cannot be read", "it holds bytes that are no text", "write it in UTF-8")
     return prompt
 
 

@@ -13,7 +13,7 @@ from ..errors import OutOfMemoryError, StorageError
 from ..hub import ModelFiles
 from ..media.sheet import contact_sheet
 from ..media.writer import Report
-from ..text.cache import identity
+from ..text.cache import fingerprint
 from .engine import Engine
 from .events import StoppedError, Watch
 from .job import Job
@@ -72,7 +72,7 @@ def identities(request: Request, files: ModelFiles, inputs: Mapping[str, Path]) 
     """What tells each file that a render reads from others of the same name, by role."""
     roles = ["checkpoint", "text_encoder", *request.recipe.needs]
     paths = {role: files.need(role) for role in roles} | dict(inputs)
-    return {role: identity(path) for role, path in paths.items()}
+    return {role: fingerprint(path) for role, path in paths.items()}
 
 
 def _finish(job: Job, watch: Watch) -> Result:
@@ -81,10 +81,13 @@ def _finish(job: Job, watch: Watch) -> Result:
         report = Engine(job, watch).render()
     except StoppedError as stopped:
         if stopped.saved is not None:
-            job.save_stopped(stopped.saved)
+            job.save_stopped(job.finished_stages + 1, stopped.saved)
         raise Interrupted(job.folder) from stopped
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemoryError("memory ran out", str(error).split(". ")[0], "a smaller --res or --duration") from error
+    except (RuntimeError, MemoryError) as error:
+        if not _ran_out(error):
+            raise
+        why = str(error).splitlines()[0].split(". ")[0]
+        raise OutOfMemoryError("memory ran out", why, "a smaller --res, or a shorter --duration") from error
     for warning in report.warnings:
         watch.tell(warning, is_warning=True)
     sheet = sheet_of(job.target) if job.output.sheet else None
@@ -100,3 +103,9 @@ def _finish(job: Job, watch: Watch) -> Result:
         seconds=time.perf_counter() - start,
         report=report,
     )
+
+
+def _ran_out(error: Exception) -> bool:
+    """Whether an error is about memory. torch has a class of its own only for some of its allocators."""
+    told = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "alloc failed")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in told)

@@ -15,7 +15,7 @@ from ..errors import RequestError
 from .values import Device, Duration, FrameRate, did_you_mean, split_list
 
 COMMAND_LINE, ENVIRONMENT = "the command line", "the environment"
-Scale = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Blocks = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(split_list)]
 Paths = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -29,6 +30,19 @@ from .files import find_encoder
 logger = logging.getLogger("ltx2")
 
 REVISION = 1  # one more whenever this program computes other contexts from the same inputs
+
+
+def fingerprint(path: Path) -> str:
+    """Tell files apart by what they hold, not by when they came: small ones in full, weights by header and size."""
+    digest = hashlib.sha256()
+    for file in find_encoder(path).paths if path.is_dir() else [path]:
+        digest.update(repr((file.name, file.stat().st_size)).encode())
+        if file.suffix == ".safetensors":
+            header = read_header(file)
+            digest.update(repr((header.metadata, header.tensors)).encode())
+        else:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def identity(path: Path) -> str:
@@ -49,12 +63,16 @@ def identity(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextCache:
-    """Contexts from one encoder and checkpoint. encoder, checkpoint: their identities. dtype: that they compute in."""
+    """Contexts from one encoder and checkpoint.
+
+    Args: encoder, checkpoint: their identities. dtype, device: what computes them, the kind of device without a number.
+    """
 
     encoder: str
     checkpoint: str
     rows: int
     dtype: torch.dtype
+    device: str = "cpu"
 
     def recall(self, prompts: Sequence[str], encode: Callable[[list[str]], Sequence[TextContext]]) -> list[TextContext]:
         """Give the contexts of prompts, on the CPU; one call of `encode` makes those that are not kept yet."""
@@ -69,7 +87,8 @@ class ContextCache:
         return [contexts[prompt.strip()] for prompt in prompts]
 
     def _path(self, prompt: str) -> Path:
-        parts = [REVISION, self.encoder, self.checkpoint, prompt.strip(), self.rows, str(self.dtype)]
+        parts = [REVISION, self.encoder, self.checkpoint, prompt.strip(), self.rows, str(self.dtype), self.device]
+        parts += [torch.__version__, transformers.__version__]
         name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         return ltx2_home() / "cache" / "text" / f"{name}.safetensors"
 

@@ -262,7 +262,7 @@ def test_killed_inside_a_phase_it_goes_on_to_the_same_bytes(
     assert rendered("resume", "a.mp4.job").read_bytes() == undisturbed
 
 
-@pytest.mark.parametrize(("event", "kept"), [(IN_STAGE, "stopped.safetensors"), (IN_VIDEO, "latents-2.safetensors")])
+@pytest.mark.parametrize(("event", "kept"), [(IN_STAGE, "stopped-1.safetensors"), (IN_VIDEO, "latents-2.safetensors")])
 @pytest.mark.parametrize(("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_asked_to_stop_it_keeps_what_it_has_and_says_how_to_go_on(
     event: object, kept: str, asked: signal.Signals, code: int, two_stages: list[object], undisturbed: bytes

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from ltx2_core.errors import CheckpointError, RequestError, StorageError
 from ltx2_core.hub import find_model, search_folders
@@ -73,3 +75,10 @@ def test_missing_role_is_named_when_it_is_needed(tiny: Path) -> None:
     files = find_model(str(tiny), {})
     with pytest.raises(StorageError, match="has no video vae"):
         files.need("video_vae")
+
+
+def test_file_that_is_nothing_of_ours_may_lie_beside_a_model(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    save_file({"weight": torch.zeros(2)}, folder / "zz.safetensors")
+    assert find_model(str(folder), {}).paths.keys() == find_model(str(tiny), {}).paths.keys()

@@ -54,12 +54,27 @@ def test_finished_stages_are_counted_from_the_first_without_a_gap(tiny: Path, tm
 
 def test_stage_that_was_stopped_is_forgotten_when_it_is_finished(tiny: Path, tmp_path: Path) -> None:
     job, generator = make_job(tiny, tmp_path), torch.Generator()
-    job.save_stopped(Saved(make_latents(1), generator.get_state(), step=3))
-    stopped = job.load_stopped()
+    job.save_stopped(1, Saved(make_latents(1), generator.get_state(), step=3))
+    stopped = job.load_stopped(1)
     assert stopped is not None
     assert stopped.step == 3
     job.save(1, make_latents(1), generator)
-    assert job.load_stopped() is None
+    assert job.load_stopped(1) is None
+
+
+def test_tokens_of_one_stage_are_not_taken_for_those_of_another(tiny: Path, tmp_path: Path) -> None:
+    job = make_job(tiny, tmp_path)
+    job.save_stopped(1, Saved(make_latents(1), torch.Generator().get_state(), step=3))
+    assert job.load_stopped(2) is None
+
+
+def test_folder_with_latents_of_nobody_is_left_alone(tiny: Path, tmp_path: Path) -> None:
+    job = make_job(tiny, tmp_path)
+    job.save(1, make_latents(1), torch.Generator())
+    (job.folder / RECORD).unlink()
+    with pytest.raises(RequestError, match="belong to no render"):
+        make_job(tiny, tmp_path, overwrite=True)
+    assert (job.folder / "latents-1.safetensors").exists()
 
 
 def test_single_stream_is_saved_alone(tiny: Path, tmp_path: Path) -> None:
