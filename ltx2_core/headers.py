@@ -24,7 +24,7 @@ HEADER_LIMIT_BYTES = 100_000_000
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2}
 DTYPE_BYTES |= {"I8": 1, "U8": 1, "BOOL": 1}
 FLOATS = {"F64", "F32", "F16", "BF16"}
-HINT = "only .safetensors files are opened; convert or download one (ltx2 download)"
+HINT = "only .safetensors files are opened; take the published one, or convert this one"
 PICKLE = "it is a pickle (.pt, .ckpt, .bin), and opening one can run code from it"
 MAGIC = (
     (b"GGUF", "it is a GGUF file, which is not supported"),

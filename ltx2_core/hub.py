@@ -50,7 +50,7 @@ def find_model(
     if spec.lower() in registered:
         return _registered(spec.lower(), registered[spec.lower()], given)
     if len(path.parts) > 1 or path.suffix:
-        raise StorageError(f"--model {spec} is not there", "it takes a name, a file or a folder")
+        raise StorageError(f"--model {spec} is not there", "it takes a name, a file or a folder", "ltx2 presets")
     raise RequestError(f"unknown model {spec}", "--model takes a name, a file or a folder", _known(spec, registered))
 
 

@@ -154,5 +154,5 @@ def split_strength(spec: str, option: str) -> tuple[Path, float]:
         if not abs(strength) <= 10:
             raise RequestError(f"{option} {spec} cannot be used", f"{found[2]} is no strength", f"{option} PATH:0.8")
     if not path.is_file():
-        raise StorageError(f"{option} {spec} is not there")
+        raise StorageError(f"{option} {spec} is not there", hint=f"{option} PATH:0.8 gives a strength; check the path")
     return path, strength

@@ -320,7 +320,7 @@ def _find_files(settings: Settings) -> ModelFiles:
     paths = {role: Path(path).expanduser() for role, path in given.items() if path is not None}
     for role, path in paths.items():
         if not path.exists():
-            raise StorageError(f"{flag(role)} {given[role]} is not there")
+            raise StorageError(f"{flag(role)} {given[role]} is not there", hint="check the path, or leave it out")
     registered = {name: model.files for name, model in registered_models().items()}
     return find_model(need(settings.model), registered, paths)
 
