@@ -18,19 +18,6 @@ from ltx2_core.types import Streams
 Settings = Mapping[str, Any]
 
 NORMS: keymap.Rows = (("q_norm", "norm_q"), ("k_norm", "norm_k"))
-TRANSFORMER: keymap.Rows = (
-    ("patchify_proj", "proj_in"),
-    ("audio_patchify_proj", "audio_proj_in"),
-    ("adaln_single", "time_embed"),
-    ("audio_adaln_single", "audio_time_embed"),
-    ("av_ca_video_scale_shift_adaln_single", "av_cross_attn_video_scale_shift"),
-    ("av_ca_audio_scale_shift_adaln_single", "av_cross_attn_audio_scale_shift"),
-    ("av_ca_a2v_gate_adaln_single", "av_cross_attn_video_a2v_gate"),
-    ("av_ca_v2a_gate_adaln_single", "av_cross_attn_audio_v2a_gate"),
-    ("scale_shift_table_a2v_ca_video", "video_a2v_cross_attn_scale_shift_table"),
-    ("scale_shift_table_a2v_ca_audio", "audio_a2v_cross_attn_scale_shift_table"),
-    *NORMS,
-)
 CONNECTORS: keymap.Rows = (
     ("text_embedding_projection.aggregate_embed", "text_proj_in"),
     ("video_embeddings_connector", "video_connector"),
@@ -132,7 +119,7 @@ def transformer_arguments(inputs: Streams[StreamInput]) -> Settings:
 DENOISER = r"model\.diffusion_model\.(?!\w+_embeddings_connector\.)"
 TEXT = r"(model\.diffusion_model\.)?(?=\w+_embeddings_connector\.|text_embedding_projection\.)"
 REFERENCES = {
-    "transformer": Reference("diffusers:LTX2VideoTransformer3DModel", DENOISER, TRANSFORMER, transformer),
+    "transformer": Reference("diffusers:LTX2VideoTransformer3DModel", DENOISER, keymap.DIFFUSERS, transformer),
     "connectors": Reference("diffusers.pipelines.ltx2:LTX2TextConnectors", TEXT, CONNECTORS, connectors),
     "video_vae": Reference("diffusers:AutoencoderKLLTX2Video", r"vae\.", VIDEO_VAE, video_vae),
     "audio_vae": Reference("diffusers:AutoencoderKLLTX2Audio", r"audio_vae\.", STATISTICS, audio_vae),
