@@ -15,6 +15,7 @@ import ltx2_core as core
 from .display import Display
 from .failures import UserStopError, crash, wrong_usage
 from .help import PanelCommand, PanelGroup
+from .log import heard
 from .options import (
     ENCODING,
     IMAGES,
@@ -43,9 +44,9 @@ ltx2 makes video with synchronised stereo sound, with a model that you have:
   ltx2 --help                all commands; ltx2 t2v --help: all options"""
 GUIDANCE = """\
 st, sm and stg are scales of guidance, one of each per stream. Guided presets use --video-st 3 --video-sm 3
---audio-st 7 --audio-sm 3. These are scales in the sense of the official settings cfg_scale and modality_scale: the
-weight on a direction is the scale minus one, so 1 switches it off, and the defaults give the official output. 0
-switches stg off.
+--audio-st 7 --audio-sm 3 and, for stg and rescale, the model's own. These are scales in the sense of the official
+settings cfg_scale and modality_scale: the weight on a direction is the scale minus one, so 1 switches it off, and the
+defaults give the official output. 0 switches stg off.
 
 All settings can also stand in ./ltx2.yaml and in config.yaml in the folder LTX2_HOME, as "steps: 30", and in the
 environment, as LTX2_STEPS=30."""
@@ -58,7 +59,8 @@ class Commands(PanelGroup):
         arguments = list(sys.argv[1:] if args is None else args)
         show = Display(is_json="--json" in arguments)  # so that even words that cannot be parsed are answered in JSON
         try:
-            exit_code = super().main(arguments, *rest, **extra, standalone_mode=False, obj=show) or 0
+            with heard(show):
+                exit_code = super().main(arguments, *rest, **extra, standalone_mode=False, obj=show) or 0
         except typer.TyperException as error:
             exit_code = show.fail(wrong_usage(error))
         except core.LTX2Error as error:
@@ -131,7 +133,7 @@ def resume(job_dir: JobArg, show: Display) -> None:
 @app.command(cls=PanelCommand)
 @takes(TARGET, ENCODING)
 def decode(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
-    """Make the file again from kept latents. Codecs and name may differ; the rest is as it was."""
+    """Make the file again from kept latents. Codecs and name may differ; what is not given is as it was."""
     job = core.Job.open(job_dir).rewritten(flags)
     render(show, None, lambda watch: core.resume(job, watch))
 
@@ -139,8 +141,8 @@ def decode(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
 @app.command(cls=PanelCommand)
 @takes()
 def inspect(file: FileArg, show: Display) -> None:
-    """Say what a weight file or a clip is. Only its header is read."""
-    show.table(file.name, core.describe(file))
+    """Say what a weight file or a clip is. Only its header is read. -v: long texts as a whole."""
+    show.facts(file.name, core.describe(file))
 
 
 @app.command(cls=PanelCommand)

@@ -18,6 +18,8 @@ import typer
 
 import ltx2_core as core
 
+from .facts import readable
+
 if TYPE_CHECKING:
     from .progress import Bars
 
@@ -62,6 +64,10 @@ class Display:
         for name, value in rows.items():
             line = f"  {visible(name):{width}}  {visible(value)}"
             _write(sys.stdout, textwrap.fill(line, columns, subsequent_indent=" " * (width + 4)).rstrip())
+
+    def facts(self, title: str, facts: Mapping[str, str]) -> None:
+        """What a file says about itself: as JSON its own words, else a row per setting."""
+        self.table(title, facts if self.is_json else readable(facts, is_whole=self.level >= DETAILS))
 
     def file(self, path: Path, *, is_new: bool = True) -> None:
         """The path of a result: alone on stdout, byte by byte, so that a script can use it."""

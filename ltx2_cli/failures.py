@@ -7,12 +7,15 @@ import shlex
 import sys
 import time
 import traceback
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import typer
 
 import ltx2_core as core
+
+NEAR = 0.7  # how alike an option must be to be suggested; 1 is the same
 
 
 class UserStopError(core.LTX2Error):
@@ -27,10 +30,12 @@ class UserStopError(core.LTX2Error):
 def wrong_usage(error: typer.TyperException) -> core.RequestError:
     """Words that cannot be parsed: an option or a command that is not there, too many words or too few."""
     what, _, hint = error.format_message().partition(" (Possible options: ")[0].rstrip(".").partition(". ")
-    near = getattr(error, "possibilities", None)  # of an option; typer puts those of a command into its message
+    name = getattr(error, "option_name", "").lstrip("-")  # of an option that is not there
+    known = {one.lstrip("-"): one for one in getattr(error, "possibilities", None) or ()}
+    near = [known[one] for one in get_close_matches(name, known, n=2, cutoff=NEAR)]
     context: Any = getattr(error, "ctx", None)
     if near:
-        hint = f"did you mean {' or '.join(near[:2])}?"
+        hint = f"did you mean {' or '.join(near)}?"
     elif "extra argument" in what:
         hint = "a text of several words needs quotes"
     elif not hint:
@@ -39,12 +44,13 @@ def wrong_usage(error: typer.TyperException) -> core.RequestError:
 
 
 def crash(error: Exception, arguments: list[str]) -> core.LTX2Error:
-    """A failure that nobody foresaw, with its traceback in a file."""
+    """A failure that nobody foresaw, with its traceback in a file, whatever characters it holds."""
     path = core.ltx2_home() / time.strftime("crash-%Y%m%d-%H%M%S.txt")
     facts = (f"ltx2 {core.__version__}, Python {sys.version}, {platform.platform()}", shlex.join(["ltx2", *arguments]))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join((*facts, "", *traceback.format_exception(error))), encoding="utf-8")
+        text = "\n".join((*facts, "", *traceback.format_exception(error)))
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
         why, hint = f"where it happened, and your command with its prompt, are in {path}", "please report it"
     except OSError as unwritable:
         why, hint = f"and {path} cannot be written: {unwritable.strerror}", "-vv shows where it happened"

@@ -60,24 +60,24 @@ def names(kind: str) -> Complete:
 
 MODEL = panel(
     "Model",
-    model=value("NAME|FILE|FOLDER", "What renders: a name (ltx2 presets) or files.", complete=names("models")),
+    model=value("NAME|FILE|FOLDER", "A name (ltx2 presets) or files; default ltx-2.", complete=names("models")),
     text_encoder=value("FOLDER", "Gemma 3, where it is not beside the model."),
     upsampler=value("FILE", "Doubles the size between stages; likewise."),
     distilled_lora=value("FILE", "For presets with few steps; likewise."),
     lora=value("PATH[:STRENGTH]", "A LoRA, also several; strength 1 if not given.", is_repeated=True),
     allow_partial_lora=switch("Take a LoRA of which only a part fits."),
-    precision=value("auto|bf16|fp32", "What it computes in; auto is fp32 on a CPU."),
-    device=value("auto|cuda|mps|cpu", "Where it computes; cuda:1 is the second GPU."),
+    precision=value("auto|bf16|fp32", "What it computes in; default auto, fp32 on a CPU."),
+    device=value("auto|cuda|mps|cpu", "Default auto; cuda:1 is the second GPU."),
     cache=switch("Read the prompt anew and keep nothing of it.", off=True),
 )
 SHAPE = panel(
     "Shape",
-    res=value("NAME|WxH", "A size by name (720p, 4k …) or as 768x512.", complete=names("sizes")),
+    res=value("NAME|WxH", "720p, 4k … or 768x512; else the model's own.", complete=names("sizes")),
     aspect=value("16:9", "Turns a size by name: 16:9 9:16 1:1 4:3 3:4 21:9."),
     crop=switch("Do not cut what is rendered to the size by name.", off=True),
-    duration=value("5s", "Length, to the nearest 8k+1 frames."),
+    duration=value("5s", "Length, to 8k+1 frames; default 5s."),
     frames=value("N", "Length in frames, 8k+1: 9, 17, … 121 …"),
-    fps=value("24", "Frames per second; 23.976 means 24000/1001."),
+    fps=value("24", "Frames a second; 23.976 is 24000/1001. Default 24."),
 )
 IMAGES = panel(
     "Shape",
@@ -85,10 +85,10 @@ IMAGES = panel(
 )
 SAMPLING = panel(
     "Sampling",
-    preset=value("NAME", "How it is rendered: a name (ltx2 presets).", complete=names("presets")),
-    steps=value("N", "How many steps from noise to the clip."),
+    preset=value("NAME", "A name (ltx2 presets); else the model's own.", complete=names("presets")),
+    steps=value("N", "Steps of denoising; else the model's own."),
     seed=value("N", "Same seed, same clip; random if not given."),
-    negative=value("TEXT", "What to keep away from."),
+    negative=value("TEXT", "What to keep away from; else the model's own."),
     video_st=value("X", "How far the text pulls the picture."),
     video_sm=value("X", "How far the sound pulls the picture."),
     audio_st=value("X", "How far the text pulls the sound."),
@@ -98,20 +98,23 @@ SAMPLING = panel(
     stg_blocks=value("N,N…", "Blocks whose attention is skipped for that."),
     video_rescale=value("0…1", "Hold the contrast against guidance; 0 is off."),
     audio_rescale=value("0…1", "The same for the sound."),
-    skip_step=value("N", "Guide only every N+1st step."),
+    skip_step=value("N", "Run the model only every N+1st step."),
 )
-SOUND = panel("Streams", sound=value("generate|off", "off: a silent video."))
-STREAMS = {**panel("Streams", video=value("generate|off", "off: sound alone, into a .wav or .flac file.")), **SOUND}
+SOUND = panel("Streams", sound=value("generate|off", "off: a silent video. Default generate."))
+STREAMS = {
+    **panel("Streams", video=value("generate|off", "off: sound alone, .wav or .flac. Default generate.")),
+    **SOUND,
+}
 TARGET = panel(
     "Output",
-    output=value("FILE", "Where it goes; {mode}, {slug}, {seed} and {preset} are filled in.", "-o"),
+    output=value("FILE", "{mode}, {slug}, {seed} and {preset} are filled in; default {mode}-{slug}-{seed}.mp4.", "-o"),
     overwrite=switch("Replace what is there."),
 )
 ENCODING = panel(
     "Output",
-    codec=value("h264|h265|av1", "How the picture is stored."),
-    audio_codec=value("aac|alac|flac", "How the sound is stored (aac loses a little)."),
-    crf=value("N", "Quality of the picture; lower is better."),
+    codec=value("h264|h265|av1", "How the picture is stored; default h264."),
+    audio_codec=value("aac|alac|flac", "Default aac; the others lose nothing."),
+    crf=value("N", "Quality, lower is better; default 19 (h264), 21 (h265), 27 (av1)."),
     metadata=switch("Do not store the recipe in the file.", off=True),
 )
 RENDER = panel(

@@ -14,7 +14,7 @@ class Clock(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         if task.finished or task.total is None:
-            return Text(minutes(task.elapsed or 0))
+            return Text(minutes((task.finished_time if task.finished else task.elapsed) or 0))
         return Text("" if task.time_remaining is None else f"eta {minutes(task.time_remaining)}")
 
 

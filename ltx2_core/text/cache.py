@@ -13,10 +13,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import torch
-import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -88,7 +88,7 @@ class ContextCache:
 
     def _path(self, prompt: str) -> Path:
         parts = [REVISION, self.encoder, self.checkpoint, prompt.strip(), self.rows, str(self.dtype), self.device]
-        parts += [torch.__version__, transformers.__version__]
+        parts += [torch.__version__, metadata.version("transformers")]
         name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         return ltx2_home() / "cache" / "text" / f"{name}.safetensors"
 

@@ -39,12 +39,14 @@ class Refusal:
 REFUSALS = {
     # words that cannot be parsed
     "unknown option": Refusal(words="t2v x --stpes 3", says=("no such option: --stpes", "did you mean --steps")),
+    "option like no other": Refusal(words="t2v x --wrong 3", says=("no such option: --wrong", "hint: ltx2 t2v --help")),
     "unknown command": Refusal(words="tv2 x", says=("no such command 'tv2'", "did you mean 't2v'?")),
     "no prompt": Refusal(words="t2v", says=("missing argument 'PROMPT'", "hint: ltx2 t2v --help")),
     "prompt without quotes": Refusal(words="t2v a bell rings", says=("unexpected", "needs quotes")),
     "option without its value": Refusal(words="t2v x --steps", says=("'--steps' requires an argument", "--help")),
     # values
     "empty prompt": Refusal(words="t2v ' '", says=("the prompt is empty", "hint: ltx2 t2v")),
+    "prompt that is no text": Refusal(words="t2v a\udcff", says=("the prompt cannot be read", "no text", "UTF-8")),
     "width between two": Refusal(
         words="t2v x --model {tiny} --res 500x96",
         says=("width 500", "a multiple of 32", 'ltx2 t2v "x" --res 480x96 or 512x96'),

@@ -2,18 +2,25 @@
 
 import io
 import json
+import logging
 import re
 import struct
 import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from rich.progress import Progress
+from typer.testing import CliRunner, Result
 
 import ltx2_core
 from ltx2_cli.app import app
 from ltx2_cli.display import Display, visible
+from ltx2_cli.facts import readable
+from ltx2_cli.progress import Clock
+from ltx2_core.media.clip import VIDEO_CODECS
 from ltx2_core.pipeline.presets import generation_defaults
+from ltx2_core.pipeline.presets import names as presets_of
+from ltx2_core.pipeline.request import BUILT_IN, DEFAULT_NAME
 from ltx2_core.pipeline.settings import Settings, flag
 
 RUN = CliRunner()
@@ -68,6 +75,23 @@ def test_the_help_names_the_guidance_that_holds():
     assert " ".join(f"{flag(name)} {generation_defaults('2.0')[name]:g}" for name in names) in listed
 
 
+def test_the_help_names_the_defaults_that_hold():
+    listed = " ".join(RUN.invoke(app, ["t2v", "--help"]).stdout.split())
+
+    def text(name: str) -> str:
+        return listed.partition(f"{flag(name)} ")[2].partition(" --")[0]
+
+    for name in ("model", "precision", "device", "video", "sound", "codec", "audio_codec"):
+        assert f"default {BUILT_IN[name]}" in text(name).lower(), name
+    for generation in presets_of("generations"):
+        for name in ("duration", "fps"):
+            assert f"default {generation_defaults(generation)[name]}" in text(name).lower(), name
+    assert f"default {DEFAULT_NAME}" in text("output")
+    assert ", ".join(f"{codec.crf} ({name})" for name, codec in VIDEO_CODECS.items()) in text("crf")
+    for name in ("res", "steps", "preset", "negative"):
+        assert "the model's own" in text(name), name
+
+
 def test_presets_lists_every_name_the_user_s_own_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     Path("ltx2.yaml").write_text("presets: {mine: {steps: 3}}")
@@ -96,6 +120,36 @@ def test_inspect_says_what_a_file_is(tmp_path: Path):
     assert facts["generation"] == "2.0"
     assert facts["precision"] == "bf16"
     assert (facts["tensors"], facts["bytes"]) == ("2", "8")
+
+
+RECIPE = {
+    "negative": "words " * 40,
+    "steps": "4",
+    "recipe": json.dumps({"stages": [{"scale": 0.5, "noise": None}, {"scale": 1, "sigmas": [1, 0]}], "takes": None}),
+    "guidance": json.dumps([{"st": 3.0, "stg_blocks": [2, 5]}]),
+    "prompt": '["a sign", "in JSON"]',
+}
+
+
+def test_a_recipe_is_a_row_per_setting_with_its_records_taken_apart():
+    rows = readable(RECIPE, is_whole=True)
+    assert rows["negative"] == RECIPE["negative"]
+    assert rows["prompt"] == RECIPE["prompt"]
+    assert rows["steps"] == "4"
+    assert {name: text for name, text in rows.items() if name.startswith(("recipe", "guidance"))} == {
+        "recipe stages 1": "scale 0.5",
+        "recipe stages 2": "scale 1, sigmas 1,0",
+        "guidance 1": "st 3.0, stg_blocks 2,5",
+    }
+
+
+def test_long_texts_are_cut_to_a_line_unless_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(ltx2_core, "describe", lambda path: RECIPE)
+    short, whole, told = (RUN.invoke(app, ["inspect", "a.mp4", *more]).stdout for more in ([], ["-v"], ["--json"]))
+    assert RECIPE["negative"].strip() in whole
+    assert max(map(len, short.splitlines())) <= 80
+    assert "…" in short
+    assert json.loads(told.splitlines()[0])["facts"] == RECIPE
 
 
 def test_text_from_a_file_cannot_act_on_the_terminal(tmp_path: Path):
@@ -139,6 +193,54 @@ def test_a_prompt_and_a_name_cannot_act_on_the_terminal(tiny: Path, tmp_path: Pa
     assert not set(said) & set("\x1b\x07\u202e")
 
 
+def warned(monkeypatch: pytest.MonkeyPatch, *words: str) -> Result:
+    """A command during which core logs a warning."""
+
+    def describe(path: Path) -> dict[str, str]:
+        logging.getLogger("ltx2").warning("its last %d tokens\x1b are dropped", 3)
+        return {}
+
+    monkeypatch.setattr(ltx2_core, "describe", describe)
+    return RUN.invoke(app, ["inspect", "a", *words])
+
+
+def test_what_core_logs_is_told_once_as_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    assert warned(monkeypatch).stderr == "warning: its last 3 tokens\\x1b are dropped\n"
+    assert warned(monkeypatch, "-q").stderr == ""
+    result = warned(monkeypatch, "--json")
+    event = json.loads(result.stdout.splitlines()[0])
+    assert (event["event"], event["message"]) == ("warning", "its last 3 tokens\x1b are dropped")
+    assert result.stderr == ""
+    assert caplog.records == []  # nothing above the logger has heard it
+
+
+def test_after_a_command_the_logger_is_as_before(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    logger = logging.getLogger("ltx2")
+    before = (logger.handlers[:], logger.propagate)
+    warned(monkeypatch)
+    monkeypatch.setattr(ltx2_core, "describe", lambda path: 1 / 0)
+    assert RUN.invoke(app, ["inspect", "a"]).exit_code == 1
+    assert (logger.handlers, logger.propagate) == before
+    logger.warning("heard again")
+    assert caplog.messages == ["heard again"]
+
+
+@pytest.mark.parametrize("more", [[], ["-vv"], ["--json"]])
+def test_a_crash_over_text_that_no_file_can_hold_is_told_and_written(
+    more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def describe(path: Path) -> dict[str, str]:
+        raise ValueError(f"what is {path}")
+
+    monkeypatch.setenv("LTX2_HOME", str(tmp_path))
+    monkeypatch.setattr(ltx2_core, "describe", describe)
+    result = RUN.invoke(app, ["inspect", "a\udcff", *more])
+    (written,) = tmp_path.glob("crash-*.txt")
+    assert result.exit_code == 1
+    assert r"ValueError: what is a\udcff" in result.stderr
+    assert r"a\udcff" in written.read_text()
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -150,7 +252,8 @@ def shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch, **environment: str) -> 
         monkeypatch.delenv(name, raising=False)
     for name, value in {"TERM": "xterm-256color", "COLUMNS": "80", **environment}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     show = Display()
     show.event(ltx2_core.PhaseStarted(phase="denoise", name="denoising", total=4))
     for done in (1, 2):
@@ -158,7 +261,7 @@ def shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch, **environment: str) -> 
     show.warn("[bold]dark\x1b[31m")
     show.event(ltx2_core.PhaseDone(phase="denoise", seconds=1.0))
     show.end(0)
-    return sys.stderr.getvalue()
+    return terminal.getvalue()
 
 
 def test_on_a_terminal_a_phase_is_a_bar_with_its_count(monkeypatch: pytest.MonkeyPatch):
@@ -178,3 +281,14 @@ def test_no_color_leaves_the_bar_without_colours(monkeypatch: pytest.MonkeyPatch
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch):
     shown = shown_on_a_terminal(monkeypatch, TERM="dumb")
     assert shown.splitlines() == ["denoising", r"warning: [bold]dark\x1b[31m"]
+
+
+def test_the_clock_of_a_finished_phase_stands_still():
+    now = 0.0
+    progress = Progress(get_time=lambda: now, disable=True)
+    number = progress.add_task("denoising", total=4)
+    task = progress.tasks[0]
+    now = 5.0
+    progress.update(number, completed=4)
+    now = 65.0
+    assert Clock().render(task).plain == "0:05"

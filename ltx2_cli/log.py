@@ -1,0 +1,33 @@
+"""What core logs, told by the display of the command."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .display import Display
+
+
+class Heard(logging.Handler):
+    """Tells warnings as the display tells its own."""
+
+    def __init__(self, show: Display) -> None:
+        super().__init__(logging.WARNING)
+        self.show = show
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.show.warn(record.getMessage())
+
+
+@contextmanager
+def heard(show: Display) -> Iterator[None]:
+    """Inside, a display tells the warnings that core logs, and nothing else prints them."""
+    logger, handler = logging.getLogger("ltx2"), Heard(show)
+    before, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
