@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,9 @@ from scripts import bench
 from scripts.benchmarks import meta, paired
 from scripts.benchmarks.meta import Budget, LiveBytes, flop_counter
 from scripts.benchmarks.paired import Pair
-from scripts.benchmarks.subjects import make_inputs, random_transformer, scaled_settings
+from scripts.benchmarks.subjects import Size, make_inputs, random_transformer, scaled_settings
 
 CPU = torch.device("cpu")
-SIZE = (64, 64, 9)
 SMALL = ["--layers", "2", "--heads", "1", "--runs", "3", "--sizes", "64x64x9", "96x64x9"]
 ROW_BYTES = 1000 * 4
 
@@ -49,14 +47,22 @@ def test_products_and_attention_are_counted(dtype: torch.dtype):
 def test_a_model_without_weights_costs_what_it_costs_with_them():
     config = TransformerConfig.from_metadata(scaled_settings(2, 1))
     model = random_transformer(config, torch.bfloat16, CPU)
-    inputs = make_inputs(config, SIZE, torch.bfloat16, CPU)
-    with torch.inference_mode(), flop_counter() as flops:
-        model(inputs)
-    budget = Budget(SIZE, flops.get_total_flops() / 1e12, bytes_per_token=10**9)
-    dearer = replace(budget, teraflops=budget.teraflops * 0.97)
-    larger = replace(budget, bytes_per_token=1)
-    is_good = [meta.section([one], layers=2, heads=1).is_good for one in (budget, dearer, larger)]
-    assert is_good == [True, False, False]
+
+    def cost(size: Size) -> float:
+        with torch.inference_mode(), flop_counter() as flops:
+            model(make_inputs(config, size, torch.bfloat16, CPU))
+        return flops.get_total_flops() / 1e12
+
+    kept, dearer, larger = (64, 64, 9), (96, 64, 9), (96, 96, 9)
+    budgets = (
+        Budget(kept, cost(kept), bytes_per_token=10**9),
+        Budget(dearer, cost(dearer) / 1.03, bytes_per_token=10**9),
+        Budget(larger, cost(larger), bytes_per_token=1),
+    )
+    section = meta.section(budgets, layers=2, heads=1)
+    assert section.verdict == "over budget: 96x64x9, 96x96x9"
+    assert not section.is_good
+    assert meta.section(budgets[:1], layers=2, heads=1).is_good
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""What `scripts/bench.py` measures: cost without weights, and time beside diffusers."""

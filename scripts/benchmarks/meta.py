@@ -1,0 +1,113 @@
+"""FLOPs and live bytes of the full-size denoiser, counted on tensors that have shapes and no data."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from ltx2_core.config.transformer import TransformerConfig
+from ltx2_core.models.transformer import StreamInput
+
+from .section import Section
+from .subjects import TEXT_ROWS, Size, make_inputs, random_transformer, scaled_settings
+
+FLASH_FOR_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+FLOPS_WITHIN = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one forward of the full-size 2.0 model may cost. Bytes are per video token, at the peak."""
+
+    size: Size
+    teraflops: float
+    bytes_per_token: int = 115_000
+
+
+BUDGETS = (Budget((768, 512, 121), 198.9), Budget((1920, 1088, 121), 1714.9))
+
+
+class LiveBytes(TorchDispatchMode):
+    """Follow every allocation while it is active:
+
+    `peak` is the most that was alive at one time, weights and inputs left out.
+    """
+
+    def __init__(self, known: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self.known = {id(tensor.untyped_storage()) for tensor in known}
+        self.keep = [tensor.untyped_storage() for tensor in known]
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self._follow(leaf.untyped_storage())
+        return result
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        if id(storage) in self.known:
+            return
+        key, nbytes = id(storage), storage.nbytes()
+        self.known.add(key)
+        self.live += nbytes
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._forget, key, nbytes)
+
+    def _forget(self, key: int, nbytes: int) -> None:
+        self.known.discard(key)
+        self.live -= nbytes
+
+
+def flop_counter() -> FlopCounterMode:
+    """Counts the FLOPs of what runs while it is active, attention on the CPU included."""
+
+    def attention(query, key, value, *args, out_shape=None, **kwargs) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    return FlopCounterMode(display=False, custom_mapping={FLASH_FOR_CPU: attention})
+
+
+def section(budgets: Sequence[Budget] = BUDGETS, layers: int = 48, heads: int = 32) -> Section:
+    """Count one bfloat16 forward at each size, and hold it against its budget."""
+    config = TransformerConfig.from_metadata(scaled_settings(layers, heads))
+    rows: list[dict[str, str]] = []
+    failures: list[str] = []
+    with FakeTensorMode(), torch.inference_mode():
+        model = random_transformer(config, torch.bfloat16, torch.device("cpu"))
+        for budget in budgets:
+            inputs = make_inputs(config, budget.size, torch.bfloat16, torch.device("cpu"))
+            assert inputs.video is not None
+            given = [getattr(one, field.name) for one in inputs for field in fields(StreamInput)]
+            known = [*model.parameters(), *(value for value in given if isinstance(value, torch.Tensor))]
+            with flop_counter() as flops, LiveBytes(known) as memory:
+                model(inputs)
+            name, tokens = "x".join(map(str, budget.size)), inputs.video.latent.shape[1]
+            teraflops, per_token = flops.get_total_flops() / 1e12, memory.peak / tokens
+            if abs(teraflops / budget.teraflops - 1) > FLOPS_WITHIN or per_token > budget.bytes_per_token:
+                failures.append(name)
+            rows.append(
+                {
+                    "size": name,
+                    "video tokens": f"{tokens:,}",
+                    "TFLOP": f"{teraflops:,.1f}",
+                    "expected": f"{budget.teraflops:,.1f}",
+                    "KB per video token at the peak": f"{per_token / 1000:.1f}",
+                    "at most": f"{budget.bytes_per_token / 1000:.0f}",
+                }
+            )
+    return Section(
+        title="Cost of one forward, without weights",
+        facts=[f"LTX-2 2.0, {layers} blocks, {heads} heads, bfloat16, batch 1, {TEXT_ROWS:,} text rows"],
+        rows=rows,
+        verdict=f"over budget: {', '.join(failures)}" if failures else "within budget, FLOPs within 2 %",
+        is_good=not failures,
+    )

@@ -1,0 +1,230 @@
+"""Time of our denoiser beside diffusers' with the same weights: in one process, in turns, medians of several runs."""
+
+from __future__ import annotations
+
+import operator
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from math import ceil
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ltx2_core.config.transformer import TransformerConfig
+from ltx2_core.latents import Latents
+
+from .meta import flop_counter
+from .section import Section
+from .subjects import (
+    TEXT_ROWS,
+    Call,
+    Ours,
+    Size,
+    Theirs,
+    make_inputs,
+    random_transformer,
+    scaled_settings,
+    with_other_text,
+)
+
+# Dense bfloat16 with sums in float32, as the makers state it; the first name that is part of the card's counts.
+PEAK_TFLOPS = {
+    "B200": 2250,
+    "H200": 989,
+    "H100 PCIe": 756,
+    "H100 NVL": 835,
+    "H100": 989,
+    "A100": 312,
+    "L40S": 362,
+    "RTX 5090": 209.5,
+    "RTX 4090": 165.2,
+    "RTX 3090": 71,
+}
+
+
+class Limits(NamedTuple):
+    """How slow ours may be, relative to theirs, in the first row, and how far apart the outputs, relative."""
+
+    ratio: float
+    difference: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What is timed: a forward at every size, and a guided step at the first.
+
+    runs: of each forward; half as many of the guided step, which is longer. limits: what is asked of the result;
+    diffusers then has to be there.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    layers: int
+    heads: int
+    sizes: tuple[Size, ...]
+    runs: int
+    limits: Limits | None = None
+
+    @property
+    def device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
+    @property
+    def peak_flops(self) -> float | None:
+        """What the card can do in a second, where it is known."""
+        known = (peak * 1e12 for name, peak in PEAK_TFLOPS.items() if name in self.device_name)
+        return next(known, None)
+
+
+CPU = Setup(  # 317 million parameters, 1,000 video tokens
+    device=torch.device("cpu"),
+    dtype=torch.float32,
+    layers=12,
+    heads=8,
+    sizes=((320, 320, 73),),
+    runs=15,
+    limits=Limits(ratio=1.03, difference=1e-4),
+)
+GPU = Setup(
+    device=torch.device("cuda"),
+    dtype=torch.bfloat16,
+    layers=48,
+    heads=32,
+    sizes=((768, 512, 121), (1280, 704, 121), (1920, 1088, 121)),
+    runs=13,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The same work, done by ours and, if it is there, by theirs; lists have an entry for each.
+
+    Args: flops: of ours. seconds: of every run. peak_bytes: the most that was allocated on the card, weights included.
+    difference: of the outputs, relative to the largest value.
+    """
+
+    flops: int
+    seconds: list[list[float]]
+    peak_bytes: list[int]
+    difference: float | None
+
+    @property
+    def ratio(self) -> float:
+        """How long ours takes relative to theirs that ran next to it, in the median."""
+        return statistics.median(ours / theirs for ours, theirs in zip(*self.seconds, strict=True))
+
+
+def measure(setup: Setup) -> Iterator[tuple[dict[str, str], Pair]]:
+    """Time everything that a setup asks for, and say what it is."""
+    settings = scaled_settings(setup.layers, setup.heads)
+    config = TransformerConfig.from_metadata(settings)
+    torch.manual_seed(0)
+    ours = Ours(random_transformer(config, setup.dtype, setup.device))
+    both = [ours, Theirs(ours.model, settings)] if find_spec("diffusers") else [ours]
+    for i, size in enumerate(setup.sizes):
+        inputs = make_inputs(config, size, setup.dtype, setup.device)
+        works = [("forward", setup.runs, [one.forward(inputs) for one in both])]
+        if i == 0:
+            negative = with_other_text(inputs)
+            works.append(("guided step", ceil(setup.runs / 2), [one.guided_step(inputs, negative) for one in both]))
+        tokens = " + ".join(f"{one.latent.shape[1]:,}" for one in inputs if one)
+        for work, runs, calls in works:
+            label = {"work": work, "size": "x".join(map(str, size)), "tokens": tokens}
+            print(f"timing: {', '.join(label.values())}", file=sys.stderr, flush=True)
+            yield label, in_turns(calls, setup.device, runs)
+
+
+@torch.inference_mode()
+def in_turns(calls: Sequence[Call], device: torch.device, runs: int) -> Pair:
+    """Warm up, compare the outputs, then run the calls in turn, every second round in the other order."""
+    peaks = [_peak_bytes(call, device) for call in calls]
+    with flop_counter() as flops:
+        outputs = [calls[0]()]
+    outputs += [call() for call in calls[1:]]
+    seconds: list[list[float]] = [[] for _ in calls]
+    order = list(zip(calls, seconds, strict=True))
+    for _ in range(runs):
+        for call, times in order:
+            times.append(_seconds(call, device))
+        order.reverse()
+    difference = _difference(*outputs) if len(outputs) == 2 else None
+    return Pair(flops.get_total_flops(), seconds, peaks, difference)
+
+
+def section(setup: Setup) -> Section:
+    """Measure, put it into words, and hold it against the limits."""
+    labels, pairs = zip(*measure(setup), strict=True)
+    differences = [pair.difference for pair in pairs if pair.difference is not None]
+    if differences:
+        reached = Limits(pairs[0].ratio, torch.tensor(differences).max().item())
+        verdict = f"ratio {reached.ratio:.3f} (ours/theirs), outputs agree to {reached.difference:.1e}"
+        is_good = setup.limits is None or all(map(operator.le, reached, setup.limits))
+    else:
+        verdict = "diffusers is not installed; `make parity` brings it"
+        is_good = setup.limits is None
+    return Section(
+        title=f"Time of the denoiser on {setup.device_name}",
+        facts=[
+            f"LTX-2 2.0, {setup.layers} blocks, {setup.heads} heads, random weights, the same in both, "
+            f"{str(setup.dtype).removeprefix('torch.')}, batch 1, {TEXT_ROWS:,} text rows, nothing compiled",
+            "medians of several runs in one process, in turns, after two more; the ratio is that of neighbours",
+            "a guided step is four passes: prompt, negative prompt, perturbed, isolated; ours keeps the text's keys "
+            "and values, as during a render, and begins the perturbed pass at the block where it differs",
+        ],
+        rows=[label | _figures(pair, setup) for label, pair in zip(labels, pairs, strict=True)],
+        verdict=verdict,
+        is_good=is_good,
+    )
+
+
+def _figures(pair: Pair, setup: Setup) -> dict[str, str]:
+    """The cells of a row; FLOPs and floor are those of ours."""
+    names = ("ours", "diffusers")
+    cells = {"runs": str(len(pair.seconds[0]))}
+    cells |= {f"{name}, s": f"{statistics.median(s):.3f}" for name, s in zip(names, pair.seconds, strict=False)}
+    if pair.difference is not None:
+        cells |= {"ratio": f"{pair.ratio:.3f}", "differ by": f"{pair.difference:.1e}"}
+    cells["TFLOP"] = f"{pair.flops / 1e12:,.2f}"
+    if setup.device.type == "cuda":
+        peak = setup.peak_flops
+        cells["floor, s"] = f"{pair.flops / peak:.3f}" if peak else "unknown card"
+        cells |= {f"{name}, GB": f"{p / 1e9:.1f}" for name, p in zip(names, pair.peak_bytes, strict=False)}
+    return cells
+
+
+def _peak_bytes(call: Call, device: torch.device) -> int:
+    """The most that is allocated on the card during a call; 0 if it is none."""
+    if device.type != "cuda":
+        call()
+        return 0
+    torch.cuda.reset_peak_memory_stats(device)
+    call()
+    return torch.cuda.max_memory_allocated(device)
+
+
+def _seconds(call: Call, device: torch.device) -> float:
+    """How long a call takes, by the card's own clock where there is one."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1000
+
+
+def _difference(ours: Latents, theirs: Latents) -> float:
+    """max|ours − theirs| / max|theirs|, of the stream where it is larger; not a number if any value is none."""
+
+    def of(a: Tensor, b: Tensor) -> Tensor:
+        return (a.float() - b.float()).abs().max() / b.float().abs().max()
+
+    return torch.stack([one for one in ours.map(of, theirs) if one is not None]).max().item()

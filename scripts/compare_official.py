@@ -1,0 +1,265 @@
+"""Compare renders with those of the official code: PSNR and SSIM of the pictures, relative L2 of latents and sound.
+
+    # with runs that were recorded from the official pipelines, in the format of tests/golden/e2e: stage by stage
+    python scripts/compare_official.py recorded tests/golden/e2e/2.0 t2v hq
+
+    # with the official package, where it is installed beside this one: both render the request, and the files count
+    python scripts/compare_official.py render "a kettle starts to whistle" --model FOLDER --preset two-stage --seed 7
+
+The official commands leave a file and no latents. Stage 1 of `two-stage` is what they render as `one-stage` at half the
+size. `render` has not been run on released weights yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import av
+import torch
+from einops import rearrange
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ltx2_core.errors import RequestError
+from ltx2_core.hub import ModelFiles
+from ltx2_core.latents import Latents
+from ltx2_core.pipeline.engine import Engine
+from ltx2_core.pipeline.events import Watch
+from ltx2_core.pipeline.models import Models
+from ltx2_core.pipeline.request import Request, resolve
+from ltx2_core.pipeline.run import run
+from ltx2_core.pipeline.settings import COMMAND_LINE
+from ltx2_core.tiles import TilePlan
+from ltx2_core.tiling import decode_video
+from ltx2_core.types import Streams
+from scripts.benchmarks.section import table
+from scripts.golden.e2e import World
+from scripts.likeness import psnr, relative_l2, ssim
+
+SETTINGS = (
+    "text_encoder",
+    "upsampler",
+    "distilled_lora",
+    "res",
+    "frames",
+    "fps",
+    "steps",
+    "seed",
+    "negative",
+    "device",
+)
+OUT = Path("out") / "compare_official"
+# The official command for each recipe. Neither their names nor those of the options below have been tried on released
+# weights; the command stops at an option that it does not know.
+OFFICIAL = {
+    "one-stage": "ltx_pipelines.ti2vid_one_stage",
+    "two-stage": "ltx_pipelines.ti2vid_two_stages",
+    "hq": "ltx_pipelines.ti2vid_two_stages_hq",
+    "distilled": "ltx_pipelines.distilled",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """What is seen and heard. frames: (F H W 3) uint8. waveform: (2 s). index: which frames these are; None for all."""
+
+    frames: Tensor | None = None
+    waveform: Tensor | None = None
+    index: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a render leaves: the latents after each stage, and what it ships."""
+
+    stages: Sequence[Latents]
+    media: Media
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """How far ours is from theirs: PSNR in dB, SSIM, the rest relative L2. None where there is nothing to compare."""
+
+    what: str
+    psnr: float | None = None
+    ssim: float | None = None
+    waveform: float | None = None
+    video_latent: float | None = None
+    audio_latent: float | None = None
+
+    @property
+    def cells(self) -> dict[str, str]:
+        return {name: as_text(value) for name, value in asdict(self).items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    for title, rows in options.compare(options):
+        print(f"## {title}\n\n{table([row.cells for row in rows])}\n", flush=True)
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    modes = parser.add_subparsers(required=True)
+    recorded = modes.add_parser("recorded", help="ours beside recorded runs of the official pipelines")
+    recorded.add_argument("folder", type=Path)
+    recorded.add_argument("cases", nargs="+", metavar="CASE", help="with .bf16 at the end for a run in bfloat16")
+    recorded.set_defaults(compare=lambda given: compare_recorded(given.folder, given.cases))
+    render = modes.add_parser("render", help="ours beside the official package")
+    render.add_argument("prompt")
+    render.add_argument("--model", required=True)
+    render.add_argument("--preset", choices=OFFICIAL, required=True)
+    for name in SETTINGS:
+        render.add_argument("--" + name.replace("_", "-"))
+    render.add_argument("--out", type=Path, default=OUT, help="folder for both clips")
+    render.set_defaults(compare=lambda given: compare_rendered(given.prompt, settings_of(given), given.out))
+    options = parser.parse_args(arguments)
+    if "prompt" in options and find_spec("ltx_pipelines") is None:
+        parser.error("the official package ltx-pipelines is not installed beside this one")
+    return options
+
+
+def settings_of(given: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a request. The official pipelines compute in bfloat16."""
+    return {name: getattr(given, name) for name in ("model", "preset", *SETTINGS)} | {"precision": "bf16"}
+
+
+# Recorded runs
+
+
+def compare_recorded(folder: Path, cases: Sequence[str]) -> Iterator[tuple[str, list[Row]]]:
+    """Render recorded cases again, and compare every stage: its latents, and what our decoders make of both."""
+    with tempfile.TemporaryDirectory() as unpacked:
+        world = World(folder, Path(unpacked))
+        for name in cases:
+            case, _, precision = name.partition(".")
+            engine = world.engine(world.request(world.settings["cases"][case], precision))
+            with tempfile.TemporaryDirectory() as job, torch.inference_mode():
+                engine = Engine(replace(engine.job, folder=Path(job)), Watch())
+                yield name, compare(our_run(engine), recorded_run(folder / f"{name}.safetensors"), engine)
+
+
+def our_run(engine: Engine) -> Run:
+    """Render with an engine that has a job folder, and decode in memory."""
+    shipped = engine.denoise(torch.Generator(engine.models.device).manual_seed(engine.request.seed))
+    stages = [engine.job.load(number + 1).latents for number in range(engine.job.finished_stages)]
+    return Run(stages=stages, media=decode(engine, shipped))
+
+
+def recorded_run(path: Path) -> Run:
+    """A run from a file of golden/e2e, whose sound may be stored as 16-bit numbers."""
+    tensors = load_file(path)
+    stages = ([tensors.get(f"stage{number}.{stream}.latent") for stream in ("video", "audio")] for number in count(1))
+    waveform = tensors["wave_i16"] / 32767 if "wave_i16" in tensors else tensors.get("wave")
+    return Run(
+        stages=[Streams(*latents) for latents in takewhile(lambda pair: pair != [None, None], stages)],
+        media=Media(frames=tensors.get("frames_u8"), waveform=waveform, index=tensors.get("frames_index")),
+    )
+
+
+def compare(ours: Run, theirs: Run, engine: Engine) -> list[Row]:
+    """One row per stage, and one for what each ships."""
+    rows = []
+    for number, (a, b) in enumerate(zip(ours.stages, theirs.stages, strict=True), 1):
+        video, audio = a.map(relative_l2, b)
+        row = compare_media(f"stage {number}", decode(engine, a), decode(engine, b))
+        rows.append(replace(row, video_latent=video, audio_latent=audio))
+    return [*rows, compare_media("shipped", ours.media, theirs.media)]
+
+
+def compare_media(what: str, ours: Media, theirs: Media) -> Row:
+    """Compare what is seen and heard. Of two sounds, the shorter counts: some codecs fill up their last frame."""
+    row = Row(what=what)
+    if ours.frames is not None and theirs.frames is not None:
+        frames = ours.frames if theirs.index is None else ours.frames[theirs.index]
+        row = replace(row, psnr=psnr(frames, theirs.frames), ssim=ssim(frames, theirs.frames))
+    if ours.waveform is not None and theirs.waveform is not None:
+        samples = min(ours.waveform.shape[-1], theirs.waveform.shape[-1])
+        row = replace(row, waveform=relative_l2(ours.waveform[:, :samples], theirs.waveform[:, :samples]))
+    return row
+
+
+def decode(engine: Engine, latents: Latents) -> Media:
+    """What our decoders make of latents, before any codec."""
+    video, audio = latents
+    return Media(
+        frames=None if video is None else decode_frames(engine.models, video),
+        waveform=None if audio is None else engine.decode_sound(audio).samples,
+    )
+
+
+def decode_frames(models: Models, latent: Tensor) -> Tensor | None:
+    """The frames (F H W 3) uint8; None where a first stage is too small to be decoded, as in tiny models."""
+    tiles = TilePlan.auto(latent.shape[2:], models.shapes.video_vae.factors)
+    with models.component("video_decoder") as decoder, suppress(RequestError):
+        chunks = decode_video(latent.to(models.device, models.dtype), decoder, tiles)
+        frames = torch.cat([(chunk * 255).round().byte().cpu() for chunk in chunks])
+        return rearrange(frames, "F c H W -> F H W c")
+    return None
+
+
+# The official package
+
+
+def compare_rendered(prompt: str, settings: Mapping[str, Any], out: Path) -> Iterator[tuple[str, list[Row]]]:
+    """Render with the official package and with ours, and compare the files. Both encode with x264 at one quality."""
+    out.mkdir(parents=True, exist_ok=True)
+    ours, theirs = out / "ours.mp4", out / "official.mp4"
+    request = resolve("t2v", prompt, [(COMMAND_LINE, {**settings, "output": str(ours), "overwrite": True})])
+    subprocess.run(official_command(request.request, request.files, theirs), check=True)
+    run(request)
+    yield request.request.preset, [compare_media("file", read_clip(ours), read_clip(theirs))]
+
+
+def official_command(request: Request, files: ModelFiles, out: Path) -> list[str]:
+    """What renders a request with the official package. Source: spec pipelines, sections 1 and 2."""
+    checkpoint = "distilled-checkpoint-path" if request.preset == "distilled" else "checkpoint-path"
+    options: dict[str, Sequence[Any]] = {
+        checkpoint: [files.need("checkpoint")],
+        "gemma-root": [files.need("text_encoder")],
+        "prompt": [request.prompt],
+        "seed": [request.seed],
+        "width": [request.width],
+        "height": [request.height],
+        "num-frames": [request.frames],
+        "frame-rate": [float(request.fps)],
+        "output-path": [out],
+    }
+    if request.recipe.is_guided:
+        options |= {"negative-prompt": [request.negative], "num-inference-steps": [request.steps]}
+    if "upsampler" in request.recipe.needs:
+        options["spatial-upsampler-path"] = [files.need("upsampler")]
+    if "distilled_lora" in request.recipe.needs:
+        options["distilled-lora"] = [files.need("distilled_lora"), 1.0]
+    flags = [part for name, values in options.items() for part in (f"--{name}", *map(str, values))]
+    return [sys.executable, "-m", OFFICIAL[request.preset], *flags]
+
+
+def read_clip(path: Path) -> Media:
+    """Decode a file with picture and sound."""
+    with av.open(str(path)) as container:
+        frames = [torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+        container.seek(0)
+        sound = [torch.from_numpy(frame.to_ndarray()) for frame in container.decode(audio=0)]
+    return Media(frames=torch.stack(frames), waveform=torch.cat(sound, dim=-1))
+
+
+def as_text(value: str | float | None) -> str:
+    return value if isinstance(value, str) else "–" if value is None else f"{value:.4g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
