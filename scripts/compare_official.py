@@ -38,7 +38,7 @@ from ltx2_core.latents import Latents
 from ltx2_core.pipeline.engine import Engine
 from ltx2_core.pipeline.events import Watch
 from ltx2_core.pipeline.models import Models
-from ltx2_core.pipeline.request import Request, resolve
+from ltx2_core.pipeline.request import Mode, Request, resolve
 from ltx2_core.pipeline.run import run
 from ltx2_core.pipeline.settings import COMMAND_LINE
 from ltx2_core.tiles import TilePlan
@@ -218,10 +218,10 @@ def compare_rendered(prompt: str, settings: Mapping[str, Any], out: Path) -> Ite
     """Render with the official package and with ours, and compare the files. Both encode with x264 at one quality."""
     out.mkdir(parents=True, exist_ok=True)
     ours, theirs = out / "ours.mp4", out / "official.mp4"
-    request = resolve("t2v", prompt, [(COMMAND_LINE, {**settings, "output": str(ours), "overwrite": True})])
-    subprocess.run(official_command(request.request, request.files, theirs), check=True)
-    run(request)
-    yield request.request.preset, [compare_media("file", read_clip(ours), read_clip(theirs))]
+    resolved = resolve(Mode.T2V, prompt, [(COMMAND_LINE, {**settings, "output": str(ours), "overwrite": True})])
+    subprocess.run(official_command(resolved.request, resolved.files, theirs), check=True)
+    run(resolved)
+    yield resolved.request.preset, [compare_media("file", read_clip(ours), read_clip(theirs))]
 
 
 def official_command(request: Request, files: ModelFiles, out: Path) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ltx2_core.pipeline.request import resolve
+from ltx2_core.pipeline.request import Mode, resolve
 from ltx2_core.pipeline.run import run
 from ltx2_core.pipeline.settings import COMMAND_LINE
 from scripts import compare_official
@@ -30,7 +30,7 @@ def resolved(tiny: Path, tmp_path: Path) -> Any:
 
     def of(preset: str) -> Any:
         given = settings(tiny, preset=preset, res="128x128", steps=None, output=str(tmp_path / "ours.mp4"))
-        return resolve("t2v", "a bell", [(COMMAND_LINE, given)])
+        return resolve(Mode.T2V, "a bell", [(COMMAND_LINE, given)])
 
     return of
 
@@ -67,7 +67,7 @@ def test_two_renders_of_one_request_leave_files_without_a_difference(
 
     def stand_in(command: list[str], check: bool) -> None:
         target = command[command.index("--output-path") + 1]
-        run(resolve("t2v", "a bell", [(COMMAND_LINE, settings(tiny, precision="bf16", output=target))]))
+        run(resolve(Mode.T2V, "a bell", [(COMMAND_LINE, settings(tiny, precision="bf16", output=target))]))
 
     monkeypatch.setattr(compare_official.subprocess, "run", stand_in)
     [(title, [row])] = compare_rendered("a bell", settings(tiny, precision="bf16"), tmp_path)
