@@ -209,3 +209,11 @@ def test_constant_that_is_missing_is_refused_by_name() -> None:
     settings = {key: value for key, value in TINY.items() if key != "av_cross_ada_norm"}
     with pytest.raises(CheckpointError, match="av_cross_ada_norm"):
         TransformerConfig.from_metadata({"transformer": settings})
+
+
+def test_gradients_reach_every_parameter() -> None:
+    model = build(config(**LATER_GENERATION)).requires_grad_(True)
+    inputs = make_inputs(model.config, levels=2)
+    marked = inputs.map(lambda s: replace(s, keyframes_mask=torch.ones_like(s.latent[..., :1])))
+    torch.stack([velocity.sum() for velocity in model(marked) if velocity is not None]).sum().backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
