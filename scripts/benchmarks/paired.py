@@ -184,16 +184,16 @@ def section(setup: Setup) -> Section:
 
 def _figures(pair: Pair, setup: Setup) -> dict[str, str]:
     """The cells of a row; FLOPs and floor are those of ours."""
-    names = ("ours", "diffusers")
+    names = ("ours", "diffusers")[: len(pair.seconds)]
     cells = {"runs": str(len(pair.seconds[0]))}
-    cells |= {f"{name}, s": f"{statistics.median(s):.3f}" for name, s in zip(names, pair.seconds, strict=False)}
+    cells |= {f"{name}, s": f"{statistics.median(s):.3f}" for name, s in zip(names, pair.seconds, strict=True)}
     if pair.difference is not None:
         cells |= {"ratio": f"{pair.ratio:.3f}", "differ by": f"{pair.difference:.1e}"}
     cells["TFLOP"] = f"{pair.flops / 1e12:,.2f}"
     if setup.device.type == "cuda":
         peak = setup.peak_flops
         cells["floor, s"] = f"{pair.flops / peak:.3f}" if peak else "unknown card"
-        cells |= {f"{name}, GB": f"{p / 1e9:.1f}" for name, p in zip(names, pair.peak_bytes, strict=False)}
+        cells |= {f"{name}, GB": f"{p / 1e9:.1f}" for name, p in zip(names, pair.peak_bytes, strict=True)}
     return cells
 
 

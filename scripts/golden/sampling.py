@@ -371,7 +371,7 @@ def condition_of(golden: GoldenFile, case: str, parameters: Parameters) -> Condi
                 temporal_scale=parameters["temporal_scale_factor"],
                 strength=strength,
             )
-    raise NotImplementedError(parameters["item"])
+    raise LookupError(f"no condition is called {parameters['item']}")
 
 
 def condition(golden: GoldenFile, case: str, parameters: Parameters) -> None:

@@ -96,7 +96,9 @@ def _streams_by_pyav(path: Path) -> dict[str, Stream]:
     info = probe(path)
     assert info.video
     colour = ("color_primaries", "color_transfer", "color_space")
-    about = {name: "bt709" if number == 1 else "other" for name, number in zip(colour, info.video.colour, strict=False)}
+    about = {
+        name: "bt709" if number == 1 else "other" for name, number in zip(colour, info.video.colour[:3], strict=True)
+    }
     about |= {"color_range": "tv" if info.video.colour.range == 1 else "pc", "codec_tag_string": info.video.tag}
     about |= {"pix_fmt": info.video.pixels}
     found = {

@@ -25,7 +25,7 @@ def upsampler(**changes: Any) -> LatentUpsampler:
     torch.manual_seed(0)
     model = LatentUpsampler(config(**changes)).requires_grad_(False).eval()
     if model.config.ratio:
-        model.load_state_dict({"upsampler.blur_down.kernel": BLUR}, strict=False)
+        model.get_submodule("upsampler.blur_down").load_state_dict({"kernel": BLUR})
     return model
 
 
