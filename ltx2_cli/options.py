@@ -61,6 +61,9 @@ def names(kind: str) -> Complete:
 MODEL = panel(
     "Model",
     model=value("NAME|FILE|FOLDER", "A name (ltx2 presets) or files; default ltx-2.", complete=names("models")),
+    transformer=value("FILE", "In place of the model's own; so are the next."),
+    video_vae=value("FILE", "Reads and makes the picture."),
+    audio_vae=value("FILE", "Reads and makes the sound, with its vocoder."),
     text_encoder=value("FOLDER", "Gemma 3, where it is not beside the model."),
     upsampler=value("FILE", "Doubles the size between stages; likewise."),
     distilled_lora=value("FILE", "For presets with few steps; likewise."),

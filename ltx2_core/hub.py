@@ -11,12 +11,37 @@ from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal, Protocol, get_args
 
 from .errors import CheckpointError, LTX2Error, RequestError, StorageError
 from .headers import FileKind, Header, classify, read_header
 from .home import ltx2_home
 
-ROLES = ("checkpoint", "text_encoder", "upsampler", "distilled_lora")
+Role = Literal["checkpoint", "transformer", "video_vae", "audio_vae", "text_encoder", "upsampler", "distilled_lora"]
+ROLES: tuple[Role, ...] = get_args(Role)
+# A model is one file that holds all parts, or a file for each of them.
+WHOLE: dict[Role, FileKind] = {"checkpoint": FileKind.MONOLITH}
+SPLIT: dict[Role, FileKind] = {
+    "transformer": FileKind.TRANSFORMER,
+    "video_vae": FileKind.VIDEO_VAE,
+    "audio_vae": FileKind.AUDIO,
+}
+NOT_ALWAYS_NEEDED = {"upsampler", "distilled_lora"}
+PACKAGE = Path(__file__).parent
+
+
+class Registered(Protocol):
+    """A model that has a name."""
+
+    @property
+    def files(self) -> Mapping[Role, str]:
+        """File names by role."""
+        ...
+
+    @property
+    def folder(self) -> str | None:
+        """Where they lie inside this package; None where a person has put them."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,20 +58,21 @@ class ModelFiles:
         return self.paths[role]
 
 
-def find_model(
-    spec: str, registered: Mapping[str, Mapping[str, str]], given: Mapping[str, Path] | None = None
-) -> ModelFiles:
-    """Find a model: a registered name, a checkpoint file, or a folder with its files.
+def find_model(spec: str, registered: Mapping[str, Registered], given: Mapping[str, Path] | None = None) -> ModelFiles:
+    """Find a model: a registered name, the file of a whole model or of a transformer, or a folder with its files.
 
-    Args: registered: name to its files, role to file name. given: files that stand in for the model's own.
-    Raises: RequestError for a name that nobody knows; StorageError if files are missing, with where it looked.
+    Args: registered: by name. given: files that stand in for the model's own, by role.
+    Raises: RequestError for a name that nobody knows; StorageError if files are missing, with where it looked;
+    CheckpointError if several could be meant.
     """
     given = given or {}
     path = Path(spec).expanduser()
     if path.is_dir():
-        return ModelFiles(name=path.resolve().name, paths={**_scan(path), **given})
+        return ModelFiles(name=path.resolve().name, paths=_scan(path, given))
     if path.is_file():
-        return ModelFiles(name=path.name, paths={**_scan(path.parent, checkpoint=path), **given})
+        is_split = classify(read_header(path)) is FileKind.TRANSFORMER
+        main = {"transformer" if is_split else "checkpoint": path}
+        return ModelFiles(name=path.name, paths=_scan(path.parent, {**main, **given}, is_split=is_split))
     if spec.lower() in registered:
         return _registered(spec.lower(), registered[spec.lower()], given)
     if len(path.parts) > 1 or path.suffix:
@@ -54,20 +80,21 @@ def find_model(
     raise RequestError(f"unknown model {spec}", "--model takes a name, a file or a folder", _known(spec, registered))
 
 
-def search_folders(name: str) -> list[Path]:
-    """Where the files of a registered model may lie."""
+def search_folders(name: str, folder: str | None = None) -> list[Path]:
+    """Where the files of a registered model may lie. folder: inside this package."""
     models = ltx2_home() / "models"
-    return [models / name, models]
+    return [models / name, models] if folder is None else [PACKAGE / folder]
 
 
-def _registered(name: str, files: Mapping[str, str], given: Mapping[str, Path]) -> ModelFiles:
-    folders = search_folders(name)
+def _registered(name: str, model: Registered, given: Mapping[str, Path]) -> ModelFiles:
+    folders = search_folders(name, model.folder)
     paths = dict(given)
-    for role, file in files.items():
+    for role, file in model.files.items():
         found = next((folder / file for folder in folders if (folder / file).exists()), None)
         if role not in given and found is not None:
             paths[role] = found
-    missing = [files[role] for role in ("checkpoint", "text_encoder") if role in files and role not in paths]
+    optional = NOT_ALWAYS_NEEDED | (WHOLE.keys() if SPLIT.keys() <= given.keys() else set())
+    missing = [file for role, file in model.files.items() if role not in optional and role not in paths]
     if missing:
         raise StorageError(
             f"model {name} is not installed: {' and '.join(missing)} not found",
@@ -77,34 +104,40 @@ def _registered(name: str, files: Mapping[str, str], given: Mapping[str, Path]) 
     return ModelFiles(name=name, paths=paths)
 
 
-def _known(spec: str, registered: Mapping[str, Mapping[str, str]]) -> str:
+def _known(spec: str, registered: Iterable[str]) -> str:
     close = get_close_matches(spec.lower(), registered, n=1)
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(registered))}"
 
 
-def _scan(folder: Path, checkpoint: Path | None = None) -> dict[str, Path]:
-    """What lies in a folder, by role.
+def _scan(folder: Path, given: Mapping[str, Path], *, is_split: bool = False) -> dict[str, Path]:
+    """What lies in a folder, by role, with the given files in place of its own.
 
-    Raises: CheckpointError if it holds more than one checkpoint and none is given.
+    Where there is a whole model, parts are not looked for. is_split: whole models are not looked for.
+    Raises: CheckpointError if it holds more than one file for a role and none is given.
     """
     kinds = list(_kinds(sorted(folder.glob("*.safetensors"))))
 
     def of(kind: FileKind) -> list[Header]:
         return [header for header, its_kind in kinds if its_kind is kind]
 
-    checkpoints = [header.path for header in of(FileKind.MONOLITH)]
-    if checkpoint is None and len(checkpoints) > 1:
-        listed = ", ".join(path.name for path in checkpoints)
-        raise CheckpointError(f"{folder} holds more than one checkpoint", listed, "--model FILE chooses one of them")
+    has_whole = not is_split and ("checkpoint" in given or of(FileKind.MONOLITH))
+    weights = {role: [header.path for header in of(kind)] for role, kind in (WHOLE if has_whole else SPLIT).items()}
+    for role, paths in weights.items():
+        if role not in given and len(paths) > 1:
+            what, choice = role.replace("_", " "), "model" if role == "checkpoint" else role.replace("_", "-")
+            listed = ", ".join(path.name for path in paths)
+            raise CheckpointError(
+                f"{folder} holds more than one {what}", listed, f"--{choice} FILE chooses one of them"
+            )
     found = {
-        "checkpoint": checkpoints if checkpoint is None else [checkpoint],
+        **weights,
         "text_encoder": [
             path.parent for path in (folder / "config.json", *sorted(folder.glob("*/config.json"))) if _is_encoder(path)
         ],
         "upsampler": [header.path for header in of(FileKind.UPSAMPLER) if _doubles_the_size(header)],
         "distilled_lora": [header.path for header in of(FileKind.LORA) if "distilled" in header.path.name],
     }
-    return {role: paths[0] for role, paths in found.items() if paths}
+    return {**{role: paths[0] for role, paths in found.items() if paths}, **given}
 
 
 def _kinds(paths: Iterable[Path]) -> Iterable[tuple[Header, FileKind]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..headers import classify, generation, precision, read_header
+from .parts import components_in
 from .values import show_fps
 
 CLIPS = (".mp4", ".wav", ".flac")
@@ -21,6 +22,8 @@ def describe(path: Path) -> dict[str, str]:
 def _weights(path: Path) -> Iterator[tuple[str, str]]:
     header = read_header(path)
     yield "kind", classify(header).value
+    if held := components_in(header):
+        yield "holds", ", ".join(name.replace("_", " ") for name in held)
     yield "generation", generation(header) or "its tensor names do not tell"
     yield "version", header.metadata.get("model_version", "not given")
     yield "precision", precision(header)

@@ -114,7 +114,7 @@ class Engine:
         """What was encoded before with the same text encoder and connectors."""
         return ContextCache(
             encoder=identity(self.job.files.need("text_encoder")),
-            checkpoint=identity(self.job.files.need("checkpoint")),
+            weights="".join(identity(header.path) for header in self.models.parts.text_headers),
             rows=self.request.text_rows,
             dtype=self.models.dtype,
             device=self.models.device.type,

@@ -14,13 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from ..checkpoint import load_component
-from ..config.audio import AudioVAEConfig
-from ..config.released import effective_config
-from ..config.transformer import TransformerConfig
-from ..config.video_vae import VideoVAEConfig
 from ..errors import RequestError
-from ..grids import VideoGrid
-from ..headers import Header, read_header
 from ..lora import Applied, fuse
 from ..lora_file import match, read_lora
 from ..memory import resident
@@ -28,25 +22,12 @@ from ..text.encode import ContextModels
 from ..text.files import find_encoder
 from ..text.gemma import Gemma, load_gemma
 from .job import Job
+from .parts import LatentShapes, Parts
 from .recipe import Stage
 from .request import Request
 
 M = TypeVar("M")
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatentShapes:
-    """What a checkpoint's latents look like: channels, bins, and pixels to a cell."""
-
-    transformer: TransformerConfig
-    video_vae: VideoVAEConfig
-    audio_vae: AudioVAEConfig
-
-    def grid(self, request: Request, scale: float) -> VideoGrid:
-        """The video grid of a stage."""
-        width, height = (round(side * scale) for side in (request.width, request.height))
-        return VideoGrid(frames=request.frames, height=height, width=width, factors=self.video_vae.factors)
 
 
 @dataclass(frozen=True)
@@ -64,29 +45,24 @@ class Models:
         return DTYPES[self.job.request.precision]
 
     @cached_property
-    def header(self) -> Header:
-        return read_header(self.job.files.need("checkpoint"))
+    def parts(self) -> Parts:
+        return Parts.of(self.job.files)
 
-    @cached_property
+    @property
     def shapes(self) -> LatentShapes:
-        config = effective_config(self.header)
-        return LatentShapes(
-            transformer=TransformerConfig.from_metadata(config),
-            video_vae=VideoVAEConfig.from_metadata(config),
-            audio_vae=AudioVAEConfig.from_metadata(config),
-        )
+        return self.parts.shapes
 
     def resident(self, load: Callable[[], M]) -> AbstractContextManager[M]:
         """A model for the length of a `with` block."""
         return resident(load, self.device)
 
     def component(self, name: str, dtype: torch.dtype | None = None) -> AbstractContextManager[Any]:
-        """A component of the checkpoint for the length of a `with` block."""
+        """A component of the model for the length of a `with` block."""
         return self.resident(partial(self.load, name, dtype))
 
     def load(self, component: str, dtype: torch.dtype | None = None) -> Any:
-        """A component of the checkpoint, in the dtype of the run unless another is asked for."""
-        return load_component(component, self.header, device=self.device, dtype=dtype or self.dtype)
+        """A component of the model, in the dtype of the run unless another is asked for."""
+        return load_component(component, self.parts.header(component), device=self.device, dtype=dtype or self.dtype)
 
     def load_transformer(self, stage: Stage) -> Any:
         """The denoiser with the LoRAs of a stage.
@@ -102,7 +78,8 @@ class Models:
         chosen = [(self.job.inputs[lora.role], lora.strength) for lora in self.job.request.loras if stage.user_loras]
         if stage.distilled_lora is not None:
             chosen.append((self.job.files.need("distilled_lora"), stage.distilled_lora))
-        return [(match(read_lora(path), self.header, allow_partial=True), strength) for path, strength in chosen]
+        transformer = self.parts.header("transformer")
+        return [(match(read_lora(path), transformer, allow_partial=True), strength) for path, strength in chosen]
 
     def load_upsampler(self) -> tuple[Any, Any]:
         """The latent upsampler, and the statistics of the latents that it works between."""

@@ -14,16 +14,22 @@ import yaml
 from pydantic import Field, ValidationError
 
 from ..errors import RequestError
+from ..hub import Role
 from .recipe import Recipe, Record
 from .values import did_you_mean
 
 
 class RegisteredModel(Record):
-    """A model that has a name. files: role (checkpoint, text_encoder …) to file name. defaults: values for settings."""
+    """A model that has a name.
+
+    Args: files: role (checkpoint, text_encoder …) to file name. folder: inside the package, of a model that comes with
+    it. defaults: values for settings.
+    """
 
     summary: str
     generation: str
-    files: dict[str, str]
+    files: dict[Role, str]
+    folder: str | None = None
     defaults: dict[str, Any] = Field(default_factory=dict)
 
 

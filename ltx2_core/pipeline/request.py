@@ -16,12 +16,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from ..config.released import effective_config
 from ..config.transformer import TransformerConfig
 from ..config.video_vae import VideoVAEConfig
 from ..errors import CheckpointError, RequestError, StorageError
-from ..headers import FileKind, Header, classify, read_header
-from ..headers import generation as generation_of
+from ..headers import Header, generation
 from ..hub import ROLES, ModelFiles, find_model
 from ..lora_file import match, read_lora
 from ..media.clip import Encoding
@@ -30,6 +28,7 @@ from ..sampling.guidance import GuidanceScales
 from ..text.files import check_pair, find_encoder
 from ..types import Streams
 from .inputs import ClipInput, ImageInput, Inputs, LoraInput, ReferenceInput, SoundInput, Window, add_images, add_loras
+from .parts import Parts
 from .presets import generation_defaults, named_values, names, recipe, registered_models
 from .recipe import Recipe, Record
 from .settings import COMMAND_LINE, Layer, Merged, Settings, flag, merge, need
@@ -219,7 +218,7 @@ def resolve(
 class _Basis:
     """What is settled before anything about the clip itself: the settings, the model with its files, the recipe.
 
-    stg_share: how deep in the model the block lies that guidance perturbs.
+    header: of the file that holds the denoiser. stg_share: how deep in it the block lies that guidance perturbs.
     """
 
     merged: Merged
@@ -237,19 +236,18 @@ def _settle_basis(layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> _B
     preset_layers, recipe_name = _preset_layers(merge(layers).settings.preset, own_presets)
     layers = [*layers, *preset_layers]
     files = _find_files(merge([*layers, ("built-in", BUILT_IN)]).settings)
-    whole = "--model takes a file that holds a whole model, or a folder with one"
-    header = read_header(files.need("checkpoint", whole))
+    parts = Parts.of(files)
+    header = parts.header("transformer")
     defaults = _model_defaults(files, header)
-    config = effective_config(header)
-    _check_text_encoder(files, header)
+    _check_text_encoder(files, parts)
     preset = recipe_name or defaults["preset"]
     basis = _Basis(
         stg_share=Fraction(defaults.pop("stg_block")),
         merged=merge([*layers, (f"model {files.name}", defaults), ("built-in", BUILT_IN)]),
         files=files,
         header=header,
-        transformer=TransformerConfig.from_metadata(config),
-        vae=VideoVAEConfig.from_metadata(config),
+        transformer=parts.shapes.transformer,
+        vae=parts.shapes.video_vae,
         preset=preset,
         recipe=recipe(preset),
     )
@@ -321,25 +319,24 @@ def _find_files(settings: Settings) -> ModelFiles:
     for role, path in paths.items():
         if not path.exists():
             raise StorageError(f"{flag(role)} {given[role]} is not there", hint="check the path, or leave it out")
-    registered = {name: model.files for name, model in registered_models().items()}
-    return find_model(need(settings.model), registered, paths)
+    return find_model(need(settings.model), registered_models(), paths)
 
 
 def _model_defaults(files: ModelFiles, header: Header) -> dict[str, Any]:
     """What holds for a model where nothing else is said."""
-    kind, generation = classify(header), generation_of(header)
-    if kind is not FileKind.MONOLITH:
-        raise CheckpointError(f"{header.path.name} cannot be rendered with", f"it is {kind.value}")
-    if generation not in names("generations"):
-        why = f"models of generation {generation} are not supported yet" if generation else "its generation is unknown"
+    made = generation(header)
+    if made not in names("generations"):
+        why = f"models of generation {made} are not supported yet" if made else "its generation is unknown"
         raise CheckpointError(f"{header.path.name} cannot be rendered with", why)
     registered = registered_models().get(files.name)
-    return generation_defaults(generation) | (dict(registered.defaults) if registered else {})
+    return generation_defaults(made) | (dict(registered.defaults) if registered else {})
 
 
-def _check_text_encoder(files: ModelFiles, header: Header) -> None:
+def _check_text_encoder(files: ModelFiles, parts: Parts) -> None:
     hint = "--text-encoder FOLDER names the folder of Gemma 3"
-    check_pair(find_encoder(files.need("text_encoder", hint)), header)
+    encoder = find_encoder(files.need("text_encoder", hint))
+    for header in {id(one): one for one in (parts.header("transformer"), *parts.text_headers)}.values():
+        check_pair(encoder, header)
 
 
 def _without_effect(settings: Settings, preset: str, chosen: Recipe) -> dict[str, str]:

@@ -18,6 +18,7 @@ from .engine import Engine
 from .events import StoppedError, Watch
 from .job import Job
 from .models import settle
+from .parts import Parts
 from .request import Request, Resolved, require_free, sheet_of
 
 NOBODY = Watch()
@@ -70,7 +71,7 @@ def resume(job: Job, watch: Watch = NOBODY) -> Result:
 
 def identities(request: Request, files: ModelFiles, inputs: Mapping[str, Path]) -> dict[str, str]:
     """What tells each file that a render reads from others of the same name, by role."""
-    roles = ["checkpoint", "text_encoder", *request.recipe.needs]
+    roles = [*Parts.of(files).roles, "text_encoder", *request.recipe.needs]
     paths = {role: files.need(role) for role in roles} | dict(inputs)
     return {role: fingerprint(path) for role, path in paths.items()}
 

@@ -29,6 +29,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
 
     model: str | None = None
+    transformer: str | None = None
+    video_vae: str | None = None
+    audio_vae: str | None = None
     text_encoder: str | None = None
     upsampler: str | None = None
     distilled_lora: str | None = None

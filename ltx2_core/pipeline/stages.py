@@ -27,7 +27,7 @@ from ..types import Streams
 from .events import StoppedError, Watch
 from .given import Given
 from .job import Saved
-from .models import LatentShapes
+from .parts import LatentShapes
 from .recipe import Stage
 from .request import Request
 

@@ -63,13 +63,14 @@ def identity(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextCache:
-    """Contexts from one encoder and checkpoint.
+    """Contexts from one encoder, and from one projection and pair of connectors.
 
-    Args: encoder, checkpoint: their identities. dtype, device: what computes them, the kind of device without a number.
+    Args: encoder, weights: the identities of their files. dtype, device: what computes them, the kind of device without
+    a number.
     """
 
     encoder: str
-    checkpoint: str
+    weights: str
     rows: int
     dtype: torch.dtype
     device: str = "cpu"
@@ -87,7 +88,7 @@ class ContextCache:
         return [contexts[prompt.strip()] for prompt in prompts]
 
     def _path(self, prompt: str) -> Path:
-        parts = [REVISION, self.encoder, self.checkpoint, prompt.strip(), self.rows, str(self.dtype), self.device]
+        parts = [REVISION, self.encoder, self.weights, prompt.strip(), self.rows, str(self.dtype), self.device]
         parts += [torch.__version__, metadata.version("transformers")]
         name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         return ltx2_home() / "cache" / "text" / f"{name}.safetensors"

@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import save_file
 
 from ltx2_core.errors import CheckpointError, RequestError, StorageError
-from ltx2_core.hub import find_model, search_folders
+from ltx2_core.hub import Role, find_model, search_folders
+from ltx2_core.pipeline.presets import RegisteredModel
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
-REGISTERED = {"mine": {"checkpoint": CHECKPOINT, "text_encoder": "gemma", "upsampler": "up.safetensors"}}
+FILES: dict[Role, str] = {"checkpoint": CHECKPOINT, "text_encoder": "gemma", "upsampler": "up.safetensors"}
+REGISTERED = {"mine": RegisteredModel(summary="", generation="2.0", files=FILES)}
 
 
 def test_folder_gives_each_file_its_role(tiny: Path) -> None:

@@ -447,7 +447,7 @@ def test_gemma_is_gone_before_the_connectors_come(gemma_folder: Path) -> None:
 
 
 def cache(**changes) -> ContextCache:
-    return ContextCache(**{"encoder": "e", "checkpoint": "c", "rows": ROWS, "dtype": torch.bfloat16, **changes})
+    return ContextCache(**{"encoder": "e", "weights": "w", "rows": ROWS, "dtype": torch.bfloat16, **changes})
 
 
 def made(prompts: list[str]) -> list[TextContext]:
@@ -477,7 +477,7 @@ def test_a_kept_context_has_the_same_bytes(home: Path) -> None:
     assert len(entries(home)) == 2
 
 
-@pytest.mark.parametrize("change", [{"encoder": "x"}, {"checkpoint": "x"}, {"rows": 128}, {"dtype": torch.float32}])
+@pytest.mark.parametrize("change", [{"encoder": "x"}, {"weights": "x"}, {"rows": 128}, {"dtype": torch.float32}])
 def test_contexts_of_other_weights_or_settings_are_not_mixed_up(home: Path, change: dict) -> None:
     cache().recall(["a fox"], made)
     asked: list[str] = []

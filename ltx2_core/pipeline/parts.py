@@ -1,0 +1,171 @@
+"""Which file of a model holds which of its components: the whole checkpoint, or a file for each part. Headers only.
+
+Source: spec checkpoints, sections 5 and 6.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from ..config.audio import AudioVAEConfig
+from ..config.released import effective_config
+from ..config.transformer import TransformerConfig
+from ..config.video_vae import VideoVAEConfig
+from ..errors import CheckpointError
+from ..grids import VideoGrid
+from ..headers import FileKind, Header, classify, generation, read_header
+from ..hub import SPLIT, WHOLE, ModelFiles
+from .settings import flag
+
+if TYPE_CHECKING:
+    from .request import Request
+
+
+class Home(NamedTuple):
+    """Where a component lies. role: of the file for its part. signs: how the names of its tensors may begin.
+
+    may_stay: whether the whole checkpoint still gives it where the file for its part lacks it.
+    """
+
+    role: str
+    signs: tuple[str, ...]
+    may_stay: bool = False
+
+
+HOMES: dict[str, Home] = {
+    "transformer": Home("transformer", ("transformer_blocks.",)),
+    "video_connector": Home("transformer", ("video_embeddings_connector.",), may_stay=True),
+    "audio_connector": Home("transformer", ("audio_embeddings_connector.",), may_stay=True),
+    "text_projection": Home("transformer", ("text_embedding_projection.",), may_stay=True),
+    "video_encoder": Home("video_vae", ("vae.encoder.", "encoder.")),
+    "video_decoder": Home("video_vae", ("vae.decoder.", "decoder.")),
+    "video_statistics": Home("video_vae", ("vae.per_channel_statistics.", "per_channel_statistics.")),
+    "audio_encoder": Home("audio_vae", ("audio_vae.encoder.",)),
+    "audio_decoder": Home("audio_vae", ("audio_vae.decoder.",)),
+    "vocoder": Home("audio_vae", ("vocoder.",), may_stay=True),
+}
+ALWAYS_READ = [name for name in HOMES if name not in ("video_encoder", "audio_encoder")]
+TEXT = ("text_projection", "video_connector", "audio_connector")
+
+
+def components_in(header: Header) -> list[str]:
+    """The components of which a file holds tensors."""
+    return [name for name, home in HOMES.items() if any(one.startswith(home.signs) for one in header.names)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentShapes:
+    """What a model's latents look like: channels, bins, and pixels to a cell."""
+
+    transformer: TransformerConfig
+    video_vae: VideoVAEConfig
+    audio_vae: AudioVAEConfig
+
+    def grid(self, request: Request, scale: float) -> VideoGrid:
+        """The video grid of a stage."""
+        width, height = (round(side * scale) for side in (request.width, request.height))
+        return VideoGrid(frames=request.frames, height=height, width=width, factors=self.video_vae.factors)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The files of a model that hold its components: their headers, by role."""
+
+    headers: Mapping[str, Header]
+
+    @classmethod
+    def of(cls, files: ModelFiles) -> Self:
+        """Read the headers, and see that the files hold what they are there for and belong together.
+
+        Raises: StorageError if a part is missing or cannot be read; CheckpointError if a file is something else, or if
+        the files are not parts of one model.
+        """
+        roles = [role for role in (*WHOLE, *SPLIT) if role in files.paths]
+        parts = cls({role: _read(role, files.paths[role]) for role in roles})
+        if "transformer" not in roles:
+            files.need("checkpoint", "--model takes a file that holds a whole model, or a folder with one or its parts")
+        if "checkpoint" not in roles:
+            for role in SPLIT:
+                files.need(role, f"{flag(role)} FILE names it")
+        for component in ALWAYS_READ:
+            parts.role(component)
+        _check_generations([parts.headers[role] for role in parts.roles])
+        return parts
+
+    def role(self, component: str) -> str:
+        """The role of the file that holds a component. Raises: CheckpointError if none does."""
+        home = HOMES[component]
+        roles = [role for role in (home.role, *WHOLE) if role in self.headers]
+        for role in roles if home.may_stay else roles[:1]:
+            if component in self._held[role]:
+                return role
+        what = component.replace("_", " ")
+        raise CheckpointError(
+            f"{self.headers[roles[0]].path.name} has no {what}", f"no tensor is named {home.signs[0]}…"
+        )
+
+    def header(self, component: str) -> Header:
+        """The header of the file that holds a component. Raises: CheckpointError if none does."""
+        return self.headers[self.role(component)]
+
+    @cached_property
+    def _held(self) -> dict[str, list[str]]:
+        return {role: components_in(header) for role, header in self.headers.items()}
+
+    @property
+    def roles(self) -> list[str]:
+        """The roles of the files that are read; a whole checkpoint is not if every part has a file of its own."""
+        return list(dict.fromkeys(map(self.role, ALWAYS_READ)))
+
+    @cached_property
+    def text_headers(self) -> list[Header]:
+        """The files of which a prompt's context is made: the projection's and the connectors'."""
+        return [self.headers[role] for role in dict.fromkeys(map(self.role, TEXT))]
+
+    @cached_property
+    def shapes(self) -> LatentShapes:
+        """What the latents look like.
+
+        Raises: CheckpointError for a setting that is not implemented, and for VAEs that the transformer does not take.
+        """
+        shapes = LatentShapes(
+            transformer=TransformerConfig.from_metadata(effective_config(self.header("transformer"))),
+            video_vae=VideoVAEConfig.from_metadata(effective_config(self.header("video_decoder"))),
+            audio_vae=AudioVAEConfig.from_metadata(effective_config(self.header("audio_decoder"))),
+        )
+        transformer, audio_vae = shapes.transformer, shapes.audio_vae
+        widths = {"video_decoder": shapes.video_vae.latent_channels}
+        widths["audio_decoder"] = audio_vae.latent_channels * audio_vae.latent_bins
+        for (component, width), stream in zip(widths.items(), (transformer.video, transformer.audio), strict=True):
+            if stream is not None and width != stream.in_channels:
+                raise CheckpointError(
+                    f"{self.header(component).path.name} does not go with {self.header('transformer').path.name}",
+                    f"its latents have {width} values to a token, and the transformer takes {stream.in_channels}",
+                    f"{flag(HOMES[component].role)} FILE names the one that the transformer was trained with",
+                )
+        return shapes
+
+
+def _read(role: str, path: Path) -> Header:
+    """The header of a file that holds what its role says; a whole model holds every part."""
+    header = read_header(path)
+    kind = classify(header)
+    if role in WHOLE and kind is not FileKind.MONOLITH:
+        raise CheckpointError(f"{header.path.name} cannot be rendered with", f"it is {kind.value}")
+    if kind not in (FileKind.MONOLITH, {**WHOLE, **SPLIT}[role]):
+        raise CheckpointError(f"{flag(role)} {header.path.name} cannot be used", f"it is {kind.value}")
+    return header
+
+
+def _check_generations(headers: list[Header]) -> None:
+    """Refuse files whose tensors prove that they are of different generations."""
+    known = [(header.path.name, made) for header in headers if (made := generation(header)) is not None]
+    for (name, made), (other, its) in pairwise(known):
+        if made != its:
+            why = f"{name} is of generation {made}, {other} of {its}"
+            raise CheckpointError("these files are not parts of one model", why, "take all of one generation")
