@@ -23,13 +23,15 @@ class RegisteredModel(Record):
     """A model that has a name.
 
     Args: files: role (checkpoint, text_encoder …) to file name. folder: inside the package, of a model that comes with
-    it. defaults: values for settings.
+    it. tiers: the sizes by name that it is made for; None for all. defaults: values for settings, above those of its
+    generation; `preset` is its recipe where none is asked for.
     """
 
     summary: str
     generation: str
     files: dict[Role, str]
     folder: str | None = None
+    tiers: tuple[str, ...] | None = None
     defaults: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -29,10 +29,10 @@ from ..text.files import check_pair, find_encoder
 from ..types import Streams
 from .inputs import ClipInput, ImageInput, Inputs, LoraInput, ReferenceInput, SoundInput, Window, add_images, add_loras
 from .parts import Parts
-from .presets import generation_defaults, named_values, names, recipe, registered_models
+from .presets import RegisteredModel, generation_defaults, named_values, names, recipe, registered_models
 from .recipe import Recipe, Record
 from .settings import COMMAND_LINE, Layer, Merged, Settings, flag, merge, need
-from .sizes import Length, Size, choose_length, choose_size
+from .sizes import Length, Size, check_tier, choose_length, choose_size
 from .values import FrameRate
 
 StreamMode = Literal["generate", "keep", "off"]
@@ -238,7 +238,8 @@ def _settle_basis(layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> _B
     files = _find_files(merge([*layers, ("built-in", BUILT_IN)]).settings)
     parts = Parts.of(files)
     header = parts.header("transformer")
-    defaults = _model_defaults(files, header)
+    registered = registered_models().get(files.name)
+    defaults = _model_defaults(registered, header)
     _check_text_encoder(files, parts)
     preset = recipe_name or defaults["preset"]
     basis = _Basis(
@@ -251,6 +252,7 @@ def _settle_basis(layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> _B
         preset=preset,
         recipe=recipe(preset),
     )
+    check_tier(need(basis.merged.settings.res), files.name, registered.tiers if registered else None)
     _check_recipe(basis)
     return basis
 
@@ -322,14 +324,13 @@ def _find_files(settings: Settings) -> ModelFiles:
     return find_model(need(settings.model), registered_models(), paths)
 
 
-def _model_defaults(files: ModelFiles, header: Header) -> dict[str, Any]:
+def _model_defaults(registered: RegisteredModel | None, header: Header) -> dict[str, Any]:
     """What holds for a model where nothing else is said."""
     made = generation(header)
     if made not in names("generations"):
         why = f"models of generation {made} are not supported yet" if made else "its generation is unknown"
         raise CheckpointError(f"{header.path.name} cannot be rendered with", why)
-    registered = registered_models().get(files.name)
-    return generation_defaults(made) | (dict(registered.defaults) if registered else {})
+    return generation_defaults(made) | (registered.defaults if registered else {})
 
 
 def _check_text_encoder(files: ModelFiles, parts: Parts) -> None:

@@ -6,7 +6,7 @@ Source: spec cli, sections 2 and 3.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -99,6 +99,13 @@ def choose_size(
                 f"{command} --res {' or '.join(sizes)}",
             )
     return Frame(size=size)
+
+
+def check_tier(res: str, model: str, tiers: Sequence[str] | None) -> None:
+    """Refuse a size by name that a model is not made for. tiers: those that it is made for; None for all."""
+    if tiers is not None and res.lower() in set(names("tiers")) - {*tiers}:
+        made_for = ", ".join(tiers) or "none of the sizes by name"
+        raise RequestError(f"--res {res} cannot be used", f"model {model} is made for {made_for}", "--res WxH")
 
 
 def choose_length(settings: Settings, sources: Mapping[str, str], k: int, command: str) -> Length:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ltx2_core.errors import CheckpointError, LTX2Error, RequestError, StorageError
-from ltx2_core.pipeline.presets import names, recipe, registered_models
+from ltx2_core.hub import Role
+from ltx2_core.pipeline import request
+from ltx2_core.pipeline.presets import RegisteredModel, generation_defaults, names, recipe, registered_models
 from ltx2_core.pipeline.request import Resolved, resolve, slug
+from ltx2_core.pipeline.settings import merge
 from ltx2_core.pipeline.sizes import nearest_legal
 
 
@@ -157,4 +162,60 @@ def test_slug_is_a_name_that_stays_in_its_folder(text: str) -> None:
 
 def test_every_preset_file_is_right() -> None:
     assert [recipe(name).summary for name in names("recipes")]
-    assert {model.generation for model in registered_models().values()} <= set(names("generations"))
+    for name, model in registered_models().items():
+        values = generation_defaults(model.generation) | model.defaults
+        values.pop("stg_block")
+        assert recipe(merge([(name, values)]).settings.preset or "").summary
+        assert {*(model.tiers or ())} <= {*names("tiers")}
+
+
+@pytest.fixture
+def entry(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Registers the tiny model under the name `small`, with values of its own."""
+    files: dict[Role, str] = {
+        "checkpoint": "ltx-2-tiny-dev.safetensors",
+        "text_encoder": "gemma",
+        "upsampler": "ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors",
+    }
+
+    def register(**values: Any) -> None:
+        model = RegisteredModel(summary="", generation="2.0", files=files, folder=str(tiny), **values)
+        monkeypatch.setattr(request, "registered_models", lambda: {"small": model})
+
+    return register
+
+
+def test_model_with_an_entry_gets_its_values_and_those_of_its_generation(
+    entry: Callable[..., None], tiny: Path
+) -> None:
+    own: dict[str, Any] = {"preset": "distilled", "res": "128x192", "duration": "2s", "fps": 12, "text_rows": 128}
+    entry(defaults=own | {"video_st": 2, "stg_block": "1/2", "steps": 9, "schedule_tokens": 200, "negative": "rain"})
+    found = resolved(tiny, model="small")
+    made = found.request
+    assert (made.preset, made.width, made.height, made.frames, made.fps) == ("distilled", 128, 192, 25, 12)
+    assert (made.text_rows, made.steps, made.schedule_tokens) == (128, 9, 200)
+    assert found.sources["text_rows"] == "model small"
+    guided = resolved(tiny, model="small", preset="one-stage").request
+    assert guided.guidance.video is not None
+    assert guided.guidance.audio is not None
+    assert (guided.guidance.video.st, guided.guidance.video.stg_blocks) == (2, (2,))
+    assert (guided.guidance.audio.st, guided.negative) == (7, "rain")
+
+
+def test_size_by_name_that_a_model_is_not_made_for_is_refused(entry: Callable[..., None], tiny: Path) -> None:
+    entry(tiers=("480p",))
+    assert resolved(tiny, model="small", res="480p").request.width == 832
+    with pytest.raises(RequestError, match="model small is made for 480p"):
+        resolved(tiny, model="small", res="720p")
+    entry(tiers=())
+    with pytest.raises(RequestError, match="made for none of the sizes by name"):
+        resolved(tiny, model="small", res="480p")
+    assert resolved(tiny, model="small", res="96x64").request.width == 96
+
+
+def test_preset_may_name_its_model_and_a_flag_names_another(entry: Callable[..., None], tiny: Path) -> None:
+    entry()
+    own = {"quick": {"model": "small", "preset": "smoke"}}
+    layers = [("flags", {"preset": "quick", "output": f"{tiny}/none.mp4"})]
+    assert resolve("t2v", "x", layers, own).files.name == "small"
+    assert resolved(tiny, own=own, preset="quick").files.name == tiny.name
