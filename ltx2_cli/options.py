@@ -90,6 +90,8 @@ SAMPLING = panel(
     "Sampling",
     preset=value("NAME", "A name (ltx2 presets); else the model's own.", complete=names("presets")),
     steps=value("N", "Steps of denoising; else the model's own."),
+    sigmas=value("1,…,0", "Noise levels of the first stage, not --steps."),
+    sampler=value("NAME", "Of the first stage, where the preset leaves it: euler, gradient, ancestral or res2s."),
     seed=value("N", "Same seed, same clip; random if not given."),
     negative=value("TEXT", "What to keep away from; else the model's own."),
     video_st=value("X", "How far the text pulls the picture."),

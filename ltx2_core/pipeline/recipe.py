@@ -5,13 +5,22 @@ Source: spec pipelines, sections 1 and 2.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from itertools import pairwise
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..sampling.distilled import DISTILLED_SIGMAS
 
+
+def _falling(sigmas: tuple[float, ...]) -> tuple[float, ...]:
+    if sigmas[-1] != 0 or not all(sigma > after for sigma, after in pairwise(sigmas)):
+        raise ValueError("each must be less than the one before it, and the last 0")
+    return sigmas
+
+
 Sigma = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Sigmas = Annotated[tuple[Sigma, ...], Field(min_length=2), AfterValidator(_falling)]
 Sampler = Literal["euler", "ancestral", "gradient", "res2s"]
 
 
@@ -36,7 +45,7 @@ class Stage(Record):
     scale: Annotated[float, Field(gt=0, le=1)] = 1.0
     start: Literal["noise", "upsampled", "source"] = "noise"
     noise: Annotated[float, Field(gt=0, le=1)] | None = None
-    sigmas: Annotated[tuple[Sigma, ...], Field(min_length=2)] | str | None = None
+    sigmas: Sigmas | str | None = None
     schedule_tokens: Literal["fixed", "grid"] = "fixed"
     sampler: Sampler = "euler"
     guided: bool = False
@@ -61,6 +70,20 @@ class Recipe(Record):
     takes: Literal["clip", "reference"] | None = None
     sound_from: Literal["first", "last"] = "last"
     images: Literal["replace-first", "append"] = "replace-first"
+
+    def adjusted(self, sampler: Sampler | None, sigmas: tuple[float, ...] | None) -> Self:
+        """The same recipe, its first stage with this sampler and these sigmas where they are given.
+
+        Later stages only refine: they keep what they have.
+        """
+        given = {"sampler": sampler, "sigmas": sigmas}
+        first = self.stages[0].model_copy(update={name: value for name, value in given.items() if value is not None})
+        return self.model_copy(update={"stages": (first, *self.stages[1:])})
+
+    @property
+    def names_its_sampler(self) -> bool:
+        """Whether its file says how the first stage is sampled, so that nothing else will do."""
+        return "sampler" in self.stages[0].model_fields_set
 
     @property
     def is_guided(self) -> bool:

@@ -31,7 +31,7 @@ from .inputs import ClipInput, ImageInput, Inputs, LoraInput, ReferenceInput, So
 from .parts import Parts
 from .presets import RegisteredModel, generation_defaults, named_values, names, recipe, registered_models
 from .recipe import Recipe, Record
-from .settings import COMMAND_LINE, Layer, Merged, Settings, flag, merge, need
+from .settings import COMMAND_LINE, Layer, Merged, Settings, flag, merge, need, spelled
 from .sizes import Length, Size, check_tier, choose_length, choose_size
 from .values import FrameRate
 
@@ -53,7 +53,7 @@ BUILT_IN: Mapping[str, Any] = {
     "sheet": False,
     "strict": False,
 }
-TAKEN_AS_SET = ("video", "sound", "steps", "schedule_tokens", "text_rows", "precision", "device")
+TAKEN_AS_SET = ("video", "sound", "schedule_tokens", "text_rows", "precision", "device")
 DEFAULT_NAME = "{mode}-{slug}-{seed}.mp4"
 SLUG_LENGTH = 40
 GUIDES_SOUND = ("audio_st", "audio_stg", "audio_rescale")
@@ -191,6 +191,7 @@ def resolve(
         fps=length.fps,
         preset=basis.preset,
         recipe=basis.recipe,
+        steps=len(settings.sigmas) - 1 if settings.sigmas else need(settings.steps),
         guidance=_guidance(basis),
         **inputs.fields,
         **{name: getattr(settings, name) for name in TAKEN_AS_SET},
@@ -242,19 +243,31 @@ def _settle_basis(layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> _B
     defaults = _model_defaults(registered, header)
     _check_text_encoder(files, parts)
     preset = recipe_name or defaults["preset"]
+    stg_share = Fraction(defaults.pop("stg_block"))
+    merged = merge([*layers, (f"model {files.name}", defaults), ("built-in", BUILT_IN)])
     basis = _Basis(
-        stg_share=Fraction(defaults.pop("stg_block")),
-        merged=merge([*layers, (f"model {files.name}", defaults), ("built-in", BUILT_IN)]),
+        stg_share=stg_share,
+        merged=merged,
         files=files,
         header=header,
         transformer=parts.shapes.transformer,
         vae=parts.shapes.video_vae,
         preset=preset,
-        recipe=recipe(preset),
+        recipe=_adjusted(preset, merged),
     )
     check_tier(need(basis.merged.settings.res), files.name, registered.tiers if registered else None)
     _check_recipe(basis)
     return basis
+
+
+def _adjusted(preset: str, merged: Merged) -> Recipe:
+    """A recipe with the sampler and the sigmas that are set, unless it has a sampler of its own."""
+    chosen, settings = recipe(preset), merged.settings
+    sigmas = settings.sigmas
+    if sigmas is not None and chosen.stages[0].start == "noise" and sigmas[0] != 1:
+        where = spelled("sigmas", merged.sources["sigmas"])
+        raise RequestError(f"{where} {sigmas[0]:g},… cannot be used here", "a clip that begins as noise begins at 1")
+    return chosen.adjusted(None if chosen.names_its_sampler else settings.sampler, sigmas)
 
 
 def _check_recipe(basis: _Basis) -> None:
@@ -355,6 +368,8 @@ def _without_effect(settings: Settings, preset: str, chosen: Recipe) -> dict[str
         without |= dict.fromkeys(GUIDANCE, f"preset {preset} has no guidance")
     if all(stage.sigmas for stage in chosen.stages):
         without |= dict.fromkeys(("steps", "schedule_tokens"), f"preset {preset} has steps of its own")
+    if recipe(preset).names_its_sampler:
+        without["sampler"] = f"preset {preset} has a sampler of its own"
     for role in {"upsampler", "distilled_lora"} - {*chosen.needs}:
         without[role] = f"preset {preset} does not need it"
     return without

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..errors import RequestError
+from .recipe import Sampler, Sigmas
 from .values import Device, Duration, FrameRate, did_you_mean, split_list
 
 COMMAND_LINE, ENVIRONMENT = "the command line", "the environment"
@@ -52,6 +53,8 @@ class Settings(BaseModel):
     image_crf: Annotated[int, Field(ge=0, le=51)] | None = None
 
     preset: str | None = None
+    sampler: Sampler | None = None
+    sigmas: Annotated[Sigmas, BeforeValidator(split_list)] | None = None
     steps: Annotated[int, Field(ge=2, le=1000)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     negative: str | None = None
@@ -95,12 +98,13 @@ REASONS = {  # why a value cannot be used, by pydantic's name for it
     "greater_than_equal": "it must be at least {ge:g}",
     "less_than_equal": "it must be at most {le:g}",
     "less_than": "it must be less than {lt}",
+    "too_short": "it must hold at least {min_length}",
     "literal_error": "it must be {expected}",
     "bool_parsing": "it must be true or false",
     "bool_type": "it must be true or false",
     "string_type": "it must be text",
 }
-ONE_OF = {"frames", "duration"}  # whichever is set first settles both
+ONE_OF = ({"frames", "duration"}, {"steps", "sigmas"})  # whichever of two is set first settles both
 
 T = TypeVar("T")
 Layer = tuple[str, Mapping[str, Any]]  # where it comes from, in words; what it sets
@@ -123,10 +127,11 @@ def merge(layers: Sequence[Layer]) -> Merged:
     sources: dict[str, str] = {}
     for source, layer in layers:
         given = check_layer(source, layer)
-        if given.keys() >= ONE_OF:
-            both = " and ".join(spelled(name, source) for name in sorted(ONE_OF))
-            raise RequestError(f"{both} say the same thing", f"both are set by {source}", "give one of them")
-        settled = values.keys() | (ONE_OF if ONE_OF & values.keys() else set())
+        for pair in ONE_OF:
+            if given.keys() >= pair:
+                both = " and ".join(spelled(name, source) for name in sorted(pair))
+                raise RequestError(f"{both} say the same thing", f"both are set by {source}", "give one of them")
+        settled = values.keys() | {name for pair in ONE_OF if pair & values.keys() for name in pair}
         fresh = {name: value for name, value in given.items() if name not in settled}
         values |= fresh
         sources |= dict.fromkeys(fresh, source)

@@ -91,6 +91,22 @@ REFUSALS = {
     "codec of no picture": Refusal(
         words="t2v x --model {tiny} --video off --codec av1", says=("--codec cannot be used here", "only sound")
     ),
+    "sampler of a preset that has its own": Refusal(
+        words="t2v x --model {tiny} --preset hq --res 128x128 --sampler euler",
+        says=("--sampler cannot be used here", "hq has a sampler of its own", "hint: leave it out"),
+    ),
+    "unknown sampler": Refusal(words="t2v x --sampler heun", says=("--sampler heun", "'ancestral', 'gradient'")),
+    "noise levels that rise": Refusal(words="t2v x --sigmas 1,0.5,0.6,0", says=("--sigmas 1,0.5,0.6,0", "less than")),
+    "noise levels that leave noise": Refusal(words="t2v x --sigmas 1,0.5", says=("--sigmas 1,0.5", "the last 0")),
+    "noise level of no number": Refusal(words="t2v x --sigmas 1,nan,0", says=("--sigmas 1,nan,0", "finite")),
+    "noise above all noise": Refusal(words="t2v x --sigmas 2,1,0", says=("--sigmas 2,1,0", "at most 1")),
+    "one noise level": Refusal(words="t2v x --sigmas 0", says=("--sigmas 0", "at least 2")),
+    "noise that begins below noise": Refusal(
+        words="t2v x --model {tiny} --sigmas 0.9,0", says=("--sigmas 0.9,…", "begins at 1", "hint: ")
+    ),
+    "steps and noise levels": Refusal(
+        words="t2v x --steps 3 --sigmas 1,0", says=("--sigmas and --steps say the same",)
+    ),
     "steps of a preset that has its own": Refusal(
         words="t2v x --model {tiny} --preset distilled --res 128x128 --steps 9",
         says=("--steps cannot be used here", "distilled has steps of its own", "hint: leave it out"),

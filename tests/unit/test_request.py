@@ -150,6 +150,25 @@ def test_long_or_fast_clips_are_warned_about(tiny: Path) -> None:
     assert not resolved(tiny).warnings
 
 
+@pytest.mark.parametrize("sampler", ["euler", "gradient", "ancestral", "res2s"])
+def test_sampler_is_of_the_first_stage_and_later_ones_keep_theirs(tiny: Path, sampler: str) -> None:
+    stages = resolved(tiny, preset="two-stage", res="128x128", sampler=sampler).request.recipe.stages
+    assert [stage.sampler for stage in stages] == [sampler, "euler"]
+
+
+def test_recipe_with_a_sampler_of_its_own_keeps_it_whatever_a_file_says(tiny: Path) -> None:
+    stages = resolved(tiny, preset="hq", res="128x128", sampler="euler").request.recipe.stages
+    assert [stage.sampler for stage in stages] == ["res2s", "res2s"]
+
+
+def test_sigmas_are_of_the_first_stage_and_stand_for_its_steps(tiny: Path) -> None:
+    request = resolved(tiny, preset="two-stage", res="128x128", sigmas="1,0.9,0.4,0").request
+    assert request.recipe.stages[0].sigmas == (1, 0.9, 0.4, 0)
+    assert request.recipe.stages[1].sigmas == "distilled-3"
+    assert request.steps == 3
+    assert request.steps_of_stages == [3, 3]
+
+
 @given(st.text(max_size=200))
 def test_slug_is_a_name_that_stays_in_its_folder(text: str) -> None:
     name = slug(text)
