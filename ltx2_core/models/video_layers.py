@@ -1,6 +1,6 @@
 """The layers of the convolutional video VAE: convolution, norm, residual blocks, changes of resolution, time embedding.
 
-Activations are large, so layers work in place on tensors that they made themselves, and expect no gradients.
+Activations are large, so layers work in place on tensors that they made themselves, unless gradients need the values.
 Source: spec video-vae, sections 2 and 3.
 """
 
@@ -18,6 +18,11 @@ from ..config.video_vae import Resample
 NORM_EPS = 1e-8
 TIME_FREQUENCIES = 128
 Modulation = tuple[Tensor, Tensor]  # shift and scale, each (b c 1 1 1)
+
+
+def spare(x: Tensor) -> Tensor | None:
+    """Where to write a result that takes the place of x: over x, or elsewhere (None) if gradients need its values."""
+    return None if x.requires_grad else x
 
 
 class CausalConv3d(nn.Module):
@@ -55,15 +60,15 @@ class PixelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mean_square = reduce(x.square(), "b c f h w -> b 1 f h w", "mean")
-        return x.div_(mean_square.add_(NORM_EPS).sqrt_())
+        return torch.div(x, mean_square.add_(NORM_EPS).sqrt_(), out=spare(x))
 
 
 def activate_(x: Tensor, modulation: Modulation | None) -> Tensor:
     """Modulation, if there is one, and SiLU, in place."""
     if modulation is not None:
         shift, scale = modulation
-        x.mul_(1 + scale).add_(shift)
-    return F.silu(x, inplace=True)
+        x = torch.addcmul(shift, x, 1 + scale, out=spare(x))
+    return F.silu(x, inplace=not x.requires_grad)
 
 
 def modulations(table: Tensor, embedding: Tensor) -> list[Modulation]:

@@ -49,6 +49,16 @@ def test_latent_grows_by_the_scale(changes: dict[str, Any], size: tuple[int, int
     assert upsampler(**changes)(noise(1, 2, 3, 4, 6)).shape == (1, 2, *size)
 
 
+@pytest.mark.parametrize("changes", [{}, {"rational_resampler": True, "spatial_scale": 1.5}, TIME])
+def test_gradients_reach_every_parameter_and_change_no_value(changes: dict[str, Any]):
+    model, latent = upsampler(**changes), noise(1, 2, 3, 4, 6)
+    expected = model(latent)
+    result = model.requires_grad_(True)(latent)
+    result.square().mean().backward()
+    assert torch.equal(result, expected)
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
 def test_odd_sizes_round_up_at_one_and_a_half():
     small = upsampler(rational_resampler=True, spatial_scale=1.5)(noise(1, 2, 1, 3, 5))
     assert small.shape == (1, 2, 1, 5, 8)

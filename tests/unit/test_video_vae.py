@@ -138,6 +138,19 @@ def test_inputs_stay_as_they_are():
         assert torch.equal(x, before)
 
 
+def test_gradients_reach_every_parameter_and_change_no_value():
+    video, latent = noise(1, 3, 5, 16, 16), noise(1, 4, 2, 2, 2)
+    models = (encoder(), decoder(), decoder(timestep_conditioning=True))
+    functions = (models[0].forward, models[1].decode, models[2].decode)  # none of them draws noise
+    for model, function, x in zip(models, functions, (video, latent, latent), strict=True):
+        expected = function(x)
+        model.requires_grad_(True)
+        result = function(x)
+        result.square().mean().backward()
+        assert torch.equal(result, expected)
+        assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
 def test_result_has_the_dtype_of_the_input_whatever_the_weights_have():
     assert encoder().bfloat16()(noise(1, 3, 1, 16, 16)).dtype == torch.float32
     assert decoder()(noise(1, 4, 1, 2, 2).bfloat16()).dtype == torch.bfloat16
