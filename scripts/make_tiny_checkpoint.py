@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ Config = dict[str, Any]
 
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>")
 SPECIAL_TOKENS += ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
+TOKENIZER_CONFIG = {f"{name}_token": f"<{name}>" for name in ("bos", "eos", "pad", "unk")} | {"padding_side": "left"}
 WORDS = (
     "a an and are as at background ball bell big bird birds black blue bouncing bright bursts camera car cat "
     "chirping city close cloud cold dark day dog door drone drops fast fire flies floor forest from glass gold "
@@ -184,7 +185,7 @@ def lora(weights: Mapping[str, Tensor], rank: int, generator: torch.Generator) -
 def write_gemma(folder: Path, generator: torch.Generator) -> None:
     """A Gemma 3 folder as published: config, one shard named as Google names it, tokenizer with its settings."""
     folder.mkdir(exist_ok=True)
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer(WORDS.split(), 700)
     tokenizer.save(str(folder / "tokenizer.json"))
     text_config = {
         "model_type": "gemma3_text",
@@ -205,8 +206,7 @@ def write_gemma(folder: Path, generator: torch.Generator) -> None:
     }
     config = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text_config}
     write_json(folder / "config.json", config | {"eos_token_id": [1, 6]})
-    special = {f"{name}_token": f"<{name}>" for name in ("bos", "eos", "pad", "unk")}
-    write_json(folder / "tokenizer_config.json", special | {"padding_side": "left"})
+    write_json(folder / "tokenizer_config.json", TOKENIZER_CONFIG)
     with torch.device("meta"):
         model: nn.Module = Gemma3TextModel(Gemma3TextConfig(**text_config))
     tensors = {
@@ -222,18 +222,21 @@ def random_gemma(name: str, shape: torch.Size, generator: torch.Generator) -> Te
     return (values * scale).bfloat16()
 
 
-def make_tokenizer() -> Tokenizer:
-    """A byte-pair tokenizer in Gemma's manner: spaces as ▁, unknown characters as bytes, BOS in front."""
+def make_tokenizer(words: Sequence[str], size: int) -> Tokenizer:
+    """A byte-pair tokenizer in Gemma's manner: spaces as ▁, unknown characters as bytes, BOS in front.
+
+    Args: words: that it learns pairs from. size: tokens at most.
+    """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     trainer = trainers.BpeTrainer(
-        vocab_size=700,
+        vocab_size=size,
         special_tokens=[*SPECIAL_TOKENS, *(f"<0x{i:02X}>" for i in range(256))],
         initial_alphabet=["▁", *map(chr, range(33, 127))],
         show_progress=False,
     )
-    tokenizer.train_from_iterator([word for plain in WORDS.split() for word in (plain, f" {plain}")], trainer)
+    tokenizer.train_from_iterator([word for plain in words for word in (plain, f" {plain}")], trainer)
     bos = SPECIAL_TOKENS.index("<bos>")
     tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", bos)])
     state = json.loads(tokenizer.to_str())  # only the trainer had to take the bytes for special tokens

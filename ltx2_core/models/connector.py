@@ -98,13 +98,16 @@ class Connector(nn.Module):
 
         Args: rows: at least l, and a multiple of the number of registers.
         """
-        x = self._fill(features, rows)
-        rope = self._positions(rows, x)
+        return self.refine(self.fill(features, rows))
+
+    def refine(self, x: Tensor) -> Tensor:
+        """Let rows (b rows d), filled up, read each other."""
+        rope = self._positions(x.shape[-2], x)
         for block in self.blocks:
             x = block(x, rope)
         return rms_norm(x, EPS)
 
-    def _fill(self, features: Tensor, rows: int) -> Tensor:
+    def fill(self, features: Tensor, rows: int) -> Tensor:
         """Append registers; row t takes register t mod count, so the first one depends on where the text ends."""
         times, rest = divmod(rows, self.config.registers)
         assert rest == 0, f"{rows} text rows are no multiple of {self.config.registers} registers"
