@@ -6,11 +6,12 @@ Source: spec pipelines, sections 1 and 2.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..sampling.distilled import DISTILLED_SIGMAS
+from .values import Tiles
 
 
 def _falling(sigmas: tuple[float, ...]) -> tuple[float, ...]:
@@ -39,7 +40,7 @@ class Stage(Record):
     name of a distilled list, or numbers; None makes the schedule of as many steps as the request says. schedule_tokens:
     what that schedule is shifted for, the request's number or the stage's own grid. guided: with the guidance of the
     request, or one plain pass per step. distilled_lora: its strength; None leaves it out. user_loras: whether the LoRAs
-    of the request act.
+    of the request act. tiles: how many, across and down, an unguided stage takes the picture in; None for the whole.
     """
 
     scale: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -52,6 +53,7 @@ class Stage(Record):
     distilled_lora: Annotated[float, Field(allow_inf_nan=False)] | None = None
     user_loras: bool = True
     conditions: Literal["all", "images", "none"] = "all"
+    tiles: Tiles | None = None
 
     def listed_sigmas(self) -> tuple[float, ...] | None:
         """The numbers of a list, named or written out; None for the schedule of the request."""
@@ -71,14 +73,20 @@ class Recipe(Record):
     sound_from: Literal["first", "last"] = "last"
     images: Literal["replace-first", "append"] = "replace-first"
 
-    def adjusted(self, sampler: Sampler | None, sigmas: tuple[float, ...] | None) -> Self:
-        """The same recipe, its first stage with this sampler and these sigmas where they are given.
+    def adjusted(self, sampler: Sampler | None, sigmas: tuple[float, ...] | None, tiles: Tiles | None) -> Self:
+        """The same recipe with these values where they are given and a stage has none of its own.
 
-        Later stages only refine: they keep what they have.
+        Sampler and sigmas are of the first stage; later stages only refine, and keep what they have. Tiles are of
+        the unguided stages that begin with an enlarged picture.
         """
-        given = {"sampler": sampler, "sigmas": sigmas}
-        first = self.stages[0].model_copy(update={name: value for name, value in given.items() if value is not None})
-        return self.model_copy(update={"stages": (first, *self.stages[1:])})
+
+        def stage(number: int, own: Stage) -> Stage:
+            given: dict[str, Any] = {"sampler": sampler, "sigmas": sigmas} if number == 0 else {}
+            if own.start == "upsampled" and not own.guided and own.tiles is None:
+                given["tiles"] = tiles
+            return own.model_copy(update={name: value for name, value in given.items() if value is not None})
+
+        return self.model_copy(update={"stages": tuple(stage(number, own) for number, own in enumerate(self.stages))})
 
     @property
     def names_its_sampler(self) -> bool:

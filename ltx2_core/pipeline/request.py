@@ -32,7 +32,7 @@ from .parts import Parts
 from .presets import RegisteredModel, generation_defaults, named_values, names, recipe, registered_models
 from .recipe import Recipe, Record
 from .settings import COMMAND_LINE, Layer, Merged, Settings, flag, merge, need, spelled
-from .sizes import Length, Size, check_tier, choose_length, choose_size
+from .sizes import Length, Size, choose_length, choose_size, tier_layer
 from .values import FrameRate
 
 StreamMode = Literal["generate", "keep", "off"]
@@ -244,7 +244,9 @@ def _settle_basis(layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> _B
     _check_text_encoder(files, parts)
     preset = recipe_name or defaults["preset"]
     stg_share = Fraction(defaults.pop("stg_block"))
-    merged = merge([*layers, (f"model {files.name}", defaults), ("built-in", BUILT_IN)])
+    below: list[Layer] = [(f"model {files.name}", defaults), ("built-in", BUILT_IN)]
+    res = need(merge([*layers, *below]).settings.res)
+    merged = merge([*layers, *tier_layer(res, files.name, registered.tiers if registered else None), *below])
     basis = _Basis(
         stg_share=stg_share,
         merged=merged,
@@ -255,19 +257,19 @@ def _settle_basis(layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> _B
         preset=preset,
         recipe=_adjusted(preset, merged),
     )
-    check_tier(need(basis.merged.settings.res), files.name, registered.tiers if registered else None)
     _check_recipe(basis)
     return basis
 
 
 def _adjusted(preset: str, merged: Merged) -> Recipe:
-    """A recipe with the sampler and the sigmas that are set, unless it has a sampler of its own."""
+    """A recipe with the sampler, sigmas and tiles that are set, unless it has a sampler of its own."""
     chosen, settings = recipe(preset), merged.settings
     sigmas = settings.sigmas
     if sigmas is not None and chosen.stages[0].start == "noise" and sigmas[0] != 1:
         where = spelled("sigmas", merged.sources["sigmas"])
         raise RequestError(f"{where} {sigmas[0]:g},… cannot be used here", "a clip that begins as noise begins at 1")
-    return chosen.adjusted(None if chosen.names_its_sampler else settings.sampler, sigmas)
+    sampler = None if chosen.names_its_sampler else settings.sampler
+    return chosen.adjusted(sampler, sigmas, settings.tiles)
 
 
 def _check_recipe(basis: _Basis) -> None:

@@ -169,6 +169,15 @@ def test_sigmas_are_of_the_first_stage_and_stand_for_its_steps(tiny: Path) -> No
     assert request.steps_of_stages == [3, 3]
 
 
+def test_largest_size_is_refined_in_tiles_unless_somebody_says_otherwise(tiny: Path) -> None:
+    found = resolved(tiny, preset="two-stage", res="4k")
+    assert [stage.tiles for stage in found.request.recipe.stages] == [None, (2, 2)]
+    assert found.sources["tiles"] == "size 4k"
+    whole = resolved(tiny, preset="mine", own={"mine": {"preset": "two-stage", "res": "4k", "tiles": "1x1"}})
+    assert whole.request.recipe.stages[1].tiles == (1, 1)
+    assert resolved(tiny, res="4k").request.recipe.stages[0].tiles is None
+
+
 @given(st.text(max_size=200))
 def test_slug_is_a_name_that_stays_in_its_folder(text: str) -> None:
     name = slug(text)
