@@ -16,11 +16,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+from ..config.released import effective_config
 from ..config.transformer import TransformerConfig
+from ..config.upsampler import UpsamplerConfig
 from ..config.video_vae import VideoVAEConfig
 from ..errors import CheckpointError, RequestError, StorageError
-from ..headers import Header, generation
-from ..hub import ROLES, ModelFiles, find_model
+from ..headers import Header, generation, read_header
+from ..hub import ROLES, UPSAMPLERS, ModelFiles, find_model, upsampler_role
 from ..lora_file import match, read_lora
 from ..media.clip import Encoding
 from ..media.inputs import ImageSource, check_input
@@ -176,7 +178,7 @@ def resolve(
     basis = _settle_basis(layers, own_presets or {})
     settings, sources = basis.merged.settings, basis.merged.sources
     command = f'ltx2 {mode} "{_short(prompt)}"'
-    length = choose_length(settings, sources, basis.vae.factors.time, command)
+    length = choose_length(settings, sources, basis.recipe.frame_multiple(basis.vae.factors.time), command)
     inputs, shown = _gather_inputs(basis, main, length)
     frame = choose_size(settings, sources, basis.recipe, basis.vae, shown, command)
     request = Request(
@@ -279,14 +281,25 @@ def _check_recipe(basis: _Basis) -> None:
         others = "ltx2 presets lists the others"
         raise RequestError(f"preset {preset} cannot be used here", f"it needs a {chosen.takes} to start from", others)
     for role in chosen.needs:
-        files = basis.files.need(role, f"{flag(role)} FILE names it; preset {preset} needs it")
+        option = flag("upsampler" if role in UPSAMPLERS.values() else role)
+        path = basis.files.need(role, f"{option} FILE names it; preset {preset} needs it")
         if role == "distilled_lora":
-            match(read_lora(files), basis.header)
+            match(read_lora(path), basis.header)
+        else:
+            _check_upsampler(path, basis.vae)
     if settings.video == settings.sound == "off":
         raise RequestError("--video off and --sound off leave nothing to render")
     for setting, why in _without_effect(settings, preset, chosen).items():
         if basis.merged.sources.get(setting) == COMMAND_LINE:
             raise RequestError(f"{flag(setting)} cannot be used here", why, "leave it out")
+
+
+def _check_upsampler(path: Path, vae: VideoVAEConfig) -> None:
+    """Refuse an upsampler that was made for other latents."""
+    channels = UpsamplerConfig.from_metadata(effective_config(read_header(path))).channels
+    if channels != vae.latent_channels:
+        why = f"it enlarges latents of {channels} channels, and the model's have {vae.latent_channels}"
+        raise CheckpointError(f"{path.name} does not go with this model", why, "--upsampler FILE names another")
 
 
 def _gather_inputs(basis: _Basis, main: Path | None, length: Length) -> tuple[Inputs, Size | None]:
@@ -331,11 +344,16 @@ def _preset_layers(name: str | None, own: Mapping[str, Any]) -> tuple[list[Layer
 
 def _find_files(settings: Settings) -> ModelFiles:
     """The model's files, with those that were given by path in place of its own."""
-    given = {role: getattr(settings, role) for role in ROLES if role != "checkpoint"}
-    paths = {role: Path(path).expanduser() for role, path in given.items() if path is not None}
-    for role, path in paths.items():
+    given = [(role, getattr(settings, role, None)) for role in ROLES if role not in UPSAMPLERS.values()]
+    given += [("upsampler", path) for path in settings.upsampler or ()]
+    paths: dict[str, Path] = {}
+    for role, spec in given:
+        if spec is None:
+            continue
+        path = Path(spec).expanduser()
         if not path.exists():
-            raise StorageError(f"{flag(role)} {given[role]} is not there", hint="check the path, or leave it out")
+            raise StorageError(f"{flag(role)} {spec} is not there", hint="check the path, or leave it out")
+        paths[upsampler_role(read_header(path)) if role == "upsampler" else role] = path
     return find_model(need(settings.model), registered_models(), paths)
 
 
@@ -372,8 +390,9 @@ def _without_effect(settings: Settings, preset: str, chosen: Recipe) -> dict[str
         without |= dict.fromkeys(("steps", "schedule_tokens"), f"preset {preset} has steps of its own")
     if recipe(preset).names_its_sampler:
         without["sampler"] = f"preset {preset} has a sampler of its own"
-    for role in {"upsampler", "distilled_lora"} - {*chosen.needs}:
-        without[role] = f"preset {preset} does not need it"
+    for role, needed in {"upsampler": UPSAMPLERS.values(), "distilled_lora": ["distilled_lora"]}.items():
+        if not {*needed} & {*chosen.needs}:
+            without[role] = f"preset {preset} does not need it"
     return without
 
 

@@ -34,7 +34,7 @@ class Settings(BaseModel):
     video_vae: str | None = None
     audio_vae: str | None = None
     text_encoder: str | None = None
-    upsampler: str | None = None
+    upsampler: Paths | None = None
     distilled_lora: str | None = None
     lora: Paths | None = None
     allow_partial_lora: bool | None = None

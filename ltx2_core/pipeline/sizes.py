@@ -76,6 +76,7 @@ def choose_size(
         elif aspect is not None:
             file = turned(file, aspect, 2)
         size = size if aspect is None else turned(size, aspect, multiple)
+        size = -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple
         if file == size or settings.crop is False:
             return Frame(size=size)
         note = f"{res.lower()}: rendered at {size[0]}x{size[1]}, cut to {file[0]}x{file[1]}"

@@ -97,13 +97,13 @@ class StageRun:
             steps = audio_latent_count(request.frames, request.fps)
             audio = blank(1, shapes.audio_vae.latent_channels, steps, shapes.audio_vae.latent_bins)
         return Streams(
-            None if video is None else LatentState.video(video, request.fps, self.grid.factors),
+            None if video is None else LatentState.video(video, request.fps * self.stage.rate, self.grid.factors),
             None if audio is None else LatentState.audio(audio),
         )
 
     @property
     def grid(self) -> VideoGrid:
-        return self.shapes.grid(self.request, self.stage.scale)
+        return self.shapes.grid(self.request, self.stage)
 
     def sigmas(self) -> Tensor:
         """The schedule (steps + 1)."""

@@ -65,6 +65,14 @@ def parse_tiles(value: Any) -> Any:
     return int(match[1]), int(match[2])
 
 
+def parse_portion(value: Any) -> Fraction:
+    """A part of a whole from "2/3", 0.5 or 1. Raises: ValueError."""
+    portion = Fraction(value)
+    if not 0 < portion <= 1:
+        raise ValueError("it must be above 0 and at most 1")
+    return portion
+
+
 def parse_device(value: Any) -> str:
     """The name of a device. Raises: ValueError."""
     text = str(value).strip().lower()
@@ -91,5 +99,6 @@ Rational = PlainSerializer(str, return_type=str)
 Duration = Annotated[Fraction, BeforeValidator(parse_duration), Rational]
 Tiles = Annotated[tuple[int, int], BeforeValidator(parse_tiles)]
 Device = Annotated[str, BeforeValidator(parse_device)]
+Portion = Annotated[Fraction, BeforeValidator(parse_portion), Rational]
 Seconds = Annotated[Fraction, BeforeValidator(Fraction), Rational]
 FrameRate = Annotated[Fraction, BeforeValidator(parse_fps), Rational]
