@@ -29,6 +29,7 @@ from ..media.inputs import ImageSource, check_input
 from ..sampling.guidance import GuidanceScales
 from ..text.files import check_pair, find_encoder
 from ..types import Streams
+from .auto import choose
 from .inputs import ClipInput, ImageInput, Inputs, LoraInput, ReferenceInput, SoundInput, Window, add_images, add_loras
 from .parts import Parts
 from .presets import RegisteredModel, generation_defaults, named_values, names, recipe, registered_models
@@ -212,7 +213,7 @@ def resolve(
         skip_existing=bool(settings.skip_existing),
         uses_cache=bool(settings.cache),
         sources=sources,
-        notes=(*frame.notes, *length.notes, *inputs.notes),
+        notes=(*basis.notes, *frame.notes, *length.notes, *inputs.notes),
         warnings=length.warnings,
     )
 
@@ -232,6 +233,7 @@ class _Basis:
     stg_share: Fraction
     preset: str
     recipe: Recipe
+    notes: tuple[str, ...]
 
 
 def _settle_basis(layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> _Basis:
@@ -244,11 +246,15 @@ def _settle_basis(layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> _B
     registered = registered_models().get(files.name)
     defaults = _model_defaults(registered, header)
     _check_text_encoder(files, parts)
-    preset = recipe_name or defaults["preset"]
     stg_share = Fraction(defaults.pop("stg_block"))
     below: list[Layer] = [(f"model {files.name}", defaults), ("built-in", BUILT_IN)]
+    tiers = names("tiers") if registered is None or registered.tiers is None else registered.tiers
+    preset, notes = recipe_name, ()
+    if preset is None:
+        chosen = choose(merge([*layers, *below]), defaults, files, parts, tiers)
+        preset, layers, notes = chosen.recipe, [*layers, *chosen.layers], (chosen.note,)
     res = need(merge([*layers, *below]).settings.res)
-    merged = merge([*layers, *tier_layer(res, files.name, registered.tiers if registered else None), *below])
+    merged = merge([*layers, *tier_layer(res, files.name, tiers), *below])
     basis = _Basis(
         stg_share=stg_share,
         merged=merged,
@@ -258,6 +264,7 @@ def _settle_basis(layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> _B
         vae=parts.shapes.video_vae,
         preset=preset,
         recipe=_adjusted(preset, merged),
+        notes=notes,
     )
     _check_recipe(basis)
     return basis

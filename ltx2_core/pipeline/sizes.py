@@ -102,16 +102,16 @@ def choose_size(
     return Frame(size=size)
 
 
-def tier_layer(res: str, model: str, tiers: Sequence[str] | None) -> list[Layer]:
+def tier_layer(res: str, model: str, tiers: Sequence[str]) -> list[Layer]:
     """What a size by name sets; nothing for a size in numbers.
 
-    Args: tiers: those that the model is made for; None for all.
+    Args: tiers: those that the model is made for.
     Raises: RequestError for another one.
     """
     name = res.lower()
     if name not in names("tiers"):
         return []
-    if tiers is not None and name not in tiers:
+    if name not in tiers:
         made_for = ", ".join(tiers) or "none of the sizes by name"
         raise RequestError(f"--res {res} cannot be used", f"model {model} is made for {made_for}", "--res WxH")
     return [(f"size {name}", read_tier(name).defaults)]

@@ -223,7 +223,7 @@ def test_every_preset_file_is_right() -> None:
     for name, model in registered_models().items():
         values = generation_defaults(model.generation) | model.defaults
         values.pop("stg_block")
-        assert recipe(merge([(name, values)]).settings.preset or "").summary
+        assert recipe(merge([(name, values)]).settings.preset or "one-stage").summary
         assert {*(model.tiers or ())} <= {*names("tiers")}
 
 
