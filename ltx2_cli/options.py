@@ -65,7 +65,7 @@ MODEL = panel(
     video_vae=value("FILE", "Reads and makes the picture."),
     audio_vae=value("FILE", "Reads and makes the sound, with its vocoder."),
     text_encoder=value("FOLDER", "Gemma 3, where it is not beside the model."),
-    upsampler=value("FILE", "Doubles the size between stages; likewise."),
+    upsampler=value("FILE", "Enlarges between stages, in space or time.", is_repeated=True),
     distilled_lora=value("FILE", "For presets with few steps; likewise."),
     lora=value("PATH[:STRENGTH]", "A LoRA, also several; strength 1 if not given.", is_repeated=True),
     allow_partial_lora=switch("Take a LoRA of which only a part fits."),

@@ -10,14 +10,27 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
+from .config.released import effective_config
+from .config.upsampler import UpsamplerConfig
 from .errors import CheckpointError, LTX2Error, RequestError, StorageError
 from .headers import FileKind, Header, classify, read_header
 from .home import ltx2_home
 
-Role = Literal["checkpoint", "transformer", "video_vae", "audio_vae", "text_encoder", "upsampler", "distilled_lora"]
+Role = Literal[
+    "checkpoint",
+    "transformer",
+    "video_vae",
+    "audio_vae",
+    "text_encoder",
+    "upsampler",
+    "upsampler_x1.5",
+    "temporal_upsampler",
+    "distilled_lora",
+]
 ROLES: tuple[Role, ...] = get_args(Role)
 # A model is one file that holds all parts, or a file for each of them.
 WHOLE: dict[Role, FileKind] = {"checkpoint": FileKind.MONOLITH}
@@ -26,7 +39,13 @@ SPLIT: dict[Role, FileKind] = {
     "video_vae": FileKind.VIDEO_VAE,
     "audio_vae": FileKind.AUDIO,
 }
-NOT_ALWAYS_NEEDED = {"upsampler", "distilled_lora"}
+# What an upsampler does to the rate and to the sides of a clip.
+UPSAMPLERS: dict[tuple[Fraction, Fraction], Role] = {
+    (Fraction(1), Fraction(2)): "upsampler",
+    (Fraction(1), Fraction(3, 2)): "upsampler_x1.5",
+    (Fraction(2), Fraction(1)): "temporal_upsampler",
+}
+NOT_ALWAYS_NEEDED = {*UPSAMPLERS.values(), "distilled_lora"}
 PACKAGE = Path(__file__).parent
 
 
@@ -86,6 +105,18 @@ def search_folders(name: str, folder: str | None = None) -> list[Path]:
     return [models / name, models] if folder is None else [PACKAGE / folder]
 
 
+def upsampler_role(header: Header) -> Role:
+    """What an upsampler is there for. Raises: CheckpointError if the file holds none, or one that no recipe knows."""
+    kind = classify(header)
+    if kind is not FileKind.UPSAMPLER:
+        raise CheckpointError(f"{header.path.name} is no upsampler", f"it is {kind.value}")
+    config = UpsamplerConfig.from_metadata(effective_config(header))
+    if config.enlarges not in UPSAMPLERS:
+        rate, sides = config.enlarges
+        raise CheckpointError(f"{header.path.name} cannot be used", f"it makes {rate}x the frames, {sides}x as large")
+    return UPSAMPLERS[config.enlarges]
+
+
 def _registered(name: str, model: Registered, given: Mapping[str, Path]) -> ModelFiles:
     folders = search_folders(name, model.folder)
     paths = dict(given)
@@ -129,12 +160,16 @@ def _scan(folder: Path, given: Mapping[str, Path], *, is_split: bool = False) ->
             raise CheckpointError(
                 f"{folder} holds more than one {what}", listed, f"--{choice} FILE chooses one of them"
             )
+    upsamplers: dict[Role, list[Path]] = {role: [] for role in UPSAMPLERS.values()}
+    for header in of(FileKind.UPSAMPLER):
+        with suppress(CheckpointError):
+            upsamplers[upsampler_role(header)].append(header.path)
     found = {
         **weights,
+        **upsamplers,
         "text_encoder": [
             path.parent for path in (folder / "config.json", *sorted(folder.glob("*/config.json"))) if _is_encoder(path)
         ],
-        "upsampler": [header.path for header in of(FileKind.UPSAMPLER) if _doubles_the_size(header)],
         "distilled_lora": [header.path for header in of(FileKind.LORA) if "distilled" in header.path.name],
     }
     return {**{role: paths[0] for role, paths in found.items() if paths}, **given}
@@ -146,10 +181,6 @@ def _kinds(paths: Iterable[Path]) -> Iterable[tuple[Header, FileKind]]:
         with suppress(LTX2Error):
             header = read_header(path)
             yield header, classify(header)
-
-
-def _doubles_the_size(upsampler: Header) -> bool:
-    return bool(upsampler.config.get("spatial_upsample")) and upsampler.config.get("spatial_scale", 2.0) == 2.0
 
 
 def _is_encoder(config: Path) -> bool:

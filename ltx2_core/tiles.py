@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple, Self
 
 from .errors import RequestError
@@ -113,6 +114,22 @@ def split(length: int, size: int, overlap: int) -> list[Interval]:
             right=overlap if start + size < length else 0,
         )
         for start in starts
+    ]
+
+
+def split_evenly(length: int, count: int, overlap: int) -> list[Interval]:
+    """Cover an axis with so many pieces of one size, of which neighbours share the overlap or a little more.
+
+    One piece covers an axis that is too short for several.
+    """
+    size = -(-(length + (count - 1) * overlap) // count)
+    if count == 1 or size >= length:
+        return [Interval(0, length)]
+    starts = [i * (length - size) // (count - 1) for i in range(count)]
+    shared = [0, *(before + size - start for before, start in pairwise(starts)), 0]
+    return [
+        Interval(start, start + size, left, right)
+        for start, left, right in zip(starts, shared[:-1], shared[1:], strict=True)
     ]
 
 

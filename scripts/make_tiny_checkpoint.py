@@ -62,7 +62,11 @@ VIDEO_VAE = {
 }
 AUDIO_VAE = {"ch_mult": [1, 1, 1], "num_res_blocks": 1}
 VOCODER = {"upsample_initial_channel": 64}
-UPSAMPLERS = {"spatial": "upsampler-spatial-x2-rational", "temporal": "upsampler-temporal-x2"}
+UPSAMPLERS: dict[str, tuple[str, Config]] = {
+    "spatial-upscaler-x2": ("upsampler-spatial-x2-rational", {}),
+    "spatial-upscaler-x1.5": ("upsampler-spatial-x2-rational", {"spatial_scale": 1.5}),
+    "temporal-upscaler-x2": ("upsampler-temporal-x2", {}),
+}
 COMPONENTS_2_0 = (
     "transformer",
     "video_connector",
@@ -100,10 +104,12 @@ def make_tiny_checkpoint(out: Path, *, seed: int = 0) -> None:
         weights |= random_component(name, config, generator)
     save_file(weights, out / "ltx-2-tiny-dev.safetensors", {"config": json.dumps(config)})
     write_gemma(out / "gemma", generator)
-    for axis, name in UPSAMPLERS.items():
-        upsampler = released_configs()[name] | {"mid_channels": GROUPNORM_CHANNELS, "num_blocks_per_stage": 1}
+    for name, (released, changes) in UPSAMPLERS.items():
+        upsampler = (
+            released_configs()[released] | changes | {"mid_channels": GROUPNORM_CHANNELS, "num_blocks_per_stage": 1}
+        )
         tensors = random_component("upsampler", upsampler, generator)
-        save_file(tensors, out / f"ltx-2-tiny-{axis}-upscaler-x2-1.0.safetensors", {"config": json.dumps(upsampler)})
+        save_file(tensors, out / f"ltx-2-tiny-{name}-1.0.safetensors", {"config": json.dumps(upsampler)})
     linears = {
         name: t
         for name, t in weights.items()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ltx2_core.pipeline import auto
 from scripts.make_tiny_checkpoint import make_tiny_checkpoint
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
@@ -15,10 +16,11 @@ torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the settings, models and caches of whoever runs it."""
+    """No test sees the settings, models, caches and cards of whoever runs it."""
     for name in [name for name in os.environ if name.startswith("LTX2_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("LTX2_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+    monkeypatch.setattr(auto, "card_gb", lambda device: None)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Self
 
 from ..errors import CheckpointError
@@ -30,6 +31,12 @@ class UpsamplerConfig:
     in_time: bool
     in_space: bool
     ratio: tuple[int, int] | None
+
+    @property
+    def enlarges(self) -> tuple[Fraction, Fraction]:
+        """How many times the frame rate, and how many times height and width."""
+        sides = Fraction(*self.ratio) if self.ratio else Fraction(2 if self.in_space else 1)
+        return Fraction(2 if self.in_time else 1), sides
 
     @classmethod
     def from_metadata(cls, config: Mapping[str, Any]) -> Self:

@@ -82,7 +82,7 @@ class Engine:
     ) -> StageRun:
         """A stage ready to run, with what it needs of the user and of the stages before it."""
         models = self.models
-        first_sigma = schedule(stage, self.request, models.shapes.grid(self.request, stage.scale))[0].item()
+        first_sigma = schedule(stage, self.request, models.shapes.grid(self.request, stage))[0].item()
         giver = Giver(self.job, models, self.watch)
         return StageRun(
             stage=stage,
@@ -152,7 +152,7 @@ class Engine:
     def tiles(self) -> TilePlan:
         """How the picture is cut for decoding. It depends on nothing but the request."""
         shapes = self.models.shapes
-        return TilePlan.auto(shapes.grid(self.request, 1).latent, shapes.video_vae.factors)
+        return TilePlan.auto(shapes.grid(self.request).latent, shapes.video_vae.factors)
 
     def decode_sound(self, latent: Tensor) -> Sound:
         """The waveform of an audio latent. The vocoder computes in float32: its sound suffers below."""

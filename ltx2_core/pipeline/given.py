@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -58,9 +59,9 @@ class Giver:
     def given(self, stage: Stage, before: Latents | None, first_sigma: float) -> Given:
         """Everything for one stage. before: the latents of the stage before it."""
         request, recipe = self.job.request, self.job.request.recipe
-        start = self.upsampled(before) if stage.start == "upsampled" and before is not None else Streams()
+        start = self.upsampled(before, stage) if stage.start == "upsampled" and before is not None else Streams()
         video, audio = start
-        grid = self.models.shapes.grid(request, stage.scale)
+        grid = self.models.shapes.grid(request, stage)
         if request.source is not None and (stage.start == "source" or request.video == "keep"):
             video = self.clip(grid)
         if request.sound_source is not None and (stage.start == "source" or request.sound == "keep"):
@@ -80,19 +81,22 @@ class Giver:
             window.append(TimeWindow(start_s=float(request.window.start_s), end_s=float(request.window.end_s)))
         video = list(window)
         if stage.conditions != "none" and request.images:
-            video += self.images(request.images, grid, appends_all=recipe.images == "append")
+            video += self.images(request.images, stage, grid, appends_all=recipe.images == "append")
         if stage.conditions == "all" and request.references:
             video += self.references(request.references, grid)
         return Streams(video, window)
 
-    def images(self, images: Sequence[ImageInput], grid: VideoGrid, *, appends_all: bool) -> list[Condition]:
+    def images(
+        self, images: Sequence[ImageInput], stage: Stage, grid: VideoGrid, *, appends_all: bool
+    ) -> list[Condition]:
         """Stills: the one at frame 0 replaces the first latent frame, others are appended at their frames."""
+        fps, factors = self.job.request.fps * stage.rate, grid.factors
 
         def condition(image: ImageInput, latent: Tensor) -> Condition:
             if image.frame == 0 and not appends_all:
                 return GivenTokens.frames(latent, 0, image.strength)
-            fps, factors = self.job.request.fps, grid.factors
-            return Keyframe(latent=latent, frame=image.frame, fps=fps, factors=factors, strength=image.strength)
+            frame = round(image.frame * stage.rate)
+            return Keyframe(latent=latent, frame=frame, fps=fps, factors=factors, strength=image.strength)
 
         latents = self.encode("reading the images", (self.image_pixels(image, grid) for image in images))
         return [condition(image, latent) for image, latent in zip(images, latents, strict=True)]
@@ -169,15 +173,13 @@ class Giver:
             run: Callable[[Tensor], Tensor] = encoder if tiles is None else lambda x: encode_tiled(x, encoder, tiles)
             return [run(clip.to(models.device, models.dtype)) for clip in clips]
 
-    def upsampled(self, latents: Latents) -> Latents:
-        """Latents for a stage of twice the size: the picture enlarged, the sound as it is."""
+    def upsampled(self, latents: Latents, stage: Stage) -> Latents:
+        """Latents for a larger stage, or one of more frames: the picture enlarged, the sound as it is."""
         if latents.video is None:
             return latents
         models = self.models
-        with (
-            self.watch.phase("upsample", "enlarging"),
-            models.resident(models.load_upsampler) as (upsampler, statistics),
-        ):
+        load = partial(models.load_upsampler, self.job.request.recipe.upsampler(stage))
+        with self.watch.phase("upsample", "enlarging"), models.resident(load) as (upsampler, statistics):
             video = upsample_latent(latents.video[:1].to(models.device, models.dtype), upsampler, statistics)
         return Streams(video, latents.audio)
 

@@ -81,9 +81,9 @@ class Models:
         transformer = self.parts.header("transformer")
         return [(match(read_lora(path), transformer, allow_partial=True), strength) for path, strength in chosen]
 
-    def load_upsampler(self) -> tuple[Any, Any]:
-        """The latent upsampler, and the statistics of the latents that it works between."""
-        path = self.job.files.need("upsampler", "--upsampler FILE")
+    def load_upsampler(self, role: str) -> tuple[Any, Any]:
+        """A latent upsampler, and the statistics of the latents that it works between."""
+        path = self.job.files.need(role, "--upsampler FILE")
         upsampler = load_component("upsampler", path, device=self.device, dtype=self.dtype)
         return upsampler, self.load("video_statistics")
 

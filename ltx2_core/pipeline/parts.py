@@ -23,6 +23,7 @@ from ..hub import SPLIT, WHOLE, ModelFiles
 from .settings import flag
 
 if TYPE_CHECKING:
+    from .recipe import Stage
     from .request import Request
 
 
@@ -66,10 +67,12 @@ class LatentShapes:
     video_vae: VideoVAEConfig
     audio_vae: AudioVAEConfig
 
-    def grid(self, request: Request, scale: float) -> VideoGrid:
-        """The video grid of a stage."""
-        width, height = (round(side * scale) for side in (request.width, request.height))
-        return VideoGrid(frames=request.frames, height=height, width=width, factors=self.video_vae.factors)
+    def grid(self, request: Request, stage: Stage | None = None) -> VideoGrid:
+        """The video grid of a stage; without one, that of the result."""
+        frames, width, height = request.frames, request.width, request.height
+        if stage is not None:
+            frames, width, height = stage.frames(frames), int(width * stage.scale), int(height * stage.scale)
+        return VideoGrid(frames=frames, height=height, width=width, factors=self.video_vae.factors)
 
 
 @dataclass(frozen=True)

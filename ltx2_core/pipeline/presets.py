@@ -36,9 +36,10 @@ class RegisteredModel(Record):
 
 
 class Tier(Record):
-    """A size by name:
+    """A size by name.
 
-    what is rendered in one stage and in two, what the file is cut to, and for which class of card.
+    Args: one_stage, two_stages: what is rendered. file: what that is cut to. minimum_gb, recommended_gb: for which
+    classes of cards. defaults: values for settings, above those of the model.
     """
 
     summary: str
@@ -47,6 +48,7 @@ class Tier(Record):
     file: str
     minimum_gb: int
     recommended_gb: int
+    defaults: dict[str, Any] = Field(default_factory=dict)
 
 
 def presets_folder() -> Path:

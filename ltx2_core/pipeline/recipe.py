@@ -5,12 +5,16 @@ Source: spec pipelines, sections 1 and 2.
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from ..hub import UPSAMPLERS, Role
 from ..sampling.distilled import DISTILLED_SIGMAS
+from .values import Portion, Tiles
 
 
 def _falling(sigmas: tuple[float, ...]) -> tuple[float, ...]:
@@ -33,16 +37,18 @@ class Record(BaseModel):
 class Stage(Record):
     """One denoising run.
 
-    Args: scale: of the final height and width. start: from noise alone, from the latents of the stage before with the
-    picture enlarged, or from the source clip. noise: how much goes on them; None means all on nothing, and the first
-    sigma on what there is. conditions: which of the request's hold: references and images, images, or none. sigmas: the
-    name of a distilled list, or numbers; None makes the schedule of as many steps as the request says. schedule_tokens:
-    what that schedule is shifted for, the request's number or the stage's own grid. guided: with the guidance of the
-    request, or one plain pass per step. distilled_lora: its strength; None leaves it out. user_loras: whether the LoRAs
-    of the request act.
+    Args: scale: of the final height and width. rate: of the final frame rate. start: from noise alone, from the latents
+    of the stage before with the picture enlarged, or from the source clip. noise: how much goes on them; None means all
+    on nothing, and the first sigma on what there is. conditions: which of the request's hold: references and images,
+    images, or none. sigmas: the name of a distilled list, or numbers; None makes the schedule of as many steps as the
+    request says. schedule_tokens: what that schedule is shifted for, the request's number or the stage's own grid.
+    guided: with the guidance of the request, or one plain pass per step. distilled_lora: its strength; None leaves it
+    out. user_loras: whether the LoRAs of the request act. tiles: how many, across and down, an unguided stage takes the
+    picture in; None for the whole.
     """
 
-    scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    scale: Portion = Fraction(1)
+    rate: Portion = Fraction(1)
     start: Literal["noise", "upsampled", "source"] = "noise"
     noise: Annotated[float, Field(gt=0, le=1)] | None = None
     sigmas: Sigmas | str | None = None
@@ -52,6 +58,11 @@ class Stage(Record):
     distilled_lora: Annotated[float, Field(allow_inf_nan=False)] | None = None
     user_loras: bool = True
     conditions: Literal["all", "images", "none"] = "all"
+    tiles: Tiles | None = None
+
+    def frames(self, final: int) -> int:
+        """Pixel frames of a clip that ends with so many."""
+        return int((final - 1) * self.rate) + 1
 
     def listed_sigmas(self) -> tuple[float, ...] | None:
         """The numbers of a list, named or written out; None for the schedule of the request."""
@@ -71,14 +82,20 @@ class Recipe(Record):
     sound_from: Literal["first", "last"] = "last"
     images: Literal["replace-first", "append"] = "replace-first"
 
-    def adjusted(self, sampler: Sampler | None, sigmas: tuple[float, ...] | None) -> Self:
-        """The same recipe, its first stage with this sampler and these sigmas where they are given.
+    def adjusted(self, sampler: Sampler | None, sigmas: tuple[float, ...] | None, tiles: Tiles | None) -> Self:
+        """The same recipe with these values where they are given and a stage has none of its own.
 
-        Later stages only refine: they keep what they have.
+        Sampler and sigmas are of the first stage; later stages only refine, and keep what they have. Tiles are of
+        the unguided stages that begin with an enlarged picture.
         """
-        given = {"sampler": sampler, "sigmas": sigmas}
-        first = self.stages[0].model_copy(update={name: value for name, value in given.items() if value is not None})
-        return self.model_copy(update={"stages": (first, *self.stages[1:])})
+
+        def stage(number: int, own: Stage) -> Stage:
+            given: dict[str, Any] = {"sampler": sampler, "sigmas": sigmas} if number == 0 else {}
+            if own.start == "upsampled" and not own.guided and own.tiles is None:
+                given["tiles"] = tiles
+            return own.model_copy(update={name: value for name, value in given.items() if value is not None})
+
+        return self.model_copy(update={"stages": tuple(stage(number, own) for number, own in enumerate(self.stages))})
 
     @property
     def names_its_sampler(self) -> bool:
@@ -92,11 +109,31 @@ class Recipe(Record):
 
     @property
     def needs(self) -> list[str]:
-        """Roles of the files that it takes beside the checkpoint and the text encoder."""
-        needs = {"upsampler": any(stage.start == "upsampled" for stage in self.stages)}
-        needs["distilled_lora"] = any(stage.distilled_lora is not None for stage in self.stages)
-        return [role for role, is_needed in needs.items() if is_needed]
+        """Roles of the files that it takes beside the model and the text encoder."""
+        needs: list[str] = [self.upsampler(stage) for stage in self.stages if stage.start == "upsampled"]
+        needs += ["distilled_lora"] * any(stage.distilled_lora is not None for stage in self.stages)
+        return list(dict.fromkeys(needs))
 
     def multiple(self, factor: int) -> int:
         """What final width and height must be a multiple of, so that each stage's latent grid is whole."""
-        return round(factor / min(stage.scale for stage in self.stages))
+        return factor * math.lcm(*(stage.scale.denominator for stage in self.stages))
+
+    def frame_multiple(self, factor: int) -> int:
+        """What the final number of frames must be one more than a multiple of, likewise."""
+        return factor * math.lcm(*(stage.rate.denominator for stage in self.stages))
+
+    def upsampler(self, stage: Stage) -> Role:
+        """The role of the file that enlarges what a stage begins with, by how much it grows from the one before.
+
+        Raises: KeyError if no upsampler does that.
+        """
+        before = next(before for before, after in pairwise(self.stages) if after is stage)
+        return UPSAMPLERS[stage.rate / before.rate, stage.scale / before.scale]
+
+    @model_validator(mode="after")
+    def _grows_as_upsamplers_do(self) -> Self:
+        try:
+            _ = self.needs
+        except (KeyError, StopIteration) as error:
+            raise ValueError("a stage does not grow from the one before as any upsampler does") from error
+        return self

@@ -16,23 +16,26 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+from ..config.released import effective_config
 from ..config.transformer import TransformerConfig
+from ..config.upsampler import UpsamplerConfig
 from ..config.video_vae import VideoVAEConfig
 from ..errors import CheckpointError, RequestError, StorageError
-from ..headers import Header, generation
-from ..hub import ROLES, ModelFiles, find_model
+from ..headers import Header, generation, read_header
+from ..hub import ROLES, UPSAMPLERS, ModelFiles, find_model, upsampler_role
 from ..lora_file import match, read_lora
 from ..media.clip import Encoding
 from ..media.inputs import ImageSource, check_input
 from ..sampling.guidance import GuidanceScales
 from ..text.files import check_pair, find_encoder
 from ..types import Streams
+from .auto import choose
 from .inputs import ClipInput, ImageInput, Inputs, LoraInput, ReferenceInput, SoundInput, Window, add_images, add_loras
 from .parts import Parts
 from .presets import RegisteredModel, generation_defaults, named_values, names, recipe, registered_models
 from .recipe import Recipe, Record
 from .settings import COMMAND_LINE, Layer, Merged, Settings, flag, merge, need, spelled
-from .sizes import Length, Size, check_tier, choose_length, choose_size
+from .sizes import Length, Size, choose_length, choose_size, tier_layer
 from .values import FrameRate
 
 StreamMode = Literal["generate", "keep", "off"]
@@ -176,7 +179,7 @@ def resolve(
     basis = _settle_basis(layers, own_presets or {})
     settings, sources = basis.merged.settings, basis.merged.sources
     command = f'ltx2 {mode} "{_short(prompt)}"'
-    length = choose_length(settings, sources, basis.vae.factors.time, command)
+    length = choose_length(settings, sources, basis.recipe.frame_multiple(basis.vae.factors.time), command)
     inputs, shown = _gather_inputs(basis, main, length)
     frame = choose_size(settings, sources, basis.recipe, basis.vae, shown, command)
     request = Request(
@@ -210,7 +213,7 @@ def resolve(
         skip_existing=bool(settings.skip_existing),
         uses_cache=bool(settings.cache),
         sources=sources,
-        notes=(*frame.notes, *length.notes, *inputs.notes),
+        notes=(*basis.notes, *frame.notes, *length.notes, *inputs.notes),
         warnings=length.warnings,
     )
 
@@ -230,6 +233,7 @@ class _Basis:
     stg_share: Fraction
     preset: str
     recipe: Recipe
+    notes: tuple[str, ...]
 
 
 def _settle_basis(layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> _Basis:
@@ -242,9 +246,15 @@ def _settle_basis(layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> _B
     registered = registered_models().get(files.name)
     defaults = _model_defaults(registered, header)
     _check_text_encoder(files, parts)
-    preset = recipe_name or defaults["preset"]
     stg_share = Fraction(defaults.pop("stg_block"))
-    merged = merge([*layers, (f"model {files.name}", defaults), ("built-in", BUILT_IN)])
+    below: list[Layer] = [(f"model {files.name}", defaults), ("built-in", BUILT_IN)]
+    tiers = names("tiers") if registered is None or registered.tiers is None else registered.tiers
+    preset, notes = recipe_name, ()
+    if preset is None:
+        chosen = choose(merge([*layers, *below]), defaults, files, parts, tiers)
+        preset, layers, notes = chosen.recipe, [*layers, *chosen.layers], (chosen.note,)
+    res = need(merge([*layers, *below]).settings.res)
+    merged = merge([*layers, *tier_layer(res, files.name, tiers), *below])
     basis = _Basis(
         stg_share=stg_share,
         merged=merged,
@@ -254,20 +264,21 @@ def _settle_basis(layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> _B
         vae=parts.shapes.video_vae,
         preset=preset,
         recipe=_adjusted(preset, merged),
+        notes=notes,
     )
-    check_tier(need(basis.merged.settings.res), files.name, registered.tiers if registered else None)
     _check_recipe(basis)
     return basis
 
 
 def _adjusted(preset: str, merged: Merged) -> Recipe:
-    """A recipe with the sampler and the sigmas that are set, unless it has a sampler of its own."""
+    """A recipe with the sampler, sigmas and tiles that are set, unless it has a sampler of its own."""
     chosen, settings = recipe(preset), merged.settings
     sigmas = settings.sigmas
     if sigmas is not None and chosen.stages[0].start == "noise" and sigmas[0] != 1:
         where = spelled("sigmas", merged.sources["sigmas"])
         raise RequestError(f"{where} {sigmas[0]:g},… cannot be used here", "a clip that begins as noise begins at 1")
-    return chosen.adjusted(None if chosen.names_its_sampler else settings.sampler, sigmas)
+    sampler = None if chosen.names_its_sampler else settings.sampler
+    return chosen.adjusted(sampler, sigmas, settings.tiles)
 
 
 def _check_recipe(basis: _Basis) -> None:
@@ -277,14 +288,25 @@ def _check_recipe(basis: _Basis) -> None:
         others = "ltx2 presets lists the others"
         raise RequestError(f"preset {preset} cannot be used here", f"it needs a {chosen.takes} to start from", others)
     for role in chosen.needs:
-        files = basis.files.need(role, f"{flag(role)} FILE names it; preset {preset} needs it")
+        option = flag("upsampler" if role in UPSAMPLERS.values() else role)
+        path = basis.files.need(role, f"{option} FILE names it; preset {preset} needs it")
         if role == "distilled_lora":
-            match(read_lora(files), basis.header)
+            match(read_lora(path), basis.header)
+        else:
+            _check_upsampler(path, basis.vae)
     if settings.video == settings.sound == "off":
         raise RequestError("--video off and --sound off leave nothing to render")
     for setting, why in _without_effect(settings, preset, chosen).items():
         if basis.merged.sources.get(setting) == COMMAND_LINE:
             raise RequestError(f"{flag(setting)} cannot be used here", why, "leave it out")
+
+
+def _check_upsampler(path: Path, vae: VideoVAEConfig) -> None:
+    """Refuse an upsampler that was made for other latents."""
+    channels = UpsamplerConfig.from_metadata(effective_config(read_header(path))).channels
+    if channels != vae.latent_channels:
+        why = f"it enlarges latents of {channels} channels, and the model's have {vae.latent_channels}"
+        raise CheckpointError(f"{path.name} does not go with this model", why, "--upsampler FILE names another")
 
 
 def _gather_inputs(basis: _Basis, main: Path | None, length: Length) -> tuple[Inputs, Size | None]:
@@ -329,11 +351,16 @@ def _preset_layers(name: str | None, own: Mapping[str, Any]) -> tuple[list[Layer
 
 def _find_files(settings: Settings) -> ModelFiles:
     """The model's files, with those that were given by path in place of its own."""
-    given = {role: getattr(settings, role) for role in ROLES if role != "checkpoint"}
-    paths = {role: Path(path).expanduser() for role, path in given.items() if path is not None}
-    for role, path in paths.items():
+    given = [(role, getattr(settings, role, None)) for role in ROLES if role not in UPSAMPLERS.values()]
+    given += [("upsampler", path) for path in settings.upsampler or ()]
+    paths: dict[str, Path] = {}
+    for role, spec in given:
+        if spec is None:
+            continue
+        path = Path(spec).expanduser()
         if not path.exists():
-            raise StorageError(f"{flag(role)} {given[role]} is not there", hint="check the path, or leave it out")
+            raise StorageError(f"{flag(role)} {spec} is not there", hint="check the path, or leave it out")
+        paths[upsampler_role(read_header(path)) if role == "upsampler" else role] = path
     return find_model(need(settings.model), registered_models(), paths)
 
 
@@ -370,8 +397,9 @@ def _without_effect(settings: Settings, preset: str, chosen: Recipe) -> dict[str
         without |= dict.fromkeys(("steps", "schedule_tokens"), f"preset {preset} has steps of its own")
     if recipe(preset).names_its_sampler:
         without["sampler"] = f"preset {preset} has a sampler of its own"
-    for role in {"upsampler", "distilled_lora"} - {*chosen.needs}:
-        without[role] = f"preset {preset} does not need it"
+    for role, needed in {"upsampler": UPSAMPLERS.values(), "distilled_lora": ["distilled_lora"]}.items():
+        if not {*needed} & {*chosen.needs}:
+            without[role] = f"preset {preset} does not need it"
     return without
 
 

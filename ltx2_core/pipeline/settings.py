@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ..errors import RequestError
 from .recipe import Sampler, Sigmas
-from .values import Device, Duration, FrameRate, did_you_mean, split_list
+from .values import Device, Duration, FrameRate, Tiles, did_you_mean, split_list
 
 COMMAND_LINE, ENVIRONMENT = "the command line", "the environment"
 Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -34,7 +34,7 @@ class Settings(BaseModel):
     video_vae: str | None = None
     audio_vae: str | None = None
     text_encoder: str | None = None
-    upsampler: str | None = None
+    upsampler: Paths | None = None
     distilled_lora: str | None = None
     lora: Paths | None = None
     allow_partial_lora: bool | None = None
@@ -70,6 +70,7 @@ class Settings(BaseModel):
     skip_step: Annotated[int, Field(ge=0, le=100)] | None = None
     schedule_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     text_rows: Annotated[int, Field(ge=1, le=8192)] | None = None
+    tiles: Tiles | None = None
 
     video: Presence | None = None
     sound: Presence | None = None

@@ -14,7 +14,7 @@ from ..config.video_vae import VideoVAEConfig
 from ..errors import RequestError
 from .presets import names, read_tier
 from .recipe import Recipe
-from .settings import Settings, need
+from .settings import Layer, Settings, need
 from .values import did_you_mean, parse_size, show_fps
 
 ASPECTS: dict[str, Fraction] = {
@@ -76,6 +76,7 @@ def choose_size(
         elif aspect is not None:
             file = turned(file, aspect, 2)
         size = size if aspect is None else turned(size, aspect, multiple)
+        size = -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple
         if file == size or settings.crop is False:
             return Frame(size=size)
         note = f"{res.lower()}: rendered at {size[0]}x{size[1]}, cut to {file[0]}x{file[1]}"
@@ -101,11 +102,19 @@ def choose_size(
     return Frame(size=size)
 
 
-def check_tier(res: str, model: str, tiers: Sequence[str] | None) -> None:
-    """Refuse a size by name that a model is not made for. tiers: those that it is made for; None for all."""
-    if tiers is not None and res.lower() in set(names("tiers")) - {*tiers}:
+def tier_layer(res: str, model: str, tiers: Sequence[str]) -> list[Layer]:
+    """What a size by name sets; nothing for a size in numbers.
+
+    Args: tiers: those that the model is made for.
+    Raises: RequestError for another one.
+    """
+    name = res.lower()
+    if name not in names("tiers"):
+        return []
+    if name not in tiers:
         made_for = ", ".join(tiers) or "none of the sizes by name"
         raise RequestError(f"--res {res} cannot be used", f"model {model} is made for {made_for}", "--res WxH")
+    return [(f"size {name}", read_tier(name).defaults)]
 
 
 def choose_length(settings: Settings, sources: Mapping[str, str], k: int, command: str) -> Length:

@@ -30,6 +30,7 @@ from .job import Saved
 from .parts import LatentShapes
 from .recipe import Stage
 from .request import Request
+from .tiled import TiledDenoiser, tiled
 
 NOISE_DTYPE = torch.bfloat16  # the seed means these numbers, whatever dtype the model computes in
 NEUTRAL = GuidanceScales()
@@ -67,7 +68,7 @@ class StageRun:
         tokens = Streams(*(0 if state is None else state.latent.shape[1] for state in states))
         watch.tell(f"{name}: {tokens.video:,} video and {tokens.audio:,} audio tokens")
         with watch.phase("denoise", name, total) as on_step:
-            denoise = self._guarded(self.denoiser(model), watch, done, total)
+            denoise = self._guarded(self._tiled(self.denoiser(model), states), watch, done, total)
             states = self.sample(denoise, states, sigmas[done:], lambda step, _: on_step(min(done + step, total)))
         return self.finish(states)
 
@@ -96,13 +97,13 @@ class StageRun:
             steps = audio_latent_count(request.frames, request.fps)
             audio = blank(1, shapes.audio_vae.latent_channels, steps, shapes.audio_vae.latent_bins)
         return Streams(
-            None if video is None else LatentState.video(video, request.fps, self.grid.factors),
+            None if video is None else LatentState.video(video, request.fps * self.stage.rate, self.grid.factors),
             None if audio is None else LatentState.audio(audio),
         )
 
     @property
     def grid(self) -> VideoGrid:
-        return self.shapes.grid(self.request, self.stage.scale)
+        return self.shapes.grid(self.request, self.stage)
 
     def sigmas(self) -> Tensor:
         """The schedule (steps + 1)."""
@@ -127,7 +128,10 @@ class StageRun:
             model=model, contexts=self.contexts, scales=self.contexts.map(lambda _, scale: scale, scales)
         )
 
-    def _guarded(self, denoise: GuidedDenoiser, watch: Watch, done: int, total: int) -> Denoiser:
+    def _tiled(self, denoise: GuidedDenoiser, states: States) -> GuidedDenoiser | TiledDenoiser:
+        return denoise if self.stage.tiles is None else tiled(denoise, states, self.stage.tiles, self.grid.factors)
+
+    def _guarded(self, denoise: GuidedDenoiser | TiledDenoiser, watch: Watch, done: int, total: int) -> Denoiser:
         """The denoiser, looking before each step whether to stop, and after it whether its values are finite."""
 
         def guarded(states: States, sigma: float, step: int) -> Latents:

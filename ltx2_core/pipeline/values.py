@@ -55,6 +55,24 @@ def parse_size(text: str) -> tuple[int, int]:
     return width, height
 
 
+def parse_tiles(value: Any) -> Any:
+    """How many across and down from "2x2"; anything but text stays as it is. Raises: ValueError."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"([1-9]|1\d)[xX×]([1-9]|1\d)", value.strip())
+    if not match:
+        raise ValueError("it is no number of tiles across and down such as 2x2")
+    return int(match[1]), int(match[2])
+
+
+def parse_portion(value: Any) -> Fraction:
+    """A part of a whole from "2/3", 0.5 or 1. Raises: ValueError."""
+    portion = Fraction(value)
+    if not 0 < portion <= 1:
+        raise ValueError("it must be above 0 and at most 1")
+    return portion
+
+
 def parse_device(value: Any) -> str:
     """The name of a device. Raises: ValueError."""
     text = str(value).strip().lower()
@@ -79,6 +97,8 @@ def did_you_mean(word: str, known: list[str]) -> str:
 
 Rational = PlainSerializer(str, return_type=str)
 Duration = Annotated[Fraction, BeforeValidator(parse_duration), Rational]
+Tiles = Annotated[tuple[int, int], BeforeValidator(parse_tiles)]
 Device = Annotated[str, BeforeValidator(parse_device)]
+Portion = Annotated[Fraction, BeforeValidator(parse_portion), Rational]
 Seconds = Annotated[Fraction, BeforeValidator(Fraction), Rational]
 FrameRate = Annotated[Fraction, BeforeValidator(parse_fps), Rational]

@@ -293,7 +293,7 @@ class Case:
         engine = self.engine
         giver = Giver(engine.job, engine.models, engine.watch)
         request, shapes = engine.request, engine.models.shapes
-        grids = [shapes.grid(request, stage.scale) for stage in request.recipe.stages]
+        grids = [shapes.grid(request, stage) for stage in request.recipe.stages]
         for i, (grid, image) in enumerate(product(grids, request.images)):
             pixels = giver.image_pixels(image, grid)
             self._compare(f"image{i}.pixels", pixels, PIXELS)

@@ -141,6 +141,19 @@ REFUSALS = {
     "no text encoder": Refusal(
         words="t2v x --model alone.safetensors", code=7, says=("has no text encoder", "--text-encoder FOLDER")
     ),
+    "upsampler that is none": Refusal(
+        words="t2v x --model {tiny} --upsampler {tiny}/ltx-2-tiny-lora-style.safetensors",
+        code=7,
+        says=("ltx-2-tiny-lora-style.safetensors is no upsampler", "it is a LoRA"),
+    ),
+    "frames of half the rate": Refusal(
+        words="t2v x --model {tiny} --preset double-rate --frames 25",
+        says=("--frames 25", "multiple of 16", "--frames 17 or 33"),
+    ),
+    "size of two thirds": Refusal(
+        words="t2v x --model {tiny} --preset two-stage-1.5x --res 128x192",
+        says=("width 128", "multiple of 96", "192x192"),
+    ),
     # output
     "output that is there": Refusal(
         words="t2v x --model {tiny} -o a.mp4", files={"a.mp4": ""}, says=("a.mp4 is there already", "--overwrite")

@@ -135,9 +135,10 @@ def test_what_is_there_is_left_or_replaced(smoke: Callable[..., list[object]]):
 def test_stdout_is_the_path_and_stderr_a_line_per_phase(smoke: Callable[..., list[object]]):
     result = ltx2(*smoke("-o", "a.mp4"))
     assert result.stdout == f"{Path.cwd() / 'a.mp4'}\n"
-    plan, *phases, end = result.stderr.splitlines()
+    plan, choice, *phases, end = result.stderr.splitlines()
     assert "128x96, 9 frames at 24 fps" in plan
     assert "seed 7" in plan
+    assert choice == "auto: one-stage, as 128x96 is no multiple of 64, which a second stage needs"
     assert phases == ["reading the prompt", "denoising, stage 1 of 1", "making the sound", "decoding and encoding"]
     assert "seed 7" in end
     assert not set(result.stderr) & set("\r\x1b")

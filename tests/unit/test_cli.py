@@ -25,7 +25,7 @@ from ltx2_core.pipeline.settings import Settings, flag
 
 RUN = CliRunner()
 COMMANDS = ("t2v", "i2v", "resume", "decode", "inspect", "presets")
-ONLY_IN_FILES = {"schedule_tokens", "text_rows", "image_crf"}
+ONLY_IN_FILES = {"tiles", "schedule_tokens", "text_rows", "image_crf"}
 
 
 def write_weights(path: Path, **metadata: str) -> Path:

@@ -25,6 +25,8 @@ def test_folder_gives_each_file_its_role(tiny: Path) -> None:
         "checkpoint": CHECKPOINT,
         "text_encoder": "gemma",
         "upsampler": "ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors",
+        "upsampler_x1.5": "ltx-2-tiny-spatial-upscaler-x1.5-1.0.safetensors",
+        "temporal_upsampler": "ltx-2-tiny-temporal-upscaler-x2-1.0.safetensors",
         "distilled_lora": "ltx-2-tiny-distilled-lora.safetensors",
     }
 

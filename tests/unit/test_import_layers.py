@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LAYERS = {
-    0: ("config", "errors", "grids", "headers", "home", "latents", "tiles", "types", "version"),
+    0: ("cards", "config", "errors", "grids", "headers", "home", "latents", "tiles", "types", "version"),
     1: ("models",),
     2: ("checkpoint", "keymap", "lora", "lora_file", "memory", "parallel", "quantize"),
     3: ("conditioning", "hub", "media", "sampling", "text", "tiling"),
@@ -23,6 +23,7 @@ ONLY_HERE = {
     "PIL": "ltx2_core.media",
     "soundfile": "ltx2_core.media",
     "huggingface_hub": "ltx2_core.hub",
+    "pynvml": "ltx2_core.cards",
     "typer": "ltx2_cli",
     "rich": "ltx2_cli",
 }

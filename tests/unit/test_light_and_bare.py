@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LIGHT = (
     "ltx2_core",
+    "ltx2_core.cards",
     "ltx2_core.errors",
     "ltx2_core.types",
     "ltx2_core.grids",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from ltx2_core.errors import CheckpointError, LTX2Error, RequestError, StorageError
+from ltx2_core.headers import read_header
 from ltx2_core.hub import Role
 from ltx2_core.pipeline import request
 from ltx2_core.pipeline.presets import RegisteredModel, generation_defaults, names, recipe, registered_models
+from ltx2_core.pipeline.recipe import Recipe
 from ltx2_core.pipeline.request import Resolved, resolve, slug
 from ltx2_core.pipeline.settings import merge
 from ltx2_core.pipeline.sizes import nearest_legal
@@ -169,6 +173,41 @@ def test_sigmas_are_of_the_first_stage_and_stand_for_its_steps(tiny: Path) -> No
     assert request.steps_of_stages == [3, 3]
 
 
+def test_largest_size_is_refined_in_tiles_unless_somebody_says_otherwise(tiny: Path) -> None:
+    found = resolved(tiny, preset="two-stage", res="4k")
+    assert [stage.tiles for stage in found.request.recipe.stages] == [None, (2, 2)]
+    assert found.sources["tiles"] == "size 4k"
+    whole = resolved(tiny, preset="mine", own={"mine": {"preset": "two-stage", "res": "4k", "tiles": "1x1"}})
+    assert whole.request.recipe.stages[1].tiles == (1, 1)
+    assert resolved(tiny, res="4k").request.recipe.stages[0].tiles is None
+
+
+def test_upsampler_of_other_latents_is_refused(tiny: Path, tmp_path: Path) -> None:
+    own = tiny / "ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors"
+    config = read_header(own).config | {"in_channels": 48}
+    save_file(load_file(own), tmp_path / "narrow.safetensors", {"config": json.dumps(config)})
+    with pytest.raises(CheckpointError, match="latents of 48 channels, and the model's have 128"):
+        resolved(tiny, preset="two-stage", res="128x128", upsampler=str(tmp_path / "narrow.safetensors"))
+
+
+@pytest.mark.parametrize("first", [{"scale": 0.75}, {"scale": "1/2", "rate": "1/2"}, {"rate": "1/3"}])
+def test_stage_grows_only_as_an_upsampler_does(first: dict) -> None:
+    with pytest.raises(ValueError, match="does not grow from the one before"):
+        Recipe.model_validate({"summary": "", "stages": [first, {"start": "upsampled"}]})
+
+
+@pytest.mark.parametrize(
+    ("stages", "role"),
+    [
+        ([{"scale": 0.5}, {"start": "upsampled"}], "upsampler"),
+        ([{"scale": "2/3"}, {"start": "upsampled"}], "upsampler_x1.5"),
+        ([{"rate": "1/2"}, {"start": "upsampled"}], "temporal_upsampler"),
+    ],
+)
+def test_growth_names_the_upsampler(stages: list, role: str) -> None:
+    assert Recipe.model_validate({"summary": "", "stages": stages}).needs == [role]
+
+
 @given(st.text(max_size=200))
 def test_slug_is_a_name_that_stays_in_its_folder(text: str) -> None:
     name = slug(text)
@@ -184,7 +223,7 @@ def test_every_preset_file_is_right() -> None:
     for name, model in registered_models().items():
         values = generation_defaults(model.generation) | model.defaults
         values.pop("stg_block")
-        assert recipe(merge([(name, values)]).settings.preset or "").summary
+        assert recipe(merge([(name, values)]).settings.preset or "one-stage").summary
         assert {*(model.tiers or ())} <= {*names("tiers")}
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ltx2_core.errors import RequestError
 from ltx2_core.grids import Factors
-from ltx2_core.tiles import Cut, TilePlan, lead_in, pixels, split
+from ltx2_core.tiles import Cut, TilePlan, lead_in, pixels, split, split_evenly
 from ltx2_core.tiling import decode_tiled, decode_video, encode_tiled, masks, trapezoid
 from tests.unit.test_video_vae import decoder, encoder, noise, seeded
 
@@ -76,6 +76,16 @@ def test_intervals_cover_an_axis_and_share_the_overlap(length: int, cut: tuple[i
 
 
 @fast
+@given(length=st.integers(1, 200), count=st.integers(1, 6), overlap=st.integers(1, 8))
+def test_even_intervals_cover_an_axis_and_share_the_overlap(length: int, count: int, overlap: int):
+    pieces = split_evenly(length, count, overlap)
+    assert len(pieces) in (1, count)
+    assert len({piece.length for piece in pieces}) == 1
+    assert (pieces[0].start, pieces[0].left, pieces[-1].stop, pieces[-1].right) == (0, 0, length, 0)
+    for piece, later in pairwise(pieces):
+        assert piece.stop - later.start == piece.right == later.left >= overlap
+
+
 @given(st.integers(1, 40), cuts())
 def test_pixel_intervals_end_with_the_clip_and_fade_where_they_overlap(length: int, cut: tuple[int, int]):
     pieces = split(length, *cut)

@@ -1,0 +1,98 @@
+"""What `--preset auto` chooses: a size by name for this machine's card, and the recipe that goes with it.
+
+Source: spec cli, "Presets, tiers, models"; spec pipelines, section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..cards import card_gb
+from ..errors import RequestError
+from ..hub import ModelFiles
+from .parts import Parts
+from .presets import Tier, names, read_tier, recipe
+from .settings import Layer, Merged, Settings, need
+from .sizes import Size
+from .values import parse_size
+
+ONE_STAGE_UP_TO = 1.5  # times the pixels of the model's own size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A recipe, and settings that go with it. note: what was chosen and why, for a person."""
+
+    recipe: str
+    layers: list[Layer]
+    note: str
+
+
+def choose(
+    merged: Merged, defaults: Mapping[str, Any], files: ModelFiles, parts: Parts, tiers: Sequence[str]
+) -> Choice:
+    """Choose what nobody has set.
+
+    Args: merged: the settings without this choice. defaults: the model's own. tiers: the sizes by name that it is made
+    for.
+    """
+    settings, sized = merged.settings, ""
+    layers: list[Layer] = []
+    if merged.sources["res"].startswith("model "):
+        card = card_gb(need(settings.device))
+        tier = None if card is None else tier_for(card, parts, tiers)
+        if tier is not None:
+            layers = [("preset auto", {"res": tier})]
+            settings, sized = settings.model_copy(update={"res": tier}), f"; {tier} for a card of {card} GB"
+    own = defaults.get("preset")
+    name, why = (own, "the model's own recipe") if own else recipe_for(settings, defaults["res"], files, parts)
+    return Choice(recipe=name, layers=layers, note=f"auto: {name}, as {why}{sized}")
+
+
+def tier_for(card: int, parts: Parts, tiers: Sequence[str]) -> str | None:
+    """The largest size by name that is recommended for a card of so many GB, within what the model has seen."""
+    video = parts.shapes.transformer.video
+    sizes = {name: read_tier(name) for name in tiers}
+    seen = {name: tier for name, tier in sizes.items() if video and max(_rendered(tier)) <= video.max_pos[-1]}
+    recommended = [name for name, tier in seen.items() if tier.recommended_gb <= card]
+    possible = [name for name, tier in seen.items() if tier.minimum_gb <= card]
+    smallest = sorted(seen, key=lambda name: seen[name].minimum_gb)[:1]
+    return max(recommended or possible or smallest, key=lambda name: seen[name].minimum_gb, default=None)
+
+
+def recipe_for(settings: Settings, own_res: str, files: ModelFiles, parts: Parts) -> tuple[str, str]:
+    """A recipe and why: with a second stage where it pays and the files for it are there.
+
+    Args: own_res: the size that the model was made for. A distilled model is known by the name of its file.
+    """
+    is_distilled = "distilled" in parts.header("transformer").path.name.lower()
+    one, two = ("distilled-one-stage", "distilled") if is_distilled else ("one-stage", "two-stage")
+    missing = [role.replace("_", " ") for role in recipe(two).needs if role not in files.paths]
+    multiple = recipe(two).multiple(max(parts.shapes.video_vae.factors[1:]))
+    res, size, own = need(settings.res), _size(need(settings.res)), _size(own_res)
+    if settings.video != "generate":
+        return one, "no picture is made"
+    if missing:
+        return one, f"there is no {' and no '.join(missing)} for a second stage"
+    if res.lower() not in names("tiers") and any(side % multiple for side in size):
+        return one, f"{res} is no multiple of {multiple}, which a second stage needs"
+    if is_distilled:
+        return two, "the model is distilled"
+    if size[0] * size[1] <= ONE_STAGE_UP_TO * own[0] * own[1]:
+        return one, f"{res} needs no second stage"
+    return two, f"{res} is large and the files for a second stage are there"
+
+
+def _size(res: str) -> Size:
+    """What a size by name or in numbers renders; none at all for what is neither, which is refused elsewhere."""
+    name = res.lower()
+    try:
+        return _rendered(read_tier(name)) if name in names("tiers") else parse_size(res)
+    except (ValueError, RequestError):
+        return 0, 0
+
+
+def _rendered(tier: Tier) -> Size:
+    return parse_size(tier.one_stage)

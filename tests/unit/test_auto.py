@@ -1,0 +1,183 @@
+"""What `--preset auto` chooses, and how it learns of a card."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ltx2_core import cards
+from ltx2_core.errors import RequestError
+from ltx2_core.pipeline import auto, request
+from ltx2_core.pipeline.presets import RegisteredModel
+from ltx2_core.pipeline.request import Resolved, resolve
+
+CHECKPOINT = "ltx-2-tiny-dev.safetensors"
+UPSAMPLER, LORA = "ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors", "ltx-2-tiny-distilled-lora.safetensors"
+
+
+@pytest.fixture(scope="module")
+def models(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes folders with parts of the tiny model: a checkpoint by some name, its text encoder, other files."""
+
+    def model(checkpoint: str, *others: str) -> Path:
+        folder = tmp_path_factory.mktemp("model")
+        (folder / checkpoint).symlink_to(tiny / CHECKPOINT)
+        for name in ("gemma", *others):
+            (folder / name).symlink_to(tiny / name)
+        return folder
+
+    return model
+
+
+def resolved(model: Path | str, **flags: object) -> Resolved:
+    return resolve("t2v", "x", [("flags", {"model": str(model), "output": "none.mp4"} | flags)])
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "others", "flags", "recipe", "why"),
+    [
+        ("dev", (UPSAMPLER, LORA), {}, "one-stage", "768x512 needs no second stage"),
+        ("dev", (UPSAMPLER, LORA), {"res": "1080p"}, "two-stage", "1080p is large"),
+        ("dev", (UPSAMPLER, LORA), {"res": "1280x736"}, "one-stage", "1280x736 is no multiple of 64"),
+        ("dev", (UPSAMPLER,), {"res": "1080p"}, "one-stage", "no distilled lora for a second stage"),
+        ("dev", (), {"res": "1080p"}, "one-stage", "no upsampler and no distilled lora"),
+        ("dev", (UPSAMPLER, LORA), {"video": "off", "output": "none.wav"}, "one-stage", "no picture is made"),
+        ("Distilled", (UPSAMPLER,), {}, "distilled", "the model is distilled"),
+        ("Distilled", (), {}, "distilled-one-stage", "no upsampler for a second stage"),
+        ("Distilled", (UPSAMPLER,), {"res": "96x64"}, "distilled-one-stage", "no multiple of 64"),
+    ],
+)
+def test_recipe_follows_the_files_and_the_size(
+    checkpoint: str, others: tuple[str, ...], flags: dict, recipe: str, why: str, models: Callable[..., Path]
+) -> None:
+    found = resolved(models(f"{checkpoint}.safetensors", *others), **flags)
+    assert found.request.preset == recipe
+    (note,) = (note for note in found.notes if note.startswith("auto: "))
+    assert f"auto: {recipe}, as " in note
+    assert why in note
+
+
+def test_recipe_that_is_asked_for_is_no_choice(tiny: Path) -> None:
+    found = resolved(tiny, preset="one-stage", res="1080p")
+    assert found.request.preset == "one-stage"
+    assert not any(note.startswith("auto: ") for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("card", "tier"),
+    [(6, "480p"), (8, "480p"), (12, "480p"), (14, "720p"), (16, "1080p"), (24, "1080p"), (140, "1080p")],
+)
+def test_size_follows_the_card_as_far_as_the_model_has_seen(
+    card: int, tier: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "card_gb", lambda device: card)
+    found = resolved(tiny)
+    assert found.sources["res"] == "preset auto"
+    assert found.notes[0].endswith(f"; {tier} for a card of {card} GB")
+    assert found.request.file_size[1] == int(tier[:-1])
+    assert found.request.preset == ("one-stage" if tier == "480p" else "two-stage")
+
+
+def test_size_that_is_set_stays_whatever_the_card(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "card_gb", lambda device: 24)
+    assert resolved(tiny, res="96x64").request.file_size == (96, 64)
+    assert resolved(tiny, preset="smoke").request.file_size == (128, 96)
+    assert resolved(tiny, preset="one-stage").request.file_size == (768, 512)
+
+
+def test_entry_of_a_model_says_its_recipe_and_its_sizes(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "card_gb", lambda device: 24)
+    values: dict[str, Any] = {"preset": "distilled", "res": "256x128"}
+    entry = RegisteredModel(
+        summary="",
+        generation="2.0",
+        files={"checkpoint": CHECKPOINT, "text_encoder": "gemma", "upsampler": UPSAMPLER},
+        folder=str(tiny),
+        tiers=(),
+        defaults=values,
+    )
+    monkeypatch.setattr(request, "registered_models", lambda: {"small": entry})
+    found = resolved("small")
+    assert (found.request.preset, found.request.file_size) == ("distilled", (256, 128))
+    assert found.notes[0] == "auto: distilled, as the model's own recipe"
+    with pytest.raises(RequestError, match="made for none of the sizes by name"):
+        resolved("small", res="720p")
+
+
+class Driver(SimpleNamespace):
+    """Stands for the driver's library on a machine with some cards, by their memory in bytes."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, *memories: int, is_there: bool = True) -> None:
+        super().__init__(memories=memories, is_there=is_there, is_open=False)
+
+    def nvmlInit(self) -> None:
+        if not self.is_there:
+            raise self.NVMLError
+        self.is_open = True
+
+    def nvmlShutdown(self) -> None:
+        self.is_open = False
+
+    def nvmlDeviceGetHandleByIndex(self, number: int) -> int:
+        if number >= len(self.memories):
+            raise self.NVMLError
+        return number
+
+    def nvmlDeviceGetHandleByUUID(self, name: str) -> int:
+        return {"GPU-a": 0, "GPU-b": 1}[name]
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
+        assert self.is_open
+        return SimpleNamespace(total=self.memories[handle])
+
+
+GB_12, GB_24 = 12_878_610_432, 25_757_220_864  # as drivers report cards that are sold with 12 and 24 GB
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "gb"),
+    [
+        ("auto", None, 12),
+        ("cuda", None, 12),
+        ("cuda:1", None, 24),
+        ("cuda:2", None, None),
+        ("cpu", None, None),
+        ("mps", None, None),
+        ("auto", "1", 24),
+        ("cuda:1", "1, 0", 12),
+        ("cuda:1", "1", None),
+        ("auto", "GPU-b", 24),
+        ("auto", "", None),
+        ("auto", "-1", None),
+    ],
+)
+def test_card_is_known_by_the_memory_that_it_is_sold_with(
+    device: str, visible: str | None, gb: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver(GB_12, GB_24)
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.setattr(metadata, "version", lambda name: "2.13.0+cu130")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert cards.card_gb(device) == gb
+    assert not driver.is_open
+
+
+def test_without_a_driver_or_a_torch_for_it_there_is_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "version", lambda name: "2.13.0")
+    monkeypatch.setitem(sys.modules, "pynvml", Driver(GB_24, is_there=False))
+    assert cards.card_gb("auto") is None
+    monkeypatch.setitem(sys.modules, "pynvml", Driver(GB_24))
+    assert cards.card_gb("auto") == 24
+    monkeypatch.setattr(metadata, "version", lambda name: "2.13.0+cpu")
+    assert cards.card_gb("auto") is None

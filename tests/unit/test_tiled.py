@@ -1,0 +1,118 @@
+"""Denoising in tiles: a tile is a picture of its own, and what needs no neighbours comes out as without tiles."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ltx2_core.conditioning.conditions import Condition, GivenTokens, Keyframe, ReferenceVideo, WithAttention
+from ltx2_core.grids import Factors
+from ltx2_core.latents import DenoiseMask, Latents, LatentState, States
+from ltx2_core.pipeline.tiled import OVERLAP_CELLS, TiledDenoiser, cut_into, tiled
+from ltx2_core.types import Streams
+
+FACTORS = Factors(8, 32, 32)
+GRID = 2, 12, 26
+COUNT = 3, 2
+FPS = Fraction(24)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def conditions(latent: Tensor) -> list[Condition]:
+    """A first frame, a keyframe and a reference, of the size of a latent (1 c f h w)."""
+    still, half = latent[:, :, :1] * 2, latent[..., ::2, ::2]
+    reference = ReferenceVideo(latent=half, fps=FPS, factors=FACTORS, spatial_scale=2, temporal_scale=1, strength=0.8)
+    return [
+        GivenTokens.frames(still, 0, 1.0),
+        Keyframe(latent=still + 1, frame=5, fps=FPS, factors=FACTORS, strength=0.5),
+        WithAttention(reference, 0.7),
+    ]
+
+
+def conditioned(latent: Tensor, which: slice) -> LatentState:
+    state = LatentState.video(latent, FPS, FACTORS)
+    for condition in conditions(latent)[which]:
+        state = condition.apply(state)
+    return state
+
+
+def assert_same(ours: LatentState, expected: LatentState) -> None:
+    for name in (one.name for one in fields(LatentState)):
+        a, b = getattr(ours, name), getattr(expected, name)
+        if isinstance(a, DenoiseMask):
+            a, b = a.dense, b.dense
+        assert torch.equal(a, b) if isinstance(a, Tensor) else a == b, name
+
+
+@pytest.mark.parametrize("which", [slice(0), slice(2), slice(3)], ids=["plain", "images", "reference"])
+def test_tile_is_the_state_of_a_picture_of_its_own(which: slice) -> None:
+    latent = noise(1, 6, 2, 12, 18)  # in two tiles across, of which the second begins at an even cell
+    for tile in cut_into(conditioned(latent, which), (2, 1), FACTORS):
+        _, rows, columns = tile.grid
+        top, left = (pixels // 32 for pixels in tile.origin)
+        assert left % 2 == 0
+        part = latent[..., top : top + rows, left : left + columns]
+        assert_same(tile.cut(conditioned(latent, which)), conditioned(part, which))
+
+
+class EachForItself:
+    """A denoiser in which no token sees another. Counts its calls."""
+
+    scales: Any = None
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, states: States, sigma: float, step: int) -> Latents:
+        self.calls += 1
+        return states.map(lambda state: state.latent * (1 - state.timesteps(sigma)) + state.clean.sin())
+
+
+def estimates(count: tuple[int, int], which: slice = slice(3)) -> tuple[Latents, Latents]:
+    """What a denoiser without neighbours makes of tiles and of the whole, and that it did run on tiles."""
+    video = conditioned(noise(1, 6, *GRID), which)
+    states = Streams(
+        video.with_latent(noise(*video.latent.shape, seed=2)), LatentState.audio(noise(1, 2, 5, 3, seed=1))
+    )
+    each: Any = EachForItself()
+    over_tiles = tiled(each, states, count, FACTORS)
+    assert isinstance(over_tiles, TiledDenoiser)
+    made = over_tiles(states, 0.7, 0)
+    assert each.calls == len(over_tiles.tiles) > 1
+    return made, each(states, 0.7, 0)
+
+
+@pytest.mark.parametrize("count", [(2, 1), (1, 2), COUNT])
+def test_tiles_without_neighbours_equal_the_whole(count: tuple[int, int]) -> None:
+    for tiles, whole in zip(*estimates(count), strict=True):
+        torch.testing.assert_close(tiles, whole, rtol=0, atol=2e-6)
+
+
+def test_every_tile_shares_its_edges_and_begins_at_zero() -> None:
+    state = conditioned(noise(1, 6, *GRID), slice(0))
+    tiles = cut_into(state, COUNT, FACTORS)
+    assert len(tiles) == 6
+    for tile in tiles:
+        cut = tile.cut(state)
+        assert cut.positions[0, 1:, :, 0].amin(-1).tolist() == [0, 0]
+        assert cut.positions[0, 1:, :, 1].amax(-1).tolist() == [32 * side for side in tile.grid[1:]]
+    seen = torch.stack([torch.bincount(tile.tokens, minlength=state.base_tokens) for tile in tiles]).sum(0)
+    assert seen.amin() == 1
+    assert seen.amax() == 4
+    across = seen.view(GRID)[0, 0]
+    assert (across > 1).sum() >= 2 * OVERLAP_CELLS
+
+
+def test_one_tile_is_the_denoiser_itself() -> None:
+    states = Streams(conditioned(noise(1, 6, 2, 5, 5), slice(0)), None)
+    each: Any = EachForItself()
+    assert tiled(each, states, (2, 2), FACTORS) is each
+    assert tiled(each, Streams(None, LatentState.audio(noise(1, 2, 5, 3))), (2, 2), FACTORS) is each
