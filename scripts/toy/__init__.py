@@ -1,0 +1,1 @@
+"""The toy model: its world, its training and its evaluation."""
