@@ -75,8 +75,8 @@ class Job:
             folder=folder,
             request=request,
             output=resolved.output,
-            files=ModelFiles(name=resolved.files.name, paths={r: p.resolve() for r, p in resolved.files.paths.items()}),
-            inputs={role: path.resolve() for role, path in resolved.inputs.items()},
+            files=ModelFiles(name=resolved.files.name, paths=_absolute(resolved.files.paths)),
+            inputs=_absolute(resolved.inputs),
             target=resolved.target.resolve(),
             overwrite=resolved.overwrite,
             uses_cache=resolved.uses_cache,
@@ -209,6 +209,11 @@ class Job:
             return Saved(Streams(tensors.get("video"), tensors.get("audio")), tensors["generator"], step)
         except (LTX2Error, SafetensorError, KeyError, ValueError) as error:
             raise StorageError(f"{path} is damaged", hint="remove it, and ltx2 resume makes it again") from error
+
+
+def _absolute(paths: Mapping[str, Path]) -> dict[str, Path]:
+    """The same paths from any folder. Links stay: the name of a file is part of what tells it from others."""
+    return {role: path.absolute() for role, path in paths.items()}
 
 
 def _saved_in(folder: Path) -> list[Path]:

@@ -31,6 +31,16 @@ def test_job_that_is_opened_again_is_the_same(tiny: Path, tmp_path: Path) -> Non
     assert Job.open(job.folder) == job
 
 
+def test_files_keep_the_names_that_they_were_found_by(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "linked").symlink_to(tiny)
+    (tmp_path / "up.safetensors").symlink_to(tiny / "ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors")
+    monkeypatch.chdir(tmp_path)
+    job = make_job(Path("linked"), tmp_path, upsampler="up.safetensors")
+    assert Job.open(job.folder).files.paths["upsampler"] == tmp_path / "up.safetensors"
+
+
 def test_latents_and_generator_come_back_bit_for_bit(tiny: Path, tmp_path: Path) -> None:
     job, latents = make_job(tiny, tmp_path), make_latents(0)
     generator = torch.Generator().manual_seed(3)
