@@ -159,7 +159,7 @@ def choose_extension(source: VideoSource, settings: Settings, part: Length, k: i
     Raises: RequestError for less than that; MediaError if the clip is too short to go on from.
     """
     if part.frames <= k:
-        why = f"{part.frames} frames of it are used, and it takes at least {k + 1} to go on from"
+        why = f"it takes at least {k + 1} frames to go on from, and what is used of it has {part.frames}"
         raise MediaError(f"{source.path.name} cannot be extended", why, "give a longer clip")
 
     def frames(name: str) -> int:
