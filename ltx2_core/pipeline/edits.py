@@ -97,8 +97,10 @@ def add_clip(inputs: Inputs, path: Path, merged: Merged, k: int, command: str) -
             length = extended(length, extension, name)
             fields["extension"] = extension
         case Edit.RETAKE:
-            fields["window"] = choose_window(source, settings, length, k)
-            inputs.notes.append(made_anew(fields["window"], length, start_s, k))
+            window = fields["window"] = choose_window(source, settings, length, k)
+            made = made_anew(window, length, k)
+            begin, end = (f"{float(start_s + frame / length.fps):.2f}" for frame in (made.start, made.stop))
+            inputs.notes.append(f"made anew: {begin} to {end} s, {len(made)} frames in steps of {k}")
     if edit == Edit.CONTROL:
         spatial, temporal = reference_scales([read_lora(inputs.paths[lora.role]) for lora in fields["loras"]])
         looked_at = ReferenceInput(
@@ -201,16 +203,14 @@ def choose_window(source: VideoSource, settings: Settings, part: Length, k: int)
     return Window(start_s=begin_s - start_s, end_s=end_s - start_s)
 
 
-def made_anew(window: Window, part: Length, start_s: Fraction, k: int) -> str:
-    """What a window comes to in whole latent frames, in the times of the clip that is given.
+def made_anew(window: Window, part: Length, k: int) -> range:
+    """The pixel frames of a part that a window comes to, in whole latent frames.
 
     The first latent frame holds one pixel frame, each other one the k that follow.
     """
     first = math.floor((window.start_s * part.fps - 1) / k) + 1
     last = math.ceil((window.end_s * part.fps + k - 1) / k) - 1
-    begin, end = max(0, (first - 1) * k + 1), min(part.frames, last * k + 1)
-    seconds = " to ".join(f"{float(start_s + frame / part.fps):.2f}" for frame in (begin, end))
-    return f"made anew: {seconds} s, {end - begin} frames in steps of {k}"
+    return range(max(0, (first - 1) * k + 1), min(part.frames, last * k + 1))
 
 
 def add_sound(inputs: Inputs, source: VideoSource, settings: Settings, length: Length, extension: Extension) -> None:
