@@ -97,7 +97,7 @@ def add_clip(inputs: Inputs, path: Path, merged: Merged, k: int, command: str) -
             length = extended(length, extension, name)
             fields["extension"] = extension
         case Edit.RETAKE:
-            window = fields["window"] = choose_window(source, settings, length, k)
+            window = fields["window"] = choose_window(source, settings, length, k, command)
             made = made_anew(window, length, k)
             begin, end = (f"{float(start_s + frame / length.fps):.2f}" for frame in (made.start, made.stop))
             inputs.notes.append(f"made anew: {begin} to {end} s, {len(made)} frames in steps of {k}")
@@ -186,7 +186,7 @@ def extended(part: Length, extension: Extension, name: str) -> Length:
     return replace(part, frames=frames, notes=notes, warnings=beyond_training(frames, part.fps))
 
 
-def choose_window(source: VideoSource, settings: Settings, part: Length, k: int) -> Window:
+def choose_window(source: VideoSource, settings: Settings, part: Length, k: int, command: str) -> Window:
     """The span that is made anew, in seconds after the beginning of the part that is used.
 
     Frames that were cut off to make the length legal may be named too.
@@ -199,7 +199,10 @@ def choose_window(source: VideoSource, settings: Settings, part: Length, k: int)
     if not start_s <= begin_s < part_end_s or end_s > last_s + ROUNDING_S:
         span = f"{show_time(begin_s)}-{show_time(end_s)}"
         why = f"what is used of {source.path.name} is {float(start_s):.2f} to {float(last_s):.2f} s"
-        raise RequestError(f"--retake {span} cannot be used", why, "its times are those of the clip that is given")
+        inside = (
+            f"{show_time(begin_s if start_s <= begin_s < part_end_s else start_s)}-{math.floor(last_s * 100) / 100}s"
+        )
+        raise RequestError(f"--retake {span} cannot be used", why, f"{command} --retake {inside}")
     return Window(start_s=begin_s - start_s, end_s=end_s - start_s)
 
 
