@@ -87,6 +87,8 @@ def add_clip(inputs: Inputs, path: Path, merged: Merged, k: int, command: str) -
     length = choose_part(source, merged, k, command)
     inputs.add(ROLE, source)
     name, start_s = source.path.name, settings.start or Fraction(0)
+    left_to_it = {"fps", "duration"} & merged.sources.keys()
+    inputs.sources |= {setting: name for setting in left_to_it if not merged.is_asked(setting)}
     extension = Extension()
     match edit:
         case Edit.RESTYLE:

@@ -92,11 +92,16 @@ class Extension(Record):
 
 @dataclass(kw_only=True)
 class Inputs:
-    """What a request is given, as it is found: fields of the request, files by role, lines for a person."""
+    """What a request is given, as it is found.
+
+    Args: fields: of the request. paths: files by role. notes: lines for a person. sources: files that decide what a
+    setting would, by its name.
+    """
 
     fields: dict[str, Any] = field(default_factory=dict)
     paths: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)
 
     def add(self, role: str, source: ImageSource | SoundSource | VideoSource) -> dict[str, str]:
         """Keep a file under a role; returns how a request names it."""

@@ -252,7 +252,7 @@ def resolve(
         overwrite=bool(settings.overwrite),
         skip_existing=bool(settings.skip_existing),
         uses_cache=bool(settings.cache),
-        sources=sources,
+        sources={**sources, **inputs.sources},
         notes=(*basis.notes, *frame.notes, *scaled, *length.notes, *inputs.notes),
         warnings=length.warnings,
     )

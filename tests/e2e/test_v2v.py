@@ -231,6 +231,14 @@ def test_the_rate_of_the_clip_is_kept_unless_another_is_asked_for(
     assert (request["fps"], request["frames"]) == ("60", 17)
 
 
+def test_what_the_clip_decides_is_said_to_come_from_it(tiny: Path, clips: Path, tmp_path: Path) -> None:
+    words = ["--model", tiny, "--res", "96x64", "--steps", 2, "--frames", 9, "-o", tmp_path / "out.mp4", "--json"]
+    plan, *_ = ltx2("v2v", clips / "clip.mp4", *words).stdout.splitlines()
+    sources = json.loads(plan)["sources"]
+    assert [sources[name] for name in ("fps", "frames", "res")] == ["clip.mp4", *2 * ["the command line"]]
+    assert "duration" not in sources
+
+
 def test_frames_of_a_variable_rate_are_read_by_their_times(v2v: Callable, clips: Path) -> None:
     write_video(clips / "uneven.mp4", times_s=(0, 0.04, 0.08, 0.5, 0.54, 0.96), size=SIZE)
     request, _ = v2v("uneven.mp4", "--fps", 12)
