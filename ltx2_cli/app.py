@@ -17,9 +17,12 @@ from .failures import UserStopError, crash, wrong_usage
 from .help import PanelCommand, PanelGroup
 from .log import heard
 from .options import (
+    EDIT,
     ENCODING,
     IMAGES,
     MODEL,
+    OLD_SOUND,
+    PART,
     RENDER,
     SAMPLING,
     SHAPE,
@@ -32,6 +35,7 @@ from .options import (
     JobArg,
     MaybePromptArg,
     PromptArg,
+    VideoArg,
     takes,
 )
 from .stop import Stop
@@ -120,6 +124,15 @@ def i2v(
 ) -> None:
     """Animate a picture, and more of them along the way."""
     make(show, core.Mode.I2V, prompt, core.gather(flags, config), main)
+
+
+@app.command(cls=PanelCommand, epilog=GUIDANCE)
+@takes(MODEL, EDIT, PART, SAMPLING, OLD_SOUND, TARGET, ENCODING, RENDER)
+def v2v(
+    main: VideoArg, flags: dict[str, Any], show: Display, prompt: MaybePromptArg = "", config: ConfigOpt = None
+) -> None:
+    """Change a clip: restyle, extend or follow it, or make a span of it anew."""
+    make(show, core.Mode.V2V, prompt, core.gather(flags, config), main)
 
 
 @app.command(cls=PanelCommand)

@@ -14,6 +14,7 @@ import ltx2_core as core
 
 PromptArg = Annotated[str, typer.Argument(metavar="PROMPT", help="What to see and hear, in quotes.")]
 ImageArg = Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture that the clip begins with.")]
+VideoArg = Annotated[Path, typer.Argument(metavar="VIDEO", help="The clip that is changed.")]
 MaybePromptArg = Annotated[str, typer.Argument(metavar="[PROMPT]", help="What happens and sounds, in quotes.")]
 FileArg = Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file, or a clip.")]
 JobArg = Annotated[Path, typer.Argument(metavar="JOB_DIR", help="The folder OUTPUT.job of a render.")]
@@ -82,6 +83,24 @@ SHAPE = panel(
     frames=value("N", "Length in frames, 8k+1: 9, 17, … 121 …"),
     fps=value("24", "Frames a second; 23.976 is 24000/1001. Default 24."),
 )
+PART = {
+    **SHAPE,
+    **panel(
+        "Shape",
+        start=value("2s", "Where in the clip to begin; default 0s."),
+        duration=value("5s", "How much of the clip is used; default all."),
+        frames=value("N", "The same in frames, 8k+1: 9, 17, … 121 …"),
+        fps=value("24", "Frames a second; else those of the clip."),
+    ),
+}
+EDIT = panel(
+    "One of these",
+    strength=value("0…1", "Restyle; 1 keeps nothing. The default, at 0.7."),
+    extend=value("4s", "Go on after the clip."),
+    extend_before=value("2s", "Lead up to the clip; also with --extend."),
+    retake=value("2.0s-4.5s", "Make a span of the clip anew."),
+    control=value("LORA[:STRENGTH]", "Follow the clip with an in-context LoRA."),
+)
 IMAGES = panel(
     "Shape",
     image=value("PATH[@TIME[:STRENGTH]]", "One more, at 1.5s, a frame, first or last.", is_repeated=True),
@@ -106,6 +125,9 @@ SAMPLING = panel(
     skip_step=value("N", "Run the model only every N+1st step."),
 )
 SOUND = panel("Streams", sound=value("generate|off", "off: a silent video. Default generate."))
+OLD_SOUND = panel(
+    "Streams", sound=value("generate|keep|off", "keep: the old sound stays; off: a silent video. Default generate.")
+)
 STREAMS = {
     **panel("Streams", video=value("generate|off", "off: sound alone, .wav or .flac. Default generate.")),
     **SOUND,

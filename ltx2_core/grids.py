@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
-from math import prod
 from typing import NamedTuple
 
 MEL_SAMPLE_RATE_HZ = 16000  # of the audio VAE's spectrogram, whatever rate the vocoder makes of it
@@ -39,7 +39,7 @@ class VideoGrid:
     @property
     def tokens(self) -> int:
         """Video tokens of the grid itself, without those that conditions append."""
-        return prod(self.latent)
+        return math.prod(self.latent)
 
 
 def audio_latent_count(frames: int, fps: Fraction) -> int:
@@ -48,6 +48,12 @@ def audio_latent_count(frames: int, fps: Fraction) -> int:
     Source: spec audio, "How many audio latents".
     """
     return round(frames / float(fps) * AUDIO_LATENTS_PER_SECOND)
+
+
+def audio_latents_within(start: int, end: int, fps: Fraction) -> range:
+    """The audio latent steps that lie between the beginnings of two pixel frames, not even partly outside."""
+    first, last = (frame / fps * Fraction(AUDIO_LATENTS_PER_SECOND) for frame in (start, end))
+    return range(math.ceil(first), math.floor(last))
 
 
 def snap_down(frames: int, factor: int = 8) -> int:

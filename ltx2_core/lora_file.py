@@ -32,6 +32,7 @@ LINEAR = re.compile(r"model\.diffusion_model\.(?!\w+_embeddings_connector\.)(.+)
 # Layers outside the denoiser whose pairs the official code leaves out, as its distilled LoRA of 2.0 has one.
 SKIPPED = {"text projection": re.compile(rf"({FLAT_PREFIX})?text_embedding_projection[._]|(\w+_)?text_proj_in$")}
 SPATIAL_KEYS = ("reference_downscale_factor", "reference_spatial_scale_factor")
+IN_CONTEXT_NAME = "ic-lora"
 SHOWN = 3
 
 
@@ -65,6 +66,12 @@ class LoraFile:
     spatial_scale: int | None
     temporal_scale: int | None
     hdr_transform: str | None
+
+    @property
+    def is_in_context(self) -> bool:
+        """Whether it looks at a reference: its header tells its scale, or it is named as the published ones are."""
+        has_scale = self.spatial_scale is not None or self.temporal_scale is not None
+        return has_scale or IN_CONTEXT_NAME in self.path.name.lower()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,9 +36,14 @@ def write_video(
     pixels: str = "yuv420p",
     rotation: int = 0,
     sound: str | None = None,
+    layout: str = "stereo",
+    is_silent: bool = False,
     options: dict[str, str] | None = None,
 ) -> Path:
-    """A clip. times_s: when each frame begins, where the rate is not constant. sound: an encoder, for a tone."""
+    """A clip.
+
+    Args: times_s: when each frame begins, where the rate is not constant. sound: an encoder, for a tone or silence.
+    """
     with av.open(path, "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=fps, options={"crf": "10"} if codec == "libx264" else {})
         assert isinstance(stream, VideoStream)
@@ -46,7 +51,7 @@ def write_video(
         stream.codec_context.time_base = TICK if times_s else 1 / fps
         if rotation:
             stream.set_display_rotation(rotation)
-        track = container.add_stream(sound, rate=RATE_HZ, layout="stereo") if sound else None
+        track = container.add_stream(sound, rate=RATE_HZ, layout=layout) if sound else None
         for number in range(len(times_s) if times_s else frames):
             frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")
             frame.time_base = stream.codec_context.time_base
@@ -54,7 +59,8 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if isinstance(track, AudioStream):
-            encode_sound(container, track, tone(round(RATE_HZ * frames / fps)))
+            notes = tone(round(RATE_HZ * frames / fps), track.codec_context.channels)
+            encode_sound(container, track, notes * (not is_silent))
     return path
 
 

@@ -13,7 +13,8 @@ from ..cards import card_gb
 from ..errors import RequestError
 from ..hub import ModelFiles
 from .parts import Parts
-from .presets import Tier, names, read_tier, recipe
+from .presets import Tier, names, read_tier, recipe, recipe_for
+from .recipe import Edit
 from .settings import Layer, Merged, Settings, need
 from .sizes import Size
 from .values import parse_size
@@ -31,12 +32,17 @@ class Choice:
 
 
 def choose(
-    merged: Merged, defaults: Mapping[str, Any], files: ModelFiles, parts: Parts, tiers: Sequence[str]
+    merged: Merged,
+    edit: Edit | None,
+    defaults: Mapping[str, Any],
+    files: ModelFiles,
+    parts: Parts,
+    tiers: Sequence[str],
 ) -> Choice:
     """Choose what nobody has set.
 
-    Args: merged: the settings without this choice. defaults: the model's own. tiers: the sizes by name that it is made
-    for.
+    Args: merged: the settings without this choice. edit: what a recipe must do to a clip. defaults: the model's own
+    settings. tiers: the sizes by name that it is made for.
     """
     settings, sized = merged.settings, ""
     layers: list[Layer] = []
@@ -47,7 +53,10 @@ def choose(
             layers = [("preset auto", {"res": tier})]
             settings, sized = settings.model_copy(update={"res": tier}), f"; {tier} for a card of {card} GB"
     own = defaults.get("preset")
-    name, why = (own, "the model's own recipe") if own else recipe_for(settings, defaults["res"], files, parts)
+    name, why = (own, "the model's own recipe") if own else fitting(settings, defaults["res"], files, parts)
+    if edit is not None:
+        is_guided = recipe(name).is_guided
+        name, why = recipe_for(edit, guided=is_guided), f"the model is {'not ' * is_guided}distilled"
     return Choice(recipe=name, layers=layers, note=f"auto: {name}, as {why}{sized}")
 
 
@@ -62,7 +71,7 @@ def tier_for(card: int, parts: Parts, tiers: Sequence[str]) -> str | None:
     return max(recommended or possible or smallest, key=lambda name: seen[name].minimum_gb, default=None)
 
 
-def recipe_for(settings: Settings, own_res: str, files: ModelFiles, parts: Parts) -> tuple[str, str]:
+def fitting(settings: Settings, own_res: str, files: ModelFiles, parts: Parts) -> tuple[str, str]:
     """A recipe and why: with a second stage where it pays and the files for it are there.
 
     Args: own_res: the size that the model was made for. A distilled model is known by the name of its file.

@@ -6,7 +6,7 @@ Source: spec pipelines, sections 2.1 to 2.8 and 2.15; spec sampling, sections 4.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import Tensor
@@ -14,20 +14,20 @@ from torch.nn import functional as F
 
 from ..conditioning.conditions import Condition, GivenTokens, Keyframe, ReferenceVideo, TimeWindow, WithAttention
 from ..grids import VideoGrid, audio_latent_count
-from ..latents import Latents
+from ..latents import Latents, patchify_audio
 from ..media.audio import at_workable_rate, read_sound
 from ..media.image import prepare_image
 from ..media.inputs import ImageSource, SoundSource, VideoSource, check_input
 from ..media.resize import to_clip
 from ..media.sound import Sound
-from ..media.video import frames_by_index, frames_by_time
+from ..media.video import frames_by_time
 from ..models.mel import mel_from_waveform
 from ..models.upsampler import upsample_latent
 from ..tiles import Cut, TilePlan
 from ..tiling import encode_tiled
 from ..types import Streams
 from .events import Watch
-from .inputs import ImageInput, ReferenceInput
+from .inputs import Extension, ImageInput, ReferenceInput
 from .job import Job
 from .models import Models
 from .recipe import Recipe, Stage
@@ -63,7 +63,7 @@ class Giver:
         video, audio = start
         grid = self.models.shapes.grid(request, stage)
         if request.source is not None and (stage.start == "source" or request.video == "keep"):
-            video = self.clip(grid)
+            video = self.clip(grid, stage)
         if request.sound_source is not None and (stage.start == "source" or request.sound == "keep"):
             audio = self.sound()
         noise = first_sigma if stage.noise is None and stage.start != "noise" else stage.noise or 1.0
@@ -74,17 +74,22 @@ class Giver:
         )
 
     def conditions(self, stage: Stage, recipe: Recipe, grid: VideoGrid) -> Streams[Sequence[Condition]]:
-        """What holds in each stream: a window of time, images, references."""
+        """What holds in each stream: a window of time, the clip that is extended, images, references."""
         request = self.job.request
-        window: list[Condition] = []
+        video: list[Condition] = []
+        audio: list[Condition] = []
         if request.window is not None:
-            window.append(TimeWindow(start_s=float(request.window.start_s), end_s=float(request.window.end_s)))
-        video = list(window)
+            window = TimeWindow(start_s=float(request.window.start_s), end_s=float(request.window.end_s))
+            video.append(window)
+            audio += [window] if request.sound_source is not None else []
+        if request.extension is not None:
+            video.append(self.kept_picture(request.extension, stage, grid))
+            audio += [self.kept_sound(request.extension)] if request.sound_source is not None else []
         if stage.conditions != "none" and request.images:
             video += self.images(request.images, stage, grid, appends_all=recipe.images == "append")
         if stage.conditions == "all" and request.references:
             video += self.references(request.references, grid)
-        return Streams(video, window)
+        return Streams(video, audio)
 
     def images(
         self, images: Sequence[ImageInput], stage: Stage, grid: VideoGrid, *, appends_all: bool
@@ -121,23 +126,45 @@ class Giver:
         )
         return [condition(reference, latent) for reference, latent in zip(references, latents, strict=True)]
 
-    def clip(self, grid: VideoGrid) -> Tensor:
-        """The source clip (1 c f h w) at the size of a stage, with as many frames as are rendered."""
-        (latent,) = self.encode("reading the clip", [self.clip_pixels(grid)], source_tiles(grid))
+    def kept_picture(self, extension: Extension, stage: Stage, grid: VideoGrid) -> Condition:
+        """The source clip at its place in a longer one.
+
+        Its first latent frame stands for a single pixel frame, which fits at the very beginning only; elsewhere it is
+        left out, and made anew.
+        """
+        kept = self.job.request.frames - extension.before - extension.after
+        latent = self.clip(replace(grid, frames=stage.frames(kept)), stage)
+        left_out = 1 if extension.before else 0
+        begin = int(extension.before * stage.rate) // grid.factors.time
+        return GivenTokens.frames(latent[:, :, left_out:], begin + left_out)
+
+    def kept_sound(self, extension: Extension) -> Condition:
+        """The source sound at its place in a longer one, without its first step where something comes before it."""
+        steps = extension.sound_steps(self.job.request.frames, self.job.request.fps)
+        left_out = 1 if extension.before else 0
+        tokens = patchify_audio(self.encoded_sound()[:, :, : len(steps)])
+        return GivenTokens(tokens=tokens[:, left_out:], start=steps.start + left_out)
+
+    def clip(self, grid: VideoGrid, stage: Stage) -> Tensor:
+        """The source clip (1 c f h w) at the size and rate of a stage, with as many frames as are asked for."""
+        (latent,) = self.encode("reading the clip", [self.clip_pixels(grid, stage)], source_tiles(grid))
         return latent
 
     def sound(self) -> Tensor:
         """The source sound (1 c t m), cut or lengthened with silence to the length of the clip."""
-        request, models = self.job.request, self.models
+        steps = audio_latent_count(self.job.request.frames, self.job.request.fps)
+        latent = self.encoded_sound()[:, :, :steps]
+        return F.pad(latent, (0, 0, 0, steps - latent.shape[2]))  # zeros are the mean latent
+
+    def encoded_sound(self) -> Tensor:
+        """The part of the source sound that is used (1 c t m), as long as it is."""
+        models = self.models
         mel_config = models.shapes.audio_vae.mel
         given = at_workable_rate(self.given_sound(), mel_config.sample_rate_hz)
         with self.watch.phase("inputs", "reading the sound"), models.component("audio_encoder") as encoder:
             wave = given.samples.unsqueeze(0).to(models.device)
             mel = mel_from_waveform(wave, given.sample_rate_hz, mel_config)
-            latent = encoder(mel.to(models.dtype))
-        steps = audio_latent_count(request.frames, request.fps)
-        latent = latent[:, :, :steps]
-        return F.pad(latent, (0, 0, 0, steps - latent.shape[2]))  # zeros are the mean latent
+            return encoder(mel.to(models.dtype))
 
     def image_pixels(self, image: ImageInput, grid: VideoGrid) -> Tensor:
         """A still as the encoder takes it (1 3 1 H W), in [-1, 1] as all pixels here."""
@@ -145,19 +172,22 @@ class Giver:
         return prepare_image(source, grid.height, grid.width, image.crf)
 
     def reference_pixels(self, reference: ReferenceInput, grid: VideoGrid) -> Tensor:
-        """The first frames of a reference (1 3 F H W), smaller and fewer as its LoRA wants them."""
-        source = check_input(self.job.inputs[reference.role], VideoSource)
-        frames = frames_by_index(source, self.job.request.frames)
+        """The frames of a reference that go with those that are rendered (1 3 F H W), smaller and fewer as its LoRA
+        wants them.
+        """
+        source, request = check_input(self.job.inputs[reference.role], VideoSource), self.job.request
+        frames = frames_by_time(source, request.frames, request.fps, reference.start_s)
         chosen = (frame for i, frame in enumerate(frames) if i == 0 or (i - 1) % reference.temporal_scale == 0)
         height, width = (side // reference.spatial_scale for side in (grid.height, grid.width))
         return to_clip(chosen, height, width)
 
-    def clip_pixels(self, grid: VideoGrid) -> Tensor:
-        """The frames of the source clip that are rendered (1 3 F H W), at the rate of the request."""
+    def clip_pixels(self, grid: VideoGrid, stage: Stage) -> Tensor:
+        """The frames of the source clip (1 3 F H W) that a grid takes, at the rate of a stage."""
         request, given = self.job.request, self.job.request.source
         assert given is not None
         source = check_input(self.job.inputs[given.role], VideoSource)
-        return to_clip(frames_by_time(source, request.frames, request.fps, given.start_s), grid.height, grid.width)
+        frames = frames_by_time(source, grid.frames, request.fps * stage.rate, given.start_s)
+        return to_clip(frames, grid.height, grid.width)
 
     def given_sound(self) -> Sound:
         """The part of the source sound that is used, at its own rate, with its own channels."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ..errors import RequestError, StorageError
+from ..grids import audio_latent_count, audio_latents_within
 from ..headers import Header
 from ..lora_file import match, read_lora
 from ..media.inputs import ImageSource, SoundSource, VideoSource, check_input
@@ -59,10 +60,11 @@ class SoundInput(Record):
 
 
 class ReferenceInput(Record):
-    """A clip to look at. attention: how much it and the made clip see of each other."""
+    """A clip to look at, from a time on. attention: how much it and the made clip see of each other."""
 
     role: str
     name: str
+    start_s: Seconds = Fraction(0)
     strength: Share = 1.0
     attention: Share = 1.0
     spatial_scale: Annotated[int, Field(ge=1)] = 1
@@ -76,13 +78,30 @@ class Window(Record):
     end_s: Seconds
 
 
+class Extension(Record):
+    """How many pixel frames are made before and after those of the source. Whole latent frames."""
+
+    before: Annotated[int, Field(ge=0)] = 0
+    after: Annotated[int, Field(ge=0)] = 0
+
+    def sound_steps(self, frames: int, fps: Fraction) -> range:
+        """The audio latent steps that the source fills, of a clip of so many frames; none that it fills in part."""
+        within = audio_latents_within(self.before, frames - self.after, fps)
+        return within if self.after else range(within.start, audio_latent_count(frames, fps))
+
+
 @dataclass(kw_only=True)
 class Inputs:
-    """What a request is given, as it is found: fields of the request, files by role, lines for a person."""
+    """What a request is given, as it is found.
+
+    Args: fields: of the request. paths: files by role. notes: lines for a person. sources: files that decide what a
+    setting would, by its name.
+    """
 
     fields: dict[str, Any] = field(default_factory=dict)
     paths: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)
 
     def add(self, role: str, source: ImageSource | SoundSource | VideoSource) -> dict[str, str]:
         """Keep a file under a role; returns how a request names it."""

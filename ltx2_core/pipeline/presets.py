@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from ..errors import RequestError
 from ..hub import Role
-from .recipe import Recipe, Record
+from .recipe import Edit, Recipe, Record
 from .values import did_you_mean
 
 
@@ -67,6 +67,11 @@ def names(kind: str) -> list[str]:
 def recipe(name: str) -> Recipe:
     """A recipe by its name. Raises: RequestError if there is none, or if its file is not right."""
     return _checked(Recipe, f"presets/recipes/{name}.yaml", _read("recipes", name, "preset"))
+
+
+def recipe_for(edit: Edit, *, guided: bool) -> str:
+    """The name of the recipe that does something to a clip, with guidance or without."""
+    return next(name for name in names("recipes") if recipe(name).edit == edit and recipe(name).is_guided == guided)
 
 
 @cache

@@ -6,6 +6,7 @@ Source: spec pipelines, sections 1 and 2.
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 from fractions import Fraction
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
@@ -26,6 +27,15 @@ def _falling(sigmas: tuple[float, ...]) -> tuple[float, ...]:
 Sigma = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Sigmas = Annotated[tuple[Sigma, ...], Field(min_length=2), AfterValidator(_falling)]
 Sampler = Literal["euler", "ancestral", "gradient", "res2s"]
+
+
+class Edit(StrEnum):
+    """What can be done to a clip."""
+
+    RESTYLE = "restyle"
+    EXTEND = "extend"
+    RETAKE = "retake"
+    CONTROL = "control"
 
 
 class Record(BaseModel):
@@ -72,13 +82,14 @@ class Stage(Record):
 class Recipe(Record):
     """Stages in their order.
 
-    Args: summary: one line for a person. takes: what it cannot do without. sound_from: the stage whose sound goes into
-    the file. images: whether one at the first frame replaces it, or all are appended as keyframes.
+    Args: summary: one line for a person. edit: what it does to a clip; None for one that makes a clip, or the rest of
+    one. sound_from: the stage whose sound goes into the file. images: whether one at the first frame replaces it, or
+    all are appended as keyframes.
     """
 
     summary: str
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
-    takes: Literal["clip", "reference"] | None = None
+    edit: Edit | None = None
     sound_from: Literal["first", "last"] = "last"
     images: Literal["replace-first", "append"] = "replace-first"
 

@@ -9,12 +9,15 @@ import math
 import os
 import re
 import secrets
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from ..config.released import effective_config
 from ..config.transformer import TransformerConfig
@@ -30,10 +33,29 @@ from ..sampling.guidance import GuidanceScales
 from ..text.files import check_pair, find_encoder
 from ..types import Streams
 from .auto import choose
-from .inputs import ClipInput, ImageInput, Inputs, LoraInput, ReferenceInput, SoundInput, Window, add_images, add_loras
+from .edits import add_clip, control_lora, edit_of, recipe_edit, scaling
+from .inputs import (
+    ClipInput,
+    Extension,
+    ImageInput,
+    Inputs,
+    LoraInput,
+    ReferenceInput,
+    SoundInput,
+    Window,
+    add_images,
+    add_loras,
+)
 from .parts import Parts
-from .presets import RegisteredModel, generation_defaults, named_values, names, recipe, registered_models
-from .recipe import Recipe, Record
+from .presets import (
+    RegisteredModel,
+    generation_defaults,
+    named_values,
+    names,
+    recipe,
+    registered_models,
+)
+from .recipe import Edit, Recipe, Record, Stage
 from .settings import COMMAND_LINE, Layer, Merged, Settings, flag, merge, need, spelled
 from .sizes import Length, Size, choose_length, choose_size, tier_layer
 from .values import FrameRate
@@ -70,6 +92,7 @@ class Mode(StrEnum):
 
     T2V = "t2v"
     I2V = "i2v"
+    V2V = "v2v"
 
 
 class Request(Record):
@@ -95,7 +118,9 @@ class Request(Record):
     source: ClipInput | None = None
     sound_source: SoundInput | None = None
     references: tuple[ReferenceInput, ...] = ()
+    strength: Annotated[float, Field(gt=0, le=1)] | None = None
     window: Window | None = None
+    extension: Extension | None = None
     schedule_tokens: int
     text_rows: int
     precision: Literal["auto", "bf16", "fp32"]
@@ -112,10 +137,24 @@ class Request(Record):
         return self.crop or (self.width, self.height)
 
     @property
+    def has_new_sound(self) -> bool:
+        """Whether sound is made from nothing."""
+        return self.sound == "generate" and self.sound_source is None
+
+    @property
     def steps_of_stages(self) -> list[int]:
-        """How many steps each stage takes."""
-        listed = [stage.listed_sigmas() for stage in self.recipe.stages]
-        return [len(sigmas) - 1 if sigmas else self.steps for sigmas in listed]
+        """How many steps each stage takes; of a schedule that begins at a strength, how many the whole one has."""
+
+        def steps(stage: Stage) -> int:
+            sigmas = stage.listed_sigmas()
+            if sigmas is None:
+                return self.steps
+            if self.strength is None or stage.start != "source":
+                return len(sigmas) - 1
+            levels = {*sigmas, min(self.strength, sigmas[0])}
+            return sum(self.has_new_sound or level <= self.strength for level in levels) - 1
+
+        return [steps(stage) for stage in self.recipe.stages]
 
 
 class OutputSettings(Record):
@@ -172,16 +211,17 @@ def resolve(
     """Settle every value, find every file and check everything that can be checked before a model is read.
 
     Args: layers: what was set and where, most important first: flags, environment, files. own_presets: the user's, by
-    name, each a mapping of settings. main: the image that i2v begins with.
+    name, each a mapping of settings. main: the image that i2v begins with, the clip of v2v.
     Raises: RequestError, StorageError, CheckpointError, MediaError.
     """
     prompt = _checked_prompt(mode, prompt)
-    basis = _settle_basis(layers, own_presets or {})
+    basis = _settle_basis(mode, layers, own_presets or {})
     settings, sources = basis.merged.settings, basis.merged.sources
-    command = f'ltx2 {mode} "{_short(prompt)}"'
-    length = choose_length(settings, sources, basis.recipe.frame_multiple(basis.vae.factors.time), command)
-    inputs, shown = _gather_inputs(basis, main, length)
-    frame = choose_size(settings, sources, basis.recipe, basis.vae, shown, command)
+    command = " ".join([f"ltx2 {mode}", *([shlex.quote(str(main))] if main else []), f'"{_short(prompt)}"'])
+    inputs, length, shown = _gather_inputs(basis, main, command)
+    scale = max((reference.spatial_scale for reference in inputs.fields.get("references", ())), default=1)
+    frame = choose_size(settings, sources, basis.recipe, basis.vae, shown, command, scale)
+    scaled = scaling(main.name, shown, frame.size) if basis.edit and main and shown else ()
     request = Request(
         mode=mode,
         prompt=prompt,
@@ -212,8 +252,8 @@ def resolve(
         overwrite=bool(settings.overwrite),
         skip_existing=bool(settings.skip_existing),
         uses_cache=bool(settings.cache),
-        sources=sources,
-        notes=(*basis.notes, *frame.notes, *length.notes, *inputs.notes),
+        sources={**sources, **inputs.sources},
+        notes=(*basis.notes, *frame.notes, *scaled, *length.notes, *inputs.notes),
         warnings=length.warnings,
     )
 
@@ -222,9 +262,11 @@ def resolve(
 class _Basis:
     """What is settled before anything about the clip itself: the settings, the model with its files, the recipe.
 
-    header: of the file that holds the denoiser. stg_share: how deep in it the block lies that guidance perturbs.
+    edit: what is done to the clip of v2v. header: of the file that holds the denoiser. stg_share: how deep in it the
+    block lies that guidance perturbs.
     """
 
+    edit: Edit | None
     merged: Merged
     files: ModelFiles
     header: Header
@@ -236,11 +278,14 @@ class _Basis:
     notes: tuple[str, ...]
 
 
-def _settle_basis(layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> _Basis:
+def _settle_basis(mode: Mode, layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> _Basis:
     """Merge all settings, find the model and check that recipe, files and flags go together."""
     preset_layers, recipe_name = _preset_layers(merge(layers).settings.preset, own_presets)
     layers = [*layers, *preset_layers]
-    files = _find_files(merge([*layers, ("built-in", BUILT_IN)]).settings)
+    settings = merge([*layers, ("built-in", BUILT_IN)]).settings
+    _check_streams(mode, settings)
+    edit = edit_of(settings) if mode == Mode.V2V else None
+    files = _find_files(settings)
     parts = Parts.of(files)
     header = parts.header("transformer")
     registered = registered_models().get(files.name)
@@ -251,11 +296,12 @@ def _settle_basis(layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> _B
     tiers = names("tiers") if registered is None or registered.tiers is None else registered.tiers
     preset, notes = recipe_name, ()
     if preset is None:
-        chosen = choose(merge([*layers, *below]), defaults, files, parts, tiers)
+        chosen = choose(merge([*layers, *below]), recipe_edit(edit), defaults, files, parts, tiers)
         preset, layers, notes = chosen.recipe, [*layers, *chosen.layers], (chosen.note,)
     res = need(merge([*layers, *below]).settings.res)
     merged = merge([*layers, *tier_layer(res, files.name, tiers), *below])
     basis = _Basis(
+        edit=edit,
         stg_share=stg_share,
         merged=merged,
         files=files,
@@ -284,9 +330,11 @@ def _adjusted(preset: str, merged: Merged) -> Recipe:
 def _check_recipe(basis: _Basis) -> None:
     """Refuse a recipe that this model's files, or the flags, do not go with."""
     preset, chosen, settings = basis.preset, basis.recipe, basis.merged.settings
-    if chosen.takes is not None:
-        others = "ltx2 presets lists the others"
-        raise RequestError(f"preset {preset} cannot be used here", f"it needs a {chosen.takes} to start from", others)
+    wanted = recipe_edit(basis.edit)
+    if chosen.edit != wanted:
+        why = f"it is made for ltx2 v2v, to {chosen.edit} a clip" if wanted is None else f"it does not {wanted} a clip"
+        fitting = [name for name in names("recipes") if recipe(name).edit == wanted]
+        raise RequestError(f"preset {preset} cannot be used here", why, f"--preset {' or '.join(fitting)}")
     for role in chosen.needs:
         option = flag("upsampler" if role in UPSAMPLERS.values() else role)
         path = basis.files.need(role, f"{option} FILE names it; preset {preset} needs it")
@@ -294,8 +342,6 @@ def _check_recipe(basis: _Basis) -> None:
             match(read_lora(path), basis.header)
         else:
             _check_upsampler(path, basis.vae)
-    if settings.video == settings.sound == "off":
-        raise RequestError("--video off and --sound off leave nothing to render")
     for setting, why in _without_effect(settings, preset, chosen).items():
         if basis.merged.sources.get(setting) == COMMAND_LINE:
             raise RequestError(f"{flag(setting)} cannot be used here", why, "leave it out")
@@ -309,17 +355,32 @@ def _check_upsampler(path: Path, vae: VideoVAEConfig) -> None:
         raise CheckpointError(f"{path.name} does not go with this model", why, "--upsampler FILE names another")
 
 
-def _gather_inputs(basis: _Basis, main: Path | None, length: Length) -> tuple[Inputs, Size | None]:
-    """The LoRAs and images of a request, and the size of the image that the clip begins with."""
-    settings = basis.merged.settings
+def _gather_inputs(basis: _Basis, main: Path | None, command: str) -> tuple[Inputs, Length, Size | None]:
+    """The files of a request, how long what is made of them becomes, and the size of the one that is seen in it."""
+    settings, k = basis.merged.settings, basis.recipe.frame_multiple(basis.vae.factors.time)
     inputs = Inputs()
-    add_loras(inputs, settings.lora or (), basis.header, allow_partial=bool(settings.allow_partial_lora))
+    loras = (*(control_lora(settings) if basis.edit else ()), *(settings.lora or ()))
+    add_loras(inputs, loras, basis.header, allow_partial=bool(settings.allow_partial_lora))
+    if basis.edit is not None:
+        assert main is not None
+        return inputs, *add_clip(inputs, main, basis.merged, k, command)
+    length = choose_length(settings, basis.merged.sources, k, command)
     specs = [*([str(main)] if main else []), *(settings.image or ())]
     add_images(inputs, specs, length, need(settings.image_crf))
     if main is None:
-        return inputs, None
+        return inputs, length, None
     still = check_input(inputs.paths[inputs.fields["images"][0].role], ImageSource)
-    return inputs, (still.width, still.height)
+    return inputs, length, (still.width, still.height)
+
+
+def _check_streams(mode: Mode, settings: Settings) -> None:
+    """Refuse what a mode cannot do with its streams."""
+    if settings.video == settings.sound == "off":
+        raise RequestError("--video off and --sound off leave nothing to render")
+    if settings.sound == "keep" and mode != Mode.V2V:
+        raise RequestError("--sound keep cannot be used here", "there is no old sound", "leave it out")
+    if settings.video == "keep" or (settings.video == "off" and mode == Mode.V2V):
+        raise RequestError(f"--video {settings.video} cannot be used with {mode}", "the picture is what it makes")
 
 
 def _checked_prompt(mode: Mode, prompt: str) -> str:
@@ -470,7 +531,8 @@ def target_of(settings: Settings, request: Request) -> Path:
 
 def _named_by(request: Request) -> str:
     """What a file is called after when there is no prompt."""
-    return Path(request.images[0].name).stem if request.images else ""
+    given = (*request.images, *request.references, *([request.source] if request.source else []))
+    return Path(given[0].name).stem if given else ""
 
 
 def sheet_of(target: Path) -> Path:

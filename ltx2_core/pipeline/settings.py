@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ..errors import RequestError
 from .recipe import Sampler, Sigmas
-from .values import Device, Duration, FrameRate, Tiles, did_you_mean, split_list
+from .values import Device, Duration, FrameRate, Span, Tiles, Time, did_you_mean, split_list
 
 COMMAND_LINE, ENVIRONMENT = "the command line", "the environment"
 Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -21,7 +21,9 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Blocks = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(split_list)]
 Paths = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 # A bare `off` in YAML means false.
-Presence = Annotated[Literal["generate", "off"], BeforeValidator(lambda value: "off" if value is False else value)]
+Presence = Annotated[
+    Literal["generate", "keep", "off"], BeforeValidator(lambda value: "off" if value is False else value)
+]
 
 
 class Settings(BaseModel):
@@ -48,6 +50,13 @@ class Settings(BaseModel):
     duration: Duration | None = None
     frames: Annotated[int, Field(ge=1, le=100_000)] | None = None
     fps: FrameRate | None = None
+
+    start: Time | None = None
+    strength: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    extend: Duration | None = None
+    extend_before: Duration | None = None
+    retake: Span | None = None
+    control: str | None = None
 
     image: tuple[str, ...] | None = None
     image_crf: Annotated[int, Field(ge=0, le=51)] | None = None
@@ -96,6 +105,7 @@ REASONS = {  # why a value cannot be used, by pydantic's name for it
     "float_parsing": "it must be a number",
     "float_type": "it must be a number",
     "finite_number": "it must be a finite number",
+    "greater_than": "it must be above {gt:g}",
     "greater_than_equal": "it must be at least {ge:g}",
     "less_than_equal": "it must be at most {le:g}",
     "less_than": "it must be less than {lt}",
@@ -117,6 +127,10 @@ class Merged:
 
     settings: Settings
     sources: Mapping[str, str]
+
+    def is_asked(self, name: str) -> bool:
+        """Whether a person has set it, rather than the model or this program."""
+        return not self.sources.get(name, "built-in").startswith(("built-in", "model "))
 
 
 def merge(layers: Sequence[Layer]) -> Merged:

@@ -57,20 +57,23 @@ def choose_size(
     vae: VideoVAEConfig,
     shown: Size | None,
     command: str,
+    reference_scale: int = 1,
 ) -> Frame:
     """The size of a render.
 
     Args: sources: where each setting came from. shown: the size of an input that is seen in the result; its aspect is
-    then the default. command: the beginning of a command line, for hints.
+    then the default. command: the beginning of a command line, for hints. reference_scale: how much larger the render
+    is than a reference, whose latent grid must be whole too.
     Raises: RequestError with the two nearest legal sizes.
     """
-    multiple = recipe.multiple(max(vae.factors.height, vae.factors.width))
+    multiple = recipe.multiple(max(vae.factors.height, vae.factors.width)) * reference_scale
     least = 2 * multiple if vae.decoder_padding == "reflect" else multiple
     res = need(settings.res)
     aspect = settings.aspect or (nearest_aspect(*shown) if shown else None)
     if res.lower() in names("tiers"):
         tier = read_tier(res.lower())
-        size, file = parse_size(tier.one_stage if len(recipe.stages) == 1 else tier.two_stages), parse_size(tier.file)
+        width, height = parse_size(tier.one_stage if len(recipe.stages) == 1 else tier.two_stages)
+        size, file = (-(-width // multiple) * multiple, -(-height // multiple) * multiple), parse_size(tier.file)
         if aspect is not None and turned(file, aspect, 2) not in (file, file[::-1]):
             file = turned(size, aspect, multiple)
         elif aspect is not None:
@@ -90,13 +93,14 @@ def choose_size(
         raise RequestError(f"--aspect {settings.aspect} cannot be used with --res {res}", "a size has its own aspect")
     if is_default and aspect is not None:
         size = turned(size, aspect, multiple)
+    needs = "this preset needs" if reference_scale == 1 else f"this preset and a reference at 1/{reference_scale} need"
     for word, side in zip(("width", "height"), size, strict=True):
         if side % multiple or not least <= side <= LARGEST_SIDE:
             near = [nearest_legal(value, multiple, least) for value in size]
             sizes = dict.fromkeys(f"{w}x{h}" for w, h in zip(*near, strict=True))
             raise RequestError(
                 f"{word} {side} cannot be used",
-                f"this preset needs a multiple of {multiple} from {least} to {LARGEST_SIDE}",
+                f"{needs} a multiple of {multiple} from {least} to {LARGEST_SIDE}",
                 f"{command} --res {' or '.join(sizes)}",
             )
     return Frame(size=size)

@@ -22,7 +22,7 @@ from ..sampling.guidance import Contexts, GuidanceScales
 from ..sampling.noise import add_noise
 from ..sampling.res2s import sample_res2s
 from ..sampling.samplers import Denoiser, OnStep, sample_ancestral, sample_euler, sample_gradient_estimation
-from ..sampling.schedules import ltx2_schedule
+from ..sampling.schedules import from_level, ltx2_schedule, with_level
 from ..types import Streams
 from .events import StoppedError, Watch
 from .given import Given
@@ -68,7 +68,7 @@ class StageRun:
         tokens = Streams(*(0 if state is None else state.latent.shape[1] for state in states))
         watch.tell(f"{name}: {tokens.video:,} video and {tokens.audio:,} audio tokens")
         with watch.phase("denoise", name, total) as on_step:
-            denoise = self._guarded(self._tiled(self.denoiser(model), states), watch, done, total)
+            denoise = self._held(self._guarded(self._tiled(self.denoiser(model), states), watch, done, total))
             states = self.sample(denoise, states, sigmas[done:], lambda step, _: on_step(min(done + step, total)))
         return self.finish(states)
 
@@ -131,6 +131,24 @@ class StageRun:
     def _tiled(self, denoise: GuidedDenoiser, states: States) -> GuidedDenoiser | TiledDenoiser:
         return denoise if self.stage.tiles is None else tiled(denoise, states, self.stage.tiles, self.grid.factors)
 
+    def _held(self, denoise: Denoiser) -> Denoiser:
+        """The denoiser, but above the strength of a restyling the source is the clean estimate of what starts from it.
+
+        So a picture stays on its way from noise to the source while a sound that has no source is made from nothing.
+        """
+        strength = self.request.strength
+        if strength is None or self.stage.start != "source":
+            return denoise
+        level = torch.tensor(strength).item()  # rounded as the schedule is
+
+        def held(states: States, sigma: float, step: int) -> Latents:
+            estimate = denoise(states, sigma, step)
+            if sigma <= level:
+                return estimate
+            return estimate.map(lambda x, s, start: x if start is None else s.clean.to(x), states, self.given.start)
+
+        return held
+
     def _guarded(self, denoise: GuidedDenoiser | TiledDenoiser, watch: Watch, done: int, total: int) -> Denoiser:
         """The denoiser, looking before each step whether to stop, and after it whether its values are finite."""
 
@@ -150,11 +168,16 @@ class StageRun:
 
 
 def schedule(stage: Stage, request: Request, grid: VideoGrid) -> Tensor:
-    """The noise levels of a stage (steps + 1): a list, or the schedule of as many steps as the request says."""
+    """The noise levels of a stage (steps + 1): a list, or the schedule of as many steps as the request says.
+
+    Restyling begins at its strength, unless a sound is to be made from nothing beside it.
+    """
     listed = stage.listed_sigmas()
-    if listed is not None:
-        return torch.tensor(listed)
-    return ltx2_schedule(request.steps, grid.tokens if stage.schedule_tokens == "grid" else request.schedule_tokens)
+    tokens = grid.tokens if stage.schedule_tokens == "grid" else request.schedule_tokens
+    sigmas = ltx2_schedule(request.steps, tokens) if listed is None else torch.tensor(listed)
+    if request.strength is None or stage.start != "source":
+        return sigmas
+    return with_level(sigmas, request.strength) if request.has_new_sound else from_level(sigmas, request.strength)
 
 
 def _with_tokens(state: LatentState, latent: Tensor) -> LatentState:

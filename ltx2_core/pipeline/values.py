@@ -27,6 +27,28 @@ def parse_duration(value: Any) -> Fraction:
     return duration
 
 
+def parse_time(value: Any) -> Fraction:
+    """A place in a clip: as a duration, also 0. Raises: ValueError."""
+    text = str(value).strip()
+    return Fraction(0) if re.fullmatch(r"0+(\.0+)?s?", text) else parse_duration(text)
+
+
+def parse_span(value: Any) -> tuple[Fraction, Fraction]:
+    """A place and a later one from "2.0s-4.5s". Raises: ValueError."""
+    begin, dash, end = str(value).partition("-")
+    if not dash:
+        raise ValueError("it is not a span such as 2.0s-4.5s")
+    span = parse_time(begin), parse_time(end)
+    if span[0] >= span[1]:
+        raise ValueError("it must end after it begins")
+    return span
+
+
+def show_time(seconds: Fraction) -> str:
+    """Seconds as a person writes them: 2.5s."""
+    return f"{float(seconds):g}s"
+
+
 def parse_fps(value: Any) -> Fraction:
     """A frame rate from "24", "23.976" (which means 24000/1001), "30000/1001" or 25. Raises: ValueError."""
     text = str(value).strip()
@@ -97,6 +119,8 @@ def did_you_mean(word: str, known: list[str]) -> str:
 
 Rational = PlainSerializer(str, return_type=str)
 Duration = Annotated[Fraction, BeforeValidator(parse_duration), Rational]
+Time = Annotated[Fraction, BeforeValidator(parse_time), Rational]
+Span = Annotated[tuple[Fraction, Fraction], BeforeValidator(parse_span)]
 Tiles = Annotated[tuple[int, int], BeforeValidator(parse_tiles)]
 Device = Annotated[str, BeforeValidator(parse_device)]
 Portion = Annotated[Fraction, BeforeValidator(parse_portion), Rational]

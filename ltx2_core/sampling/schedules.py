@@ -41,3 +41,18 @@ def ltx2_schedule(
         distance = 1 - sigmas
         sigmas = 1 - distance / (distance[-1] / (1 - terminal))
     return torch.cat([sigmas, torch.zeros(1)])
+
+
+def with_level(sigmas: Tensor, level: float) -> Tensor:
+    """The same schedule (k) through one more noise level, unless it lies above all or is there already."""
+    above, below = sigmas[sigmas > level], sigmas[sigmas < level]
+    return torch.cat([above, sigmas.new_tensor([level]), below]) if len(above) else sigmas
+
+
+def from_level(sigmas: Tensor, level: float) -> Tensor:
+    """The rest of a schedule (k) from a noise level on, which is put in front; the whole one from above all of it.
+
+    Source: spec pipelines, "Features without an official pipeline".
+    """
+    sigmas = with_level(sigmas, level)
+    return sigmas[sigmas <= sigmas.new_tensor(level)]

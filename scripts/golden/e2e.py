@@ -302,7 +302,9 @@ class Case:
         for i, reference in enumerate(request.references):
             self._compare(f"clip{i}.pixels", giver.reference_pixels(reference, grids[0]), PIXELS)
         if request.source is not None:
-            self._compare("clip0.pixels_u8", (giver.clip_pixels(grids[0]) + 1) * 127.5, PIXELS)
+            self._compare(
+                "clip0.pixels_u8", (giver.clip_pixels(grids[0], request.recipe.stages[0]) + 1) * 127.5, PIXELS
+            )
         if request.sound_source is not None:
             self._compare("sound0.wave_i16", giver.given_sound().samples * 32768, EXACT)
 

@@ -40,7 +40,7 @@ REFUSALS = {
     # words that cannot be parsed
     "unknown option": Refusal(words="t2v x --stpes 3", says=("no such option: --stpes", "did you mean --steps")),
     "option like no other": Refusal(words="t2v x --wrong 3", says=("no such option: --wrong", "hint: ltx2 t2v --help")),
-    "unknown command": Refusal(words="tv2 x", says=("no such command 'tv2'", "did you mean 't2v'?")),
+    "unknown command": Refusal(words="tv2 x", says=("no such command 'tv2'", "did you mean", "'t2v'")),
     "no prompt": Refusal(words="t2v", says=("missing argument 'PROMPT'", "hint: ltx2 t2v --help")),
     "prompt without quotes": Refusal(words="t2v a bell rings", says=("unexpected", "needs quotes")),
     "option without its value": Refusal(words="t2v x --steps", says=("'--steps' requires an argument", "--help")),
@@ -110,6 +110,44 @@ REFUSALS = {
     "steps of a preset that has its own": Refusal(
         words="t2v x --model {tiny} --preset distilled --res 128x128 --steps 9",
         says=("--steps cannot be used here", "distilled has steps of its own", "hint: leave it out"),
+    ),
+    # what is done to a clip
+    "no clip": Refusal(words="v2v", says=("missing argument 'VIDEO'", "hint: ltx2 v2v --help")),
+    "clip that is not there": Refusal(
+        words="v2v lost.mp4 x --model {tiny}", code=3, says=("lost.mp4 cannot be used as a video", "no such file")
+    ),
+    "two things at once": Refusal(
+        words="v2v a.mp4 x --extend 4s --retake 1s-2s",
+        says=("--extend and --retake cannot be used together", "one at a time", "hint: give one"),
+    ),
+    "restyling and following": Refusal(
+        words="v2v a.mp4 x --strength 0.5 --control a.safetensors", says=("--strength and --control", "one at a time")
+    ),
+    "span that ends before it begins": Refusal(
+        words="v2v a.mp4 x --retake 4.5s-2s", says=("--retake 4.5s-2s", "end after it begins", "hint: ")
+    ),
+    "span that is a place": Refusal(words="v2v a.mp4 x --retake 2s", says=("--retake 2s", "such as 2.0s-4.5s")),
+    "strength of nothing": Refusal(words="v2v a.mp4 x --strength 0", says=("--strength 0 ", "above 0", "hint: ")),
+    "strength of too much": Refusal(words="v2v a.mp4 x --strength 1.5", says=("--strength 1.5", "at most 1")),
+    "strength that is no number": Refusal(words="v2v a.mp4 x --strength nan", says=("--strength nan", "finite")),
+    "extension by nothing": Refusal(words="v2v a.mp4 x --extend 0s", says=("--extend 0s", "above 0")),
+    "old sound of a longer clip": Refusal(
+        words="v2v a.mp4 x --extend 4s --sound keep", says=("--sound keep", "extended", "the old sound ends")
+    ),
+    "old sound of a text": Refusal(words="t2v x --sound keep", says=("--sound keep", "no old sound")),
+    "preset that makes a clip": Refusal(
+        words="v2v a.mp4 x --model {tiny} --preset two-stage",
+        says=("preset two-stage", "does not restyle a clip", "--preset restyle or restyle-guided"),
+    ),
+    "preset that needs a clip": Refusal(
+        words="t2v x --model {tiny} --preset retake", says=("preset retake", "made for ltx2 v2v", "one-stage")
+    ),
+    "control by a file that is not there": Refusal(
+        words="v2v a.mp4 x --model {tiny} --control lost.safetensors", code=7, says=("--control lost.safetensors",)
+    ),
+    "control by a LoRA that looks at nothing": Refusal(
+        words="v2v a.mp4 x --model {tiny} --control {tiny}/ltx-2-tiny-lora-style.safetensors",
+        says=("lora-style.safetensors cannot be used", "in-context", "hint: --lora "),
     ),
     # names
     "unknown preset": Refusal(words="t2v x --preset smok", says=("unknown preset smok", "did you mean smoke?")),

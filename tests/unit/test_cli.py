@@ -18,13 +18,14 @@ from ltx2_cli.display import Display, visible
 from ltx2_cli.facts import readable
 from ltx2_cli.progress import Clock
 from ltx2_core.media.clip import VIDEO_CODECS
+from ltx2_core.pipeline.edits import STRENGTH
 from ltx2_core.pipeline.presets import generation_defaults
 from ltx2_core.pipeline.presets import names as presets_of
 from ltx2_core.pipeline.request import BUILT_IN, DEFAULT_NAME
 from ltx2_core.pipeline.settings import Settings, flag
 
 RUN = CliRunner()
-COMMANDS = ("t2v", "i2v", "resume", "decode", "inspect", "presets")
+COMMANDS = ("t2v", "i2v", "v2v", "resume", "decode", "inspect", "presets")
 ONLY_IN_FILES = {"tiles", "schedule_tokens", "text_rows", "image_crf"}
 
 
@@ -59,7 +60,7 @@ def test_what_explains_the_program_fits_80_columns(words: list[str]):
 
 
 def test_every_setting_has_its_option_in_the_help():
-    listed = "".join(RUN.invoke(app, [command, "--help"]).stdout for command in ("t2v", "i2v"))
+    listed = "".join(RUN.invoke(app, [command, "--help"]).stdout for command in ("t2v", "i2v", "v2v"))
     names = Settings.model_fields.keys() - ONLY_IN_FILES
     missing = [name for name in names if not {f"{flag(name)} ", f"--no{flag(name)[1:]} "} & set(_words(listed))]
     assert missing == []
@@ -90,6 +91,11 @@ def test_the_help_names_the_defaults_that_hold():
     assert ", ".join(f"{codec.crf} ({name})" for name, codec in VIDEO_CODECS.items()) in text("crf")
     for name in ("res", "steps", "preset", "negative"):
         assert "the model's own" in text(name), name
+
+
+def test_the_help_names_the_strength_that_holds():
+    listed = " ".join(RUN.invoke(app, ["v2v", "--help"]).stdout.split())
+    assert f"The default, at {STRENGTH}" in listed
 
 
 def test_presets_lists_every_name_the_user_s_own_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

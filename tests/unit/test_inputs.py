@@ -2,118 +2,39 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
-import wave
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
-from av import VideoStream
-from av.container import OutputContainer
-from av.stream import Disposition
-from PIL import Image
 
 from ltx2_core.errors import MediaError
 from ltx2_core.media.inputs import LONGEST_SIDE, ImageSource, SoundSource, VideoSource, check_input
-from tests.synthetic_media import encode_sound, picture, png_header, tone, write_sound, write_video
+from tests.odd_media import (
+    Write,
+    cut,
+    floating,
+    moving,
+    orientation,
+    second_view,
+    sound,
+    still,
+    text,
+    video,
+    watched,
+    with_cover,
+    without_frames,
+    without_samples,
+    written,
+)
+from tests.synthetic_media import png_header, tone, write_video
 
 ROOT = Path(__file__).parents[2]
-IN_OPEN = 0x20  # of Linux's inotify
 IN_FRONT = {"movflags": "+faststart"}
-Write = Callable[[Path], Any]
-
-
-def text(content: str) -> Write:
-    return lambda path: path.write_text(content)
-
-
-def cut(write: Write, share: float) -> Write:
-    """A file of which the end is missing."""
-
-    def write_and_cut(path: Path) -> None:
-        write(path)
-        data = path.read_bytes()
-        path.write_bytes(data[: round(len(data) * share)])
-
-    return write_and_cut
-
-
-def still(mode: str = "RGB", size: tuple[int, int] = (48, 32), **options: Any) -> Write:
-    return lambda path: Image.fromarray(picture(3, *size)).convert(mode).save(path, **options)
-
-
-def written(data: bytes) -> Write:
-    return lambda path: path.write_bytes(data)
-
-
-def moving(path: Path) -> None:
-    frames = [Image.fromarray(picture(number)) for number in range(3)]
-    frames[0].save(path, save_all=True, append_images=frames[1:])
-
-
-def floating(path: Path) -> None:
-    Image.fromarray(np.ones((8, 8), np.float32)).save(path)
-
-
-def orientation(value: int) -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = value
-    return exif
-
-
-def second_view(path: Path) -> None:
-    """What phones write: a photo, and behind it another picture of the same moment."""
-    view = Image.new("RGB", (8, 8))
-    Image.fromarray(picture(0)).save(path, format="MPO", save_all=True, append_images=[view])
-
-
-def video(**options: Any) -> Write:
-    return lambda path: write_video(path, **options)
-
-
-def sound(codec: str = "pcm_s16le", **options: Any) -> Write:
-    return lambda path: write_sound(path, codec, **options)
-
-
-def with_cover(path: Path) -> None:
-    """A record: sound, and a picture that is its cover."""
-    with av.open(path, "w") as container:
-        cover = add_picture(container, "png", "rgb24")
-        cover.disposition = Disposition.attached_pic
-        track = container.add_stream("flac", rate=48000, layout="stereo")
-        container.mux(cover.encode(av.VideoFrame.from_ndarray(picture(0), format="rgb24")))
-        container.mux(cover.encode(None))
-        encode_sound(container, track, tone(4608))
-
-
-def without_frames(path: Path) -> None:
-    """Sound, and a video stream of which not a single frame was recorded."""
-    with av.open(path, "w") as container:
-        add_picture(container, "mpeg4", "yuv420p")
-        encode_sound(container, container.add_stream("aac", rate=48000, layout="stereo"), tone(4608))
-
-
-def without_samples(path: Path) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(2)
-        file.setsampwidth(2)
-        file.setframerate(48000)
-
-
-def add_picture(container: OutputContainer, codec: str, pixels: str) -> VideoStream:
-    stream = container.add_stream(codec, rate=25)
-    assert isinstance(stream, VideoStream)
-    stream.width, stream.height, stream.pix_fmt = 48, 32, pixels
-    return stream
-
-
 NOTE = ("photo.gif holds several pictures; the first is used",)
 NTSC = Fraction(30000, 1001)
 UNEVEN_S = (0, 0.04, 0.08, 0.5, 0.54, 0.96)
@@ -231,20 +152,14 @@ def test_no_other_file_is_opened_whatever_a_file_says(content: str, tmp_path: Pa
     secret = write_video(tmp_path / "secret.mp4")
     playlist = tmp_path / "clip.mp4"
     playlist.write_text(content.format(secret))
-    libc = ctypes.CDLL(None, use_errno=True)
-    watch = libc.inotify_init1(os.O_NONBLOCK)
-    try:
-        assert libc.inotify_add_watch(watch, os.fsencode(secret), IN_OPEN) >= 0
+    with watched(secret) as was_opened:
         for kind in (VideoSource, SoundSource, ImageSource):
             assert_refused(playlist, kind, "")
         for name in (f"concat:{secret}", f"subfile,,start,0,end,99,,:{secret}", f"file:{secret}"):
             assert_refused(Path(name), VideoSource, "no such file")
-        with pytest.raises(BlockingIOError):
-            os.read(watch, 4096)
+        assert not was_opened()
         secret.read_bytes()
-        assert os.read(watch, 4096)
-    finally:
-        os.close(watch)
+        assert was_opened()
 
 
 def test_checking_needs_no_torch_and_importing_needs_nothing(tmp_path: Path):

@@ -1,0 +1,151 @@
+"""Wrong or odd inputs through the real command line: each works, or is refused with what, why and what to do."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner, Result
+
+from ltx2_cli.app import app
+from ltx2_core.media.probe import probe
+from tests.odd_media import (
+    Write,
+    cut,
+    moving,
+    orientation,
+    sound,
+    still,
+    text,
+    video,
+    watched,
+    with_cover,
+    without_frames,
+    written,
+)
+from tests.synthetic_media import png_header, write_video
+
+IN_FRONT = {"movflags": "+faststart"}
+UNEVEN_S = (0, 0.04, 0.08, 0.12, 0.5, 0.54, 0.6, 0.8, 0.96)
+PLAYLIST = "#EXTM3U\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n"
+
+
+@dataclass(frozen=True)
+class Odd:
+    """A command, the name of its input and what writes it; then what comes of it.
+
+    Args: code: 0 where it works. says: a part of what is said, where it fails or else is worth a line.
+    """
+
+    command: str
+    name: str
+    write: Write
+    code: int = 0
+    says: str = ""
+    words: tuple[str, ...] = ()
+
+
+def nothing(path: Path) -> None:
+    """No file is written."""
+
+
+ODD = {
+    # stills
+    "text as an image": Odd("i2v", "photo.png", text("a cat"), 3, "it is none of PNG, JPEG"),
+    "video as an image": Odd("i2v", "photo.mp4", video(), 3, "it is none of PNG, JPEG"),
+    "image that is not there": Odd("i2v", "photo.png", nothing, 3, "there is no such file"),
+    "image of 170 megapixels": Odd("i2v", "photo.png", written(png_header(17000, 10000)), 3, "more than 89 megapixels"),
+    "image of one pixel": Odd("i2v", "photo.png", still(size=(1, 1))),
+    "image with transparency": Odd("i2v", "photo.png", still("RGBA")),
+    "image turned by its EXIF": Odd("i2v", "photo.jpg", still(exif=orientation(6))),
+    "image that moves": Odd("i2v", "photo.gif", moving, says="photo.gif holds several pictures; the first is used"),
+    "image by a protocol": Odd("i2v", "concat:a.png|b.png", nothing, 3, "there is no such file"),
+    # clips
+    "text as a clip": Odd("v2v", "clip.mp4", text("a cat\n" * 99), 3, "it is damaged, or of a kind"),
+    "image as a clip": Odd("v2v", "clip.png", still(), 3, "it is damaged, or of a kind"),
+    "sound as a clip": Odd("v2v", "clip.wav", sound(), 3, "there is no picture in it"),
+    "sound with a cover as a clip": Odd("v2v", "clip.flac", with_cover, 3, "there is no picture in it"),
+    "clip of 0 frames": Odd("v2v", "clip.mkv", without_frames, 3, "there is not a single frame in it"),
+    "clip of 1 frame": Odd("v2v", "clip.mp4", video(frames=1)),
+    "clip that is cut off": Odd("v2v", "clip.mp4", cut(video(), 0.6), 3, "it is damaged"),
+    "clip that is cut off behind its header": Odd(
+        "v2v", "clip.mp4", cut(video(options=IN_FRONT), 0.99), 3, "it is cut off; its end is missing"
+    ),
+    "playlist by the name of a clip": Odd("v2v", "clip.mp4", text(PLAYLIST), 3, "it is damaged, or of a kind"),
+    "clips by a protocol": Odd("v2v", "concat:a.mp4|b.mp4", nothing, 3, "there is no such file"),
+    "clip without sound": Odd("v2v", "clip.mp4", video(), says="clip.mp4 has no sound; new sound is made"),
+    "clip with silence": Odd("v2v", "clip.mp4", video(sound="aac", is_silent=True)),
+    "clip with 5.1 sound": Odd("v2v", "clip.mp4", video(sound="aac", layout="5.1")),
+    "clip of 10 bits": Odd("v2v", "clip.mov", video(codec="prores_ks", pixels="yuv422p10le")),
+    "clip of odd sides": Odd("v2v", "clip.mkv", video(size=(47, 31), codec="ffv1")),
+    "clip of a variable rate": Odd(
+        "v2v", "clip.mp4", video(times_s=UNEVEN_S), says="clip.mp4 has a variable frame rate"
+    ),
+    "clip turned by its matrix": Odd("v2v", "clip.mp4", video(rotation=90), says="scaled up from 32x48"),
+    "span that ends before it begins": Odd(
+        "v2v", "clip.mp4", video(), 2, "it must end after it begins", ("--retake", "0.4s-0.1s")
+    ),
+    "LoRA for another model": Odd(
+        "v2v",
+        "clip.mp4",
+        video(),
+        7,
+        "does not fit ltx-2-tiny-dev.safetensors",
+        ("--control", "wide-ic-lora.safetensors"),
+    ),
+}
+
+
+def ltx2(tiny: Path, *words: str) -> Result:
+    common = ["--model", str(tiny), "--res", "96x64", "--steps", "2", "--seed", "1", "-o", "out.mp4"]
+    return CliRunner().invoke(app, [*words, *common])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_an_odd_input_works_or_is_refused(odd: Odd, tiny: Path, folder: Path) -> None:
+    odd.write(folder / odd.name)
+    pair = {"lora_A": torch.zeros(4, 96), "lora_B": torch.zeros(96, 4)}
+    layer = "diffusion_model.transformer_blocks.0.attn1.to_q"
+    save_file({f"{layer}.{part}.weight": t for part, t in pair.items()}, folder / "wide-ic-lora.safetensors")
+    before = sorted(folder.iterdir())
+    length = ("--frames", "9") if odd.command == "i2v" else ()
+    result = ltx2(tiny, odd.command, odd.name, "a bell rings", *length, *odd.words)
+    assert result.exit_code == odd.code, result.stderr
+    assert odd.says in result.stderr
+    if odd.code == 0:
+        assert probe(folder / "out.mp4").video is not None
+        assert probe(folder / "out.mp4").audio is not None
+        return
+    what, _, hint = result.stderr.splitlines()
+    assert what.startswith("error: ")
+    assert hint.startswith("hint: ")
+    assert result.stdout == ""
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_photo_is_made_to_stand_by_its_exif(tiny: Path, folder: Path) -> None:
+    still(exif=orientation(6))(folder / "photo.jpg")
+    words = ["i2v", "photo.jpg", "--model", str(tiny), "--frames", "1", "--res", "480p", "--steps", "2"]
+    result = CliRunner().invoke(app, words)
+    assert "544x736" in result.stderr, result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel is asked who opened a file")
+@pytest.mark.parametrize("command", ["i2v", "v2v"])
+def test_nothing_but_the_input_is_read(command: str, tiny: Path, folder: Path) -> None:
+    secret = write_video(folder / "secret.mp4")
+    (folder / "list.mp4").write_text(PLAYLIST)
+    with watched(secret) as was_opened:
+        for name in ("list.mp4", "concat:secret.mp4|secret.mp4", "subfile,,start,0,end,0,,:secret.mp4"):
+            assert ltx2(tiny, command, name, "a bell rings").exit_code == 3
+        assert not was_opened()

@@ -1,0 +1,58 @@
+"""Edits of clips: what a span, an extension and a strength come to in latent frames, steps and noise levels."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ltx2_core.conditioning.conditions import TimeWindow
+from ltx2_core.grids import Factors, audio_latent_count
+from ltx2_core.latents import LatentState
+from ltx2_core.pipeline.edits import made_anew
+from ltx2_core.pipeline.inputs import Extension, Window
+from ltx2_core.pipeline.sizes import Length
+from ltx2_core.sampling.schedules import from_level, ltx2_schedule, with_level
+
+RATES = st.sampled_from([Fraction(24), Fraction(25), Fraction(50), Fraction(30000, 1001)])
+STEPS = st.integers(0, 12)
+
+
+@given(st.integers(0, 90), st.integers(1, 90), RATES)
+def test_frames_that_are_said_to_be_made_anew_are_those_of_the_mask(begin: int, length: int, fps: Fraction) -> None:
+    part = Length(frames=97, fps=fps)
+    window = Window(start_s=(begin + Fraction(1, 3)) / fps, end_s=(begin + length) / fps)
+    state = LatentState.video(torch.zeros(1, 1, 13, 1, 1), fps, Factors(8, 32, 32))
+    applied = TimeWindow(start_s=float(window.start_s), end_s=float(window.end_s)).apply(state)
+    new = [cell for cell, level in enumerate(applied.mask.dense.flatten().tolist()) if level]
+    made = made_anew(window, part, 8)
+    assert made.start == max(0, 8 * new[0] - 7)
+    assert made.stop == 8 * new[-1] + 1
+    assert made.start <= begin
+    assert made.stop >= min(begin + length, 97)
+
+
+@given(STEPS, st.integers(1, 12), STEPS, RATES)
+def test_old_sound_lies_inside_the_old_part_and_leaves_less_than_a_step_at_its_ends(
+    before: int, kept: int, after: int, fps: Fraction
+) -> None:
+    frames = 8 * (before + kept + after) + 1
+    steps = Extension(before=8 * before, after=8 * after).sound_steps(frames, fps)
+    begin, end = 8 * before / fps * 25, (8 * (before + kept) + 1) / fps * 25
+    assert begin <= steps.start < begin + 1
+    if after:
+        assert end - 1 < steps.stop <= end
+    else:
+        assert steps.stop == audio_latent_count(frames, fps)
+
+
+@given(st.floats(0.01, 1), st.integers(2, 40))
+def test_a_schedule_that_begins_at_a_level_ends_as_the_whole_one_does(level: float, steps: int) -> None:
+    whole = ltx2_schedule(steps)
+    rest = from_level(whole, level)
+    assert rest[0] == min(torch.tensor(level), whole[0])
+    assert rest.diff().max() < 0
+    assert rest[1:].equal(whole[-len(rest[1:]) :])
+    assert with_level(whole, level)[-len(rest) :].equal(rest)
