@@ -88,12 +88,12 @@ def write_sound(
     return path
 
 
-def encode_sound(container: OutputContainer, track: AudioStream, samples: NDArray) -> None:
-    """All of a track: samples (c s) int16."""
+def encode_sound(container: OutputContainer, track: AudioStream, samples: NDArray, begin: int = 0) -> None:
+    """All of a track: samples (c s) int16. begin: the sample of its clock with which it begins."""
     context = track.codec_context
     interleaved = np.ascontiguousarray(samples.T).reshape(1, -1)
     frame = av.AudioFrame.from_ndarray(interleaved, format="s16", layout=context.layout.name)
-    frame.sample_rate, frame.pts = context.sample_rate, 0
+    frame.sample_rate, frame.pts = context.sample_rate, begin
     resampler = av.AudioResampler(format=context.format.name, layout=context.layout.name, rate=context.sample_rate)
     for piece in resampler.resample(frame):
         container.mux(track.encode(piece))

@@ -140,7 +140,7 @@ class Engine:
         output = Output(path=job.target, comment=comment, overwrite=job.overwrite, strict=job.output.strict)
         if latents.video is None:
             assert sound is not None
-            return write_sound(output, fit_sound(sound, shape))
+            return write_sound(output, fit_sound(sound, shape.duration_s))
         with (
             self.models.component("video_decoder") as decoder,
             self.watch.phase("video", "decoding and encoding", request.frames) as on_frames,
