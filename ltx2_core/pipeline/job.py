@@ -19,8 +19,9 @@ from ..headers import read_header
 from ..hub import ModelFiles
 from ..media.partial import sync
 from ..types import Streams
-from .request import OutputSettings, Request, Resolved, require_free, target_of
+from .request import OutputSettings, Request, Resolved
 from .settings import COMMAND_LINE, Settings, check_layer
+from .target import require_free, target_of
 
 if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch is imported
     import torch

@@ -19,7 +19,8 @@ from .events import StoppedError, Watch
 from .job import Job
 from .models import settle
 from .parts import Parts
-from .request import Request, Resolved, require_free, sheet_of
+from .request import Request, Resolved
+from .target import require_free, sheet_of
 
 NOBODY = Watch()
 

@@ -21,8 +21,9 @@ from ltx2_core.media.clip import VIDEO_CODECS
 from ltx2_core.pipeline.edits import STRENGTH
 from ltx2_core.pipeline.presets import generation_defaults
 from ltx2_core.pipeline.presets import names as presets_of
-from ltx2_core.pipeline.request import BUILT_IN, DEFAULT_NAME
+from ltx2_core.pipeline.request import BUILT_IN
 from ltx2_core.pipeline.settings import Settings, flag
+from ltx2_core.pipeline.target import DEFAULT_NAME
 
 RUN = CliRunner()
 COMMANDS = ("t2v", "i2v", "v2v", "resume", "decode", "inspect", "presets")
