@@ -1,4 +1,4 @@
-"""Small files such as users give, made on the spot."""
+"""Small files such as users give, made on the spot, and what is in them."""
 
 from __future__ import annotations
 
@@ -39,13 +39,16 @@ def write_video(
     layout: str = "stereo",
     is_silent: bool = False,
     options: dict[str, str] | None = None,
+    preset: str = "medium",
 ) -> Path:
     """A clip.
 
     Args: times_s: when each frame begins, where the rate is not constant. sound: an encoder, for a tone or silence.
     """
     with av.open(path, "w", options=options or {}) as container:
-        stream = container.add_stream(codec, rate=fps, options={"crf": "10"} if codec == "libx264" else {})
+        stream = container.add_stream(
+            codec, rate=fps, options={"crf": "10", "preset": preset} if codec == "libx264" else {}
+        )
         assert isinstance(stream, VideoStream)
         (stream.width, stream.height), stream.pix_fmt = size, pixels
         stream.codec_context.time_base = TICK if times_s else 1 / fps
@@ -98,6 +101,18 @@ def encode_sound(container: OutputContainer, track: AudioStream, samples: NDArra
     for piece in resampler.resample(frame):
         container.mux(track.encode(piece))
     container.mux(track.encode(None))
+
+
+def packets(path: Path, kind: str, stream: int = 0) -> list[tuple[bytes, Fraction]]:
+    """Each packet of a stream, and when it is shown."""
+    with av.open(path) as container:
+        track = container.streams.get({kind: stream})[0]
+        return [(bytes(one), (one.pts or 0) * one.time_base) for one in container.demux(track) if one.size]
+
+
+def contents(given: list[tuple[bytes, Fraction]]) -> list[bytes]:
+    """The packets without their times."""
+    return [data for data, _ in given]
 
 
 def png_header(width: int, height: int) -> bytes:

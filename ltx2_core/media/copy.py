@@ -28,6 +28,7 @@ from .sources import open_clip, picture_of, sound_of
 MP4_SOUND = frozenset(("aac", "mp3", "alac", "ac3", "opus"))  # what players expect there
 
 
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}  # by number of channels, those that every encoder here takes
 SEARCH_S = 1  # how much earlier a keyframe is looked for: files are searched by when packets are decoded
 REORDERED_S = 20  # more than lies between the decoding of a frame and its being shown
 RUN_UP_S = Fraction(1, 20)  # of sound, before the part that is copied: lossy codecs need the past
@@ -73,7 +74,8 @@ def copyable_span(video: VideoSource, start_s: Fraction, end_s: Fraction) -> Spa
     Raises: MediaError if there is no frame, or the file does not say when its frames are shown.
     """
     if not video.is_timed:
-        raise refusal(video.path, "it does not say when its frames are shown, so that no part of it can be copied")
+        why = "it does not say when its frames are shown, so that no part of it can be copied"
+        raise refusal(video.path, why, f"ffmpeg -i {video.path} copy.mp4")
     shown_s: list[Fraction] = []
     with open_clip(video.path) as given:
         for packet in takewhile(lambda one: _decoded_s(one) < end_s + REORDERED_S, _part(given, video, start_s)):

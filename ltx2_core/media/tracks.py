@@ -19,11 +19,11 @@ from einops import rearrange
 from torch import Tensor
 
 from .clip import VIDEO_CODECS, ClipShape, Encoding
+from .copy import LAYOUTS
 from .probe import BT709_LIMITED
 from .sound import Sound, to_pcm
 
 B_FRAMES = 3
-LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}  # by number of channels, those that every encoder here takes
 FORMATS = {torch.int16: "s16", torch.int32: "s32"}
 
 

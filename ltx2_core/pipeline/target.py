@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,20 +21,21 @@ DEFAULT_NAME = "{mode}-{slug}-{seed}.mp4"
 SLUG_LENGTH = 40
 
 
-def target_of(settings: Settings, request: Request) -> Path:
+def target_of(settings: Settings, request: Request, suffix: str | None = None) -> Path:
     """Where the result goes, with the fields of the name filled in.
 
+    Args: suffix: that of a container which is settled already.
     Raises: RequestError, also if it is there already.
     """
     template = settings.output or DEFAULT_NAME
-    suffixes = (".mp4",) if request.video == "generate" else (".wav", ".flac")
+    suffixes = (suffix,) if suffix else (".wav", ".flac") if request.video == "off" else (".mp4",)
     if template.endswith(("/", "\\")) or Path(template).expanduser().is_dir():
         template = str(Path(template) / DEFAULT_NAME)
     if settings.output is None or template.endswith(DEFAULT_NAME):
         template = template.removesuffix(".mp4") + suffixes[0]
     fields = {
         "mode": request.mode,
-        "slug": slug(request.prompt or _named_by(request)),
+        "slug": slug(request.prompt.strip() or _named_by(request)),
         "seed": str(request.seed),
         "preset": request.preset,
     }
@@ -44,10 +46,9 @@ def target_of(settings: Settings, request: Request) -> Path:
             f"-o {template} cannot be used", f"known fields are {', '.join(map('{{{}}}'.format, fields))}"
         ) from error
     if target.suffix.lower() not in suffixes:
-        what = "a video" if request.video == "generate" else "sound alone"
-        raise RequestError(
-            f"-o {target.name} cannot be used", f"{what} goes into a file that ends in {' or '.join(suffixes)}"
-        )
+        what = {"generate": "a video", "keep": "this picture", "off": "sound alone"}[request.video]
+        why = f"{what} goes into a file that ends in {' or '.join(suffixes)}"
+        raise RequestError(f"-o {target.name} cannot be used", why, f"-o {target.with_suffix(suffixes[0]).name}")
     if not target.parent.is_dir():
         raise RequestError(f"-o {target} cannot be used", f"there is no folder {target.parent}")
     if not (settings.overwrite or settings.skip_existing):
@@ -59,8 +60,8 @@ def target_of(settings: Settings, request: Request) -> Path:
 
 def _named_by(request: Request) -> str:
     """What a file is called after when there is no prompt."""
-    given = (*request.images, *request.references, *([request.source] if request.source else []))
-    return Path(given[0].name).stem if given else ""
+    given = (*request.references, request.source, request.sound_source, *request.images)
+    return next((Path(one.name).stem for one in given if one is not None), "")
 
 
 def sheet_of(target: Path) -> Path:
@@ -72,6 +73,12 @@ def require_free(target: Path) -> None:
     """Raises: RequestError if something is there."""
     if os.path.lexists(target):
         raise RequestError(f"{target} is there already", hint="--overwrite replaces it, -o gives another name")
+
+
+def require_apart(target: Path, inputs: Iterable[Path]) -> None:
+    """Raises: RequestError if the result would replace what it is made from."""
+    if target.exists() and any(path.exists() and target.samefile(path) for path in inputs):
+        raise RequestError(f"-o {target} cannot be used", "it is what the render starts from", "-o gives another name")
 
 
 def slug(text: str) -> str:

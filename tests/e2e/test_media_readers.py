@@ -29,7 +29,7 @@ from ltx2_core.media.probe import open_media
 from ltx2_core.media.resize import cover, to_clip
 from ltx2_core.media.sound import Sound
 from ltx2_core.media.video import frames_by_index, frames_by_time
-from tests.synthetic_media import RATE_HZ, encode_sound, picture, tone, write_sound, write_video
+from tests.synthetic_media import RATE_HZ, contents, encode_sound, packets, picture, tone, write_sound, write_video
 
 UNEVEN_S = (0, 0.04, 0.08, 0.5, 0.54, 0.96)  # six frames in one second
 FPS = Fraction(25)
@@ -344,17 +344,6 @@ def test_an_encoder_gets_a_rate_that_it_takes():
 
 
 # Packets
-
-
-def packets(path: Path, kind: str, stream: int = 0) -> list[tuple[bytes, Fraction]]:
-    """Each packet of a stream, and when it is shown."""
-    with open_media(path) as container:
-        track = container.streams.get({kind: stream})[0]
-        return [(bytes(one), (one.pts or 0) * one.time_base) for one in container.demux(track) if one.size]
-
-
-def contents(given: list[tuple[bytes, Fraction]]) -> list[bytes]:
-    return [data for data, _ in given]
 
 
 def dub(source: VideoSource, path: Path, *, keeps_sound: bool = True, span: Span | None = None) -> Path:
