@@ -17,11 +17,17 @@ from .failures import UserStopError, crash, wrong_usage
 from .help import PanelCommand, PanelGroup
 from .log import heard
 from .options import (
+    ALONG_PICTURE,
+    ALONG_SOUND,
     EDIT,
     ENCODING,
+    GIVEN_SOUND,
+    GUIDES_SOUND,
     IMAGES,
     MODEL,
+    NO_PICTURE,
     OLD_SOUND,
+    OLD_TRACK,
     PART,
     RENDER,
     SAMPLING,
@@ -29,6 +35,7 @@ from .options import (
     SOUND,
     STREAMS,
     TARGET,
+    AudioArg,
     ConfigOpt,
     FileArg,
     ImageArg,
@@ -37,6 +44,7 @@ from .options import (
     PromptArg,
     VideoArg,
     takes,
+    unlisted,
 )
 from .stop import Stop
 
@@ -135,6 +143,24 @@ def v2v(
     make(show, core.Mode.V2V, prompt, core.gather(flags, config), main)
 
 
+@app.command(cls=PanelCommand, epilog=GUIDANCE)
+@takes(MODEL, ALONG_SOUND, unlisted(SAMPLING, GUIDES_SOUND), TARGET, ENCODING, GIVEN_SOUND, RENDER)
+def a2v(
+    main: AudioArg, flags: dict[str, Any], show: Display, prompt: MaybePromptArg = "", config: ConfigOpt = None
+) -> None:
+    """Make a picture for a sound, which stays as it is."""
+    make(show, core.Mode.A2V, prompt, core.gather(flags, config), main)
+
+
+@app.command(cls=PanelCommand, epilog=GUIDANCE)
+@takes(*(unlisted(one, NO_PICTURE) for one in (MODEL, ALONG_PICTURE, SAMPLING, OLD_TRACK, TARGET, ENCODING, RENDER)))
+def v2a(
+    main: VideoArg, flags: dict[str, Any], show: Display, prompt: MaybePromptArg = "", config: ConfigOpt = None
+) -> None:
+    """Make a sound for a clip, whose picture is copied as it is."""
+    make(show, core.Mode.V2A, prompt, core.gather(flags, config), main)
+
+
 @app.command(cls=PanelCommand)
 @takes()
 def resume(job_dir: JobArg, show: Display) -> None:
@@ -144,7 +170,7 @@ def resume(job_dir: JobArg, show: Display) -> None:
 
 
 @app.command(cls=PanelCommand)
-@takes(TARGET, ENCODING)
+@takes(TARGET, ENCODING, OLD_TRACK)
 def decode(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
     """Make the file again from kept latents. Codecs and name may differ; what is not given is as it was."""
     job = core.Job.open(job_dir).rewritten(flags)

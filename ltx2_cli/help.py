@@ -13,7 +13,7 @@ LAST = "Other"  # the panel of what every command has
 def write_panels(command: Any, context: Any, formatter: Any) -> None:
     """A list for each panel: arguments, options by the titles that they have, then what every command has."""
     panels: dict[str, list[tuple[str, str]]] = {"Arguments": []}
-    for one in command.get_params(context):
+    for one in (one for one in command.get_params(context) if not getattr(one, "hidden", False)):
         title = "Arguments" if one.param_type_name == "argument" else one.rich_help_panel or LAST
         panels.setdefault(title, []).append((written(one), one.help))
     panels[LAST] = panels.pop(LAST)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from copy import copy
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,8 @@ import ltx2_core as core
 
 PromptArg = Annotated[str, typer.Argument(metavar="PROMPT", help="What to see and hear, in quotes.")]
 ImageArg = Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture that the clip begins with.")]
-VideoArg = Annotated[Path, typer.Argument(metavar="VIDEO", help="The clip that is changed.")]
+VideoArg = Annotated[Path, typer.Argument(metavar="VIDEO", help="The clip: MP4, MOV, MKV, WebM, AVI or TS.")]
+AudioArg = Annotated[Path, typer.Argument(metavar="AUDIO", help="The sound: WAV, MP3, M4A …, or a clip's own.")]
 MaybePromptArg = Annotated[str, typer.Argument(metavar="[PROMPT]", help="What happens and sounds, in quotes.")]
 FileArg = Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file, or a clip.")]
 JobArg = Annotated[Path, typer.Argument(metavar="JOB_DIR", help="The folder OUTPUT.job of a render.")]
@@ -47,6 +49,17 @@ def switch(text: str, *, off: bool = False) -> Option:
         return Annotated[bool | None, typer.Option(names, help=text, rich_help_panel=title)]
 
     return option
+
+
+def unlisted(options: Options, names: Collection[str]) -> Options:
+    """The same options, of which some are only there for core to say why they cannot be used; no help lists them."""
+
+    def hidden(kind: Any) -> Any:
+        info = copy(kind.__metadata__[0])
+        info.hidden = True
+        return Annotated[kind.__origin__, info]
+
+    return {name: hidden(kind) if name in names else kind for name, kind in options.items()}
 
 
 def names(kind: str) -> Complete:
@@ -93,6 +106,24 @@ PART = {
         fps=value("24", "Frames a second; else those of the clip."),
     ),
 }
+ALONG_SOUND = {
+    **SHAPE,
+    **panel(
+        "Shape",
+        start=value("2s", "Where in the sound to begin; default 0s."),
+        duration=value("5s", "How much of the sound; default all, up to 20 s."),
+        frames=value("N", "The same in frames, 8k+1: 9, 17, … 121 …"),
+        image=value("PATH[@TIME[:STRENGTH]]", "An image at 1.5s, a frame, first or last.", is_repeated=True),
+    ),
+}
+ALONG_PICTURE = {
+    **PART,
+    **panel(
+        "Shape",
+        res=value("NAME|WxH", "At which the model looks; else the model's own.", complete=names("sizes")),
+        duration=value("5s", "How much of the clip, 20 s at most; default all."),
+    ),
+}
 EDIT = panel(
     "One of these",
     strength=value("0…1", "Restyle; 1 keeps nothing. The default, at 0.7."),
@@ -118,16 +149,17 @@ SAMPLING = panel(
     audio_st=value("X", "How far the text pulls the sound."),
     audio_sm=value("X", "How far the picture pulls the sound."),
     video_stg=value("X", "Push the picture away from skipped attention."),
-    audio_stg=value("X", "The same for the sound."),
+    audio_stg=value("X", "Push the sound away from skipped attention."),
     stg_blocks=value("N,N…", "Blocks whose attention is skipped for that."),
     video_rescale=value("0…1", "Hold the contrast against guidance; 0 is off."),
-    audio_rescale=value("0…1", "The same for the sound."),
+    audio_rescale=value("0…1", "Hold the loudness against guidance; 0 is off."),
     skip_step=value("N", "Run the model only every N+1st step."),
 )
 SOUND = panel("Streams", sound=value("generate|off", "off: a silent video. Default generate."))
 OLD_SOUND = panel(
     "Streams", sound=value("generate|keep|off", "keep: the old sound stays; off: a silent video. Default generate.")
 )
+OLD_TRACK = panel("Streams", old_sound=value("drop|second-track", "The sound that the clip has; default drop."))
 STREAMS = {
     **panel("Streams", video=value("generate|off", "off: sound alone, .wav or .flac. Default generate.")),
     **SOUND,
@@ -144,6 +176,10 @@ ENCODING = panel(
     crf=value("N", "Quality, lower is better; default 19 (h264), 21 (h265), 27 (av1)."),
     metadata=switch("Do not store the recipe in the file.", off=True),
 )
+GIVEN_SOUND = panel(
+    "Output",
+    audio_codec=value("aac|alac|flac", "Default: as given where an MP4 can hold it, else aac."),
+)
 RENDER = panel(
     "Output",
     skip_existing=switch("Leave what is there, and end well."),
@@ -152,6 +188,9 @@ RENDER = panel(
     job_dir=value("FOLDER", "Where latents wait; else beside the output."),
     strict=switch("Treat warnings about the result as errors."),
 )
+GUIDES_SOUND = ("audio_st", "audio_sm", "audio_stg", "audio_rescale")
+GUIDES_PICTURE = ("video_st", "video_sm", "video_stg", "video_rescale")
+NO_PICTURE = (*GUIDES_PICTURE, "aspect", "crop", "fps", "codec", "crf", "upsampler")
 OTHER = "Other"
 ConfigOpt = Annotated[
     Path | None,

@@ -61,6 +61,11 @@ def snap_down(frames: int, factor: int = 8) -> int:
     return (frames - 1) // factor * factor + 1
 
 
+def snap_up(frames: int, factor: int = 8) -> int:
+    """The fewest frames, one more than a multiple of the factor, that are not less than these."""
+    return -(-(frames - 1) // factor) * factor + 1
+
+
 def evenly_spaced(count: int, frames: int) -> list[int]:
     """So many frames at even distances inside a clip, without its ends; halves go to the even side."""
     return [round(i * (frames - 1) / (count + 1)) for i in range(1, count + 1)]

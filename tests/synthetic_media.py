@@ -1,4 +1,4 @@
-"""Small files such as users give, made on the spot."""
+"""Small files such as users give, made on the spot, and what is in them."""
 
 from __future__ import annotations
 
@@ -39,13 +39,16 @@ def write_video(
     layout: str = "stereo",
     is_silent: bool = False,
     options: dict[str, str] | None = None,
+    preset: str = "medium",
 ) -> Path:
     """A clip.
 
     Args: times_s: when each frame begins, where the rate is not constant. sound: an encoder, for a tone or silence.
     """
     with av.open(path, "w", options=options or {}) as container:
-        stream = container.add_stream(codec, rate=fps, options={"crf": "10"} if codec == "libx264" else {})
+        stream = container.add_stream(
+            codec, rate=fps, options={"crf": "10", "preset": preset} if codec == "libx264" else {}
+        )
         assert isinstance(stream, VideoStream)
         (stream.width, stream.height), stream.pix_fmt = size, pixels
         stream.codec_context.time_base = TICK if times_s else 1 / fps
@@ -88,16 +91,28 @@ def write_sound(
     return path
 
 
-def encode_sound(container: OutputContainer, track: AudioStream, samples: NDArray) -> None:
-    """All of a track: samples (c s) int16."""
+def encode_sound(container: OutputContainer, track: AudioStream, samples: NDArray, begin: int = 0) -> None:
+    """All of a track: samples (c s) int16. begin: the sample of its clock with which it begins."""
     context = track.codec_context
     interleaved = np.ascontiguousarray(samples.T).reshape(1, -1)
     frame = av.AudioFrame.from_ndarray(interleaved, format="s16", layout=context.layout.name)
-    frame.sample_rate, frame.pts = context.sample_rate, 0
+    frame.sample_rate, frame.pts = context.sample_rate, begin
     resampler = av.AudioResampler(format=context.format.name, layout=context.layout.name, rate=context.sample_rate)
     for piece in resampler.resample(frame):
         container.mux(track.encode(piece))
     container.mux(track.encode(None))
+
+
+def packets(path: Path, kind: str, stream: int = 0) -> list[tuple[bytes, Fraction]]:
+    """Each packet of a stream, and when it is shown."""
+    with av.open(path) as container:
+        track = container.streams.get({kind: stream})[0]
+        return [(bytes(one), (one.pts or 0) * one.time_base) for one in container.demux(track) if one.size]
+
+
+def contents(given: list[tuple[bytes, Fraction]]) -> list[bytes]:
+    """The packets without their times."""
+    return [data for data, _ in given]
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .copy import rate_for
 from .inputs import SoundSource, refusal
 from .sound import Sound
 from .sources import open_clip, sound_of
@@ -30,7 +32,8 @@ LARGEST_FILTER = 2**24  # weights: 64 MiB
 def read_sound(source: SoundSource, start_s: Fraction = Fraction(0), duration_s: Fraction | None = None) -> Sound:
     """Decode a part of a sound at its own rate and with all its channels; up to its end if no duration is given.
 
-    A track that begins later than `start_s` moves to the front, as in the reference.
+    Where a track begins later than `start_s` there is silence until then. (The reference moves it to the front, away
+    from the picture that it belongs to.)
     Raises: MediaError if the file is damaged, is over at `start_s`, or breaks off before its announced end.
     """
     pieces = list(_decode(source, start_s, None if duration_s is None else start_s + duration_s))
@@ -39,12 +42,16 @@ def read_sound(source: SoundSource, start_s: Fraction = Fraction(0), duration_s:
     time_s, rate, first = pieces[0]
     if any(piece.sample_rate_hz != rate or len(piece.samples) != len(first) for piece in pieces):
         raise refusal(source.path, "its sample rate or number of channels changes on the way")
-    samples = np.concatenate([piece.samples for piece in pieces], -1)[:, max(0, round((start_s - time_s) * rate)) :]
+    samples = np.concatenate([piece.samples for piece in pieces], -1)
+    if not np.isfinite(samples).all():
+        raise refusal(source.path, "some of its samples are no numbers")
+    missing = round((time_s - start_s) * rate)
+    samples = np.pad(samples, ((0, 0), (missing, 0))) if missing > 0 else samples[:, -missing:]
     announced_s = source.duration_s - start_s
     if duration_s is not None:
         samples = samples[:, : round(duration_s * rate)]
         announced_s = min(announced_s, duration_s)
-    sound = Sound(torch.from_numpy(samples), rate)
+    sound = Sound(torch.from_numpy(samples), rate, is_given=True)
     if sound.duration_s + MISSING_S < announced_s:
         end = f"{float(start_s + sound.duration_s):.2f} of {float(source.duration_s):.2f} s"
         raise refusal(source.path, f"its sound breaks off after {end}", "--start and --duration take what is there")
@@ -63,11 +70,9 @@ def at_workable_rate(sound: Sound, target_hz: int) -> Sound:
 
 
 def at_rate_of(codec: str, sound: Sound) -> Sound:
-    """The same sound if an encoder takes its rate, else at the next higher rate that it takes, or at its highest."""
-    rates = av.Codec(codec, "w").audio_rates
-    if rates is None or sound.sample_rate_hz in rates:
-        return sound
-    return _resample(sound, min((rate for rate in rates if rate > sound.sample_rate_hz), default=max(rates)))
+    """The same sound at a rate that an encoder takes."""
+    rate_hz = rate_for(codec, sound.sample_rate_hz)
+    return sound if rate_hz == sound.sample_rate_hz else _resample(sound, rate_hz)
 
 
 class _Piece(NamedTuple):
@@ -112,7 +117,7 @@ def _resample(sound: Sound, sample_rate_hz: int) -> Sound:
     """Resample, channel by channel."""
     length = round(sound.duration_s * sample_rate_hz)
     channels = [_resample_channel(channel, sound.sample_rate_hz, sample_rate_hz, length) for channel in sound.samples]
-    return Sound(torch.stack(channels), sample_rate_hz)
+    return replace(sound, samples=torch.stack(channels), sample_rate_hz=sample_rate_hz)
 
 
 def _resample_channel(channel: Tensor, rate_hz: int, new_rate_hz: int, length: int) -> Tensor:

@@ -5,8 +5,9 @@ Source: spec cli, "Self-check before rename" and "One clock".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import MediaError, OutputError
-from .probe import MediaInfo, open_media, probe
+from .copy import Copy
+from .probe import MP4, MediaInfo, open_media, probe
 from .sound import Sound, to_pcm16
 
+EXACT = (MP4, "wav", "flac")  # containers that say to the sample when a sound begins and ends
 AAC_FRAME = 1024  # samples that the decoder hands out at once; the last of them may be padding
 FLAT_SPREAD = 1  # codes between the darkest and the brightest pixel of a plane that still is one colour
 DARK_LUMA = 0.03  # mean over all pixels, 0 black to 1 white
@@ -82,8 +85,10 @@ def require_finite(values: Tensor, what: str) -> None:
 
 
 def check_sound(sound: Sound) -> Findings:
-    """What generated sound is like. Raises: OutputError if it is not finite."""
+    """What sound is like that was made; one that is given may be as it likes. Raises: OutputError if not finite."""
     require_finite(sound.samples, "the sound")
+    if sound.is_given:
+        return Findings()
     if not to_pcm16(sound.samples).any():
         return Findings(("the sound is nothing but zeros",))
     warnings = []
@@ -97,20 +102,31 @@ def check_sound(sound: Sound) -> Findings:
     return Findings(warnings=tuple(warnings))
 
 
-def check_file(path: Path, expected: MediaInfo, sound: Sound | None) -> Findings:
-    """Compare a file with what it should be: its header, and how much of picture and sound can be decoded from it."""
+def check_file(path: Path, expected: MediaInfo, sound: Sound | None, copies: Sequence[Copy] = ()) -> Findings:
+    """Compare a file with what it should be: its header, and how much of picture and sound can be decoded from it.
+
+    Args: expected: what was encoded. sound: that, if any was. copies: streams that were copied; their headers say what
+    they said before, and all their packets are there.
+    """
     try:
         found = probe(path)
         frames_decoded, samples_decoded = count_decoded(path)
+        packets = count_packets(path)
     except (MediaError, FFmpegError) as error:
         return Findings((f"the file cannot be read again: {error}",))
+    copied = {copy.kind: None for copy in copies if getattr(expected, copy.kind) is None}
+    found = replace(found, **copied)
+    is_exact = expected.container in EXACT
+    if found.audio and expected.audio and not is_exact:
+        found = replace(found, audio=replace(found.audio, duration_s=expected.audio.duration_s))
     errors = [*differences("", expected, found)]
+    errors += [f"its {one.kind} is not complete" for one in copies if packets[one.number] != one.packets]
     frames = expected.video.frames if expected.video else 0
-    if frames_decoded != frames:
-        errors.append(f"{frames_decoded} frames can be decoded, not {frames}")
+    if frames_decoded != frames if "video" not in copied else not frames_decoded:
+        errors.append(f"{frames_decoded} frames can be decoded, not {frames or 'all'}")
     samples = sound.samples.shape[-1] if sound else 0
-    padding = AAC_FRAME if expected.audio and expected.audio.codec == "aac" else 1
-    if not 0 <= samples_decoded - samples < padding:
+    padding = (1 if is_exact else 2) * AAC_FRAME if expected.audio and expected.audio.codec == "aac" else 1
+    if "audio" not in copied and not 0 <= samples_decoded - samples < padding:
         errors.append(f"{samples_decoded} samples can be decoded, not {samples}")
     return Findings(tuple(errors))
 
@@ -127,14 +143,20 @@ def differences(name: str, expected: Any, found: Any) -> Iterator[str]:
 
 
 def count_decoded(path: Path) -> tuple[int, int]:
-    """How many frames and how many samples per channel come out of a file."""
+    """How many frames and how many samples per channel come out of a file's first picture and its first sound."""
     frames = samples = 0
     with open_media(path) as container:
         for stream in container.streams.video:
             stream.thread_type = "AUTO"
-        for frame in container.decode():
+        for frame in container.decode([*container.streams.video[:1], *container.streams.audio[:1]]):
             if isinstance(frame, av.VideoFrame):
                 frames += 1
             elif isinstance(frame, av.AudioFrame):
                 samples += frame.samples
     return frames, samples
+
+
+def count_packets(path: Path) -> Counter[int]:
+    """How many packets each stream of a file has, by the number of the stream."""
+    with open_media(path) as container:
+        return Counter(packet.stream.index for packet in container.demux() if packet.size)

@@ -33,10 +33,6 @@ class ClipShape:
         """From the start of the first frame to the end of the last."""
         return self.frames / self.fps
 
-    def samples(self, sample_rate_hz: int) -> int:
-        """How many samples of sound go with all frames."""
-        return round(self.duration_s * sample_rate_hz)
-
 
 class VideoCodec(NamedTuple):
     """How one codec is used. The number of threads is part of it: other numbers give other bytes.

@@ -7,41 +7,99 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from itertools import accumulate, chain, takewhile
+from math import floor
 from typing import NamedTuple
 
 import av
-from av import Packet
+from av import AudioStream, Packet, VideoStream
 from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
 
 from ..errors import RequestError
-from .inputs import SoundSource, VideoSource, refusal
-from .probe import MP4
-from .sources import picture_of, sound_of
+from .inputs import ROUNDING_S, SoundSource, VideoSource, refusal
+from .probe import MP4, open_media
+from .sources import open_clip, picture_of, sound_of
 
 MP4_SOUND = frozenset(("aac", "mp3", "alac", "ac3", "opus"))  # what players expect there
-TIMES_AS_GIVEN = {"avoid_negative_ts": "disabled"}  # else AVI moves a picture by a frame for what AAC puts in front
+
+
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}  # by number of channels, those that every encoder here takes
+SEARCH_S = 1  # how much earlier a keyframe is looked for: files are searched by when packets are decoded
+REORDERED_S = 20  # more than lies between the decoding of a frame and its being shown
+RUN_UP_S = Fraction(1, 20)  # of sound, before the part that is copied: lossy codecs need the past
 
 
 class Container(NamedTuple):
-    """A format to write, and the suffix of its files."""
+    """A format to write, the suffix of its files, and what PyAV calls it. has_edits: it can hide packets."""
 
     format: str
     suffix: str
+    name: str
+    has_edits: bool = False
 
 
-IN_MP4 = Container("mp4", ".mp4")
-OWN_CONTAINER = {  # by what an input is called
-    MP4: Container("mov", ".mov"),
-    "matroska,webm": Container("matroska", ".mkv"),
-    "avi": Container("avi", ".avi"),
+IN_MP4 = Container("mp4", ".mp4", MP4, has_edits=True)
+MOV = Container("mov", ".mov", MP4, has_edits=True)
+OWN_CONTAINER = {
+    one.name: one for one in (MOV, Container("matroska", ".mkv", "matroska,webm"), Container("avi", ".avi", "avi"))
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A part of a clip whose packets can be copied, from the beginning of a frame to that of another.
+
+    lead_in_s: how much earlier the packets begin that its first frame needs.
+    """
+
+    start_s: Fraction
+    end_s: Fraction
+    lead_in_s: Fraction
+
+    @property
+    def duration_s(self) -> Fraction:
+        return self.end_s - self.start_s
+
+
+def copyable_span(video: VideoSource, start_s: Fraction, end_s: Fraction) -> Span:
+    """The part of a clip that can be copied for what lies between two times.
+
+    It begins with the next frame. Frames are stored in the order in which they are decoded: up to the end may come a
+    few that are shown after it, and those between them come along.
+    Raises: MediaError if there is no frame, or the file does not say when its frames are shown.
+    """
+    if not video.is_timed:
+        why = "it does not say when its frames are shown, so that no part of it can be copied"
+        raise refusal(video.path, why, f"ffmpeg -i {video.path} copy.mp4")
+    shown_s: list[Fraction] = []
+    with open_clip(video.path) as given:
+        for packet in takewhile(lambda one: _decoded_s(one) < end_s + REORDERED_S, _part(given, video, start_s)):
+            shown_s.append(_shown_s(packet))
+    first = min((time_s for time_s in shown_s if time_s > start_s - ROUNDING_S), default=None)
+    if first is None:
+        raise refusal(video.path, f"there is nothing at {float(start_s):.2f} s")
+    after_s = [*accumulate(reversed([*shown_s[1:], video.duration_s]), min)][::-1]  # shown first of all that follow
+    ends = (after for latest, after in zip(accumulate(shown_s, max), after_s, strict=True) if latest < after)
+    end_s = next((after for after in ends if after > end_s - ROUNDING_S), video.duration_s)
+    return Span(start_s=first, end_s=end_s, lead_in_s=first - shown_s[0])
 
 
 def may_stand_in_mp4(sound: SoundSource) -> bool:
     """Whether the packets of a sound can be copied into an MP4."""
-    return sound.codec in MP4_SOUND
+    return sound.codec in MP4_SOUND and _takes(IN_MP4, sound)
+
+
+def rate_for(codec: str, sample_rate_hz: int) -> int:
+    """The same rate if an encoder takes it, else the next higher one that it takes, or its highest."""
+    rates = av.Codec(codec, "w").audio_rates
+    if rates is None or sample_rate_hz in rates:
+        return sample_rate_hz
+    return min((rate for rate in rates if rate > sample_rate_hz), default=max(rates))
 
 
 def container_for(video: VideoSource, sound_codec: str, *, keeps_sound: bool) -> Container:
@@ -51,33 +109,46 @@ def container_for(video: VideoSource, sound_codec: str, *, keeps_sound: bool) ->
     Raises: MediaError if something cannot be copied. RequestError if the container does not take the new sound.
     """
     candidates = (IN_MP4 if video.is_timed else None, OWN_CONTAINER.get(video.container))
-    container = next((one for one in candidates if one and video.codec in _codecs_in(one.format)), None)
+    container = next((one for one in candidates if one and _takes(one, video)), None)
     if container is None:
         raise refusal(video.path, f"its picture ({video.codec}) cannot be copied", f"ffmpeg -i {video.path} copy.mp4")
-    codecs = _codecs_in(container.format)
-    if sound_codec not in codecs:
+    if sound_codec not in _codecs_in(container.format):
         what = f"--audio-codec {sound_codec} cannot be used with {video.path}"
         raise RequestError(what, f"its picture needs a {container.suffix} file", "--audio-codec aac")
-    if keeps_sound and video.sound and video.sound.codec not in codecs:
+    if keeps_sound and video.sound and not _takes(container, video.sound):
         why = f"its sound ({video.sound.codec}) cannot be copied into a {container.suffix} file"
         raise refusal(video.path, why, "--old-sound drop")
     return container
 
 
+class Copy(NamedTuple):
+    """A stream that was copied: "video" or "audio", its number in the new file, and how many packets it has there."""
+
+    kind: str
+    number: int
+    packets: int
+
+
 class CopiedTrack:
     """The picture or the sound of an input on its way into a container, packet by packet."""
 
-    def __init__(self, container: OutputContainer, source: VideoSource | SoundSource, given: InputContainer) -> None:
+    def __init__(
+        self,
+        container: OutputContainer,
+        source: VideoSource | SoundSource,
+        given: InputContainer,
+        span: Span | None = None,
+    ) -> None:
         """given: the file of the source, which stays open until the end and is read by nobody else."""
-        stream = picture_of(given) if isinstance(source, VideoSource) else sound_of(given)
-        assert stream is not None
+        stream = _stream_of(source, given)
         self.container, self.stream = container, container.add_stream_from_template(stream)
-        self.packets = (_moved(packet, source.zero_s) for packet in _with_decoding_times(given.demux(stream)))
+        self.copy = Copy(stream.type, self.stream.index, 0)
+        self.packets = _whole(given, source) if span is None else _cut(given, source, span)
         self.next = next(self.packets, None)
 
     def put(self, until_s: Fraction) -> None:
         """Copy what is still to come of the packets that are decoded before this time."""
-        while self.next is not None and (self.next.dts or 0) * self.next.time_base < until_s:
+        while self.next is not None and _decoded_s(self.next) < until_s:
             self._copy(self.next)
 
     def end(self) -> None:
@@ -87,7 +158,62 @@ class CopiedTrack:
     def _copy(self, packet: Packet) -> None:
         packet.stream = self.stream
         self.container.mux(packet)
+        self.copy = self.copy._replace(packets=self.copy.packets + 1)
         self.next = next(self.packets, None)
+
+
+def _stream_of(source: VideoSource | SoundSource, given: InputContainer) -> VideoStream | AudioStream:
+    stream = picture_of(given) if isinstance(source, VideoSource) else sound_of(given)
+    assert stream is not None
+    return stream
+
+
+def _whole(given: InputContainer, source: VideoSource | SoundSource) -> Iterator[Packet]:
+    """All packets of a source, or those from where the file stands, by a clock that begins with it."""
+    packets = _with_decoding_times(given.demux(_stream_of(source, given)))
+    return (_moved(packet, source.zero_s) for packet in packets)
+
+
+def _cut(given: InputContainer, source: VideoSource | SoundSource, span: Span) -> Iterator[Packet]:
+    """The packets of a part, by a clock that begins with it; what is earlier is not shown."""
+    run_up_s = 0 if isinstance(source, VideoSource) else RUN_UP_S
+    packets = _part(given, source, span.start_s - run_up_s)
+    shown = takewhile(lambda packet: _shown_s(packet) < span.end_s, packets)
+    return (_moved(packet, span.start_s) for packet in shown)
+
+
+def _part(given: InputContainer, source: VideoSource | SoundSource, start_s: Fraction) -> Iterator[Packet]:
+    """The packets from the last keyframe that is shown at a time or before it."""
+    stream = _stream_of(source, given)
+    if start_s > SEARCH_S:
+        given.seek(floor((start_s - SEARCH_S + source.zero_s) / (stream.time_base or 1)), stream=stream)
+        packets = _whole(given, source)
+        lead_in = _lead_in(packets, start_s)
+        if lead_in and lead_in[0].is_keyframe and _shown_s(lead_in[0]) <= start_s:
+            return chain(lead_in, packets)
+        given.seek(0)  # a file without an index: one's place is hard to find
+    packets = _whole(given, source)
+    return chain(_lead_in(packets, start_s), packets)
+
+
+def _lead_in(packets: Iterator[Packet], start_s: Fraction) -> list[Packet]:
+    """From the last keyframe before a time to where no other can come; what follows is left in the iterator."""
+    lead_in: list[Packet] = []
+    for packet in packets:
+        if packet.is_keyframe and _shown_s(packet) <= start_s:
+            lead_in = []
+        lead_in.append(packet)
+        if _decoded_s(packet) > start_s:
+            break
+    return lead_in
+
+
+def _shown_s(packet: Packet) -> Fraction:
+    return ((packet.dts if packet.pts is None else packet.pts) or 0) * packet.time_base
+
+
+def _decoded_s(packet: Packet) -> Fraction:
+    return (packet.dts or 0) * packet.time_base
 
 
 def _with_decoding_times(packets: Iterable[Packet]) -> Iterator[Packet]:
@@ -115,6 +241,21 @@ def _moved(packet: Packet, zero_s: Fraction) -> Packet:
     packet.dts = None if packet.dts is None else packet.dts - ticks
     packet.pts = None if packet.pts is None else packet.pts - ticks
     return packet
+
+
+def _takes(container: Container, source: VideoSource | SoundSource) -> bool:
+    """Whether packets can stand in a container. It is tried, in memory: more than the codec decides."""
+    if source.codec not in _codecs_in(container.format):
+        return False
+    try:
+        with ExitStack() as stack:
+            given = stack.enter_context(open_media(source.path))
+            trial = stack.enter_context(av.open(io.BytesIO(), "w", format=container.format))
+            trial.add_stream_from_template(_stream_of(source, given))
+            trial.start_encoding()
+    except FFmpegError:
+        return False
+    return True
 
 
 @cache

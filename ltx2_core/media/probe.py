@@ -98,7 +98,7 @@ def probe(path: Path) -> MediaInfo:
             container=container.format.name,
             video=video and _video_info(video),
             audio=audio and _audio_info(audio),
-            comment=container.metadata.get("comment"),
+            comment=container.metadata.get("comment") or container.metadata.get("COMMENT"),  # as Matroska spells it
         )
 
 

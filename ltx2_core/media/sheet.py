@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from .image import TURNS
+from .inputs import VideoSource, check_input
 from .partial import partial_file
 from .probe import MediaInfo, open_media, probe
 
@@ -29,8 +31,7 @@ def contact_sheet(clip: Path, target: Path, *, prompt: str, seed: int, overwrite
     A file without picture, or without sound, gives a sheet without that part.
     Raises: MediaError if the file cannot be read. RequestError if the sheet exists. StorageError if the disk refuses.
     """
-    info = probe(clip)
-    thumbnails, samples = _read(clip, info)
+    thumbnails, samples = _read(clip, probe(clip))
     parts = [_grid(thumbnails)] if thumbnails else []
     parts += [_waveform(channel) for channel in samples]
     parts.append(_text(prompt, seed))
@@ -41,26 +42,31 @@ def contact_sheet(clip: Path, target: Path, *, prompt: str, seed: int, overwrite
 def _read(clip: Path, info: MediaInfo) -> tuple[list[Image.Image], NDArray]:
     """Thumbnails, and all samples (c s) of the sound."""
     wanted: set[int] = set()
+    turn = None
     if info.video:
-        wanted = {int(number) for number in np.linspace(0, info.video.frames - 1, COLUMNS * ROWS).round()}
+        source = check_input(clip, VideoSource)
+        wanted = {int(number) for number in np.linspace(0, source.frames - 1, COLUMNS * ROWS).round()}
+        turn = TURNS.get(source.rotation)
     thumbnails: list[Image.Image] = []
     pieces: list[NDArray] = [np.zeros((2 if info.audio else 0, 0), np.float32)]
     seen = 0
     as_float = av.AudioResampler(format="fltp", layout="stereo")
     with open_media(clip) as container:
-        for frame in container.decode():
+        for frame in container.decode([*container.streams.video[:1], *container.streams.audio[:1]]):
             if isinstance(frame, av.AudioFrame):
                 pieces += [piece.to_ndarray() for piece in as_float.resample(frame)]
             elif isinstance(frame, av.VideoFrame):
                 if seen in wanted:
-                    thumbnails.append(_thumbnail(frame))
+                    thumbnails.append(_thumbnail(frame, turn))
                 seen += 1
     return thumbnails, np.concatenate(pieces, -1)
 
 
-def _thumbnail(frame: av.VideoFrame) -> Image.Image:
-    """One frame, small, with its time on it."""
-    image = frame.to_image(width=THUMBNAIL_WIDTH, height=round(THUMBNAIL_WIDTH * frame.height / frame.width))
+def _thumbnail(frame: av.VideoFrame, turn: Image.Transpose | None) -> Image.Image:
+    """One frame, upright and small, with its time on it."""
+    image = frame.to_image()
+    image = image.transpose(turn) if turn is not None else image
+    image = image.resize((THUMBNAIL_WIDTH, round(THUMBNAIL_WIDTH * image.height / image.width)))
     time = f"{frame.time or 0:.2f} s"
     ImageDraw.Draw(image).text((6, 4), time, INK, _font(), stroke_width=2, stroke_fill=PAPER)
     return image

@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .clip import ClipShape
-
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """A waveform. samples: (c s) float32 in [-1, 1]; two channels in all that is made or written here."""
+    """A waveform.
+
+    Args: samples: (c s) float32 in [-1, 1]; two channels in all that is made here. is_given: it is a user's, and goes
+    into a file as it is, whatever it is like.
+    """
 
     samples: Tensor
     sample_rate_hz: int
+    is_given: bool = False
 
     @property
     def duration_s(self) -> Fraction:
         return Fraction(self.samples.shape[-1], self.sample_rate_hz)
 
 
-def fit_sound(sound: Sound, shape: ClipShape) -> Sound:
-    """Make generated sound exactly as long as the frames: silence is added at the end, or the end is cut.
+def fit_sound(sound: Sound, duration_s: Fraction) -> Sound:
+    """Make a sound exactly as long as its picture: silence is added at the end, or the end is cut.
 
     Source: spec cli, "One clock".
     """
-    wanted = shape.samples(sound.sample_rate_hz)
+    wanted = round(duration_s * sound.sample_rate_hz)
     samples = sound.samples[..., :wanted]
-    return Sound(functional.pad(samples, (0, wanted - samples.shape[-1])), sound.sample_rate_hz)
+    return replace(sound, samples=functional.pad(samples, (0, wanted - samples.shape[-1])))
+
+
+def to_pcm(sound: Sound) -> Tensor:
+    """What an encoder gets (c s): int16, or int32 for a given sound that 16 bits cannot hold."""
+    if not sound.is_given:
+        return to_pcm16(sound.samples)
+    samples = sound.samples.double()
+    codes = samples * 2**15
+    if codes.equal(codes.round()) and (codes < 2**15).all():
+        return codes.to(torch.int16)
+    return (samples * 2**31).round().clamp(-(2**31), 2**31 - 1).to(torch.int32)
 
 
 def to_pcm16(samples: Tensor) -> Tensor:

@@ -16,11 +16,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .inputs import VideoSource, refusal
+from .inputs import ROUNDING_S, VideoSource, refusal
 from .sources import open_clip, picture_of
 
 BEGINNING = Fraction(0)
-ROUNDING_S = Fraction(1, 1000)  # Matroska counts milliseconds
 
 
 def frames_by_index(source: VideoSource, count: int) -> Iterator[Tensor]:

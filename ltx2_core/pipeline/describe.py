@@ -11,7 +11,7 @@ from ..headers import classify, generation, precision, read_header
 from .parts import components_in
 from .values import show_fps
 
-CLIPS = (".mp4", ".wav", ".flac")
+CLIPS = (".mp4", ".mov", ".mkv", ".avi", ".wav", ".flac")
 
 
 def describe(path: Path) -> dict[str, str]:
@@ -56,5 +56,5 @@ def _recipe(comment: str | None) -> Iterator[tuple[str, str]]:
         yield "comment", comment or "none"
         return
     for name, value in request.items():
-        if value not in (None, [], {}):
+        if value not in ("", None, [], {}):
             yield str(name), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -144,16 +144,17 @@ def choose_part(source: VideoSource, merged: Merged, k: int, command: str) -> Le
     return length
 
 
-def rate_of(source: VideoSource) -> Fraction:
+def rate_of(source: VideoSource, hint: str = "--fps 24 reads it at another rate") -> Fraction:
     """The frame rate of a clip; of one without a constant rate its average, as a simple fraction.
 
+    Args: hint: what to do where that is no use.
     Raises: RequestError if nothing can be rendered at it.
     """
     fps = source.fps.limit_denominator(LARGEST_DENOMINATOR)
     low, high = FPS_LIMITS
     if not low <= fps <= high:
         what = f"{source.path.name} has {show_fps(fps)} frames a second"
-        raise RequestError(what, f"they must be {low} to {high}", "--fps 24 reads it at another rate")
+        raise RequestError(what, f"they must be {low} to {high}", hint)
     return fps
 
 

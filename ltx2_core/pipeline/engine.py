@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -16,9 +16,14 @@ import transformers
 from torch import Tensor
 
 from ..latents import Latents
+from ..media.audio import at_rate_of
 from ..media.clip import ClipShape, Output
+from ..media.copy import LAYOUTS, container_for, copyable_span
+from ..media.dub import write_dubbed
+from ..media.inputs import SoundSource, VideoSource, check_input
 from ..media.sound import Sound, fit_sound
 from ..media.writer import Report, write_clip, write_sound
+from ..models.mel import to_stereo
 from ..sampling.guidance import Contexts
 from ..text.cache import ContextCache, identity
 from ..text.encode import TextContext, encode_prompts
@@ -32,6 +37,7 @@ from .job import Job, Saved
 from .models import Models
 from .recipe import Stage
 from .request import Request
+from .spans import COPY
 from .stages import StageRun, schedule
 
 RECIPE_SCHEMA = 1
@@ -135,12 +141,14 @@ class Engine:
         job, request = self.job, self.request
         width, height = request.file_size
         shape = ClipShape(width=width, height=height, frames=request.frames, fps=request.fps)
-        sound = None if latents.audio is None else self.decode_sound(latents.audio)
         comment = json.dumps(self.recipe(), ensure_ascii=False) if job.output.metadata else None
         output = Output(path=job.target, comment=comment, overwrite=job.overwrite, strict=job.output.strict)
+        if request.video == "keep":
+            return self.dub(output, latents)
+        sound = self.sound(latents)
         if latents.video is None:
-            assert sound is not None
-            return write_sound(output, fit_sound(sound, shape))
+            assert isinstance(sound, Sound)
+            return write_sound(output, fit_sound(sound, shape.duration_s))
         with (
             self.models.component("video_decoder") as decoder,
             self.watch.phase("video", "decoding and encoding", request.frames) as on_frames,
@@ -148,6 +156,35 @@ class Engine:
             latent = latents.video.to(self.models.device, self.models.dtype)
             chunks = cropped(decode_video(latent, decoder, self.tiles(), generator), request.file_size)
             return write_clip(output, shape, chunks, sound, job.output.encoding, on_frames)
+
+    def dub(self, output: Output, latents: Latents) -> Report:
+        """Give the picture that is kept its sound."""
+        given, settings = self.request.source, self.job.output
+        assert given is not None
+        assert latents.audio is not None
+        source = check_input(self.job.inputs[given.role], VideoSource)
+        span = None
+        if given.duration_s is not None:
+            span = copyable_span(source, given.start_s, given.start_s + given.duration_s)
+        keeps_sound = settings.old_sound == "second-track"
+        container = container_for(source, settings.audio_codec, keeps_sound=keeps_sound)
+        sound = self.decode_sound(latents.audio)
+        with self.watch.phase("video", "copying the picture"):
+            return write_dubbed(output, source, span, container, sound, settings.audio_codec, keeps_sound=keeps_sound)
+
+    def sound(self, latents: Latents) -> Sound | SoundSource | None:
+        """What is heard with a picture: made, or given; then its samples as an encoder takes them, or its packets."""
+        if latents.audio is None:
+            return None
+        if self.request.sound != "keep":
+            return self.decode_sound(latents.audio)
+        codec, giver = self.job.output.audio_codec, Giver(self.job, self.models, self.watch)
+        if codec == COPY:
+            return giver.sound_source()
+        given = giver.given_sound()
+        if len(given.samples) not in LAYOUTS:
+            given = replace(given, samples=to_stereo(given.samples.unsqueeze(0)).squeeze(0))
+        return at_rate_of(codec, given)
 
     def tiles(self) -> TilePlan:
         """How the picture is cut for decoding. It depends on nothing but the request."""

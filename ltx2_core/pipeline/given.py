@@ -19,7 +19,7 @@ from ..media.audio import at_workable_rate, read_sound
 from ..media.image import prepare_image
 from ..media.inputs import ImageSource, SoundSource, VideoSource, check_input
 from ..media.resize import to_clip
-from ..media.sound import Sound
+from ..media.sound import Sound, fit_sound
 from ..media.video import frames_by_time
 from ..models.mel import mel_from_waveform
 from ..models.upsampler import upsample_latent
@@ -190,11 +190,21 @@ class Giver:
         return to_clip(frames, grid.height, grid.width)
 
     def given_sound(self) -> Sound:
-        """The part of the source sound that is used, at its own rate, with its own channels."""
+        """The part of the source sound that is used, at its own rate, with its own channels.
+
+        Where the sound is kept, silence follows it up to the end of the picture.
+        """
+        request, given = self.job.request, self.job.request.sound_source
+        assert given is not None
+        sound = read_sound(self.sound_source(), given.start_s, given.duration_s)
+        is_short = request.sound == "keep" and sound.duration_s < request.duration_s
+        return fit_sound(sound, request.duration_s) if is_short else sound
+
+    def sound_source(self) -> SoundSource:
+        """The file that the sound comes from."""
         given = self.job.request.sound_source
         assert given is not None
-        source = check_input(self.job.inputs[given.role], SoundSource)
-        return read_sound(source, given.start_s, given.duration_s)
+        return check_input(self.job.inputs[given.role], SoundSource)
 
     def encode(self, name: str, clips: Iterable[Tensor], tiles: TilePlan | None = None) -> list[Tensor]:
         """Encode clips (1 3 F H W) in [-1, 1], one after another, with one load of the encoder."""

@@ -43,11 +43,12 @@ class ImageInput(Record):
 
 
 class ClipInput(Record):
-    """A clip that a render starts from, from a time on."""
+    """A clip that a render starts from, from a time on. duration_s: of a part that is cut out; None where none is."""
 
     role: str
     name: str
     start_s: Seconds = Fraction(0)
+    duration_s: Seconds | None = None
 
 
 class SoundInput(Record):
@@ -94,11 +95,14 @@ class Extension(Record):
 class Inputs:
     """What a request is given, as it is found.
 
-    Args: fields: of the request. paths: files by role. notes: lines for a person. sources: files that decide what a
-    setting would, by its name.
+    Args: fields: of the request. output: settings of the output that follow. suffix: what the name of the result must
+    end in, if only one thing will do. paths: files by role. notes: lines for a person. sources: files that decide what
+    a setting would, by its name.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
+    output: dict[str, Any] = field(default_factory=dict)
+    suffix: str | None = None
     paths: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)

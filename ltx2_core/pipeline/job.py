@@ -19,8 +19,9 @@ from ..headers import read_header
 from ..hub import ModelFiles
 from ..media.partial import sync
 from ..types import Streams
-from .request import OutputSettings, Request, Resolved, require_free, target_of
+from .request import OutputSettings, Request, Resolved, refuse, without_effect
 from .settings import COMMAND_LINE, Settings, check_layer
+from .target import require_apart, require_free, target_of
 
 if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch is imported
     import torch
@@ -130,11 +131,14 @@ class Job:
         if self.finished_stages < len(self.request.recipe.stages):
             raise RequestError(f"{self.folder} has no finished latents", hint=f"ltx2 resume {self.folder}")
         given = check_layer(COMMAND_LINE, flags)
+        refuse(given, without_effect(self.request.video, self.request.sound))
         changed = {name: value for name, value in given.items() if name in OutputSettings.model_fields}
         output = self.output.model_copy(update=changed | {"keep_latents": True})
         _ = output.encoding  # refuses a crf that the codec does not have
         overwrite = given.get("overwrite", False)
-        target = target_of(Settings(**flags), self.request) if "output" in given else self.target
+        suffix = self.target.suffix if self.request.video == "keep" else None
+        target = target_of(Settings(**flags), self.request, suffix) if "output" in given else self.target
+        require_apart(target, self.inputs.values())
         if not overwrite:
             require_free(target)
         return replace(self, output=output, target=target, overwrite=overwrite)

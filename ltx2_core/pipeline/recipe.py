@@ -108,6 +108,14 @@ class Recipe(Record):
 
         return self.model_copy(update={"stages": tuple(stage(number, own) for number, own in enumerate(self.stages))})
 
+    def for_sound(self) -> Self:
+        """What is left of a recipe where no picture is made: its first stage, at full size. Others enlarge a picture.
+
+        Source: spec pipelines, sections 2.9 and 2.15.
+        """
+        first = self.stages[0].model_copy(update={"scale": Fraction(1), "rate": Fraction(1)})
+        return self.model_copy(update={"stages": (first,)})
+
     @property
     def names_its_sampler(self) -> bool:
         """Whether its file says how the first stage is sampled, so that nothing else will do."""

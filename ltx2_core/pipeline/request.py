@@ -6,12 +6,10 @@ Source: spec cli, sections 1 to 3; spec pipelines, section 1.
 from __future__ import annotations
 
 import math
-import os
-import re
 import secrets
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
@@ -57,7 +55,9 @@ from .presets import (
 )
 from .recipe import Edit, Recipe, Record, Stage
 from .settings import COMMAND_LINE, Layer, Merged, Settings, flag, merge, need, spelled
-from .sizes import Length, Size, choose_length, choose_size, tier_layer
+from .sizes import Frame, Length, choose_length, choose_size, choose_working_size, tier_layer
+from .spans import dub_clip, follow_sound
+from .target import SLUG_LENGTH, require_apart, target_of
 from .values import FrameRate
 
 StreamMode = Literal["generate", "keep", "off"]
@@ -69,6 +69,7 @@ BUILT_IN: Mapping[str, Any] = {
     "cache": True,
     "video": "generate",
     "sound": "generate",
+    "old_sound": "drop",
     "overwrite": False,
     "skip_existing": False,
     "codec": "h264",
@@ -79,8 +80,6 @@ BUILT_IN: Mapping[str, Any] = {
     "strict": False,
 }
 TAKEN_AS_SET = ("video", "sound", "schedule_tokens", "text_rows", "precision", "device")
-DEFAULT_NAME = "{mode}-{slug}-{seed}.mp4"
-SLUG_LENGTH = 40
 GUIDES_SOUND = ("audio_st", "audio_stg", "audio_rescale")
 GUIDES_VIDEO = ("video_st", "video_stg", "video_rescale")
 GUIDES_EACH_OTHER = ("video_sm", "audio_sm")
@@ -93,6 +92,14 @@ class Mode(StrEnum):
     T2V = "t2v"
     I2V = "i2v"
     V2V = "v2v"
+    A2V = "a2v"
+    V2A = "v2a"
+
+
+STREAMS: Mapping[Mode, Mapping[str, StreamMode]] = {  # of modes that leave no choice
+    Mode.A2V: {"video": "generate", "sound": "keep"},
+    Mode.V2A: {"video": "keep", "sound": "generate"},
+}
 
 
 class Request(Record):
@@ -132,6 +139,11 @@ class Request(Record):
         return Streams(self.video, self.sound)
 
     @property
+    def duration_s(self) -> Fraction:
+        """From the beginning of the first frame to the end of the last."""
+        return self.frames / self.fps
+
+    @property
     def file_size(self) -> tuple[int, int]:
         """Width and height of the frames in the file."""
         return self.crop or (self.width, self.height)
@@ -158,11 +170,12 @@ class Request(Record):
 
 
 class OutputSettings(Record):
-    """How the result is written; none of it changes a latent."""
+    """How the result is written; none of it changes a latent. audio_codec: copy means the packets of a given sound."""
 
     codec: Literal["h264", "h265", "av1"]
-    audio_codec: Literal["aac", "alac", "flac"]
+    audio_codec: Literal["aac", "alac", "flac", "copy"]
     crf: int | None = None
+    old_sound: Literal["drop", "second-track"] = "drop"
     metadata: bool
     sheet: bool
     strict: bool
@@ -211,17 +224,14 @@ def resolve(
     """Settle every value, find every file and check everything that can be checked before a model is read.
 
     Args: layers: what was set and where, most important first: flags, environment, files. own_presets: the user's, by
-    name, each a mapping of settings. main: the image that i2v begins with, the clip of v2v.
+    name, each a mapping of settings. main: the image that i2v begins with, the clip of v2v and v2a, the sound of a2v.
     Raises: RequestError, StorageError, CheckpointError, MediaError.
     """
     prompt = _checked_prompt(mode, prompt)
     basis = _settle_basis(mode, layers, own_presets or {})
     settings, sources = basis.merged.settings, basis.merged.sources
-    command = " ".join([f"ltx2 {mode}", *([shlex.quote(str(main))] if main else []), f'"{_short(prompt)}"'])
-    inputs, length, shown = _gather_inputs(basis, main, command)
-    scale = max((reference.spatial_scale for reference in inputs.fields.get("references", ())), default=1)
-    frame = choose_size(settings, sources, basis.recipe, basis.vae, shown, command, scale)
-    scaled = scaling(main.name, shown, frame.size) if basis.edit and main and shown else ()
+    command = " ".join([f"ltx2 {mode}", *([shlex.quote(str(main))] if main else []), *_quoted(prompt)])
+    inputs, length, frame = _gather_inputs(basis, mode, main, command)
     request = Request(
         mode=mode,
         prompt=prompt,
@@ -239,9 +249,10 @@ def resolve(
         **inputs.fields,
         **{name: getattr(settings, name) for name in TAKEN_AS_SET},
     )
-    output = OutputSettings(**{key: getattr(settings, key) for key in OutputSettings.model_fields})
+    output = OutputSettings(**{key: getattr(settings, key) for key in OutputSettings.model_fields} | inputs.output)
     _ = output.encoding  # refuses a crf that the codec does not have
-    target = target_of(settings, request)
+    target = target_of(settings, request, inputs.suffix)
+    require_apart(target, inputs.paths.values())
     return Resolved(
         request=request,
         output=output,
@@ -253,7 +264,7 @@ def resolve(
         skip_existing=bool(settings.skip_existing),
         uses_cache=bool(settings.cache),
         sources={**sources, **inputs.sources},
-        notes=(*basis.notes, *frame.notes, *scaled, *length.notes, *inputs.notes),
+        notes=(*basis.notes, *frame.notes, *length.notes, *inputs.notes),
         warnings=length.warnings,
     )
 
@@ -281,7 +292,7 @@ class _Basis:
 def _settle_basis(mode: Mode, layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> _Basis:
     """Merge all settings, find the model and check that recipe, files and flags go together."""
     preset_layers, recipe_name = _preset_layers(merge(layers).settings.preset, own_presets)
-    layers = [*layers, *preset_layers]
+    layers = [(mode, STREAMS.get(mode, {})), *layers, *preset_layers]
     settings = merge([*layers, ("built-in", BUILT_IN)]).settings
     _check_streams(mode, settings)
     edit = edit_of(settings) if mode == Mode.V2V else None
@@ -300,6 +311,9 @@ def _settle_basis(mode: Mode, layers: Sequence[Layer], own_presets: Mapping[str,
         preset, layers, notes = chosen.recipe, [*layers, *chosen.layers], (chosen.note,)
     res = need(merge([*layers, *below]).settings.res)
     merged = merge([*layers, *tier_layer(res, files.name, tiers), *below])
+    adjusted = _adjusted(preset, merged)
+    if len(adjusted.stages) < len(recipe(preset).stages):
+        notes = (*notes, f"{preset}: only its first stage is run, as no picture is made")
     basis = _Basis(
         edit=edit,
         stg_share=stg_share,
@@ -309,7 +323,7 @@ def _settle_basis(mode: Mode, layers: Sequence[Layer], own_presets: Mapping[str,
         transformer=parts.shapes.transformer,
         vae=parts.shapes.video_vae,
         preset=preset,
-        recipe=_adjusted(preset, merged),
+        recipe=adjusted,
         notes=notes,
     )
     _check_recipe(basis)
@@ -323,6 +337,8 @@ def _adjusted(preset: str, merged: Merged) -> Recipe:
     if sigmas is not None and chosen.stages[0].start == "noise" and sigmas[0] != 1:
         where = spelled("sigmas", merged.sources["sigmas"])
         raise RequestError(f"{where} {sigmas[0]:g},… cannot be used here", "a clip that begins as noise begins at 1")
+    if settings.video != "generate":
+        chosen = chosen.for_sound()
     sampler = None if chosen.names_its_sampler else settings.sampler
     return chosen.adjusted(sampler, sigmas, settings.tiles)
 
@@ -342,9 +358,8 @@ def _check_recipe(basis: _Basis) -> None:
             match(read_lora(path), basis.header)
         else:
             _check_upsampler(path, basis.vae)
-    for setting, why in _without_effect(settings, preset, chosen).items():
-        if basis.merged.sources.get(setting) == COMMAND_LINE:
-            raise RequestError(f"{flag(setting)} cannot be used here", why, "leave it out")
+    given = [name for name, source in basis.merged.sources.items() if source == COMMAND_LINE]
+    refuse(given, without_effect(need(settings.video), need(settings.sound)) | _without_effect(preset, chosen))
 
 
 def _check_upsampler(path: Path, vae: VideoVAEConfig) -> None:
@@ -355,32 +370,50 @@ def _check_upsampler(path: Path, vae: VideoVAEConfig) -> None:
         raise CheckpointError(f"{path.name} does not go with this model", why, "--upsampler FILE names another")
 
 
-def _gather_inputs(basis: _Basis, main: Path | None, command: str) -> tuple[Inputs, Length, Size | None]:
-    """The files of a request, how long what is made of them becomes, and the size of the one that is seen in it."""
-    settings, k = basis.merged.settings, basis.recipe.frame_multiple(basis.vae.factors.time)
-    inputs = Inputs()
+def _gather_inputs(basis: _Basis, mode: Mode, main: Path | None, command: str) -> tuple[Inputs, Length, Frame]:
+    """The files of a request, and how long and how large what the model makes of them, or looks at, becomes."""
+    merged, k = basis.merged, basis.recipe.frame_multiple(basis.vae.factors.time)
+    settings, sources, inputs = merged.settings, merged.sources, Inputs()
     loras = (*(control_lora(settings) if basis.edit else ()), *(settings.lora or ()))
     add_loras(inputs, loras, basis.header, allow_partial=bool(settings.allow_partial_lora))
     if basis.edit is not None:
-        assert main is not None
-        return inputs, *add_clip(inputs, main, basis.merged, k, command)
-    length = choose_length(settings, basis.merged.sources, k, command)
-    specs = [*([str(main)] if main else []), *(settings.image or ())]
-    add_images(inputs, specs, length, need(settings.image_crf))
-    if main is None:
-        return inputs, length, None
-    still = check_input(inputs.paths[inputs.fields["images"][0].role], ImageSource)
-    return inputs, length, (still.width, still.height)
+        main = need(main)
+        length, shown = add_clip(inputs, main, merged, k, command)
+        scale = max((reference.spatial_scale for reference in inputs.fields.get("references", ())), default=1)
+        frame = choose_size(settings, sources, basis.recipe, basis.vae, shown, command, scale)
+        return inputs, length, replace(frame, notes=(*frame.notes, *scaling(main.name, shown, frame.size)))
+    if mode == Mode.V2A:
+        length, shown = dub_clip(inputs, need(main), merged, k, command)
+        return inputs, length, choose_working_size(settings, sources, basis.recipe, basis.vae, shown, command)
+    images = list(settings.image or ())
+    if mode == Mode.A2V:
+        length = follow_sound(inputs, need(main), merged, k, command)
+    else:
+        length = choose_length(settings, sources, k, command)
+        images = [*([str(main)] if main else []), *images]
+    add_images(inputs, images, length, need(settings.image_crf))
+    shown = None
+    if mode != Mode.T2V and images:
+        still = check_input(inputs.paths[inputs.fields["images"][0].role], ImageSource)
+        shown = (still.width, still.height)
+    return inputs, length, choose_size(settings, sources, basis.recipe, basis.vae, shown, command)
 
 
 def _check_streams(mode: Mode, settings: Settings) -> None:
     """Refuse what a mode cannot do with its streams."""
     if settings.video == settings.sound == "off":
         raise RequestError("--video off and --sound off leave nothing to render")
-    if settings.sound == "keep" and mode != Mode.V2V:
+    if settings.sound == "keep" and mode not in (Mode.V2V, Mode.A2V):
         raise RequestError("--sound keep cannot be used here", "there is no old sound", "leave it out")
-    if settings.video == "keep" or (settings.video == "off" and mode == Mode.V2V):
+    if mode != Mode.V2A and (settings.video == "keep" or (settings.video == "off" and mode == Mode.V2V)):
         raise RequestError(f"--video {settings.video} cannot be used with {mode}", "the picture is what it makes")
+
+
+def refuse(given: Iterable[str], without: Mapping[str, str]) -> None:
+    """Raises: RequestError for the first setting that was given although it has no effect."""
+    for setting in given:
+        if setting in without:
+            raise RequestError(f"{flag(setting)} cannot be used here", without[setting], "leave it out")
 
 
 def _checked_prompt(mode: Mode, prompt: str) -> str:
@@ -441,17 +474,26 @@ def _check_text_encoder(files: ModelFiles, parts: Parts) -> None:
         check_pair(encoder, header)
 
 
-def _without_effect(settings: Settings, preset: str, chosen: Recipe) -> dict[str, str]:
-    """Settings that would change nothing in this render, each with the reason."""
+def without_effect(video: StreamMode, sound: StreamMode) -> dict[str, str]:
+    """Settings that change nothing with what is done to the streams, each with the reason."""
+    without = {} if video == "keep" else {"old_sound": "the sound of the result is the only one there is"}
+    if video == "keep":
+        names = ("aspect", "crop", "fps", "codec", "crf", *GUIDES_VIDEO, "video_sm")
+        without |= dict.fromkeys(names, "the picture that is given stays as it is")
+    if video == "off":
+        names = ("res", "codec", "crf", "audio_codec", *GUIDES_VIDEO, *GUIDES_EACH_OTHER)
+        without |= dict.fromkeys(names, "--video off leaves only sound")
+    if sound == "keep":
+        without |= dict.fromkeys((*GUIDES_SOUND, "audio_sm"), "the sound that is given stays as it is")
+    if sound == "off":
+        names = ("audio_codec", *GUIDES_SOUND, *GUIDES_EACH_OTHER)
+        without |= dict.fromkeys(names, "--sound off leaves only the picture")
+    return without
+
+
+def _without_effect(preset: str, chosen: Recipe) -> dict[str, str]:
+    """Settings that change nothing with a recipe, each with the reason."""
     without: dict[str, str] = {}
-    if settings.video == "off":
-        without |= dict.fromkeys(
-            ("res", "codec", "crf", "audio_codec", *GUIDES_VIDEO, *GUIDES_EACH_OTHER), "--video off leaves only sound"
-        )
-    if settings.sound == "off":
-        without |= dict.fromkeys(
-            ("audio_codec", *GUIDES_SOUND, *GUIDES_EACH_OTHER), "--sound off leaves only the picture"
-        )
     if not chosen.is_guided:
         without |= dict.fromkeys(GUIDANCE, f"preset {preset} has no guidance")
     if all(stage.sigmas for stage in chosen.stages):
@@ -465,9 +507,10 @@ def _without_effect(settings: Settings, preset: str, chosen: Recipe) -> dict[str
 
 
 def _guidance(basis: _Basis) -> Streams[GuidanceScales]:
-    """The scales of both streams. A stream that is alone has no other to be pulled towards."""
+    """The scales of both streams. One that is alone has no other to be pulled towards; one that is kept has none."""
     settings, layers = basis.merged.settings, basis.transformer.layers
-    is_alone = settings.video != settings.sound
+    is_alone = "off" in (settings.video, settings.sound)
+    skip_step = need(settings.skip_step)
     blocks = settings.stg_blocks
     if blocks is None:
         blocks = (math.floor(basis.stg_share * layers),)
@@ -475,7 +518,10 @@ def _guidance(basis: _Basis) -> Streams[GuidanceScales]:
     if unknown:
         raise RequestError(f"--stg-blocks {unknown[0]} cannot be used", f"the model has the blocks 0 to {layers - 1}")
 
-    def scales(stream: str) -> GuidanceScales:
+    def scales(stream: str, mode: StreamMode | None) -> GuidanceScales:
+        if mode == "keep":
+            return GuidanceScales(skip_step=skip_step)
+
         def of(name: str) -> float:
             return need(getattr(settings, f"{stream}_{name}"))
 
@@ -486,75 +532,14 @@ def _guidance(basis: _Basis) -> Streams[GuidanceScales]:
             stg=stg,
             stg_blocks=blocks if stg else (),
             rescale=of("rescale"),
-            skip_step=need(settings.skip_step),
+            skip_step=skip_step,
         )
 
-    return Streams(scales("video"), scales("audio"))
+    return Streams(scales("video", settings.video), scales("audio", settings.sound))
 
 
-def target_of(settings: Settings, request: Request) -> Path:
-    """Where the result goes, with the fields of the name filled in.
-
-    Raises: RequestError, also if it is there already.
-    """
-    template = settings.output or DEFAULT_NAME
-    suffixes = (".mp4",) if request.video == "generate" else (".wav", ".flac")
-    if template.endswith(("/", "\\")) or Path(template).expanduser().is_dir():
-        template = str(Path(template) / DEFAULT_NAME)
-    if settings.output is None or template.endswith(DEFAULT_NAME):
-        template = template.removesuffix(".mp4") + suffixes[0]
-    fields = {
-        "mode": request.mode,
-        "slug": slug(request.prompt or _named_by(request)),
-        "seed": str(request.seed),
-        "preset": request.preset,
-    }
-    try:
-        target = Path(template.format(**fields)).expanduser()
-    except (KeyError, ValueError, IndexError, AttributeError) as error:
-        raise RequestError(
-            f"-o {template} cannot be used", f"known fields are {', '.join(map('{{{}}}'.format, fields))}"
-        ) from error
-    if target.suffix.lower() not in suffixes:
-        what = "a video" if request.video == "generate" else "sound alone"
-        raise RequestError(
-            f"-o {target.name} cannot be used", f"{what} goes into a file that ends in {' or '.join(suffixes)}"
-        )
-    if not target.parent.is_dir():
-        raise RequestError(f"-o {target} cannot be used", f"there is no folder {target.parent}")
-    if not (settings.overwrite or settings.skip_existing):
-        require_free(target)
-        if settings.sheet:
-            require_free(sheet_of(target))
-    return target
-
-
-def _named_by(request: Request) -> str:
-    """What a file is called after when there is no prompt."""
-    given = (*request.images, *request.references, *([request.source] if request.source else []))
-    return Path(given[0].name).stem if given else ""
-
-
-def sheet_of(target: Path) -> Path:
-    """Where the contact sheet of a file goes."""
-    return target.with_suffix(".png")
-
-
-def require_free(target: Path) -> None:
-    """Raises: RequestError if something is there."""
-    if os.path.lexists(target):
-        raise RequestError(f"{target} is there already", hint="--overwrite replaces it, -o gives another name")
-
-
-def slug(text: str) -> str:
-    """A text as part of a file name: lower-case words of letters and digits, joined by hyphens."""
-    words = re.sub(r"[^\w]+|_+", "-", text.lower()).strip("-")
-    if len(words) > SLUG_LENGTH:
-        words = words[:SLUG_LENGTH].rsplit("-", 1)[0]
-    return words or "clip"
-
-
-def _short(prompt: str) -> str:
-    """The prompt as part of a command in a hint."""
+def _quoted(prompt: str) -> list[str]:
+    """The prompt as part of a command in a hint, if there is one."""
     line = " ".join(prompt.split()).replace('"', "'")
-    return line if len(line) <= SLUG_LENGTH else line[: SLUG_LENGTH - 1] + "…"
+    line = line if len(line) <= SLUG_LENGTH else line[: SLUG_LENGTH - 1] + "…"
+    return [f'"{line}"'] if line else []

@@ -19,7 +19,8 @@ from .events import StoppedError, Watch
 from .job import Job
 from .models import settle
 from .parts import Parts
-from .request import Request, Resolved, require_free, sheet_of
+from .request import Request, Resolved
+from .target import require_free, sheet_of
 
 NOBODY = Watch()
 
@@ -73,6 +74,9 @@ def identities(request: Request, files: ModelFiles, inputs: Mapping[str, Path]) 
     """What tells each file that a render reads from others of the same name, by role."""
     roles = [*Parts.of(files).roles, "text_encoder", *request.recipe.needs]
     paths = {role: files.need(role) for role in roles} | dict(inputs)
+    gone = next((path for path in paths.values() if not path.exists()), None)
+    if gone is not None:
+        raise StorageError(f"{gone} is not there any more", hint="put it back, or render anew")
     return {role: fingerprint(path) for role, path in paths.items()}
 
 

@@ -83,6 +83,7 @@ class Settings(BaseModel):
 
     video: Presence | None = None
     sound: Presence | None = None
+    old_sound: Literal["drop", "second-track"] | None = None
 
     output: str | None = None
     overwrite: bool | None = None
@@ -116,6 +117,7 @@ REASONS = {  # why a value cannot be used, by pydantic's name for it
     "string_type": "it must be text",
 }
 ONE_OF = ({"frames", "duration"}, {"steps", "sigmas"})  # whichever of two is set first settles both
+SWITCHED_OFF = {"cache", "crop", "metadata"}  # what holds unless somebody says --no-…
 
 T = TypeVar("T")
 Layer = tuple[str, Mapping[str, Any]]  # where it comes from, in words; what it sets
@@ -185,4 +187,4 @@ def need(value: T | None) -> T:
 
 def flag(name: str) -> str:
     """How a setting is written on the command line."""
-    return "--" + name.replace("_", "-")
+    return ("--no-" if name in SWITCHED_OFF else "--") + name.replace("_", "-")

@@ -66,8 +66,7 @@ def choose_size(
     is than a reference, whose latent grid must be whole too.
     Raises: RequestError with the two nearest legal sizes.
     """
-    multiple = recipe.multiple(max(vae.factors.height, vae.factors.width)) * reference_scale
-    least = 2 * multiple if vae.decoder_padding == "reflect" else multiple
+    multiple, least = _multiple(recipe, vae, reference_scale)
     res = need(settings.res)
     aspect = settings.aspect or (nearest_aspect(*shown) if shown else None)
     if res.lower() in names("tiers"):
@@ -104,6 +103,29 @@ def choose_size(
                 f"{command} --res {' or '.join(sizes)}",
             )
     return Frame(size=size)
+
+
+def choose_working_size(
+    settings: Settings,
+    sources: Mapping[str, str],
+    recipe: Recipe,
+    vae: VideoVAEConfig,
+    shown: Size,
+    command: str,
+) -> Frame:
+    """The size at which the model looks at a picture that stays as it is.
+
+    It has the aspect of the picture, about as many pixels as the tier or the model's own size, and no more than the
+    picture, as far as its sides can be legal. A size that is written out is taken as it is.
+    Args: shown: the size of the picture; the others as for choose_size, which this raises as.
+    """
+    width, height = choose_size(settings, sources, recipe, vae, None, command).size
+    if sources.get("res", "").startswith("model ") or need(settings.res).lower() in names("tiers"):
+        multiple, least = _multiple(recipe, vae)
+        scale = min(1.0, math.sqrt(width * height / math.prod(shown)))
+        width, height = (max(least, _legal(side * scale, multiple)) for side in shown)
+    picture = f"the picture, {shown[0]}x{shown[1]}, is copied as it is"
+    return Frame(size=(width, height), notes=(f"{picture}; the model looks at it at {width}x{height}",))
 
 
 def tier_layer(res: str, model: str, tiers: Sequence[str]) -> list[Layer]:
@@ -146,9 +168,9 @@ def choose_length(settings: Settings, sources: Mapping[str, str], k: int, comman
 
 
 def beyond_training(frames: int, fps: Fraction) -> tuple[str, ...]:
-    """Warnings for a length or a rate that the models were not made for."""
+    """Warnings for a length or a rate that the models were not made for. 20 s are 481 frames at 24 fps."""
     warnings = []
-    if frames / fps > LONGEST_TRAINED_S:
+    if (frames - 1) / fps > LONGEST_TRAINED_S:
         seconds = f"{float(frames / fps):.1f} s"
         warnings.append(f"{seconds} is longer than the {LONGEST_TRAINED_S} s that the model was made for")
     if fps > FASTEST_TRAINED_FPS:
@@ -178,6 +200,12 @@ def turned(size: Size, aspect: str, multiple: int) -> Size:
         return height, width
     wide = math.sqrt(width * height * wanted)
     return _legal(wide, multiple), _legal(wide / wanted, multiple)
+
+
+def _multiple(recipe: Recipe, vae: VideoVAEConfig, reference_scale: int = 1) -> tuple[int, int]:
+    """What sides must be a multiple of, and the shortest one."""
+    multiple = recipe.multiple(max(vae.factors.height, vae.factors.width)) * reference_scale
+    return multiple, 2 * multiple if vae.decoder_padding == "reflect" else multiple
 
 
 def _legal(side: float, multiple: int) -> int:

@@ -41,7 +41,8 @@ def fingerprint(path: Path) -> str:
             header = read_header(file)
             digest.update(repr((header.metadata, header.tensors)).encode())
         else:
-            digest.update(file.read_bytes())
+            with file.open("rb") as content:
+                hashlib.file_digest(content, lambda: digest)
     return digest.hexdigest()
 
 

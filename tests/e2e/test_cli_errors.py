@@ -149,6 +149,22 @@ REFUSALS = {
         words="v2v a.mp4 x --model {tiny} --control {tiny}/ltx-2-tiny-lora-style.safetensors",
         says=("lora-style.safetensors cannot be used", "in-context", "hint: --lora "),
     ),
+    "codec of a picture that is copied": Refusal(
+        words="v2a a.mp4 --model {tiny} --codec av1", says=("--codec cannot be used here", "stays as it is", "hint: ")
+    ),
+    "guidance of a sound that is given": Refusal(
+        words="a2v a.wav x --model {tiny} --audio-st 2", says=("--audio-st cannot be used here", "stays as it is")
+    ),
+    "beginning in words": Refusal(words="a2v a.wav --start soon", says=("--start soon", "such as 5s")),
+    "sound that is not there": Refusal(
+        words="a2v a.wav --model {tiny}", code=3, says=("a.wav cannot be used as a sound", "no such file", "hint: ")
+    ),
+    "picture for a sound that is not there": Refusal(
+        words="v2a a.mp4 --model {tiny}", code=3, says=("a.mp4 cannot be used as a video", "no such file", "hint: ")
+    ),
+    "sound that is empty": Refusal(
+        words="a2v a.wav --model {tiny}", files={"a.wav": ""}, code=3, says=("a.wav cannot be used", "it is empty")
+    ),
     # names
     "unknown preset": Refusal(words="t2v x --preset smok", says=("unknown preset smok", "did you mean smoke?")),
     "unknown model": Refusal(words="t2v x --model ltx2", says=("unknown model ltx2", "did you mean ltx-2?")),

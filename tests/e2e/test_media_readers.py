@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
@@ -14,20 +13,23 @@ import av
 import numpy as np
 import pytest
 import torch
+from av import VideoStream
 from einops import rearrange
 from PIL import Image, ImageCms
 from torch import Tensor
 
 from ltx2_core.errors import MediaError, RequestError
 from ltx2_core.media.audio import at_rate_of, at_workable_rate, read_sound
-from ltx2_core.media.copy import TIMES_AS_GIVEN, CopiedTrack, container_for, may_stand_in_mp4
+from ltx2_core.media.clip import Output
+from ltx2_core.media.copy import CopiedTrack, Span, container_for, copyable_span, may_stand_in_mp4
+from ltx2_core.media.dub import write_dubbed
 from ltx2_core.media.image import compress, prepare_image, read_image
 from ltx2_core.media.inputs import ImageSource, SoundSource, VideoSource, check_input
 from ltx2_core.media.probe import open_media
 from ltx2_core.media.resize import cover, to_clip
 from ltx2_core.media.sound import Sound
 from ltx2_core.media.video import frames_by_index, frames_by_time
-from tests.synthetic_media import RATE_HZ, encode_sound, picture, tone, write_sound, write_video
+from tests.synthetic_media import RATE_HZ, contents, encode_sound, packets, picture, tone, write_sound, write_video
 
 UNEVEN_S = (0, 0.04, 0.08, 0.5, 0.54, 0.96)  # six frames in one second
 FPS = Fraction(25)
@@ -287,6 +289,37 @@ def test_sound_and_picture_of_a_clip_share_a_clock_that_begins_anywhere(tmp_path
     assert (part - expected).abs().max() < 0.02
 
 
+def test_a_sound_that_begins_later_than_its_picture_is_silent_until_then(tmp_path: Path):
+    path = tmp_path / "clip.mp4"
+    late = 12000
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        track = container.add_stream("alac", rate=RATE_HZ, layout="stereo")
+        for number in range(25):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        container.mux(stream.encode(None))
+        encode_sound(container, track, tone(RATE_HZ - late), begin=late)
+    source = check_input(path, SoundSource)
+    given = read_sound(source).samples
+    assert source.duration_s == 1
+    assert not given[:, :late].any()
+    assert torch.equal(given[:, late:], torch.from_numpy(tone(RATE_HZ - late)) / 32768)
+    assert torch.equal(read_sound(source, Fraction("0.2"), Fraction("0.5")).samples, given[:, 9600:33600])
+
+
+def test_a_sound_of_which_a_sample_is_no_number_is_refused(tmp_path: Path):
+    samples = np.full((1, 200), np.nan, np.float32)
+    with av.open(tmp_path / "song.wav", "w") as container:
+        track = container.add_stream("pcm_f32le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout="mono")
+        frame.sample_rate = 8000
+        container.mux([*track.encode(frame), *track.encode(None)])
+    with pytest.raises(MediaError, match="no numbers"):
+        read_sound(check_input(tmp_path / "song.wav", SoundSource))
+
+
 @pytest.mark.parametrize("rate_hz", [44099, 47999, 96001])
 def test_a_rate_without_a_common_divisor_takes_a_step_in_between(rate_hz: int):
     given = Sound(torch.from_numpy(tone(rate_hz, 1, rate_hz)) / 32768, rate_hz)
@@ -313,34 +346,12 @@ def test_an_encoder_gets_a_rate_that_it_takes():
 # Packets
 
 
-def packets(path: Path, kind: str, stream: int = 0) -> list[tuple[bytes, Fraction]]:
-    """Each packet of a stream, and when it is shown."""
-    with open_media(path) as container:
-        track = container.streams.get({kind: stream})[0]
-        return [(bytes(one), (one.pts or 0) * one.time_base) for one in container.demux(track) if one.size]
-
-
-def contents(given: list[tuple[bytes, Fraction]]) -> list[bytes]:
-    return [data for data, _ in given]
-
-
-def dub(source: VideoSource, path: Path, *, keeps_sound: bool) -> Path:
-    """A clip with a new sound, and its old one behind it."""
-    container_format, suffix = container_for(source, "aac", keeps_sound=keeps_sound)
-    path = path.with_suffix(suffix)
-    with ExitStack() as stack:
-        container = stack.enter_context(av.open(path, "w", format=container_format, container_options=TIMES_AS_GIVEN))
-        video = CopiedTrack(container, source, stack.enter_context(open_media(source.path)))
-        new = container.add_stream("aac", rate=RATE_HZ, layout="stereo")
-        tracks = [video]
-        if keeps_sound and source.sound:
-            tracks.append(CopiedTrack(container, source.sound, stack.enter_context(open_media(source.path))))
-        for second in range(1, 9):
-            for track in tracks:
-                track.put(Fraction(second, 8))
-        for track in tracks:
-            track.end()
-        encode_sound(container, new, tone(round(source.duration_s * RATE_HZ)))
+def dub(source: VideoSource, path: Path, *, keeps_sound: bool = True, span: Span | None = None) -> Path:
+    """A clip, or a part of it, with a new sound, and its old one behind it."""
+    container = container_for(source, "aac", keeps_sound=keeps_sound)
+    path = path.with_suffix(container.suffix)
+    sound = Sound(torch.from_numpy(tone(round(source.duration_s * RATE_HZ))) / 32768, RATE_HZ)
+    write_dubbed(Output(path=path), source, span, container, sound, "aac", keeps_sound=keeps_sound)
     return path
 
 
@@ -362,7 +373,7 @@ def test_a_picture_goes_into_another_file_packet_by_packet(
     name: str, suffix: str, options: dict[str, Any], tmp_path: Path
 ):
     source = clip(tmp_path / name, **options)
-    dubbed = dub(source, tmp_path / "dubbed", keeps_sound=True)
+    dubbed = dub(source, tmp_path / "dubbed")
     assert dubbed.suffix == suffix
     before, after = packets(source.path, "video"), packets(dubbed, "video")
     assert contents(after) == contents(before)
@@ -375,9 +386,58 @@ def test_a_picture_goes_into_another_file_packet_by_packet(
         assert contents(packets(dubbed, "audio", 1)) == contents(packets(source.path, "audio"))
 
 
+def with_b_frames(path: Path, frames: int = 60) -> VideoSource:
+    """A clip of which frames are stored in another order than they are shown, with a keyframe every second."""
+    options = {"bf": "3", "b_strategy": "0", "g": "25", "sc_threshold": "0", "crf": "10"}
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=25, options=options)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        sound = container.add_stream("aac", rate=RATE_HZ, layout="stereo")
+        for number in range(frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number % 27), format="rgb24")))
+        container.mux(stream.encode(None))
+        encode_sound(container, sound, tone(round(frames * RATE_HZ / 25)))
+    return check_input(path, VideoSource)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize(("start", "end"), [(0, 11), (7, 30), (25, 60), (31, 33), (52, 60)])
+def test_a_part_begins_with_its_frame_and_nothing_in_it_is_missing(suffix: str, start: int, end: int, tmp_path: Path):
+    source = with_b_frames(tmp_path / f"clip.{suffix}")
+    span = copyable_span(source, start / FPS, end / FPS)
+    assert span.start_s == start / FPS
+    assert span.lead_in_s == start % 25 / FPS
+    assert 0 <= span.end_s - end / FPS <= 3 / FPS
+    assert copyable_span(source, span.start_s, span.end_s) == span
+    again = check_input(dub(source, tmp_path / "dubbed", span=span), VideoSource)
+    expected = joined(frames_by_time(source, round(span.duration_s * FPS), FPS, span.start_s))
+    assert torch.equal(joined(frames_by_index(again, 99)), expected)
+    shown = contents(packets(again.path, "video"))
+    if suffix != "ts":
+        assert shown == contents(packets(source.path, "video"))[start // 25 * 25 :][: len(shown)]
+
+
+def test_the_old_sound_of_a_part_is_heard_when_it_was(tmp_path: Path):
+    source = with_b_frames(tmp_path / "clip.mp4")
+    span = copyable_span(source, Fraction("1.3"), Fraction("2.1"))
+    with open_media(dub(source, tmp_path / "dubbed", span=span)) as container:
+        frames = [frame.to_ndarray() for frame in container.decode(container.streams.audio[1])]
+    assert source.sound
+    expected = read_sound(source.sound, span.start_s, span.duration_s).samples
+    heard = torch.from_numpy(np.concatenate(frames, -1))[:, : expected.shape[1]]
+    assert (heard - expected).abs().max() < 1e-3
+
+
+def test_a_part_of_what_does_not_tell_its_times_cannot_be_copied(tmp_path: Path):
+    source = clip(tmp_path / "clip.avi", frames=25)
+    with pytest.raises(MediaError, match="does not say when its frames are shown"):
+        copyable_span(source, Fraction(0), Fraction("0.5"))
+
+
 def test_a_broadcast_is_copied_to_the_beginning_of_the_clock(tmp_path: Path):
     source = clip(tmp_path / "clip.ts", sound="aac")
-    again = check_input(dub(source, tmp_path / "dubbed", keeps_sound=True), VideoSource)
+    again = check_input(dub(source, tmp_path / "dubbed"), VideoSource)
     assert again.zero_s == 0 < source.zero_s
     assert torch.equal(joined(frames_by_index(again, 99)), joined(frames_by_index(source, 99)))
 
@@ -419,5 +479,6 @@ def test_a_given_sound_goes_beside_a_picture_packet_by_packet(name: str, codec: 
     assert torch.equal(after[:, : before.shape[1]], before)
 
 
-def test_a_sound_for_professionals_is_encoded_anew(tmp_path: Path):
-    assert not may_stand_in_mp4(sound(tmp_path / "song.wav"))
+@pytest.mark.parametrize(("name", "codec", "rate_hz"), [("a.wav", "pcm_s16le", 48000), ("a.mp3", "libmp3lame", 11025)])
+def test_what_players_do_not_expect_in_an_mp4_is_encoded_anew(name: str, codec: str, rate_hz: int, tmp_path: Path):
+    assert not may_stand_in_mp4(sound(tmp_path / name, codec, rate_hz=rate_hz))

@@ -19,13 +19,17 @@ from PIL import Image
 from torch import Tensor
 
 from ltx2_core.errors import LTX2Error, MediaError, OutputError, RequestError, StorageError
+from ltx2_core.media.audio import read_sound
 from ltx2_core.media.check import check_file, count_decoded
 from ltx2_core.media.clip import AUDIO_CODECS, VIDEO_CODECS, ClipShape, Encoding, Output
+from ltx2_core.media.copy import Copy
+from ltx2_core.media.inputs import SoundSource, check_input
 from ltx2_core.media.pixels import to_i420
 from ltx2_core.media.probe import probe
 from ltx2_core.media.sheet import contact_sheet
 from ltx2_core.media.sound import Sound, fit_sound, to_pcm16
 from ltx2_core.media.writer import Report, write_clip, write_sound
+from tests.synthetic_media import packets
 
 RATES = [Fraction(text) for text in ("24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60")]
 LENGTHS = (9, 25, 121, 241)
@@ -134,7 +138,7 @@ def test_picture_and_sound_end_within_one_frame(tmp_path: Path, fps: Fraction, f
     assert found["video"].end_s == shape.duration_s
     frames_decoded, samples_decoded = count_decoded(path)
     assert frames_decoded == frames
-    assert 0 <= samples_decoded - shape.samples(rate) <= 1024
+    assert 0 <= samples_decoded - round(shape.duration_s * rate) <= 1024
 
 
 @pytest.mark.parametrize("video", VIDEO_CODECS)
@@ -226,12 +230,30 @@ def test_sound_alone_gives_the_same_bytes_twice(tmp_path: Path, suffix: str):
 
 @pytest.mark.parametrize("name", ["alac.mp4", "flac.mp4", "a.wav", "a.flac", "A.WAV"])
 def test_sound_without_loss_comes_back_bit_for_bit(tmp_path: Path, name: str):
-    path, sound = tmp_path / name, fit_sound(tone(), SHAPE)
+    path, sound = tmp_path / name, fit_sound(tone(), SHAPE.duration_s)
     if name.endswith(".mp4"):
         write(path, encoding=Encoding(audio=name.removesuffix(".mp4")), sound=sound)
     else:
         write_sound(Output(path=path), sound)
     assert torch.equal((decoded_sound(path) * 32768).to(torch.int16), to_pcm16(sound.samples))
+
+
+@pytest.mark.parametrize("codec", ["alac", "flac"])
+@pytest.mark.parametrize("bits", [8, 16, 24])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_a_given_sound_comes_back_bit_for_bit_however_many_it_has(tmp_path: Path, codec: str, bits: int, channels: int):
+    half, generator = 2 ** (bits - 1), torch.Generator().manual_seed(0)
+    codes = torch.randint(-half, half, (channels, 9000), generator=generator)
+    given = Sound((codes / half).float(), 24000, is_given=True)
+    write(tmp_path / "a.mp4", encoding=Encoding(audio=codec), sound=given)
+    read = read_sound(check_input(tmp_path / "a.mp4", SoundSource)).samples
+    assert torch.equal(read, fit_sound(given, SHAPE.duration_s).samples)
+
+
+def test_a_given_sound_may_be_silent_quiet_or_clipped(tmp_path: Path):
+    for number, volume in enumerate((0, 1e-4, 9)):
+        samples = (volume * tone().samples).clamp(-1, 1)
+        assert write(tmp_path / f"{number}.mp4", sound=Sound(samples, 24000, is_given=True)).warnings == ()
 
 
 def test_pixels_reach_the_encoder_as_they_are(tmp_path: Path):
@@ -383,7 +405,7 @@ def test_what_looks_or_sounds_wrong_is_a_warning(tmp_path: Path, what: dict, wor
 
 
 def test_every_value_that_differs_from_what_was_asked_is_named(tmp_path: Path):
-    info, sound = write(tmp_path / "a.mp4").info, fit_sound(tone(), SHAPE)
+    info, sound = write(tmp_path / "a.mp4").info, fit_sound(tone(), SHAPE.duration_s)
     assert check_file(tmp_path / "a.mp4", info, sound).errors == ()
     assert info.video
     assert info.audio
@@ -396,14 +418,25 @@ def test_every_value_that_differs_from_what_was_asked_is_named(tmp_path: Path):
 
 
 def test_a_stream_that_is_missing_or_too_much_is_named(tmp_path: Path):
-    whole, sound = write(tmp_path / "a.mp4").info, fit_sound(tone(), SHAPE)
+    whole, sound = write(tmp_path / "a.mp4").info, fit_sound(tone(), SHAPE.duration_s)
     silent = write(tmp_path / "silent.mp4", sound=None).info
     assert "there is no audio" in check_file(tmp_path / "silent.mp4", whole, sound).errors
     assert check_file(tmp_path / "a.mp4", silent, None).errors[0].startswith("audio is ")
 
 
+def test_a_copy_of_which_a_packet_is_missing_is_named(tmp_path: Path):
+    write(tmp_path / "song.mp4", encoding=Encoding(audio="alac"))
+    source = check_input(tmp_path / "song.mp4", SoundSource)
+    info = write(tmp_path / "a.mp4", sound=source).info
+    expected = replace(info, audio=None)
+    copy = Copy("audio", 1, len(packets(tmp_path / "song.mp4", "audio")))
+    assert check_file(tmp_path / "a.mp4", expected, None, [copy]).errors == ()
+    more = copy._replace(packets=copy.packets + 1)
+    assert check_file(tmp_path / "a.mp4", expected, None, [more]).errors == ("its audio is not complete",)
+
+
 def test_a_damaged_file_does_not_pass(tmp_path: Path):
-    info, sound = write(tmp_path / "a.mp4").info, fit_sound(tone(), SHAPE)
+    info, sound = write(tmp_path / "a.mp4").info, fit_sound(tone(), SHAPE.duration_s)
     content = (tmp_path / "a.mp4").read_bytes()
     (tmp_path / "b.mp4").write_bytes(content[: len(content) * 2 // 3])
     (tmp_path / "c.mp4").write_bytes(content[:100])

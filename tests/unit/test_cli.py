@@ -21,11 +21,12 @@ from ltx2_core.media.clip import VIDEO_CODECS
 from ltx2_core.pipeline.edits import STRENGTH
 from ltx2_core.pipeline.presets import generation_defaults
 from ltx2_core.pipeline.presets import names as presets_of
-from ltx2_core.pipeline.request import BUILT_IN, DEFAULT_NAME
+from ltx2_core.pipeline.request import BUILT_IN, STREAMS, Mode, without_effect
 from ltx2_core.pipeline.settings import Settings, flag
+from ltx2_core.pipeline.target import DEFAULT_NAME
 
 RUN = CliRunner()
-COMMANDS = ("t2v", "i2v", "v2v", "resume", "decode", "inspect", "presets")
+COMMANDS = ("t2v", "i2v", "v2v", "a2v", "v2a", "resume", "decode", "inspect", "presets")
 ONLY_IN_FILES = {"tiles", "schedule_tokens", "text_rows", "image_crf"}
 
 
@@ -60,10 +61,17 @@ def test_what_explains_the_program_fits_80_columns(words: list[str]):
 
 
 def test_every_setting_has_its_option_in_the_help():
-    listed = "".join(RUN.invoke(app, [command, "--help"]).stdout for command in ("t2v", "i2v", "v2v"))
+    listed = "".join(RUN.invoke(app, [command, "--help"]).stdout for command in COMMANDS)
     names = Settings.model_fields.keys() - ONLY_IN_FILES
-    missing = [name for name in names if not {f"{flag(name)} ", f"--no{flag(name)[1:]} "} & set(_words(listed))]
+    missing = [name for name in names if f"{flag(name)} " not in _words(listed)]
     assert missing == []
+
+
+@pytest.mark.parametrize("command", ["a2v", "v2a"])
+def test_a_mode_does_not_list_options_that_it_refuses(command: str):
+    refused = [flag(name) for name in without_effect(**STREAMS[Mode(command)])]
+    listed = RUN.invoke(app, [command, "--help"]).stdout.partition("Other:")[0].split()
+    assert [name for name in refused if name in listed] == []
 
 
 def _words(text: str) -> list[str]:

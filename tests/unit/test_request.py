@@ -19,9 +19,10 @@ from ltx2_core.hub import Role
 from ltx2_core.pipeline import request
 from ltx2_core.pipeline.presets import RegisteredModel, generation_defaults, names, recipe, registered_models
 from ltx2_core.pipeline.recipe import Recipe
-from ltx2_core.pipeline.request import Resolved, resolve, slug
+from ltx2_core.pipeline.request import Resolved, resolve
 from ltx2_core.pipeline.settings import merge
 from ltx2_core.pipeline.sizes import nearest_legal
+from ltx2_core.pipeline.target import slug
 
 
 def resolved(tiny: Path, prompt: str = "a bell rings", own: dict | None = None, **flags: object) -> Resolved:

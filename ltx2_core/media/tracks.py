@@ -1,0 +1,115 @@
+"""Pictures and sounds on their way into a new file.
+
+Source: spec cli, "What must never be lost or wrong".
+"""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import av
+import torch
+from av import AudioStream, VideoStream
+from av.container import OutputContainer
+from av.stream import Disposition
+from einops import rearrange
+from torch import Tensor
+
+from .clip import VIDEO_CODECS, ClipShape, Encoding
+from .copy import LAYOUTS
+from .probe import BT709_LIMITED
+from .sound import Sound, to_pcm
+
+B_FRAMES = 3
+FORMATS = {torch.int16: "s16", torch.int32: "s32"}
+
+
+class Track(Protocol):
+    """A stream that is written piece by piece."""
+
+    def put(self, until_s: Fraction) -> None:
+        """Write what is still to come up to a time."""
+        ...
+
+    def end(self) -> None:
+        """Write what is left inside, after the last piece."""
+        ...
+
+
+def open_output(path: Path, container_format: str, comment: str | None, sample_rate_hz: int | None) -> OutputContainer:
+    """A new file in which nothing differs between two runs. sample_rate_hz: of its sound, if it has any."""
+    options = {
+        "fflags": "+bitexact",  # no version of the library, no time
+        "movflags": "+faststart",
+        "max_interleave_delta": "0",  # encoders may look ahead as far as they like, the streams stay interleaved
+        "avoid_negative_ts": "disabled",  # else AVI moves a picture by a frame for what AAC puts in front
+    }
+    if sample_rate_hz:  # edit lists count in this unit: in milliseconds, the default, sound would not end on its sample
+        options["movie_timescale"] = str(sample_rate_hz)
+    container = av.open(f"file:{path.absolute()}", "w", format=container_format, container_options=options)
+    if comment is not None:
+        container.metadata["comment"] = comment
+    return container
+
+
+class VideoTrack:
+    """A picture that is encoded while its frames come."""
+
+    def __init__(self, container: OutputContainer, shape: ClipShape, encoding: Encoding) -> None:
+        codec = VIDEO_CODECS[encoding.video]
+        os.environ.setdefault("SVT_LOG", "0")  # the only way to keep SVT-AV1 from writing to stderr
+        crf = codec.crf if encoding.crf is None else encoding.crf
+        stream = container.add_stream(codec.encoder, rate=shape.fps, options={**codec.options, "crf": str(crf)})
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = shape.width, shape.height, "yuv420p"
+        context = stream.codec_context
+        context.time_base = 1 / shape.fps
+        context.codec_tag = codec.tag
+        context.color_primaries, context.color_trc, context.colorspace, context.color_range = BT709_LIMITED
+        context.max_b_frames = B_FRAMES if shape.frames > B_FRAMES else 0  # x265 invents timestamps in shorter clips
+        self.container, self.stream, self.shape = container, stream, shape
+        self.done = 0
+
+    def put(self, planes: Tensor) -> None:
+        """Encode the next frame, in planar I420 (1 3H/2 W), uint8."""
+        rows = rearrange(planes, "1 r W -> r W", r=self.shape.height * 3 // 2, W=self.shape.width)
+        frame = av.VideoFrame.from_ndarray(rows.cpu().numpy(), format="yuv420p")
+        frame.pts, frame.time_base = self.done, 1 / self.shape.fps
+        self.container.mux(self.stream.encode(frame))
+        self.done += 1
+
+    def end(self) -> None:
+        self.container.mux(self.stream.encode(None))
+
+
+class SoundTrack:
+    """Sound that is encoded, of one, two or six channels."""
+
+    def __init__(self, container: OutputContainer, codec: str, sound: Sound) -> None:
+        pcm = to_pcm(sound)
+        self.container, self.rate = container, sound.sample_rate_hz
+        self.format, self.layout = FORMATS[pcm.dtype], LAYOUTS[len(pcm)]
+        stream = container.add_stream(codec, rate=self.rate, layout=self.layout)
+        assert isinstance(stream, AudioStream)
+        taken = [one.name for one in stream.codec_context.codec.audio_formats or ()]
+        stream.format = next((name for name in taken if name.rstrip("p") == self.format), stream.format.name)
+        stream.disposition = Disposition.default  # before one that is copied
+        self.stream = stream
+        self.pcm = rearrange(pcm, "c s -> s c").cpu().numpy()
+        self.done = 0
+
+    def put(self, until_s: Fraction) -> None:
+        """Encode what is still to come up to this time."""
+        piece = self.pcm[self.done : round(until_s * self.rate)]
+        if not len(piece):  # more frames came than were announced; the self-check will say so
+            return
+        frame = av.AudioFrame.from_ndarray(rearrange(piece, "s c -> 1 (s c)"), format=self.format, layout=self.layout)
+        frame.sample_rate, frame.pts, frame.time_base = self.rate, self.done, Fraction(1, self.rate)
+        self.container.mux(self.stream.encode(frame))
+        self.done += len(piece)
+
+    def end(self) -> None:
+        self.container.mux(self.stream.encode(None))
