@@ -141,7 +141,7 @@ class CopiedTrack:
     ) -> None:
         """given: the file of the source, which stays open until the end and is read by nobody else."""
         stream = _stream_of(source, given)
-        self.container, self.stream = container, container.add_stream_from_template(stream)
+        self.container, self.stream = container, _add_copy(container, stream)
         self.copy = Copy(stream.type, self.stream.index, 0)
         self.packets = _whole(given, source) if span is None else _cut(given, source, span)
         self.next = next(self.packets, None)
@@ -166,6 +166,18 @@ def _stream_of(source: VideoSource | SoundSource, given: InputContainer) -> Vide
     stream = picture_of(given) if isinstance(source, VideoSource) else sound_of(given)
     assert stream is not None
     return stream
+
+
+def _add_copy(container: OutputContainer, stream: VideoStream | AudioStream) -> VideoStream | AudioStream:
+    """A new stream for the packets of a given one. What decodes them is asked about it: not everything has an encoder.
+
+    HEVC gets the name that all players know, unless its packets hold what belongs into the header, as "hev1" says.
+    """
+    added = container.add_stream_from_template(stream, opaque=True)
+    codec = stream.codec_context
+    if codec.name == "hevc" and codec.codec_tag != "hev1" and container.format.name in ("mp4", "mov"):
+        added.codec_context.codec_tag = "hvc1"
+    return added
 
 
 def _whole(given: InputContainer, source: VideoSource | SoundSource) -> Iterator[Packet]:
@@ -251,7 +263,7 @@ def _takes(container: Container, source: VideoSource | SoundSource) -> bool:
         with ExitStack() as stack:
             given = stack.enter_context(open_media(source.path))
             trial = stack.enter_context(av.open(io.BytesIO(), "w", format=container.format))
-            trial.add_stream_from_template(_stream_of(source, given))
+            _add_copy(trial, _stream_of(source, given))
             trial.start_encoding()
     except FFmpegError:
         return False

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import ltx2_core as core
-from tests.synthetic_media import write_video
+from tests.synthetic_media import write_sound, write_video
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", (DOCS / "python.md").read_text(), re.DOTALL | re.MULTILINE)
@@ -29,11 +29,12 @@ def test_every_example_runs_in_its_order(tiny: Path, tmp_path: Path, monkeypatch
     Path("FOLDER", "gemma").symlink_to(tiny / "gemma")
     Image.linear_gradient("L").resize((64, 48)).save("PICTURE.png")
     write_video(Path("CLIP.mp4"))
+    write_sound(Path("SONG.wav"))
     for example in EXAMPLES:
         known = {"core": core, "Path": Path, "contextlib": contextlib, "torch": torch, "load_file": load_file}
         exec(compile(example, "docs/python.md", "exec"), known)
     made = {path.name for path in tmp_path.glob("*.mp4")} | {path.name for path in tmp_path.glob("*.wav")}
-    assert made >= {"waves.wav", "bell.mp4", "kept.mp4", "again.mp4"}
+    assert made >= {"waves.wav", "dubbed.mp4", "bell.mp4", "kept.mp4", "again.mp4"}
 
 
 def test_every_example_is_short() -> None:

@@ -25,7 +25,7 @@ from ltx2_core.media.copy import CopiedTrack, Span, container_for, copyable_span
 from ltx2_core.media.dub import write_dubbed
 from ltx2_core.media.image import compress, prepare_image, read_image
 from ltx2_core.media.inputs import ImageSource, SoundSource, VideoSource, check_input
-from ltx2_core.media.probe import open_media
+from ltx2_core.media.probe import open_media, probe
 from ltx2_core.media.resize import cover, to_clip
 from ltx2_core.media.sound import Sound
 from ltx2_core.media.video import frames_by_index, frames_by_time
@@ -384,6 +384,25 @@ def test_a_picture_goes_into_another_file_packet_by_packet(
     assert torch.equal(joined(frames_by_index(again, 99)), joined(frames_by_index(source, 99)))
     if source.has_audio:
         assert contents(packets(dubbed, "audio", 1)) == contents(packets(source.path, "audio"))
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"), [("a.mov", "hvc1", "hvc1"), ("b.mp4", "hev1", "hev1"), ("c.mkv", "", "hvc1")]
+)
+def test_hevc_keeps_the_name_that_all_players_know(name: str, before: str, after: str, tmp_path: Path):
+    with av.open(tmp_path / name, "w") as container:
+        stream = container.add_stream("libx265", rate=25, options={"x265-params": "log-level=none"})
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"  # x265 writes beyond smaller ones
+        stream.codec_context.codec_tag = before or "hvc1"
+        for number in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number, 64, 64), format="rgb24")))
+        container.mux(stream.encode(None))
+    dubbed = dub(check_input(tmp_path / name, VideoSource), tmp_path / "dubbed")
+    video = probe(dubbed).video
+    assert video is not None
+    assert video.tag == after
+    assert contents(packets(dubbed, "video")) == contents(packets(tmp_path / name, "video"))
 
 
 def with_b_frames(path: Path, frames: int = 60) -> VideoSource:

@@ -91,7 +91,7 @@ def test_picture_keeps_its_packets_and_gets_a_sound_of_its_length(ltx2: Callable
         assert latents["video"].equal(encoder(pixels))
     assert latents["audio"].shape[2] == 25
     told = result.stderr.splitlines()
-    assert told[1:4] == [
+    assert told[2:5] == [
         "the picture, 48x32, is copied as it is; the model looks at it at 64x64",
         "the old sound is left out; --old-sound second-track keeps it",
         "25 frames: 20 of clip.mp4, and the last one 5 times more",

@@ -102,6 +102,14 @@ def test_the_weaker_a_restyling_the_nearer_it_stays_to_the_clip(v2v: Callable, t
         assert distance(getattr(weak, stream), latent) < distance(getattr(usual, stream), latent)
 
 
+def test_sound_that_is_kept_is_the_clip_s_own_and_no_reconstruction(v2v: Callable, clips: Path, tmp_path: Path) -> None:
+    request, _ = v2v("clip.mp4", "--sound", "keep", "--audio-codec", "alac", "--start", "0.1s")
+    given, heard = (check_input(path, SoundSource) for path in (clips / "clip.mp4", tmp_path / "out.mp4"))
+    expected = read_sound(given, Fraction(1, 10), Fraction(25, 24)).samples
+    assert (read_sound(heard).samples - expected).abs().max() < 2**-22
+    assert (request["guidance"][0]["sm"], request["guidance"][1]["st"]) == (3, 1)
+
+
 def test_restyling_at_full_strength_makes_what_t2v_makes(v2v: Callable, tiny: Path, tmp_path: Path) -> None:
     _, restyled = v2v("clip.mp4", "--strength", 1)
     words = ["--model", tiny, "--res", "96x64", "--frames", 25, "--steps", 2, "--seed", 3, "--keep-latents"]
