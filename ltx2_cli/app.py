@@ -26,7 +26,7 @@ from .options import (
     IMAGES,
     MODEL,
     NO_PICTURE,
-    OLD_SOUND,
+    OLD_STREAMS,
     OLD_TRACK,
     PART,
     RENDER,
@@ -135,7 +135,7 @@ def i2v(
 
 
 @app.command(cls=PanelCommand, epilog=GUIDANCE)
-@takes(MODEL, EDIT, PART, SAMPLING, OLD_SOUND, TARGET, ENCODING, RENDER)
+@takes(MODEL, EDIT, PART, SAMPLING, OLD_STREAMS, TARGET, ENCODING, RENDER)
 def v2v(
     main: VideoArg, flags: dict[str, Any], show: Display, prompt: MaybePromptArg = "", config: ConfigOpt = None
 ) -> None:

@@ -156,8 +156,10 @@ SAMPLING = panel(
     skip_step=value("N", "Run the model only every N+1st step."),
 )
 SOUND = panel("Streams", sound=value("generate|off", "off: a silent video. Default generate."))
-OLD_SOUND = panel(
-    "Streams", sound=value("generate|keep|off", "keep: the old sound stays; off: a silent video. Default generate.")
+OLD_STREAMS = panel(
+    "Streams",
+    video=value("generate|keep", "keep: a retake of the sound alone. Default generate."),
+    sound=value("generate|keep|off", "keep: the old sound stays; off: a silent video. Default generate."),
 )
 OLD_TRACK = panel("Streams", old_sound=value("drop|second-track", "The sound that the clip has; default drop."))
 STREAMS = {

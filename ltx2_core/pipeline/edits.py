@@ -18,8 +18,9 @@ from ..media.inputs import VideoSource, check_input
 from .inputs import ClipInput, Extension, Inputs, ReferenceInput, SoundInput, Window, split_strength
 from .recipe import Edit
 from .settings import Merged, Settings, flag, need
-from .sizes import Length, Size, beyond_training, choose_length
-from .values import FPS_LIMITS, show_fps, show_time
+from .sizes import Length, Size, beyond_training, choose_length, rate_of
+from .spans import choose_encoding, dub_clip
+from .values import show_fps, show_time
 
 EDITS: Mapping[str, Edit] = {  # the settings that ask for each; a clip is restyled where none does
     "strength": Edit.RESTYLE,
@@ -29,9 +30,8 @@ EDITS: Mapping[str, Edit] = {  # the settings that ask for each; a clip is resty
     "control": Edit.CONTROL,
 }
 STRENGTH = 0.7
-LARGEST_DENOMINATOR = 1001  # of a frame rate; 30000/1001 has it
 ROUNDING_S = Fraction(1, 1000)  # containers count in milliseconds
-ROLE = "source"
+ROLE = "clip"
 
 
 def edit_of(settings: Settings) -> Edit:
@@ -49,6 +49,9 @@ def edit_of(settings: Settings) -> Edit:
     if edit == Edit.EXTEND and settings.sound == "keep":
         why = "the old sound ends where the new part begins"
         raise RequestError("--sound keep cannot be used when a clip is extended", why, "leave it out")
+    if edit != Edit.RETAKE and settings.video == "keep":
+        why = "only a retake can leave the picture as it is"
+        raise RequestError("--video keep cannot be used here", why, "ltx2 v2a makes a new sound for a whole clip")
     return edit
 
 
@@ -83,6 +86,8 @@ def add_clip(inputs: Inputs, path: Path, merged: Merged, k: int, command: str) -
     Raises: RequestError for what the clip is too short for; MediaError if it is of no use.
     """
     settings = merged.settings
+    if settings.video == "keep":
+        return retake_sound(inputs, path, merged, k, command)
     source, edit, fields = check_input(path, VideoSource), edit_of(settings), inputs.fields
     length = choose_part(source, merged, k, command)
     inputs.add(ROLE, source)
@@ -99,7 +104,7 @@ def add_clip(inputs: Inputs, path: Path, merged: Merged, k: int, command: str) -
             length = extended(length, extension, name)
             fields["extension"] = extension
         case Edit.RETAKE:
-            window = fields["window"] = choose_window(source, settings, length, k, command)
+            window = fields["window"] = choose_window(source, settings, start_s, length, k, command)
             made = made_anew(window, length, k)
             begin, end = (f"{float(start_s + frame / length.fps):.2f}" for frame in (made.start, made.stop))
             inputs.notes.append(f"made anew: {begin} to {end} s, {len(made)} frames in steps of {k}")
@@ -112,8 +117,17 @@ def add_clip(inputs: Inputs, path: Path, merged: Merged, k: int, command: str) -
     else:
         fields["source"] = ClipInput(role=ROLE, name=name, start_s=start_s)
     if settings.sound == "keep" or (settings.sound == "generate" and edit != Edit.CONTROL):
-        add_sound(inputs, source, settings, length, extension)
+        add_sound(inputs, source, start_s, merged, length, extension)
     return length, (source.width, source.height)
+
+
+def retake_sound(inputs: Inputs, path: Path, merged: Merged, k: int, command: str) -> tuple[Length, Size]:
+    """A span of the sound is made anew for a clip whose picture is copied. Args, Returns, Raises: as for add_clip."""
+    length, size = dub_clip(inputs, path, merged, k, command)
+    source, start_s = check_input(path, VideoSource), inputs.fields["source"].start_s
+    inputs.fields["window"] = choose_window(source, merged.settings, start_s, length, k, command)
+    add_sound(inputs, source, start_s, merged, length, Extension())
+    return length, size
 
 
 def choose_part(source: VideoSource, merged: Merged, k: int, command: str) -> Length:
@@ -142,20 +156,6 @@ def choose_part(source: VideoSource, merged: Merged, k: int, command: str) -> Le
         why = f"{lasts}, which is {most} frames at {show_fps(fps)} fps{from_start}"
         raise RequestError(f"{asked} cannot be used", why, f"{command} --frames {most}")
     return length
-
-
-def rate_of(source: VideoSource, hint: str = "--fps 24 reads it at another rate") -> Fraction:
-    """The frame rate of a clip; of one without a constant rate its average, as a simple fraction.
-
-    Args: hint: what to do where that is no use.
-    Raises: RequestError if nothing can be rendered at it.
-    """
-    fps = source.fps.limit_denominator(LARGEST_DENOMINATOR)
-    low, high = FPS_LIMITS
-    if not low <= fps <= high:
-        what = f"{source.path.name} has {show_fps(fps)} frames a second"
-        raise RequestError(what, f"they must be {low} to {high}", hint)
-    return fps
 
 
 def choose_extension(source: VideoSource, settings: Settings, part: Length, k: int) -> Extension:
@@ -189,14 +189,15 @@ def extended(part: Length, extension: Extension, name: str) -> Length:
     return replace(part, frames=frames, notes=notes, warnings=beyond_training(frames, part.fps))
 
 
-def choose_window(source: VideoSource, settings: Settings, part: Length, k: int, command: str) -> Window:
-    """The span that is made anew, in seconds after the beginning of the part that is used.
+def choose_window(
+    source: VideoSource, settings: Settings, start_s: Fraction, part: Length, k: int, command: str
+) -> Window:
+    """The span that is made anew, in seconds after the beginning of the part that is used, which is at `start_s`.
 
     Frames that were cut off to make the length legal may be named too.
     Raises: RequestError for a span outside the part.
     """
     begin_s, end_s = need(settings.retake)
-    start_s = settings.start or Fraction(0)
     part_end_s = start_s + part.frames / part.fps
     last_s = min(source.duration_s, part_end_s + k / part.fps)
     if not start_s <= begin_s < part_end_s or end_s > last_s + ROUNDING_S:
@@ -219,13 +220,15 @@ def made_anew(window: Window, part: Length, k: int) -> range:
     return range(max(0, (first - 1) * k + 1), min(part.frames, last * k + 1))
 
 
-def add_sound(inputs: Inputs, source: VideoSource, settings: Settings, length: Length, extension: Extension) -> None:
-    """The sound of the clip that goes with what is used of its picture; if it has none, new sound is made.
+def add_sound(
+    inputs: Inputs, source: VideoSource, start_s: Fraction, merged: Merged, length: Length, extension: Extension
+) -> None:
+    """The sound of the clip that goes with its picture from `start_s` on; if it has none, new sound is made.
 
     In a longer clip it begins where its first whole latent step lies, so that sound and picture stay together.
     Raises: RequestError if there is none, and it is to be kept.
     """
-    start_s, name = settings.start or Fraction(0), source.path.name
+    settings, name = merged.settings, source.path.name
     if source.sound is None or source.sound.duration_s <= start_s:
         if settings.sound == "keep":
             raise RequestError("--sound keep cannot be used", f"{name} has no sound", "leave it out to have sound made")
@@ -238,6 +241,9 @@ def add_sound(inputs: Inputs, source: VideoSource, settings: Settings, length: L
         start_s += steps.start / rate - extension.before / length.fps
         duration_s = len(steps) / rate
     inputs.fields["sound_source"] = SoundInput(role=ROLE, name=name, start_s=start_s, duration_s=duration_s)
+    if settings.sound == "keep":
+        is_whole = not start_s and source.sound.duration_s <= duration_s + 1 / length.fps
+        inputs.notes.append(choose_encoding(inputs, source.sound, merged, is_whole=is_whole))
 
 
 def scaling(name: str, shown: Size, rendered: Size) -> tuple[str, ...]:

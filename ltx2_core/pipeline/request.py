@@ -376,15 +376,14 @@ def _gather_inputs(basis: _Basis, mode: Mode, main: Path | None, command: str) -
     settings, sources, inputs = merged.settings, merged.sources, Inputs()
     loras = (*(control_lora(settings) if basis.edit else ()), *(settings.lora or ()))
     add_loras(inputs, loras, basis.header, allow_partial=bool(settings.allow_partial_lora))
-    if basis.edit is not None:
+    if basis.edit is not None or mode == Mode.V2A:
         main = need(main)
-        length, shown = add_clip(inputs, main, merged, k, command)
+        length, shown = (add_clip if basis.edit else dub_clip)(inputs, main, merged, k, command)
+        if settings.video == "keep":
+            return inputs, length, choose_working_size(settings, sources, basis.recipe, basis.vae, shown, command)
         scale = max((reference.spatial_scale for reference in inputs.fields.get("references", ())), default=1)
         frame = choose_size(settings, sources, basis.recipe, basis.vae, shown, command, scale)
         return inputs, length, replace(frame, notes=(*frame.notes, *scaling(main.name, shown, frame.size)))
-    if mode == Mode.V2A:
-        length, shown = dub_clip(inputs, need(main), merged, k, command)
-        return inputs, length, choose_working_size(settings, sources, basis.recipe, basis.vae, shown, command)
     images = list(settings.image or ())
     if mode == Mode.A2V:
         length = follow_sound(inputs, need(main), merged, k, command)
@@ -401,12 +400,15 @@ def _gather_inputs(basis: _Basis, mode: Mode, main: Path | None, command: str) -
 
 def _check_streams(mode: Mode, settings: Settings) -> None:
     """Refuse what a mode cannot do with its streams."""
-    if settings.video == settings.sound == "off":
-        raise RequestError("--video off and --sound off leave nothing to render")
+    if "generate" not in (settings.video, settings.sound):
+        what = f"--video {settings.video} and --sound {settings.sound}"
+        raise RequestError(f"{what} leave nothing to render")
     if settings.sound == "keep" and mode not in (Mode.V2V, Mode.A2V):
         raise RequestError("--sound keep cannot be used here", "there is no old sound", "leave it out")
-    if mode != Mode.V2A and (settings.video == "keep" or (settings.video == "off" and mode == Mode.V2V)):
-        raise RequestError(f"--video {settings.video} cannot be used with {mode}", "the picture is what it makes")
+    if settings.video == "keep" and mode not in (Mode.V2V, Mode.V2A):
+        raise RequestError("--video keep cannot be used here", "there is no old picture", "leave it out")
+    if settings.video == "off" and mode == Mode.V2V:
+        raise RequestError("--video off cannot be used with v2v", "the picture is what it changes", "leave it out")
 
 
 def refuse(given: Iterable[str], without: Mapping[str, str]) -> None:

@@ -12,10 +12,11 @@ from fractions import Fraction
 
 from ..config.video_vae import VideoVAEConfig
 from ..errors import RequestError
+from ..media.inputs import VideoSource
 from .presets import names, read_tier
 from .recipe import Recipe
 from .settings import Layer, Settings, need
-from .values import did_you_mean, parse_size, show_fps
+from .values import FPS_LIMITS, did_you_mean, parse_size, show_fps
 
 ASPECTS: dict[str, Fraction] = {
     "16:9": Fraction(16, 9),
@@ -26,6 +27,7 @@ ASPECTS: dict[str, Fraction] = {
     "21:9": Fraction(21, 9),
 }
 LARGEST_SIDE = 16384
+LARGEST_DENOMINATOR = 1001  # of a frame rate; 30000/1001 has it
 LONGEST_TRAINED_S, FASTEST_TRAINED_FPS = 20, 50
 
 Size = tuple[int, int]  # width, height
@@ -165,6 +167,20 @@ def choose_length(settings: Settings, sources: Mapping[str, str], k: int, comman
         if sources.get("duration") not in (None, "built-in") or frames != duration * fps:
             notes.append(f"{float(duration):g} s at {show_fps(fps)} fps: {frames} frames")
     return Length(frames=frames, fps=fps, notes=tuple(notes), warnings=beyond_training(frames, fps))
+
+
+def rate_of(source: VideoSource, hint: str = "--fps 24 reads it at another rate") -> Fraction:
+    """The frame rate of a clip; of one without a constant rate its average, as a simple fraction.
+
+    Args: hint: what to do where that is no use.
+    Raises: RequestError if nothing can be rendered at it.
+    """
+    fps = source.fps.limit_denominator(LARGEST_DENOMINATOR)
+    low, high = FPS_LIMITS
+    if not low <= fps <= high:
+        what = f"{source.path.name} has {show_fps(fps)} frames a second"
+        raise RequestError(what, f"they must be {low} to {high}", hint)
+    return fps
 
 
 def beyond_training(frames: int, fps: Fraction) -> tuple[str, ...]:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 from ..errors import RequestError
 from ..grids import snap_up
 from ..media.inputs import SoundSource, VideoSource, check_input
-from .edits import rate_of
 from .inputs import ClipInput, Inputs, SoundInput
 from .settings import COMMAND_LINE, Merged, need
-from .sizes import LONGEST_TRAINED_S, Length, Size, beyond_training, choose_length
+from .sizes import LONGEST_TRAINED_S, Length, Size, beyond_training, choose_length, rate_of
 from .values import show_time
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def follow_sound(inputs: Inputs, path: Path, merged: Merged, k: int, command: st
     inputs.fields["sound_source"] = SoundInput(
         **given, start_s=start_s, duration_s=duration_s if duration_s < rest_s else None
     )
-    notes.append(_choose_encoding(inputs, source, merged, is_whole=not start_s and duration_s >= rest_s))
+    notes.append(choose_encoding(inputs, source, merged, is_whole=not start_s and duration_s >= rest_s))
     return Length(frames=frames, fps=fps, notes=tuple(notes), warnings=beyond_training(count, fps))
 
 
@@ -110,7 +109,7 @@ def _require_short(
         raise RequestError(what, why, f"{command} --start {show_time(start_s)} --duration {longest_s}s")
 
 
-def _choose_encoding(inputs: Inputs, sound: SoundSource, merged: Merged, *, is_whole: bool) -> str:
+def choose_encoding(inputs: Inputs, sound: SoundSource, merged: Merged, *, is_whole: bool) -> str:
     """Whether a given sound is copied, unless somebody wants another codec; a line about what becomes of it."""
     from ..media.copy import LAYOUTS, may_stand_in_mp4, rate_for  # PyAV, which only a request with files needs
 
@@ -121,7 +120,7 @@ def _choose_encoding(inputs: Inputs, sound: SoundSource, merged: Merged, *, is_w
         return f"the {sound.codec} sound of {name} is copied as it is"
     given = f"{sound.sample_rate_hz} Hz, {LAYOUTS.get(sound.channels, f'{sound.channels} channels')}"
     stored = f"{rate_for(codec, sound.sample_rate_hz)} Hz, {LAYOUTS.get(sound.channels, LAYOUTS[2])}"
-    return f"{name} ({given}) is stored as {codec}" + (f" ({stored})" if stored != given else "")
+    return f"the sound of {name} ({given}) is stored as {codec}" + (f" ({stored})" if stored != given else "")
 
 
 def _choose_container(inputs: Inputs, clip: VideoSource, merged: Merged) -> tuple[Container, list[str]]:
@@ -137,7 +136,7 @@ def _choose_container(inputs: Inputs, clip: VideoSource, merged: Merged) -> tupl
     notes = []
     if container != IN_MP4:
         notes.append(f"the result is a {container.suffix} file: {clip.codec} as it is here cannot stand in an MP4")
-    if clip.sound is not None and not keeps_sound:
+    if clip.sound is not None and not keeps_sound and settings.retake is None:
         notes.append("the old sound is left out; --old-sound second-track keeps it")
     return container, notes
 

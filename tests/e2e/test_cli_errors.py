@@ -135,6 +135,12 @@ REFUSALS = {
         words="v2v a.mp4 x --extend 4s --sound keep", says=("--sound keep", "extended", "the old sound ends")
     ),
     "old sound of a text": Refusal(words="t2v x --sound keep", says=("--sound keep", "no old sound")),
+    "old picture of a restyled clip": Refusal(
+        words="v2v a.mp4 x --video keep", says=("--video keep", "only a retake", "hint: ltx2 v2a")
+    ),
+    "nothing new in a clip": Refusal(
+        words="v2v a.mp4 x --video keep --sound keep --retake 1s-2s", says=("--video keep and --sound keep", "nothing")
+    ),
     "preset that makes a clip": Refusal(
         words="v2v a.mp4 x --model {tiny} --preset two-stage",
         says=("preset two-stage", "does not restyle a clip", "--preset restyle or restyle-guided"),

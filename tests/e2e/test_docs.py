@@ -34,7 +34,7 @@ def test_every_example_runs_in_its_order(tiny: Path, tmp_path: Path, monkeypatch
         known = {"core": core, "Path": Path, "contextlib": contextlib, "torch": torch, "load_file": load_file}
         exec(compile(example, "docs/python.md", "exec"), known)
     made = {path.name for path in tmp_path.glob("*.mp4")} | {path.name for path in tmp_path.glob("*.wav")}
-    assert made >= {"waves.wav", "bell.mp4", "kept.mp4", "again.mp4"}
+    assert made >= {"waves.wav", "dubbed.mp4", "bell.mp4", "kept.mp4", "again.mp4"}
 
 
 def test_every_example_is_short() -> None:

@@ -393,10 +393,10 @@ def test_hevc_keeps_the_name_that_all_players_know(name: str, before: str, after
     with av.open(tmp_path / name, "w") as container:
         stream = container.add_stream("libx265", rate=25, options={"x265-params": "log-level=none"})
         assert isinstance(stream, VideoStream)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"  # x265 writes beyond smaller ones
         stream.codec_context.codec_tag = before or "hvc1"
         for number in range(5):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number, 64, 64), format="rgb24")))
         container.mux(stream.encode(None))
     dubbed = dub(check_input(tmp_path / name, VideoSource), tmp_path / "dubbed")
     video = probe(dubbed).video

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -25,11 +26,13 @@ from tests.odd_media import (
     watched,
     with_cover,
     without_frames,
+    without_samples,
     written,
 )
-from tests.synthetic_media import png_header, write_video
+from tests.synthetic_media import png_header, tone, write_video
 
 IN_FRONT = {"movflags": "+faststart"}
+SILENCE = np.zeros((2, 14400), np.int16)
 UNEVEN_S = (0, 0.04, 0.08, 0.12, 0.5, 0.54, 0.6, 0.8, 0.96)
 PLAYLIST = "#EXTM3U\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n"
 
@@ -86,6 +89,30 @@ ODD = {
         "v2v", "clip.mp4", video(times_s=UNEVEN_S), says="clip.mp4 has a variable frame rate"
     ),
     "clip turned by its matrix": Odd("v2v", "clip.mp4", video(rotation=90), says="scaled up from 32x48"),
+    # clips that get a sound
+    "text that is to sound": Odd("v2a", "clip.mp4", text("a cat\n" * 99), 3, "it is damaged, or of a kind"),
+    "sound that is to sound": Odd("v2a", "clip.wav", sound(), 3, "there is no picture in it"),
+    "no frames that are to sound": Odd("v2a", "clip.mkv", without_frames, 3, "there is not a single frame in it"),
+    "playlist that is to sound": Odd("v2a", "clip.mp4", text(PLAYLIST), 3, "it is damaged, or of a kind"),
+    "clip to sound that is cut off": Odd("v2a", "clip.mp4", cut(video(), 0.6), 3, "it is damaged"),
+    "one frame to sound": Odd("v2a", "clip.mp4", video(frames=1)),
+    "5.1 sound to leave out": Odd(
+        "v2a", "clip.mp4", video(sound="aac", layout="5.1"), says="the old sound is left out"
+    ),
+    "10 bits to sound": Odd("v2a", "clip.mov", video(codec="prores_ks", pixels="yuv422p10le"), says="a .mov file"),
+    "variable rate to sound": Odd("v2a", "clip.mp4", video(times_s=UNEVEN_S), says="has a variable frame rate"),
+    "turned clip to sound": Odd("v2a", "clip.mp4", video(rotation=90), says="the picture, 32x48, is copied as it is"),
+    # sounds
+    "text as a sound": Odd("a2v", "song.wav", text("la la la"), 3, "it is damaged, or of a kind"),
+    "image as a sound": Odd("a2v", "song.png", still(), 3, "it is damaged, or of a kind"),
+    "clip without sound as a sound": Odd("a2v", "clip.mp4", video(), 3, "there is no sound in it"),
+    "sound of 0 samples": Odd("a2v", "song.wav", without_samples, 3, "there is no sound in it"),
+    "sounds by a protocol": Odd("a2v", "concat:a.wav|b.wav", nothing, 3, "there is no such file"),
+    "sound of a clip": Odd("a2v", "clip.mp4", video(sound="aac"), says="the aac sound of clip.mp4 is copied"),
+    "silence": Odd("a2v", "song.wav", sound(samples=SILENCE)),
+    "5.1 sound": Odd("a2v", "song.wav", sound(layout="5.1", samples=tone(14400, 6))),
+    "sound of a strange rate": Odd("a2v", "song.wav", sound(rate_hz=44099, samples=tone(14400))),
+    # what goes with an input
     "span that ends before it begins": Odd(
         "v2v", "clip.mp4", video(), 2, "it must end after it begins", ("--retake", "0.4s-0.1s")
     ),
@@ -101,7 +128,7 @@ ODD = {
 
 
 def ltx2(tiny: Path, *words: str) -> Result:
-    common = ["--model", str(tiny), "--res", "96x64", "--steps", "2", "--seed", "1", "-o", "out.mp4"]
+    common = ["--model", str(tiny), "--res", "96x64", "--steps", "2", "--seed", "1"]
     return CliRunner().invoke(app, [*words, *common])
 
 
@@ -123,8 +150,9 @@ def test_an_odd_input_works_or_is_refused(odd: Odd, tiny: Path, folder: Path) ->
     assert result.exit_code == odd.code, result.stderr
     assert odd.says in result.stderr
     if odd.code == 0:
-        assert probe(folder / "out.mp4").video is not None
-        assert probe(folder / "out.mp4").audio is not None
+        info = probe(Path(result.stdout.strip()))
+        assert info.video is not None
+        assert info.audio is not None
         return
     what, _, hint = result.stderr.splitlines()
     assert what.startswith("error: ")
@@ -141,7 +169,7 @@ def test_a_photo_is_made_to_stand_by_its_exif(tiny: Path, folder: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel is asked who opened a file")
-@pytest.mark.parametrize("command", ["i2v", "v2v"])
+@pytest.mark.parametrize("command", ["i2v", "v2v", "a2v", "v2a"])
 def test_nothing_but_the_input_is_read(command: str, tiny: Path, folder: Path) -> None:
     secret = write_video(folder / "secret.mp4")
     (folder / "list.mp4").write_text(PLAYLIST)

@@ -18,7 +18,7 @@ from ltx2_core.checkpoint import load_component
 from ltx2_core.latents import States
 from ltx2_core.media.audio import read_sound
 from ltx2_core.media.inputs import SoundSource, VideoSource, check_input
-from ltx2_core.media.probe import MediaInfo, probe
+from ltx2_core.media.probe import MediaInfo, open_media, probe
 from ltx2_core.media.resize import to_clip
 from ltx2_core.media.video import frames_by_time
 from ltx2_core.models.mel import mel_from_waveform
@@ -222,6 +222,47 @@ def test_a_distilled_model_controls_in_two_stages(v2v: Callable, made: Callable[
     assert (request["strength"], request["source"]) == (None, None)
     assert latents.video.shape == (1, 128, 3, 8, 8)
     assert made().audio is not None
+
+
+# what stays
+
+
+def packets(path: Path, kind: str) -> list[bytes]:
+    with open_media(path) as container:
+        (stream,) = getattr(container.streams, kind)
+        return [bytes(packet) for packet in container.demux(stream) if packet.size]
+
+
+@pytest.mark.parametrize("words", [(), ("--retake", "0.4s-0.6s"), ("--control",)])
+def test_a_kept_sound_is_copied_packet_by_packet(
+    words: tuple[str, ...], v2v: Callable, tiny: Path, clips: Path, tmp_path: Path
+) -> None:
+    write_video(clips / "whole.mp4", frames=25, fps=FPS, size=SIZE, sound="aac")
+    lora = (tiny / CONTROL,) if "--control" in words else ()
+    request, latents = v2v("whole.mp4", "--sound", "keep", *words, *lora, size="128x128")
+    assert request["sound"] == "keep"
+    assert packets(tmp_path / "out.mp4", "audio") == packets(clips / "whole.mp4", "audio")
+    assert latents.audio.equal(sound(tiny, clips / "whole.mp4", 25 / FPS)[:, :, : latents.audio.shape[2]])
+
+
+def test_a_kept_sound_of_which_a_part_is_used_is_cut_with_the_picture(
+    v2v: Callable, clips: Path, tmp_path: Path
+) -> None:
+    v2v("clip.mp4", "--sound", "keep", "--start", "0.25s", "--audio-codec", "flac")
+    written = read_sound(check_input(tmp_path / "out.mp4", SoundSource)).samples
+    given = read_sound(check_input(clips / "clip.mp4", SoundSource), Fraction(1, 4), 17 / FPS).samples
+    assert written.shape == given.shape
+    assert written.allclose(given, atol=2**-15)
+
+
+def test_a_retake_of_the_sound_alone_copies_the_picture(v2v: Callable, tiny: Path, clips: Path, tmp_path: Path) -> None:
+    request, latents = v2v("clip.mp4", "--video", "keep", "--retake", "0.4s-0.6s")
+    assert (request["video"], request["frames"]) == ("keep", 33)
+    assert packets(tmp_path / "out.mp4", "video") == packets(clips / "clip.mp4", "video")
+    heard = sound(tiny, clips / "clip.mp4", 33 / FPS)
+    assert latents.audio[:, :, :10].equal(heard[:, :, :10])
+    assert latents.audio[:, :, 16:28].equal(heard[:, :, 16:28])
+    assert not latents.audio[:, :, 12].allclose(heard[:, :, 12], atol=0.1)
 
 
 # what of the clip is used
