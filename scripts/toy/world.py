@@ -551,7 +551,7 @@ RIDGES = (  # base, height, waves per unit of length, speed in heights per secon
     (0.82, 0.22, 0.6, 0.15, 0.65),
     (0.99, 0.20, 0.42, 0.30, 1.0),
 )
-CHIRP_PERIOD_S, BIRD_SECONDS, BIRD_SPAN = 0.68, 0.44, 30 / 128
+CHIRP_PERIOD_S, BIRD_SECONDS, BIRD_SPAN = 0.68, 0.44, 44 / 128
 
 
 def _flight(scene: Scene, stage: Stage, rng: np.random.Generator) -> list[Event]:
@@ -588,7 +588,7 @@ def _bird(canvas: Canvas, x: float, y: float, age_s: float, colour: RGB) -> None
     def distance(at_x: np.ndarray, at_y: np.ndarray) -> np.ndarray:
         across = np.abs(at_x - x)
         parts = []
-        for ((x0, y0), (x1, y1)), thick in zip(pairwise(points), ((0.02, 0.015), (0.015, 0.005)), strict=True):
+        for ((x0, y0), (x1, y1)), thick in zip(pairwise(points), ((0.036, 0.03), (0.03, 0.01)), strict=True):
             dx, dy = x1 - x0, y1 - y0
             along = np.clip(((across - x0) * dx + (at_y - y - y0) * dy) / (dx * dx + dy * dy), 0, 1)
             parts.append(
@@ -598,7 +598,7 @@ def _bird(canvas: Canvas, x: float, y: float, age_s: float, colour: RGB) -> None
         return np.minimum(*parts)
 
     fade = min((BIRD_SECONDS - age_s) / 0.12, 1)
-    canvas.paint(distance, (x - 0.16, y - 0.12, x + 0.16, y + 0.12), flat(colour), fade, marks=fade > 0.5)
+    canvas.paint(distance, (x - 0.22, y - 0.16, x + 0.22, y + 0.16), flat(colour), fade, marks=fade > 0.5)
 
 
 SEA_DEEP = (16, 62, 92)
