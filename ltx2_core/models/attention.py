@@ -25,8 +25,12 @@ class KeysValues(NamedTuple):
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention on (b h n d), the only place where a kernel is chosen.
 
-    bias: additive, (b|1 h|1 n|1 n).
+    bias: additive, (b|1 h|1 n|1 n). Where gradients are wanted on the CPU it is written out, because torch's kernel is
+    slow backwards there.
     """
+    if q.requires_grad and q.device.type == "cpu":
+        scores = q * q.shape[-1] ** -0.5 @ k.mT
+        return (scores if bias is None else scores + bias).softmax(-1).to(v.dtype) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
