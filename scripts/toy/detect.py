@@ -292,7 +292,7 @@ def _side_of(x: float, picture: np.ndarray) -> str:
 
 BIN_S, RISE_BINS, GAP_BINS = 0.005, 6, 20
 ONSET_BINS = 2.3  # from the steepest rise of the smoothed energy to the onset itself
-PITCH_BANDS_HZ = {Kind.BALL: (90, 600), Kind.LAMP: (250, 2500), Kind.FLIGHT: (2000, 6000), Kind.DOOR: (40, 400)}
+PITCH_BANDS_HZ = {Kind.BALL: (60, 600), Kind.LAMP: (200, 2500), Kind.FLIGHT: (2000, 6000), Kind.DOOR: (40, 400)}
 STRENGTH_LEVELS = {"calm": 0.018, "stormy": 0.105}  # root mean square
 
 

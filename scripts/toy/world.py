@@ -78,8 +78,9 @@ COLOURS = {
 SIDES = {"left": 0.25, "right": 0.75}  # of the width
 RADII = {"small": 12 / 128, "big": 20 / 128}
 PERIODS_S = {"slow": 0.69, "fast": 0.37}
-THUDS_HZ = {"small": 280.0, "big": 140.0}
-BEEPS_HZ = {"low": 440.0, "high": 1250.0}
+# Pitches have whole periods in a frame of the mel (10 ms): a vocoder would have to count the others.
+THUDS_HZ = {"small": 300.0, "big": 100.0}
+BEEPS_HZ = {"low": 300.0, "high": 1200.0}
 # The first attribute of a kind has several values, the others have two.
 ATTRIBUTES: dict[Kind, dict[str, tuple[str, ...]]] = {
     Kind.FLIGHT: {"time_of_day": ("morning", "noon", "evening", "night"), "side": tuple(SIDES)},
@@ -330,7 +331,7 @@ def slam(rng: np.random.Generator) -> np.ndarray:
     """A low knock with a burst of dull noise."""
     t = seconds(0.5)
     noise = np.convolve(rng.standard_normal(t.shape, dtype=np.float32), np.full(6, 1 / 6, np.float32), "same")
-    return 0.35 * np.sin(2 * np.pi * 85 * t) * np.exp(-t / 0.1) + 0.4 * noise * np.exp(-t / 0.07)
+    return 0.35 * np.sin(2 * np.pi * 100 * t) * np.exp(-t / 0.1) + 0.4 * noise * np.exp(-t / 0.07)
 
 
 def chirp(detune: float) -> np.ndarray:
@@ -354,7 +355,7 @@ def rush(samples: int, edge_hz: float, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Beat:
-    """A place and a rhythm: x, period, the first event at or after 0, and a factor near 1 for the pitch."""
+    """A place and a rhythm: x, period, the first event at or after 0, and a factor near 1 for the pitch of birds."""
 
     x: float
     period_s: float
@@ -401,7 +402,7 @@ def _ball(scene: Scene, stage: Stage, rng: np.random.Generator) -> list[Event]:
         shade = lit(colour, x - 0.35 * radius, y - 0.4 * radius, 1.5 * radius, 1.1, 0.72)
         canvas.ellipse(x, y, radius, radius, shade, marks=True)
     for time_s in rhythm.times_s(stage):
-        stage.play(time_s, thud(THUDS_HZ[size] * rhythm.detune, rng), rhythm.x)
+        stage.play(time_s, thud(THUDS_HZ[size], rng), rhythm.x)
     return rhythm.events(scene, stage)
 
 
@@ -439,7 +440,7 @@ def _lamp(scene: Scene, stage: Stage, rng: np.random.Generator) -> list[Event]:
     stage.pixels[:] = np.where(shines[:, None, None, None], on.pixels, off.pixels)
     stage.mask[:] = on.mask
     for time_s in rhythm.times_s(stage):
-        stage.play(time_s, beep(BEEPS_HZ[pitch] * rhythm.detune, rhythm.period_s / 2), x)
+        stage.play(time_s, beep(BEEPS_HZ[pitch], rhythm.period_s / 2), x)
     return rhythm.events(scene, stage)
 
 
