@@ -1,0 +1,343 @@
+"""Train the denoiser of the toy model, with its text path: `scripts/toy/train_transformer.py CACHE --state DIR`.
+
+CACHE holds the shards of `cache_latents.py`; new ones are taken up while it runs. It goes on from the state in DIR;
+without one from the weights in `--out`, or from nothing with `--fresh`. The averaged weights are written to `--out`
+with every probe, which samples a few clips and lets the detectors look at them.
+
+The denoiser learns to give the velocity of rectified flow for both streams at once. What a sample leaves out is what
+guidance and the modes take away: the text, the attention across, or the noise of one stream, which is then given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeVar
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it runs from anywhere
+
+import numpy as np
+import torch
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+from ltx2_core.headers import read_header
+from ltx2_core.latents import audio_positions, patchify_audio, patchify_video, video_positions
+from ltx2_core.models.attention import KeysValues
+from ltx2_core.models.transformer import AVBlock, Keep, Prepared, Stream, StreamInput, Transformer
+from ltx2_core.types import Streams
+from scripts.toy.codec import Codec
+from scripts.toy.model import AUDIO_STEPS, FPS, FRAMES, HOME, VIDEO_GRID, fresh, save, save_gemma, trained
+from scripts.toy.probe import CODEC, FACTORS, probe
+from scripts.toy.prompts import prompt
+from scripts.toy.shards import Cache, Examples, Grid
+from scripts.toy.text_path import TextPath
+from scripts.toy.tokenizer import save_tokenizer
+from scripts.toy.training import Average, Muon, Run
+from scripts.toy.world import Kind, Scene
+
+FILE, SAMPLES = "transformer.safetensors", "transformer_samples"
+
+# What happens to how many of the samples.
+VIDEO_CLEAN, AUDIO_CLEAN = 1 / 6, 1 / 6
+ISOLATED = 0.12  # of those with noise in both streams
+NO_TEXT, MISSPELLED = 0.1, 0.05
+PARTLY_GIVEN = 0.15  # of the batches: the first frame, or all but a window of time
+LOW_SIGMA, LOW = 0.2, (0.02, 0.3)  # where positions and phases are refined
+LARGE_SIGMA = 0.92  # highest for pictures of twice the size, which are only ever refined
+
+ON_OBJECT = 4.0  # how much more a cell weighs that an object touches
+SIGMA_BINS = (0.3, 0.6, 0.85, 1.01)
+WARM_UP, DECAY_FROM, LOWEST = 100, 0.7, 0.03  # of the step size: steps, share of all steps, share of the highest
+AVERAGE = 0.999
+DRAWS = 2  # noise levels for each clip and prompt of a batch, which share the text's keys and values
+RATES = {"muon": 1.0, "adam": 0.1}  # sizes of their steps
+REPORT_EVERY = 50
+PROBED = 16  # clips
+LARGE_GRID = (VIDEO_GRID[0], 2 * VIDEO_GRID[1], 2 * VIDEO_GRID[2])
+LARGE_COST = 4  # samples of the usual size that take as long as one of twice the size
+
+
+T = TypeVar("T", StreamInput, Keep)
+
+
+class Denoised(nn.Module):
+    """What is trained: the denoiser and the text path."""
+
+    denoiser: Transformer
+    text: TextPath
+
+    def __init__(self, denoiser: nn.Module, text: TextPath) -> None:
+        super().__init__()
+        self.denoiser, self.text = denoiser, text
+        self.advance = advance
+
+    def forward(self, batch: Batch) -> Streams[Tensor]:
+        """The velocities (b n c) of a batch."""
+        contexts = self.text(batch.prompts)
+        inputs = batch.inputs.map(lambda given, context: replace(given, context=context), contexts)
+        hidden, prepared = self.denoiser.prepare(inputs)
+        prepared = prepared.map(with_fast_rope)
+        for block in self.denoiser.blocks:
+            hidden = self.advance(block, hidden, prepared, batch.keep)
+        return self.denoiser.finish(hidden, prepared)
+
+
+@dataclass(frozen=True, slots=True)
+class FastRope:
+    """The split layout of the core's rotary positions, in a form that compiles to fewer and narrower passes."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """Rotate queries or keys (b h n d)."""
+        a, b = x.chunk(2, dim=-1)
+        return torch.cat([a * self.cos - b * self.sin, b * self.cos + a * self.sin], dim=-1)
+
+
+def with_fast_rope(one: Prepared) -> Prepared:
+    """The same, with positions in the dtype of the hidden states."""
+    ropes = {name: getattr(one, name) for name in ("rope", "exchange_rope")}
+    fast = {name: FastRope(rope.cos.bfloat16(), rope.sin.bfloat16()) for name, rope in ropes.items()}
+    return replace(one, **fast)
+
+
+def advance(block: AVBlock, hidden: Streams[Tensor], prepared: Streams[Prepared], keep: Keep) -> Streams[Tensor]:
+    """One block, whose keys and values of the text are made once for the draws that share them."""
+
+    def with_memory(one: Prepared, stream: Stream) -> Prepared:
+        memory = stream.text_attn.keys_values(stream.modulate_text(one.text, None))
+        return replace(one, text=(KeysValues(*(x.repeat_interleave(DRAWS, dim=0) for x in memory)),))
+
+    own = prepared.map(with_memory, Streams(block.video, block.audio))
+    return block(hidden, own, 0, keep)
+
+
+class Batch(NamedTuple):
+    """Samples to learn from.
+
+    Args: inputs: their context is still missing. targets: the velocities (b n c). weights: of the tokens (b n), 0 where
+    nothing is to be learned. prompts: one for every two samples.
+    """
+
+    prompts: list[str]
+    inputs: Streams[StreamInput]
+    keep: Keep
+    targets: Streams[Tensor]
+    weights: Streams[Tensor]
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch on a device."""
+
+        def moved(record: T) -> T:
+            values = {one.name: getattr(record, one.name) for one in fields(record)}
+            return replace(record, **{k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)})
+
+        tensors = (streams.map(lambda x: x.to(device)) for streams in (self.targets, self.weights))
+        return type(self)(self.prompts, self.inputs.map(moved), moved(self.keep), *tensors)
+
+
+def make_batch(examples: Examples, rng: np.random.Generator, *, is_large: bool) -> Batch:
+    """Draw prompts, noise levels, noise, and what each sample leaves out."""
+    generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
+    clean = Streams(
+        *(x.repeat_interleave(DRAWS, 0) for x in (patchify_video(examples.video), patchify_audio(examples.audio)))
+    )
+    count = len(clean.video)
+    sigma = draw_sigmas(rng, count) * (LARGE_SIGMA if is_large else 1.0)
+    role = rng.random(count)
+    frozen = Streams(role < VIDEO_CLEAN, (role >= VIDEO_CLEAN) & (role < VIDEO_CLEAN + AUDIO_CLEAN))
+    isolated = (role >= VIDEO_CLEAN + AUDIO_CLEAN) & (rng.random(count) < ISOLATED)
+    kept = torch.from_numpy(~isolated).bfloat16()[:, None, None]
+    positions = Streams(video_positions(examples.grid, Fraction(FPS), FACTORS), audio_positions(AUDIO_STEPS))
+    masks = draw_masks(rng, positions, examples.grid, count) if rng.random() < PARTLY_GIVEN else Streams(None, None)
+    touched = Streams(rearrange(examples.mask, "b f h w -> b (f h w)").repeat_interleave(DRAWS, 0), 0)
+
+    def noised(x: Tensor, frozen: np.ndarray, position: Tensor, mask: list[Tensor | None], touched: Any) -> Any:
+        level = sigma * torch.from_numpy(~frozen)
+        noise = torch.randn(x.shape, generator=generator)
+        is_free = torch.ones(x.shape[:2]) if mask[0] is None else mask[0]
+        timesteps = (level[:, None] * is_free)[..., None]
+        given = StreamInput(
+            latent=torch.lerp(x, noise, timesteps),
+            sigma=level,
+            levels=level[:, None] if mask[0] is None else torch.stack([torch.zeros_like(level), level], 1),
+            level_index=None if mask[0] is None else mask[0].long(),
+            positions=position,
+            context=(),
+        )
+        return given, noise - x, is_free * (level > 0)[:, None] * (1 + ON_OBJECT * touched)
+
+    parts = clean.map(noised, frozen, positions, Streams([masks.video], [masks.audio]), touched)
+    inputs, targets, weights = (Streams(*which) for which in zip(*parts, strict=True))
+    prompts = [draw_prompt(scene, rng) for scene in examples.scenes]
+    return Batch(prompts, inputs, Keep(audio_to_video=kept, video_to_audio=kept), targets, weights)
+
+
+def draw_sigmas(rng: np.random.Generator, count: int) -> Tensor:
+    """Noise levels (count), spread evenly over their distribution: most where scenes take shape, some near the end."""
+    even = rng.permutation((np.arange(count) + rng.random(count)) / count)
+    usual = torch.sigmoid(1.1 + 1.5 * torch.special.ndtri(torch.from_numpy(even)))
+    low = torch.from_numpy(rng.uniform(*LOW, count))
+    return torch.where(torch.from_numpy(rng.random(count) < LOW_SIGMA), low, usual).float()
+
+
+def draw_masks(rng: np.random.Generator, positions: Streams[Tensor], grid: Grid, count: int) -> Streams[Tensor]:
+    """Which tokens (b n) are made up: all but the first frame, or those that overlap a window of time."""
+    duration_s = FRAMES / FPS
+    starts_s, lengths_s = rng.uniform(0, duration_s - 0.3, count), rng.uniform(0.3, duration_s, count)
+    is_window = rng.random(count) < 0.5
+    starts_s, ends_s = (
+        torch.from_numpy(np.where(is_window, limit, other))[:, None].float()
+        for limit, other in ((starts_s, -1.0), (starts_s + lengths_s, duration_s + 1))
+    )
+
+    def inside(position: Tensor) -> Tensor:
+        start, end = position[:, 0].unbind(-1)
+        return ((end > starts_s) & (start < ends_s)).float()
+
+    masks = positions.map(inside)
+    cells = grid[1] * grid[2]
+    masks.video[:, :cells] *= torch.from_numpy(is_window)[:, None]
+    return masks
+
+
+def draw_prompt(scene: Scene, rng: np.random.Generator) -> str:
+    """A sentence about a scene, sometimes with a misspelt word, sometimes nothing."""
+    sentence = prompt(scene, rng)
+    if rng.random() < NO_TEXT:
+        return ""
+    if rng.random() < MISSPELLED:
+        at = int(rng.integers(len(sentence) - 1))
+        return sentence[:at] + sentence[at + 1 :] if rng.random() < 0.5 else sentence[: at + 1] + sentence[at:]
+    return sentence
+
+
+class Bins:
+    """Mean errors of each stream by noise level, since they were last read."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, stream: str, sigma: Tensor, errors: Tensor, counts: Tensor) -> None:
+        """Take in errors (b n) of samples with noise levels (b), of the tokens that count (b n)."""
+        which = torch.bucketize(sigma, torch.tensor(SIGMA_BINS, device=sigma.device))
+        sums = self.sums.setdefault(stream, torch.zeros(len(SIGMA_BINS), 2, device=sigma.device))
+        sums.index_add_(0, which, torch.stack([(errors * counts).sum(-1), counts.sum(-1)], dim=-1))
+
+    def read(self) -> str:
+        """The means, and start anew."""
+        means = {stream: (sums[:, 0] / sums[:, 1]).tolist() for stream, sums in self.sums.items()}
+        self.sums.clear()
+        return "; ".join(f"{stream} " + " ".join(f"{mean:.3f}" for mean in row) for stream, row in means.items())
+
+
+def loss_of(velocities: Streams[Tensor], batch: Batch, bins: Bins) -> Tensor:
+    """The weighted mean square error of both streams. bins: take note of it."""
+    losses = []
+    for name, velocity, target, weight, given in zip(
+        Streams._fields, velocities, batch.targets, batch.weights, batch.inputs, strict=True
+    ):
+        errors = reduce((velocity.float() - target).square(), "b n c -> b n", "mean")
+        losses.append((errors * weight).sum() / weight.sum().clamp(min=1))
+        bins.add(name, given.sigma, errors.detach(), weight > 0)
+    return torch.stack(losses).sum()
+
+
+def pace(step: int, count: int, first: int) -> float:
+    """The size of a step relative to the highest: up at first, even for long, down at the end."""
+    up = min(1.0, (step + 1 - first) / WARM_UP)
+    down = min(1.0, max(LOWEST, (count - step) / (count * (1 - DECAY_FROM))))
+    return min(up, down)
+
+
+def optimisers(model: Denoised, rate: float) -> dict[str, torch.optim.Optimizer]:
+    """Muon for the matrices of the denoiser's blocks, AdamW for everything else."""
+    matrices = [part.weight for part in model.denoiser.blocks.modules() if isinstance(part, nn.Linear)]
+    chosen = set(map(id, matrices))
+    others = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+    adam = torch.optim.AdamW(others, rate * RATES["adam"], (0.9, 0.98), weight_decay=0.0, fused=True)
+    return {"muon": Muon(matrices, rate * RATES["muon"]), "adam": adam}
+
+
+def ship(model: Denoised, out: Path, samples: int) -> None:
+    """Write the weights as they are now, in the official layout."""
+    text = model.text
+    parts = {
+        "transformer": model.denoiser,
+        "text_projection": text.projection,
+        "video_connector": text.video_connector,
+        "audio_connector": text.audio_connector,
+    }
+    save(FILE, parts, out, **{SAMPLES: samples})
+    save_gemma(text.gemma, out)
+    save_tokenizer(out)
+
+
+def train(options: argparse.Namespace) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if options.fresh:
+        model, before = Denoised(fresh("transformer", options.seed), TextPath.fresh(options.seed)), 0
+    else:
+        model = Denoised(trained("transformer", options.out), TextPath.trained(options.out))
+        before = int(read_header(options.out / FILE).metadata.get(SAMPLES, 0))
+    model.to(device)
+    model.advance = torch.compile(advance, fullgraph=True, dynamic=False)
+    optimiser = optimisers(model, options.rate)
+    average = Average(model.parameters(), AVERAGE)
+    run = Run(options.state, {"model": model, "average": average, **optimiser})
+    cache, codec, bins = Cache(options.cache, options.kinds), Codec.load(*CODEC, folder=options.out), Bins()
+    first, began, probed = run.step, time.monotonic(), time.monotonic()
+    for step in run.steps(options.steps):
+        rng = np.random.default_rng((options.seed, step))
+        is_large = rng.random() < options.large
+        count = options.batch // (LARGE_COST if is_large else 1)
+        examples = cache.draw(rng, count // DRAWS, LARGE_GRID if is_large else VIDEO_GRID)
+        batch = make_batch(examples, rng, is_large=is_large).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = loss_of(model(batch), batch, bins)
+            loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for name, one in optimiser.items():
+            for group in one.param_groups:
+                group["lr"] = options.rate * RATES[name] * pace(step, options.steps, first)
+            one.step()
+            one.zero_grad()
+        average.update()
+        if (step + 1) % REPORT_EVERY == 0:
+            speed = options.batch * (step + 1 - first) / (time.monotonic() - began)
+            print(f"step {step + 1} {bins.read()}; {len(cache)} clips, {speed:.1f} samples/s", flush=True)
+            cache.refresh()
+        if time.monotonic() - probed > 60 * options.probe_minutes or step + 1 == options.steps:
+            samples = before + (step + 1) * options.batch
+            with average.applied():
+                ship(model, options.out, samples)
+                print(
+                    f"samples {samples}\n{probe(model.denoiser, model.text, codec, options.kinds, PROBED)}", flush=True
+                )
+            probed = time.monotonic()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cache", type=Path, metavar="CACHE", help="folder of the shards")
+    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="where the training keeps its state")
+    parser.add_argument("--out", type=Path, default=HOME, metavar="DIR", help="where the model is, and is written")
+    parser.add_argument("--fresh", action="store_true", help="begin with random weights")
+    parser.add_argument("--kinds", type=Kind, nargs="+", default=list(Kind), choices=list(Kind), help="of scenes")
+    parser.add_argument("--steps", type=int, default=20000)
+    parser.add_argument("--batch", type=int, default=32, help="samples in a step")
+    parser.add_argument("--large", type=float, default=0.0, help="share of the steps with pictures of twice the size")
+    parser.add_argument("--rate", type=float, default=0.01, help="highest size of a step")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--probe-minutes", type=float, default=15)
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""How the denoiser of the toy model is trained: what samples are made of, and that it computes what the tool does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from einops import repeat
+from torch import Tensor, nn
+
+from ltx2_core.models.attention import attention
+from ltx2_core.models.rope import rope_tables
+from ltx2_core.models.transformer import Keep
+from ltx2_core.types import Streams
+from scripts.toy import world
+from scripts.toy.cache_latents import touched_cells
+from scripts.toy.model import AUDIO_CHANNELS, AUDIO_STEPS, VIDEO_CHANNELS, VIDEO_GRID, fresh
+from scripts.toy.shards import Cache, Examples, write_shard
+from scripts.toy.text_path import TextPath
+from scripts.toy.train_transformer import (
+    DRAWS,
+    Batch,
+    Bins,
+    Denoised,
+    FastRope,
+    draw_sigmas,
+    loss_of,
+    make_batch,
+    optimisers,
+    pace,
+)
+from scripts.toy.training import Average, Run
+from scripts.toy.world import Kind
+
+
+def examples(count: int, kind: Kind = Kind.BALL) -> Examples:
+    """Latents of noise, with the scenes that they might be of."""
+    rng = np.random.default_rng(0)
+    generator = torch.Generator().manual_seed(0)
+    return Examples(
+        torch.randn(count, VIDEO_CHANNELS, *VIDEO_GRID, generator=generator),
+        torch.randn(count, AUDIO_CHANNELS, AUDIO_STEPS, 16, generator=generator),
+        torch.zeros(count, *VIDEO_GRID, dtype=torch.uint8),
+        [world.draw(rng, [kind]) for _ in range(count)],
+    )
+
+
+def batches(count: int, clips: int = 8) -> list[Batch]:
+    return [make_batch(examples(clips), np.random.default_rng(seed), is_large=False) for seed in range(count)]
+
+
+@pytest.fixture(scope="module")
+def model() -> Denoised:
+    """A denoiser whose residual branches are open, unlike those of an untrained one."""
+    model = Denoised(fresh("transformer"), TextPath.fresh(0))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.denoiser.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_training_computes_what_the_denoiser_computes(model: Denoised, is_masked: bool) -> None:
+    batch = next(b for b in batches(40, clips=1) if (b.inputs.video.level_index is not None) == is_masked)
+    keep = Keep(audio_to_video=torch.ones(DRAWS, 1, 1), video_to_audio=torch.ones(DRAWS, 1, 1))
+    trained = model(batch._replace(keep=keep))
+    contexts = model.text(batch.prompts).map(lambda x: x.repeat_interleave(DRAWS, 0))
+    plain = model.denoiser(batch.inputs.map(lambda given, context: replace(given, context=context), contexts))
+    for ours, core in zip(trained, plain, strict=True):
+        assert core.std() > 0.01
+        torch.testing.assert_close(ours, core, rtol=0.02, atol=0.02 * core.std().item())
+
+
+def test_rotary_positions_for_training_are_those_of_the_core() -> None:
+    rope = rope_tables(
+        torch.rand(1, 5, 3), 48, 4, theta=100.0, is_interleaved=False, double_grid=True, dtype=torch.float32
+    )
+    x = torch.randn(2, 4, 5, 12)
+    torch.testing.assert_close(FastRope(rope.cos, rope.sin).rotate(x), rope.rotate(x))
+
+
+def test_attention_with_gradients_is_the_same() -> None:
+    q, k, v = torch.randn(3, 2, 4, 7, 8).unbind()
+    bias = torch.randn(2, 1, 7, 7)
+    torch.testing.assert_close(attention(q.requires_grad_(), k, v, bias), attention(q.detach(), k, v, bias))
+
+
+def test_a_clean_stream_has_no_noise_and_is_not_learned() -> None:
+    every = batches(6)
+    for stream in ("video", "audio"):
+        frozen = 0
+        for batch in every:
+            given, weights = getattr(batch.inputs, stream), getattr(batch.weights, stream)
+            is_frozen = given.sigma == 0
+            frozen += int(is_frozen.sum())
+            assert not weights[is_frozen].any()
+            assert not given.levels[is_frozen].any()
+            assert weights[~is_frozen].any(-1).all()
+        assert 5 < frozen < 35  # of 96, a sixth
+
+
+def test_noise_and_clean_latent_lie_on_the_line_of_the_velocity() -> None:
+    given = examples(8)
+    batch = make_batch(given, np.random.default_rng(0), is_large=False)
+    one, target = batch.inputs.audio, batch.targets.audio
+    clean = repeat(given.audio, "b c t m -> (b twice) t (c m)", twice=DRAWS)
+    torch.testing.assert_close(one.latent, clean + one.sigma[:, None, None] * target, atol=1e-5, rtol=0)
+
+
+def test_given_tokens_are_clean_and_not_learned() -> None:
+    masked = [batch for batch in batches(60, clips=2) if batch.inputs.video.level_index is not None]
+    assert 2 < len(masked) < 20  # of 60, 15 in a hundred
+    first_frame_given = 0
+    for batch in masked:
+        for one, weights in zip(batch.inputs, batch.weights, strict=True):
+            given = one.level_index == 0
+            assert not weights[given].any()
+            assert not one.levels[:, 0].any()
+            torch.testing.assert_close(one.levels[:, 1], one.sigma)
+        cells = VIDEO_GRID[1] * VIDEO_GRID[2]
+        index = batch.inputs.video.level_index
+        first_frame_given += int((~index[:, :cells].any(-1) & index[:, cells:].all(-1)).sum())
+    assert first_frame_given > 0
+
+
+def test_noise_levels_fill_the_range_with_a_share_near_the_end() -> None:
+    sigmas = draw_sigmas(np.random.default_rng(0), 4000)
+    assert 0 < sigmas.min() < sigmas.max() < 1
+    assert 0.2 < (sigmas < 0.3).float().mean() < 0.35
+    assert (sigmas > 0.9).float().mean() > 0.1
+
+
+def test_object_cells_weigh_more() -> None:
+    given = examples(8)
+    given.mask[:, 3, 1, 2] = 1
+    batch = make_batch(given, np.random.default_rng(0), is_large=False)
+    weights = batch.weights.video[batch.inputs.video.sigma > 0]
+    touched = (3 * VIDEO_GRID[1] + 1) * VIDEO_GRID[2] + 2
+    assert (weights[:, touched] == 5 * weights[:, 0]).all()
+    assert weights[:, 0].all()
+
+
+def test_the_same_step_makes_the_same_batch() -> None:
+    first, second = (make_batch(examples(2), np.random.default_rng((3, 4)), is_large=False) for _ in range(2))
+    assert first.prompts == second.prompts
+    assert torch.equal(first.inputs.video.latent, second.inputs.video.latent)
+
+
+def test_the_loss_of_the_true_velocity_is_nothing() -> None:
+    (batch,) = batches(1)
+    bins = Bins()
+    assert loss_of(batch.targets, batch, bins) == 0
+    assert loss_of(batch.targets.map(lambda x: x + 1), batch, bins).item() == pytest.approx(2)
+
+
+def test_steps_begin_small_stay_even_and_end_small() -> None:
+    sizes = [pace(step, 1000, first=200) for step in range(200, 1000)]
+    assert sizes[0] < 0.02
+    assert max(sizes) == sizes[300] == 1
+    assert sizes[-1] < 0.04
+
+
+def test_every_parameter_learns_and_belongs_to_one_optimiser(model: Denoised) -> None:
+    groups = [parameter for one in optimisers(model, 0.01).values() for parameter in one.param_groups[0]["params"]]
+    assert len(groups) == len(set(map(id, groups))) == len(list(model.parameters()))
+    (batch,) = batches(1, clips=1)
+    loss_of(model(batch), batch, Bins()).backward()
+    unused = {name for name, parameter in model.named_parameters() if parameter.grad is None}
+    model.zero_grad()
+    assert unused == set()
+
+
+def test_an_average_is_only_there_inside_its_block() -> None:
+    layer = nn.Linear(2, 2)
+    average = Average(layer.parameters(), 0.9)
+    with torch.no_grad():
+        layer.weight.add_(1)
+    average.update()
+    own = layer.weight.detach().clone()
+    with average.applied():
+        assert not torch.equal(layer.weight, own)
+    assert torch.equal(layer.weight, own)
+
+
+def test_a_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    def train(folder: Path, *stops: int) -> Tensor:
+        for stop in stops:
+            torch.manual_seed(0)
+            layer = nn.Linear(3, 3)
+            optimiser, average = torch.optim.AdamW(layer.parameters(), 0.1), Average(layer.parameters(), 0.9)
+            run = Run(folder, {"layer": layer, "optimiser": optimiser, "average": average})
+            for step in run.steps(stop):
+                layer(torch.full((3,), float(step))).square().sum().backward()
+                optimiser.step()
+                optimiser.zero_grad()
+                average.update()
+        return torch.cat([average.values[0], layer.weight.detach()])
+
+    assert torch.equal(train(tmp_path / "once", 6), train(tmp_path / "twice", 3, 6))
+
+
+def test_new_shards_are_taken_up_and_kinds_are_equally_frequent(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.safetensors", examples(2, Kind.BALL))
+    cache = Cache(tmp_path, [Kind.BALL, Kind.LAMP])
+    assert len(cache) == 2
+    write_shard(tmp_path / "b.safetensors", examples(30, Kind.LAMP))
+    write_shard(tmp_path / "c.safetensors", examples(5, Kind.DOOR))
+    cache.refresh()
+    assert len(cache) == 32
+    drawn = cache.draw(np.random.default_rng(0), 200, VIDEO_GRID)
+    kinds = [scene.kind for scene in drawn.scenes]
+    assert kinds.count(Kind.BALL) + kinds.count(Kind.LAMP) == 200
+    assert 70 < kinds.count(Kind.BALL) < 130
+
+
+def test_an_object_touches_the_cells_that_it_is_seen_in() -> None:
+    masks = torch.zeros(1, 49, 128, 192, dtype=torch.bool)
+    masks[0, 0, 0, 0] = masks[0, 8, 127, 191] = True  # the first cell in time is one frame, the next one eight
+    cells = touched_cells(masks, VIDEO_GRID)
+    assert cells.nonzero().tolist() == [[0, 0, 0, 0], [0, 1, 3, 5]]
+
+
+def test_streams_of_a_batch_have_the_shapes_of_the_denoiser() -> None:
+    (batch,) = batches(1, clips=1)
+    shapes = batch.inputs.map(lambda given: tuple(given.latent.shape))
+    assert shapes == Streams((DRAWS, 168, VIDEO_CHANNELS), (DRAWS, AUDIO_STEPS, 16 * AUDIO_CHANNELS))
