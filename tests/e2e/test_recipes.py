@@ -31,6 +31,7 @@ def render(tiny: Path, folder: Path, *words: str) -> tuple[Path, str]:
     [
         ("one-stage", 1, set()),
         ("distilled-one-stage", 1, set()),
+        ("distilled-lora", 1, {"distilled_lora"}),
         ("distilled", 2, {"upsampler"}),
         ("two-stage", 2, {"upsampler", "distilled_lora"}),
         ("keyframes", 2, {"upsampler", "distilled_lora"}),
