@@ -49,11 +49,11 @@ from .options import (
 from .stop import Stop
 
 BRIEF = """\
-ltx2 makes video with synchronised stereo sound, with a model that you have:
-  ltx2 t2v "a kettle starts to whistle" --model FOLDER     make a clip
-  ltx2 resume OUTPUT.job     go on with a render that was stopped
-  ltx2 inspect FILE          what a weight file or a finished clip is
-  ltx2 --help                all commands; ltx2 t2v --help: all options"""
+ltx2 t2v "a lamp blinks on the left" --model toy       with the built-in model
+ltx2 t2v "a kettle starts to whistle" --model FOLDER   with a model you have
+ltx2 resume OUTPUT.job                                 go on after a stop
+ltx2 inspect FILE                                      what a file is
+ltx2 --help                                            all commands"""
 GUIDANCE = """\
 st, sm and stg are scales of guidance, one of each per stream. Guided presets use --video-st 3 --video-sm 3
 --audio-st 7 --audio-sm 3 and, for stg and rescale, the model's own. These are scales in the sense of the official

@@ -93,7 +93,7 @@ def find_model(spec: str, registered: Mapping[str, Registered], given: Mapping[s
         main = {"transformer" if is_split else "checkpoint": path}
         return ModelFiles(name=path.name, paths=_scan(path.parent, {**main, **given}, is_split=is_split))
     if spec.lower() in registered:
-        return _registered(spec.lower(), registered[spec.lower()], given)
+        return _registered(spec.lower(), registered, given)
     if len(path.parts) > 1 or path.suffix:
         raise StorageError(f"--model {spec} is not there", "it takes a name, a file or a folder", "ltx2 presets")
     raise RequestError(f"unknown model {spec}", "--model takes a name, a file or a folder", _known(spec, registered))
@@ -117,7 +117,8 @@ def upsampler_role(header: Header) -> Role:
     return UPSAMPLERS[config.enlarges]
 
 
-def _registered(name: str, model: Registered, given: Mapping[str, Path]) -> ModelFiles:
+def _registered(name: str, registered: Mapping[str, Registered], given: Mapping[str, Path]) -> ModelFiles:
+    model = registered[name]
     folders = search_folders(name, model.folder)
     paths = dict(given)
     for role, file in model.files.items():
@@ -127,10 +128,12 @@ def _registered(name: str, model: Registered, given: Mapping[str, Path]) -> Mode
     optional = NOT_ALWAYS_NEEDED | (WHOLE.keys() if SPLIT.keys() <= given.keys() else set())
     missing = [file for role, file in model.files.items() if role not in optional and role not in paths]
     if missing:
+        at_hand = [f"--model {other} comes with this program" for other, its in registered.items() if its.folder]
+        hints = [f"put the files into {folders[0]}, or say --model FILE|FOLDER where they lie elsewhere", *at_hand]
         raise StorageError(
             f"model {name} is not installed: {' and '.join(missing)} not found",
             f"looked in {' and '.join(map(str, folders))}",
-            f"put the files into {folders[0]}, or say --model FILE|FOLDER where they lie elsewhere",
+            "; ".join(hints),
         )
     return ModelFiles(name=name, paths=paths)
 
