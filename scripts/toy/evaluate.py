@@ -71,6 +71,7 @@ ROWS = (
     Row("t2v known", is_held_out=False),
     Row("a2v", "sound"),
     Row("v2a", "picture"),
+    Row("distilled", settings={"preset": "distilled-lora"}),
     _guided("plain"),
     *(_guided(f"{axis} {scale}", **{axis: float(scale)}) for axis in AXES for scale in SCALES[1:]),
 )

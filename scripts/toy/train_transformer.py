@@ -25,7 +25,6 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from ltx2_core.headers import read_header
 from ltx2_core.latents import audio_positions, patchify_audio, patchify_video, video_positions
 from ltx2_core.models.attention import KeysValues
 from ltx2_core.models.transformer import AVBlock, Keep, Prepared, Stream, StreamInput, Transformer
@@ -40,7 +39,7 @@ from scripts.toy.tokenizer import save_tokenizer
 from scripts.toy.training import Average, Muon, Run
 from scripts.toy.world import Kind, Scene
 
-FILE, SAMPLES = "transformer.safetensors", "transformer_samples"
+FILE = "transformer.safetensors"
 
 # What happens to how many of the samples.
 VIDEO_CLEAN, AUDIO_CLEAN = 1 / 6, 1 / 6
@@ -265,7 +264,7 @@ def optimisers(model: Denoised, rate: float) -> dict[str, torch.optim.Optimizer]
     return {"muon": Muon(matrices, rate * RATES["muon"]), "adam": adam}
 
 
-def ship(model: Denoised, out: Path, samples: int) -> None:
+def ship(model: Denoised, out: Path, steps: int) -> None:
     """Write the weights as they are now, in the official layout."""
     text = model.text
     parts = {
@@ -274,7 +273,7 @@ def ship(model: Denoised, out: Path, samples: int) -> None:
         "video_connector": text.video_connector,
         "audio_connector": text.audio_connector,
     }
-    save(FILE, parts, out, **{SAMPLES: samples})
+    save(FILE, parts, out, transformer_steps=steps)
     save_gemma(text.gemma, out)
     save_tokenizer(out)
 
@@ -282,10 +281,9 @@ def ship(model: Denoised, out: Path, samples: int) -> None:
 def train(options: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if options.fresh:
-        model, before = Denoised(fresh("transformer", options.seed), TextPath.fresh(options.seed)), 0
+        model = Denoised(fresh("transformer", options.seed), TextPath.fresh(options.seed))
     else:
         model = Denoised(trained("transformer", options.out), TextPath.trained(options.out))
-        before = int(read_header(options.out / FILE).metadata.get(SAMPLES, 0))
     model.to(device)
     model.advance = torch.compile(advance, fullgraph=True, dynamic=False)
     optimiser = optimisers(model, options.rate)
@@ -314,12 +312,9 @@ def train(options: argparse.Namespace) -> None:
             print(f"step {step + 1} {bins.read()}; {len(cache)} clips, {speed:.1f} samples/s", flush=True)
             cache.refresh()
         if time.monotonic() - probed > 60 * options.probe_minutes or step + 1 == options.steps:
-            samples = before + (step + 1) * options.batch
             with average.applied():
-                ship(model, options.out, samples)
-                print(
-                    f"samples {samples}\n{probe(model.denoiser, model.text, codec, options.kinds, PROBED)}", flush=True
-                )
+                ship(model, options.out, step + 1)
+                print(probe(model.denoiser, model.text, codec, options.kinds, PROBED), flush=True)
             probed = time.monotonic()
 
 
