@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it runs 
 import numpy as np
 import torch
 
+from ltx2_core.hub import NOT_ALWAYS_NEEDED
 from ltx2_core.pipeline.models import settle
 from ltx2_core.pipeline.request import Request, Resolved
 from ltx2_core.types import Streams
@@ -195,7 +196,8 @@ def _errors(case: Case, frames: np.ndarray, sound: np.ndarray, heard: Heard) -> 
 def _key(row: Row, resolved: Resolved) -> str:
     """Stands for everything that a finding depends on, beside the number of its clip."""
     digest = hashlib.sha256(json.dumps([row.name, resolved.request.model_dump(mode="json")]).encode())
-    for path in [*SOURCES, *resolved.files.paths.values()]:
+    unused = NOT_ALWAYS_NEEDED - set(resolved.request.recipe.needs)
+    for path in [*SOURCES, *(file for role, file in resolved.files.paths.items() if role not in unused)]:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

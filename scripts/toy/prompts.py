@@ -106,7 +106,7 @@ BARE: dict[Kind, tuple[str, ...]] = {
     Kind.WAVES: ("waves on the sea", "[the|a] {strength} sea", "the ocean {time_of_day}"),
 }
 """Sentences that leave attributes open."""
-BARE_SHARE, SENTENCE_SHARE = 0.1, 0.25
+BARE_SHARE, SENTENCE_SHARE = 0.2, 0.25
 
 _CHOICE, _SLOT = re.compile(r"\[([^]]*)\]"), re.compile(r"\{(\w+)\}")
 

@@ -11,15 +11,19 @@ import torch
 from einops import repeat
 from torch import Tensor, nn
 
+from ltx2_core.headers import read_header
+from ltx2_core.lora import fuse
+from ltx2_core.lora_file import match, read_lora
 from ltx2_core.models.attention import attention
 from ltx2_core.models.rope import rope_tables
 from ltx2_core.models.transformer import Keep
 from ltx2_core.types import Streams
 from scripts.toy import world
 from scripts.toy.cache_latents import touched_cells
-from scripts.toy.model import AUDIO_CHANNELS, AUDIO_STEPS, VIDEO_CHANNELS, VIDEO_GRID, fresh
+from scripts.toy.model import AUDIO_CHANNELS, AUDIO_STEPS, VIDEO_CHANNELS, VIDEO_GRID, fresh, save, trained, write
 from scripts.toy.shards import Cache, Examples, write_shard
 from scripts.toy.text_path import TextPath
+from scripts.toy.train_distilled import SIGMAS, Paths, adapt, lora_tensors
 from scripts.toy.train_transformer import (
     DRAWS,
     Batch,
@@ -229,3 +233,33 @@ def test_streams_of_a_batch_have_the_shapes_of_the_denoiser() -> None:
     (batch,) = batches(1, clips=1)
     shapes = batch.inputs.map(lambda given: tuple(given.latent.shape))
     assert shapes == Streams((DRAWS, 168, VIDEO_CHANNELS), (DRAWS, AUDIO_STEPS, 16 * AUDIO_CHANNELS))
+
+
+def test_low_rank_changes_are_found_and_fused_by_the_tool_as_they_were_learned(tmp_path: Path) -> None:
+    save("transformer.safetensors", {"transformer": fresh("transformer", 1)}, tmp_path)
+    denoiser = trained("transformer", tmp_path)
+    adapted = adapt(denoiser, 2)
+    for layer in adapted.values():
+        nn.init.normal_(layer.up, std=0.1)
+    write(tmp_path / "lora.safetensors", lora_tensors(adapted), {})
+    plain = trained("transformer", tmp_path)
+    matched = match(read_lora(tmp_path / "lora.safetensors"), read_header(tmp_path / "transformer.safetensors"))
+    fuse(plain, [(matched, 1.0)])
+    assert len(matched.pairs) == len(adapted)
+    for name, layer in adapted.items():
+        learned = layer.linear.weight + layer.up.bfloat16().float() @ layer.down.bfloat16().float()
+        torch.testing.assert_close(plain.get_parameter(f"{name}.weight"), learned, atol=1e-6, rtol=1e-5)
+
+
+def test_a_step_on_a_path_leads_from_one_level_to_the_next(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    video, audio = (torch.randn(1, len(SIGMAS), n, c, generator=generator).half() for n, c in ((168, 48), (51, 64)))
+    write(tmp_path / "0.safetensors", {"video": video, "audio": audio}, {"prompts": '["a lamp"]'})
+    batch = Paths(tmp_path).batch(np.random.default_rng(0), 8)
+    assert batch.prompts == ["a lamp"] * (8 // DRAWS)
+    for kept, given, target in zip((video, audio), batch.inputs, batch.targets, strict=True):
+        for start, sigma, velocity in zip(given.latent, given.sigma.tolist(), target, strict=True):
+            level = min(range(len(SIGMAS)), key=lambda at: abs(SIGMAS[at] - sigma))
+            assert torch.equal(start, kept[0, level].float())
+            reached = start - (SIGMAS[level] - SIGMAS[level + 1]) * velocity
+            torch.testing.assert_close(reached, kept[0, level + 1].float(), atol=1e-4, rtol=1e-3)

@@ -1,0 +1,104 @@
+"""The built-in model through the real command line: what comes out shows and sounds as the prompt says."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av import VideoStream
+from typer.testing import CliRunner
+
+from ltx2_cli.app import app
+from ltx2_core.pipeline.presets import registered_models
+from scripts.toy import model, world
+from scripts.toy.detect import hear, match, see
+from scripts.toy.world import Kind, Scene
+from tests.synthetic_media import write_sound
+
+PROMPTS = {
+    "drone over misty mountains, birds chirping": Scene(Kind.FLIGHT),
+    "a small red ball bounces high and slowly on the left": Scene(Kind.BALL, "red", "small", "slow", side="left"),
+    "a blue door on the right slams shut": Scene(Kind.DOOR, "blue", side="right"),
+    "a yellow lamp on the right blinks fast, with a high beep": Scene(
+        Kind.LAMP, "yellow", tempo="fast", pitch="high", side="right"
+    ),
+    "stormy waves on the ocean at night": Scene(Kind.WAVES, strength="stormy", time_of_day="night"),
+}
+GIVEN = Scene(Kind.LAMP, "green", tempo="slow", pitch="low", side="left", seed=1)
+HALF = 0.5  # of the events: chance is a quarter, and a single clip has but three to five
+
+
+def render(folder: Path, *words: object) -> tuple[np.ndarray, np.ndarray]:
+    """The frames (F H W 3) and the samples (2 s) of the clip that a command makes with the built-in model."""
+    target = folder / "made.mp4"
+    result = CliRunner().invoke(app, [*map(str, words), "--model", "toy", "--seed", "1", "-o", str(target)])
+    assert result.exit_code == 0, result.stderr
+    with av.open(target) as file:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+    with av.open(target) as file:
+        sound = np.concatenate([frame.to_ndarray() for frame in file.decode(audio=0)], axis=-1)
+    return frames, sound.astype(np.float32)
+
+
+def write_frames(path: Path, frames: np.ndarray) -> Path:
+    """A silent clip of frames (F H W 3)."""
+    with av.open(path, "w") as file:
+        stream = file.add_stream("libx264", rate=Fraction(world.FPS), options={"crf": "10"})
+        assert isinstance(stream, VideoStream)
+        (stream.height, stream.width), stream.pix_fmt = frames.shape[1:3], "yuv420p"
+        for frame in frames:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_a_clip_shows_what_its_prompt_says(prompt: str, tmp_path: Path) -> None:
+    scene = PROMPTS[prompt]
+    frames, sound = render(tmp_path, "t2v", prompt)
+    seen, heard = see(frames), hear(sound, scene.kind)
+    assert frames.shape == (model.FRAMES, model.HEIGHT, model.WIDTH, 3)
+    assert seen.kind == scene.kind
+    for name in ("colour", "size", "side", "time_of_day"):
+        assert getattr(scene, name) in (None, getattr(seen, name)), name
+    for name in ("pitch", "side", "strength"):
+        assert getattr(scene, name) in (None, getattr(heard, name)), name
+
+
+@pytest.mark.parametrize(("preset", "size"), [("distilled-lora", "192x128"), ("two-stage", "384x256")])
+def test_other_presets_show_it_too(preset: str, size: str, tmp_path: Path) -> None:
+    frames, sound = render(tmp_path, "t2v", "a big red ball bounces on the left", "--preset", preset, "--res", size)
+    seen = see(frames)
+    assert "x".join(map(str, frames.shape[2:0:-1])) == size
+    assert (seen.kind, seen.colour, seen.side) == (Kind.BALL, "red", "left")
+    assert hear(sound, Kind.BALL).side == "left"
+
+
+def test_a_picture_for_a_sound_keeps_its_time(tmp_path: Path) -> None:
+    clip = world.render(GIVEN)
+    samples = (clip.sound * 32767).astype(np.int16)
+    given = write_sound(tmp_path / "beeps.wav", samples=samples, rate_hz=world.RATE_HZ)
+    frames, sound = render(tmp_path, "a2v", given, "a green lamp blinks slowly on the left")
+    seen = see(frames)
+    assert (seen.kind, seen.colour, seen.side) == (Kind.LAMP, "green", "left")
+    assert match([event.time_s for event in clip.events], seen.times_s).recall > HALF
+    assert hear(sound, Kind.LAMP).pitch == GIVEN.pitch
+
+
+def test_a_sound_for_a_picture_keeps_its_time(tmp_path: Path) -> None:
+    clip = world.render(GIVEN)
+    given = write_frames(tmp_path / "lamp.mp4", clip.frames)
+    _, sound = render(tmp_path, "v2a", given, "a green lamp blinks slowly on the left, with low beeps")
+    heard = hear(sound, Kind.LAMP)
+    assert (heard.pitch, heard.side) == (GIVEN.pitch, GIVEN.side)
+    assert match([event.time_s for event in clip.events], heard.onsets_s).recall > HALF
+
+
+def test_what_is_shipped_is_what_its_entry_names_and_within_its_budget() -> None:
+    files = [path for path in model.HOME.rglob("*") if path.is_file()]
+    assert {path.relative_to(model.HOME).parts[0] for path in files} == set(registered_models()["toy"].files.values())
+    assert max(path.stat().st_size for path in files) <= model.FILE_BYTES
+    assert sum(path.stat().st_size for path in files) <= model.TOTAL_BYTES
