@@ -44,7 +44,7 @@ class Heard:
     pitch: str | None
     size: str | None
     side: str
-    strength: str
+    strength: str | None
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ def see(frames: np.ndarray) -> Seen:
             return _see_door(picture)
         case Kind.FLIGHT:
             return _see_flight(picture, scene)
-    return Seen(scene.kind, strength=scene.strength, time_of_day=scene.time_of_day)
+        case Kind.WAVES:
+            return _see_waves(picture, scene)
 
 
 def _shrink(frames: np.ndarray, rows: int = ROWS) -> np.ndarray:
@@ -205,22 +206,35 @@ def _see_door(picture: np.ndarray) -> Seen:
 
 def _see_flight(picture: np.ndarray, scene: Scene) -> Seen:
     """A bird is what differs, above the mountains and beside the sun, from its row."""
-    sky = picture[:, : int(0.36 * ROWS)]
-    x = (np.arange(sky.shape[2]) + 0.5) / ROWS
-    beside = np.abs(x - x.mean()) > 0.19
-    sky, x = sky[:, :, beside], x[beside]
+    sky, x = _beside_sun(picture, 0, 0.36)
     difference = np.abs(sky - np.median(sky, axis=2, keepdims=True)).sum(-1)
     weight = np.clip(difference - 60, 0, None)
     mass = weight.sum((1, 2))
+    found = Seen(Kind.FLIGHT, strength=scene.strength, time_of_day=scene.time_of_day)
     if mass.max() < MIN_MASS:
-        return Seen(Kind.FLIGHT, time_of_day=scene.time_of_day)
-    middle = float((weight.sum((0, 1)) * x).sum() / weight.sum())
-    return Seen(
-        Kind.FLIGHT,
-        side=_side_of(middle, picture),
-        time_of_day=scene.time_of_day,
-        times_s=_rises(mass, 0, float(np.quantile(mass, 0.9))),
-    )
+        return found
+    times_s = _rises(mass, 0, float(np.quantile(mass, 0.9)))
+    return replace(found, side=_side_of(_mean_x(weight, x), picture), times_s=times_s)
+
+
+def _see_waves(picture: np.ndarray, scene: Scene) -> Seen:
+    """A rock is what differs, above the water and beside the sun, from its row."""
+    sky, x = _beside_sun(picture, 0.36, 0.46)
+    weight = np.clip(np.abs(sky - np.median(sky, axis=2, keepdims=True)).sum(-1) - 60, 0, None).mean(0, keepdims=True)
+    found = Seen(Kind.WAVES, strength=scene.strength, time_of_day=scene.time_of_day)
+    return replace(found, side=_side_of(_mean_x(weight, x), picture)) if weight.sum() > MIN_MASS else found
+
+
+def _beside_sun(picture: np.ndarray, top: float, bottom: float) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of frames between two heights without the columns of the sun, and the x of the others."""
+    rows = picture[:, int(top * ROWS) : int(bottom * ROWS)]
+    x = (np.arange(rows.shape[2]) + 0.5) / ROWS
+    beside = np.abs(x - x.mean()) > 0.19
+    return rows[:, :, beside], x[beside]
+
+
+def _mean_x(weight: np.ndarray, x: np.ndarray) -> float:
+    return float((weight.sum((0, 1)) * x).sum() / weight.sum())
 
 
 def _centroids(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -293,12 +307,15 @@ def _side_of(x: float, picture: np.ndarray) -> str:
 BIN_S, RISE_BINS, GAP_BINS = 0.005, 6, 20
 ONSET_BINS = 2.3  # from the steepest rise of the smoothed energy to the onset itself
 PITCH_BANDS_HZ = {Kind.BALL: (60, 600), Kind.LAMP: (200, 2500), Kind.FLIGHT: (2000, 6000), Kind.DOOR: (40, 400)}
-STRENGTH_LEVELS = {"calm": 0.018, "stormy": 0.105}  # root mean square
+STRENGTH_LEVELS = {  # root mean square below an edge in Hz that keeps chirps out
+    Kind.WAVES: (RATE_HZ, {"calm": 0.018, "stormy": 0.105}),
+    Kind.FLIGHT: (1000, {"calm": 0.0057, "stormy": 0.018}),
+}
 
 
 def hear(sound: np.ndarray, kind: Kind) -> Heard:
     """What a sound (2 s) float32 tells that belongs to a kind of scene; a sea has no onsets."""
-    strength = _nearest(float(np.sqrt(np.mean(sound**2))), STRENGTH_LEVELS)
+    strength = _strength(sound, *STRENGTH_LEVELS[kind]) if kind in STRENGTH_LEVELS else None
     left, right = (sound**2).sum(1)
     side = "left" if left > right else "right"
     if kind == Kind.WAVES:
@@ -309,6 +326,12 @@ def hear(sound: np.ndarray, kind: Kind) -> Heard:
     pitch = _nearest(pitch_hz, world.BEEPS_HZ) if pitch_hz and kind == Kind.LAMP else None
     size = _nearest(pitch_hz, world.THUDS_HZ) if pitch_hz and kind == Kind.BALL else None
     return Heard(onsets_s, pitch_hz, pitch, size, side, strength)
+
+
+def _strength(sound: np.ndarray, edge_hz: float, levels: dict[str, float]) -> str:
+    spectrum = np.fft.rfft(sound)
+    spectrum[:, np.fft.rfftfreq(sound.shape[1], 1 / RATE_HZ) > edge_hz] = 0
+    return _nearest(float(np.sqrt(np.mean(np.fft.irfft(spectrum, sound.shape[1]) ** 2))), levels)
 
 
 def _onsets(sound: np.ndarray) -> tuple[float, ...]:

@@ -91,7 +91,8 @@ class Case:
         rng = np.random.default_rng((SEED, number, is_held_out))
         kind = tuple(Kind)[number % len(Kind)]
         scene = world.draw(rng, [kind], held_out=is_held_out)
-        return cls(number, world.render(scene), prompts.prompt(scene, rng, held_out=is_held_out))
+        sentence = prompts.prompt(scene, rng, held_out=is_held_out, bare_share=0)
+        return cls(number, world.render(scene), sentence)
 
     @property
     def times_s(self) -> tuple[float, ...]:

@@ -56,7 +56,7 @@ def probe(denoiser: Transformer, text: TextPath, codec: Codec, kinds: Sequence[K
     scenes = [world.draw(rng, kinds, held_out=True) for _ in range(count)]
     clips = [world.render(scene) for scene in scenes]
     truth = codec.encode(clips)
-    contexts = text([prompt(scene, rng) for scene in scenes] + [""])
+    contexts = text([prompt(scene, rng, bare_share=0) for scene in scenes] + [""])
     lines = []
     for name, kept in (("t2v", ()), ("a2v", ("audio",)), ("v2a", ("video",))):
         given = Streams(*(latent if stream in kept else None for stream, latent in truth._asdict().items()))
@@ -115,11 +115,11 @@ def judge(codec: Codec, clips: Sequence[Clip], latents: Streams[Tensor], given: 
         scene, seen = clip.scene, see(frames)
         heard = hear(sound, scene.kind)
         if given.video is None:
-            for what in ("kind", "colour", "size", "tempo", "side", "time_of_day"):
+            for what in ("kind", "colour", "size", "tempo", "side", "strength", "time_of_day"):
                 if getattr(scene, what) is not None:
                     score.right[what].append(getattr(seen, what) == getattr(scene, what))
         if given.audio is None:
-            for what in ("pitch", "side"):
+            for what in ("pitch", "side", "strength"):
                 if getattr(scene, what) is not None:
                     score.right[f"heard {what}"].append(getattr(heard, what) == getattr(scene, what))
         events = times_of(clip) if given.video is not None else times_of_seen(seen, scene)

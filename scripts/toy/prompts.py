@@ -26,8 +26,9 @@ TIME_OF_DAY = {
     "evening": ("in the evening", "at sunset", "at dusk", "in the warm evening light"),
     "night": ("at night", "by moonlight", "in the dark of the night", "under the moon"),
 }
+STRENGTH = {"calm": ("calm", "gentle", "quiet"), "stormy": ("stormy", "rough", "wild")}
 WORDINGS: dict[Kind, dict[str, dict[str, tuple[str, ...]]]] = {
-    Kind.FLIGHT: {"time_of_day": TIME_OF_DAY, "side": SIDE},
+    Kind.FLIGHT: {"time_of_day": TIME_OF_DAY, "side": SIDE, "strength": STRENGTH},
     Kind.BALL: {
         "colour": COLOUR,
         "size": {"small": ("small", "little", "tiny"), "big": ("big", "large", "huge")},
@@ -47,19 +48,16 @@ WORDINGS: dict[Kind, dict[str, dict[str, tuple[str, ...]]]] = {
         "pitch": {"low": ("low", "deep", "low-pitched"), "high": ("high", "bright", "high-pitched")},
         "side": SIDE,
     },
-    Kind.WAVES: {
-        "strength": {"calm": ("calm", "gentle", "quiet"), "stormy": ("stormy", "rough", "wild")},
-        "time_of_day": TIME_OF_DAY,
-    },
+    Kind.WAVES: {"strength": STRENGTH, "time_of_day": TIME_OF_DAY, "side": SIDE},
 }
 TEMPLATES: dict[Kind, tuple[str, ...]] = {
     Kind.FLIGHT: (
-        "drone over misty mountains {time_of_day}, birds chirping on the {side}",
-        "[a drone flies|flying] over [misty|foggy] mountains {time_of_day}[ while|,] a bird chirps on the {side}",
-        "[on|to] the {side} a bird [chirps|sings], a drone [glides|flies] over misty mountains {time_of_day}",
-        "{time_of_day}, a drone flight over [misty mountains|mountains in the mist], birds [chirp|sing] on the {side}",
-        "[aerial|drone] [view|shot] of misty mountains {time_of_day}, [chirping birds|birds chirping] on the {side}",
-        "a drone glides over foggy mountains {time_of_day}, on the {side} side [birds sing|a bird is chirping]",
+        "drone over {strength} misty mountains {time_of_day}, birds chirping on the {side}",
+        "[a drone flies|flying] over {strength} foggy mountains {time_of_day}[ while|,] a bird chirps on the {side}",
+        "[on|to] the {side} a bird [chirps|sings], a drone [glides|flies] over {strength} mountains {time_of_day}",
+        "{time_of_day}, a flight over {strength} mountains[ in the mist|], birds [chirp|sing] on the {side}",
+        "[aerial|drone] [view|shot] of {strength} misty mountains {time_of_day}, [birds chirping|a bird] on the {side}",
+        "a drone glides over {strength} foggy mountains {time_of_day}, on the {side} side [birds sing|a bird chirps]",
     ),
     Kind.BALL: (
         "a {size} {colour} ball bounces {tempo} on the {side}",
@@ -86,12 +84,12 @@ TEMPLATES: dict[Kind, tuple[str, ...]] = {
         "the light on the {side} side is {colour} and flashes {tempo}, it makes {pitch} beeps",
     ),
     Kind.WAVES: (
-        "a {strength} sea {time_of_day}",
-        "{strength} waves [on|at] the [sea|ocean] {time_of_day}[, the sound of water|]",
-        "{time_of_day}, the [sea|ocean] is {strength}[ and the waves roll|]",
-        "waves [rolling|roll] on a {strength} [ocean|sea] {time_of_day}[, water rushing|]",
-        "view of the {strength} [ocean|sea] {time_of_day}, [rushing|rolling] waves",
-        "the sound of {strength} water, the waves [on|of] the ocean {time_of_day}",
+        "a {strength} sea {time_of_day}, waves on the {side}",
+        "{strength} waves [on|at] the {side} of the [sea|ocean] {time_of_day}[, the sound of water|]",
+        "{time_of_day}, the [sea|ocean] is {strength}[ and the|,] waves roll on the {side} side",
+        "[on|to] the {side} waves [rolling|roll] on a {strength} [ocean|sea] {time_of_day}[, water rushing|]",
+        "view of the {strength} [ocean|sea] {time_of_day}, [rushing|rolling] waves on the {side}",
+        "the sound of {strength} water on the {side}, the waves [on|of] the ocean {time_of_day}",
     ),
 }
 """The last template of each kind is for the evaluation alone."""
@@ -127,14 +125,18 @@ def _all_words() -> list[str]:
 WORDS = _all_words()
 
 
-def prompt(scene: Scene, rng: np.random.Generator, held_out: bool = False) -> str:
-    """A sentence about a scene. A held-out one has a wording that training never sees, and names every attribute."""
+def prompt(scene: Scene, rng: np.random.Generator, held_out: bool = False, bare_share: float = BARE_SHARE) -> str:
+    """A sentence about a scene.
+
+    Args: held_out: it has a wording that training never sees, and names every attribute. bare_share: how many of the
+    others leave attributes open.
+    """
 
     def one_of(choices: tuple[str, ...] | list[str]) -> str:
         return choices[rng.integers(len(choices))]
 
     *known, unknown = TEMPLATES[scene.kind]
-    templates = (unknown,) if held_out else BARE[scene.kind] if rng.random() < BARE_SHARE else known
+    templates = (unknown,) if held_out else BARE[scene.kind] if rng.random() < bare_share else known
     text = _CHOICE.sub(lambda match: one_of(match[1].split("|")), one_of(templates))
     text = _SLOT.sub(lambda match: one_of(WORDINGS[scene.kind][match[1]][getattr(scene, match[1])]), text)
     return f"{text[0].upper()}{text[1:]}." if rng.random() < SENTENCE_SHARE else text

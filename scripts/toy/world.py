@@ -83,7 +83,9 @@ THUDS_HZ = {"small": 300.0, "big": 100.0}
 BEEPS_HZ = {"low": 300.0, "high": 1200.0}
 # The first attribute of a kind has several values, the others have two.
 ATTRIBUTES: dict[Kind, dict[str, tuple[str, ...]]] = {
-    Kind.FLIGHT: {"time_of_day": ("morning", "noon", "evening", "night"), "side": tuple(SIDES)},
+    Kind.FLIGHT: {
+        "time_of_day": ("morning", "noon", "evening", "night"), "side": tuple(SIDES), "strength": ("calm", "stormy")
+    },
     Kind.BALL: {
         "colour": tuple(COLOURS), "size": tuple(RADII), "tempo": tuple(PERIODS_S), "side": tuple(SIDES)
     },
@@ -91,7 +93,9 @@ ATTRIBUTES: dict[Kind, dict[str, tuple[str, ...]]] = {
     Kind.LAMP: {
         "colour": tuple(COLOURS), "tempo": tuple(PERIODS_S), "pitch": tuple(BEEPS_HZ), "side": tuple(SIDES)
     },
-    Kind.WAVES: {"time_of_day": ("morning", "noon", "evening", "night"), "strength": ("calm", "stormy")},
+    Kind.WAVES: {
+        "time_of_day": ("morning", "noon", "evening", "night"), "strength": ("calm", "stormy"), "side": tuple(SIDES)
+    },
 }  # fmt: skip
 
 # Bands of the continuous draws: low entropy on purpose, a tiny model learns what varies little.
@@ -102,7 +106,8 @@ QUIET_END_S = 0.03  # decoded sound is a little shorter than the picture
 def is_held_out(scene: Scene) -> bool:
     """Whether the combination of attributes is kept for the evaluation.
 
-    Each value of the first attribute meets exactly one held-out combination of the others.
+    Each value of the first attribute meets exactly one held-out combination of the others. So a kind needs two others,
+    or else one value always comes with the same other one, and who learns from that cannot know that it may change.
     """
     values = ATTRIBUTES[scene.kind]
     first, *others = (names.index(getattr(scene, attribute)) for attribute, names in values.items())
@@ -243,8 +248,8 @@ class Stage:
         self.backdrop(blend({ground_y: floor, 1: _mix(floor, BLACK, 0.2)}), ground_y)
 
     def hold(self) -> None:
-        """Put what is painted in the first frame into all frames."""
-        self.pixels[1:] = self.pixels[0]
+        """Put what is painted and marked in the first frame into all frames."""
+        self.pixels[1:], self.mask[1:] = self.pixels[0], self.mask[0]
 
     def terrain(self, line: np.ndarray, colour: Field) -> None:
         """Fill everything below a moving line, y of (F W), with colours that depend on the row alone."""
@@ -261,12 +266,15 @@ class Stage:
         self.pixels[:, bottom:] = colours[bottom - top :]
 
     def play(self, time_s: float, samples: np.ndarray, x: float) -> None:
-        """Add a sound (s) that starts at a time, from the place x: constant power, clearly to one side."""
+        """Add a sound (s) that starts at a time, from the place x."""
         start = round(time_s * RATE_HZ)
         samples = samples[max(-start, 0) :][: max(self.sound.shape[1] - max(start, 0), 0)]
+        self.sound[:, max(start, 0) :][:, : len(samples)] += self.gains(x) * samples
+
+    def gains(self, x: float) -> np.ndarray:
+        """How loud a sound from the place x is on each side (2 1): constant power, clearly to one side."""
         angle = math.pi / 2 * min(max(0.5 + PAN_WIDTH * (x / self.aspect - 0.5), 0), 1)
-        gains = np.array([[math.cos(angle)], [math.sin(angle)]], np.float32)
-        self.sound[:, max(start, 0) :][:, : len(samples)] += gains * samples
+        return np.array([[math.cos(angle)], [math.sin(angle)]], np.float32)
 
 
 def flat(colour: RGB) -> Field:
@@ -553,29 +561,29 @@ RIDGES = (  # base, height, waves per unit of length, speed in heights per secon
     (0.99, 0.20, 0.42, 0.30, 1.0),
 )
 CHIRP_PERIOD_S, BIRD_SECONDS, BIRD_SPAN = 0.68, 0.44, 44 / 128
+WINDS = {"calm": (0.006, 300, 0.0), "stormy": (0.02, 500, 0.45)}  # loudness, edge of the noise in Hz, share of grey
 
 
 def _flight(scene: Scene, stage: Stage, rng: np.random.Generator) -> list[Event]:
     """A drone's view of misty ridges that drift by, and a bird that darts into view with each chirp."""
-    (time_of_day,) = scene.values("time_of_day")
+    time_of_day, strength = scene.values("time_of_day", "strength")
+    loudness, edge_hz, grey = WINDS[strength]
     rhythm, flown_s = beat(scene, stage, rng, CHIRP_PERIOD_S), rng.uniform(0, 8)
     light = LIGHTS[time_of_day]
-    _sky(stage, light)
+    _sky(stage, light, grey)
     x, _ = stage.grid
     for base, tall, waves, speed, nearness in RIDGES:
         along = waves * (x + speed * (stage.times_s[:, None] + np.float32(flown_s))) + 3.7 * nearness
         peaks = 0.65 * np.abs((along % 1) * 2 - 1) + 0.35 * np.abs((2.7 * along % 1) * 2 - 1)
-        colour = _mix(light.far, light.near, nearness)
-        stage.terrain(
-            base - tall * peaks,
-            blend({base - 0.9 * tall: colour, base + 0.1: _mix(colour, light.mist, 0.75 - 0.45 * nearness)}),
-        )
+        land = _mix(light.far, light.near, nearness)
+        top, foot = (_mix(colour, CLOUD, grey) for colour in (land, _mix(land, light.mist, 0.75 - 0.45 * nearness)))
+        stage.terrain(base - tall * peaks, blend({base - 0.9 * tall: top, base + 0.1: foot}))
     for order, time_s in enumerate(rhythm.times_s(stage)):
         stage.play(time_s, chirp(rhythm.detune), rhythm.x)
         for canvas, at_s in zip(stage.frames, stage.times_s, strict=True):
             if 0 <= at_s - time_s < BIRD_SECONDS:
                 _bird(canvas, rhythm.x, 0.2 + 0.07 * (order % 2), at_s - time_s, light.bird)
-    stage.sound[:] += 0.006 * rush(stage.sound.shape[1], 300, rng)
+    stage.sound[:] += loudness * rush(stage.sound.shape[1], edge_hz, rng)
     return rhythm.events(scene, stage)
 
 
@@ -608,7 +616,7 @@ SWELLS = (  # base, size of the waves, waves per unit of length, speed in height
     (0.62, 0.6, 1.9, 0.22, 0.35),
     (0.76, 1.0, 1.3, 0.36, 0.7),
 )
-CREST = 0.035  # the part of a wave that counts as its line
+ROCK_TOP, ROCK_FOOT = 0.3, 0.58
 STRENGTHS = {  # wave height, lift of the swell, swell period, loudness, edge of the noise in Hz, share of grey, foam
     "calm": (0.010, 0.012, 1.5, 0.03, 500, 0.0, 0.4),
     "stormy": (0.040, 0.060, 1.1, 0.17, 1500, 0.35, 0.75),
@@ -616,12 +624,14 @@ STRENGTHS = {  # wave height, lift of the swell, swell period, loudness, edge of
 
 
 def _waves(scene: Scene, stage: Stage, rng: np.random.Generator) -> list[Event]:
-    """A sea whose swell is seen as high water and heard as louder noise."""
-    strength, time_of_day = scene.values("strength", "time_of_day")
+    """A sea at a rock, whose swell is seen as high water and heard from the rock as louder noise."""
+    strength, time_of_day, side = scene.values("strength", "time_of_day", "side")
     high, lift, period_s, loudness, edge_hz, grey, whiteness = STRENGTHS[strength]
     light = LIGHTS[time_of_day]
     swell_s, rolled = rng.uniform(0, period_s), np.float32(rng.uniform(0, 1))
+    rock_x = stage.aspect * SIDES[side] + X_BAND * rng.uniform(-1, 1)
     _sky(stage, light, 1.5 * grey)
+    _rock(stage, rock_x, light.bird)
     x, y = stage.grid
 
     def swell(times_s: np.ndarray) -> np.ndarray:
@@ -634,11 +644,21 @@ def _waves(scene: Scene, stage: Stage, rng: np.random.Generator) -> list[Event]:
         sea = _mix(_mix(light.zenith, SEA_DEEP, 0.35 + 0.4 * nearness), CLOUD, grey)
         foam = _mix(sea, WHITE, whiteness * (0.4 + 0.6 * size))
         stage.terrain(line, flat(foam))
-        stage.mask[:] = (stage.mask & (y < line[:, None])) | ((y >= line[:, None]) & (y < line[:, None] + CREST))
+        stage.mask[:] &= y < line[:, None]
         stage.terrain(line + 0.012 + 0.4 * high * size, blend({base: sea, 1: _mix(sea, SEA_DEEP, 0.6)}))
     times_s = np.arange(stage.sound.shape[1], dtype=np.float32) / RATE_HZ
-    stage.sound[:] += loudness * (0.3 + 0.7 * swell(times_s)) * rush(len(times_s), edge_hz, rng)
+    noise = math.sqrt(2) * stage.gains(rock_x) * rush(len(times_s), edge_hz, rng)
+    stage.sound[:] += loudness * (0.3 + 0.7 * swell(times_s)) * noise
     return []
+
+
+def _rock(stage: Stage, x: float, colour: RGB) -> None:
+    """A rock that stands out of the water, in all frames."""
+    left, right = [(x - 0.19, ROCK_FOOT), (x - 0.07, ROCK_TOP)], [(x + 0.05, ROCK_TOP + 0.03), (x + 0.17, ROCK_FOOT)]
+    edge = [(x, ROCK_TOP + 0.01), (x + 0.03, ROCK_FOOT)]
+    stage.frames[0].convex([*left, *right], flat(_mix(colour, CLOUD, 0.15)), marks=True)
+    stage.frames[0].convex([*left, *edge], flat(_mix(colour, CLOUD, 0.4)))
+    stage.hold()
 
 
 RENDERERS: dict[Kind, Callable[[Scene, Stage, np.random.Generator], list[Event]]] = {

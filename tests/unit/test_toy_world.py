@@ -139,8 +139,14 @@ def test_every_event_is_heard_once_from_its_side(kind: Kind):
     assert [h.side for h in heard] == [clip.scene.side for clip in clips(kind)]
 
 
-def test_the_pitch_of_a_beep_the_size_of_a_ball_and_the_strength_of_the_sea_are_heard():
-    for kind, attribute in ((Kind.LAMP, "pitch"), (Kind.BALL, "size"), (Kind.WAVES, "strength")):
+def test_the_pitch_of_a_beep_the_size_of_a_ball_and_the_strength_and_side_of_the_sea_are_heard():
+    for kind, attribute in (
+        (Kind.LAMP, "pitch"),
+        (Kind.BALL, "size"),
+        (Kind.FLIGHT, "strength"),
+        (Kind.WAVES, "strength"),
+        (Kind.WAVES, "side"),
+    ):
         heard = [getattr(detect.hear(clip.sound, kind), attribute) for clip in clips(kind)]
         assert heard == [getattr(clip.scene, attribute) for clip in clips(kind)]
 
