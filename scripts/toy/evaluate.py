@@ -45,7 +45,7 @@ FEW_STEPS = 8  # where the scales are compared: with many steps small scales may
 PLAIN = {f"{stream}_{scale}": 1.0 for stream in ("video", "audio") for scale in AXES}
 CODEC = ("video_encoder", "video_decoder", "audio_encoder", "audio_decoder", "vocoder")
 HERE = Path(__file__).resolve().parent
-SOURCES = [HERE / name for name in ("world.py", "prompts.py", "detect.py")]
+SOURCES = [HERE / name for name in ("drawing.py", "world.py", "prompts.py", "detect.py")]
 DOCS = HERE.parents[1] / "docs"
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise, product
-from typing import TypeAlias
 
 import numpy as np
+
+from scripts.toy.drawing import BLACK, CLOUD, RGB, SHADOW, WHITE, Canvas, Field, Point, blend, flat, lit, mix
 
 FPS, FRAMES, WIDTH, HEIGHT, RATE_HZ = 24, 49, 192, 128, 24_000
 
@@ -147,75 +148,6 @@ def render(scene: Scene, width: int = WIDTH, height: int = HEIGHT, frames: int =
     return Clip(scene, pixels, stage.mask, stage.sound, tuple(events))
 
 
-# Drawing
-
-Field: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
-RGB: TypeAlias = Iterable[float]
-Point: TypeAlias = tuple[float, float]
-Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """One picture being drawn: pixels (H W 3) in 0 to 255, and the mask (H W) of its object."""
-
-    pixels: np.ndarray
-    mask: np.ndarray
-
-    def paint(self, distance: Field, box: Box, colour: Field, opacity: float = 1.0, marks: bool = False) -> None:
-        """Fill a shape inside a box with an anti-aliased edge, and mark it in the mask on request.
-
-        `distance` maps x (1 W) and y (H 1) to the signed distance from the edge, negative inside; `colour` maps them to
-        colours that broadcast to (H W 3).
-        """
-        height, width, _ = self.pixels.shape
-        left, top, right, bottom = (round(edge * height) for edge in box)
-        rows, columns = slice(max(top - 1, 0), max(bottom + 2, 0)), slice(max(left - 1, 0), max(right + 2, 0))
-        y = (np.arange(height, dtype=np.float32)[rows, None] + 0.5) / height
-        x = (np.arange(width, dtype=np.float32)[None, columns] + 0.5) / height
-        cover = np.clip(0.5 - distance(x, y) * height, 0, 1)
-        region = self.pixels[rows, columns]
-        region += opacity * cover[..., None] * (colour(x, y) - region)
-        if marks:
-            self.mask[rows, columns] |= cover > 0.5
-
-    def rectangle(self, box: Box, colour: Field, opacity: float = 1.0) -> None:
-        left, top, right, bottom = box
-        self.paint(
-            lambda x, y: np.maximum(np.maximum(left - x, x - right), np.maximum(top - y, y - bottom)),
-            box,
-            colour,
-            opacity,
-        )
-
-    def ellipse(
-        self, x0: float, y0: float, wide: float, tall: float, colour: Field, opacity: float = 1.0, marks: bool = False
-    ) -> None:
-        """An ellipse with these half axes."""
-        self.paint(
-            lambda x, y: (np.hypot((x - x0) / wide, (y - y0) / tall) - 1) * min(wide, tall),
-            (x0 - wide, y0 - tall, x0 + wide, y0 + tall),
-            colour,
-            opacity,
-            marks,
-        )
-
-    def convex(self, corners: list[Point], colour: Field, opacity: float = 1.0, marks: bool = False) -> None:
-        """A convex polygon."""
-        edges = list(zip(corners, corners[1:] + corners[:1], strict=True))
-        turn = math.copysign(1, sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in edges))
-
-        def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-            sides = (
-                ((x - x0) * (y1 - y0) - (y - y0) * (x1 - x0)) * (turn / math.hypot(x1 - x0, y1 - y0))
-                for (x0, y0), (x1, y1) in edges
-            )
-            return np.maximum.reduce([*sides])
-
-        xs, ys = zip(*corners, strict=True)
-        self.paint(distance, (min(xs), min(ys), max(xs), max(ys)), colour, opacity, marks)
-
-
 @dataclass(frozen=True)
 class Stage:
     """A clip being made: times_s (F) of the frames, pixels (F H W 3), mask (F H W), sound (2 s)."""
@@ -245,7 +177,7 @@ class Stage:
     def room(self, above: RGB, below: RGB, ground_y: float, floor: RGB) -> None:
         """Paint a wall and a floor into the first frame."""
         self.backdrop(blend({0: above, ground_y: below}))
-        self.backdrop(blend({ground_y: floor, 1: _mix(floor, BLACK, 0.2)}), ground_y)
+        self.backdrop(blend({ground_y: floor, 1: mix(floor, BLACK, 0.2)}), ground_y)
 
     def hold(self) -> None:
         """Put what is painted and marked in the first frame into all frames."""
@@ -275,39 +207,6 @@ class Stage:
         """How loud a sound from the place x is on each side (2 1): constant power, clearly to one side."""
         angle = math.pi / 2 * min(max(0.5 + PAN_WIDTH * (x / self.aspect - 0.5), 0), 1)
         return np.array([[math.cos(angle)], [math.sin(angle)]], np.float32)
-
-
-def flat(colour: RGB) -> Field:
-    """The same colour everywhere."""
-    value = np.array(tuple(colour), np.float32)
-    return lambda x, y: value
-
-
-def blend(stops: dict[float, RGB]) -> Field:
-    """Colours from top to bottom, linear between the given heights."""
-    heights = tuple(stops)
-    channels = np.array([tuple(colour) for colour in stops.values()], np.float32).T
-    return lambda x, y: np.stack([np.interp(y, heights, channel) for channel in channels], -1).astype(np.float32)
-
-
-def lit(colour: RGB, x0: float, y0: float, reach: float, bright: float, dim: float) -> Field:
-    """A colour that falls from `bright` at (x0, y0) to `dim` at the distance `reach`, as on a ball under a lamp."""
-    base = np.array(tuple(colour), np.float32)
-
-    def shade(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        fall = np.minimum(np.hypot(x - x0, y - y0) / reach, 1)[..., None]
-        gain = bright + (dim - bright) * fall**2
-        return np.minimum(base * gain + 255 * np.maximum(gain - 1, 0), 255)
-
-    return shade
-
-
-BLACK, WHITE, CLOUD, SHADOW = (0, 0, 0), (255, 255, 255), (92, 100, 112), (20, 22, 30)
-
-
-def _mix(a: RGB, b: RGB, share: float) -> RGB:
-    """A colour between two, the second with this share."""
-    return tuple(p + (q - p) * share for p, q in zip(a, b, strict=True))
 
 
 # Sounds: mono, float32, at RATE_HZ
@@ -503,10 +402,10 @@ def _door(scene: Scene, stage: Stage, rng: np.random.Generator) -> list[Event]:
         if swung < 1:
             spill = [(edge, DOOR_BOTTOM), (jamb, DOOR_BOTTOM), (jamb + spread, 1.1), (edge, 1.1)]
             canvas.convex(spill, flat(DOOR_LIGHT), 0.45)
-        colour = _mix(COLOURS[hue], BLACK, 0.22 * leaf.stands_out)
+        colour = mix(COLOURS[hue], BLACK, 0.22 * leaf.stands_out)
         canvas.convex(leaf.panel(0, 0, 1, 1), flat(colour), marks=True)
         for panel in (leaf.panel(0.16, 0.08, 0.84, 0.44), leaf.panel(0.16, 0.54, 0.84, 0.92)):
-            canvas.convex(panel, flat(_mix(colour, BLACK, 0.18)))
+            canvas.convex(panel, flat(mix(colour, BLACK, 0.18)))
         canvas.ellipse(*leaf.at(0.92, 0.5), 0.018, 0.018, flat(DOOR_LIGHT))
     stage.play(when, slam(rng), middle)
     return [Event(when, side)]
@@ -548,7 +447,7 @@ LIGHTS = {
 
 def _sky(stage: Stage, light: Light, haze: float = 0) -> None:
     """The sky with a sun or moon in its middle, in all frames."""
-    stage.backdrop(blend({0: _mix(light.zenith, CLOUD, haze), 0.5: _mix(light.horizon, CLOUD, haze)}))
+    stage.backdrop(blend({0: mix(light.zenith, CLOUD, haze), 0.5: mix(light.horizon, CLOUD, haze)}))
     for radius, opacity in ((0.165, 0.15), (0.112, 0.2), (0.075, 1.0)):
         stage.frames[0].ellipse(stage.aspect / 2, light.sun_y, radius, radius, flat(light.sun), opacity * (1 - haze))
     stage.hold()
@@ -575,8 +474,8 @@ def _flight(scene: Scene, stage: Stage, rng: np.random.Generator) -> list[Event]
     for base, tall, waves, speed, nearness in RIDGES:
         along = waves * (x + speed * (stage.times_s[:, None] + np.float32(flown_s))) + 3.7 * nearness
         peaks = 0.65 * np.abs((along % 1) * 2 - 1) + 0.35 * np.abs((2.7 * along % 1) * 2 - 1)
-        land = _mix(light.far, light.near, nearness)
-        top, foot = (_mix(colour, CLOUD, grey) for colour in (land, _mix(land, light.mist, 0.75 - 0.45 * nearness)))
+        land = mix(light.far, light.near, nearness)
+        top, foot = (mix(colour, CLOUD, grey) for colour in (land, mix(land, light.mist, 0.75 - 0.45 * nearness)))
         stage.terrain(base - tall * peaks, blend({base - 0.9 * tall: top, base + 0.1: foot}))
     for order, time_s in enumerate(rhythm.times_s(stage)):
         stage.play(time_s, chirp(rhythm.detune), rhythm.x)
@@ -641,11 +540,11 @@ def _waves(scene: Scene, stage: Stage, rng: np.random.Generator) -> list[Event]:
         along = waves * (x - speed * stage.times_s[:, None]) + rolled + nearness
         crest = np.abs(np.sin(np.pi * along))
         line = base - size * (lift * swell(stage.times_s)[:, None] + 2 * high * (1 - crest))
-        sea = _mix(_mix(light.zenith, SEA_DEEP, 0.35 + 0.4 * nearness), CLOUD, grey)
-        foam = _mix(sea, WHITE, whiteness * (0.4 + 0.6 * size))
+        sea = mix(mix(light.zenith, SEA_DEEP, 0.35 + 0.4 * nearness), CLOUD, grey)
+        foam = mix(sea, WHITE, whiteness * (0.4 + 0.6 * size))
         stage.terrain(line, flat(foam))
         stage.mask[:] &= y < line[:, None]
-        stage.terrain(line + 0.012 + 0.4 * high * size, blend({base: sea, 1: _mix(sea, SEA_DEEP, 0.6)}))
+        stage.terrain(line + 0.012 + 0.4 * high * size, blend({base: sea, 1: mix(sea, SEA_DEEP, 0.6)}))
     times_s = np.arange(stage.sound.shape[1], dtype=np.float32) / RATE_HZ
     noise = math.sqrt(2) * stage.gains(rock_x) * rush(len(times_s), edge_hz, rng)
     stage.sound[:] += loudness * (0.3 + 0.7 * swell(times_s)) * noise
@@ -656,8 +555,8 @@ def _rock(stage: Stage, x: float, colour: RGB) -> None:
     """A rock that stands out of the water, in all frames."""
     left, right = [(x - 0.19, ROCK_FOOT), (x - 0.07, ROCK_TOP)], [(x + 0.05, ROCK_TOP + 0.03), (x + 0.17, ROCK_FOOT)]
     edge = [(x, ROCK_TOP + 0.01), (x + 0.03, ROCK_FOOT)]
-    stage.frames[0].convex([*left, *right], flat(_mix(colour, CLOUD, 0.15)), marks=True)
-    stage.frames[0].convex([*left, *edge], flat(_mix(colour, CLOUD, 0.4)))
+    stage.frames[0].convex([*left, *right], flat(mix(colour, CLOUD, 0.15)), marks=True)
+    stage.frames[0].convex([*left, *edge], flat(mix(colour, CLOUD, 0.4)))
     stage.hold()
 
 
