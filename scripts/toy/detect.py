@@ -90,7 +90,7 @@ def match(events_s: Sequence[float], onsets_s: Sequence[float]) -> Sync:
 # The picture
 
 MIN_MASS, MIN_CHANGE = 200, 12
-DOOR_NEARLY, DOOR_REST_S = 0.9, 0.048  # the picture of a door has changed by so much, so long before it slams
+DOOR_SWINGS, DOOR_LATE_S = (0.1, 0.9), 0.02  # of the change of its picture; by how much it seems to be shut too soon
 
 
 def see(frames: np.ndarray) -> Seen:
@@ -184,7 +184,7 @@ def _see_lamp(picture: np.ndarray) -> Seen:
 
 
 def _see_door(picture: np.ndarray) -> Seen:
-    """The door is what differs between the first and the last frame; it is shut where the picture stops changing."""
+    """The door is what differs between the first and the last frame; it swings faster and faster until it is shut."""
     rows = slice(int(world.DOOR_TOP * ROWS) + 1, int(world.DOOR_BOTTOM * ROWS) - 1)
     inside = picture[:, rows]
     change = inside[-3:].mean(0) - inside[:3].mean(0)
@@ -194,13 +194,16 @@ def _see_door(picture: np.ndarray) -> Seen:
     region = extent > 0.5 * extent.max()
     change *= region[..., None]
     share = ((inside - inside[:3].mean(0)) * change).sum((1, 2, 3)) / (change**2).sum()
-    last = int(np.argmax(share > DOOR_NEARLY))
-    crossing = last - (share[last] - DOOR_NEARLY) / (share[last] - share[last - 1]) if last else None
+    first, last = DOOR_SWINGS
+    end = int(np.argmax(share > last))
+    begin = end - int(np.argmin(share[:end][::-1] > first)) if end else end
+    swung = np.sqrt(share[begin:end])
+    shut_s = np.arange(begin, end) / FPS + world.DOOR_SWING_S * (1 - swung) + DOOR_LATE_S
     return Seen(
         Kind.DOOR,
         colour=_nearest_colour(np.median(inside[-3:][:, region], (0, 1)), world.ATTRIBUTES[Kind.DOOR]["colour"]),
         side=_side_of(float(_centroids(region[None].astype(np.float32))[0][0]), picture),
-        times_s=(float(crossing) / FPS + DOOR_REST_S,) if crossing is not None else (),
+        times_s=(float(shut_s.mean()),) if begin < end else (),
     )
 
 
