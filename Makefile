@@ -13,9 +13,7 @@ check: $(VENV)/.with-dev  ## formatting, lint, types and the default tests
 	$(BIN)/pytest
 
 demo: $(VENV)/.with-core  ## a clip with its contact sheet, from a bare machine on
-	$(BIN)/python scripts/make_tiny_checkpoint.py out/tiny --version 2.0
-	$(BIN)/ltx2 t2v "drone over misty mountains, birds chirping" --model out/tiny --res 256x160 --duration 2s --steps 8 \
-		--seed 7 --sheet --overwrite -o out/demo.mp4
+	$(BIN)/ltx2 t2v "drone over misty mountains, birds chirping" --model toy --seed 2 --sheet --overwrite -o out/demo.mp4
 	@echo "the clip is out/demo.mp4, its contact sheet out/demo.png"
 
 test: $(VENV)/.with-test  ## the default tests, from a bare machine on

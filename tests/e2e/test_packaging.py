@@ -1,4 +1,4 @@
-"""The presets travel: they are found in an editable install and in a wheel."""
+"""Presets and the built-in model travel: they are found in an editable install and in a wheel."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 LIST = """
@@ -28,13 +30,27 @@ def test_presets_are_found_in_an_editable_install(tmp_path: Path) -> None:
     assert Path(folder) == ROOT / "presets"
 
 
-def test_presets_are_found_in_a_wheel_and_say_the_same(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT]
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a wheel holds."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, ROOT]
     subprocess.run(command, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("ltx2-*.whl")
-    installed = tmp_path / "installed"
+    (wheel,) = folder.glob("ltx2-*.whl")
     with zipfile.ZipFile(wheel) as content:
-        content.extractall(installed)
+        content.extractall(folder / "installed")
+    return folder / "installed"
+
+
+def test_presets_are_found_in_a_wheel_and_say_the_same(installed: Path, tmp_path: Path) -> None:
     folder, said = list_presets(tmp_path, installed)
     assert Path(folder) == installed / "ltx2_core" / "presets"
     assert said == list_presets(tmp_path)[1]
+
+
+def test_a_wheel_renders_with_the_model_that_it_brings(installed: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ltx2_cli", "t2v", "x", "--preset", "smoke", "-o", "x.mp4"]
+    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(installed)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "toy" in done.stderr
+    assert (tmp_path / done.stdout.strip()).is_file()

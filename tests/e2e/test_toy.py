@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 from av import VideoStream
+from PIL import Image
 from typer.testing import CliRunner
 
 from ltx2_cli.app import app
@@ -27,7 +28,9 @@ PROMPTS = {
     ),
     "stormy waves on the ocean at night": Scene(Kind.WAVES, strength="stormy", time_of_day="night"),
 }
+BALL = Scene(Kind.BALL, "green", "big", "slow", side="right", seed=3)
 GIVEN = Scene(Kind.LAMP, "green", tempo="slow", pitch="low", side="left", seed=1)
+NEAR = 10  # of 255: a clip of another kind is further away
 HALF = 0.5  # of the events: chance is a quarter, and a single clip has but three to five
 
 
@@ -55,6 +58,11 @@ def write_frames(path: Path, frames: np.ndarray) -> Path:
     return path
 
 
+def difference(frames: np.ndarray, others: np.ndarray) -> float:
+    """The mean difference of frames (F H W 3)."""
+    return float(np.abs(frames.astype(np.float32) - others).mean())
+
+
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_a_clip_shows_what_its_prompt_says(prompt: str, tmp_path: Path) -> None:
     scene = PROMPTS[prompt]
@@ -75,6 +83,38 @@ def test_other_presets_show_it_too(preset: str, size: str, tmp_path: Path) -> No
     assert "x".join(map(str, frames.shape[2:0:-1])) == size
     assert (seen.kind, seen.colour, seen.side) == (Kind.BALL, "red", "left")
     assert hear(sound, Kind.BALL).side == "left"
+
+
+def test_a_given_picture_goes_on_in_its_colour_and_at_its_place(tmp_path: Path) -> None:
+    first = world.render(BALL).frames[0]
+    Image.fromarray(first).save(tmp_path / "ball.png")
+    frames, sound = render(tmp_path, "i2v", tmp_path / "ball.png", "a bouncing ball")
+    seen = see(frames)
+    assert difference(frames[:1], first[None]) < NEAR
+    assert (seen.kind, seen.colour, seen.side) == (Kind.BALL, "green", "right")
+    assert hear(sound, Kind.BALL).side == "right"
+
+
+def test_an_extended_clip_goes_on_where_it_ended(tmp_path: Path) -> None:
+    whole = world.render(BALL)
+    given = write_frames(tmp_path / "ball.mp4", whole.frames[:33])
+    frames, _ = render(tmp_path, "v2v", given, "a big green ball bounces slowly on the right", "--extend", "0.7s")
+    assert difference(frames[:33], whole.frames[:33]) < NEAR
+    seen = see(frames[33:])
+    assert len(frames) == len(whole.frames)
+    assert (seen.kind, seen.colour, seen.side) == (Kind.BALL, "green", "right")
+    assert match([event.time_s for event in whole.events], see(frames).times_s).recall > HALF
+
+
+def test_a_retake_changes_its_span_and_goes_with_what_is_around_it(tmp_path: Path) -> None:
+    clip = world.render(BALL)
+    given = write_frames(tmp_path / "ball.mp4", clip.frames)
+    asked = ("a big green ball bounces slowly on the right", "a small red ball bounces fast on the right")
+    one, other = (render(tmp_path, "v2v", given, words, "--retake", "0.7s-1.4s", "--overwrite")[0] for words in asked)
+    apart = np.abs(one.astype(np.float32) - other).mean((1, 2, 3))
+    assert apart[17:34].mean() > 1.5 * np.concatenate([apart[:8], apart[-8:]]).mean()
+    assert difference(one, clip.frames) < NEAR
+    assert match([event.time_s for event in clip.events], see(one).times_s).recall > HALF
 
 
 def test_a_picture_for_a_sound_keeps_its_time(tmp_path: Path) -> None:
