@@ -13,6 +13,7 @@ check: $(VENV)/.with-dev  ## formatting, lint, types and the default tests
 	$(BIN)/pytest
 
 demo: $(VENV)/.with-core  ## a clip with its contact sheet, from a bare machine on
+	@mkdir -p out
 	$(BIN)/ltx2 t2v "drone over misty mountains, birds chirping" --model toy --seed 2 --sheet --overwrite -o out/demo.mp4
 	@echo "the clip is out/demo.mp4, its contact sheet out/demo.png"
 
