@@ -7,7 +7,6 @@ are written into the toy's `audio_vae.safetensors` when the last step is done.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -18,9 +17,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ltx2_core.models.audio_vae import AudioDecoder, AudioEncoder
-from scripts.toy.model import HOME, fresh, save, trained
+from scripts.toy.model import fresh, save, trained
 from scripts.toy.sound import MEL_MEAN, draw_sounds, expect_mels, mel_distance, mel_likeness, mels_of, spread
-from scripts.toy.training import Muon, Run, learning_rate
+from scripts.toy.training import Muon, Run, learning_rate, options_of
 
 FILE = "audio_vae.safetensors"
 BATCH, FRAMES = 6, 65
@@ -31,13 +30,7 @@ SEED, HELD_OUT_SEED, STATISTICS_SEED = 1, 2, 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--state", type=Path, required=True, help="folder for the state of the training")
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--rate", type=float, default=0.02, help="highest learning rate")
-    parser.add_argument("--fresh", action="store_true", help="begin with random weights")
-    parser.add_argument("--out", type=Path, default=HOME, help="folder of the model's files")
-    options = parser.parse_args()
+    options = options_of(__doc__, steps=500).parse_args()
     train(options.state, options.out, steps=options.steps, rate=options.rate, is_fresh=options.fresh)
 
 

@@ -30,13 +30,13 @@ from ltx2_core.models.attention import KeysValues
 from ltx2_core.models.transformer import AVBlock, Keep, Prepared, Stream, StreamInput, Transformer
 from ltx2_core.types import Streams
 from scripts.toy.codec import Codec
-from scripts.toy.model import AUDIO_STEPS, FPS, FRAMES, HOME, VIDEO_GRID, fresh, save, save_gemma, trained
+from scripts.toy.model import AUDIO_STEPS, FPS, FRAMES, VIDEO_GRID, fresh, save, save_gemma, trained
 from scripts.toy.probe import CODEC, FACTORS, probe
 from scripts.toy.prompts import prompt
 from scripts.toy.shards import Cache, Examples, Grid
 from scripts.toy.text_path import TextPath
 from scripts.toy.tokenizer import save_tokenizer
-from scripts.toy.training import Average, Muon, Run
+from scripts.toy.training import Average, Muon, Run, options_of
 from scripts.toy.world import Kind, Scene
 
 FILE = "transformer.safetensors"
@@ -319,16 +319,11 @@ def train(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of(__doc__, steps=20000, rate=0.01)
     parser.add_argument("cache", type=Path, metavar="CACHE", help="folder of the shards")
-    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="where the training keeps its state")
-    parser.add_argument("--out", type=Path, default=HOME, metavar="DIR", help="where the model is, and is written")
-    parser.add_argument("--fresh", action="store_true", help="begin with random weights")
     parser.add_argument("--kinds", type=Kind, nargs="+", default=list(Kind), choices=list(Kind), help="of scenes")
-    parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--batch", type=int, default=32, help="samples in a step")
     parser.add_argument("--large", type=float, default=0.0, help="share of the steps with pictures of twice the size")
-    parser.add_argument("--rate", type=float, default=0.01, help="highest size of a step")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--probe-minutes", type=float, default=15)
     train(parser.parse_args())

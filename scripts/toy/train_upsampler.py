@@ -7,7 +7,6 @@ written into the toy's `upsampler.safetensors` when the last step is done.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -21,9 +20,9 @@ from torch import Tensor
 from ltx2_core.models.upsampler import LatentUpsampler, upsample_latent
 from ltx2_core.models.video_vae import VideoDecoder, VideoEncoder
 from scripts.toy import world
-from scripts.toy.model import HOME, fresh, save, trained
+from scripts.toy.model import fresh, save, trained
 from scripts.toy.pictures import Pictures, picture_likeness
-from scripts.toy.training import Muon, Run, learning_rate
+from scripts.toy.training import Muon, Run, learning_rate, options_of
 
 FILE = "upsampler.safetensors"
 BATCH, PART = 8, 50  # pairs in a step, pairs in a file
@@ -33,13 +32,8 @@ SEED, HELD_OUT_SEED = 1, 2
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--state", type=Path, required=True, help="folder for the pairs and the state of the training")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser = options_of(__doc__, steps=3000)
     parser.add_argument("--pairs", type=int, default=500, help="clips to learn from")
-    parser.add_argument("--rate", type=float, default=0.02, help="highest learning rate")
-    parser.add_argument("--fresh", action="store_true", help="begin with random weights")
-    parser.add_argument("--out", type=Path, default=HOME, help="folder of the model's files")
     options = parser.parse_args()
     encoder, decoder = (trained(f"video_{half}", options.out) for half in ("encoder", "decoder"))
     upsampler = fresh("upsampler") if options.fresh else trained("upsampler", options.out)

@@ -7,7 +7,6 @@ the statistics of the latents are written into the toy's `video_vae.safetensors`
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -20,9 +19,9 @@ from torch import Tensor
 
 from ltx2_core.models.video_vae import VideoDecoder, VideoEncoder
 from scripts.toy import world
-from scripts.toy.model import HOME, fresh, save, trained
+from scripts.toy.model import fresh, save, trained
 from scripts.toy.pictures import Pictures, Pool, Size, picture_distance, picture_likeness
-from scripts.toy.training import Muon, Run, learning_rate
+from scripts.toy.training import Muon, Run, learning_rate, options_of
 
 FILE = "video_vae.safetensors"
 LATENT_NOISE, MOMENTUM, SHRINK = 0.1, 0.02, 1e-4
@@ -36,15 +35,11 @@ SEED, HELD_OUT_SEED, STATISTICS_SEED = 1, 2, 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--state", type=Path, required=True, help="folder for the state of the training")
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--rate", type=float, default=0.02, help="highest learning rate")
-    parser.add_argument("--fresh", action="store_true", help="begin with random weights")
+    parser = options_of(__doc__, steps=5000)
     parser.add_argument("--decoder-only", action="store_true", help="leave the encoder as it is")
-    parser.add_argument("--out", type=Path, default=HOME, help="folder of the model's files")
     options = parser.parse_args()
-    encoder, decoder = ((fresh if options.fresh else trained)(f"video_{half}") for half in ("encoder", "decoder"))
+    halves = ("video_encoder", "video_decoder")
+    encoder, decoder = (fresh(half) if options.fresh else trained(half, options.out) for half in halves)
     assert isinstance(encoder, VideoEncoder)
     assert isinstance(decoder, VideoDecoder)
     encoder.requires_grad_(not options.decoder_only)

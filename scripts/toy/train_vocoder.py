@@ -7,7 +7,6 @@ into the toy's `audio_vae.safetensors` with every report.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from ltx2_core.checkpoint import load_component
 from ltx2_core.models.vocoder import Vocoder
-from scripts.toy.model import HOME, fresh, save, trained
+from scripts.toy.model import fresh, save, trained
 from scripts.toy.sound import (
     draw_clips,
     draw_sounds,
@@ -31,7 +30,7 @@ from scripts.toy.sound import (
     sounds_of,
     spread,
 )
-from scripts.toy.training import Muon, Run, learning_rate
+from scripts.toy.training import Muon, Run, learning_rate, options_of
 from scripts.toy.world import Clip
 
 FILE = "audio_vae.safetensors"
@@ -44,13 +43,7 @@ SEED, HELD_OUT_SEED = 4, 2
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--state", type=Path, required=True, help="folder for the state of the training")
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--rate", type=float, default=0.02, help="highest learning rate")
-    parser.add_argument("--fresh", action="store_true", help="begin with random weights")
-    parser.add_argument("--out", type=Path, default=HOME, help="folder of the model's files")
-    options = parser.parse_args()
+    options = options_of(__doc__, steps=6000).parse_args()
     train(options.state, options.out, steps=options.steps, rate=options.rate, is_fresh=options.fresh)
 
 

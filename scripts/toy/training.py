@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import time
@@ -14,7 +15,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from scripts.toy.model import HOME
+
 SAVE_EVERY_S = 180
+
+
+def options_of(about: str | None, *, steps: int, rate: float = 0.02) -> argparse.ArgumentParser:
+    """The options of every training of one part, with the script's own words and defaults."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="where the training keeps its state")
+    parser.add_argument("--out", type=Path, default=HOME, metavar="DIR", help="where the model is, and is written")
+    parser.add_argument("--fresh", action="store_true", help="begin with random weights")
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--rate", type=float, default=rate, help="highest size of a step")
+    return parser
 
 
 class Part(Protocol):
