@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from ltx2_core.pipeline.render.run import Interrupted, Result, resume, run
+    from ltx2_core.pipeline.resolve.presets import catalogue
+    from ltx2_core.pipeline.resolve.setting_sources import Gathered, gather, own_presets
+
     from .checkpoint import load_component
     from .config.released import effective_config
     from .errors import (
@@ -32,10 +36,7 @@ if TYPE_CHECKING:
     from .pipeline.describe import describe
     from .pipeline.events import PhaseDone, PhaseStarted, StepDone, Told, Watch
     from .pipeline.job import Job
-    from .pipeline.layers import Gathered, gather, own_presets
-    from .pipeline.presets import catalogue
     from .pipeline.request import Mode, Resolved, resolve
-    from .pipeline.run import Interrupted, Result, resume, run
     from .pipeline.values import show_fps
     from .text.encode import encode_prompts
     from .tiles import TilePlan
@@ -108,10 +109,10 @@ _HOMES = {
     "pipeline.describe": ("describe",),
     "pipeline.events": ("PhaseDone", "PhaseStarted", "StepDone", "Told", "Watch"),
     "pipeline.job": ("Job",),
-    "pipeline.layers": ("Gathered", "gather", "own_presets"),
-    "pipeline.presets": ("catalogue",),
+    "pipeline.resolve.setting_sources": ("Gathered", "gather", "own_presets"),
+    "pipeline.resolve.presets": ("catalogue",),
     "pipeline.request": ("Mode", "Resolved", "resolve"),
-    "pipeline.run": ("Interrupted", "Result", "resume", "run"),
+    "pipeline.render.run": ("Interrupted", "Result", "resume", "run"),
     "pipeline.values": ("show_fps",),
     "text.encode": ("encode_prompts",),
     "tiles": ("TilePlan",),

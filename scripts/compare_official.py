@@ -35,12 +35,12 @@ from torch import Tensor
 from ltx2_core.errors import RequestError
 from ltx2_core.hub import ModelFiles
 from ltx2_core.latents import Latents
-from ltx2_core.pipeline.engine import Engine
 from ltx2_core.pipeline.events import Watch
-from ltx2_core.pipeline.models import Models
+from ltx2_core.pipeline.render.engine import Engine
+from ltx2_core.pipeline.render.models import Models
+from ltx2_core.pipeline.render.run import run
 from ltx2_core.pipeline.request import Mode, Request, resolve
-from ltx2_core.pipeline.run import run
-from ltx2_core.pipeline.settings import COMMAND_LINE
+from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from ltx2_core.tiles import TilePlan
 from ltx2_core.tiling import decode_video
 from ltx2_core.types import Streams

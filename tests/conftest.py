@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ltx2_core.pipeline import auto
+from ltx2_core.pipeline.resolve import auto
 from scripts.make_tiny_checkpoint import make_tiny_checkpoint
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other

@@ -20,8 +20,8 @@ from ..hub import ModelFiles
 from ..media.partial import sync
 from ..types import Streams
 from .request import OutputSettings, Request, Resolved, refuse, without_effect
-from .settings import COMMAND_LINE, Settings, check_layer
-from .target import require_apart, require_free, target_of
+from .resolve.settings import COMMAND_LINE, Settings, check_layer
+from .resolve.target import require_apart, require_free, target_of
 
 if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch is imported
     import torch

@@ -20,7 +20,7 @@ from ..errors import CheckpointError
 from ..grids import VideoGrid
 from ..headers import FileKind, Header, classify, generation, read_header
 from ..hub import SPLIT, WHOLE, ModelFiles
-from .settings import flag
+from .resolve.settings import flag
 
 if TYPE_CHECKING:
     from .recipe import Stage

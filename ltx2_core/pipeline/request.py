@@ -30,9 +30,12 @@ from ..media.inputs import ImageSource, check_input
 from ..sampling.guidance import GuidanceScales
 from ..text.files import check_pair, find_encoder
 from ..types import Streams
-from .auto import choose
-from .edits import add_clip, control_lora, edit_of, recipe_edit, scaling
-from .inputs import (
+from .parts import Parts
+from .recipe import Edit, Recipe, Record, Stage
+from .resolve.auto import choose
+from .resolve.edits import add_clip, control_lora, edit_of, recipe_edit, scaling
+from .resolve.follow import dub_clip, follow_sound
+from .resolve.inputs import (
     ClipInput,
     Extension,
     ImageInput,
@@ -44,20 +47,10 @@ from .inputs import (
     add_images,
     add_loras,
 )
-from .parts import Parts
-from .presets import (
-    RegisteredModel,
-    generation_defaults,
-    named_values,
-    names,
-    recipe,
-    registered_models,
-)
-from .recipe import Edit, Recipe, Record, Stage
-from .settings import COMMAND_LINE, Layer, Merged, Settings, flag, merge, need, spelled
-from .sizes import Frame, Length, choose_length, choose_size, choose_working_size, tier_layer
-from .spans import dub_clip, follow_sound
-from .target import SLUG_LENGTH, require_apart, target_of
+from .resolve.presets import RegisteredModel, generation_defaults, named_values, names, recipe, registered_models
+from .resolve.settings import COMMAND_LINE, Layer, Merged, Settings, flag, merge, need, spelled
+from .resolve.sizes import Frame, Length, choose_length, choose_size, choose_working_size, tier_layer
+from .resolve.target import SLUG_LENGTH, require_apart, target_of
 from .values import FrameRate
 
 StreamMode = Literal["generate", "keep", "off"]

@@ -21,15 +21,15 @@ from torch import Tensor
 from ltx2_core.conditioning.conditions import Condition, GivenTokens, Keyframe, ReferenceVideo, WithAttention
 from ltx2_core.hub import ModelFiles
 from ltx2_core.latents import Latents, States
-from ltx2_core.pipeline.engine import Engine
 from ltx2_core.pipeline.events import Watch
-from ltx2_core.pipeline.given import Given, Giver
-from ltx2_core.pipeline.inputs import ClipInput, ImageInput, LoraInput, ReferenceInput, SoundInput, Window
 from ltx2_core.pipeline.job import Job
-from ltx2_core.pipeline.models import DTYPES
-from ltx2_core.pipeline.presets import recipe
 from ltx2_core.pipeline.recipe import Recipe
+from ltx2_core.pipeline.render.engine import Engine
+from ltx2_core.pipeline.render.models import DTYPES
+from ltx2_core.pipeline.render.stage_inputs import Given, Giver
 from ltx2_core.pipeline.request import OutputSettings, Request
+from ltx2_core.pipeline.resolve.inputs import ClipInput, ImageInput, LoraInput, ReferenceInput, SoundInput, Window
+from ltx2_core.pipeline.resolve.presets import recipe
 from ltx2_core.sampling.guidance import GuidanceScales, PassKind, plan_passes
 from ltx2_core.sampling.noise import draw_noise
 from ltx2_core.sampling.samplers import Denoiser

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from ltx2_core.hub import NOT_ALWAYS_NEEDED
-from ltx2_core.pipeline.models import settle
+from ltx2_core.pipeline.render.models import settle
 from ltx2_core.pipeline.request import Request, Resolved
 from ltx2_core.types import Streams
 from scripts.toy import detect, prompts, world

@@ -12,13 +12,13 @@ from typing import Any, Self
 import torch
 
 from ltx2_core.latents import DenoiseMask, Latents, LatentState, States
-from ltx2_core.pipeline.given import Given
 from ltx2_core.pipeline.job import Job
-from ltx2_core.pipeline.models import Models, settle
-from ltx2_core.pipeline.presets import registered_models
 from ltx2_core.pipeline.recipe import Stage
+from ltx2_core.pipeline.render.models import Models, settle
+from ltx2_core.pipeline.render.stage_inputs import Given
+from ltx2_core.pipeline.render.stages import NEUTRAL, StageRun
 from ltx2_core.pipeline.request import Mode, Request, Resolved, resolve
-from ltx2_core.pipeline.stages import NEUTRAL, StageRun
+from ltx2_core.pipeline.resolve.presets import registered_models
 from ltx2_core.sampling.guidance import Contexts
 from ltx2_core.text.encode import ContextModels, TextContext, encode_prompts
 from ltx2_core.text.gemma import Gemma

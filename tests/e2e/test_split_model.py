@@ -16,7 +16,7 @@ from ltx2_core import hub
 from ltx2_core.headers import read_header
 from ltx2_core.media.probe import probe
 from ltx2_core.pipeline import request
-from ltx2_core.pipeline.presets import RegisteredModel
+from ltx2_core.pipeline.resolve.presets import RegisteredModel
 
 RUN = CliRunner()
 WHOLE = "ltx-2-tiny-dev.safetensors"

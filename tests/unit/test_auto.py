@@ -13,9 +13,10 @@ import pytest
 
 from ltx2_core import cards
 from ltx2_core.errors import RequestError
-from ltx2_core.pipeline import auto, request
-from ltx2_core.pipeline.presets import RegisteredModel
+from ltx2_core.pipeline import request
 from ltx2_core.pipeline.request import Resolved, resolve
+from ltx2_core.pipeline.resolve import auto
+from ltx2_core.pipeline.resolve.presets import RegisteredModel
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 UPSAMPLER, LORA = "ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors", "ltx-2-tiny-distilled-lora.safetensors"

@@ -18,12 +18,12 @@ from ltx2_cli.display import Display, visible
 from ltx2_cli.facts import readable
 from ltx2_cli.progress import Clock
 from ltx2_core.media.clip import VIDEO_CODECS
-from ltx2_core.pipeline.edits import STRENGTH
-from ltx2_core.pipeline.presets import generation_defaults
-from ltx2_core.pipeline.presets import names as presets_of
 from ltx2_core.pipeline.request import BUILT_IN, STREAMS, Mode, without_effect
-from ltx2_core.pipeline.settings import Settings, flag
-from ltx2_core.pipeline.target import DEFAULT_NAME
+from ltx2_core.pipeline.resolve.edits import STRENGTH
+from ltx2_core.pipeline.resolve.presets import generation_defaults
+from ltx2_core.pipeline.resolve.presets import names as presets_of
+from ltx2_core.pipeline.resolve.settings import Settings, flag
+from ltx2_core.pipeline.resolve.target import DEFAULT_NAME
 
 RUN = CliRunner()
 COMMANDS = ("t2v", "i2v", "v2v", "a2v", "v2a", "resume", "decode", "inspect", "presets")

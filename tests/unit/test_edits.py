@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from ltx2_core.conditioning.conditions import TimeWindow
 from ltx2_core.grids import Factors, audio_latent_count
 from ltx2_core.latents import LatentState
-from ltx2_core.pipeline.edits import made_anew
-from ltx2_core.pipeline.inputs import Extension, Window
-from ltx2_core.pipeline.sizes import Length
+from ltx2_core.pipeline.resolve.edits import made_anew
+from ltx2_core.pipeline.resolve.inputs import Extension, Window
+from ltx2_core.pipeline.resolve.sizes import Length
 from ltx2_core.sampling.schedules import from_level, ltx2_schedule, with_level
 
 RATES = st.sampled_from([Fraction(24), Fraction(25), Fraction(50), Fraction(30000, 1001)])

@@ -23,7 +23,7 @@ LIGHT = (
     "ltx2_core.lora_file",
     "ltx2_core.pipeline.request",
     "ltx2_core.pipeline.recipe",
-    "ltx2_core.pipeline.plan",
+    "ltx2_core.pipeline.resolve",
     "ltx2_cli",
 )
 BARE = (

@@ -17,12 +17,12 @@ from ltx2_core.errors import CheckpointError, LTX2Error, RequestError, StorageEr
 from ltx2_core.headers import read_header
 from ltx2_core.hub import Role
 from ltx2_core.pipeline import request
-from ltx2_core.pipeline.presets import RegisteredModel, generation_defaults, names, recipe, registered_models
 from ltx2_core.pipeline.recipe import Recipe
 from ltx2_core.pipeline.request import Resolved, resolve
-from ltx2_core.pipeline.settings import merge
-from ltx2_core.pipeline.sizes import nearest_legal
-from ltx2_core.pipeline.target import slug
+from ltx2_core.pipeline.resolve.presets import RegisteredModel, generation_defaults, names, recipe, registered_models
+from ltx2_core.pipeline.resolve.settings import merge
+from ltx2_core.pipeline.resolve.sizes import nearest_legal
+from ltx2_core.pipeline.resolve.target import slug
 
 
 def resolved(tiny: Path, prompt: str = "a bell rings", own: dict | None = None, **flags: object) -> Resolved:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ltx2_core.errors import RequestError
-from ltx2_core.pipeline.settings import merge
+from ltx2_core.pipeline.resolve.settings import merge
 from ltx2_core.pipeline.values import NTSC, did_you_mean, parse_duration, parse_fps, parse_size, show_fps
 
 

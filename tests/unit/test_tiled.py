@@ -13,7 +13,7 @@ from torch import Tensor
 from ltx2_core.conditioning.conditions import Condition, GivenTokens, Keyframe, ReferenceVideo, WithAttention
 from ltx2_core.grids import Factors
 from ltx2_core.latents import DenoiseMask, Latents, LatentState, States
-from ltx2_core.pipeline.tiled import OVERLAP_CELLS, TiledDenoiser, cut_into, tiled
+from ltx2_core.pipeline.render.tiled import OVERLAP_CELLS, TiledDenoiser, cut_into, tiled
 from ltx2_core.types import Streams
 
 FACTORS = Factors(8, 32, 32)

@@ -11,14 +11,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ..errors import RequestError, StorageError
-from ..grids import audio_latent_count, audio_latents_within
-from ..headers import Header
-from ..lora_file import match, read_lora
-from ..media.inputs import ImageSource, SoundSource, VideoSource, check_input
-from .recipe import Record
+from ...errors import RequestError, StorageError
+from ...grids import audio_latent_count, audio_latents_within
+from ...headers import Header
+from ...lora_file import match, read_lora
+from ...media.inputs import ImageSource, SoundSource, VideoSource, check_input
+from ..recipe import Record
+from ..values import Seconds
 from .sizes import Length
-from .values import Seconds
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(allow_inf_nan=False)]

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import RequestError
-from ..home import ltx2_home
+from ...errors import RequestError
+from ...home import ltx2_home
+from ..values import did_you_mean
 from .presets import read_yaml
 from .settings import COMMAND_LINE, ENVIRONMENT, Layer, Settings
-from .values import did_you_mean
 
 PREFIX = "LTX2_"
 VARIABLES = {PREFIX + name.upper(): name for name in Settings.model_fields}

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ..errors import RequestError
-from .recipe import Sampler, Sigmas
-from .values import Device, Duration, FrameRate, Span, Tiles, Time, did_you_mean, split_list
+from ...errors import RequestError
+from ..recipe import Sampler, Sigmas
+from ..values import Device, Duration, FrameRate, Span, Tiles, Time, did_you_mean, split_list
 
 COMMAND_LINE, ENVIRONMENT = "the command line", "the environment"
 Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]

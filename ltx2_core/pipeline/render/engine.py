@@ -15,29 +15,29 @@ import torch
 import transformers
 from torch import Tensor
 
-from ..latents import Latents
-from ..media.audio import at_rate_of
-from ..media.clip import ClipShape, Output
-from ..media.copy import LAYOUTS, container_for, copyable_span
-from ..media.dub import write_dubbed
-from ..media.inputs import SoundSource, VideoSource, check_input
-from ..media.sound import Sound, fit_sound
-from ..media.writer import Report, write_clip, write_sound
-from ..models.mel import to_stereo
-from ..sampling.guidance import Contexts
-from ..text.cache import ContextCache, identity
-from ..text.encode import TextContext, encode_prompts
-from ..tiles import TilePlan
-from ..tiling import decode_video
-from ..types import Streams
-from ..version import __version__
-from .events import Watch
-from .given import Giver
-from .job import Job, Saved
+from ...latents import Latents
+from ...media.audio import at_rate_of
+from ...media.clip import ClipShape, Output
+from ...media.copy import LAYOUTS, container_for, copyable_span
+from ...media.dub import write_dubbed
+from ...media.inputs import SoundSource, VideoSource, check_input
+from ...media.sound import Sound, fit_sound
+from ...media.writer import Report, write_clip, write_sound
+from ...models.mel import to_stereo
+from ...sampling.guidance import Contexts
+from ...text.cache import ContextCache, identity
+from ...text.encode import TextContext, encode_prompts
+from ...tiles import TilePlan
+from ...tiling import decode_video
+from ...types import Streams
+from ...version import __version__
+from ..events import Watch
+from ..job import Job, Saved
+from ..recipe import Stage
+from ..request import Request
+from ..resolve.follow import COPY
 from .models import Models
-from .recipe import Stage
-from .request import Request
-from .spans import COPY
+from .stage_inputs import Giver
 from .stages import StageRun, schedule
 
 RECIPE_SCHEMA = 1

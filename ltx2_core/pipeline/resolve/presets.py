@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from ..errors import RequestError
-from ..hub import Role
-from .recipe import Edit, Recipe, Record
-from .values import did_you_mean
+from ...errors import RequestError
+from ...hub import Role
+from ..recipe import Edit, Recipe, Record
+from ..values import did_you_mean
 
 
 class RegisteredModel(Record):
@@ -53,7 +53,7 @@ class Tier(Record):
 
 def presets_folder() -> Path:
     """Where the presets are: inside the installed package, or at the root of a checkout."""
-    package = Path(__file__).parent.parent
+    package = Path(__file__).parent.parent.parent
     inside = package / "presets"
     return inside if inside.is_dir() else package.parent / "presets"
 

@@ -10,16 +10,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import RequestError
-from ..grids import snap_up
-from ..media.inputs import SoundSource, VideoSource, check_input
+from ...errors import RequestError
+from ...grids import snap_up
+from ...media.inputs import SoundSource, VideoSource, check_input
+from ..values import show_time
 from .inputs import ClipInput, Inputs, SoundInput
 from .settings import COMMAND_LINE, Merged, need
 from .sizes import LONGEST_TRAINED_S, Length, Size, beyond_training, choose_length, rate_of
-from .values import show_time
 
 if TYPE_CHECKING:
-    from ..media.copy import Container, Span
+    from ...media.copy import Container, Span
 
 COPY = "copy"  # in place of a codec: the packets of the given sound
 SHORTEST_TOLD_S = Fraction(1, 200)  # what 0.01 s is told as
@@ -111,7 +111,7 @@ def _require_short(
 
 def choose_encoding(inputs: Inputs, sound: SoundSource, merged: Merged, *, is_whole: bool) -> str:
     """Whether a given sound is copied, unless somebody wants another codec; a line about what becomes of it."""
-    from ..media.copy import LAYOUTS, may_stand_in_mp4, rate_for  # PyAV, which only a request with files needs
+    from ...media.copy import LAYOUTS, may_stand_in_mp4, rate_for  # PyAV, which only a request with files needs
 
     codec, name = need(merged.settings.audio_codec), sound.path.name
     is_wanted = codec == sound.codec or not merged.is_asked("audio_codec")
@@ -125,7 +125,7 @@ def choose_encoding(inputs: Inputs, sound: SoundSource, merged: Merged, *, is_wh
 
 def _choose_container(inputs: Inputs, clip: VideoSource, merged: Merged) -> tuple[Container, list[str]]:
     """Where the picture of a clip can be copied to, with what becomes of its sound; lines about both."""
-    from ..media.copy import IN_MP4, container_for  # PyAV, as above
+    from ...media.copy import IN_MP4, container_for  # PyAV, as above
 
     settings, name = merged.settings, clip.path.name
     keeps_sound = settings.old_sound == "second-track"
@@ -143,7 +143,7 @@ def _choose_container(inputs: Inputs, clip: VideoSource, merged: Merged) -> tupl
 
 def _choose_span(clip: VideoSource, start_s: Fraction, end_s: Fraction, container: Container, command: str) -> Span:
     """The part of a clip that can be copied for a span of time."""
-    from ..media.copy import copyable_span  # PyAV, as above
+    from ...media.copy import copyable_span  # PyAV, as above
 
     span = copyable_span(clip, start_s, end_s)
     if span.lead_in_s and not container.has_edits:

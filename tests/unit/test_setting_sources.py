@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ltx2_core.errors import RequestError
-from ltx2_core.pipeline.layers import gather
-from ltx2_core.pipeline.settings import merge
+from ltx2_core.pipeline.resolve.setting_sources import gather
+from ltx2_core.pipeline.resolve.settings import merge
 
 
 @pytest.fixture

@@ -12,24 +12,24 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..conditioning.conditions import Condition
-from ..errors import OutputError
-from ..grids import VideoGrid, audio_latent_count
-from ..latents import Latents, LatentState, States, unpatchify_audio, unpatchify_video
-from ..models.transformer import Transformer
-from ..sampling.denoiser import GuidedDenoiser
-from ..sampling.guidance import Contexts, GuidanceScales
-from ..sampling.noise import add_noise
-from ..sampling.res2s import sample_res2s
-from ..sampling.samplers import Denoiser, OnStep, sample_ancestral, sample_euler, sample_gradient_estimation
-from ..sampling.schedules import from_level, ltx2_schedule, with_level
-from ..types import Streams
-from .events import StoppedError, Watch
-from .given import Given
-from .job import Saved
-from .parts import LatentShapes
-from .recipe import Stage
-from .request import Request
+from ...conditioning.conditions import Condition
+from ...errors import OutputError
+from ...grids import VideoGrid, audio_latent_count
+from ...latents import Latents, LatentState, States, unpatchify_audio, unpatchify_video
+from ...models.transformer import Transformer
+from ...sampling.denoiser import GuidedDenoiser
+from ...sampling.guidance import Contexts, GuidanceScales
+from ...sampling.noise import add_noise
+from ...sampling.res2s import sample_res2s
+from ...sampling.samplers import Denoiser, OnStep, sample_ancestral, sample_euler, sample_gradient_estimation
+from ...sampling.schedules import from_level, ltx2_schedule, with_level
+from ...types import Streams
+from ..events import StoppedError, Watch
+from ..job import Saved
+from ..parts import LatentShapes
+from ..recipe import Stage
+from ..request import Request
+from .stage_inputs import Given
 from .tiled import TiledDenoiser, tiled
 
 NOISE_DTYPE = torch.bfloat16  # the seed means these numbers, whatever dtype the model computes in

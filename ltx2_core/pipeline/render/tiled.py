@@ -14,13 +14,13 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from ..grids import Factors
-from ..latents import DenoiseMask, Latents, LatentState, States
-from ..sampling.denoiser import GuidedDenoiser
-from ..sampling.guidance import GuidanceScales
-from ..tiles import Interval, split_evenly
-from ..tiling import trapezoid
-from ..types import Streams
+from ...grids import Factors
+from ...latents import DenoiseMask, Latents, LatentState, States
+from ...sampling.denoiser import GuidedDenoiser
+from ...sampling.guidance import GuidanceScales
+from ...tiles import Interval, split_evenly
+from ...tiling import trapezoid
+from ...types import Streams
 
 OVERLAP_CELLS = 5
 

@@ -12,25 +12,25 @@ from functools import partial
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..conditioning.conditions import Condition, GivenTokens, Keyframe, ReferenceVideo, TimeWindow, WithAttention
-from ..grids import VideoGrid, audio_latent_count
-from ..latents import Latents, patchify_audio
-from ..media.audio import at_workable_rate, read_sound
-from ..media.image import prepare_image
-from ..media.inputs import ImageSource, SoundSource, VideoSource, check_input
-from ..media.resize import to_clip
-from ..media.sound import Sound, fit_sound
-from ..media.video import frames_by_time
-from ..models.mel import mel_from_waveform
-from ..models.upsampler import upsample_latent
-from ..tiles import Cut, TilePlan
-from ..tiling import encode_tiled
-from ..types import Streams
-from .events import Watch
-from .inputs import Extension, ImageInput, ReferenceInput
-from .job import Job
+from ...conditioning.conditions import Condition, GivenTokens, Keyframe, ReferenceVideo, TimeWindow, WithAttention
+from ...grids import VideoGrid, audio_latent_count
+from ...latents import Latents, patchify_audio
+from ...media.audio import at_workable_rate, read_sound
+from ...media.image import prepare_image
+from ...media.inputs import ImageSource, SoundSource, VideoSource, check_input
+from ...media.resize import to_clip
+from ...media.sound import Sound, fit_sound
+from ...media.video import frames_by_time
+from ...models.mel import mel_from_waveform
+from ...models.upsampler import upsample_latent
+from ...tiles import Cut, TilePlan
+from ...tiling import encode_tiled
+from ...types import Streams
+from ..events import Watch
+from ..job import Job
+from ..recipe import Recipe, Stage
+from ..resolve.inputs import Extension, ImageInput, ReferenceInput
 from .models import Models
-from .recipe import Recipe, Stage
 
 SOURCE_TILES = (Cut(80, 24), Cut(768, 64))  # in frames, and in pixels on both sides
 

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import torch
 
-from ..errors import OutOfMemoryError, StorageError
-from ..hub import ModelFiles
-from ..media.sheet import contact_sheet
-from ..media.writer import Report
-from ..text.cache import fingerprint
+from ...errors import OutOfMemoryError, StorageError
+from ...hub import ModelFiles
+from ...media.sheet import contact_sheet
+from ...media.writer import Report
+from ...text.cache import fingerprint
+from ..events import StoppedError, Watch
+from ..job import Job
+from ..parts import Parts
+from ..request import Request, Resolved
+from ..resolve.target import require_free, sheet_of
 from .engine import Engine
-from .events import StoppedError, Watch
-from .job import Job
 from .models import settle
-from .parts import Parts
-from .request import Request, Resolved
-from .target import require_free, sheet_of
 
 NOBODY = Watch()
 

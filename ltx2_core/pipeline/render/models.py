@@ -13,18 +13,18 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..checkpoint import load_component
-from ..errors import RequestError
-from ..lora import Applied, fuse
-from ..lora_file import match, read_lora
-from ..memory import resident
-from ..text.encode import ContextModels
-from ..text.files import find_encoder
-from ..text.gemma import Gemma, load_gemma
-from .job import Job
-from .parts import LatentShapes, Parts
-from .recipe import Stage
-from .request import Request
+from ...checkpoint import load_component
+from ...errors import RequestError
+from ...lora import Applied, fuse
+from ...lora_file import match, read_lora
+from ...memory import resident
+from ...text.encode import ContextModels
+from ...text.files import find_encoder
+from ...text.gemma import Gemma, load_gemma
+from ..job import Job
+from ..parts import LatentShapes, Parts
+from ..recipe import Stage
+from ..request import Request
 
 M = TypeVar("M")
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

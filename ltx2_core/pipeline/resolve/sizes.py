@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ..config.video_vae import VideoVAEConfig
-from ..errors import RequestError
-from ..media.inputs import VideoSource
+from ...config.video_vae import VideoVAEConfig
+from ...errors import RequestError
+from ...media.inputs import VideoSource
+from ..recipe import Recipe
+from ..values import FPS_LIMITS, did_you_mean, parse_size, show_fps
 from .presets import names, read_tier
-from .recipe import Recipe
 from .settings import Layer, Settings, need
-from .values import FPS_LIMITS, did_you_mean, parse_size, show_fps
 
 ASPECTS: dict[str, Fraction] = {
     "16:9": Fraction(16, 9),

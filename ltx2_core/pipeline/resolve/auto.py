@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..cards import card_gb
-from ..errors import RequestError
-from ..hub import ModelFiles
-from .parts import Parts
+from ...cards import card_gb
+from ...errors import RequestError
+from ...hub import ModelFiles
+from ..parts import Parts
+from ..recipe import Edit
+from ..values import parse_size
 from .presets import Tier, names, read_tier, recipe, recipe_for
-from .recipe import Edit
 from .settings import Layer, Merged, Settings, need
 from .sizes import Size
-from .values import parse_size
 
 ONE_STAGE_UP_TO = 1.5  # times the pixels of the model's own size
 

@@ -11,16 +11,16 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from ..errors import MediaError, RequestError
-from ..grids import AUDIO_LATENTS_PER_SECOND, snap_down
-from ..lora_file import read_lora, reference_scales
-from ..media.inputs import VideoSource, check_input
+from ...errors import MediaError, RequestError
+from ...grids import AUDIO_LATENTS_PER_SECOND, snap_down
+from ...lora_file import read_lora, reference_scales
+from ...media.inputs import VideoSource, check_input
+from ..recipe import Edit
+from ..values import show_fps, show_time
+from .follow import choose_encoding, dub_clip
 from .inputs import ClipInput, Extension, Inputs, ReferenceInput, SoundInput, Window, split_strength
-from .recipe import Edit
 from .settings import Merged, Settings, flag, need
 from .sizes import Length, Size, beyond_training, choose_length, rate_of
-from .spans import choose_encoding, dub_clip
-from .values import show_fps, show_time
 
 EDITS: Mapping[str, Edit] = {  # the settings that ask for each; a clip is restyled where none does
     "strength": Edit.RESTYLE,

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import RequestError
+from ...errors import RequestError
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from .request import Request
+    from ..request import Request
 
 DEFAULT_NAME = "{mode}-{slug}-{seed}.mp4"
 SLUG_LENGTH = 40
