@@ -173,7 +173,7 @@ def resume(job_dir: JobArg, show: Display) -> None:
 @takes(TARGET, ENCODING, OLD_TRACK)
 def decode(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
     """Make the file again from kept latents. Codecs and name may differ; what is not given is as it was."""
-    job = core.Job.open(job_dir).rewritten(flags)
+    job = core.rewritten(core.Job.open(job_dir), flags)
     render(show, None, lambda watch: core.resume(job, watch))
 
 

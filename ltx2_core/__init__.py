@@ -12,10 +12,6 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from ltx2_core.pipeline.render.run import Interrupted, Result, resume, run
-    from ltx2_core.pipeline.resolve.presets import catalogue
-    from ltx2_core.pipeline.resolve.setting_sources import Gathered, gather, own_presets
-
     from .checkpoint import load_component
     from .config.released import effective_config
     from .errors import (
@@ -36,7 +32,12 @@ if TYPE_CHECKING:
     from .pipeline.describe import describe
     from .pipeline.events import PhaseDone, PhaseStarted, StepDone, Told, Watch
     from .pipeline.job import Job
-    from .pipeline.request import Mode, Resolved, resolve
+    from .pipeline.render.run import Interrupted, Result, resume, run
+    from .pipeline.request import Mode, Resolved
+    from .pipeline.resolve.presets import catalogue
+    from .pipeline.resolve.resolve import resolve
+    from .pipeline.resolve.rewrite import rewritten
+    from .pipeline.resolve.setting_sources import Gathered, gather, own_presets
     from .pipeline.values import show_fps
     from .text.encode import encode_prompts
     from .tiles import TilePlan
@@ -84,6 +85,7 @@ __all__ = [
     "read_header",
     "resolve",
     "resume",
+    "rewritten",
     "run",
     "show_fps",
 ]
@@ -111,7 +113,9 @@ _HOMES = {
     "pipeline.job": ("Job",),
     "pipeline.resolve.setting_sources": ("Gathered", "gather", "own_presets"),
     "pipeline.resolve.presets": ("catalogue",),
-    "pipeline.request": ("Mode", "Resolved", "resolve"),
+    "pipeline.request": ("Mode", "Resolved"),
+    "pipeline.resolve.resolve": ("resolve",),
+    "pipeline.resolve.rewrite": ("rewritten",),
     "pipeline.render.run": ("Interrupted", "Result", "resume", "run"),
     "pipeline.values": ("show_fps",),
     "text.encode": ("encode_prompts",),

@@ -39,7 +39,8 @@ from ltx2_core.pipeline.events import Watch
 from ltx2_core.pipeline.render.engine import Engine
 from ltx2_core.pipeline.render.models import Models
 from ltx2_core.pipeline.render.run import run
-from ltx2_core.pipeline.request import Mode, Request, resolve
+from ltx2_core.pipeline.request import Mode, Request
+from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from ltx2_core.tiles import TilePlan
 from ltx2_core.tiling import decode_video

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,9 +19,7 @@ from ..headers import read_header
 from ..hub import ModelFiles
 from ..media.partial import sync
 from ..types import Streams
-from .request import OutputSettings, Request, Resolved, refuse, without_effect
-from .resolve.settings import COMMAND_LINE, Settings, check_layer
-from .resolve.target import require_apart, require_free, target_of
+from .request import OutputSettings, Request, Resolved
 
 if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch is imported
     import torch
@@ -122,26 +120,6 @@ class Job:
         """How many stages have their latents on disk."""
         stages = range(1, len(self.request.recipe.stages) + 1)
         return next((n - 1 for n in stages if not self._latents(n).exists()), len(stages))
-
-    def rewritten(self, flags: Mapping[str, Any]) -> Job:
-        """The same render, to be written again: what the flags say about the output holds, and the latents stay.
-
-        Raises: RequestError if its latents are not finished, for a flag that does not fit, and if the target is there.
-        """
-        if self.finished_stages < len(self.request.recipe.stages):
-            raise RequestError(f"{self.folder} has no finished latents", hint=f"ltx2 resume {self.folder}")
-        given = check_layer(COMMAND_LINE, flags)
-        refuse(given, without_effect(self.request.video, self.request.sound))
-        changed = {name: value for name, value in given.items() if name in OutputSettings.model_fields}
-        output = self.output.model_copy(update=changed | {"keep_latents": True})
-        _ = output.encoding  # refuses a crf that the codec does not have
-        overwrite = given.get("overwrite", False)
-        suffix = self.target.suffix if self.request.video == "keep" else None
-        target = target_of(Settings(**flags), self.request, suffix) if "output" in given else self.target
-        require_apart(target, self.inputs.values())
-        if not overwrite:
-            require_free(target)
-        return replace(self, output=output, target=target, overwrite=overwrite)
 
     def save(self, stage: int, latents: Latents, generator: torch.Generator) -> None:
         """Keep the latents that a stage ended with. Stages count from 1."""

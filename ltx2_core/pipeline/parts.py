@@ -10,21 +10,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from ..config.audio import AudioVAEConfig
 from ..config.released import effective_config
 from ..config.transformer import TransformerConfig
 from ..config.video_vae import VideoVAEConfig
 from ..errors import CheckpointError
-from ..grids import VideoGrid
 from ..headers import FileKind, Header, classify, generation, read_header
 from ..hub import SPLIT, WHOLE, ModelFiles
-from .resolve.settings import flag
-
-if TYPE_CHECKING:
-    from .recipe import Stage
-    from .request import Request
+from .values import option_name
 
 
 class Home(NamedTuple):
@@ -67,13 +62,6 @@ class LatentShapes:
     video_vae: VideoVAEConfig
     audio_vae: AudioVAEConfig
 
-    def grid(self, request: Request, stage: Stage | None = None) -> VideoGrid:
-        """The video grid of a stage; without one, that of the result."""
-        frames, width, height = request.frames, request.width, request.height
-        if stage is not None:
-            frames, width, height = stage.frames(frames), int(width * stage.scale), int(height * stage.scale)
-        return VideoGrid(frames=frames, height=height, width=width, factors=self.video_vae.factors)
-
 
 @dataclass(frozen=True)
 class Parts:
@@ -94,7 +82,7 @@ class Parts:
             files.need("checkpoint", "--model takes a file that holds a whole model, or a folder with one or its parts")
         if "checkpoint" not in roles:
             for role in SPLIT:
-                files.need(role, f"{flag(role)} FILE names it")
+                files.need(role, f"{option_name(role)} FILE names it")
         for component in ALWAYS_READ:
             parts.role(component)
         _check_generations([parts.headers[role] for role in parts.roles])
@@ -149,7 +137,7 @@ class Parts:
                 raise CheckpointError(
                     f"{self.header(component).path.name} does not go with {self.header('transformer').path.name}",
                     f"its latents have {width} values to a token, and the transformer takes {stream.in_channels}",
-                    f"{flag(HOMES[component].role)} FILE names the one that the transformer was trained with",
+                    f"{option_name(HOMES[component].role)} FILE names the one that the transformer was trained with",
                 )
         return shapes
 
@@ -161,7 +149,7 @@ def _read(role: str, path: Path) -> Header:
     if role in WHOLE and kind is not FileKind.MONOLITH:
         raise CheckpointError(f"{header.path.name} cannot be rendered with", f"it is {kind.value}")
     if kind not in (FileKind.MONOLITH, {**WHOLE, **SPLIT}[role]):
-        raise CheckpointError(f"{flag(role)} {header.path.name} cannot be used", f"it is {kind.value}")
+        raise CheckpointError(f"{option_name(role)} {header.path.name} cannot be used", f"it is {kind.value}")
     return header
 
 

@@ -13,6 +13,7 @@ NTSC = {"23.976": Fraction(24000, 1001), "23.98": Fraction(24000, 1001), "29.97"
 NTSC |= {"59.94": Fraction(60000, 1001), "47.952": Fraction(48000, 1001)}
 FPS_LIMITS = (Fraction(1), Fraction(240))
 LONGEST_S = 3600
+SWITCHED_OFF = {"cache", "crop", "metadata"}  # what holds unless somebody says --no-…
 
 
 def parse_duration(value: Any) -> Fraction:
@@ -106,6 +107,11 @@ def parse_device(value: Any) -> str:
 def split_list(value: Any) -> Any:
     """The parts of "14,29"; anything but text stays as it is."""
     return value.split(",") if isinstance(value, str) else value
+
+
+def option_name(name: str) -> str:
+    """How a setting is written on the command line."""
+    return ("--no-" if name in SWITCHED_OFF else "--") + name.replace("_", "-")
 
 
 def did_you_mean(word: str, known: list[str]) -> str:

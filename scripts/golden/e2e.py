@@ -27,8 +27,16 @@ from ltx2_core.pipeline.recipe import Recipe
 from ltx2_core.pipeline.render.engine import Engine
 from ltx2_core.pipeline.render.models import DTYPES
 from ltx2_core.pipeline.render.stage_inputs import Given, Giver
-from ltx2_core.pipeline.request import OutputSettings, Request
-from ltx2_core.pipeline.resolve.inputs import ClipInput, ImageInput, LoraInput, ReferenceInput, SoundInput, Window
+from ltx2_core.pipeline.request import (
+    ClipInput,
+    ImageInput,
+    LoraInput,
+    OutputSettings,
+    ReferenceInput,
+    Request,
+    SoundInput,
+    Window,
+)
 from ltx2_core.pipeline.resolve.presets import recipe
 from ltx2_core.sampling.guidance import GuidanceScales, PassKind, plan_passes
 from ltx2_core.sampling.noise import draw_noise
@@ -293,7 +301,7 @@ class Case:
         engine = self.engine
         giver = Giver(engine.job, engine.models, engine.watch)
         request, shapes = engine.request, engine.models.shapes
-        grids = [shapes.grid(request, stage) for stage in request.recipe.stages]
+        grids = [request.grid(shapes.video_vae.factors, stage) for stage in request.recipe.stages]
         for i, (grid, image) in enumerate(product(grids, request.images)):
             pixels = giver.image_pixels(image, grid)
             self._compare(f"image{i}.pixels", pixels, PIXELS)

@@ -17,8 +17,9 @@ from ltx2_core.pipeline.recipe import Stage
 from ltx2_core.pipeline.render.models import Models, settle
 from ltx2_core.pipeline.render.stage_inputs import Given
 from ltx2_core.pipeline.render.stages import NEUTRAL, StageRun
-from ltx2_core.pipeline.request import Mode, Request, Resolved, resolve
+from ltx2_core.pipeline.request import Mode, Request, Resolved
 from ltx2_core.pipeline.resolve.presets import registered_models
+from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.sampling.guidance import Contexts
 from ltx2_core.text.encode import ContextModels, TextContext, encode_prompts
 from ltx2_core.text.gemma import Gemma

@@ -15,7 +15,7 @@ from ltx2_cli.app import app
 from ltx2_core import hub
 from ltx2_core.headers import read_header
 from ltx2_core.media.probe import probe
-from ltx2_core.pipeline import request
+from ltx2_core.pipeline.resolve import basis
 from ltx2_core.pipeline.resolve.presets import RegisteredModel
 
 RUN = CliRunner()
@@ -128,7 +128,7 @@ def registered(split: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "distilled_lora": "ltx-2-tiny-distilled-lora.safetensors",
     }
     model = RegisteredModel(summary="", generation="2.0", files=files, folder=split.name)
-    monkeypatch.setattr(request, "registered_models", lambda: {"small": model})
+    monkeypatch.setattr(basis, "registered_models", lambda: {"small": model})
     monkeypatch.setattr(hub, "PACKAGE", split.parent)
     return "small"
 

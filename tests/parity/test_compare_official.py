@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ltx2_core.pipeline.render.run import run
-from ltx2_core.pipeline.request import Mode, resolve
+from ltx2_core.pipeline.request import Mode
+from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from scripts import compare_official
 from scripts.compare_official import OFFICIAL, compare_recorded, compare_rendered, official_command

@@ -13,10 +13,10 @@ import pytest
 
 from ltx2_core import cards
 from ltx2_core.errors import RequestError
-from ltx2_core.pipeline import request
-from ltx2_core.pipeline.request import Resolved, resolve
-from ltx2_core.pipeline.resolve import auto
+from ltx2_core.pipeline.request import Resolved
+from ltx2_core.pipeline.resolve import auto, basis
 from ltx2_core.pipeline.resolve.presets import RegisteredModel
+from ltx2_core.pipeline.resolve.resolve import resolve
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 UPSAMPLER, LORA = "ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors", "ltx-2-tiny-distilled-lora.safetensors"
@@ -103,7 +103,7 @@ def test_entry_of_a_model_says_its_recipe_and_its_sizes(tiny: Path, monkeypatch:
         tiers=(),
         defaults=values,
     )
-    monkeypatch.setattr(request, "registered_models", lambda: {"small": entry})
+    monkeypatch.setattr(basis, "registered_models", lambda: {"small": entry})
     found = resolved("small")
     assert (found.request.preset, found.request.file_size) == ("distilled", (256, 128))
     assert found.notes[0] == "auto: distilled, as the model's own recipe"

@@ -18,12 +18,15 @@ from ltx2_cli.display import Display, visible
 from ltx2_cli.facts import readable
 from ltx2_cli.progress import Clock
 from ltx2_core.media.clip import VIDEO_CODECS
-from ltx2_core.pipeline.request import BUILT_IN, STREAMS, Mode, without_effect
+from ltx2_core.pipeline.request import Mode
+from ltx2_core.pipeline.resolve.basis import BUILT_IN, STREAMS
 from ltx2_core.pipeline.resolve.edits import STRENGTH
 from ltx2_core.pipeline.resolve.presets import generation_defaults
 from ltx2_core.pipeline.resolve.presets import names as presets_of
-from ltx2_core.pipeline.resolve.settings import Settings, flag
+from ltx2_core.pipeline.resolve.refusals import without_effect
+from ltx2_core.pipeline.resolve.settings import Settings
 from ltx2_core.pipeline.resolve.target import DEFAULT_NAME
+from ltx2_core.pipeline.values import option_name
 
 RUN = CliRunner()
 COMMANDS = ("t2v", "i2v", "v2v", "a2v", "v2a", "resume", "decode", "inspect", "presets")
@@ -63,13 +66,13 @@ def test_what_explains_the_program_fits_80_columns(words: list[str]):
 def test_every_setting_has_its_option_in_the_help():
     listed = "".join(RUN.invoke(app, [command, "--help"]).stdout for command in COMMANDS)
     names = Settings.model_fields.keys() - ONLY_IN_FILES
-    missing = [name for name in names if f"{flag(name)} " not in _words(listed)]
+    missing = [name for name in names if f"{option_name(name)} " not in _words(listed)]
     assert missing == []
 
 
 @pytest.mark.parametrize("command", ["a2v", "v2a"])
 def test_a_mode_does_not_list_options_that_it_refuses(command: str):
-    refused = [flag(name) for name in without_effect(**STREAMS[Mode(command)])]
+    refused = [option_name(name) for name in without_effect(**STREAMS[Mode(command)])]
     listed = RUN.invoke(app, [command, "--help"]).stdout.partition("Other:")[0].split()
     assert [name for name in refused if name in listed] == []
 
@@ -81,14 +84,14 @@ def _words(text: str) -> list[str]:
 def test_the_help_names_the_guidance_that_holds():
     listed = " ".join(RUN.invoke(app, ["t2v", "--help"]).stdout.split())
     names = ("video_st", "video_sm", "audio_st", "audio_sm")
-    assert " ".join(f"{flag(name)} {generation_defaults('2.0')[name]:g}" for name in names) in listed
+    assert " ".join(f"{option_name(name)} {generation_defaults('2.0')[name]:g}" for name in names) in listed
 
 
 def test_the_help_names_the_defaults_that_hold():
     listed = " ".join(RUN.invoke(app, ["t2v", "--help"]).stdout.split())
 
     def text(name: str) -> str:
-        return listed.partition(f"{flag(name)} ")[2].partition(" --")[0]
+        return listed.partition(f"{option_name(name)} ")[2].partition(" --")[0]
 
     for name in ("model", "precision", "device", "video", "sound", "codec", "audio_codec"):
         assert f"default {BUILT_IN[name]}" in text(name).lower(), name

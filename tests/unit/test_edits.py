@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from ltx2_core.conditioning.conditions import TimeWindow
 from ltx2_core.grids import Factors, audio_latent_count
 from ltx2_core.latents import LatentState
+from ltx2_core.pipeline.request import Extension, Window
 from ltx2_core.pipeline.resolve.edits import made_anew
-from ltx2_core.pipeline.resolve.inputs import Extension, Window
 from ltx2_core.pipeline.resolve.sizes import Length
 from ltx2_core.sampling.schedules import from_level, ltx2_schedule, with_level
 

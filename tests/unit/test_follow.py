@@ -13,7 +13,8 @@ from PIL import Image
 
 from ltx2_core.errors import LTX2Error, MediaError, RequestError
 from ltx2_core.media.inputs import VideoSource, check_input
-from ltx2_core.pipeline.request import Resolved, resolve
+from ltx2_core.pipeline.request import Resolved
+from ltx2_core.pipeline.resolve.resolve import resolve
 from tests.synthetic_media import write_sound, write_video
 
 RATES = [Fraction(text) for text in ("24", "25", "24000/1001", "30000/1001", "60")]

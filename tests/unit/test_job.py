@@ -9,7 +9,7 @@ import torch
 
 from ltx2_core.errors import RequestError, StorageError
 from ltx2_core.pipeline.job import RECORD, Job, Saved
-from ltx2_core.pipeline.request import resolve
+from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.types import Streams
 
 IDENTITIES = {"checkpoint": "a", "text_encoder": "b"}

@@ -34,8 +34,7 @@ from ...version import __version__
 from ..events import Watch
 from ..job import Job, Saved
 from ..recipe import Stage
-from ..request import Request
-from ..resolve.follow import COPY
+from ..request import COPY, Request
 from .models import Models
 from .stage_inputs import Giver
 from .stages import StageRun, schedule
@@ -88,7 +87,7 @@ class Engine:
     ) -> StageRun:
         """A stage ready to run, with what it needs of the user and of the stages before it."""
         models = self.models
-        first_sigma = schedule(stage, self.request, models.shapes.grid(self.request, stage))[0].item()
+        first_sigma = schedule(stage, self.request, self.request.grid(models.shapes.video_vae.factors, stage))[0].item()
         giver = Giver(self.job, models, self.watch)
         return StageRun(
             stage=stage,
@@ -189,7 +188,7 @@ class Engine:
     def tiles(self) -> TilePlan:
         """How the picture is cut for decoding. It depends on nothing but the request."""
         shapes = self.models.shapes
-        return TilePlan.auto(shapes.grid(self.request).latent, shapes.video_vae.factors)
+        return TilePlan.auto(self.request.grid(shapes.video_vae.factors).latent, shapes.video_vae.factors)
 
     def decode_sound(self, latent: Tensor) -> Sound:
         """The waveform of an audio latent. The vocoder computes in float32: its sound suffers below."""

@@ -17,8 +17,8 @@ from ...text.cache import fingerprint
 from ..events import StoppedError, Watch
 from ..job import Job
 from ..parts import Parts
-from ..request import Request, Resolved
-from ..resolve.target import require_free, sheet_of
+from ..request import Request, Resolved, sheet_of
+from ..resolve.target import require_free
 from .engine import Engine
 from .models import settle
 

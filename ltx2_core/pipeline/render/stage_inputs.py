@@ -29,7 +29,7 @@ from ...types import Streams
 from ..events import Watch
 from ..job import Job
 from ..recipe import Recipe, Stage
-from ..resolve.inputs import Extension, ImageInput, ReferenceInput
+from ..request import Extension, ImageInput, ReferenceInput
 from .models import Models
 
 SOURCE_TILES = (Cut(80, 24), Cut(768, 64))  # in frames, and in pixels on both sides
@@ -61,7 +61,7 @@ class Giver:
         request, recipe = self.job.request, self.job.request.recipe
         start = self.upsampled(before, stage) if stage.start == "upsampled" and before is not None else Streams()
         video, audio = start
-        grid = self.models.shapes.grid(request, stage)
+        grid = request.grid(self.models.shapes.video_vae.factors, stage)
         if request.source is not None and (stage.start == "source" or request.video == "keep"):
             video = self.clip(grid, stage)
         if request.sound_source is not None and (stage.start == "source" or request.sound == "keep"):

@@ -103,7 +103,7 @@ class StageRun:
 
     @property
     def grid(self) -> VideoGrid:
-        return self.shapes.grid(self.request, self.stage)
+        return self.request.grid(self.shapes.video_vae.factors, self.stage)
 
     def sigmas(self) -> Tensor:
         """The schedule (steps + 1)."""

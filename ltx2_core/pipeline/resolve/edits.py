@@ -16,10 +16,17 @@ from ...grids import AUDIO_LATENTS_PER_SECOND, snap_down
 from ...lora_file import read_lora, reference_scales
 from ...media.inputs import VideoSource, check_input
 from ..recipe import Edit
-from ..values import show_fps, show_time
+from ..request import (
+    ClipInput,
+    Extension,
+    ReferenceInput,
+    SoundInput,
+    Window,
+)
+from ..values import option_name, show_fps, show_time
 from .follow import choose_encoding, dub_clip
-from .inputs import ClipInput, Extension, Inputs, ReferenceInput, SoundInput, Window, split_strength
-from .settings import Merged, Settings, flag, need
+from .inputs import Inputs, split_strength
+from .settings import Merged, Settings, need
 from .sizes import Length, Size, beyond_training, choose_length, rate_of
 
 EDITS: Mapping[str, Edit] = {  # the settings that ask for each; a clip is restyled where none does
@@ -43,7 +50,7 @@ def edit_of(settings: Settings) -> Edit:
     if len(asked) > 1:
         why = "a clip is restyled, extended, retaken or followed, one at a time"
         raise RequestError(
-            f"{' and '.join(map(flag, asked.values()))} cannot be used together", why, "give one of them"
+            f"{' and '.join(map(option_name, asked.values()))} cannot be used together", why, "give one of them"
         )
     edit = next(iter(asked), Edit.RESTYLE)
     if edit == Edit.EXTEND and settings.sound == "keep":
@@ -168,13 +175,13 @@ def choose_extension(source: VideoSource, settings: Settings, part: Length, k: i
         raise MediaError(f"{source.path.name} cannot be extended", why, "give a longer clip")
 
     def frames(name: str) -> int:
-        seconds = getattr(settings, name)
+        seconds, option = getattr(settings, name), option_name(name)
         if seconds is None:
             return 0
         steps = math.floor(seconds * part.fps / k + Fraction(1, 2))
         if steps == 0:
             least = f"a clip grows in steps of {k} frames, here {float(k / part.fps):.2f} s"
-            raise RequestError(f"{flag(name)} {show_time(seconds)} cannot be used", least, f"{flag(name)} 2s")
+            raise RequestError(f"{option} {show_time(seconds)} cannot be used", least, f"{option} 2s")
         return steps * k
 
     return Extension(before=frames("extend_before"), after=frames("extend"))

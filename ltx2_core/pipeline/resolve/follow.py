@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING
 from ...errors import RequestError
 from ...grids import snap_up
 from ...media.inputs import SoundSource, VideoSource, check_input
+from ..request import (
+    COPY,
+    ClipInput,
+    SoundInput,
+)
 from ..values import show_time
-from .inputs import ClipInput, Inputs, SoundInput
+from .inputs import Inputs
 from .settings import COMMAND_LINE, Merged, need
 from .sizes import LONGEST_TRAINED_S, Length, Size, beyond_training, choose_length, rate_of
 
 if TYPE_CHECKING:
     from ...media.copy import Container, Span
 
-COPY = "copy"  # in place of a codec: the packets of the given sound
 SHORTEST_TOLD_S = Fraction(1, 200)  # what 0.01 s is told as
 
 

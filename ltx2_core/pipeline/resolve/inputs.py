@@ -7,88 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from ...errors import RequestError, StorageError
-from ...grids import audio_latent_count, audio_latents_within
 from ...headers import Header
 from ...lora_file import match, read_lora
 from ...media.inputs import ImageSource, SoundSource, VideoSource, check_input
-from ..recipe import Record
-from ..values import Seconds
+from ..request import (
+    ImageInput,
+    LoraInput,
+)
 from .sizes import Length
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Strength = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class LoraInput(Record):
-    """A LoRA and how strongly it acts. role: by which the job knows its file. name: of that file."""
-
-    role: str
-    name: str
-    strength: Strength
-
-
-class ImageInput(Record):
-    """A still and the pixel frame at which it stands. crf: how much it is compressed before it is encoded."""
-
-    role: str
-    name: str
-    frame: Annotated[int, Field(ge=0)]
-    strength: Share
-    crf: Annotated[int, Field(ge=0, le=51)]
-
-
-class ClipInput(Record):
-    """A clip that a render starts from, from a time on. duration_s: of a part that is cut out; None where none is."""
-
-    role: str
-    name: str
-    start_s: Seconds = Fraction(0)
-    duration_s: Seconds | None = None
-
-
-class SoundInput(Record):
-    """A sound, or a part of it; the sound of a clip too."""
-
-    role: str
-    name: str
-    start_s: Seconds = Fraction(0)
-    duration_s: Seconds | None = None
-
-
-class ReferenceInput(Record):
-    """A clip to look at, from a time on. attention: how much it and the made clip see of each other."""
-
-    role: str
-    name: str
-    start_s: Seconds = Fraction(0)
-    strength: Share = 1.0
-    attention: Share = 1.0
-    spatial_scale: Annotated[int, Field(ge=1)] = 1
-    temporal_scale: Annotated[int, Field(ge=1)] = 1
-
-
-class Window(Record):
-    """The span of time that is made anew."""
-
-    start_s: Seconds
-    end_s: Seconds
-
-
-class Extension(Record):
-    """How many pixel frames are made before and after those of the source. Whole latent frames."""
-
-    before: Annotated[int, Field(ge=0)] = 0
-    after: Annotated[int, Field(ge=0)] = 0
-
-    def sound_steps(self, frames: int, fps: Fraction) -> range:
-        """The audio latent steps that the source fills, of a clip of so many frames; none that it fills in part."""
-        within = audio_latents_within(self.before, frames - self.after, fps)
-        return within if self.after else range(within.start, audio_latent_count(frames, fps))
 
 
 @dataclass(kw_only=True)

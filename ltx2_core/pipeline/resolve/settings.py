@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ...errors import RequestError
 from ..recipe import Sampler, Sigmas
-from ..values import Device, Duration, FrameRate, Span, Tiles, Time, did_you_mean, split_list
+from ..values import Device, Duration, FrameRate, Span, Tiles, Time, did_you_mean, option_name, split_list
 
 COMMAND_LINE, ENVIRONMENT = "the command line", "the environment"
 Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -117,7 +117,6 @@ REASONS = {  # why a value cannot be used, by pydantic's name for it
     "string_type": "it must be text",
 }
 ONE_OF = ({"frames", "duration"}, {"steps", "sigmas"})  # whichever of two is set first settles both
-SWITCHED_OFF = {"cache", "crop", "metadata"}  # what holds unless somebody says --no-…
 
 T = TypeVar("T")
 Layer = tuple[str, Mapping[str, Any]]  # where it comes from, in words; what it sets
@@ -176,15 +175,10 @@ def check_layer(source: str, layer: Mapping[str, Any]) -> dict[str, Any]:
 
 def spelled(name: str, source: str) -> str:
     """How a setting is written where it was set."""
-    return {COMMAND_LINE: flag(name), ENVIRONMENT: "LTX2_" + name.upper()}.get(source, name)
+    return {COMMAND_LINE: option_name(name), ENVIRONMENT: "LTX2_" + name.upper()}.get(source, name)
 
 
 def need(value: T | None) -> T:
     """A setting that the built-in values or the model's always give."""
     assert value is not None
     return value
-
-
-def flag(name: str) -> str:
-    """How a setting is written on the command line."""
-    return ("--no-" if name in SWITCHED_OFF else "--") + name.replace("_", "-")

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError
+from ..request import (
+    Request,
+    sheet_of,
+)
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -62,11 +66,6 @@ def _named_by(request: Request) -> str:
     """What a file is called after when there is no prompt."""
     given = (*request.references, request.source, request.sound_source, *request.images)
     return next((Path(one.name).stem for one in given if one is not None), "")
-
-
-def sheet_of(target: Path) -> Path:
-    """Where the contact sheet of a file goes."""
-    return target.with_suffix(".png")
 
 
 def require_free(target: Path) -> None:

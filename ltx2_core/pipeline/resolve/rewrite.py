@@ -1,0 +1,35 @@
+"""A finished render, written again from its latents: what the flags say about the output holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ...errors import RequestError
+from ..job import Job
+from ..request import OutputSettings
+from .refusals import refuse, without_effect
+from .settings import COMMAND_LINE, Settings, check_layer
+from .target import require_apart, require_free, target_of
+
+
+def rewritten(job: Job, flags: Mapping[str, Any]) -> Job:
+    """The same render, to be written again: what the flags say about the output holds, and the latents stay.
+
+    Raises: RequestError if its latents are not finished, for a flag that does not fit, and if the target is there.
+    """
+    if job.finished_stages < len(job.request.recipe.stages):
+        raise RequestError(f"{job.folder} has no finished latents", hint=f"ltx2 resume {job.folder}")
+    given = check_layer(COMMAND_LINE, flags)
+    refuse(given, without_effect(job.request.video, job.request.sound))
+    changed = {name: value for name, value in given.items() if name in OutputSettings.model_fields}
+    output = job.output.model_copy(update=changed | {"keep_latents": True})
+    _ = output.encoding  # refuses a crf that the codec does not have
+    overwrite = given.get("overwrite", False)
+    suffix = job.target.suffix if job.request.video == "keep" else None
+    target = target_of(Settings(**flags), job.request, suffix) if "output" in given else job.target
+    require_apart(target, job.inputs.values())
+    if not overwrite:
+        require_free(target)
+    return replace(job, output=output, target=target, overwrite=overwrite)
