@@ -15,7 +15,7 @@ import ltx2_core as core
 from .display import Display
 from .failures import UserStopError, crash, wrong_usage
 from .help import PanelCommand, PanelGroup
-from .log import heard
+from .log import routed
 from .options import (
     ALONG_PICTURE,
     ALONG_SOUND,
@@ -71,7 +71,7 @@ class Commands(PanelGroup):
         arguments = list(sys.argv[1:] if args is None else args)
         show = Display(is_json="--json" in arguments)  # so that even words that cannot be parsed are answered in JSON
         try:
-            with heard(show):
+            with routed(show):
                 exit_code = super().main(arguments, *rest, **extra, standalone_mode=False, obj=show) or 0
         except typer.TyperException as error:
             exit_code = show.fail(wrong_usage(error))

@@ -120,7 +120,7 @@ class Display:
         for warning in resolved.warnings:
             self.warn(warning)
 
-    def event(self, event: core.PhaseStarted | core.StepDone | core.PhaseDone | core.Told) -> None:
+    def event(self, event: core.PhaseStarted | core.StepDone | core.PhaseDone | core.Message) -> None:
         """What core tells while it renders."""
         match event:
             case core.PhaseStarted(phase=phase, name=name, total=total):
@@ -140,9 +140,9 @@ class Display:
                     self.bars.done()
                 else:
                     self.say(f"{self.phase}: {seconds:.1f} s", DETAILS)
-            case core.Told(message=message, is_warning=True):
+            case core.Message(message=message, is_warning=True):
                 self.warn(message)
-            case core.Told(message=message):
+            case core.Message(message=message):
                 self.say(message, DETAILS)
 
     def warn(self, message: str) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from .display import Display
 
 
-class Heard(logging.Handler):
+class MessageRoute(logging.Handler):
     """Tells warnings as the display tells its own."""
 
     def __init__(self, show: Display) -> None:
@@ -21,9 +21,9 @@ class Heard(logging.Handler):
 
 
 @contextmanager
-def heard(show: Display) -> Iterator[None]:
+def routed(show: Display) -> Iterator[None]:
     """Inside, a display tells the warnings that core logs, and nothing else prints them."""
-    logger, handler = logging.getLogger("ltx2"), Heard(show)
+    logger, handler = logging.getLogger("ltx2"), MessageRoute(show)
     before, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .headers import FileKind, Header, classify, generation, precision, read_header
     from .home import ltx2_home
     from .pipeline.describe import describe
-    from .pipeline.events import PhaseDone, PhaseStarted, StepDone, Told, Watch
+    from .pipeline.events import Message, PhaseDone, PhaseStarted, StepDone, Watch
     from .pipeline.job import Job
     from .pipeline.render.run import Interrupted, Result, resume, run
     from .pipeline.request import Mode, Resolved
@@ -56,6 +56,7 @@ __all__ = [
     "Job",
     "LTX2Error",
     "MediaError",
+    "Message",
     "Mode",
     "OutOfMemoryError",
     "OutputError",
@@ -67,7 +68,6 @@ __all__ = [
     "StepDone",
     "StorageError",
     "TilePlan",
-    "Told",
     "VideoGrid",
     "Watch",
     "catalogue",
@@ -109,7 +109,7 @@ _HOMES = {
     "headers": ("FileKind", "Header", "classify", "generation", "precision", "read_header"),
     "home": ("ltx2_home",),
     "pipeline.describe": ("describe",),
-    "pipeline.events": ("PhaseDone", "PhaseStarted", "StepDone", "Told", "Watch"),
+    "pipeline.events": ("PhaseDone", "PhaseStarted", "StepDone", "Message", "Watch"),
     "pipeline.job": ("Job",),
     "pipeline.resolve.setting_sources": ("Gathered", "gather", "own_presets"),
     "pipeline.resolve.presets": ("catalogue",),

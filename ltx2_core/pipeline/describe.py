@@ -32,7 +32,7 @@ def _weights(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _clip(path: Path) -> Iterator[tuple[str, str]]:
-    from ..media.probe import probe  # PyAV, which weight files do not need
+    from ..media.probe import probe  # PyAV, which weight files do not required
 
     info = probe(path)
     yield "container", info.container

@@ -41,14 +41,14 @@ class PhaseDone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class Message:
     """One line for a person: a warning, or a detail of what was chosen."""
 
     message: str
     is_warning: bool = False
 
 
-Event = PhaseStarted | StepDone | PhaseDone | Told
+Event = PhaseStarted | StepDone | PhaseDone | Message
 
 
 class StoppedError(Exception):
@@ -90,4 +90,4 @@ class Watch:
             raise StoppedError
 
     def tell(self, message: str, *, is_warning: bool = False) -> None:
-        self.on_event(Told(message=message, is_warning=is_warning))
+        self.on_event(Message(message=message, is_warning=is_warning))

@@ -26,7 +26,7 @@ from ltx2_core.pipeline.job import Job
 from ltx2_core.pipeline.recipe import Recipe
 from ltx2_core.pipeline.render.engine import Engine
 from ltx2_core.pipeline.render.models import DTYPES
-from ltx2_core.pipeline.render.stage_inputs import Given, Giver
+from ltx2_core.pipeline.render.stage_inputs import Given, InputEncoder
 from ltx2_core.pipeline.request import (
     ClipInput,
     ImageInput,
@@ -247,7 +247,7 @@ class Case:
             self._compare_frames(latents.video)
         if self.engine.request.sound == "keep":
             engine = self.engine
-            wave = Giver(engine.job, engine.models, engine.watch).given_sound().samples
+            wave = InputEncoder(engine.job, engine.models, engine.watch).given_sound().samples
         else:
             assert latents.audio is not None
             wave = self.engine.decode_sound(latents.audio).samples
@@ -299,7 +299,7 @@ class Case:
     def _compare_media(self) -> None:
         """Pictures and sounds as they are prepared."""
         engine = self.engine
-        giver = Giver(engine.job, engine.models, engine.watch)
+        giver = InputEncoder(engine.job, engine.models, engine.watch)
         request, shapes = engine.request, engine.models.shapes
         grids = [request.grid(shapes.video_vae.factors, stage) for stage in request.recipe.stages]
         for i, (grid, image) in enumerate(product(grids, request.images)):

@@ -13,7 +13,7 @@ from ltx2_core.grids import Factors, audio_latent_count
 from ltx2_core.latents import LatentState
 from ltx2_core.pipeline.request import Extension, Window
 from ltx2_core.pipeline.resolve.edits import made_anew
-from ltx2_core.pipeline.resolve.sizes import Length
+from ltx2_core.pipeline.resolve.sizes import ClipLength
 from ltx2_core.sampling.schedules import from_level, ltx2_schedule, with_level
 
 RATES = st.sampled_from([Fraction(24), Fraction(25), Fraction(50), Fraction(30000, 1001)])
@@ -22,7 +22,7 @@ STEPS = st.integers(0, 12)
 
 @given(st.integers(0, 90), st.integers(1, 90), RATES)
 def test_frames_that_are_said_to_be_made_anew_are_those_of_the_mask(begin: int, length: int, fps: Fraction) -> None:
-    part = Length(frames=97, fps=fps)
+    part = ClipLength(frames=97, fps=fps)
     window = Window(start_s=(begin + Fraction(1, 3)) / fps, end_s=(begin + length) / fps)
     state = LatentState.video(torch.zeros(1, 1, 13, 1, 1), fps, Factors(8, 32, 32))
     applied = TimeWindow(start_s=float(window.start_s), end_s=float(window.end_s)).apply(state)

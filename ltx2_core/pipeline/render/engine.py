@@ -36,7 +36,7 @@ from ..job import Job, Saved
 from ..recipe import Stage
 from ..request import COPY, Request
 from .models import Models
-from .stage_inputs import Giver
+from .stage_inputs import InputEncoder
 from .stages import StageRun, schedule
 
 RECIPE_SCHEMA = 1
@@ -88,12 +88,12 @@ class Engine:
         """A stage ready to run, with what it needs of the user and of the stages before it."""
         models = self.models
         first_sigma = schedule(stage, self.request, self.request.grid(models.shapes.video_vae.factors, stage))[0].item()
-        giver = Giver(self.job, models, self.watch)
+        encoder = InputEncoder(self.job, models, self.watch)
         return StageRun(
             stage=stage,
             request=self.request,
             shapes=models.shapes,
-            given=giver.given(stage, results[-1] if results else None, first_sigma),
+            given=encoder.given(stage, results[-1] if results else None, first_sigma),
             contexts=contexts,
             device=models.device,
             dtype=models.dtype,
@@ -177,10 +177,10 @@ class Engine:
             return None
         if self.request.sound != "keep":
             return self.decode_sound(latents.audio)
-        codec, giver = self.job.output.audio_codec, Giver(self.job, self.models, self.watch)
+        codec, encoder = self.job.output.audio_codec, InputEncoder(self.job, self.models, self.watch)
         if codec == COPY:
-            return giver.sound_source()
-        given = giver.given_sound()
+            return encoder.sound_source()
+        given = encoder.given_sound()
         if len(given.samples) not in LAYOUTS:
             given = replace(given, samples=to_stereo(given.samples.unsqueeze(0)).squeeze(0))
         return at_rate_of(codec, given)

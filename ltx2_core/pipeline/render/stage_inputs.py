@@ -49,7 +49,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Giver:
+class InputEncoder:
     """Reads and encodes the inputs of a job."""
 
     job: Job

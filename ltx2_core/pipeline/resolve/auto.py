@@ -16,7 +16,7 @@ from ..parts import Parts
 from ..recipe import Edit
 from ..values import parse_size
 from .presets import Tier, names, read_tier, recipe, recipe_for
-from .settings import Layer, Merged, Settings, need
+from .settings import Layer, Merged, Settings, required
 from .sizes import Size
 
 ONE_STAGE_UP_TO = 1.5  # times the pixels of the model's own size
@@ -47,7 +47,7 @@ def choose(
     settings, sized = merged.settings, ""
     layers: list[Layer] = []
     if merged.sources["res"].startswith("model "):
-        card = card_gb(need(settings.device))
+        card = card_gb(required(settings.device))
         tier = None if card is None else tier_for(card, parts, tiers)
         if tier is not None:
             layers = [("preset auto", {"res": tier})]
@@ -80,7 +80,7 @@ def fitting(settings: Settings, own_res: str, files: ModelFiles, parts: Parts) -
     one, two = ("distilled-one-stage", "distilled") if is_distilled else ("one-stage", "two-stage")
     missing = [role.replace("_", " ") for role in recipe(two).needs if role not in files.paths]
     multiple = recipe(two).multiple(max(parts.shapes.video_vae.factors[1:]))
-    res, size, own = need(settings.res), _size(need(settings.res)), _size(own_res)
+    res, size, own = required(settings.res), _size(required(settings.res)), _size(own_res)
     if settings.video != "generate":
         return one, "no picture is made"
     if missing:

@@ -31,7 +31,7 @@ from .refusals import (
     check_recipe,
     check_streams,
 )
-from .settings import Layer, Merged, Settings, merge, need, spelled
+from .settings import Layer, Merged, Settings, merge, required, spelled
 from .sizes import tier_layer
 
 STREAMS: Mapping[Mode, Mapping[str, StreamMode]] = {  # of modes that leave no choice
@@ -97,7 +97,7 @@ def settle_basis(mode: Mode, layers: Sequence[Layer], own_presets: Mapping[str, 
     if preset is None:
         chosen = choose(merge([*layers, *below]), recipe_edit(edit), defaults, files, parts, tiers)
         preset, layers, notes = chosen.recipe, [*layers, *chosen.layers], (chosen.note,)
-    res = need(merge([*layers, *below]).settings.res)
+    res = required(merge([*layers, *below]).settings.res)
     merged = merge([*layers, *tier_layer(res, files.name, tiers), *below])
     adjusted = _adjusted(preset, merged)
     if len(adjusted.stages) < len(recipe(preset).stages):
@@ -162,7 +162,7 @@ def _find_files(settings: Settings) -> ModelFiles:
         if not path.exists():
             raise StorageError(f"{option_name(role)} {spec} is not there", hint="check the path, or leave it out")
         paths[upsampler_role(read_header(path)) if role == "upsampler" else role] = path
-    return find_model(need(settings.model), registered_models(), paths)
+    return find_model(required(settings.model), registered_models(), paths)
 
 
 def _model_defaults(registered: RegisteredModel | None, header: Header) -> dict[str, Any]:

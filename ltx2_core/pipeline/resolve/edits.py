@@ -26,8 +26,8 @@ from ..request import (
 from ..values import option_name, show_fps, show_time
 from .follow import choose_encoding, dub_clip
 from .inputs import Inputs, split_strength
-from .settings import Merged, Settings, need
-from .sizes import Length, Size, beyond_training, choose_length, rate_of
+from .settings import Merged, Settings, required
+from .sizes import ClipLength, Size, beyond_training, choose_length, rate_of
 
 EDITS: Mapping[str, Edit] = {  # the settings that ask for each; a clip is restyled where none does
     "strength": Edit.RESTYLE,
@@ -85,18 +85,20 @@ def control_lora(settings: Settings) -> tuple[str, ...]:
     return (settings.control,)
 
 
-def add_clip(inputs: Inputs, path: Path, merged: Merged, k: int, command: str) -> tuple[Length, Size]:
+def add_clip(
+    inputs: Inputs, path: Path, merged: Merged, frames_per_latent: int, command: str
+) -> tuple[ClipLength, Size]:
     """The clip and what becomes of it, as fields of a request that has its LoRAs already.
 
-    Args: k: pixel frames to a latent frame. command: the beginning of a command line, for hints.
+    Args: frames_per_latent: pixel frames to a latent frame. command: the beginning of a command line, for hints.
     Returns: the length of the result, and the size of the clip.
     Raises: RequestError for what the clip is too short for; MediaError if it is of no use.
     """
     settings = merged.settings
     if settings.video == "keep":
-        return retake_sound(inputs, path, merged, k, command)
+        return retake_sound(inputs, path, merged, frames_per_latent, command)
     source, edit, fields = check_input(path, VideoSource), edit_of(settings), inputs.fields
-    length = choose_part(source, merged, k, command)
+    length = choose_part(source, merged, frames_per_latent, command)
     inputs.add(ROLE, source)
     name, start_s = source.path.name, settings.start or Fraction(0)
     left_to_it = {"fps", "duration"} & merged.sources.keys()
@@ -107,14 +109,14 @@ def add_clip(inputs: Inputs, path: Path, merged: Merged, k: int, command: str) -
             strength = fields["strength"] = settings.strength or STRENGTH
             inputs.notes.append(f"strength {strength:g}: denoised from a noise level of {strength:g} on")
         case Edit.EXTEND:
-            extension = choose_extension(source, settings, length, k)
+            extension = choose_extension(source, settings, length, frames_per_latent)
             length = extended(length, extension, name)
             fields["extension"] = extension
         case Edit.RETAKE:
-            window = fields["window"] = choose_window(source, settings, start_s, length, k, command)
-            made = made_anew(window, length, k)
+            window = fields["window"] = choose_window(source, settings, start_s, length, frames_per_latent, command)
+            made = made_anew(window, length, frames_per_latent)
             begin, end = (f"{float(start_s + frame / length.fps):.2f}" for frame in (made.start, made.stop))
-            inputs.notes.append(f"made anew: {begin} to {end} s, {len(made)} frames in steps of {k}")
+            inputs.notes.append(f"made anew: {begin} to {end} s, {len(made)} frames in steps of {frames_per_latent}")
     if edit == Edit.CONTROL:
         spatial, temporal = reference_scales([read_lora(inputs.paths[lora.role]) for lora in fields["loras"]])
         looked_at = ReferenceInput(
@@ -128,16 +130,18 @@ def add_clip(inputs: Inputs, path: Path, merged: Merged, k: int, command: str) -
     return length, (source.width, source.height)
 
 
-def retake_sound(inputs: Inputs, path: Path, merged: Merged, k: int, command: str) -> tuple[Length, Size]:
+def retake_sound(
+    inputs: Inputs, path: Path, merged: Merged, frames_per_latent: int, command: str
+) -> tuple[ClipLength, Size]:
     """A span of the sound is made anew for a clip whose picture is copied. Args, Returns, Raises: as for add_clip."""
-    length, size = dub_clip(inputs, path, merged, k, command)
+    length, size = dub_clip(inputs, path, merged, frames_per_latent, command)
     source, start_s = check_input(path, VideoSource), inputs.fields["source"].start_s
-    inputs.fields["window"] = choose_window(source, merged.settings, start_s, length, k, command)
+    inputs.fields["window"] = choose_window(source, merged.settings, start_s, length, frames_per_latent, command)
     add_sound(inputs, source, start_s, merged, length, Extension())
     return length, size
 
 
-def choose_part(source: VideoSource, merged: Merged, k: int, command: str) -> Length:
+def choose_part(source: VideoSource, merged: Merged, frames_per_latent: int, command: str) -> ClipLength:
     """How much of a clip is used and at which rate: its own, and all that there is, unless asked otherwise.
 
     Raises: RequestError if it is asked for more than there is.
@@ -148,13 +152,13 @@ def choose_part(source: VideoSource, merged: Merged, k: int, command: str) -> Le
     lasts = f"{name} lasts {float(source.duration_s):.2f} s"
     if rest_s <= 0:
         raise RequestError(f"--start {show_time(start_s)} cannot be used", lasts, "--start 0s is its beginning")
-    fps = need(settings.fps) if merged.is_asked("fps") else rate_of(source)
+    fps = required(settings.fps) if merged.is_asked("fps") else rate_of(source)
     there = max(1, math.floor((rest_s + ROUNDING_S) * fps))
-    most = snap_down(there, k)
+    most = snap_down(there, frames_per_latent)
     if not (merged.is_asked("frames") or merged.is_asked("duration")):
         notes = (f"{name}: the first {most} of {there} frames are used",) if most < there else ()
-        return Length(frames=most, fps=fps, notes=notes, warnings=beyond_training(most, fps))
-    length = choose_length(settings.model_copy(update={"fps": fps}), merged.sources, k, command)
+        return ClipLength(frames=most, fps=fps, notes=notes, warnings=beyond_training(most, fps))
+    length = choose_length(settings.model_copy(update={"fps": fps}), merged.sources, frames_per_latent, command)
     if settings.duration is not None and settings.duration <= rest_s:
         length = replace(length, frames=min(length.frames, most))
     if length.frames > most:
@@ -165,29 +169,31 @@ def choose_part(source: VideoSource, merged: Merged, k: int, command: str) -> Le
     return length
 
 
-def choose_extension(source: VideoSource, settings: Settings, part: Length, k: int) -> Extension:
+def choose_extension(source: VideoSource, settings: Settings, part: ClipLength, frames_per_latent: int) -> Extension:
     """How many frames are made before and after a part of a clip: the nearest whole latent frames, ties up.
 
     Raises: RequestError for less than that; MediaError if the clip is too short to go on from.
     """
-    if part.frames <= k:
-        why = f"it takes at least {k + 1} frames to go on from, and what is used of it has {part.frames}"
+    if part.frames <= frames_per_latent:
+        why = f"it takes {frames_per_latent + 1} frames or more to go on from, and what is used of it has {part.frames}"
         raise MediaError(f"{source.path.name} cannot be extended", why, "give a longer clip")
 
     def frames(name: str) -> int:
         seconds, option = getattr(settings, name), option_name(name)
         if seconds is None:
             return 0
-        steps = math.floor(seconds * part.fps / k + Fraction(1, 2))
+        steps = math.floor(seconds * part.fps / frames_per_latent + Fraction(1, 2))
         if steps == 0:
-            least = f"a clip grows in steps of {k} frames, here {float(k / part.fps):.2f} s"
+            least = (
+                f"a clip grows in steps of {frames_per_latent} frames, here {float(frames_per_latent / part.fps):.2f} s"
+            )
             raise RequestError(f"{option} {show_time(seconds)} cannot be used", least, f"{option} 2s")
-        return steps * k
+        return steps * frames_per_latent
 
     return Extension(before=frames("extend_before"), after=frames("extend"))
 
 
-def extended(part: Length, extension: Extension, name: str) -> Length:
+def extended(part: ClipLength, extension: Extension, name: str) -> ClipLength:
     """The length of a part of a clip with what is made before and after it."""
     frames = extension.before + part.frames + extension.after
     pieces = ((extension.before, "new"), (part.frames, f"of {name}"), (extension.after, "new"))
@@ -197,16 +203,16 @@ def extended(part: Length, extension: Extension, name: str) -> Length:
 
 
 def choose_window(
-    source: VideoSource, settings: Settings, start_s: Fraction, part: Length, k: int, command: str
+    source: VideoSource, settings: Settings, start_s: Fraction, part: ClipLength, frames_per_latent: int, command: str
 ) -> Window:
     """The span that is made anew, in seconds after the beginning of the part that is used, which is at `start_s`.
 
     Frames that were cut off to make the length legal may be named too.
     Raises: RequestError for a span outside the part.
     """
-    begin_s, end_s = need(settings.retake)
+    begin_s, end_s = required(settings.retake)
     part_end_s = start_s + part.frames / part.fps
-    last_s = min(source.duration_s, part_end_s + k / part.fps)
+    last_s = min(source.duration_s, part_end_s + frames_per_latent / part.fps)
     if not start_s <= begin_s < part_end_s or end_s > last_s + ROUNDING_S:
         span = f"{show_time(begin_s)}-{show_time(end_s)}"
         why = f"what is used of {source.path.name} is {float(start_s):.2f} to {float(last_s):.2f} s"
@@ -217,18 +223,18 @@ def choose_window(
     return Window(start_s=begin_s - start_s, end_s=end_s - start_s)
 
 
-def made_anew(window: Window, part: Length, k: int) -> range:
+def made_anew(window: Window, part: ClipLength, frames_per_latent: int) -> range:
     """The pixel frames of a part that a window comes to, in whole latent frames.
 
-    The first latent frame holds one pixel frame, each other one the k that follow.
+    The first latent frame holds one pixel frame, each other one the frames_per_latent that follow.
     """
-    first = math.floor((window.start_s * part.fps - 1) / k) + 1
-    last = math.ceil((window.end_s * part.fps + k - 1) / k) - 1
-    return range(max(0, (first - 1) * k + 1), min(part.frames, last * k + 1))
+    first = math.floor((window.start_s * part.fps - 1) / frames_per_latent) + 1
+    last = math.ceil((window.end_s * part.fps + frames_per_latent - 1) / frames_per_latent) - 1
+    return range(max(0, (first - 1) * frames_per_latent + 1), min(part.frames, last * frames_per_latent + 1))
 
 
 def add_sound(
-    inputs: Inputs, source: VideoSource, start_s: Fraction, merged: Merged, length: Length, extension: Extension
+    inputs: Inputs, source: VideoSource, start_s: Fraction, merged: Merged, length: ClipLength, extension: Extension
 ) -> None:
     """The sound of the clip that goes with its picture from `start_s` on; if it has none, new sound is made.
 

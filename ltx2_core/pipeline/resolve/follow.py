@@ -20,8 +20,8 @@ from ..request import (
 )
 from ..values import show_time
 from .inputs import Inputs
-from .settings import COMMAND_LINE, Merged, need
-from .sizes import LONGEST_TRAINED_S, Length, Size, beyond_training, choose_length, rate_of
+from .settings import COMMAND_LINE, Merged, required
+from .sizes import LONGEST_TRAINED_S, ClipLength, Size, beyond_training, choose_length, rate_of
 
 if TYPE_CHECKING:
     from ...media.copy import Container, Span
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
 SHORTEST_TOLD_S = Fraction(1, 200)  # what 0.01 s is told as
 
 
-def follow_sound(inputs: Inputs, path: Path, merged: Merged, k: int, command: str) -> Length:
+def follow_sound(inputs: Inputs, path: Path, merged: Merged, frames_per_latent: int, command: str) -> ClipLength:
     """The sound that a picture is made for, as fields of a request. It is heard in the result.
 
-    Args: k: pixel frames to a latent frame. command: the beginning of a command line, for hints.
+    Args: frames_per_latent: pixel frames to a latent frame. command: the beginning of a command line, for hints.
     Returns: the fewest frames that cover it, or the part of it that is asked for.
     Raises: RequestError if it is too long, or over where the part begins; MediaError if it is of no use.
     """
     settings, source = merged.settings, check_input(path, SoundSource)
-    name, fps, start_s = source.path.name, need(settings.fps), settings.start or Fraction(0)
-    rest_s, asked_s = _rest_s(source, start_s), _asked_s(merged, need(settings.fps), k, command)
+    name, fps, start_s = source.path.name, required(settings.fps), settings.start or Fraction(0)
+    rest_s, asked_s = _rest_s(source, start_s), _asked_s(merged, required(settings.fps), frames_per_latent, command)
     if asked_s is None:
         _require_short(source, start_s, rest_s, fps, "a longer clip is made only if --duration asks for it", command)
     duration_s = rest_s if asked_s is None else asked_s
     heard_s = min(duration_s, rest_s)
     count = math.ceil((duration_s - Fraction(1, 2 * source.sample_rate_hz)) * fps)
-    frames = snap_up(max(1, count), k)
+    frames = snap_up(max(1, count), frames_per_latent)
     silent_s = frames / fps - heard_s
     silence = f", then {float(silent_s):.2f} s of silence" if silent_s >= SHORTEST_TOLD_S else ""
     notes = [f"{frames} frames: {float(heard_s):.2f} s of {name}{silence}"]
@@ -53,10 +53,12 @@ def follow_sound(inputs: Inputs, path: Path, merged: Merged, k: int, command: st
         **given, start_s=start_s, duration_s=duration_s if duration_s < rest_s else None
     )
     notes.append(choose_encoding(inputs, source, merged, is_whole=not start_s and duration_s >= rest_s))
-    return Length(frames=frames, fps=fps, notes=tuple(notes), warnings=beyond_training(count, fps))
+    return ClipLength(frames=frames, fps=fps, notes=tuple(notes), warnings=beyond_training(count, fps))
 
 
-def dub_clip(inputs: Inputs, path: Path, merged: Merged, k: int, command: str) -> tuple[Length, Size]:
+def dub_clip(
+    inputs: Inputs, path: Path, merged: Merged, frames_per_latent: int, command: str
+) -> tuple[ClipLength, Size]:
     """The clip that a sound is made for, as fields of a request. Its picture is copied into the result.
 
     Args: as for follow_sound.
@@ -66,7 +68,7 @@ def dub_clip(inputs: Inputs, path: Path, merged: Merged, k: int, command: str) -
     """
     settings, source = merged.settings, check_input(path, VideoSource)
     name, fps, start_s = source.path.name, rate_of(source, "change its rate first"), settings.start or Fraction(0)
-    rest_s, asked_s = _rest_s(source, start_s), _asked_s(merged, fps, k, command)
+    rest_s, asked_s = _rest_s(source, start_s), _asked_s(merged, fps, frames_per_latent, command)
     duration_s = rest_s if asked_s is None else min(asked_s, rest_s)
     _require_short(source, start_s, duration_s, fps, "sound is made for no longer clip at once", command)
     container, notes = _choose_container(inputs, source, merged)
@@ -79,11 +81,11 @@ def dub_clip(inputs: Inputs, path: Path, merged: Merged, k: int, command: str) -
         notes.insert(0, f"{name} is cut to {float(span.start_s):.2f} to {float(span.end_s):.2f} s{lead_in}")
     inputs.fields["source"] = ClipInput(**given, start_s=start_s, duration_s=None if is_whole else duration_s)
     count = max(1, round(duration_s * fps))
-    frames = snap_up(count, k)
+    frames = snap_up(count, frames_per_latent)
     if more := frames - count:
         rest = f"the last one {more} times more" if is_whole else f"{more} that follow"
         notes.append(f"{frames} frames: {count} of {name}, and {rest}")
-    length = Length(frames=frames, fps=fps, notes=tuple(notes), warnings=beyond_training(count, fps))
+    length = ClipLength(frames=frames, fps=fps, notes=tuple(notes), warnings=beyond_training(count, fps))
     return length, (source.width, source.height)
 
 
@@ -95,11 +97,14 @@ def _rest_s(source: SoundSource | VideoSource, start_s: Fraction) -> Fraction:
     return source.duration_s - start_s
 
 
-def _asked_s(merged: Merged, fps: Fraction, k: int, command: str) -> Fraction | None:
+def _asked_s(merged: Merged, fps: Fraction, frames_per_latent: int, command: str) -> Fraction | None:
     """How much of an input a person asks for, in seconds or in frames; None where nobody does."""
     settings = merged.settings
     if merged.is_asked("frames"):
-        return choose_length(settings.model_copy(update={"fps": fps}), merged.sources, k, command).frames / fps
+        return (
+            choose_length(settings.model_copy(update={"fps": fps}), merged.sources, frames_per_latent, command).frames
+            / fps
+        )
     return settings.duration if merged.is_asked("duration") else None
 
 
@@ -117,7 +122,7 @@ def choose_encoding(inputs: Inputs, sound: SoundSource, merged: Merged, *, is_wh
     """Whether a given sound is copied, unless somebody wants another codec; a line about what becomes of it."""
     from ...media.copy import LAYOUTS, may_stand_in_mp4, rate_for  # PyAV, which only a request with files needs
 
-    codec, name = need(merged.settings.audio_codec), sound.path.name
+    codec, name = required(merged.settings.audio_codec), sound.path.name
     is_wanted = codec == sound.codec or not merged.is_asked("audio_codec")
     if is_whole and is_wanted and may_stand_in_mp4(sound):
         inputs.output["audio_codec"] = COPY
@@ -135,7 +140,7 @@ def _choose_container(inputs: Inputs, clip: VideoSource, merged: Merged) -> tupl
     keeps_sound = settings.old_sound == "second-track"
     if keeps_sound and clip.sound is None and merged.sources["old_sound"] == COMMAND_LINE:
         raise RequestError("--old-sound second-track cannot be used", f"{name} has no sound", "leave it out")
-    container = container_for(clip, need(settings.audio_codec), keeps_sound=keeps_sound)
+    container = container_for(clip, required(settings.audio_codec), keeps_sound=keeps_sound)
     inputs.suffix = container.suffix
     notes = []
     if container != IN_MP4:

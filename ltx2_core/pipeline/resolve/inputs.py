@@ -17,7 +17,7 @@ from ..request import (
     ImageInput,
     LoraInput,
 )
-from .sizes import Length
+from .sizes import ClipLength
 
 
 @dataclass(kw_only=True)
@@ -43,7 +43,7 @@ class Inputs:
         return {"role": role, "name": source.path.name}
 
 
-def add_images(inputs: Inputs, specs: Sequence[str], length: Length, crf: int) -> None:
+def add_images(inputs: Inputs, specs: Sequence[str], length: ClipLength, crf: int) -> None:
     """The stills of `--image PATH[@TIME[:STRENGTH]]`, in their order; without a time at the first frame.
 
     Raises: RequestError for a time outside the clip; MediaError for what is no image.
@@ -56,7 +56,7 @@ def add_images(inputs: Inputs, specs: Sequence[str], length: Length, crf: int) -
     inputs.fields["images"] = tuple(images)
 
 
-def split_image(spec: str, length: Length) -> tuple[Path, int, float]:
+def split_image(spec: str, length: ClipLength) -> tuple[Path, int, float]:
     """A path, the frame behind its last `@` and the strength behind that; a path may hold an `@` of its own."""
     found = re.fullmatch(r"(.+)@(first|last|\d+|\d+(?:\.\d+)?s)(?::(\d+(?:\.\d+)?))?", spec)
     if found is None or Path(spec).expanduser().exists():

@@ -24,7 +24,7 @@ from ..request import (
 from ..values import option_name
 from .edits import recipe_edit
 from .presets import names, recipe
-from .settings import COMMAND_LINE, Settings, need
+from .settings import COMMAND_LINE, Settings, required
 
 if TYPE_CHECKING:
     from .basis import Basis
@@ -79,7 +79,7 @@ def check_recipe(basis: Basis) -> None:
         else:
             _check_upsampler(path, basis.vae)
     given = [name for name, source in basis.merged.sources.items() if source == COMMAND_LINE]
-    refuse(given, without_effect(need(settings.video), need(settings.sound)) | _without_effect(preset, chosen))
+    refuse(given, without_effect(required(settings.video), required(settings.sound)) | _without_effect(preset, chosen))
 
 
 def _check_upsampler(path: Path, vae: VideoVAEConfig) -> None:

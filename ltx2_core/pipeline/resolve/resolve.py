@@ -31,8 +31,8 @@ from .inputs import Inputs, add_images, add_loras
 from .refusals import (
     checked_prompt,
 )
-from .settings import Layer, need
-from .sizes import Frame, Length, choose_length, choose_size, choose_working_size
+from .settings import Layer, required
+from .sizes import ClipLength, RenderSize, choose_length, choose_size, choose_working_size
 from .target import SLUG_LENGTH, require_apart, target_of
 
 TAKEN_AS_SET = ("video", "sound", "schedule_tokens", "text_rows", "precision", "device")
@@ -68,7 +68,7 @@ def resolve(
         fps=length.fps,
         preset=basis.preset,
         recipe=basis.recipe,
-        steps=len(settings.sigmas) - 1 if settings.sigmas else need(settings.steps),
+        steps=len(settings.sigmas) - 1 if settings.sigmas else required(settings.steps),
         guidance=_guidance(basis),
         **inputs.fields,
         **{name: getattr(settings, name) for name in TAKEN_AS_SET},
@@ -93,15 +93,15 @@ def resolve(
     )
 
 
-def _gather_inputs(basis: Basis, mode: Mode, main: Path | None, command: str) -> tuple[Inputs, Length, Frame]:
+def _gather_inputs(basis: Basis, mode: Mode, main: Path | None, command: str) -> tuple[Inputs, ClipLength, RenderSize]:
     """The files of a request, and how long and how large what the model makes of them, or looks at, becomes."""
-    merged, k = basis.merged, basis.recipe.frame_multiple(basis.vae.factors.time)
+    merged, frames_per_latent = basis.merged, basis.recipe.frame_multiple(basis.vae.factors.time)
     settings, sources, inputs = merged.settings, merged.sources, Inputs()
     loras = (*(control_lora(settings) if basis.edit else ()), *(settings.lora or ()))
     add_loras(inputs, loras, basis.header, allow_partial=bool(settings.allow_partial_lora))
     if basis.edit is not None or mode == Mode.V2A:
-        main = need(main)
-        length, shown = (add_clip if basis.edit else dub_clip)(inputs, main, merged, k, command)
+        main = required(main)
+        length, shown = (add_clip if basis.edit else dub_clip)(inputs, main, merged, frames_per_latent, command)
         if settings.video == "keep":
             return inputs, length, choose_working_size(settings, sources, basis.recipe, basis.vae, shown, command)
         scale = max((reference.spatial_scale for reference in inputs.fields.get("references", ())), default=1)
@@ -109,11 +109,11 @@ def _gather_inputs(basis: Basis, mode: Mode, main: Path | None, command: str) ->
         return inputs, length, replace(frame, notes=(*frame.notes, *scaling(main.name, shown, frame.size)))
     images = list(settings.image or ())
     if mode == Mode.A2V:
-        length = follow_sound(inputs, need(main), merged, k, command)
+        length = follow_sound(inputs, required(main), merged, frames_per_latent, command)
     else:
-        length = choose_length(settings, sources, k, command)
+        length = choose_length(settings, sources, frames_per_latent, command)
         images = [*([str(main)] if main else []), *images]
-    add_images(inputs, images, length, need(settings.image_crf))
+    add_images(inputs, images, length, required(settings.image_crf))
     shown = None
     if mode != Mode.T2V and images:
         still = check_input(inputs.paths[inputs.fields["images"][0].role], ImageSource)
@@ -125,7 +125,7 @@ def _guidance(basis: Basis) -> Streams[GuidanceScales]:
     """The scales of both streams. One that is alone has no other to be pulled towards; one that is kept has none."""
     settings, layers = basis.merged.settings, basis.transformer.layers
     is_alone = "off" in (settings.video, settings.sound)
-    skip_step = need(settings.skip_step)
+    skip_step = required(settings.skip_step)
     blocks = settings.stg_blocks
     if blocks is None:
         blocks = (math.floor(basis.stg_share * layers),)
@@ -138,7 +138,7 @@ def _guidance(basis: Basis) -> Streams[GuidanceScales]:
             return GuidanceScales(skip_step=skip_step)
 
         def of(name: str) -> float:
-            return need(getattr(settings, f"{stream}_{name}"))
+            return required(getattr(settings, f"{stream}_{name}"))
 
         stg = of("stg")
         return GuidanceScales(

@@ -178,7 +178,7 @@ def spelled(name: str, source: str) -> str:
     return {COMMAND_LINE: option_name(name), ENVIRONMENT: "LTX2_" + name.upper()}.get(source, name)
 
 
-def need(value: T | None) -> T:
+def required(value: T | None) -> T:
     """A setting that the built-in values or the model's always give."""
     assert value is not None
     return value

@@ -16,7 +16,7 @@ from ...media.inputs import VideoSource
 from ..recipe import Recipe
 from ..values import FPS_LIMITS, did_you_mean, parse_size, show_fps
 from .presets import names, read_tier
-from .settings import Layer, Settings, need
+from .settings import Layer, Settings, required
 
 ASPECTS: dict[str, Fraction] = {
     "16:9": Fraction(16, 9),
@@ -34,7 +34,7 @@ Size = tuple[int, int]  # width, height
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+class RenderSize:
     """What is rendered, and what the file is cut to where that is less."""
 
     size: Size
@@ -43,7 +43,7 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Length:
+class ClipLength:
     """Frames, one more than a multiple of the temporal factor, and their exact rate."""
 
     frames: int
@@ -60,7 +60,7 @@ def choose_size(
     shown: Size | None,
     command: str,
     reference_scale: int = 1,
-) -> Frame:
+) -> RenderSize:
     """The size of a render.
 
     Args: sources: where each setting came from. shown: the size of an input that is seen in the result; its aspect is
@@ -69,7 +69,7 @@ def choose_size(
     Raises: RequestError with the two nearest legal sizes.
     """
     multiple, least = _multiple(recipe, vae, reference_scale)
-    res = need(settings.res)
+    res = required(settings.res)
     aspect = settings.aspect or (nearest_aspect(*shown) if shown else None)
     if res.lower() in names("tiers"):
         tier = read_tier(res.lower())
@@ -82,9 +82,9 @@ def choose_size(
         size = size if aspect is None else turned(size, aspect, multiple)
         size = -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple
         if file == size or settings.crop is False:
-            return Frame(size=size)
+            return RenderSize(size=size)
         note = f"{res.lower()}: rendered at {size[0]}x{size[1]}, cut to {file[0]}x{file[1]}"
-        return Frame(size=size, crop=file, notes=(note,))
+        return RenderSize(size=size, crop=file, notes=(note,))
     try:
         size = parse_size(res)
     except ValueError as error:
@@ -104,7 +104,7 @@ def choose_size(
                 f"{needs} a multiple of {multiple} from {least} to {LARGEST_SIDE}",
                 f"{command} --res {' or '.join(sizes)}",
             )
-    return Frame(size=size)
+    return RenderSize(size=size)
 
 
 def choose_working_size(
@@ -114,7 +114,7 @@ def choose_working_size(
     vae: VideoVAEConfig,
     shown: Size,
     command: str,
-) -> Frame:
+) -> RenderSize:
     """The size at which the model looks at a picture that stays as it is.
 
     It has the aspect of the picture, about as many pixels as the tier or the model's own size, and no more than the
@@ -122,12 +122,12 @@ def choose_working_size(
     Args: shown: the size of the picture; the others as for choose_size, which this raises as.
     """
     width, height = choose_size(settings, sources, recipe, vae, None, command).size
-    if sources.get("res", "").startswith("model ") or need(settings.res).lower() in names("tiers"):
+    if sources.get("res", "").startswith("model ") or required(settings.res).lower() in names("tiers"):
         multiple, least = _multiple(recipe, vae)
         scale = min(1.0, math.sqrt(width * height / math.prod(shown)))
         width, height = (max(least, _legal(side * scale, multiple)) for side in shown)
     picture = f"the picture, {shown[0]}x{shown[1]}, is copied as it is"
-    return Frame(size=(width, height), notes=(f"{picture}; the model looks at it at {width}x{height}",))
+    return RenderSize(size=(width, height), notes=(f"{picture}; the model looks at it at {width}x{height}",))
 
 
 def tier_layer(res: str, model: str, tiers: Sequence[str]) -> list[Layer]:
@@ -145,28 +145,28 @@ def tier_layer(res: str, model: str, tiers: Sequence[str]) -> list[Layer]:
     return [(f"size {name}", read_tier(name).defaults)]
 
 
-def choose_length(settings: Settings, sources: Mapping[str, str], k: int, command: str) -> Length:
-    """The length of a render that nothing but the settings decides. k: frames to a latent frame.
+def choose_length(settings: Settings, sources: Mapping[str, str], frames_per_latent: int, command: str) -> ClipLength:
+    """The length of a render that nothing but the settings decides. frames_per_latent: frames to a latent frame.
 
     Raises: RequestError with both neighbours for frames that are not one more than a multiple of k.
     """
-    fps = need(settings.fps)
+    fps = required(settings.fps)
     notes: list[str] = []
     if settings.frames is not None:
         frames = settings.frames
-        if frames % k != 1:
-            below = max(1, (frames - 1) // k * k + 1)
+        if frames % frames_per_latent != 1:
+            below = max(1, (frames - 1) // frames_per_latent * frames_per_latent + 1)
             raise RequestError(
                 f"--frames {frames} cannot be used",
-                f"it must be one more than a multiple of {k}",
-                f"{command} --frames {below} or {below + k}",
+                f"it must be one more than a multiple of {frames_per_latent}",
+                f"{command} --frames {below} or {below + frames_per_latent}",
             )
     else:
-        duration = need(settings.duration)
-        frames = max(1, math.floor((duration * fps - 1) / k + Fraction(1, 2)) * k + 1)
+        duration = required(settings.duration)
+        frames = max(1, math.floor((duration * fps - 1) / frames_per_latent + Fraction(1, 2)) * frames_per_latent + 1)
         if sources.get("duration") not in (None, "built-in") or frames != duration * fps:
             notes.append(f"{float(duration):g} s at {show_fps(fps)} fps: {frames} frames")
-    return Length(frames=frames, fps=fps, notes=tuple(notes), warnings=beyond_training(frames, fps))
+    return ClipLength(frames=frames, fps=fps, notes=tuple(notes), warnings=beyond_training(frames, fps))
 
 
 def rate_of(source: VideoSource, hint: str = "--fps 24 reads it at another rate") -> Fraction:
