@@ -98,17 +98,18 @@ class World:
         roles |= {"distilled_lora": "distilled_lora"}
         return ModelFiles(name="golden", paths={role: self._unpack(names[name]) for role, name in roles.items()})
 
-    @cached_property
-    def ic_lora(self) -> Path:
-        return self._unpack(self.settings["files"]["ic_lora"])
+    def lora(self, name: str) -> Path:
+        """The file of a LoRA, which the cases know by its name in `files`."""
+        return self._unpack(self.settings["files"][name])
 
     def _unpack(self, name: str) -> Path:
-        packed = self.folder / "model" / f"{name}.gz"
+        packed, unpacked = self.folder / "model" / f"{name}.gz", self.unpacked / name
         if not packed.exists():
             return self.folder / "model" / name
-        with gzip.open(packed) as source, (self.unpacked / name).open("wb") as target:
-            shutil.copyfileobj(source, target)
-        return self.unpacked / name
+        if not unpacked.exists():
+            with gzip.open(packed) as source, unpacked.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        return unpacked
 
     def engine(self, request: Request) -> Engine:
         """An engine for a request, that keeps nothing and writes nothing."""
@@ -116,12 +117,14 @@ class World:
             codec="h264", audio_codec="aac", metadata=False, sheet=False, strict=False, keep_latents=False
         )
         nowhere = self.unpacked / "none.mp4"
+        inputs = {path.name: path for path in self.folder.glob("media/*")}
+        inputs |= {lora.role: self.lora(lora.name) for lora in request.loras}
         job = Job(
             folder=nowhere,
             request=request,
             output=output,
             files=self.files,
-            inputs={path.name: path for path in self.folder.glob("media/*")} | {"ic_lora": self.ic_lora},
+            inputs=inputs,
             target=nowhere,
             overwrite=False,
             uses_cache=False,
@@ -152,7 +155,6 @@ class World:
             given["window"] = Window(start_s=start, end_s=end)
         if references := case.get("references"):
             given["references"] = tuple(_reference(*one, case["attention_strength"]) for one in references)
-            given["loras"] = (LoraInput(role="ic_lora", name="ic_lora", strength=case["ic_lora_strength"]),)
         return Request(
             mode="t2v",
             prompt=case["prompt"],
@@ -167,6 +169,7 @@ class World:
             sound=_mode(first.get("audio")),
             preset=pipeline,
             recipe=_recipe(case),
+            loras=_loras(case),
             steps=case.get("steps", 2),
             guidance=Streams(**guidance),
             schedule_tokens=4096,
@@ -345,6 +348,14 @@ def _recipe(case: Mapping[str, Any]) -> Recipe:
         for stage in chosen.stages
     ]
     return chosen.model_copy(update={"stages": tuple(stages)})
+
+
+def _loras(case: Mapping[str, Any]) -> tuple[LoraInput, ...]:
+    """The LoRAs of the user, then the one that its references need. The recipe says in which stages they act."""
+    named = list(case.get("loras", ()))
+    if case.get("references"):
+        named.append(("ic_lora", case["ic_lora_strength"]))
+    return tuple(LoraInput(role=name, name=name, strength=strength) for name, strength in named)
 
 
 def _image(image: Mapping[str, Any]) -> ImageInput:
