@@ -154,7 +154,8 @@ class World:
             start, end = (Fraction(str(case[name])) for name in ("start", "end"))
             given["window"] = Window(start_s=start, end_s=end)
         if references := case.get("references"):
-            given["references"] = tuple(_reference(*one, case["attention_strength"]) for one in references)
+            attention = case.get("attention_strength", 1.0)  # in full, which needs no attention mask
+            given["references"] = tuple(_reference(*one, attention) for one in references)
         return Request(
             mode="t2v",
             prompt=case["prompt"],

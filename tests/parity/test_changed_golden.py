@@ -77,3 +77,11 @@ def test_a_run_without_its_lora_fails_in_both_stages(tmp_path: Path):
     move_into_lora(folder, 0.5)
     failed = {line.tensor for line in lines_of(folder) if line.status == FAIL}
     assert {"stage1.video.x0.step0", "stage2.video.x0.step0"} <= failed
+
+
+def test_a_reference_without_an_attention_strength_is_seen_in_full(tmp_path: Path):
+    world = e2e.World(GOLDEN / "e2e" / "2.0", tmp_path)
+    case = world.settings["cases"]["ic_lora"]
+    unsaid = {name: value for name, value in case.items() if name != "attention_strength"}
+    assert world.request(unsaid, "fp32") == world.request(case | {"attention_strength": 1.0}, "fp32")
+    assert world.request(unsaid, "fp32") != world.request(case, "fp32")
