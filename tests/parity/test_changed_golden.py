@@ -8,12 +8,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from scripts.golden import e2e
-from scripts.golden.report import FAIL, PASS, Line, Report
+from scripts.golden.report import FAIL, PASS, GoldenFile, Line, Report
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LORA_LAYER = "diffusion_model.transformer_blocks.0.attn1.to_v"
@@ -85,3 +86,34 @@ def test_a_reference_without_an_attention_strength_is_seen_in_full(tmp_path: Pat
     unsaid = {name: value for name, value in case.items() if name != "attention_strength"}
     assert world.request(unsaid, "fp32") == world.request(case | {"attention_strength": 1.0}, "fp32")
     assert world.request(unsaid, "fp32") != world.request(case, "fp32")
+
+
+def bfloat16_case(folder: Path, tmp_path: Path) -> e2e.Case:
+    golden = GoldenFile(folder / "t2v.bf16.safetensors", "e2e/2.0", Report(), e2e.INPUTS)
+    return e2e.Case(golden, e2e.World(folder, tmp_path), "t2v", "bf16")
+
+
+def test_a_bfloat16_run_needs_no_tolerance_of_a_stream_that_is_not_decoded(tmp_path: Path):
+    folder = copy_of_run(tmp_path / "2.0", "t2v.bf16.safetensors", "t2v.safetensors")
+    recorded = e2e.World(folder, tmp_path).settings["cases"]["t2v"]["bf16_vs_f32"]
+    change_listing(folder, "t2v", {}, bf16_vs_f32={"frames": recorded["frames"]})
+    case = bfloat16_case(folder, tmp_path)
+    for stream in ("video", "audio"):
+        expected = 2 * recorded[f"final.{stream}_latent"]
+        assert case.tolerance(f"stage1.{stream}.latent") == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "status"), [("stage1.video.latent", 1.1, PASS), ("stage2.video.latent", 1.05, FAIL)]
+)
+def test_a_bfloat16_tolerance_is_that_of_the_stage_that_is_compared(
+    tmp_path: Path, name: str, ours: float, status: str
+):
+    """Of one recorded run: 5 % are allowed in its final latents, 40 % in stage 1, 2 % in stage 2."""
+    folder = copy_of_run(tmp_path / "2.0")
+    for file, first, second in (("t2v", 1.0, 1.0), ("t2v.bf16", 1.2, 1.01)):
+        stages = {"stage1.video.latent": torch.tensor([first]), "stage2.video.latent": torch.tensor([second])}
+        save_file(stages, folder / f"{file}.safetensors")
+    case = bfloat16_case(folder, tmp_path)
+    case.compare_tensor(name, torch.tensor([ours]))
+    assert [line.status for line in case.golden.report.lines] == [status]
