@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
-from scripts.golden import e2e
+from scripts.golden import e2e, transformer
 from scripts.golden.report import FAIL, PASS, GoldenFile, Line, Report
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -50,12 +51,17 @@ def move_into_lora(folder: Path, strength: float) -> str:
     packed = path.with_name(f"{path.name}.gz")
     path.write_bytes(gzip.decompress(packed.read_bytes()))
     packed.unlink()
-    with safe_open(path, "pt") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors, metadata = read(path)
     weight = f"model.{LORA_LAYER}.weight"
     tensors[weight] = tensors[weight].float() - strength * up @ down
     save_file(tensors, path, metadata)
     return "user-lora.safetensors"
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a file."""
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
 
 
 def lines_of(folder: Path) -> list[Line]:
@@ -117,3 +123,17 @@ def test_a_bfloat16_tolerance_is_that_of_the_stage_that_is_compared(
     case = bfloat16_case(folder, tmp_path)
     case.compare_tensor(name, torch.tensor([ours]))
     assert [line.status for line in case.golden.report.lines] == [status]
+
+
+def test_rotary_tables_of_their_own_have_theta_10000_whatever_the_config_says(tmp_path: Path):
+    folder = tmp_path / "2.0"
+    shutil.copytree(GOLDEN / "transformer" / "2.0", folder)
+    tensors, metadata = read(folder / "checkpoint.safetensors")
+    config = json.loads(metadata["config"])
+    config["transformer"]["positional_embedding_theta"] = 5000.0
+    save_file(tensors, folder / "checkpoint.safetensors", metadata | {"config": json.dumps(config)})
+    report = Report()
+    transformer.run(folder, "transformer/2.0", report)
+    statuses = {line.tensor: line.status for line in report.lines}
+    assert {status for tensor, status in statuses.items() if tensor.startswith("rope/")} == {PASS}
+    assert statuses["basic/out/video.velocity"] == FAIL  # the model itself has the theta of its config
