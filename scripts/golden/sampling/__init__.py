@@ -1,0 +1,29 @@
+"""Schedules, guidance, samplers, states, noise and media against golden tensors: one table of cases for each file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..report import Report
+from .grids import GRIDS, SCHEDULES
+from .guidance import GUIDANCE
+from .media import MEDIA
+from .states import CONDITIONING
+from .trajectories import SAMPLERS
+
+FILES = {
+    "schedules": SCHEDULES,
+    "guidance": GUIDANCE,
+    "samplers": SAMPLERS,
+    "conditioning": CONDITIONING,
+    "grids": GRIDS,
+    "media": MEDIA,
+}
+
+
+def run(folder: Path, where: str, report: Report) -> None:
+    """Compare the cases of each file that is there."""
+    for name, table in FILES.items():
+        path = folder / f"{name}.safetensors"
+        if path.exists():
+            table.run(path, where, report)

@@ -1,0 +1,72 @@
+"""Images, clips and samples: resized, compressed, decoded and packed."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+from einops import rearrange
+
+from ltx2_core.media.image import compress, read_image
+from ltx2_core.media.inputs import ImageSource, check_input
+from ltx2_core.media.pixels import to_i420
+from ltx2_core.media.resize import cover, to_clip
+from ltx2_core.media.sound import to_pcm16
+
+from ..report import GoldenFile
+from .cases import DTYPES, CaseTable, Parameters, close, exact
+
+I420_SHARE = 0.001
+CODED_RMS = 255 * 10 ** (-45 / 20)  # a peak signal to noise ratio of 45 dB
+
+
+def i420(golden: GoldenFile, case: str, parameters: Parameters) -> None:
+    name = f"{case}/i420"
+    ours, expected = to_i420(rearrange(golden[f"{case}/rgb"], "F H W c -> F c H W")), golden[name]
+    same_shape = ours.shape == expected.shape
+    codes = (ours.int() - expected.int()).abs() if same_shape else torch.zeros(1)
+    share = codes.bool().double().mean().item() if codes.max() <= 1 else float("inf")
+    golden.compare(name, ours, I420_SHARE, error=share, note="share of bytes that are one code off")
+
+
+def resized(golden: GoldenFile, case: str, parameters: Parameters) -> None:
+    given, (height, width) = golden[f"{case}/input"], parameters["target_hw"]
+    pictures = rearrange(given if given.dim() == 4 else given.unsqueeze(0), "F H W c -> F c H W")
+    close(golden, f"{case}/resized", rearrange(cover(pictures, height, width), "F c H W -> 1 c F H W"))
+    for name, dtype in DTYPES.items():
+        if f"{case}/{name}" in golden:
+            close(golden, f"{case}/{name}", to_clip([pictures], height, width).to(dtype))
+
+
+def compressed(golden: GoldenFile, case: str, parameters: Parameters) -> None:
+    name, given = f"{case}/output", golden[f"{parameters['input']}/input"]
+    ours = rearrange(compress(rearrange(given, "H W c -> 1 c H W"), parameters["crf"]), "1 c H W -> H W c")
+    expected = golden[name]
+    difference = ours.double() - expected if ours.shape == expected.shape else torch.zeros(1)
+    golden.compare(name, ours, CODED_RMS, error=difference.square().mean().sqrt().item(), note="root mean square")
+
+
+def decoded(golden: GoldenFile, case: str, parameters: Parameters) -> None:
+    with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        file.write(bytes(golden[f"{case}/png"].tolist()))
+        file.flush()
+        picture = read_image(check_input(Path(file.name), ImageSource))
+    exact(golden, f"{case}/rgb", rearrange(picture, "1 c H W -> H W c"))
+
+
+def pcm16(golden: GoldenFile, case: str, parameters: Parameters) -> None:
+    exact(golden, f"{case}/pcm", to_pcm16(golden[f"{case}/wav"]))
+
+
+MEDIA = CaseTable(
+    inputs=("i420_*/rgb", "pcm16/wav", "image_*/input", "clip/input", "decode_*/png"),
+    checks={
+        "i420_*": i420,
+        "pcm16": pcm16,
+        "image_*_crf*": compressed,
+        "image_*": resized,
+        "clip": resized,
+        "decode_*": decoded,
+    },
+)
