@@ -46,7 +46,7 @@ from ltx2_core.tiles import TilePlan
 from ltx2_core.tiling import decode_video
 from ltx2_core.types import Streams
 from scripts.benchmarks.section import table
-from scripts.golden.e2e import World
+from scripts.golden.recorded_runs import World
 from scripts.likeness import psnr, relative_l2, ssim
 
 SETTINGS = (
