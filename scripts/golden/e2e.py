@@ -41,12 +41,11 @@ def run(folder: Path, where: str, report: Report) -> None:
         for path in sorted(folder.glob("*.safetensors")):
             case, _, precision = path.name.removesuffix(".safetensors").partition(".")
             golden = GoldenFile(path, where, report, INPUTS)
-            if not golden.waits(case):
-                with golden.case(case), torch.inference_mode():
-                    if case == "contexts":
-                        _compare_contexts(golden, world)
-                    else:
-                        Case(golden, world, case, precision or "fp32").compare()
+            with golden.case(case), torch.inference_mode():  # a run that waits goes as far as it can
+                if case == "contexts":
+                    _compare_contexts(golden, world)
+                else:
+                    Case(golden, world, case, precision or "fp32").compare()
             golden.close(lambda name, case=case: case)
 
 
