@@ -21,7 +21,6 @@ import argparse
 import json
 import math
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -122,9 +121,7 @@ def check(target: Target) -> Report:
     try:
         target.run(target.path, target.where, report)
     except Exception as exception:
-        last = traceback.extract_tb(exception.__traceback__)[-1]
-        note = f"{type(exception).__name__}: {exception} ({Path(last.filename).name}:{last.lineno})".replace("\n", " ")
-        report.add(Line(FAIL, f"{target.where}/*", "*", math.inf, 0.0, note))
+        report.add_broken(f"{target.where}/*", exception)
     if not report.lines:
         report.add(Line(FAIL, f"{target.where}/*", "*", math.inf, 0.0, "no golden file of this family is here"))
     return report

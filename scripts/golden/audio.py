@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import cached_property
@@ -19,7 +18,7 @@ from ltx2_core.headers import read_header
 from ltx2_core.latents import audio_positions, patchify_audio, unpatchify_audio
 from ltx2_core.models import mel
 from ltx2_core.models.audio_vae import pixel_norm
-from scripts.golden.report import GoldenFile, Report
+from scripts.golden.report import GoldenFile, Report, first_match
 
 TOLERANCE = 1e-5
 INPUTS = ("*.in", "encode.T*.mel", "decode.*.latent", "full.latent", "vocoder*.mel", "timing.frames_fps")
@@ -127,7 +126,7 @@ def run(folder: Path, where: str, report: Report) -> None:
     golden = GoldenFile(folder / "cases.safetensors", where, report, INPUTS)
     parts = Folder(folder)
     for case in sorted({case_of(name) for name in golden.tensors}):
-        compute = next((compute for pattern, compute in CASES.items() if fnmatch.fnmatchcase(case, pattern)), None)
+        compute = first_match(CASES, case)
         if compute is None or golden.waits(case):
             continue
         with golden.case(case):

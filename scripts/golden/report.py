@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import math
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
+T = TypeVar("T")
 PASS, FAIL, LATER = "PASS", "FAIL", "LATER"
+NOTHING = "nothing was compared with this tensor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +43,30 @@ class Report:
     def add(self, line: Line) -> None:
         self.lines.append(line)
 
-    def reason_to_wait(self, where: str) -> str | None:
-        return next((why for pattern, why in self.later.items() if fnmatch.fnmatchcase(where, pattern)), None)
+    def add_compared(self, where: str, tensor: str, error: float, tolerance: float, note: str = "") -> None:
+        """Account for a comparison. An error that is no number is a failure."""
+        status = PASS if error <= tolerance else FAIL
+        self.add(Line(status, where, tensor, error, tolerance, note))
 
-    def count(self, status: str) -> int:
-        return sum(line.status == status for line in self.lines)
+    def add_uncompared(self, where: str, tensor: str, note: str) -> None:
+        """Account for what nothing was compared with: it waits, or it is a failure."""
+        reason = self.reason_to_wait(where)
+        status = FAIL if reason is None else LATER
+        self.add(Line(status, where, tensor, math.nan, 0.0, reason or note))
+
+    def add_broken(self, where: str, exception: Exception) -> None:
+        """Account for an exception, as the failure of a whole case."""
+        last = traceback.extract_tb(exception.__traceback__)[-1]
+        note = f"{type(exception).__name__}: {exception} ({Path(last.filename).name}:{last.lineno})".replace("\n", " ")
+        self.add(Line(FAIL, where, "*", math.inf, 0.0, note))
+
+    def reason_to_wait(self, where: str) -> str | None:
+        return first_match(self.later, where)
+
+
+def first_match(table: Mapping[str, T], name: str) -> T | None:
+    """What the first glob pattern of a table that a name fits stands for."""
+    return next((value for pattern, value in table.items() if fnmatch.fnmatchcase(name, pattern)), None)
 
 
 def relative_error(ours: Tensor, expected: Tensor) -> float:
@@ -52,9 +75,9 @@ def relative_error(ours: Tensor, expected: Tensor) -> float:
     same = (a == b) | (a.isnan() & b.isnan())
     difference = torch.where(same, torch.zeros_like(a), (a - b).abs())
     if not difference.isfinite().all():
-        return float("inf")
-    scale = b[b.isfinite()].abs().max().item() if b.isfinite().any() else 0.0
-    return difference.max().item() / scale if scale else difference.max().item()
+        return math.inf
+    scale = b.abs().where(b.isfinite(), 0).max().item()
+    return difference.max().item() / (scale or 1.0)
 
 
 class GoldenFile:
@@ -91,12 +114,17 @@ class GoldenFile:
         self.seen.add(name)
         expected = self.tensors[name]
         where = f"{self.where}/{case or name.split('/')[0]}"
-        if tuple(ours.shape) != tuple(expected.shape):
-            note = f"shape {tuple(ours.shape)}, expected {tuple(expected.shape)}"
-            self.report.add(Line(FAIL, where, name, float("inf"), tolerance, note))
-            return
-        error = relative_error(ours, expected) if error is None else error
-        self.report.add(Line(PASS if error <= tolerance else FAIL, where, name, error, tolerance, note))
+        if ours.shape != expected.shape:
+            error, note = math.inf, f"shape {tuple(ours.shape)}, expected {tuple(expected.shape)}"
+        elif error is None:
+            error = relative_error(ours, expected)
+        self.report.add_compared(where, name, error, tolerance, note)
+
+    def compare_value(self, case: str, name: str, ours: Any, expected: Any) -> None:
+        """Compare something that stands in the description of a case: equal or wrong."""
+        is_wrong = ours != expected
+        note = f"{ours}, expected {expected}" if is_wrong else ""
+        self.report.add_compared(f"{self.where}/{case}", f"{name} (metadata)", float(is_wrong), 0.0, note)
 
     @contextmanager
     def case(self, name: str) -> Iterator[None]:
@@ -104,26 +132,15 @@ class GoldenFile:
         try:
             yield
         except Exception as exception:
-            if self.waits(name):
-                return
-            last = traceback.extract_tb(exception.__traceback__)[-1]
-            note = f"{type(exception).__name__}: {exception} ({Path(last.filename).name}:{last.lineno})".replace(
-                "\n", " "
-            )
-            self.report.add(Line(FAIL, f"{self.where}/{name}", "*", float("inf"), 0.0, note))
+            if not self.waits(name):
+                self.report.add_broken(f"{self.where}/{name}", exception)
 
     def waits(self, case: str) -> bool:
         """Whether this case stands in the table of what comes later."""
         return self.report.reason_to_wait(f"{self.where}/{case}") is not None
 
-    def close(self, case_of=lambda name: name.split("/")[0]) -> None:
-        """Account for every tensor that was not compared: an input, something for later, or a failure."""
+    def close(self, case_of: Callable[[str], str] = lambda name: name.split("/")[0]) -> None:
+        """Account for every tensor that was not compared and is no input."""
         for name in sorted(self.tensors.keys() - self.seen):
-            if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.inputs):
-                continue
-            where = f"{self.where}/{case_of(name)}"
-            why = self.report.reason_to_wait(where)
-            status = FAIL if why is None else LATER
-            self.report.add(
-                Line(status, where, name, float("nan"), 0.0, why or "nothing was compared with this tensor")
-            )
+            if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.inputs):
+                self.report.add_uncompared(f"{self.where}/{case_of(name)}", name, NOTHING)

@@ -8,7 +8,7 @@ from ltx2_core.sampling.guidance import Contexts, GuidanceScales, PassKind, guid
 from ltx2_core.types import Streams
 
 from ..report import GoldenFile
-from .cases import DTYPES, CaseTable, Check, Parameters, close, equal, exact
+from .cases import DTYPES, CaseTable, Check, Parameters, close, exact
 
 SCALES = {
     "cfg_scale": "st",
@@ -66,7 +66,7 @@ def passes(golden: GoldenFile, case: str, parameters: Parameters) -> None:
         }
         for one in plan
     ]
-    equal(golden, case, ours, parameters["passes"])
+    golden.compare_value(case, case, ours, parameters["passes"])
 
 
 def skipped(golden: GoldenFile, case: str, parameters: Parameters) -> None:

@@ -26,7 +26,7 @@ from ltx2_core.latents import DenoiseMask, LatentState, audio_positions, patchif
 from ltx2_core.sampling.noise import add_noise, draw_noise
 
 from ..report import GoldenFile
-from .cases import DTYPES, CaseTable, Parameters, close, equal, exact, seeded
+from .cases import DTYPES, CaseTable, Parameters, close, exact, seeded
 
 FACTORS = Factors(8, 32, 32)
 
@@ -172,7 +172,7 @@ def timesteps(golden: GoldenFile, case: str, parameters: Parameters) -> None:
     exact(golden, f"{case}/out", state.timesteps(sigma))
     levels, index = state.timestep_levels(sigma), state.mask.index
     per_token = levels.expand(mask.shape[:2]) if index is None else levels[index]
-    equal(golden, case, torch.equal(per_token.unsqueeze(-1), golden[f"{case}/out"]), True)
+    golden.compare_value(case, case, torch.equal(per_token.unsqueeze(-1), golden[f"{case}/out"]), True)
 
 
 CONDITIONING = CaseTable(
