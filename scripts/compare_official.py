@@ -46,7 +46,7 @@ from ltx2_core.tiles import TilePlan
 from ltx2_core.tiling import decode_video
 from ltx2_core.types import Streams
 from scripts.benchmarks.section import table
-from scripts.golden.recorded_runs import World
+from scripts.golden.recorded_runs import RecordedRuns, case_and_precision
 from scripts.likeness import psnr, relative_l2, ssim
 
 SETTINGS = (
@@ -144,10 +144,10 @@ def settings_of(given: argparse.Namespace) -> dict[str, Any]:
 def compare_recorded(folder: Path, cases: Sequence[str]) -> Iterator[tuple[str, list[Row]]]:
     """Render recorded cases again, and compare every stage: its latents, and what our decoders make of both."""
     with tempfile.TemporaryDirectory() as unpacked:
-        world = World(folder, Path(unpacked))
+        runs = RecordedRuns(folder, Path(unpacked))
         for name in cases:
-            case, _, precision = name.partition(".")
-            engine = world.engine(world.request(world.settings["cases"][case], precision))
+            case, precision = case_and_precision(name)
+            engine = runs.engine(runs.request(runs.cases[case], precision))
             with tempfile.TemporaryDirectory() as job, torch.inference_mode():
                 engine = Engine(replace(engine.job, folder=Path(job)), Watch())
                 yield name, compare(our_run(engine), recorded_run(folder / f"{name}.safetensors"), engine)

@@ -46,12 +46,22 @@ IMAGE_CRF = 33
 NEUTRAL = {"cfg_scale": 1, "stg_scale": 0, "stg_blocks": [], "modality_scale": 1, "rescale_scale": 0, "skip_step": 0}
 
 
-class World:
-    """The model of one generation, unpacked, and what its cases share."""
+def case_and_precision(name: str) -> tuple[str, str]:
+    """What a file holds: it is named after its case, with `.bf16` behind where it is no float32 run."""
+    case, _, precision = name.removesuffix(".safetensors").partition(".")
+    return case, precision or "fp32"
+
+
+class RecordedRuns:
+    """The recorded runs of one generation, and the files of the model that all of them ran with.
+
+    Args: folder: of the golden tensors. unpacked: where packed files of the model are unpacked.
+    """
 
     def __init__(self, folder: Path, unpacked: Path) -> None:
         self.folder, self.unpacked = folder, unpacked
         self.settings: dict[str, Any] = json.loads((folder / "cases.json").read_text())
+        self.cases: dict[str, dict[str, Any]] = self.settings["cases"]
 
     @cached_property
     def files(self) -> ModelFiles:
@@ -97,87 +107,55 @@ class World:
 
     def request(self, case: Mapping[str, Any], precision: str) -> Request:
         """What a case asks for. One that starts from a clip has the clip's size, which stands with its first stage."""
-        pipeline, first = case["pipeline"], case["stage1"]
-        guided = case.get("guidance", {})
-        guidance = {name: _scales(guided.get(name, NEUTRAL)) for name in ("video", "audio")}
-        if pipeline == "t2a":  # as a request for sound alone settles it
-            guidance["audio"] = replace(guidance["audio"], sm=1.0)
-        frames, fps = first["frames"], Fraction(str(first["fps"]))
-        given: dict[str, Any] = {}
-        if images := case.get("images"):
-            given["images"] = tuple(_image(image) for image in images)
-        if source := case.get("source"):
-            given["source"] = ClipInput(role=source, name=source)
-        if sound := case.get("audio"):
-            start, duration = (Fraction(str(case[f"audio_{name}"])) for name in ("start", "duration"))
-            given["sound_source"] = SoundInput(role=sound, name=sound, start_s=start, duration_s=duration)
-        elif pipeline == "retake" and case["stage1"]["audio"]["from_latent"]:
-            given["sound_source"] = SoundInput(role=source, name=source, duration_s=frames / fps)
-        if "start" in case:
-            start, end = (Fraction(str(case[name])) for name in ("start", "end"))
-            given["window"] = Window(start_s=start, end_s=end)
-        if references := case.get("references"):
-            attention = case.get("attention_strength", 1.0)  # in full, which needs no attention mask
-            given["references"] = tuple(_reference(*one, attention) for one in references)
+        first = case["stage1"]
         return Request(
             mode="t2v",
             prompt=case["prompt"],
-            negative=case.get("negative_prompt") if guided else None,
+            negative=case.get("negative_prompt") if case.get("guidance") else None,
             seed=case["seed"],
             width=case.get("width", first["width"]),
             height=case.get("height", first["height"]),
             crop=None,
-            frames=frames,
-            fps=fps,
+            frames=first["frames"],
+            fps=_exact(first["fps"]),
             video=_mode(first.get("video")),
             sound=_mode(first.get("audio")),
-            preset=pipeline,
+            preset=case["pipeline"],
             recipe=_recipe(case),
-            loras=_loras(case),
             steps=case.get("steps", 2),
-            guidance=Streams(**guidance),
+            guidance=_guidance(case),
+            loras=_loras(case),
+            images=tuple(_image(image) for image in case.get("images", ())),
+            source=_source(case),
+            sound_source=_sound_source(case),
+            references=_references(case),
+            window=_window(case),
             schedule_tokens=4096,
             text_rows=1024,
-            precision="bf16" if precision == "bf16" else "fp32",
+            precision=precision,
             device="cpu",
-            **given,
         )
+
+
+def _exact(number: float) -> Fraction:
+    """A number as it is written."""
+    return Fraction(str(number))
 
 
 def _mode(stream: Mapping[str, Any] | None) -> str:
     """What is done with a stream that a stage describes, or does not."""
-    return "off" if stream is None else "keep" if stream["frozen"] else "generate"
+    if stream is None:
+        return "off"
+    return "keep" if stream["frozen"] else "generate"
 
 
-def _recipe(case: Mapping[str, Any]) -> Recipe:
-    """The recipe of a case, with the strength of its distilled LoRA."""
-    name = RECIPES.get(case["pipeline"]) or ("retake" if case["distilled"] else "retake-guided")
-    chosen = recipe(name)
-    strength = case.get("distilled_lora_strength")
-    if strength is None:
-        return chosen
-    stages = [
-        stage if stage.distilled_lora is None else stage.model_copy(update={"distilled_lora": strength})
-        for stage in chosen.stages
-    ]
-    return chosen.model_copy(update={"stages": tuple(stages)})
-
-
-def _loras(case: Mapping[str, Any]) -> tuple[LoraInput, ...]:
-    """The LoRAs of the user, then the one that its references need. The recipe says in which stages they act."""
-    named = list(case.get("loras", ()))
-    if case.get("references"):
-        named.append(("ic_lora", case["ic_lora_strength"]))
-    return tuple(LoraInput(role=name, name=name, strength=strength) for name, strength in named)
-
-
-def _image(image: Mapping[str, Any]) -> ImageInput:
-    name, crf = image["file"], image.get("crf", IMAGE_CRF)
-    return ImageInput(role=name, name=name, frame=image["frame"], strength=image["strength"], crf=crf)
-
-
-def _reference(name: str, strength: float, attention: float) -> ReferenceInput:
-    return ReferenceInput(role=name, name=name, strength=strength, attention=attention, spatial_scale=2)
+def _guidance(case: Mapping[str, Any]) -> Streams[GuidanceScales]:
+    """The scales of both streams; neutral ones where the run was not guided."""
+    given = case.get("guidance", {})
+    video, audio = (_scales(given.get(stream, NEUTRAL)) for stream in ("video", "audio"))
+    if case["pipeline"] == "t2a":  # as a request for sound alone settles it
+        audio = replace(audio, sm=1.0)
+    return Streams(video, audio)
 
 
 def _scales(given: Mapping[str, Any]) -> GuidanceScales:
@@ -190,3 +168,65 @@ def _scales(given: Mapping[str, Any]) -> GuidanceScales:
         rescale=given["rescale_scale"],
         skip_step=given["skip_step"],
     )
+
+
+def _recipe(case: Mapping[str, Any]) -> Recipe:
+    """The recipe of a case, with the strength of its distilled LoRA."""
+    chosen = recipe(_recipe_name(case))
+    strength = case.get("distilled_lora_strength")
+    if strength is None:
+        return chosen
+    stages = [
+        stage if stage.distilled_lora is None else stage.model_copy(update={"distilled_lora": strength})
+        for stage in chosen.stages
+    ]
+    return chosen.model_copy(update={"stages": tuple(stages)})
+
+
+def _recipe_name(case: Mapping[str, Any]) -> str:
+    if case["pipeline"] != "retake":
+        return RECIPES[case["pipeline"]]
+    return "retake" if case["distilled"] else "retake-guided"
+
+
+def _loras(case: Mapping[str, Any]) -> tuple[LoraInput, ...]:
+    """The LoRAs of the user, then the one that its references need. The recipe says in which stages they act."""
+    named = list(case.get("loras", ()))
+    if "references" in case:
+        named.append(("ic_lora", case["ic_lora_strength"]))
+    return tuple(LoraInput(role=name, name=name, strength=strength) for name, strength in named)
+
+
+def _image(image: Mapping[str, Any]) -> ImageInput:
+    name, crf = image["file"], image.get("crf", IMAGE_CRF)
+    return ImageInput(role=name, name=name, frame=image["frame"], strength=image["strength"], crf=crf)
+
+
+def _source(case: Mapping[str, Any]) -> ClipInput | None:
+    name = case.get("source")
+    return None if name is None else ClipInput(role=name, name=name)
+
+
+def _sound_source(case: Mapping[str, Any]) -> SoundInput | None:
+    """The sound that a run was given, or that of the clip of which it makes a part anew."""
+    if name := case.get("audio"):
+        start, duration = _exact(case["audio_start"]), _exact(case["audio_duration"])
+        return SoundInput(role=name, name=name, start_s=start, duration_s=duration)
+    first = case["stage1"]
+    if case["pipeline"] == "retake" and first["audio"]["from_latent"]:
+        duration = first["frames"] / _exact(first["fps"])
+        return SoundInput(role=case["source"], name=case["source"], duration_s=duration)
+    return None
+
+
+def _references(case: Mapping[str, Any]) -> tuple[ReferenceInput, ...]:
+    """The clips to look at; without an attention strength in full, which needs no attention mask."""
+    attention = case.get("attention_strength", 1.0)
+    return tuple(
+        ReferenceInput(role=name, name=name, strength=strength, attention=attention, spatial_scale=2)
+        for name, strength in case.get("references", ())
+    )
+
+
+def _window(case: Mapping[str, Any]) -> Window | None:
+    return Window(start_s=_exact(case["start"]), end_s=_exact(case["end"])) if "start" in case else None

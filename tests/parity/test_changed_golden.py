@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ltx2_core.pipeline.render.engine import Engine
 from scripts.golden import e2e, transformer
-from scripts.golden.recorded_runs import World
+from scripts.golden.recorded_runs import RecordedRuns
 from scripts.golden.report import FAIL, LATER, PASS, GoldenFile, Line, Report
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -89,21 +89,21 @@ def test_a_run_without_its_lora_fails_in_both_stages(tmp_path: Path):
 
 
 def test_a_reference_without_an_attention_strength_is_seen_in_full(tmp_path: Path):
-    world = World(GOLDEN / "e2e" / "2.0", tmp_path)
-    case = world.settings["cases"]["ic_lora"]
+    runs = RecordedRuns(GOLDEN / "e2e" / "2.0", tmp_path)
+    case = runs.cases["ic_lora"]
     unsaid = {name: value for name, value in case.items() if name != "attention_strength"}
-    assert world.request(unsaid, "fp32") == world.request(case | {"attention_strength": 1.0}, "fp32")
-    assert world.request(unsaid, "fp32") != world.request(case, "fp32")
+    assert runs.request(unsaid, "fp32") == runs.request(case | {"attention_strength": 1.0}, "fp32")
+    assert runs.request(unsaid, "fp32") != runs.request(case, "fp32")
 
 
 def bfloat16_case(folder: Path, tmp_path: Path) -> e2e.Case:
     golden = GoldenFile(folder / "t2v.bf16.safetensors", "e2e/2.0", Report(), e2e.INPUTS)
-    return e2e.Case(golden, World(folder, tmp_path), "t2v", "bf16")
+    return e2e.Case(golden, RecordedRuns(folder, tmp_path), "t2v", "bf16")
 
 
 def test_a_bfloat16_run_needs_no_tolerance_of_a_stream_that_is_not_decoded(tmp_path: Path):
     folder = copy_of_run(tmp_path / "2.0", "t2v.bf16.safetensors", "t2v.safetensors")
-    recorded = World(folder, tmp_path).settings["cases"]["t2v"]["bf16_vs_f32"]
+    recorded = RecordedRuns(folder, tmp_path).cases["t2v"]["bf16_vs_f32"]
     change_listing(folder, "t2v", {}, bf16_vs_f32={"frames": recorded["frames"]})
     case = bfloat16_case(folder, tmp_path)
     for stream in ("video", "audio"):
