@@ -347,9 +347,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("roots", nargs="*", type=Path, metavar="ROOT", default=[Path(name) for name in DEFAULT_ROOTS])
     parser.add_argument("--json", action="store_true", dest="is_json")
     options = parser.parse_args(arguments)
+    for root in options.roots:
+        if not any(root.rglob("*.py")):
+            parser.error(f"no Python file lies under {root}")
     modules = read_modules(options.roots)
-    if not modules:
-        parser.error(f"no Python file lies under {', '.join(map(str, options.roots))}")
     show = as_json if options.is_json else as_text
     print(show(measure(modules)))
     return 0

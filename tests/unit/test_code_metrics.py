@@ -173,7 +173,9 @@ def test_the_table_and_the_json_tell_the_same(tmp_path: Path, capsys: pytest.Cap
     ]
 
 
-def test_a_folder_without_python_is_exit_2(tmp_path: Path):
+def test_a_root_without_python_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    measured(tmp_path, a="x = 1\n")
     with pytest.raises(SystemExit) as caught:
-        code_metrics.main([str(tmp_path)])
+        code_metrics.main([str(tmp_path / "root"), str(tmp_path / "nothing")])
     assert caught.value.code == 2
+    assert "no Python file lies under" in capsys.readouterr().err
