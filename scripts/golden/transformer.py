@@ -5,7 +5,7 @@ prepared tensors, hidden states, velocities; positions, RoPE tables and timestep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ KINDS = {
     "skip_a2v_cross_attn": "audio_to_video",
     "skip_v2a_cross_attn": "video_to_audio",
 }
-TABLE_THETA = 10_000.0  # of the tables under rope/, whatever the config of the file says
+TABLE_THETA, TABLE_MAX_POS = 10_000.0, (20, 2048, 2048)  # of the tables under rope/, whatever the file's config says
 REAL_WIDTHS = {"video": 4096, "audio": 2048, "video_av": 2048, "audio_av": 2048}
 
 
@@ -196,38 +196,53 @@ def _positions(golden: GoldenFile, cases: Mapping[str, Mapping[str, Any]]) -> No
 
 
 def _rope(golden: GoldenFile, config: TransformerConfig) -> None:
-    assert config.video is not None
+    """Rotary tables that stand for themselves: frequencies, tables at real widths, and both layouts of one table."""
     for name, count in (("video", 682), ("audio", 1024)):
-        for precision, double in (("f64", True), ("f32", False)):
-            grid = frequency_grid(count, theta=TABLE_THETA, double_grid=double)
+        for precision, is_double in (("f64", True), ("f32", False)):
+            grid = frequency_grid(count, theta=TABLE_THETA, double_grid=is_double)
             golden.compare(f"rope/freqs_{precision}_{name}", grid, FLOAT32)
-
-    def tables(positions: Tensor, width: int, heads: int, max_pos: tuple[float, ...], is_interleaved: bool) -> Rope:
-        middle = positions.mean(-1) / torch.tensor(max_pos)[:, None] * 2 - 1
-        return rope_tables(
-            rearrange(middle, "b a n -> b n a"),
-            width,
-            heads,
-            theta=TABLE_THETA,
-            is_interleaved=is_interleaved,
-            double_grid=config.has_double_grid,
-            dtype=torch.float32,
-        )
-
     for name, width in REAL_WIDTHS.items():
         positions = golden[f"rope/full_{name.removesuffix('_av')}_positions"]
-        positions = positions[:, :1] if name.endswith("_av") else positions
-        rope = tables(positions, width, 32, (20, 2048, 2048)[: positions.shape[1]], False)
+        if name.endswith("_av"):
+            positions = positions[:, :1]
+        rope = _tables(positions, width, 32, config)
         golden.compare(f"rope/full_{name}_cos", rope.cos, FLOAT32)
         golden.compare(f"rope/full_{name}_sin", rope.sin, FLOAT32)
-    x = golden["rope/apply_x"]
-    merge: Callable[[Tensor], Tensor] = lambda t: rearrange(t, "b h n d -> b n (h d)")  # noqa: E731
-    for layout in ("split", "interleaved"):
-        heads = config.video.heads
-        positions = golden["inputs/video.positions"][:1]
-        rope = tables(positions, config.video.width, heads, (20, 2048, 2048), layout == "interleaved")
-        tidy = merge if layout == "interleaved" else torch.clone
-        golden.compare(f"rope/{layout}_cos", tidy(rope.cos), FLOAT32)
-        golden.compare(f"rope/{layout}_sin", tidy(rope.sin), FLOAT32)
-        rotated = rope.rotate(rearrange(x, "b n (h d) -> b h n d", h=heads))
-        golden.compare(f"rope/apply_{layout}", merge(rotated), FLOAT32)
+    _layouts(golden, config)
+
+
+def _layouts(golden: GoldenFile, config: TransformerConfig) -> None:
+    """One table in both layouts; an interleaved one is stored with its heads side by side."""
+    assert config.video is not None
+    width, heads = config.video.width, config.video.heads
+    positions = golden["inputs/video.positions"][:1]
+    x = rearrange(golden["rope/apply_x"], "b n (h d) -> b h n d", h=heads)
+    split = _tables(positions, width, heads, config)
+    golden.compare("rope/split_cos", split.cos, FLOAT32)
+    golden.compare("rope/split_sin", split.sin, FLOAT32)
+    golden.compare("rope/apply_split", _side_by_side(split.rotate(x)), FLOAT32)
+    interleaved = _tables(positions, width, heads, config, is_interleaved=True)
+    golden.compare("rope/interleaved_cos", _side_by_side(interleaved.cos), FLOAT32)
+    golden.compare("rope/interleaved_sin", _side_by_side(interleaved.sin), FLOAT32)
+    golden.compare("rope/apply_interleaved", _side_by_side(interleaved.rotate(x)), FLOAT32)
+
+
+def _tables(
+    positions: Tensor, width: int, heads: int, config: TransformerConfig, *, is_interleaved: bool = False
+) -> Rope:
+    """The rotary tables of positions (b a n 2), as a model of this width and number of heads has them."""
+    max_pos = torch.tensor(TABLE_MAX_POS[: positions.shape[1]])
+    middle = positions.mean(-1) / max_pos[:, None] * 2 - 1
+    return rope_tables(
+        rearrange(middle, "b a n -> b n a"),
+        width,
+        heads,
+        theta=TABLE_THETA,
+        is_interleaved=is_interleaved,
+        double_grid=config.has_double_grid,
+        dtype=torch.float32,
+    )
+
+
+def _side_by_side(x: Tensor) -> Tensor:
+    return rearrange(x, "b h n d -> b n (h d)")
