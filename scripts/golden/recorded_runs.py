@@ -42,7 +42,7 @@ RECIPES = {
     "v2a": "one-stage",
     "t2a": "one-stage",
 }
-IMAGE_CRF = 33
+IMAGE_CRF = {"2.0": 33, "2.3": 33, "2.5": 18}  # where a case names none
 NEUTRAL = {"cfg_scale": 1, "stg_scale": 0, "stg_blocks": [], "modality_scale": 1, "rescale_scale": 0, "skip_step": 0}
 
 
@@ -125,7 +125,7 @@ class RecordedRuns:
             steps=case.get("steps", 2),
             guidance=_guidance(case),
             loras=_loras(case),
-            images=tuple(_image(image) for image in case.get("images", ())),
+            images=tuple(self._image(image) for image in case.get("images", ())),
             source=_source(case),
             sound_source=_sound_source(case),
             references=_references(case),
@@ -135,6 +135,10 @@ class RecordedRuns:
             precision=precision,
             device="cpu",
         )
+
+    def _image(self, image: Mapping[str, Any]) -> ImageInput:
+        name, crf = image["file"], image.get("crf", IMAGE_CRF[self.settings["files"]["version"]])
+        return ImageInput(role=name, name=name, frame=image["frame"], strength=image["strength"], crf=crf)
 
 
 def _exact(number: float) -> Fraction:
@@ -195,11 +199,6 @@ def _loras(case: Mapping[str, Any]) -> tuple[LoraInput, ...]:
     if "references" in case:
         named.append(("ic_lora", case["ic_lora_strength"]))
     return tuple(LoraInput(role=name, name=name, strength=strength) for name, strength in named)
-
-
-def _image(image: Mapping[str, Any]) -> ImageInput:
-    name, crf = image["file"], image.get("crf", IMAGE_CRF)
-    return ImageInput(role=name, name=name, frame=image["frame"], strength=image["strength"], crf=crf)
 
 
 def _source(case: Mapping[str, Any]) -> ClipInput | None:

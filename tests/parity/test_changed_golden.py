@@ -150,3 +150,12 @@ def test_a_run_that_waits_for_its_vocoder_is_compared_up_to_there(tmp_path: Path
     statuses = {line.tensor: line.status for line in lines_of(folder, {"e2e/2.0/v2a": "no vocoder yet"})}
     assert [tensor for tensor, status in statuses.items() if status == LATER] == ["wave_i16"]
     assert {status for tensor, status in statuses.items() if tensor != "wave_i16"} == {PASS}
+
+
+@pytest.mark.parametrize(("version", "crf"), [("2.0", 33), ("2.5", 18)])
+def test_an_image_is_compressed_as_its_version_does(tmp_path: Path, version: str, crf: int):
+    folder = copy_of_run(tmp_path / "2.0")
+    change_listing(folder, "i2v", {"version": version})
+    runs = RecordedRuns(folder, tmp_path)
+    (image,) = runs.request(runs.cases["i2v"], "fp32").images
+    assert image.crf == crf
