@@ -183,6 +183,7 @@ class Case:
         else:
             assert latent is not None
             sound, unit = self.engine.decode_sound(latent), 32767
+        self.golden.compare_value(self.name, "sample_rate", sound.sample_rate_hz, self.settings["sample_rate"])
         self.compare_tensor("wave", sound.samples, WAVE)
         if "wave_i16" in self.golden:
             error = relative_error(sound.samples, self.golden["wave_i16"] / unit)

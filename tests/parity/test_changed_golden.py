@@ -159,3 +159,10 @@ def test_an_image_is_compressed_as_its_version_does(tmp_path: Path, version: str
     runs = RecordedRuns(folder, tmp_path)
     (image,) = runs.request(runs.cases["i2v"], "fp32").images
     assert image.crf == crf
+
+
+def test_a_waveform_at_another_rate_is_noticed(tmp_path: Path):
+    folder = copy_of_run(tmp_path / "2.0", "v2a.safetensors")
+    change_listing(folder, "v2a", {}, sample_rate=44_100)
+    (failed,) = [line for line in lines_of(folder) if line.status == FAIL]
+    assert (failed.tensor, failed.note) == ("sample_rate (metadata)", "24000, expected 44100")
