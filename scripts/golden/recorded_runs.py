@@ -12,6 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+from torch import Tensor
+
 from ltx2_core.hub import ModelFiles
 from ltx2_core.pipeline.events import Watch
 from ltx2_core.pipeline.job import Job
@@ -70,6 +73,17 @@ class RecordedRuns:
         roles = {"checkpoint": "checkpoint", "text_encoder": "gemma", "upsampler": "spatial_upsampler"}
         roles |= {"distilled_lora": "distilled_lora"}
         return ModelFiles(name="golden", paths={role: self._unpack(names[name]) for role, name in roles.items()})
+
+    def stored_elsewhere(self, case: str) -> dict[str, Tensor]:
+        """The tensors of a case that are stored once, under another case; of those, the ones that are here."""
+        found: dict[str, Tensor] = {}
+        for name, place in self.cases.get(case, {}).get("same_as", {}).items():
+            owner, _, stored_as = place.partition(":")
+            path = self.folder / f"{owner}.safetensors"
+            if path.exists():
+                with safe_open(path, "pt") as file:
+                    found[name] = file.get_tensor(stored_as)
+        return found
 
     def lora(self, name: str) -> Path:
         """The file of a LoRA, which the cases know by its name in `files`."""

@@ -166,3 +166,10 @@ def test_a_waveform_at_another_rate_is_noticed(tmp_path: Path):
     change_listing(folder, "v2a", {}, sample_rate=44_100)
     (failed,) = [line for line in lines_of(folder) if line.status == FAIL]
     assert (failed.tensor, failed.note) == ("sample_rate (metadata)", "24000, expected 44100")
+
+
+def test_media_that_are_stored_under_another_run_are_compared(tmp_path: Path):
+    folder = copy_of_run(tmp_path / "2.0", "v2a.safetensors")
+    save_file({"clip0.pixels_u8": torch.zeros(1, 3, 17, 64, 96)}, folder / "retake.safetensors")
+    lines = [line for line in lines_of(folder) if line.where == "e2e/2.0/v2a"]
+    assert [line.tensor for line in lines if line.status == FAIL] == ["clip0.pixels_u8"]
