@@ -9,7 +9,7 @@ and the tile plans.
 One line per expected tensor: PASS, FAIL or LATER, family/version/case, tensor, error, tolerance, and a note in brackets
 where there is something to say. The error is relative unless the note names another measure. LATER is what the table
 below names and nothing was compared with; whatever is compared passes or fails. The last line counts. Exit code: 1
-after any failure, 2 for a ROOT or version that is not there, else 0.
+after any failure, 2 for a ROOT or version that does not exist, else 0.
 
 With `--json` every line is a JSON object with the keys status, where, tensor, error, tolerance and note (error is null
 where nothing was compared or the difference is not finite); the last has the keys expected, compared, failed, later.
@@ -27,16 +27,16 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from anywhere
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder
 
 from scripts.golden import audio, e2e, sampling, text, transformer, video_vae
 from scripts.golden.report import FAIL, LATER, Line, Report
 
 # What waits for a later step: "family/version/case" (sampling has no version) and the reason.
-ENHANCE = "prompt enhancement is not there yet"
-ENCODER_25 = "the single-file text encoder of 2.5 is not there yet"
-VOCODER_23 = "the vocoder with band extension of 2.3 and 2.5 is not there yet"
-DIFFUSION_DECODER = "the diffusion decoder of 2.5 is not there yet"
+ENHANCE = "prompt enhancement is not implemented yet"
+ENCODER_25 = "the single-file text encoder of 2.5 is not implemented yet"
+VOCODER_23 = "the vocoder with bandwidth extension of 2.3 and 2.5 is not implemented yet"
+DIFFUSION_DECODER = "the diffusion decoder of 2.5 is not implemented yet"
 UNUSED = "no recipe uses it"
 COUNTS = "frame counts and keyframe rounds come with the modes that need them"
 MEDIA = "wide gamut and reflected borders come with the modes that use them"

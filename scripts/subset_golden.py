@@ -1,8 +1,8 @@
 """Copy the golden tensors that travel with this repository: `python scripts/subset_golden.py SRC DST`.
 
-SRC is the whole set, DST a folder that does not exist yet. What is copied keeps its format and its metadata; the table
-says which files come and which of their tensors stay behind, so that the copy is small and still sees every part once.
-A case of which no tensor is left is dropped from the lists of cases too.
+SRC is the whole set, DST a folder that does not exist yet. Files keep their format and their metadata; the table
+says which files are copied and which of their tensors are left out, so that the copy is small and still covers every
+part once. A case that has no tensor left is dropped from the lists of cases too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-# A file or a glob of files, and the glob patterns of its tensors that stay behind.
+# A file or a glob pattern of files, and the glob patterns of the tensors that are left out of them.
 FILES: dict[str, tuple[str, ...]] = {
     "transformer/2.0/checkpoint.safetensors": (),
     "transformer/2.0/cases.safetensors": (
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("target", type=Path)
     options = parser.parse_args(arguments)
     if options.target.exists():
-        parser.error(f"{options.target} is there already")
+        parser.error(f"{options.target} already exists")
     for pattern, dropped in FILES.items():
         for source in sorted(options.source.glob(pattern)):
             target = options.target / source.relative_to(options.source)
