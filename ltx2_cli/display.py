@@ -94,23 +94,25 @@ class Display:
 
     def plan(self, resolved: core.Resolved) -> None:
         """What will be rendered, and what was rounded or chosen for it."""
-        request = resolved.request
+        request, task = resolved.request, resolved.task
         if self.is_json:
+            told = task.model_dump(mode="json")
             self._tell(
                 "plan",
                 mode=request.mode,
-                model=resolved.files.name,
+                model=task.files.name,
                 path=str(resolved.target.resolve()),
                 job_dir=str(resolved.job_dir.resolve()),
-                request=request.model_dump(mode="json"),
-                output=resolved.output.model_dump(mode="json"),
+                request=told["request"],
+                machine=told["machine"],
+                output=told["output"],
                 sources=dict(resolved.sources),
                 notes=list(resolved.notes),
             )
         width, height = request.file_size
         what = f"{width}x{height}, {request.frames} frames at {core.show_fps(request.fps)} fps"
         steps = " + ".join(map(str, request.steps_of_stages))
-        self.say(f"{resolved.files.name}, {request.preset}: {what}, {steps} steps, seed {request.seed}")
+        self.say(f"{task.files.name}, {request.preset}: {what}, {steps} steps, seed {request.seed}")
         for note in resolved.notes:
             self.say(note)
         for source in dict.fromkeys(resolved.sources.values()):

@@ -6,6 +6,8 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+import ltx2_core as core
+
 WIDEST_NAME = 28
 LAST = "Other"  # the panel of what every command has
 
@@ -15,7 +17,7 @@ def write_panels(command: Any, context: Any, formatter: Any) -> None:
     panels: dict[str, list[tuple[str, str]]] = {"Arguments": []}
     for one in (one for one in command.get_params(context) if not getattr(one, "hidden", False)):
         title = "Arguments" if one.param_type_name == "argument" else one.rich_help_panel or LAST
-        panels.setdefault(title, []).append((written(one), one.help))
+        panels.setdefault(title, []).append((written(one), filled(one, one.help)))
     panels[LAST] = panels.pop(LAST)
     width = min(WIDEST_NAME, max(len(name) for rows in panels.values() for name, _ in rows))
     for title, rows in panels.items():
@@ -29,7 +31,14 @@ def written(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         return parameter.metavar
     names = ", ".join(sorted([*parameter.opts, *parameter.secondary_opts], key=len))
-    return f"{names} {parameter.metavar}" if parameter.metavar else names
+    return f"{names} {filled(parameter, parameter.metavar)}" if parameter.metavar else names
+
+
+def filled(parameter: Any, text: str) -> str:
+    """A text of the help with what core says about the setting: %(choices)s and %(default)s."""
+    if "%(" not in text:
+        return text
+    return text % {"choices": core.choices_text(parameter.name), "default": core.default_text(parameter.name)}
 
 
 class PanelCommand(TyperCommand):
@@ -48,6 +57,6 @@ class PanelGroup(TyperGroup):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(
-                [(name, command.get_short_help_str(limit=80)) for name, command in self.commands.items()]
+                [(name, command.get_short_help_str(limit=200)) for name, command in self.commands.items()]
             )
         write_panels(self, ctx, formatter)

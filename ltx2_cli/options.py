@@ -14,10 +14,10 @@ import typer
 import ltx2_core as core
 
 PromptArg = Annotated[str, typer.Argument(metavar="PROMPT", help="What to see and hear, in quotes.")]
-ImageArg = Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture that the clip begins with.")]
+ImageArg = Annotated[Path, typer.Argument(metavar="IMAGE", help="The image that the video begins with.")]
 VideoArg = Annotated[Path, typer.Argument(metavar="VIDEO", help="The clip: MP4, MOV, MKV, WebM, AVI or TS.")]
-AudioArg = Annotated[Path, typer.Argument(metavar="AUDIO", help="The sound: WAV, MP3, M4A …, or a clip's own.")]
-MaybePromptArg = Annotated[str, typer.Argument(metavar="[PROMPT]", help="What happens and sounds, in quotes.")]
+AudioArg = Annotated[Path, typer.Argument(metavar="AUDIO", help="WAV, FLAC, MP3, M4A, OGG, or a clip with audio.")]
+MaybePromptArg = Annotated[str, typer.Argument(metavar="[PROMPT]", help="What happens and what is heard, in quotes.")]
 FileArg = Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file, or a clip.")]
 JobArg = Annotated[Path, typer.Argument(metavar="JOB_DIR", help="The folder OUTPUT.job of a render.")]
 
@@ -74,137 +74,173 @@ def names(kind: str) -> Complete:
 
 MODEL = panel(
     "Model",
-    model=value("NAME|FILE|FOLDER", "A name (ltx2 presets) or files; default ltx-2.", complete=names("models")),
-    transformer=value("FILE", "In place of the model's own; so are the next."),
-    video_vae=value("FILE", "Reads and makes the picture."),
-    audio_vae=value("FILE", "Reads and makes the sound, with its vocoder."),
-    text_encoder=value("FOLDER", "Gemma 3, where it is not beside the model."),
-    upsampler=value("FILE", "Enlarges between stages, in space or time.", is_repeated=True),
-    distilled_lora=value("FILE", "For presets with few steps; likewise."),
-    lora=value("PATH[:STRENGTH]", "A LoRA, also several; strength 1 if not given.", is_repeated=True),
-    allow_partial_lora=switch("Take a LoRA of which only a part fits."),
-    precision=value("auto|bf16|fp32", "What it computes in; default auto, fp32 on a CPU."),
-    device=value("auto|cuda|mps|cpu", "Default auto; cuda:1 is the second GPU."),
-    cache=switch("Read the prompt anew and keep nothing of it.", off=True),
+    model=value(
+        "NAME|FILE|FOLDER",
+        "A model, by name (see ltx2 presets) or by path; default %(default)s.",
+        complete=names("models"),
+    ),
+    transformer=value("FILE", "Use this transformer instead of the model's."),
+    video_vae=value("FILE", "Use this video VAE instead of the model's."),
+    audio_vae=value("FILE", "Use this audio VAE and vocoder instead of the model's."),
+    text_encoder=value("FOLDER", "Use this Gemma 3 folder; default: the one beside the model."),
+    upsampler=value("FILE", "Use this latent upsampler between stages; can be repeated.", is_repeated=True),
+    distilled_lora=value("FILE", "Use this distilled LoRA in presets that need one."),
+    lora=value("PATH[:STRENGTH]", "Apply a LoRA; strength 1 by default; can be repeated.", is_repeated=True),
+    allow_partial_lora=switch("Apply a LoRA even if only part of it fits the model."),
+    precision=value("%(choices)s", "What the model computes in; default %(default)s: bf16 on CUDA, else fp32."),
+    device=value("auto|cuda|mps|cpu", "Where the model runs; default %(default)s; cuda:1 is the second GPU."),
+    cache=switch("Do not read or write the prompt cache.", off=True),
 )
 SHAPE = panel(
     "Shape",
-    res=value("NAME|WxH", "720p, 4k … or 768x512; else the model's own.", complete=names("sizes")),
-    aspect=value("16:9", "Turns a size by name: 16:9 9:16 1:1 4:3 3:4 21:9."),
-    crop=switch("Do not cut what is rendered to the size by name.", off=True),
-    duration=value("5s", "Length, to 8k+1 frames; default 5s."),
-    frames=value("N", "Length in frames, 8k+1: 9, 17, … 121 …"),
-    fps=value("24", "Frames a second; 23.976 is 24000/1001. Default 24."),
+    res=value(
+        "NAME|WxH",
+        "480p, 720p, 1080p, 4k, or a size whose sides are multiples of 32 (of 64 with two stages); "
+        "default: the model's own.",
+        complete=names("sizes"),
+    ),
+    aspect=value("%(choices)s", "Aspect ratio of a size by name, such as 9:16 for portrait."),
+    crop=switch("Keep the rendered size; do not cut it to the size by name.", off=True),
+    duration=value("5s", "Length: 5s, 1m30s; the nearest 8k+1 frames are used; default: the model's own."),
+    frames=value("N", "Length in frames instead, 8k+1: 9, 17, … 121 …"),
+    fps=value("24", "Frames per second; 23.976 means 24000/1001; default %(default)s."),
 )
 PART = {
     **SHAPE,
     **panel(
         "Shape",
-        start=value("2s", "Where in the clip to begin; default 0s."),
-        duration=value("5s", "How much of the clip is used; default all."),
+        start=value("2s", "Where to begin in the clip; default 0s."),
+        duration=value("5s", "How much of the clip to use; default: all of it."),
         frames=value("N", "The same in frames, 8k+1: 9, 17, … 121 …"),
-        fps=value("24", "Frames a second; else those of the clip."),
+        fps=value("24", "Frames per second; default: those of the clip."),
     ),
 }
-ALONG_SOUND = {
+ALONG_AUDIO = {
     **SHAPE,
     **panel(
         "Shape",
-        start=value("2s", "Where in the sound to begin; default 0s."),
-        duration=value("5s", "How much of the sound; default all, up to 20 s."),
+        start=value("2s", "Where to begin in the audio; default 0s."),
+        duration=value("5s", "How much of the audio to use; default: all, up to 20 s."),
         frames=value("N", "The same in frames, 8k+1: 9, 17, … 121 …"),
-        image=value("PATH[@TIME[:STRENGTH]]", "An image at 1.5s, a frame, first or last.", is_repeated=True),
+        image=value(
+            "PATH[@TIME[:STRENGTH]]",
+            "An image at 1.5s, a frame number, first or last; can be repeated.",
+            is_repeated=True,
+        ),
     ),
 }
-ALONG_PICTURE = {
+ALONG_VIDEO = {
     **PART,
     **panel(
         "Shape",
-        res=value("NAME|WxH", "At which the model looks; else the model's own.", complete=names("sizes")),
-        duration=value("5s", "How much of the clip, 20 s at most; default all."),
+        res=value(
+            "NAME|WxH", "Size at which the model sees the clip; default: the model's own.", complete=names("sizes")
+        ),
+        duration=value("5s", "How much of the clip to use, up to 20 s; default: all."),
     ),
 }
 EDIT = panel(
-    "One of these",
-    strength=value("0…1", "Restyle; 1 keeps nothing. The default, at 0.7."),
-    extend=value("4s", "Go on after the clip."),
-    extend_before=value("2s", "Lead up to the clip; also with --extend."),
-    retake=value("2.0s-4.5s", "Make a span of the clip anew."),
-    control=value("LORA[:STRENGTH]", "Follow the clip with an in-context LoRA."),
+    "Edit, one of these",
+    strength=value(
+        "0…1", "Restyle the clip: 0 keeps everything, 1 keeps nothing. This is the default edit, at %(default)s."
+    ),
+    extend=value("4s", "Continue after the end of the clip."),
+    extend_before=value("2s", "Lead up to the clip; can be combined with --extend."),
+    retake=value("2.0s-4.5s", "Regenerate this span and keep the rest of the clip."),
+    control=value("LORA[:STRENGTH]", "Follow the clip as a control signal, with an in-context LoRA."),
 )
 IMAGES = panel(
     "Shape",
-    image=value("PATH[@TIME[:STRENGTH]]", "One more, at 1.5s, a frame, first or last.", is_repeated=True),
+    image=value(
+        "PATH[@TIME[:STRENGTH]]",
+        "One more image at 1.5s, a frame number, first or last; can be repeated.",
+        is_repeated=True,
+    ),
 )
 SAMPLING = panel(
     "Sampling",
-    preset=value("NAME", "A name (ltx2 presets); else the model's own.", complete=names("presets")),
-    steps=value("N", "Steps of denoising; else the model's own."),
-    sigmas=value("1,…,0", "Noise levels of the first stage, not --steps."),
-    sampler=value("NAME", "Of the first stage, where the preset leaves it: euler, gradient, ancestral or res2s."),
-    seed=value("N", "Same seed, same clip; random if not given."),
-    negative=value("TEXT", "What to keep away from; else the model's own."),
-    video_st=value("X", "How far the text pulls the picture."),
-    video_sm=value("X", "How far the sound pulls the picture."),
-    audio_st=value("X", "How far the text pulls the sound."),
-    audio_sm=value("X", "How far the picture pulls the sound."),
-    video_stg=value("X", "Push the picture away from skipped attention."),
-    audio_stg=value("X", "Push the sound away from skipped attention."),
-    stg_blocks=value("N,N…", "Blocks whose attention is skipped for that."),
-    video_rescale=value("0…1", "Hold the contrast against guidance; 0 is off."),
-    audio_rescale=value("0…1", "Hold the loudness against guidance; 0 is off."),
-    skip_step=value("N", "Run the model only every N+1st step."),
+    preset=value("NAME", "A preset (see ltx2 presets); default: the model's own.", complete=names("presets")),
+    steps=value("N", "Number of denoising steps; default: the model's own."),
+    sigmas=value("1,…,0", "Noise levels of the first stage, instead of --steps."),
+    sampler=value("NAME", "Sampler of the first stage: %(choices)s; default: that of the preset."),
+    seed=value("N", "Random seed; the same seed gives the same result; default: random."),
+    negative=value("TEXT", "Negative prompt; default: the model's own."),
+    video_st=value("X", "Text guidance for the video; 1 disables it."),
+    video_sm=value("X", "Guidance of the video by the audio; 1 disables it."),
+    audio_st=value("X", "Text guidance for the audio; 1 disables it."),
+    audio_sm=value("X", "Guidance of the audio by the video; 1 disables it."),
+    video_stg=value("X", "Spatio-temporal guidance for the video; 0 disables it."),
+    audio_stg=value("X", "Spatio-temporal guidance for the audio; 0 disables it."),
+    stg_blocks=value("N,N…", "Transformer blocks that stg perturbs."),
+    video_rescale=value("0…1", "Guidance rescale for the video; 0 disables it."),
+    audio_rescale=value("0…1", "Guidance rescale for the audio; 0 disables it."),
+    skip_step=value("N", "Run the model only on every N+1st step."),
 )
-SOUND = panel("Streams", sound=value("generate|off", "off: a silent video. Default generate."))
+SOUND = panel("Streams", sound=value("generate|off", "off makes a video without audio; default generate."))
 OLD_STREAMS = panel(
     "Streams",
-    video=value("generate|keep", "keep: a retake of the sound alone. Default generate."),
-    sound=value("generate|keep|off", "keep: the old sound stays; off: a silent video. Default generate."),
+    video=value("generate|keep", "keep: with --retake, regenerate only the audio; default generate."),
+    sound=value("generate|keep|off", "keep: keep the clip's own audio; off: no audio; default generate."),
 )
-OLD_TRACK = panel("Streams", old_sound=value("drop|second-track", "The sound that the clip has; default drop."))
+OLD_TRACK = panel(
+    "Streams", old_sound=value("%(choices)s", "What to do with the clip's own audio; default %(default)s.")
+)
 STREAMS = {
-    **panel("Streams", video=value("generate|off", "off: sound alone, .wav or .flac. Default generate.")),
+    **panel("Streams", video=value("generate|off", "off makes audio alone, as .wav or .flac; default generate.")),
     **SOUND,
 }
 TARGET = panel(
     "Output",
-    output=value("FILE", "{mode}, {slug}, {seed} and {preset} are filled in; default {mode}-{slug}-{seed}.mp4.", "-o"),
-    overwrite=switch("Replace what is there."),
+    output=value("FILE", "Output file; {mode}, {slug}, {seed} and {preset} are filled in; default %(default)s.", "-o"),
+    overwrite=switch("Replace the output if it exists."),
 )
 ENCODING = panel(
     "Output",
-    codec=value("h264|h265|av1", "How the picture is stored; default h264."),
-    audio_codec=value("aac|alac|flac", "Default aac; the others lose nothing."),
-    crf=value("N", "Quality, lower is better; default 19 (h264), 21 (h265), 27 (av1)."),
+    codec=value("%(choices)s", "Video codec; default %(default)s."),
+    audio_codec=value("%(choices)s", "Audio codec; alac and flac are lossless; default %(default)s."),
+    crf=value("N", "Video quality, lower is better; default %(default)s."),
     metadata=switch("Do not store the recipe in the file.", off=True),
 )
-GIVEN_SOUND = panel(
+GIVEN_AUDIO = panel(
     "Output",
-    audio_codec=value("aac|alac|flac", "Default: as given where an MP4 can hold it, else aac."),
+    audio_codec=value(
+        "%(choices)s", "Audio codec; default: copy the given audio where MP4 can hold it, else %(default)s."
+    ),
 )
 RENDER = panel(
     "Output",
-    skip_existing=switch("Leave what is there, and end well."),
+    skip_existing=switch("If the output exists, do nothing and exit 0."),
     keep_latents=switch("Keep the job folder, for ltx2 decode."),
-    sheet=switch("Write a contact sheet beside the clip."),
-    job_dir=value("FOLDER", "Where latents wait; else beside the output."),
+    sheet=switch("Also write a contact sheet, a PNG beside the output."),
+    job_dir=value("FOLDER", "Folder for intermediate latents; default: OUTPUT.job."),
     strict=switch("Treat warnings about the result as errors."),
 )
-GUIDES_SOUND = ("audio_st", "audio_sm", "audio_stg", "audio_rescale")
-GUIDES_PICTURE = ("video_st", "video_sm", "video_stg", "video_rescale")
-NO_PICTURE = (*GUIDES_PICTURE, "aspect", "crop", "fps", "codec", "crf", "upsampler")
+GUIDES_AUDIO = ("audio_st", "audio_sm", "audio_stg", "audio_rescale")
+GUIDES_VIDEO = ("video_st", "video_sm", "video_stg", "video_rescale")
+NO_VIDEO = (*GUIDES_VIDEO, "aspect", "crop", "fps", "codec", "crf", "upsampler")
 OTHER = "Other"
 ConfigOpt = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", help="Settings in YAML, put before ./ltx2.yaml.", rich_help_panel=OTHER),
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Read settings from this YAML file; it wins over ./ltx2.yaml.",
+        rich_help_panel=OTHER,
+    ),
 ]
 DISPLAY: Options = {
-    "as_json": Annotated[bool, typer.Option("--json", help="Tell everything as JSON lines.", rich_help_panel=OTHER)],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Tell errors only.", rich_help_panel=OTHER)],
+    "as_json": Annotated[
+        bool, typer.Option("--json", help="Print events as JSON lines on stdout.", rich_help_panel=OTHER)
+    ],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=OTHER)],
     "verbose": Annotated[
         int,
         typer.Option(
-            "--verbose", "-v", count=True, help="Tell times and choices too; -vv: tracebacks.", rich_help_panel=OTHER
+            "--verbose",
+            "-v",
+            count=True,
+            help="Print times and choices too; -vv adds tracebacks.",
+            rich_help_panel=OTHER,
         ),
     ],
 }

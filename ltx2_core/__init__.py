@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from .pipeline.events import Message, PhaseDone, PhaseStarted, StepDone, Watch
     from .pipeline.job import Job
     from .pipeline.render.run import Interrupted, Result, resume, run
-    from .pipeline.request import Mode, Resolved
+    from .pipeline.request import Resolved
+    from .pipeline.resolve.explain import choices_text, default_text
     from .pipeline.resolve.presets import catalogue
     from .pipeline.resolve.resolve import resolve
     from .pipeline.resolve.rewrite import rewritten
@@ -57,7 +58,6 @@ __all__ = [
     "LTX2Error",
     "MediaError",
     "Message",
-    "Mode",
     "OutOfMemoryError",
     "OutputError",
     "PhaseDone",
@@ -71,8 +71,10 @@ __all__ = [
     "VideoGrid",
     "Watch",
     "catalogue",
+    "choices_text",
     "classify",
     "decode_video",
+    "default_text",
     "describe",
     "effective_config",
     "encode_prompts",
@@ -113,7 +115,8 @@ _HOMES = {
     "pipeline.job": ("Job",),
     "pipeline.resolve.setting_sources": ("Gathered", "gather", "own_presets"),
     "pipeline.resolve.presets": ("catalogue",),
-    "pipeline.request": ("Mode", "Resolved"),
+    "pipeline.request": ("Resolved",),
+    "pipeline.resolve.explain": ("choices_text", "default_text"),
     "pipeline.resolve.resolve": ("resolve",),
     "pipeline.resolve.rewrite": ("rewritten",),
     "pipeline.render.run": ("Interrupted", "Result", "resume", "run"),

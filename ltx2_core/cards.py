@@ -1,24 +1,37 @@
-"""What card this machine has, without torch: from the driver's own library, which answers in milliseconds.
-
-Source: spec cli, "Presets, tiers, models".
-"""
+"""What NVIDIA cards this machine has, without torch: from the driver's own library, which answers in milliseconds."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
 
-def card_gb(device: str) -> int | None:
-    """The memory of the card that a device name means, as it is sold: the nearest whole number of GiB.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One card. nbytes: its total memory. capability: its compute capability, such as (8, 9)."""
 
-    Args: device: as `--device`; cuda:1 is the second card that CUDA_VISIBLE_DEVICES shows, in the order of the bus.
-    Returns: None where there is no such card, or this torch computes on none.
+    name: str
+    nbytes: int
+    capability: tuple[int, int]
+
+    @property
+    def gb(self) -> int:
+        """The memory as it is sold: the nearest whole number of GiB."""
+        return round(self.nbytes / 2**30)
+
+
+def has_cuda_build() -> bool:
+    """Whether the installed torch can compute on NVIDIA cards at all."""
+    return not metadata.version("torch").endswith("+cpu")
+
+
+def find_card(number: int = 0) -> Card | None:
+    """A card by its number among those that CUDA_VISIBLE_DEVICES shows, in the order of the bus.
+
+    Returns: None where there is no such card, or no driver.
     """
-    kind, _, number = device.partition(":")
-    if kind not in ("auto", "cuda") or metadata.version("torch").endswith("+cpu"):
-        return None
     import pynvml
 
     try:
@@ -26,13 +39,18 @@ def card_gb(device: str) -> int | None:
     except pynvml.NVMLError:  # there is no driver
         return None
     try:
-        handle = _handle(pynvml, int(number or 0))
-        memory: Any = None if handle is None else pynvml.nvmlDeviceGetMemoryInfo(handle)
-        return None if memory is None else round(memory.total / 2**30)
+        handle = _handle(pynvml, number)
+        return None if handle is None else _card(pynvml, handle)
     except pynvml.NVMLError:
         return None
     finally:
         pynvml.nvmlShutdown()
+
+
+def _card(nvml: Any, handle: Any) -> Card:
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+    name = nvml.nvmlDeviceGetName(handle)
+    return Card(name=str(name), nbytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).total), capability=(major, minor))
 
 
 def _handle(nvml: Any, number: int) -> Any:

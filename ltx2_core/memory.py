@@ -1,9 +1,10 @@
-"""Bring models to a device one after another: a model is there while it is used, and gone before the next comes."""
+"""Models on a device: each is loaded when it is used, and kept for later as long as there is room for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -12,19 +13,60 @@ from torch import nn
 M = TypeVar("M")
 
 
-@contextmanager
-def resident(load: Callable[[], M], device: torch.device) -> Iterator[M]:
-    """Load a model, or a tuple of them, and empty it afterwards, whatever happens.
+@dataclass(slots=True)
+class _Loaded:
+    """A model that is loaded. uses: how many `with` blocks it is in."""
 
-    Emptying does not wait for the last reference: a name that a caller still holds keeps no weights.
+    model: Any
+    nbytes: int
+    uses: int = 0
+
+
+class Residency:
+    """The models that are loaded, by a key that says what they are.
+
+    Before a model is loaded, those that were used longest ago leave until it fits beside the others; one that is in use
+    stays. A model that does not fit by itself is loaded all the same, and leaves as soon as it has been used.
     """
-    model = load()
-    try:
-        yield model
-    finally:
-        _empty(model)
-        if device.type == "cuda":
+
+    def __init__(self, device: torch.device, budget_bytes: int) -> None:
+        self.device, self.budget_bytes = device, budget_bytes
+        self._loaded: dict[Hashable, _Loaded] = {}  # least recently used first
+
+    @contextmanager
+    def use(self, key: Hashable, nbytes: int, load: Callable[[], M]) -> Iterator[M]:
+        """A model, or a tuple of them, for the length of a `with` block. nbytes: of its weights on the device."""
+        if key not in self._loaded:
+            self._make_room(nbytes)
+        entry = self._loaded[key] = self._loaded.pop(key, None) or _Loaded(load(), nbytes)
+        entry.uses += 1
+        try:
+            yield entry.model
+        except BaseException:
+            entry.nbytes = self.budget_bytes + 1  # whatever it is like now, nobody else gets it
+            raise
+        finally:
+            entry.uses -= 1
+            if entry.nbytes > self.budget_bytes and not entry.uses:
+                self.drop(key)
+
+    def drop(self, key: Hashable) -> None:
+        """Let a model go. It is emptied, so that a name that a caller still holds keeps no weights."""
+        _empty(self._loaded.pop(key).model)
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def clear(self) -> None:
+        """Let all models go."""
+        for key in list(self._loaded):
+            self.drop(key)
+
+    def _make_room(self, nbytes: int) -> None:
+        for key, entry in list(self._loaded.items()):
+            if sum(one.nbytes for one in self._loaded.values()) + nbytes <= self.budget_bytes:
+                return
+            if not entry.uses:
+                self.drop(key)
 
 
 def _empty(model: Any) -> None:

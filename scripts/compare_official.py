@@ -35,11 +35,10 @@ from torch import Tensor
 from ltx2_core.errors import RequestError
 from ltx2_core.hub import ModelFiles
 from ltx2_core.latents import Latents
-from ltx2_core.pipeline.events import Watch
 from ltx2_core.pipeline.render.engine import Engine
 from ltx2_core.pipeline.render.models import Models
 from ltx2_core.pipeline.render.run import run
-from ltx2_core.pipeline.request import Mode, Request
+from ltx2_core.pipeline.request import Request
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from ltx2_core.tiles import TilePlan
@@ -147,9 +146,9 @@ def compare_recorded(folder: Path, cases: Sequence[str]) -> Iterator[tuple[str, 
         runs = RecordedRuns(folder, Path(unpacked))
         for name in cases:
             case, precision = case_and_precision(name)
-            engine = runs.engine(runs.request(runs.cases[case], precision))
+            engine = runs.engine(runs.cases[case], precision)
             with tempfile.TemporaryDirectory() as job, torch.inference_mode():
-                engine = Engine(replace(engine.job, folder=Path(job)), Watch())
+                engine = replace(engine, job=replace(engine.job, folder=Path(job)))
                 yield name, compare(our_run(engine), recorded_run(folder / f"{name}.safetensors"), engine)
 
 
@@ -219,8 +218,8 @@ def compare_rendered(prompt: str, settings: Mapping[str, Any], out: Path) -> Ite
     """Render with the official package and with ours, and compare the files. Both encode with x264 at one quality."""
     out.mkdir(parents=True, exist_ok=True)
     ours, theirs = out / "ours.mp4", out / "official.mp4"
-    resolved = resolve(Mode.T2V, prompt, [(COMMAND_LINE, {**settings, "output": str(ours), "overwrite": True})])
-    subprocess.run(official_command(resolved.request, resolved.files, theirs), check=True)
+    resolved = resolve("t2v", prompt, [(COMMAND_LINE, {**settings, "output": str(ours), "overwrite": True})])
+    subprocess.run(official_command(resolved.request, resolved.task.files, theirs), check=True)
     run(resolved)
     yield resolved.request.preset, [compare_media("file", read_clip(ours), read_clip(theirs))]
 

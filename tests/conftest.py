@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ltx2_core.pipeline.resolve import auto
+from ltx2_core.pipeline.resolve import machine
 from scripts.make_tiny_checkpoint import make_tiny_checkpoint
 
-torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"  # tiny tensors: more threads only wait for each other
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +21,8 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     for name in [name for name in os.environ if name.startswith("LTX2_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("LTX2_HOME", str(tmp_path_factory.getbasetemp() / "home"))
-    monkeypatch.setattr(auto, "card_gb", lambda device: None)
+    monkeypatch.setattr(machine, "find_card", lambda number: None)
+    monkeypatch.setattr(machine, "has_mps", lambda: False)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..headers import classify, generation, precision, read_header
+from .made import Made
 from .parts import components_in
 from .values import show_fps
 
@@ -32,7 +33,7 @@ def _weights(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _clip(path: Path) -> Iterator[tuple[str, str]]:
-    from ..media.probe import probe  # PyAV, which weight files do not required
+    from ..media.probe import probe  # PyAV, which weight files do not need
 
     info = probe(path)
     yield "container", info.container
@@ -46,15 +47,19 @@ def _clip(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _recipe(comment: str | None) -> Iterator[tuple[str, str]]:
-    """What the file says about how it was made; a comment that is no recipe of ours is shown as it is."""
+    """What the file says about how it was made; a comment that is not such a recipe is shown as it is."""
     try:
-        recipe: dict[str, Any] = json.loads(comment or "")
-        request = recipe["request"]
-        yield "made with", ", ".join(f"{name} {version}" for name, version in recipe["made_with"].items())
-        yield "model", str(recipe["model"]["name"])
-    except (ValueError, KeyError, TypeError, AttributeError):
+        made = Made.parse(comment or "")
+    except ValueError:
         yield "comment", comment or "none"
         return
-    for name, value in request.items():
+    yield "made with", ", ".join(f"{name} {version}" for name, version in made.made_with.items())
+    yield "model", made.model.name
+    for name, value in made.request.model_dump(mode="json").items():
         if value not in ("", None, [], {}):
-            yield str(name), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield name, _as_text(value)
+    yield "machine", _as_text(made.model_dump(mode="json")["machine"])
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

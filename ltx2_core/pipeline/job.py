@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import ValidationError
 
@@ -19,7 +19,7 @@ from ..headers import read_header
 from ..hub import ModelFiles
 from ..media.partial import sync
 from ..types import Streams
-from .request import OutputSettings, Request, Resolved
+from .request import RenderTask, Request
 
 if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch is imported
     import torch
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch i
 
     from ..latents import Latents
 
-SCHEMA = 1
+SCHEMA = 2
 RECORD = "job.json"
 SAVED = ("latents-*.safetensors", "stopped-*.safetensors")
 
@@ -46,41 +46,24 @@ class Saved:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One render and its folder. identities: of the model's files, by role, when the render began."""
+    """One render and its folder. identities: of the files that it reads, by role, when the render began."""
 
     folder: Path
-    request: Request
-    output: OutputSettings
-    files: ModelFiles
-    inputs: Mapping[str, Path]
-    target: Path
-    overwrite: bool
-    uses_cache: bool
+    task: RenderTask
     identities: Mapping[str, str]
 
     @classmethod
-    def create(cls, resolved: Resolved, request: Request, identities: Mapping[str, str]) -> Self:
+    def create(cls, folder: Path, task: RenderTask, identities: Mapping[str, str]) -> Self:
         """Make the folder. Raises: RequestError if it holds another render; StorageError if it cannot be written."""
-        folder = resolved.job_dir
-        if (folder / RECORD).exists() and not resolved.overwrite:
+        if (folder / RECORD).exists() and not task.output.overwrite:
             raise RequestError(
                 f"{folder} holds a render that is not finished",
-                hint=f"ltx2 resume {folder}, or --overwrite to begin anew",
+                hint=f"ltx2 resume {folder}, or --overwrite to start again",
             )
         if not (folder / RECORD).exists() and _saved_in(folder):
             why = "it holds latents that belong to no render"
             raise RequestError(f"{folder} cannot be used", why, "--job-dir names another folder")
-        job = cls(
-            folder=folder,
-            request=request,
-            output=resolved.output,
-            files=ModelFiles(name=resolved.files.name, paths=_absolute(resolved.files.paths)),
-            inputs=_absolute(resolved.inputs),
-            target=resolved.target.resolve(),
-            overwrite=resolved.overwrite,
-            uses_cache=resolved.uses_cache,
-            identities=dict(identities),
-        )
+        job = cls(folder=folder, task=_absolute(task), identities=dict(identities))
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for old in _saved_in(folder):
@@ -97,23 +80,16 @@ class Job:
             record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             if record["schema"] != SCHEMA:
                 raise ValueError(f"it has schema {record['schema']}, and this version reads {SCHEMA}")
-            return cls(
-                folder=folder,
-                request=Request.model_validate(record["request"]),
-                output=OutputSettings.model_validate(record["output"]),
-                files=ModelFiles(
-                    name=record["model"], paths={role: Path(path) for role, path in record["files"].items()}
-                ),
-                inputs={role: Path(path) for role, path in record["inputs"].items()},
-                target=Path(record["target"]),
-                overwrite=record["overwrite"],
-                uses_cache=record["uses_cache"],
-                identities=record["identities"],
-            )
+            task = RenderTask.model_validate(record["task"])
+            return cls(folder=folder, task=task, identities=record["identities"])
         except FileNotFoundError as error:
             raise RequestError(f"{folder} holds no render", f"there is no {RECORD} in it") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
             raise StorageError(f"{folder / RECORD} is damaged", " ".join(str(error).split())[:200]) from error
+
+    @property
+    def request(self) -> Request:
+        return self.task.request
 
     @property
     def finished_stages(self) -> int:
@@ -153,18 +129,7 @@ class Job:
         return self.folder / f"latents-{stage}.safetensors"
 
     def _write_record(self) -> None:
-        record: dict[str, Any] = {
-            "schema": SCHEMA,
-            "request": self.request.model_dump(mode="json"),
-            "output": self.output.model_dump(mode="json"),
-            "model": self.files.name,
-            "files": {role: str(path) for role, path in self.files.paths.items()},
-            "inputs": {role: str(path) for role, path in self.inputs.items()},
-            "identities": dict(self.identities),
-            "target": str(self.target),
-            "overwrite": self.overwrite,
-            "uses_cache": self.uses_cache,
-        }
+        record = {"schema": SCHEMA, "task": self.task.model_dump(mode="json"), "identities": dict(self.identities)}
         part = self.folder / (RECORD + ".part")
         part.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         _settle(part, self.folder / RECORD)
@@ -193,9 +158,15 @@ class Job:
             raise StorageError(f"{path} is damaged", hint="remove it, and ltx2 resume makes it again") from error
 
 
-def _absolute(paths: Mapping[str, Path]) -> dict[str, Path]:
-    """The same paths from any folder. Links stay: the name of a file is part of what tells it from others."""
-    return {role: path.absolute() for role, path in paths.items()}
+def _absolute(task: RenderTask) -> RenderTask:
+    """The same task from any folder. Links stay: the name of a file is part of what tells it from others."""
+
+    def absolute(paths: Mapping[str, Path]) -> dict[str, Path]:
+        return {role: path.absolute() for role, path in paths.items()}
+
+    files = ModelFiles(name=task.files.name, paths=absolute(task.files.paths))
+    target = task.target.resolve()
+    return task.model_copy(update={"files": files, "inputs": absolute(task.inputs), "target": target})
 
 
 def _saved_in(folder: Path) -> list[Path]:

@@ -11,11 +11,12 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ..hub import UPSAMPLERS, Role
 from ..sampling.distilled import DISTILLED_SIGMAS
-from .values import Portion, Tiles
+from ..sampling.table import SAMPLERS
+from .values import Choice, Portion, Tiles
 
 
 def _falling(sigmas: tuple[float, ...]) -> tuple[float, ...]:
@@ -26,7 +27,7 @@ def _falling(sigmas: tuple[float, ...]) -> tuple[float, ...]:
 
 Sigma = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Sigmas = Annotated[tuple[Sigma, ...], Field(min_length=2), AfterValidator(_falling)]
-Sampler = Literal["euler", "ancestral", "gradient", "res2s"]
+SamplerName = Annotated[str, BeforeValidator(Choice.of(SAMPLERS))]
 
 
 class Edit(StrEnum):
@@ -63,7 +64,7 @@ class Stage(Record):
     noise: Annotated[float, Field(gt=0, le=1)] | None = None
     sigmas: Sigmas | str | None = None
     schedule_tokens: Literal["fixed", "grid"] = "fixed"
-    sampler: Sampler = "euler"
+    sampler: SamplerName = "euler"
     guided: bool = False
     distilled_lora: Annotated[float, Field(allow_inf_nan=False)] | None = None
     user_loras: bool = True
@@ -83,17 +84,17 @@ class Recipe(Record):
     """Stages in their order.
 
     Args: summary: one line for a person. edit: what it does to a clip; None for one that makes a clip, or the rest of
-    one. sound_from: the stage whose sound goes into the file. images: whether one at the first frame replaces it, or
+    one. audio_from: the stage whose audio goes into the file. images: whether one at the first frame replaces it, or
     all are appended as keyframes.
     """
 
     summary: str
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     edit: Edit | None = None
-    sound_from: Literal["first", "last"] = "last"
+    audio_from: Literal["first", "last"] = "last"
     images: Literal["replace-first", "append"] = "replace-first"
 
-    def adjusted(self, sampler: Sampler | None, sigmas: tuple[float, ...] | None, tiles: Tiles | None) -> Self:
+    def adjusted(self, sampler: str | None, sigmas: tuple[float, ...] | None, tiles: Tiles | None) -> Self:
         """The same recipe with these values where they are given and a stage has none of its own.
 
         Sampler and sigmas are of the first stage; later stages only refine, and keep what they have. Tiles are of
@@ -108,8 +109,8 @@ class Recipe(Record):
 
         return self.model_copy(update={"stages": tuple(stage(number, own) for number, own in enumerate(self.stages))})
 
-    def for_sound(self) -> Self:
-        """What is left of a recipe where no picture is made: its first stage, at full size. Others enlarge a picture.
+    def for_audio(self) -> Self:
+        """What is left of a recipe where no video is generated: its first stage, at full size. Others enlarge a video.
 
         Source: spec pipelines, sections 2.9 and 2.15.
         """

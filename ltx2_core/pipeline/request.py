@@ -7,36 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ..grids import Factors, VideoGrid, audio_latent_count, audio_latents_within
 from ..hub import ModelFiles
-from ..media.clip import Encoding
+from ..machine import Machine
+from ..media.clip import VIDEO_CODECS, Encoding
 from ..sampling.guidance import GuidanceScales
 from ..types import Streams
 from .recipe import Recipe, Record, Stage
-from .values import FrameRate, Seconds
+from .values import Choice, FrameRate, Seconds
 
+VideoCodecName = Annotated[str, BeforeValidator(Choice.of(VIDEO_CODECS))]
+AUDIO_CODECS = ("aac", "alac", "flac")  # in MP4, each by the encoder of the same name
+AudioCodecName = Annotated[str, BeforeValidator(Choice(AUDIO_CODECS))]
+OldTrackName = Annotated[str, BeforeValidator(Choice(("drop", "second-track")))]
 COPY = "copy"  # in place of a codec: the packets of the given sound
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(allow_inf_nan=False)]
 StreamMode = Literal["generate", "keep", "off"]
-
-
-class Mode(StrEnum):
-    """What a render starts from."""
-
-    T2V = "t2v"
-    I2V = "i2v"
-    V2V = "v2v"
-    A2V = "a2v"
-    V2A = "v2a"
 
 
 class LoraInput(Record):
@@ -66,8 +60,8 @@ class ClipInput(Record):
     duration_s: Seconds | None = None
 
 
-class SoundInput(Record):
-    """A sound, or a part of it; the sound of a clip too."""
+class AudioInput(Record):
+    """An audio file or the audio track of a clip, or a part of it."""
 
     role: str
     name: str
@@ -88,19 +82,19 @@ class ReferenceInput(Record):
 
 
 class Window(Record):
-    """The span of time that is made anew."""
+    """The span of time that is regenerated."""
 
     start_s: Seconds
     end_s: Seconds
 
 
 class Extension(Record):
-    """How many pixel frames are made before and after those of the source. Whole latent frames."""
+    """How many pixel frames are generated before and after those of the source. Whole latent frames."""
 
     before: Annotated[int, Field(ge=0)] = 0
     after: Annotated[int, Field(ge=0)] = 0
 
-    def sound_steps(self, frames: int, fps: Fraction) -> range:
+    def audio_steps(self, frames: int, fps: Fraction) -> range:
         """The audio latent steps that the source fills, of a clip of so many frames; none that it fills in part."""
         within = audio_latents_within(self.before, frames - self.after, fps)
         return within if self.after else range(within.start, audio_latent_count(frames, fps))
@@ -109,7 +103,7 @@ class Extension(Record):
 class Request(Record):
     """Everything that decides what comes out, down to the bit. crop: size of the file, where it is smaller."""
 
-    mode: Mode
+    mode: str
     prompt: str
     negative: str | None
     seed: int
@@ -119,7 +113,7 @@ class Request(Record):
     frames: int
     fps: FrameRate
     video: StreamMode
-    sound: StreamMode
+    audio: StreamMode
     preset: str
     recipe: Recipe
     steps: int
@@ -127,20 +121,18 @@ class Request(Record):
     loras: tuple[LoraInput, ...] = ()
     images: tuple[ImageInput, ...] = ()
     source: ClipInput | None = None
-    sound_source: SoundInput | None = None
+    audio_source: AudioInput | None = None
     references: tuple[ReferenceInput, ...] = ()
     strength: Annotated[float, Field(gt=0, le=1)] | None = None
     window: Window | None = None
     extension: Extension | None = None
     schedule_tokens: int
     text_rows: int
-    precision: Literal["auto", "bf16", "fp32"]
-    device: str
 
     @property
-    def modes(self) -> Streams[StreamMode]:
+    def streams(self) -> Streams[StreamMode]:
         """What is done with each stream."""
-        return Streams(self.video, self.sound)
+        return Streams(self.video, self.audio)
 
     @property
     def duration_s(self) -> Fraction:
@@ -160,9 +152,9 @@ class Request(Record):
         return self.crop or (self.width, self.height)
 
     @property
-    def has_new_sound(self) -> bool:
-        """Whether sound is made from nothing."""
-        return self.sound == "generate" and self.sound_source is None
+    def has_new_audio(self) -> bool:
+        """Whether audio is generated from noise alone."""
+        return self.audio == "generate" and self.audio_source is None
 
     @property
     def steps_of_stages(self) -> list[int]:
@@ -175,22 +167,26 @@ class Request(Record):
             if self.strength is None or stage.start != "source":
                 return len(sigmas) - 1
             levels = {*sigmas, min(self.strength, sigmas[0])}
-            return sum(self.has_new_sound or level <= self.strength for level in levels) - 1
+            return sum(self.has_new_audio or level <= self.strength for level in levels) - 1
 
         return [steps(stage) for stage in self.recipe.stages]
 
 
 class OutputSettings(Record):
-    """How the result is written; none of it changes a latent. audio_codec: copy means the packets of a given sound."""
+    """How the result is written; none of it changes a latent. The defaults are those of the settings of these names.
 
-    codec: Literal["h264", "h265", "av1"]
-    audio_codec: Literal["aac", "alac", "flac", "copy"]
+    audio_codec: "copy" means the packets of a given audio track.
+    """
+
+    codec: VideoCodecName = "h264"
+    audio_codec: Annotated[str, BeforeValidator(Choice((*AUDIO_CODECS, COPY)))] = "aac"
     crf: int | None = None
-    old_sound: Literal["drop", "second-track"] = "drop"
-    metadata: bool
-    sheet: bool
-    strict: bool
-    keep_latents: bool
+    old_sound: OldTrackName = "drop"
+    metadata: bool = True
+    sheet: bool = False
+    strict: bool = False
+    keep_latents: bool = False
+    overwrite: bool = False
 
     @property
     def encoding(self) -> Encoding:
@@ -198,30 +194,47 @@ class OutputSettings(Record):
         return Encoding(video=self.codec, audio=self.audio_codec, crf=self.crf)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resolved:
-    """A request with the files it needs and the place it goes to.
+class RenderTask(Record):
+    """Everything that a render needs to know: what a job folder stores.
 
-    Args: inputs: files that the request names, by role. sources: where each setting came from. notes: what was chosen
-    or rounded, for a person. warnings: likewise, where the result may suffer.
+    Args: inputs: files that the request names, by role. uses_cache: whether the prompt cache is read and written.
     """
 
     request: Request
+    machine: Machine
     output: OutputSettings
     files: ModelFiles
     inputs: Mapping[str, Path]
     target: Path
-    job_dir: Path
-    overwrite: bool = False
-    skip_existing: bool = False
     uses_cache: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A task that is settled, and what a person should know about it.
+
+    Args: sources: where each setting came from, in words. notes: what was chosen or rounded. warnings: the same, where
+    the result may suffer.
+    """
+
+    task: RenderTask
+    job_dir: Path
+    skip_existing: bool = False
     sources: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
+    def request(self) -> Request:
+        return self.task.request
+
+    @property
+    def target(self) -> Path:
+        return self.task.target
+
+    @property
     def is_done(self) -> bool:
-        """Whether the target is there and is to be left alone."""
+        """Whether the target exists and is to be left alone."""
         return self.skip_existing and self.target.exists()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from fractions import Fraction
 from typing import Annotated, Any
@@ -13,6 +15,15 @@ NTSC = {"23.976": Fraction(24000, 1001), "23.98": Fraction(24000, 1001), "29.97"
 NTSC |= {"59.94": Fraction(60000, 1001), "47.952": Fraction(48000, 1001)}
 FPS_LIMITS = (Fraction(1), Fraction(240))
 LONGEST_S = 3600
+ASPECTS: dict[str, Fraction] = {
+    "16:9": Fraction(16, 9),
+    "9:16": Fraction(9, 16),
+    "1:1": Fraction(1),
+    "4:3": Fraction(4, 3),
+    "3:4": Fraction(3, 4),
+    "21:9": Fraction(21, 9),
+}
+Size = tuple[int, int]  # width, height
 SWITCHED_OFF = {"cache", "crop", "metadata"}  # what holds unless somebody says --no-…
 
 
@@ -100,8 +111,27 @@ def parse_device(value: Any) -> str:
     """The name of a device. Raises: ValueError."""
     text = str(value).strip().lower()
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", text):
-        raise ValueError("it is none of auto, cpu, mps, cuda and cuda:0, cuda:1 …")
+        raise ValueError("it must be auto, cpu, mps, cuda, or cuda:0, cuda:1 … for one of several cards")
     return text
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Reads one of some names, in any case. The help of the command line lists them from here."""
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Choice:
+        return cls(tuple(names))
+
+    def __call__(self, value: Any) -> str:
+        """The name. Raises: ValueError."""
+        name = "off" if value is False else str(value).strip().lower()  # a bare `off` in YAML means false
+        if name not in self.names:
+            *others, last = self.names
+            raise ValueError(f"it must be {', '.join(others)} or {last}")
+        return name
 
 
 def split_list(value: Any) -> Any:

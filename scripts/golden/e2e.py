@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ltx2_core.conditioning.conditions import Condition, GivenTokens, Keyframe, ReferenceVideo, WithAttention
 from ltx2_core.latents import Latents, States
-from ltx2_core.pipeline.render.stage_inputs import Given, InputEncoder
+from ltx2_core.pipeline.render.stage_inputs import Given
 from ltx2_core.pipeline.render.stages import StageRun
 from ltx2_core.sampling.denoiser import GuidedDenoiser
 from ltx2_core.sampling.guidance import PassKind, plan_passes
@@ -74,8 +74,7 @@ class Case:
         self.settings = runs.cases[name]
         self.is_bf16 = precision == "bf16"
         self.float32_run = load_file(golden.path.with_name(f"{name}.safetensors")) if self.is_bf16 else {}
-        self.engine = runs.engine(runs.request(self.settings, precision))
-        self.inputs = InputEncoder(self.engine.job, self.engine.models, self.engine.watch)
+        self.engine = runs.engine(self.settings, precision)
 
     def compare(self) -> None:
         engine = self.engine
@@ -101,11 +100,12 @@ class Case:
         self.compare_tensor(f"{stage}.sigmas", sigmas, SIGMAS)
         self._compare_start(stage, run.given, states)
         self._compare_streams(f"{stage}.*.noise", _noise(states, before), EXACT)
-        denoise = run.denoiser(self.engine.models.load_transformer(run.stage))
-        denoise.is_batched = self.is_bf16  # as the official run was: in bfloat16 the split of a batch shows
-        self._compare_passes(stage, denoise, states, sigmas[0].item())
-        followed = Followed(denoise)
-        last = run.sample(followed, states, sigmas, lambda *_: None)
+        models = self.engine.models
+        with models.transformer(models.loras(self.engine.task, run.stage)) as model:
+            denoise = run.denoiser(model)
+            self._compare_passes(stage, denoise, states, sigmas[0].item())
+            followed = Followed(denoise)
+            last = run.sample(followed, states, sigmas, lambda *_: None)
         self._compare_streams(f"{stage}.*.x0.step0", followed.estimates[0])
         self._compare_absent(stage, states)
         self._compare_path(stage, [*followed.seen, last])
@@ -155,21 +155,21 @@ class Case:
         stages = request.recipe.stages
         grids = [request.grid(factors, stage) for stage in stages]
         for i, (grid, image) in enumerate(product(grids, request.images)):
-            pixels = self.inputs.image_pixels(image, grid)
+            pixels = self.engine.inputs.image_pixels(image, grid)
             self.compare_tensor(f"image{i}.pixels", pixels, PIXELS)
             self.compare_tensor(f"image{i}.pixels_every2nd", pixels[..., ::2, ::2], PIXELS)
             self.compare_tensor(f"image{i}.pixels_u8", in_levels(pixels), PIXELS)
         for i, reference in enumerate(request.references):
-            self.compare_tensor(f"clip{i}.pixels", self.inputs.reference_pixels(reference, grids[0]), PIXELS)
+            self.compare_tensor(f"clip{i}.pixels", self.engine.inputs.reference_pixels(reference, grids[0]), PIXELS)
         if request.source is not None:
-            pixels = self.inputs.clip_pixels(grids[0], stages[0])
+            pixels = self.engine.inputs.clip_pixels(grids[0], stages[0])
             self.compare_tensor("clip0.pixels_u8", in_levels(pixels), PIXELS)
-        if request.sound_source is not None:
-            self.compare_tensor("sound0.wave_i16", self.inputs.given_sound().samples * 32768, EXACT)
+        if request.audio_source is not None:
+            self.compare_tensor("sound0.wave_i16", self.engine.inputs.given_sound().samples * 32768, EXACT)
 
     def _compare_frames(self, latent: Tensor) -> None:
-        chunks = decode_video(latent, self.engine.models.load("video_decoder"))
-        frames = rearrange(torch.cat(list(chunks)), "f c h w -> f h w c")
+        with self.engine.models.component("video_decoder") as decoder:
+            frames = rearrange(torch.cat(list(decode_video(latent, decoder))), "f c h w -> f h w c")
         ours = (frames[self.golden["frames_index"]] * 255).round()
         levels = (ours - self.golden["frames_u8"]).abs().max().item()
         allowed = ONE_LEVEL
@@ -180,8 +180,8 @@ class Case:
 
     def _compare_sound(self, latent: Tensor | None) -> None:
         """The waveform: decoded, or given."""
-        if self.engine.request.sound == "keep":
-            sound, unit = self.inputs.given_sound(), 32768
+        if self.engine.request.audio == "keep":
+            sound, unit = self.engine.inputs.given_sound(), 32768
         else:
             assert latent is not None
             sound, unit = self.engine.decode_sound(latent), 32767
@@ -241,7 +241,7 @@ def _compare_contexts(golden: GoldenFile, runs: RecordedRuns) -> None:
         "stage1": {"width": 64, "height": 64, "frames": 9, "fps": 24},
     }
     for precision, stored_as, tolerance in (("fp32", "f32", STATES), ("bf16", "bf16", BF16_CONTEXTS)):
-        engine = runs.engine(runs.request(case, precision))
+        engine = runs.engine(case, precision)
         for (i, context), stream in product(enumerate(engine.encode(prompts)), ("video", "audio")):
             name = f"prompt{i}.{stream}.{stored_as}"
             ours: Tensor = getattr(context, stream)

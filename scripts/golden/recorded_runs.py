@@ -16,22 +16,27 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ltx2_core.hub import ModelFiles
+from ltx2_core.machine import Machine
 from ltx2_core.pipeline.events import Watch
 from ltx2_core.pipeline.job import Job
 from ltx2_core.pipeline.recipe import Recipe
 from ltx2_core.pipeline.render.engine import Engine
+from ltx2_core.pipeline.render.models import Models
 from ltx2_core.pipeline.request import (
+    AudioInput,
     ClipInput,
     ImageInput,
     LoraInput,
     OutputSettings,
     ReferenceInput,
+    RenderTask,
     Request,
-    SoundInput,
     Window,
 )
+from ltx2_core.pipeline.resolve.machine import ENCODE_TILES
 from ltx2_core.pipeline.resolve.presets import recipe
 from ltx2_core.sampling.guidance import GuidanceScales
+from ltx2_core.tiles import TilePlan
 from ltx2_core.types import Streams
 
 RECIPES = {
@@ -98,28 +103,34 @@ class RecordedRuns:
                 shutil.copyfileobj(source, target)
         return unpacked
 
-    def engine(self, request: Request) -> Engine:
-        """An engine for a request, that keeps nothing and writes nothing."""
-        output = OutputSettings(
-            codec="h264", audio_codec="aac", metadata=False, sheet=False, strict=False, keep_latents=False
+    def engine(self, case: Mapping[str, Any], precision: str) -> Engine:
+        """An engine for a case, that keeps nothing and writes nothing.
+
+        It computes on one thread, and in bfloat16 with all passes in one batch, as the recorded run did: both show.
+        """
+        request, is_bf16 = self.request(case), precision == "bf16"
+        machine = Machine(
+            device="cpu",
+            precision="bf16" if is_bf16 else "fp32",
+            decode_tiles=TilePlan(),
+            encode_tiles=ENCODE_TILES,
+            batches_passes=is_bf16,
         )
         nowhere = self.unpacked / "none.mp4"
         inputs = {path.name: path for path in self.folder.glob("media/*")}
         inputs |= {lora.role: self.lora(lora.name) for lora in request.loras}
-        job = Job(
-            folder=nowhere,
+        task = RenderTask(
             request=request,
-            output=output,
+            machine=machine,
+            output=OutputSettings(),
             files=self.files,
             inputs=inputs,
             target=nowhere,
-            overwrite=False,
             uses_cache=False,
-            identities={},
         )
-        return Engine(job, Watch())
+        return Engine(Job(folder=nowhere, task=task, identities={}), Models(self.files, machine), Watch())
 
-    def request(self, case: Mapping[str, Any], precision: str) -> Request:
+    def request(self, case: Mapping[str, Any]) -> Request:
         """What a case asks for. One that starts from a clip has the clip's size, which stands with its first stage."""
         first = case["stage1"]
         return Request(
@@ -133,7 +144,7 @@ class RecordedRuns:
             frames=first["frames"],
             fps=_exact(first["fps"]),
             video=_mode(first.get("video")),
-            sound=_mode(first.get("audio")),
+            audio=_mode(first.get("audio")),
             preset=case["pipeline"],
             recipe=_recipe(case),
             steps=case.get("steps", 2),
@@ -141,13 +152,11 @@ class RecordedRuns:
             loras=_loras(case),
             images=tuple(self._image(image) for image in case.get("images", ())),
             source=_source(case),
-            sound_source=_sound_source(case),
+            audio_source=_audio_source(case),
             references=_references(case),
             window=_window(case),
             schedule_tokens=4096,
             text_rows=1024,
-            precision=precision,
-            device="cpu",
         )
 
     def _image(self, image: Mapping[str, Any]) -> ImageInput:
@@ -220,15 +229,15 @@ def _source(case: Mapping[str, Any]) -> ClipInput | None:
     return None if name is None else ClipInput(role=name, name=name)
 
 
-def _sound_source(case: Mapping[str, Any]) -> SoundInput | None:
+def _audio_source(case: Mapping[str, Any]) -> AudioInput | None:
     """The sound that a run was given, or that of the clip of which it makes a part anew."""
     if name := case.get("audio"):
         start, duration = _exact(case["audio_start"]), _exact(case["audio_duration"])
-        return SoundInput(role=name, name=name, start_s=start, duration_s=duration)
+        return AudioInput(role=name, name=name, start_s=start, duration_s=duration)
     first = case["stage1"]
     if case["pipeline"] == "retake" and first["audio"]["from_latent"]:
         duration = first["frames"] / _exact(first["fps"])
-        return SoundInput(role=case["source"], name=case["source"], duration_s=duration)
+        return AudioInput(role=case["source"], name=case["source"], duration_s=duration)
     return None
 
 

@@ -26,7 +26,6 @@ import numpy as np
 import torch
 
 from ltx2_core.hub import NOT_ALWAYS_NEEDED
-from ltx2_core.pipeline.render.models import settle
 from ltx2_core.pipeline.request import Request, Resolved
 from ltx2_core.types import Streams
 from scripts.toy import detect, prompts, world
@@ -133,7 +132,7 @@ def evaluate(rows: Sequence[Row], folder: Path, clips: int, batch: int, path: Pa
         for start in range(0, len(missing), batch):
             cases = [Case.of(number, row.is_held_out) for number in missing[start : start + batch]]
             began = time.monotonic()
-            for finding in _examine(row, cases, *_make(row, cases, codec, generator, settle(resolved.request))):
+            for finding in _examine(row, cases, *_make(row, cases, codec, generator, resolved.request)):
                 known[key, finding.clip] = finding
                 _append(path, key, finding)
             seconds = (time.monotonic() - began) / len(cases)

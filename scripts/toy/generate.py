@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
 from ltx2_core.latents import DenoiseMask, Latents, LatentState, States
-from ltx2_core.pipeline.job import Job
-from ltx2_core.pipeline.recipe import Stage
-from ltx2_core.pipeline.render.models import Models, settle
+from ltx2_core.pipeline.render.models import Models
 from ltx2_core.pipeline.render.stage_inputs import Given
 from ltx2_core.pipeline.render.stages import NEUTRAL, StageRun
-from ltx2_core.pipeline.request import Mode, Request, Resolved
+from ltx2_core.pipeline.request import RenderTask, Request, Resolved
 from ltx2_core.pipeline.resolve.presets import registered_models
 from ltx2_core.pipeline.resolve.resolve import resolve
+from ltx2_core.pipeline.resolve.settings import COMMAND_LINE, Origin, Place
 from ltx2_core.sampling.guidance import Contexts
-from ltx2_core.text.encode import ContextModels, TextContext, encode_prompts
-from ltx2_core.text.gemma import Gemma
+from ltx2_core.text.encode import TextContext, encode_prompts
 from ltx2_core.types import Streams
 from scripts.toy.model import HOME
 
@@ -32,40 +28,21 @@ TOY = "toy"
 def toy_request(folder: Path = HOME, **settings: Any) -> Resolved:
     """The toy's own request with some settings changed. folder: of its weights, where they are not the shipped ones."""
     model = TOY if folder == HOME else str(folder)
-    own = ("the toy's entry", registered_models()[TOY].defaults)
-    return resolve(Mode.T2V, "x", [("the caller", {"model": model, "seed": 0, **settings}), own])
+    own = (Place(Origin.MODEL, TOY), registered_models()[TOY].defaults)
+    return resolve("t2v", "x", [(COMMAND_LINE, {"model": model, "seed": 0, **settings}), own])
 
 
 @dataclass(frozen=True)
 class Generator:
     """The toy's text path and denoisers, kept in memory. In shapes, `b` are clips."""
 
+    task: RenderTask
     models: Models
-    denoisers: dict[float | None, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, resolved: Resolved) -> Self:
         """With the files and the device of a request."""
-        job = Job(
-            folder=resolved.job_dir,
-            request=settle(resolved.request),
-            output=resolved.output,
-            files=resolved.files,
-            inputs=resolved.inputs,
-            target=resolved.target,
-            overwrite=False,
-            uses_cache=False,
-            identities={},
-        )
-        return cls(Models(job))
-
-    @cached_property
-    def gemma(self) -> Gemma:
-        return self.models.load_text_encoder()
-
-    @cached_property
-    def connectors(self) -> ContextModels:
-        return self.models.load_connectors()
+        return cls(resolved.task, Models(resolved.task.files, resolved.task.machine))
 
     @torch.inference_mode()
     def generate(self, request: Request, prompts: Sequence[str], seeds: Sequence[int], kept: Latents) -> Latents:
@@ -78,7 +55,7 @@ class Generator:
         own = (
             NEUTRAL if mode == "keep" else scale for mode, scale in zip((video, audio), request.guidance, strict=True)
         )
-        request = request.model_copy(update={"video": video, "sound": audio, "guidance": Streams(*own)})
+        request = request.model_copy(update={"video": video, "audio": audio, "guidance": Streams(*own)})
         assert not (stage.guided and any(scale.rescale for scale in request.guidance if scale is not None))
         contexts = self.contexts(request, prompts)
         runs = [
@@ -88,19 +65,21 @@ class Generator:
                 shapes=self.models.shapes,
                 given=Given(
                     start=Streams(*(None if latent is None else latent[i : i + 1] for latent in kept)),
-                    noise=Streams(*(0.0 if mode == "keep" else 1.0 for mode in request.modes)),
+                    noise=Streams(*(0.0 if mode == "keep" else 1.0 for mode in request.streams)),
                     conditions=Streams([], []),
                 ),
                 contexts=contexts,
                 device=self.models.device,
                 dtype=self.models.dtype,
+                machine=self.task.machine,
                 generator=torch.Generator(self.models.device).manual_seed(seed),
             )
             for i, seed in enumerate(seeds)
         ]
         first = runs[0]
-        denoise = first.denoiser(self.transformer(stage))
-        states = first.sample(denoise, _joined([run.states() for run in runs]), first.sigmas(), lambda *_: None)
+        states = _joined([run.states() for run in runs])
+        with self.models.transformer(self.models.loras(self.task, stage)) as model:
+            states = first.sample(first.denoiser(model), states, first.sigmas(), lambda *_: None)
         return first.finish(states).map(lambda latent: latent.float().cpu())
 
     def contexts(self, request: Request, prompts: Sequence[str]) -> Streams[Contexts]:
@@ -112,16 +91,10 @@ class Generator:
             against = getattr(negative, stream).expand_as(features)
             return Contexts(features) if mode == "keep" else Contexts(features, against)
 
-        return Streams(of("video", request.video), of("audio", request.sound))
+        return Streams(of("video", request.video), of("audio", request.audio))
 
     def encode(self, prompts: Sequence[str], rows: int) -> list[TextContext]:
-        return encode_prompts(prompts, lambda: nullcontext(self.gemma), lambda: nullcontext(self.connectors), rows)
-
-    def transformer(self, stage: Stage) -> Any:
-        """The denoiser of a stage, loaded once."""
-        if stage.distilled_lora not in self.denoisers:
-            self.denoisers[stage.distilled_lora] = self.models.load_transformer(stage)
-        return self.denoisers[stage.distilled_lora]
+        return encode_prompts(prompts, self.models.text_encoder, self.models.connectors, rows)
 
 
 def _joined(states: Sequence[States]) -> States:

@@ -87,7 +87,7 @@ def test_packets_that_an_mp4_can_hold_are_those_that_were_given(
     assert contents(packets(Path("clip.mp4"), "audio")) == contents(packets(Path(name), "audio"))
     assert heard("clip.mp4")[:, :RATE_HZ].equal(heard(name)[:, :RATE_HZ])
     assert (audio_of(info).codec, frames_of(info)) == (source.codec, 25)
-    assert f"the {source.codec} sound of {name} is copied as it is" in result.stderr
+    assert f"the {source.codec} audio of {name} is copied as it is" in result.stderr
 
 
 def test_sound_of_a_clip_is_a_sound_too(ltx2: Callable[..., Result]) -> None:
@@ -181,8 +181,8 @@ def test_file_says_which_sound_it_was_made_for_but_not_where_it_lay(
     write_sound(Path("song.wav"), samples=tone(RATE_HZ // 3))
     info = made(ltx2("song.wav", "--start", "0.1s"))
     request = recipe(info)["request"]
-    assert (request["mode"], request["video"], request["sound"]) == ("a2v", "generate", "keep")
-    assert request["sound_source"] == {"role": "sound", "name": "song.wav", "start_s": "1/10", "duration_s": None}
+    assert (request["mode"], request["video"], request["audio"]) == ("a2v", "generate", "keep")
+    assert request["audio_source"] == {"role": "sound", "name": "song.wav", "start_s": "1/10", "duration_s": None}
     assert (request["guidance"][0]["sm"], request["guidance"][1]["sm"], request["guidance"][1]["st"]) == (3, 1, 1)
     assert recipe(info)["model"]["files"]["sound"]["name"] == "song.wav"
     assert str(tmp_path) not in (info.comment or "")
@@ -222,7 +222,7 @@ def test_stopped_render_goes_on_to_the_same_bytes_while_its_sound_is_there(
         assert ltx2("song.m4a", "--steps", "4", "--res", "128x64", "--seed", "3").exit_code == 130
     Path("song.m4a").rename("elsewhere.m4a")
     lost = CliRunner().invoke(app, ["resume", "clip.mp4.job"])
-    assert (lost.exit_code, "song.m4a is not there any more" in lost.stderr) == (7, True)
+    assert (lost.exit_code, "song.m4a does not exist any more" in lost.stderr) == (7, True)
     Path("elsewhere.m4a").rename("song.m4a")
     assert CliRunner().invoke(app, ["resume", "clip.mp4.job"]).exit_code == 0
     assert Path("clip.mp4").read_bytes() == undisturbed
@@ -231,16 +231,16 @@ def test_stopped_render_goes_on_to_the_same_bytes_while_its_sound_is_there(
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        ("long.wav", 2, ("25.0 s of long.wav are more than 20 s", "hint: ltx2 a2v long.wav --start 0s --duration 20s")),
+        ("long.wav", 2, ("25.0 s of long.wav are more than 20 s", "hint: --start 0s --duration 20s")),
         ("long.wav --start 4s", 2, ("21.0 s", "--start 4s --duration 20s")),
         ("long.wav --start 25s", 2, ("--start 25s cannot be used", "long.wav lasts 25.00 s")),
-        ("long.wav --frames 50", 2, ("--frames 50", "--frames 49 or 57")),
+        ("long.wav --frames 50", 2, ("--frames 50", "--frames 49 or --frames 57")),
         ("long.wav --start soon", 2, ("--start soon", "such as 5s")),
         ("gone.wav", 3, ("gone.wav cannot be used as a sound", "there is no such file")),
         ("text.wav", 3, ("text.wav cannot be used as a sound", "give a file with sound")),
         ("silent.mp4", 3, ("silent.mp4 cannot be used as a sound", "there is no sound in it")),
         ("long.wav --duration 1s --image gone.png", 3, ("gone.png cannot be used as an image",)),
-        ("long.wav --audio-st 3", 2, ("--audio-st cannot be used here", "the sound that is given stays as it is")),
+        ("long.wav --audio-st 3", 2, ("--audio-st cannot be used here", "the given audio stays as it is")),
         ("long.wav --duration 1s -o clip.mov", 2, ("ends in .mp4", "hint: -o clip.mp4")),
     ],
 )

@@ -46,10 +46,10 @@ REFUSALS = {
     "option without its value": Refusal(words="t2v x --steps", says=("'--steps' requires an argument", "--help")),
     # values
     "empty prompt": Refusal(words="t2v ' '", says=("the prompt is empty", "hint: ltx2 t2v")),
-    "prompt that is no text": Refusal(words="t2v a\udcff", says=("the prompt cannot be read", "no text", "UTF-8")),
+    "prompt that is no text": Refusal(words="t2v a\udcff", says=("the prompt cannot be read", "not text", "UTF-8")),
     "width between two": Refusal(
         words="t2v x --model {tiny} --res 500x96",
-        says=("width 500", "a multiple of 32", 'ltx2 t2v "x" --res 480x96 or 512x96'),
+        says=("width 500", "a multiple of 32", "hint: --res 480x96 or --res 512x96"),
     ),
     "height of two stages": Refusal(
         words="t2v x --model {tiny} --preset two-stage --res 128x96",
@@ -57,7 +57,7 @@ REFUSALS = {
     ),
     "unknown size": Refusal(words="t2v x --model {tiny} --res 72op", says=("--res 72op", "did you mean 720p")),
     "frames that are not 8k+1": Refusal(
-        words="t2v x --model {tiny} --frames 50", says=("--frames 50", "multiple of 8", "--frames 49 or 57")
+        words="t2v x --model {tiny} --frames 50", says=("--frames 50", "multiple of 8", "--frames 49 or --frames 57")
     ),
     "frames and duration": Refusal(
         words="t2v x --frames 9 --duration 1s", says=("--duration and --frames say the same", "hint: give one")
@@ -71,7 +71,7 @@ REFUSALS = {
         words="t2v x --steps many", says=("--steps many", "a whole number", "hint: ltx2 t2v --help")
     ),
     "negative seed": Refusal(words="t2v x --seed -1", says=("--seed -1", "0")),
-    "unknown codec": Refusal(words="t2v x --codec h256", says=("--codec h256", "'h264', 'h265' or 'av1'")),
+    "unknown codec": Refusal(words="t2v x --codec h256", says=("--codec h256", "h264, h265 or av1")),
     "quality that no codec has": Refusal(words="t2v x --crf 64", says=("--crf 64", "63")),
     "quality that this codec does not have": Refusal(
         words="t2v x --model {tiny} --crf 52", says=("--crf 52", "h264 takes 0 (best) to 51")
@@ -79,7 +79,7 @@ REFUSALS = {
     "unknown device": Refusal(words="t2v x --device gpu", says=("--device gpu", "auto, cpu, mps, cuda")),
     "device that is not there": Refusal(
         words="t2v x --model {tiny} --preset smoke --device cuda:99",
-        says=("--device cuda:99", "no such device", "--device"),
+        says=("--device cuda:99", "build for the CPU alone", "--device"),
         is_light=False,
     ),
     "block that the model lacks": Refusal(
@@ -89,13 +89,15 @@ REFUSALS = {
         words="t2v x --model {tiny} --video off --sound off", says=("--video off and --sound off", "nothing")
     ),
     "codec of no picture": Refusal(
-        words="t2v x --model {tiny} --video off --codec av1", says=("--codec cannot be used here", "only sound")
+        words="t2v x --model {tiny} --video off --codec av1", says=("--codec cannot be used here", "only audio")
     ),
     "sampler of a preset that has its own": Refusal(
         words="t2v x --model {tiny} --preset hq --res 128x128 --sampler euler",
         says=("--sampler cannot be used here", "hq has a sampler of its own", "hint: leave it out"),
     ),
-    "unknown sampler": Refusal(words="t2v x --sampler heun", says=("--sampler heun", "'ancestral', 'gradient'")),
+    "unknown sampler": Refusal(
+        words="t2v x --sampler heun", says=("--sampler heun", "euler, gradient, ancestral or res2s")
+    ),
     "noise levels that rise": Refusal(words="t2v x --sigmas 1,0.5,0.6,0", says=("--sigmas 1,0.5,0.6,0", "less than")),
     "noise levels that leave noise": Refusal(words="t2v x --sigmas 1,0.5", says=("--sigmas 1,0.5", "the last 0")),
     "noise level of no number": Refusal(words="t2v x --sigmas 1,nan,0", says=("--sigmas 1,nan,0", "finite")),
@@ -132,9 +134,9 @@ REFUSALS = {
     "strength that is no number": Refusal(words="v2v a.mp4 x --strength nan", says=("--strength nan", "finite")),
     "extension by nothing": Refusal(words="v2v a.mp4 x --extend 0s", says=("--extend 0s", "above 0")),
     "old sound of a longer clip": Refusal(
-        words="v2v a.mp4 x --extend 4s --sound keep", says=("--sound keep", "extended", "the old sound ends")
+        words="v2v a.mp4 x --extend 4s --sound keep", says=("--sound keep", "extended", "the old audio ends")
     ),
-    "old sound of a text": Refusal(words="t2v x --sound keep", says=("--sound keep", "no old sound")),
+    "old sound of a text": Refusal(words="t2v x --sound keep", says=("--sound keep", "none that could be kept")),
     "old picture of a restyled clip": Refusal(
         words="v2v a.mp4 x --video keep", says=("--video keep", "only a retake", "hint: ltx2 v2a")
     ),
@@ -143,7 +145,7 @@ REFUSALS = {
     ),
     "preset that makes a clip": Refusal(
         words="v2v a.mp4 x --model {tiny} --preset two-stage",
-        says=("preset two-stage", "does not restyle a clip", "--preset restyle or restyle-guided"),
+        says=("preset two-stage", "does not restyle a clip", "--preset restyle or --preset restyle-guided"),
     ),
     "preset that needs a clip": Refusal(
         words="t2v x --model {tiny} --preset retake", says=("preset retake", "made for ltx2 v2v", "one-stage")
@@ -208,7 +210,7 @@ REFUSALS = {
     ),
     "frames of half the rate": Refusal(
         words="t2v x --model {tiny} --preset double-rate --frames 25",
-        says=("--frames 25", "multiple of 16", "--frames 17 or 33"),
+        says=("--frames 25", "multiple of 16", "--frames 17 or --frames 33"),
     ),
     "size of two thirds": Refusal(
         words="t2v x --model {tiny} --preset two-stage-1.5x --res 128x192",
@@ -216,7 +218,7 @@ REFUSALS = {
     ),
     # output
     "output that is there": Refusal(
-        words="t2v x --model {tiny} -o a.mp4", files={"a.mp4": ""}, says=("a.mp4 is there already", "--overwrite")
+        words="t2v x --model {tiny} -o a.mp4", files={"a.mp4": ""}, says=("a.mp4 already exists", "--overwrite")
     ),
     "output of another kind": Refusal(words="t2v x --model {tiny} -o a.mov", says=("-o a.mov", "ends in .mp4")),
     "sound in a video file": Refusal(

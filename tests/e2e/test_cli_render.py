@@ -139,7 +139,7 @@ def test_stdout_is_the_path_and_stderr_a_line_per_phase(smoke: Callable[..., lis
     assert "128x96, 9 frames at 24 fps" in plan
     assert "seed 7" in plan
     assert choice == "auto: one-stage, as 128x96 is no multiple of 64, which a second stage needs"
-    assert phases == ["reading the prompt", "denoising, stage 1 of 1", "making the sound", "decoding and encoding"]
+    assert phases == ["reading the prompt", "denoising, stage 1 of 1", "decoding the audio", "decoding and encoding"]
     assert "seed 7" in end
     assert not set(result.stderr) & set("\r\x1b")
 
@@ -147,7 +147,12 @@ def test_stdout_is_the_path_and_stderr_a_line_per_phase(smoke: Callable[..., lis
 def test_quiet_says_nothing_and_verbose_says_times_and_choices(smoke: Callable[..., list[object]]):
     assert ltx2(*smoke("-q")).stderr == ""
     told = ltx2(*smoke("-v", "--overwrite")).stderr
-    for fragment in ("preset smoke sets res, frames, steps", "on cpu in fp32", "24 video and", "making the sound: 0."):
+    for fragment in (
+        "preset smoke sets res, frames, steps",
+        "on cpu in fp32",
+        "24 video and",
+        "decoding the audio: 0.",
+    ):
         assert fragment in told
 
 
@@ -177,7 +182,7 @@ def test_what_a_file_sets_holds_below_variables_and_flags(
     words = [word if word != "smoke" else "mine" for word in smoke("--steps", 3, "--config", "more.yaml", "--json")]
     plan = events(ltx2(*words))[0]
     request = plan["request"]
-    assert (request["steps"], request["seed"], request["frames"], request["sound"]) == (3, 7, 9, "off")
+    assert (request["steps"], request["seed"], request["frames"], request["audio"]) == (3, 7, 9, "off")
     assert [scales["st"] for scales in request["guidance"]] == [4, 8]
     named = ("steps", "audio_st", "video_st", "sound", "frames")
     places = ["the command line", "the environment", "more.yaml", "ltx2.yaml", "preset smoke"]
@@ -304,7 +309,7 @@ def test_an_unfinished_render_is_not_begun_anew_by_accident(two_stages: list[obj
     interrupted(two_stages, IN_STAGE, signal.SIGINT)
     result = ltx2(*two_stages)
     assert result.exit_code == 2
-    assert "hint: ltx2 resume a.mp4.job, or --overwrite to begin anew" in result.stderr
+    assert "hint: ltx2 resume a.mp4.job, or --overwrite to start again" in result.stderr
     assert rendered(*two_stages, "--overwrite").read_bytes() == undisturbed
 
 
@@ -317,7 +322,7 @@ def test_kept_latents_are_decoded_again_and_with_another_codec(smoke: Callable[.
     assert (video.codec, video.frames) == ("hevc", 9)
     assert Path("a.mp4.job", "latents-1.safetensors").exists()
     for words in ([], ["-o", "b.mp4"]):
-        assert "is there already" in ltx2("decode", "a.mp4.job", *words).stderr
+        assert "already exists" in ltx2("decode", "a.mp4.job", *words).stderr
 
 
 def test_a_failure_that_nobody_foresaw_is_one_line_and_a_file(

@@ -80,7 +80,7 @@ ODD = {
     ),
     "playlist by the name of a clip": Odd("v2v", "clip.mp4", text(PLAYLIST), 3, "it is damaged, or of a kind"),
     "clips by a protocol": Odd("v2v", "concat:a.mp4|b.mp4", nothing, 3, "there is no such file"),
-    "clip without sound": Odd("v2v", "clip.mp4", video(), says="clip.mp4 has no sound; new sound is made"),
+    "clip without sound": Odd("v2v", "clip.mp4", video(), says="clip.mp4 has no audio; new audio is generated"),
     "clip with silence": Odd("v2v", "clip.mp4", video(sound="aac", is_silent=True)),
     "clip with 5.1 sound": Odd("v2v", "clip.mp4", video(sound="aac", layout="5.1")),
     "clip of 10 bits": Odd("v2v", "clip.mov", video(codec="prores_ks", pixels="yuv422p10le")),
@@ -97,18 +97,18 @@ ODD = {
     "clip to sound that is cut off": Odd("v2a", "clip.mp4", cut(video(), 0.6), 3, "it is damaged"),
     "one frame to sound": Odd("v2a", "clip.mp4", video(frames=1)),
     "5.1 sound to leave out": Odd(
-        "v2a", "clip.mp4", video(sound="aac", layout="5.1"), says="the old sound is left out"
+        "v2a", "clip.mp4", video(sound="aac", layout="5.1"), says="the old audio is left out"
     ),
     "10 bits to sound": Odd("v2a", "clip.mov", video(codec="prores_ks", pixels="yuv422p10le"), says="a .mov file"),
     "variable rate to sound": Odd("v2a", "clip.mp4", video(times_s=UNEVEN_S), says="has a variable frame rate"),
-    "turned clip to sound": Odd("v2a", "clip.mp4", video(rotation=90), says="the picture, 32x48, is copied as it is"),
+    "turned clip to sound": Odd("v2a", "clip.mp4", video(rotation=90), says="the video, 32x48, is copied as it is"),
     # sounds
     "text as a sound": Odd("a2v", "song.wav", text("la la la"), 3, "it is damaged, or of a kind"),
     "image as a sound": Odd("a2v", "song.png", still(), 3, "it is damaged, or of a kind"),
     "clip without sound as a sound": Odd("a2v", "clip.mp4", video(), 3, "there is no sound in it"),
     "sound of 0 samples": Odd("a2v", "song.wav", without_samples, 3, "there is no sound in it"),
     "sounds by a protocol": Odd("a2v", "concat:a.wav|b.wav", nothing, 3, "there is no such file"),
-    "sound of a clip": Odd("a2v", "clip.mp4", video(sound="aac"), says="the aac sound of clip.mp4 is copied"),
+    "sound of a clip": Odd("a2v", "clip.mp4", video(sound="aac"), says="the aac audio of clip.mp4 is copied"),
     "silence": Odd("a2v", "song.wav", sound(samples=SILENCE)),
     "5.1 sound": Odd("a2v", "song.wav", sound(layout="5.1", samples=tone(14400, 6))),
     "sound of a strange rate": Odd("a2v", "song.wav", sound(rate_hz=44099, samples=tone(14400))),

@@ -92,8 +92,8 @@ def test_picture_keeps_its_packets_and_gets_a_sound_of_its_length(ltx2: Callable
     assert latents["audio"].shape[2] == 25
     told = result.stderr.splitlines()
     assert told[2:5] == [
-        "the picture, 48x32, is copied as it is; the model looks at it at 64x64",
-        "the old sound is left out; --old-sound second-track keeps it",
+        "the video, 48x32, is copied as it is; the model looks at it at 64x64",
+        "the old audio is left out; --old-sound second-track keeps it",
         "25 frames: 20 of clip.mp4, and the last one 5 times more",
     ]
 
@@ -141,7 +141,7 @@ def test_container_is_that_of_the_input_where_an_mp4_cannot_hold_the_picture(
     other = ".mp4" if suffix != ".mp4" else ".mov"
     refused = ltx2(name, "-o", f"other{other}")
     assert refused.exit_code == 2
-    assert f"this picture goes into a file that ends in {suffix}\nhint: -o other{suffix}" in refused.stderr
+    assert f"this video goes into a file that ends in {suffix}\nhint: -o other{suffix}" in refused.stderr
     assert CliRunner().invoke(app, ["inspect", str(path)]).exit_code == 0
 
 
@@ -205,7 +205,7 @@ def test_file_says_which_clip_it_was_made_for_but_not_where_it_lay(ltx2: Callabl
     write_video(Path("clip.mp4"), frames=9)
     info = probe(made(ltx2("clip.mp4")))
     found = recipe(info)
-    assert (found["request"]["video"], found["request"]["sound"]) == ("keep", "generate")
+    assert (found["request"]["video"], found["request"]["audio"]) == ("keep", "generate")
     assert [scales["st"] for scales in found["request"]["guidance"]] == [1, 7]
     assert found["model"]["files"]["clip"]["name"] == "clip.mp4"
     assert str(tmp_path) not in (info.comment or "")
@@ -236,8 +236,8 @@ def test_kept_latents_are_decoded_again_and_otherwise(ltx2: Callable[..., Result
     with av.open(both) as container:
         assert [stream.codec_context.name for stream in container.streams.audio] == ["flac", "aac"]
     for words, why in {
-        ("--codec", "h265"): "the picture that is given stays as it is",
-        ("-o", "b.mov"): "this picture goes into a file that ends in .mp4",
+        ("--codec", "h265"): "the given video stays as it is",
+        ("-o", "b.mov"): "this video goes into a file that ends in .mp4",
         ("-o", "clip.mp4"): "it is what the render starts from",
     }.items():
         result = CliRunner().invoke(app, ["decode", "a.mp4.job", *words, "--overwrite"])
@@ -282,8 +282,8 @@ def test_stopped_render_goes_on_to_the_same_bytes(ltx2: Callable[..., Result], m
         ("clip.mp4 --no-crop", 2, ("--no-crop cannot be used here", "stays as it is")),
         ("clip.mp4 --video-sm 2", 2, ("--video-sm cannot be used here", "stays as it is")),
         ("clip.mp4 --image x.png", 2, ("no such option: --image",)),
-        ("clip.mp4 --old-sound second-track", 2, ("--old-sound second-track", "clip.mp4 has no sound")),
-        ("clip.mp4 --old-sound both", 2, ("--old-sound both", "'drop' or 'second-track'")),
+        ("clip.mp4 --old-sound second-track", 2, ("--old-sound second-track", "clip.mp4 has no audio")),
+        ("clip.mp4 --old-sound both", 2, ("--old-sound both", "drop or second-track")),
         ("b-frames.avi --duration 0.2s", 3, ("does not say when its frames are shown", "hint: ffmpeg -i")),
         ("older.avi --audio-codec alac", 2, ("--audio-codec alac", "needs a .avi file", "--audio-codec aac")),
     ],

@@ -132,7 +132,7 @@ def test_sound_from_nothing_takes_all_steps_while_the_picture_stays_on_its_way_t
 
     monkeypatch.setattr(GuidedDenoiser, "__call__", follow)
     request, _ = v2v("silent.mp4", "--preset", "restyle", "--strength", 0.7)
-    assert request["sound_source"] is None
+    assert request["audio_source"] is None
     levels = [round(sigma, 6) for _, sigma in seen]
     assert levels == [1, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.7, 0.421875]
     (begin, _), (at_strength, _) = seen[0], seen[7]
@@ -171,7 +171,7 @@ def test_the_kept_part_of_an_extended_clip_is_the_encoded_clip_exactly(
 
 def test_a_silent_clip_is_extended_with_sound_all_along(v2v: Callable, made: Callable[[], MediaInfo]) -> None:
     request, _ = v2v("silent.mp4", "--extend", "0.3s")
-    assert request["sound_source"] is None
+    assert request["audio_source"] is None
     assert made().audio is not None
 
 
@@ -240,7 +240,7 @@ def test_a_kept_sound_is_copied_packet_by_packet(
     write_video(clips / "whole.mp4", frames=25, fps=FPS, size=SIZE, sound="aac")
     lora = (tiny / CONTROL,) if "--control" in words else ()
     request, latents = v2v("whole.mp4", "--sound", "keep", *words, *lora, size="128x128")
-    assert request["sound"] == "keep"
+    assert request["audio"] == "keep"
     assert packets(tmp_path / "out.mp4", "audio") == packets(clips / "whole.mp4", "audio")
     assert latents.audio.equal(sound(tiny, clips / "whole.mp4", 25 / FPS)[:, :, : latents.audio.shape[2]])
 
@@ -317,11 +317,11 @@ def test_a_standing_clip_stays_standing(tiny: Path, clips: Path, tmp_path: Path)
         (("clip.mp4", "--start", "2s"), 2, "clip.mp4 lasts 1.17 s"),
         (("clip.mp4", "--duration", "2s"), 2, "clip.mp4 lasts 1.17 s, which is 25 frames at 24 fps"),
         (("clip.mp4", "--frames", "33"), 2, "--frames 33 cannot be used"),
-        (("clip.mp4", "--frames", "20"), 2, "--frames 17 or 25"),
+        (("clip.mp4", "--frames", "20"), 2, "--frames 17 or --frames 25"),
         (("clip.mp4", "--extend", "0.1s"), 2, "steps of 8 frames, here 0.33 s"),
         (("clip.mp4", "--start", "1s", "--extend", "1s"), 3, "and what is used of it has 1"),
-        (("silent.mp4", "--sound", "keep"), 2, "silent.mp4 has no sound"),
-        (("clip.mp4", "--res", "100x64"), 2, 'clip.mp4 "a bell rings" --res 96x64 or 128x64'),
+        (("silent.mp4", "--sound", "keep"), 2, "silent.mp4 has no audio"),
+        (("clip.mp4", "--res", "100x64"), 2, "hint: --res 96x64 or --res 128x64"),
     ],
 )
 def test_what_the_clip_is_too_short_for_is_refused(

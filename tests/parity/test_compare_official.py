@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from ltx2_core.pipeline.render.run import run
-from ltx2_core.pipeline.request import Mode
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from scripts import compare_official
@@ -31,7 +30,7 @@ def resolved(tiny: Path, tmp_path: Path) -> Any:
 
     def of(preset: str) -> Any:
         given = settings(tiny, preset=preset, res="128x128", steps=None, output=str(tmp_path / "ours.mp4"))
-        return resolve(Mode.T2V, "a bell", [(COMMAND_LINE, given)])
+        return resolve("t2v", "a bell", [(COMMAND_LINE, given)])
 
     return of
 
@@ -68,7 +67,7 @@ def test_two_renders_of_one_request_leave_files_without_a_difference(
 
     def stand_in(command: list[str], check: bool) -> None:
         target = command[command.index("--output-path") + 1]
-        run(resolve(Mode.T2V, "a bell", [(COMMAND_LINE, settings(tiny, precision="bf16", output=target))]))
+        run(resolve("t2v", "a bell", [(COMMAND_LINE, settings(tiny, precision="bf16", output=target))]))
 
     monkeypatch.setattr(compare_official.subprocess, "run", stand_in)
     [(title, [row])] = compare_rendered("a bell", settings(tiny, precision="bf16"), tmp_path)
@@ -78,7 +77,7 @@ def test_two_renders_of_one_request_leave_files_without_a_difference(
 
 @pytest.mark.parametrize("preset", OFFICIAL)
 def test_the_official_command_gets_the_files_that_the_recipe_needs(preset: str, resolved: Any):
-    request, files = resolved(preset).request, resolved(preset).files
+    request, files = resolved(preset).request, resolved(preset).task.files
     command = official_command(request, files, Path("out.mp4"))
     assert command[1:3] == ["-m", OFFICIAL[preset]]
     needed = {str(files.paths[role]) for role in ("checkpoint", "text_encoder", *request.recipe.needs)}

@@ -14,9 +14,10 @@ import pytest
 from ltx2_core import cards
 from ltx2_core.errors import RequestError
 from ltx2_core.pipeline.request import Resolved
-from ltx2_core.pipeline.resolve import auto, basis
+from ltx2_core.pipeline.resolve import basis, machine
 from ltx2_core.pipeline.resolve.presets import RegisteredModel
 from ltx2_core.pipeline.resolve.resolve import resolve
+from tests.places import A_FILE
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 UPSAMPLER, LORA = "ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors", "ltx-2-tiny-distilled-lora.safetensors"
@@ -37,7 +38,7 @@ def models(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[...
 
 
 def resolved(model: Path | str, **flags: object) -> Resolved:
-    return resolve("t2v", "x", [("flags", {"model": str(model), "output": "none.mp4"} | flags)])
+    return resolve("t2v", "x", [(A_FILE, {"model": str(model), "output": "none.mp4"} | flags)])
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def resolved(model: Path | str, **flags: object) -> Resolved:
         ("dev", (UPSAMPLER, LORA), {"res": "1280x736"}, "one-stage", "1280x736 is no multiple of 64"),
         ("dev", (UPSAMPLER,), {"res": "1080p"}, "one-stage", "no distilled lora for a second stage"),
         ("dev", (), {"res": "1080p"}, "one-stage", "no upsampler and no distilled lora"),
-        ("dev", (UPSAMPLER, LORA), {"video": "off", "output": "none.wav"}, "one-stage", "no picture is made"),
+        ("dev", (UPSAMPLER, LORA), {"video": "off", "output": "none.wav"}, "one-stage", "no video is generated"),
         ("Distilled", (UPSAMPLER,), {}, "distilled", "the model is distilled"),
         ("Distilled", (), {}, "distilled-one-stage", "no upsampler for a second stage"),
         ("Distilled", (UPSAMPLER,), {"res": "96x64"}, "distilled-one-stage", "no multiple of 64"),
@@ -70,6 +71,13 @@ def test_recipe_that_is_asked_for_is_no_choice(tiny: Path) -> None:
     assert not any(note.startswith("auto: ") for note in found.notes)
 
 
+def show_card(monkeypatch: pytest.MonkeyPatch, gb: int) -> None:
+    """A machine with one card of so many GB."""
+    card = cards.Card(name="a card", nbytes=gb * 2**30, capability=(8, 9))
+    monkeypatch.setattr(machine, "find_card", lambda number: card)
+    monkeypatch.setattr(machine, "has_cuda_build", lambda: True)
+
+
 @pytest.mark.parametrize(
     ("card", "tier"),
     [(6, "480p"), (8, "480p"), (12, "480p"), (14, "720p"), (16, "1080p"), (24, "1080p"), (140, "1080p")],
@@ -77,7 +85,7 @@ def test_recipe_that_is_asked_for_is_no_choice(tiny: Path) -> None:
 def test_size_follows_the_card_as_far_as_the_model_has_seen(
     card: int, tier: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auto, "card_gb", lambda device: card)
+    show_card(monkeypatch, card)
     found = resolved(tiny)
     assert found.sources["res"] == "preset auto"
     assert found.notes[0].endswith(f"; {tier} for a card of {card} GB")
@@ -86,14 +94,14 @@ def test_size_follows_the_card_as_far_as_the_model_has_seen(
 
 
 def test_size_that_is_set_stays_whatever_the_card(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "card_gb", lambda device: 24)
+    show_card(monkeypatch, 24)
     assert resolved(tiny, res="96x64").request.file_size == (96, 64)
     assert resolved(tiny, preset="smoke").request.file_size == (128, 96)
     assert resolved(tiny, preset="one-stage").request.file_size == (768, 512)
 
 
 def test_entry_of_a_model_says_its_recipe_and_its_sizes(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "card_gb", lambda device: 24)
+    show_card(monkeypatch, 24)
     values: dict[str, Any] = {"preset": "distilled", "res": "256x128"}
     entry = RegisteredModel(
         summary="",
@@ -140,45 +148,51 @@ class Driver(SimpleNamespace):
         assert self.is_open
         return SimpleNamespace(total=self.memories[handle])
 
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return f"card {handle}"
+
+    def nvmlDeviceGetCudaComputeCapability(self, handle: int) -> tuple[int, int]:
+        return 8, 6 + handle
+
 
 GB_12, GB_24 = 12_878_610_432, 25_757_220_864  # as drivers report cards that are sold with 12 and 24 GB
 
 
 @pytest.mark.parametrize(
-    ("device", "visible", "gb"),
+    ("number", "visible", "gb"),
     [
-        ("auto", None, 12),
-        ("cuda", None, 12),
-        ("cuda:1", None, 24),
-        ("cuda:2", None, None),
-        ("cpu", None, None),
-        ("mps", None, None),
-        ("auto", "1", 24),
-        ("cuda:1", "1, 0", 12),
-        ("cuda:1", "1", None),
-        ("auto", "GPU-b", 24),
-        ("auto", "", None),
-        ("auto", "-1", None),
+        (0, None, 12),
+        (1, None, 24),
+        (2, None, None),
+        (0, "1", 24),
+        (1, "1, 0", 12),
+        (1, "1", None),
+        (0, "GPU-b", 24),
+        (0, "", None),
+        (0, "-1", None),
     ],
 )
 def test_card_is_known_by_the_memory_that_it_is_sold_with(
-    device: str, visible: str | None, gb: int | None, monkeypatch: pytest.MonkeyPatch
+    number: int, visible: str | None, gb: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver = Driver(GB_12, GB_24)
     monkeypatch.setitem(sys.modules, "pynvml", driver)
-    monkeypatch.setattr(metadata, "version", lambda name: "2.13.0+cu130")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert cards.card_gb(device) == gb
+    card = cards.find_card(number)
+    assert (None if card is None else card.gb) == gb
     assert not driver.is_open
 
 
-def test_without_a_driver_or_a_torch_for_it_there_is_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metadata, "version", lambda name: "2.13.0")
+def test_without_a_driver_there_is_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", Driver(GB_24, is_there=False))
-    assert cards.card_gb("auto") is None
-    monkeypatch.setitem(sys.modules, "pynvml", Driver(GB_24))
-    assert cards.card_gb("auto") == 24
-    monkeypatch.setattr(metadata, "version", lambda name: "2.13.0+cpu")
-    assert cards.card_gb("auto") is None
+    assert cards.find_card() is None
+
+
+@pytest.mark.parametrize(("build", "is_cuda"), [("2.13.0", True), ("2.13.0+cu130", True), ("2.13.0+cpu", False)])
+def test_build_of_torch_says_whether_it_computes_on_cards(
+    build: str, is_cuda: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata, "version", lambda name: build)
+    assert cards.has_cuda_build() == is_cuda

@@ -18,13 +18,12 @@ from ltx2_cli.display import Display, visible
 from ltx2_cli.facts import readable
 from ltx2_cli.progress import Clock
 from ltx2_core.media.clip import VIDEO_CODECS
-from ltx2_core.pipeline.request import Mode
-from ltx2_core.pipeline.resolve.basis import BUILT_IN, STREAMS
 from ltx2_core.pipeline.resolve.edits import STRENGTH
+from ltx2_core.pipeline.resolve.modes import MODES
 from ltx2_core.pipeline.resolve.presets import generation_defaults
 from ltx2_core.pipeline.resolve.presets import names as presets_of
 from ltx2_core.pipeline.resolve.refusals import without_effect
-from ltx2_core.pipeline.resolve.settings import Settings
+from ltx2_core.pipeline.resolve.settings import DEFAULTS, Settings
 from ltx2_core.pipeline.resolve.target import DEFAULT_NAME
 from ltx2_core.pipeline.values import option_name
 
@@ -72,7 +71,7 @@ def test_every_setting_has_its_option_in_the_help():
 
 @pytest.mark.parametrize("command", ["a2v", "v2a"])
 def test_a_mode_does_not_list_options_that_it_refuses(command: str):
-    refused = [option_name(name) for name in without_effect(**STREAMS[Mode(command)])]
+    refused = [option_name(name) for name in without_effect(MODES[command].video[0], MODES[command].audio[0])]
     listed = RUN.invoke(app, [command, "--help"]).stdout.partition("Other:")[0].split()
     assert [name for name in refused if name in listed] == []
 
@@ -93,20 +92,21 @@ def test_the_help_names_the_defaults_that_hold():
     def text(name: str) -> str:
         return listed.partition(f"{option_name(name)} ")[2].partition(" --")[0]
 
-    for name in ("model", "precision", "device", "video", "sound", "codec", "audio_codec"):
-        assert f"default {BUILT_IN[name]}" in text(name).lower(), name
+    for name in ("model", "precision", "device", "codec", "audio_codec"):
+        assert f"default {DEFAULTS[name]}" in text(name).lower(), name
+    for name in ("video", "sound"):
+        assert f"default {MODES['t2v'].streams[name][0]}" in text(name).lower(), name
     for generation in presets_of("generations"):
-        for name in ("duration", "fps"):
-            assert f"default {generation_defaults(generation)[name]}" in text(name).lower(), name
+        assert f"default {generation_defaults(generation)['fps']}" in text("fps").lower(), generation
     assert f"default {DEFAULT_NAME}" in text("output")
     assert ", ".join(f"{codec.crf} ({name})" for name, codec in VIDEO_CODECS.items()) in text("crf")
-    for name in ("res", "steps", "preset", "negative"):
+    for name in ("res", "duration", "steps", "preset", "negative"):
         assert "the model's own" in text(name), name
 
 
 def test_the_help_names_the_strength_that_holds():
     listed = " ".join(RUN.invoke(app, ["v2v", "--help"]).stdout.split())
-    assert f"The default, at {STRENGTH}" in listed
+    assert f"the default edit, at {STRENGTH}" in listed
 
 
 def test_presets_lists_every_name_the_user_s_own_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -204,7 +204,7 @@ def test_a_prompt_and_a_name_cannot_act_on_the_terminal(tiny: Path, tmp_path: Pa
     monkeypatch.chdir(tmp_path)
     model = tmp_path / "a\x1b[31m\u202e"
     model.symlink_to(tiny)
-    said = RUN.invoke(app, ["t2v", "a\x1b]0;b\x07", "--model", str(model), "--frames", "50"]).stderr
+    said = RUN.invoke(app, ["t2v", "a\x1b]0;b\x07", "--model", str(model), "--lora", "a\x1b[0m"]).stderr
     said += RUN.invoke(app, ["t2v", "x", "--model", str(model) + "\x07", "-v"]).stderr
     assert said.count(r"\x1b") >= 2
     assert not set(said) & set("\x1b\x07\u202e")

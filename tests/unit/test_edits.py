@@ -12,7 +12,7 @@ from ltx2_core.conditioning.conditions import TimeWindow
 from ltx2_core.grids import Factors, audio_latent_count
 from ltx2_core.latents import LatentState
 from ltx2_core.pipeline.request import Extension, Window
-from ltx2_core.pipeline.resolve.edits import made_anew
+from ltx2_core.pipeline.resolve.edits import regenerated_frames
 from ltx2_core.pipeline.resolve.sizes import ClipLength
 from ltx2_core.sampling.schedules import from_level, ltx2_schedule, with_level
 
@@ -21,13 +21,15 @@ STEPS = st.integers(0, 12)
 
 
 @given(st.integers(0, 90), st.integers(1, 90), RATES)
-def test_frames_that_are_said_to_be_made_anew_are_those_of_the_mask(begin: int, length: int, fps: Fraction) -> None:
+def test_frames_that_are_said_to_be_regenerated_frames_are_those_of_the_mask(
+    begin: int, length: int, fps: Fraction
+) -> None:
     part = ClipLength(frames=97, fps=fps)
     window = Window(start_s=(begin + Fraction(1, 3)) / fps, end_s=(begin + length) / fps)
     state = LatentState.video(torch.zeros(1, 1, 13, 1, 1), fps, Factors(8, 32, 32))
     applied = TimeWindow(start_s=float(window.start_s), end_s=float(window.end_s)).apply(state)
     new = [cell for cell, level in enumerate(applied.mask.dense.flatten().tolist()) if level]
-    made = made_anew(window, part, 8)
+    made = regenerated_frames(window, part, 8)
     assert made.start == max(0, 8 * new[0] - 7)
     assert made.stop == 8 * new[-1] + 1
     assert made.start <= begin
@@ -39,7 +41,7 @@ def test_old_sound_lies_inside_the_old_part_and_leaves_less_than_a_step_at_its_e
     before: int, kept: int, after: int, fps: Fraction
 ) -> None:
     frames = 8 * (before + kept + after) + 1
-    steps = Extension(before=8 * before, after=8 * after).sound_steps(frames, fps)
+    steps = Extension(before=8 * before, after=8 * after).audio_steps(frames, fps)
     begin, end = 8 * before / fps * 25, (8 * (before + kept) + 1) / fps * 25
     assert begin <= steps.start < begin + 1
     if after:

@@ -15,6 +15,8 @@ from ltx2_core.errors import LTX2Error, MediaError, RequestError
 from ltx2_core.media.inputs import VideoSource, check_input
 from ltx2_core.pipeline.request import Resolved
 from ltx2_core.pipeline.resolve.resolve import resolve
+from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
+from tests.places import A_FILE
 from tests.synthetic_media import write_sound, write_video
 
 RATES = [Fraction(text) for text in ("24", "25", "24000/1001", "30000/1001", "60")]
@@ -26,7 +28,7 @@ def resolved(mode: str, tiny: Path, main: Path, **flags: object) -> Resolved:
         set_by_hand["output"] += ".mp4"
     else:
         del set_by_hand["output"]
-    return resolve(mode, "", [("flags", set_by_hand)], main=main)
+    return resolve(mode, "", [(A_FILE, set_by_hand)], main=main)
 
 
 def silence(path: Path, samples: int, rate_hz: int = 8000) -> Path:
@@ -48,8 +50,8 @@ def test_clip_has_the_fewest_frames_that_cover_its_sound(
     assert found.frames % 8 == 1
     assert round(found.frames / fps * 8000) >= samples
     assert found.frames == 1 or round((found.frames - 8) / fps * 8000) < samples
-    assert found.sound_source is not None
-    assert found.sound_source.duration_s is None
+    assert found.audio_source is not None
+    assert found.audio_source.duration_s is None
 
 
 @pytest.mark.parametrize("fps", RATES, ids=str)
@@ -83,7 +85,7 @@ def test_image_gives_a_clip_its_aspect(tiny: Path, tmp_path: Path) -> None:
 def test_file_is_called_after_its_sound(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     silence(tmp_path / "My Song.wav", 800)
-    found = resolve("a2v", " ", [("flags", {"model": str(tiny), "seed": 7})], main=Path("My Song.wav"))
+    found = resolve("a2v", " ", [(A_FILE, {"model": str(tiny), "seed": 7})], main=Path("My Song.wav"))
     assert found.target == Path("a2v-my-song-7.mp4")
 
 
@@ -146,7 +148,7 @@ def test_one_stage_is_enough_where_no_picture_is_made(tiny: Path, clips: Path) -
     found = resolved("v2a", tiny, path, preset="distilled")
     (stage,) = found.request.recipe.stages
     assert (stage.scale, stage.sigmas, found.request.steps_of_stages) == (1, "distilled-8", [8])
-    assert "distilled: only its first stage is run, as no picture is made" in found.notes
+    assert "distilled: only its first stage is run, as no video is generated" in found.notes
     guidance = resolved("v2a", tiny, path, skip_step=1).request.guidance
     assert guidance.video is not None
     assert guidance.audio is not None
@@ -157,9 +159,9 @@ def test_one_stage_is_enough_where_no_picture_is_made(tiny: Path, clips: Path) -
 def test_settings_for_other_modes_do_not_disturb(tiny: Path, clips: Path) -> None:
     path = write_video(clips / "b.mp4", frames=9)
     usual = {"sound": "off", "codec": "av1", "fps": "60", "aspect": "1:1", "video_st": 2, "old_sound": "second-track"}
-    layers = [("ltx2.yaml", {"model": str(tiny)} | usual)]
+    layers = [(A_FILE, {"model": str(tiny)} | usual)]
     found = resolve("v2a", "", layers, main=path).request
-    assert (found.video, found.sound, found.fps, found.guidance[0].st) == ("keep", "generate", 25, 1)
+    assert (found.video, found.audio, found.fps, found.guidance[0].st) == ("keep", "generate", 25, 1)
 
 
 @pytest.mark.parametrize(
@@ -211,8 +213,8 @@ def test_old_sound_that_cannot_come_along_is_refused(tiny: Path, clips: Path) ->
     with pytest.raises(MediaError, match=r"\(pcm_mulaw\) cannot be copied into a \.mp4 file\nhint: --old-sound drop"):
         resolved("v2a", tiny, path, old_sound="second-track")
     silent = write_video(clips / "silent.mp4", frames=9)
-    layers = [("the command line", {"model": str(tiny), "old_sound": "second-track"})]
-    with pytest.raises(RequestError, match=r"--old-sound second-track cannot be used\nsilent\.mp4 has no sound"):
+    layers = [(COMMAND_LINE, {"model": str(tiny), "old_sound": "second-track"})]
+    with pytest.raises(RequestError, match=r"--old-sound second-track cannot be used\nsilent\.mp4 has no audio"):
         resolve("v2a", "", layers, main=silent)
 
 
@@ -220,7 +222,7 @@ def test_result_does_not_replace_what_it_is_made_from(tiny: Path, tmp_path: Path
     path = write_video(tmp_path / "a.mp4", frames=9, sound="aac")
     for mode in ("v2a", "a2v"):
         with pytest.raises(RequestError, match="it is what the render starts from"):
-            resolve(mode, "", [("flags", {"model": str(tiny), "output": str(path), "overwrite": True})], main=path)
+            resolve(mode, "", [(A_FILE, {"model": str(tiny), "output": str(path), "overwrite": True})], main=path)
 
 
 def test_sound_without_a_file_is_called_by_its_name(tiny: Path, tmp_path: Path) -> None:
@@ -233,5 +235,5 @@ def test_packets_are_copied_unless_another_codec_is_wanted(tiny: Path, tmp_path:
     path = write_sound(tmp_path / "a.m4a", "aac")
     codecs = {"flac": "flac", "aac": "copy", None: "copy"}
     for wanted, used in codecs.items():
-        assert resolved("a2v", tiny, path, audio_codec=wanted).output.audio_codec == used
-    assert resolved("a2v", tiny, path, duration="0.5s").output.audio_codec == "aac"
+        assert resolved("a2v", tiny, path, audio_codec=wanted).task.output.audio_codec == used
+    assert resolved("a2v", tiny, path, duration="0.5s").task.output.audio_codec == "aac"

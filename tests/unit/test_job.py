@@ -11,14 +11,15 @@ from ltx2_core.errors import RequestError, StorageError
 from ltx2_core.pipeline.job import RECORD, Job, Saved
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.types import Streams
+from tests.places import A_FILE
 
 IDENTITIES = {"checkpoint": "a", "text_encoder": "b"}
 
 
 def make_job(tiny: Path, folder: Path, **flags: object) -> Job:
     given = {"model": str(tiny), "preset": "distilled", "res": "128x128", "seed": 1, "output": str(folder / "x.mp4")}
-    found = resolve("t2v", "a bell rings", [("flags", given | flags)])
-    return Job.create(found, found.request, IDENTITIES)
+    found = resolve("t2v", "a bell rings", [(A_FILE, given | flags)])
+    return Job.create(found.job_dir, found.task, IDENTITIES)
 
 
 def make_latents(seed: int) -> Streams[torch.Tensor]:
@@ -38,7 +39,7 @@ def test_files_keep_the_names_that_they_were_found_by(
     (tmp_path / "up.safetensors").symlink_to(tiny / "ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors")
     monkeypatch.chdir(tmp_path)
     job = make_job(Path("linked"), tmp_path, upsampler="up.safetensors")
-    assert Job.open(job.folder).files.paths["upsampler"] == tmp_path / "up.safetensors"
+    assert Job.open(job.folder).task.files.paths["upsampler"] == tmp_path / "up.safetensors"
 
 
 def test_latents_and_generator_come_back_bit_for_bit(tiny: Path, tmp_path: Path) -> None:

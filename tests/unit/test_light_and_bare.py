@@ -21,6 +21,8 @@ LIGHT = (
     "ltx2_core.headers",
     "ltx2_core.hub",
     "ltx2_core.lora_file",
+    "ltx2_core.machine",
+    "ltx2_core.sampling.table",
     "ltx2_core.pipeline.request",
     "ltx2_core.pipeline.recipe",
     "ltx2_core.pipeline.resolve",

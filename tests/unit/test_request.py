@@ -24,10 +24,11 @@ from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import merge
 from ltx2_core.pipeline.resolve.sizes import nearest_legal
 from ltx2_core.pipeline.resolve.target import slug
+from tests.places import A_FILE
 
 
 def resolved(tiny: Path, prompt: str = "a bell rings", own: dict | None = None, **flags: object) -> Resolved:
-    return resolve("t2v", prompt, [("flags", {"model": str(tiny), "output": f"{tiny}/none.mp4"} | flags)], own)
+    return resolve("t2v", prompt, [(A_FILE, {"model": str(tiny), "output": f"{tiny}/none.mp4"} | flags)], own)
 
 
 def test_model_without_an_entry_gets_the_defaults_of_its_generation(tiny: Path) -> None:
@@ -69,11 +70,11 @@ def test_nearest_legal_sides_are_legal_and_near(side: int, multiple: int) -> Non
 @pytest.mark.parametrize(
     ("flags", "error", "fragments"),
     [
-        ({"res": "770x500"}, RequestError, ("width 770", "multiple of 32", "768x480 or 800x512")),
+        ({"res": "770x500"}, RequestError, ("width 770", "multiple of 32", "--res 768x480 or --res 800x512")),
         ({"res": "1920x1080", "preset": "two-stage"}, RequestError, ("height 1080", "multiple of 64", "1920x1088")),
         ({"res": "32x64"}, RequestError, ("width 32", "from 64")),
         ({"res": "huge"}, RequestError, ("--res huge", "768x512")),
-        ({"frames": 120}, RequestError, ("--frames 120", "113 or 121")),
+        ({"frames": 120}, RequestError, ("--frames 120", "--frames 113 or --frames 121")),
         ({"stg_blocks": (4,)}, RequestError, ("--stg-blocks 4", "0 to 3")),
         ({"preset": "distiled"}, RequestError, ("unknown preset distiled", "did you mean distilled or")),
         ({"video": "off", "sound": "off"}, RequestError, ("nothing to render",)),
@@ -83,7 +84,7 @@ def test_nearest_legal_sides_are_legal_and_near(side: int, multiple: int) -> Non
         ({"output": "nowhere/x.mp4"}, RequestError, ("there is no folder nowhere",)),
         ({"model": "ltx-3"}, RequestError, ("unknown model ltx-3", "did you mean ltx-2?")),
         ({"model": "gone.safetensors"}, StorageError, ("gone.safetensors is not there",)),
-        ({"text_encoder": "gone"}, StorageError, ("--text-encoder gone is not there",)),
+        ({"text_encoder": "gone"}, StorageError, ("--text-encoder gone does not exist",)),
         ({"crf": 60}, RequestError, ("--crf 60",)),
     ],
 )
@@ -103,7 +104,7 @@ def test_prompt_of_nothing_is_refused(tiny: Path) -> None:
 
 def test_model_that_is_not_installed_is_named_with_its_files_and_the_way_on() -> None:
     with pytest.raises(StorageError) as caught:
-        resolve("t2v", "x", [("flags", {"model": "ltx-2"})])
+        resolve("t2v", "x", [(A_FILE, {"model": "ltx-2"})])
     for fragment in ("ltx-2-19b-dev.safetensors", "looked in", "put the files into", "--model FILE|FOLDER"):
         assert fragment in str(caught.value)
 
@@ -116,7 +117,7 @@ def test_lora_is_no_model(tiny: Path) -> None:
 def test_existing_output_is_refused_replaced_or_left_alone(tiny: Path, tmp_path: Path) -> None:
     target = tmp_path / "x.mp4"
     target.touch()
-    with pytest.raises(RequestError, match="is there already"):
+    with pytest.raises(RequestError, match="already exists"):
         resolved(tiny, output=str(target))
     assert not resolved(tiny, output=str(target), overwrite=True).is_done
     assert resolved(tiny, output=str(target), skip_existing=True).is_done
@@ -222,10 +223,10 @@ def test_slug_is_a_name_that_stays_in_its_folder(text: str) -> None:
 
 def test_every_preset_file_is_right() -> None:
     assert [recipe(name).summary for name in names("recipes")]
-    for name, model in registered_models().items():
+    for model in registered_models().values():
         values = generation_defaults(model.generation) | model.defaults
         values.pop("stg_block")
-        assert recipe(merge([(name, values)]).settings.preset or "one-stage").summary
+        assert recipe(merge([(A_FILE, values)]).settings.preset or "one-stage").summary
         assert {*(model.tiers or ())} <= {*names("tiers")}
 
 
@@ -276,6 +277,6 @@ def test_size_by_name_that_a_model_is_not_made_for_is_refused(entry: Callable[..
 def test_preset_may_name_its_model_and_a_flag_names_another(entry: Callable[..., None], tiny: Path) -> None:
     entry()
     own = {"quick": {"model": "small", "preset": "smoke"}}
-    layers = [("flags", {"preset": "quick", "output": f"{tiny}/none.mp4"})]
-    assert resolve("t2v", "x", layers, own).files.name == "small"
-    assert resolved(tiny, own=own, preset="quick").files.name == tiny.name
+    layers = [(A_FILE, {"preset": "quick", "output": f"{tiny}/none.mp4"})]
+    assert resolve("t2v", "x", layers, own).task.files.name == "small"
+    assert resolved(tiny, own=own, preset="quick").task.files.name == tiny.name

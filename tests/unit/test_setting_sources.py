@@ -9,7 +9,7 @@ import pytest
 
 from ltx2_core.errors import RequestError
 from ltx2_core.pipeline.resolve.setting_sources import gather
-from ltx2_core.pipeline.resolve.settings import merge
+from ltx2_core.pipeline.resolve.settings import ENVIRONMENT, merge
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_each_place_holds_below_the_one_before(folder: Path, monkeypatch: pytest
         monkeypatch.setenv(f"LTX2_{name.upper()}", "6")
     merged = merge(gather({"steps": "7"}, Path("my.yaml")).layers)
     assert [getattr(merged.settings, name) for name in names] == [7, 6, 5, 4, 3]
-    assert [merged.sources[name] for name in names] == places[::-1]
+    assert [str(merged.sources[name]) for name in names] == places[::-1]
 
 
 def test_own_presets_come_from_all_files_and_the_nearest_holds(folder: Path):
@@ -59,7 +59,7 @@ def test_blocks_are_a_list_or_text_with_commas(written: str, folder: Path):
 def test_only_our_own_variables_are_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XLTX2_STEPS", "3")
     monkeypatch.setenv("LTX2X_STEPS", "3")
-    assert gather({}).layers[1] == ("the environment", {})
+    assert gather({}).layers[1] == (ENVIRONMENT, {})
     monkeypatch.setenv("LTX2_HOM", str(folder))
     with pytest.raises(RequestError, match="did you mean LTX2_HOME"):
         gather({})

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ltx2_core.errors import RequestError
-from ltx2_core.pipeline.resolve.settings import merge
+from ltx2_core.pipeline.resolve.settings import BUILT_IN, COMMAND_LINE, Origin, Place, merge
 from ltx2_core.pipeline.values import NTSC, did_you_mean, parse_duration, parse_fps, parse_size, show_fps
+from tests.places import A_FILE
 
 
 @given(st.integers(1, 59), st.integers(0, 59))
@@ -62,28 +63,26 @@ def test_parsers_answer_or_refuse_and_never_break(text: str) -> None:
 
 
 def test_first_layer_that_sets_a_value_wins_and_is_remembered() -> None:
-    merged = merge(
-        [("the command line", {"steps": 8}), ("ltx2.yaml", {"steps": 30, "seed": 3}), ("built-in", {"seed": 1})]
-    )
+    merged = merge([(COMMAND_LINE, {"steps": 8}), (A_FILE, {"steps": 30, "seed": 3}), (BUILT_IN, {"seed": 1})])
     assert (merged.settings.steps, merged.settings.seed) == (8, 3)
-    assert merged.sources == {"steps": "the command line", "seed": "ltx2.yaml"}
+    assert merged.sources == {"steps": COMMAND_LINE, "seed": A_FILE}
 
 
 def test_value_that_is_none_counts_as_not_set() -> None:
-    merged = merge([("the command line", {"steps": None}), ("preset", {"steps": 8})])
+    merged = merge([(COMMAND_LINE, {"steps": None}), (Place(Origin.PRESET, "mine"), {"steps": 8})])
     assert merged.settings.steps == 8
 
 
 def test_frames_set_above_a_duration_settle_the_length_and_the_other_way_round() -> None:
-    above = merge([("flags", {"frames": 9}), ("model", {"duration": "5s"})]).settings
-    below = merge([("flags", {"duration": "1s"}), ("preset", {"frames": 9})]).settings
+    above = merge([(A_FILE, {"frames": 9}), (Place(Origin.MODEL, "m"), {"duration": "5s"})]).settings
+    below = merge([(A_FILE, {"duration": "1s"}), (Place(Origin.PRESET, "mine"), {"frames": 9})]).settings
     assert (above.frames, above.duration) == (9, None)
     assert (below.frames, below.duration) == (None, 1)
 
 
 def test_frames_and_duration_in_one_place_contradict_each_other() -> None:
     with pytest.raises(RequestError, match="--duration and --frames"):
-        merge([("the command line", {"frames": 9, "duration": "1s"})])
+        merge([(COMMAND_LINE, {"frames": 9, "duration": "1s"})])
 
 
 @pytest.mark.parametrize(
@@ -103,7 +102,7 @@ def test_frames_and_duration_in_one_place_contradict_each_other() -> None:
 )
 def test_wrong_value_is_refused_with_its_name_and_place(layer: dict, message: str) -> None:
     with pytest.raises(RequestError) as caught:
-        merge([("ltx2.yaml", layer)])
+        merge([(A_FILE, layer)])
     assert re.search(message, str(caught.value).replace("\n", " "))
     assert "ltx2.yaml" in str(caught.value)
 

@@ -488,7 +488,7 @@ def test_contexts_of_other_weights_or_settings_are_not_mixed_up(home: Path, chan
 @pytest.mark.parametrize(
     "damage", [lambda raw: raw[: len(raw) // 2], lambda raw: raw[:-3] + b"\0\1\2", lambda raw: b""]
 )
-def test_a_damaged_entry_is_made_anew_and_repaired(home: Path, damage) -> None:
+def test_a_damaged_entry_is_regenerated_frames_and_repaired(home: Path, damage) -> None:
     (first,) = cache().recall(["a fox"], made)
     (path,) = entries(home)
     path.write_bytes(damage(path.read_bytes()))

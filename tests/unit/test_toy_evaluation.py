@@ -51,7 +51,7 @@ def toy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> generate.Generator:
 
 
 def test_a_clip_of_a_batch_is_the_clip_that_is_made_alone(toy: generate.Generator):
-    request = toy.models.job.request
+    request = toy.task.request
     together = toy.generate(request, PROMPTS, [3, 4], Streams())
     alone = [toy.generate(request, [text], [seed], Streams()) for text, seed in zip(PROMPTS, (3, 4), strict=True)]
     for stream in ("video", "audio"):
@@ -61,7 +61,7 @@ def test_a_clip_of_a_batch_is_the_clip_that_is_made_alone(toy: generate.Generato
 
 
 def test_a_given_stream_stays_as_it_is_and_steers_the_other(toy: generate.Generator):
-    request = toy.models.job.request
+    request = toy.task.request
     sounds = torch.randn(2, 4, 51, 16)
     made = [toy.generate(request, PROMPTS[:1], [3], Streams(audio=sound[None])) for sound in sounds]
     assert torch.equal(torch.cat([latents.audio for latents in made]), sounds)

@@ -5,14 +5,12 @@ Source: spec pipelines, section 1.3.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
 
 import torch
-import transformers
 from torch import Tensor
 
 from ...latents import Latents
@@ -27,30 +25,32 @@ from ...models.mel import to_stereo
 from ...sampling.guidance import Contexts
 from ...text.cache import ContextCache, identity
 from ...text.encode import TextContext, encode_prompts
-from ...tiles import TilePlan
 from ...tiling import decode_video
 from ...types import Streams
 from ...version import __version__
 from ..events import Watch
 from ..job import Job, Saved
+from ..made import Made, MadeFile, MadeModel
 from ..recipe import Stage
-from ..request import COPY, Request
+from ..request import COPY, RenderTask, Request
 from .models import Models
 from .stage_inputs import InputEncoder
 from .stages import StageRun, schedule
 
-RECIPE_SCHEMA = 1
+LIBRARIES = ("torch", "transformers")  # whose versions may change a bit
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Runs one job on one device, with one model on it at a time."""
+    """Runs one job with the models that it needs."""
 
     job: Job
+    models: Models
     watch: Watch
 
     def render(self) -> Report:
         """Go through the stages that are not finished yet, then decode and write the file."""
+        torch.set_num_threads(self.task.machine.threads)
         # On CUDA, float32 is float32 and the same input gives the same bits, also in convolutions.
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), exact:
@@ -67,15 +67,15 @@ class Engine:
         contexts = self.contexts() if len(results) < len(stages) else Streams()
         for number, stage in list(enumerate(stages, 1))[len(results) :]:
             run = self.stage_run(stage, results, contexts, generator, job.load_stopped(number))
-            with self.models.resident(partial(self.models.load_transformer, stage)) as model:
+            with self.models.transformer(self.models.loras(self.task, stage)) as model:
                 results.append(run.run(model, self.watch, f"denoising, stage {number} of {len(stages)}"))
             job.save(number, results[-1], generator)
         return self.shipped(results)
 
     def shipped(self, results: Sequence[Latents]) -> Latents:
         """What goes into the file, of the latents of all stages."""
-        sound = results[0] if self.request.recipe.sound_from == "first" else results[-1]
-        return Streams(results[-1].video, sound.audio)
+        audio = results[0] if self.request.recipe.audio_from == "first" else results[-1]
+        return Streams(results[-1].video, audio.audio)
 
     def stage_run(
         self,
@@ -88,15 +88,15 @@ class Engine:
         """A stage ready to run, with what it needs of the user and of the stages before it."""
         models = self.models
         first_sigma = schedule(stage, self.request, self.request.grid(models.shapes.video_vae.factors, stage))[0].item()
-        encoder = InputEncoder(self.job, models, self.watch)
         return StageRun(
             stage=stage,
             request=self.request,
             shapes=models.shapes,
-            given=encoder.given(stage, results[-1] if results else None, first_sigma),
+            given=self.inputs.given(stage, results[-1] if results else None, first_sigma),
             contexts=contexts,
             device=models.device,
             dtype=models.dtype,
+            machine=self.task.machine,
             generator=generator,
             saved=saved,
         )
@@ -106,20 +106,20 @@ class Engine:
         request = self.request
         prompts = [request.prompt] if request.negative is None else [request.prompt, request.negative]
         with self.watch.phase("text", "reading the prompt"):
-            found = self.cache().recall(prompts, self.encode) if self.job.uses_cache else self.encode(prompts)
+            found = self.cache().recall(prompts, self.encode) if self.task.uses_cache else self.encode(prompts)
 
         def of(stream: str, mode: str) -> Contexts | None:
             features = [getattr(one, stream).to(self.models.device) for one in found]
             # A stream that is kept is not guided: where the negative prompt is read, it goes on reading the prompt.
             return None if mode == "off" else Contexts(*features[:1] if mode == "keep" else features)
 
-        return Streams(of("video", request.video), of("audio", request.sound))
+        return Streams(of("video", request.video), of("audio", request.audio))
 
     def cache(self) -> ContextCache:
         """What was encoded before with the same text encoder and connectors."""
         return ContextCache(
-            encoder=identity(self.job.files.need("text_encoder")),
-            weights="".join(identity(header.path) for header in self.models.parts.text_headers),
+            encoder=identity(self.task.files.need("text_encoder")),
+            weights="".join(identity(header.path) for header in self.models.headers.text_headers),
             rows=self.request.text_rows,
             dtype=self.models.dtype,
             device=self.models.device.type,
@@ -127,21 +127,15 @@ class Engine:
 
     def encode(self, prompts: list[str]) -> list[TextContext]:
         """Run the text encoder, then projection and connectors."""
-        models = self.models
-        return encode_prompts(
-            prompts,
-            lambda: models.resident(models.load_text_encoder),
-            lambda: models.resident(models.load_connectors),
-            self.request.text_rows,
-        )
+        return encode_prompts(prompts, self.models.text_encoder, self.models.connectors, self.request.text_rows)
 
     def write(self, latents: Latents, generator: torch.Generator) -> Report:
         """Decode the latents and write the file: the sound first, since it is short, then frame after frame."""
-        job, request = self.job, self.request
+        task, request = self.task, self.request
         width, height = request.file_size
         shape = ClipShape(width=width, height=height, frames=request.frames, fps=request.fps)
-        comment = json.dumps(self.recipe(), ensure_ascii=False) if job.output.metadata else None
-        output = Output(path=job.target, comment=comment, overwrite=job.overwrite, strict=job.output.strict)
+        comment = self.made().dump() if task.output.metadata else None
+        output = Output(path=task.target, comment=comment, overwrite=task.output.overwrite, strict=task.output.strict)
         if request.video == "keep":
             return self.dub(output, latents)
         sound = self.sound(latents)
@@ -153,74 +147,77 @@ class Engine:
             self.watch.phase("video", "decoding and encoding", request.frames) as on_frames,
         ):
             latent = latents.video.to(self.models.device, self.models.dtype)
-            chunks = cropped(decode_video(latent, decoder, self.tiles(), generator), request.file_size)
-            return write_clip(output, shape, chunks, sound, job.output.encoding, on_frames)
+            frames = decode_video(latent, decoder, task.machine.decode_tiles, generator)
+            chunks = cropped(frames, request.file_size)
+            return write_clip(output, shape, chunks, sound, task.output.encoding, on_frames)
 
     def dub(self, output: Output, latents: Latents) -> Report:
         """Give the picture that is kept its sound."""
-        given, settings = self.request.source, self.job.output
+        given, settings = self.request.source, self.task.output
         assert given is not None
         assert latents.audio is not None
-        source = check_input(self.job.inputs[given.role], VideoSource)
+        source = check_input(self.task.inputs[given.role], VideoSource)
         span = None
         if given.duration_s is not None:
             span = copyable_span(source, given.start_s, given.start_s + given.duration_s)
         keeps_sound = settings.old_sound == "second-track"
         container = container_for(source, settings.audio_codec, keeps_sound=keeps_sound)
         sound = self.decode_sound(latents.audio)
-        with self.watch.phase("video", "copying the picture"):
+        with self.watch.phase("video", "copying the video"):
             return write_dubbed(output, source, span, container, sound, settings.audio_codec, keeps_sound=keeps_sound)
 
     def sound(self, latents: Latents) -> Sound | SoundSource | None:
         """What is heard with a picture: made, or given; then its samples as an encoder takes them, or its packets."""
         if latents.audio is None:
             return None
-        if self.request.sound != "keep":
+        if self.request.audio != "keep":
             return self.decode_sound(latents.audio)
-        codec, encoder = self.job.output.audio_codec, InputEncoder(self.job, self.models, self.watch)
+        codec = self.task.output.audio_codec
         if codec == COPY:
-            return encoder.sound_source()
-        given = encoder.given_sound()
+            return self.inputs.sound_source()
+        given = self.inputs.given_sound()
         if len(given.samples) not in LAYOUTS:
             given = replace(given, samples=to_stereo(given.samples.unsqueeze(0)).squeeze(0))
         return at_rate_of(codec, given)
 
-    def tiles(self) -> TilePlan:
-        """How the picture is cut for decoding. It depends on nothing but the request."""
-        shapes = self.models.shapes
-        return TilePlan.auto(self.request.grid(shapes.video_vae.factors).latent, shapes.video_vae.factors)
-
     def decode_sound(self, latent: Tensor) -> Sound:
         """The waveform of an audio latent. The vocoder computes in float32: its sound suffers below."""
         models = self.models
-        with self.watch.phase("sound", "making the sound"):
+        with self.watch.phase("sound", "decoding the audio"):
             with models.component("audio_decoder") as decoder:
                 mel = decoder(latent.to(models.device, models.dtype)).float()
             with models.component("vocoder", torch.float32) as vocoder:
                 return Sound(vocoder(mel)[0].cpu(), vocoder.config.sample_rate_hz)
 
-    def recipe(self) -> dict[str, Any]:
-        """What the file says about itself: enough to make it again, without this machine's folders and the time."""
+    def made(self) -> Made:
+        """What the file says about itself."""
+        identities = self.job.identities
+        paths = {**self.task.files.paths, **self.task.inputs}
         files = {
-            role: {"name": path.name, "fingerprint": self.job.identities[role]}
-            for role, path in {**self.job.files.paths, **self.job.inputs}.items()
-            if role in self.job.identities
+            role: MadeFile(name=path.name, fingerprint=identities[role])
+            for role, path in paths.items()
+            if role in identities
         }
-        return {
-            "schema": RECIPE_SCHEMA,
-            "made_with": {"ltx2": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
-            "model": {"name": self.job.files.name, "files": files},
-            "request": self.request.model_dump(mode="json"),
-            "tiles": asdict(self.tiles()),
-        }
+        versions = {name: version(name) for name in LIBRARIES}
+        return Made(
+            made_with={"ltx2": __version__, **versions},
+            model=MadeModel(name=self.task.files.name, files=files),
+            request=self.request,
+            machine=self.task.machine,
+        )
 
     @cached_property
-    def models(self) -> Models:
-        return Models(self.job)
+    def inputs(self) -> InputEncoder:
+        """Reads and encodes what the user gave; what is the same for all stages once."""
+        return InputEncoder(self.task, self.models, self.watch)
+
+    @property
+    def task(self) -> RenderTask:
+        return self.job.task
 
     @property
     def request(self) -> Request:
-        return self.job.request
+        return self.task.request
 
 
 def cropped(chunks: Iterator[Tensor], size: tuple[int, int]) -> Iterator[Tensor]:

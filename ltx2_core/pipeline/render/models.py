@@ -1,113 +1,125 @@
-"""The models of a job: which files they come from, in which dtype, and on the device one after another.
-
-Source: spec pipelines, "Order of one run".
-"""
+"""The models of a run: which files they come from, in which dtype, and for how long they stay loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+from math import prod
+from typing import Any
 
 import torch
 
-from ...checkpoint import load_component
-from ...errors import RequestError
+from ...checkpoint import COMPONENTS, load_component
+from ...headers import Header, read_header
+from ...hub import ModelFiles
 from ...lora import Applied, fuse
 from ...lora_file import match, read_lora
-from ...memory import resident
+from ...machine import Machine
+from ...memory import Residency
+from ...models.transformer import Transformer
 from ...text.encode import ContextModels
 from ...text.files import find_encoder
 from ...text.gemma import Gemma, load_gemma
-from ..job import Job
 from ..parts import LatentShapes, Parts
 from ..recipe import Stage
-from ..request import Request
+from ..request import RenderTask
 
-M = TypeVar("M")
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+CONNECTORS = ("text_projection", "video_connector", "audio_connector")
 
 
-@dataclass(frozen=True)
 class Models:
-    """Loads the models of a job. `resident` takes one of the loaders and lets go of the model afterwards."""
+    """The models of one set of files on one machine. They outlive stages and jobs; what may stay is loaded once.
 
-    job: Job
+    Each method gives a model for the length of a `with` block.
+    """
+
+    def __init__(self, files: ModelFiles, machine: Machine) -> None:
+        self.files, self.machine = files, machine
+        self.device = torch.device(machine.device)
+        self.dtype = DTYPES[machine.precision]
+        self._residency = Residency(self.device, machine.kept_bytes)
 
     @cached_property
-    def device(self) -> torch.device:
-        return torch.device(self.job.request.device)
-
-    @cached_property
-    def dtype(self) -> torch.dtype:
-        return DTYPES[self.job.request.precision]
-
-    @cached_property
-    def parts(self) -> Parts:
-        return Parts.of(self.job.files)
+    def headers(self) -> Parts:
+        return Parts.of(self.files)
 
     @property
     def shapes(self) -> LatentShapes:
-        return self.parts.shapes
+        return self.headers.shapes
 
-    def resident(self, load: Callable[[], M]) -> AbstractContextManager[M]:
-        """A model for the length of a `with` block."""
-        return resident(load, self.device)
+    def loras(self, task: RenderTask, stage: Stage) -> list[Applied]:
+        """The LoRAs that act in a stage, in their order: the user's, then the distilled one."""
+        chosen = [(task.inputs[lora.role], lora.strength) for lora in task.request.loras if stage.user_loras]
+        if stage.distilled_lora is not None:
+            chosen.append((task.files.need("distilled_lora"), stage.distilled_lora))
+        transformer = self.headers.header("transformer")
+        return [(match(read_lora(path), transformer, allow_partial=True), strength) for path, strength in chosen]
 
     def component(self, name: str, dtype: torch.dtype | None = None) -> AbstractContextManager[Any]:
-        """A component of the model for the length of a `with` block."""
-        return self.resident(partial(self.load, name, dtype))
-
-    def load(self, component: str, dtype: torch.dtype | None = None) -> Any:
         """A component of the model, in the dtype of the run unless another is asked for."""
-        return load_component(component, self.parts.header(component), device=self.device, dtype=dtype or self.dtype)
+        dtype = dtype or self.dtype
+        return self._use(name, self.headers.header(name), dtype)
 
-    def load_transformer(self, stage: Stage) -> Any:
-        """The denoiser with the LoRAs of a stage.
+    @contextmanager
+    def transformer(self, loras: Sequence[Applied]) -> Iterator[Transformer]:
+        """The denoiser with LoRAs fused into it.
 
         Its tables, float32 in the files, are rounded here instead of wherever they are used: the bits are the same.
         """
-        model = self.load("transformer")
-        fuse(model, self.loras(stage))
-        return model
+        header = self.headers.header("transformer")
+        key = ("transformer", self.dtype, tuple((lora.path, strength) for lora, strength in loras))
 
-    def loras(self, stage: Stage) -> list[Applied]:
-        """The LoRAs that act in a stage, in their order: the user's, then the distilled one."""
-        chosen = [(self.job.inputs[lora.role], lora.strength) for lora in self.job.request.loras if stage.user_loras]
-        if stage.distilled_lora is not None:
-            chosen.append((self.job.files.need("distilled_lora"), stage.distilled_lora))
-        transformer = self.parts.header("transformer")
-        return [(match(read_lora(path), transformer, allow_partial=True), strength) for path, strength in chosen]
+        def load() -> Transformer:
+            model = self._load("transformer", header, self.dtype)
+            fuse(model, loras)
+            return model
 
-    def load_upsampler(self, role: str) -> tuple[Any, Any]:
+        with self._residency.use(key, self._nbytes("transformer", header, self.dtype), load) as model:
+            yield model
+
+    @contextmanager
+    def upsampler(self, role: str) -> Iterator[tuple[Any, Any]]:
         """A latent upsampler, and the statistics of the latents that it works between."""
-        path = self.job.files.need(role, "--upsampler FILE")
-        upsampler = load_component("upsampler", path, device=self.device, dtype=self.dtype)
-        return upsampler, self.load("video_statistics")
+        header = read_header(self.files.need(role, "--upsampler FILE"))
+        with self._use("upsampler", header, self.dtype) as upsampler, self.component("video_statistics") as statistics:
+            yield upsampler, statistics
 
-    def load_text_encoder(self) -> Gemma:
-        return load_gemma(find_encoder(self.job.files.need("text_encoder")), device=self.device, dtype=self.dtype)
+    @contextmanager
+    def text_encoder(self) -> Iterator[Gemma]:
+        """The language model that reads prompts."""
+        files = find_encoder(self.files.need("text_encoder"))
+        nbytes = sum(_elements(header, header.tensors) for header in files.weights) * self.dtype.itemsize
 
-    def load_connectors(self) -> ContextModels:
-        return ContextModels(*(self.load(name) for name in ("text_projection", "video_connector", "audio_connector")))
+        def load() -> Gemma:
+            return load_gemma(files, device=self.device, dtype=self.dtype)
+
+        with self._residency.use(("text_encoder", self.dtype), nbytes, load) as gemma:
+            yield gemma
+
+    @contextmanager
+    def connectors(self) -> Iterator[ContextModels]:
+        """What turns hidden states of the language model into the two contexts."""
+        projection, video, audio = (self.component(name) for name in CONNECTORS)
+        with projection as first, video as second, audio as third:
+            yield ContextModels(first, second, third)
+
+    def clear(self) -> None:
+        """Let every model go."""
+        self._residency.clear()
+
+    def _use(self, name: str, header: Header, dtype: torch.dtype) -> AbstractContextManager[Any]:
+        key = (name, header.path, dtype)
+        return self._residency.use(key, self._nbytes(name, header, dtype), lambda: self._load(name, header, dtype))
+
+    def _load(self, name: str, header: Header, dtype: torch.dtype) -> Any:
+        return load_component(name, header, device=self.device, dtype=dtype)
+
+    def _nbytes(self, name: str, header: Header, dtype: torch.dtype) -> int:
+        return _elements(header, COMPONENTS[name].own_names(header)) * dtype.itemsize
 
 
-def settle(request: Request) -> Request:
-    """Choose device and precision where the request leaves them to the machine.
-
-    Raises: RequestError if there is no such device.
-    """
-    name = request.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    device = torch.device(name)
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if (device.index or 0) >= there[device.type]:
-        why = "this machine has no such device"
-        raise RequestError(f"--device {request.device} cannot be used", why, "--device cpu always works")
-    precision = request.precision
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" else "fp32"
-    return request.model_copy(update={"device": str(device), "precision": precision})
+def _elements(header: Header, names: Any) -> int:
+    """How many numbers some tensors of a file hold."""
+    return sum(prod(header.tensors[name].shape) for name in names)

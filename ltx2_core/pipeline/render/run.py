@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ...errors import OutOfMemoryError, StorageError
-from ...hub import ModelFiles
+from ...errors import OutOfMemoryError, RequestError, StorageError
+from ...machine import Machine
 from ...media.sheet import contact_sheet
 from ...media.writer import Report
 from ...text.cache import fingerprint
 from ..events import StoppedError, Watch
 from ..job import Job
 from ..parts import Parts
-from ..request import Request, Resolved, sheet_of
+from ..request import RenderTask, Resolved, sheet_of
 from ..resolve.target import require_free
 from .engine import Engine
-from .models import settle
+from .models import Models
 
 NOBODY = Watch()
 
@@ -45,45 +44,68 @@ class Result:
     report: Report
 
 
-def run(resolved: Resolved, watch: Watch = NOBODY) -> Result:
+def run(resolved: Resolved, watch: Watch = NOBODY, models: Models | None = None) -> Result:
     """Render a request.
 
+    Args: models: those of an earlier render of the same model on the same machine, to load nothing twice.
     Raises: Interrupted if the watcher says stop; LTX2Error for everything else that can go wrong.
     """
-    request = settle(resolved.request)
-    watch.tell(f"computing on {request.device} in {request.precision}")
-    job = Job.create(resolved, request, identities(request, resolved.files, resolved.inputs))
-    return _finish(job, watch)
+    task = resolved.task
+    check_device(task.machine)
+    watch.tell(described(task.machine))
+    return _finish(Job.create(resolved.job_dir, task, identities(task)), watch, models)
 
 
-def resume(job: Job, watch: Watch = NOBODY) -> Result:
+def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None) -> Result:
     """Go on after the last finished stage, or inside the stage where the user stopped. Gives the bytes of one run.
 
     A job that is done, and is to be written another way, is only decoded.
 
     Raises: as `run`, and StorageError if the model's files are not those that the render began with.
     """
-    if identities(job.request, job.files, job.inputs) != job.identities:
-        raise StorageError("files have changed since this render began", hint="render it anew")
-    if not job.overwrite:
-        require_free(job.target)
-    return _finish(job, watch)
+    task = job.task
+    check_device(task.machine)
+    if identities(task) != job.identities:
+        raise StorageError("files have changed since this render began", hint="render it again")
+    if not task.output.overwrite:
+        require_free(task.target)
+    return _finish(job, watch, models)
 
 
-def identities(request: Request, files: ModelFiles, inputs: Mapping[str, Path]) -> dict[str, str]:
+def identities(task: RenderTask) -> dict[str, str]:
     """What tells each file that a render reads from others of the same name, by role."""
-    roles = [*Parts.of(files).roles, "text_encoder", *request.recipe.needs]
-    paths = {role: files.need(role) for role in roles} | dict(inputs)
+    roles = [*Parts.of(task.files).roles, "text_encoder", *task.request.recipe.needs]
+    paths = {role: task.files.need(role) for role in roles} | dict(task.inputs)
     gone = next((path for path in paths.values() if not path.exists()), None)
     if gone is not None:
-        raise StorageError(f"{gone} is not there any more", hint="put it back, or render anew")
+        raise StorageError(f"{gone} does not exist any more", hint="put it back, or render again")
     return {role: fingerprint(path) for role, path in paths.items()}
 
 
-def _finish(job: Job, watch: Watch) -> Result:
+def check_device(machine: Machine) -> None:
+    """Raises: RequestError if torch cannot compute on the device of a render, whatever the driver says."""
+    device = torch.device(machine.device)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        why = f"torch {torch.__version__} cannot use this card; its driver may be too old"
+        raise RequestError(f"--device {machine.device} cannot be used", why, "--device cpu always works")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        why = f"torch {torch.__version__} cannot use the GPU of this Mac"
+        raise RequestError(f"--device {machine.device} cannot be used", why, "--device cpu always works")
+
+
+def described(machine: Machine) -> str:
+    """One line about what the machine decides."""
+    kept = f"up to {machine.kept_bytes / 1e9:.1f} GB of weights stay loaded"
+    return f"computing on {machine.device} in {machine.precision}, {machine.threads} CPU threads, {kept}"
+
+
+def _finish(job: Job, watch: Watch, models: Models | None) -> Result:
     start = time.perf_counter()
+    task, own = job.task, None
+    if models is None:
+        models = own = Models(task.files, task.machine)
     try:
-        report = Engine(job, watch).render()
+        report = Engine(job, models, watch).render()
     except StoppedError as stopped:
         if stopped.saved is not None:
             job.save_stopped(job.finished_stages + 1, stopped.saved)
@@ -93,18 +115,22 @@ def _finish(job: Job, watch: Watch) -> Result:
             raise
         why = str(error).splitlines()[0].split(". ")[0]
         raise OutOfMemoryError("memory ran out", why, "a smaller --res, or a shorter --duration") from error
+    finally:
+        if own is not None:
+            own.clear()
     for warning in report.warnings:
         watch.tell(warning, is_warning=True)
-    sheet = sheet_of(job.target) if job.output.sheet else None
+    sheet = sheet_of(task.target) if task.output.sheet else None
     if sheet is not None:
-        contact_sheet(job.target, sheet, prompt=job.request.prompt, seed=job.request.seed, overwrite=job.overwrite)
-    if not job.output.keep_latents:
+        prompt, seed = task.request.prompt, task.request.seed
+        contact_sheet(task.target, sheet, prompt=prompt, seed=seed, overwrite=task.output.overwrite)
+    if not task.output.keep_latents:
         job.remove()
     return Result(
-        path=job.target,
-        job_dir=job.folder if job.output.keep_latents else None,
+        path=task.target,
+        job_dir=job.folder if task.output.keep_latents else None,
         sheet=sheet,
-        seed=job.request.seed,
+        seed=task.request.seed,
         seconds=time.perf_counter() - start,
         report=report,
     )

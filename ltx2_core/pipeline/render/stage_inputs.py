@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,16 +23,13 @@ from ...media.sound import Sound, fit_sound
 from ...media.video import frames_by_time
 from ...models.mel import mel_from_waveform
 from ...models.upsampler import upsample_latent
-from ...tiles import Cut, TilePlan
+from ...tiles import TilePlan
 from ...tiling import encode_tiled
 from ...types import Streams
 from ..events import Watch
-from ..job import Job
 from ..recipe import Recipe, Stage
-from ..request import Extension, ImageInput, ReferenceInput
+from ..request import Extension, ImageInput, ReferenceInput, RenderTask
 from .models import Models
-
-SOURCE_TILES = (Cut(80, 24), Cut(768, 64))  # in frames, and in pixels on both sides
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,41 +47,41 @@ class Given:
 
 @dataclass(frozen=True)
 class InputEncoder:
-    """Reads and encodes the inputs of a job."""
+    """Reads and encodes the inputs of a task, stage by stage; what all stages share is made once."""
 
-    job: Job
+    task: RenderTask
     models: Models
     watch: Watch
 
     def given(self, stage: Stage, before: Latents | None, first_sigma: float) -> Given:
         """Everything for one stage. before: the latents of the stage before it."""
-        request, recipe = self.job.request, self.job.request.recipe
+        request, recipe = self.task.request, self.task.request.recipe
         start = self.upsampled(before, stage) if stage.start == "upsampled" and before is not None else Streams()
         video, audio = start
         grid = request.grid(self.models.shapes.video_vae.factors, stage)
         if request.source is not None and (stage.start == "source" or request.video == "keep"):
             video = self.clip(grid, stage)
-        if request.sound_source is not None and (stage.start == "source" or request.sound == "keep"):
+        if request.audio_source is not None and (stage.start == "source" or request.audio == "keep"):
             audio = self.sound()
         noise = first_sigma if stage.noise is None and stage.start != "noise" else stage.noise or 1.0
         return Given(
             start=Streams(video, audio),
-            noise=Streams(*(0.0 if mode == "keep" else noise for mode in request.modes)),
+            noise=Streams(*(0.0 if mode == "keep" else noise for mode in request.streams)),
             conditions=self.conditions(stage, recipe, grid),
         )
 
     def conditions(self, stage: Stage, recipe: Recipe, grid: VideoGrid) -> Streams[Sequence[Condition]]:
         """What holds in each stream: a window of time, the clip that is extended, images, references."""
-        request = self.job.request
+        request = self.task.request
         video: list[Condition] = []
         audio: list[Condition] = []
         if request.window is not None:
             window = TimeWindow(start_s=float(request.window.start_s), end_s=float(request.window.end_s))
             video.append(window)
-            audio += [window] if request.sound_source is not None else []
+            audio += [window] if request.audio_source is not None else []
         if request.extension is not None:
             video.append(self.kept_picture(request.extension, stage, grid))
-            audio += [self.kept_sound(request.extension)] if request.sound_source is not None else []
+            audio += [self.kept_sound(request.extension)] if request.audio_source is not None else []
         if stage.conditions != "none" and request.images:
             video += self.images(request.images, stage, grid, appends_all=recipe.images == "append")
         if stage.conditions == "all" and request.references:
@@ -95,7 +92,7 @@ class InputEncoder:
         self, images: Sequence[ImageInput], stage: Stage, grid: VideoGrid, *, appends_all: bool
     ) -> list[Condition]:
         """Stills: the one at frame 0 replaces the first latent frame, others are appended at their frames."""
-        fps, factors = self.job.request.fps * stage.rate, grid.factors
+        fps, factors = self.task.request.fps * stage.rate, grid.factors
 
         def condition(image: ImageInput, latent: Tensor) -> Condition:
             if image.frame == 0 and not appends_all:
@@ -103,12 +100,12 @@ class InputEncoder:
             frame = round(image.frame * stage.rate)
             return Keyframe(latent=latent, frame=frame, fps=fps, factors=factors, strength=image.strength)
 
-        latents = self.encode("reading the images", (self.image_pixels(image, grid) for image in images))
+        latents = self.encode("encoding the images", (self.image_pixels(image, grid) for image in images))
         return [condition(image, latent) for image, latent in zip(images, latents, strict=True)]
 
     def references(self, references: Sequence[ReferenceInput], grid: VideoGrid) -> list[Condition]:
         """Clips to look at, as an in-context LoRA was trained with: smaller, and with fewer frames."""
-        request = self.job.request
+        request = self.task.request
 
         def condition(reference: ReferenceInput, latent: Tensor) -> Condition:
             shown = ReferenceVideo(
@@ -122,7 +119,7 @@ class InputEncoder:
             return shown if reference.attention == 1 else WithAttention(shown, reference.attention)
 
         latents = self.encode(
-            "reading the reference", (self.reference_pixels(reference, grid) for reference in references)
+            "encoding the reference", (self.reference_pixels(reference, grid) for reference in references)
         )
         return [condition(reference, latent) for reference, latent in zip(references, latents, strict=True)]
 
@@ -132,7 +129,7 @@ class InputEncoder:
         Its first latent frame stands for a single pixel frame, which fits at the very beginning only; elsewhere it is
         left out, and made anew.
         """
-        kept = self.job.request.frames - extension.before - extension.after
+        kept = self.task.request.frames - extension.before - extension.after
         latent = self.clip(replace(grid, frames=stage.frames(kept)), stage)
         left_out = 1 if extension.before else 0
         begin = int(extension.before * stage.rate) // grid.factors.time
@@ -140,42 +137,43 @@ class InputEncoder:
 
     def kept_sound(self, extension: Extension) -> Condition:
         """The source sound at its place in a longer one, without its first step where something comes before it."""
-        steps = extension.sound_steps(self.job.request.frames, self.job.request.fps)
+        steps = extension.audio_steps(self.task.request.frames, self.task.request.fps)
         left_out = 1 if extension.before else 0
-        tokens = patchify_audio(self.encoded_sound()[:, :, : len(steps)])
+        tokens = patchify_audio(self._encoded_sound[:, :, : len(steps)])
         return GivenTokens(tokens=tokens[:, left_out:], start=steps.start + left_out)
 
     def clip(self, grid: VideoGrid, stage: Stage) -> Tensor:
         """The source clip (1 c f h w) at the size and rate of a stage, with as many frames as are asked for."""
-        (latent,) = self.encode("reading the clip", [self.clip_pixels(grid, stage)], source_tiles(grid))
+        (latent,) = self.encode("encoding the video", [self.clip_pixels(grid, stage)], self.task.machine.encode_tiles)
         return latent
 
     def sound(self) -> Tensor:
         """The source sound (1 c t m), cut or lengthened with silence to the length of the clip."""
-        steps = audio_latent_count(self.job.request.frames, self.job.request.fps)
-        latent = self.encoded_sound()[:, :, :steps]
+        steps = audio_latent_count(self.task.request.frames, self.task.request.fps)
+        latent = self._encoded_sound[:, :, :steps]
         return F.pad(latent, (0, 0, 0, steps - latent.shape[2]))  # zeros are the mean latent
 
-    def encoded_sound(self) -> Tensor:
+    @cached_property
+    def _encoded_sound(self) -> Tensor:
         """The part of the source sound that is used (1 c t m), as long as it is."""
         models = self.models
         mel_config = models.shapes.audio_vae.mel
         given = at_workable_rate(self.given_sound(), mel_config.sample_rate_hz)
-        with self.watch.phase("inputs", "reading the sound"), models.component("audio_encoder") as encoder:
+        with self.watch.phase("inputs", "encoding the audio"), models.component("audio_encoder") as encoder:
             wave = given.samples.unsqueeze(0).to(models.device)
             mel = mel_from_waveform(wave, given.sample_rate_hz, mel_config)
             return encoder(mel.to(models.dtype))
 
     def image_pixels(self, image: ImageInput, grid: VideoGrid) -> Tensor:
         """A still as the encoder takes it (1 3 1 H W), in [-1, 1] as all pixels here."""
-        source = check_input(self.job.inputs[image.role], ImageSource)
+        source = check_input(self.task.inputs[image.role], ImageSource)
         return prepare_image(source, grid.height, grid.width, image.crf)
 
     def reference_pixels(self, reference: ReferenceInput, grid: VideoGrid) -> Tensor:
         """The frames of a reference that go with those that are rendered (1 3 F H W), smaller and fewer as its LoRA
         wants them.
         """
-        source, request = check_input(self.job.inputs[reference.role], VideoSource), self.job.request
+        source, request = check_input(self.task.inputs[reference.role], VideoSource), self.task.request
         frames = frames_by_time(source, request.frames, request.fps, reference.start_s)
         chosen = (frame for i, frame in enumerate(frames) if i == 0 or (i - 1) % reference.temporal_scale == 0)
         height, width = (side // reference.spatial_scale for side in (grid.height, grid.width))
@@ -183,9 +181,9 @@ class InputEncoder:
 
     def clip_pixels(self, grid: VideoGrid, stage: Stage) -> Tensor:
         """The frames of the source clip (1 3 F H W) that a grid takes, at the rate of a stage."""
-        request, given = self.job.request, self.job.request.source
+        request, given = self.task.request, self.task.request.source
         assert given is not None
-        source = check_input(self.job.inputs[given.role], VideoSource)
+        source = check_input(self.task.inputs[given.role], VideoSource)
         frames = frames_by_time(source, grid.frames, request.fps * stage.rate, given.start_s)
         return to_clip(frames, grid.height, grid.width)
 
@@ -194,17 +192,17 @@ class InputEncoder:
 
         Where the sound is kept, silence follows it up to the end of the picture.
         """
-        request, given = self.job.request, self.job.request.sound_source
+        request, given = self.task.request, self.task.request.audio_source
         assert given is not None
         sound = read_sound(self.sound_source(), given.start_s, given.duration_s)
-        is_short = request.sound == "keep" and sound.duration_s < request.duration_s
+        is_short = request.audio == "keep" and sound.duration_s < request.duration_s
         return fit_sound(sound, request.duration_s) if is_short else sound
 
     def sound_source(self) -> SoundSource:
         """The file that the sound comes from."""
-        given = self.job.request.sound_source
+        given = self.task.request.audio_source
         assert given is not None
-        return check_input(self.job.inputs[given.role], SoundSource)
+        return check_input(self.task.inputs[given.role], SoundSource)
 
     def encode(self, name: str, clips: Iterable[Tensor], tiles: TilePlan | None = None) -> list[Tensor]:
         """Encode clips (1 3 F H W) in [-1, 1], one after another, with one load of the encoder."""
@@ -217,18 +215,7 @@ class InputEncoder:
         """Latents for a larger stage, or one of more frames: the picture enlarged, the sound as it is."""
         if latents.video is None:
             return latents
-        models = self.models
-        load = partial(models.load_upsampler, self.job.request.recipe.upsampler(stage))
-        with self.watch.phase("upsample", "enlarging"), models.resident(load) as (upsampler, statistics):
+        models, role = self.models, self.task.request.recipe.upsampler(stage)
+        with self.watch.phase("upsample", "upsampling"), models.upsampler(role) as (upsampler, statistics):
             video = upsample_latent(latents.video[:1].to(models.device, models.dtype), upsampler, statistics)
         return Streams(video, latents.audio)
-
-
-def source_tiles(grid: VideoGrid) -> TilePlan:
-    """How a source clip is cut for encoding: by the official sizes, and only where it is larger than one tile."""
-    frames, side = SOURCE_TILES
-    return TilePlan(
-        frames=frames if grid.frames > frames.tile else None,
-        height=side if grid.height > side.tile else None,
-        width=side if grid.width > side.tile else None,
-    )

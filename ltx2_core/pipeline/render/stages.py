@@ -5,24 +5,27 @@ Source: spec pipelines, section 1.3; spec sampling, section 4.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 
 import torch
 from torch import Tensor
 
+from ... import sampling
 from ...conditioning.conditions import Condition
 from ...errors import OutputError
 from ...grids import VideoGrid, audio_latent_count
 from ...latents import Latents, LatentState, States, unpatchify_audio, unpatchify_video
+from ...machine import Machine
 from ...models.transformer import Transformer
 from ...sampling.denoiser import GuidedDenoiser
 from ...sampling.guidance import Contexts, GuidanceScales
 from ...sampling.noise import add_noise
-from ...sampling.res2s import sample_res2s
-from ...sampling.samplers import Denoiser, OnStep, sample_ancestral, sample_euler, sample_gradient_estimation
+from ...sampling.samplers import Denoiser, OnStep
 from ...sampling.schedules import from_level, ltx2_schedule, with_level
+from ...sampling.table import SAMPLERS
 from ...types import Streams
 from ..events import StoppedError, Watch
 from ..job import Saved
@@ -51,6 +54,7 @@ class StageRun:
     contexts: Streams[Contexts]
     device: torch.device
     dtype: torch.dtype
+    machine: Machine
     generator: torch.Generator
     saved: Saved | None = None
 
@@ -84,7 +88,7 @@ class StageRun:
             state = add_noise(state, self.generator, noise, NOISE_DTYPE)
             return state.freeze() if mode == "keep" else state
 
-        return self.initial_states().map(ready, self.given.conditions, self.given.noise, self.request.modes)
+        return self.initial_states().map(ready, self.given.conditions, self.given.noise, self.request.streams)
 
     def initial_states(self) -> States:
         """Both streams before anything is given and before noise."""
@@ -93,7 +97,7 @@ class StageRun:
         video, audio = self.given.start.map(lambda latent: latent.to(self.device, self.dtype))
         if request.video != "off" and video is None:
             video = blank(1, shapes.video_vae.latent_channels, *self.grid.latent)
-        if request.sound != "off" and audio is None:
+        if request.audio != "off" and audio is None:
             steps = audio_latent_count(request.frames, request.fps)
             audio = blank(1, shapes.audio_vae.latent_channels, steps, shapes.audio_vae.latent_bins)
         return Streams(
@@ -111,7 +115,11 @@ class StageRun:
 
     def sample(self, denoise: Denoiser, states: States, sigmas: Tensor, on_step: OnStep) -> States:
         """Walk the schedule with the sampler of the stage."""
-        return SAMPLERS[self.stage.sampler](denoise, states, sigmas, on_step, self.request.seed, self.device)
+        sampler = SAMPLERS[self.stage.sampler]
+        sample = getattr(import_module(f"{sampling.__name__}.{sampler.module}"), sampler.function)
+        seeds = {name: seed.of(self.request.seed) for name, seed in sampler.generators.items()}
+        generators = {name: torch.Generator(self.device).manual_seed(seed) for name, seed in seeds.items()}
+        return sample(denoise, states, sigmas, on_step, **generators)
 
     def finish(self, states: States) -> Latents:
         """The latents of the grids themselves, without what conditions appended."""
@@ -125,7 +133,11 @@ class StageRun:
         """The model with the guidance of this stage."""
         scales = self.request.guidance if self.stage.guided else Streams(NEUTRAL, NEUTRAL)
         return GuidedDenoiser(
-            model=model, contexts=self.contexts, scales=self.contexts.map(lambda _, scale: scale, scales)
+            model=model,
+            contexts=self.contexts,
+            scales=self.contexts.map(lambda _, scale: scale, scales),
+            is_batched=self.machine.batches_passes,
+            keeps_text=self.machine.keeps_text,
         )
 
     def _tiled(self, denoise: GuidedDenoiser, states: States) -> GuidedDenoiser | TiledDenoiser:
@@ -157,11 +169,13 @@ class StageRun:
             is_fresh = all(scales.runs_at(done + step) for scales in denoise.scales if scales is not None)
             if step and is_fresh and watch.should_stop():
                 saved = Saved(states.map(lambda s: s.latent), self.generator.get_state(), done + step)
-                raise StoppedError(saved if self.stage.sampler in RESUMABLE else None)
+                raise StoppedError(saved if SAMPLERS[self.stage.sampler].is_resumable else None)
             estimate = denoise(states, sigma, done + step)
             if not all(x.isfinite().all() for x in estimate if x is not None):
-                why = f"step {done + step + 1} of {total} gave values that are not finite"
-                raise OutputError("the model broke down", why, "another --seed, or --precision fp32")
+                why = f"step {done + step + 1} of {total} gave them"
+                raise OutputError(
+                    "the model produced NaN or infinite values", why, "another --seed, or --precision fp32"
+                )
             return estimate
 
         return guarded
@@ -177,42 +191,8 @@ def schedule(stage: Stage, request: Request, grid: VideoGrid) -> Tensor:
     sigmas = ltx2_schedule(request.steps, tokens) if listed is None else torch.tensor(listed)
     if request.strength is None or stage.start != "source":
         return sigmas
-    return with_level(sigmas, request.strength) if request.has_new_sound else from_level(sigmas, request.strength)
+    return with_level(sigmas, request.strength) if request.has_new_audio else from_level(sigmas, request.strength)
 
 
 def _with_tokens(state: LatentState, latent: Tensor) -> LatentState:
     return state.with_latent(latent.to(state.latent.device))
-
-
-Sample = Callable[[Denoiser, States, Tensor, OnStep, int, torch.device], States]
-ANCESTRAL_SEED_OFFSET = 10_000  # so that the noise of the steps is not that of the start
-RES2S_SEEDS = (-1, 9999)  # the official code's, whatever the seed of the request
-RESUMABLE = ("euler",)  # samplers that remember nothing from step to step
-
-
-def _generator(seed: int, device: torch.device) -> torch.Generator:
-    return torch.Generator(device).manual_seed(seed)
-
-
-def _ancestral(
-    denoise: Denoiser, states: States, sigmas: Tensor, on_step: OnStep, seed: int, device: torch.device
-) -> States:
-    generator = _generator(seed + ANCESTRAL_SEED_OFFSET, device)
-    return sample_ancestral(denoise, states, sigmas, on_step, generator=generator)
-
-
-def _res2s(
-    denoise: Denoiser, states: States, sigmas: Tensor, on_step: OnStep, seed: int, device: torch.device
-) -> States:
-    step, middle = (_generator(own, device) for own in RES2S_SEEDS)
-    return sample_res2s(denoise, states, sigmas, on_step, step_generator=step, middle_generator=middle)
-
-
-SAMPLERS: dict[str, Sample] = {
-    "euler": lambda denoise, states, sigmas, on_step, *_: sample_euler(denoise, states, sigmas, on_step),
-    "gradient": lambda denoise, states, sigmas, on_step, *_: sample_gradient_estimation(
-        denoise, states, sigmas, on_step
-    ),
-    "ancestral": _ancestral,
-    "res2s": _res2s,
-}

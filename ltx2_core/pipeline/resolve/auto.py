@@ -9,15 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...cards import card_gb
 from ...errors import RequestError
 from ...hub import ModelFiles
 from ..parts import Parts
 from ..recipe import Edit
-from ..values import parse_size
+from ..values import Size, parse_size
+from .machine import Device
 from .presets import Tier, names, read_tier, recipe, recipe_for
-from .settings import Layer, Merged, Settings, required
-from .sizes import Size
+from .settings import Layer, Merged, Origin, Place, Settings, required
 
 ONE_STAGE_UP_TO = 1.5  # times the pixels of the model's own size
 
@@ -34,6 +33,7 @@ class Choice:
 def choose(
     merged: Merged,
     edit: Edit | None,
+    device: Device,
     defaults: Mapping[str, Any],
     files: ModelFiles,
     parts: Parts,
@@ -41,17 +41,18 @@ def choose(
 ) -> Choice:
     """Choose what nobody has set.
 
-    Args: merged: the settings without this choice. edit: what a recipe must do to a clip. defaults: the model's own
+    Args: merged: the settings without this choice. edit: what a recipe must do to a clip. device: what it
+    runs on. defaults: the model's own
     settings. tiers: the sizes by name that it is made for.
     """
     settings, sized = merged.settings, ""
     layers: list[Layer] = []
-    if merged.sources["res"].startswith("model "):
-        card = card_gb(required(settings.device))
-        tier = None if card is None else tier_for(card, parts, tiers)
-        if tier is not None:
-            layers = [("preset auto", {"res": tier})]
-            settings, sized = settings.model_copy(update={"res": tier}), f"; {tier} for a card of {card} GB"
+    tier = None
+    if device.card is not None and not merged.is_asked("res"):
+        tier = tier_for(device.card.gb, parts, tiers)
+    if device.card is not None and tier is not None:
+        layers = [(Place(Origin.PRESET, "auto"), {"res": tier})]
+        settings, sized = settings.model_copy(update={"res": tier}), f"; {tier} for a card of {device.card.gb} GB"
     own = defaults.get("preset")
     name, why = (own, "the model's own recipe") if own else fitting(settings, defaults["res"], files, parts)
     if edit is not None:
@@ -82,7 +83,7 @@ def fitting(settings: Settings, own_res: str, files: ModelFiles, parts: Parts) -
     multiple = recipe(two).multiple(max(parts.shapes.video_vae.factors[1:]))
     res, size, own = required(settings.res), _size(required(settings.res)), _size(own_res)
     if settings.video != "generate":
-        return one, "no picture is made"
+        return one, "no video is generated"
     if missing:
         return one, f"there is no {' and no '.join(missing)} for a second stage"
     if res.lower() not in names("tiers") and any(side % multiple for side in size):

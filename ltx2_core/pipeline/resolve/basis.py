@@ -1,13 +1,11 @@
-"""What is settled before anything about the clip itself: the settings, the model with its files, the recipe.
-
-Source: spec cli, sections 1 to 3.
-"""
+"""What is settled before the inputs are looked at: the settings, the device, the model with its files, the recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,116 +17,166 @@ from ...hub import ROLES, UPSAMPLERS, ModelFiles, find_model, upsampler_role
 from ...text.files import check_pair, find_encoder
 from ..parts import Parts
 from ..recipe import Edit, Recipe
-from ..request import (
-    Mode,
-    StreamMode,
-)
+from ..request import StreamMode
 from ..values import option_name
 from .auto import choose
-from .edits import edit_of, recipe_edit
-from .presets import RegisteredModel, generation_defaults, named_values, names, recipe, registered_models
-from .refusals import (
-    check_recipe,
-    check_streams,
-)
-from .settings import Layer, Merged, Settings, merge, required, spelled
-from .sizes import tier_layer
+from .edits import control_lora, edit_of, recipe_edit
+from .inputs import ModeInputs
+from .loras import GivenLora, read_loras
+from .machine import Device, choose_device
+from .presets import RegisteredModel, generation_defaults, named_values, names, read_tier, recipe, registered_models
+from .refusals import check_recipe, check_streams
+from .settings import BUILT_IN, DEFAULTS, Layer, Merged, Origin, Place, Settings, merge, required
 
-STREAMS: Mapping[Mode, Mapping[str, StreamMode]] = {  # of modes that leave no choice
-    Mode.A2V: {"video": "generate", "sound": "keep"},
-    Mode.V2A: {"video": "keep", "sound": "generate"},
-}
-BUILT_IN: Mapping[str, Any] = {
-    "model": "ltx-2",
-    "precision": "auto",
-    "device": "auto",
-    "cache": True,
-    "video": "generate",
-    "sound": "generate",
-    "old_sound": "drop",
-    "overwrite": False,
-    "skip_existing": False,
-    "codec": "h264",
-    "audio_codec": "aac",
-    "metadata": True,
-    "keep_latents": False,
-    "sheet": False,
-    "strict": False,
-}
+Settle = Callable[["Basis", Path | None], ModeInputs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mode:
+    """What a command makes of what.
+
+    Args: name: of the command. video, audio: what may be done with each stream, the default first. settle: looks at the
+    inputs and settles what follows from them. edits: whether its recipes do something to a clip. main: what the file is
+    that it starts from, for a person; None where there is none.
+    """
+
+    name: str
+    video: tuple[StreamMode, ...]
+    audio: tuple[StreamMode, ...]
+    settle: Settle
+    edits: bool = False
+    main: str | None = None
+
+    @property
+    def streams(self) -> dict[str, tuple[StreamMode, ...]]:
+        """The choices by the name of their setting."""
+        return {"video": self.video, "sound": self.audio}
+
+    @property
+    def layers(self) -> tuple[Layer, Layer]:
+        """What it leaves no choice about, which nothing overrides; and what it does where nobody chooses."""
+        only = {name: modes[0] for name, modes in self.streams.items() if len(modes) == 1}
+        return (Place(Origin.MODE, self.name), only), (
+            BUILT_IN,
+            {name: modes[0] for name, modes in self.streams.items()},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Basis:
-    """What is settled before anything about the clip itself: the settings, the model with its files, the recipe.
+    """What holds before anything about the clip itself is settled.
 
-    edit: what is done to the clip of v2v. header: of the file that holds the denoiser. stg_share: how deep in it the
-    block lies that guidance perturbs.
+    Args: edit: what is done to the clip of v2v. stg_share: how deep in the denoiser the block lies that guidance
+    perturbs. loras: those of the request, matched with the model.
     """
 
-    edit: Edit | None
+    mode: Mode
     merged: Merged
+    edit: Edit | None
+    device: Device
     files: ModelFiles
-    header: Header
-    transformer: TransformerConfig
-    vae: VideoVAEConfig
+    headers: Parts
     stg_share: Fraction
     preset: str
     recipe: Recipe
+    loras: tuple[GivenLora, ...]
     notes: tuple[str, ...]
+
+    @property
+    def settings(self) -> Settings:
+        return self.merged.settings
+
+    @property
+    def sources(self) -> Mapping[str, Place]:
+        return self.merged.sources
+
+    @property
+    def transformer(self) -> TransformerConfig:
+        return self.headers.shapes.transformer
+
+    @property
+    def vae(self) -> VideoVAEConfig:
+        return self.headers.shapes.video_vae
+
+    @property
+    def frames_per_latent(self) -> int:
+        """What the number of frames must be one more than a multiple of."""
+        return self.recipe.frame_multiple(self.vae.factors.time)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The files of a model, what holds for it where nobody says anything, and the sizes that it is made for."""
+
+    files: ModelFiles
+    headers: Parts
+    registered: RegisteredModel | None
+
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """Settings by name, and `stg_block`. Raises: CheckpointError for a generation that is not supported."""
+        header = self.headers.header("transformer")
+        made = generation(header)
+        if made not in names("generations"):
+            why = f"models of generation {made} are not supported yet" if made else "its generation is unknown"
+            raise CheckpointError(f"{header.path.name} cannot be rendered with", why)
+        return generation_defaults(made) | (self.registered.defaults if self.registered else {})
+
+    @property
+    def tiers(self) -> Sequence[str]:
+        """The sizes by name that it is made for."""
+        if self.registered is None or self.registered.tiers is None:
+            return names("tiers")
+        return self.registered.tiers
+
+    @property
+    def layers(self) -> list[Layer]:
+        settings = {name: value for name, value in self.defaults.items() if name != "stg_block"}
+        return [(Place(Origin.MODEL, self.files.name), settings), (BUILT_IN, DEFAULTS)]
 
 
 def settle_basis(mode: Mode, layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> Basis:
     """Merge all settings, find the model and check that recipe, files and flags go together."""
-    preset_layers, recipe_name = _preset_layers(merge(layers).settings.preset, own_presets)
-    layers = [(mode, STREAMS.get(mode, {})), *layers, *preset_layers]
-    settings = merge([*layers, ("built-in", BUILT_IN)]).settings
-    check_streams(mode, settings)
-    edit = edit_of(settings) if mode == Mode.V2V else None
+    preset_layers, preset = _preset_layers(merge(layers).settings.preset, own_presets)
+    fixed, usual = mode.layers
+    layers = [fixed, *layers, *preset_layers, usual]
+    settings = merge([*layers, (BUILT_IN, DEFAULTS)]).settings
+    check_streams(mode.name, mode.streams, settings)
+    edit = edit_of(settings) if mode.edits else None
+    device = choose_device(required(settings.device))
     files = _find_files(settings)
-    parts = Parts.of(files)
-    header = parts.header("transformer")
-    registered = registered_models().get(files.name)
-    defaults = _model_defaults(registered, header)
-    _check_text_encoder(files, parts)
-    stg_share = Fraction(defaults.pop("stg_block"))
-    below: list[Layer] = [(f"model {files.name}", defaults), ("built-in", BUILT_IN)]
-    tiers = names("tiers") if registered is None or registered.tiers is None else registered.tiers
-    preset, notes = recipe_name, ()
+    model = _Model(files, Parts.of(files), registered_models().get(files.name))
+    _check_text_encoder(model)
+    notes: tuple[str, ...] = ()
     if preset is None:
-        chosen = choose(merge([*layers, *below]), recipe_edit(edit), defaults, files, parts, tiers)
+        merged = merge([*layers, *model.layers])
+        chosen = choose(merged, recipe_edit(edit), device, model.defaults, files, model.headers, model.tiers)
         preset, layers, notes = chosen.recipe, [*layers, *chosen.layers], (chosen.note,)
-    res = required(merge([*layers, *below]).settings.res)
-    merged = merge([*layers, *tier_layer(res, files.name, tiers), *below])
+    res = required(merge([*layers, *model.layers]).settings.res)
+    merged = merge([*layers, *_tier_layer(res, model), *model.layers])
     adjusted = _adjusted(preset, merged)
     if len(adjusted.stages) < len(recipe(preset).stages):
-        notes = (*notes, f"{preset}: only its first stage is run, as no picture is made")
-    basis = Basis(
-        edit=edit,
-        stg_share=stg_share,
+        notes = (*notes, f"{preset}: only its first stage is run, as no video is generated")
+    check_recipe(preset, adjusted, recipe_edit(edit), merged, files, model.headers)
+    return Basis(
+        mode=mode,
         merged=merged,
+        edit=edit,
+        device=device,
         files=files,
-        header=header,
-        transformer=parts.shapes.transformer,
-        vae=parts.shapes.video_vae,
+        headers=model.headers,
+        stg_share=Fraction(model.defaults["stg_block"]),
         preset=preset,
         recipe=adjusted,
+        loras=_loras(merged.settings, edit, model.headers.header("transformer")),
         notes=notes,
     )
-    check_recipe(basis)
-    return basis
 
 
-def _adjusted(preset: str, merged: Merged) -> Recipe:
-    """A recipe with the sampler, sigmas and tiles that are set, unless it has a sampler of its own."""
-    chosen, settings = recipe(preset), merged.settings
-    sigmas = settings.sigmas
-    if sigmas is not None and chosen.stages[0].start == "noise" and sigmas[0] != 1:
-        where = spelled("sigmas", merged.sources["sigmas"])
-        raise RequestError(f"{where} {sigmas[0]:g},… cannot be used here", "a clip that begins as noise begins at 1")
-    if settings.video != "generate":
-        chosen = chosen.for_sound()
-    sampler = None if chosen.names_its_sampler else settings.sampler
-    return chosen.adjusted(sampler, sigmas, settings.tiles)
+def _loras(settings: Settings, edit: Edit | None, transformer: Header) -> tuple[GivenLora, ...]:
+    """The LoRAs of a request: that of `--control` first, then those of `--lora`."""
+    control = control_lora(settings) if edit is not None else ()
+    return read_loras((*control, *(settings.lora or ())), transformer, allow_partial=bool(settings.allow_partial_lora))
 
 
 def _preset_layers(name: str | None, own: Mapping[str, Any]) -> tuple[list[Layer], str | None]:
@@ -145,13 +193,38 @@ def _preset_layers(name: str | None, own: Mapping[str, Any]) -> tuple[list[Layer
         values = named_values(name, own)
         if values is None:
             return layers, name
-        source, name = f"preset {name}", values.pop("preset", None)
-        layers.append((source, values))
+        place, name = Place(Origin.PRESET, name), values.pop("preset", None)
+        layers.append((place, values))
     return layers, None
 
 
+def _tier_layer(res: str, model: _Model) -> list[Layer]:
+    """What a size by name sets; nothing for a size in numbers. Raises: RequestError if the model has no such size."""
+    name = res.lower()
+    if name not in names("tiers"):
+        return []
+    if name not in model.tiers:
+        made_for = ", ".join(model.tiers) or "none of the sizes by name"
+        why = f"model {model.files.name} is made for {made_for}"
+        raise RequestError(f"--res {res} cannot be used", why, "--res WxH")
+    return [(Place(Origin.SIZE, name), read_tier(name).defaults)]
+
+
+def _adjusted(preset: str, merged: Merged) -> Recipe:
+    """A recipe with the sampler, sigmas and tiles that are set, unless it has a sampler of its own."""
+    chosen, settings = recipe(preset), merged.settings
+    sigmas = settings.sigmas
+    if sigmas is not None and chosen.stages[0].start == "noise" and sigmas[0] != 1:
+        where = merged.sources["sigmas"].spelled("sigmas")
+        raise RequestError(f"{where} {sigmas[0]:g},… cannot be used here", "a clip that begins as noise begins at 1")
+    if settings.video != "generate":
+        chosen = chosen.for_audio()
+    sampler = None if chosen.names_its_sampler else settings.sampler
+    return chosen.adjusted(sampler, sigmas, settings.tiles)
+
+
 def _find_files(settings: Settings) -> ModelFiles:
-    """The model's files, with those that were given by path in place of its own."""
+    """The model's files, with those that were given by path instead of its own."""
     given = [(role, getattr(settings, role, None)) for role in ROLES if role not in UPSAMPLERS.values()]
     given += [("upsampler", path) for path in settings.upsampler or ()]
     paths: dict[str, Path] = {}
@@ -160,22 +233,14 @@ def _find_files(settings: Settings) -> ModelFiles:
             continue
         path = Path(spec).expanduser()
         if not path.exists():
-            raise StorageError(f"{option_name(role)} {spec} is not there", hint="check the path, or leave it out")
+            raise StorageError(f"{option_name(role)} {spec} does not exist", hint="check the path, or leave it out")
         paths[upsampler_role(read_header(path)) if role == "upsampler" else role] = path
     return find_model(required(settings.model), registered_models(), paths)
 
 
-def _model_defaults(registered: RegisteredModel | None, header: Header) -> dict[str, Any]:
-    """What holds for a model where nothing else is said."""
-    made = generation(header)
-    if made not in names("generations"):
-        why = f"models of generation {made} are not supported yet" if made else "its generation is unknown"
-        raise CheckpointError(f"{header.path.name} cannot be rendered with", why)
-    return generation_defaults(made) | (registered.defaults if registered else {})
-
-
-def _check_text_encoder(files: ModelFiles, parts: Parts) -> None:
+def _check_text_encoder(model: _Model) -> None:
     hint = "--text-encoder FOLDER names the folder of Gemma 3"
-    encoder = find_encoder(files.need("text_encoder", hint))
-    for header in {id(one): one for one in (parts.header("transformer"), *parts.text_headers)}.values():
+    encoder = find_encoder(model.files.need("text_encoder", hint))
+    headers = (model.headers.header("transformer"), *model.headers.text_headers)
+    for header in {id(one): one for one in headers}.values():
         check_pair(encoder, header)

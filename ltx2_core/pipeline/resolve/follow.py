@@ -1,11 +1,9 @@
-"""The part of a sound or of a clip that a render goes along with, and the length that follows: a2v and v2a.
-
-Source: spec cli, sections 1, 3 and 4; spec pipelines, sections 2.7 and 2.15.
-"""
+"""The part of an audio file or of a clip that a render goes along with, and the length that follows: a2v and v2a."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +11,20 @@ from typing import TYPE_CHECKING
 from ...errors import RequestError
 from ...grids import snap_up
 from ...media.inputs import SoundSource, VideoSource, check_input
-from ..request import (
-    COPY,
-    ClipInput,
-    SoundInput,
-)
+from ..request import AudioInput, ClipInput
 from ..values import show_time
-from .inputs import Inputs
-from .settings import COMMAND_LINE, Merged, required
-from .sizes import LONGEST_TRAINED_S, ClipLength, Size, beyond_training, choose_length, rate_of
+from .basis import Basis
+from .inputs import ModeInputs, read_images
+from .settings import Origin, required
+from .sizes import (
+    LONGEST_TRAINED_S,
+    ClipLength,
+    beyond_training,
+    choose_length,
+    choose_size,
+    choose_working_size,
+    rate_of,
+)
 
 if TYPE_CHECKING:
     from ...media.copy import Container, Span
@@ -29,64 +32,100 @@ if TYPE_CHECKING:
 SHORTEST_TOLD_S = Fraction(1, 200)  # what 0.01 s is told as
 
 
-def follow_sound(inputs: Inputs, path: Path, merged: Merged, frames_per_latent: int, command: str) -> ClipLength:
-    """The sound that a picture is made for, as fields of a request. It is heard in the result.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioPlan:
+    """What becomes of a given audio track. input: what is used of it. is_copied: its packets go into the result."""
 
-    Args: frames_per_latent: pixel frames to a latent frame. command: the beginning of a command line, for hints.
-    Returns: the fewest frames that cover it, or the part of it that is asked for.
+    input: AudioInput | None = None
+    is_copied: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def settle_a2v(basis: Basis, path: Path | None) -> ModeInputs:
+    """The audio that a video is made for. It is heard in the result, which has the fewest frames that cover it.
+
     Raises: RequestError if it is too long, or over where the part begins; MediaError if it is of no use.
     """
-    settings, source = merged.settings, check_input(path, SoundSource)
+    settings, source = basis.settings, check_input(required(path), SoundSource)
     name, fps, start_s = source.path.name, required(settings.fps), settings.start or Fraction(0)
-    rest_s, asked_s = _rest_s(source, start_s), _asked_s(merged, required(settings.fps), frames_per_latent, command)
+    rest_s, asked_s = _rest_s(source, start_s), _asked_s(basis, fps)
     if asked_s is None:
-        _require_short(source, start_s, rest_s, fps, "a longer clip is made only if --duration asks for it", command)
+        why = "a longer clip is made only if --duration asks for it"
+        _require_short(source, start_s, rest_s, fps, why)
     duration_s = rest_s if asked_s is None else asked_s
     heard_s = min(duration_s, rest_s)
     count = math.ceil((duration_s - Fraction(1, 2 * source.sample_rate_hz)) * fps)
-    frames = snap_up(max(1, count), frames_per_latent)
+    frames = snap_up(max(1, count), basis.frames_per_latent)
     silent_s = frames / fps - heard_s
     silence = f", then {float(silent_s):.2f} s of silence" if silent_s >= SHORTEST_TOLD_S else ""
-    notes = [f"{frames} frames: {float(heard_s):.2f} s of {name}{silence}"]
-    given = inputs.add("sound", source)
-    inputs.fields["sound_source"] = SoundInput(
-        **given, start_s=start_s, duration_s=duration_s if duration_s < rest_s else None
+    covered = f"{frames} frames: {float(heard_s):.2f} s of {name}{silence}"
+    length = ClipLength(frames=frames, fps=fps, warnings=beyond_training(count, fps))
+    images = read_images(settings, length)
+    is_part = duration_s < rest_s
+    given = AudioInput(role="sound", name=name, start_s=start_s, duration_s=duration_s if is_part else None)
+    audio = plan_audio(basis, source, given, is_whole=not (start_s or is_part))
+    return ModeInputs(
+        length=length,
+        size=choose_size(basis.merged, basis.recipe, basis.vae, images.first_size),
+        images=images.inputs,
+        audio_source=audio.input,
+        files={given.role: source.path, **images.files},
+        copies_audio=audio.is_copied,
+        notes=(covered, *source.notes, *audio.notes, *images.notes),
     )
-    notes.append(choose_encoding(inputs, source, merged, is_whole=not start_s and duration_s >= rest_s))
-    return ClipLength(frames=frames, fps=fps, notes=tuple(notes), warnings=beyond_training(count, fps))
 
 
-def dub_clip(
-    inputs: Inputs, path: Path, merged: Merged, frames_per_latent: int, command: str
-) -> tuple[ClipLength, Size]:
-    """The clip that a sound is made for, as fields of a request. Its picture is copied into the result.
+def settle_v2a(basis: Basis, path: Path | None) -> ModeInputs:
+    """The clip that audio is made for. Its video is copied into the result; the model looks at a smaller copy.
 
-    Args: as for follow_sound.
-    Returns: the length of the copy that the model looks at, and the size of the clip.
     Raises: RequestError if it is too long, over where the part begins, or does not go with the settings of the output;
     MediaError if it is of no use, or cannot be copied.
     """
-    settings, source = merged.settings, check_input(path, VideoSource)
-    name, fps, start_s = source.path.name, rate_of(source, "change its rate first"), settings.start or Fraction(0)
-    rest_s, asked_s = _rest_s(source, start_s), _asked_s(merged, fps, frames_per_latent, command)
+    settings, source = basis.settings, check_input(required(path), VideoSource)
+    fps, start_s = rate_of(source, "change its rate first"), settings.start or Fraction(0)
+    rest_s, asked_s = _rest_s(source, start_s), _asked_s(basis, fps)
     duration_s = rest_s if asked_s is None else min(asked_s, rest_s)
-    _require_short(source, start_s, duration_s, fps, "sound is made for no longer clip at once", command)
-    container, notes = _choose_container(inputs, source, merged)
-    given = inputs.add("clip", source)
+    _require_short(source, start_s, duration_s, fps, "audio is made for no longer clip at once")
+    container, notes = _choose_container(basis, source)
     is_whole = not start_s and duration_s == rest_s
     if not is_whole:
-        span = _choose_span(source, start_s, start_s + duration_s, container, command)
+        span = _choose_span(source, start_s, start_s + duration_s, container)
         start_s, duration_s = span.start_s, span.duration_s
-        lead_in = f"; the {float(span.lead_in_s):.2f} s before that are stored, but not shown" if span.lead_in_s else ""
-        notes.insert(0, f"{name} is cut to {float(span.start_s):.2f} to {float(span.end_s):.2f} s{lead_in}")
-    inputs.fields["source"] = ClipInput(**given, start_s=start_s, duration_s=None if is_whole else duration_s)
+        notes = [_told(source, span), *notes]
+    length, padding = _looked_at(basis, source, duration_s, fps, is_whole=is_whole)
+    return ModeInputs(
+        length=length,
+        size=choose_working_size(basis.merged, basis.recipe, basis.vae, (source.width, source.height)),
+        source=ClipInput(
+            role="clip", name=source.path.name, start_s=start_s, duration_s=None if is_whole else duration_s
+        ),
+        files={"clip": source.path},
+        suffix=container.suffix,
+        notes=(*notes, *padding, *source.notes),
+    )
+
+
+def _looked_at(
+    basis: Basis, source: VideoSource, duration_s: Fraction, fps: Fraction, *, is_whole: bool
+) -> tuple[ClipLength, tuple[str, ...]]:
+    """The frames that the model looks at for a part of a clip, and a line where they are more than that."""
     count = max(1, round(duration_s * fps))
-    frames = snap_up(count, frames_per_latent)
-    if more := frames - count:
-        rest = f"the last one {more} times more" if is_whole else f"{more} that follow"
-        notes.append(f"{frames} frames: {count} of {name}, and {rest}")
-    length = ClipLength(frames=frames, fps=fps, notes=tuple(notes), warnings=beyond_training(count, fps))
-    return length, (source.width, source.height)
+    frames = snap_up(count, basis.frames_per_latent)
+    length = ClipLength(frames=frames, fps=fps, warnings=beyond_training(count, fps))
+    if frames == count:
+        return length, ()
+    rest = f"{frames - count} that follow"
+    if is_whole:
+        rest = f"the last one {frames - count} times more"
+    return length, (f"{frames} frames: {count} of {source.path.name}, and {rest}",)
+
+
+def _told(source: VideoSource, span: Span) -> str:
+    """A line about a part that is cut out."""
+    line = f"{source.path.name} is cut to {float(span.start_s):.2f} to {float(span.end_s):.2f} s"
+    if span.lead_in_s:
+        line += f"; the {float(span.lead_in_s):.2f} s before that are stored, but not shown"
+    return line
 
 
 def _rest_s(source: SoundSource | VideoSource, start_s: Fraction) -> Fraction:
@@ -97,60 +136,59 @@ def _rest_s(source: SoundSource | VideoSource, start_s: Fraction) -> Fraction:
     return source.duration_s - start_s
 
 
-def _asked_s(merged: Merged, fps: Fraction, frames_per_latent: int, command: str) -> Fraction | None:
+def _asked_s(basis: Basis, fps: Fraction) -> Fraction | None:
     """How much of an input a person asks for, in seconds or in frames; None where nobody does."""
-    settings = merged.settings
+    merged = basis.merged
     if merged.is_asked("frames"):
-        return (
-            choose_length(settings.model_copy(update={"fps": fps}), merged.sources, frames_per_latent, command).frames
-            / fps
-        )
-    return settings.duration if merged.is_asked("duration") else None
+        return choose_length(merged, basis.frames_per_latent, fps).frames / fps
+    return merged.settings.duration if merged.is_asked("duration") else None
 
 
 def _require_short(
-    source: SoundSource | VideoSource, start_s: Fraction, duration_s: Fraction, fps: Fraction, why: str, command: str
+    source: SoundSource | VideoSource, start_s: Fraction, duration_s: Fraction, fps: Fraction, why: str
 ) -> None:
     """Refuse more than the models were made for; one frame more counts as none, as 20 s are 481 frames at 24 fps."""
     longest_s = LONGEST_TRAINED_S
     if duration_s - 1 / fps > longest_s:
         what = f"{float(duration_s):.1f} s of {source.path.name} are more than {longest_s} s"
-        raise RequestError(what, why, f"{command} --start {show_time(start_s)} --duration {longest_s}s")
+        raise RequestError(what, why, f"--start {show_time(start_s)} --duration {longest_s}s")
 
 
-def choose_encoding(inputs: Inputs, sound: SoundSource, merged: Merged, *, is_whole: bool) -> str:
-    """Whether a given sound is copied, unless somebody wants another codec; a line about what becomes of it."""
+def plan_audio(basis: Basis, audio: SoundSource, given: AudioInput, *, is_whole: bool) -> AudioPlan:
+    """Whether a given audio track is copied or encoded, with a line about it."""
     from ...media.copy import LAYOUTS, may_stand_in_mp4, rate_for  # PyAV, which only a request with files needs
 
-    codec, name = required(merged.settings.audio_codec), sound.path.name
-    is_wanted = codec == sound.codec or not merged.is_asked("audio_codec")
-    if is_whole and is_wanted and may_stand_in_mp4(sound):
-        inputs.output["audio_codec"] = COPY
-        return f"the {sound.codec} sound of {name} is copied as it is"
-    given = f"{sound.sample_rate_hz} Hz, {LAYOUTS.get(sound.channels, f'{sound.channels} channels')}"
-    stored = f"{rate_for(codec, sound.sample_rate_hz)} Hz, {LAYOUTS.get(sound.channels, LAYOUTS[2])}"
-    return f"the sound of {name} ({given}) is stored as {codec}" + (f" ({stored})" if stored != given else "")
+    codec, name = required(basis.settings.audio_codec), audio.path.name
+    is_wanted = codec == audio.codec or not basis.merged.is_asked("audio_codec")
+    if is_whole and is_wanted and may_stand_in_mp4(audio):
+        note = f"the {audio.codec} audio of {name} is copied as it is"
+        return AudioPlan(input=given, is_copied=True, notes=(note,))
+    before = f"{audio.sample_rate_hz} Hz, {LAYOUTS.get(audio.channels, f'{audio.channels} channels')}"
+    after = f"{rate_for(codec, audio.sample_rate_hz)} Hz, {LAYOUTS.get(audio.channels, LAYOUTS[2])}"
+    note = f"the audio of {name} ({before}) is stored as {codec}"
+    if after != before:
+        note += f" ({after})"
+    return AudioPlan(input=given, notes=(note,))
 
 
-def _choose_container(inputs: Inputs, clip: VideoSource, merged: Merged) -> tuple[Container, list[str]]:
-    """Where the picture of a clip can be copied to, with what becomes of its sound; lines about both."""
+def _choose_container(basis: Basis, clip: VideoSource) -> tuple[Container, list[str]]:
+    """Where the video of a clip can be copied to, with what becomes of its audio; lines about both."""
     from ...media.copy import IN_MP4, container_for  # PyAV, as above
 
-    settings, name = merged.settings, clip.path.name
-    keeps_sound = settings.old_sound == "second-track"
-    if keeps_sound and clip.sound is None and merged.sources["old_sound"] == COMMAND_LINE:
-        raise RequestError("--old-sound second-track cannot be used", f"{name} has no sound", "leave it out")
-    container = container_for(clip, required(settings.audio_codec), keeps_sound=keeps_sound)
-    inputs.suffix = container.suffix
+    settings, name = basis.settings, clip.path.name
+    keeps_audio = settings.old_sound == "second-track"
+    if keeps_audio and clip.sound is None and basis.sources["old_sound"].origin is Origin.COMMAND_LINE:
+        raise RequestError("--old-sound second-track cannot be used", f"{name} has no audio", "leave it out")
+    container = container_for(clip, required(settings.audio_codec), keeps_sound=keeps_audio)
     notes = []
     if container != IN_MP4:
         notes.append(f"the result is a {container.suffix} file: {clip.codec} as it is here cannot stand in an MP4")
-    if clip.sound is not None and not keeps_sound and settings.retake is None:
-        notes.append("the old sound is left out; --old-sound second-track keeps it")
+    if clip.sound is not None and not keeps_audio and settings.retake is None:
+        notes.append("the old audio is left out; --old-sound second-track keeps it")
     return container, notes
 
 
-def _choose_span(clip: VideoSource, start_s: Fraction, end_s: Fraction, container: Container, command: str) -> Span:
+def _choose_span(clip: VideoSource, start_s: Fraction, end_s: Fraction, container: Container) -> Span:
     """The part of a clip that can be copied for a span of time."""
     from ...media.copy import copyable_span  # PyAV, as above
 
@@ -159,5 +197,5 @@ def _choose_span(clip: VideoSource, start_s: Fraction, end_s: Fraction, containe
         keyframe_s = Fraction(math.ceil((span.start_s - span.lead_in_s) * 1000), 1000)
         what = f"--start {show_time(start_s)} cannot be used with {clip.path.name}"
         why = f"a {container.suffix} file can only begin with a keyframe"
-        raise RequestError(what, why, f"{command} --start {show_time(keyframe_s)}")
+        raise RequestError(what, why, f"--start {show_time(keyframe_s)}")
     return span

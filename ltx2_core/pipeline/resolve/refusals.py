@@ -7,32 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...config.released import effective_config
 from ...config.upsampler import UpsamplerConfig
 from ...config.video_vae import VideoVAEConfig
 from ...errors import CheckpointError, RequestError
 from ...headers import read_header
-from ...hub import UPSAMPLERS
+from ...hub import UPSAMPLERS, ModelFiles
 from ...lora_file import match, read_lora
-from ..recipe import Recipe
-from ..request import (
-    Mode,
-    StreamMode,
-)
+from ..parts import Parts
+from ..recipe import Edit, Recipe
+from ..request import StreamMode
 from ..values import option_name
-from .edits import recipe_edit
 from .presets import names, recipe
-from .settings import COMMAND_LINE, Settings, required
+from .settings import Merged, Origin, Settings, required
 
-if TYPE_CHECKING:
-    from .basis import Basis
-
-GUIDES_SOUND = ("audio_st", "audio_stg", "audio_rescale")
+GUIDES_AUDIO = ("audio_st", "audio_stg", "audio_rescale")
 GUIDES_VIDEO = ("video_st", "video_stg", "video_rescale")
 GUIDES_EACH_OTHER = ("video_sm", "audio_sm")
-GUIDANCE = (*GUIDES_SOUND, *GUIDES_VIDEO, *GUIDES_EACH_OTHER, "stg_blocks", "skip_step", "negative")
+GUIDANCE = (*GUIDES_AUDIO, *GUIDES_VIDEO, *GUIDES_EACH_OTHER, "stg_blocks", "skip_step", "negative")
+
+REASONS_NOT_TO = {  # what a stream cannot be asked to do in a mode that does not offer it
+    "generate": "this mode keeps what it is given",
+    "keep": "it is given none that could be kept",
+    "off": "it is what this mode makes",
+}
 
 
 def refuse(given: Iterable[str], without: Mapping[str, str]) -> None:
@@ -42,44 +41,45 @@ def refuse(given: Iterable[str], without: Mapping[str, str]) -> None:
             raise RequestError(f"{option_name(setting)} cannot be used here", without[setting], "leave it out")
 
 
-def checked_prompt(mode: Mode, prompt: str) -> str:
-    if mode == Mode.T2V and not prompt.strip():
+def check_prompt(prompt: str, *, is_needed: bool) -> None:
+    """Raises: RequestError for a prompt that is needed and empty, and for one that is not text."""
+    if is_needed and not prompt.strip():
         raise RequestError("the prompt is empty", hint='ltx2 t2v "a kettle starts to whistle"')
     if "\0" in prompt or any("\ud800" <= letter <= "\udfff" for letter in prompt):
-        raise RequestError("the prompt cannot be read", "it holds bytes that are no text", "write it in UTF-8")
-    return prompt
+        raise RequestError("the prompt cannot be read", "it holds bytes that are not text", "write it in UTF-8")
 
 
-def check_streams(mode: Mode, settings: Settings) -> None:
-    """Refuse what a mode cannot do with its streams."""
+def check_streams(mode: str, choices: Mapping[str, tuple[StreamMode, ...]], settings: Settings) -> None:
+    """Refuse what a mode cannot do with its streams. choices: what it can, by the name of the setting."""
+    for name, possible in choices.items():
+        asked = getattr(settings, name)
+        if asked not in possible:
+            reason = REASONS_NOT_TO[asked]
+            raise RequestError(f"{option_name(name)} {asked} cannot be used with {mode}", reason, "leave it out")
     if "generate" not in (settings.video, settings.sound):
-        what = f"--video {settings.video} and --sound {settings.sound}"
-        raise RequestError(f"{what} leave nothing to render")
-    if settings.sound == "keep" and mode not in (Mode.V2V, Mode.A2V):
-        raise RequestError("--sound keep cannot be used here", "there is no old sound", "leave it out")
-    if settings.video == "keep" and mode not in (Mode.V2V, Mode.V2A):
-        raise RequestError("--video keep cannot be used here", "there is no old picture", "leave it out")
-    if settings.video == "off" and mode == Mode.V2V:
-        raise RequestError("--video off cannot be used with v2v", "the picture is what it changes", "leave it out")
+        raise RequestError(f"--video {settings.video} and --sound {settings.sound} leave nothing to render")
 
 
-def check_recipe(basis: Basis) -> None:
-    """Refuse a recipe that this model's files, or the flags, do not go with."""
-    preset, chosen, settings = basis.preset, basis.recipe, basis.merged.settings
-    wanted = recipe_edit(basis.edit)
+def check_recipe(
+    preset: str, chosen: Recipe, wanted: Edit | None, merged: Merged, files: ModelFiles, headers: Parts
+) -> None:
+    """Refuse a recipe that this model's files, or the flags, do not go with. wanted: what it has to do to a clip."""
     if chosen.edit != wanted:
-        why = f"it is made for ltx2 v2v, to {chosen.edit} a clip" if wanted is None else f"it does not {wanted} a clip"
-        fitting = [name for name in names("recipes") if recipe(name).edit == wanted]
-        raise RequestError(f"preset {preset} cannot be used here", why, f"--preset {' or '.join(fitting)}")
+        why = f"it does not {wanted} a clip"
+        if wanted is None:
+            why = f"it is made for ltx2 v2v, to {chosen.edit} a clip"
+        fitting = [f"--preset {name}" for name in names("recipes") if recipe(name).edit == wanted]
+        raise RequestError(f"preset {preset} cannot be used here", why, " or ".join(fitting))
     for role in chosen.needs:
         option = option_name("upsampler" if role in UPSAMPLERS.values() else role)
-        path = basis.files.need(role, f"{option} FILE names it; preset {preset} needs it")
+        path = files.need(role, f"{option} FILE names it; preset {preset} needs it")
         if role == "distilled_lora":
-            match(read_lora(path), basis.header)
+            match(read_lora(path), headers.header("transformer"))
         else:
-            _check_upsampler(path, basis.vae)
-    given = [name for name, source in basis.merged.sources.items() if source == COMMAND_LINE]
-    refuse(given, without_effect(required(settings.video), required(settings.sound)) | _without_effect(preset, chosen))
+            _check_upsampler(path, headers.shapes.video_vae)
+    video, audio = required(merged.settings.video), required(merged.settings.sound)
+    given = [name for name, place in merged.sources.items() if place.origin is Origin.COMMAND_LINE]
+    refuse(given, without_effect(video, audio) | _without_effect(preset, chosen))
 
 
 def _check_upsampler(path: Path, vae: VideoVAEConfig) -> None:
@@ -90,20 +90,22 @@ def _check_upsampler(path: Path, vae: VideoVAEConfig) -> None:
         raise CheckpointError(f"{path.name} does not go with this model", why, "--upsampler FILE names another")
 
 
-def without_effect(video: StreamMode, sound: StreamMode) -> dict[str, str]:
+def without_effect(video: str, audio: str) -> dict[str, str]:
     """Settings that change nothing with what is done to the streams, each with the reason."""
-    without = {} if video == "keep" else {"old_sound": "the sound of the result is the only one there is"}
+    without: dict[str, str] = {}
+    if video != "keep":
+        without["old_sound"] = "the audio of the result is the only one there is"
     if video == "keep":
         names = ("aspect", "crop", "fps", "codec", "crf", *GUIDES_VIDEO, "video_sm")
-        without |= dict.fromkeys(names, "the picture that is given stays as it is")
+        without |= dict.fromkeys(names, "the given video stays as it is")
     if video == "off":
         names = ("res", "codec", "crf", "audio_codec", *GUIDES_VIDEO, *GUIDES_EACH_OTHER)
-        without |= dict.fromkeys(names, "--video off leaves only sound")
-    if sound == "keep":
-        without |= dict.fromkeys((*GUIDES_SOUND, "audio_sm"), "the sound that is given stays as it is")
-    if sound == "off":
-        names = ("audio_codec", *GUIDES_SOUND, *GUIDES_EACH_OTHER)
-        without |= dict.fromkeys(names, "--sound off leaves only the picture")
+        without |= dict.fromkeys(names, "--video off leaves only audio")
+    if audio == "keep":
+        without |= dict.fromkeys((*GUIDES_AUDIO, "audio_sm"), "the given audio stays as it is")
+    if audio == "off":
+        names = ("audio_codec", *GUIDES_AUDIO, *GUIDES_EACH_OTHER)
+        without |= dict.fromkeys(names, "--sound off leaves only video")
     return without
 
 

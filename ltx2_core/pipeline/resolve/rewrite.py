@@ -17,19 +17,22 @@ from .target import require_apart, require_free, target_of
 def rewritten(job: Job, flags: Mapping[str, Any]) -> Job:
     """The same render, to be written again: what the flags say about the output holds, and the latents stay.
 
-    Raises: RequestError if its latents are not finished, for a flag that does not fit, and if the target is there.
+    Raises: RequestError if its latents are not finished, for a flag that does not fit, and if the target exists.
     """
-    if job.finished_stages < len(job.request.recipe.stages):
+    task, request = job.task, job.task.request
+    if job.finished_stages < len(request.recipe.stages):
         raise RequestError(f"{job.folder} has no finished latents", hint=f"ltx2 resume {job.folder}")
     given = check_layer(COMMAND_LINE, flags)
-    refuse(given, without_effect(job.request.video, job.request.sound))
+    refuse(given, without_effect(request.video, request.audio))
     changed = {name: value for name, value in given.items() if name in OutputSettings.model_fields}
-    output = job.output.model_copy(update=changed | {"keep_latents": True})
+    changed = {"overwrite": False} | changed | {"keep_latents": True}
+    output = task.output.model_copy(update=changed)
     _ = output.encoding  # refuses a crf that the codec does not have
-    overwrite = given.get("overwrite", False)
-    suffix = job.target.suffix if job.request.video == "keep" else None
-    target = target_of(Settings(**flags), job.request, suffix) if "output" in given else job.target
-    require_apart(target, job.inputs.values())
-    if not overwrite:
+    target = task.target
+    if "output" in given:
+        suffix = target.suffix if request.video == "keep" else None
+        target = target_of(Settings(**given), request, suffix)
+    require_apart(target, task.inputs.values())
+    if not output.overwrite:
         require_free(target)
-    return replace(job, output=output, target=target, overwrite=overwrite)
+    return replace(job, task=task.model_copy(update={"output": output, "target": target}))

@@ -15,7 +15,7 @@ from ...errors import RequestError
 from ...home import ltx2_home
 from ..values import did_you_mean
 from .presets import read_yaml
-from .settings import COMMAND_LINE, ENVIRONMENT, Layer, Settings
+from .settings import COMMAND_LINE, ENVIRONMENT, Layer, Origin, Place, Settings
 
 PREFIX = "LTX2_"
 VARIABLES = {PREFIX + name.upper(): name for name in Settings.model_fields}
@@ -44,7 +44,7 @@ def gather(flags: Mapping[str, Any], config: Path | None = None) -> Gathered:
     for path in config_files(config):
         values = read_yaml(path)
         own_presets = _own_presets(path, values.pop(PRESETS, None) or {}) | own_presets
-        layers.append((str(path), values))
+        layers.append((Place(Origin.FILE, str(path)), values))
     return Gathered(tuple(layers), own_presets)
 
 

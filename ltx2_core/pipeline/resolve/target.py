@@ -50,7 +50,7 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
             f"-o {template} cannot be used", f"known fields are {', '.join(map('{{{}}}'.format, fields))}"
         ) from error
     if target.suffix.lower() not in suffixes:
-        what = {"generate": "a video", "keep": "this picture", "off": "sound alone"}[request.video]
+        what = {"generate": "a video", "keep": "this video", "off": "audio alone"}[request.video]
         why = f"{what} goes into a file that ends in {' or '.join(suffixes)}"
         raise RequestError(f"-o {target.name} cannot be used", why, f"-o {target.with_suffix(suffixes[0]).name}")
     if not target.parent.is_dir():
@@ -64,14 +64,14 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
 
 def _named_by(request: Request) -> str:
     """What a file is called after when there is no prompt."""
-    given = (*request.references, request.source, request.sound_source, *request.images)
+    given = (*request.references, request.source, request.audio_source, *request.images)
     return next((Path(one.name).stem for one in given if one is not None), "")
 
 
 def require_free(target: Path) -> None:
     """Raises: RequestError if something is there."""
     if os.path.lexists(target):
-        raise RequestError(f"{target} is there already", hint="--overwrite replaces it, -o gives another name")
+        raise RequestError(f"{target} already exists", hint="--overwrite replaces it, -o gives another name")
 
 
 def require_apart(target: Path, inputs: Iterable[Path]) -> None:

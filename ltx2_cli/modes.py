@@ -1,0 +1,122 @@
+"""The commands that render, as a table: what each starts from, says of itself, and takes.
+
+A new mode is a row here beside its row in core; the panels of options are in options.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+import ltx2_core as core
+
+from .display import Display
+from .help import PanelCommand
+from .options import (
+    ALONG_AUDIO,
+    ALONG_VIDEO,
+    EDIT,
+    ENCODING,
+    GIVEN_AUDIO,
+    GUIDES_AUDIO,
+    IMAGES,
+    MODEL,
+    NO_VIDEO,
+    OLD_STREAMS,
+    OLD_TRACK,
+    PART,
+    RENDER,
+    SAMPLING,
+    SHAPE,
+    SOUND,
+    STREAMS,
+    TARGET,
+    AudioArg,
+    ConfigOpt,
+    ImageArg,
+    MaybePromptArg,
+    Options,
+    PromptArg,
+    VideoArg,
+    takes,
+    unlisted,
+)
+
+GUIDANCE = """\
+st, sm and stg are guidance scales, one of each per stream. Guided presets use --video-st 3 --video-sm 3
+--audio-st 7 --audio-sm 3 and, for stg and rescale, the model's own. They are scales in the sense of the official
+settings cfg_scale and modality_scale: the weight on a direction is the scale minus one, so 1 switches it off, and the
+defaults give the official output. For stg, 0 switches it off.
+
+Every setting can also be given in ./ltx2.yaml and in config.yaml in the folder LTX2_HOME, as "steps: 30", and in the
+environment, as LTX2_STEPS=30."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModeCommand:
+    """A command that renders. summary: of its help. main: the argument that it starts from; None for a prompt alone."""
+
+    summary: str
+    panels: tuple[Options, ...]
+    main: Any = None
+
+
+COMMANDS: Mapping[str, ModeCommand] = {
+    "t2v": ModeCommand(
+        summary="Make a video with synchronised stereo audio from a text.",
+        panels=(MODEL, SHAPE, SAMPLING, STREAMS, TARGET, ENCODING, RENDER),
+    ),
+    "i2v": ModeCommand(
+        summary="Animate an image; more images can follow along the way.",
+        panels=(MODEL, SHAPE, IMAGES, SAMPLING, SOUND, TARGET, ENCODING, RENDER),
+        main=ImageArg,
+    ),
+    "v2v": ModeCommand(
+        summary="Edit a clip: restyle it, extend it, regenerate a span, or follow it as a control signal.",
+        panels=(MODEL, EDIT, PART, SAMPLING, OLD_STREAMS, TARGET, ENCODING, RENDER),
+        main=VideoArg,
+    ),
+    "a2v": ModeCommand(
+        summary="Make a video for an audio file, which is kept as it is.",
+        panels=(MODEL, ALONG_AUDIO, unlisted(SAMPLING, GUIDES_AUDIO), TARGET, ENCODING, GIVEN_AUDIO, RENDER),
+        main=AudioArg,
+    ),
+    "v2a": ModeCommand(
+        summary="Make audio for a clip, whose video is copied as it is.",
+        panels=tuple(
+            unlisted(panel, NO_VIDEO) for panel in (MODEL, ALONG_VIDEO, SAMPLING, OLD_TRACK, TARGET, ENCODING, RENDER)
+        ),
+        main=VideoArg,
+    ),
+}
+
+Make = Callable[[Display, str, str, core.Gathered, Path | None], None]
+
+
+def add_modes(app: typer.Typer, make: Make) -> None:
+    """Add a command for every row of the table. make: renders what was asked for."""
+    for name, row in COMMANDS.items():
+        command = _with_main(name, row, make) if row.main else _with_prompt(name, make)
+        command.__name__, command.__doc__ = name, row.summary
+        app.command(name, cls=PanelCommand, epilog=GUIDANCE)(takes(*row.panels)(command))
+
+
+def _with_prompt(name: str, make: Make) -> Callable[..., None]:
+    def command(prompt: PromptArg, flags: dict[str, Any], show: Display, config: ConfigOpt = None) -> None:
+        make(show, name, prompt, core.gather(flags, config), None)
+
+    return command
+
+
+def _with_main(name: str, row: ModeCommand, make: Make) -> Callable[..., None]:
+    def command(
+        main: Path, flags: dict[str, Any], show: Display, prompt: MaybePromptArg = "", config: ConfigOpt = None
+    ) -> None:
+        make(show, name, prompt, core.gather(flags, config), main)
+
+    command.__annotations__["main"] = row.main
+    return command

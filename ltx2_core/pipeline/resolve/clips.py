@@ -1,0 +1,197 @@
+"""The clip that v2v starts from, and what becomes of it: from settings to a request."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from ...errors import RequestError
+from ...grids import AUDIO_LATENTS_PER_SECOND, snap_down
+from ...lora_file import reference_scales
+from ...media.inputs import VideoSource, check_input
+from ..recipe import Edit
+from ..request import AudioInput, ClipInput, Extension, ReferenceInput, Window
+from ..values import Size, show_fps, show_time
+from .basis import Basis
+from .edits import STRENGTH, choose_extension, choose_window, extended, regenerated_frames
+from .follow import AudioPlan, plan_audio, settle_v2a
+from .inputs import ModeInputs
+from .settings import Origin, Place, required
+from .sizes import ClipLength, beyond_training, choose_length, choose_size, rate_of
+
+ROUNDING_S = Fraction(1, 1000)  # containers count in milliseconds
+ROLE = "clip"
+
+
+def settle_v2v(basis: Basis, path: Path | None) -> ModeInputs:
+    """The clip and what is done to it.
+
+    Raises: RequestError for what the clip is too short for; MediaError if it is of no use.
+    """
+    if basis.settings.video == "keep":
+        return _retake_audio(basis, path)
+    source = check_input(required(path), VideoSource)
+    part = _Part(source, basis.settings.start or Fraction(0), _choose_part(basis, source))
+    edited = _edit(basis, part)
+    shown = source.width, source.height
+    references = _references(basis, part)
+    scale = max((reference.spatial_scale for reference in references), default=1)
+    size = choose_size(basis.merged, basis.recipe, basis.vae, shown, scale)
+    audio = _audio(basis, part, edited)
+    return ModeInputs(
+        length=edited.length,
+        size=replace(size, notes=(*size.notes, *_scaling(source.path.name, shown, size.size))),
+        source=None if references else ClipInput(role=ROLE, name=source.path.name, start_s=part.start_s),
+        references=references,
+        strength=edited.strength,
+        window=edited.window,
+        extension=edited.extension,
+        audio_source=audio.input,
+        files={ROLE: source.path},
+        copies_audio=audio.is_copied,
+        sources=_left_to(basis, source),
+        notes=(*source.notes, *edited.notes, *audio.notes),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is used of a clip, from a time on."""
+
+    source: VideoSource
+    start_s: Fraction
+    length: ClipLength
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Edited:
+    """What an edit comes to. length: of the result."""
+
+    length: ClipLength
+    strength: float | None = None
+    window: Window | None = None
+    extension: Extension | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _edit(basis: Basis, part: _Part) -> _Edited:
+    """What the edit of a request comes to with a part of a clip."""
+    settings, step = basis.settings, basis.frames_per_latent
+    match basis.edit:
+        case Edit.RESTYLE:
+            strength = settings.strength or STRENGTH
+            note = f"strength {strength:g}: denoised from a noise level of {strength:g} on"
+            return _Edited(length=part.length, strength=strength, notes=(note,))
+        case Edit.EXTEND:
+            extension = choose_extension(part.source, settings, part.length, step)
+            length = extended(part.length, extension, part.source.path.name)
+            return _Edited(length=length, extension=extension)
+        case Edit.RETAKE:
+            window = choose_window(part.source, settings, part.start_s, part.length, step)
+            frames = regenerated_frames(window, part.length, step)
+            begin, end = (
+                f"{float(part.start_s + frame / part.length.fps):.2f}" for frame in (frames.start, frames.stop)
+            )
+            note = f"regenerated: {begin} to {end} s, {len(frames)} frames in steps of {step}"
+            return _Edited(length=part.length, window=window, notes=(note,))
+        case _:
+            return _Edited(length=part.length)
+
+
+def _references(basis: Basis, part: _Part) -> tuple[ReferenceInput, ...]:
+    """The clip as something to look at, where an in-context LoRA follows it."""
+    if basis.edit != Edit.CONTROL:
+        return ()
+    spatial, temporal = reference_scales([lora.file for lora in basis.loras])
+    name = part.source.path.name
+    return (ReferenceInput(role=ROLE, name=name, start_s=part.start_s, spatial_scale=spatial, temporal_scale=temporal),)
+
+
+def _audio(basis: Basis, part: _Part, edited: _Edited) -> AudioPlan:
+    """What becomes of the audio of the clip: kept, a source for new audio, or not used."""
+    audio = basis.settings.sound
+    if audio == "keep" or (audio == "generate" and basis.edit != Edit.CONTROL):
+        return _audio_beside(basis, part, edited.length, edited.extension or Extension())
+    return AudioPlan()
+
+
+def _audio_beside(basis: Basis, part: _Part, length: ClipLength, extension: Extension) -> AudioPlan:
+    """The audio of the clip that goes with its video from `start_s` on; if it has none, new audio is made.
+
+    In a longer clip it begins where its first whole latent step lies, so that audio and video stay together.
+    Raises: RequestError if there is none, and it is to be kept.
+    """
+    audio, name, start_s = part.source.sound, part.source.path.name, part.start_s
+    keeps = basis.settings.sound == "keep"
+    if audio is None or audio.duration_s <= start_s:
+        if keeps:
+            why = f"{name} has no audio"
+            raise RequestError("--sound keep cannot be used", why, "leave it out to have audio generated")
+        return AudioPlan(notes=(f"{name} has no audio; new audio is generated",))
+    duration_s = length.frames / length.fps
+    if extension.before or extension.after:
+        steps = extension.audio_steps(length.frames, length.fps)
+        rate = Fraction(AUDIO_LATENTS_PER_SECOND)
+        start_s += steps.start / rate - extension.before / length.fps
+        duration_s = len(steps) / rate
+    given = AudioInput(role=ROLE, name=name, start_s=start_s, duration_s=duration_s)
+    if not keeps:
+        return AudioPlan(input=given)
+    is_whole = not start_s and audio.duration_s <= duration_s + 1 / length.fps
+    return plan_audio(basis, audio, given, is_whole=is_whole)
+
+
+def _retake_audio(basis: Basis, path: Path | None) -> ModeInputs:
+    """A span of the audio is regenerated for a clip whose video is copied."""
+    dubbed = settle_v2a(basis, path)
+    assert dubbed.source is not None
+    source, start_s = check_input(required(path), VideoSource), dubbed.source.start_s
+    window = choose_window(source, basis.settings, start_s, dubbed.length, basis.frames_per_latent)
+    audio = _audio_beside(basis, _Part(source, start_s, dubbed.length), dubbed.length, Extension())
+    return replace(dubbed, window=window, audio_source=audio.input, notes=(*dubbed.notes, *audio.notes))
+
+
+def _choose_part(basis: Basis, source: VideoSource) -> ClipLength:
+    """How much of a clip is used and at which rate: its own, and all that there is, unless asked otherwise.
+
+    Raises: RequestError if it is asked for more than there is.
+    """
+    settings, merged, name = basis.settings, basis.merged, source.path.name
+    start_s = settings.start or Fraction(0)
+    rest_s = source.duration_s - start_s
+    lasts = f"{name} lasts {float(source.duration_s):.2f} s"
+    if rest_s <= 0:
+        raise RequestError(f"--start {show_time(start_s)} cannot be used", lasts, "--start 0s is its beginning")
+    fps = required(settings.fps) if merged.is_asked("fps") else rate_of(source)
+    there = max(1, math.floor((rest_s + ROUNDING_S) * fps))
+    most = snap_down(there, basis.frames_per_latent)
+    if not (merged.is_asked("frames") or merged.is_asked("duration")):
+        notes = (f"{name}: the first {most} of {there} frames are used",) if most < there else ()
+        return ClipLength(frames=most, fps=fps, notes=notes, warnings=beyond_training(most, fps))
+    length = choose_length(merged, basis.frames_per_latent, fps)
+    if settings.duration is not None and settings.duration <= rest_s:
+        length = replace(length, frames=min(length.frames, most))
+    if length.frames > most:
+        asked = f"--duration {show_time(settings.duration)}" if settings.duration else f"--frames {length.frames}"
+        from_start = f" from --start {show_time(start_s)} on" if start_s else ""
+        why = f"{lasts}, which is {most} frames at {show_fps(fps)} fps{from_start}"
+        raise RequestError(f"{asked} cannot be used", why, f"--frames {most}")
+    return length
+
+
+def _left_to(basis: Basis, source: VideoSource) -> Mapping[str, Place]:
+    """The settings that the clip decides, as nobody else does."""
+    left = [name for name in ("fps", "duration") if name in basis.sources and not basis.merged.is_asked(name)]
+    return dict.fromkeys(left, Place(Origin.INPUT, source.path.name))
+
+
+def _scaling(name: str, shown: Size, rendered: Size) -> tuple[str, ...]:
+    """A line about a clip that is not rendered at its own size."""
+    scale = max(new / old for new, old in zip(rendered, shown, strict=True))
+    if scale == 1:
+        return ()
+    direction = "up" if scale > 1 else "down"
+    return (f"{name} is scaled {direction} from {shown[0]}x{shown[1]}",)

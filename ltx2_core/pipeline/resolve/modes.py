@@ -1,0 +1,64 @@
+"""The modes as a table: what each starts from, what may be done with its streams, and what settles its inputs.
+
+A new mode is a function that settles it, a row here, and a row in the command line's own table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ...errors import RequestError
+from ..values import did_you_mean
+from .basis import Basis, Mode
+from .clips import settle_v2v
+from .follow import settle_a2v, settle_v2a
+from .inputs import ModeInputs, read_images
+from .sizes import choose_length, choose_size
+
+
+def settle_t2v(basis: Basis, path: Path | None) -> ModeInputs:
+    """Nothing but settings, and images along the way."""
+    return _settle_from_images(basis, path, follows_image=False)
+
+
+def settle_i2v(basis: Basis, path: Path | None) -> ModeInputs:
+    """An image at the first frame, whose aspect the clip takes, and more of them along the way."""
+    return _settle_from_images(basis, path, follows_image=True)
+
+
+def _settle_from_images(basis: Basis, path: Path | None, *, follows_image: bool) -> ModeInputs:
+    length = choose_length(basis.merged, basis.frames_per_latent)
+    images = read_images(basis.settings, length, path)
+    shown = images.first_size if follows_image else None
+    return ModeInputs(
+        length=length,
+        size=choose_size(basis.merged, basis.recipe, basis.vae, shown),
+        images=images.inputs,
+        files=images.files,
+        notes=images.notes,
+    )
+
+
+TABLE = (
+    Mode(name="t2v", video=("generate", "off"), audio=("generate", "off"), settle=settle_t2v),
+    Mode(name="i2v", video=("generate",), audio=("generate", "off"), settle=settle_i2v, main="image"),
+    Mode(
+        name="v2v",
+        video=("generate", "keep"),
+        audio=("generate", "keep", "off"),
+        settle=settle_v2v,
+        edits=True,
+        main="video",
+    ),
+    Mode(name="a2v", video=("generate",), audio=("keep",), settle=settle_a2v, main="audio"),
+    Mode(name="v2a", video=("keep",), audio=("generate",), settle=settle_v2a, main="video"),
+)
+MODES: Mapping[str, Mode] = {mode.name: mode for mode in TABLE}
+
+
+def mode_of(name: str) -> Mode:
+    """A mode by its name. Raises: RequestError if there is none."""
+    if name not in MODES:
+        raise RequestError(f"unknown mode {name}", hint=did_you_mean(name, list(MODES)))
+    return MODES[name]

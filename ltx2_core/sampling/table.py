@@ -1,0 +1,48 @@
+"""The samplers by name, as data: what runs, and what its random generators are seeded with. Needs no torch.
+
+A new sampler is a function with the signature of `sample_euler` and a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """Where the seed of a generator comes from: the request's seed with an offset, or a number of its own."""
+
+    offset: int = 0
+    fixed: int | None = None
+
+    def of(self, request_seed: int) -> int:
+        return request_seed + self.offset if self.fixed is None else self.fixed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """One sampler.
+
+    Args: module, function: where it is, inside this package. generators: the seeds of its generator arguments, by
+    name. is_resumable: it remembers nothing from step to step, so a stop in the middle of a stage can be kept.
+    """
+
+    module: str
+    function: str
+    generators: Mapping[str, Seed] = field(default_factory=dict)
+    is_resumable: bool = False
+
+
+SAMPLERS: Mapping[str, Sampler] = {
+    "euler": Sampler(module="samplers", function="sample_euler", is_resumable=True),
+    "gradient": Sampler(module="samplers", function="sample_gradient_estimation"),
+    "ancestral": Sampler(  # the offset keeps the noise of the steps apart from that of the start
+        module="samplers", function="sample_ancestral", generators={"generator": Seed(offset=10_000)}
+    ),
+    "res2s": Sampler(  # the official code's seeds, whatever the seed of the request
+        module="res2s",
+        function="sample_res2s",
+        generators={"step_generator": Seed(fixed=-1), "middle_generator": Seed(fixed=9999)},
+    ),
+}
