@@ -1,0 +1,67 @@
+"""What the code and the pages cite is in this repository: the page is there, and it has the section."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CODE = sorted(
+    path
+    for folder in ("ltx2_core", "ltx2_cli", "scripts", "tests")
+    for path in (ROOT / folder).rglob("*.py")
+    if path != Path(__file__)
+)
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+CITATION = re.compile(r'([\w./-]+\.md)((?:,? (?:and )?"[^"]+")+)')  # docs/page.md, "One section" and "Another"
+
+
+def joined(text: str) -> str:
+    """A text on one line, without the signs of comments, so that a citation may be broken over lines."""
+    return re.sub(r"\s*\n\s*(?:# )?", " ", text)
+
+
+@cache
+def headings(page: Path) -> frozenset[str]:
+    """The headings of a page, without those that stand in a block of code."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return frozenset(re.findall(r"^#+ (.+)$", prose, re.MULTILINE))
+
+
+def misses(text: str, folder: Path = ROOT) -> list[str]:
+    """What a text cites and is not there. folder: from which pages are named that do not begin with docs/."""
+    found = []
+    for name, sections in CITATION.findall(joined(text)):
+        page = (ROOT if name.startswith("docs/") else folder) / name
+        if not page.is_file():
+            found.append(name)
+            continue
+        cited = re.findall(r'"([^"]+)"', sections)
+        found += [f'{name}, "{section}"' for section in cited if section not in headings(page)]
+    return found
+
+
+def test_every_section_that_the_code_cites_is_there():
+    assert {path.name: lost for path in CODE if (lost := misses(path.read_text(encoding="utf-8")))} == {}
+
+
+def test_every_section_that_a_page_cites_is_there():
+    assert {page.name: lost for page in PAGES if (lost := misses(page.read_text(encoding="utf-8"), page.parent))} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ('Source: docs/toy.md, "The world".', []),
+        ('Source: docs/toy.md, "The world" and "Training"; docs/toy.md, "Evaluation".', []),
+        ('# Broken over\n    # lines: docs/toy.md,\n    # "The world"', []),
+        ('Source: docs/toy.md, "No such section".', ['docs/toy.md, "No such section"']),
+        ('Source: docs/toy.md, "The world", "Nowhere" and "Training".', ['docs/toy.md, "Nowhere"']),
+        ('Source: docs/no-such-page.md, "The world".', ["docs/no-such-page.md"]),
+    ],
+)
+def test_a_citation_of_nothing_is_noticed(text: str, lost: list[str]):
+    assert misses(text) == lost
