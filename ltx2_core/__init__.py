@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .pipeline.describe import describe
     from .pipeline.events import Message, PhaseDone, PhaseStarted, StepDone, Watch
     from .pipeline.job import Job
+    from .pipeline.render.models import Models
     from .pipeline.render.run import Interrupted, Result, resume, run
     from .pipeline.request import Resolved
     from .pipeline.resolve.explain import choices_text, default_text
@@ -58,6 +59,7 @@ __all__ = [
     "LTX2Error",
     "MediaError",
     "Message",
+    "Models",
     "OutOfMemoryError",
     "OutputError",
     "PhaseDone",
@@ -119,6 +121,7 @@ _HOMES = {
     "pipeline.resolve.explain": ("choices_text", "default_text"),
     "pipeline.resolve.resolve": ("resolve",),
     "pipeline.resolve.rewrite": ("rewritten",),
+    "pipeline.render.models": ("Models",),
     "pipeline.render.run": ("Interrupted", "Result", "resume", "run"),
     "pipeline.values": ("show_fps",),
     "text.encode": ("encode_prompts",),

@@ -49,6 +49,14 @@ class Models:
     def shapes(self) -> LatentShapes:
         return self.headers.shapes
 
+    def are_of(self, task: RenderTask) -> bool:
+        """Whether they can render a task: its files, on its device, in its precision."""
+
+        def what(files: ModelFiles, machine: Machine) -> object:
+            return {role: path.absolute() for role, path in files.paths.items()}, machine.device, machine.precision
+
+        return what(self.files, self.machine) == what(task.files, task.machine)
+
     def loras(self, task: RenderTask, stage: Stage) -> list[Applied]:
         """The LoRAs that act in a stage, in their order: the user's, then the distilled one."""
         chosen = [(task.inputs[lora.role], lora.strength) for lora in task.request.loras if stage.user_loras]

@@ -104,6 +104,8 @@ def _finish(job: Job, watch: Watch, models: Models | None) -> Result:
     task, own = job.task, None
     if models is None:
         models = own = Models(task.files, task.machine)
+    elif not models.are_of(task):
+        raise ValueError("these models are of other files, or on another device")
     try:
         report = Engine(job, models, watch).render()
     except StoppedError as stopped:

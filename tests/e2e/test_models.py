@@ -1,0 +1,78 @@
+"""Models outlive stages and renders: what may stay loaded is loaded once, and never gives other bytes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ltx2_core as core
+from ltx2_core.hub import ModelFiles
+from ltx2_core.pipeline.render import models as loaders
+from ltx2_core.pipeline.render import stage_inputs
+from tests.synthetic_media import write_video
+
+LORA = "ltx-2-tiny-lora-style.safetensors"
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each component is loaded."""
+    counts: Counter[str] = Counter()
+    load = loaders.load_component
+
+    def counted(name: str, *rest: Any, **more: Any) -> Any:
+        counts[name] += 1
+        return load(name, *rest, **more)
+
+    monkeypatch.setattr(loaders, "load_component", counted)
+    return counts
+
+
+@pytest.fixture
+def resolved(tiny: Path, tmp_path: Path) -> Callable[..., core.Resolved]:
+    def resolved(name: str, mode: str = "t2v", main: Path | None = None, **settings: object) -> core.Resolved:
+        usual = {"model": str(tiny), "res": "128x128", "frames": "9", "steps": "2", "seed": "7"}
+        given = core.gather(usual | {"output": str(tmp_path / f"{name}.mp4"), "metadata": False} | settings)
+        return core.resolve(mode, "a bell rings", given.layers, main=main)
+
+    return resolved
+
+
+def test_stages_with_the_same_weights_load_them_once(loaded: Counter[str], resolved: Callable) -> None:
+    core.run(resolved("a", preset="distilled", steps=None))
+    assert {name for name, count in loaded.items() if count > 1} == set()
+    assert loaded["transformer"] == 1
+
+
+def test_renders_one_after_another_load_a_model_once_and_give_the_bytes_of_their_own(
+    loaded: Counter[str], resolved: Callable, tiny: Path
+) -> None:
+    together = [resolved(name, seed=seed) for name, seed in (("a", "7"), ("b", "8"))]
+    models = core.Models(together[0].task.files, together[0].task.machine)
+    made = [core.run(one, models=models).path.read_bytes() for one in together]
+    assert loaded["transformer"] == loaded["video_decoder"] == 1
+    alone = core.run(resolved("c", seed="8")).path.read_bytes()
+    assert made[1] == alone
+    assert made[0] != alone
+
+
+def test_models_of_other_files_are_refused(resolved: Callable) -> None:
+    one = resolved("a")
+    models = core.Models(ModelFiles(name="other", paths={}), one.task.machine)
+    with pytest.raises(ValueError, match="other files"):
+        core.run(one, models=models)
+
+
+def test_clip_that_is_extended_in_two_stages_is_heard_once(
+    resolved: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[object] = []
+    read = stage_inputs.read_sound
+    monkeypatch.setattr(stage_inputs, "read_sound", lambda *given: heard.append(given) or read(*given))
+    clip = write_video(tmp_path / "clip.mp4", frames=17, size=(128, 128), sound="aac")
+    core.run(resolved("a", "v2v", clip, extend="0.7s", preset="two-stage", frames=None))
+    assert len(heard) == 1
