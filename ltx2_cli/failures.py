@@ -55,6 +55,6 @@ def crash(error: Exception, arguments: list[str]) -> core.LTX2Error:
     except OSError as unwritable:
         why, hint = f"and {path} cannot be written: {unwritable.strerror}", "-vv shows where it happened"
     cause = " ".join(f"{type(error).__name__}: {error}".split())
-    failure = core.LTX2Error(f"this should not have happened: {cause}", why, hint)
+    failure = core.LTX2Error(f"internal error: {cause}", why, hint)
     failure.__cause__ = error
     return failure
