@@ -223,7 +223,7 @@ class LatentState:
         """Keep every token as it is; the other stream still sees it."""
         return replace(self, mask=DenoiseMask.full(self.mask.shape, 0.0, self.latent.device), is_frozen=True)
 
-    def timestep_levels(self, sigma: float) -> Tensor:
+    def unique_timesteps(self, sigma: float) -> Tensor:
         """The distinct timesteps of the tokens: (k) float32, indexed as the mask's levels are."""
         return self.mask.levels * sigma
 

@@ -79,23 +79,24 @@ class TilePlan:
 
         Raises: RequestError that names the axis.
         """
-        for axis, cut, k in zip(("frames", "height", "width"), self.cuts, factors, strict=True):
+        for axis, cut, factor in zip(("frames", "height", "width"), self.cuts, factors, strict=True):
             if cut is None:
                 continue
             tile, overlap = cut
-            fits = tile % k == overlap % k == 0 and tile >= 2 * k and least_overlap * k <= overlap < tile
+            least = least_overlap * factor
+            fits = tile % factor == overlap % factor == 0 and tile >= 2 * factor and least <= overlap < tile
             if not fits:
                 raise RequestError(
                     f"tiles of {tile} with an overlap of {overlap} cannot be used for the {axis}",
-                    f"both must be multiples of {k}, the tile at least {2 * k}, "
-                    f"the overlap at least {least_overlap * k} and less than the tile",
+                    f"both must be multiples of {factor}, the tile at least {2 * factor}, "
+                    f"the overlap at least {least} and less than the tile",
                 )
 
     def cells(self, latent: Sequence[int], factors: Factors) -> Axes:
         """The intervals of each axis of a latent grid (f h w), in latent cells."""
         frames, rows, columns = (
-            [Interval(0, length)] if cut is None else split(length, cut.tile // k, cut.overlap // k)
-            for length, cut, k in zip(latent, self.cuts, factors, strict=True)
+            [Interval(0, length)] if cut is None else split(length, cut.tile // factor, cut.overlap // factor)
+            for length, cut, factor in zip(latent, self.cuts, factors, strict=True)
         )
         return lead_in(frames), rows, columns
 
@@ -152,11 +153,12 @@ def pixels(cells: Axes, factors: Factors) -> Axes:
     )
 
 
-def _frames(piece: Interval, k: int) -> Interval:
-    """The first latent frame of a piece is one pixel frame, each further one is k."""
-    left = 1 + (piece.left - 1) * k if piece.left else 0
-    return Interval(piece.start * k, 1 + (piece.stop - 1) * k, left, piece.right * k)
+def _frames(piece: Interval, frames_per_latent: int) -> Interval:
+    """The first latent frame of a piece is one pixel frame, each further one is `frames_per_latent`."""
+    start, right = piece.start * frames_per_latent, piece.right * frames_per_latent
+    left = 1 + (piece.left - 1) * frames_per_latent if piece.left else 0
+    return Interval(start, 1 + (piece.stop - 1) * frames_per_latent, left, right)
 
 
-def _lines(piece: Interval, k: int) -> Interval:
-    return Interval(piece.start * k, piece.stop * k, piece.left * k, piece.right * k)
+def _lines(piece: Interval, factor: int) -> Interval:
+    return Interval(piece.start * factor, piece.stop * factor, piece.left * factor, piece.right * factor)

@@ -105,10 +105,11 @@ def transformer_arguments(inputs: Streams[StreamInput]) -> Settings:
     assert audio is not None
     arguments: dict[str, Any] = {"video_self_attention_mask": video.attention_mask}
     for prefix, one in (("", video), ("audio_", audio)):
-        levels = one.levels if one.level_index is None else one.levels.gather(1, one.level_index)
+        timesteps, index = one.unique_timesteps, one.timestep_index
+        timesteps = timesteps if index is None else timesteps.gather(1, index)
         arguments |= {
             f"{prefix}hidden_states": one.latent,
-            f"{prefix}timestep": 1000 * levels,
+            f"{prefix}timestep": 1000 * timesteps,
             f"{prefix}encoder_hidden_states": one.context,
             f"{prefix}encoder_attention_mask": one.context_mask,
             f"{prefix or 'video_'}coords": one.positions,

@@ -1,6 +1,6 @@
 """Every tolerance of the tests, with its reason: max|a − b| / max|b| in float32 unless said otherwise."""
 
-LEVELS_ONCE = 1e-6  # the same AdaLN on fewer rows: only the blocking of a matrix product differs
+UNIQUE_TIMESTEPS = 1e-6  # the same AdaLN on fewer rows: only the blocking of a matrix product differs
 BATCHED_PASSES = 1e-5  # four samples in one matrix product instead of one: other blocking in every layer
 DIFFUSERS_ATTENTION = 3e-6  # the same layers, but our modulation is fused and made once per level: 5e-7 seen
 DIFFUSERS_CONVOLUTIONS = 3e-6  # the same convolutions, but norms may sum in another order: 8e-7 seen, mostly 0

@@ -1,8 +1,8 @@
 """The denoiser: two streams of tokens, video and audio, joined in every block by attention across.
 
-Video and audio are the same code with two configs. The model is three parts, `prepare`, `blocks` and `finish`; `walk`
-takes one pass or several through them. Every product and every sum is rounded on its own, as in the official code:
-fused operations would give other bits in bfloat16. Source: spec transformer.
+Video and audio are the same code with two configs. The model is three parts, `prepare`, `blocks` and `finish`;
+`run_passes` takes one pass or several through them. Every product and every sum is rounded on its own, as in the
+official code: fused operations would give other bits in bfloat16. Source: spec transformer.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ NO_BLOCKS: Container[int] = frozenset()
 class StreamInput:
     """What one stream gives to the denoiser.
 
-    Args: latent: (b n c) noisy tokens. sigma: (b) noise level of the stream, 0 where it is frozen. levels: (b k) the
-    distinct timesteps of its tokens, sigma × mask. level_index: (b n), which of them a token has; None if k is 1.
-    positions: (b a n 2) float32 bounds, in seconds and pixels. context: (b l d) text features, or the keys and values
-    that `text_memory` made of them. context_mask: additive bias if floating, or (b l) with 1 = keep if integer.
-    attention_mask: (b n n) self-attention strengths in [0, 1]. keyframes_mask: (b n 1), > 0 on tokens that hold one
-    single pixel frame. is_enabled: False leaves the stream as it is; the other still reads it.
+    Args: latent: (b n c) noisy tokens. sigma: (b) noise level of the stream, 0 where it is frozen.
+    unique_timesteps: (b k) the distinct timesteps of its tokens, sigma × mask. timestep_index: (b n), which of them a
+    token has; None if k is 1. positions: (b a n 2) float32 bounds, in seconds and pixels. context: (b l d) text
+    features, or the keys and values that `text_memory` made of them. context_mask: additive bias if floating, or (b l)
+    with 1 = keep if integer. attention_mask: (b n n) self-attention strengths in [0, 1]. keyframes_mask: (b n 1), > 0
+    on tokens that hold one single pixel frame. is_enabled: False leaves the stream as it is; the other still reads it.
     """
 
     latent: Tensor
     sigma: Tensor
-    levels: Tensor
+    unique_timesteps: Tensor
     positions: Tensor
     context: Tensor | tuple[KeysValues, ...]
-    level_index: Tensor | None = None
+    timestep_index: Tensor | None = None
     context_mask: Tensor | None = None
     attention_mask: Tensor | None = None
     keyframes_mask: Tensor | None = None
@@ -68,7 +68,7 @@ class Perturbation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Keep:
+class PassMask:
     """What a batch keeps of one block: True all, False nothing, (b 1 1) ones and zeros where the samples differ."""
 
     video_self: Tensor | bool = True
@@ -79,22 +79,22 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Modulation:
-    """Shifts, scales and gates as AdaLN makes them, once per noise level:
+    """Shifts, scales and gates as AdaLN makes them.
 
-    rows (b k r d), and the level of each token.
+    Args: rows: (b k r d), once per distinct timestep. timestep_index: which of them a token has.
     """
 
     rows: Tensor
-    level_index: Tensor | None
+    timestep_index: Tensor | None
 
     def row(self, table: Tensor, row: int, plus: float = 0.0) -> Tensor:
-        """One row with its trained offset added: (b n d), or (b 1 d) where all tokens share one level."""
+        """One row with its trained offset added: (b n d), or (b 1 d) where all tokens share one timestep."""
         values = table[row].to(self.rows.dtype) + self.rows[:, :, row]
-        return per_token(values + plus if plus else values, self.level_index)
+        return per_token(values + plus if plus else values, self.timestep_index)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class BlockInputs:
     """What the blocks and the head need of one stream beside its hidden states; it is the same for all of them.
 
     Args: modulation, exchange: rows of AdaLN. embedded: (b k d) embedded timesteps.
@@ -156,7 +156,7 @@ class CaptionProjection(nn.Module):
         return self.linear_2(F.gelu(self.linear_1(features), approximate="tanh"))
 
 
-class StreamEnds(nn.Module):
+class StreamIO(nn.Module):
     """What stands before and after the blocks for one stream."""
 
     def __init__(self, stream: StreamConfig, config: TransformerConfig) -> None:
@@ -184,16 +184,16 @@ class StreamEnds(nn.Module):
             hidden = hidden + (given.keyframes_mask > 0) * self.keyframe_embedding.to(dtype)
         return hidden
 
-    def prepare(self, given: StreamInput, other: StreamInput | None) -> Prepared:
+    def prepare(self, given: StreamInput, other: StreamInput | None) -> BlockInputs:
         """Make from noise levels, positions, text and masks what the blocks need.
 
         other: the other stream, if passed.
         """
         config, dtype = self.config, self.proj_in.weight.dtype
-        timesteps = given.levels.float() * config.timestep_scale
+        timesteps = given.unique_timesteps.float() * config.timestep_scale
         rows, embedded = self.adaln(timesteps)
-        prepared = Prepared(
-            modulation=Modulation(rows, given.level_index),
+        prepared = BlockInputs(
+            modulation=Modulation(rows, given.timestep_index),
             embedded=embedded,
             rope=self._rope(given.positions, self.stream.max_pos, self.stream.width, self.stream.heads),
             text=self.project_text(given.context) if isinstance(given.context, Tensor) else given.context,
@@ -210,7 +210,7 @@ class StreamEnds(nn.Module):
         heads, width = config.exchange_heads, config.exchange_heads * config.exchange_head_dim
         return replace(
             prepared,
-            exchange=Modulation(self.exchange_adaln(timesteps)[0], given.level_index),
+            exchange=Modulation(self.exchange_adaln(timesteps)[0], given.timestep_index),
             gate=self._of_sigma(self.gate_adaln, other, config.gate_timestep_scale)[:, :, 0],
             exchange_rope=self._rope(given.positions[:, :1], (config.exchange_max_pos,), width, heads),
         )
@@ -220,10 +220,10 @@ class StreamEnds(nn.Module):
         features = features.to(self.proj_in.weight.dtype)
         return features if self.caption_projection is None else self.caption_projection(features)
 
-    def finish(self, hidden: Tensor, prepared: Prepared) -> Tensor:
+    def finish(self, hidden: Tensor, prepared: BlockInputs) -> Tensor:
         """The velocity (b n c) of the tokens."""
         normed = F.layer_norm(hidden, hidden.shape[-1:], eps=self.config.norm_eps)
-        head = Modulation(prepared.embedded[:, :, None].expand(-1, -1, 2, -1), prepared.modulation.level_index)
+        head = Modulation(prepared.embedded[:, :, None].expand(-1, -1, 2, -1), prepared.modulation.timestep_index)
         return self.proj_out(normed * head.row(self.table, 1, plus=1) + head.row(self.table, 0))
 
     def _of_sigma(self, adaln: AdaLN, given: StreamInput, scale: float) -> Tensor:
@@ -258,7 +258,7 @@ class Stream(nn.Module):
         self.table = nn.Parameter(torch.empty(config.modulation_rows, width))
         self.prompt_table = nn.Parameter(torch.empty(2, width)) if config.has_text_modulation else None
 
-    def attend(self, x: Tensor, s: Prepared, block: int, keep: Tensor | bool) -> Tensor:
+    def attend(self, x: Tensor, s: BlockInputs, block: int, keep: Tensor | bool) -> Tensor:
         """Self-attention, then text attention, on (b n d)."""
         if not s.is_enabled:
             return x
@@ -270,7 +270,7 @@ class Stream(nn.Module):
         h = self._modulated(x, s, shift=6, scale=7)
         return x + self.text_attn(h, text, bias=s.text_bias) * self._row(s, 8)
 
-    def feed_forward(self, x: Tensor, s: Prepared) -> Tensor:
+    def feed_forward(self, x: Tensor, s: BlockInputs) -> Tensor:
         """The feed-forward on (b n d)."""
         if not s.is_enabled:
             return x
@@ -284,10 +284,10 @@ class Stream(nn.Module):
         shift, scale = table if prompt is None else rearrange(table + prompt, "b 1 r d -> r b 1 d")
         return text * (1 + scale) + shift
 
-    def _modulated(self, x: Tensor, s: Prepared, *, shift: int, scale: int) -> Tensor:
+    def _modulated(self, x: Tensor, s: BlockInputs, *, shift: int, scale: int) -> Tensor:
         return rms_norm(x, self.eps) * s.modulation.row(self.table, scale, plus=1) + self._row(s, shift)
 
-    def _row(self, s: Prepared, row: int) -> Tensor:
+    def _row(self, s: BlockInputs, row: int) -> Tensor:
         return s.modulation.row(self.table, row)
 
 
@@ -308,7 +308,7 @@ class Exchange(nn.Module):
         self.video_table = nn.Parameter(torch.empty(5, video_width))  # scale, shift; scale, shift; gate
         self.audio_table = nn.Parameter(torch.empty(5, audio_width))
 
-    def forward(self, x: Streams[Tensor], s: Streams[Prepared], keep: Keep) -> Streams[Tensor]:
+    def forward(self, x: Streams[Tensor], s: Streams[BlockInputs], keep: PassMask) -> Streams[Tensor]:
         """Give each enabled stream, (b n d), what it reads in the other; both read the values from before."""
         (v, a), (vs, as_) = x, s
         assert v is not None
@@ -334,11 +334,11 @@ class Exchange(nn.Module):
             a = a + seen * self._gate(as_, self.audio_table, keep.video_to_audio)
         return Streams(v, a)
 
-    def _modulated(self, normed: Tensor, s: Prepared, table: Tensor, row: int) -> Tensor:
+    def _modulated(self, normed: Tensor, s: BlockInputs, table: Tensor, row: int) -> Tensor:
         assert s.exchange is not None
         return normed * s.exchange.row(table, row, plus=1) + s.exchange.row(table, row + 1)
 
-    def _gate(self, s: Prepared, table: Tensor, keep: Tensor | bool) -> Tensor:
+    def _gate(self, s: BlockInputs, table: Tensor, keep: Tensor | bool) -> Tensor:
         assert s.gate is not None
         gate = table[4].to(s.gate.dtype) + s.gate
         return gate * keep if isinstance(keep, Tensor) else gate
@@ -355,7 +355,7 @@ class AVBlock(nn.Module):
             Exchange(config, config.video.width, config.audio.width) if config.video and config.audio else None
         )
 
-    def forward(self, x: Streams[Tensor], s: Streams[Prepared], index: int, keep: Keep) -> Streams[Tensor]:
+    def forward(self, x: Streams[Tensor], s: Streams[BlockInputs], index: int, keep: PassMask) -> Streams[Tensor]:
         """Move the hidden states of the streams that are present, (b n d) each, one block on.
 
         index: which block this is.
@@ -369,27 +369,27 @@ class AVBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The whole denoiser. See `prepare`, `blocks` and `finish`; `forward` is `walk` with one pass."""
+    """The whole denoiser. See `prepare`, `blocks` and `finish`; `forward` is `run_passes` with one pass."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.video = None if config.video is None else StreamEnds(config.video, config)
-        self.audio = None if config.audio is None else StreamEnds(config.audio, config)
+        self.video = None if config.video is None else StreamIO(config.video, config)
+        self.audio = None if config.audio is None else StreamIO(config.audio, config)
         self.blocks = nn.ModuleList(AVBlock(config) for _ in range(config.layers))
 
     def forward(self, inputs: Streams[StreamInput], perturbations: Sequence[Perturbation] = ()) -> Streams[Tensor]:
         """The velocity (b n c) of each stream that is passed. perturbations: one per sample, or none at all."""
-        return walk(self, [Pass(inputs=inputs, perturbations=perturbations)])[0]
+        return run_passes(self, [Pass(inputs=inputs, perturbations=perturbations)])[0]
 
-    def prepare(self, inputs: Streams[StreamInput]) -> tuple[Streams[Tensor], Streams[Prepared]]:
+    def prepare(self, inputs: Streams[StreamInput]) -> tuple[Streams[Tensor], Streams[BlockInputs]]:
         """The hidden states (b n d) before the first block, and everything that is the same for all blocks."""
         ends = Streams(self.video, self.audio)
         others = Streams([inputs.audio], [inputs.video])
         hidden = inputs.map(lambda one, end: end.embed(one), ends)
         return hidden, inputs.map(lambda one, end, other: end.prepare(one, other[0]), ends, others)
 
-    def finish(self, hidden: Streams[Tensor], prepared: Streams[Prepared]) -> Streams[Tensor]:
+    def finish(self, hidden: Streams[Tensor], prepared: Streams[BlockInputs]) -> Streams[Tensor]:
         """The velocities (b n c), from the hidden states after the last block."""
         return hidden.map(lambda h, p, end: end.finish(h, p), prepared, Streams(self.video, self.audio))
 
@@ -398,7 +398,7 @@ class Transformer(nn.Module):
         if not self.config.has_static_text:
             raise ValueError("this model's text depends on the noise level")
 
-        def of_stream(features: Tensor, end: StreamEnds, streams: Sequence[Stream]) -> tuple[KeysValues, ...]:
+        def of_stream(features: Tensor, end: StreamIO, streams: Sequence[Stream]) -> tuple[KeysValues, ...]:
             text = end.project_text(features)
             return tuple(stream.text_attn.keys_values(stream.modulate_text(text, None)) for stream in streams)
 
@@ -409,7 +409,7 @@ class Transformer(nn.Module):
 OnBlock = Callable[[int, int, Streams[Tensor]], None]  # block, pass, hidden states after it
 
 
-def walk(model: Transformer, passes: Sequence[Pass], on_block: OnBlock | None = None) -> list[Streams[Tensor]]:
+def run_passes(model: Transformer, passes: Sequence[Pass], on_block: OnBlock | None = None) -> list[Streams[Tensor]]:
     """Take passes through the model side by side, so that each block is needed once; returns their velocities.
 
     A pass that follows another is the same up to the first block that it perturbs, so it takes over there. This is
@@ -417,7 +417,7 @@ def walk(model: Transformer, passes: Sequence[Pass], on_block: OnBlock | None = 
     """
     layers = len(model.blocks)
     hidden: dict[int, Streams[Tensor]] = {}
-    prepared: list[Streams[Prepared]] = []
+    prepared: list[Streams[BlockInputs]] = []
     starts: list[int] = []
     for j, one in enumerate(passes):
         if one.follows is None:
@@ -437,7 +437,7 @@ def walk(model: Transformer, passes: Sequence[Pass], on_block: OnBlock | None = 
         for j, one in reversed(list(enumerate(passes))):  # followers first, before their leader moves on
             take_over(i, j, one)
             if j in hidden:
-                hidden[j] = block(hidden[j], prepared[j], i, keep_of(one.perturbations, i, hidden[j]))
+                hidden[j] = block(hidden[j], prepared[j], i, pass_mask(one.perturbations, i, hidden[j]))
                 if on_block is not None:
                     on_block(i, j, hidden[j])
     for j, one in enumerate(passes):
@@ -445,7 +445,7 @@ def walk(model: Transformer, passes: Sequence[Pass], on_block: OnBlock | None = 
     return [model.finish(hidden[j], prepared[j]) for j in range(len(passes))]
 
 
-def keep_of(perturbations: Sequence[Perturbation], block: int, hidden: Streams[Tensor]) -> Keep:
+def pass_mask(perturbations: Sequence[Perturbation], block: int, hidden: Streams[Tensor]) -> PassMask:
     """What a batch keeps of a block, given what each of its samples leaves out."""
     like = next(h for h in hidden if h is not None)
 
@@ -455,7 +455,7 @@ def keep_of(perturbations: Sequence[Perturbation], block: int, hidden: Streams[T
             return all(kept)
         return torch.tensor(kept, dtype=like.dtype, device=like.device)[:, None, None]
 
-    return Keep(**{field.name: keep(field.name) for field in fields(Keep)})
+    return PassMask(**{field.name: keep(field.name) for field in fields(PassMask)})
 
 
 def sinusoid(timesteps: Tensor) -> Tensor:
@@ -466,14 +466,11 @@ def sinusoid(timesteps: Tensor) -> Tensor:
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
-def per_token(values: Tensor, level_index: Tensor | None) -> Tensor:
-    """Hand the values of each level (b k d) to the tokens that have it:
-
-    (b n d), or as they are where there is one level.
-    """
-    if level_index is None:
+def per_token(values: Tensor, timestep_index: Tensor | None) -> Tensor:
+    """Hand the values of each distinct timestep (b k d) to the tokens that have it: (b n d), or (b 1 d) if k is 1."""
+    if timestep_index is None:
         return values
-    return torch.take_along_dim(values, level_index[..., None], dim=1)
+    return torch.take_along_dim(values, timestep_index[..., None], dim=1)
 
 
 def _text_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:

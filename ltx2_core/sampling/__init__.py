@@ -1,1 +1,1 @@
-"""Denoising in small parts: a schedule makes sigmas, a sampler walks them, guidance mixes the model's passes."""
+"""Denoising in small parts: a schedule makes sigmas, a sampler follows them, guidance mixes the model's passes."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..latents import Latents, LatentState, States, to_denoised
 from ..models.attention import KeysValues
-from ..models.transformer import ALL_BLOCKS, Pass, Perturbation, StreamInput, Transformer, walk
+from ..models.transformer import ALL_BLOCKS, Pass, Perturbation, StreamInput, Transformer, run_passes
 from ..types import Streams
 from .guidance import Contexts, GuidancePass, GuidanceScales, PassKind, guide, plan_passes
 
@@ -55,7 +55,7 @@ class GuidedDenoiser:
     def estimates(self, plan: Sequence[GuidancePass], states: States, sigma: float) -> list[Latents]:
         """The clean estimates of each pass of a plan."""
         passes = self._passes(plan, states, sigma)
-        velocities = walk_batched(self.model, passes) if self.is_batched else walk(self.model, passes)
+        velocities = run_batched(self.model, passes) if self.is_batched else run_passes(self.model, passes)
 
         def estimate(state: LatentState, velocity: Tensor) -> Tensor:
             return to_denoised(state.latent, velocity, state.timesteps(sigma))
@@ -81,8 +81,8 @@ class GuidedDenoiser:
             return StreamInput(
                 latent=state.latent,
                 sigma=state.stream_sigma(sigma),
-                levels=state.timestep_levels(sigma).expand(state.latent.shape[0], -1),
-                level_index=state.mask.index,
+                unique_timesteps=state.unique_timesteps(sigma).expand(state.latent.shape[0], -1),
+                timestep_index=state.mask.index,
                 positions=state.positions,
                 context=text,
                 attention_mask=state.attention_mask,
@@ -103,12 +103,12 @@ class GuidedDenoiser:
         return self._texts[is_negative]
 
 
-def walk_batched(model: Transformer, passes: Sequence[Pass]) -> list[Streams[Tensor]]:
-    """The same velocities as `walk`, with all passes as one batch and nothing shared between them."""
+def run_batched(model: Transformer, passes: Sequence[Pass]) -> list[Streams[Tensor]]:
+    """The same velocities as `run_passes`, with all passes as one batch and nothing shared between them."""
     first, *others = (one.inputs for one in passes)
     inputs = first.map(lambda *streams: _concatenate(streams), *others)
     perturbations = [p for one in passes for p in one.perturbations]
-    (velocity,) = walk(model, [Pass(inputs=inputs, perturbations=perturbations)])
+    (velocity,) = run_passes(model, [Pass(inputs=inputs, perturbations=perturbations)])
     parts = velocity.map(lambda v: v.chunk(len(passes)))
     return [parts.map(lambda chunks, i=i: chunks[i]) for i in range(len(passes))]
 
@@ -120,7 +120,8 @@ def _concatenate(inputs: Sequence[StreamInput]) -> StreamInput:
         tensors = [getattr(one, name) for one in inputs]
         return None if tensors[0] is None else torch.cat(tensors)
 
-    names = ("latent", "sigma", "levels", "level_index", "positions", "context", "attention_mask", "keyframes_mask")
+    timesteps = ("sigma", "unique_timesteps", "timestep_index")
+    names = ("latent", *timesteps, "positions", "context", "attention_mask", "keyframes_mask")
     return replace(inputs[0], **{name: joined(name) for name in names})
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..latents import LatentState, States
 from .noise import draw_standardised_noise
-from .samplers import Denoiser, OnStep, walk
+from .samplers import Denoiser, OnStep, iterate_steps
 
 LAST_SIGMA = 0.0011  # the steps end here, and one evaluation more takes it to 0
 MIDDLE_ETA = 0.5
@@ -30,13 +30,13 @@ def sample_res2s(
     middle_generator: torch.Generator,
     eta: float = 0.5,
 ) -> States:
-    """Walk a schedule (k) that ends in 0: two evaluations for each step, and one at the end.
+    """Follow a schedule (k) that ends in 0: two evaluations for each step, and one at the end.
 
     Args: step_generator, middle_generator: of the noise at the end and in the middle of each step; at both, video's is
     drawn first. eta: how much of a noise level is drawn anew.
     """
     steps = torch.cat([sigmas[:-1], sigmas.new_tensor([LAST_SIGMA, 0.0])])
-    for index, sigma, sigma_next in walk(steps, on_step):
+    for index, sigma, sigma_next in iterate_steps(steps, on_step):
         first = states.map(LatentState.keep_given, denoise(states, sigma, index))
         if sigma_next == 0:
             states = states.map(LatentState.with_latent, first)

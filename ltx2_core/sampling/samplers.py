@@ -1,4 +1,4 @@
-"""Samplers: solvers that walk a schedule. They know nothing of models, prompts or guidance."""
+"""Samplers: solvers that follow a schedule. They know nothing of models, prompts or guidance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Denoiser(Protocol):
     def __call__(self, states: States, sigma: float, step: int) -> Latents: ...
 
 
-def walk(sigmas: Tensor, on_step: OnStep) -> Iterator[tuple[int, float, float]]:
+def iterate_steps(sigmas: Tensor, on_step: OnStep) -> Iterator[tuple[int, float, float]]:
     """Go through a schedule (k): the step from 0, its noise level and the next one."""
     for step, (sigma, sigma_next) in enumerate(pairwise(sigmas.tolist())):
         yield step, sigma, sigma_next
@@ -32,7 +32,7 @@ def walk(sigmas: Tensor, on_step: OnStep) -> Iterator[tuple[int, float, float]]:
 
 def sample_euler(denoise: Denoiser, states: States, sigmas: Tensor, on_step: OnStep) -> States:
     """Go straight from each noise level (k) to the next: the default sampler. Source: spec sampling, "Euler"."""
-    for step, sigma, sigma_next in walk(sigmas, on_step):
+    for step, sigma, sigma_next in iterate_steps(sigmas, on_step):
         clean = states.map(LatentState.keep_given, denoise(states, sigma, step))
         states = states.map(partial(LatentState.euler_step, sigma=sigma, sigma_next=sigma_next), clean)
     return states
@@ -46,7 +46,7 @@ def sample_gradient_estimation(
     Source: spec sampling, "Gradient estimation".
     """
     previous: Latents | None = None
-    for step, sigma, sigma_next in walk(sigmas, on_step):
+    for step, sigma, sigma_next in iterate_steps(sigmas, on_step):
         clean = states.map(LatentState.keep_given, denoise(states, sigma, step))
         if sigma_next == 0:
             states = states.map(LatentState.with_latent, clean)
@@ -68,7 +68,7 @@ def sample_ancestral(
 
     Source: spec sampling, "Ancestral (SDE) Euler".
     """
-    for step, sigma, sigma_next in walk(sigmas, on_step):
+    for step, sigma, sigma_next in iterate_steps(sigmas, on_step):
         move = partial(_ancestral_step, sigma=sigma, sigma_next=sigma_next, generator=generator, eta=eta)
         states = states.map(move, denoise(states, sigma, step))
     return states

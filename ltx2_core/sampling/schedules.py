@@ -1,4 +1,4 @@
-"""Schedules: the noise levels (sigmas) that a sampler walks through, from 1 (noise) down to 0 (clean)."""
+"""Schedules: the noise levels (sigmas) that a sampler goes through, from 1 (noise) down to 0 (clean)."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def make_inputs(
         return StreamInput(
             latent=torch.randn(1, positions.shape[2], one.in_channels, dtype=dtype, device=device),
             sigma=torch.full((1,), SIGMA, device=device),
-            levels=torch.full((1, 1), SIGMA, device=device),
+            unique_timesteps=torch.full((1, 1), SIGMA, device=device),
             positions=positions.to(device),
             context=torch.randn(1, TEXT_ROWS, config.caption_channels or one.width, dtype=dtype, device=device),
         )

@@ -29,14 +29,14 @@ from ltx2_core.latents import (
 from ltx2_core.models.rope import Rope, frequency_grid, rope_tables
 from ltx2_core.models.transformer import (
     ALL_BLOCKS,
+    BlockInputs,
     Pass,
     Perturbation,
-    Prepared,
     StreamInput,
     Transformer,
     per_token,
+    run_passes,
     sinusoid,
-    walk,
 )
 from ltx2_core.types import Streams
 
@@ -83,7 +83,7 @@ def _case(golden: GoldenFile, header: Header, name: str, case: Mapping[str, Any]
     perturbations = [_perturbation(sample) for sample in case["perturbations"] or []]
     hidden: dict[int, Streams[Tensor]] = {}
     one = Pass(inputs=inputs, perturbations=perturbations)
-    (velocity,) = walk(model, [one], on_block=lambda block, _, states: hidden.update({block: states}))
+    (velocity,) = run_passes(model, [one], on_block=lambda block, _, states: hidden.update({block: states}))
     embedded, prepared = model.prepare(inputs)
     for stream in ("video", "audio"):
         tensors = _expected(golden, f"{name}/", f"/{stream}.")
@@ -127,16 +127,16 @@ def _fields(golden: GoldenFile, case: str, stream: str, state: str) -> dict[str,
 
 
 def _input(fields: Mapping[str, Tensor], dtype: torch.dtype) -> StreamInput:
-    """Turn dense timesteps (b n 1) into levels and an index; everything else is handed on."""
+    """Turn dense timesteps (b n 1) into the distinct ones and an index; everything else is handed on."""
     timesteps = rearrange(fields["timesteps"], "b n 1 -> b n")
-    levels, index = torch.unique(timesteps, return_inverse=True)
+    unique, index = torch.unique(timesteps, return_inverse=True)
     optional = {key: fields[key] for key in ("context_mask", "attention_mask", "keyframes_mask") if key in fields}
     is_uniform = timesteps.shape[1] == 1
     return StreamInput(
         latent=fields["latent"].to(dtype),
         sigma=fields["sigma"],
-        levels=timesteps if is_uniform else levels.expand(timesteps.shape[0], -1),
-        level_index=None if is_uniform else index,
+        unique_timesteps=timesteps if is_uniform else unique.expand(timesteps.shape[0], -1),
+        timestep_index=None if is_uniform else index,
         positions=fields["positions"],
         context=fields["context"].to(dtype),
         is_enabled=bool(fields["is_enabled"]),
@@ -150,9 +150,9 @@ def _perturbation(sample: list[Mapping[str, Any]]) -> Perturbation:
     )
 
 
-def _prepared_tensors(p: Prepared, timesteps: Tensor) -> dict[str, Tensor]:
-    """The prepared tensors under their golden names, spread over the tokens where they are kept per level."""
-    index = p.modulation.level_index
+def _prepared_tensors(p: BlockInputs, timesteps: Tensor) -> dict[str, Tensor]:
+    """The prepared tensors under their golden names, spread over the tokens where they are kept per timestep."""
+    index = p.modulation.timestep_index
 
     def flat(rows: Tensor) -> Tensor:
         return per_token(rearrange(rows, "b k r d -> b k (r d)"), index)

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from ltx2_core import keymap
 from ltx2_core.latents import audio_positions, video_positions
-from ltx2_core.models.transformer import Keep, StreamInput, Transformer
+from ltx2_core.models.transformer import PassMask, StreamInput, Transformer
 from ltx2_core.sampling.distilled import DISTILLED_SIGMAS
 from ltx2_core.sampling.guidance import GuidanceScales
 from ltx2_core.sampling.samplers import sample_euler
@@ -114,14 +114,14 @@ class Paths:
         latents, targets = (streams.map(torch.stack) for streams in (starts, ends))
         inputs = latents.map(
             lambda x, position: StreamInput(
-                latent=x, sigma=levels, levels=levels[:, None], positions=position, context=()
+                latent=x, sigma=levels, unique_timesteps=levels[:, None], positions=position, context=()
             ),
             positions,
         )
         targets = latents.map(lambda start, end: (start - end) / lengths, targets)
         keep = torch.ones(len(levels), 1, 1, dtype=torch.bfloat16)
         weights = latents.map(lambda x: torch.ones(x.shape[:2]))
-        return Batch(prompts, inputs, Keep(audio_to_video=keep, video_to_audio=keep), targets, weights)
+        return Batch(prompts, inputs, PassMask(audio_to_video=keep, video_to_audio=keep), targets, weights)
 
 
 class Adapted(nn.Module):

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ltx2_core.latents import audio_positions, patchify_audio, patchify_video, video_positions
 from ltx2_core.models.attention import KeysValues
-from ltx2_core.models.transformer import AVBlock, Keep, Prepared, Stream, StreamInput, Transformer
+from ltx2_core.models.transformer import AVBlock, BlockInputs, PassMask, Stream, StreamInput, Transformer
 from ltx2_core.types import Streams
 from scripts.toy.codec import Codec
 from scripts.toy.model import AUDIO_STEPS, FPS, FRAMES, VIDEO_GRID, fresh, save, save_gemma, trained
@@ -61,7 +61,7 @@ LARGE_GRID = (VIDEO_GRID[0], 2 * VIDEO_GRID[1], 2 * VIDEO_GRID[2])
 LARGE_COST = 4  # samples of the usual size that take as long as one of twice the size
 
 
-T = TypeVar("T", StreamInput, Keep)
+T = TypeVar("T", StreamInput, PassMask)
 
 
 class Denoised(nn.Module):
@@ -99,17 +99,17 @@ class FastRope:
         return torch.cat([a * self.cos - b * self.sin, b * self.cos + a * self.sin], dim=-1)
 
 
-def with_fast_rope(one: Prepared) -> Prepared:
+def with_fast_rope(one: BlockInputs) -> BlockInputs:
     """The same, with positions in the dtype of the hidden states."""
     ropes = {name: getattr(one, name) for name in ("rope", "exchange_rope")}
     fast = {name: FastRope(rope.cos.bfloat16(), rope.sin.bfloat16()) for name, rope in ropes.items()}
     return replace(one, **fast)
 
 
-def advance(block: AVBlock, hidden: Streams[Tensor], prepared: Streams[Prepared], keep: Keep) -> Streams[Tensor]:
+def advance(block: AVBlock, hidden: Streams[Tensor], prepared: Streams[BlockInputs], keep: PassMask) -> Streams[Tensor]:
     """One block, whose keys and values of the text are made once for the draws that share them."""
 
-    def with_memory(one: Prepared, stream: Stream) -> Prepared:
+    def with_memory(one: BlockInputs, stream: Stream) -> BlockInputs:
         memory = stream.text_attn.keys_values(stream.modulate_text(one.text, None))
         return replace(one, text=(KeysValues(*(x.repeat_interleave(DRAWS, dim=0) for x in memory)),))
 
@@ -126,7 +126,7 @@ class Batch(NamedTuple):
 
     prompts: list[str]
     inputs: Streams[StreamInput]
-    keep: Keep
+    keep: PassMask
     targets: Streams[Tensor]
     weights: Streams[Tensor]
 
@@ -165,8 +165,8 @@ def make_batch(examples: Examples, rng: np.random.Generator, *, is_large: bool) 
         given = StreamInput(
             latent=torch.lerp(x, noise, timesteps),
             sigma=level,
-            levels=level[:, None] if mask[0] is None else torch.stack([torch.zeros_like(level), level], 1),
-            level_index=None if mask[0] is None else mask[0].long(),
+            unique_timesteps=level[:, None] if mask[0] is None else torch.stack([torch.zeros_like(level), level], 1),
+            timestep_index=None if mask[0] is None else mask[0].long(),
             positions=position,
             context=(),
         )
@@ -175,7 +175,7 @@ def make_batch(examples: Examples, rng: np.random.Generator, *, is_large: bool) 
     parts = clean.map(noised, frozen, positions, Streams([masks.video], [masks.audio]), touched)
     inputs, targets, weights = (Streams(*which) for which in zip(*parts, strict=True))
     prompts = [draw_prompt(scene, rng) for scene in examples.scenes]
-    return Batch(prompts, inputs, Keep(audio_to_video=kept, video_to_audio=kept), targets, weights)
+    return Batch(prompts, inputs, PassMask(audio_to_video=kept, video_to_audio=kept), targets, weights)
 
 
 def draw_sigmas(rng: np.random.Generator, count: int) -> Tensor:

@@ -87,7 +87,7 @@ def stream_input(positions: Tensor, seed: int) -> StreamInput:
     return StreamInput(
         latent=random(2, positions.shape[2], 128, seed=seed),
         sigma=torch.tensor([0.6, 0.9]),
-        levels=torch.tensor([[0.6], [0.9]]),
+        unique_timesteps=torch.tensor([[0.6], [0.9]]),
         positions=positions.expand(2, -1, -1, -1),
         context=random(2, TEXT_TOKENS, tiny.TEXT_WIDTH, seed=seed + 1),
     )
@@ -98,8 +98,12 @@ TOKENS = torch.arange(VIDEO.latent.shape[1])
 TEXT_MASK = (torch.arange(TEXT_TOKENS) < torch.tensor([[TEXT_TOKENS], [4]])).long()
 UNIFORM = Streams(VIDEO, AUDIO)
 PER_TOKEN = Streams(  # half of the video given in part or whole, and all of the audio
-    replace(VIDEO, levels=torch.tensor([[0.6, 0.0], [0.9, 0.3]]), level_index=(TOKENS < 12).long().expand(2, -1)),
-    replace(AUDIO, sigma=torch.zeros(2), levels=torch.zeros(2, 1)),
+    replace(
+        VIDEO,
+        unique_timesteps=torch.tensor([[0.6, 0.0], [0.9, 0.3]]),
+        timestep_index=(TOKENS < 12).long().expand(2, -1),
+    ),
+    replace(AUDIO, sigma=torch.zeros(2), unique_timesteps=torch.zeros(2, 1)),
 )
 MASKED = Streams(
     replace(VIDEO, context_mask=TEXT_MASK, attention_mask=torch.ones(2, len(TOKENS), len(TOKENS)).tril()),

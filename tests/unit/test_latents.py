@@ -147,10 +147,10 @@ def test_given_tokens_have_timestep_zero() -> None:
     assert (timesteps[:, 6:] == torch.tensor(0.725)).all()
 
 
-def test_timestep_levels_gathered_per_token_are_the_timesteps() -> None:
+def test_unique_timesteps_gathered_per_token_are_the_timesteps() -> None:
     state = given_first_frame(video_state())
     assert state.mask.index is not None
-    assert torch.equal(state.timestep_levels(0.4)[state.mask.index].unsqueeze(-1), state.timesteps(0.4))
+    assert torch.equal(state.unique_timesteps(0.4)[state.mask.index].unsqueeze(-1), state.timesteps(0.4))
 
 
 def test_initial_state_marks_the_first_latent_frame_as_a_single_pixel_frame() -> None:

@@ -16,7 +16,7 @@ from ltx2_core.lora import fuse
 from ltx2_core.lora_file import match, read_lora
 from ltx2_core.models.attention import attention
 from ltx2_core.models.rope import rope_tables
-from ltx2_core.models.transformer import Keep
+from ltx2_core.models.transformer import PassMask
 from ltx2_core.types import Streams
 from scripts.toy import world
 from scripts.toy.cache_latents import touched_cells
@@ -70,8 +70,8 @@ def model() -> Denoised:
 @torch.no_grad()
 @pytest.mark.parametrize("is_masked", [False, True])
 def test_training_computes_what_the_denoiser_computes(model: Denoised, is_masked: bool) -> None:
-    batch = next(b for b in batches(40, clips=1) if (b.inputs.video.level_index is not None) == is_masked)
-    keep = Keep(audio_to_video=torch.ones(DRAWS, 1, 1), video_to_audio=torch.ones(DRAWS, 1, 1))
+    batch = next(b for b in batches(40, clips=1) if (b.inputs.video.timestep_index is not None) == is_masked)
+    keep = PassMask(audio_to_video=torch.ones(DRAWS, 1, 1), video_to_audio=torch.ones(DRAWS, 1, 1))
     trained = model(batch._replace(keep=keep))
     contexts = model.text(batch.prompts).map(lambda x: x.repeat_interleave(DRAWS, 0))
     plain = model.denoiser(batch.inputs.map(lambda given, context: replace(given, context=context), contexts))
@@ -103,7 +103,7 @@ def test_a_clean_stream_has_no_noise_and_is_not_learned() -> None:
             is_frozen = given.sigma == 0
             frozen += int(is_frozen.sum())
             assert not weights[is_frozen].any()
-            assert not given.levels[is_frozen].any()
+            assert not given.unique_timesteps[is_frozen].any()
             assert weights[~is_frozen].any(-1).all()
         assert 5 < frozen < 35  # of 96, a sixth
 
@@ -117,17 +117,17 @@ def test_noise_and_clean_latent_lie_on_the_line_of_the_velocity() -> None:
 
 
 def test_given_tokens_are_clean_and_not_learned() -> None:
-    masked = [batch for batch in batches(60, clips=2) if batch.inputs.video.level_index is not None]
+    masked = [batch for batch in batches(60, clips=2) if batch.inputs.video.timestep_index is not None]
     assert 2 < len(masked) < 20  # of 60, 15 in a hundred
     first_frame_given = 0
     for batch in masked:
         for one, weights in zip(batch.inputs, batch.weights, strict=True):
-            given = one.level_index == 0
+            given = one.timestep_index == 0
             assert not weights[given].any()
-            assert not one.levels[:, 0].any()
-            torch.testing.assert_close(one.levels[:, 1], one.sigma)
+            assert not one.unique_timesteps[:, 0].any()
+            torch.testing.assert_close(one.unique_timesteps[:, 1], one.sigma)
         cells = VIDEO_GRID[1] * VIDEO_GRID[2]
-        index = batch.inputs.video.level_index
+        index = batch.inputs.video.timestep_index
         first_frame_given += int((~index[:, :cells].any(-1) & index[:, cells:].all(-1)).sum())
     assert first_frame_given > 0
 

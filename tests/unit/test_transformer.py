@@ -16,11 +16,11 @@ from ltx2_core.models.transformer import (
     Perturbation,
     StreamInput,
     Transformer,
-    walk,
+    run_passes,
 )
-from ltx2_core.sampling.denoiser import walk_batched
+from ltx2_core.sampling.denoiser import run_batched
 from ltx2_core.types import Streams
-from tests.tolerances import BATCHED_PASSES, LEVELS_ONCE
+from tests.tolerances import BATCHED_PASSES, UNIQUE_TIMESTEPS
 
 TINY = CONSTANTS | {
     "num_attention_heads": 2,
@@ -66,7 +66,7 @@ def build(given: TransformerConfig, seed: int = 0) -> Transformer:
     return model.requires_grad_(False).eval()
 
 
-def make_inputs(given: TransformerConfig, *, batch: int = 1, levels: int = 1, seed: int = 1) -> Streams[StreamInput]:
+def make_inputs(given: TransformerConfig, *, batch: int = 1, timesteps: int = 1, seed: int = 1) -> Streams[StreamInput]:
     generator = torch.Generator().manual_seed(seed)
 
     def stream(channels: int, tokens: int, axes: int, width: int) -> StreamInput:
@@ -74,8 +74,8 @@ def make_inputs(given: TransformerConfig, *, batch: int = 1, levels: int = 1, se
         return StreamInput(
             latent=torch.randn(batch, tokens, channels, generator=generator),
             sigma=torch.full((batch,), 0.6),
-            levels=torch.rand(batch, levels, generator=generator),
-            level_index=None if levels == 1 else torch.randint(levels, (batch, tokens), generator=generator),
+            unique_timesteps=torch.rand(batch, timesteps, generator=generator),
+            timestep_index=None if timesteps == 1 else torch.randint(timesteps, (batch, tokens), generator=generator),
             positions=torch.cat((starts, starts + 0.3), dim=-1),
             context=torch.randn(batch, 5, given.caption_channels or width, generator=generator),
         )
@@ -88,26 +88,28 @@ def relative(ours: Streams[Tensor], expected: Streams[Tensor]) -> float:
 
 
 @pytest.mark.parametrize("changes", VARIANTS)
-def test_modulation_per_level_equals_modulation_per_token(changes: dict) -> None:
+def test_modulation_per_distinct_timestep_equals_modulation_per_token(changes: dict) -> None:
     model = build(config(**changes))
-    inputs = make_inputs(model.config, batch=2, levels=3)
+    inputs = make_inputs(model.config, batch=2, timesteps=3)
 
-    def one_level_per_token(s: StreamInput) -> StreamInput:
-        assert s.level_index is not None
-        index = torch.arange(s.level_index.shape[1]).expand_as(s.level_index)
-        return replace(s, levels=s.levels.gather(1, s.level_index), level_index=index)
+    def one_timestep_per_token(s: StreamInput) -> StreamInput:
+        assert s.timestep_index is not None
+        index = torch.arange(s.timestep_index.shape[1]).expand_as(s.timestep_index)
+        return replace(s, unique_timesteps=s.unique_timesteps.gather(1, s.timestep_index), timestep_index=index)
 
-    assert relative(model(inputs), model(inputs.map(one_level_per_token))) <= LEVELS_ONCE
+    assert relative(model(inputs), model(inputs.map(one_timestep_per_token))) <= UNIQUE_TIMESTEPS
 
 
 @pytest.mark.parametrize("changes", VARIANTS)
 def test_pass_that_takes_over_equals_a_pass_of_its_own(changes: dict) -> None:
     model = build(config(**changes))
-    inputs = make_inputs(model.config, levels=2)
+    inputs = make_inputs(model.config, timesteps=2)
     perturbed = Perturbation(video_self={2}, audio_self={3})
     isolated = Perturbation(audio_to_video=ALL_BLOCKS, video_to_audio=ALL_BLOCKS)
     others = [[perturbed], [isolated], [Perturbation()]]
-    together = walk(model, [Pass(inputs=inputs), *(Pass(inputs=inputs, perturbations=p, follows=0) for p in others)])
+    together = run_passes(
+        model, [Pass(inputs=inputs), *(Pass(inputs=inputs, perturbations=p, follows=0) for p in others)]
+    )
     alone = [model(inputs), *(model(inputs, p) for p in others)]
     assert all(a.equal(b) for ours, own in zip(together, alone, strict=True) for a, b in zip(ours, own, strict=True))
     assert relative(together[1], together[0]) > 1e-3
@@ -118,14 +120,14 @@ def test_pass_that_takes_over_runs_only_the_blocks_from_its_perturbation_on() ->
     inputs = make_inputs(model.config)
     ran: list[tuple[int, int]] = []
     passes = [Pass(inputs=inputs), Pass(inputs=inputs, perturbations=[Perturbation(video_self={2})], follows=0)]
-    walk(model, passes, on_block=lambda block, one, _: ran.append((one, block)))
+    run_passes(model, passes, on_block=lambda block, one, _: ran.append((one, block)))
     assert sorted(ran) == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 2), (1, 3)]
 
 
 @pytest.mark.parametrize("changes", VARIANTS)
 def test_batched_passes_equal_separate_passes(changes: dict) -> None:
     model = build(config(**changes))
-    inputs, negative = make_inputs(model.config, levels=2), make_inputs(model.config, levels=2, seed=5)
+    inputs, negative = make_inputs(model.config, timesteps=2), make_inputs(model.config, timesteps=2, seed=5)
     negative = inputs.map(lambda own, other: replace(own, context=other.context), negative)
     passes = [
         Pass(inputs=inputs, perturbations=[Perturbation()]),
@@ -133,7 +135,7 @@ def test_batched_passes_equal_separate_passes(changes: dict) -> None:
         Pass(inputs=inputs, perturbations=[Perturbation(video_self={1}, audio_self={2})]),
         Pass(inputs=inputs, perturbations=[Perturbation(audio_to_video=ALL_BLOCKS, video_to_audio={0})]),
     ]
-    for batched, separate in zip(walk_batched(model, passes), walk(model, passes), strict=True):
+    for batched, separate in zip(run_batched(model, passes), run_passes(model, passes), strict=True):
         assert relative(batched, separate) <= BATCHED_PASSES
 
 
@@ -170,8 +172,8 @@ def test_forward_depends_on_no_data() -> None:
                 StreamInput(
                     latent=torch.empty(1, n, c),
                     sigma=torch.empty(1),
-                    levels=torch.empty(1, 2),
-                    level_index=torch.empty(1, n, dtype=torch.long),
+                    unique_timesteps=torch.empty(1, 2),
+                    timestep_index=torch.empty(1, n, dtype=torch.long),
                     positions=torch.empty(1, axes, n, 2),
                     context=torch.empty(1, 5, width),
                     attention_mask=torch.empty(1, n, n),
@@ -190,7 +192,7 @@ def test_disabled_stream_is_still_heard() -> None:
     assert inputs.audio is not None
     disabled = inputs._replace(audio=replace(inputs.audio, is_enabled=False))
     hidden: list[Streams[Tensor]] = []
-    walk(model, [Pass(inputs=disabled)], on_block=lambda *args: hidden.append(args[2]))
+    run_passes(model, [Pass(inputs=disabled)], on_block=lambda *args: hidden.append(args[2]))
     assert all(states.audio.equal(hidden[0].audio) for states in hidden)
     without = model(Streams(video=inputs.video)).video
     assert not model(disabled).video.allclose(without, rtol=1e-2)
@@ -213,7 +215,7 @@ def test_constant_that_is_missing_is_refused_by_name() -> None:
 
 def test_gradients_reach_every_parameter() -> None:
     model = build(config(**LATER_GENERATION)).requires_grad_(True)
-    inputs = make_inputs(model.config, levels=2)
+    inputs = make_inputs(model.config, timesteps=2)
     marked = inputs.map(lambda s: replace(s, keyframes_mask=torch.ones_like(s.latent[..., :1])))
     torch.stack([velocity.sum() for velocity in model(marked) if velocity is not None]).sum().backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []

@@ -170,8 +170,8 @@ def timesteps(golden: GoldenFile, case: str, parameters: Parameters) -> None:
     mask = golden[f"{case}/mask"]
     state, sigma = bare_state(mask, mask, mask), parameters["sigma"]
     exact(golden, f"{case}/out", state.timesteps(sigma))
-    levels, index = state.timestep_levels(sigma), state.mask.index
-    per_token = levels.expand(mask.shape[:2]) if index is None else levels[index]
+    unique, index = state.unique_timesteps(sigma), state.mask.index
+    per_token = unique.expand(mask.shape[:2]) if index is None else unique[index]
     golden.compare_value(case, case, torch.equal(per_token.unsqueeze(-1), golden[f"{case}/out"]), True)
 
 
