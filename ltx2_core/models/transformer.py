@@ -11,6 +11,8 @@ import math
 import sys
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, fields, replace
+from operator import methodcaller
+from typing import Self
 
 import torch
 from einops import rearrange
@@ -25,6 +27,7 @@ from .rope import Rope, rope_tables
 SINUSOID_WIDTH = 256
 ALL_BLOCKS: Container[int] = range(sys.maxsize)
 NO_BLOCKS: Container[int] = frozenset()
+TextMemory = tuple[KeysValues, ...]  # of one stream, an entry for each block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,7 @@ class StreamInput:
     sigma: Tensor
     unique_timesteps: Tensor
     positions: Tensor
-    context: Tensor | tuple[KeysValues, ...]
+    context: Tensor | TextMemory
     timestep_index: Tensor | None = None
     context_mask: Tensor | None = None
     attention_mask: Tensor | None = None
@@ -95,17 +98,17 @@ class Modulation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockInputs:
-    """What the blocks and the head need of one stream beside its hidden states; it is the same for all of them.
+    """What the blocks and the head need of one stream beside its hidden states; all but the text is the same for all.
 
-    Args: modulation, exchange: rows of AdaLN. embedded: (b k d) embedded timesteps.
-    prompt: (b 1 2 d) modulation of the text. gate: (b 1 d) of what the other stream gives. text: (b l d), or keys and
-    values per block.
+    Args: modulation, exchange: rows of AdaLN. embedded: (b k d) embedded timesteps. text: (b l d) features, or the keys
+    and values of every block; a block is given its own. prompt: (b 1 2 d) modulation of the text. gate: (b 1 d) of what
+    the other stream gives.
     """
 
     modulation: Modulation
     embedded: Tensor
     rope: Rope
-    text: Tensor | tuple[KeysValues, ...]
+    text: Tensor | TextMemory | KeysValues
     text_bias: Tensor | None
     self_bias: Tensor | None
     prompt: Tensor | None
@@ -113,6 +116,10 @@ class BlockInputs:
     gate: Tensor | None = None
     exchange_rope: Rope | None = None
     is_enabled: bool = True
+
+    def of_block(self, index: int) -> Self:
+        """What one block needs: the same, with that block's keys and values where these were made before."""
+        return self if isinstance(self.text, Tensor) else replace(self, text=self.text[index])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,13 +265,13 @@ class Stream(nn.Module):
         self.table = nn.Parameter(torch.empty(config.modulation_rows, width))
         self.prompt_table = nn.Parameter(torch.empty(2, width)) if config.has_text_modulation else None
 
-    def attend(self, x: Tensor, s: BlockInputs, block: int, keep: Tensor | bool) -> Tensor:
+    def attend(self, x: Tensor, s: BlockInputs, keep: Tensor | bool) -> Tensor:
         """Self-attention, then text attention, on (b n d)."""
         if not s.is_enabled:
             return x
         h = self._modulated(x, s, shift=0, scale=1)
         x = x + self.self_attn(h, rope=s.rope, bias=s.self_bias, keep=keep) * self._row(s, 2)
-        text = s.text[block] if isinstance(s.text, tuple) else self.modulate_text(s.text, s.prompt)
+        text = self.modulate_text(s.text, s.prompt) if isinstance(s.text, Tensor) else s.text
         if self.prompt_table is None:
             return x + self.text_attn(rms_norm(x, self.eps), text, bias=s.text_bias)
         h = self._modulated(x, s, shift=6, scale=7)
@@ -275,6 +282,13 @@ class Stream(nn.Module):
         if not s.is_enabled:
             return x
         return x + self.mlp(self._modulated(x, s, shift=3, scale=4)) * self._row(s, 5)
+
+    def text_memory(self, text: Tensor) -> KeysValues:
+        """Keys and values of the text (b l d), which do not change while nothing but the noise level does.
+
+        They are exact only where `config.has_static_text`.
+        """
+        return self.text_attn.keys_values(self.modulate_text(text, None))
 
     def modulate_text(self, text: Tensor, prompt: Tensor | None) -> Tensor:
         """The text (b l d) as this block's keys and values see it."""
@@ -355,17 +369,14 @@ class AVBlock(nn.Module):
             Exchange(config, config.video.width, config.audio.width) if config.video and config.audio else None
         )
 
-    def forward(self, x: Streams[Tensor], s: Streams[BlockInputs], index: int, keep: PassMask) -> Streams[Tensor]:
-        """Move the hidden states of the streams that are present, (b n d) each, one block on.
-
-        index: which block this is.
-        """
+    def forward(self, x: Streams[Tensor], inputs: Streams[BlockInputs], keep: PassMask) -> Streams[Tensor]:
+        """Move the hidden states of the streams that are present, (b n d) each, one block on."""
         streams = Streams(self.video, self.audio)
         kept = Streams(keep.video_self, keep.audio_self)
-        x = x.map(lambda h, p, stream, k: stream.attend(h, p, index, k), s, streams, kept)
+        x = x.map(lambda h, s, k, stream: stream.attend(h, s, k), inputs, kept, streams)
         if self.exchange is not None and x.has_both:
-            x = self.exchange(x, s, keep)
-        return x.map(lambda h, p, stream: stream.feed_forward(h, p), s, streams)
+            x = self.exchange(x, inputs, keep)
+        return x.map(lambda h, s, stream: stream.feed_forward(h, s), inputs, streams)
 
 
 class Transformer(nn.Module):
@@ -384,26 +395,31 @@ class Transformer(nn.Module):
 
     def prepare(self, inputs: Streams[StreamInput]) -> tuple[Streams[Tensor], Streams[BlockInputs]]:
         """The hidden states (b n d) before the first block, and everything that is the same for all blocks."""
-        ends = Streams(self.video, self.audio)
         others = Streams([inputs.audio], [inputs.video])
-        hidden = inputs.map(lambda one, end: end.embed(one), ends)
-        return hidden, inputs.map(lambda one, end, other: end.prepare(one, other[0]), ends, others)
+        hidden = inputs.map(lambda one, io: io.embed(one), self.streams)
+        return hidden, inputs.map(lambda one, io, other: io.prepare(one, other[0]), self.streams, others)
 
     def finish(self, hidden: Streams[Tensor], prepared: Streams[BlockInputs]) -> Streams[Tensor]:
         """The velocities (b n c), from the hidden states after the last block."""
-        return hidden.map(lambda h, p, end: end.finish(h, p), prepared, Streams(self.video, self.audio))
+        return hidden.map(lambda h, p, io: io.finish(h, p), prepared, self.streams)
 
-    def text_memory(self, context: Streams[Tensor]) -> Streams[tuple[KeysValues, ...]]:
-        """Keys and values of a prompt's features (b l c) for every block; exact only where `config.has_static_text`."""
+    def text_memory(self, context: Streams[Tensor]) -> Streams[TextMemory]:
+        """Keys and values of a prompt's features (b l c), made block by block.
+
+        Raises: ValueError unless `config.has_static_text`: elsewhere they change with the noise level.
+        """
         if not self.config.has_static_text:
             raise ValueError("this model's text depends on the noise level")
+        text = context.map(lambda features, io: io.project_text(features), self.streams)
 
-        def of_stream(features: Tensor, end: StreamIO, streams: Sequence[Stream]) -> tuple[KeysValues, ...]:
-            text = end.project_text(features)
-            return tuple(stream.text_attn.keys_values(stream.modulate_text(text, None)) for stream in streams)
+        def of_block(block: nn.Module) -> Streams[KeysValues]:
+            return text.map(lambda rows, stream: stream.text_memory(rows), Streams(block.video, block.audio))
 
-        blocks = Streams([block.video for block in self.blocks], [block.audio for block in self.blocks])
-        return context.map(of_stream, Streams(self.video, self.audio), blocks)
+        return text.map(lambda _, *memories: memories, *map(of_block, self.blocks))
+
+    @property
+    def streams(self) -> Streams[StreamIO]:
+        return Streams(self.video, self.audio)
 
 
 OnBlock = Callable[[int, int, Streams[Tensor]], None]  # block, pass, hidden states after it
@@ -437,7 +453,8 @@ def run_passes(model: Transformer, passes: Sequence[Pass], on_block: OnBlock | N
         for j, one in reversed(list(enumerate(passes))):  # followers first, before their leader moves on
             take_over(i, j, one)
             if j in hidden:
-                hidden[j] = block(hidden[j], prepared[j], i, pass_mask(one.perturbations, i, hidden[j]))
+                inputs = prepared[j].map(methodcaller("of_block", i))
+                hidden[j] = block(hidden[j], inputs, pass_mask(one.perturbations, i, hidden[j]))
                 if on_block is not None:
                     on_block(i, j, hidden[j])
     for j, one in enumerate(passes):

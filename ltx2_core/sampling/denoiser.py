@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from ..latents import Latents, LatentState, States, to_denoised
-from ..models.attention import KeysValues
-from ..models.transformer import ALL_BLOCKS, Pass, Perturbation, StreamInput, Transformer, run_passes
+from ..models.transformer import ALL_BLOCKS, Pass, Perturbation, StreamInput, TextMemory, Transformer, run_passes
 from ..types import Streams
 from .guidance import Contexts, GuidancePass, GuidanceScales, PassKind, guide, plan_passes
 
-Text = Tensor | tuple[KeysValues, ...]
+Text = Tensor | TextMemory
 
 
 @dataclass(kw_only=True)

@@ -110,11 +110,10 @@ def advance(block: AVBlock, hidden: Streams[Tensor], prepared: Streams[BlockInpu
     """One block, whose keys and values of the text are made once for the draws that share them."""
 
     def with_memory(one: BlockInputs, stream: Stream) -> BlockInputs:
-        memory = stream.text_attn.keys_values(stream.modulate_text(one.text, None))
-        return replace(one, text=(KeysValues(*(x.repeat_interleave(DRAWS, dim=0) for x in memory)),))
+        memory = stream.text_memory(one.text)
+        return replace(one, text=KeysValues(*(x.repeat_interleave(DRAWS, dim=0) for x in memory)))
 
-    own = prepared.map(with_memory, Streams(block.video, block.audio))
-    return block(hidden, own, 0, keep)
+    return block(hidden, prepared.map(with_memory, Streams(block.video, block.audio)), keep)
 
 
 class Batch(NamedTuple):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ltx2_core.config.transformer import CONSTANTS, TransformerConfig
 from ltx2_core.errors import CheckpointError
@@ -20,7 +23,7 @@ from ltx2_core.models.transformer import (
 )
 from ltx2_core.sampling.denoiser import run_batched
 from ltx2_core.types import Streams
-from tests.tolerances import BATCHED_PASSES, UNIQUE_TIMESTEPS
+from tests.tolerances import BATCHED_PASSES, COMPILED_BLOCKS, UNIQUE_TIMESTEPS
 
 TINY = CONSTANTS | {
     "num_attention_heads": 2,
@@ -152,6 +155,70 @@ def test_text_that_depends_on_the_noise_level_is_not_kept() -> None:
     model = build(config(**LATER_GENERATION))
     with pytest.raises(ValueError, match="noise level"):
         model.text_memory(make_inputs(model.config).map(lambda s: s.context))
+
+
+class LoadedBlocks:
+    """Blocks that are loaded when they are asked for, and whose weights are lost when the next one is."""
+
+    def __init__(self, blocks: nn.ModuleList) -> None:
+        self.stored = blocks
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        for stored in self.stored:
+            block = deepcopy(stored)
+            yield block
+            for parameter in block.parameters():
+                parameter.fill_(torch.nan)
+
+
+def with_loaded_blocks(model: Transformer) -> Any:
+    loaded: Any = deepcopy(model)
+    del loaded.blocks
+    loaded.blocks = LoadedBlocks(model.blocks)
+    return loaded
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_blocks_that_are_loaded_and_dropped_give_the_same_velocities(changes: dict) -> None:
+    model = build(config(**changes))
+    inputs = make_inputs(model.config, timesteps=2)
+    passes = [Pass(inputs=inputs), Pass(inputs=inputs, perturbations=[Perturbation(video_self={2})], follows=0)]
+    resident, loaded = run_passes(model, passes), run_passes(with_loaded_blocks(model), passes)
+    assert all(a.equal(b) for one, other in zip(resident, loaded, strict=True) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("changes", [{}, LATER_GENERATION | {"use_prompt_adaln_single": False}])
+def test_blocks_that_are_loaded_and_dropped_give_the_same_text_memory(changes: dict) -> None:
+    model = build(config(**changes))
+    context = make_inputs(model.config).map(lambda s: s.context)
+    for resident, loaded in zip(
+        model.text_memory(context), with_loaded_blocks(model).text_memory(context), strict=True
+    ):
+        assert len(resident) == len(loaded) == model.config.layers
+        assert all(
+            a.equal(b) for one, other in zip(resident, loaded, strict=True) for a, b in zip(one, other, strict=True)
+        )
+
+
+def test_all_blocks_compile_to_one_graph() -> None:
+    model = build(config(num_layers=48))
+    inputs = make_inputs(model.config)
+    memory = model.text_memory(inputs.map(lambda s: s.context))
+    inputs = inputs.map(lambda s, text: replace(s, context=text), memory)
+    expected = model(inputs)
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    model.blocks = nn.ModuleList(torch.compile(block, fullgraph=True, backend=backend) for block in model.blocks)
+    assert relative(model(inputs), expected) <= COMPILED_BLOCKS
+    assert len(graphs) == 1
 
 
 @pytest.mark.parametrize("stream", ["video", "audio"])
