@@ -7,7 +7,6 @@ official code: fused operations would give other bits in bfloat16. Source: spec 
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, fields, replace
@@ -22,9 +21,9 @@ from torch.nn import functional as F
 from ..config.transformer import StreamConfig, TransformerConfig
 from ..types import Streams
 from .attention import MLP, Attention, KeysValues, rms_norm
+from .modulation import AdaLN, Modulation
 from .rope import Rope, rope_tables
 
-SINUSOID_WIDTH = 256
 ALL_BLOCKS: Container[int] = range(sys.maxsize)
 NO_BLOCKS: Container[int] = frozenset()
 TextMemory = tuple[KeysValues, ...]  # of one stream, an entry for each block
@@ -80,22 +79,6 @@ class PassMask:
     video_to_audio: Tensor | bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Modulation:
-    """Shifts, scales and gates as AdaLN makes them.
-
-    Args: rows: (b k r d), once per distinct timestep. timestep_index: which of them a token has.
-    """
-
-    rows: Tensor
-    timestep_index: Tensor | None
-
-    def row(self, table: Tensor, row: int, plus: float = 0.0) -> Tensor:
-        """One row with its trained offset added: (b n d), or (b 1 d) where all tokens share one timestep."""
-        values = table[row].to(self.rows.dtype) + self.rows[:, :, row]
-        return per_token(values + plus if plus else values, self.timestep_index)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockInputs:
     """What the blocks and the head need of one stream beside its hidden states; all but the text is the same for all.
@@ -132,22 +115,6 @@ class Pass:
     inputs: Streams[StreamInput]
     perturbations: Sequence[Perturbation] = ()
     follows: int | None = None
-
-
-class AdaLN(nn.Module):
-    """Make `rows` modulation rows of a width from timesteps."""
-
-    def __init__(self, width: int, rows: int) -> None:
-        super().__init__()
-        self.rows = rows
-        self.embed_in = nn.Linear(SINUSOID_WIDTH, width)
-        self.embed_out = nn.Linear(width, width)
-        self.linear = nn.Linear(width, rows * width)
-
-    def forward(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """From (b k) float32 timesteps, scaled: rows (b k r d) and the embedded timesteps (b k d)."""
-        embedded = self.embed_out(F.silu(self.embed_in(sinusoid(timesteps).to(self.linear.weight.dtype))))
-        return rearrange(self.linear(F.silu(embedded)), "b k (r d) -> b k r d", r=self.rows), embedded
 
 
 class CaptionProjection(nn.Module):
@@ -473,21 +440,6 @@ def pass_mask(perturbations: Sequence[Perturbation], block: int, hidden: Streams
         return torch.tensor(kept, dtype=like.dtype, device=like.device)[:, None, None]
 
     return PassMask(**{field.name: keep(field.name) for field in fields(PassMask)})
-
-
-def sinusoid(timesteps: Tensor) -> Tensor:
-    """Embed (b k) float32 timesteps as (b k 256): cosines first, then sines."""
-    half = SINUSOID_WIDTH // 2
-    exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
-    angles = timesteps[..., None] * torch.exp(-math.log(10000) * exponents)
-    return torch.cat((angles.cos(), angles.sin()), dim=-1)
-
-
-def per_token(values: Tensor, timestep_index: Tensor | None) -> Tensor:
-    """Hand the values of each distinct timestep (b k d) to the tokens that have it: (b n d), or (b 1 d) if k is 1."""
-    if timestep_index is None:
-        return values
-    return torch.take_along_dim(values, timestep_index[..., None], dim=1)
 
 
 def _text_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -26,6 +26,7 @@ from ltx2_core.latents import (
     to_denoised,
     video_positions,
 )
+from ltx2_core.models.modulation import per_token, sinusoid
 from ltx2_core.models.rope import Rope, frequency_grid, rope_tables
 from ltx2_core.models.transformer import (
     ALL_BLOCKS,
@@ -34,9 +35,7 @@ from ltx2_core.models.transformer import (
     Perturbation,
     StreamInput,
     Transformer,
-    per_token,
     run_passes,
-    sinusoid,
 )
 from ltx2_core.types import Streams
 

@@ -1,0 +1,63 @@
+"""Adaptive norms: from timesteps to the shifts, scales and gates of the denoiser.
+
+Source: spec transformer, section 5.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SINUSOID_WIDTH = 256
+
+
+class AdaLN(nn.Module):
+    """Make `rows` modulation rows of a width from timesteps."""
+
+    def __init__(self, width: int, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+        self.embed_in = nn.Linear(SINUSOID_WIDTH, width)
+        self.embed_out = nn.Linear(width, width)
+        self.linear = nn.Linear(width, rows * width)
+
+    def forward(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """From (b k) float32 timesteps, scaled: rows (b k r d) and the embedded timesteps (b k d)."""
+        embedded = self.embed_out(F.silu(self.embed_in(sinusoid(timesteps).to(self.linear.weight.dtype))))
+        return rearrange(self.linear(F.silu(embedded)), "b k (r d) -> b k r d", r=self.rows), embedded
+
+
+@dataclass(frozen=True, slots=True)
+class Modulation:
+    """Shifts, scales and gates as AdaLN makes them.
+
+    Args: rows: (b k r d), once per distinct timestep. timestep_index: which of them a token has.
+    """
+
+    rows: Tensor
+    timestep_index: Tensor | None
+
+    def row(self, table: Tensor, row: int, plus: float = 0.0) -> Tensor:
+        """One row with its trained offset added: (b n d), or (b 1 d) where all tokens share one timestep."""
+        values = table[row].to(self.rows.dtype) + self.rows[:, :, row]
+        return per_token(values + plus if plus else values, self.timestep_index)
+
+
+def sinusoid(timesteps: Tensor) -> Tensor:
+    """Embed (b k) float32 timesteps as (b k 256): cosines first, then sines."""
+    half = SINUSOID_WIDTH // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
+    angles = timesteps[..., None] * torch.exp(-math.log(10000) * exponents)
+    return torch.cat((angles.cos(), angles.sin()), dim=-1)
+
+
+def per_token(values: Tensor, timestep_index: Tensor | None) -> Tensor:
+    """Hand the values of each distinct timestep (b k d) to the tokens that have it: (b n d), or (b 1 d) if k is 1."""
+    if timestep_index is None:
+        return values
+    return torch.take_along_dim(values, timestep_index[..., None], dim=1)
