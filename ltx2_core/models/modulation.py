@@ -6,7 +6,8 @@ Source: spec transformer, section 5.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from einops import rearrange
@@ -34,7 +35,7 @@ class AdaLN(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Modulation:
-    """Shifts, scales and gates as AdaLN makes them.
+    """Shifts, scales and gates, as AdaLN makes them, or with a block's trained offsets added.
 
     Args: rows: (b k r d), once per distinct timestep. timestep_index: which of them a token has.
     """
@@ -42,10 +43,19 @@ class Modulation:
     rows: Tensor
     timestep_index: Tensor | None
 
-    def row(self, table: Tensor, row: int, plus: float = 0.0) -> Tensor:
-        """One row with its trained offset added: (b n d), or (b 1 d) where all tokens share one timestep."""
-        values = table[row].to(self.rows.dtype) + self.rows[:, :, row]
-        return per_token(values + plus if plus else values, self.timestep_index)
+    def with_table(self, table: Tensor, scales: slice) -> Self:
+        """The same with trained offsets (r d) added to all rows, and 1 to those that are scales."""
+        rows = self.rows + table.to(self.rows.dtype)
+        rows[:, :, scales].add_(1)
+        return replace(self, rows=rows)
+
+    def row(self, index: int) -> Tensor:
+        """One row for every token: (b n d), or (b 1 d) where all tokens share one timestep."""
+        return per_token(self.rows[:, :, index], self.timestep_index)
+
+    def apply(self, normed: Tensor, *, shift: int, scale: int) -> Tensor:
+        """Scale and shift (b n d) by two rows."""
+        return normed * self.row(scale) + self.row(shift)
 
 
 def sinusoid(timesteps: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ from .rope import Rope, rope_tables
 
 ALL_BLOCKS: Container[int] = range(sys.maxsize)
 NO_BLOCKS: Container[int] = frozenset()
+SCALES = slice(1, None, 3)  # rows of a block's table: shift, scale, gate of each step
+EXCHANGE_SCALES = slice(0, 4, 2)  # scale and shift of each direction, then the gate
 TextMemory = tuple[KeysValues, ...]  # of one stream, an entry for each block
 
 
@@ -78,14 +80,20 @@ class PassMask:
     audio_to_video: Tensor | bool = True
     video_to_audio: Tensor | bool = True
 
+    @property
+    def has_exchange(self) -> bool:
+        """Whether any sample keeps attention across, in any direction."""
+        return self.audio_to_video is not False or self.video_to_audio is not False
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockInputs:
     """What the blocks and the head need of one stream beside its hidden states; all but the text is the same for all.
 
-    Args: modulation, exchange: rows of AdaLN. embedded: (b k d) embedded timesteps. text: (b l d) features, or the keys
-    and values of every block; a block is given its own. prompt: (b 1 2 d) modulation of the text. gate: (b 1 d) of what
-    the other stream gives.
+    Args: modulation: a shift, a scale and a gate for each of two or three steps. exchange: a scale and a shift for each
+    direction, and the gate of what the other stream gives, which all tokens share. embedded: (b k d) embedded
+    timesteps. text: (b l d) features, or the keys and values of every block; a block is given its own.
+    prompt: (b 1 2 d) modulation of the text.
     """
 
     modulation: Modulation
@@ -96,7 +104,6 @@ class BlockInputs:
     self_bias: Tensor | None
     prompt: Tensor | None
     exchange: Modulation | None = None
-    gate: Tensor | None = None
     exchange_rope: Rope | None = None
     is_enabled: bool = True
 
@@ -181,11 +188,12 @@ class StreamIO(nn.Module):
         if other is None or self.exchange_adaln is None or self.gate_adaln is None:
             return prepared
         # Scale and shift follow the tokens' own timesteps; the gate follows the noise level of the stream that is read.
+        rows = self.exchange_adaln(timesteps)[0]
+        gate = self._of_sigma(self.gate_adaln, other, config.gate_timestep_scale).expand(-1, rows.shape[1], -1, -1)
         heads, width = config.exchange_heads, config.exchange_heads * config.exchange_head_dim
         return replace(
             prepared,
-            exchange=Modulation(self.exchange_adaln(timesteps)[0], given.timestep_index),
-            gate=self._of_sigma(self.gate_adaln, other, config.gate_timestep_scale)[:, :, 0],
+            exchange=Modulation(torch.cat((rows, gate), dim=-2), given.timestep_index),
             exchange_rope=self._rope(given.positions[:, :1], (config.exchange_max_pos,), width, heads),
         )
 
@@ -197,8 +205,8 @@ class StreamIO(nn.Module):
     def finish(self, hidden: Tensor, prepared: BlockInputs) -> Tensor:
         """The velocity (b n c) of the tokens."""
         normed = F.layer_norm(hidden, hidden.shape[-1:], eps=self.config.norm_eps)
-        head = Modulation(prepared.embedded[:, :, None].expand(-1, -1, 2, -1), prepared.modulation.timestep_index)
-        return self.proj_out(normed * head.row(self.table, 1, plus=1) + head.row(self.table, 0))
+        head = Modulation(prepared.embedded[:, :, None], prepared.modulation.timestep_index)
+        return self.proj_out(head.with_table(self.table, slice(1, 2)).apply(normed, shift=0, scale=1))
 
     def _of_sigma(self, adaln: AdaLN, given: StreamInput, scale: float) -> Tensor:
         """Rows (b 1 r d) for the one noise level of a stream."""
@@ -232,23 +240,28 @@ class Stream(nn.Module):
         self.table = nn.Parameter(torch.empty(config.modulation_rows, width))
         self.prompt_table = nn.Parameter(torch.empty(2, width)) if config.has_text_modulation else None
 
+    def with_table(self, s: BlockInputs) -> BlockInputs:
+        """The same inputs with the shifts, scales and gates of this block, which `attend` and `feed_forward` take."""
+        return replace(s, modulation=s.modulation.with_table(self.table, SCALES))
+
     def attend(self, x: Tensor, s: BlockInputs, keep: Tensor | bool) -> Tensor:
         """Self-attention, then text attention, on (b n d)."""
         if not s.is_enabled:
             return x
-        h = self._modulated(x, s, shift=0, scale=1)
-        x = x + self.self_attn(h, rope=s.rope, bias=s.self_bias, keep=keep) * self._row(s, 2)
+        h = s.modulation.apply(rms_norm(x, self.eps), shift=0, scale=1)
+        x = x + self.self_attn(h, rope=s.rope, bias=s.self_bias, keep=keep) * s.modulation.row(2)
         text = self.modulate_text(s.text, s.prompt) if isinstance(s.text, Tensor) else s.text
         if self.prompt_table is None:
             return x + self.text_attn(rms_norm(x, self.eps), text, bias=s.text_bias)
-        h = self._modulated(x, s, shift=6, scale=7)
-        return x + self.text_attn(h, text, bias=s.text_bias) * self._row(s, 8)
+        h = s.modulation.apply(rms_norm(x, self.eps), shift=6, scale=7)
+        return x + self.text_attn(h, text, bias=s.text_bias) * s.modulation.row(8)
 
     def feed_forward(self, x: Tensor, s: BlockInputs) -> Tensor:
         """The feed-forward on (b n d)."""
         if not s.is_enabled:
             return x
-        return x + self.mlp(self._modulated(x, s, shift=3, scale=4)) * self._row(s, 5)
+        h = s.modulation.apply(rms_norm(x, self.eps), shift=3, scale=4)
+        return x + self.mlp(h) * s.modulation.row(5)
 
     def text_memory(self, text: Tensor) -> KeysValues:
         """Keys and values of the text (b l d), which do not change while nothing but the noise level does.
@@ -265,12 +278,6 @@ class Stream(nn.Module):
         shift, scale = table if prompt is None else rearrange(table + prompt, "b 1 r d -> r b 1 d")
         return text * (1 + scale) + shift
 
-    def _modulated(self, x: Tensor, s: BlockInputs, *, shift: int, scale: int) -> Tensor:
-        return rms_norm(x, self.eps) * s.modulation.row(self.table, scale, plus=1) + self._row(s, shift)
-
-    def _row(self, s: BlockInputs, row: int) -> Tensor:
-        return s.modulation.row(self.table, row)
-
 
 class Exchange(nn.Module):
     """Attention across the streams, in both directions, on one common clock."""
@@ -286,7 +293,7 @@ class Exchange(nn.Module):
         }
         self.audio_to_video = Attention(video_width, audio_width, **heads)
         self.video_to_audio = Attention(audio_width, video_width, **heads)
-        self.video_table = nn.Parameter(torch.empty(5, video_width))  # scale, shift; scale, shift; gate
+        self.video_table = nn.Parameter(torch.empty(5, video_width))
         self.audio_table = nn.Parameter(torch.empty(5, audio_width))
 
     def forward(self, x: Streams[Tensor], s: Streams[BlockInputs], keep: PassMask) -> Streams[Tensor]:
@@ -296,32 +303,32 @@ class Exchange(nn.Module):
         assert a is not None
         assert vs is not None
         assert as_ is not None
+        assert vs.exchange is not None
+        assert as_.exchange is not None
         video, audio = rms_norm(v, self.eps), rms_norm(a, self.eps)
+        vm = vs.exchange.with_table(self.video_table, EXCHANGE_SCALES)
+        am = as_.exchange.with_table(self.audio_table, EXCHANGE_SCALES)
         if vs.is_enabled and keep.audio_to_video is not False:
             heard = self.audio_to_video(
-                self._modulated(video, vs, self.video_table, 0),
-                self._modulated(audio, as_, self.audio_table, 0),
+                vm.apply(video, scale=0, shift=1),
+                am.apply(audio, scale=0, shift=1),
                 rope=vs.exchange_rope,
                 context_rope=as_.exchange_rope,
             )
-            v = v + heard * self._gate(vs, self.video_table, keep.audio_to_video)
+            v = v + heard * self._gate(vm, keep.audio_to_video)
         if as_.is_enabled and keep.video_to_audio is not False:
             seen = self.video_to_audio(
-                self._modulated(audio, as_, self.audio_table, 2),
-                self._modulated(video, vs, self.video_table, 2),
+                am.apply(audio, scale=2, shift=3),
+                vm.apply(video, scale=2, shift=3),
                 rope=as_.exchange_rope,
                 context_rope=vs.exchange_rope,
             )
-            a = a + seen * self._gate(as_, self.audio_table, keep.video_to_audio)
+            a = a + seen * self._gate(am, keep.video_to_audio)
         return Streams(v, a)
 
-    def _modulated(self, normed: Tensor, s: BlockInputs, table: Tensor, row: int) -> Tensor:
-        assert s.exchange is not None
-        return normed * s.exchange.row(table, row, plus=1) + s.exchange.row(table, row + 1)
-
-    def _gate(self, s: BlockInputs, table: Tensor, keep: Tensor | bool) -> Tensor:
-        assert s.gate is not None
-        gate = table[4].to(s.gate.dtype) + s.gate
+    def _gate(self, modulation: Modulation, keep: Tensor | bool) -> Tensor:
+        """The gate (b 1 d), the same for all tokens, closed for samples that leave this direction out."""
+        gate = modulation.rows[:, :1, 4]
         return gate * keep if isinstance(keep, Tensor) else gate
 
 
@@ -339,9 +346,10 @@ class AVBlock(nn.Module):
     def forward(self, x: Streams[Tensor], inputs: Streams[BlockInputs], keep: PassMask) -> Streams[Tensor]:
         """Move the hidden states of the streams that are present, (b n d) each, one block on."""
         streams = Streams(self.video, self.audio)
+        inputs = inputs.map(lambda s, stream: stream.with_table(s), streams)
         kept = Streams(keep.video_self, keep.audio_self)
         x = x.map(lambda h, s, k, stream: stream.attend(h, s, k), inputs, kept, streams)
-        if self.exchange is not None and x.has_both:
+        if self.exchange is not None and x.has_both and keep.has_exchange:
             x = self.exchange(x, inputs, keep)
         return x.map(lambda h, s, stream: stream.feed_forward(h, s), inputs, streams)
 
