@@ -6,7 +6,7 @@ Source: spec transformer, section 4; spec text, section 3.3.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange, repeat
@@ -25,6 +25,13 @@ class Rope:
     sin: Tensor
     is_interleaved: bool
 
+    def repeated(self, times: int) -> Rope:
+        """The tables for a batch that holds the same tokens so many times; those of one sample serve as they are."""
+        if len(self.cos) == 1:
+            return self
+        cos, sin = (repeat(table, "b h n d -> (times b) h n d", times=times) for table in (self.cos, self.sin))
+        return replace(self, cos=cos, sin=sin)
+
     def rotate(self, x: Tensor) -> Tensor:
         """Rotate queries or keys (b h n d)."""
         if self.is_interleaved:
@@ -34,6 +41,19 @@ class Rope:
         rotated[0].addcmul_(halves[1], self.sin, value=-1)
         rotated[1].addcmul_(halves[0], self.sin)
         return rearrange(rotated, "two b h n r -> b h n (two r)")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRope:
+    """The tables of one stream: for attention to itself, and on the common clock for attention across."""
+
+    own: Rope
+    exchange: Rope | None = None
+
+    def repeated(self, times: int) -> StreamRope:
+        """The tables for a batch that holds the same tokens so many times."""
+        exchange = None if self.exchange is None else self.exchange.repeated(times)
+        return StreamRope(self.own.repeated(times), exchange)
 
 
 def frequency_grid(count: int, *, theta: float, double_grid: bool) -> Tensor:

@@ -22,7 +22,7 @@ from ..config.transformer import StreamConfig, TransformerConfig
 from ..types import Streams
 from .attention import MLP, Attention, KeysValues, rms_norm
 from .modulation import AdaLN, Modulation
-from .rope import Rope, rope_tables
+from .rope import Rope, StreamRope, rope_tables
 
 ALL_BLOCKS: Container[int] = range(sys.maxsize)
 NO_BLOCKS: Container[int] = frozenset()
@@ -37,16 +37,17 @@ class StreamInput:
 
     Args: latent: (b n c) noisy tokens. sigma: (b) noise level of the stream, 0 where it is frozen.
     unique_timesteps: (b k) the distinct timesteps of its tokens, sigma × mask. timestep_index: (b n), which of them a
-    token has; None if k is 1. positions: (b a n 2) float32 bounds, in seconds and pixels. context: (b l d) text
-    features, or the keys and values that `text_memory` made of them. context_mask: additive bias if floating, or (b l)
-    with 1 = keep if integer. attention_mask: (b n n) self-attention strengths in [0, 1]. keyframes_mask: (b n 1), > 0
-    on tokens that hold one single pixel frame. is_enabled: False leaves the stream as it is; the other still reads it.
+    token has; None if k is 1. positions: (b a n 2) float32 bounds, in seconds and pixels, or the tables that
+    `rotary_tables` made of them. context: (b l d) text features, or the keys and values that `text_memory` made of
+    them. context_mask: additive bias if floating, or (b l) with 1 = keep if integer. attention_mask: (b n n)
+    self-attention strengths in [0, 1]. keyframes_mask: (b n 1), > 0 on tokens that hold one single pixel frame.
+    is_enabled: False leaves the stream as it is; the other still reads it.
     """
 
     latent: Tensor
     sigma: Tensor
     unique_timesteps: Tensor
-    positions: Tensor
+    positions: Tensor | StreamRope
     context: Tensor | TextMemory
     timestep_index: Tensor | None = None
     context_mask: Tensor | None = None
@@ -98,13 +99,12 @@ class BlockInputs:
 
     modulation: Modulation
     embedded: Tensor
-    rope: Rope
+    rope: StreamRope
     text: Tensor | TextMemory | KeysValues
     text_bias: Tensor | None
     self_bias: Tensor | None
     prompt: Tensor | None
     exchange: Modulation | None = None
-    exchange_rope: Rope | None = None
     is_enabled: bool = True
 
     def of_block(self, index: int) -> Self:
@@ -176,7 +176,7 @@ class StreamIO(nn.Module):
         prepared = BlockInputs(
             modulation=Modulation(rows, given.timestep_index),
             embedded=embedded,
-            rope=self._rope(given.positions, self.stream.max_pos, self.stream.width, self.stream.heads),
+            rope=self.rotary_tables(given.positions) if isinstance(given.positions, Tensor) else given.positions,
             text=self.project_text(given.context) if isinstance(given.context, Tensor) else given.context,
             text_bias=_text_bias(given.context_mask, dtype),
             self_bias=_self_bias(given.attention_mask, dtype),
@@ -190,12 +190,16 @@ class StreamIO(nn.Module):
         # Scale and shift follow the tokens' own timesteps; the gate follows the noise level of the stream that is read.
         rows = self.exchange_adaln(timesteps)[0]
         gate = self._of_sigma(self.gate_adaln, other, config.gate_timestep_scale).expand(-1, rows.shape[1], -1, -1)
+        return replace(prepared, exchange=Modulation(torch.cat((rows, gate), dim=-2), given.timestep_index))
+
+    def rotary_tables(self, positions: Tensor) -> StreamRope:
+        """The rotary tables of positions (b a n 2), which serve in every pass over tokens that stand there."""
+        stream, config = self.stream, self.config
+        own = self._rope(positions, stream.max_pos, stream.width, stream.heads)
+        if self.exchange_adaln is None:
+            return StreamRope(own)
         heads, width = config.exchange_heads, config.exchange_heads * config.exchange_head_dim
-        return replace(
-            prepared,
-            exchange=Modulation(torch.cat((rows, gate), dim=-2), given.timestep_index),
-            exchange_rope=self._rope(given.positions[:, :1], (config.exchange_max_pos,), width, heads),
-        )
+        return StreamRope(own, self._rope(positions[:, :1], (config.exchange_max_pos,), width, heads))
 
     def project_text(self, features: Tensor) -> Tensor:
         """Text features (b l c) as the blocks attend to them, (b l d)."""
@@ -249,7 +253,7 @@ class Stream(nn.Module):
         if not s.is_enabled:
             return x
         h = s.modulation.apply(rms_norm(x, self.eps), shift=0, scale=1)
-        x = x + self.self_attn(h, rope=s.rope, bias=s.self_bias, keep=keep) * s.modulation.row(2)
+        x = x + self.self_attn(h, rope=s.rope.own, bias=s.self_bias, keep=keep) * s.modulation.row(2)
         text = self.modulate_text(s.text, s.prompt) if isinstance(s.text, Tensor) else s.text
         if self.prompt_table is None:
             return x + self.text_attn(rms_norm(x, self.eps), text, bias=s.text_bias)
@@ -312,16 +316,16 @@ class Exchange(nn.Module):
             heard = self.audio_to_video(
                 vm.apply(video, scale=0, shift=1),
                 am.apply(audio, scale=0, shift=1),
-                rope=vs.exchange_rope,
-                context_rope=as_.exchange_rope,
+                rope=vs.rope.exchange,
+                context_rope=as_.rope.exchange,
             )
             v = v + heard * self._gate(vm, keep.audio_to_video)
         if as_.is_enabled and keep.video_to_audio is not False:
             seen = self.video_to_audio(
                 am.apply(audio, scale=2, shift=3),
                 vm.apply(video, scale=2, shift=3),
-                rope=as_.exchange_rope,
-                context_rope=vs.exchange_rope,
+                rope=as_.rope.exchange,
+                context_rope=vs.rope.exchange,
             )
             a = a + seen * self._gate(am, keep.video_to_audio)
         return Streams(v, a)

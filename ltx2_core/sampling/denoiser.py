@@ -11,9 +11,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..latents import Latents, LatentState, States, to_denoised
-from ..models.transformer import ALL_BLOCKS, Pass, Perturbation, StreamInput, TextMemory, Transformer, run_passes
+from ..models.rope import StreamRope
+from ..models.transformer import (
+    ALL_BLOCKS,
+    Pass,
+    Perturbation,
+    StreamInput,
+    StreamIO,
+    TextMemory,
+    Transformer,
+    run_passes,
+)
 from ..types import Streams
 from .guidance import Contexts, GuidancePass, GuidanceScales, PassKind, guide, plan_passes
 
@@ -22,7 +33,10 @@ Text = Tensor | TextMemory
 
 @dataclass(kw_only=True)
 class GuidedDenoiser:
-    """Estimate the clean latents of both streams. Remembers its last estimates, for guidance that skips steps.
+    """Estimate the clean latents of both streams.
+
+    Remembers its last estimates, for guidance that skips steps, and what stays the same from pass to pass and from step
+    to step: rotary tables, by the tensor of positions that they were made of, and the text's keys and values.
 
     Args: contexts: text features (b l d), of the batch size of the states. is_batched: whether all passes go through
     the model as one batch, which is faster for small grids and holds more at a time. keeps_text: whether the text's
@@ -36,6 +50,7 @@ class GuidedDenoiser:
     keeps_text: bool = True
     _last: Latents = field(default_factory=Streams, init=False)
     _texts: dict[bool, Streams[Text]] = field(default_factory=dict, init=False)
+    _ropes: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary, init=False)
 
     def __call__(self, states: States, sigma: float, step: int) -> Latents:
         """Estimate at a noise level; steps count from 0."""
@@ -76,20 +91,25 @@ class GuidedDenoiser:
     def _inputs(self, one: GuidancePass, states: States, sigma: float) -> Streams[StreamInput]:
         texts = self._text(one.kind)
 
-        def stream(state: LatentState, text: Text, is_enabled: bool) -> StreamInput:
+        def stream(state: LatentState, text: Text, is_enabled: bool, io: StreamIO) -> StreamInput:
             return StreamInput(
                 latent=state.latent,
                 sigma=state.stream_sigma(sigma),
                 unique_timesteps=state.unique_timesteps(sigma).expand(state.latent.shape[0], -1),
                 timestep_index=state.mask.index,
-                positions=state.positions,
+                positions=self._rope(state.positions, io),
                 context=text,
                 attention_mask=state.attention_mask,
                 keyframes_mask=state.keyframes_mask,
                 is_enabled=is_enabled,
             )
 
-        return states.map(stream, texts, one.enabled)
+        return states.map(stream, texts, one.enabled, self.model.streams)
+
+    def _rope(self, positions: Tensor, io: StreamIO) -> StreamRope:
+        if positions not in self._ropes:
+            self._ropes[positions] = io.rotary_tables(positions)
+        return self._ropes[positions]
 
     def _text(self, kind: PassKind) -> Streams[Text]:
         """What the streams read in a pass: features, or the keys and values that were made of them."""
@@ -103,7 +123,10 @@ class GuidedDenoiser:
 
 
 def run_batched(model: Transformer, passes: Sequence[Pass]) -> list[Streams[Tensor]]:
-    """The same velocities as `run_passes`, with all passes as one batch and nothing shared between them."""
+    """The same velocities as `run_passes`, with all passes as one batch and nothing shared between them.
+
+    Their tokens stand at the same places.
+    """
     first, *others = (one.inputs for one in passes)
     inputs = first.map(lambda *streams: _concatenate(streams), *others)
     perturbations = [p for one in passes for p in one.perturbations]
@@ -115,9 +138,11 @@ def run_batched(model: Transformer, passes: Sequence[Pass]) -> list[Streams[Tens
 def _concatenate(inputs: Sequence[StreamInput]) -> StreamInput:
     """One input with the samples of several; they have the same fields, with other values."""
 
-    def joined(name: str) -> Tensor | None:
-        tensors = [getattr(one, name) for one in inputs]
-        return None if tensors[0] is None else torch.cat(tensors)
+    def joined(name: str) -> Tensor | StreamRope | None:
+        first, *others = (getattr(one, name) for one in inputs)
+        if isinstance(first, StreamRope):
+            return first.repeated(len(inputs))
+        return None if first is None else torch.cat([first, *others])
 
     timesteps = ("sigma", "unique_timesteps", "timestep_index")
     names = ("latent", *timesteps, "positions", "context", "attention_mask", "keyframes_mask")

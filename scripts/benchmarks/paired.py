@@ -173,8 +173,9 @@ def section(setup: Setup) -> Section:
             f"LTX-2 2.0, {setup.layers} blocks, {setup.heads} heads, random weights, the same in both, "
             f"{str(setup.dtype).removeprefix('torch.')}, batch 1, {TEXT_ROWS:,} text rows, nothing compiled",
             "medians of several runs in one process, in turns, after two more; the ratio is that of neighbours",
-            "a guided step is four passes: prompt, negative prompt, perturbed, isolated; ours keeps the text's keys "
-            "and values, as during a render, and begins the perturbed pass at the block where it differs",
+            "a guided step is four passes: prompt, negative prompt, perturbed, isolated",
+            "ours keeps rotary tables and the text's keys and values, as during a render, and begins the perturbed "
+            "pass at the block where it differs",
         ],
         rows=[label | _figures(pair, setup) for label, pair in zip(labels, pairs, strict=True)],
         verdict=verdict,

@@ -101,9 +101,11 @@ class FastRope:
 
 def with_fast_rope(one: BlockInputs) -> BlockInputs:
     """The same, with positions in the dtype of the hidden states."""
-    ropes = {name: getattr(one, name) for name in ("rope", "exchange_rope")}
-    fast = {name: FastRope(rope.cos.bfloat16(), rope.sin.bfloat16()) for name, rope in ropes.items()}
-    return replace(one, **fast)
+    fast = {
+        name: FastRope(rope.cos.bfloat16(), rope.sin.bfloat16())
+        for name, rope in (("own", one.rope.own), ("exchange", one.rope.exchange))
+    }
+    return replace(one, rope=replace(one.rope, **fast))
 
 
 def advance(block: AVBlock, hidden: Streams[Tensor], prepared: Streams[BlockInputs], keep: PassMask) -> Streams[Tensor]:

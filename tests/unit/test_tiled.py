@@ -57,7 +57,7 @@ def test_tile_is_the_state_of_a_picture_of_its_own(which: slice) -> None:
     latent = noise(1, 6, 2, 12, 18)  # in two tiles across, of which the second begins at an even cell
     for tile in cut_into(conditioned(latent, which), (2, 1), FACTORS):
         _, rows, columns = tile.grid
-        top, left = (pixels // 32 for pixels in tile.origin)
+        top, left = divmod(tile.tokens[0].item(), 18)
         assert left % 2 == 0
         part = latent[..., top : top + rows, left : left + columns]
         assert_same(tile.cut(conditioned(latent, which)), conditioned(part, which))
@@ -109,6 +109,11 @@ def test_every_tile_shares_its_edges_and_begins_at_zero() -> None:
     assert seen.amax() == 4
     across = seen.view(GRID)[0, 0]
     assert (across > 1).sum() >= 2 * OVERLAP_CELLS
+
+
+def test_tiles_of_one_size_share_their_positions() -> None:
+    first, *others = cut_into(conditioned(noise(1, 6, *GRID), slice(0)), COUNT, FACTORS)
+    assert all(tile.positions is first.positions for tile in others)
 
 
 def test_one_tile_is_the_denoiser_itself() -> None:

@@ -30,13 +30,14 @@ class Tile:
     """A part of the picture.
 
     Args: grid: (f, h, w) in latent cells. tokens: (n) int64, which of the state's it holds, those of its grid first.
-    weights: (n) float32, how much its estimates of them count. origin: where it begins, in pixels down and across.
+    weights: (n) float32, how much its estimates of them count. positions: (b 3 n 2), counted from the corner of the
+    tile; tiles whose positions are equal share one tensor, so that their rotary tables are made once.
     """
 
     grid: tuple[int, int, int]
     tokens: Tensor
     weights: Tensor
-    origin: tuple[int, int]
+    positions: Tensor
 
     def cut(self, state: LatentState) -> LatentState:
         """The state of this part, as if it were a picture of its own."""
@@ -47,14 +48,13 @@ class Tile:
             levels=state.mask.levels,
             index=None if index is None else index[:, tokens],
         )
-        origin = torch.tensor((0, *self.origin), dtype=torch.float32, device=tokens.device).view(1, 3, 1, 1)
         return replace(
             state,
             grid=self.grid,
             latent=state.latent[:, tokens],
             clean=state.clean[:, tokens],
             mask=mask,
-            positions=state.positions[:, :, tokens] - origin,
+            positions=self.positions,
             attention_mask=None if attention is None else attention[:, tokens][:, :, tokens],
             keyframes_mask=None if keyframes is None else keyframes[:, tokens],
         )
@@ -107,12 +107,15 @@ def cut_into(state: LatentState, count: tuple[int, int], factors: Factors) -> li
     f, h, w = state.grid
     rows, columns = (split_evenly(length, n, OVERLAP_CELLS) for length, n in ((h, count[1]), (w, count[0])))
     _, down, across = state.positions[0] / torch.tensor(factors, device=state.positions.device).view(3, 1, 1)
-    tiles = []
+    tiles: list[Tile] = []
     for row, column in product(rows, columns):
         weight = _weights(row, down) * _weights(column, across)
         tokens = weight.nonzero().squeeze(-1)
-        origin = row.start * factors.height, column.start * factors.width
-        tiles.append(Tile(grid=(f, row.length, column.length), tokens=tokens, weights=weight[tokens], origin=origin))
+        origin = state.positions.new_tensor((0, row.start * factors.height, column.start * factors.width))
+        own = state.positions[:, :, tokens] - origin.view(1, 3, 1, 1)
+        positions = next((tile.positions for tile in tiles if tile.positions.equal(own)), own)
+        grid = f, row.length, column.length
+        tiles.append(Tile(grid=grid, tokens=tokens, weights=weight[tokens], positions=positions))
     return tiles
 
 
