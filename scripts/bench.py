@@ -1,6 +1,6 @@
 """Measure the denoiser, with random weights or none; only torch, transformers, einops and safetensors are needed.
 
-    python scripts/bench.py --meta   # FLOPs and live bytes of the full-size model, without its weights
+    python scripts/bench.py --meta   # FLOPs, live bytes and launches of the full-size model, without its weights
     python scripts/bench.py --cpu    # a mid-size model in float32 beside diffusers'; must not be slower, must agree
     python scripts/bench.py --gpu    # the full-size model in bfloat16, beside diffusers' if that is installed
 

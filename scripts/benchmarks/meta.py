@@ -1,4 +1,4 @@
-"""FLOPs and live bytes of the full-size denoiser, counted on tensors that have shapes and no data."""
+"""FLOPs, live bytes and launches of the full-size denoiser, counted on tensors that have shapes and no data."""
 
 from __future__ import annotations
 
@@ -24,18 +24,37 @@ FLOPS_WITHIN = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one forward of the full-size 2.0 model may cost. Bytes are per video token, at the peak."""
+    """What one forward of the full-size 2.0 model may cost.
+
+    Args: bytes_per_token: of video tokens, at the peak. launches_per_block: all launches, also those before and after
+    the blocks, divided by the number of blocks.
+    """
 
     size: Size
     teraflops: float
     bytes_per_token: int = 115_000
+    launches_per_block: int = 125
 
 
 BUDGETS = (Budget((768, 512, 121), 198.9), Budget((1920, 1088, 121), 1714.9))
 
 
+class Launches(TorchDispatchMode):
+    """Count the operations that compute something while it is active: in place, or a result that is no view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        made, given = ({id(leaf.untyped_storage()) for leaf in _tensors(tree)} for tree in (result, (args, kwargs)))
+        self.count += func._schema.is_mutable or not made <= given
+        return result
+
+
 class LiveBytes(TorchDispatchMode):
-    """Follow every allocation while it is active:
+    """Follow every allocation while it is active.
 
     `peak` is the most that was alive at one time, weights and inputs left out.
     """
@@ -48,9 +67,8 @@ class LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self._follow(leaf.untyped_storage())
+        for leaf in _tensors(result):
+            self._follow(leaf.untyped_storage())
         return result
 
     def _follow(self, storage: torch.UntypedStorage) -> None:
@@ -65,6 +83,10 @@ class LiveBytes(TorchDispatchMode):
     def _forget(self, key: int, nbytes: int) -> None:
         self.known.discard(key)
         self.live -= nbytes
+
+
+def _tensors(tree: object) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
 def flop_counter() -> FlopCounterMode:
@@ -88,11 +110,13 @@ def section(budgets: Sequence[Budget] = BUDGETS, layers: int = 48, heads: int = 
             assert inputs.video is not None
             given = [getattr(one, field.name) for one in inputs for field in fields(StreamInput)]
             known = [*model.parameters(), *(value for value in given if isinstance(value, torch.Tensor))]
-            with flop_counter() as flops, LiveBytes(known) as memory:
+            with flop_counter() as flops, LiveBytes(known) as memory, Launches() as launches:
                 model(inputs)
             name, tokens = "x".join(map(str, budget.size)), inputs.video.latent.shape[1]
             teraflops, per_token = flops.get_total_flops() / 1e12, memory.peak / tokens
-            if abs(teraflops / budget.teraflops - 1) > FLOPS_WITHIN or per_token > budget.bytes_per_token:
+            per_block = launches.count / layers
+            is_off = abs(teraflops / budget.teraflops - 1) > FLOPS_WITHIN
+            if is_off or per_token > budget.bytes_per_token or per_block > budget.launches_per_block:
                 failures.append(name)
             rows.append(
                 {
@@ -102,6 +126,8 @@ def section(budgets: Sequence[Budget] = BUDGETS, layers: int = 48, heads: int = 
                     "expected": f"{budget.teraflops:,.1f}",
                     "KB per video token at the peak": f"{per_token / 1000:.1f}",
                     "at most": f"{budget.bytes_per_token / 1000:.0f}",
+                    "launches per block": f"{per_block:.1f}",
+                    "no more than": f"{budget.launches_per_block}",
                 }
             )
     return Section(

@@ -11,7 +11,7 @@ from ltx2_core.config.transformer import TransformerConfig
 from ltx2_core.types import Streams
 from scripts import bench
 from scripts.benchmarks import meta, paired
-from scripts.benchmarks.meta import Budget, LiveBytes, flop_counter
+from scripts.benchmarks.meta import Budget, Launches, LiveBytes, flop_counter
 from scripts.benchmarks.paired import Pair
 from scripts.benchmarks.subjects import Size, make_inputs, random_transformer, scaled_settings
 
@@ -31,6 +31,29 @@ def test_live_bytes_are_what_is_alive_at_one_time():
         del b, c
         given.view(10, 100).add_(1)  # views and changes in place take nothing
     assert (memory.live, memory.peak) == (0, 2 * ROW_BYTES)
+
+
+def test_what_computes_is_a_launch_and_a_view_is_none():
+    x = torch.ones(4, 6)
+    with torch.inference_mode(), Launches() as launches:
+        x.view(6, 4)[1:].mT.unsqueeze(0)
+        assert launches.count == 0
+        x + 1
+        x[0].add_(1)
+        x.to(torch.bfloat16)
+        torch.zeros(2)
+    assert launches.count == 4
+
+
+def test_a_block_takes_no_more_launches_than_it_needs():
+    def launches(layers: int) -> int:
+        config = TransformerConfig.from_metadata(scaled_settings(layers, 1))
+        model = random_transformer(config, torch.bfloat16, CPU)
+        with torch.inference_mode(), Launches() as launches:
+            model(make_inputs(config, (64, 64, 9), torch.bfloat16, CPU))
+        return launches.count
+
+    assert launches(3) - launches(2) <= 118
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -53,14 +76,17 @@ def test_a_model_without_weights_costs_what_it_costs_with_them():
             model(make_inputs(config, size, torch.bfloat16, CPU))
         return flops.get_total_flops() / 1e12
 
-    kept, dearer, larger = (64, 64, 9), (96, 64, 9), (96, 96, 9)
+    def budget(size: Size, less: float = 1.0, **limits: int) -> Budget:
+        return Budget(size, cost(size) / less, **{"bytes_per_token": 10**9, "launches_per_block": 10**9} | limits)
+
     budgets = (
-        Budget(kept, cost(kept), bytes_per_token=10**9),
-        Budget(dearer, cost(dearer) / 1.03, bytes_per_token=10**9),
-        Budget(larger, cost(larger), bytes_per_token=1),
+        budget((64, 64, 9)),
+        budget((96, 64, 9), less=1.03),
+        budget((96, 96, 9), bytes_per_token=1),
+        budget((128, 96, 9), launches_per_block=1),
     )
     section = meta.section(budgets, layers=2, heads=1)
-    assert section.verdict == "over budget: 96x64x9, 96x96x9"
+    assert section.verdict == "over budget: 96x64x9, 96x96x9, 128x96x9"
     assert not section.is_good
     assert meta.section(budgets[:1], layers=2, heads=1).is_good
 
