@@ -64,7 +64,7 @@ class LatentShapes:
 
 
 @dataclass(frozen=True)
-class Parts:
+class ModelHeaders:
     """The files of a model that hold its components: their headers, by role."""
 
     headers: Mapping[str, Header]

@@ -21,7 +21,7 @@ from ...models.transformer import Transformer
 from ...text.encode import ContextModels
 from ...text.files import find_encoder
 from ...text.gemma import Gemma, load_gemma
-from ..parts import LatentShapes, Parts
+from ..parts import LatentShapes, ModelHeaders
 from ..recipe import Stage
 from ..request import RenderTask
 
@@ -42,8 +42,8 @@ class Models:
         self._residency = Residency(self.device, machine.kept_bytes)
 
     @cached_property
-    def headers(self) -> Parts:
-        return Parts.of(self.files)
+    def headers(self) -> ModelHeaders:
+        return ModelHeaders.of(self.files)
 
     @property
     def shapes(self) -> LatentShapes:

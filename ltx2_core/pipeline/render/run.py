@@ -15,7 +15,7 @@ from ...media.writer import Report
 from ...text.cache import fingerprint
 from ..events import StoppedError, Watch
 from ..job import Job
-from ..parts import Parts
+from ..parts import ModelHeaders
 from ..request import RenderTask, Resolved, sheet_of
 from ..resolve.target import require_free
 from .engine import Engine
@@ -74,7 +74,7 @@ def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None) -> Res
 
 def identities(task: RenderTask) -> dict[str, str]:
     """What tells each file that a render reads from others of the same name, by role."""
-    roles = [*Parts.of(task.files).roles, "text_encoder", *task.request.recipe.needs]
+    roles = [*ModelHeaders.of(task.files).roles, "text_encoder", *task.request.recipe.needs]
     paths = {role: task.files.need(role) for role in roles} | dict(task.inputs)
     gone = next((path for path in paths.values() if not path.exists()), None)
     if gone is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import RequestError
 from ...hub import ModelFiles
-from ..parts import Parts
+from ..parts import ModelHeaders
 from ..recipe import Edit
 from ..values import Size, parse_size
 from .machine import Device
@@ -36,7 +36,7 @@ def choose(
     device: Device,
     defaults: Mapping[str, Any],
     files: ModelFiles,
-    parts: Parts,
+    parts: ModelHeaders,
     tiers: Sequence[str],
 ) -> Choice:
     """Choose what nobody has set.
@@ -61,7 +61,7 @@ def choose(
     return Choice(recipe=name, layers=layers, note=f"auto: {name}, as {why}{sized}")
 
 
-def tier_for(card: int, parts: Parts, tiers: Sequence[str]) -> str | None:
+def tier_for(card: int, parts: ModelHeaders, tiers: Sequence[str]) -> str | None:
     """The largest size by name that is recommended for a card of so many GB, within what the model has seen."""
     video = parts.shapes.transformer.video
     sizes = {name: read_tier(name) for name in tiers}
@@ -72,7 +72,7 @@ def tier_for(card: int, parts: Parts, tiers: Sequence[str]) -> str | None:
     return max(recommended or possible or smallest, key=lambda name: seen[name].minimum_gb, default=None)
 
 
-def fitting(settings: Settings, own_res: str, files: ModelFiles, parts: Parts) -> tuple[str, str]:
+def fitting(settings: Settings, own_res: str, files: ModelFiles, parts: ModelHeaders) -> tuple[str, str]:
     """A recipe and why: with a second stage where it pays and the files for it are there.
 
     Args: own_res: the size that the model was made for. A distilled model is known by the name of its file.

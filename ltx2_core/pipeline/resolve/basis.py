@@ -15,7 +15,7 @@ from ...errors import CheckpointError, RequestError, StorageError
 from ...headers import Header, generation, read_header
 from ...hub import ROLES, UPSAMPLERS, ModelFiles, find_model, upsampler_role
 from ...text.files import check_pair, find_encoder
-from ..parts import Parts
+from ..parts import ModelHeaders
 from ..recipe import Edit, Recipe
 from ..request import StreamMode
 from ..values import option_name
@@ -75,7 +75,7 @@ class Basis:
     edit: Edit | None
     device: Device
     files: ModelFiles
-    headers: Parts
+    headers: ModelHeaders
     stg_share: Fraction
     preset: str
     recipe: Recipe
@@ -109,7 +109,7 @@ class _Model:
     """The files of a model, what holds for it where nobody says anything, and the sizes that it is made for."""
 
     files: ModelFiles
-    headers: Parts
+    headers: ModelHeaders
     registered: RegisteredModel | None
 
     @cached_property
@@ -145,7 +145,7 @@ def settle_basis(mode: Mode, layers: Sequence[Layer], own_presets: Mapping[str, 
     edit = edit_of(settings) if mode.edits else None
     device = choose_device(required(settings.device))
     files = _find_files(settings)
-    model = _Model(files, Parts.of(files), registered_models().get(files.name))
+    model = _Model(files, ModelHeaders.of(files), registered_models().get(files.name))
     _check_text_encoder(model)
     notes: tuple[str, ...] = ()
     if preset is None:

@@ -15,7 +15,7 @@ from ...errors import CheckpointError, RequestError
 from ...headers import read_header
 from ...hub import UPSAMPLERS, ModelFiles
 from ...lora_file import match, read_lora
-from ..parts import Parts
+from ..parts import ModelHeaders
 from ..recipe import Edit, Recipe
 from ..request import StreamMode
 from ..values import option_name
@@ -61,7 +61,7 @@ def check_streams(mode: str, choices: Mapping[str, tuple[StreamMode, ...]], sett
 
 
 def check_recipe(
-    preset: str, chosen: Recipe, wanted: Edit | None, merged: Merged, files: ModelFiles, headers: Parts
+    preset: str, chosen: Recipe, wanted: Edit | None, merged: Merged, files: ModelFiles, headers: ModelHeaders
 ) -> None:
     """Refuse a recipe that this model's files, or the flags, do not go with. wanted: what it has to do to a clip."""
     if chosen.edit != wanted:
