@@ -13,14 +13,14 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from . import keymap
-from .lora_file import Matched
+from .lora_file import MatchedLora
 
-Applied = tuple[Matched, float]  # a LoRA and its strength
+WeightedLora = tuple[MatchedLora, float]  # a LoRA and its strength
 Factors = tuple[Tensor, Tensor, float]  # up (out rank), down (rank in), and what multiplies their product
 
 
 @contextmanager
-def fused(model: nn.Module, loras: Sequence[Applied], *, sums_in: torch.dtype = torch.float32) -> Iterator[None]:
+def fused(model: nn.Module, loras: Sequence[WeightedLora], *, sums_in: torch.dtype = torch.float32) -> Iterator[None]:
     """Fuse LoRAs for the length of a `with` block; afterwards the model has its own weights again, the same tensors.
 
     These are kept where they are in the meantime: on the CPU they are views of the file and cost nothing, on a device
@@ -35,7 +35,7 @@ def fused(model: nn.Module, loras: Sequence[Applied], *, sums_in: torch.dtype = 
             _put(model, name, parameter)
 
 
-def fuse(model: nn.Module, loras: Sequence[Applied], *, sums_in: torch.dtype = torch.float32) -> None:
+def fuse(model: nn.Module, loras: Sequence[WeightedLora], *, sums_in: torch.dtype = torch.float32) -> None:
     """Fuse LoRAs into a denoiser for good, one weight after another, each on its own device.
 
     Args: loras: in this order. sums_in: the dtype of the sums, unless the weight itself is wider; the result is rounded
@@ -64,14 +64,14 @@ def fused_weight(weight: Tensor, factors: Iterable[Factors], *, sums_in: torch.d
     return weight if change is None else change.add_(weight).to(weight.dtype)
 
 
-def _factors(file: safe_open, matched: Matched, layer: str, strength: float) -> Factors:
+def _factors(file: safe_open, matched: MatchedLora, layer: str, strength: float) -> Factors:
     """The pair of a layer. Without an alpha of its own it counts as it is; the metadata's is the rank."""
     pair = matched.pairs[layer]
     scale = 1.0 if pair.alpha is None else file.get_tensor(pair.alpha).item() / pair.rank
     return file.get_tensor(pair.up), file.get_tensor(pair.down), strength * scale
 
 
-def _touched(loras: Sequence[Applied]) -> dict[str, str]:
+def _touched(loras: Sequence[WeightedLora]) -> dict[str, str]:
     """The layers that change, each with the name of its weight in our model."""
     layers = dict.fromkeys(layer for matched, _ in loras for layer in matched.pairs)
     return {layer: keymap.from_official(f"{layer}.weight", keymap.TRANSFORMER) for layer in layers}

@@ -75,7 +75,7 @@ class LoraFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Matched:
+class MatchedLora:
     """A LoRA beside a model.
 
     Args: pairs: those that belong to the denoiser, by the official name of the linear layer, without prefix and
@@ -126,7 +126,7 @@ def read_lora(source: Header | Path) -> LoraFile:
     )
 
 
-def match(lora: LoraFile, checkpoint: Header, *, allow_partial: bool = False) -> Matched:
+def match(lora: LoraFile, checkpoint: Header, *, allow_partial: bool = False) -> MatchedLora:
     """Find the layer of each pair in the denoiser of a checkpoint.
 
     Args: allow_partial: leave out what matches nothing, as long as anything matches.
@@ -153,7 +153,7 @@ def match(lora: LoraFile, checkpoint: Header, *, allow_partial: bool = False) ->
             unmatched[given] = f"made for {list(pair.shape)}, the model has {list(shapes[layer])}"
         else:
             pairs[layer] = pair
-    matched = Matched(path=lora.path, pairs=pairs, skipped=tuple(skipped), unmatched=unmatched)
+    matched = MatchedLora(path=lora.path, pairs=pairs, skipped=tuple(skipped), unmatched=unmatched)
     if not pairs or (unmatched and not allow_partial):
         raise _refusal(matched, checkpoint)
     return matched
@@ -235,7 +235,7 @@ def _hdr_transform(metadata: Mapping[str, str]) -> str | None:
     return {"false": None, "true": "logc3"}.get(value, value)
 
 
-def _refusal(matched: Matched, checkpoint: Header) -> CheckpointError:
+def _refusal(matched: MatchedLora, checkpoint: Header) -> CheckpointError:
     """The error for a LoRA that does not fit, with its first few misfits."""
     count, total = len(matched.unmatched), len(matched.pairs) + len(matched.unmatched)
     shown = [f"{name}: {why}" for name, why in list(matched.unmatched.items())[:SHOWN]]

@@ -16,8 +16,8 @@ from ltx2_core import keymap
 from ltx2_core.checkpoint import DIT, load_component
 from ltx2_core.errors import CheckpointError, RequestError
 from ltx2_core.headers import Header, TensorInfo, read_header
-from ltx2_core.lora import Applied, fuse, fused
-from ltx2_core.lora_file import Matched, match, read_lora, reference_scales
+from ltx2_core.lora import WeightedLora, fuse, fused
+from ltx2_core.lora_file import MatchedLora, match, read_lora, reference_scales
 from ltx2_core.models.transformer import Transformer
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
@@ -30,7 +30,7 @@ TO_Q = "transformer_blocks.0.attn1.to_q"
 Tensors = dict[str, Tensor]
 
 
-def matched(tiny: Path, name: str | Path) -> Matched:
+def matched(tiny: Path, name: str | Path) -> MatchedLora:
     """A LoRA of the tiny model, or another file, beside the tiny checkpoint."""
     return match(read_lora(tiny / name), read_header(tiny / CHECKPOINT))
 
@@ -41,7 +41,7 @@ def transformer(tiny: Path, dtype: torch.dtype = torch.float32) -> Transformer:
     return model
 
 
-def fused_weights(model: Transformer, *loras: Applied, sums_in: torch.dtype = torch.float32) -> Tensors:
+def fused_weights(model: Transformer, *loras: WeightedLora, sums_in: torch.dtype = torch.float32) -> Tensors:
     """All weights of a model as they are with LoRAs fused."""
     with fused(model, loras, sums_in=sums_in):
         return dict(model.state_dict())

@@ -13,7 +13,7 @@ import torch
 from ...checkpoint import COMPONENTS, load_component
 from ...headers import Header, read_header
 from ...hub import ModelFiles
-from ...lora import Applied, fuse
+from ...lora import WeightedLora, fuse
 from ...lora_file import match, read_lora
 from ...machine import Machine
 from ...memory import Residency
@@ -57,7 +57,7 @@ class Models:
 
         return what(self.files, self.machine) == what(task.files, task.machine)
 
-    def loras(self, task: RenderTask, stage: Stage) -> list[Applied]:
+    def loras(self, task: RenderTask, stage: Stage) -> list[WeightedLora]:
         """The LoRAs that act in a stage, in their order: the user's, then the distilled one."""
         chosen = [(task.inputs[lora.role], lora.strength) for lora in task.request.loras if stage.user_loras]
         if stage.distilled_lora is not None:
@@ -71,7 +71,7 @@ class Models:
         return self._use(name, self.headers.header(name), dtype)
 
     @contextmanager
-    def transformer(self, loras: Sequence[Applied]) -> Iterator[Transformer]:
+    def transformer(self, loras: Sequence[WeightedLora]) -> Iterator[Transformer]:
         """The denoiser with LoRAs fused into it.
 
         Its tables, float32 in the files, are rounded here instead of wherever they are used: the bits are the same.
