@@ -72,7 +72,7 @@ class AudioVAEConfig:
                 sample_rate_hz=params.get("sampling_rate", MEL_SAMPLE_RATE_HZ),
                 n_fft=stft.get("filter_length", 1024),
                 hop=stft.get("hop_length", MEL_HOP_SAMPLES),
-                bins=network.get("mel_bins", None) or mel.need("n_mel_channels"),
+                bins=network.get("mel_bins", None) or mel.require("n_mel_channels"),
             ),
             in_channels=network.get("in_channels", 2),
             out_channels=network.get("out_ch", 2),

@@ -24,7 +24,7 @@ class Section:
         """The value, or the official code's default where the key is absent."""
         return self.values.get(key, default)
 
-    def need(self, key: str) -> Any:
+    def require(self, key: str) -> Any:
         """The value of a key without a default. Raises: CheckpointError if it is absent."""
         if key not in self.values:
             raise CheckpointError(f"the checkpoint's config lacks {self.name}.{key}")

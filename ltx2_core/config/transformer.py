@@ -142,7 +142,7 @@ class TransformerConfig:
             has_double_grid=section.get("frequencies_precision", None) == "float64",
             timestep_scale=section.get("timestep_scale_multiplier", 1000),
             gate_timestep_scale=section.get("av_ca_timestep_scale_multiplier", 1),
-            caption_channels=section.need("caption_channels") if has_projection else None,
+            caption_channels=section.require("caption_channels") if has_projection else None,
             has_gates=section.get("apply_gated_attention", False),
             has_text_modulation=has_text_modulation,
             has_prompt_modulation=has_text_modulation and section.get("use_prompt_adaln_single", True),

@@ -87,12 +87,12 @@ class VideoVAEConfig:
         vae.expect("in_channels", IMAGE_CHANNELS, default=IMAGE_CHANNELS)
         vae.expect("out_channels", IMAGE_CHANNELS, default=IMAGE_CHANNELS)
         vae.expect("norm_layer", "pixel_norm")
-        latent_channels = vae.need("latent_channels")
+        latent_channels = vae.require("latent_channels")
         log_variances = {"uniform": 1, "constant": 1, "per_channel": latent_channels}
         return cls(
             latent_channels=latent_channels,
             moments=latent_channels + log_variances[vae.expect("latent_log_var", *log_variances)],
-            patch_size=vae.need("patch_size"),
+            patch_size=vae.require("patch_size"),
             encoder_blocks=_blocks(vae, "encoder_blocks", suffix="_res"),
             decoder_blocks=_blocks(vae, "decoder_blocks", suffix="")[::-1],  # the file begins at the pixels
             decoder_channels=vae.get("decoder_base_channels", 128),
@@ -112,7 +112,7 @@ def _padding(vae: Section, key: str, default: str) -> str:
 def _blocks(vae: Section, key: str, suffix: str) -> tuple[Block, ...]:
     """A block list of the file. suffix: what follows `compress_time|space|all` in the names that it may use."""
     strides = {f"compress_{axes}{suffix}": stride for axes, stride in STRIDES.items()}
-    return tuple(_block(f"{vae.name}.{key}", name, settings, strides) for name, settings in vae.need(key))
+    return tuple(_block(f"{vae.name}.{key}", name, settings, strides) for name, settings in vae.require(key))
 
 
 def _block(where: str, name: str, settings: Any, strides: Mapping[str, Factors]) -> Block:

@@ -41,7 +41,7 @@ class EncoderFiles:
     def features(self) -> int:
         """Values of one token over all hidden states: the embeddings and the output of every layer."""
         text = Section(self.config, "text_config")
-        return text.need("hidden_size") * (text.need("num_hidden_layers") + 1)
+        return text.require("hidden_size") * (text.require("num_hidden_layers") + 1)
 
 
 def find_encoder(path: Path) -> EncoderFiles:
