@@ -70,7 +70,7 @@ class ModelFiles:
     name: str
     paths: Mapping[str, Path]
 
-    def need(self, role: str, hint: str = "") -> Path:
+    def require_file(self, role: str, hint: str = "") -> Path:
         """The file of a role. Raises: StorageError if the model has none."""
         if role not in self.paths:
             raise StorageError(f"model {self.name} has no {role.replace('_', ' ')}", hint=hint)

@@ -228,8 +228,8 @@ def official_command(request: Request, files: ModelFiles, out: Path) -> list[str
     """What renders a request with the official package. Source: spec pipelines, sections 1 and 2."""
     checkpoint = "distilled-checkpoint-path" if request.preset == "distilled" else "checkpoint-path"
     options: dict[str, Sequence[Any]] = {
-        checkpoint: [files.need("checkpoint")],
-        "gemma-root": [files.need("text_encoder")],
+        checkpoint: [files.require_file("checkpoint")],
+        "gemma-root": [files.require_file("text_encoder")],
         "prompt": [request.prompt],
         "seed": [request.seed],
         "width": [request.width],
@@ -241,9 +241,9 @@ def official_command(request: Request, files: ModelFiles, out: Path) -> list[str
     if request.recipe.is_guided:
         options |= {"negative-prompt": [request.negative], "num-inference-steps": [request.steps]}
     if "upsampler" in request.recipe.needs:
-        options["spatial-upsampler-path"] = [files.need("upsampler")]
+        options["spatial-upsampler-path"] = [files.require_file("upsampler")]
     if "distilled_lora" in request.recipe.needs:
-        options["distilled-lora"] = [files.need("distilled_lora"), 1.0]
+        options["distilled-lora"] = [files.require_file("distilled_lora"), 1.0]
     flags = [part for name, values in options.items() for part in (f"--{name}", *map(str, values))]
     return [sys.executable, "-m", OFFICIAL[request.preset], *flags]
 

@@ -79,10 +79,12 @@ class ModelHeaders:
         roles = [role for role in (*WHOLE, *SPLIT) if role in files.paths]
         parts = cls({role: _read(role, files.paths[role]) for role in roles})
         if "transformer" not in roles:
-            files.need("checkpoint", "--model takes a file that holds a whole model, or a folder with one or its parts")
+            files.require_file(
+                "checkpoint", "--model takes a file that holds a whole model, or a folder with one or its parts"
+            )
         if "checkpoint" not in roles:
             for role in SPLIT:
-                files.need(role, f"{option_name(role)} FILE names it")
+                files.require_file(role, f"{option_name(role)} FILE names it")
         for component in ALWAYS_READ:
             parts.role(component)
         _check_generations([parts.headers[role] for role in parts.roles])

@@ -78,7 +78,7 @@ def test_name_that_nobody_knows_gets_a_suggestion() -> None:
 def test_missing_role_is_named_when_it_is_needed(tiny: Path) -> None:
     files = find_model(str(tiny), {})
     with pytest.raises(StorageError, match="has no video vae"):
-        files.need("video_vae")
+        files.require_file("video_vae")
 
 
 def test_file_that_is_nothing_of_ours_may_lie_beside_a_model(tiny: Path, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ class Engine:
     def cache(self) -> ContextCache:
         """What was encoded before with the same text encoder and connectors."""
         return ContextCache(
-            encoder=identity(self.task.files.need("text_encoder")),
+            encoder=identity(self.task.files.require_file("text_encoder")),
             weights="".join(identity(header.path) for header in self.models.headers.text_headers),
             rows=self.request.text_rows,
             dtype=self.models.dtype,

@@ -61,7 +61,7 @@ class Models:
         """The LoRAs that act in a stage, in their order: the user's, then the distilled one."""
         chosen = [(task.inputs[lora.role], lora.strength) for lora in task.request.loras if stage.user_loras]
         if stage.distilled_lora is not None:
-            chosen.append((task.files.need("distilled_lora"), stage.distilled_lora))
+            chosen.append((task.files.require_file("distilled_lora"), stage.distilled_lora))
         transformer = self.headers.header("transformer")
         return [(match(read_lora(path), transformer, allow_partial=True), strength) for path, strength in chosen]
 
@@ -90,14 +90,14 @@ class Models:
     @contextmanager
     def upsampler(self, role: str) -> Iterator[tuple[Any, Any]]:
         """A latent upsampler, and the statistics of the latents that it works between."""
-        header = read_header(self.files.need(role, "--upsampler FILE"))
+        header = read_header(self.files.require_file(role, "--upsampler FILE"))
         with self._use("upsampler", header, self.dtype) as upsampler, self.component("video_statistics") as statistics:
             yield upsampler, statistics
 
     @contextmanager
     def text_encoder(self) -> Iterator[Gemma]:
         """The language model that reads prompts."""
-        files = find_encoder(self.files.need("text_encoder"))
+        files = find_encoder(self.files.require_file("text_encoder"))
         nbytes = sum(_elements(header, header.tensors) for header in files.weights) * self.dtype.itemsize
 
         def load() -> Gemma:

@@ -75,7 +75,7 @@ def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None) -> Res
 def identities(task: RenderTask) -> dict[str, str]:
     """What tells each file that a render reads from others of the same name, by role."""
     roles = [*ModelHeaders.of(task.files).roles, "text_encoder", *task.request.recipe.needs]
-    paths = {role: task.files.need(role) for role in roles} | dict(task.inputs)
+    paths = {role: task.files.require_file(role) for role in roles} | dict(task.inputs)
     gone = next((path for path in paths.values() if not path.exists()), None)
     if gone is not None:
         raise StorageError(f"{gone} does not exist any more", hint="put it back, or render again")

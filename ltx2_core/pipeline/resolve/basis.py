@@ -240,7 +240,7 @@ def _find_files(settings: Settings) -> ModelFiles:
 
 def _check_text_encoder(model: _Model) -> None:
     hint = "--text-encoder FOLDER names the folder of Gemma 3"
-    encoder = find_encoder(model.files.need("text_encoder", hint))
+    encoder = find_encoder(model.files.require_file("text_encoder", hint))
     headers = (model.headers.header("transformer"), *model.headers.text_headers)
     for header in {id(one): one for one in headers}.values():
         check_pair(encoder, header)

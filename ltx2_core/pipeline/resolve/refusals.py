@@ -72,7 +72,7 @@ def check_recipe(
         raise RequestError(f"preset {preset} cannot be used here", why, " or ".join(fitting))
     for role in chosen.needs:
         option = option_name("upsampler" if role in UPSAMPLERS.values() else role)
-        path = files.need(role, f"{option} FILE names it; preset {preset} needs it")
+        path = files.require_file(role, f"{option} FILE names it; preset {preset} needs it")
         if role == "distilled_lora":
             match(read_lora(path), headers.header("transformer"))
         else:
