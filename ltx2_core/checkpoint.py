@@ -8,7 +8,7 @@ Source: spec checkpoints, sections 3 to 6.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,58 +16,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from . import keymap
+from .components import COMPONENTS, lacking
 from .config.released import effective_config
 from .errors import CheckpointError
 from .headers import FLOATS, Header, read_header
+from .keymap import official_name, optional_names, own_names
 
-STATISTICS = "per_channel_statistics."
-UNUSED_STATISTICS = frozenset(
-    STATISTICS + name for name in ("mean-of-stds", "mean-of-stds_over_std-of-means", "channel")
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Component:
-    """The part of a file that one module loads.
-
-    Args: build: makes the module from the file's config, to which the loader adds `shapes`, those of the component's
-    tensors by their names in the module, for sizes that no setting tells. prefixes: what its names may begin with in a
-    file; the first that occurs counts. parts: what may follow, and what it becomes in the module. excludes: what may
-    follow but belongs to others. rows: the rename table. optional: names (as in the module) that are zeros where the
-    file lacks them. ignored: official names without prefix that real files hold and nobody reads.
-    """
-
-    build: Callable[[Mapping[str, Any]], nn.Module]
-    prefixes: tuple[str, ...]
-    parts: Mapping[str, str] = field(default_factory=lambda: {"": ""})
-    excludes: tuple[str, ...] = ()
-    rows: keymap.Rows = ()
-    optional: frozenset[str] = frozenset()
-    ignored: frozenset[str] = frozenset()
-
-    def own_names(self, header: Header) -> dict[str, str]:
-        """The file's names of this component's tensors, each with its name in the module."""
-        for prefix in self.prefixes:
-            names = {}
-            for name in header.tensors:
-                if not name.startswith(prefix):
-                    continue
-                rest = name[len(prefix) :]
-                part = next((part for part in self.parts if rest.startswith(part)), None)
-                if part is None or rest in self.ignored or rest.startswith(self.excludes or ("\0",)):
-                    continue
-                names[name] = keymap.from_official(self.parts[part] + rest[len(part) :], self.rows)
-            if names and any(not name.startswith(STATISTICS) for name in names.values()):
-                return names
-        return {}
-
-    def official_name(self, name: str, prefix: str) -> str:
-        """What a tensor of the module is called in an official file."""
-        name = keymap.to_official(name, self.rows)
-        longest_first = sorted(self.parts.items(), key=lambda item: len(item[1]), reverse=True)
-        part, own = next((part, own) for part, own in longest_first if name.startswith(own))
-        return prefix + part + name[len(own) :]
+Builder = Callable[[Mapping[str, Any]], nn.Module]
 
 
 def _transformer(config: Mapping[str, Any]) -> nn.Module:
@@ -77,7 +32,7 @@ def _transformer(config: Mapping[str, Any]) -> nn.Module:
     return Transformer(TransformerConfig.from_metadata(config))
 
 
-def _connector(stream: str) -> Callable[[Mapping[str, Any]], nn.Module]:
+def _connector(stream: str) -> Builder:
     def build(config: Mapping[str, Any]) -> nn.Module:
         from .config.text import ConnectorConfig
         from .models.connector import Connector
@@ -94,7 +49,7 @@ def _text_projection(config: Mapping[str, Any]) -> nn.Module:
     return TextProjection(ProjectionConfig.from_metadata(config))
 
 
-def _video_vae(part: str) -> Callable[[Mapping[str, Any]], nn.Module]:
+def _video_vae(part: str) -> Builder:
     def build(config: Mapping[str, Any]) -> nn.Module:
         from .config.video_vae import VideoVAEConfig
         from .models import video_vae
@@ -111,7 +66,7 @@ def _video_statistics(config: Mapping[str, Any]) -> nn.Module:
     return ChannelStatistics(VideoVAEConfig.from_metadata(config).latent_channels)
 
 
-def _audio_vae(part: str) -> Callable[[Mapping[str, Any]], nn.Module]:
+def _audio_vae(part: str) -> Builder:
     def build(config: Mapping[str, Any]) -> nn.Module:
         from .config.audio import AudioVAEConfig
         from .models import audio_vae
@@ -135,47 +90,20 @@ def _upsampler(config: Mapping[str, Any]) -> nn.Module:
     return LatentUpsampler(UpsamplerConfig.from_metadata(config))
 
 
-DIT = "model.diffusion_model."
-CONNECTOR_PREFIXES = ("video_embeddings_connector.", "audio_embeddings_connector.")
-
-COMPONENTS: dict[str, Component] = {
-    "transformer": Component(
-        build=_transformer,
-        prefixes=(DIT,),
-        excludes=CONNECTOR_PREFIXES,
-        rows=keymap.TRANSFORMER,
-        optional=frozenset({"video.keyframe_embedding"}),
-    ),
-    "video_connector": Component(
-        build=_connector("video"), prefixes=(DIT + "video_embeddings_connector.",), rows=keymap.CONNECTOR
-    ),
-    "audio_connector": Component(
-        build=_connector("audio"), prefixes=(DIT + "audio_embeddings_connector.",), rows=keymap.CONNECTOR
-    ),
-    "text_projection": Component(build=_text_projection, prefixes=("text_embedding_projection.",)),
-    "video_encoder": Component(
-        build=_video_vae("VideoEncoder"),
-        prefixes=("vae.", ""),
-        parts={"encoder.": "", STATISTICS: STATISTICS},
-        ignored=UNUSED_STATISTICS,
-    ),
-    "video_decoder": Component(
-        build=_video_vae("VideoDecoder"),
-        prefixes=("vae.", ""),
-        parts={"decoder.": "", STATISTICS: STATISTICS},
-        ignored=UNUSED_STATISTICS,
-    ),
-    "video_statistics": Component(
-        build=_video_statistics, prefixes=("vae.", ""), parts={STATISTICS: ""}, ignored=UNUSED_STATISTICS
-    ),
-    "audio_encoder": Component(
-        build=_audio_vae("AudioEncoder"), prefixes=("audio_vae.",), parts={"encoder.": "", STATISTICS: STATISTICS}
-    ),
-    "audio_decoder": Component(
-        build=_audio_vae("AudioDecoder"), prefixes=("audio_vae.",), parts={"decoder.": "", STATISTICS: STATISTICS}
-    ),
-    "vocoder": Component(build=_vocoder, prefixes=("vocoder.",)),
-    "upsampler": Component(build=_upsampler, prefixes=("",)),
+# How to make the module of a component from a file's config. The loader adds `shapes` to the config: the shapes of the
+# component's tensors by their names in the module, for sizes that no setting tells.
+BUILDERS: dict[str, Builder] = {
+    "transformer": _transformer,
+    "video_connector": _connector("video"),
+    "audio_connector": _connector("audio"),
+    "text_projection": _text_projection,
+    "video_encoder": _video_vae("VideoEncoder"),
+    "video_decoder": _video_vae("VideoDecoder"),
+    "video_statistics": _video_statistics,
+    "audio_encoder": _audio_vae("AudioEncoder"),
+    "audio_decoder": _audio_vae("AudioDecoder"),
+    "vocoder": _vocoder,
+    "upsampler": _upsampler,
 }
 
 
@@ -195,21 +123,18 @@ def load_component(
     or asks for something that is not implemented.
     """
     header = source if isinstance(source, Header) else read_header(source)
-    component = COMPONENTS[name]
-    names = component.own_names(header)
+    names = own_names(name, header)
     if not names:
-        raise CheckpointError(
-            f"{header.path.name} has no {name.replace('_', ' ')}", f"no tensor is named {component.prefixes[0]}…"
-        )
+        raise lacking(name, header)
     shapes = {own: header.tensors[official].shape for official, own in names.items()}
     with torch.device("meta"):
-        module = component.build({**(effective_config(header) if config is None else config), "shapes": shapes})
-    return load_into(module, component, [header], device=device, dtype=dtype)
+        module = BUILDERS[name]({**(effective_config(header) if config is None else config), "shapes": shapes})
+    return load_into(module, name, [header], device=device, dtype=dtype)
 
 
 def load_into(
     module: nn.Module,
-    component: Component,
+    component: str,
     files: Sequence[Header],
     *,
     device: torch.device | str = "cpu",
@@ -217,10 +142,11 @@ def load_into(
 ) -> nn.Module:
     """Give a module on the meta device its weights, from one file or from the shards of one model.
 
+    Args: component: its name in the table.
     Raises: CheckpointError if tensors are missing, unexpected, misshapen or quantised.
     """
     whole = replace(files[0], tensors={name: info for file in files for name, info in file.tensors.items()})
-    names = component.own_names(whole)
+    names = own_names(component, whole)
     _check(component, module, whole, names)
     target = torch.device(device)
     state: dict[str, Tensor] = {}
@@ -236,14 +162,13 @@ def load_into(
     return module.requires_grad_(False).eval()
 
 
-def _check(component: Component, module: nn.Module, header: Header, names: Mapping[str, str]) -> None:
+def _check(component: str, module: nn.Module, header: Header, names: Mapping[str, str]) -> None:
     """Refuse a file whose tensors are not exactly those of the module, in the file's own names."""
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     found = {own: official for official, own in names.items()}
-    prefix = next(prefix for prefix in component.prefixes if all(name.startswith(prefix) for name in names))
-    missing = [
-        component.official_name(own, prefix) for own in wanted if own not in found and own not in component.optional
-    ]
+    prefix = COMPONENTS[component].prefix_in(names)
+    needed = wanted.keys() - optional_names(component)
+    missing = [official_name(component, own, prefix) for own in wanted if own in needed and own not in found]
     unexpected = [official for own, official in found.items() if own not in wanted]
     quantised = [official for official in names if header.tensors[official].dtype not in FLOATS]
     if quantised:

@@ -10,42 +10,16 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
-from fractions import Fraction
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
+from .components import NOT_ALWAYS_NEEDED, SPLIT, UPSAMPLERS, WHOLE, Role
 from .config.released import effective_config
 from .config.upsampler import UpsamplerConfig
 from .errors import CheckpointError, LTX2Error, RequestError, StorageError
 from .headers import FileKind, Header, classify, read_header
 from .home import ltx2_home
 
-Role = Literal[
-    "checkpoint",
-    "transformer",
-    "video_vae",
-    "audio_vae",
-    "text_encoder",
-    "upsampler",
-    "upsampler_x1.5",
-    "temporal_upsampler",
-    "distilled_lora",
-]
-ROLES: tuple[Role, ...] = get_args(Role)
-# A model is one file that holds all parts, or a file for each of them.
-WHOLE: dict[Role, FileKind] = {"checkpoint": FileKind.MONOLITH}
-SPLIT: dict[Role, FileKind] = {
-    "transformer": FileKind.TRANSFORMER,
-    "video_vae": FileKind.VIDEO_VAE,
-    "audio_vae": FileKind.AUDIO,
-}
-# What an upsampler does to the rate and to the sides of a clip.
-UPSAMPLERS: dict[tuple[Fraction, Fraction], Role] = {
-    (Fraction(1), Fraction(2)): "upsampler",
-    (Fraction(1), Fraction(3, 2)): "upsampler_x1.5",
-    (Fraction(2), Fraction(1)): "temporal_upsampler",
-}
-NOT_ALWAYS_NEEDED = {*UPSAMPLERS.values(), "distilled_lora"}
 PACKAGE = Path(__file__).parent
 
 

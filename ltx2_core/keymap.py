@@ -1,13 +1,15 @@
-"""How the tensor names of official files map to the modules here. Data only; each table reads in both directions.
+"""How the tensor names of official files map to the modules here. Each table of names reads in both directions.
 
-A row replaces whole dotted segments wherever they stand in a name, so `ff` never touches `audio_ff`. Components without
-a table use the official names as they are.
+A row replaces whole dotted segments wherever they stand in a name, so `ff` never touches `audio_ff`.
 """
 
 from __future__ import annotations
 
 import re
 from functools import cache
+
+from .components import COMPONENTS
+from .headers import Header
 
 Rows = tuple[tuple[str, str], ...]
 
@@ -71,6 +73,9 @@ DIFFUSERS: Rows = (
     ("k_norm", "norm_k"),
 )
 
+# Components without a table here use the official names as they are.
+ROWS: dict[str, Rows] = {"transformer": TRANSFORMER, "video_connector": CONNECTOR, "audio_connector": CONNECTOR}
+
 
 def from_official(name: str, rows: Rows) -> str:
     """The name here of an official tensor, both without the component's prefix."""
@@ -80,6 +85,22 @@ def from_official(name: str, rows: Rows) -> str:
 def to_official(name: str, rows: Rows) -> str:
     """The official name of a tensor here: the inverse of `from_official`."""
     return _replace(name, rows, True)
+
+
+def own_names(component: str, header: Header) -> dict[str, str]:
+    """The names in a file of a component's tensors, each with its name in the module here."""
+    rows = ROWS.get(component, ())
+    return {name: from_official(inside, rows) for name, inside in COMPONENTS[component].names_in(header).items()}
+
+
+def optional_names(component: str) -> set[str]:
+    """The names in the module of what is zero where a file lacks it."""
+    return {from_official(inside, ROWS.get(component, ())) for inside in COMPONENTS[component].optional}
+
+
+def official_name(component: str, own: str, prefix: str | None = None) -> str:
+    """What a file calls a tensor of a module here. prefix: None takes that of the official files."""
+    return COMPONENTS[component].full_name(to_official(own, ROWS.get(component, ())), prefix)
 
 
 def _replace(name: str, rows: Rows, backwards: bool) -> str:

@@ -22,8 +22,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, processors, tra
 from torch import Tensor, nn
 from transformers import Gemma3TextConfig, Gemma3TextModel
 
-from ltx2_core.checkpoint import COMPONENTS, DIT
+from ltx2_core.checkpoint import BUILDERS
+from ltx2_core.components import DIT
 from ltx2_core.config.released import released_configs
+from ltx2_core.keymap import official_name
 
 Config = dict[str, Any]
 
@@ -136,12 +138,11 @@ def tiny_config() -> Config:
 
 def random_component(name: str, config: Mapping[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
     """Random weights of one component under their official names."""
-    component = COMPONENTS[name]
     with torch.device("meta"):
-        module = component.build({**config, "shapes": SHAPES})
+        module = BUILDERS[name]({**config, "shapes": SHAPES})
     tensors = {}
     for own, tensor in module.state_dict().items():
-        official = component.official_name(own, component.prefixes[0])
+        official = official_name(name, own)
         tensors[official] = random_tensor(official, tensor.shape, generator)
     return tensors
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..components import components_in
 from ..headers import classify, generation, precision, read_header
 from .made import Made
-from .parts import components_in
 from .values import show_fps
 
 CLIPS = (".mp4", ".mov", ".mkv", ".avi", ".wav", ".flac")

@@ -10,48 +10,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
+from ..components import COMPONENTS, SPLIT, WHOLE, components_in, lacking
 from ..config.audio import AudioVAEConfig
 from ..config.released import effective_config
 from ..config.transformer import TransformerConfig
 from ..config.video_vae import VideoVAEConfig
 from ..errors import CheckpointError
 from ..headers import FileKind, Header, classify, generation, read_header
-from ..hub import SPLIT, WHOLE, ModelFiles
+from ..hub import ModelFiles
 from .values import option_name
 
-
-class Home(NamedTuple):
-    """Where a component lies. role: of the file for its part. signs: how the names of its tensors may begin.
-
-    may_stay: whether the whole checkpoint still gives it where the file for its part lacks it.
-    """
-
-    role: str
-    signs: tuple[str, ...]
-    may_stay: bool = False
-
-
-HOMES: dict[str, Home] = {
-    "transformer": Home("transformer", ("transformer_blocks.",)),
-    "video_connector": Home("transformer", ("video_embeddings_connector.",), may_stay=True),
-    "audio_connector": Home("transformer", ("audio_embeddings_connector.",), may_stay=True),
-    "text_projection": Home("transformer", ("text_embedding_projection.",), may_stay=True),
-    "video_encoder": Home("video_vae", ("vae.encoder.", "encoder.")),
-    "video_decoder": Home("video_vae", ("vae.decoder.", "decoder.")),
-    "video_statistics": Home("video_vae", ("vae.per_channel_statistics.", "per_channel_statistics.")),
-    "audio_encoder": Home("audio_vae", ("audio_vae.encoder.",)),
-    "audio_decoder": Home("audio_vae", ("audio_vae.decoder.",)),
-    "vocoder": Home("audio_vae", ("vocoder.",), may_stay=True),
-}
-ALWAYS_READ = [name for name in HOMES if name not in ("video_encoder", "audio_encoder")]
+ALWAYS_READ = [name for name, row in COMPONENTS.items() if row.is_always_read]
 TEXT = ("text_projection", "video_connector", "audio_connector")
-
-
-def components_in(header: Header) -> list[str]:
-    """The components of which a file holds tensors."""
-    return [name for name, home in HOMES.items() if any(one.startswith(home.signs) for one in header.names)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,15 +64,12 @@ class ModelHeaders:
 
     def role(self, component: str) -> str:
         """The role of the file that holds a component. Raises: CheckpointError if none does."""
-        home = HOMES[component]
-        roles = [role for role in (home.role, *WHOLE) if role in self.headers]
-        for role in roles if home.may_stay else roles[:1]:
+        row = COMPONENTS[component]
+        roles = [role for role in (row.role, *WHOLE) if role in self.headers]
+        for role in roles if row.may_stay else roles[:1]:
             if component in self._held[role]:
                 return role
-        what = component.replace("_", " ")
-        raise CheckpointError(
-            f"{self.headers[roles[0]].path.name} has no {what}", f"no tensor is named {home.signs[0]}…"
-        )
+        raise lacking(component, self.headers[roles[0]])
 
     def header(self, component: str) -> Header:
         """The header of the file that holds a component. Raises: CheckpointError if none does."""
@@ -136,10 +105,11 @@ class ModelHeaders:
         widths["audio_decoder"] = audio_vae.latent_channels * audio_vae.latent_bins
         for (component, width), stream in zip(widths.items(), (transformer.video, transformer.audio), strict=True):
             if stream is not None and width != stream.in_channels:
+                option = option_name(COMPONENTS[component].role)
                 raise CheckpointError(
                     f"{self.header(component).path.name} does not go with {self.header('transformer').path.name}",
                     f"its latents have {width} values to a token, and the transformer takes {stream.in_channels}",
-                    f"{option_name(HOMES[component].role)} FILE names the one that the transformer was trained with",
+                    f"{option} FILE names the one that the transformer was trained with",
                 )
         return shapes
 

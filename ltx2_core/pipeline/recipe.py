@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from ..hub import UPSAMPLERS, Role
+from ..components import UPSAMPLERS, Role
 from ..sampling.distilled import DISTILLED_SIGMAS
 from ..sampling.table import SAMPLERS
 from .values import Choice, Portion, Tiles

@@ -16,8 +16,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from ..checkpoint import Component, load_into
+from ..checkpoint import load_into
 from ..errors import CheckpointError, StorageError
+from ..keymap import own_names
 from .files import EncoderFiles, read_json
 
 logger = logging.getLogger("ltx2")
@@ -25,6 +26,7 @@ logger = logging.getLogger("ltx2")
 # Batches are padded to whole blocks of rows: kernels round the rows of a partial block differently, and so a prompt
 # would not give the same bits alone, in a batch and fully padded.
 BLOCK_TOKENS = 16
+COMPONENT = "language_model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,32 +119,25 @@ def load_gemma(files: EncoderFiles, *, device: torch.device | str = "cpu", dtype
     Raises: CheckpointError if tensors are missing, unexpected, misshapen or quantised.
     """
     tokenizer = PromptTokenizer.load(files)
-    if not any(LANGUAGE_MODEL.own_names(header) for header in files.weights):
+    if not any(own_names(COMPONENT, header) for header in files.weights):
         raise CheckpointError(
             f"{files.weights[0].path} holds no language model", "no tensor is named like those of Gemma 3"
         )
     with torch.device("meta"):
-        model = LANGUAGE_MODEL.build(files.config)
-    load_into(model, LANGUAGE_MODEL, files.weights, device=device, dtype=dtype)
+        model = build_language_model(files.config)
+    load_into(model, COMPONENT, files.weights, device=device, dtype=dtype)
     _restore_buffers(model)
     return Gemma(model.to(device), tokenizer).eval()
 
 
-def _language_model(config: Mapping[str, Any]) -> nn.Module:
+def build_language_model(config: Mapping[str, Any]) -> nn.Module:
+    """Make the module of the language model that a Gemma folder's config describes."""
     from transformers import Gemma3TextConfig, Gemma3TextModel
 
     try:
         return Gemma3TextModel(Gemma3TextConfig.from_dict(config["text_config"]))
     except Exception as error:  # transformers checks configs in many ways
         raise CheckpointError("the text encoder's config.json cannot be used", str(error)) from error
-
-
-# What a Gemma 3 file may call its language model; the picture tower and the projectors are left where they are.
-LANGUAGE_MODEL = Component(
-    build=_language_model,
-    prefixes=("language_model.model.", "model.language_model.", "model."),
-    parts={name: name for name in ("embed_tokens.", "layers.", "norm.")},
-)
 
 
 def _restore_buffers(model: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ltx2_core import keymap
-from ltx2_core.checkpoint import DIT
+from ltx2_core.components import DIT
 from ltx2_core.config.released import released_configs
 from ltx2_core.config.transformer import TransformerConfig
 from ltx2_core.grids import Factors, VideoGrid, audio_latent_count

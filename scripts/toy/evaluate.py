@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it runs 
 import numpy as np
 import torch
 
-from ltx2_core.hub import NOT_ALWAYS_NEEDED
+from ltx2_core.components import NOT_ALWAYS_NEEDED
 from ltx2_core.pipeline.request import Request, Resolved
 from ltx2_core.types import Streams
 from scripts.toy import detect, prompts, world

@@ -29,9 +29,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Gemma3TextConfig, Gemma3TextModel
 
-from ltx2_core.checkpoint import COMPONENTS, load_component
+from ltx2_core.checkpoint import BUILDERS, load_component
 from ltx2_core.config.released import released_configs
 from ltx2_core.headers import read_header
+from ltx2_core.keymap import official_name, own_names
 from ltx2_core.models.connector import Connector, TextProjection
 from ltx2_core.models.transformer import Exchange, Stream, Transformer
 
@@ -176,7 +177,7 @@ def fresh(component: str, seed: int = 0) -> nn.Module:
     shapes = {"aggregate_embed.weight": (TEXT_WIDTH, TEXT_WIDTH * (TEXT_LAYERS + 1))}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = COMPONENTS[component].build({**file_config(FILE_OF[component]), "shapes": shapes})
+        module = BUILDERS[component]({**file_config(FILE_OF[component]), "shapes": shapes})
         _initialise(module)
     return module
 
@@ -207,8 +208,8 @@ def save(
     if path.is_file():
         header = read_header(path)
         metadata = dict(header.metadata)
-        kept = {key for other in FILES[name].components for key in COMPONENTS[other].own_names(header)}
-        kept -= {key for component in components for key in COMPONENTS[component].own_names(header)}
+        kept = {key for other in FILES[name].components for key in own_names(other, header)}
+        kept -= {key for component in components for key in own_names(component, header)}
         tensors = {key: tensor for key, tensor in load_file(path).items() if key in kept}
     for component, module in components.items():
         state = module.state_dict() if isinstance(module, nn.Module) else module
@@ -219,8 +220,7 @@ def save(
 
 def official(component: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a component as the official files have them: their names, bfloat16 but for the tables."""
-    rule = COMPONENTS[component]
-    named = {rule.official_name(own, rule.prefixes[0]): tensor.detach() for own, tensor in state.items()}
+    named = {official_name(component, own): tensor.detach() for own, tensor in state.items()}
     return {
         name: tensor.to(torch.float32 if "scale_shift_table" in name else torch.bfloat16).contiguous()
         for name, tensor in named.items()

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from ltx2_cli.app import app
 from ltx2_core import hub
+from ltx2_core.components import SPLIT, Role
 from ltx2_core.headers import read_header
 from ltx2_core.media.probe import probe
 from ltx2_core.pipeline.resolve import basis
@@ -121,8 +122,8 @@ def test_text_side_and_vocoder_of_the_whole_stay_where_a_part_lacks_them(
 @pytest.fixture
 def registered(split: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a model whose parts lie in a folder of the package."""
-    files: dict[hub.Role, str] = {
-        **{role: f"{role}.safetensors" for role in hub.SPLIT},
+    files: dict[Role, str] = {
+        **{role: f"{role}.safetensors" for role in SPLIT},
         "text_encoder": "gemma",
         "upsampler": "ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors",
         "distilled_lora": "ltx-2-tiny-distilled-lora.safetensors",

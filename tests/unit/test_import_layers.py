@@ -10,7 +10,20 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LAYERS = {
-    0: ("cards", "config", "errors", "grids", "headers", "home", "latents", "machine", "tiles", "types", "version"),
+    0: (
+        "cards",
+        "components",
+        "config",
+        "errors",
+        "grids",
+        "headers",
+        "home",
+        "latents",
+        "machine",
+        "tiles",
+        "types",
+        "version",
+    ),
     1: ("models",),
     2: ("checkpoint", "keymap", "lora", "lora_file", "memory", "parallel", "quantize"),
     3: ("conditioning", "hub", "media", "sampling", "text", "tiling"),

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 LIGHT = (
     "ltx2_core",
     "ltx2_core.cards",
+    "ltx2_core.components",
     "ltx2_core.errors",
     "ltx2_core.types",
     "ltx2_core.grids",
@@ -35,6 +36,7 @@ BARE = (
     "ltx2_core.latents",
     "ltx2_core.config",
     "ltx2_core.checkpoint",
+    "ltx2_core.components",
     "ltx2_core.keymap",
     "ltx2_core.lora",
     "ltx2_core.memory",

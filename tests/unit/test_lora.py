@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ltx2_core import keymap
-from ltx2_core.checkpoint import DIT, load_component
+from ltx2_core.checkpoint import load_component
+from ltx2_core.components import DIT
 from ltx2_core.errors import CheckpointError, RequestError
 from ltx2_core.headers import Header, TensorInfo, read_header
 from ltx2_core.lora import WeightedLora, fuse, fused

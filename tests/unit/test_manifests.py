@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ltx2_core.checkpoint import COMPONENTS
+from ltx2_core.checkpoint import BUILDERS
+from ltx2_core.components import COMPONENTS
 from ltx2_core.config.released import released_configs
+from ltx2_core.keymap import official_name
 
 MANIFESTS = Path(__file__).parent.parent / "manifests"
 
@@ -23,9 +25,8 @@ def manifest(name: str) -> dict:
 def official_tensors(component: str, config: Mapping) -> dict[str, list[int]]:
     """Names and shapes of a component as an official file would hold them."""
     with torch.device("meta"):
-        module = COMPONENTS[component].build(config)
-    part = COMPONENTS[component]
-    return {part.official_name(name, part.prefixes[0]): list(t.shape) for name, t in module.state_dict().items()}
+        module = BUILDERS[component](config)
+    return {official_name(component, name): list(t.shape) for name, t in module.state_dict().items()}
 
 
 def built(*components: str, changes: Mapping | None = None) -> dict[str, list[int]]:

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from ltx2_core.components import Role
 from ltx2_core.errors import CheckpointError, LTX2Error, RequestError, StorageError
 from ltx2_core.headers import read_header
-from ltx2_core.hub import Role
 from ltx2_core.pipeline.recipe import Recipe
 from ltx2_core.pipeline.request import Resolved
 from ltx2_core.pipeline.resolve import basis

@@ -19,15 +19,17 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import Gemma3Config, Gemma3TextModel
 
 from ltx2_core.checkpoint import load_component
+from ltx2_core.components import COMPONENTS
 from ltx2_core.config.text import ConnectorConfig, ProjectionConfig
 from ltx2_core.errors import CheckpointError, StorageError
 from ltx2_core.headers import read_header
 from ltx2_core.home import ltx2_home
+from ltx2_core.keymap import official_name
 from ltx2_core.models.connector import Connector, TextProjection
 from ltx2_core.text.cache import ContextCache, identity
 from ltx2_core.text.encode import ContextModels, TextContext, encode_prompts
 from ltx2_core.text.files import check_pair, find_encoder
-from ltx2_core.text.gemma import LANGUAGE_MODEL, Gemma, PromptTokenizer, load_gemma
+from ltx2_core.text.gemma import Gemma, PromptTokenizer, build_language_model, load_gemma
 
 MANIFEST = Path(__file__).parent.parent / "manifests" / "text-2.0.json.gz"
 ROWS = 64
@@ -246,9 +248,9 @@ def test_weights_keep_the_dtype_of_the_file_unless_asked(gemma_folder: Path) -> 
 def test_the_published_gemma_has_the_tensors_that_are_loaded() -> None:
     listed = json.loads(gzip.decompress(MANIFEST.read_bytes()))["text_encoder"]
     with torch.device("meta"):
-        model = LANGUAGE_MODEL.build(listed["config"])
-    prefix = LANGUAGE_MODEL.prefixes[0]
-    ours = {prefix + name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+        model = build_language_model(listed["config"])
+    prefix = COMPONENTS["language_model"].prefixes[0]
+    ours = {official_name("language_model", name): list(tensor.shape) for name, tensor in model.state_dict().items()}
     assert ours == {name: shape for name, shape in listed["tensors"].items() if name.startswith(prefix)}
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from ...checkpoint import COMPONENTS, load_component
+from ...checkpoint import load_component
+from ...components import COMPONENTS
 from ...headers import Header, read_header
 from ...hub import ModelFiles
 from ...lora import WeightedLora, fuse
@@ -125,7 +126,7 @@ class Models:
         return load_component(name, header, device=self.device, dtype=dtype)
 
     def _nbytes(self, name: str, header: Header, dtype: torch.dtype) -> int:
-        return _elements(header, COMPONENTS[name].own_names(header)) * dtype.itemsize
+        return _elements(header, COMPONENTS[name].names_in(header)) * dtype.itemsize
 
 
 def _elements(header: Header, names: Any) -> int:

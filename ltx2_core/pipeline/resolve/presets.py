@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
+from ...components import Role
 from ...errors import RequestError
-from ...hub import Role
 from ..recipe import Edit, Recipe, Record
 from ..values import did_you_mean
 

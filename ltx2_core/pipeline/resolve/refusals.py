@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ...components import UPSAMPLERS
 from ...config.released import effective_config
 from ...config.upsampler import UpsamplerConfig
 from ...config.video_vae import VideoVAEConfig
 from ...errors import CheckpointError, RequestError
 from ...headers import read_header
-from ...hub import UPSAMPLERS, ModelFiles
+from ...hub import ModelFiles
 from ...lora_file import match, read_lora
 from ..parts import ModelHeaders
 from ..recipe import Edit, Recipe

@@ -1,0 +1,170 @@
+"""What a model consists of, in one table: how each component's tensors are called, and which file may hold it.
+
+Source: docs/reference/checkpoints.md, "Key names".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Literal, get_args
+
+from .errors import CheckpointError
+from .headers import FileKind, Header
+
+Role = Literal[
+    "checkpoint",
+    "transformer",
+    "video_vae",
+    "audio_vae",
+    "text_encoder",
+    "upsampler",
+    "upsampler_x1.5",
+    "temporal_upsampler",
+    "distilled_lora",
+]
+ROLES: tuple[Role, ...] = get_args(Role)
+# A model is one file that holds all its components, or a file for each of these roles.
+WHOLE: dict[Role, FileKind] = {"checkpoint": FileKind.MONOLITH}
+SPLIT: dict[Role, FileKind] = {
+    "transformer": FileKind.TRANSFORMER,
+    "video_vae": FileKind.VIDEO_VAE,
+    "audio_vae": FileKind.AUDIO,
+}
+# The role of an upsampler, by what it does to the frame rate and to height and width.
+UPSAMPLERS: dict[tuple[Fraction, Fraction], Role] = {
+    (Fraction(1), Fraction(2)): "upsampler",
+    (Fraction(1), Fraction(3, 2)): "upsampler_x1.5",
+    (Fraction(2), Fraction(1)): "temporal_upsampler",
+}
+NOT_ALWAYS_NEEDED = {*UPSAMPLERS.values(), "distilled_lora"}
+
+DIT = "model.diffusion_model."
+CONNECTORS = ("video_embeddings_connector.", "audio_embeddings_connector.")
+PROJECTION = "text_embedding_projection."
+STATISTICS = "per_channel_statistics."
+UNUSED_STATISTICS = frozenset(
+    STATISTICS + name for name in ("mean-of-stds", "mean-of-stds_over_std-of-means", "channel")
+)
+VIDEO_VAE_PREFIXES = ("vae.", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """The part of a model that one module loads. All names are official ones.
+
+    Args: role: of the file that holds it in a model that is split. may_stay: whether the whole checkpoint still gives
+    it where the file of its role lacks it. is_always_read: whether every render needs it. prefixes: what the names of
+    its tensors may begin with in a file; the first that occurs, followed by the sign, counts for all. parts: what may
+    follow the prefix, and what the module has in its place. excludes: what may follow but belongs to other components.
+    optional: names without prefix that are zeros where the file lacks them. ignored: names without prefix that files
+    have and nothing reads.
+    """
+
+    role: Role
+    may_stay: bool = False
+    is_always_read: bool = True
+    prefixes: tuple[str, ...]
+    sign: str = ""
+    parts: Mapping[str, str] = field(default_factory=lambda: {"": ""})
+    excludes: tuple[str, ...] = ()
+    optional: frozenset[str] = frozenset()
+    ignored: frozenset[str] = frozenset()
+
+    def prefix_in(self, names: Iterable[str]) -> str | None:
+        """The prefix of this component's tensors among names of a file; None if it has none of them."""
+        names = list(names)
+        return next((one for one in self.prefixes if any(name.startswith(one + self.sign) for name in names)), None)
+
+    def names_in(self, header: Header) -> dict[str, str]:
+        """The names in a file of this component's tensors, each with its official name inside the component."""
+        prefix = self.prefix_in(header.tensors)
+        found: dict[str, str] = {}
+        if prefix is None:
+            return found
+        for name in header.tensors:
+            rest = name[len(prefix) :]
+            if not name.startswith(prefix) or rest in self.ignored or rest.startswith(self.excludes):
+                continue
+            part = next((part for part in self.parts if rest.startswith(part)), None)
+            if part is not None:
+                found[name] = self.parts[part] + rest[len(part) :]
+        return found
+
+    def full_name(self, inside: str, prefix: str | None = None) -> str:
+        """What a file calls a tensor of this component. prefix: None takes that of the official files."""
+        longest_first = sorted(self.parts.items(), key=lambda item: len(item[1]), reverse=True)
+        part, own = next((part, own) for part, own in longest_first if inside.startswith(own))
+        return (self.prefixes[0] if prefix is None else prefix) + part + inside[len(own) :]
+
+
+COMPONENTS: dict[str, Component] = {
+    "transformer": Component(
+        role="transformer",
+        prefixes=(DIT,),
+        sign="transformer_blocks.",
+        excludes=CONNECTORS,
+        optional=frozenset({"keyframes_abs_pos_embedding"}),
+    ),
+    "video_connector": Component(role="transformer", may_stay=True, prefixes=(DIT + CONNECTORS[0],)),
+    "audio_connector": Component(role="transformer", may_stay=True, prefixes=(DIT + CONNECTORS[1],)),
+    "text_projection": Component(role="transformer", may_stay=True, prefixes=(PROJECTION,)),
+    "video_encoder": Component(
+        role="video_vae",
+        is_always_read=False,
+        prefixes=VIDEO_VAE_PREFIXES,
+        sign="encoder.",
+        parts={"encoder.": "", STATISTICS: STATISTICS},
+        ignored=UNUSED_STATISTICS,
+    ),
+    "video_decoder": Component(
+        role="video_vae",
+        prefixes=VIDEO_VAE_PREFIXES,
+        sign="decoder.",
+        parts={"decoder.": "", STATISTICS: STATISTICS},
+        ignored=UNUSED_STATISTICS,
+    ),
+    "video_statistics": Component(
+        role="video_vae",
+        prefixes=VIDEO_VAE_PREFIXES,
+        sign=STATISTICS,
+        parts={STATISTICS: ""},
+        ignored=UNUSED_STATISTICS,
+    ),
+    "audio_encoder": Component(
+        role="audio_vae",
+        is_always_read=False,
+        prefixes=("audio_vae.",),
+        sign="encoder.",
+        parts={"encoder.": "", STATISTICS: STATISTICS},
+    ),
+    "audio_decoder": Component(
+        role="audio_vae",
+        prefixes=("audio_vae.",),
+        sign="decoder.",
+        parts={"decoder.": "", STATISTICS: STATISTICS},
+    ),
+    "vocoder": Component(role="audio_vae", may_stay=True, prefixes=("vocoder.",)),
+    "upsampler": Component(role="upsampler", is_always_read=False, prefixes=("",), sign="initial_conv."),
+    # The vision tower and the projector of a Gemma 3 folder are not read.
+    "language_model": Component(
+        role="text_encoder",
+        is_always_read=False,
+        prefixes=("language_model.model.", "model.language_model.", "model."),
+        sign="layers.",
+        parts={name: name for name in ("embed_tokens.", "layers.", "norm.")},
+    ),
+}
+
+
+def lacking(component: str, header: Header) -> CheckpointError:
+    """The error for a file that has no tensor of a component."""
+    row = COMPONENTS[component]
+    why = f"no tensor is named {row.prefixes[0]}{row.sign}…"
+    return CheckpointError(f"{header.path.name} has no {component.replace('_', ' ')}", why)
+
+
+def components_in(header: Header) -> list[str]:
+    """The components of which a file holds tensors."""
+    return [name for name, row in COMPONENTS.items() if row.prefix_in(header.tensors) is not None]
