@@ -1,7 +1,7 @@
 """Load components from official files: headers first, modules on the meta device, then tensor by tensor into place.
 
 Weights are mapped, not read: a tensor that keeps its dtype on the CPU stays a view of the file and costs no memory of
-its own.
+its own. The map is read-only: whoever wants to change a weight puts a new tensor in its place.
 Source: spec checkpoints, sections 3 to 6.
 """
 
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from .components import COMPONENTS, lacking
@@ -21,6 +20,7 @@ from .config.released import effective_config
 from .errors import CheckpointError
 from .headers import FLOATS, Header, read_header
 from .keymap import official_name, optional_names, own_names
+from .weights import map_tensors
 
 Builder = Callable[[Mapping[str, Any]], nn.Module]
 
@@ -151,10 +151,8 @@ def load_into(
     target = torch.device(device)
     state: dict[str, Tensor] = {}
     for header in files:
-        with safe_open(header.path, "pt") as file:
-            for official in filter(names.__contains__, header.tensors):
-                tensor = file.get_tensor(official)
-                state[names[official]] = tensor.to(target, dtype if tensor.is_floating_point() else None)
+        for official, tensor in map_tensors(header, names.keys() & header.tensors.keys()).items():
+            state[names[official]] = tensor.to(target, dtype if tensor.is_floating_point() else None)
     for own, tensor in module.state_dict().items():
         if own not in state:  # only optional ones are left: _check has seen to that
             state[own] = torch.zeros(tensor.shape, dtype=dtype or torch.float32, device=target)

@@ -5,15 +5,16 @@ Source: spec checkpoints, section 8.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from . import keymap
+from .headers import read_header
 from .lora_file import MatchedLora
+from .weights import map_tensors
 
 WeightedLora = tuple[MatchedLora, float]  # a LoRA and its strength
 Factors = tuple[Tensor, Tensor, float]  # up (out rank), down (rank in), and what multiplies their product
@@ -41,16 +42,15 @@ def fuse(model: nn.Module, loras: Sequence[WeightedLora], *, sums_in: torch.dtyp
     Args: loras: in this order. sums_in: the dtype of the sums, unless the weight itself is wider; the result is rounded
     once to the weight's. The official code sums in bfloat16.
     """
-    with ExitStack() as stack:
-        files = [stack.enter_context(safe_open(matched.path, "pt")) for matched, _ in loras]
-        for layer, name in _touched(loras).items():
-            factors = (
-                _factors(file, matched, layer, strength)
-                for file, (matched, strength) in zip(files, loras, strict=True)
-                if layer in matched.pairs
-            )
-            weight = fused_weight(model.get_parameter(name), factors, sums_in=sums_in)
-            _put(model, name, nn.Parameter(weight, requires_grad=False))
+    files = [map_tensors(read_header(matched.path), matched.tensor_names) for matched, _ in loras]
+    for layer, name in _touched(loras).items():
+        factors = (
+            _factors(tensors, matched, layer, strength)
+            for tensors, (matched, strength) in zip(files, loras, strict=True)
+            if layer in matched.pairs
+        )
+        weight = fused_weight(model.get_parameter(name), factors, sums_in=sums_in)
+        _put(model, name, nn.Parameter(weight, requires_grad=False))
 
 
 @torch.no_grad()
@@ -64,11 +64,11 @@ def fused_weight(weight: Tensor, factors: Iterable[Factors], *, sums_in: torch.d
     return weight if change is None else change.add_(weight).to(weight.dtype)
 
 
-def _factors(file: safe_open, matched: MatchedLora, layer: str, strength: float) -> Factors:
+def _factors(tensors: Mapping[str, Tensor], matched: MatchedLora, layer: str, strength: float) -> Factors:
     """The pair of a layer. Without an alpha of its own it counts as it is; the metadata's is the rank."""
     pair = matched.pairs[layer]
-    scale = 1.0 if pair.alpha is None else file.get_tensor(pair.alpha).item() / pair.rank
-    return file.get_tensor(pair.up), file.get_tensor(pair.down), strength * scale
+    scale = 1.0 if pair.alpha is None else tensors[pair.alpha].item() / pair.rank
+    return tensors[pair.up], tensors[pair.down], strength * scale
 
 
 def _touched(loras: Sequence[WeightedLora]) -> dict[str, str]:

@@ -88,6 +88,12 @@ class MatchedLora:
     unmatched: Mapping[str, str]
 
     @property
+    def tensor_names(self) -> list[str]:
+        """The names in the file of all tensors of the pairs."""
+        names = [name for pair in self.pairs.values() for name in (pair.up, pair.down, pair.alpha)]
+        return [name for name in names if name is not None]
+
+    @property
     def report(self) -> str:
         """One line for a person: `1,370 of 1,370 matched, 1 skipped: text projection`."""
         line = f"{len(self.pairs):,} of {len(self.pairs) + len(self.unmatched):,} matched"

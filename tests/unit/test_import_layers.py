@@ -25,7 +25,7 @@ LAYERS = {
         "version",
     ),
     1: ("models",),
-    2: ("checkpoint", "keymap", "lora", "lora_file", "memory", "parallel", "quantize"),
+    2: ("checkpoint", "keymap", "lora", "lora_file", "memory", "parallel", "quantize", "weights"),
     3: ("conditioning", "hub", "media", "sampling", "text", "tiling"),
     4: ("pipeline",),
 }

@@ -42,6 +42,7 @@ BARE = (
     "ltx2_core.memory",
     "ltx2_core.quantize",
     "ltx2_core.tiling",
+    "ltx2_core.weights",
     "ltx2_core.text",
     "scripts.benchmarks",
 )

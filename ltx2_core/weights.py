@@ -1,0 +1,75 @@
+"""Give the tensors of a weight file as views of the file, which is mapped read-only.
+
+The safetensors library maps a file privately and writable. Linux refuses such a map for a file that is larger than RAM
+and swap together; a read-only map costs nothing, as its pages can always be read from the file again.
+Source: docs/reference/checkpoints.md, "Reading a file".
+"""
+
+from __future__ import annotations
+
+import mmap
+import warnings
+from collections.abc import Iterable
+from math import prod
+
+import torch
+from torch import Tensor
+
+from .errors import StorageError
+from .headers import Header, TensorInfo
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+def map_tensors(header: Header, names: Iterable[str]) -> dict[str, Tensor]:
+    """Give tensors of a file by their names in it, in the dtype and shape that they are stored in, on the CPU.
+
+    The tensors are views: nothing is read before it is used, each of them keeps the file mapped (so that Windows does
+    not let it be deleted), and writing into one ends the process. A tensor that does not lie at a multiple of the size
+    of its elements is copied, which the published files never need.
+
+    Raises: StorageError if the file cannot be read any more, or is not the one whose names and header are given.
+    """
+    try:
+        infos = {name: header.tensors[name] for name in names}
+        with header.path.open("rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{header.path} cannot be read", getattr(error, "strerror", None) or str(error)) from error
+    except KeyError as error:
+        raise _changed(header, f"it has no tensor {error.args[0]}") from error
+    end = max((info.end for info in infos.values()), default=0)
+    if end > len(content):
+        raise _changed(header, f"it has {len(content):,} bytes instead of {end:,}")
+    with warnings.catch_warnings():
+        # torch warns that it does not protect a read-only buffer from being written to; nothing here writes.
+        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+        return {name: _view(content, info) for name, info in infos.items()}
+
+
+def _view(content: mmap.mmap, info: TensorInfo) -> Tensor:
+    """One tensor. Each has a storage of its own, so that copying one does not copy the file."""
+    dtype = DTYPES[info.dtype]
+    if info.nbytes == 0:
+        return torch.empty(info.shape, dtype=dtype)
+    if info.start % dtype.itemsize:
+        raw = torch.frombuffer(content, dtype=torch.uint8, count=info.nbytes, offset=info.start)
+        return raw.clone().view(dtype).reshape(info.shape)
+    return torch.frombuffer(content, dtype=dtype, count=prod(info.shape), offset=info.start).reshape(info.shape)
+
+
+def _changed(header: Header, why: str) -> StorageError:
+    return StorageError(f"{header.path.name} has changed since it was checked", why, "run the command again")
