@@ -1,4 +1,7 @@
-"""Load components from official files: headers first, modules on the meta device, then tensor by tensor into place.
+"""Load components from official files, in three steps: build, adapt, assign.
+
+A module is built on the meta device, where it has shapes and no data. It is adapted to the form in which the file
+stores its weights, and its tensors are compared with the file's. Only then are weights put in their places.
 
 Weights are mapped, not read: a tensor that keeps its dtype on the CPU stays a view of the file and costs no memory of
 its own. The map is read-only: whoever wants to change a weight puts a new tensor in its place.
@@ -8,7 +11,6 @@ Source: spec checkpoints, sections 3 to 6.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,9 @@ from torch import Tensor, nn
 from .components import COMPONENTS, lacking
 from .config.released import effective_config
 from .errors import CheckpointError
-from .headers import FLOATS, Header, read_header
+from .headers import FLOATS, Header, TensorInfo, quantised_weights, read_header, together, unsupported_format
 from .keymap import official_name, optional_names, own_names
-from .weights import map_tensors
+from .weights import DTYPES, map_tensors
 
 Builder = Callable[[Mapping[str, Any]], nn.Module]
 
@@ -107,6 +109,13 @@ BUILDERS: dict[str, Builder] = {
 }
 
 
+# For each quantised format, what swaps the linear layer of a name for one that computes with such weights. No format is
+# implemented yet.
+ADAPTERS: dict[str, Callable[[nn.Module, str], None]] = {}
+FLOAT_DTYPES = {DTYPES[name] for name in FLOATS}
+SHOWN = 10
+
+
 def load_component(
     name: str,
     source: Header | Path,
@@ -117,75 +126,100 @@ def load_component(
 ) -> nn.Module:
     """Load one component, in eval mode and without gradients.
 
-    Args: name: a key of COMPONENTS. source: the file that holds it. dtype: for its floating tensors; None keeps what
+    Args: name: a key of BUILDERS. source: the file that holds it. dtype: for its floating tensors; None keeps what
     the file has. config: stands in for the file's own (the whole object, with its sections).
     Raises: CheckpointError if the file lacks the component, has missing, unexpected or misshapen tensors, is quantised,
     or asks for something that is not implemented.
     """
     header = source if isinstance(source, Header) else read_header(source)
+    return assign(build_component(name, header, config), name, [header], device=device, dtype=dtype)
+
+
+def build_component(name: str, header: Header, config: Mapping[str, Any] | None = None) -> nn.Module:
+    """Make the module of a component on the meta device as its file stores it. Reads no weights.
+
+    Args: as `load_component`. Raises: as `load_component`.
+    """
     names = own_names(name, header)
     if not names:
         raise lacking(name, header)
     shapes = {own: header.tensors[official].shape for official, own in names.items()}
     with torch.device("meta"):
         module = BUILDERS[name]({**(effective_config(header) if config is None else config), "shapes": shapes})
-    return load_into(module, name, [header], device=device, dtype=dtype)
+    return adapt(module, name, header)
 
 
-def load_into(
+def adapt(module: nn.Module, name: str, header: Header) -> nn.Module:
+    """Swap the layers that a file stores quantised, and make sure that it holds exactly the tensors of the module.
+
+    Args: module: on the meta device. name: of its component. header: of the file, or of the shards together.
+    Raises: CheckpointError if tensors are missing, unexpected, misshapen or in a form that is not implemented.
+    """
+    names = own_names(name, header)
+    for official, form in quantised_weights(header, names).items():
+        if form not in ADAPTERS:
+            raise unsupported_format(header, official, form)
+        ADAPTERS[form](module, names[official].removesuffix(".weight"))
+    _require_fit(module, name, header, names)
+    return module
+
+
+def assign(
     module: nn.Module,
-    component: str,
+    name: str,
     files: Sequence[Header],
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> nn.Module:
-    """Give a module on the meta device its weights, from one file or from the shards of one model.
+    """Give an adapted module its weights, from one file or from the shards of one model; in eval mode, no gradients.
 
-    Args: component: its name in the table.
-    Raises: CheckpointError if tensors are missing, unexpected, misshapen or quantised.
+    Args: dtype: for floating tensors; what is stored otherwise stays as it is.
     """
-    whole = replace(files[0], tensors={name: info for file in files for name, info in file.tensors.items()})
-    names = own_names(component, whole)
-    _check(component, module, whole, names)
+    names = own_names(name, together(files))
     target = torch.device(device)
     state: dict[str, Tensor] = {}
     for header in files:
         for official, tensor in map_tensors(header, names.keys() & header.tensors.keys()).items():
-            state[names[official]] = tensor.to(target, dtype if tensor.is_floating_point() else None)
+            state[names[official]] = tensor.to(target, dtype if tensor.dtype in FLOAT_DTYPES else None)
     for own, tensor in module.state_dict().items():
-        if own not in state:  # only optional ones are left: _check has seen to that
+        if own not in state:  # only what is optional: adapt has seen to that
             state[own] = torch.zeros(tensor.shape, dtype=dtype or torch.float32, device=target)
     module.load_state_dict(state, assign=True)
     return module.requires_grad_(False).eval()
 
 
-def _check(component: str, module: nn.Module, header: Header, names: Mapping[str, str]) -> None:
+def _require_fit(module: nn.Module, component: str, header: Header, names: Mapping[str, str]) -> None:
     """Refuse a file whose tensors are not exactly those of the module, in the file's own names."""
-    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    wanted = module.state_dict()
     found = {own: official for official, own in names.items()}
     prefix = COMPONENTS[component].prefix_in(names)
     needed = wanted.keys() - optional_names(component)
-    missing = [official_name(component, own, prefix) for own in wanted if own in needed and own not in found]
-    unexpected = [official for own, official in found.items() if own not in wanted]
-    quantised = [official for official in names if header.tensors[official].dtype not in FLOATS]
-    if quantised:
+    common = {own: header.tensors[official] for own, official in found.items() if own in wanted}
+    problems = {
+        "missing": [official_name(component, own, prefix) for own in wanted if own in needed and own not in found],
+        "unexpected": [official for own, official in found.items() if own not in wanted],
+        "of another shape": [
+            f"{found[own]} is {list(info.shape)}, expected {list(wanted[own].shape)}"
+            for own, info in common.items()
+            if info.shape != tuple(wanted[own].shape)
+        ],
+        "of another type": [
+            f"{found[own]} is {info.dtype}" for own, info in common.items() if not _is_stored_as(info, wanted[own])
+        ],
+    }
+    listed = [f"{len(names):,} {what} ({_some(names)})" for what, names in problems.items() if names]
+    if listed:
         raise CheckpointError(
-            f"{header.path.name} is quantised, which is not supported yet",
-            f"{quantised[0]} is stored as {header.tensors[quantised[0]].dtype}",
-            "use the bf16 file of the same model",
+            f"{header.path.name} does not hold the model that its config describes", "; ".join(listed)
         )
-    misshapen = [
-        f"{official} is {list(header.tensors[official].shape)}, expected {list(wanted[own])}"
-        for own, official in found.items()
-        if own in wanted and header.tensors[official].shape != wanted[own]
-    ]
-    problems = [
-        f"{len(items)} {what} ({', '.join(items[:10])}{', …' if len(items) > 10 else ''})"
-        for what, items in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-        if items
-    ]
-    if problems:
-        raise CheckpointError(
-            f"{header.path.name} does not hold the model that its config describes", "; ".join(problems)
-        )
+
+
+def _is_stored_as(info: TensorInfo, tensor: Tensor) -> bool:
+    """Whether a stored tensor can be put in the place of one: floats are converted, other types must be the same."""
+    stored = DTYPES.get(info.dtype)
+    return stored == tensor.dtype or {stored, tensor.dtype} <= FLOAT_DTYPES
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + ", …" * (len(names) > SHOWN)

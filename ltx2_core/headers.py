@@ -10,7 +10,7 @@ import re
 import stat
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -94,6 +94,12 @@ class Header:
         return tuple(numbers)
 
 
+def together(shards: Sequence[Header]) -> Header:
+    """One header for the names of all shards of a model; several have the name of their folder."""
+    path = shards[0].path if len(shards) == 1 else shards[0].path.parent
+    return Header(path, shards[0].metadata, {name: info for one in shards for name, info in one.tensors.items()})
+
+
 class FileKind(Enum):
     """What a weight file holds; the value is how messages call it."""
 
@@ -169,18 +175,51 @@ def generation(header: Header) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+def stored_format(header: Header, name: str) -> str | None:
+    """The quantised format of a weight, by its dtype and the scales beside it; None for plain floats."""
+    info = header.tensors[name]
+    scale = header.tensors.get(f"{name}_scale")
+    if info.dtype in FLOATS:
+        return None
+    if info.dtype in ("F8_E4M3", "F8_E5M2"):
+        return _fp8_format(info, scale)
+    if info.dtype == "U8" and f"{name}_scale_2" in header.tensors:
+        return "nvfp4"
+    if info.dtype == "I8":
+        return "int8 (convrot)" if f"{name.removesuffix('weight')}comfy_quant" in header.tensors else "int8"
+    return info.dtype
+
+
+def _fp8_format(info: TensorInfo, scale: TensorInfo | None) -> str:
+    if scale is None:
+        return "fp8 (cast)"
+    if scale.dtype not in FLOATS:
+        return "mxfp8"
+    if prod(scale.shape) == 1 and len(scale.shape) < 2:
+        return "fp8 (scaled)"
+    return "fp8 (rowwise)" if info.shape[:1] == (prod(scale.shape),) else "fp8 (blockwise)"
+
+
+def quantised_weights(header: Header, names: Iterable[str]) -> dict[str, str]:
+    """The weights among named tensors that are stored in a quantised format, each with its format."""
+    formats = {name: stored_format(header, name) for name in names if name.endswith(".weight")}
+    return {name: form for name, form in formats.items() if form is not None}
+
+
+def unsupported_format(header: Header, name: str, form: str) -> CheckpointError:
+    """The error for a weight in a quantised format that is not implemented."""
+    return CheckpointError(
+        f"{header.path.name} is quantised, which is not supported yet",
+        f"{name} is stored as {form}",
+        "use the bf16 file of the same model",
+    )
+
+
 def precision(header: Header) -> str:
     """How the weights are stored: a quantised format if any linear has one, else the dtype that most bytes have."""
-    for name, info in header.tensors.items():
-        if not name.endswith(".weight"):
-            continue
-        scale = header.tensors.get(f"{name}_scale")
-        if info.dtype == "F8_E4M3":
-            return "fp8 (cast)" if scale is None else "fp8 (blockwise)" if len(scale.shape) == 2 else "fp8 (scaled)"
-        if info.dtype == "U8" and f"{name}_scale_2" in header.tensors:
-            return "nvfp4"
-        if info.dtype == "I8":
-            return "int8 (convrot)" if f"{name.removesuffix('weight')}comfy_quant" in header.tensors else "int8"
+    quantised = quantised_weights(header, header.tensors)
+    if quantised:
+        return next(iter(quantised.values()))
     sizes: Counter[str] = Counter()
     for info in header.tensors.values():
         sizes[info.dtype] += info.nbytes

@@ -16,9 +16,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from ..checkpoint import load_into
+from ..checkpoint import adapt, assign
 from ..errors import CheckpointError, StorageError
-from ..keymap import own_names
+from ..headers import together
 from .files import EncoderFiles, read_json
 
 logger = logging.getLogger("ltx2")
@@ -119,13 +119,10 @@ def load_gemma(files: EncoderFiles, *, device: torch.device | str = "cpu", dtype
     Raises: CheckpointError if tensors are missing, unexpected, misshapen or quantised.
     """
     tokenizer = PromptTokenizer.load(files)
-    if not any(own_names(COMPONENT, header) for header in files.weights):
-        raise CheckpointError(
-            f"{files.weights[0].path} holds no language model", "no tensor is named like those of Gemma 3"
-        )
     with torch.device("meta"):
         model = build_language_model(files.config)
-    load_into(model, COMPONENT, files.weights, device=device, dtype=dtype)
+    adapt(model, COMPONENT, together(files.weights))
+    assign(model, COMPONENT, files.weights, device=device, dtype=dtype)
     _restore_buffers(model)
     return Gemma(model.to(device), tokenizer).eval()
 
