@@ -35,8 +35,11 @@ class ContextModels(NamedTuple):
 
     @torch.no_grad()
     def connect(self, hidden: Tensor, rows: int) -> TextContext:
-        """Turn the hidden states (1 l d k) of one prompt's real tokens into its context of so many rows."""
-        video, audio = self.projection(hidden.to(next(self.projection.parameters())))
+        """Turn the hidden states (1 l d k) of one prompt's real tokens into its context of so many rows.
+
+        They are computed with in their own dtype, on their own device; the models are told to be there too.
+        """
+        video, audio = self.projection(hidden)
         return TextContext(video=self.video(video, rows), audio=self.audio(audio, rows))
 
 
@@ -49,7 +52,7 @@ def encode_prompts(
     """Encode prompts, the negative one among them, in one batch.
 
     Args: encoder, models: give a model and take it back, so that the first is gone before the second comes; each is
-    called once. rows: tokens and registers of a context together.
+    called once, and both compute in one dtype on one device. rows: tokens and registers of a context together.
     """
     with encoder() as gemma:
         hidden = gemma(prompts, rows)

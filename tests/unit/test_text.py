@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import nn
 from transformers import Gemma3Config, Gemma3TextModel
 
 from ltx2_core.checkpoint import load_component
@@ -425,6 +426,27 @@ def test_prompts_together_give_the_contexts_of_prompts_alone(gemma: Gemma) -> No
         assert torch.equal(together.video, alone.video)
         assert torch.equal(together.audio, alone.audio)
         assert (together.video.shape, together.audio.shape) == ((1, ROWS, 8), (1, ROWS, 12))
+
+
+class Stored8(nn.Module):
+    """A linear layer without bias whose weight is stored as whole numbers; it computes in the type of its input."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", (weight * 64).round().to(torch.int8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ (self.get_buffer("weight").to(x.dtype) / 64).T
+
+
+def test_hidden_states_keep_their_type_whatever_the_weights_are_stored_as() -> None:
+    rounded, stored = context_models(SHARED), context_models(SHARED)
+    weight = rounded.projection.aggregate_embed.weight
+    stored.projection.aggregate_embed = Stored8(weight)
+    rounded.projection.aggregate_embed.weight = nn.Parameter((weight * 64).round() / 64, requires_grad=False)
+    contexts = [made_of.connect(hidden_states(), ROWS) for made_of in (rounded, stored)]
+    torch.testing.assert_close(contexts[1].video, contexts[0].video)
+    torch.testing.assert_close(contexts[1].audio, contexts[0].audio)
 
 
 def test_gemma_is_gone_before_the_connectors_come(gemma_folder: Path) -> None:
