@@ -40,8 +40,10 @@ UPSAMPLERS: dict[tuple[Fraction, Fraction], Role] = {
 }
 NOT_ALWAYS_NEEDED = {*UPSAMPLERS.values(), "distilled_lora"}
 
-DIT = "model.diffusion_model."
-CONNECTORS = ("video_embeddings_connector.", "audio_embeddings_connector.")
+DIT = "model.diffusion_model."  # of the official files
+# Whoever saved a denoiser has put one of these before its names. They mean the same.
+DENOISER_PREFIXES = (DIT, "diffusion_model.", "")
+VIDEO_CONNECTOR, AUDIO_CONNECTOR = "video_embeddings_connector.", "audio_embeddings_connector."
 PROJECTION = "text_embedding_projection."
 STATISTICS = "per_channel_statistics."
 UNUSED_STATISTICS = frozenset(
@@ -99,16 +101,20 @@ class Component:
         return (self.prefixes[0] if prefix is None else prefix) + part + inside[len(own) :]
 
 
+def _in_denoiser(name: str) -> tuple[str, ...]:
+    return tuple(prefix + name for prefix in DENOISER_PREFIXES)
+
+
 COMPONENTS: dict[str, Component] = {
     "transformer": Component(
         role="transformer",
-        prefixes=(DIT,),
+        prefixes=DENOISER_PREFIXES,
         sign="transformer_blocks.",
-        excludes=CONNECTORS,
+        excludes=(VIDEO_CONNECTOR, AUDIO_CONNECTOR, PROJECTION, "vae.", "audio_vae.", "vocoder.", "duration_head."),
         optional=frozenset({"keyframes_abs_pos_embedding"}),
     ),
-    "video_connector": Component(role="transformer", may_stay=True, prefixes=(DIT + CONNECTORS[0],)),
-    "audio_connector": Component(role="transformer", may_stay=True, prefixes=(DIT + CONNECTORS[1],)),
+    "video_connector": Component(role="transformer", may_stay=True, prefixes=_in_denoiser(VIDEO_CONNECTOR)),
+    "audio_connector": Component(role="transformer", may_stay=True, prefixes=_in_denoiser(AUDIO_CONNECTOR)),
     "text_projection": Component(role="transformer", may_stay=True, prefixes=(PROJECTION,)),
     "video_encoder": Component(
         role="video_vae",

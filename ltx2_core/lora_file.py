@@ -12,6 +12,7 @@ from math import prod
 from pathlib import Path
 
 from . import keymap
+from .components import COMPONENTS
 from .errors import CheckpointError, RequestError
 from .headers import FLOATS, FileKind, Header, TensorInfo, classify, read_header
 
@@ -28,7 +29,6 @@ PARTS = {
 DORA_ENDINGS = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
 PREFIX = re.compile(r"(base_model\.model\.)?((model\.)?diffusion_model\.|transformer\.)?")
 FLAT_PREFIX = "lora_unet_"  # followed by the layer's name with underscores for dots
-LINEAR = re.compile(r"model\.diffusion_model\.(?!\w+_embeddings_connector\.)(.+)\.weight")
 # Layers outside the denoiser whose pairs the official code leaves out, as its distilled LoRA of 2.0 has one.
 SKIPPED = {"text projection": re.compile(rf"({FLAT_PREFIX})?text_embedding_projection[._]|(\w+_)?text_proj_in$")}
 SPATIAL_KEYS = ("reference_downscale_factor", "reference_spatial_scale_factor")
@@ -138,7 +138,11 @@ def match(lora: LoraFile, checkpoint: Header, *, allow_partial: bool = False) ->
     Args: allow_partial: leave out what matches nothing, as long as anything matches.
     Raises: CheckpointError that names the pairs.
     """
-    shapes = {found[1]: info.shape for name, info in checkpoint.tensors.items() if (found := LINEAR.fullmatch(name))}
+    shapes = {
+        inside.removesuffix(".weight"): checkpoint.tensors[name].shape
+        for name, inside in COMPONENTS["transformer"].names_in(checkpoint).items()
+        if inside.endswith(".weight")
+    }
     layers = _spellings(shapes)
     pairs: dict[str, Pair] = {}
     skipped: list[str] = []

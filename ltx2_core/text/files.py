@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..components import COMPONENTS
 from ..config.section import Section
 from ..errors import CheckpointError, StorageError
 from ..headers import Header, read_header
@@ -18,7 +19,6 @@ from ..headers import Header, read_header
 MODEL_TYPE = "gemma3"
 WEIGHTS = "model*.safetensors"
 INDEX = "model.safetensors.index.json"
-PROJECTION = "text_embedding_projection."
 HINT = "--text-encoder wants the folder of Gemma 3 12B, with config.json, tokenizer.json and model*.safetensors"
 
 
@@ -79,11 +79,12 @@ def check_pair(encoder: EncoderFiles, checkpoint: Header) -> None:
             f"the text encoder does not belong to {checkpoint.path.name}",
             f"the checkpoint was trained with {wanted or 'Gemma 3'}, and this is {found or 'Gemma 3'}",
         )
-    for name, info in checkpoint.tensors.items():
-        if name.startswith(PROJECTION) and name.endswith(".weight") and info.shape[-1] != encoder.features:
+    for name in COMPONENTS["text_projection"].names_in(checkpoint):
+        width = checkpoint.tensors[name].shape[-1]
+        if name.endswith(".weight") and width != encoder.features:
             raise CheckpointError(
                 f"the text encoder does not belong to {checkpoint.path.name}",
-                f"{name} takes {info.shape[-1]} values for a token, and this encoder gives {encoder.features}",
+                f"{name} takes {width} values for a token, and this encoder gives {encoder.features}",
                 HINT,
             )
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from ltx2_cli.app import app
 from ltx2_core import hub
-from ltx2_core.components import SPLIT, Role
+from ltx2_core.components import DIT, SPLIT, Role
 from ltx2_core.headers import read_header
 from ltx2_core.media.probe import probe
 from ltx2_core.pipeline.resolve import basis
@@ -88,6 +88,17 @@ def test_parts_give_the_bytes_of_the_whole(
     model: str, tiny: Path, split: Path, render: Callable[..., bytes], from_the_whole: bytes
 ) -> None:
     assert render(split / model, "--lora", tiny / "ltx-2-tiny-lora-style.safetensors") == from_the_whole
+
+
+def test_a_whole_without_prefixes_gives_the_bytes_of_the_official_names(
+    tiny: Path, tmp_path: Path, render: Callable[..., bytes], from_the_whole: bytes
+) -> None:
+    for path in tiny.iterdir():
+        if path.name != WHOLE:
+            (tmp_path / path.name).symlink_to(path)
+    weights = {name.removeprefix(DIT): tensor for name, tensor in load_file(tiny / WHOLE).items()}
+    save_file(weights, tmp_path / WHOLE, dict(read_header(tiny / WHOLE).metadata))
+    assert render(tmp_path, "--lora", tiny / "ltx-2-tiny-lora-style.safetensors") == from_the_whole
 
 
 def test_parts_by_option_replace_those_of_the_whole(

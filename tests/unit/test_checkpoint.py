@@ -44,6 +44,34 @@ def test_component_has_the_weights_of_the_file_under_their_official_names(tiny: 
             assert tensor.equal(file.get_tensor(official_name(name, own)))
 
 
+def with_prefix(prefix: str) -> Callable[[dict[str, Tensor]], None]:
+    """The change that gives the denoiser and its connectors another prefix."""
+
+    def change(tensors: dict[str, Tensor]) -> None:
+        for name in [name for name in tensors if name.startswith(DIT)]:
+            tensors[name.replace(DIT, prefix)] = tensors.pop(name)
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["transformer", "video_connector", "audio_connector"])
+@pytest.mark.parametrize("prefix", ["diffusion_model.", ""])
+def test_the_prefixes_of_a_denoiser_are_one(tiny: Path, tmp_path: Path, prefix: str, name: str) -> None:
+    renamed = load_component(name, rewritten(tiny, tmp_path, with_prefix(prefix))).state_dict()
+    official = load_component(name, tiny / CHECKPOINT).state_dict()
+    assert renamed.keys() == official.keys()
+    assert all(tensor.equal(official[own]) for own, tensor in renamed.items())
+
+
+def test_missing_tensors_are_named_with_the_prefix_of_the_file(tiny: Path, tmp_path: Path) -> None:
+    def change(tensors: dict[str, Tensor]) -> None:
+        with_prefix("")(tensors)
+        del tensors["transformer_blocks.1.attn1.to_q.weight"]
+
+    with pytest.raises(CheckpointError, match=r"1 missing \(transformer_blocks\.1\.attn1\.to_q\.weight\)"):
+        load_component("transformer", rewritten(tiny, tmp_path, change))
+
+
 def test_every_tensor_of_a_checkpoint_belongs_to_one_component(tiny: Path) -> None:
     header = read_header(tiny / CHECKPOINT)
     # The upsampler has no prefix of its own, and the statistics alone are part of encoder and decoder.

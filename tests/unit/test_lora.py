@@ -117,13 +117,22 @@ def test_every_spelling_of_every_released_layer_is_understood(spelling: str) -> 
     )
 
 
+@pytest.mark.parametrize("prefix", ["diffusion_model.", ""])
+def test_pairs_find_their_layers_whatever_prefix_the_checkpoint_has(tiny: Path, prefix: str) -> None:
+    official = read_header(tiny / CHECKPOINT)
+    renamed = {name.replace(DIT, prefix): info for name, info in official.tensors.items()}
+    lora = read_lora(tiny / DISTILLED)
+    assert match(lora, Header(official.path, official.metadata, renamed)).pairs == match(lora, official).pairs
+
+
 def test_underscores_that_could_mean_two_layers_are_refused() -> None:
-    layers = {"a.b_c": (4, 4), "a_b.c": (4, 4), "d": (4, 4)}
+    blocks, flat = "transformer_blocks.0", "lora_unet_transformer_blocks_0_a_b_c"
+    layers = {f"{blocks}.a.b_c": (4, 4), f"{blocks}.a_b.c": (4, 4), f"{blocks}.d": (4, 4)}
     checkpoint = header_of("dev.safetensors", {f"{DIT}{name}.weight": shape for name, shape in layers.items()})
-    lora = read_lora(header_of("lora.safetensors", pairs_for({"lora_unet_a_b_c": (4, 4), "d": (4, 4)}, 2)))
-    with pytest.raises(CheckpointError, match="lora_unet_a_b_c: several layers could be meant"):
+    lora = read_lora(header_of("lora.safetensors", pairs_for({flat: (4, 4), f"{blocks}.d": (4, 4)}, 2)))
+    with pytest.raises(CheckpointError, match=f"{flat}: several layers could be meant"):
         match(lora, checkpoint)
-    assert list(match(lora, checkpoint, allow_partial=True).pairs) == ["d"]
+    assert list(match(lora, checkpoint, allow_partial=True).pairs) == [f"{blocks}.d"]
 
 
 def test_every_pair_of_the_tiny_distilled_lora_finds_its_weight(tiny: Path) -> None:
