@@ -33,7 +33,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ltx2_core.errors import RequestError
-from ltx2_core.hub import ModelFiles
+from ltx2_core.hub.find import ModelFiles
 from ltx2_core.latents import Latents
 from ltx2_core.pipeline.render.engine import Engine
 from ltx2_core.pipeline.render.models import Models

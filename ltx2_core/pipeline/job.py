@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from ..errors import LTX2Error, RequestError, StorageError
 from ..headers import read_header
-from ..hub import ModelFiles
+from ..hub.find import ModelFiles
 from ..media.partial import sync
 from ..types import Streams
 from .request import RenderTask, Request

@@ -19,7 +19,7 @@ from ..config.transformer import TransformerConfig
 from ..config.video_vae import VideoVAEConfig
 from ..errors import CheckpointError
 from ..headers import FileKind, Header, classify, generation, read_header
-from ..hub import ModelFiles
+from ..hub.find import ModelFiles
 from .values import option_name
 
 ALWAYS_READ = [name for name, row in COMPONENTS.items() if row.is_always_read]

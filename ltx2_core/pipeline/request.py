@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from ..grids import Factors, VideoGrid, audio_latent_count, audio_latents_within
-from ..hub import ModelFiles
+from ..hub.find import ModelFiles
 from ..machine import Machine
 from ..media.clip import VIDEO_CODECS, Encoding
 from ..sampling.guidance import GuidanceScales

@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from ltx2_core.hub import ModelFiles
+from ltx2_core.hub.find import ModelFiles
 from ltx2_core.machine import Machine
 from ltx2_core.pipeline.events import Watch
 from ltx2_core.pipeline.job import Job

@@ -12,9 +12,9 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from ltx2_cli.app import app
-from ltx2_core import hub
 from ltx2_core.components import DIT, SPLIT, Role
 from ltx2_core.headers import read_header
+from ltx2_core.hub import find
 from ltx2_core.media.probe import probe
 from ltx2_core.pipeline.resolve import basis
 from ltx2_core.pipeline.resolve.presets import RegisteredModel
@@ -141,7 +141,7 @@ def registered(split: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     }
     model = RegisteredModel(summary="", generation="2.0", files=files, folder=split.name)
     monkeypatch.setattr(basis, "registered_models", lambda: {"small": model})
-    monkeypatch.setattr(hub, "PACKAGE", split.parent)
+    monkeypatch.setattr(find, "PACKAGE", split.parent)
     return "small"
 
 

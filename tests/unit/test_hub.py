@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from ltx2_core.components import Role
 from ltx2_core.errors import CheckpointError, RequestError, StorageError
-from ltx2_core.hub import find_model, search_folders
+from ltx2_core.hub.find import find_model, search_folders
 from ltx2_core.pipeline.resolve.presets import RegisteredModel
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"

@@ -13,7 +13,7 @@ import torch
 from ...checkpoint import load_component
 from ...components import COMPONENTS
 from ...headers import Header, read_header
-from ...hub import ModelFiles
+from ...hub.find import ModelFiles
 from ...lora import WeightedLora, fuse
 from ...lora_file import match, read_lora
 from ...machine import Machine

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import RequestError
-from ...hub import ModelFiles
+from ...hub.find import ModelFiles
 from ..parts import ModelHeaders
 from ..recipe import Edit
 from ..values import Size, parse_size

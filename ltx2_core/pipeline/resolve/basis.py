@@ -14,7 +14,7 @@ from ...config.transformer import TransformerConfig
 from ...config.video_vae import VideoVAEConfig
 from ...errors import CheckpointError, RequestError, StorageError
 from ...headers import Header, generation, read_header
-from ...hub import ModelFiles, find_model, upsampler_role
+from ...hub.find import ModelFiles, find_model, upsampler_role
 from ...text.files import check_pair, find_encoder
 from ..parts import ModelHeaders
 from ..recipe import Edit, Recipe

@@ -14,7 +14,7 @@ from ...config.upsampler import UpsamplerConfig
 from ...config.video_vae import VideoVAEConfig
 from ...errors import CheckpointError, RequestError
 from ...headers import read_header
-from ...hub import ModelFiles
+from ...hub.find import ModelFiles
 from ...lora_file import match, read_lora
 from ..parts import ModelHeaders
 from ..recipe import Edit, Recipe

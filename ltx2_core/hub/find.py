@@ -1,4 +1,4 @@
-"""Find the files of a model on this machine. Nothing here opens more than headers.
+"""Find the files of a model on this machine.
 
 Source: spec checkpoints, sections 5 and 10.
 """
@@ -13,14 +13,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
-from .components import NOT_ALWAYS_NEEDED, SPLIT, UPSAMPLERS, WHOLE, Role
-from .config.released import effective_config
-from .config.upsampler import UpsamplerConfig
-from .errors import CheckpointError, LTX2Error, RequestError, StorageError
-from .headers import FileKind, Header, classify, read_header
-from .home import ltx2_home
+from ..components import NOT_ALWAYS_NEEDED, SPLIT, UPSAMPLERS, WHOLE, Role
+from ..config.released import effective_config
+from ..config.upsampler import UpsamplerConfig
+from ..errors import CheckpointError, LTX2Error, RequestError, StorageError
+from ..headers import FileKind, Header, classify, read_header
+from ..home import ltx2_home
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parent.parent
 
 
 class Registered(Protocol):
