@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Protocol
 
 from ..components import NOT_ALWAYS_NEEDED, SPLIT, UPSAMPLERS, WHOLE, Role
 from ..config.released import effective_config
@@ -19,22 +18,9 @@ from ..config.upsampler import UpsamplerConfig
 from ..errors import CheckpointError, LTX2Error, RequestError, StorageError
 from ..headers import FileKind, Header, classify, read_header
 from ..home import ltx2_home
+from .registry import RegisteredModel
 
 PACKAGE = Path(__file__).parent.parent
-
-
-class Registered(Protocol):
-    """A model that has a name."""
-
-    @property
-    def files(self) -> Mapping[Role, str]:
-        """File names by role."""
-        ...
-
-    @property
-    def folder(self) -> str | None:
-        """Where they lie inside this package; None where a person has put them."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +37,9 @@ class ModelFiles:
         return self.paths[role]
 
 
-def find_model(spec: str, registered: Mapping[str, Registered], given: Mapping[str, Path] | None = None) -> ModelFiles:
+def find_model(
+    spec: str, registered: Mapping[str, RegisteredModel], given: Mapping[str, Path] | None = None
+) -> ModelFiles:
     """Find a model: a registered name, the file of a whole model or of a transformer, or a folder with its files.
 
     Args: registered: by name. given: files that stand in for the model's own, by role.
@@ -91,7 +79,7 @@ def upsampler_role(header: Header) -> Role:
     return UPSAMPLERS[config.enlarges]
 
 
-def _registered(name: str, registered: Mapping[str, Registered], given: Mapping[str, Path]) -> ModelFiles:
+def _registered(name: str, registered: Mapping[str, RegisteredModel], given: Mapping[str, Path]) -> ModelFiles:
     model = registered[name]
     folders = search_folders(name, model.folder)
     paths = dict(given)

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from ..machine import Machine
-from .recipe import Record
+from ..records import Record
 from .request import Request
 
 

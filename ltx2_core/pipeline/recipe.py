@@ -11,9 +11,10 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ..components import UPSAMPLERS, Role
+from ..records import Record
 from ..sampling.distilled import DISTILLED_SIGMAS
 from ..sampling.table import SAMPLERS
 from .values import Choice, Portion, Tiles
@@ -37,12 +38,6 @@ class Edit(StrEnum):
     EXTEND = "extend"
     RETAKE = "retake"
     CONTROL = "control"
-
-
-class Record(BaseModel):
-    """What a person may write and what is stored with a result: nothing unknown, nothing changed afterwards."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Stage(Record):

@@ -17,9 +17,10 @@ from ..grids import Factors, VideoGrid, audio_latent_count, audio_latents_within
 from ..hub.find import ModelFiles
 from ..machine import Machine
 from ..media.clip import VIDEO_CODECS, Encoding
+from ..records import Record
 from ..sampling.guidance import GuidanceScales
 from ..types import Streams
-from .recipe import Recipe, Record, Stage
+from .recipe import Recipe, Stage
 from .values import Choice, FrameRate, Seconds
 
 VideoCodecName = Annotated[str, BeforeValidator(Choice.of(VIDEO_CODECS))]

@@ -9,12 +9,12 @@ from typing import Any, Self
 
 import torch
 
+from ltx2_core.hub.registry import registered_models
 from ltx2_core.latents import DenoiseMask, Latents, LatentState, States
 from ltx2_core.pipeline.render.models import Models
 from ltx2_core.pipeline.render.stage_inputs import Given
 from ltx2_core.pipeline.render.stages import NEUTRAL, StageRun
 from ltx2_core.pipeline.request import RenderTask, Request, Resolved
-from ltx2_core.pipeline.resolve.presets import registered_models
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE, Origin, Place
 from ltx2_core.sampling.guidance import Contexts

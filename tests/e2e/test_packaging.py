@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 LIST = """
-from ltx2_core.pipeline.resolve.presets import names, presets_folder, recipe
+from ltx2_core.records import presets_folder
+from ltx2_core.pipeline.resolve.presets import names, recipe
 print(presets_folder())
 print(*names("recipes"), recipe("one-stage").summary)
 """

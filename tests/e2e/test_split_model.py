@@ -15,9 +15,9 @@ from ltx2_cli.app import app
 from ltx2_core.components import DIT, SPLIT, Role
 from ltx2_core.headers import read_header
 from ltx2_core.hub import find
+from ltx2_core.hub.registry import RegisteredModel
 from ltx2_core.media.probe import probe
 from ltx2_core.pipeline.resolve import basis
-from ltx2_core.pipeline.resolve.presets import RegisteredModel
 
 RUN = CliRunner()
 WHOLE = "ltx-2-tiny-dev.safetensors"

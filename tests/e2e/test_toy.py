@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ltx2_cli.app import app
-from ltx2_core.pipeline.resolve.presets import registered_models
+from ltx2_core.hub.registry import registered_models
 from scripts.toy import model, world
 from scripts.toy.detect import hear, match, see
 from scripts.toy.world import Kind, Scene

@@ -13,9 +13,9 @@ import pytest
 
 from ltx2_core import cards
 from ltx2_core.errors import RequestError
+from ltx2_core.hub.registry import RegisteredModel
 from ltx2_core.pipeline.request import Resolved
 from ltx2_core.pipeline.resolve import basis, machine
-from ltx2_core.pipeline.resolve.presets import RegisteredModel
 from ltx2_core.pipeline.resolve.resolve import resolve
 from tests.places import A_FILE
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from ltx2_core.components import Role
 from ltx2_core.errors import CheckpointError, RequestError, StorageError
 from ltx2_core.hub.find import find_model, search_folders
-from ltx2_core.pipeline.resolve.presets import RegisteredModel
+from ltx2_core.hub.registry import RegisteredModel
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 FILES: dict[Role, str] = {"checkpoint": CHECKPOINT, "text_encoder": "gemma", "upsampler": "up.safetensors"}

@@ -20,6 +20,7 @@ LAYERS = {
         "home",
         "latents",
         "machine",
+        "records",
         "tiles",
         "types",
         "version",

@@ -22,6 +22,7 @@ LIGHT = (
     "ltx2_core.headers",
     "ltx2_core.hub",
     "ltx2_core.lora_file",
+    "ltx2_core.records",
     "ltx2_core.machine",
     "ltx2_core.sampling.table",
     "ltx2_core.pipeline.request",

@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from ltx2_core.components import Role
 from ltx2_core.errors import CheckpointError, LTX2Error, RequestError, StorageError
 from ltx2_core.headers import read_header
+from ltx2_core.hub.registry import RegisteredModel, registered_models
 from ltx2_core.pipeline.recipe import Recipe
 from ltx2_core.pipeline.request import Resolved
 from ltx2_core.pipeline.resolve import basis
-from ltx2_core.pipeline.resolve.presets import RegisteredModel, generation_defaults, names, recipe, registered_models
+from ltx2_core.pipeline.resolve.presets import generation_defaults, names, recipe
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import merge
 from ltx2_core.pipeline.resolve.sizes import nearest_legal

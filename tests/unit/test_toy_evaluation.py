@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ltx2_core.pipeline.resolve.presets import RegisteredModel
+from ltx2_core.hub.registry import RegisteredModel
 from ltx2_core.types import Streams
 from scripts.toy import evaluate, generate, judge, report
 from scripts.toy.detect import Heard, Seen

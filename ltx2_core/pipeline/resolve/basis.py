@@ -15,6 +15,7 @@ from ...config.video_vae import VideoVAEConfig
 from ...errors import CheckpointError, RequestError, StorageError
 from ...headers import Header, generation, read_header
 from ...hub.find import ModelFiles, find_model, upsampler_role
+from ...hub.registry import RegisteredModel, registered_models
 from ...text.files import check_pair, find_encoder
 from ..parts import ModelHeaders
 from ..recipe import Edit, Recipe
@@ -25,7 +26,7 @@ from .edits import control_lora, edit_of, recipe_edit
 from .inputs import ModeInputs
 from .loras import GivenLora, read_loras
 from .machine import Device, choose_device
-from .presets import RegisteredModel, generation_defaults, named_values, names, read_tier, recipe, registered_models
+from .presets import generation_defaults, named_values, names, read_tier, recipe
 from .refusals import check_recipe, check_streams
 from .settings import BUILT_IN, DEFAULTS, Layer, Merged, Origin, Place, Settings, merge, required
 

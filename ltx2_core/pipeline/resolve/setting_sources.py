@@ -13,8 +13,8 @@ from typing import Any
 
 from ...errors import RequestError
 from ...home import ltx2_home
+from ...records import read_yaml
 from ..values import did_you_mean
-from .presets import read_yaml
 from .settings import COMMAND_LINE, ENVIRONMENT, Layer, Origin, Place, Settings
 
 PREFIX = "LTX2_"
