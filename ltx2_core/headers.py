@@ -21,17 +21,30 @@ from typing import Any
 from .errors import CheckpointError, StorageError
 
 HEADER_LIMIT_BYTES = 100_000_000
+START_BYTES = 32  # enough to tell what a file is
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2}
 DTYPE_BYTES |= {"I8": 1, "U8": 1, "BOOL": 1}
 FLOATS = {"F64", "F32", "F16", "BF16"}
 HINT = "only .safetensors files are opened; take the published one, or convert this one"
 PICKLE = "it is a pickle (.pt, .ckpt, .bin), and opening one can run code from it"
-MAGIC = (
+# How files of other kinds begin.
+FOREIGN = (
     (b"GGUF", "it is a GGUF file, which is not supported"),
     (b"PK\x03\x04", PICKLE),
     *((bytes((0x80, protocol)), PICKLE) for protocol in range(2, 6)),
-    (b"version https://git-lfs", "it is a Git LFS pointer, which stands for the file that was not fetched"),
-    (b"<", "it is a web page, such as one that asks for a login"),
+)
+# How what lies in the place of a file begins that was never downloaded, with what to do about it.
+STAND_INS = (
+    (
+        b"version https://git-lfs",
+        "it is a Git LFS pointer: the file itself was not downloaded",
+        "fetch it with git lfs pull, or download the file itself",
+    ),
+    (
+        b"<",
+        "it is a web page, such as one that asks for a login",
+        "log in if the site asks for it, and download the file again",
+    ),
 )
 
 
@@ -239,12 +252,12 @@ def read_header(path: Path) -> Header:
         if not stat.S_ISREG(status.st_mode):
             raise CheckpointError(f"{path} cannot be opened", "it is not a file", "name one .safetensors file")
         with path.open("rb") as file:
-            start = file.read(32)
+            start = file.read(START_BYTES)
             length = _header_length(path, start, status.st_size)
             file.seek(8)
             raw = file.read(length)
     except (OSError, ValueError) as error:
-        raise StorageError(f"{path} cannot be read", getattr(error, "strerror", None) or str(error)) from error
+        raise _unreadable(path, error) from error
     try:
         entries = json.loads(raw.decode())
         metadata = {str(key): str(value) for key, value in entries.pop("__metadata__", {}).items()}
@@ -260,12 +273,38 @@ def read_header(path: Path) -> Header:
     return Header(path, metadata, tensors)
 
 
+def require_downloaded(path: Path) -> None:
+    """Refuse a file, of any kind, whose content was never downloaded.
+
+    Raises: StorageError if it is missing, unreadable or empty; CheckpointError if something else lies in its place.
+    """
+    try:
+        with path.open("rb") as file:
+            _check_start(path, file.read(START_BYTES))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _check_start(path: Path, start: bytes) -> None:
+    if not start:
+        raise StorageError(f"{path.name} is empty", hint="download it again")
+    for magic, what, hint in STAND_INS:
+        if start.startswith(magic):
+            raise CheckpointError(f"{path.name} cannot be opened", what, hint)
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> StorageError:
+    why = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        why = f"it is a link to {path.readlink()}, which does not exist"
+    return StorageError(f"{path} cannot be read", why)
+
+
 def _header_length(path: Path, start: bytes, size: int) -> int:
     """The length of the JSON text that follows the first eight bytes."""
-    if size == 0:
-        raise StorageError(f"{path.name} is empty", hint="download it again")
+    _check_start(path, start)
     if start[8:9] != b"{":
-        what = next((what for magic, what in MAGIC if start.startswith(magic)), "it is not a safetensors file")
+        what = next((what for magic, what in FOREIGN if start.startswith(magic)), "it is not a safetensors file")
         raise CheckpointError(f"{path.name} cannot be opened", what, HINT)
     (length,) = struct.unpack("<Q", start[:8])
     if length > HEADER_LIMIT_BYTES:

@@ -6,34 +6,47 @@ Source: spec checkpoints, sections 5 and 10.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Self
 
 from ..components import NOT_ALWAYS_NEEDED, SPLIT, UPSAMPLERS, WHOLE, Role
 from ..config.released import effective_config
 from ..config.upsampler import UpsamplerConfig
 from ..errors import CheckpointError, LTX2Error, RequestError, StorageError
-from ..headers import FileKind, Header, classify, read_header
+from ..headers import FileKind, Header, classify, read_header, require_downloaded
 from ..home import ltx2_home
 from .registry import RegisteredModel
 
 PACKAGE = Path(__file__).parent.parent
 
 
+# The names that weights have. What a file is, its content decides.
+SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
+SHOWN = 4
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFiles:
-    """The files of one model, by role. name: as registered, or the name of the file or folder that was given."""
+    """The files of one model, by role.
+
+    Args: name: as registered, or that of the file or folder that was given. passed_over: what lies in the folder and
+    cannot be used, a sentence for each file.
+    """
 
     name: str
     paths: Mapping[str, Path]
+    passed_over: tuple[str, ...] = ()
 
     def require_file(self, role: str, hint: str = "") -> Path:
         """The file of a role. Raises: StorageError if the model has none."""
         if role not in self.paths:
-            raise StorageError(f"model {self.name} has no {role.replace('_', ' ')}", hint=hint)
+            shown = [*self.passed_over[:SHOWN], *(["and more"] if len(self.passed_over) > SHOWN else [])]
+            why = f"passed over: {'; '.join(shown)}" if shown else ""
+            raise StorageError(f"model {self.name} has no {role.replace('_', ' ')}", why, hint)
         return self.paths[role]
 
 
@@ -49,11 +62,11 @@ def find_model(
     given = given or {}
     path = Path(spec).expanduser()
     if path.is_dir():
-        return ModelFiles(name=path.resolve().name, paths=_scan(path, given))
-    if path.is_file():
+        return _scan(path.resolve().name, path, given)
+    if path.is_file() or path.is_symlink():
         is_split = classify(read_header(path)) is FileKind.TRANSFORMER
         main = {"transformer" if is_split else "checkpoint": path}
-        return ModelFiles(name=path.name, paths=_scan(path.parent, {**main, **given}, is_split=is_split))
+        return _scan(path.name, path.parent, {**main, **given}, is_split=is_split)
     if spec.lower() in registered:
         return _registered(spec.lower(), registered, given)
     if len(path.parts) > 1 or path.suffix:
@@ -105,19 +118,15 @@ def _known(spec: str, registered: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(registered))}"
 
 
-def _scan(folder: Path, given: Mapping[str, Path], *, is_split: bool = False) -> dict[str, Path]:
+def _scan(name: str, folder: Path, given: Mapping[str, Path], *, is_split: bool = False) -> ModelFiles:
     """What lies in a folder, by role, with the given files in place of its own.
 
     Where there is a whole model, parts are not looked for. is_split: whole models are not looked for.
     Raises: CheckpointError if it holds more than one file for a role and none is given.
     """
-    kinds = list(_kinds(sorted(folder.glob("*.safetensors"))))
-
-    def of(kind: FileKind) -> list[Header]:
-        return [header for header, its_kind in kinds if its_kind is kind]
-
-    has_whole = not is_split and ("checkpoint" in given or of(FileKind.MONOLITH))
-    weights = {role: [header.path for header in of(kind)] for role, kind in (WHOLE if has_whole else SPLIT).items()}
+    content = _Content.of(folder)
+    has_whole = not is_split and ("checkpoint" in given or content.paths(FileKind.MONOLITH))
+    weights = {role: content.paths(kind) for role, kind in (WHOLE if has_whole else SPLIT).items()}
     for role, paths in weights.items():
         if role not in given and len(paths) > 1:
             what, choice = role.replace("_", " "), "model" if role == "checkpoint" else role.replace("_", "-")
@@ -125,31 +134,70 @@ def _scan(folder: Path, given: Mapping[str, Path], *, is_split: bool = False) ->
             raise CheckpointError(
                 f"{folder} holds more than one {what}", listed, f"--{choice} FILE chooses one of them"
             )
-    upsamplers: dict[Role, list[Path]] = {role: [] for role in UPSAMPLERS.values()}
-    for header in of(FileKind.UPSAMPLER):
-        with suppress(CheckpointError):
-            upsamplers[upsampler_role(header)].append(header.path)
-    found = {
-        **weights,
-        **upsamplers,
-        "text_encoder": [
-            path.parent for path in (folder / "config.json", *sorted(folder.glob("*/config.json"))) if _is_encoder(path)
-        ],
-        "distilled_lora": [header.path for header in of(FileKind.LORA) if "distilled" in header.path.name],
-    }
-    return {**{role: paths[0] for role, paths in found.items() if paths}, **given}
+    loras = [path for path in content.paths(FileKind.LORA) if "distilled" in path.name]
+    found = {**weights, **content.upsamplers(), "text_encoder": content.encoders, "distilled_lora": loras}
+    paths = {**{role: paths[0] for role, paths in found.items() if paths}, **given}
+    others = [] if {"checkpoint", "transformer"} & paths.keys() else content.others(paths.values())
+    return ModelFiles(name=name, paths=paths, passed_over=(*content.broken, *others))
 
 
-def _kinds(paths: Iterable[Path]) -> Iterable[tuple[Header, FileKind]]:
-    """What the files are that can be read; one that is nothing of ours may well lie beside them."""
-    for path in paths:
-        with suppress(LTX2Error):
-            header = read_header(path)
-            yield header, classify(header)
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What lies in a folder. broken: why a file cannot be used, a sentence for each."""
+
+    headers: list[tuple[Header, FileKind]]
+    encoders: list[Path]
+    broken: list[str]
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """Read the headers of all weight files, and look for text encoders in the folder and in those in it."""
+        content = cls([], [], [])
+        try:
+            files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+        except OSError as error:
+            raise StorageError(f"{folder} cannot be read", error.strerror or str(error)) from error
+        for path in files:
+            with content.passing_over():
+                header = read_header(path)
+                content.headers.append((header, classify(header)))
+        for config in (folder / "config.json", *sorted(folder.glob("*/config.json"))):
+            with content.passing_over():
+                if config.is_symlink() or config.is_file():
+                    content.encoders.extend(_encoder(config))
+        return content
+
+    @contextmanager
+    def passing_over(self) -> Iterator[None]:
+        """Note the reason why a file cannot be used, and go on: it may well be nothing of ours."""
+        try:
+            yield
+        except LTX2Error as error:
+            self.broken.append(f"{error.what}: {error.why}" if error.why else error.what)
+
+    def paths(self, kind: FileKind) -> list[Path]:
+        return [header.path for header, its_kind in self.headers if its_kind is kind]
+
+    def upsamplers(self) -> dict[Role, list[Path]]:
+        """The latent upsamplers by their role."""
+        found: dict[Role, list[Path]] = {role: [] for role in UPSAMPLERS.values()}
+        for header, kind in self.headers:
+            if kind is FileKind.UPSAMPLER:
+                with self.passing_over():
+                    found[upsampler_role(header)].append(header.path)
+        return found
+
+    def others(self, used: Iterable[Path]) -> list[str]:
+        """What the files are that can be read and are not used, a sentence for each."""
+        used = set(used)
+        return [f"{header.path.name} is {kind.value}" for header, kind in self.headers if header.path not in used]
 
 
-def _is_encoder(config: Path) -> bool:
+def _encoder(config: Path) -> list[Path]:
+    """The folder of a config if it is that of a text encoder."""
+    require_downloaded(config)
     try:
-        return json.loads(config.read_text(encoding="utf-8")).get("model_type", "").startswith("gemma")
+        is_gemma = json.loads(config.read_text(encoding="utf-8")).get("model_type", "").startswith("gemma")
     except (OSError, ValueError, AttributeError):
-        return False
+        return []
+    return [config.parent] if is_gemma else []

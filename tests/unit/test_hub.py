@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,84 @@ def test_file_that_is_nothing_of_ours_may_lie_beside_a_model(tiny: Path, tmp_pat
     shutil.copytree(tiny, folder)
     save_file({"weight": torch.zeros(2)}, folder / "zz.safetensors")
     assert find_model(str(folder), {}).paths.keys() == find_model(str(tiny), {}).paths.keys()
+
+
+def cut(path: Path, tiny: Path) -> None:
+    path.write_bytes((tiny / CHECKPOINT).read_bytes()[:-1000])
+
+
+def link_to_a_lora(path: Path, tiny: Path) -> None:
+    path.symlink_to(tiny / "ltx-2-tiny-lora-style.safetensors")
+
+
+def holding(content: bytes) -> Callable[[Path, Path], object]:
+    return lambda path, _: path.write_bytes(content)
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 43285066034\n"
+PAGE = b"<!doctype html><title>Sign in</title>"
+UNUSABLE: dict[str, tuple[str, Callable[[Path, Path], object], str]] = {
+    "cut off": ("a.safetensors", cut, "a.safetensors is cut off or damaged: it has "),
+    "empty": ("a.safetensors", holding(b""), "a.safetensors is empty"),
+    "LFS pointer": ("a.safetensors", holding(LFS), "a.safetensors cannot be opened: it is a Git LFS pointer"),
+    "web page": ("a.safetensors", holding(PAGE), "a.safetensors cannot be opened: it is a web page"),
+    "GGUF": ("a.gguf", holding(b"GGUF\3\0\0\0" + bytes(60)), "a.gguf cannot be opened: it is a GGUF file"),
+    "pickle": ("a.ckpt", holding(b"PK\3\4" + bytes(60)), "a.ckpt cannot be opened: it is a pickle"),
+    "dangling link": ("a.safetensors", lambda path, _: path.symlink_to("b"), "it is a link to b, which does not exist"),
+    "another model": ("a.safetensors", link_to_a_lora, "a.safetensors is a LoRA"),
+}
+
+
+@pytest.mark.parametrize(("name", "make", "why"), UNUSABLE.values(), ids=UNUSABLE)
+def test_folder_without_a_model_says_what_was_passed_over_and_why(
+    name: str, make: Callable[[Path, Path], object], why: str, tiny: Path, tmp_path: Path
+) -> None:
+    make(tmp_path / name, tiny)
+    with pytest.raises(StorageError, match="has no checkpoint") as caught:
+        find_model(str(tmp_path), {}).require_file("checkpoint")
+    assert caught.value.why.startswith("passed over: ")
+    assert why in caught.value.why
+
+
+def test_file_that_cannot_be_read_is_passed_over_with_the_reason(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.safetensors").symlink_to(tiny / CHECKPOINT)
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(StorageError, match=r"a\.safetensors cannot be read: Permission denied"):
+        find_model(str(tmp_path), {}).require_file("checkpoint")
+
+
+def test_text_encoder_that_was_not_downloaded_is_passed_over_with_the_reason(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT).symlink_to(tiny / CHECKPOINT)
+    (tmp_path / "gemma").mkdir()
+    (tmp_path / "gemma" / "config.json").write_bytes(LFS)
+    with pytest.raises(StorageError, match=r"no text encoder\npassed over: config\.json .* a Git LFS pointer"):
+        find_model(str(tmp_path), {}).require_file("text_encoder")
+
+
+def test_a_long_list_of_what_was_passed_over_is_cut(tmp_path: Path) -> None:
+    for number in range(9):
+        (tmp_path / f"{number}.safetensors").write_bytes(b"")
+    with pytest.raises(StorageError) as caught:
+        find_model(str(tmp_path), {}).require_file("checkpoint")
+    assert caught.value.why.split("; ")[3:] == ["3.safetensors is empty", "and more"]
+
+
+@pytest.mark.parametrize(("content", "hint"), [(LFS, "git lfs pull"), (PAGE, "log in")])
+def test_what_was_not_downloaded_is_not_to_be_converted(content: bytes, hint: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        find_model(str(path), {})
+    assert hint in caught.value.hint
+    assert "convert" not in caught.value.hint
+
+
+def test_link_to_nothing_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").symlink_to(tmp_path / "gone")
+    with pytest.raises(StorageError, match=r"it is a link to .*/gone, which does not exist"):
+        find_model(str(tmp_path / "model.safetensors"), {})
