@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ..components import COMPONENTS
+from ..config.landmarks import check_header
 from ..config.section import Section
 from ..errors import CheckpointError, StorageError
-from ..headers import Header, read_header
+from ..headers import Header, read_header, require_downloaded, together
 
 MODEL_TYPE = "gemma3"
 WEIGHTS = "model*.safetensors"
@@ -47,7 +48,8 @@ class EncoderFiles:
 def find_encoder(path: Path) -> EncoderFiles:
     """Look through a folder, or the folders in it, for a Gemma 3 text encoder.
 
-    Raises: StorageError if something is missing; CheckpointError if what is there is not Gemma 3.
+    Raises: StorageError if something is missing; CheckpointError if what is there is not Gemma 3, is quantised, was not
+    downloaded or has other layers or widths than its config says.
     """
     if path.is_file():
         raise CheckpointError(f"{path.name} cannot be the text encoder", "it is a file", HINT)
@@ -58,12 +60,18 @@ def find_encoder(path: Path) -> EncoderFiles:
     if config.get("model_type") != MODEL_TYPE:
         found = f"{config_file} says model_type {config.get('model_type')!r}, and only {MODEL_TYPE!r} is supported"
         raise CheckpointError(f"{path.name} cannot be the text encoder", found, HINT)
+    tokenizer, tokenizer_config = _find(path, "tokenizer.json"), _find(path, "tokenizer_config.json")
+    require_downloaded(tokenizer)
+    require_downloaded(tokenizer_config)
+    _require_plain(config_file, config)
+    weights = tuple(read_header(shard) for shard in _shards(_find(path, WEIGHTS).parent))
+    check_header("language_model", together(weights), config)
     return EncoderFiles(
         config=config,
         config_file=config_file,
-        tokenizer=_find(path, "tokenizer.json"),
-        tokenizer_config=_find(path, "tokenizer_config.json"),
-        weights=tuple(read_header(shard) for shard in _shards(_find(path, WEIGHTS).parent)),
+        tokenizer=tokenizer,
+        tokenizer_config=tokenizer_config,
+        weights=weights,
     )
 
 
@@ -94,6 +102,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises: StorageError if it cannot be read; CheckpointError if it holds something else.
     """
+    require_downloaded(path)
     try:
         values = json.loads(path.read_bytes())
     except OSError as error:
@@ -103,6 +112,18 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} is damaged", "it is not a JSON object")
     return values
+
+
+def _require_plain(config_file: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a folder whose config says that its weights are quantised."""
+    settings = config.get("quantization_config")
+    if settings is not None:
+        method = settings.get("quant_method") if isinstance(settings, Mapping) else settings
+        raise CheckpointError(
+            f"{config_file.parent.name} is quantised, which is not supported yet",
+            f"its config.json has a quantization_config: {method}",
+            "use the folder with bf16 weights",
+        )
 
 
 def _find(root: Path, pattern: str) -> Path:

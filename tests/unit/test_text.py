@@ -288,6 +288,51 @@ def test_an_incomplete_folder_says_what_is_missing(own_folder: Path, name: str) 
     assert name in str(refusal.value)
 
 
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 33384570\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "model.safetensors.index.json",
+        "model-00002-of-00002.safetensors",
+    ],
+)
+def test_what_was_not_downloaded_is_told_as_such_from_the_headers_alone(own_folder: Path, name: str) -> None:
+    (own_folder / name).write_bytes(LFS)
+    with pytest.raises(CheckpointError, match="Git LFS pointer") as refusal:
+        find_encoder(own_folder)
+    assert refusal.value.what == f"{name} cannot be opened"
+
+
+def test_quantised_weights_are_refused_from_the_headers_alone(own_folder: Path) -> None:
+    state = read_shards(own_folder)
+    name = "language_model.model.layers.0.mlp.up_proj.weight"
+    write_shards(own_folder, {**state, name: state[name].to(torch.int8)})
+    with pytest.raises(CheckpointError, match="gemma is quantised") as refusal:
+        find_encoder(own_folder)
+    assert refusal.value.why == f"{name} is stored as int8"
+
+
+def test_config_that_says_that_weights_are_quantised_is_refused(own_folder: Path) -> None:
+    config = json.loads((own_folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (own_folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"gemma is quantised.*\n.*quantization_config: gptq"):
+        find_encoder(own_folder)
+
+
+def test_folder_with_fewer_layers_than_its_config_says_is_refused_from_the_headers_alone(own_folder: Path) -> None:
+    config = json.loads((own_folder / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] = 4
+    (own_folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="it has 3 layers, its config says 4"):
+        find_encoder(own_folder)
+
+
 def test_another_kind_of_model_is_refused(own_folder: Path) -> None:
     (own_folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(CheckpointError) as refusal:

@@ -1,0 +1,195 @@
+"""Compare a component's header with its config, without torch: its formats, how many blocks it has, its main widths.
+
+This is the first of two looks at weights before anything is loaded. The second compares every name and shape with the
+module itself, which needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..components import COMPONENTS, lacking
+from ..errors import CheckpointError
+from ..headers import FLOATS, Header, TensorInfo, quantised_weights, unsupported_format
+from .audio import AudioVAEConfig, VocoderConfig
+from .released import effective_config
+from .section import Section
+from .text import ConnectorConfig, ProjectionConfig
+from .transformer import TransformerConfig
+from .upsampler import UpsamplerConfig
+from .video_vae import VideoVAEConfig
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landmarks:
+    """What a header must have by the config. Names are official ones, inside the component.
+
+    Args: lists: how many entries a list of blocks has. sizes: how the shape of a tensor begins.
+    """
+
+    lists: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+def check_header(component: str, header: Header, config: Config | None = None) -> None:
+    """Refuse a file whose header shows that a component of it cannot be loaded.
+
+    Args: component: its name in the table. header: of the file, or of the shards together. config: stands in for the
+    file's own.
+    Raises: CheckpointError if the component is not there, is stored in a form that is not implemented, or has other
+    blocks or widths than its config says.
+    """
+    names = COMPONENTS[component].names_in(header)
+    if not names:
+        raise lacking(component, header)
+    for name, form in quantised_weights(header, names).items():
+        raise unsupported_format(header, name, form)
+    inside = {own: name for name, own in names.items()}
+    landmarks = LANDMARKS[component](effective_config(header) if config is None else config)
+    problems = [*_wrong_lists(landmarks, inside), *_wrong_sizes(landmarks, inside, header.tensors)]
+    if problems:
+        raise CheckpointError(
+            f"{header.path.name} does not hold the model that its config describes", "; ".join(problems)
+        )
+
+
+def _wrong_lists(landmarks: Landmarks, inside: Mapping[str, str]) -> list[str]:
+    problems = []
+    for name, count in landmarks.lists.items():
+        found = {own.split(".")[1] for own in inside if own.startswith(f"{name}.")}
+        missing = [number for number in range(count) if str(number) not in found]
+        if len(found) != count:
+            problems.append(f"it has {len(found)} {name}, its config says {count}")
+        elif missing:
+            problems.append(f"it has no {name}.{missing[0]}")
+    return problems
+
+
+def _wrong_sizes(landmarks: Landmarks, inside: Mapping[str, str], tensors: Mapping[str, TensorInfo]) -> list[str]:
+    problems = []
+    for own, size in landmarks.sizes.items():
+        name = inside.get(own)
+        if name is None:
+            problems.append(f"{own} is missing")
+        elif tensors[name].shape[: len(size)] != size:
+            problems.append(f"{name} is {list(tensors[name].shape)}, its config says {_beginning(size, tensors[name])}")
+        elif tensors[name].dtype not in FLOATS:
+            problems.append(f"{name} is stored as {tensors[name].dtype}")
+    return problems
+
+
+def _beginning(size: tuple[int, ...], info: TensorInfo) -> str:
+    rest = ", …" if len(info.shape) > len(size) else ""
+    return f"[{', '.join(map(str, size))}{rest}]"
+
+
+def _transformer(config: Config) -> Landmarks:
+    model = TransformerConfig.from_metadata(config)
+    sizes = {}
+    for prefix, stream in (("", model.video), ("audio_", model.audio)):
+        assert stream is not None  # a file has both
+        sizes[f"{prefix}patchify_proj.weight"] = (stream.width, stream.in_channels)
+        sizes[f"{prefix}proj_out.weight"] = (stream.out_channels, stream.width)
+        if model.caption_channels is not None:
+            sizes[f"{prefix}caption_projection.linear_1.weight"] = (stream.width, model.caption_channels)
+    return Landmarks(lists={"transformer_blocks": model.layers}, sizes=sizes)
+
+
+def _connector(stream: str) -> Callable[[Config], Landmarks]:
+    def landmarks(config: Config) -> Landmarks:
+        model = ConnectorConfig.from_metadata(config, stream)
+        sizes = {"learnable_registers": (model.registers, model.width)}
+        return Landmarks(lists={"transformer_1d_blocks": model.layers}, sizes=sizes)
+
+    return landmarks
+
+
+def _text_projection(config: Config) -> Landmarks:
+    model = ProjectionConfig.from_metadata(config)
+    if model.is_shared:
+        return Landmarks(sizes={"aggregate_embed.weight": (model.video_width,)})
+    widths = {"video": model.video_width, "audio": model.audio_width}
+    return Landmarks(sizes={f"{stream}_aggregate_embed.weight": (width,) for stream, width in widths.items()})
+
+
+def _video_encoder(config: Config) -> Landmarks:
+    model = VideoVAEConfig.from_metadata(config)
+    sizes = {
+        "conv_in.conv.weight": (model.latent_channels, model.patch_channels),
+        "conv_out.conv.weight": (model.moments,),
+    }
+    return Landmarks(lists={"down_blocks": len(model.encoder_blocks)}, sizes=sizes)
+
+
+def _video_decoder(config: Config) -> Landmarks:
+    model = VideoVAEConfig.from_metadata(config)
+    sizes = {
+        "conv_in.conv.weight": (model.decoder_width, model.latent_channels),
+        "conv_out.conv.weight": (model.patch_channels,),
+    }
+    return Landmarks(lists={"up_blocks": len(model.decoder_blocks)}, sizes=sizes)
+
+
+def _video_statistics(config: Config) -> Landmarks:
+    model = VideoVAEConfig.from_metadata(config)
+    return Landmarks(sizes={"mean-of-means": (model.latent_channels,), "std-of-means": (model.latent_channels,)})
+
+
+def _audio_encoder(config: Config) -> Landmarks:
+    model = AudioVAEConfig.from_metadata(config)
+    sizes = {
+        "conv_in.conv.weight": (model.channels, model.in_channels),
+        "conv_out.conv.weight": (2 * model.latent_channels, model.widths[-1]),
+    }
+    return Landmarks(lists={"down": len(model.widths)}, sizes=sizes)
+
+
+def _audio_decoder(config: Config) -> Landmarks:
+    model = AudioVAEConfig.from_metadata(config)
+    sizes = {
+        "conv_in.conv.weight": (model.widths[-1], model.latent_channels),
+        "conv_out.conv.weight": (model.out_channels, model.widths[0]),
+    }
+    return Landmarks(lists={"up": len(model.widths)}, sizes=sizes)
+
+
+def _vocoder(config: Config) -> Landmarks:
+    model = VocoderConfig.from_metadata(config)
+    lists = {"ups": len(model.rates), "resblocks": len(model.rates) * len(model.block_kernels)}
+    return Landmarks(lists=lists, sizes={"conv_pre.weight": (model.channels,)})
+
+
+def _upsampler(config: Config) -> Landmarks:
+    model = UpsamplerConfig.from_metadata(config)
+    sizes = {
+        "initial_conv.weight": (model.width, model.channels),
+        "final_conv.weight": (model.channels, model.width),
+    }
+    return Landmarks(lists={"res_blocks": model.blocks, "post_upsample_res_blocks": model.blocks}, sizes=sizes)
+
+
+def _language_model(config: Config) -> Landmarks:
+    text = Section(config, "text_config")
+    width = text.require("hidden_size")
+    sizes = {"norm.weight": (width,), "layers.0.mlp.down_proj.weight": (width,)}
+    return Landmarks(lists={"layers": text.require("num_hidden_layers")}, sizes=sizes)
+
+
+LANDMARKS: dict[str, Callable[[Config], Landmarks]] = {
+    "transformer": _transformer,
+    "video_connector": _connector("video"),
+    "audio_connector": _connector("audio"),
+    "text_projection": _text_projection,
+    "video_encoder": _video_encoder,
+    "video_decoder": _video_decoder,
+    "video_statistics": _video_statistics,
+    "audio_encoder": _audio_encoder,
+    "audio_decoder": _audio_decoder,
+    "vocoder": _vocoder,
+    "upsampler": _upsampler,
+    "language_model": _language_model,
+}
