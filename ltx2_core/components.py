@@ -1,6 +1,6 @@
 """What a model consists of, in one table: how each component's tensors are called, and which file may hold it.
 
-Source: docs/reference/checkpoints.md, "Key names".
+Source: docs/reference/checkpoints.md, "Tensor names of the components".
 """
 
 from __future__ import annotations

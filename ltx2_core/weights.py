@@ -2,7 +2,7 @@
 
 The safetensors library maps a file privately and writable. Linux refuses such a map for a file that is larger than RAM
 and swap together; a read-only map costs nothing, as its pages can always be read from the file again.
-Source: docs/reference/checkpoints.md, "Reading a file".
+Source: docs/reference/checkpoints.md, "Loading".
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import ltx2_core as core
-from ltx2_core.hub import ModelFiles
+from ltx2_core.hub.find import ModelFiles
 from ltx2_core.pipeline.render import models as loaders
 from ltx2_core.pipeline.render import stage_inputs
 from tests.synthetic_media import write_video
