@@ -5,14 +5,14 @@ Source: spec checkpoints, section 8.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from . import keymap
-from .headers import read_header
+from .components import COMPONENTS
+from .headers import Header, read_header
 from .lora_file import MatchedLora
 from .weights import map_tensors
 
@@ -20,24 +20,8 @@ WeightedLora = tuple[MatchedLora, float]  # a LoRA and its strength
 Factors = tuple[Tensor, Tensor, float]  # up (out rank), down (rank in), and what multiplies their product
 
 
-@contextmanager
-def fused(model: nn.Module, loras: Sequence[WeightedLora], *, sums_in: torch.dtype = torch.float32) -> Iterator[None]:
-    """Fuse LoRAs for the length of a `with` block; afterwards the model has its own weights again, the same tensors.
-
-    These are kept where they are in the meantime: on the CPU they are views of the file and cost nothing, on a device
-    the weights that change are there twice. Args: as `fuse`.
-    """
-    originals = {name: model.get_parameter(name) for name in _touched(loras).values()}
-    try:
-        fuse(model, loras, sums_in=sums_in)
-        yield
-    finally:
-        for name, parameter in originals.items():
-            _put(model, name, parameter)
-
-
 def fuse(model: nn.Module, loras: Sequence[WeightedLora], *, sums_in: torch.dtype = torch.float32) -> None:
-    """Fuse LoRAs into a denoiser for good, one weight after another, each on its own device.
+    """Fuse LoRAs into a denoiser, one weight after another, each on its own device.
 
     Args: loras: in this order. sums_in: the dtype of the sums, unless the weight itself is wider; the result is rounded
     once to the weight's. The official code sums in bfloat16.
@@ -51,6 +35,19 @@ def fuse(model: nn.Module, loras: Sequence[WeightedLora], *, sums_in: torch.dtyp
         )
         weight = fused_weight(model.get_parameter(name), factors, sums_in=sums_in)
         _put(model, name, nn.Parameter(weight, requires_grad=False))
+
+
+def take_out(model: nn.Module, loras: Sequence[WeightedLora], checkpoint: Header) -> None:
+    """Undo `fuse`, exactly: the weights that it changed are those of the checkpoint again.
+
+    They are read from the file, so that no second copy of them is kept in the meantime.
+    """
+    transformer = COMPONENTS["transformer"]
+    prefix = transformer.prefix_in(checkpoint.tensors)
+    files = {transformer.full_name(f"{layer}.weight", prefix): name for layer, name in _touched(loras).items()}
+    for official, weight in map_tensors(checkpoint, files).items():
+        changed = model.get_parameter(files[official])
+        _put(model, files[official], nn.Parameter(weight.to(changed), requires_grad=False))
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from math import prod
@@ -14,7 +14,7 @@ from ...checkpoint import load_component
 from ...components import COMPONENTS
 from ...headers import Header, read_header
 from ...hub.find import ModelFiles
-from ...lora import WeightedLora, fuse
+from ...lora import WeightedLora, fuse, take_out
 from ...lora_file import match, read_lora
 from ...machine import Machine
 from ...memory import Residency
@@ -41,6 +41,7 @@ class Models:
         self.device = torch.device(machine.device)
         self.dtype = DTYPES[machine.precision]
         self._residency = Residency(self.device, machine.kept_bytes)
+        self._fused: list[WeightedLora] = []  # into the denoiser that is loaded
 
     @cached_property
     def headers(self) -> ModelHeaders:
@@ -73,19 +74,16 @@ class Models:
 
     @contextmanager
     def transformer(self, loras: Sequence[WeightedLora]) -> Iterator[Transformer]:
-        """The denoiser with LoRAs fused into it.
+        """The denoiser with LoRAs fused into it; those that an earlier use fused are taken out first.
 
         Its tables, float32 in the files, are rounded here instead of wherever they are used: the bits are the same.
         """
         header = self.headers.header("transformer")
-        key = ("transformer", self.dtype, tuple((lora.path, strength) for lora, strength in loras))
-
-        def load() -> Transformer:
-            model = self._load("transformer", header, self.dtype)
-            fuse(model, loras)
-            return model
-
-        with self._residency.use(key, self._nbytes("transformer", header, self.dtype), load) as model:
+        with self._use("transformer", header, self.dtype, on_load=self._fused.clear) as model:
+            if list(loras) != self._fused:
+                take_out(model, self._fused, header)
+                fuse(model, loras)
+                self._fused[:] = loras
             yield model
 
     @contextmanager
@@ -118,12 +116,14 @@ class Models:
         """Let every model go."""
         self._residency.clear()
 
-    def _use(self, name: str, header: Header, dtype: torch.dtype) -> AbstractContextManager[Any]:
-        key = (name, header.path, dtype)
-        return self._residency.use(key, self._nbytes(name, header, dtype), lambda: self._load(name, header, dtype))
+    def _use(
+        self, name: str, header: Header, dtype: torch.dtype, on_load: Callable[[], None] = lambda: None
+    ) -> AbstractContextManager[Any]:
+        def load() -> Any:
+            on_load()
+            return load_component(name, header, device=self.device, dtype=dtype)
 
-    def _load(self, name: str, header: Header, dtype: torch.dtype) -> Any:
-        return load_component(name, header, device=self.device, dtype=dtype)
+        return self._residency.use((name, header.path, dtype), self._nbytes(name, header, dtype), load)
 
     def _nbytes(self, name: str, header: Header, dtype: torch.dtype) -> int:
         return _elements(header, COMPONENTS[name].names_in(header)) * dtype.itemsize
