@@ -11,9 +11,9 @@ import stat
 import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -241,7 +241,7 @@ def precision(header: Header) -> str:
 
 
 def read_header(path: Path) -> Header:
-    """Read and check the header of a safetensors file.
+    """Read and check the header of a safetensors file; one that did not change since is not read again.
 
     Raises: StorageError if the file is missing, unreadable, empty or cut off; CheckpointError if it is not a
     safetensors file. The content decides, not the name: a pickle is refused whatever it is called.
@@ -249,11 +249,21 @@ def read_header(path: Path) -> Header:
     path = Path(path)
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError(f"{path} cannot be opened", "it is not a file", "name one .safetensors file")
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise CheckpointError(f"{path} cannot be opened", "it is not a file", "name one .safetensors file")
+    version = status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+    header = _parsed(path.absolute(), status.st_size, version)
+    return header if path == header.path else replace(header, path=path)
+
+
+@lru_cache(maxsize=64)
+def _parsed(path: Path, size: int, version: tuple[int, ...]) -> Header:
+    """The header of a file of some size. version: changes whenever the file does."""
+    try:
         with path.open("rb") as file:
-            start = file.read(START_BYTES)
-            length = _header_length(path, start, status.st_size)
+            length = _header_length(path, file.read(START_BYTES), size)
             file.seek(8)
             raw = file.read(length)
     except (OSError, ValueError) as error:
@@ -267,8 +277,8 @@ def read_header(path: Path) -> Header:
         raise CheckpointError(
             f"{path.name} cannot be opened", "its header is not that of a safetensors file", HINT
         ) from error
-    if status.st_size != end:
-        difference = f"it has {status.st_size:,} bytes, and its header describes {end:,}"
+    if size != end:
+        difference = f"it has {size:,} bytes, and its header describes {end:,}"
         raise StorageError(f"{path.name} is cut off or damaged", difference, "download it again")
     return Header(path, metadata, tensors)
 

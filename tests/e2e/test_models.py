@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import ltx2_core as core
+from ltx2_core import headers
 from ltx2_core.hub.find import ModelFiles
 from ltx2_core.pipeline.render import models as loaders
 from ltx2_core.pipeline.render import stage_inputs
+from ltx2_core.pipeline.resolve import machine
 from tests.synthetic_media import write_video
-
-LORA = "ltx-2-tiny-lora-style.safetensors"
 
 
 @pytest.fixture
@@ -48,6 +48,18 @@ def test_stages_with_the_same_weights_load_them_once(loaded: Counter[str], resol
     assert loaded["transformer"] == 1
 
 
+def test_loras_of_a_stage_are_fused_and_taken_out_exactly(
+    loaded: Counter[str], resolved: Callable, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora = str(tiny / "ltx-2-tiny-lora-style.safetensors")
+    made = core.run(resolved("a", preset="two-stage", lora=(lora,))).path.read_bytes()
+    assert loaded["transformer"] == 1
+    monkeypatch.setattr(machine, "KEPT_SHARE", 0)
+    apart = core.run(resolved("b", preset="two-stage", lora=(lora,))).path.read_bytes()
+    assert loaded["transformer"] == 3
+    assert apart == made
+
+
 def test_renders_one_after_another_load_a_model_once_and_give_the_bytes_of_their_own(
     loaded: Counter[str], resolved: Callable, tiny: Path
 ) -> None:
@@ -76,3 +88,11 @@ def test_clip_that_is_extended_in_two_stages_is_heard_once(
     clip = write_video(tmp_path / "clip.mp4", frames=17, size=(128, 128), sound="aac")
     core.run(resolved("a", "v2v", clip, extend="0.7s", preset="two-stage", frames=None))
     assert len(heard) == 1
+
+
+def test_each_header_is_read_once(resolved: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    headers._parsed.cache_clear()
+    core.run(resolved("a", preset="two-stage"))
+    read = headers._parsed.cache_info()
+    assert read.misses == read.currsize  # no file twice
+    assert read.hits > read.misses
