@@ -18,7 +18,7 @@ from av.stream import Disposition
 from einops import rearrange
 from torch import Tensor
 
-from .clip import VIDEO_CODECS, ClipShape, Encoding
+from .clip import VIDEO_CODECS, ClipShape, Encoding, VideoCodec
 from .copy import LAYOUTS
 from .probe import BT709_LIMITED
 from .sound import Sound, to_pcm
@@ -55,6 +55,18 @@ def open_output(path: Path, container_format: str, comment: str | None, sample_r
     return container
 
 
+def repeatable_options(codec: VideoCodec) -> dict[str, str]:
+    """Options with which an encoder gives the same bytes in every run on this machine.
+
+    The AVX-512 code of libx264 reads memory that nobody has written, and its files then differ from run to run. A CPU
+    with AVX-512 has AVX2 too; any other chooses for itself, since `asm` overrides what libx264 detects.
+    """
+    options = dict(codec.options)
+    if codec.encoder == "libx264" and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        options["x264-params"] = "asm=AVX2"
+    return options
+
+
 class VideoTrack:
     """A picture that is encoded while its frames come."""
 
@@ -62,7 +74,8 @@ class VideoTrack:
         codec = VIDEO_CODECS[encoding.video]
         os.environ.setdefault("SVT_LOG", "0")  # the only way to keep SVT-AV1 from writing to stderr
         crf = codec.crf if encoding.crf is None else encoding.crf
-        stream = container.add_stream(codec.encoder, rate=shape.fps, options={**codec.options, "crf": str(crf)})
+        options = {**repeatable_options(codec), "crf": str(crf)}
+        stream = container.add_stream(codec.encoder, rate=shape.fps, options=options)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = shape.width, shape.height, "yuv420p"
         context = stream.codec_context
