@@ -22,6 +22,7 @@ from .copy import rate_for
 from .inputs import SoundSource, refusal
 from .sound import Sound
 from .sources import open_clip, sound_of
+from .wav_flac import AudioHeader, read_header, read_samples
 
 RUN_UP_S = Fraction(1, 4)  # decoded before the beginning: lossy codecs need the past
 MISSING_S = 1  # how much earlier than announced a sound may end; headers round and guess
@@ -36,7 +37,9 @@ def read_sound(source: SoundSource, start_s: Fraction = Fraction(0), duration_s:
     from the picture that it belongs to.)
     Raises: MediaError if the file is damaged, is over at `start_s`, or breaks off before its announced end.
     """
-    pieces = list(_decode(source, start_s, None if duration_s is None else start_s + duration_s))
+    end_s = None if duration_s is None else start_s + duration_s
+    header = read_header(source.path)
+    pieces = [*(_decode(source, start_s, end_s) if header is None else _read(source, header, start_s, end_s))]
     if not pieces:
         raise refusal(source.path, f"there is no sound at {float(start_s):.2f} s")
     time_s, rate, first = pieces[0]
@@ -81,6 +84,15 @@ class _Piece(NamedTuple):
     time_s: Fraction
     sample_rate_hz: int
     samples: NDArray
+
+
+def _read(source: SoundSource, header: AudioHeader, start_s: Fraction, end_s: Fraction | None) -> Iterator[_Piece]:
+    """A time window of a WAV or FLAC file, where there is anything in it."""
+    rate = header.sample_rate_hz
+    start = round(start_s * rate)
+    end = header.samples if end_s is None else round(end_s * rate) + 1  # halves may round away from the length
+    if start < header.samples:
+        yield _Piece(Fraction(start, rate), rate, read_samples(source.path, header, start, end - start))
 
 
 def _decode(source: SoundSource, start_s: Fraction, end_s: Fraction | None) -> Iterator[_Piece]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from .inputs import (
     refusal,
 )
 from .probe import open_media
+from .wav_flac import read_header
 
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {3: 180, 6: 270, 8: 90}  # its values that are obeyed, and by how many degrees they turn counter-clockwise
@@ -104,7 +106,8 @@ def sound_source(path: Path) -> SoundSource:
         sound = _sound(path, container, Fraction(max(container.start_time or 0, 0), av.time_base))
     if sound is None or sound.duration_s <= 0:
         raise refusal(path, "there is no sound in it")
-    return sound
+    header = read_header(path)
+    return sound if header is None else replace(sound, duration_s=Fraction(header.samples, header.sample_rate_hz))
 
 
 def video_source(path: Path) -> VideoSource:

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from einops import rearrange
 from torch import Tensor
 
 from ..errors import OutputError
@@ -20,8 +21,9 @@ from .inputs import SoundSource
 from .partial import partial_file
 from .pixels import to_i420
 from .probe import BT709_LIMITED, MP4, AudioInfo, MediaInfo, VideoInfo, open_media, probe
-from .sound import Sound, fit_sound
+from .sound import Sound, fit_sound, to_pcm16
 from .tracks import SoundTrack, VideoTrack, open_output
+from .wav_flac import encode
 
 OnFrames = Callable[[int], None]  # takes how many frames have been encoded so far
 
@@ -92,10 +94,8 @@ def write_sound(output: Output, sound: Sound) -> Report:
     codec = SOUND_FILES[suffix]
     with partial_file(output.path, overwrite=output.overwrite) as partial:
         findings = [check_sound(sound)]
-        with open_output(partial, suffix[1:], output.comment, sound.sample_rate_hz) as container:
-            track = SoundTrack(container, codec, sound)
-            track.put(sound.duration_s)
-            track.end()
+        pcm = rearrange(to_pcm16(sound.samples), "c s -> s c").cpu().numpy()
+        partial.write_bytes(encode(suffix, pcm, sound.sample_rate_hz, output.comment))
         info = MediaInfo(container=suffix[1:], video=None, audio=audio_info(codec, sound), comment=output.comment)
         findings.append(check_file(partial, info, sound))
         return conclude(output, partial, findings)

@@ -1,0 +1,162 @@
+"""WAV and FLAC by libsndfile: what it is given, that it agrees with PyAV, and that files come out the same twice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from ltx2_core.errors import MediaError
+from ltx2_core.media.audio import _samples, read_sound
+from ltx2_core.media.clip import Output
+from ltx2_core.media.inputs import SoundSource, check_input
+from ltx2_core.media.probe import probe
+from ltx2_core.media.sound import Sound, to_pcm16
+from ltx2_core.media.wav_flac import AudioHeader, read_header
+from ltx2_core.media.writer import write_sound as write_output
+from tests.synthetic_media import RATE_HZ, tone, write_sound
+
+ROOT = Path(__file__).parents[2]
+CODECS = {
+    "u8.wav": "pcm_u8",
+    "s16.wav": "pcm_s16le",
+    "s24.wav": "pcm_s24le",
+    "s32.wav": "pcm_s32le",
+    "f32.wav": "pcm_f32le",
+    "f64.wav": "pcm_f64le",
+    "ms.wav": "adpcm_ms",
+    "ima.wav": "adpcm_ima_wav",
+    "a.flac": "flac",
+}
+
+
+def by_pyav(path: Path) -> NDArray:
+    with av.open(str(path)) as container:
+        return np.concatenate([_samples(frame) for frame in container.decode(audio=0)], -1)
+
+
+@pytest.mark.parametrize("layout", ["mono", "stereo"])
+@pytest.mark.parametrize("name", CODECS)
+def test_samples_are_those_that_pyav_decodes(name: str, layout: str, tmp_path: Path) -> None:
+    path = write_sound(tmp_path / name, CODECS[name], layout=layout)
+    header = read_header(path)
+    assert header is not None
+    read = read_sound(check_input(path, SoundSource)).samples
+    assert header == AudioHeader(RATE_HZ, len(read), read.shape[1])
+    assert torch.equal(read, torch.from_numpy(by_pyav(path))[:, : read.shape[1]])
+
+
+@pytest.mark.parametrize("layout", ["mono", "stereo"])
+@pytest.mark.parametrize("codec", ["adpcm_ms", "adpcm_ima_wav"])
+def test_a_part_of_adpcm_is_that_part_of_the_whole(codec: str, layout: str, tmp_path: Path) -> None:
+    source = check_input(write_sound(tmp_path / "a.wav", codec, layout=layout), SoundSource)
+    whole = read_sound(source).samples
+    part = read_sound(source, Fraction("0.3"), Fraction("0.5")).samples
+    expected = torch.from_numpy(tone(RATE_HZ, len(whole)) / 32768)
+    assert (whole[:, 500:RATE_HZ] - expected[:, 500:]).abs().max() < 0.02  # it needs some samples to find its step
+    assert torch.equal(part, whole[:, 14400:38400])
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "layout"),
+    [
+        ("a.wav", "pcm_s16le", "5.1"),
+        ("a.wav", "pcm_mulaw", "mono"),
+        ("a.flac", "flac", "5.1"),
+        ("a.ogg", "flac", "mono"),
+    ],
+)
+def test_other_layouts_and_codecs_stay_with_pyav(name: str, codec: str, layout: str, tmp_path: Path) -> None:
+    path = write_sound(tmp_path / name, codec, layout=layout)
+    assert read_header(path) is None
+    assert read_sound(check_input(path, SoundSource)).samples.shape[1] == RATE_HZ
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0xFFFFFFFF])
+def test_a_wav_that_was_written_to_a_pipe_has_no_length_and_is_read_to_its_end(size: int, tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.wav")
+    data = path.read_bytes()
+    at = data.index(b"data") + 4
+    path.write_bytes(data[:at] + size.to_bytes(4, "little") + data[at + 4 :])
+    assert read_header(path) is None
+    if size:
+        assert read_sound(check_input(path, SoundSource)).samples.shape == (2, RATE_HZ)
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "adpcm_ms"])
+def test_a_wav_that_is_shorter_than_its_header_says_is_refused(codec: str, tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.wav", codec)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(MediaError, match="it is cut off; its end is missing"):
+        check_input(path, SoundSource)
+
+
+def test_a_flac_that_is_shorter_than_its_header_says_is_refused(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.flac", "flac", samples=tone(RATE_HZ // 2))
+    source = check_input(path, SoundSource)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+    assert read_sound(source, Fraction(0), Fraction("0.1")).samples.shape == (2, 4800)
+    with pytest.raises(MediaError, match="its data is damaged"):
+        read_sound(source)
+
+
+def test_a_header_that_makes_no_sense_is_not_shown_to_libsndfile(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.wav")
+    data = path.read_bytes()
+    at = data.index(b"fmt ") + 8
+    for offset, value in ((2, 3), (4, 0), (12, 6), (14, 20)):  # channels, rate, bytes of a sample, bits
+        odd = bytearray(data)
+        odd[at + offset : at + offset + 2] = value.to_bytes(2, "little")
+        odd[at + offset + 2 : at + offset + 4] = bytes(2) if offset == 4 else odd[at + offset + 2 : at + offset + 4]
+        path.write_bytes(odd)
+        assert read_header(path) is None
+    for length in (0, 4, 12, 20, 40):
+        path.write_bytes(data[:length])
+        assert read_header(path) is None
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+@pytest.mark.parametrize("characters", [1, 2, 70_000, 300_000])
+def test_a_comment_of_any_length_is_read_back_and_bytes_repeat(suffix: str, characters: int, tmp_path: Path) -> None:
+    sound, comment = Sound(torch.from_numpy(tone(9600, 2, 24000)) / 32768, 24000), "ü" * characters
+    for name in "ab":
+        write_output(Output(path=tmp_path / f"{name}{suffix}", comment=comment), sound)
+    path = tmp_path / f"a{suffix}"
+    assert probe(path).comment == comment
+    assert path.read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+    assert torch.equal((torch.from_numpy(by_pyav(path)) * 32768).to(torch.int16), to_pcm16(sound.samples))
+
+
+def test_a_wav_holds_its_format_its_comment_and_16_bit_samples_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    write_output(Output(path=path, comment="{}"), Sound(torch.zeros(2, 100).add(0.1), 24000))
+    data = path.read_bytes()
+    names, at = [], 12
+    while at < len(data):
+        names.append(data[at : at + 4])
+        at += 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+    assert names == [b"fmt ", b"LIST", b"data"]
+    assert at == len(data) == 8 + int.from_bytes(data[4:8], "little")
+    assert data[20:24] == bytes((1, 0, 2, 0))
+
+
+def test_libsndfile_is_loaded_with_the_first_samples_only(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.wav")
+    script = f"""
+import sys
+from pathlib import Path
+from ltx2_core.media.audio import read_sound
+from ltx2_core.media.inputs import SoundSource, check_input
+source = check_input(Path({str(path)!r}), SoundSource)
+assert "soundfile" not in sys.modules
+read_sound(source)
+assert "soundfile" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
