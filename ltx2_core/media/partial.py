@@ -23,7 +23,7 @@ def partial_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
         why = "it is a folder" if target.is_dir() else f"there is no folder {target.parent}"
         raise RequestError(f"{target} cannot be written", why)
     if not overwrite:
-        _require_free(target)
+        require_free(target)
     partial = target.with_name(f".{target.name}.part")
     with _disk_errors(target):
         partial.unlink(missing_ok=True)
@@ -38,7 +38,7 @@ def partial_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
             raise
         if not overwrite:
-            _require_free(target, f"it appeared in the meantime; the new file is kept as {partial}")
+            require_free(target, f"it appeared in the meantime; the new file is kept as {partial}")
         partial.replace(target)
         sync(target.parent)
 
@@ -51,9 +51,10 @@ def _disk_errors(target: Path) -> Iterator[None]:
         raise StorageError(f"{target} cannot be written", error.strerror or str(error)) from error
 
 
-def _require_free(target: Path, why: str = "") -> None:
+def require_free(target: Path, why: str = "") -> None:
+    """Raises: RequestError if there is anything at this path, a dangling link included."""
     if os.path.lexists(target):
-        raise RequestError(f"{target} exists already", why, "--overwrite replaces it, -o gives another name")
+        raise RequestError(f"{target} already exists", why, "--overwrite replaces it, -o gives another name")
 
 
 def sync(path: Path) -> None:

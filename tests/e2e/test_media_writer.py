@@ -295,7 +295,7 @@ def test_an_existing_file_is_refused_before_any_frame_is_asked_for(tmp_path: Pat
     path = tmp_path / "a.mp4"
     path.write_bytes(b"mine")
     chunks = moving(SHAPE)
-    with pytest.raises(RequestError, match="exists already") as refusal:
+    with pytest.raises(RequestError, match="already exists") as refusal:
         write(path, chunks=chunks)
     assert "--overwrite" in refusal.value.hint
     assert path.read_bytes() == b"mine"
@@ -311,7 +311,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path):
         yield from moving(SHAPE)
         path.write_bytes(b"mine")
 
-    with pytest.raises(RequestError, match="exists already") as refusal:
+    with pytest.raises(RequestError, match="already exists") as refusal:
         write(path, chunks=chunks())
     assert path.read_bytes() == b"mine"
     assert str(hidden(path)) in refusal.value.why
@@ -522,6 +522,6 @@ def test_a_sheet_shows_picture_and_sound(tmp_path: Path):
 def test_a_sheet_replaces_nothing_unasked(tmp_path: Path):
     write(tmp_path / "a.mp4")
     (tmp_path / "a.png").write_bytes(b"mine")
-    with pytest.raises(LTX2Error, match="exists already"):
+    with pytest.raises(LTX2Error, match="already exists"):
         contact_sheet(tmp_path / "a.mp4", tmp_path / "a.png", prompt="x", seed=0)
     assert (tmp_path / "a.png").read_bytes() == b"mine"

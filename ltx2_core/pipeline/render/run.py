@@ -10,6 +10,7 @@ import torch
 
 from ...errors import OutOfMemoryError, RequestError, StorageError
 from ...machine import Machine
+from ...media.partial import require_free
 from ...media.sheet import contact_sheet
 from ...media.writer import Report
 from ...text.cache import fingerprint
@@ -17,7 +18,6 @@ from ..events import StoppedError, Watch
 from ..job import Job
 from ..parts import ModelHeaders
 from ..request import RenderTask, Resolved, sheet_of
-from ..resolve.target import require_free
 from .engine import Engine
 from .models import Models
 

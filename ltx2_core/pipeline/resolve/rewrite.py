@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from ...errors import RequestError
+from ...media.partial import require_free
 from ..job import Job
 from ..request import OutputSettings
 from .refusals import refuse, without_effect
 from .settings import COMMAND_LINE, Settings, check_layer
-from .target import require_apart, require_free, target_of
+from .target import require_apart, target_of
 
 
 def rewritten(job: Job, flags: Mapping[str, Any]) -> Job:

@@ -5,13 +5,13 @@ Source: spec cli, "Output names" and "Overwrite".
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError
+from ...media.partial import require_free
 from ..request import (
     Request,
     sheet_of,
@@ -29,7 +29,7 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
     """Where the result goes, with the fields of the name filled in.
 
     Args: suffix: that of a container which is settled already.
-    Raises: RequestError, also if it is there already.
+    Raises: RequestError, also if it already exists.
     """
     template = settings.output or DEFAULT_NAME
     suffixes = (suffix,) if suffix else (".wav", ".flac") if request.video == "off" else (".mp4",)
@@ -66,12 +66,6 @@ def _named_by(request: Request) -> str:
     """What a file is called after when there is no prompt."""
     given = (*request.references, request.source, request.audio_source, *request.images)
     return next((Path(one.name).stem for one in given if one is not None), "")
-
-
-def require_free(target: Path) -> None:
-    """Raises: RequestError if something is there."""
-    if os.path.lexists(target):
-        raise RequestError(f"{target} already exists", hint="--overwrite replaces it, -o gives another name")
 
 
 def require_apart(target: Path, inputs: Iterable[Path]) -> None:
