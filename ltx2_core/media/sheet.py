@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from .accept import check_input
 from .image import TURNS
-from .inputs import VideoSource, check_input
+from .inputs import VideoSource
 from .partial import partial_file
 from .probe import MediaInfo, open_media, probe
 

@@ -21,9 +21,10 @@ import ltx2_core as core
 from ltx2_cli.app import app
 from ltx2_cli.display import Display
 from ltx2_core.checkpoint import load_component
+from ltx2_core.media.accept import check_input
 from ltx2_core.media.audio import read_sound
 from ltx2_core.media.image import prepare_image
-from ltx2_core.media.inputs import ImageSource, SoundSource, check_input
+from ltx2_core.media.inputs import ImageSource, SoundSource
 from ltx2_core.media.probe import AudioInfo, MediaInfo, probe
 from tests.synthetic_media import RATE_HZ, contents, packets, tone, write_sound, write_video
 

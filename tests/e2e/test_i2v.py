@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from ltx2_cli.app import app
 from ltx2_core.checkpoint import load_component
+from ltx2_core.media.accept import check_input
 from ltx2_core.media.image import prepare_image
-from ltx2_core.media.inputs import ImageSource, check_input
+from ltx2_core.media.inputs import ImageSource
 from ltx2_core.media.probe import probe
 
 RUN = CliRunner()

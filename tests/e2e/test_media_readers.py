@@ -19,12 +19,13 @@ from PIL import Image, ImageCms
 from torch import Tensor
 
 from ltx2_core.errors import MediaError, RequestError
+from ltx2_core.media.accept import check_input
 from ltx2_core.media.audio import at_rate_of, at_workable_rate, read_sound
 from ltx2_core.media.clip import Output
 from ltx2_core.media.copy import CopiedTrack, Span, container_for, copyable_span, may_stand_in_mp4
 from ltx2_core.media.dub import write_dubbed
 from ltx2_core.media.image import compress, prepare_image, read_image
-from ltx2_core.media.inputs import ImageSource, SoundSource, VideoSource, check_input
+from ltx2_core.media.inputs import ImageSource, SoundSource, VideoSource
 from ltx2_core.media.probe import open_media, probe
 from ltx2_core.media.resize import cover, to_clip
 from ltx2_core.media.sound import Sound

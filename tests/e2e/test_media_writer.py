@@ -19,11 +19,12 @@ from PIL import Image
 from torch import Tensor
 
 from ltx2_core.errors import LTX2Error, MediaError, OutputError, RequestError, StorageError
+from ltx2_core.media.accept import check_input
 from ltx2_core.media.audio import read_sound
 from ltx2_core.media.check import check_file, count_decoded
 from ltx2_core.media.clip import AUDIO_CODECS, VIDEO_CODECS, ClipShape, Encoding, Output
 from ltx2_core.media.copy import Copy
-from ltx2_core.media.inputs import SoundSource, check_input
+from ltx2_core.media.inputs import SoundSource
 from ltx2_core.media.pixels import to_i420
 from ltx2_core.media.probe import probe
 from ltx2_core.media.sheet import contact_sheet

@@ -25,7 +25,8 @@ import ltx2_core as core
 from ltx2_cli.app import app
 from ltx2_cli.display import Display
 from ltx2_core.checkpoint import load_component
-from ltx2_core.media.inputs import VideoSource, check_input
+from ltx2_core.media.accept import check_input
+from ltx2_core.media.inputs import VideoSource
 from ltx2_core.media.probe import MediaInfo, probe
 from ltx2_core.media.resize import to_clip
 from ltx2_core.media.video import frames_by_index, frames_by_time

@@ -16,8 +16,9 @@ from typer.testing import CliRunner, Result
 from ltx2_cli.app import app
 from ltx2_core.checkpoint import load_component
 from ltx2_core.latents import States
+from ltx2_core.media.accept import check_input
 from ltx2_core.media.audio import read_sound
-from ltx2_core.media.inputs import SoundSource, VideoSource, check_input
+from ltx2_core.media.inputs import SoundSource, VideoSource
 from ltx2_core.media.probe import MediaInfo, open_media, probe
 from ltx2_core.media.resize import to_clip
 from ltx2_core.media.video import frames_by_time

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ltx2_core.errors import LTX2Error, MediaError, RequestError
-from ltx2_core.media.inputs import VideoSource, check_input
+from ltx2_core.media.accept import check_input
+from ltx2_core.media.inputs import VideoSource
 from ltx2_core.pipeline.request import Resolved
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from ltx2_core.errors import MediaError
-from ltx2_core.media.inputs import LONGEST_SIDE, ImageSource, SoundSource, VideoSource, check_input
+from ltx2_core.media.accept import check_input
+from ltx2_core.media.inputs import LONGEST_SIDE, ImageSource, SoundSource, VideoSource
 from tests.odd_media import (
     Write,
     cut,
@@ -168,7 +169,8 @@ def test_checking_needs_no_torch_and_importing_needs_nothing(tmp_path: Path):
 import sys
 import wave
 from pathlib import Path
-from ltx2_core.media.inputs import SoundSource, VideoSource, check_input
+from ltx2_core.media.accept import check_input
+from ltx2_core.media.inputs import SoundSource, VideoSource
 assert not {{"torch", "av", "numpy", "PIL"}} & sys.modules.keys()
 check_input(Path({str(clip)!r}), VideoSource)
 assert "torch" not in sys.modules

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from ltx2_core.errors import MediaError
+from ltx2_core.media.accept import check_input
 from ltx2_core.media.audio import _samples, read_sound
 from ltx2_core.media.clip import Output
-from ltx2_core.media.inputs import SoundSource, check_input
+from ltx2_core.media.inputs import SoundSource
 from ltx2_core.media.probe import probe
 from ltx2_core.media.sound import Sound, to_pcm16
 from ltx2_core.media.wav_flac import AudioHeader, read_header
@@ -153,7 +154,8 @@ def test_libsndfile_is_loaded_with_the_first_samples_only(tmp_path: Path) -> Non
 import sys
 from pathlib import Path
 from ltx2_core.media.audio import read_sound
-from ltx2_core.media.inputs import SoundSource, check_input
+from ltx2_core.media.accept import check_input
+from ltx2_core.media.inputs import SoundSource
 source = check_input(Path({str(path)!r}), SoundSource)
 assert "soundfile" not in sys.modules
 read_sound(source)

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from ...latents import Latents
+from ...media.accept import check_input
 from ...media.audio import at_rate_of
 from ...media.clip import ClipShape, Output
 from ...media.copy import LAYOUTS, container_for, copyable_span
 from ...media.dub import write_dubbed
-from ...media.inputs import SoundSource, VideoSource, check_input
+from ...media.inputs import SoundSource, VideoSource
 from ...media.sound import Sound, fit_sound
 from ...media.writer import Report, write_clip, write_sound
 from ...models.mel import to_stereo

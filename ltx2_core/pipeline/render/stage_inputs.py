@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from ...conditioning.conditions import Condition, GivenTokens, Keyframe, ReferenceVideo, TimeWindow, WithAttention
 from ...grids import VideoGrid, audio_latent_count
 from ...latents import Latents, patchify_audio
+from ...media.accept import check_input
 from ...media.audio import at_workable_rate, read_sound
 from ...media.image import prepare_image
-from ...media.inputs import ImageSource, SoundSource, VideoSource, check_input
+from ...media.inputs import ImageSource, SoundSource, VideoSource
 from ...media.resize import to_clip
 from ...media.sound import Sound, fit_sound
 from ...media.video import frames_by_time

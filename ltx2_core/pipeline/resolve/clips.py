@@ -11,7 +11,8 @@ from pathlib import Path
 from ...errors import RequestError
 from ...grids import AUDIO_LATENTS_PER_SECOND, snap_down
 from ...lora_file import reference_scales
-from ...media.inputs import VideoSource, check_input
+from ...media.accept import check_input
+from ...media.inputs import VideoSource
 from ..recipe import Edit
 from ..request import AudioInput, ClipInput, Extension, ReferenceInput, Window
 from ..values import Size, show_fps, show_time

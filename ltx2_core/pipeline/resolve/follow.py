@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from ...errors import RequestError
 from ...grids import snap_up
-from ...media.inputs import SoundSource, VideoSource, check_input
+from ...media.accept import check_input
+from ...media.inputs import SoundSource, VideoSource
 from ..request import AudioInput, ClipInput
 from ..values import show_time
 from .basis import Basis

@@ -9,7 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from ...errors import RequestError
-from ...media.inputs import ImageSource, check_input
+from ...media.accept import check_input
+from ...media.inputs import ImageSource
 from ..request import AudioInput, ClipInput, Extension, ImageInput, ReferenceInput, Window
 from .settings import Place, Settings, required
 from .sizes import ClipLength, RenderSize

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from einops import rearrange
 
+from ltx2_core.media.accept import check_input
 from ltx2_core.media.image import compress, read_image
-from ltx2_core.media.inputs import ImageSource, check_input
+from ltx2_core.media.inputs import ImageSource
 from ltx2_core.media.pixels import to_i420
 from ltx2_core.media.resize import cover, to_clip
 from ltx2_core.media.sound import to_pcm16

@@ -1,0 +1,49 @@
+"""The door for files that a user gives: what each is, found out from its header before anything is done with it.
+
+Importing this costs nothing; PyAV and Pillow are loaded with the first file.
+Source: spec cli, "Inputs".
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import MediaError
+from .inputs import ImageSource, SoundSource, VideoSource, refusal
+
+Source = TypeVar("Source", ImageSource, SoundSource, VideoSource)
+
+
+def check_input(path: Path, kind: type[Source]) -> Source:
+    """Find out what a file is, from its header, and refuse what cannot be used. Reads no other file, whatever it says.
+
+    Raises: MediaError, with one line why and a hint.
+    """
+    try:
+        _require_readable(path, kind.largest_bytes)
+        from .sources import READERS  # PyAV and Pillow, which a request without files never needs
+
+        return READERS[kind](path)
+    except MediaError as error:
+        raise MediaError(f"{path} cannot be used as {kind.noun}", error.why, error.hint or kind.hint) from error
+
+
+def _require_readable(path: Path, largest_bytes: int) -> None:
+    """Look at the file without opening it: a pipe would wait, and reading a device can do things."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise refusal(path, "there is no such file") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise refusal(path, "it is a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise refusal(path, "it is no regular file")
+    if not status.st_size:
+        raise refusal(path, "it is empty")
+    if status.st_size > largest_bytes:
+        raise refusal(path, f"it is larger than {largest_bytes // 2**30} GiB")
+    if not os.access(path, os.R_OK):
+        raise refusal(path, "reading it is not permitted")
