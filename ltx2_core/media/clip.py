@@ -57,13 +57,15 @@ VIDEO_CODECS: Mapping[str, VideoCodec] = {
     ),
     "av1": VideoCodec("av1", "libsvtav1", "av01", 27, 63, {"preset": "8", "svtav1-params": "lp=4"}),
 }
-AUDIO_CODECS = ("aac", "alac", "flac")  # in MP4, each by the encoder of the same name
 SOUND_FILES: Mapping[str, str] = {".wav": "pcm_s16le", ".flac": "flac"}  # sound alone: suffix and codec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
-    """Codecs of an MP4. video: of VIDEO_CODECS. audio: of AUDIO_CODECS. crf: None for the codec's own default."""
+    """Codecs of an MP4.
+
+    Args: video: of VIDEO_CODECS. audio: "aac", "alac" or "flac". crf: None for the default of the codec.
+    """
 
     video: str = "h264"
     audio: str = "aac"

@@ -93,10 +93,6 @@ class VideoSource:
     sound: SoundSource | None
 
     @property
-    def has_audio(self) -> bool:
-        return self.sound is not None
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know."""
         rate = f"{self.path.name} has a variable frame rate; it is read at its average of {float(self.fps):.4g} fps"

@@ -1,4 +1,4 @@
-"""Frames of clips that are given: upright, as the decoder hands them out or at a constant rate.
+"""Frames of clips that are given: upright, and at a constant rate.
 
 Source: spec pipelines, "Video decode".
 """
@@ -20,15 +20,6 @@ from .inputs import ROUNDING_S, VideoSource, refusal
 from .sources import open_clip, picture_of
 
 BEGINNING = Fraction(0)
-
-
-def frames_by_index(source: VideoSource, count: int) -> Iterator[Tensor]:
-    """The first frames of a clip, (1 3 H W) uint8 each; fewer where it has fewer.
-
-    Raises: MediaError if the file is damaged.
-    """
-    for shown in islice(_decode(source, BEGINNING), count):
-        yield _upright(shown.frame, source.rotation)
 
 
 def frames_by_time(source: VideoSource, count: int, fps: Fraction, start_s: Fraction = BEGINNING) -> Iterator[Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
@@ -29,7 +29,7 @@ from ltx2_core.media.inputs import ImageSource, SoundSource, VideoSource
 from ltx2_core.media.probe import open_media, probe
 from ltx2_core.media.resize import cover, to_clip
 from ltx2_core.media.sound import Sound
-from ltx2_core.media.video import frames_by_index, frames_by_time
+from ltx2_core.media.video import frames_by_time
 from tests.synthetic_media import RATE_HZ, contents, encode_sound, packets, picture, tone, write_sound, write_video
 
 UNEVEN_S = (0, 0.04, 0.08, 0.5, 0.54, 0.96)  # six frames in one second
@@ -140,6 +140,10 @@ def joined(frames: Iterable[Tensor]) -> Tensor:
     return torch.cat(list(frames))
 
 
+def all_frames(source: VideoSource) -> Iterator[Tensor]:
+    return frames_by_time(source, source.frames, source.fps)
+
+
 CLIPS: dict[str, dict[str, Any]] = {
     "h264.mp4": {},
     "fragmented.mp4": {"options": {"movflags": "+frag_keyframe+empty_moov"}},
@@ -157,12 +161,11 @@ def test_a_clip_of_constant_rate_gives_its_own_frames_also_from_within(
     name: str, options: dict[str, Any], tmp_path: Path
 ):
     source = clip(tmp_path / name, frames=20, **options)
-    whole = joined(frames_by_index(source, 99))
+    whole = joined(all_frames(source))
     assert numbers(whole.split(1)) == list(range(20))
     assert not source.is_variable
     assert source.notes == ()
-    assert torch.equal(joined(frames_by_index(source, 7)), whole[:7])
-    assert torch.equal(joined(frames_by_time(source, source.frames, source.fps)), whole)
+    assert torch.equal(joined(frames_by_time(source, 7, source.fps)), whole[:7])
     for start_s in (13 / source.fps, 13 / source.fps - Fraction(1, 100)):
         assert torch.equal(joined(frames_by_time(source, 5, source.fps, start_s)), whole[13:18])
 
@@ -197,7 +200,7 @@ def test_another_rate_drops_or_repeats_frames(tmp_path: Path):
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 def test_a_clip_is_turned_upright(rotation: int, tmp_path: Path):
     source = clip(tmp_path / "clip.mp4", rotation=rotation, frames=2)
-    (frame, _) = frames_by_index(source, 2)
+    (frame, _) = all_frames(source)
     assert frame.shape == (1, 3, source.height, source.width)
     assert (frame.int() - as_tensor(np.rot90(picture(0), rotation // 90)).int()).abs().max() < 9
 
@@ -218,10 +221,10 @@ def test_there_is_nothing_after_the_end_of_a_clip(tmp_path: Path):
 
 def test_a_clip_is_joined_at_its_new_size_only(tmp_path: Path):
     source = clip(tmp_path / "clip.mp4", frames=9)
-    pixels = to_clip(frames_by_index(source, 9), 32, 32)
+    pixels = to_clip(all_frames(source), 32, 32)
     assert pixels.shape == (1, 3, 9, 32, 32)
     assert pixels.dtype == torch.float32
-    assert torch.equal(pixels, to_clip([joined(frames_by_index(source, 9))], 32, 32))
+    assert torch.equal(pixels, to_clip([joined(all_frames(source))], 32, 32))
 
 
 # Sounds
@@ -382,8 +385,8 @@ def test_a_picture_goes_into_another_file_packet_by_packet(
         assert [time for _, time in after] == [time for _, time in before]
     again = check_input(dubbed, VideoSource)
     assert (again.width, again.height, again.rotation) == (source.width, source.height, source.rotation)
-    assert torch.equal(joined(frames_by_index(again, 99)), joined(frames_by_index(source, 99)))
-    if source.has_audio:
+    assert torch.equal(joined(all_frames(again)), joined(all_frames(source)))
+    if source.sound:
         assert contents(packets(dubbed, "audio", 1)) == contents(packets(source.path, "audio"))
 
 
@@ -432,7 +435,7 @@ def test_a_part_begins_with_its_frame_and_nothing_in_it_is_missing(suffix: str, 
     assert copyable_span(source, span.start_s, span.end_s) == span
     again = check_input(dub(source, tmp_path / "dubbed", span=span), VideoSource)
     expected = joined(frames_by_time(source, round(span.duration_s * FPS), FPS, span.start_s))
-    assert torch.equal(joined(frames_by_index(again, 99)), expected)
+    assert torch.equal(joined(all_frames(again)), expected)
     shown = contents(packets(again.path, "video"))
     if suffix != "ts":
         assert shown == contents(packets(source.path, "video"))[start // 25 * 25 :][: len(shown)]
@@ -459,7 +462,7 @@ def test_a_broadcast_is_copied_to_the_beginning_of_the_clock(tmp_path: Path):
     source = clip(tmp_path / "clip.ts", sound="aac")
     again = check_input(dub(source, tmp_path / "dubbed"), VideoSource)
     assert again.zero_s == 0 < source.zero_s
-    assert torch.equal(joined(frames_by_index(again, 99)), joined(frames_by_index(source, 99)))
+    assert torch.equal(joined(all_frames(again)), joined(all_frames(source)))
 
 
 def test_what_no_container_takes_is_refused_before_anything_is_written(tmp_path: Path):

@@ -22,7 +22,7 @@ from ltx2_core.errors import LTX2Error, MediaError, OutputError, RequestError, S
 from ltx2_core.media.accept import check_input
 from ltx2_core.media.audio import read_sound
 from ltx2_core.media.check import check_file, count_decoded
-from ltx2_core.media.clip import AUDIO_CODECS, VIDEO_CODECS, ClipShape, Encoding, Output
+from ltx2_core.media.clip import VIDEO_CODECS, ClipShape, Encoding, Output
 from ltx2_core.media.copy import Copy
 from ltx2_core.media.inputs import SoundSource
 from ltx2_core.media.pixels import to_i420
@@ -152,7 +152,7 @@ def test_the_shortest_clips_have_their_length_too(tmp_path: Path, video: str, fr
     assert abs(found["audio"].end_s - shape.duration_s) < Fraction(1, 24000)
 
 
-@pytest.mark.parametrize("audio", AUDIO_CODECS)
+@pytest.mark.parametrize("audio", ["aac", "alac", "flac"])
 def test_sound_is_heard_when_it_happens(tmp_path: Path, audio: str):
     click = torch.zeros(2, 24000)
     click[:, 7000:7100] = torch.rand(100, generator=torch.Generator().manual_seed(0))

@@ -29,7 +29,7 @@ from ltx2_core.media.accept import check_input
 from ltx2_core.media.inputs import VideoSource
 from ltx2_core.media.probe import MediaInfo, probe
 from ltx2_core.media.resize import to_clip
-from ltx2_core.media.video import frames_by_index, frames_by_time
+from ltx2_core.media.video import frames_by_time
 from tests.synthetic_media import contents, packets, write_video
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,8 @@ def samples(path: Path, number: int = 0) -> int:
 
 
 def joined(path: Path) -> Tensor:
-    return torch.cat(list(frames_by_index(check_input(path, VideoSource), 999)))
+    source = check_input(path, VideoSource)
+    return torch.cat(list(frames_by_time(source, source.frames, source.fps)))
 
 
 def recipe(info: MediaInfo) -> dict[str, Any]:

@@ -81,7 +81,7 @@ ACCEPTED: dict[str, tuple[type, str, Write, dict[str, Any]]] = {
         {"fps": 25, "frames": 12, "duration_s": Fraction(12, 25), "sound": None},
     ),
     "Matroska": (VideoSource, "clip.mkv", video(fps=NTSC), {"fps": NTSC, "frames": 12, "duration_s": 12 / NTSC}),
-    "broadcast": (VideoSource, "clip.ts", video(sound="aac"), {"fps": 25, "frames": 12, "has_audio": True}),
+    "broadcast": (VideoSource, "clip.ts", video(sound="aac"), {"fps": 25, "frames": 12}),
     "old camera": (VideoSource, "clip.avi", video(codec="mpeg4"), {"fps": 25, "frames": 12, "is_timed": True}),
     "H.264 in AVI": (VideoSource, "clip.avi", video(), {"fps": 25, "frames": 12, "is_timed": False}),
     "10 bits": (VideoSource, "clip.mov", video(codec="prores_ks", pixels="yuv422p10le"), {"codec": "prores"}),
