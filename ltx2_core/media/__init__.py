@@ -1,1 +1,1 @@
-"""Images, video and sound as files. Nothing else in this package opens any."""
+"""Images, video and audio as files. Nothing else in this package opens any."""

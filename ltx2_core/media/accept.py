@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import MediaError
-from .inputs import ImageSource, SoundSource, VideoSource, refusal
+from .inputs import AudioSource, ImageSource, VideoSource, refusal
 
-Source = TypeVar("Source", ImageSource, SoundSource, VideoSource)
+Source = TypeVar("Source", ImageSource, AudioSource, VideoSource)
 
 
 def check_input(path: Path, kind: type[Source]) -> Source:

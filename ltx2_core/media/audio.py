@@ -1,4 +1,4 @@
-"""Sound that is given: as it stands in its file, and at the rates that others can work with.
+"""Audio that is given: as it stands in its file, and at the rates that others can work with.
 
 Source: spec audio, "Reading a file".
 """
@@ -19,22 +19,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .copy import rate_for
-from .inputs import SoundSource, refusal
-from .sound import Sound
-from .sources import open_clip, sound_of
+from .inputs import AudioSource, refusal
+from .sources import audio_stream_of, open_clip
 from .wav_flac import AudioHeader, read_header, read_samples
+from .waveform import Waveform
 
 RUN_UP_S = Fraction(1, 4)  # decoded before the beginning: lossy codecs need the past
-MISSING_S = 1  # how much earlier than announced a sound may end; headers round and guess
+MISSING_S = 1  # how much earlier than announced audio may end; headers round and guess
 COMMON_RATE_HZ = 48000
 LARGEST_FILTER = 2**24  # weights: 64 MiB
 
 
-def read_sound(source: SoundSource, start_s: Fraction = Fraction(0), duration_s: Fraction | None = None) -> Sound:
-    """Decode a part of a sound at its own rate and with all its channels; up to its end if no duration is given.
+def read_audio(source: AudioSource, start_s: Fraction = Fraction(0), duration_s: Fraction | None = None) -> Waveform:
+    """Decode a part of an audio track at its own rate and with all its channels; up to its end if no duration is given.
 
     Where a track begins later than `start_s` there is silence until then. (The reference moves it to the front, away
-    from the picture that it belongs to.)
+    from the video that it belongs to.)
     Raises: MediaError if the file is damaged, is over at `start_s`, or breaks off before its announced end.
     """
     end_s = None if duration_s is None else start_s + duration_s
@@ -54,28 +54,28 @@ def read_sound(source: SoundSource, start_s: Fraction = Fraction(0), duration_s:
     if duration_s is not None:
         samples = samples[:, : round(duration_s * rate)]
         announced_s = min(announced_s, duration_s)
-    sound = Sound(torch.from_numpy(samples), rate, is_given=True)
-    if sound.duration_s + MISSING_S < announced_s:
-        end = f"{float(start_s + sound.duration_s):.2f} of {float(source.duration_s):.2f} s"
+    audio = Waveform(torch.from_numpy(samples), rate, is_given=True)
+    if audio.duration_s + MISSING_S < announced_s:
+        end = f"{float(start_s + audio.duration_s):.2f} of {float(source.duration_s):.2f} s"
         raise refusal(source.path, f"its sound breaks off after {end}", "--start and --duration take what is there")
-    return sound
+    return audio
 
 
-def at_workable_rate(sound: Sound, target_hz: int) -> Sound:
-    """The same sound where it can be resampled to a target rate by a filter of bearable size, else at 48 kHz.
+def at_workable_rate(audio: Waveform, target_hz: int) -> Waveform:
+    """The same audio where it can be resampled to a target rate by a filter of bearable size, else at 48 kHz.
 
     The filter holds a row of weights for each phase between the two rates: for 44,099 Hz and 16,000 Hz, which have no
     divisor in common, that would be gigabytes.
     """
-    common = math.gcd(sound.sample_rate_hz, target_hz)
-    filter_size = sound.sample_rate_hz // common * (target_hz // common)
-    return sound if filter_size <= LARGEST_FILTER else _resample(sound, COMMON_RATE_HZ)
+    common = math.gcd(audio.sample_rate_hz, target_hz)
+    filter_size = audio.sample_rate_hz // common * (target_hz // common)
+    return audio if filter_size <= LARGEST_FILTER else _resample(audio, COMMON_RATE_HZ)
 
 
-def at_rate_of(codec: str, sound: Sound) -> Sound:
-    """The same sound at a rate that an encoder takes."""
-    rate_hz = rate_for(codec, sound.sample_rate_hz)
-    return sound if rate_hz == sound.sample_rate_hz else _resample(sound, rate_hz)
+def at_rate_of(codec: str, audio: Waveform) -> Waveform:
+    """The same audio at a rate that an encoder takes."""
+    rate_hz = rate_for(codec, audio.sample_rate_hz)
+    return audio if rate_hz == audio.sample_rate_hz else _resample(audio, rate_hz)
 
 
 class _Piece(NamedTuple):
@@ -86,7 +86,7 @@ class _Piece(NamedTuple):
     samples: NDArray
 
 
-def _read(source: SoundSource, header: AudioHeader, start_s: Fraction, end_s: Fraction | None) -> Iterator[_Piece]:
+def _read(source: AudioSource, header: AudioHeader, start_s: Fraction, end_s: Fraction | None) -> Iterator[_Piece]:
     """A time window of a WAV or FLAC file, where there is anything in it."""
     rate = header.sample_rate_hz
     start = round(start_s * rate)
@@ -95,10 +95,10 @@ def _read(source: SoundSource, header: AudioHeader, start_s: Fraction, end_s: Fr
         yield _Piece(Fraction(start, rate), rate, read_samples(source.path, header, start, end - start))
 
 
-def _decode(source: SoundSource, start_s: Fraction, end_s: Fraction | None) -> Iterator[_Piece]:
+def _decode(source: AudioSource, start_s: Fraction, end_s: Fraction | None) -> Iterator[_Piece]:
     """All that overlaps a time window."""
     with open_clip(source.path) as container:
-        stream = sound_of(container)
+        stream = audio_stream_of(container)
         assert stream is not None
         tick_s = stream.time_base or Fraction(1)
         if start_s > RUN_UP_S:
@@ -125,11 +125,11 @@ def _samples(frame: av.AudioFrame) -> NDArray:
     return (samples.astype(np.float32) - np.float32(middle)) / np.float32(half)
 
 
-def _resample(sound: Sound, sample_rate_hz: int) -> Sound:
+def _resample(audio: Waveform, sample_rate_hz: int) -> Waveform:
     """Resample, channel by channel."""
-    length = round(sound.duration_s * sample_rate_hz)
-    channels = [_resample_channel(channel, sound.sample_rate_hz, sample_rate_hz, length) for channel in sound.samples]
-    return replace(sound, samples=torch.stack(channels), sample_rate_hz=sample_rate_hz)
+    length = round(audio.duration_s * sample_rate_hz)
+    channels = [_resample_channel(channel, audio.sample_rate_hz, sample_rate_hz, length) for channel in audio.samples]
+    return replace(audio, samples=torch.stack(channels), sample_rate_hz=sample_rate_hz)
 
 
 def _resample_channel(channel: Tensor, rate_hz: int, new_rate_hz: int, length: int) -> Tensor:

@@ -19,9 +19,9 @@ from torch import Tensor
 from ..errors import MediaError, OutputError
 from .copy import Copy
 from .probe import MP4, MediaInfo, open_media, probe
-from .sound import Sound, to_pcm16
+from .waveform import Waveform, to_pcm16
 
-EXACT = (MP4, "wav", "flac")  # containers that say to the sample when a sound begins and ends
+EXACT = (MP4, "wav", "flac")  # containers that say to the sample when audio begins and ends
 AAC_FRAME = 1024  # samples that the decoder hands out at once; the last of them may be padding
 FLAT_SPREAD = 1  # codes between the darkest and the brightest pixel of a plane that still is one colour
 DARK_LUMA = 0.03  # mean over all pixels, 0 black to 1 white
@@ -38,8 +38,8 @@ class Findings:
     warnings: tuple[str, ...] = ()
 
 
-class PictureCheck:
-    """What the frames of a picture look like, gathered while they pass."""
+class VideoCheck:
+    """What the frames of a video look like, gathered while they pass."""
 
     def __init__(self, height: int) -> None:
         self.height = height
@@ -84,15 +84,15 @@ def require_finite(values: Tensor, what: str) -> None:
         raise OutputError(f"{what} holds values that are not finite")
 
 
-def check_sound(sound: Sound) -> Findings:
-    """What sound is like that was made; one that is given may be as it likes. Raises: OutputError if not finite."""
-    require_finite(sound.samples, "the sound")
-    if sound.is_given:
+def check_audio(audio: Waveform) -> Findings:
+    """What generated audio is like; audio that is given may be as it likes. Raises: OutputError if not finite."""
+    require_finite(audio.samples, "the sound")
+    if audio.is_given:
         return Findings()
-    if not to_pcm16(sound.samples).any():
+    if not to_pcm16(audio.samples).any():
         return Findings(("the sound is nothing but zeros",))
     warnings = []
-    samples = sound.samples.double()
+    samples = audio.samples.double()
     level_db = 20 * float(samples.square().mean().sqrt().log10())
     if level_db < QUIET_DB:
         warnings.append(f"the sound is very quiet: {-level_db:.0f} dB below full scale")
@@ -102,10 +102,10 @@ def check_sound(sound: Sound) -> Findings:
     return Findings(warnings=tuple(warnings))
 
 
-def check_file(path: Path, expected: MediaInfo, sound: Sound | None, copies: Sequence[Copy] = ()) -> Findings:
-    """Compare a file with what it should be: its header, and how much of picture and sound can be decoded from it.
+def check_file(path: Path, expected: MediaInfo, audio: Waveform | None, copies: Sequence[Copy] = ()) -> Findings:
+    """Compare a file with what it should be: its header, and how much of its video and audio can be decoded from it.
 
-    Args: expected: what was encoded. sound: that, if any was. copies: streams that were copied; their headers say what
+    Args: expected: what was encoded. audio: that, if any was. copies: streams that were copied; their headers say what
     they said before, and all their packets are there.
     """
     try:
@@ -124,7 +124,7 @@ def check_file(path: Path, expected: MediaInfo, sound: Sound | None, copies: Seq
     frames = expected.video.frames if expected.video else 0
     if frames_decoded != frames if "video" not in copied else not frames_decoded:
         errors.append(f"{frames_decoded} frames can be decoded, not {frames or 'all'}")
-    samples = sound.samples.shape[-1] if sound else 0
+    samples = audio.samples.shape[-1] if audio else 0
     padding = (1 if is_exact else 2) * AAC_FRAME if expected.audio and expected.audio.codec == "aac" else 1
     if "audio" not in copied and not 0 <= samples_decoded - samples < padding:
         errors.append(f"{samples_decoded} samples can be decoded, not {samples}")
@@ -143,7 +143,7 @@ def differences(name: str, expected: Any, found: Any) -> Iterator[str]:
 
 
 def count_decoded(path: Path) -> tuple[int, int]:
-    """How many frames and how many samples per channel come out of a file's first picture and its first sound."""
+    """How many frames and how many samples per channel come out of a file's first video and first audio stream."""
     frames = samples = 0
     with open_media(path) as container:
         for stream in container.streams.video:

@@ -57,7 +57,7 @@ VIDEO_CODECS: Mapping[str, VideoCodec] = {
     ),
     "av1": VideoCodec("av1", "libsvtav1", "av01", 27, 63, {"preset": "8", "svtav1-params": "lp=4"}),
 }
-SOUND_FILES: Mapping[str, str] = {".wav": "pcm_s16le", ".flac": "flac"}  # sound alone: suffix and codec
+AUDIO_FILES: Mapping[str, str] = {".wav": "pcm_s16le", ".flac": "flac"}  # audio alone: suffix and codec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

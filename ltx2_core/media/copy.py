@@ -21,17 +21,17 @@ from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 
 from ..errors import RequestError
-from .inputs import ROUNDING_S, SoundSource, VideoSource, refusal
+from .inputs import ROUNDING_S, AudioSource, VideoSource, refusal
 from .probe import MP4, open_media
-from .sources import open_clip, picture_of, sound_of
+from .sources import audio_stream_of, open_clip, video_stream_of
 
-MP4_SOUND = frozenset(("aac", "mp3", "alac", "ac3", "opus"))  # what players expect there
+MP4_AUDIO = frozenset(("aac", "mp3", "alac", "ac3", "opus"))  # what players expect there
 
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}  # by number of channels, those that every encoder here takes
 SEARCH_S = 1  # how much earlier a keyframe is looked for: files are searched by when packets are decoded
 REORDERED_S = 20  # more than lies between the decoding of a frame and its being shown
-RUN_UP_S = Fraction(1, 20)  # of sound, before the part that is copied: lossy codecs need the past
+RUN_UP_S = Fraction(1, 20)  # of audio, before the part that is copied: lossy codecs need the past
 
 
 class Container(NamedTuple):
@@ -89,9 +89,9 @@ def copyable_span(video: VideoSource, start_s: Fraction, end_s: Fraction) -> Spa
     return Span(start_s=first, end_s=end_s, lead_in_s=first - shown_s[0])
 
 
-def may_stand_in_mp4(sound: SoundSource) -> bool:
-    """Whether the packets of a sound can be copied into an MP4."""
-    return sound.codec in MP4_SOUND and _takes(IN_MP4, sound)
+def may_stand_in_mp4(audio: AudioSource) -> bool:
+    """Whether the packets of an audio track can be copied into an MP4."""
+    return audio.codec in MP4_AUDIO and _takes(IN_MP4, audio)
 
 
 def rate_for(codec: str, sample_rate_hz: int) -> int:
@@ -102,21 +102,21 @@ def rate_for(codec: str, sample_rate_hz: int) -> int:
     return min((rate for rate in rates if rate > sample_rate_hz), default=max(rates))
 
 
-def container_for(video: VideoSource, sound_codec: str, *, keeps_sound: bool) -> Container:
-    """Where the packets of a picture can stand beside a new sound: MP4, or else the container that they come from.
+def container_for(video: VideoSource, audio_codec: str, *, keeps_audio: bool) -> Container:
+    """Where the packets of a video can stand beside new audio: MP4, or else the container that they come from.
 
-    Packets that do not say when they are shown stay in theirs. keeps_sound: the packets of the old sound come along.
-    Raises: MediaError if something cannot be copied. RequestError if the container does not take the new sound.
+    Packets that do not say when they are shown stay in theirs. keeps_audio: the packets of the old audio come along.
+    Raises: MediaError if something cannot be copied. RequestError if the container does not take the new audio.
     """
     candidates = (IN_MP4 if video.is_timed else None, OWN_CONTAINER.get(video.container))
     container = next((one for one in candidates if one and _takes(one, video)), None)
     if container is None:
         raise refusal(video.path, f"its picture ({video.codec}) cannot be copied", f"ffmpeg -i {video.path} copy.mp4")
-    if sound_codec not in _codecs_in(container.format):
-        what = f"--audio-codec {sound_codec} cannot be used with {video.path}"
+    if audio_codec not in _codecs_in(container.format):
+        what = f"--audio-codec {audio_codec} cannot be used with {video.path}"
         raise RequestError(what, f"its picture needs a {container.suffix} file", "--audio-codec aac")
-    if keeps_sound and video.sound and not _takes(container, video.sound):
-        why = f"its sound ({video.sound.codec}) cannot be copied into a {container.suffix} file"
+    if keeps_audio and video.audio and not _takes(container, video.audio):
+        why = f"its sound ({video.audio.codec}) cannot be copied into a {container.suffix} file"
         raise refusal(video.path, why, "--old-sound drop")
     return container
 
@@ -130,12 +130,12 @@ class Copy(NamedTuple):
 
 
 class CopiedTrack:
-    """The picture or the sound of an input on its way into a container, packet by packet."""
+    """The video or the audio of an input on its way into a container, packet by packet."""
 
     def __init__(
         self,
         container: OutputContainer,
-        source: VideoSource | SoundSource,
+        source: VideoSource | AudioSource,
         given: InputContainer,
         span: Span | None = None,
     ) -> None:
@@ -162,8 +162,8 @@ class CopiedTrack:
         self.next = next(self.packets, None)
 
 
-def _stream_of(source: VideoSource | SoundSource, given: InputContainer) -> VideoStream | AudioStream:
-    stream = picture_of(given) if isinstance(source, VideoSource) else sound_of(given)
+def _stream_of(source: VideoSource | AudioSource, given: InputContainer) -> VideoStream | AudioStream:
+    stream = video_stream_of(given) if isinstance(source, VideoSource) else audio_stream_of(given)
     assert stream is not None
     return stream
 
@@ -180,13 +180,13 @@ def _add_copy(container: OutputContainer, stream: VideoStream | AudioStream) -> 
     return added
 
 
-def _whole(given: InputContainer, source: VideoSource | SoundSource) -> Iterator[Packet]:
+def _whole(given: InputContainer, source: VideoSource | AudioSource) -> Iterator[Packet]:
     """All packets of a source, or those from where the file stands, by a clock that begins with it."""
     packets = _with_decoding_times(given.demux(_stream_of(source, given)))
     return (_moved(packet, source.zero_s) for packet in packets)
 
 
-def _cut(given: InputContainer, source: VideoSource | SoundSource, span: Span) -> Iterator[Packet]:
+def _cut(given: InputContainer, source: VideoSource | AudioSource, span: Span) -> Iterator[Packet]:
     """The packets of a part, by a clock that begins with it; what is earlier is not shown."""
     run_up_s = 0 if isinstance(source, VideoSource) else RUN_UP_S
     packets = _part(given, source, span.start_s - run_up_s)
@@ -194,7 +194,7 @@ def _cut(given: InputContainer, source: VideoSource | SoundSource, span: Span) -
     return (_moved(packet, span.start_s) for packet in shown)
 
 
-def _part(given: InputContainer, source: VideoSource | SoundSource, start_s: Fraction) -> Iterator[Packet]:
+def _part(given: InputContainer, source: VideoSource | AudioSource, start_s: Fraction) -> Iterator[Packet]:
     """The packets from the last keyframe that is shown at a time or before it."""
     stream = _stream_of(source, given)
     if start_s > SEARCH_S:
@@ -255,7 +255,7 @@ def _moved(packet: Packet, zero_s: Fraction) -> Packet:
     return packet
 
 
-def _takes(container: Container, source: VideoSource | SoundSource) -> bool:
+def _takes(container: Container, source: VideoSource | AudioSource) -> bool:
     """Whether packets can stand in a container. It is tried, in memory: more than the codec decides."""
     if source.codec not in _codecs_in(container.format):
         return False

@@ -1,4 +1,4 @@
-"""A given picture with a new sound: packets are copied, and only the sound is encoded.
+"""A given video with new audio: packets are copied, and only the audio is encoded.
 
 Source: spec cli, section 1 (`v2a`).
 """
@@ -9,14 +9,14 @@ from contextlib import ExitStack
 from fractions import Fraction
 from math import ceil
 
-from .check import check_file, check_sound
+from .check import check_audio, check_file
 from .clip import Output
 from .copy import Container, CopiedTrack, Span
-from .inputs import SoundSource, VideoSource
+from .inputs import AudioSource, VideoSource
 from .partial import partial_file
 from .probe import MediaInfo, open_media
-from .sound import Sound, fit_sound
-from .tracks import SoundTrack, Track, open_output
+from .tracks import AudioTrack, Track, open_output
+from .waveform import Waveform, fit_waveform
 from .writer import Report, audio_info, conclude
 
 PIECE_S = Fraction(1, 4)  # what is written of one stream before the next has its turn
@@ -27,36 +27,36 @@ def write_dubbed(
     video: VideoSource,
     span: Span | None,
     container: Container,
-    sound: Sound,
+    audio: Waveform,
     codec: str,
     *,
-    keeps_sound: bool,
+    keeps_audio: bool,
 ) -> Report:
-    """Copy a picture, or a part of it, and give it a sound, which is made as long as that.
+    """Copy a video, or a part of it, and give it audio, which is made as long as that.
 
-    Args: codec: of the new sound. keeps_sound: the old one, where there is any, comes second.
+    Args: codec: of the new audio. keeps_audio: the old one, where there is any, comes second.
     Raises: as write_clip.
     """
     duration_s = video.duration_s if span is None else span.duration_s
-    sound = fit_sound(sound, duration_s)
+    audio = fit_waveform(audio, duration_s)
     with partial_file(output.path, overwrite=output.overwrite) as partial:
-        findings = [check_sound(sound)]
+        findings = [check_audio(audio)]
         with ExitStack() as files:
-            file = files.enter_context(open_output(partial, container.format, output.comment, sound.sample_rate_hz))
+            file = files.enter_context(open_output(partial, container.format, output.comment, audio.sample_rate_hz))
 
-            def copied(source: VideoSource | SoundSource) -> CopiedTrack:
+            def copied(source: VideoSource | AudioSource) -> CopiedTrack:
                 return CopiedTrack(file, source, files.enter_context(open_media(source.path)), span)
 
             copies = [copied(video)]
-            tracks: list[Track] = [*copies, SoundTrack(file, codec, sound)]
-            if keeps_sound and video.sound:
-                copies.append(copied(video.sound))
+            tracks: list[Track] = [*copies, AudioTrack(file, codec, audio)]
+            if keeps_audio and video.audio:
+                copies.append(copied(video.audio))
                 tracks.append(copies[-1])
             for number in range(1, ceil(duration_s / PIECE_S) + 1):
                 for track in tracks:
                     track.put(number * PIECE_S)
             for track in tracks:
                 track.end()
-        info = MediaInfo(container=container.name, video=None, audio=audio_info(codec, sound), comment=output.comment)
-        findings.append(check_file(partial, info, sound, [track.copy for track in copies]))
+        info = MediaInfo(container=container.name, video=None, audio=audio_info(codec, audio), comment=output.comment)
+        findings.append(check_file(partial, info, audio, [track.copy for track in copies]))
         return conclude(output, partial, findings)

@@ -51,15 +51,15 @@ def read_image(source: ImageSource) -> Tensor:
         return rearrange(torch.from_numpy(np.array(upright)), "H W c -> 1 c H W")
 
 
-def compress(picture: Tensor, crf: int) -> Tensor:
+def compress(image: Tensor, crf: int) -> Tensor:
     """What H.264 leaves of a picture (1 3 H W) uint8, at even sizes: an odd row or column at the end is cut off.
 
     Source: spec sampling, "Image -> tensor", step 2.
     """
-    height, width = (side // 2 * 2 for side in picture.shape[-2:])
+    height, width = (side // 2 * 2 for side in image.shape[-2:])
     if crf == 0 or min(height, width) < SHORTEST_CODED:
-        return picture
-    pixels = rearrange(picture[..., :height, :width], "1 c H W -> H W c").contiguous().numpy()
+        return image
+    pixels = rearrange(image[..., :height, :width], "1 c H W -> H W c").contiguous().numpy()
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=1, options={"crf": str(crf), "preset": "veryfast"})

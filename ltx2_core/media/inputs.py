@@ -1,4 +1,4 @@
-"""What is known of the images, videos and sounds that a user gives, from their headers.
+"""What is known of the images, videos and audio that a user gives, from their headers.
 
 Source: spec cli, "Inputs".
 """
@@ -13,7 +13,7 @@ from typing import ClassVar
 from ..errors import MediaError
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-LARGEST_PICTURE = 89_478_485  # pixels; Pillow takes more for an attack
+LARGEST_IMAGE = 89_478_485  # pixels; Pillow takes more for an attack
 LONGEST_SIDE = 16384  # pixels; the H.264 encoder takes no more
 LONGEST_S = 24 * 60 * 60
 SAMPLE_RATES_HZ = range(1_000, 768_001)
@@ -22,7 +22,7 @@ ROUNDING_S = Fraction(1, 1000)  # Matroska counts milliseconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSource:
-    """A still. Its size is that of the upright picture. has_more: it moves or has pages, of which the first is used."""
+    """A still. Its size is that of the upright image. has_more: it moves or has pages, of which the first is used."""
 
     noun: ClassVar[str] = "an image"
     hint: ClassVar[str] = "give a PNG or JPEG file"
@@ -40,10 +40,10 @@ class ImageSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SoundSource:
-    """The first sound of a file.
+class AudioSource:
+    """The first audio track of a file.
 
-    Args: zero_s: what the clock of the file shows where our time begins, which is with the picture if there is one.
+    Args: zero_s: what the clock of the file shows where our time begins, which is with the video if there is one.
     """
 
     noun: ClassVar[str] = "a sound"
@@ -65,9 +65,9 @@ class SoundSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoSource:
-    """The picture of a clip, and its sound if it has any.
+    """The video of a clip, and its audio if it has any.
 
-    Args: container: as PyAV names it. width, height: of the upright picture. rotation: by how many degrees frames are
+    Args: container: as PyAV names it. width, height: of an upright frame. rotation: by how many degrees frames are
     turned counter-clockwise to be upright: 0, 90, 180 or 270. fps: the average. zero_s: what the clock of the file
     shows at the first frame; our time begins there. is_variable: some frame is shown half a frame or more away from
     where a constant rate would show it. is_timed: the file says when each frame is shown, which AVI does not when they
@@ -90,7 +90,7 @@ class VideoSource:
     duration_s: Fraction
     is_variable: bool
     is_timed: bool
-    sound: SoundSource | None
+    audio: AudioSource | None
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""From decoded pictures to the pixels that the video encoder takes.
+"""From decoded frames to the pixels that the video encoder takes.
 
 Source: spec sampling, "Conditioning media pre-processing".
 """
@@ -14,23 +14,23 @@ from einops import rearrange
 from torch import Tensor
 
 
-def to_clip(pictures: Iterable[Tensor], height: int, width: int) -> Tensor:
-    """Resize uint8 pictures of any size, (F 3 H W) each, and join them: (1 3 F height width) float32 in [-1, 1].
+def to_clip(frames: Iterable[Tensor], height: int, width: int) -> Tensor:
+    """Resize uint8 frames of any size, (F 3 H W) each, and join them: (1 3 F height width) float32 in [-1, 1].
 
     Only the clip at its new size is ever whole in memory.
     """
-    return rearrange(torch.cat([cover(some, height, width) / 127.5 - 1 for some in pictures]), "F c H W -> 1 c F H W")
+    return rearrange(torch.cat([cover(some, height, width) / 127.5 - 1 for some in frames]), "F c H W -> 1 c F H W")
 
 
-def cover(pictures: Tensor, height: int, width: int) -> Tensor:
-    """Scale pictures (F 3 H W) until they cover a size, then cut the overhang off evenly: float32 in the same range.
+def cover(frames: Tensor, height: int, width: int) -> Tensor:
+    """Scale frames (F 3 H W) until they cover a size, then cut the overhang off evenly: float32 in the same range.
 
     There is no filter against aliasing. Scaled sizes are rounded up in double precision as they come, which can make
     them a pixel too large: it decides what is cut.
     """
-    old_height, old_width = pictures.shape[-2:]
+    old_height, old_width = frames.shape[-2:]
     scale = max(height / old_height, width / old_width)
     new_height, new_width = math.ceil(old_height * scale), math.ceil(old_width * scale)
-    scaled = F.interpolate(pictures.float(), (new_height, new_width), mode="bilinear", align_corners=False)
+    scaled = F.interpolate(frames.float(), (new_height, new_width), mode="bilinear", align_corners=False)
     top, left = (new_height - height) // 2, (new_width - width) // 2
     return scaled[..., top : top + height, left : left + width]

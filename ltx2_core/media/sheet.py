@@ -29,7 +29,7 @@ PAPER, INK, WAVE = (22, 24, 29), (232, 232, 232), (127, 178, 229)
 def contact_sheet(clip: Path, target: Path, *, prompt: str, seed: int, overwrite: bool = False) -> None:
     """Draw a finished file: frames at even distances with their times, its waveform, the prompt and the seed.
 
-    A file without picture, or without sound, gives a sheet without that part.
+    A file without video, or without audio, gives a sheet without that part.
     Raises: MediaError if the file cannot be read. RequestError if the sheet exists. StorageError if the disk refuses.
     """
     thumbnails, samples = _read(clip, probe(clip))
@@ -41,7 +41,7 @@ def contact_sheet(clip: Path, target: Path, *, prompt: str, seed: int, overwrite
 
 
 def _read(clip: Path, info: MediaInfo) -> tuple[list[Image.Image], NDArray]:
-    """Thumbnails, and all samples (c s) of the sound."""
+    """Thumbnails, and all samples (c s) of the audio."""
     wanted: set[int] = set()
     turn = None
     if info.video:

@@ -23,12 +23,12 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import MediaError
 from .inputs import (
     IMAGE_FORMATS,
-    LARGEST_PICTURE,
+    LARGEST_IMAGE,
     LONGEST_S,
     LONGEST_SIDE,
     SAMPLE_RATES_HZ,
+    AudioSource,
     ImageSource,
-    SoundSource,
     VideoSource,
     refusal,
 )
@@ -64,7 +64,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
 
 @contextmanager
 def open_clip(path: Path) -> Iterator[InputContainer]:
-    """Open a file with pictures or sound. Raises: MediaError, also for what goes wrong with the file in the block."""
+    """Open a file with video or audio. Raises: MediaError, also for what goes wrong with the file in the block."""
     damaged = refusal(path, "it is damaged, or of a kind that is not read here")
     try:
         container = open_media(path)
@@ -79,13 +79,13 @@ def open_clip(path: Path) -> Iterator[InputContainer]:
             raise damaged from error
 
 
-def picture_of(container: InputContainer) -> VideoStream | None:
+def video_stream_of(container: InputContainer) -> VideoStream | None:
     """The first video stream that is not the cover of a record."""
     moving = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
     return next(moving, None)
 
 
-def sound_of(container: InputContainer) -> AudioStream | None:
+def audio_stream_of(container: InputContainer) -> AudioStream | None:
     return next(iter(container.streams.audio), None)
 
 
@@ -101,13 +101,13 @@ def image_source(path: Path) -> ImageSource:
         return ImageSource(path=path, width=width, height=height, has_more=has_more)
 
 
-def sound_source(path: Path) -> SoundSource:
+def audio_source(path: Path) -> AudioSource:
     with open_clip(path) as container:
-        sound = _sound(path, container, Fraction(max(container.start_time or 0, 0), av.time_base))
-    if sound is None or sound.duration_s <= 0:
+        audio = _audio(path, container, Fraction(max(container.start_time or 0, 0), av.time_base))
+    if audio is None or audio.duration_s <= 0:
         raise refusal(path, "there is no sound in it")
     header = read_header(path)
-    return sound if header is None else replace(sound, duration_s=Fraction(header.samples, header.sample_rate_hz))
+    return audio if header is None else replace(audio, duration_s=Fraction(header.samples, header.sample_rate_hz))
 
 
 def video_source(path: Path) -> VideoSource:
@@ -115,7 +115,7 @@ def video_source(path: Path) -> VideoSource:
     rotation = round(first.rotation / 90) * 90 % 360
     width, height = (first.height, first.width) if rotation in (90, 270) else (first.width, first.height)
     with open_clip(path) as container:
-        stream = picture_of(container)
+        stream = video_stream_of(container)
         assert stream is not None
         _require_whole(path, stream)
         timing = _timing(container, stream)
@@ -132,24 +132,24 @@ def video_source(path: Path) -> VideoSource:
             zero_s=zero_s,
             **timing._asdict(),
             is_timed=is_timed,
-            sound=_sound(path, container, zero_s),
+            audio=_audio(path, container, zero_s),
         )
 
 
 READERS: Mapping[type, Callable[[Path], Any]] = {
     ImageSource: image_source,
-    SoundSource: sound_source,
+    AudioSource: audio_source,
     VideoSource: video_source,
 }
 
 
 def _first_frame(path: Path) -> av.VideoFrame:
-    """How a picture is to be turned stands in its frames only; and one that can be decoded is worth more than a header.
+    """Decode one frame: how frames are to be turned stands there only, and it is worth more than a header.
 
-    Raises: MediaError if there is none, or the picture is too large.
+    Raises: MediaError if there is none, or it is too large.
     """
     with open_clip(path) as container:
-        stream = picture_of(container)
+        stream = video_stream_of(container)
         if stream is None:
             raise refusal(path, "there is no picture in it")
         codec = _codec(path, stream)
@@ -170,7 +170,7 @@ class _Timing(NamedTuple):
 
 
 def _timing(container: InputContainer, stream: VideoStream) -> _Timing:
-    """When the frames of a picture are shown; its packets are read only where the header does not tell."""
+    """When the frames of a video are shown; its packets are read only where the header does not tell."""
     assert stream.time_base is not None
     fps = stream.average_rate or Fraction(1)
     listed = stream.index_entries
@@ -202,18 +202,18 @@ def _shown_times(packets: Iterable[Packet]) -> tuple[Sequence[int], int]:
     return [begin for begin, _ in spans], last + (length or (last - first) // max(1, len(spans) - 1))
 
 
-def _sound(path: Path, container: InputContainer, zero_s: Fraction) -> SoundSource | None:
-    """The record of the first sound, if there is any."""
-    stream = sound_of(container)
+def _audio(path: Path, container: InputContainer, zero_s: Fraction) -> AudioSource | None:
+    """The record of the first audio track, if there is any."""
+    stream = audio_stream_of(container)
     if stream is None:
         return None
     codec = _codec(path, stream)
     if codec.sample_rate not in SAMPLE_RATES_HZ:
         raise refusal(path, f"its sound has {codec.sample_rate} samples a second")
     _require_whole(path, stream)
-    duration_s = _sound_end_s(container, stream) - zero_s
+    duration_s = _audio_end_s(container, stream) - zero_s
     _check_duration(path, duration_s)
-    return SoundSource(
+    return AudioSource(
         path=path,
         codec=codec.codec.canonical_name,
         sample_rate_hz=codec.sample_rate,
@@ -223,8 +223,8 @@ def _sound(path: Path, container: InputContainer, zero_s: Fraction) -> SoundSour
     )
 
 
-def _sound_end_s(container: InputContainer, stream: AudioStream) -> Fraction:
-    """When a sound ends, by the clock of its file; packets are read only where the header is silent."""
+def _audio_end_s(container: InputContainer, stream: AudioStream) -> Fraction:
+    """When audio ends, by the clock of its file; packets are read only where the header is silent."""
     assert stream.time_base is not None
     if stream.duration and container.format.name not in WITHOUT_HEADER:
         return ((stream.start_time or 0) + stream.duration) * stream.time_base
@@ -246,14 +246,14 @@ def _codec(path: Path, stream: VideoStream | AudioStream) -> Any:
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
-    if width * height > LARGEST_PICTURE:
+    if width * height > LARGEST_IMAGE:
         raise _too_large(path)
     if max(width, height) > LONGEST_SIDE:
         raise refusal(path, f"it is {width}x{height}; a side may have {LONGEST_SIDE} pixels", "scale it down first")
 
 
 def _too_large(path: Path) -> MediaError:
-    return refusal(path, f"it has more than {LARGEST_PICTURE // 10**6} megapixels", "scale it down first")
+    return refusal(path, f"it has more than {LARGEST_IMAGE // 10**6} megapixels", "scale it down first")
 
 
 def _check_duration(path: Path, duration_s: Fraction) -> None:

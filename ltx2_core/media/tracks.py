@@ -1,4 +1,4 @@
-"""Pictures and sounds on their way into a new file.
+"""Video and audio on their way into a new file.
 
 Source: spec cli, "What must never be lost or wrong".
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 from .clip import VIDEO_CODECS, ClipShape, Encoding, VideoCodec
 from .copy import LAYOUTS
 from .probe import BT709_LIMITED
-from .sound import Sound, to_pcm
+from .waveform import Waveform, to_pcm
 
 B_FRAMES = 3
 FORMATS = {torch.int16: "s16", torch.int32: "s32"}
@@ -40,14 +40,14 @@ class Track(Protocol):
 
 
 def open_output(path: Path, container_format: str, comment: str | None, sample_rate_hz: int | None) -> OutputContainer:
-    """A new file in which nothing differs between two runs. sample_rate_hz: of its sound, if it has any."""
+    """A new file in which nothing differs between two runs. sample_rate_hz: of its audio, if it has any."""
     options = {
         "fflags": "+bitexact",  # no version of the library, no time
         "movflags": "+faststart",
         "max_interleave_delta": "0",  # encoders may look ahead as far as they like, the streams stay interleaved
-        "avoid_negative_ts": "disabled",  # else AVI moves a picture by a frame for what AAC puts in front
+        "avoid_negative_ts": "disabled",  # else AVI moves a video by a frame for what AAC puts in front
     }
-    if sample_rate_hz:  # edit lists count in this unit: in milliseconds, the default, sound would not end on its sample
+    if sample_rate_hz:  # edit lists count in this unit: in milliseconds, the default, audio would not end on its sample
         options["movie_timescale"] = str(sample_rate_hz)
     container = av.open(f"file:{path.absolute()}", "w", format=container_format, container_options=options)
     if comment is not None:
@@ -68,7 +68,7 @@ def repeatable_options(codec: VideoCodec) -> dict[str, str]:
 
 
 class VideoTrack:
-    """A picture that is encoded while its frames come."""
+    """Video that is encoded while its frames come."""
 
     def __init__(self, container: OutputContainer, shape: ClipShape, encoding: Encoding) -> None:
         codec = VIDEO_CODECS[encoding.video]
@@ -98,12 +98,12 @@ class VideoTrack:
         self.container.mux(self.stream.encode(None))
 
 
-class SoundTrack:
-    """Sound that is encoded, of one, two or six channels."""
+class AudioTrack:
+    """Audio that is encoded, of one, two or six channels."""
 
-    def __init__(self, container: OutputContainer, codec: str, sound: Sound) -> None:
-        pcm = to_pcm(sound)
-        self.container, self.rate = container, sound.sample_rate_hz
+    def __init__(self, container: OutputContainer, codec: str, audio: Waveform) -> None:
+        pcm = to_pcm(audio)
+        self.container, self.rate = container, audio.sample_rate_hz
         self.format, self.layout = FORMATS[pcm.dtype], LAYOUTS[len(pcm)]
         stream = container.add_stream(codec, rate=self.rate, layout=self.layout)
         assert isinstance(stream, AudioStream)

@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor
 
 from .inputs import ROUNDING_S, VideoSource, refusal
-from .sources import open_clip, picture_of
+from .sources import open_clip, video_stream_of
 
 BEGINNING = Fraction(0)
 
@@ -57,7 +57,7 @@ def _decode(source: VideoSource, start_s: Fraction) -> Iterator[_Shown]:
 def _decode_from(source: VideoSource, start_s: Fraction | None) -> Iterator[_Shown]:
     """All frames, or those from about a time."""
     with open_clip(source.path) as container:
-        stream = picture_of(container)
+        stream = video_stream_of(container)
         assert stream is not None
         tick_s = stream.time_base or Fraction(1)
         if start_s is not None:

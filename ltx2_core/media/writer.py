@@ -14,16 +14,16 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import OutputError
-from .check import Findings, PictureCheck, check_file, check_sound, require_finite
-from .clip import SOUND_FILES, VIDEO_CODECS, ClipShape, Encoding, Output
+from .check import Findings, VideoCheck, check_audio, check_file, require_finite
+from .clip import AUDIO_FILES, VIDEO_CODECS, ClipShape, Encoding, Output
 from .copy import CopiedTrack
-from .inputs import SoundSource
+from .inputs import AudioSource
 from .partial import partial_file
 from .pixels import to_i420
 from .probe import BT709_LIMITED, MP4, AudioInfo, MediaInfo, VideoInfo, open_media, probe
-from .sound import Sound, fit_sound, to_pcm16
-from .tracks import SoundTrack, VideoTrack, open_output
+from .tracks import AudioTrack, VideoTrack, open_output
 from .wav_flac import encode
+from .waveform import Waveform, fit_waveform, to_pcm16
 
 OnFrames = Callable[[int], None]  # takes how many frames have been encoded so far
 
@@ -40,64 +40,64 @@ def write_clip(
     output: Output,
     shape: ClipShape,
     chunks: Iterable[Tensor],
-    sound: Sound | SoundSource | None,
+    audio: Waveform | AudioSource | None,
     encoding: Encoding,
     on_frames: OnFrames = lambda done: None,
 ) -> Report:
-    """Write frames, and sound if there is any, as an MP4.
+    """Write frames, and audio if there is any, as an MP4.
 
     Args: chunks: (F 3 H W) frames in [0, 1] each, on any device, in display order; the next is asked for when one has
-    been encoded. sound: is made as long as the frames, and encoded; the packets of a source are copied instead.
+    been encoded. audio: is made as long as the frames, and encoded; the packets of a source are copied instead.
     Raises: OutputError if the self-check fails; the file is then kept under another name. RequestError if there is a
     file already. StorageError if the disk refuses.
     """
-    made = fit_sound(sound, shape.duration_s) if isinstance(sound, Sound) else None
-    picture = PictureCheck(shape.height)
+    made = fit_waveform(audio, shape.duration_s) if isinstance(audio, Waveform) else None
+    video_check = VideoCheck(shape.height)
     with partial_file(output.path, overwrite=output.overwrite) as partial:
-        findings = [check_sound(made)] if made else []
+        findings = [check_audio(made)] if made else []
         with ExitStack() as files:
-            rate_hz = sound.sample_rate_hz if sound else None
+            rate_hz = audio.sample_rate_hz if audio else None
             container = files.enter_context(open_output(partial, "mp4", output.comment, rate_hz))
             video = VideoTrack(container, shape, encoding)
             copied = None
-            if isinstance(sound, SoundSource):
-                copied = CopiedTrack(container, sound, files.enter_context(open_media(sound.path)))
-            audio = SoundTrack(container, encoding.audio, made) if made else copied
+            if isinstance(audio, AudioSource):
+                copied = CopiedTrack(container, audio, files.enter_context(open_media(audio.path)))
+            track = AudioTrack(container, encoding.audio, made) if made else copied
             frames = (frame for chunk in chunks for frame in chunk.split(1))
             for number, frame in enumerate(frames):
                 require_finite(frame, f"frame {number}")
                 planes = to_i420(frame)
-                picture.add(planes)
+                video_check.add(planes)
                 video.put(planes)
-                if audio:
-                    audio.put((number + 1) / shape.fps)
+                if track:
+                    track.put((number + 1) / shape.fps)
                 on_frames(number + 1)
             video.end()
-            if audio:
-                audio.end()
+            if track:
+                track.end()
         info = MediaInfo(
             container=MP4,
             video=_video_info(encoding.video, shape),
             audio=made and audio_info(encoding.audio, made),
             comment=output.comment,
         )
-        findings += [picture.findings(), check_file(partial, info, made, [copied.copy] if copied else ())]
+        findings += [video_check.findings(), check_file(partial, info, made, [copied.copy] if copied else ())]
         return conclude(output, partial, findings)
 
 
-def write_sound(output: Output, sound: Sound) -> Report:
-    """Write generated sound alone, of the length that it has, as WAV or FLAC by the suffix of the path: 16 bits.
+def write_audio(output: Output, audio: Waveform) -> Report:
+    """Write generated audio alone, of the length that it has, as WAV or FLAC by the suffix of the path: 16 bits.
 
     Raises: as write_clip.
     """
     suffix = output.path.suffix.lower()
-    codec = SOUND_FILES[suffix]
+    codec = AUDIO_FILES[suffix]
     with partial_file(output.path, overwrite=output.overwrite) as partial:
-        findings = [check_sound(sound)]
-        pcm = rearrange(to_pcm16(sound.samples), "c s -> s c").cpu().numpy()
-        partial.write_bytes(encode(suffix, pcm, sound.sample_rate_hz, output.comment))
-        info = MediaInfo(container=suffix[1:], video=None, audio=audio_info(codec, sound), comment=output.comment)
-        findings.append(check_file(partial, info, sound))
+        findings = [check_audio(audio)]
+        pcm = rearrange(to_pcm16(audio.samples), "c s -> s c").cpu().numpy()
+        partial.write_bytes(encode(suffix, pcm, audio.sample_rate_hz, output.comment))
+        info = MediaInfo(container=suffix[1:], video=None, audio=audio_info(codec, audio), comment=output.comment)
+        findings.append(check_file(partial, info, audio))
         return conclude(output, partial, findings)
 
 
@@ -115,13 +115,13 @@ def _video_info(codec: str, shape: ClipShape) -> VideoInfo:
     )
 
 
-def audio_info(codec: str, sound: Sound) -> AudioInfo:
-    """What a file should say about a sound that was encoded."""
+def audio_info(codec: str, audio: Waveform) -> AudioInfo:
+    """What a file should say about audio that was encoded."""
     return AudioInfo(
         codec=codec,
-        sample_rate_hz=sound.sample_rate_hz,
-        channels=len(sound.samples),
-        duration_s=sound.duration_s,
+        sample_rate_hz=audio.sample_rate_hz,
+        channels=len(audio.samples),
+        duration_s=audio.duration_s,
     )
 
 

@@ -22,9 +22,9 @@ from ltx2_cli.app import app
 from ltx2_cli.display import Display
 from ltx2_core.checkpoint import load_component
 from ltx2_core.media.accept import check_input
-from ltx2_core.media.audio import read_sound
+from ltx2_core.media.audio import read_audio
 from ltx2_core.media.image import prepare_image
-from ltx2_core.media.inputs import ImageSource, SoundSource
+from ltx2_core.media.inputs import AudioSource, ImageSource
 from ltx2_core.media.probe import AudioInfo, MediaInfo, probe
 from tests.synthetic_media import RATE_HZ, contents, packets, tone, write_sound, write_video
 
@@ -63,7 +63,7 @@ def frames_of(info: MediaInfo) -> int:
 
 
 def heard(path: str | Path) -> Tensor:
-    return read_sound(check_input(Path(path), SoundSource)).samples
+    return read_audio(check_input(Path(path), AudioSource)).samples
 
 
 def latents(stage: int = 1) -> dict[str, Tensor]:
@@ -82,7 +82,7 @@ COPIED = {"a.m4a": "aac", "b.mp3": "libmp3lame", "c.m4a": "alac", "d.ac3": "ac3"
 def test_packets_that_an_mp4_can_hold_are_those_that_were_given(
     ltx2: Callable[..., Result], name: str, codec: str
 ) -> None:
-    source = check_input(write_sound(Path(name), codec), SoundSource)
+    source = check_input(write_sound(Path(name), codec), AudioSource)
     result = ltx2(name, "a bell rings")
     info = made(result)
     assert contents(packets(Path("clip.mp4"), "audio")) == contents(packets(Path(name), "audio"))

@@ -20,16 +20,16 @@ from torch import Tensor
 
 from ltx2_core.errors import MediaError, RequestError
 from ltx2_core.media.accept import check_input
-from ltx2_core.media.audio import at_rate_of, at_workable_rate, read_sound
+from ltx2_core.media.audio import at_rate_of, at_workable_rate, read_audio
 from ltx2_core.media.clip import Output
 from ltx2_core.media.copy import CopiedTrack, Span, container_for, copyable_span, may_stand_in_mp4
 from ltx2_core.media.dub import write_dubbed
 from ltx2_core.media.image import compress, prepare_image, read_image
-from ltx2_core.media.inputs import ImageSource, SoundSource, VideoSource
+from ltx2_core.media.inputs import AudioSource, ImageSource, VideoSource
 from ltx2_core.media.probe import open_media, probe
 from ltx2_core.media.resize import cover, to_clip
-from ltx2_core.media.sound import Sound
 from ltx2_core.media.video import frames_by_time
+from ltx2_core.media.waveform import Waveform
 from tests.synthetic_media import RATE_HZ, contents, encode_sound, packets, picture, tone, write_sound, write_video
 
 UNEVEN_S = (0, 0.04, 0.08, 0.5, 0.54, 0.96)  # six frames in one second
@@ -230,8 +230,8 @@ def test_a_clip_is_joined_at_its_new_size_only(tmp_path: Path):
 # Sounds
 
 
-def sound(path: Path, codec: str = "pcm_s16le", **options: Any) -> SoundSource:
-    return check_input(write_sound(path, codec, **options), SoundSource)
+def sound(path: Path, codec: str = "pcm_s16le", **options: Any) -> AudioSource:
+    return check_input(write_sound(path, codec, **options), AudioSource)
 
 
 LOSSLESS = {"a.wav": "pcm_s16le", "b.wav": "pcm_s24le", "c.wav": "pcm_f32le", "d.flac": "flac", "e.m4a": "alac"}
@@ -240,7 +240,7 @@ LOSSY = {"a.mp3": "libmp3lame", "b.m4a": "aac", "c.aac": "aac", "d.ogg": "libopu
 
 @pytest.mark.parametrize(("name", "codec"), LOSSLESS.items())
 def test_samples_without_loss_are_the_numbers_that_were_given(name: str, codec: str, tmp_path: Path):
-    given = read_sound(sound(tmp_path / name, codec))
+    given = read_audio(sound(tmp_path / name, codec))
     assert given.sample_rate_hz == RATE_HZ
     assert given.samples.dtype == torch.float32
     assert torch.equal(given.samples, torch.from_numpy(tone(RATE_HZ)) / 32768)
@@ -249,7 +249,7 @@ def test_samples_without_loss_are_the_numbers_that_were_given(name: str, codec: 
 @pytest.mark.parametrize(("name", "codec"), [*LOSSLESS.items(), *LOSSY.items()])
 def test_a_part_of_a_sound_is_that_part_of_the_whole(name: str, codec: str, tmp_path: Path):
     source = sound(tmp_path / name, codec)
-    whole, part = read_sound(source), read_sound(source, Fraction("0.5"), Fraction("0.3"))
+    whole, part = read_audio(source), read_audio(source, Fraction("0.5"), Fraction("0.3"))
     assert part.samples.shape == (2, 14400)
     tolerance = 1e-4 if name in LOSSY else 0  # some codecs fill in noise
     torch.testing.assert_close(part.samples, whole.samples[:, 24000:38400], atol=tolerance, rtol=0)
@@ -257,38 +257,38 @@ def test_a_part_of_a_sound_is_that_part_of_the_whole(name: str, codec: str, tmp_
 
 def test_eight_bit_silence_is_silent(tmp_path: Path):
     silence = np.zeros((2, 4800), np.int16)
-    assert not read_sound(sound(tmp_path / "silence.wav", "pcm_u8", samples=silence)).samples.any()
+    assert not read_audio(sound(tmp_path / "silence.wav", "pcm_u8", samples=silence)).samples.any()
 
 
 @pytest.mark.parametrize(("layout", "channels"), [("mono", 1), ("5.1", 6), ("7.1", 8)])
 def test_channels_come_as_they_are(layout: str, channels: int, tmp_path: Path):
-    given = read_sound(sound(tmp_path / "song.wav", layout=layout, rate_hz=44100))
+    given = read_audio(sound(tmp_path / "song.wav", layout=layout, rate_hz=44100))
     assert given.sample_rate_hz == 44100
     assert torch.equal(given.samples, torch.from_numpy(tone(44100, channels, 44100)) / 32768)
 
 
 def test_a_sound_that_is_over_is_refused_and_a_short_one_stays_short(tmp_path: Path):
     source = sound(tmp_path / "song.wav")
-    assert read_sound(source, Fraction("0.9"), Fraction(5)).samples.shape == (2, 4800)
+    assert read_audio(source, Fraction("0.9"), Fraction(5)).samples.shape == (2, 4800)
     with pytest.raises(MediaError, match=r"there is no sound at 3\.00 s"):
-        read_sound(source, Fraction(3), Fraction(1))
+        read_audio(source, Fraction(3), Fraction(1))
 
 
 def test_a_sound_that_breaks_off_is_refused_unless_what_is_there_is_enough(tmp_path: Path):
     path = tmp_path / "song.mp3"
     source = sound(path, "libmp3lame", samples=tone(4 * RATE_HZ))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert read_sound(source, Fraction(0), Fraction(1)).samples.shape == (2, RATE_HZ)
+    assert read_audio(source, Fraction(0), Fraction(1)).samples.shape == (2, RATE_HZ)
     with pytest.raises(MediaError, match="breaks off"):
-        read_sound(source)
+        read_audio(source)
 
 
 def test_sound_and_picture_of_a_clip_share_a_clock_that_begins_anywhere(tmp_path: Path):
     source = clip(tmp_path / "clip.ts", frames=25, sound="aac")
     assert source.zero_s > 0
-    assert source.sound
-    assert source.sound.zero_s == source.zero_s
-    part = read_sound(source.sound, Fraction("0.4"), Fraction("0.2")).samples
+    assert source.audio
+    assert source.audio.zero_s == source.zero_s
+    part = read_audio(source.audio, Fraction("0.4"), Fraction("0.2")).samples
     expected = torch.from_numpy(tone(RATE_HZ))[:, 19200:28800] / 32768
     assert (part - expected).abs().max() < 0.02
 
@@ -305,12 +305,12 @@ def test_a_sound_that_begins_later_than_its_picture_is_silent_until_then(tmp_pat
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
         container.mux(stream.encode(None))
         encode_sound(container, track, tone(RATE_HZ - late), begin=late)
-    source = check_input(path, SoundSource)
-    given = read_sound(source).samples
+    source = check_input(path, AudioSource)
+    given = read_audio(source).samples
     assert source.duration_s == 1
     assert not given[:, :late].any()
     assert torch.equal(given[:, late:], torch.from_numpy(tone(RATE_HZ - late)) / 32768)
-    assert torch.equal(read_sound(source, Fraction("0.2"), Fraction("0.5")).samples, given[:, 9600:33600])
+    assert torch.equal(read_audio(source, Fraction("0.2"), Fraction("0.5")).samples, given[:, 9600:33600])
 
 
 def test_a_sound_of_which_a_sample_is_no_number_is_refused(tmp_path: Path):
@@ -321,12 +321,12 @@ def test_a_sound_of_which_a_sample_is_no_number_is_refused(tmp_path: Path):
         frame.sample_rate = 8000
         container.mux([*track.encode(frame), *track.encode(None)])
     with pytest.raises(MediaError, match="no numbers"):
-        read_sound(check_input(tmp_path / "song.wav", SoundSource))
+        read_audio(check_input(tmp_path / "song.wav", AudioSource))
 
 
 @pytest.mark.parametrize("rate_hz", [44099, 47999, 96001])
 def test_a_rate_without_a_common_divisor_takes_a_step_in_between(rate_hz: int):
-    given = Sound(torch.from_numpy(tone(rate_hz, 1, rate_hz)) / 32768, rate_hz)
+    given = Waveform(torch.from_numpy(tone(rate_hz, 1, rate_hz)) / 32768, rate_hz)
     workable = at_workable_rate(given, 16000)
     assert workable.sample_rate_hz == RATE_HZ
     expected = torch.from_numpy(tone(RATE_HZ, 1)) / 32768
@@ -336,13 +336,13 @@ def test_a_rate_without_a_common_divisor_takes_a_step_in_between(rate_hz: int):
 
 def test_a_usual_rate_is_left_alone():
     for rate_hz in (8000, 11025, 22050, 44056, 44100, 48000, 88200, 192000):
-        given = Sound(torch.zeros(2, 9), rate_hz)
+        given = Waveform(torch.zeros(2, 9), rate_hz)
         assert at_workable_rate(given, 16000) is given
 
 
 def test_an_encoder_gets_a_rate_that_it_takes():
     for rate_hz, taken_hz in {44100: 44100, 44099: 44100, 192000: 96000}.items():
-        given = Sound(torch.zeros(2, rate_hz // 100), rate_hz)
+        given = Waveform(torch.zeros(2, rate_hz // 100), rate_hz)
         assert at_rate_of("aac", given).sample_rate_hz == taken_hz
         assert at_rate_of("alac", given) is given
 
@@ -350,12 +350,12 @@ def test_an_encoder_gets_a_rate_that_it_takes():
 # Packets
 
 
-def dub(source: VideoSource, path: Path, *, keeps_sound: bool = True, span: Span | None = None) -> Path:
+def dub(source: VideoSource, path: Path, *, keeps_audio: bool = True, span: Span | None = None) -> Path:
     """A clip, or a part of it, with a new sound, and its old one behind it."""
-    container = container_for(source, "aac", keeps_sound=keeps_sound)
+    container = container_for(source, "aac", keeps_audio=keeps_audio)
     path = path.with_suffix(container.suffix)
-    sound = Sound(torch.from_numpy(tone(round(source.duration_s * RATE_HZ))) / 32768, RATE_HZ)
-    write_dubbed(Output(path=path), source, span, container, sound, "aac", keeps_sound=keeps_sound)
+    sound = Waveform(torch.from_numpy(tone(round(source.duration_s * RATE_HZ))) / 32768, RATE_HZ)
+    write_dubbed(Output(path=path), source, span, container, sound, "aac", keeps_audio=keeps_audio)
     return path
 
 
@@ -386,7 +386,7 @@ def test_a_picture_goes_into_another_file_packet_by_packet(
     again = check_input(dubbed, VideoSource)
     assert (again.width, again.height, again.rotation) == (source.width, source.height, source.rotation)
     assert torch.equal(joined(all_frames(again)), joined(all_frames(source)))
-    if source.sound:
+    if source.audio:
         assert contents(packets(dubbed, "audio", 1)) == contents(packets(source.path, "audio"))
 
 
@@ -446,8 +446,8 @@ def test_the_old_sound_of_a_part_is_heard_when_it_was(tmp_path: Path):
     span = copyable_span(source, Fraction("1.3"), Fraction("2.1"))
     with open_media(dub(source, tmp_path / "dubbed", span=span)) as container:
         frames = [frame.to_ndarray() for frame in container.decode(container.streams.audio[1])]
-    assert source.sound
-    expected = read_sound(source.sound, span.start_s, span.duration_s).samples
+    assert source.audio
+    expected = read_audio(source.audio, span.start_s, span.duration_s).samples
     heard = torch.from_numpy(np.concatenate(frames, -1))[:, : expected.shape[1]]
     assert (heard - expected).abs().max() < 1e-3
 
@@ -467,18 +467,18 @@ def test_a_broadcast_is_copied_to_the_beginning_of_the_clock(tmp_path: Path):
 
 def test_what_no_container_takes_is_refused_before_anything_is_written(tmp_path: Path):
     modern = clip(tmp_path / "clip.mkv", sound="aac")
-    assert modern.sound
-    assert container_for(modern, "aac", keeps_sound=True).suffix == ".mp4"
+    assert modern.audio
+    assert container_for(modern, "aac", keeps_audio=True).suffix == ".mp4"
     foreign = replace(modern, container="mpegts", codec="theora")
     with pytest.raises(MediaError, match=r"its picture \(theora\) cannot be copied\nhint: ffmpeg"):
-        container_for(foreign, "aac", keeps_sound=False)
+        container_for(foreign, "aac", keeps_audio=False)
     old = replace(modern, container="avi", codec="wmv2")
     with pytest.raises(RequestError, match=r"--audio-codec alac cannot be used .*\nits picture needs a \.avi file"):
-        container_for(old, "alac", keeps_sound=False)
-    noisy = replace(modern, sound=replace(modern.sound, codec="wmav2"))
-    assert container_for(noisy, "aac", keeps_sound=False).suffix == ".mp4"
+        container_for(old, "alac", keeps_audio=False)
+    noisy = replace(modern, audio=replace(modern.audio, codec="wmav2"))
+    assert container_for(noisy, "aac", keeps_audio=False).suffix == ".mp4"
     with pytest.raises(MediaError, match=r"\(wmav2\) cannot be copied into a \.mp4 file\nhint: --old-sound drop"):
-        container_for(noisy, "aac", keeps_sound=True)
+        container_for(noisy, "aac", keeps_audio=True)
 
 
 @pytest.mark.parametrize(("name", "codec"), [*LOSSY.items(), ("e.m4a", "alac")])
@@ -498,7 +498,7 @@ def test_a_given_sound_goes_beside_a_picture_packet_by_packet(name: str, codec: 
         track.end()
     if name != "c.aac":  # each of its packets has a header of its own, which MP4 does without
         assert contents(packets(path, "audio")) == contents(packets(source.path, "audio"))
-    before, after = read_sound(source).samples, read_sound(check_input(path, SoundSource)).samples
+    before, after = read_audio(source).samples, read_audio(check_input(path, AudioSource)).samples
     assert torch.equal(after[:, : before.shape[1]], before)
 
 

@@ -20,16 +20,16 @@ from torch import Tensor
 
 from ltx2_core.errors import LTX2Error, MediaError, OutputError, RequestError, StorageError
 from ltx2_core.media.accept import check_input
-from ltx2_core.media.audio import read_sound
+from ltx2_core.media.audio import read_audio
 from ltx2_core.media.check import check_file, count_decoded
 from ltx2_core.media.clip import VIDEO_CODECS, ClipShape, Encoding, Output
 from ltx2_core.media.copy import Copy
-from ltx2_core.media.inputs import SoundSource
+from ltx2_core.media.inputs import AudioSource
 from ltx2_core.media.pixels import to_i420
 from ltx2_core.media.probe import probe
 from ltx2_core.media.sheet import contact_sheet
-from ltx2_core.media.sound import Sound, fit_sound, to_pcm16
-from ltx2_core.media.writer import Report, write_clip, write_sound
+from ltx2_core.media.waveform import Waveform, fit_waveform, to_pcm16
+from ltx2_core.media.writer import Report, write_audio, write_clip
 from tests.synthetic_media import packets
 
 RATES = [Fraction(text) for text in ("24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60")]
@@ -47,9 +47,9 @@ def moving(shape: ClipShape, chunk: int = 8) -> Iterator[Tensor]:
         yield torch.stack([picture.roll(number, -1) for number in numbers])
 
 
-def tone(seconds: float = 0.4, rate: int = 24000, volume: float = 0.5) -> Sound:
+def tone(seconds: float = 0.4, rate: int = 24000, volume: float = 0.5) -> Waveform:
     time = torch.arange(round(seconds * rate)) / rate
-    return Sound(volume * torch.stack([torch.sin(2000 * time), torch.sin(3000 * time)]), rate)
+    return Waveform(volume * torch.stack([torch.sin(2000 * time), torch.sin(3000 * time)]), rate)
 
 
 def write(
@@ -57,7 +57,7 @@ def write(
     shape: ClipShape = SHAPE,
     encoding: Encoding = Encoding(),  # noqa: B008
     chunks: Iterator[Tensor] | list[Tensor] | None = None,
-    sound: Sound | None = tone(),  # noqa: B008
+    sound: Waveform | None = tone(),  # noqa: B008
     **output: Any,
 ) -> Report:
     chunks = moving(shape) if chunks is None else chunks
@@ -156,7 +156,7 @@ def test_the_shortest_clips_have_their_length_too(tmp_path: Path, video: str, fr
 def test_sound_is_heard_when_it_happens(tmp_path: Path, audio: str):
     click = torch.zeros(2, 24000)
     click[:, 7000:7100] = torch.rand(100, generator=torch.Generator().manual_seed(0))
-    write(tmp_path / "a.mp4", replace(SHAPE, frames=25), Encoding(audio=audio), sound=Sound(click, 24000))
+    write(tmp_path / "a.mp4", replace(SHAPE, frames=25), Encoding(audio=audio), sound=Waveform(click, 24000))
     heard = decoded_sound(tmp_path / "a.mp4")[0, :24000]
     shifts = range(-1100, 1100)
     match = [float(heard @ click[0].roll(shift)) for shift in shifts]
@@ -202,7 +202,7 @@ def test_a_comment_comes_back_and_nothing_else_is_told(tmp_path: Path, suffix: s
     if suffix == ".mp4":
         write(path, comment=COMMENT)
     else:
-        write_sound(Output(path=path, comment=COMMENT), tone())
+        write_audio(Output(path=path, comment=COMMENT), tone())
     assert probe(path).comment == COMMENT
     with av.open(str(path)) as container:
         assert container.metadata.keys() <= {"major_brand", "minor_version", "compatible_brands", "comment"}
@@ -225,17 +225,17 @@ def test_the_same_frames_give_the_same_bytes_however_they_come(tmp_path: Path, v
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
 def test_sound_alone_gives_the_same_bytes_twice(tmp_path: Path, suffix: str):
     for name in "ab":
-        write_sound(Output(path=tmp_path / f"{name}{suffix}", comment="{}"), tone())
+        write_audio(Output(path=tmp_path / f"{name}{suffix}", comment="{}"), tone())
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["alac.mp4", "flac.mp4", "a.wav", "a.flac", "A.WAV"])
 def test_sound_without_loss_comes_back_bit_for_bit(tmp_path: Path, name: str):
-    path, sound = tmp_path / name, fit_sound(tone(), SHAPE.duration_s)
+    path, sound = tmp_path / name, fit_waveform(tone(), SHAPE.duration_s)
     if name.endswith(".mp4"):
         write(path, encoding=Encoding(audio=name.removesuffix(".mp4")), sound=sound)
     else:
-        write_sound(Output(path=path), sound)
+        write_audio(Output(path=path), sound)
     assert torch.equal((decoded_sound(path) * 32768).to(torch.int16), to_pcm16(sound.samples))
 
 
@@ -245,16 +245,16 @@ def test_sound_without_loss_comes_back_bit_for_bit(tmp_path: Path, name: str):
 def test_a_given_sound_comes_back_bit_for_bit_however_many_it_has(tmp_path: Path, codec: str, bits: int, channels: int):
     half, generator = 2 ** (bits - 1), torch.Generator().manual_seed(0)
     codes = torch.randint(-half, half, (channels, 9000), generator=generator)
-    given = Sound((codes / half).float(), 24000, is_given=True)
+    given = Waveform((codes / half).float(), 24000, is_given=True)
     write(tmp_path / "a.mp4", encoding=Encoding(audio=codec), sound=given)
-    read = read_sound(check_input(tmp_path / "a.mp4", SoundSource)).samples
-    assert torch.equal(read, fit_sound(given, SHAPE.duration_s).samples)
+    read = read_audio(check_input(tmp_path / "a.mp4", AudioSource)).samples
+    assert torch.equal(read, fit_waveform(given, SHAPE.duration_s).samples)
 
 
 def test_a_given_sound_may_be_silent_quiet_or_clipped(tmp_path: Path):
     for number, volume in enumerate((0, 1e-4, 9)):
         samples = (volume * tone().samples).clamp(-1, 1)
-        assert write(tmp_path / f"{number}.mp4", sound=Sound(samples, 24000, is_given=True)).warnings == ()
+        assert write(tmp_path / f"{number}.mp4", sound=Waveform(samples, 24000, is_given=True)).warnings == ()
 
 
 def test_pixels_reach_the_encoder_as_they_are(tmp_path: Path):
@@ -344,7 +344,7 @@ def test_a_full_disk_is_a_storage_error_and_leaves_nothing(tmp_path: Path, name:
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
         with pytest.raises(StorageError, match="cannot be written"):
-            write(tmp_path / name) if name == "a.mp4" else write_sound(Output(path=tmp_path / name), tone())
+            write(tmp_path / name) if name == "a.mp4" else write_audio(Output(path=tmp_path / name), tone())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not [*tmp_path.iterdir()]
@@ -362,7 +362,7 @@ WITH_NAN = torch.cat([*moving(SHAPE)]).index_fill(0, torch.tensor([6]), float("n
     [
         ({"chunks": [FLAT]}, "flat colour"),
         ({"chunks": [WITH_NAN[:5], WITH_NAN[5:]]}, "frame 6 .*not finite"),
-        ({"sound": Sound(torch.zeros(2, 9000), 24000)}, "zeros"),
+        ({"sound": Waveform(torch.zeros(2, 9000), 24000)}, "zeros"),
         ({"chunks": [*moving(replace(SHAPE, frames=8))]}, "frames is 8, not 9"),
         ({"chunks": [*moving(replace(SHAPE, frames=17))]}, "frames is 17, not 9"),
         ({"chunks": [STILL], "strict": True}, "static"),
@@ -381,7 +381,7 @@ def test_a_file_that_fails_its_check_is_kept_without_its_name(tmp_path: Path, wh
     ("what", "words"),
     [
         ({"chunks": []}, "not a single frame"),
-        ({"sound": Sound(torch.full((2, 9000), float("inf")), 24000)}, "sound .*not finite"),
+        ({"sound": Waveform(torch.full((2, 9000), float("inf")), 24000)}, "sound .*not finite"),
     ],
 )
 def test_what_cannot_be_written_at_all_leaves_nothing(tmp_path: Path, what: dict, words: str):
@@ -397,7 +397,7 @@ def test_what_cannot_be_written_at_all_leaves_nothing(tmp_path: Path, what: dict
         ({"chunks": [next(moving(SHAPE, chunk=9)) / 50]}, "dark"),
         ({"chunks": [STILL]}, "static"),
         ({"sound": tone(volume=1e-4)}, "very quiet"),
-        ({"sound": Sound((tone().samples * 4).clamp(-1, 1), 24000)}, "clipped"),
+        ({"sound": Waveform((tone().samples * 4).clamp(-1, 1), 24000)}, "clipped"),
     ],
 )
 def test_what_looks_or_sounds_wrong_is_a_warning(tmp_path: Path, what: dict, words: str | None):
@@ -406,7 +406,7 @@ def test_what_looks_or_sounds_wrong_is_a_warning(tmp_path: Path, what: dict, wor
 
 
 def test_every_value_that_differs_from_what_was_asked_is_named(tmp_path: Path):
-    info, sound = write(tmp_path / "a.mp4").info, fit_sound(tone(), SHAPE.duration_s)
+    info, sound = write(tmp_path / "a.mp4").info, fit_waveform(tone(), SHAPE.duration_s)
     assert check_file(tmp_path / "a.mp4", info, sound).errors == ()
     assert info.video
     assert info.audio
@@ -419,7 +419,7 @@ def test_every_value_that_differs_from_what_was_asked_is_named(tmp_path: Path):
 
 
 def test_a_stream_that_is_missing_or_too_much_is_named(tmp_path: Path):
-    whole, sound = write(tmp_path / "a.mp4").info, fit_sound(tone(), SHAPE.duration_s)
+    whole, sound = write(tmp_path / "a.mp4").info, fit_waveform(tone(), SHAPE.duration_s)
     silent = write(tmp_path / "silent.mp4", sound=None).info
     assert "there is no audio" in check_file(tmp_path / "silent.mp4", whole, sound).errors
     assert check_file(tmp_path / "a.mp4", silent, None).errors[0].startswith("audio is ")
@@ -427,7 +427,7 @@ def test_a_stream_that_is_missing_or_too_much_is_named(tmp_path: Path):
 
 def test_a_copy_of_which_a_packet_is_missing_is_named(tmp_path: Path):
     write(tmp_path / "song.mp4", encoding=Encoding(audio="alac"))
-    source = check_input(tmp_path / "song.mp4", SoundSource)
+    source = check_input(tmp_path / "song.mp4", AudioSource)
     info = write(tmp_path / "a.mp4", sound=source).info
     expected = replace(info, audio=None)
     copy = Copy("audio", 1, len(packets(tmp_path / "song.mp4", "audio")))
@@ -437,7 +437,7 @@ def test_a_copy_of_which_a_packet_is_missing_is_named(tmp_path: Path):
 
 
 def test_a_damaged_file_does_not_pass(tmp_path: Path):
-    info, sound = write(tmp_path / "a.mp4").info, fit_sound(tone(), SHAPE.duration_s)
+    info, sound = write(tmp_path / "a.mp4").info, fit_waveform(tone(), SHAPE.duration_s)
     content = (tmp_path / "a.mp4").read_bytes()
     (tmp_path / "b.mp4").write_bytes(content[: len(content) * 2 // 3])
     (tmp_path / "c.mp4").write_bytes(content[:100])
@@ -507,7 +507,7 @@ def test_a_sheet_shows_picture_and_sound(tmp_path: Path):
     red = torch.tensor([0.9, 0.1, 0.1]).reshape(1, 3, 1, 1) * torch.rand(25, 1, 64, 128).clamp(0.9, 1)
     write(tmp_path / "a.mp4", shape, chunks=[red])
     write(tmp_path / "silent.mp4", shape, sound=None)
-    write_sound(Output(path=tmp_path / "a.wav"), tone())
+    write_audio(Output(path=tmp_path / "a.wav"), tone())
     sheets = []
     for name in ("a.mp4", "silent.mp4", "a.wav"):
         contact_sheet(tmp_path / name, tmp_path / f"{name}.png", prompt="a kettle\nstarts to whistle", seed=7)

@@ -17,8 +17,8 @@ from ltx2_cli.app import app
 from ltx2_core.checkpoint import load_component
 from ltx2_core.latents import States
 from ltx2_core.media.accept import check_input
-from ltx2_core.media.audio import read_sound
-from ltx2_core.media.inputs import SoundSource, VideoSource
+from ltx2_core.media.audio import read_audio
+from ltx2_core.media.inputs import AudioSource, VideoSource
 from ltx2_core.media.probe import MediaInfo, open_media, probe
 from ltx2_core.media.resize import to_clip
 from ltx2_core.media.video import frames_by_time
@@ -81,7 +81,7 @@ def picture(tiny: Path, clip: Path, frames: int, start_s: Fraction = Fraction(0)
 
 def sound(tiny: Path, clip: Path, duration_s: Fraction, start_s: Fraction = Fraction(0)) -> Tensor:
     """The latent (1 c t m) of a part of the sound of a clip, and of a little silence after it."""
-    given = read_sound(check_input(clip, SoundSource), start_s, duration_s)
+    given = read_audio(check_input(clip, AudioSource), start_s, duration_s)
     encoder = load_component("audio_encoder", tiny / CHECKPOINT, dtype=torch.float32)
     with torch.inference_mode():
         return encoder(mel_from_waveform(given.samples.unsqueeze(0), given.sample_rate_hz, encoder.config.mel))
@@ -105,9 +105,9 @@ def test_the_weaker_a_restyling_the_nearer_it_stays_to_the_clip(v2v: Callable, t
 
 def test_sound_that_is_kept_is_the_clip_s_own_and_no_reconstruction(v2v: Callable, clips: Path, tmp_path: Path) -> None:
     request, _ = v2v("clip.mp4", "--sound", "keep", "--audio-codec", "alac", "--start", "0.1s")
-    given, heard = (check_input(path, SoundSource) for path in (clips / "clip.mp4", tmp_path / "out.mp4"))
-    expected = read_sound(given, Fraction(1, 10), Fraction(25, 24)).samples
-    assert (read_sound(heard).samples - expected).abs().max() < 2**-22
+    given, heard = (check_input(path, AudioSource) for path in (clips / "clip.mp4", tmp_path / "out.mp4"))
+    expected = read_audio(given, Fraction(1, 10), Fraction(25, 24)).samples
+    assert (read_audio(heard).samples - expected).abs().max() < 2**-22
     assert (request["guidance"][0]["sm"], request["guidance"][1]["st"]) == (3, 1)
 
 
@@ -250,8 +250,8 @@ def test_a_kept_sound_of_which_a_part_is_used_is_cut_with_the_picture(
     v2v: Callable, clips: Path, tmp_path: Path
 ) -> None:
     v2v("clip.mp4", "--sound", "keep", "--start", "0.25s", "--audio-codec", "flac")
-    written = read_sound(check_input(tmp_path / "out.mp4", SoundSource)).samples
-    given = read_sound(check_input(clips / "clip.mp4", SoundSource), Fraction(1, 4), 17 / FPS).samples
+    written = read_audio(check_input(tmp_path / "out.mp4", AudioSource)).samples
+    given = read_audio(check_input(clips / "clip.mp4", AudioSource), Fraction(1, 4), 17 / FPS).samples
     assert written.shape == given.shape
     assert written.allclose(given, atol=2**-15)
 

@@ -14,7 +14,7 @@ import pytest
 
 from ltx2_core.errors import MediaError
 from ltx2_core.media.accept import check_input
-from ltx2_core.media.inputs import LONGEST_SIDE, ImageSource, SoundSource, VideoSource
+from ltx2_core.media.inputs import LONGEST_SIDE, AudioSource, ImageSource, VideoSource
 from tests.odd_media import (
     Write,
     cut,
@@ -59,10 +59,10 @@ REFUSED: dict[str, tuple[type, str, Write, str]] = {
     "no frames": (VideoSource, "clip.mkv", without_frames, "not a single frame"),
     "truncated MP4": (VideoSource, "clip.mp4", cut(video(), 0.6), "damaged"),
     "truncated MP4 with its header in front": (VideoSource, "clip.mp4", cut(video(options=IN_FRONT), 0.99), "cut off"),
-    "text as sound": (SoundSource, "song.wav", text("la la la"), "of a kind"),
-    "silent video as sound": (SoundSource, "song.mp4", video(), "no sound"),
-    "sound without samples": (SoundSource, "song.wav", without_samples, "no sound"),
-    "absurd rate": (SoundSource, "song.wav", sound(rate_hz=7, samples=tone(70)), "7 samples a second"),
+    "text as sound": (AudioSource, "song.wav", text("la la la"), "of a kind"),
+    "silent video as sound": (AudioSource, "song.mp4", video(), "no sound"),
+    "sound without samples": (AudioSource, "song.wav", without_samples, "no sound"),
+    "absurd rate": (AudioSource, "song.wav", sound(rate_hz=7, samples=tone(70)), "7 samples a second"),
 }
 
 ACCEPTED: dict[str, tuple[type, str, Write, dict[str, Any]]] = {
@@ -78,7 +78,7 @@ ACCEPTED: dict[str, tuple[type, str, Write, dict[str, Any]]] = {
         VideoSource,
         "clip.mp4",
         video(),
-        {"fps": 25, "frames": 12, "duration_s": Fraction(12, 25), "sound": None},
+        {"fps": 25, "frames": 12, "duration_s": Fraction(12, 25), "audio": None},
     ),
     "Matroska": (VideoSource, "clip.mkv", video(fps=NTSC), {"fps": NTSC, "frames": 12, "duration_s": 12 / NTSC}),
     "broadcast": (VideoSource, "clip.ts", video(sound="aac"), {"fps": 25, "frames": 12}),
@@ -91,13 +91,13 @@ ACCEPTED: dict[str, tuple[type, str, Write, dict[str, Any]]] = {
     "variable rate": (VideoSource, "clip.mp4", video(times_s=UNEVEN_S), {"is_variable": True, "fps": 6, "frames": 6}),
     "uneven Matroska": (VideoSource, "clip.mkv", video(times_s=UNEVEN_S), {"is_variable": True, "fps": 6, "frames": 6}),
     "Matroska that breaks off": (VideoSource, "clip.mkv", cut(video(frames=50, sound="aac"), 0.5), {"fps": 25}),
-    "5.1": (SoundSource, "song.wav", sound(layout="5.1"), {"channels": 6, "sample_rate_hz": 48000, "duration_s": 1}),
-    "odd rate": (SoundSource, "song.wav", sound(rate_hz=44099), {"sample_rate_hz": 44099, "duration_s": 1}),
-    "silence": (SoundSource, "song.wav", sound(samples=np.zeros((2, 4800), np.int16)), {"duration_s": Fraction(1, 10)}),
-    "MP3": (SoundSource, "song.mp3", sound("libmp3lame"), {"codec": "mp3", "channels": 2}),
-    "raw AAC": (SoundSource, "song.aac", sound("aac"), {"codec": "aac", "duration_s": Fraction(49152, 48000)}),
-    "sound of a video": (SoundSource, "song.mp4", video(sound="aac"), {"codec": "aac", "duration_s": Fraction(12, 25)}),
-    "record with a cover": (SoundSource, "song.flac", with_cover, {"codec": "flac"}),
+    "5.1": (AudioSource, "song.wav", sound(layout="5.1"), {"channels": 6, "sample_rate_hz": 48000, "duration_s": 1}),
+    "odd rate": (AudioSource, "song.wav", sound(rate_hz=44099), {"sample_rate_hz": 44099, "duration_s": 1}),
+    "silence": (AudioSource, "song.wav", sound(samples=np.zeros((2, 4800), np.int16)), {"duration_s": Fraction(1, 10)}),
+    "MP3": (AudioSource, "song.mp3", sound("libmp3lame"), {"codec": "mp3", "channels": 2}),
+    "raw AAC": (AudioSource, "song.aac", sound("aac"), {"codec": "aac", "duration_s": Fraction(49152, 48000)}),
+    "sound of a video": (AudioSource, "song.mp4", video(sound="aac"), {"codec": "aac", "duration_s": Fraction(12, 25)}),
+    "record with a cover": (AudioSource, "song.flac", with_cover, {"codec": "flac"}),
 }
 
 
@@ -129,7 +129,7 @@ def test_an_odd_input_is_described_by_its_header(
     assert {field: getattr(source, field) for field in expected} == expected
 
 
-@pytest.mark.parametrize("kind", [ImageSource, VideoSource, SoundSource])
+@pytest.mark.parametrize("kind", [ImageSource, VideoSource, AudioSource])
 def test_only_regular_files_are_looked_into(kind: type, tmp_path: Path):
     pipe, device = tmp_path / "pipe.mp4", tmp_path / "device.mp4"
     os.mkfifo(pipe)
@@ -154,7 +154,7 @@ def test_no_other_file_is_opened_whatever_a_file_says(content: str, tmp_path: Pa
     playlist = tmp_path / "clip.mp4"
     playlist.write_text(content.format(secret))
     with watched(secret) as was_opened:
-        for kind in (VideoSource, SoundSource, ImageSource):
+        for kind in (VideoSource, AudioSource, ImageSource):
             assert_refused(playlist, kind, "")
         for name in (f"concat:{secret}", f"subfile,,start,0,end,99,,:{secret}", f"file:{secret}"):
             assert_refused(Path(name), VideoSource, "no such file")
@@ -170,7 +170,7 @@ import sys
 import wave
 from pathlib import Path
 from ltx2_core.media.accept import check_input
-from ltx2_core.media.inputs import SoundSource, VideoSource
+from ltx2_core.media.inputs import AudioSource, VideoSource
 assert not {{"torch", "av", "numpy", "PIL"}} & sys.modules.keys()
 check_input(Path({str(clip)!r}), VideoSource)
 assert "torch" not in sys.modules

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ltx2_core.errors import RequestError
 from ltx2_core.media.clip import ClipShape, Encoding
 from ltx2_core.media.pixels import to_i420
-from ltx2_core.media.sound import Sound, fit_sound, to_pcm16
+from ltx2_core.media.waveform import Waveform, fit_waveform, to_pcm16
 
 RATES = [Fraction(text) for text in ("24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60")]
 
@@ -67,8 +67,8 @@ def test_samples_are_clipped_and_cut_towards_zero(values: list[float]):
 @pytest.mark.parametrize("given_samples", [0, 100, 200_000])
 def test_fitted_sound_has_its_length_and_keeps_its_beginning(given_samples: int):
     shape = ClipShape(width=64, height=64, frames=121, fps=Fraction(24))
-    sound = Sound(torch.rand(2, given_samples), 24000)
-    fitted = fit_sound(sound, shape.duration_s)
+    sound = Waveform(torch.rand(2, given_samples), 24000)
+    fitted = fit_waveform(sound, shape.duration_s)
     wanted = round(shape.duration_s * 24000)
     kept = min(given_samples, wanted)
     assert fitted.samples.shape == (2, wanted)
@@ -81,7 +81,7 @@ def test_samples_of_a_clip_end_within_half_a_sample_of_its_frames(fps: Fraction)
     for frames in (1, 9, 25, 121, 241, 961):
         shape = ClipShape(width=64, height=64, frames=frames, fps=fps)
         for rate in (24000, 44100, 48000):
-            sound = fit_sound(Sound(torch.zeros(2, 0), rate), shape.duration_s)
+            sound = fit_waveform(Waveform(torch.zeros(2, 0), rate), shape.duration_s)
             assert abs(sound.duration_s - shape.duration_s) <= Fraction(1, 2 * rate)
 
 

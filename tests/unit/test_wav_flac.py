@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from ltx2_core.errors import MediaError
 from ltx2_core.media.accept import check_input
-from ltx2_core.media.audio import _samples, read_sound
+from ltx2_core.media.audio import _samples, read_audio
 from ltx2_core.media.clip import Output
-from ltx2_core.media.inputs import SoundSource
+from ltx2_core.media.inputs import AudioSource
 from ltx2_core.media.probe import probe
-from ltx2_core.media.sound import Sound, to_pcm16
 from ltx2_core.media.wav_flac import AudioHeader, read_header
-from ltx2_core.media.writer import write_sound as write_output
+from ltx2_core.media.waveform import Waveform, to_pcm16
+from ltx2_core.media.writer import write_audio as write_output
 from tests.synthetic_media import RATE_HZ, tone, write_sound
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ def test_samples_are_those_that_pyav_decodes(name: str, layout: str, tmp_path: P
     path = write_sound(tmp_path / name, CODECS[name], layout=layout)
     header = read_header(path)
     assert header is not None
-    read = read_sound(check_input(path, SoundSource)).samples
+    read = read_audio(check_input(path, AudioSource)).samples
     assert header == AudioHeader(RATE_HZ, len(read), read.shape[1])
     assert torch.equal(read, torch.from_numpy(by_pyav(path))[:, : read.shape[1]])
 
@@ -57,9 +57,9 @@ def test_samples_are_those_that_pyav_decodes(name: str, layout: str, tmp_path: P
 @pytest.mark.parametrize("layout", ["mono", "stereo"])
 @pytest.mark.parametrize("codec", ["adpcm_ms", "adpcm_ima_wav"])
 def test_a_part_of_adpcm_is_that_part_of_the_whole(codec: str, layout: str, tmp_path: Path) -> None:
-    source = check_input(write_sound(tmp_path / "a.wav", codec, layout=layout), SoundSource)
-    whole = read_sound(source).samples
-    part = read_sound(source, Fraction("0.3"), Fraction("0.5")).samples
+    source = check_input(write_sound(tmp_path / "a.wav", codec, layout=layout), AudioSource)
+    whole = read_audio(source).samples
+    part = read_audio(source, Fraction("0.3"), Fraction("0.5")).samples
     expected = torch.from_numpy(tone(RATE_HZ, len(whole)) / 32768)
     assert (whole[:, 500:RATE_HZ] - expected[:, 500:]).abs().max() < 0.02  # it needs some samples to find its step
     assert torch.equal(part, whole[:, 14400:38400])
@@ -77,7 +77,7 @@ def test_a_part_of_adpcm_is_that_part_of_the_whole(codec: str, layout: str, tmp_
 def test_other_layouts_and_codecs_stay_with_pyav(name: str, codec: str, layout: str, tmp_path: Path) -> None:
     path = write_sound(tmp_path / name, codec, layout=layout)
     assert read_header(path) is None
-    assert read_sound(check_input(path, SoundSource)).samples.shape[1] == RATE_HZ
+    assert read_audio(check_input(path, AudioSource)).samples.shape[1] == RATE_HZ
 
 
 @pytest.mark.parametrize("size", [0, 0x7FFFF000, 0xFFFFFFFF])
@@ -88,7 +88,7 @@ def test_a_wav_that_was_written_to_a_pipe_has_no_length_and_is_read_to_its_end(s
     path.write_bytes(data[:at] + size.to_bytes(4, "little") + data[at + 4 :])
     assert read_header(path) is None
     if size:
-        assert read_sound(check_input(path, SoundSource)).samples.shape == (2, RATE_HZ)
+        assert read_audio(check_input(path, AudioSource)).samples.shape == (2, RATE_HZ)
 
 
 @pytest.mark.parametrize("codec", ["pcm_s16le", "adpcm_ms"])
@@ -96,16 +96,16 @@ def test_a_wav_that_is_shorter_than_its_header_says_is_refused(codec: str, tmp_p
     path = write_sound(tmp_path / "a.wav", codec)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(MediaError, match="it is cut off; its end is missing"):
-        check_input(path, SoundSource)
+        check_input(path, AudioSource)
 
 
 def test_a_flac_that_is_shorter_than_its_header_says_is_refused(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.flac", "flac", samples=tone(RATE_HZ // 2))
-    source = check_input(path, SoundSource)
+    source = check_input(path, AudioSource)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
-    assert read_sound(source, Fraction(0), Fraction("0.1")).samples.shape == (2, 4800)
+    assert read_audio(source, Fraction(0), Fraction("0.1")).samples.shape == (2, 4800)
     with pytest.raises(MediaError, match="its data is damaged"):
-        read_sound(source)
+        read_audio(source)
 
 
 def test_a_header_that_makes_no_sense_is_not_shown_to_libsndfile(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_header_that_makes_no_sense_is_not_shown_to_libsndfile(tmp_path: Path)
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
 @pytest.mark.parametrize("characters", [1, 2, 70_000, 300_000])
 def test_a_comment_of_any_length_is_read_back_and_bytes_repeat(suffix: str, characters: int, tmp_path: Path) -> None:
-    sound, comment = Sound(torch.from_numpy(tone(9600, 2, 24000)) / 32768, 24000), "ü" * characters
+    sound, comment = Waveform(torch.from_numpy(tone(9600, 2, 24000)) / 32768, 24000), "ü" * characters
     for name in "ab":
         write_output(Output(path=tmp_path / f"{name}{suffix}", comment=comment), sound)
     path = tmp_path / f"a{suffix}"
@@ -137,7 +137,7 @@ def test_a_comment_of_any_length_is_read_back_and_bytes_repeat(suffix: str, char
 
 def test_a_wav_holds_its_format_its_comment_and_16_bit_samples_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
-    write_output(Output(path=path, comment="{}"), Sound(torch.zeros(2, 100).add(0.1), 24000))
+    write_output(Output(path=path, comment="{}"), Waveform(torch.zeros(2, 100).add(0.1), 24000))
     data = path.read_bytes()
     names, at = [], 12
     while at < len(data):
@@ -153,12 +153,12 @@ def test_libsndfile_is_loaded_with_the_first_samples_only(tmp_path: Path) -> Non
     script = f"""
 import sys
 from pathlib import Path
-from ltx2_core.media.audio import read_sound
+from ltx2_core.media.audio import read_audio
 from ltx2_core.media.accept import check_input
-from ltx2_core.media.inputs import SoundSource
-source = check_input(Path({str(path)!r}), SoundSource)
+from ltx2_core.media.inputs import AudioSource
+source = check_input(Path({str(path)!r}), AudioSource)
 assert "soundfile" not in sys.modules
-read_sound(source)
+read_audio(source)
 assert "soundfile" in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)

@@ -19,9 +19,9 @@ from ...media.audio import at_rate_of
 from ...media.clip import ClipShape, Output
 from ...media.copy import LAYOUTS, container_for, copyable_span
 from ...media.dub import write_dubbed
-from ...media.inputs import SoundSource, VideoSource
-from ...media.sound import Sound, fit_sound
-from ...media.writer import Report, write_clip, write_sound
+from ...media.inputs import AudioSource, VideoSource
+from ...media.waveform import Waveform, fit_waveform
+from ...media.writer import Report, write_audio, write_clip
 from ...models.mel import to_stereo
 from ...sampling.guidance import Contexts
 from ...text.cache import ContextCache, identity
@@ -141,8 +141,8 @@ class Engine:
             return self.dub(output, latents)
         sound = self.sound(latents)
         if latents.video is None:
-            assert isinstance(sound, Sound)
-            return write_sound(output, fit_sound(sound, shape.duration_s))
+            assert isinstance(sound, Waveform)
+            return write_audio(output, fit_waveform(sound, shape.duration_s))
         with (
             self.models.component("video_decoder") as decoder,
             self.watch.phase("video", "decoding and encoding", request.frames) as on_frames,
@@ -161,13 +161,13 @@ class Engine:
         span = None
         if given.duration_s is not None:
             span = copyable_span(source, given.start_s, given.start_s + given.duration_s)
-        keeps_sound = settings.old_sound == "second-track"
-        container = container_for(source, settings.audio_codec, keeps_sound=keeps_sound)
+        keeps_audio = settings.old_sound == "second-track"
+        container = container_for(source, settings.audio_codec, keeps_audio=keeps_audio)
         sound = self.decode_sound(latents.audio)
         with self.watch.phase("video", "copying the video"):
-            return write_dubbed(output, source, span, container, sound, settings.audio_codec, keeps_sound=keeps_sound)
+            return write_dubbed(output, source, span, container, sound, settings.audio_codec, keeps_audio=keeps_audio)
 
-    def sound(self, latents: Latents) -> Sound | SoundSource | None:
+    def sound(self, latents: Latents) -> Waveform | AudioSource | None:
         """What is heard with a picture: made, or given; then its samples as an encoder takes them, or its packets."""
         if latents.audio is None:
             return None
@@ -181,14 +181,14 @@ class Engine:
             given = replace(given, samples=to_stereo(given.samples.unsqueeze(0)).squeeze(0))
         return at_rate_of(codec, given)
 
-    def decode_sound(self, latent: Tensor) -> Sound:
+    def decode_sound(self, latent: Tensor) -> Waveform:
         """The waveform of an audio latent. The vocoder computes in float32: its sound suffers below."""
         models = self.models
         with self.watch.phase("sound", "decoding the audio"):
             with models.component("audio_decoder") as decoder:
                 mel = decoder(latent.to(models.device, models.dtype)).float()
             with models.component("vocoder", torch.float32) as vocoder:
-                return Sound(vocoder(mel)[0].cpu(), vocoder.config.sample_rate_hz)
+                return Waveform(vocoder(mel)[0].cpu(), vocoder.config.sample_rate_hz)
 
     def made(self) -> Made:
         """What the file says about itself."""

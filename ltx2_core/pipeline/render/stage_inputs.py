@@ -16,12 +16,12 @@ from ...conditioning.conditions import Condition, GivenTokens, Keyframe, Referen
 from ...grids import VideoGrid, audio_latent_count
 from ...latents import Latents, patchify_audio
 from ...media.accept import check_input
-from ...media.audio import at_workable_rate, read_sound
+from ...media.audio import at_workable_rate, read_audio
 from ...media.image import prepare_image
-from ...media.inputs import ImageSource, SoundSource, VideoSource
+from ...media.inputs import AudioSource, ImageSource, VideoSource
 from ...media.resize import to_clip
-from ...media.sound import Sound, fit_sound
 from ...media.video import frames_by_time
+from ...media.waveform import Waveform, fit_waveform
 from ...models.mel import mel_from_waveform
 from ...models.upsampler import upsample_latent
 from ...tiles import TilePlan
@@ -188,22 +188,22 @@ class InputEncoder:
         frames = frames_by_time(source, grid.frames, request.fps * stage.rate, given.start_s)
         return to_clip(frames, grid.height, grid.width)
 
-    def given_sound(self) -> Sound:
+    def given_sound(self) -> Waveform:
         """The part of the source sound that is used, at its own rate, with its own channels.
 
         Where the sound is kept, silence follows it up to the end of the picture.
         """
         request, given = self.task.request, self.task.request.audio_source
         assert given is not None
-        sound = read_sound(self.sound_source(), given.start_s, given.duration_s)
+        sound = read_audio(self.sound_source(), given.start_s, given.duration_s)
         is_short = request.audio == "keep" and sound.duration_s < request.duration_s
-        return fit_sound(sound, request.duration_s) if is_short else sound
+        return fit_waveform(sound, request.duration_s) if is_short else sound
 
-    def sound_source(self) -> SoundSource:
+    def sound_source(self) -> AudioSource:
         """The file that the sound comes from."""
         given = self.task.request.audio_source
         assert given is not None
-        return check_input(self.task.inputs[given.role], SoundSource)
+        return check_input(self.task.inputs[given.role], AudioSource)
 
     def encode(self, name: str, clips: Iterable[Tensor], tiles: TilePlan | None = None) -> list[Tensor]:
         """Encode clips (1 3 F H W) in [-1, 1], one after another, with one load of the encoder."""

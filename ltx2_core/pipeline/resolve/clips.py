@@ -125,7 +125,7 @@ def _audio_beside(basis: Basis, part: _Part, length: ClipLength, extension: Exte
     In a longer clip it begins where its first whole latent step lies, so that audio and video stay together.
     Raises: RequestError if there is none, and it is to be kept.
     """
-    audio, name, start_s = part.source.sound, part.source.path.name, part.start_s
+    audio, name, start_s = part.source.audio, part.source.path.name, part.start_s
     keeps = basis.settings.sound == "keep"
     if audio is None or audio.duration_s <= start_s:
         if keeps:

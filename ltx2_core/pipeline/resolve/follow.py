@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ...errors import RequestError
 from ...grids import snap_up
 from ...media.accept import check_input
-from ...media.inputs import SoundSource, VideoSource
+from ...media.inputs import AudioSource, VideoSource
 from ..request import AudioInput, ClipInput
 from ..values import show_time
 from .basis import Basis
@@ -47,7 +47,7 @@ def settle_a2v(basis: Basis, path: Path | None) -> ModeInputs:
 
     Raises: RequestError if it is too long, or over where the part begins; MediaError if it is of no use.
     """
-    settings, source = basis.settings, check_input(required(path), SoundSource)
+    settings, source = basis.settings, check_input(required(path), AudioSource)
     name, fps, start_s = source.path.name, required(settings.fps), settings.start or Fraction(0)
     rest_s, asked_s = _rest_s(source, start_s), _asked_s(basis, fps)
     if asked_s is None:
@@ -129,7 +129,7 @@ def _told(source: VideoSource, span: Span) -> str:
     return line
 
 
-def _rest_s(source: SoundSource | VideoSource, start_s: Fraction) -> Fraction:
+def _rest_s(source: AudioSource | VideoSource, start_s: Fraction) -> Fraction:
     """How much there is from a time on."""
     if start_s >= source.duration_s:
         lasts = f"{source.path.name} lasts {float(source.duration_s):.2f} s"
@@ -146,7 +146,7 @@ def _asked_s(basis: Basis, fps: Fraction) -> Fraction | None:
 
 
 def _require_short(
-    source: SoundSource | VideoSource, start_s: Fraction, duration_s: Fraction, fps: Fraction, why: str
+    source: AudioSource | VideoSource, start_s: Fraction, duration_s: Fraction, fps: Fraction, why: str
 ) -> None:
     """Refuse more than the models were made for; one frame more counts as none, as 20 s are 481 frames at 24 fps."""
     longest_s = LONGEST_TRAINED_S
@@ -155,7 +155,7 @@ def _require_short(
         raise RequestError(what, why, f"--start {show_time(start_s)} --duration {longest_s}s")
 
 
-def plan_audio(basis: Basis, audio: SoundSource, given: AudioInput, *, is_whole: bool) -> AudioPlan:
+def plan_audio(basis: Basis, audio: AudioSource, given: AudioInput, *, is_whole: bool) -> AudioPlan:
     """Whether a given audio track is copied or encoded, with a line about it."""
     from ...media.copy import LAYOUTS, may_stand_in_mp4, rate_for  # PyAV, which only a request with files needs
 
@@ -178,13 +178,13 @@ def _choose_container(basis: Basis, clip: VideoSource) -> tuple[Container, list[
 
     settings, name = basis.settings, clip.path.name
     keeps_audio = settings.old_sound == "second-track"
-    if keeps_audio and clip.sound is None and basis.sources["old_sound"].origin is Origin.COMMAND_LINE:
+    if keeps_audio and clip.audio is None and basis.sources["old_sound"].origin is Origin.COMMAND_LINE:
         raise RequestError("--old-sound second-track cannot be used", f"{name} has no audio", "leave it out")
-    container = container_for(clip, required(settings.audio_codec), keeps_sound=keeps_audio)
+    container = container_for(clip, required(settings.audio_codec), keeps_audio=keeps_audio)
     notes = []
     if container != IN_MP4:
         notes.append(f"the result is a {container.suffix} file: {clip.codec} as it is here cannot stand in an MP4")
-    if clip.sound is not None and not keeps_audio and settings.retake is None:
+    if clip.audio is not None and not keeps_audio and settings.retake is None:
         notes.append("the old audio is left out; --old-sound second-track keeps it")
     return container, notes
 

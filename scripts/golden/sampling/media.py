@@ -13,7 +13,7 @@ from ltx2_core.media.image import compress, read_image
 from ltx2_core.media.inputs import ImageSource
 from ltx2_core.media.pixels import to_i420
 from ltx2_core.media.resize import cover, to_clip
-from ltx2_core.media.sound import to_pcm16
+from ltx2_core.media.waveform import to_pcm16
 
 from ..report import GoldenFile
 from .cases import DTYPES, CaseTable, Parameters, close, difference, exact

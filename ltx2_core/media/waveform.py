@@ -1,4 +1,4 @@
-"""Sound as samples: as long as its picture, and in the 16 bits that every format takes."""
+"""Audio as samples: as long as its video, and in the 16 bits that every format takes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
+class Waveform:
     """A waveform.
 
     Args: samples: (c s) float32 in [-1, 1]; two channels in all that is made here. is_given: it is a user's, and goes
@@ -27,21 +27,21 @@ class Sound:
         return Fraction(self.samples.shape[-1], self.sample_rate_hz)
 
 
-def fit_sound(sound: Sound, duration_s: Fraction) -> Sound:
-    """Make a sound exactly as long as its picture: silence is added at the end, or the end is cut.
+def fit_waveform(audio: Waveform, duration_s: Fraction) -> Waveform:
+    """Make audio exactly as long as its video: silence is added at the end, or the end is cut.
 
     Source: spec cli, "One clock".
     """
-    wanted = round(duration_s * sound.sample_rate_hz)
-    samples = sound.samples[..., :wanted]
-    return replace(sound, samples=functional.pad(samples, (0, wanted - samples.shape[-1])))
+    wanted = round(duration_s * audio.sample_rate_hz)
+    samples = audio.samples[..., :wanted]
+    return replace(audio, samples=functional.pad(samples, (0, wanted - samples.shape[-1])))
 
 
-def to_pcm(sound: Sound) -> Tensor:
-    """What an encoder gets (c s): int16, or int32 for a given sound that 16 bits cannot hold."""
-    if not sound.is_given:
-        return to_pcm16(sound.samples)
-    samples = sound.samples.double()
+def to_pcm(audio: Waveform) -> Tensor:
+    """What an encoder gets (c s): int16, or int32 for given audio that 16 bits cannot hold."""
+    if not audio.is_given:
+        return to_pcm16(audio.samples)
+    samples = audio.samples.double()
     codes = samples * 2**15
     if codes.equal(codes.round()) and (codes < 2**15).all():
         return codes.to(torch.int16)
