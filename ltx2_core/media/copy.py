@@ -142,8 +142,9 @@ class CopiedTrack:
         """given: the file of the source, which stays open until the end and is read by nobody else."""
         stream = _stream_of(source, given)
         self.container, self.stream = container, _add_copy(container, stream)
+        has_edits = container.format.name in (IN_MP4.format, MOV.format)
         self.copy = Copy(stream.type, self.stream.index, 0)
-        self.packets = _whole(given, source) if span is None else _cut(given, source, span)
+        self.packets = _heard(given, source, has_edits=has_edits) if span is None else _cut(given, source, span)
         self.next = next(self.packets, None)
 
     def put(self, until_s: Fraction) -> None:
@@ -184,6 +185,22 @@ def _whole(given: InputContainer, source: VideoSource | AudioSource) -> Iterator
     """All packets of a source, or those from where the file stands, by a clock that begins with it."""
     packets = _with_decoding_times(given.demux(_stream_of(source, given)))
     return (_moved(packet, source.zero_s) for packet in packets)
+
+
+def _heard(given: InputContainer, source: VideoSource | AudioSource, *, has_edits: bool) -> Iterator[Packet]:
+    """All packets of a source but the audio before our time begins.
+
+    Of that, what a decoder needs to get going is left where the container can hide it.
+    """
+    packets = _whole(given, source)
+    if isinstance(source, VideoSource):
+        return packets
+    run_up_s = RUN_UP_S if has_edits else Fraction(0)
+    return (packet for packet in packets if _shown_s(packet) + _lasting_s(packet) > -run_up_s)
+
+
+def _lasting_s(packet: Packet) -> Fraction:
+    return (packet.duration or 0) * packet.time_base
 
 
 def _cut(given: InputContainer, source: VideoSource | AudioSource, span: Span) -> Iterator[Packet]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -103,7 +103,7 @@ def image_source(path: Path) -> ImageSource:
 
 def audio_source(path: Path) -> AudioSource:
     with open_clip(path) as container:
-        audio = _audio(path, container, Fraction(max(container.start_time or 0, 0), av.time_base))
+        audio = _audio(path, container, _audio_zero_s(path, container))
     if audio is None or audio.duration_s <= 0:
         raise refusal(path, "there is no sound in it")
     header = read_header(path)
@@ -120,8 +120,8 @@ def video_source(path: Path) -> VideoSource:
         _require_whole(path, stream)
         timing = _timing(container, stream)
         _check_duration(path, timing.duration_s)
-        is_timed = not (container.format.name in WITHOUT_TIMES and stream.codec_context.has_b_frames)
-        zero_s = (first.pts or 0) * (first.time_base or Fraction(0)) if is_timed else Fraction(0)
+        is_timed = _is_timed(container, stream)
+        zero_s = _shown_s(first) if is_timed else Fraction(0)
         return VideoSource(
             path=path,
             container=container.format.name,
@@ -158,6 +158,25 @@ def _first_frame(path: Path) -> av.VideoFrame:
     if first is None:
         raise refusal(path, "there is not a single frame in it")
     return first
+
+
+def _is_timed(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether a file says when its frames are shown."""
+    return not (container.format.name in WITHOUT_TIMES and stream.codec_context.has_b_frames)
+
+
+def _shown_s(frame: av.VideoFrame) -> Fraction:
+    return (frame.pts or 0) * (frame.time_base or Fraction(0))
+
+
+def _audio_zero_s(path: Path, container: InputContainer) -> Fraction:
+    """What the clock of a file shows where our time begins: at its first frame, or in audio alone at its start."""
+    stream = video_stream_of(container)
+    if stream is not None and stream.codec_context is not None:
+        with suppress(MediaError):  # a video that nobody can decode is none that its audio must follow
+            first = _first_frame(path)
+            return _shown_s(first) if _is_timed(container, stream) else Fraction(0)
+    return Fraction(max(container.start_time or 0, 0), av.time_base)
 
 
 class _Timing(NamedTuple):

@@ -22,7 +22,7 @@ from ltx2_core.errors import MediaError, RequestError
 from ltx2_core.media.accept import check_input
 from ltx2_core.media.audio import at_rate_of, at_workable_rate, read_audio
 from ltx2_core.media.clip import Output
-from ltx2_core.media.copy import CopiedTrack, Span, container_for, copyable_span, may_stand_in_mp4
+from ltx2_core.media.copy import RUN_UP_S, CopiedTrack, Span, container_for, copyable_span, may_stand_in_mp4
 from ltx2_core.media.dub import write_dubbed
 from ltx2_core.media.image import compress, prepare_image, read_image
 from ltx2_core.media.inputs import AudioSource, ImageSource, VideoSource
@@ -313,6 +313,40 @@ def test_a_sound_that_begins_later_than_its_picture_is_silent_until_then(tmp_pat
     assert torch.equal(read_audio(source, Fraction("0.2"), Fraction("0.5")).samples, given[:, 9600:33600])
 
 
+def with_early_audio(path: Path, early_s: Fraction, codecs: tuple[str, str] = ("mpeg4", "aac")) -> Path:
+    """A second of video and audio whose tone begins earlier than the first frame, and clicks with that frame."""
+    early = round(early_s * RATE_HZ)
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codecs[0], rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 25 * 1000)
+        track = container.add_stream(codecs[1], rate=RATE_HZ, layout="stereo")
+        samples = np.zeros((2, RATE_HZ + early), np.int16)
+        samples[:, early : early + 480] = 16000
+        encode_sound(container, track, samples)
+        for number in range(25):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.time_base, frame.pts = Fraction(1, 25000), round((number / FPS + early_s) * 25000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("early_s", [Fraction(1, 50), Fraction(9, 5)])
+def test_audio_that_begins_before_its_video_is_heard_from_the_first_frame_on(
+    suffix: str, early_s: Fraction, tmp_path: Path
+):
+    path = with_early_audio(tmp_path / f"clip.{suffix}", early_s)
+    video, source = check_input(path, VideoSource), check_input(path, AudioSource)
+    assert source == video.audio
+    samples = read_audio(source).samples[0]
+    assert int((samples > 0.25).nonzero()[0]) < RATE_HZ // 400  # times in MKV are rounded to milliseconds
+    assert abs(source.duration_s - video.duration_s) < 1 / FPS
+    assert float(samples[RATE_HZ // 50 :].abs().max()) < 0.05
+
+
 def test_a_sound_of_which_a_sample_is_no_number_is_refused(tmp_path: Path):
     samples = np.full((1, 200), np.nan, np.float32)
     with av.open(tmp_path / "song.wav", "w") as container:
@@ -348,6 +382,20 @@ def test_an_encoder_gets_a_rate_that_it_takes():
 
 
 # Packets
+
+
+@pytest.mark.parametrize(
+    ("name", "codecs"), [("a.mp4", ("mpeg4", "aac")), ("a.mkv", ("mpeg4", "aac")), ("a.webm", ("libvpx", "libopus"))]
+)
+def test_audio_before_the_first_frame_is_left_out_of_a_copy(name: str, codecs: tuple[str, str], tmp_path: Path):
+    source = check_input(with_early_audio(tmp_path / name, Fraction(9, 5), codecs), VideoSource)
+    dubbed = dub(source, tmp_path / "dubbed")
+    times_s = [time_s for _, time_s in packets(dubbed, "audio", 1)]
+    assert -RUN_UP_S - Fraction(1, 40) < times_s[0] < Fraction(1, 40)
+    with open_media(dubbed) as container:
+        samples = np.concatenate([frame.to_ndarray() for frame in container.decode(container.streams.audio[1])], -1)
+    loud = np.abs(samples[0])
+    assert np.flatnonzero(loud > loud.max() / 2)[0] < RATE_HZ // 40
 
 
 def dub(source: VideoSource, path: Path, *, keeps_audio: bool = True, span: Span | None = None) -> Path:
