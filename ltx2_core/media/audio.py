@@ -25,7 +25,8 @@ from .wav_flac import AudioHeader, read_header, read_samples
 from .waveform import Waveform
 
 RUN_UP_S = Fraction(1, 4)  # decoded before the beginning: lossy codecs need the past
-MISSING_S = 1  # how much earlier than announced audio may end; headers round and guess
+MISSING_S = Fraction(1, 4)  # how much earlier than announced audio may end; headers round
+GUESSED_S = Fraction(1)  # the same for MP3, whose length may be guessed from the first bit rate
 COMMON_RATE_HZ = 48000
 LARGEST_FILTER = 2**24  # weights: 64 MiB
 
@@ -55,7 +56,8 @@ def read_audio(source: AudioSource, start_s: Fraction = Fraction(0), duration_s:
         samples = samples[:, : round(duration_s * rate)]
         announced_s = min(announced_s, duration_s)
     audio = Waveform(torch.from_numpy(samples), rate, is_given=True)
-    if audio.duration_s + MISSING_S < announced_s:
+    missing_s = GUESSED_S if source.codec == "mp3" else MISSING_S
+    if audio.duration_s + missing_s < announced_s:
         end = f"{float(start_s + audio.duration_s):.2f} of {float(source.duration_s):.2f} s"
         raise refusal(source.path, f"its sound breaks off after {end}", "--start and --duration take what is there")
     return audio
@@ -103,14 +105,16 @@ def _decode(source: AudioSource, start_s: Fraction, end_s: Fraction | None) -> I
         tick_s = stream.time_base or Fraction(1)
         if start_s > RUN_UP_S:
             container.seek(int((start_s - RUN_UP_S + source.zero_s) / tick_s), stream=stream)
+        time_s = (stream.start_time or 0) * tick_s - source.zero_s
         for frame in container.decode(stream):
-            if frame.pts is None:
-                continue
-            time_s = frame.pts * tick_s - source.zero_s
+            if frame.pts is not None:
+                time_s = frame.pts * tick_s - source.zero_s
             if end_s is not None and time_s > end_s:
                 return
-            if time_s + Fraction(frame.samples, frame.sample_rate) >= start_s:
-                yield _Piece(time_s, frame.sample_rate, _samples(frame))
+            begin_s = time_s
+            time_s += Fraction(frame.samples, frame.sample_rate)  # of the next, if it does not tell: it follows
+            if time_s >= start_s:
+                yield _Piece(begin_s, frame.sample_rate, _samples(frame))
 
 
 def _samples(frame: av.AudioFrame) -> NDArray:

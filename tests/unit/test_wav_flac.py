@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ltx2_core.errors import MediaError
 from ltx2_core.media.accept import check_input
-from ltx2_core.media.audio import _samples, read_audio
+from ltx2_core.media.audio import _decode, _samples, read_audio
 from ltx2_core.media.clip import Output
 from ltx2_core.media.inputs import AudioSource
 from ltx2_core.media.probe import probe
@@ -63,6 +63,15 @@ def test_a_part_of_adpcm_is_that_part_of_the_whole(codec: str, layout: str, tmp_
     expected = torch.from_numpy(tone(RATE_HZ, len(whole)) / 32768)
     assert (whole[:, 500:RATE_HZ] - expected[:, 500:]).abs().max() < 0.02  # it needs some samples to find its step
     assert torch.equal(part, whole[:, 14400:38400])
+
+
+@pytest.mark.parametrize("suffix", ["wav", "avi"])
+def test_frames_without_a_time_follow_the_one_before(suffix: str, tmp_path: Path) -> None:
+    source = check_input(write_sound(tmp_path / f"a.{suffix}", "adpcm_ima_wav"), AudioSource)
+    pieces = [*_decode(source, Fraction(0), None)]
+    assert np.array_equal(np.concatenate([piece.samples for piece in pieces], -1), by_pyav(source.path))
+    ends_s = [piece.time_s + Fraction(piece.samples.shape[1], RATE_HZ) for piece in pieces]
+    assert all(abs(piece.time_s - end_s) <= Fraction(1, 1000) for piece, end_s in zip(pieces[1:], ends_s, strict=False))
 
 
 @pytest.mark.parametrize(
