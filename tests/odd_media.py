@@ -19,6 +19,7 @@ from PIL import Image
 
 from tests.synthetic_media import encode_sound, picture, tone, write_sound, write_video
 
+CASES = Path(__file__).parent / "media"
 IN_OPEN = 0x20  # of Linux's inotify
 Write = Callable[[Path], Any]
 
@@ -84,6 +85,11 @@ def second_view(path: Path) -> None:
     """What phones write: a photo, and behind it another picture of the same moment."""
     view = Image.new("RGB", (8, 8))
     Image.fromarray(picture(0)).save(path, format="MPO", save_all=True, append_images=[view])
+
+
+def case(name: str) -> Write:
+    """A file that our encoders cannot make."""
+    return lambda path: path.write_bytes((CASES / name).read_bytes())
 
 
 def video(**options: Any) -> Write:

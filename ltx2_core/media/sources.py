@@ -75,7 +75,7 @@ def open_clip(path: Path) -> Iterator[InputContainer]:
             raise damaged
         try:
             yield container
-        except FFmpegError as error:
+        except (FFmpegError, IndexError) as error:  # PyAV's answer to a stream that its header did not announce
             raise damaged from error
 
 
@@ -118,7 +118,7 @@ def video_source(path: Path) -> VideoSource:
         stream = video_stream_of(container)
         assert stream is not None
         _require_whole(path, stream)
-        timing = _timing(container, stream)
+        timing = _timing(path, container, stream)
         _check_duration(path, timing.duration_s)
         is_timed = _is_timed(container, stream)
         zero_s = _shown_s(first) if is_timed else Fraction(0)
@@ -188,7 +188,7 @@ class _Timing(NamedTuple):
     is_variable: bool
 
 
-def _timing(container: InputContainer, stream: VideoStream) -> _Timing:
+def _timing(path: Path, container: InputContainer, stream: VideoStream) -> _Timing:
     """When the frames of a video are shown; its packets are read only where the header does not tell."""
     assert stream.time_base is not None
     fps = stream.average_rate or Fraction(1)
@@ -198,6 +198,8 @@ def _timing(container: InputContainer, stream: VideoStream) -> _Timing:
         if _is_regular(times, fps * stream.time_base):
             return _Timing(len(times), fps, len(times) / fps, is_variable=False)
     times, end = _shown_times(container.demux(stream))
+    if not times:
+        raise refusal(path, "there is not a single frame in it")
     if _is_regular(times, fps * stream.time_base):
         return _Timing(len(times), fps, len(times) / fps, is_variable=False)
     duration_s = (end - times[0]) * stream.time_base or len(times) / fps
@@ -217,6 +219,8 @@ def _shown_times(packets: Iterable[Packet]) -> tuple[Sequence[int], int]:
         for packet in packets
         if packet.size and not packet.is_discard
     )
+    if not spans:
+        return [], 0
     (first, _), (last, length) = spans[0], spans[-1]
     return [begin for begin, _ in spans], last + (length or (last - first) // max(1, len(spans) - 1))
 

@@ -17,6 +17,7 @@ from ltx2_core.media.accept import check_input
 from ltx2_core.media.inputs import LONGEST_SIDE, AudioSource, ImageSource, VideoSource
 from tests.odd_media import (
     Write,
+    case,
     cut,
     floating,
     moving,
@@ -59,6 +60,7 @@ REFUSED: dict[str, tuple[type, str, Write, str]] = {
     "no frames": (VideoSource, "clip.mkv", without_frames, "not a single frame"),
     "truncated MP4": (VideoSource, "clip.mp4", cut(video(), 0.6), "damaged"),
     "truncated MP4 with its header in front": (VideoSource, "clip.mp4", cut(video(options=IN_FRONT), 0.99), "cut off"),
+    "stream that turns up late": (VideoSource, "clip.ts", case("noframes.ts"), "damaged"),
     "text as sound": (AudioSource, "song.wav", text("la la la"), "of a kind"),
     "silent video as sound": (AudioSource, "song.mp4", video(), "no sound"),
     "sound without samples": (AudioSource, "song.wav", without_samples, "no sound"),
