@@ -47,11 +47,14 @@ def _clip(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _recipe(comment: str | None) -> Iterator[tuple[str, str]]:
-    """What the file says about how it was made; a comment that is not such a recipe is shown as it is."""
+    """What the file says about how it was made; a comment that is not of our kind is shown as it is."""
+    if not (comment or "").lstrip().startswith(("{", "[")):
+        yield "comment", comment or "none"
+        return
     try:
         made = Made.parse(comment or "")
-    except ValueError:
-        yield "comment", comment or "none"
+    except (ValueError, RecursionError):
+        yield "recipe", "it holds no recipe that can be read"
         return
     yield "made with", ", ".join(f"{name} {version}" for name, version in made.made_with.items())
     yield "model", made.model.name
