@@ -39,15 +39,16 @@ def prepare_image(source: ImageSource, height: int, width: int, crf: int) -> Ten
 def read_image(source: ImageSource) -> Tensor:
     """Decode a still: (1 3 H W) uint8, sRGB, upright.
 
-    As in the reference, transparency is dropped, so that what lies behind it shows, and mirrored orientations are not
-    obeyed.
+    As in the reference, transparency is dropped, so that what lies behind it shows. All eight orientations of EXIF are
+    obeyed, of which the reference leaves out those that mirror.
     Raises: MediaError if its data is damaged.
     """
     with open_image(source.path) as image:
+        image.load()  # which turns a TIFF already, and says so
         turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
         profile = image.info.get("icc_profile")
         pixels = _to_srgb(_without_alpha(image), profile)
-        upright = pixels.transpose(TURNS[turn]) if turn else pixels
+        upright = pixels if turn is None else pixels.transpose(turn)
         return rearrange(torch.from_numpy(np.array(upright)), "H W c -> 1 c H W")
 
 

@@ -18,7 +18,7 @@ from av import AudioStream, Packet, VideoStream
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from ..errors import MediaError
 from .inputs import (
@@ -36,7 +36,17 @@ from .probe import open_media
 from .wav_flac import read_header
 
 ORIENTATION = 0x0112  # the EXIF tag
-UPRIGHT = {3: 180, 6: 270, 8: 90}  # its values that are obeyed, and by how many degrees they turn counter-clockwise
+UPRIGHT = {  # its values, and what turns or mirrors the stored image so that it stands upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags
+LYING = (5, 6, 7, 8)  # the values of which stored rows become columns
 VIEWS_OF_ONE_SHOT = "MPO"  # a JPEG of a phone or a stereo camera, with further views, depth or brightness behind it
 WITHOUT_HEADER = ("aac",)  # formats whose duration is a guess from the first packets
 WITHOUT_TIMES = ("avi",)  # formats that tell when frames are decoded, but not when they are shown
@@ -93,12 +103,19 @@ def image_source(path: Path) -> ImageSource:
     with open_image(path) as image:
         if image.mode == "F":
             raise refusal(path, "its values are floating-point numbers", "save it with 8 or 16 bits")
-        width, height = image.size
+        width, height = _stored_size(image)
         _check_size(path, width, height)
-        if UPRIGHT.get(image.getexif().get(ORIENTATION, 1)) in (90, 270):
+        if image.getexif().get(ORIENTATION) in LYING:
             width, height = height, width
         has_more = image.format != VIEWS_OF_ONE_SHOT and getattr(image, "is_animated", False)
         return ImageSource(path=path, width=width, height=height, has_more=has_more)
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height before the image is turned; of a TIFF, Pillow tells them as they are after it."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
+    return image.size
 
 
 def audio_source(path: Path) -> AudioSource:

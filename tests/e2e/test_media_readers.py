@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
@@ -48,14 +48,29 @@ def as_tensor(pixels: np.ndarray) -> Tensor:
     return rearrange(torch.from_numpy(pixels.copy()), "H W c -> 1 c H W")
 
 
-@pytest.mark.parametrize(("orientation", "quarters"), [(1, 0), (2, 0), (3, 2), (5, 0), (6, 3), (8, 1)])
-def test_a_photo_is_turned_upright_but_never_mirrored(orientation: int, quarters: int, tmp_path: Path):
+STORED_AS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # where the first row and column are, by the standard
+    1: lambda upright: upright,
+    2: np.fliplr,
+    3: lambda upright: np.rot90(upright, 2),
+    4: np.flipud,
+    5: lambda upright: upright.transpose(1, 0, 2),
+    6: lambda upright: np.rot90(upright, 1),
+    7: lambda upright: np.rot90(upright, 2).transpose(1, 0, 2),
+    8: lambda upright: np.rot90(upright, 3),
+    9: lambda upright: upright,
+}
+
+
+@pytest.mark.parametrize("orientation", STORED_AS)
+@pytest.mark.parametrize("suffix", ["png", "webp", "tiff"])
+def test_a_photo_is_shown_upright_however_it_is_stored(orientation: int, suffix: str, tmp_path: Path):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    source = image(tmp_path / "photo.png", Image.fromarray(picture(3)), exif=exif)
-    expected = as_tensor(np.rot90(picture(3), quarters))
-    assert torch.equal(read_image(source), expected)
-    assert (source.height, source.width) == expected.shape[-2:]
+    options = {"lossless": True, "exact": True} if suffix == "webp" else {}
+    stored = np.ascontiguousarray(STORED_AS[orientation](picture(3)))
+    source = image(tmp_path / f"photo.{suffix}", Image.fromarray(stored), exif=exif, **options)
+    assert torch.equal(read_image(source), as_tensor(picture(3)))
+    assert (source.height, source.width) == picture(3).shape[:2]
 
 
 def test_transparency_is_dropped_and_what_lies_behind_it_shows(tmp_path: Path):

@@ -71,7 +71,7 @@ ACCEPTED: dict[str, tuple[type, str, Write, dict[str, Any]]] = {
     "PNG": (ImageSource, "photo.png", still(), {"width": 48, "height": 32, "notes": ()}),
     "alpha PNG": (ImageSource, "photo.png", still("RGBA"), {"width": 48}),
     "upright by its EXIF": (ImageSource, "photo.jpg", still(exif=orientation(6)), {"width": 32, "height": 48}),
-    "mirrored by its EXIF": (ImageSource, "photo.jpg", still(exif=orientation(5)), {"width": 48, "height": 32}),
+    "mirrored by its EXIF": (ImageSource, "photo.jpg", still(exif=orientation(5)), {"width": 32, "height": 48}),
     "animated GIF": (ImageSource, "photo.gif", moving, {"has_more": True, "notes": NOTE}),
     "photo with a second view": (ImageSource, "photo.jpg", second_view, {"width": 48, "has_more": False}),
     "one pixel": (ImageSource, "photo.png", still(size=(1, 1)), {"width": 1, "height": 1}),
