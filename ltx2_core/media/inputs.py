@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..errors import MediaError
+from .reading import FrameReading
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 LARGEST_IMAGE = 89_478_485  # pixels; Pillow takes more for an attack
@@ -67,11 +68,10 @@ class AudioSource:
 class VideoSource:
     """The video of a clip, and its audio if it has any.
 
-    Args: container: as PyAV names it. width, height: of an upright frame. rotation: by how many degrees frames are
-    turned counter-clockwise to be upright: 0, 90, 180 or 270. fps: the average. zero_s: what the clock of the file
-    shows at the first frame; our time begins there. is_variable: some frame is shown half a frame or more away from
-    where a constant rate would show it. is_timed: the file says when each frame is shown, which AVI does not when they
-    are stored in another order.
+    Args: container: as PyAV names it. width, height: of a frame as it is seen. reading: how frames are read. fps: the
+    average. zero_s: what the clock of the file shows at the first frame; our time begins there. is_variable: some frame
+    is shown half a frame or more away from where a constant rate would show it. is_timed: the file says when each frame
+    is shown, which AVI does not when they are stored in another order.
     """
 
     noun: ClassVar[str] = "a video"
@@ -83,7 +83,7 @@ class VideoSource:
     codec: str
     width: int
     height: int
-    rotation: int
+    reading: FrameReading
     fps: Fraction
     frames: int
     zero_s: Fraction
@@ -95,8 +95,11 @@ class VideoSource:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know."""
-        rate = f"{self.path.name} has a variable frame rate; it is read at its average of {float(self.fps):.4g} fps"
-        return (rate,) if self.is_variable else ()
+        notes = [f"{self.path.name} {note}" for note in self.reading.notes]
+        if self.is_variable:
+            rate = f"it is read at its average of {float(self.fps):.4g} fps"
+            notes.append(f"{self.path.name} has a variable frame rate; {rate}")
+        return tuple(notes)
 
 
 def refusal(path: Path, why: str, hint: str = "") -> MediaError:

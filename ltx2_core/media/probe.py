@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
 
 import av
 from av import AudioStream, VideoStream
@@ -16,21 +15,12 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from ..errors import MediaError
+from .reading import Colour
 
 # What may be opened. Playlists and other formats that name further files are not among them.
 DEMUXERS = ("mov", "matroska", "avi", "mpegts", "wav", "flac", "mp3", "ogg", "aac", "ac3", "aiff", "caf")
 
 
-class Colour(NamedTuple):
-    """How colours are coded: numbers of ITU-T H.273, and FFmpeg's number for the range (1 limited, 2 full)."""
-
-    primaries: int
-    transfer: int
-    matrix: int
-    range: int
-
-
-BT709_LIMITED = Colour(1, 1, 1, 1)
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # what PyAV calls it
 
 

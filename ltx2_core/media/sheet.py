@@ -47,7 +47,7 @@ def _read(clip: Path, info: MediaInfo) -> tuple[list[Image.Image], NDArray]:
     if info.video:
         source = check_input(clip, VideoSource)
         wanted = {int(number) for number in np.linspace(0, source.frames - 1, COLUMNS * ROWS).round()}
-        turn = TURNS.get(source.rotation)
+        turn = TURNS.get(source.reading.rotation)
     thumbnails: list[Image.Image] = []
     pieces: list[NDArray] = [np.zeros((2 if info.audio else 0, 0), np.float32)]
     seen = 0

@@ -33,6 +33,7 @@ from .inputs import (
     refusal,
 )
 from .probe import open_media
+from .reading import Colour, FrameReading, guessed
 from .wav_flac import read_header
 
 ORIENTATION = 0x0112  # the EXIF tag
@@ -49,6 +50,7 @@ TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags
 LYING = (5, 6, 7, 8)  # the values of which stored rows become columns
 VIEWS_OF_ONE_SHOT = "MPO"  # a JPEG of a phone or a stereo camera, with further views, depth or brightness behind it
 WITHOUT_HEADER = ("aac",)  # formats whose duration is a guess from the first packets
+STRONGEST_ASPECT = 10  # of a pixel; a header that says more is wrong
 WITHOUT_TIMES = ("avi",)  # formats that tell when frames are decoded, but not when they are shown
 
 
@@ -129,12 +131,13 @@ def audio_source(path: Path) -> AudioSource:
 
 def video_source(path: Path) -> VideoSource:
     first = _first_frame(path)
-    rotation = round(first.rotation / 90) * 90 % 360
-    width, height = (first.height, first.width) if rotation in (90, 270) else (first.width, first.height)
     with open_clip(path) as container:
         stream = video_stream_of(container)
         assert stream is not None
         _require_whole(path, stream)
+        reading = _frame_reading(first, stream)
+        width, height = reading.upright_size
+        _check_size(path, width, height)
         timing = _timing(path, container, stream)
         _check_duration(path, timing.duration_s)
         is_timed = _is_timed(container, stream)
@@ -145,7 +148,7 @@ def video_source(path: Path) -> VideoSource:
             codec=stream.codec_context.codec.canonical_name,
             width=width,
             height=height,
-            rotation=rotation,
+            reading=reading,
             zero_s=zero_s,
             **timing._asdict(),
             is_timed=is_timed,
@@ -175,6 +178,39 @@ def _first_frame(path: Path) -> av.VideoFrame:
     if first is None:
         raise refusal(path, "there is not a single frame in it")
     return first
+
+
+def _frame_reading(first: av.VideoFrame, stream: VideoStream) -> FrameReading:
+    """How frames are read, by the first of them and the header."""
+    coded = (first.color_primaries, first.color_trc, first.colorspace, first.color_range)
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    rotation, is_mirrored = _orientation(first)
+    return FrameReading(
+        width=first.width,
+        height=first.height,
+        colour=guessed(Colour(*map(int, coded)), first.height, is_full=first.format.name.startswith("yuvj")),
+        sample_aspect=aspect if 1 / STRONGEST_ASPECT <= aspect <= STRONGEST_ASPECT else Fraction(1),
+        is_interlaced=first.interlaced_frame,
+        is_mirrored=is_mirrored,
+        rotation=rotation,
+    )
+
+
+def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
+    """By how many degrees a frame is turned counter-clockwise, and whether it is mirrored before that.
+
+    The matrix of a container maps x to (a, b) and y to (c, d), with y downwards.
+    """
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # side data that PyAV has no name for
+        data = None
+    if data is None:
+        return round(frame.rotation / 90) * 90 % 360, False
+    a, b, _, c, d = memoryview(bytes(data)).cast("i").tolist()[:5]
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return (180 if d < 0 else 0), (a < 0) != (d < 0)
+    return (270 if (c < 0) else 90), (b < 0) == (c < 0)
 
 
 def _is_timed(container: InputContainer, stream: VideoStream) -> bool:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .clip import VIDEO_CODECS, ClipShape, Encoding, VideoCodec
 from .copy import LAYOUTS
-from .probe import BT709_LIMITED
+from .reading import BT709_LIMITED
 from .waveform import Waveform, to_pcm
 
 B_FRAMES = 3

@@ -12,10 +12,9 @@ from math import floor
 from typing import NamedTuple
 
 import av
-import torch
-from einops import rearrange
 from torch import Tensor
 
+from .frames import FrameConverter, deinterlaced
 from .inputs import ROUNDING_S, VideoSource, refusal
 from .sources import open_clip, video_stream_of
 
@@ -32,8 +31,9 @@ def frames_by_time(source: VideoSource, count: int, fps: Fraction, start_s: Frac
     if start_s >= source.duration_s:
         length = f"it lasts {float(source.duration_s):.2f} s"
         raise refusal(source.path, f"{length}, so there is nothing at {float(start_s):.2f} s")
+    converter = FrameConverter(source.reading)
     for frame in islice(_at_constant_rate(_decode(source, start_s), fps, start_s), count):
-        yield _upright(frame, source.rotation)
+        yield converter.pixels(frame)
 
 
 class _Shown(NamedTuple):
@@ -62,9 +62,10 @@ def _decode_from(source: VideoSource, start_s: Fraction | None) -> Iterator[_Sho
         tick_s = stream.time_base or Fraction(1)
         if start_s is not None:
             container.seek(floor((start_s + source.zero_s) / tick_s), stream=stream)
-        for number, frame in enumerate(container.decode(stream)):
-            ticks = frame.pts if source.is_timed else None
-            yield _Shown(frame, number / source.fps if ticks is None else ticks * tick_s - source.zero_s)
+        frames = container.decode(stream)
+        for number, frame in enumerate(deinterlaced(frames) if source.reading.is_interlaced else frames):
+            is_timed = source.is_timed and frame.pts is not None
+            yield _Shown(frame, _shown_s(frame) - source.zero_s if is_timed else number / source.fps)
 
 
 def _at_constant_rate(clip: Iterable[_Shown], fps: Fraction, start_s: Fraction) -> Iterator[av.VideoFrame]:
@@ -84,7 +85,5 @@ def _at_constant_rate(clip: Iterable[_Shown], fps: Fraction, start_s: Fraction) 
         yield seen
 
 
-def _upright(frame: av.VideoFrame, rotation: int) -> Tensor:
-    """A frame as it is meant to be seen: (1 3 H W) uint8."""
-    pixels = rearrange(torch.from_numpy(frame.to_ndarray(format="rgb24")), "H W c -> 1 c H W")
-    return torch.rot90(pixels, rotation // 90, (-2, -1))
+def _shown_s(frame: av.VideoFrame) -> Fraction:
+    return (frame.pts or 0) * (frame.time_base or Fraction(1))

@@ -20,7 +20,8 @@ from .copy import CopiedTrack
 from .inputs import AudioSource
 from .partial import partial_file
 from .pixels import to_i420
-from .probe import BT709_LIMITED, MP4, AudioInfo, MediaInfo, VideoInfo, open_media, probe
+from .probe import MP4, AudioInfo, MediaInfo, VideoInfo, open_media, probe
+from .reading import BT709_LIMITED
 from .tracks import AudioTrack, VideoTrack, open_output
 from .wav_flac import encode
 from .waveform import Waveform, fit_waveform, to_pcm16

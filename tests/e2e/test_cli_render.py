@@ -19,7 +19,8 @@ from typer.testing import CliRunner, Result
 import ltx2_core as core
 from ltx2_cli.app import app
 from ltx2_cli.display import Display
-from ltx2_core.media.probe import BT709_LIMITED, probe
+from ltx2_core.media.probe import probe
+from ltx2_core.media.reading import BT709_LIMITED
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "drone over misty mountains, birds chirping"

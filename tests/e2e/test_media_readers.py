@@ -447,7 +447,7 @@ def test_a_picture_goes_into_another_file_packet_by_packet(
     if source.is_timed:
         assert [time for _, time in after] == [time for _, time in before]
     again = check_input(dubbed, VideoSource)
-    assert (again.width, again.height, again.rotation) == (source.width, source.height, source.rotation)
+    assert (again.width, again.height, again.reading) == (source.width, source.height, source.reading)
     assert torch.equal(joined(all_frames(again)), joined(all_frames(source)))
     if source.audio:
         assert contents(packets(dubbed, "audio", 1)) == contents(packets(source.path, "audio"))

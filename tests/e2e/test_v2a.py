@@ -111,7 +111,7 @@ def test_clip_of_a_phone_keeps_its_packets_their_times_and_its_rotation(ltx2: Ca
     dubbed = made(result)
     again = check_input(dubbed, VideoSource)
     assert packets(dubbed, "video") == packets(path, "video")
-    assert (again.rotation, again.duration_s, again.is_variable) == (90, source.duration_s, True)
+    assert (again.reading.rotation, again.duration_s, again.is_variable) == (90, source.duration_s, True)
     assert samples(dubbed) == round(source.duration_s * 24000)
     assert "phone.mp4 has a variable frame rate; it is read at its average of" in result.stderr
     assert recipe(probe(dubbed))["request"]["frames"] == 89

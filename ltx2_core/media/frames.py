@@ -1,0 +1,128 @@
+"""Decoded frames on their way to pixels: whole, in BT.709 RGB, with square pixels, upright.
+
+Source: ITU-R BT.2100 (PQ and HLG), BT.2408 (diffuse white), BT.2087 (primaries).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import av
+import torch
+from av.error import BlockingIOError as NeedsMore
+from av.error import EOFError as AtEnd
+from av.filter import Graph
+from einops import rearrange
+from torch import Tensor
+
+from .reading import FULL, HDR_NAMES, PQ, FrameReading
+
+SCALE_FLAGS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
+MATRIX_NAMES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
+FULL_CODE_16 = 255 * 256  # what swscale makes of white in 16 bits
+DIFFUSE_WHITE_NITS, HLG_PEAK_NITS, PQ_PEAK_NITS = 203, 1000, 10_000
+HLG_GAMMA, SDR_GAMMA = 1.2, 2.4
+BT2020_TO_BT709 = (
+    (1.660491, -0.587641, -0.072850),
+    (-0.124550, 1.132900, -0.008349),
+    (-0.018151, -0.100579, 1.118730),
+)
+
+
+class FrameConverter:
+    """Makes pixels of the frames of one clip."""
+
+    def __init__(self, reading: FrameReading) -> None:
+        self.reading = reading
+        self.is_hdr = reading.colour.transfer in HDR_NAMES
+        self.graphs: dict[tuple[int, int, str], Graph] = {}
+
+    def pixels(self, frame: av.VideoFrame) -> Tensor:
+        """A frame as it is meant to be seen: (1 3 H W) uint8, BT.709."""
+        graph = self._graph(frame)
+        graph.push(frame)
+        converted = graph.pull()
+        assert isinstance(converted, av.VideoFrame)
+        image = rearrange(torch.from_numpy(converted.to_ndarray()), "H W c -> 1 c H W")
+        if self.is_hdr:
+            image = to_sdr(image.float() / FULL_CODE_16, self.reading.colour.transfer)
+            image = (image * 255).round().to(torch.uint8)
+        image = image.flip(-1) if self.reading.is_mirrored else image
+        return torch.rot90(image, self.reading.rotation // 90, (-2, -1))
+
+    def _graph(self, frame: av.VideoFrame) -> Graph:
+        """What scales and makes RGB; frames may change on the way."""
+        key = (frame.width, frame.height, frame.format.name)
+        if key not in self.graphs:
+            self.graphs[key] = self._new_graph(frame)
+        return self.graphs[key]
+
+    def _new_graph(self, frame: av.VideoFrame) -> Graph:
+        reading = self.reading
+        width, height = reading.square_size
+        if (frame.width, frame.height) != (reading.width, reading.height):
+            width, height = frame.width, frame.height
+        options = [f"w={width}:h={height}:flags={SCALE_FLAGS}:out_range=full"]
+        options.append(f"in_range={'full' if reading.colour.range == FULL else 'limited'}")
+        if name := MATRIX_NAMES.get(reading.colour.matrix):
+            options.append(f"in_color_matrix={name}")
+        return _linked(frame, ("scale", ":".join(options)), ("format", "gbrp16le" if self.is_hdr else "rgb24"))
+
+
+def deinterlaced(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """The same number of frames, of which those that hold two fields are made whole from the first."""
+    graph = None
+    for frame in frames:
+        if graph is None:
+            graph = _linked(frame, ("bwdif", "mode=send_frame:deint=interlaced"))
+        graph.push(frame)
+        yield from _pulled(graph)
+    if graph is not None:
+        graph.push(None)
+        yield from _pulled(graph)
+
+
+def to_sdr(image: Tensor, transfer: int) -> Tensor:
+    """Turn BT.2020 values (1 3 H W) in [0, 1] of high dynamic range into BT.709 ones of standard dynamic range.
+
+    Diffuse white, at 203 nits, becomes white; what is brighter is cut off. transfer: PQ or HLG.
+    """
+    nits = _pq_nits(image) if transfer == PQ else _hlg_nits(image)
+    matrix = image.new_tensor(BT2020_TO_BT709)
+    linear = torch.einsum("rc,bcHW->brHW", matrix, nits / DIFFUSE_WHITE_NITS)
+    return linear.clamp(0, 1) ** (1 / SDR_GAMMA)
+
+
+def _hlg_nits(image: Tensor) -> Tensor:
+    """The inverse OETF, and the gamma of a display of 1,000 nits on each channel."""
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    scene = torch.where(image <= 0.5, image.square() / 3, (((image - c) / a).exp() + b) / 12)
+    return HLG_PEAK_NITS * scene**HLG_GAMMA
+
+
+def _pq_nits(image: Tensor) -> Tensor:
+    """The EOTF."""
+    m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
+    power = image.double() ** (1 / m2)  # in single precision, what is dark would be off by a code
+    nits = PQ_PEAK_NITS * ((power - c1).clamp(min=0) / (c2 - c3 * power)) ** (1 / m1)
+    return nits.float()
+
+
+def _linked(frame: av.VideoFrame, *filters: tuple[str, str]) -> Graph:
+    """A graph for frames like this one."""
+    graph = Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    graph.link_nodes(source, *(graph.add(name, options) for name, options in filters), graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def _pulled(graph: Graph) -> Iterator[av.VideoFrame]:
+    """What a graph has ready."""
+    while True:
+        try:
+            frame = graph.pull()
+        except (NeedsMore, AtEnd):
+            return
+        assert isinstance(frame, av.VideoFrame)
+        yield frame

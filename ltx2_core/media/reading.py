@@ -1,0 +1,84 @@
+"""How the frames of a clip are read, so that one sees what was meant: found once from its header and its first frame.
+
+Importing this costs nothing.
+Source: spec pipelines, "Video decode"; ITU-T H.273 for the numbers of colours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+
+class Colour(NamedTuple):
+    """How colours are coded: numbers of ITU-T H.273, and FFmpeg's number for the range (1 limited, 2 full)."""
+
+    primaries: int
+    transfer: int
+    matrix: int
+    range: int
+
+
+BT709_LIMITED = Colour(1, 1, 1, 1)
+UNSPECIFIED = 2
+BT709, BT601 = 1, 6  # of matrices
+LIMITED, FULL = 1, 2  # ranges
+PQ, HLG = 16, 18  # transfers of high dynamic range
+HDR_NAMES = {PQ: "PQ", HLG: "HLG"}
+FIRST_HD_HEIGHT = 720  # rows from which a clip that does not tell its matrix has that of HD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameReading:
+    """What is done to each frame of a clip, in this order.
+
+    Args: is_interlaced: frames that hold two fields are deinterlaced. colour: how they are coded, guesses filled in;
+    they become BT.709 RGB of standard dynamic range. width, height: as stored. sample_aspect: the width of a pixel by
+    its height; frames are stretched to square pixels. is_mirrored: they are flipped left to right. rotation: they are
+    turned by so many degrees counter-clockwise: 0, 90, 180 or 270.
+    """
+
+    width: int
+    height: int
+    colour: Colour = BT709_LIMITED
+    sample_aspect: Fraction = Fraction(1)
+    is_interlaced: bool = False
+    is_mirrored: bool = False
+    rotation: int = 0
+
+    @property
+    def square_size(self) -> tuple[int, int]:
+        """Width and height at square pixels, before frames are turned. No side becomes shorter."""
+        if self.sample_aspect >= 1:
+            return round(self.width * self.sample_aspect), self.height
+        return self.width, round(self.height / self.sample_aspect)
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height of what comes out."""
+        width, height = self.square_size
+        return (height, width) if self.rotation in (90, 270) else (width, height)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Every conversion that a person should know of, as the end of a sentence that begins with the file."""
+        notes = []
+        if self.is_interlaced:
+            notes.append("is interlaced; it is read deinterlaced")
+        if name := HDR_NAMES.get(self.colour.transfer):
+            notes.append(f"is {name} HDR; it is read as BT.709 SDR, with diffuse white at 203 nits")
+        if self.square_size != (self.width, self.height):
+            stored, read = f"{self.width}x{self.height}", "x".join(map(str, self.square_size))
+            aspect = f"{self.sample_aspect.numerator}:{self.sample_aspect.denominator}"
+            notes.append(f"has pixels of {aspect}; it is read at its display size of {read}, not {stored}")
+        return tuple(notes)
+
+
+def guessed(colour: Colour, height: int, *, is_full: bool) -> Colour:
+    """The same colour with what the file leaves open filled in. is_full: the pixel format says that the range is."""
+    matrix = colour.matrix
+    if matrix == UNSPECIFIED:
+        matrix = BT709 if height >= FIRST_HD_HEIGHT else BT601
+    range_ = FULL if is_full or colour.range == FULL else LIMITED
+    return colour._replace(matrix=matrix, range=range_)
