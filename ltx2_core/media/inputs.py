@@ -69,9 +69,10 @@ class VideoSource:
     """The video of a clip, and its audio if it has any.
 
     Args: container: as PyAV names it. width, height: of a frame as it is seen. reading: how frames are read. fps: the
-    average. zero_s: what the clock of the file shows at the first frame; our time begins there. is_variable: some frame
-    is shown half a frame or more away from where a constant rate would show it. is_timed: the file says when each frame
-    is shown, which AVI does not when they are stored in another order.
+    average. zero_s: what the clock of the file shows at the first frame; our time begins there. holes: frames that
+    are missing at a constant rate, and counted among its frames. is_variable: some frame is shown half a frame or more
+    away from where a constant rate would show it. is_timed: the file says when each frame is shown, which AVI does not
+    when they are stored in another order.
     """
 
     noun: ClassVar[str] = "a video"
@@ -88,6 +89,7 @@ class VideoSource:
     frames: int
     zero_s: Fraction
     duration_s: Fraction
+    holes: int
     is_variable: bool
     is_timed: bool
     audio: AudioSource | None
@@ -96,8 +98,11 @@ class VideoSource:
     def notes(self) -> tuple[str, ...]:
         """What a person should know."""
         notes = [f"{self.path.name} {note}" for note in self.reading.notes]
+        if self.holes:
+            lacking = f"lacks {self.holes} of {self.frames} frames at its rate of {float(self.fps):.5g} fps"
+            notes.append(f"{self.path.name} {lacking}; the frame before is repeated")
         if self.is_variable:
-            rate = f"it is read at its average of {float(self.fps):.4g} fps"
+            rate = f"it is read at its average of {float(self.fps):.4g} fps, unless --fps gives another rate"
             notes.append(f"{self.path.name} has a variable frame rate; {rate}")
         return tuple(notes)
 

@@ -6,15 +6,15 @@ Source: spec cli, "Inputs"; spec pipelines, "Video decode".
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
-from av import AudioStream, Packet, VideoStream
+from av import AudioStream, VideoStream
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
@@ -34,6 +34,7 @@ from .inputs import (
 )
 from .probe import open_media
 from .reading import Colour, FrameReading, guessed
+from .timing import timing_of
 from .wav_flac import read_header
 
 ORIENTATION = 0x0112  # the EXIF tag
@@ -138,7 +139,7 @@ def video_source(path: Path) -> VideoSource:
         reading = _frame_reading(first, stream)
         width, height = reading.upright_size
         _check_size(path, width, height)
-        timing = _timing(path, container, stream)
+        timing = timing_of(path, container, stream)
         _check_duration(path, timing.duration_s)
         is_timed = _is_timed(container, stream)
         zero_s = _shown_s(first) if is_timed else Fraction(0)
@@ -230,52 +231,6 @@ def _audio_zero_s(path: Path, container: InputContainer) -> Fraction:
             first = _first_frame(path)
             return _shown_s(first) if _is_timed(container, stream) else Fraction(0)
     return Fraction(max(container.start_time or 0, 0), av.time_base)
-
-
-class _Timing(NamedTuple):
-    """fps: the average. is_variable: some frame is shown half a frame or more beside its place at a constant rate."""
-
-    frames: int
-    fps: Fraction
-    duration_s: Fraction
-    is_variable: bool
-
-
-def _timing(path: Path, container: InputContainer, stream: VideoStream) -> _Timing:
-    """When the frames of a video are shown; its packets are read only where the header does not tell."""
-    assert stream.time_base is not None
-    fps = stream.average_rate or Fraction(1)
-    listed = stream.index_entries
-    if stream.frames and len(listed) == stream.frames:
-        times = sorted(entry.timestamp for entry in listed if not entry.is_discard)
-        if _is_regular(times, fps * stream.time_base):
-            return _Timing(len(times), fps, len(times) / fps, is_variable=False)
-    times, end = _shown_times(container.demux(stream))
-    if not times:
-        raise refusal(path, "there is not a single frame in it")
-    if _is_regular(times, fps * stream.time_base):
-        return _Timing(len(times), fps, len(times) / fps, is_variable=False)
-    duration_s = (end - times[0]) * stream.time_base or len(times) / fps
-    return _Timing(len(times), len(times) / duration_s, duration_s, is_variable=True)
-
-
-def _is_regular(times: Sequence[int], frames_per_tick: Fraction) -> bool:
-    """Whether times in ticks are those of a constant rate, give or take half a frame."""
-    rate = float(frames_per_tick)
-    return all(abs((time - times[0]) * rate - number) < 0.5 for number, time in enumerate(times))
-
-
-def _shown_times(packets: Iterable[Packet]) -> tuple[Sequence[int], int]:
-    """When each frame begins and when the last one ends, in ticks."""
-    spans = sorted(
-        ((packet.dts if packet.pts is None else packet.pts) or 0, packet.duration or 0)
-        for packet in packets
-        if packet.size and not packet.is_discard
-    )
-    if not spans:
-        return [], 0
-    (first, _), (last, length) = spans[0], spans[-1]
-    return [begin for begin, _ in spans], last + (length or (last - first) // max(1, len(spans) - 1))
 
 
 def _audio(path: Path, container: InputContainer, zero_s: Fraction) -> AudioSource | None:

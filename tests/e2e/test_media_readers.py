@@ -30,6 +30,7 @@ from ltx2_core.media.probe import open_media, probe
 from ltx2_core.media.resize import cover, to_clip
 from ltx2_core.media.video import frames_by_time
 from ltx2_core.media.waveform import Waveform
+from tests.odd_media import CASES
 from tests.synthetic_media import RATE_HZ, contents, encode_sound, packets, picture, tone, write_sound, write_video
 
 UNEVEN_S = (0, 0.04, 0.08, 0.5, 0.54, 0.96)  # six frames in one second
@@ -198,6 +199,33 @@ def test_a_clip_of_variable_rate_is_shown_by_its_timestamps(suffix: str, tmp_pat
     seen = [max(n for n, time_s in enumerate(UNEVEN_S) if time_s < (tick + 0.5) / 25) for tick in range(25)]
     assert numbers(frames_by_time(source, 25, FPS)) == seen
     assert numbers(frames_by_time(source, 6, source.fps)) == [2, 2, 2, 4, 4, 4]
+
+
+HOLES = (3, 7, 8, 20)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_holes_in_a_constant_rate_repeat_the_frame_before(suffix: str, tmp_path: Path):
+    times_s = [number / 24 for number in range(27) if number not in HOLES]
+    source = clip(tmp_path / f"clip.{suffix}", times_s=times_s)
+    assert (source.fps, source.frames, source.holes, source.is_variable) == (24, 27, 4, False)
+    assert "lacks 4 of 27 frames at its rate of 24 fps; the frame before is repeated" in source.notes[0]
+    kept = [number for number in range(27) if number not in HOLES]
+    seen = [max(n for n, number in enumerate(kept) if number <= slot) for slot in range(27)]
+    assert numbers(all_frames(source)) == seen
+
+
+def test_the_clip_with_eight_holes_has_its_own_rate():
+    source = check_input(CASES / "vfr.mp4", VideoSource)
+    assert (source.fps, source.frames, source.holes, source.duration_s) == (24, 49, 8, Fraction(49, 24))
+
+
+@pytest.mark.parametrize("fps", ["24000/1001", "24", "25", "30000/1001", "48", "60000/1001", "60", "12"])
+@pytest.mark.parametrize("frames", [9, 49])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_rounded_times_give_the_true_rate(fps: str, frames: int, suffix: str, tmp_path: Path):
+    source = clip(tmp_path / f"clip.{suffix}", fps=Fraction(fps), frames=frames, preset="ultrafast")
+    assert (source.fps, source.frames, source.holes) == (Fraction(fps), frames, 0)
 
 
 def test_what_is_seen_for_long_is_also_seen_by_one_who_comes_late(tmp_path: Path):
