@@ -48,12 +48,13 @@ class VideoCodec(NamedTuple):
     options: Mapping[str, str]
 
 
+X265_THREADS = "pools=4:frame-threads=1:lookahead-slices=0"  # more of either, and files differ from run to run
 VIDEO_CODECS: Mapping[str, VideoCodec] = {
     "h264": VideoCodec(
         "h264", "libx264", "avc1", 19, 51, {"preset": "veryfast", "threads": "4", "thread_type": "frame"}
     ),
     "h265": VideoCodec(
-        "hevc", "libx265", "hvc1", 21, 51, {"preset": "fast", "x265-params": "log-level=none:pools=4:frame-threads=4"}
+        "hevc", "libx265", "hvc1", 21, 51, {"preset": "fast", "x265-params": f"log-level=none:{X265_THREADS}"}
     ),
     "av1": VideoCodec("av1", "libsvtav1", "av01", 27, 63, {"preset": "8", "svtav1-params": "lp=4"}),
 }
