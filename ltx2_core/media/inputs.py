@@ -13,7 +13,7 @@ from typing import ClassVar
 from ..errors import MediaError
 from .reading import FrameReading
 
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 LARGEST_IMAGE = 89_478_485  # pixels; Pillow takes more for an attack
 LONGEST_SIDE = 16384  # pixels; the H.264 encoder takes no more
 LONGEST_S = 24 * 60 * 60
@@ -42,9 +42,10 @@ class ImageSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioSource:
-    """The first audio track of a file.
+    """The default audio track of a file, or else its first.
 
-    Args: zero_s: what the clock of the file shows where our time begins, which is with the video if there is one.
+    Args: track: its number, of `tracks`, from 1 on. zero_s: what the clock of the file shows where our time begins,
+    which is with the video if there is one.
     """
 
     noun: ClassVar[str] = "a sound"
@@ -55,13 +56,16 @@ class AudioSource:
     codec: str
     sample_rate_hz: int
     channels: int
+    track: int
+    tracks: int
     zero_s: Fraction
     duration_s: Fraction
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know."""
-        return ()
+        used = f"{self.path.name} has {self.tracks} audio tracks; number {self.track} is used"
+        return (used,) if self.tracks > 1 else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +108,7 @@ class VideoSource:
         if self.is_variable:
             rate = f"it is read at its average of {float(self.fps):.4g} fps, unless --fps gives another rate"
             notes.append(f"{self.path.name} has a variable frame rate; {rate}")
-        return tuple(notes)
+        return (*notes, *(self.audio.notes if self.audio else ()))
 
 
 def refusal(path: Path, why: str, hint: str = "") -> MediaError:

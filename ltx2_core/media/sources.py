@@ -47,6 +47,7 @@ UPRIGHT = {  # its values, and what turns or mirrors the stored image so that it
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags
 LYING = (5, 6, 7, 8)  # the values of which stored rows become columns
 VIEWS_OF_ONE_SHOT = "MPO"  # a JPEG of a phone or a stereo camera, with further views, depth or brightness behind it
@@ -65,7 +66,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=IMAGE_FORMATS) as image:
+            with Image.open(path, formats=_formats(path)) as image:
                 yield image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(path) from error
@@ -73,6 +74,20 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise refusal(path, f"it is none of {', '.join(IMAGE_FORMATS)}") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise refusal(path, f"its data is damaged: {error}") from error
+
+
+def _formats(path: Path) -> tuple[str, ...]:
+    """What a file may be opened as; photos in HEIC only where pillow-heif is installed."""
+    with path.open("rb") as file:
+        brand = file.read(12)[4:]
+    if brand[:4] != b"ftyp" or brand[4:] not in HEIC_BRANDS:
+        return IMAGE_FORMATS
+    try:
+        import pillow_heif  # pyright: ignore[reportMissingImports]  # an extra
+    except ImportError as error:
+        raise refusal(path, "it is a HEIC photo, which needs pillow-heif", "pip install 'ltx2[heic]'") from error
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
 
 
 @contextmanager
@@ -99,7 +114,10 @@ def video_stream_of(container: InputContainer) -> VideoStream | None:
 
 
 def audio_stream_of(container: InputContainer) -> AudioStream | None:
-    return next(iter(container.streams.audio), None)
+    """The audio track that a player plays: the first that is marked as the default, or else the first."""
+    tracks = container.streams.audio
+    default = (stream for stream in tracks if stream.disposition & Disposition.default)
+    return next(default, next(iter(tracks), None))
 
 
 def image_source(path: Path) -> ImageSource:
@@ -249,6 +267,8 @@ def _audio(path: Path, container: InputContainer, zero_s: Fraction) -> AudioSour
         codec=codec.codec.canonical_name,
         sample_rate_hz=codec.sample_rate,
         channels=codec.channels,
+        track=container.streams.audio.index(stream) + 1,
+        tracks=len(container.streams.audio),
         zero_s=zero_s,
         duration_s=duration_s,
     )

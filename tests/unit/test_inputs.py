@@ -6,14 +6,18 @@ import os
 import subprocess
 import sys
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from ltx2_core.errors import MediaError
 from ltx2_core.media.accept import check_input
+from ltx2_core.media.audio import read_audio
 from ltx2_core.media.inputs import LONGEST_SIDE, AudioSource, ImageSource, VideoSource
 from tests.odd_media import (
     Write,
@@ -33,7 +37,7 @@ from tests.odd_media import (
     without_samples,
     written,
 )
-from tests.synthetic_media import png_header, tone, write_video
+from tests.synthetic_media import encode_sound, png_header, tone, write_video
 
 ROOT = Path(__file__).parents[2]
 IN_FRONT = {"movflags": "+faststart"}
@@ -74,6 +78,7 @@ ACCEPTED: dict[str, tuple[type, str, Write, dict[str, Any]]] = {
     "mirrored by its EXIF": (ImageSource, "photo.jpg", still(exif=orientation(5)), {"width": 32, "height": 48}),
     "animated GIF": (ImageSource, "photo.gif", moving, {"has_more": True, "notes": NOTE}),
     "photo with a second view": (ImageSource, "photo.jpg", second_view, {"width": 48, "has_more": False}),
+    "AVIF": (ImageSource, "photo.avif", still(), {"width": 48, "height": 32}),
     "one pixel": (ImageSource, "photo.png", still(size=(1, 1)), {"width": 1, "height": 1}),
     "name like a protocol": (ImageSource, "concat:photo.png", still(), {"width": 48}),
     "H.264": (
@@ -178,3 +183,31 @@ check_input(Path({str(clip)!r}), VideoSource)
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+@pytest.mark.skipif(find_spec("pillow_heif") is not None, reason="pillow-heif is installed and reads HEIC")
+def test_a_heic_photo_names_the_package_that_reads_it(tmp_path: Path):
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(200))
+    with pytest.raises(MediaError) as refused:
+        check_input(tmp_path / "photo.heic", ImageSource)
+    assert (refused.value.why, refused.value.hint) == (
+        "it is a HEIC photo, which needs pillow-heif",
+        "pip install 'ltx2[heic]'",
+    )
+
+
+@pytest.mark.parametrize(("default", "loud"), [(0, 0), (1, 1), (None, 0)])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_the_default_audio_track_is_used_and_a_line_says_so(
+    suffix: str, default: int | None, loud: int, tmp_path: Path
+):
+    path = tmp_path / f"clip.{suffix}"
+    with av.open(path, "w") as container:
+        tracks = [container.add_stream("flac", rate=48000, layout="stereo") for _ in range(2)]
+        for number, track in enumerate(tracks):
+            track.disposition = Disposition.default if number == default else Disposition(0)
+        for number, track in enumerate(tracks):
+            encode_sound(container, track, tone(4800) * (number == loud))
+    source = check_input(path, AudioSource)
+    assert read_audio(source).samples.abs().max() > 0.1
+    assert source.notes == (f"clip.{suffix} has 2 audio tracks; number {loud + 1} is used",)
