@@ -83,8 +83,8 @@ def test_clip_that_is_extended_in_two_stages_is_heard_once(
     resolved: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[object] = []
-    read = stage_inputs.read_sound
-    monkeypatch.setattr(stage_inputs, "read_sound", lambda *given: heard.append(given) or read(*given))
+    read = stage_inputs.read_audio
+    monkeypatch.setattr(stage_inputs, "read_audio", lambda *given: heard.append(given) or read(*given))
     clip = write_video(tmp_path / "clip.mp4", frames=17, size=(128, 128), sound="aac")
     core.run(resolved("a", "v2v", clip, extend="0.7s", preset="two-stage", frames=None))
     assert len(heard) == 1
