@@ -39,8 +39,8 @@ def unpatchify_audio(tokens: Tensor, channels: int = 8) -> Tensor:
 
 def _cell_bounds(shape: Sequence[int], factors: Factors) -> Tensor:
     """Where each cell of a grid (f, h, w) starts and ends, in whole pixels: (3 n 2), the time axis not yet causal."""
-    starts = torch.cartesian_prod(*(torch.arange(size) for size in shape))  # (n 3), columns fastest
-    bounds = torch.stack([starts, starts + 1], dim=-1) * torch.tensor(factors).unsqueeze(-1)
+    starts = torch.cartesian_prod(*(torch.arange(size, device="cpu") for size in shape))  # (n 3), columns fastest
+    bounds = torch.stack([starts, starts + 1], dim=-1) * torch.tensor(factors, device="cpu").unsqueeze(-1)
     return rearrange(bounds, "n a side -> a n side")
 
 
@@ -91,7 +91,9 @@ def reference_positions(
     Source: spec sampling, "Positions of appended tokens".
     """
     seconds, *pixels = video_positions(shape, fps / temporal_scale, factors)[0]
-    lead = (temporal_scale - 1) * (1 / torch.tensor(float(fps)))  # the first frame stands for one of the other clip
+    lead = (temporal_scale - 1) * (
+        1 / torch.tensor(float(fps), device="cpu")
+    )  # the first frame stands for one of the other clip
     return torch.stack([(seconds - lead).clamp(min=0), *(axis * spatial_scale for axis in pixels)]).unsqueeze(0)
 
 
@@ -100,7 +102,7 @@ def audio_positions(count: int, shift: int = 0) -> Tensor:
 
     Source: spec transformer, "Coordinates".
     """
-    starts = torch.arange(shift, shift + count, dtype=torch.float32)
+    starts = torch.arange(shift, shift + count, dtype=torch.float32, device="cpu")
     mel_frames = _causal(
         torch.stack([starts, starts + 1], dim=-1) * MEL_FRAMES_PER_AUDIO_LATENT, MEL_FRAMES_PER_AUDIO_LATENT
     )
@@ -119,35 +121,48 @@ def to_velocity(noisy: Tensor, denoised: Tensor, sigma: float) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenoiseMask:
-    """How much of each token is made up, 1 for all and 0 for nothing: the distinct levels, and an index per token.
+    """How much of each token is generated, 1 for all and 0 for nothing.
 
-    Modulation is computed once per level instead of once per token, so the levels are found where a mask is made.
+    Modulation is computed once per distinct level instead of once per token, so their number is part of a shape. It is
+    found on the CPU, where conditions change the values, and never asked of the device that denoises.
 
-    Args: shape: batch and tokens. levels: (k) float32. index: (b n) int64 into the levels, None if there is only one.
+    Args: values: (b n 1) float32, on the CPU. levels: (k) float32, the distinct ones. index: (b n) int64 into the
+    levels, None if there is only one. Both are on the device of the latent.
     """
 
-    shape: tuple[int, int]
+    values: Tensor
     levels: Tensor
     index: Tensor | None
 
     @classmethod
-    def full(cls, shape: tuple[int, int], level: float, device: torch.device | None = None) -> Self:
+    def full(cls, shape: tuple[int, int], level: float, device: torch.device | str = "cpu") -> Self:
         """The same level everywhere."""
-        return cls(shape=shape, levels=torch.full((1,), level, dtype=torch.float32, device=device), index=None)
+        values = torch.full((1, 1, 1), level, dtype=torch.float32, device="cpu")
+        return cls(values=values.expand(*shape, 1), levels=values.flatten().to(device), index=None)
 
     @classmethod
-    def from_dense(cls, mask: Tensor) -> Self:
-        """Find the levels of a mask (b n 1)."""
-        dense = rearrange(mask.float(), "b n 1 -> b n")
-        levels, index = torch.unique(dense, return_inverse=True)
-        b, n = dense.shape
-        return cls(shape=(b, n), levels=levels, index=index if len(levels) > 1 else None)
+    def from_dense(cls, values: Tensor, device: torch.device | str = "cpu") -> Self:
+        """Find the levels of a mask (b n 1). device: of the latent."""
+        values = values.float().cpu()
+        levels, index = torch.unique(rearrange(values, "b n 1 -> b n"), return_inverse=True)
+        return cls(values=values, levels=levels.to(device), index=index.to(device) if len(levels) > 1 else None)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Batch and tokens."""
+        b, n, _ = self.values.shape
+        return b, n
 
     @property
     def dense(self) -> Tensor:
-        """The mask of every token: (b n 1) float32."""
+        """The mask of every token: (b n 1) float32, on the device of the latent."""
         tokens = self.levels.expand(self.shape) if self.index is None else self.levels[self.index]
         return tokens.unsqueeze(-1)
+
+    def select(self, tokens: Tensor) -> Self:
+        """The mask of some tokens (m), int64 on the CPU, with the levels of all."""
+        index = None if self.index is None else self.index[:, tokens.to(self.index.device)]
+        return replace(self, values=self.values[:, tokens], index=index)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,10 +170,10 @@ class LatentState:
     """One stream on its way from noise to latent: the tokens of its grid, then those that conditions appended.
 
     Args: grid: (f, h, w) of video, (t,) of audio; its tokens come first. latent: (b n c), noisy. clean: (b n c), what
-    tokens are given as; it counts where the mask is below 1. positions: (b axes n 2) float32. attention_mask: (b n n)
-    in [0, 1], None where every token sees every other. keyframes_mask: (b n 1) float32, 1 on tokens of a latent frame
-    that holds a single pixel frame; None for audio. is_frozen: nothing in this stream changes. slot_tokens: those of
-    the keyframes that the model fills.
+    tokens are given as; it counts where the mask is below 1. positions: (b axes n 2) float32, on the CPU wherever the
+    latent is. attention_mask: (b n n) in [0, 1], None where every token sees every other. keyframes_mask: (b n 1)
+    float32, 1 on tokens of a latent frame that holds a single pixel frame; None for audio. is_frozen: nothing in this
+    stream changes. slot_tokens: those of the keyframes that the model fills.
 
     Source: spec sampling, "Latent state and conditioning".
     """
@@ -195,7 +210,7 @@ class LatentState:
             latent=tokens,
             clean=tokens,
             mask=DenoiseMask.full((b, n), 1.0, tokens.device),
-            positions=positions.to(tokens.device).expand(b, -1, -1, -1),
+            positions=positions.expand(b, -1, -1, -1),
         )
 
     @property
@@ -218,6 +233,20 @@ class LatentState:
     def with_latent(self, latent: Tensor) -> Self:
         """The same state with other noisy tokens (b n c), in the dtype of the present ones."""
         return replace(self, latent=latent.to(self.latent.dtype))
+
+    def select(self, tokens: Tensor, grid: tuple[int, ...]) -> Self:
+        """The state of some tokens (m), int64 on the CPU, of which those of a grid come first."""
+        here, attention, keyframes = tokens.to(self.latent.device), self.attention_mask, self.keyframes_mask
+        return replace(
+            self,
+            grid=grid,
+            latent=self.latent[:, here],
+            clean=self.clean[:, here],
+            mask=self.mask.select(tokens),
+            positions=self.positions[:, :, tokens],
+            attention_mask=None if attention is None else attention[:, here][:, :, here],
+            keyframes_mask=None if keyframes is None else keyframes[:, here],
+        )
 
     def freeze(self) -> Self:
         """Keep every token as it is; the other stream still sees it."""

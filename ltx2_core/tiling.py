@@ -107,22 +107,26 @@ def _add(tile: Tensor, place: Tensor, frame_mask: Tensor, plane_mask: Tensor) ->
 
 
 def masks(intervals: Sequence[Interval], *, from_zero: bool) -> list[Tensor]:
-    """The weight of each interval along an axis, float32; all together they are 1 everywhere.
+    """The weight of each interval along an axis, float32 on the CPU; all together they are 1 everywhere.
 
     Trapezoids of neighbours add up to 1 by themselves, unless two ramps of one interval meet. Then they are scaled.
     """
     weights = [trapezoid(piece.length, piece.left, piece.right, from_zero=from_zero) for piece in intervals]
-    total = torch.zeros(intervals[-1].stop)
+    total = torch.zeros(intervals[-1].stop, device="cpu")
     for piece, weight in zip(intervals, weights, strict=True):
         total[piece.slice] += weight
     return [weight / total[piece.slice] for piece, weight in zip(intervals, weights, strict=True)]
 
 
 def trapezoid(length: int, left: int, right: int, *, from_zero: bool) -> Tensor:
-    """Ones with a rising ramp at the start and a falling one at the end, float32. from_zero: the rise begins at 0."""
+    """Ones with a rising ramp at the start and a falling one at the end, float32 on the CPU.
+
+    from_zero: the rise begins at 0.
+    """
     left, right = min(left, length), min(right, length)
-    rise = torch.linspace(0, 1, left + 1)[:-1] if from_zero else torch.linspace(0, 1, left + 2)[1:-1]
-    mask = torch.ones(length)
+    first = 0 if from_zero else 1
+    rise = torch.linspace(0, 1, left + 1 + first, device="cpu")[first:-1]
+    mask = torch.ones(length, device="cpu")
     mask[:left] *= rise
-    mask[length - right :] *= torch.linspace(1, 0, right + 2)[1:-1]
+    mask[length - right :] *= torch.linspace(1, 0, right + 2, device="cpu")[1:-1]
     return mask

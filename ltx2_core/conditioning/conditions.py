@@ -48,17 +48,17 @@ class GivenTokens:
     def apply(self, state: LatentState) -> LatentState:
         end = self.start + self.tokens.shape[1]
         assert end <= state.base_tokens, "given tokens reach beyond the grid"
-        clean, mask = state.clean.clone(), state.mask.dense.clone()
+        clean, mask = state.clean.clone(), state.mask.values.clone()
         clean[:, self.start : end] = self.tokens
         mask[:, self.start : end] = 1 - self.strength
-        return replace(state, clean=clean, mask=DenoiseMask.from_dense(mask))
+        return replace(state, clean=clean, mask=DenoiseMask.from_dense(mask, clean.device))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenCells:
     """Cells of the grid that are given, softly or not: what an outpainting keeps.
 
-    Args: latent: (b c f h w). cells: (b f h w), 1 where the latent is given. strength: 1 keeps it exactly.
+    Args: latent: (b c f h w). cells: (b f h w) on the CPU, 1 where the latent is given. strength: 1 keeps it exactly.
     """
 
     latent: Tensor
@@ -68,10 +68,11 @@ class GivenCells:
     def apply(self, state: LatentState) -> LatentState:
         n = state.base_tokens
         cells = patchify_video(self.cells.float().unsqueeze(1))
-        clean, mask = state.clean.clone(), state.mask.dense.clone()
-        clean[:, :n] = clean[:, :n] * (1 - cells) + patchify_video(self.latent) * cells
+        clean, mask = state.clean.clone(), state.mask.values.clone()
         mask[:, :n] = mask[:, :n] * (1 - cells) + (1 - self.strength) * cells
-        return replace(state, clean=clean, mask=DenoiseMask.from_dense(mask))
+        cells = cells.to(clean.device)
+        clean[:, :n] = clean[:, :n] * (1 - cells) + patchify_video(self.latent) * cells
+        return replace(state, clean=clean, mask=DenoiseMask.from_dense(mask, clean.device))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +85,7 @@ class TimeWindow:
     def apply(self, state: LatentState) -> LatentState:
         start, end = state.positions[:, 0].unbind(-1)
         inside = (end > self.start_s) & (start < self.end_s)
-        return replace(state, mask=DenoiseMask.from_dense(inside.float().unsqueeze(-1)))
+        return replace(state, mask=DenoiseMask.from_dense(inside.unsqueeze(-1), state.latent.device))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,18 +193,18 @@ def append(
 
     The level passes through the dtype of the latent, as in the reference: 0.2 becomes 0.2001953125 in bfloat16.
     """
-    ones = torch.ones_like(latent[..., :1])
-    mask = torch.cat([state.mask.dense, (ones * level).float()], dim=1)
+    b, m, _ = latent.shape
+    levels = torch.full((b, m, 1), level, dtype=latent.dtype, device="cpu").float()
     marked, attention = state.keyframes_mask, state.attention_mask
-    place = positions.to(state.positions.device).expand(latent.shape[0], -1, -1, -1)
+    marks = latent.new_full((b, m, 1), keyframes, dtype=torch.float32)
     return replace(
         state,
         latent=torch.cat([state.latent, latent.to(state.latent.dtype)], dim=1),
         clean=torch.cat([state.clean, clean.to(state.clean.dtype)], dim=1),
-        mask=DenoiseMask.from_dense(mask),
-        positions=torch.cat([state.positions, place], dim=-2),
-        keyframes_mask=None if marked is None else torch.cat([marked, (ones * keyframes).float()], dim=1),
-        attention_mask=None if attention is None else grown_attention(state, latent.shape[1], 1.0),
+        mask=DenoiseMask.from_dense(torch.cat([state.mask.values, levels], dim=1), state.latent.device),
+        positions=torch.cat([state.positions, positions.expand(b, -1, -1, -1)], dim=-2),
+        keyframes_mask=None if marked is None else torch.cat([marked, marks], dim=1),
+        attention_mask=None if attention is None else grown_attention(state, m, 1.0),
     )
 
 

@@ -97,7 +97,7 @@ class GuidedDenoiser:
                 sigma=state.stream_sigma(sigma),
                 unique_timesteps=state.unique_timesteps(sigma).expand(state.latent.shape[0], -1),
                 timestep_index=state.mask.index,
-                positions=self._rope(state.positions, io),
+                positions=self._rope(state, io),
                 context=text,
                 attention_mask=state.attention_mask,
                 keyframes_mask=state.keyframes_mask,
@@ -106,10 +106,10 @@ class GuidedDenoiser:
 
         return states.map(stream, texts, one.enabled, self.model.streams)
 
-    def _rope(self, positions: Tensor, io: StreamIO) -> StreamRope:
-        if positions not in self._ropes:
-            self._ropes[positions] = io.rotary_tables(positions)
-        return self._ropes[positions]
+    def _rope(self, state: LatentState, io: StreamIO) -> StreamRope:
+        if state.positions not in self._ropes:
+            self._ropes[state.positions] = io.rotary_tables(state.positions.to(state.latent.device))
+        return self._ropes[state.positions]
 
     def _text(self, kind: PassKind) -> Streams[Text]:
         """What the streams read in a pass: features, or the keys and values that were made of them."""

@@ -56,7 +56,7 @@ def assert_same(ours: LatentState, expected: LatentState) -> None:
 def test_tile_is_the_state_of_a_picture_of_its_own(which: slice) -> None:
     latent = noise(1, 6, 2, 12, 18)  # in two tiles across, of which the second begins at an even cell
     for tile in cut_into(conditioned(latent, which), (2, 1), FACTORS):
-        _, rows, columns = tile.grid
+        _, rows, columns = tile.state.grid
         top, left = divmod(tile.tokens[0].item(), 18)
         assert left % 2 == 0
         part = latent[..., top : top + rows, left : left + columns]
@@ -103,7 +103,7 @@ def test_every_tile_shares_its_edges_and_begins_at_zero() -> None:
     for tile in tiles:
         cut = tile.cut(state)
         assert cut.positions[0, 1:, :, 0].amin(-1).tolist() == [0, 0]
-        assert cut.positions[0, 1:, :, 1].amax(-1).tolist() == [32 * side for side in tile.grid[1:]]
+        assert cut.positions[0, 1:, :, 1].amax(-1).tolist() == [32 * side for side in tile.state.grid[1:]]
     seen = torch.stack([torch.bincount(tile.tokens, minlength=state.base_tokens) for tile in tiles]).sum(0)
     assert seen.amin() == 1
     assert seen.amax() == 4
@@ -113,7 +113,7 @@ def test_every_tile_shares_its_edges_and_begins_at_zero() -> None:
 
 def test_tiles_of_one_size_share_their_positions() -> None:
     first, *others = cut_into(conditioned(noise(1, 6, *GRID), slice(0)), COUNT, FACTORS)
-    assert all(tile.positions is first.positions for tile in others)
+    assert all(tile.state.positions is first.state.positions for tile in others)
 
 
 def test_one_tile_is_the_denoiser_itself() -> None:

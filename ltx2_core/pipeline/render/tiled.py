@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...grids import Factors
-from ...latents import DenoiseMask, Latents, LatentState, States
+from ...latents import Latents, LatentState, States
 from ...sampling.denoiser import GuidedDenoiser
 from ...sampling.guidance import GuidanceScales
 from ...tiles import Interval, split_evenly
@@ -27,37 +27,20 @@ OVERLAP_CELLS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
-    """A part of the picture.
+    """A part of the video.
 
-    Args: grid: (f, h, w) in latent cells. tokens: (n) int64, which of the state's it holds, those of its grid first.
-    weights: (n) float32, how much its estimates of them count. positions: (b 3 n 2), counted from the corner of the
-    tile; tiles whose positions are equal share one tensor, so that their rotary tables are made once.
+    Args: state: the part as if it were a video of its own, with positions from its corner on. Tiles whose positions are
+    equal share one tensor of them, so that their rotary tables are made once. tokens: (n) int64, which of the whole
+    video's it holds. weights: (n) float32, how much its estimates of them count.
     """
 
-    grid: tuple[int, int, int]
+    state: LatentState
     tokens: Tensor
     weights: Tensor
-    positions: Tensor
 
     def cut(self, state: LatentState) -> LatentState:
-        """The state of this part, as if it were a picture of its own."""
-        index, tokens = state.mask.index, self.tokens
-        attention, keyframes = state.attention_mask, state.keyframes_mask
-        mask = DenoiseMask(
-            shape=(state.mask.shape[0], len(tokens)),
-            levels=state.mask.levels,
-            index=None if index is None else index[:, tokens],
-        )
-        return replace(
-            state,
-            grid=self.grid,
-            latent=state.latent[:, tokens],
-            clean=state.clean[:, tokens],
-            mask=mask,
-            positions=self.positions,
-            attention_mask=None if attention is None else attention[:, tokens][:, :, tokens],
-            keyframes_mask=None if keyframes is None else keyframes[:, tokens],
-        )
+        """The part of a state of the whole video; nothing but the noisy latent changes from step to step."""
+        return self.state.with_latent(state.latent[:, self.tokens])
 
 
 @dataclass(frozen=True)
@@ -106,22 +89,24 @@ def cut_into(state: LatentState, count: tuple[int, int], factors: Factors) -> li
     """
     f, h, w = state.grid
     rows, columns = (split_evenly(length, n, OVERLAP_CELLS) for length, n in ((h, count[1]), (w, count[0])))
-    _, down, across = state.positions[0] / torch.tensor(factors, device=state.positions.device).view(3, 1, 1)
+    _, down, across = state.positions[0] / state.positions.new_tensor(factors).view(3, 1, 1)
+    device = state.latent.device
     tiles: list[Tile] = []
     for row, column in product(rows, columns):
         weight = _weights(row, down) * _weights(column, across)
         tokens = weight.nonzero().squeeze(-1)
-        origin = state.positions.new_tensor((0, row.start * factors.height, column.start * factors.width))
-        own = state.positions[:, :, tokens] - origin.view(1, 3, 1, 1)
-        positions = next((tile.positions for tile in tiles if tile.positions.equal(own)), own)
-        grid = f, row.length, column.length
-        tiles.append(Tile(grid=grid, tokens=tokens, weights=weight[tokens], positions=positions))
+        part = state.select(tokens, (f, row.length, column.length))
+        origin = part.positions.new_tensor((0, row.start * factors.height, column.start * factors.width))
+        own = part.positions - origin.view(1, 3, 1, 1)
+        positions = next((tile.state.positions for tile in tiles if tile.state.positions.equal(own)), own)
+        part = replace(part, positions=positions)
+        tiles.append(Tile(state=part, tokens=tokens.to(device), weights=weight[tokens].to(device)))
     return tiles
 
 
 def _weights(piece: Interval, spans: Tensor) -> Tensor:
     """How much tokens at (n 2), in cells from start to end, count in a piece of an axis: (n); 0 outside."""
     start, end = spans.unbind(-1)
-    ramp = trapezoid(piece.length, piece.left, piece.right, from_zero=False).to(spans.device)
+    ramp = trapezoid(piece.length, piece.left, piece.right, from_zero=False)
     cell = ((start + end) / 2).floor().long().clamp(piece.start, piece.stop - 1) - piece.start
     return torch.where((start < piece.stop) & (end > piece.start), ramp[cell], 0.0)
