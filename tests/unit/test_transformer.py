@@ -231,28 +231,6 @@ def test_single_stream_model_equals_the_whole_one_without_the_other_stream(strea
     assert getattr(single(inputs), stream).equal(getattr(whole(inputs), stream))
 
 
-def test_forward_depends_on_no_data() -> None:
-    with torch.device("meta"):
-        model = Transformer(config(**LATER_GENERATION))
-        inputs = Streams(
-            *(
-                StreamInput(
-                    latent=torch.empty(1, n, c),
-                    sigma=torch.empty(1),
-                    unique_timesteps=torch.empty(1, 2),
-                    timestep_index=torch.empty(1, n, dtype=torch.long),
-                    positions=torch.empty(1, axes, n, 2),
-                    context=torch.empty(1, 5, width),
-                    attention_mask=torch.empty(1, n, n),
-                    keyframes_mask=torch.empty(1, n, 1),
-                )
-                for n, c, axes, width in ((9, 12, 3, 32), (7, 10, 1, 16))
-            )
-        )
-        velocity = model(inputs)
-    assert [tuple(v.shape) for v in velocity if v is not None] == [(1, 9, 12), (1, 7, 10)]
-
-
 def test_disabled_stream_is_still_heard() -> None:
     model = build(config())
     inputs = make_inputs(model.config)
