@@ -108,9 +108,9 @@ class Header:
 
 
 def together(shards: Sequence[Header]) -> Header:
-    """One header for the names of all shards of a model; several have the name of their folder."""
-    path = shards[0].path if len(shards) == 1 else shards[0].path.parent
-    return Header(path, shards[0].metadata, {name: info for one in shards for name, info in one.tensors.items()})
+    """One header with the tensors of all shards of a model, by the name of their folder."""
+    tensors = {name: info for shard in shards for name, info in shard.tensors.items()}
+    return Header(shards[0].path.parent, shards[0].metadata, tensors)
 
 
 class FileKind(Enum):

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
+
+from pydantic import Field
 
 from ..components import NOT_ALWAYS_NEEDED, SPLIT, UPSAMPLERS, WHOLE, Role
 from ..config.released import effective_config
@@ -34,12 +36,12 @@ class ModelFiles:
     """The files of one model, by role.
 
     Args: name: as registered, or that of the file or folder that was given. passed_over: what lies in the folder and
-    cannot be used, a sentence for each file.
+    cannot be used, a sentence for each file; not stored with a job.
     """
 
     name: str
     paths: Mapping[str, Path]
-    passed_over: tuple[str, ...] = ()
+    passed_over: Annotated[tuple[str, ...], Field(exclude=True)] = ()
 
     def require_file(self, role: str, hint: str = "") -> Path:
         """The file of a role. Raises: StorageError if the model has none."""

@@ -5,15 +5,16 @@ Source: spec checkpoints, sections 5 and 6.2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ..components import COMPONENTS, SPLIT, WHOLE, components_in, lacking
 from ..config.audio import AudioVAEConfig
+from ..config.landmarks import check_header
 from ..config.released import effective_config
 from ..config.transformer import TransformerConfig
 from ..config.video_vae import VideoVAEConfig
@@ -21,6 +22,9 @@ from ..errors import CheckpointError
 from ..headers import FileKind, Header, classify, generation, read_header
 from ..hub.find import ModelFiles
 from .values import option_name
+
+if TYPE_CHECKING:
+    from .request import Request
 
 ALWAYS_READ = [name for name, row in COMPONENTS.items() if row.is_always_read]
 TEXT = ("text_projection", "video_connector", "audio_connector")
@@ -75,6 +79,11 @@ class ModelHeaders:
         """The header of the file that holds a component. Raises: CheckpointError if none does."""
         return self.headers[self.role(component)]
 
+    def check(self, components: Iterable[str]) -> None:
+        """Compare components with their configs. Raises: CheckpointError for one that cannot be loaded."""
+        for component in components:
+            check_header(component, self.header(component))
+
     @cached_property
     def _held(self) -> dict[str, list[str]]:
         return {role: components_in(header) for role, header in self.headers.items()}
@@ -112,6 +121,19 @@ class ModelHeaders:
                     f"{option} FILE names the one that the transformer was trained with",
                 )
         return shapes
+
+
+def components_of(request: Request) -> list[str]:
+    """The components that a render reads from the model's own files. Upsamplers and text encoder lie elsewhere."""
+    needs = {
+        "video_encoder": request.source or request.images or request.references,
+        "video_decoder": request.video == "generate",
+        "video_statistics": any(stage.start == "upsampled" for stage in request.recipe.stages),
+        "audio_encoder": request.audio_source,
+        "audio_decoder": request.audio == "generate",
+        "vocoder": request.audio == "generate",
+    }
+    return ["transformer", *TEXT, *(component for component, is_read in needs.items() if is_read)]
 
 
 def _read(role: str, path: Path) -> Header:

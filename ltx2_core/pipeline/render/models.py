@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from ...checkpoint import load_component
-from ...components import COMPONENTS
+from ...checkpoint import build_component, load_component
+from ...components import COMPONENTS, UPSAMPLERS
 from ...headers import Header, read_header
 from ...hub.find import ModelFiles
 from ...lora import WeightedLora, fuse, take_out
@@ -22,9 +23,9 @@ from ...models.transformer import Transformer
 from ...text.encode import ContextModels
 from ...text.files import find_encoder
 from ...text.gemma import Gemma, load_gemma
-from ..parts import LatentShapes, ModelHeaders
+from ..parts import LatentShapes, ModelHeaders, components_of
 from ..recipe import Stage
-from ..request import RenderTask
+from ..request import RenderTask, Request
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 CONNECTORS = ("text_projection", "video_connector", "audio_connector")
@@ -42,6 +43,7 @@ class Models:
         self.dtype = DTYPES[machine.precision]
         self._residency = Residency(self.device, machine.kept_bytes)
         self._fused: list[WeightedLora] = []  # into the denoiser that is loaded
+        self._checked: set[tuple[str, Path]] = set()
 
     @cached_property
     def headers(self) -> ModelHeaders:
@@ -58,6 +60,20 @@ class Models:
             return {role: path.absolute() for role, path in files.paths.items()}, machine.device, machine.precision
 
         return what(self.files, self.machine) == what(task.files, task.machine)
+
+    def check(self, request: Request) -> None:
+        """Compare the files of every component that a render reads with its module, before a weight is read.
+
+        The language model is compared when it is loaded, which comes first where it is needed at all.
+        Raises: CheckpointError for missing, unexpected and misshapen tensors, and for forms that are not implemented.
+        """
+        upsamplers = [role for role in request.recipe.needs if role in UPSAMPLERS.values()]
+        files = [(name, self.headers.header(name)) for name in components_of(request)]
+        files += [("upsampler", self._upsampler_header(role)) for role in upsamplers]
+        for name, header in files:
+            if (name, header.path) not in self._checked:
+                build_component(name, header)
+                self._checked.add((name, header.path))
 
     def loras(self, task: RenderTask, stage: Stage) -> list[WeightedLora]:
         """The LoRAs that act in a stage, in their order: the user's, then the distilled one."""
@@ -89,7 +105,7 @@ class Models:
     @contextmanager
     def upsampler(self, role: str) -> Iterator[tuple[Any, Any]]:
         """A latent upsampler, and the statistics of the latents that it works between."""
-        header = read_header(self.files.require_file(role, "--upsampler FILE"))
+        header = self._upsampler_header(role)
         with self._use("upsampler", header, self.dtype) as upsampler, self.component("video_statistics") as statistics:
             yield upsampler, statistics
 
@@ -115,6 +131,9 @@ class Models:
     def clear(self) -> None:
         """Let every model go."""
         self._residency.clear()
+
+    def _upsampler_header(self, role: str) -> Header:
+        return read_header(self.files.require_file(role, "--upsampler FILE"))
 
     def _use(
         self, name: str, header: Header, dtype: torch.dtype, on_load: Callable[[], None] = lambda: None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +55,8 @@ def run(resolved: Resolved, watch: Watch = NOBODY, models: Models | None = None)
     task = resolved.task
     check_device(task.machine)
     watch.tell(described(task.machine))
-    return _finish(Job.create(resolved.job_dir, task, identities(task)), watch, models)
+    with _models_for(task, models) as ready:
+        return _finish(Job.create(resolved.job_dir, task, identities(task)), watch, ready)
 
 
 def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None) -> Result:
@@ -69,7 +72,8 @@ def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None) -> Res
         raise StorageError("files have changed since this render began", hint="render it again")
     if not task.output.overwrite:
         require_free(task.target)
-    return _finish(job, watch, models)
+    with _models_for(task, models) as ready:
+        return _finish(job, watch, ready)
 
 
 def identities(task: RenderTask) -> dict[str, str]:
@@ -99,13 +103,23 @@ def described(machine: Machine) -> str:
     return f"computing on {machine.device} in {machine.precision}, {machine.threads} CPU threads, {kept}"
 
 
-def _finish(job: Job, watch: Watch, models: Models | None) -> Result:
-    start = time.perf_counter()
-    task, own = job.task, None
-    if models is None:
-        models = own = Models(task.files, task.machine)
-    elif not models.are_of(task):
+@contextmanager
+def _models_for(task: RenderTask, models: Models | None) -> Iterator[Models]:
+    """Models for a task, with their files checked: those of the caller, or new ones that are let go afterwards."""
+    ready = models or Models(task.files, task.machine)
+    if not ready.are_of(task):
         raise ValueError("these models are of other files, or on another device")
+    try:
+        ready.check(task.request)
+        yield ready
+    finally:
+        if models is None:
+            ready.clear()
+
+
+def _finish(job: Job, watch: Watch, models: Models) -> Result:
+    start = time.perf_counter()
+    task = job.task
     try:
         report = Engine(job, models, watch).render()
     except StoppedError as stopped:
@@ -117,9 +131,6 @@ def _finish(job: Job, watch: Watch, models: Models | None) -> Result:
             raise
         why = str(error).splitlines()[0].split(". ")[0]
         raise OutOfMemoryError("memory ran out", why, "a smaller --res, or a shorter --duration") from error
-    finally:
-        if own is not None:
-            own.clear()
     for warning in report.warnings:
         watch.tell(warning, is_warning=True)
     sheet = sheet_of(task.target) if task.output.sheet else None

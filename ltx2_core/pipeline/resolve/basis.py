@@ -17,7 +17,7 @@ from ...headers import Header, generation, read_header
 from ...hub.find import ModelFiles, find_model, upsampler_role
 from ...hub.registry import RegisteredModel, registered_models
 from ...text.files import check_pair, find_encoder
-from ..parts import ModelHeaders
+from ..parts import ALWAYS_READ, ModelHeaders
 from ..recipe import Edit, Recipe
 from ..request import StreamMode
 from ..values import option_name
@@ -155,6 +155,7 @@ def settle_basis(mode: Mode, layers: Sequence[Layer], own_presets: Mapping[str, 
         chosen = choose(merged, recipe_edit(edit), device, model.defaults, files, model.headers, model.tiers)
         preset, layers, notes = chosen.recipe, [*layers, *chosen.layers], (chosen.note,)
     res = required(merge([*layers, *model.layers]).settings.res)
+    model.headers.check(ALWAYS_READ)
     merged = merge([*layers, *_tier_layer(res, model), *model.layers])
     adjusted = _adjusted(preset, merged)
     if len(adjusted.stages) < len(recipe(preset).stages):

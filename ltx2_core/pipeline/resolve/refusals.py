@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ...components import UPSAMPLERS
+from ...config.landmarks import check_header
 from ...config.released import effective_config
 from ...config.upsampler import UpsamplerConfig
 from ...config.video_vae import VideoVAEConfig
@@ -84,11 +85,13 @@ def check_recipe(
 
 
 def _check_upsampler(path: Path, vae: VideoVAEConfig) -> None:
-    """Refuse an upsampler that was made for other latents."""
-    channels = UpsamplerConfig.from_metadata(effective_config(read_header(path))).channels
+    """Refuse an upsampler that cannot be loaded, or that was made for other latents."""
+    header = read_header(path)
+    channels = UpsamplerConfig.from_metadata(effective_config(header)).channels
     if channels != vae.latent_channels:
         why = f"it enlarges latents of {channels} channels, and the model's have {vae.latent_channels}"
         raise CheckpointError(f"{path.name} does not go with this model", why, "--upsampler FILE names another")
+    check_header("upsampler", header)
 
 
 def without_effect(video: str, audio: str) -> dict[str, str]:

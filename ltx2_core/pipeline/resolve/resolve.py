@@ -11,6 +11,7 @@ from typing import Any
 from ...errors import RequestError
 from ...sampling.guidance import GuidanceScales
 from ...types import Streams
+from ..parts import ALWAYS_READ, components_of
 from ..request import COPY, OutputSettings, RenderTask, Request, Resolved
 from .basis import Basis, settle_basis
 from .inputs import ModeInputs
@@ -40,6 +41,7 @@ def resolve(
     basis = settle_basis(row, layers, own_presets or {})
     inputs = row.settle(basis, main)
     request = _request(basis, inputs, prompt)
+    basis.headers.check(component for component in components_of(request) if component not in ALWAYS_READ)
     settings = basis.settings
     target = target_of(settings, request, inputs.suffix)
     files = {**{lora.input.role: lora.file.path for lora in basis.loras}, **inputs.files}

@@ -1,0 +1,207 @@
+"""Weights that cannot be used are refused before anything is read: from headers alone, or against the modules."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from typer.testing import CliRunner
+
+from ltx2_cli.app import app
+from ltx2_core import checkpoint
+from ltx2_core.headers import read_header
+
+ROOT = Path(__file__).parents[2]
+CHECKPOINT, GEMMA = "ltx-2-tiny-dev.safetensors", "gemma/model.safetensors"
+UPSAMPLER = "ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors"
+BLOCK = "model.diffusion_model.transformer_blocks.1."
+TO_Q = BLOCK + "attn1.to_q."
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 33384570\n"
+
+Tensors = dict[str, Tensor]
+Change = Callable[[Tensors], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wrong:
+    """A change to a file of the tiny model, and what is said to a command that would read it."""
+
+    change: Change
+    says: tuple[str, ...]
+    file: str = CHECKPOINT
+    words: tuple[str, ...] = ("t2v", "x")
+
+
+def with_(**tensors: Tensor) -> Change:
+    """Put tensors beside others, at the layer TO_Q."""
+    return lambda state: state.update({TO_Q + name: tensor for name, tensor in tensors.items()})
+
+
+def stored(file: str, name: str, dtype: torch.dtype, **words: tuple[str, ...]) -> Wrong:
+    """A weight in another dtype."""
+    says = (f"{Path(file).name if file == CHECKPOINT else 'gemma'} is quantised", name)
+    return Wrong(file=file, change=lambda state: state.update({name: state[name].to(dtype)}), says=says, **words)
+
+
+def drop(*starts: str) -> Change:
+    def change(state: Tensors) -> None:
+        for name in [name for name in state if name.startswith(starts)]:
+            del state[name]
+
+    return change
+
+
+FP8, BYTES = torch.float8_e4m3fn, torch.uint8
+I2V = ("i2v", "still.png", "x")
+TWO_STAGE = ("t2v", "x", "--preset", "two-stage", "--res", "128x128")
+SEEN_IN_HEADERS = {
+    "fp8": Wrong(
+        change=with_(weight=torch.zeros(80, 80, dtype=FP8), weight_scale=torch.ones(())),
+        says=(
+            "is quantised, which is not supported yet",
+            "to_q.weight is stored as fp8 (scaled)",
+            "hint: use the bf16",
+        ),
+    ),
+    "nvfp4": Wrong(
+        change=with_(
+            weight=torch.zeros(80, 40, dtype=BYTES),
+            weight_scale=torch.zeros(128, 8, dtype=FP8),
+            weight_scale_2=torch.ones(()),
+        ),
+        says=("is quantised, which is not supported yet", "to_q.weight is stored as nvfp4"),
+    ),
+    "int8": Wrong(
+        change=with_(weight=torch.zeros(80, 80, dtype=torch.int8), weight_scale=torch.ones(80, 1)),
+        says=("is quantised, which is not supported yet", "to_q.weight is stored as int8"),
+    ),
+    "quantised text encoder": stored(GEMMA, "language_model.model.layers.3.mlp.up_proj.weight", torch.int8),
+    "quantised video encoder": stored(CHECKPOINT, "vae.encoder.conv_out.conv.weight", FP8, words=I2V),
+    "block that is missing": Wrong(change=drop(BLOCK), says=("does not hold the model", "3 transformer_blocks")),
+    "layer of the text encoder that is missing": Wrong(
+        file=GEMMA, change=drop("language_model.model.layers.6."), says=("does not hold", "6 layers, its config says 7")
+    ),
+    "other width": Wrong(
+        change=lambda state: state.update({"vocoder.conv_pre.weight": torch.zeros(8, 128, 7)}),
+        says=("does not hold the model", "vocoder.conv_pre.weight is [8, 128, 7], its config says [64, …]"),
+    ),
+    "component that is missing": Wrong(change=drop("vae.encoder."), says=("has no video encoder",), words=I2V),
+    "upsampler of another width": Wrong(
+        file=UPSAMPLER,
+        change=lambda state: state.update({"final_conv.weight": torch.zeros(9, 32, 3, 3, 3)}),
+        says=("upscaler-x2-1.0.safetensors does not hold the model", "final_conv.weight is [9, 32"),
+        words=TWO_STAGE,
+    ),
+}
+SEEN_IN_MODULES = {
+    "missing": Wrong(change=drop(TO_Q + "bias"), says=("does not hold the model", "1 missing", TO_Q + "bias")),
+    "extra": Wrong(
+        change=with_(extra=torch.zeros(1)), says=("does not hold the model", "1 unexpected", TO_Q + "extra")
+    ),
+    "misshapen": Wrong(
+        change=with_(weight=torch.zeros(80, 79)), says=("1 of another shape", "is [80, 79], expected [80, 80]")
+    ),
+    "whole numbers": Wrong(
+        change=with_(bias=torch.zeros(80, dtype=torch.int32)), says=("1 of another type", "bias is I32")
+    ),
+    "vocoder": Wrong(change=drop("vocoder.conv_post.bias"), says=("1 missing", "vocoder.conv_post.bias")),
+    "video encoder": Wrong(
+        change=drop("vae.encoder.conv_in.conv.bias"), says=("1 missing", "conv_in.conv.bias"), words=I2V
+    ),
+    "upsampler": Wrong(
+        file=UPSAMPLER, change=drop("initial_norm.bias"), says=("1 missing", "initial_norm.bias"), words=TWO_STAGE
+    ),
+    "text encoder": Wrong(
+        file=GEMMA,
+        change=drop("language_model.model.layers.1.mlp.up_proj"),
+        says=("gemma", "does not hold the model", "1 missing", "layers.1.mlp.up_proj.weight"),
+    ),
+}
+
+
+def spoiled(wrong: Wrong, tiny: Path, folder: Path) -> list[str]:
+    """Make the tiny model with one file changed in a folder; the command that would read it."""
+    model = folder / "model"
+    (model / "gemma").mkdir(parents=True)
+    for path in [*tiny.glob("*.safetensors"), *(tiny / "gemma").iterdir()]:
+        (model / path.relative_to(tiny)).symlink_to(path)
+    state = load_file(tiny / wrong.file)
+    wrong.change(state)
+    (model / wrong.file).unlink()
+    save_file(state, model / wrong.file, dict(read_header(tiny / wrong.file).metadata))
+    Image.new("RGB", (64, 64)).save(folder / "still.png")
+    common = ["--model", str(model), "-o", str(folder / "x.mp4"), "--frames", "9"]
+    size = [] if "--res" in wrong.words else ["--res", "64x64"]
+    return [word.replace("still.png", str(folder / "still.png")) for word in wrong.words] + common + size
+
+
+def refused(words: list[str], says: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, words)
+    assert (result.exit_code, result.stdout) == (7, ""), result.stderr
+    message = result.stderr[result.stderr.index("error: ") :]
+    for fragment in says:
+        assert fragment in message
+        message = message.partition(fragment)[2]
+
+
+@pytest.mark.parametrize("wrong", SEEN_IN_HEADERS.values(), ids=SEEN_IN_HEADERS)
+def test_what_a_header_shows_is_said(wrong: Wrong, tiny: Path, tmp_path: Path) -> None:
+    refused(spoiled(wrong, tiny, tmp_path), wrong.says)
+    assert not (tmp_path / "x.mp4.job").exists()
+
+
+def test_tokenizer_that_was_not_downloaded_is_told_as_such(tiny: Path, tmp_path: Path) -> None:
+    words = spoiled(Wrong(change=dict, says=()), tiny, tmp_path)
+    tokenizer = tmp_path / "model" / "gemma" / "tokenizer.json"
+    tokenizer.unlink()
+    tokenizer.write_text(LFS)
+    refused(words, ("tokenizer.json cannot be opened", "Git LFS pointer", "hint: fetch it with git lfs pull"))
+
+
+REFUSE_ALL = """
+import json, sys
+from typer.testing import CliRunner
+from ltx2_cli.app import app
+
+for words in json.load(sys.stdin):
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 7, result.stderr
+    heavy = {"torch", "transformers", "numpy"} & sys.modules.keys()
+    assert not heavy, (words, heavy)
+"""
+
+
+def test_what_a_header_shows_is_said_without_torch(tiny: Path, tmp_path: Path) -> None:
+    commands = []
+    for number, wrong in enumerate(SEEN_IN_HEADERS.values()):
+        (tmp_path / str(number)).mkdir()
+        commands.append(spoiled(wrong, tiny, tmp_path / str(number)))
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSE_ALL],
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT), "LTX2_HOME": str(tmp_path / "home")},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("wrong", SEEN_IN_MODULES.values(), ids=SEEN_IN_MODULES)
+def test_what_the_modules_show_is_said_before_a_weight_is_read(
+    wrong: Wrong, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*args: object) -> None:
+        raise AssertionError("weights are read")
+
+    words = spoiled(wrong, tiny, tmp_path)
+    monkeypatch.setattr(checkpoint, "map_tensors", read)
+    refused(words, wrong.says)
