@@ -5,7 +5,7 @@ stores its weights, and its tensors are compared with the file's. Only then are 
 
 Weights are mapped, not read: a tensor that keeps its dtype on the CPU stays a view of the file and costs no memory of
 its own. The map is read-only: whoever wants to change a weight puts a new tensor in its place.
-Source: spec checkpoints, sections 3 to 6.
+Source: docs/reference/checkpoints.md, "Loading" and "Tensor names of the components".
 """
 
 from __future__ import annotations

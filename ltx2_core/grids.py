@@ -45,7 +45,7 @@ class VideoGrid:
 def audio_latent_count(frames: int, fps: Fraction) -> int:
     """How many audio latent steps (= tokens) go with so many pixel frames: 25 per second, halves to the even side.
 
-    Source: spec audio, "How many audio latents".
+    Source: docs/reference/audio.md, "How many audio latents".
     """
     return round(frames / float(fps) * AUDIO_LATENTS_PER_SECOND)
 

@@ -1,6 +1,6 @@
 """Read what a weight file says about itself, from its header alone: json and struct, no torch, no weights.
 
-Source: spec checkpoints, sections 3 to 5.
+Source: docs/reference/checkpoints.md, "Safetensors headers" and "Which file is which".
 """
 
 from __future__ import annotations
@@ -136,8 +136,9 @@ UPSAMPLER_NAMES = {"initial_conv.weight", "final_conv.weight"}
 def classify(header: Header) -> FileKind:
     """What a file is, by its tensor names.
 
-    Raises: CheckpointError if it is nothing of these models. Source: spec checkpoints, section 5; a transformer of
-    diffusers is looked for first, because it also has the names by which an official one is known.
+    Raises: CheckpointError if it is nothing of these models.
+    Source: docs/reference/checkpoints.md, "Which file is which"; a transformer of diffusers is looked for first,
+    because it also has the names by which an official one is known.
     """
     names = header.names
 

@@ -55,7 +55,8 @@ TRANSFORMER: Rows = (
 
 CONNECTOR: Rows = (("transformer_1d_blocks", "blocks"), ("attn1", "self_attn"), ("ff", "mlp"), *ATTENTION, *MLP)
 
-# What diffusers calls the segments of a transformer's names. Source: spec transformer, section 9.
+# What diffusers calls the segments of a transformer's names.
+# Source: docs/reference/transformer.md, "Names in diffusers".
 DIFFUSERS: Rows = (
     ("patchify_proj", "proj_in"),
     ("audio_patchify_proj", "audio_proj_in"),

@@ -59,7 +59,7 @@ def video_positions(shape: Sequence[int], fps: Fraction, factors: Factors) -> Te
     """Start and end of each video token of a latent grid (f, h, w).
 
     Returns: (1 3 n 2) float32: seconds, pixel row, pixel column. It stays float32 in a bfloat16 model.
-    Source: spec transformer, "Coordinates".
+    Source: docs/reference/transformer.md, "Token positions".
     """
     bounds = _cell_bounds(shape, factors)
     bounds[0] = _causal(bounds[0], factors.time)
@@ -72,7 +72,7 @@ def keyframe_positions(
     """Positions of a latent (f, h, w) of so many pixel frames whose first frame stands at a pixel frame of the clip.
 
     Returns: (1 3 n 2) float32 as in `video_positions`. One pixel frame spans [frame, frame + 1).
-    Source: spec sampling, "Positions of appended tokens".
+    Source: docs/reference/sampling.md, "Positions of appended tokens".
     """
     bounds = _cell_bounds(shape, factors)
     if frame == 0:
@@ -88,7 +88,7 @@ def reference_positions(
     """Positions of a clip (f, h, w) beside one that is larger, and has more frames, by these scales.
 
     Returns: (1 3 n 2) float32 as in `video_positions`, stretched over the other clip.
-    Source: spec sampling, "Positions of appended tokens".
+    Source: docs/reference/sampling.md, "Positions of appended tokens".
     """
     seconds, *pixels = video_positions(shape, fps / temporal_scale, factors)[0]
     lead = (temporal_scale - 1) * (
@@ -100,7 +100,7 @@ def reference_positions(
 def audio_positions(count: int, shift: int = 0) -> Tensor:
     """Start and end in seconds of each audio token: (1 1 t 2) float32, starting at latent step `shift`.
 
-    Source: spec transformer, "Coordinates".
+    Source: docs/reference/transformer.md, "Token positions".
     """
     starts = torch.arange(shift, shift + count, dtype=torch.float32, device="cpu")
     mel_frames = _causal(
@@ -175,7 +175,7 @@ class LatentState:
     float32, 1 on tokens of a latent frame that holds a single pixel frame; None for audio. is_frozen: nothing in this
     stream changes. slot_tokens: those of the keyframes that the model fills.
 
-    Source: spec sampling, "Latent state and conditioning".
+    Source: docs/reference/sampling.md, "Latent state".
     """
 
     grid: tuple[int, ...]

@@ -1,6 +1,6 @@
 """Fuse LoRAs into a built model and take them out again; the model knows nothing of it.
 
-Source: spec checkpoints, section 8.2.
+Source: docs/reference/checkpoints.md, "Fusing".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a LoRA file holds, and to which layers of a model its pairs belong: from headers alone, before a weight is read.
 
-Source: spec checkpoints, section 8.
+Source: docs/reference/checkpoints.md, "LoRAs".
 """
 
 from __future__ import annotations

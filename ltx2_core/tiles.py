@@ -1,6 +1,7 @@
 """Where the tiles of a clip lie, for a VAE that takes a large one in pieces. Arithmetic only, without torch.
 
-A plan says how to cut in pixels; the cuts are made on the latent grid, axis by axis. Source: spec video-vae, section 5.
+A plan says how to cut in pixels; the cuts are made on the latent grid, axis by axis.
+Source: docs/reference/video-vae.md, "Tiles".
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class TilePlan:
     def auto(cls, latent: Sequence[int], factors: Factors) -> Self:
         """The plan that decodes a latent grid (f h w) of any size in about the same memory.
 
-        Source: spec video-vae, "Defaults of the official pipelines".
+        Source: docs/reference/video-vae.md, "Official tile plans".
         """
         _, rows, columns = latent
         cells = (round(AUTO_LONG_SIDE * n / max(rows, columns)) for n in (rows, columns))

@@ -1,6 +1,6 @@
 """Run the video VAE tile by tile and blend the results, so that memory does not grow with the clip.
 
-Source: spec video-vae, section 5.
+Source: docs/reference/video-vae.md, "Tiles".
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def decode_video(
     decoder that draws noise.
     Yields: (F 3 H W) float32 frames in [0, 1], in display order; 8 * (f - 1) + 1 frames in all.
     Raises: RequestError if tiles of these sizes cannot be made.
-    Source: spec video-vae, "To displayable frames".
+    Source: docs/reference/video-vae.md, "Frames for display".
     """
     for video in decode_tiled(latent, decoder, tiles or TilePlan(), generator):
         frames = rearrange(video, "1 c f h w -> f c h w")

@@ -225,7 +225,7 @@ def compare_rendered(prompt: str, settings: Mapping[str, Any], out: Path) -> Ite
 
 
 def official_command(request: Request, files: ModelFiles, out: Path) -> list[str]:
-    """What renders a request with the official package. Source: spec pipelines, sections 1 and 2."""
+    """What renders a request with the official package. Source: docs/reference/pipelines.md, "Kinds of run"."""
     checkpoint = "distilled-checkpoint-path" if request.preset == "distilled" else "checkpoint-path"
     options: dict[str, Sequence[Any]] = {
         checkpoint: [files.require_file("checkpoint")],

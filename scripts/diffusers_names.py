@@ -1,6 +1,7 @@
 """What official names and settings are called in diffusers. A setting that is not named here is 2.0's in both.
 
-Source: specs transformer, section 9; text, section 6; video-vae, sections 4 and 6.3; audio, section 6.
+Source: docs/reference/transformer.md, "Names in diffusers"; docs/reference/text.md, "Names in diffusers";
+docs/reference/video-vae.md, "Names in diffusers"; docs/reference/audio.md, "Names in diffusers".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Conditions that replace tokens, add tokens at the end, or change the mask of one stream. They apply in list order.
 
 What is given goes to the clean tokens, never to the noisy ones: noise is added later, and the mask decides what stays.
-Source: spec sampling, "Conditioning items".
+Source: docs/reference/sampling.md, "Conditions".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Shapes of the audio path: the mel front end, the audio VAE and the vocoder.
 
-Source: spec audio, section 1.
+Source: docs/reference/audio.md, "Configuration".
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The official defaults for absent settings give a plausible but wrong video, so a file without a config is used only
 where its tensors prove which release it was. That they are all there, with the right shapes, the loader checks later.
-Source: spec checkpoints, "Missing metadata".
+Source: docs/reference/checkpoints.md, "Missing metadata".
 """
 
 from __future__ import annotations

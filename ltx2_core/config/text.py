@@ -1,6 +1,6 @@
 """Shapes of the text path after Gemma: the projection of its hidden states and the two connectors.
 
-Source: spec text, sections 2 and 3.
+Source: docs/reference/text.md, "Which normalisation and projection" and "Settings of the connectors".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The shape of the dual-stream denoiser, as the `transformer` object of a checkpoint's config describes it.
 
-Source: spec transformer, section 1.
+Source: docs/reference/transformer.md, "Configuration".
 """
 
 from __future__ import annotations

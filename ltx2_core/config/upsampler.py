@@ -1,6 +1,6 @@
 """Shape of a latent upsampler.
 
-Source: spec video-vae, "Latent upsamplers".
+Source: docs/reference/video-vae.md, "Latent upsamplers".
 """
 
 from __future__ import annotations

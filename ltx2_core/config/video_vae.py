@@ -1,6 +1,6 @@
 """Shape of the convolutional video VAE: block lists, widths, padding.
 
-Source: spec video-vae, section 1.
+Source: docs/reference/video-vae.md, "Configuration".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Find the files of a model on this machine.
 
-Source: spec checkpoints, sections 5 and 10.
+Source: docs/reference/checkpoints.md, "Where models are looked for".
 """
 
 from __future__ import annotations

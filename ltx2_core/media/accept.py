@@ -1,7 +1,7 @@
 """The door for files that a user gives: what each is, found out from its header before anything is done with it.
 
 Importing this costs nothing; PyAV and Pillow are loaded with the first file.
-Source: spec cli, "Inputs".
+Source: docs/cli.md, "Inputs".
 """
 
 from __future__ import annotations

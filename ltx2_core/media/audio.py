@@ -1,6 +1,6 @@
 """Audio that is given: as it stands in its file, and at the rates that others can work with.
 
-Source: spec audio, "Reading a file".
+Source: docs/reference/audio.md, "Reading a file".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The self-check: whether a finished file is what it should be, before it gets its name.
 
-Source: spec cli, "Self-check before rename" and "One clock".
+Source: docs/cli.md, "Self-check" and "One clock".
 """
 
 from __future__ import annotations

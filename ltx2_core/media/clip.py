@@ -1,6 +1,6 @@
 """What a clip is and how it is to be stored. Needs neither torch nor PyAV, so a request can be checked early.
 
-Source: spec cli, sections 1 and 4; spec pipelines, "Video encode".
+Source: docs/cli.md, "Colour and container"; docs/reference/pipelines.md, "Encoding video".
 """
 
 from __future__ import annotations

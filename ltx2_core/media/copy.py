@@ -1,6 +1,6 @@
 """Packets of a given file in a new one, untouched.
 
-Source: spec cli, section 1 (`a2v`, `v2a`).
+Source: docs/cli.md, "Given streams".
 """
 
 from __future__ import annotations

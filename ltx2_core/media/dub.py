@@ -1,6 +1,6 @@
 """A given video with new audio: packets are copied, and only the audio is encoded.
 
-Source: spec cli, section 1 (`v2a`).
+Source: docs/cli.md, "Given streams".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Stills that a clip begins with or passes through.
 
-Source: spec sampling, "Image -> tensor".
+Source: docs/reference/sampling.md, "Images".
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def read_image(source: ImageSource) -> Tensor:
 def compress(image: Tensor, crf: int) -> Tensor:
     """What H.264 leaves of a picture (1 3 H W) uint8, at even sizes: an odd row or column at the end is cut off.
 
-    Source: spec sampling, "Image -> tensor", step 2.
+    Source: docs/reference/sampling.md, "Images", step 2.
     """
     height, width = (side // 2 * 2 for side in image.shape[-2:])
     if crf == 0 or min(height, width) < SHORTEST_CODED:

@@ -1,6 +1,6 @@
 """What is known of the images, videos and audio that a user gives, from their headers.
 
-Source: spec cli, "Inputs".
+Source: docs/cli.md, "Inputs".
 """
 
 from __future__ import annotations

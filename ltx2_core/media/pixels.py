@@ -18,7 +18,7 @@ def to_i420(frames: Tensor) -> Tensor:
 
     Each frame is its luma plane, then the blue and the red plane of half the height and width, all as rows of W. H and
     W must be even. Values are cut off, not rounded, as in the reference.
-    Source: spec pipelines, "Video encode".
+    Source: docs/reference/pipelines.md, "Encoding video".
     """
     luma, *colour = torch.einsum("rc,FcHW->rFHW", frames.new_tensor(BT709), frames)
     halves = [reduce(plane, "F (h 2) (w 2) -> F h w", "mean") for plane in colour]

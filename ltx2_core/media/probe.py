@@ -1,6 +1,6 @@
 """What is in a media file, from its header.
 
-Source: spec cli, "Inputs"; spec pipelines, "Video decode".
+Source: docs/cli.md, "Inputs"; docs/reference/pipelines.md, "Decoding video".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How the frames of a clip are read, so that one sees what was meant: found once from its header and its first frame.
 
 Importing this costs nothing.
-Source: spec pipelines, "Video decode"; ITU-T H.273 for the numbers of colours.
+Source: docs/reference/pipelines.md, "Decoding video"; ITU-T H.273 for the numbers of colours.
 """
 
 from __future__ import annotations

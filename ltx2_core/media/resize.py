@@ -1,6 +1,6 @@
 """From decoded frames to the pixels that the video encoder takes.
 
-Source: spec sampling, "Conditioning media pre-processing".
+Source: docs/reference/sampling.md, "Preparing given media".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Headers of what a user gives, as records: by PyAV and Pillow, without torch.
 
-Source: spec cli, "Inputs"; spec pipelines, "Video decode".
+Source: docs/cli.md, "Inputs"; docs/reference/pipelines.md, "Decoding video".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """When the frames of a clip are shown: at a constant rate, at one with holes, or whenever they like.
 
-Source: spec pipelines, "Video decode".
+Source: docs/reference/pipelines.md, "Decoding video".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Video and audio on their way into a new file.
 
-Source: spec cli, "What must never be lost or wrong".
+Source: docs/cli.md, "Colour and container" and "Recipe inside".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Frames of clips that are given: upright, and at a constant rate.
 
-Source: spec pipelines, "Video decode".
+Source: docs/reference/pipelines.md, "Decoding video".
 """
 
 from __future__ import annotations

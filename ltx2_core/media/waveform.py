@@ -30,7 +30,7 @@ class Waveform:
 def fit_waveform(audio: Waveform, duration_s: Fraction) -> Waveform:
     """Make audio exactly as long as its video: silence is added at the end, or the end is cut.
 
-    Source: spec cli, "One clock".
+    Source: docs/cli.md, "One clock".
     """
     wanted = round(duration_s * audio.sample_rate_hz)
     samples = audio.samples[..., :wanted]
@@ -51,6 +51,6 @@ def to_pcm(audio: Waveform) -> Tensor:
 def to_pcm16(samples: Tensor) -> Tensor:
     """Samples of any shape in [-1, 1] as int16, cut off towards zero; what lies outside is clipped.
 
-    Source: spec audio, "Output".
+    Source: docs/reference/audio.md, "From samples to a file".
     """
     return (samples.clamp(-1, 1) * 32767).to(torch.int16)

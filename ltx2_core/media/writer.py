@@ -1,6 +1,7 @@
 """Finished clips as files, encoded while their frames arrive.
 
-Source: spec cli, "What must never be lost or wrong"; spec pipelines, "Video encode"; spec audio, "Output".
+Source: docs/cli.md, "What must never be lost or wrong"; docs/reference/pipelines.md, "Encoding video";
+docs/reference/audio.md, "From samples to a file".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Attention and feed-forward, shared by the denoiser and the text connectors.
 
-Source: spec transformer, section 6.2; spec text, section 3.4.
+Source: docs/reference/transformer.md, "Attention"; docs/reference/text.md, "Connector block".
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Convolutions run over time and frequency and are causal in time: the first latent step describes one mel frame, each
 later one four. In shapes, `t m` are latent steps and bins, `T M` mel frames and bins.
-Source: spec audio, section 3.
+Source: docs/reference/audio.md, "Audio VAE".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From Gemma's hidden states to the text context: a projection, and per stream a small transformer that finishes it.
 
-Source: spec text, sections 2 and 3.
+Source: docs/reference/text.md, "Hidden states" and "Connectors".
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ THETA = 10000.0  # connectors do not read the denoiser's positional_embedding_th
 def normalise_per_layer(hidden: Tensor) -> Tensor:
     """Centre each layer of (b l d k) over all its tokens and channels, and scale its range to 8.
 
-    Source: spec text, "Rounding points": sum, extremes and range stay in the dtype of the input, the rest is float32.
+    Source: docs/reference/text.md, "Rounding points": sum, extremes and range stay in the dtype of the input, the rest
+    is float32.
     """
     count = hidden.shape[-3] * hidden.shape[-2]
     mean = reduce(hidden, "b l d k -> b 1 1 k", "sum").float() / (count + EPS)
@@ -33,7 +34,7 @@ def normalise_per_layer(hidden: Tensor) -> Tensor:
 def normalise_per_token(hidden: Tensor) -> Tensor:
     """Scale each token of each layer of (b l d k) to a root mean square of one over channels.
 
-    Every step but the root is rounded to the dtype of the input. Source: spec text, "Rounding points".
+    Every step but the root is rounded to the dtype of the input. Source: docs/reference/text.md, "Rounding points".
     """
     mean = reduce(hidden**2, "b l d k -> b l 1 k", "mean") + EPS
     return hidden * mean.float().rsqrt().to(hidden.dtype)  # bfloat16 roots on the CPU round twice where vectors end

@@ -1,7 +1,7 @@
 """From a waveform to the log-mel spectrogram that the audio encoder reads. Everything here runs in float32.
 
 In shapes, `s` are samples, `T M` mel frames and bins.
-Source: spec audio, section 2.
+Source: docs/reference/audio.md, "Mel front end".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Adaptive norms: from timesteps to the shifts, scales and gates of the denoiser.
 
-Source: spec transformer, section 5.
+Source: docs/reference/transformer.md, "Timesteps and modulation".
 """
 
 from __future__ import annotations

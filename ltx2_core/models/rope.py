@@ -1,6 +1,6 @@
 """Rotary position embedding over continuous coordinates, as the denoiser and the text connectors use it.
 
-Source: spec transformer, section 4; spec text, section 3.3.
+Source: docs/reference/transformer.md, "Rotary positions"; docs/reference/text.md, "Positions of the connectors".
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Video and audio are the same code with two configs. The model is three parts, `prepare`, `blocks` and `finish`;
 `run_passes` takes one pass or several through them. Every product and every sum is rounded on its own, as in the
-official code: fused operations would give other bits in bfloat16. Source: spec transformer.
+official code: fused operations would give other bits in bfloat16.
+Source: docs/reference/transformer.md, "Forward pass".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The latent upsamplers: small networks that double a latent in space, in time, or both, or resample it by a ratio.
 
-Source: spec video-vae, "Latent upsamplers".
+Source: docs/reference/video-vae.md, "Latent upsamplers".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The layers of the convolutional video VAE: convolution, norm, residual blocks, changes of resolution, time embedding.
 
 Activations are large, so layers work in place on tensors that they made themselves, unless gradients need the values.
-Source: spec video-vae, sections 2 and 3.
+Source: docs/reference/video-vae.md, "Encoder" and "Decoder".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The convolutional video VAE: pixels to normalised latents and back.
 
-Source: spec video-vae, sections 2 and 3.
+Source: docs/reference/video-vae.md, "Encoder" and "Decoder".
 """
 
 from __future__ import annotations

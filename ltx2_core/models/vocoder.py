@@ -1,6 +1,6 @@
 """The vocoder: a HiFi-GAN that turns a log-mel spectrogram into a stereo waveform.
 
-Source: spec audio, sections 4.1 and 4.2.
+Source: docs/reference/audio.md, "Vocoder".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The job folder of a render: what was asked for, and the latents of every stage that is finished, safe on disk.
 
-Source: spec cli, "Latents first".
+Source: docs/cli.md, "Latents first".
 """
 
 from __future__ import annotations

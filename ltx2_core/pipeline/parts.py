@@ -1,6 +1,6 @@
 """Which file of a model holds which of its components: the whole checkpoint, or a file for each part. Headers only.
 
-Source: spec checkpoints, sections 5 and 6.2.
+Source: docs/reference/checkpoints.md, "Which file is which" and "Mixing files".
 """
 
 from __future__ import annotations

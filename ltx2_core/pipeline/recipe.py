@@ -1,6 +1,6 @@
 """Recipes: what a preset does, as a list of stages. Data only; the engine knows what the words mean.
 
-Source: spec pipelines, sections 1 and 2.
+Source: docs/reference/pipelines.md, "Kinds of run".
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Recipe(Record):
     def for_audio(self) -> Self:
         """What is left of a recipe where no video is generated: its first stage, at full size. Others enlarge a video.
 
-        Source: spec pipelines, sections 2.9 and 2.15.
+        Source: docs/reference/pipelines.md, "Audio alone" and "Video to audio".
         """
         first = self.stages[0].model_copy(update={"scale": Fraction(1), "rate": Fraction(1)})
         return self.model_copy(update={"stages": (first,)})

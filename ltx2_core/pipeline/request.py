@@ -1,6 +1,6 @@
 """What to render, with every value settled: from flags, files and presets to one record. Opens nothing but headers.
 
-Source: spec cli, sections 1 to 3; spec pipelines, section 1.
+Source: docs/cli.md, "Commands"; docs/reference/pipelines.md, "Sizes and lengths".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The noise levels that the distilled models were trained on, by name; used exactly as written. Needs no torch.
 
-Source: spec sampling, "Distilled lists".
+Source: docs/reference/sampling.md, "Distilled lists".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Guidance: which calls of the model one evaluation takes, and how their clean estimates are mixed.
 
 Nothing here needs torch to be imported, so a plan can count passes without it.
-Source: spec sampling, "Guidance".
+Source: docs/reference/sampling.md, "Guidance".
 """
 
 from __future__ import annotations

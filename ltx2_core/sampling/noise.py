@@ -22,7 +22,7 @@ def add_noise(state: LatentState, generator: torch.Generator, scale: float, dtyp
     afterwards does not depend on it. With two streams, video comes first.
 
     Args: scale: 1 makes pure noise, the first sigma of a later stage keeps some of the latent. dtype: to draw in.
-    Source: spec sampling, "Order of construction".
+    Source: docs/reference/sampling.md, "Order of construction".
     """
     noise = draw_noise(state.latent.shape, generator, dtype).to(state.latent.device, torch.float32)
     noisy = torch.lerp(state.latent.float(), noise, scale)

@@ -1,6 +1,6 @@
 """The sampler of the HQ recipe: second order, with noise at each step and in its middle. Its arithmetic is float64.
 
-Source: spec sampling, "res_2s".
+Source: docs/reference/sampling.md, "res_2s".
 """
 
 from __future__ import annotations

@@ -31,7 +31,10 @@ def iterate_steps(sigmas: Tensor, on_step: OnStep) -> Iterator[tuple[int, float,
 
 
 def sample_euler(denoise: Denoiser, states: States, sigmas: Tensor, on_step: OnStep) -> States:
-    """Go straight from each noise level (k) to the next: the default sampler. Source: spec sampling, "Euler"."""
+    """Go straight from each noise level (k) to the next: the default sampler.
+
+    Source: docs/reference/sampling.md, "Euler".
+    """
     for step, sigma, sigma_next in iterate_steps(sigmas, on_step):
         clean = states.map(LatentState.keep_given, denoise(states, sigma, step))
         states = states.map(partial(LatentState.euler_step, sigma=sigma, sigma_next=sigma_next), clean)
@@ -43,7 +46,7 @@ def sample_gradient_estimation(
 ) -> States:
     """Euler steps along a velocity that is extrapolated from the last two; fewer steps do. 1 makes it plain Euler.
 
-    Source: spec sampling, "Gradient estimation".
+    Source: docs/reference/sampling.md, "Gradient estimation".
     """
     previous: Latents | None = None
     for step, sigma, sigma_next in iterate_steps(sigmas, on_step):
@@ -66,7 +69,7 @@ def sample_ancestral(
 ) -> States:
     """Go farther down than the next noise level and up again with new noise, video's drawn first; eta is how far.
 
-    Source: spec sampling, "Ancestral (SDE) Euler".
+    Source: docs/reference/sampling.md, "Ancestral Euler".
     """
     for step, sigma, sigma_next in iterate_steps(sigmas, on_step):
         move = partial(_ancestral_step, sigma=sigma, sigma_next=sigma_next, generator=generator, eta=eta)

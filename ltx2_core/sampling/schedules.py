@@ -29,7 +29,7 @@ def ltx2_schedule(
     above 0; None leaves it where the shift put it.
     Returns: (steps + 1) float32. In float32 the first is often 0.99999994: never compare it with 1.
     Raises: RequestError for less than 2 steps, of which the stretch cannot make anything.
-    Source: spec sampling, "LTX-2 schedule".
+    Source: docs/reference/sampling.md, "LTX-2 schedule".
     """
     if steps < 2:
         raise RequestError(f"steps {steps} cannot be used", "this schedule needs at least 2 steps", "--steps 8")
@@ -52,7 +52,7 @@ def with_level(sigmas: Tensor, level: float) -> Tensor:
 def from_level(sigmas: Tensor, level: float) -> Tensor:
     """The rest of a schedule (k) from a noise level on, which is put in front; the whole one from above all of it.
 
-    Source: spec pipelines, "Features without an official pipeline".
+    Source: docs/reference/pipelines.md, "Restyling".
     """
     sigmas = with_level(sigmas, level)
     return sigmas[sigmas <= sigmas.new_tensor(level)]

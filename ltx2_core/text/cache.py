@@ -1,7 +1,7 @@
 """Contexts on disk: a prompt that the same weights encoded before is not encoded again.
 
 Nothing here can fail a run: an entry that cannot be read is made anew, one that cannot be written is not kept.
-Source: spec text, section 1.5.
+Source: docs/reference/text.md, "Kept contexts".
 """
 
 from __future__ import annotations

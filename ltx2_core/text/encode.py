@@ -1,6 +1,6 @@
 """Prompts to contexts: Gemma once for all of them, then projection and connectors, prompt by prompt.
 
-Source: spec text, sections 1.5 to 4.
+Source: docs/reference/text.md, "Running only the real tokens", "Hidden states" and "Connectors".
 """
 
 from __future__ import annotations

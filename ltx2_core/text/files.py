@@ -1,6 +1,6 @@
 """Find a text encoder on disk and check that it belongs to a checkpoint, from headers and JSON alone.
 
-Source: spec text, section 1; spec checkpoints, section 4.4.
+Source: docs/reference/text.md, "Files of the text encoder".
 """
 
 from __future__ import annotations

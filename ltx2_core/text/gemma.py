@@ -1,6 +1,6 @@
 """The language model that reads prompts: Gemma 3 from transformers, without its picture tower, and its tokenizer.
 
-Source: spec text, sections 1 and 2.1.
+Source: docs/reference/text.md, "Tokens of a prompt", "The language model" and "Hidden states".
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Our modules against those of diffusers, an independent implementation, with the same random weights in float32.
 
-Only what the two define alike is compared. Sources: specs transformer, section 10.2; text, section 3.5; video-vae,
-section 7; audio, section 7; sampling, section 1.2.
+Only what the two define alike is compared. Sources: docs/reference/transformer.md, "Differences from diffusers";
+docs/reference/text.md, "Differences from diffusers"; docs/reference/video-vae.md, "Differences from diffusers";
+docs/reference/audio.md, "Differences from diffusers"; docs/reference/sampling.md, "Differences from diffusers".
 """
 
 from __future__ import annotations

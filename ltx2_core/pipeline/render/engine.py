@@ -1,6 +1,6 @@
 """The one way through: prompt → text context → latents → frames and waveform → file. Every mode takes it.
 
-Source: spec pipelines, section 1.3.
+Source: docs/reference/pipelines.md, "Order of one run".
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What the user gave, encoded for one stage: where its streams start, what holds in them, how noisy they are made.
 
-Source: spec pipelines, sections 2.1 to 2.8 and 2.15; spec sampling, sections 4.5 and 5.
+Source: docs/reference/pipelines.md, "Kinds of run"; docs/reference/sampling.md, "Conditions" and
+"Preparing given media".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One denoising run, from noise to latents, and the way to stop in the middle of it and go on later.
 
-Source: spec pipelines, section 1.3; spec sampling, section 4.3.
+Source: docs/reference/pipelines.md, "Order of one run"; docs/reference/sampling.md, "Order of construction".
 """
 
 from __future__ import annotations

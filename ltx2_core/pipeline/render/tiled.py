@@ -2,7 +2,7 @@
 
 Every estimate is made tile by tile and blended before the sampler moves on, so the tiles cannot grow apart; noise,
 conditions and steps are those of the whole picture.
-Source: spec pipelines, sections 2.14 and 4.1: tiles share 5 latent cells, and positions begin at 0 in each.
+Source: docs/reference/pipelines.md, "Tiled stage": tiles share 5 latent cells, and positions begin at 0 in each.
 """
 
 from __future__ import annotations

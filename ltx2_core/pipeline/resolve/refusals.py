@@ -1,6 +1,6 @@
 """What is refused, and what would have no effect: every reason in one place.
 
-Source: spec cli, sections 1 to 3.
+Source: docs/cli.md, "Commands" and "Strictness".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where settings come from besides the command line: the environment and YAML files.
 
-Source: spec cli, "Precedence".
+Source: docs/cli.md, "Precedence of settings".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Everything that a person can set, wherever they set it, and the one function that merges the places.
 
-Source: spec cli, sections 1 to 3.
+Source: docs/cli.md, "Precedence of settings" and "Strictness".
 """
 
 from __future__ import annotations

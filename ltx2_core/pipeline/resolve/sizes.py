@@ -1,6 +1,6 @@
 """Sizes and lengths of clips: what a name, an aspect, an input's own shape or a duration means in pixels and frames.
 
-Source: spec cli, sections 2 and 3.
+Source: docs/cli.md, "Sizes" and "Length".
 """
 
 from __future__ import annotations

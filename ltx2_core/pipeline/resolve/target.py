@@ -1,6 +1,6 @@
 """Where a result goes: its name, from a template and the request, and whether that is free.
 
-Source: spec cli, "Output names" and "Overwrite".
+Source: docs/cli.md, "Output names" and "Existing files".
 """
 
 from __future__ import annotations
