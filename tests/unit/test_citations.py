@@ -17,6 +17,7 @@ CODE = sorted(
 )
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 CITATION = re.compile(r'([\w./-]+\.md)((?:,? (?:and )?"[^"]+")+)')  # docs/page.md, "One section" and "Another"
+PRIVATE = re.compile(r"Sources?: specs?\b|\bspec [a-z-]+, (?:section|\")")  # a text that nobody outside can find
 
 
 def joined(text: str) -> str:
@@ -46,6 +47,10 @@ def misses(text: str, folder: Path = ROOT) -> list[str]:
 
 def test_every_section_that_the_code_cites_is_there():
     assert {path.name: lost for path in CODE if (lost := misses(path.read_text(encoding="utf-8")))} == {}
+
+
+def test_nothing_cites_a_text_that_is_not_in_the_repository():
+    assert [path.name for path in CODE if PRIVATE.search(joined(path.read_text(encoding="utf-8")))] == []
 
 
 def test_every_section_that_a_page_cites_is_there():
