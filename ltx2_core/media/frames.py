@@ -17,7 +17,9 @@ from torch import Tensor
 
 from .reading import FULL, HDR_NAMES, PQ, FrameReading
 
-SCALE_FLAGS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
+# How swscale computes: 8 bits as the official reader does, to the same pixels; more bits without its rounding down.
+FLAGS_8_BIT = "bilinear"
+FLAGS_MORE_BITS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 MATRIX_NAMES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 FULL_CODE_16 = 255 * 256  # what swscale makes of white in 16 bits
 DIFFUSE_WHITE_NITS, HLG_PEAK_NITS, PQ_PEAK_NITS = 203, 1000, 10_000
@@ -62,7 +64,10 @@ class FrameConverter:
         width, height = reading.square_size
         if (frame.width, frame.height) != (reading.width, reading.height):
             width, height = frame.width, frame.height
-        options = [f"w={width}:h={height}:flags={SCALE_FLAGS}:out_range=full"]
+        flags = FLAGS_8_BIT
+        if max(component.bits for component in frame.format.components) > 8:
+            flags = FLAGS_MORE_BITS
+        options = [f"w={width}:h={height}:flags={flags}:out_range=full"]
         options.append(f"in_range={'full' if reading.colour.range == FULL else 'limited'}")
         if name := MATRIX_NAMES.get(reading.colour.matrix):
             options.append(f"in_color_matrix={name}")

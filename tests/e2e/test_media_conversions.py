@@ -43,7 +43,7 @@ def quarters(frame: Tensor) -> Tensor:
     ("name", "codes", "notes"),
     [
         ("ten709.mp4", 1, ()),
-        ("hd_untagged709.mp4", 2, ()),
+        ("hd_untagged709.mp4", 3, ()),  # 8 bits are rounded as the official reader rounds them
         ("hlg.mov", 6, ("hlg.mov is HLG HDR; it is read as BT.709 SDR, with diffuse white at 203 nits",)),
     ],
 )
