@@ -1,4 +1,4 @@
-"""LTX-2: video with synchronised sound from text, images, video and sound.
+"""LTX-2: video with synchronised audio from text, images, video and audio.
 
 The names in `__all__` are the public ones. Each is imported from its module when it is first used, so that importing
 this package costs nothing.

@@ -31,7 +31,7 @@ class RequestError(LTX2Error):
 
 
 class MediaError(LTX2Error):
-    """An image, video or sound that was given cannot be used."""
+    """An image, video or audio file that was given cannot be used."""
 
     exit_code = 3
 

@@ -197,7 +197,7 @@ def decode(engine: Engine, latents: Latents) -> Media:
     video, audio = latents
     return Media(
         frames=None if video is None else decode_frames(engine.models, video),
-        waveform=None if audio is None else engine.decode_sound(audio).samples,
+        waveform=None if audio is None else engine.decode_audio(audio).samples,
     )
 
 

@@ -30,7 +30,7 @@ class Condition(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenTokens:
-    """Tokens of the grid that are given: frames of a video, or steps of a sound.
+    """Tokens of the grid that are given: frames of a video, or steps of audio.
 
     Args: tokens: (b m c). start: the first token that they stand for. strength: 1 keeps them exactly.
     """
@@ -131,7 +131,7 @@ class ReferenceVideo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceAudio:
-    """Sound to listen to. Args: tokens: (b m c). positions: (1 1 m 2) seconds."""
+    """Audio to listen to. Args: tokens: (b m c). positions: (1 1 m 2) seconds."""
 
     tokens: Tensor
     positions: Tensor
@@ -240,5 +240,5 @@ def attention_weights(mask: Tensor, shape: Sequence[int], strength: float = 1.0)
 
 
 def before_start(positions: Tensor) -> Tensor:
-    """Move the positions of a sound (1 1 t 2) before time zero, so that it does not sound together with the clip's."""
+    """Move the positions of audio (1 1 t 2) before time zero, so that it is not heard together with the clip's."""
     return positions - positions[..., -1:, 1:] - REFERENCE_GAP_S

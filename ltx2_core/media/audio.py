@@ -42,7 +42,7 @@ def read_audio(source: AudioSource, start_s: Fraction = Fraction(0), duration_s:
     header = read_header(source.path)
     pieces = [*(_decode(source, start_s, end_s) if header is None else _read(source, header, start_s, end_s))]
     if not pieces:
-        raise refusal(source.path, f"there is no sound at {float(start_s):.2f} s")
+        raise refusal(source.path, f"there is no audio at {float(start_s):.2f} s")
     time_s, rate, first = pieces[0]
     if any(piece.sample_rate_hz != rate or len(piece.samples) != len(first) for piece in pieces):
         raise refusal(source.path, "its sample rate or number of channels changes on the way")
@@ -59,7 +59,7 @@ def read_audio(source: AudioSource, start_s: Fraction = Fraction(0), duration_s:
     missing_s = GUESSED_S if source.codec == "mp3" else MISSING_S
     if audio.duration_s + missing_s < announced_s:
         end = f"{float(start_s + audio.duration_s):.2f} of {float(source.duration_s):.2f} s"
-        raise refusal(source.path, f"its sound breaks off after {end}", "--start and --duration take what is there")
+        raise refusal(source.path, f"its audio breaks off after {end}", "--start and --duration take what is there")
     return audio
 
 

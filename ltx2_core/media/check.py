@@ -67,13 +67,13 @@ class VideoCheck:
         if not self.frames:
             return Findings(("there is not a single frame",))
         if self.is_flat:
-            return Findings(("every frame of the picture is one flat colour",))
+            return Findings(("every frame of the video is one flat colour",))
         warnings = []
         brightness = self.brightness_sum / self.frames
         if brightness < DARK_LUMA:
-            warnings.append(f"the picture is dark: its mean brightness is {brightness:.1%}")
+            warnings.append(f"the video is dark: its mean brightness is {brightness:.1%}")
         if self.frames > 1 and self.largest_change < STATIC_CHANGE:
-            warnings.append("the picture is static: hardly anything changes from frame to frame")
+            warnings.append("the video is static: hardly anything changes from frame to frame")
         return Findings(warnings=tuple(warnings))
 
 
@@ -86,16 +86,16 @@ def require_finite(values: Tensor, what: str) -> None:
 
 def check_audio(audio: Waveform) -> Findings:
     """What generated audio is like; audio that is given may be as it likes. Raises: OutputError if not finite."""
-    require_finite(audio.samples, "the sound")
+    require_finite(audio.samples, "the audio")
     if audio.is_given:
         return Findings()
     if not to_pcm16(audio.samples).any():
-        return Findings(("the sound is nothing but zeros",))
+        return Findings(("the audio is nothing but zeros",))
     warnings = []
     samples = audio.samples.double()
     level_db = 20 * float(samples.square().mean().sqrt().log10())
     if level_db < QUIET_DB:
-        warnings.append(f"the sound is very quiet: {-level_db:.0f} dB below full scale")
+        warnings.append(f"the audio is very quiet: {-level_db:.0f} dB below full scale")
     clipped = float((samples.abs() >= 1).double().mean())
     if clipped > CLIPPED_SHARE:
         warnings.append(f"{clipped:.1%} of the samples are clipped")

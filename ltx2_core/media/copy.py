@@ -111,12 +111,12 @@ def container_for(video: VideoSource, audio_codec: str, *, keeps_audio: bool) ->
     candidates = (IN_MP4 if video.is_timed else None, OWN_CONTAINER.get(video.container))
     container = next((one for one in candidates if one and _takes(one, video)), None)
     if container is None:
-        raise refusal(video.path, f"its picture ({video.codec}) cannot be copied", f"ffmpeg -i {video.path} copy.mp4")
+        raise refusal(video.path, f"its video ({video.codec}) cannot be copied", f"ffmpeg -i {video.path} copy.mp4")
     if audio_codec not in _codecs_in(container.format):
         what = f"--audio-codec {audio_codec} cannot be used with {video.path}"
-        raise RequestError(what, f"its picture needs a {container.suffix} file", "--audio-codec aac")
+        raise RequestError(what, f"its video needs a {container.suffix} file", "--audio-codec aac")
     if keeps_audio and video.audio and not _takes(container, video.audio):
-        why = f"its sound ({video.audio.codec}) cannot be copied into a {container.suffix} file"
+        why = f"its audio ({video.audio.codec}) cannot be copied into a {container.suffix} file"
         raise refusal(video.path, why, "--old-sound drop")
     return container
 

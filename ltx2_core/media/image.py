@@ -53,7 +53,7 @@ def read_image(source: ImageSource) -> Tensor:
 
 
 def compress(image: Tensor, crf: int) -> Tensor:
-    """What H.264 leaves of a picture (1 3 H W) uint8, at even sizes: an odd row or column at the end is cut off.
+    """What H.264 leaves of an image (1 3 H W) uint8, at even sizes: an odd row or column at the end is cut off.
 
     Source: docs/reference/sampling.md, "Images", step 2.
     """

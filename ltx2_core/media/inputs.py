@@ -37,7 +37,7 @@ class ImageSource:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know."""
-        return (f"{self.path.name} holds several pictures; the first is used",) if self.has_more else ()
+        return (f"{self.path.name} holds several images; the first is used",) if self.has_more else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +48,8 @@ class AudioSource:
     which is with the video if there is one.
     """
 
-    noun: ClassVar[str] = "a sound"
-    hint: ClassVar[str] = "give a file with sound: WAV, FLAC, MP3, M4A, OGG or a video"
+    noun: ClassVar[str] = "audio"
+    hint: ClassVar[str] = "give a file with audio: WAV, FLAC, MP3, M4A, OGG or a video"
     largest_bytes: ClassVar[int] = 2**36
 
     path: Path

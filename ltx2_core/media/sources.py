@@ -143,7 +143,7 @@ def audio_source(path: Path) -> AudioSource:
     with open_clip(path) as container:
         audio = _audio(path, container, _audio_zero_s(path, container))
     if audio is None or audio.duration_s <= 0:
-        raise refusal(path, "there is no sound in it")
+        raise refusal(path, "there is no audio in it")
     header = read_header(path)
     return audio if header is None else replace(audio, duration_s=Fraction(header.samples, header.sample_rate_hz))
 
@@ -190,7 +190,7 @@ def _first_frame(path: Path) -> av.VideoFrame:
     with open_clip(path) as container:
         stream = video_stream_of(container)
         if stream is None:
-            raise refusal(path, "there is no picture in it")
+            raise refusal(path, "there is no video in it")
         codec = _codec(path, stream)
         _check_size(path, codec.width, codec.height)
         first = next(container.decode(stream), None)
@@ -258,7 +258,7 @@ def _audio(path: Path, container: InputContainer, zero_s: Fraction) -> AudioSour
         return None
     codec = _codec(path, stream)
     if codec.sample_rate not in SAMPLE_RATES_HZ:
-        raise refusal(path, f"its sound has {codec.sample_rate} samples a second")
+        raise refusal(path, f"its audio has {codec.sample_rate} samples a second")
     _require_whole(path, stream)
     duration_s = _audio_end_s(container, stream) - zero_s
     _check_duration(path, duration_s)

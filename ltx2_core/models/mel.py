@@ -29,7 +29,7 @@ STEREO_MIX = {
 
 
 def mel_from_waveform(wave: Tensor, sample_rate_hz: int, config: MelConfig) -> Tensor:
-    """Any sound (b c s) at any rate to the log-mel (b 2 T M) that the encoder reads."""
+    """Any waveform (b c s) at any rate to the log-mel (b 2 T M) that the encoder reads."""
     return log_mel(resample(to_stereo(wave), sample_rate_hz, config.sample_rate_hz), config)
 
 

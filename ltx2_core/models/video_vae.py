@@ -140,7 +140,7 @@ class VideoDecoder(nn.Module):
         """Decode a latent (b c f h w) as it is, in the dtype of the weights. timestep: for a conditioned decoder."""
         if self.config.decoder_padding == "reflect" and min(latent.shape[-2:]) < 2:
             raise RequestError(
-                "a picture this small cannot be decoded",
+                "a video this small cannot be decoded",
                 f"the decoder needs two latent rows and columns, the latent has {latent.shape[-2]}×{latent.shape[-1]}",
                 f"use a height and width of at least {2 * self.config.factors.height}",
             )

@@ -44,13 +44,13 @@ class Stage(Record):
     """One denoising run.
 
     Args: scale: of the final height and width. rate: of the final frame rate. start: from noise alone, from the latents
-    of the stage before with the picture enlarged, or from the source clip. noise: how much goes on them; None means all
+    of the stage before with the video enlarged, or from the source clip. noise: how much goes on them; None means all
     on nothing, and the first sigma on what there is. conditions: which of the request's hold: references and images,
     images, or none. sigmas: the name of a distilled list, or numbers; None makes the schedule of as many steps as the
     request says. schedule_tokens: what that schedule is shifted for, the request's number or the stage's own grid.
     guided: with the guidance of the request, or one plain pass per step. distilled_lora: its strength; None leaves it
     out. user_loras: whether the LoRAs of the request act. tiles: how many, across and down, an unguided stage takes the
-    picture in; None for the whole.
+    video in; None for the whole.
     """
 
     scale: Portion = Fraction(1)
@@ -93,7 +93,7 @@ class Recipe(Record):
         """The same recipe with these values where they are given and a stage has none of its own.
 
         Sampler and sigmas are of the first stage; later stages only refine, and keep what they have. Tiles are of
-        the unguided stages that begin with an enlarged picture.
+        the unguided stages that begin with an enlarged video.
         """
 
         def stage(number: int, own: Stage) -> Stage:
@@ -134,7 +134,7 @@ class Recipe(Record):
         return factor * math.lcm(*(stage.scale.denominator for stage in self.stages))
 
     def frame_multiple(self, factor: int) -> int:
-        """What the final number of frames must be one more than a multiple of, likewise."""
+        """What the final number of frames must be one more than a multiple of, for the same reason."""
         return factor * math.lcm(*(stage.rate.denominator for stage in self.stages))
 
     def upsampler(self, stage: Stage) -> Role:

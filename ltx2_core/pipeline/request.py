@@ -27,7 +27,7 @@ VideoCodecName = Annotated[str, BeforeValidator(Choice.of(VIDEO_CODECS))]
 AUDIO_CODECS = ("aac", "alac", "flac")  # in MP4, each by the encoder of the same name
 AudioCodecName = Annotated[str, BeforeValidator(Choice(AUDIO_CODECS))]
 OldTrackName = Annotated[str, BeforeValidator(Choice(("drop", "second-track")))]
-COPY = "copy"  # in place of a codec: the packets of the given sound
+COPY = "copy"  # in place of a codec: the packets of the given audio
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(allow_inf_nan=False)]

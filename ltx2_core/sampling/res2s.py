@@ -33,7 +33,7 @@ def sample_res2s(
     """Follow a schedule (k) that ends in 0: two evaluations for each step, and one at the end.
 
     Args: step_generator, middle_generator: of the noise at the end and in the middle of each step; at both, video's is
-    drawn first. eta: how much of a noise level is drawn anew.
+    drawn first. eta: how much of a noise level is replaced by new noise.
     """
     steps = torch.cat([sigmas[:-1], sigmas.new_tensor([LAST_SIGMA, 0.0])])
     for index, sigma, sigma_next in iterate_steps(steps, on_step):

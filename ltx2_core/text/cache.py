@@ -1,6 +1,6 @@
 """Contexts on disk: a prompt that the same weights encoded before is not encoded again.
 
-Nothing here can fail a run: an entry that cannot be read is made anew, one that cannot be written is not kept.
+Nothing here can fail a run: an entry that cannot be read is made again, one that cannot be written is not kept.
 Source: docs/reference/text.md, "Kept contexts".
 """
 
@@ -106,7 +106,7 @@ def _read(path: Path) -> TextContext | None:
         why = "its checksum is wrong"
     except (OSError, LTX2Error, SafetensorError, TypeError) as error:
         why = str(error)
-    logger.warning("the kept text context %s is made anew: %s", path, why)
+    logger.warning("the cached text context %s is made again: %s", path, why)
     return None
 
 

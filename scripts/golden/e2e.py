@@ -165,7 +165,7 @@ class Case:
             pixels = self.engine.inputs.clip_pixels(grids[0], stages[0])
             self.compare_tensor("clip0.pixels_u8", in_levels(pixels), PIXELS)
         if request.audio_source is not None:
-            self.compare_tensor("sound0.wave_i16", self.engine.inputs.given_sound().samples * 32768, EXACT)
+            self.compare_tensor("sound0.wave_i16", self.engine.inputs.given_audio().samples * 32768, EXACT)
 
     def _compare_frames(self, latent: Tensor) -> None:
         with self.engine.models.component("video_decoder") as decoder:
@@ -181,10 +181,10 @@ class Case:
     def _compare_sound(self, latent: Tensor | None) -> None:
         """The waveform: decoded, or given."""
         if self.engine.request.audio == "keep":
-            sound, unit = self.engine.inputs.given_sound(), 32768
+            sound, unit = self.engine.inputs.given_audio(), 32768
         else:
             assert latent is not None
-            sound, unit = self.engine.decode_sound(latent), 32767
+            sound, unit = self.engine.decode_audio(latent), 32767
         self.golden.compare_value(self.name, "sample_rate", sound.sample_rate_hz, self.settings["sample_rate"])
         self.compare_tensor("wave", sound.samples, WAVE)
         if "wave_i16" in self.golden:

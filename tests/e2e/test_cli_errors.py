@@ -165,7 +165,7 @@ REFUSALS = {
     ),
     "beginning in words": Refusal(words="a2v a.wav --start soon", says=("--start soon", "such as 5s")),
     "sound that is not there": Refusal(
-        words="a2v a.wav --model {tiny}", code=3, says=("a.wav cannot be used as a sound", "no such file", "hint: ")
+        words="a2v a.wav --model {tiny}", code=3, says=("a.wav cannot be used as audio", "no such file", "hint: ")
     ),
     "picture for a sound that is not there": Refusal(
         words="v2a a.mp4 --model {tiny}", code=3, says=("a.mp4 cannot be used as a video", "no such file", "hint: ")

@@ -313,7 +313,7 @@ def test_channels_come_as_they_are(layout: str, channels: int, tmp_path: Path):
 def test_a_sound_that_is_over_is_refused_and_a_short_one_stays_short(tmp_path: Path):
     source = sound(tmp_path / "song.wav")
     assert read_audio(source, Fraction("0.9"), Fraction(5)).samples.shape == (2, 4800)
-    with pytest.raises(MediaError, match=r"there is no sound at 3\.00 s"):
+    with pytest.raises(MediaError, match=r"there is no audio at 3\.00 s"):
         read_audio(source, Fraction(3), Fraction(1))
 
 
@@ -561,10 +561,10 @@ def test_what_no_container_takes_is_refused_before_anything_is_written(tmp_path:
     assert modern.audio
     assert container_for(modern, "aac", keeps_audio=True).suffix == ".mp4"
     foreign = replace(modern, container="mpegts", codec="theora")
-    with pytest.raises(MediaError, match=r"its picture \(theora\) cannot be copied\nhint: ffmpeg"):
+    with pytest.raises(MediaError, match=r"its video \(theora\) cannot be copied\nhint: ffmpeg"):
         container_for(foreign, "aac", keeps_audio=False)
     old = replace(modern, container="avi", codec="wmv2")
-    with pytest.raises(RequestError, match=r"--audio-codec alac cannot be used .*\nits picture needs a \.avi file"):
+    with pytest.raises(RequestError, match=r"--audio-codec alac cannot be used .*\nits video needs a \.avi file"):
         container_for(old, "alac", keeps_audio=False)
     noisy = replace(modern, audio=replace(modern.audio, codec="wmav2"))
     assert container_for(noisy, "aac", keeps_audio=False).suffix == ".mp4"

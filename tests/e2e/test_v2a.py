@@ -278,7 +278,7 @@ def test_stopped_render_goes_on_to_the_same_bytes(ltx2: Callable[..., Result], m
     [
         ("gone.mp4", 3, ("gone.mp4 cannot be used as a video", "there is no such file")),
         ("text.mp4", 3, ("text.mp4 cannot be used as a video", "give an MP4")),
-        ("song.wav", 3, ("song.wav cannot be used as a video", "there is no picture in it")),
+        ("song.wav", 3, ("song.wav cannot be used as a video", "there is no video in it")),
         ("clip.mp4 --codec h265", 2, ("--codec cannot be used here", "stays as it is")),
         ("clip.mp4 --fps 24", 2, ("--fps cannot be used here", "stays as it is")),
         ("clip.mp4 --no-crop", 2, ("--no-crop cannot be used here", "stays as it is")),

@@ -145,7 +145,7 @@ def test_a_run_that_waits_for_its_vocoder_is_compared_up_to_there(tmp_path: Path
     def broken(engine: Engine, latent: Tensor) -> None:
         raise NotImplementedError
 
-    monkeypatch.setattr(Engine, "decode_sound", broken)
+    monkeypatch.setattr(Engine, "decode_audio", broken)
     folder = copy_of_run(tmp_path / "2.0", "v2a.safetensors")
     statuses = {line.tensor: line.status for line in lines_of(folder, {"e2e/2.0/v2a": "no vocoder yet"})}
     assert [tensor for tensor, status in statuses.items() if status == LATER] == ["wave_i16"]

@@ -227,7 +227,7 @@ def test_result_does_not_replace_what_it_is_made_from(tiny: Path, tmp_path: Path
 
 
 def test_sound_without_a_file_is_called_by_its_name(tiny: Path, tmp_path: Path) -> None:
-    for mode, noun in (("a2v", "a sound"), ("v2a", "a video")):
+    for mode, noun in (("a2v", "audio"), ("v2a", "a video")):
         with pytest.raises(MediaError, match=rf"gone\.wav cannot be used as {noun}\nthere is no such file"):
             resolved(mode, tiny, tmp_path / "gone.wav")
 

@@ -41,7 +41,7 @@ from tests.synthetic_media import encode_sound, png_header, tone, write_video
 
 ROOT = Path(__file__).parents[2]
 IN_FRONT = {"movflags": "+faststart"}
-NOTE = ("photo.gif holds several pictures; the first is used",)
+NOTE = ("photo.gif holds several images; the first is used",)
 NTSC = Fraction(30000, 1001)
 UNEVEN_S = (0, 0.04, 0.08, 0.5, 0.54, 0.96)
 

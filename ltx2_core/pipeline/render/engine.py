@@ -131,7 +131,7 @@ class Engine:
         return encode_prompts(prompts, self.models.text_encoder, self.models.connectors, self.request.text_rows)
 
     def write(self, latents: Latents, generator: torch.Generator) -> Report:
-        """Decode the latents and write the file: the sound first, since it is short, then frame after frame."""
+        """Decode the latents and write the file: the audio first, since it is short, then frame after frame."""
         task, request = self.task, self.request
         width, height = request.file_size
         shape = ClipShape(width=width, height=height, frames=request.frames, fps=request.fps)
@@ -139,10 +139,10 @@ class Engine:
         output = Output(path=task.target, comment=comment, overwrite=task.output.overwrite, strict=task.output.strict)
         if request.video == "keep":
             return self.dub(output, latents)
-        sound = self.sound(latents)
+        audio = self.audio(latents)
         if latents.video is None:
-            assert isinstance(sound, Waveform)
-            return write_audio(output, fit_waveform(sound, shape.duration_s))
+            assert isinstance(audio, Waveform)
+            return write_audio(output, fit_waveform(audio, shape.duration_s))
         with (
             self.models.component("video_decoder") as decoder,
             self.watch.phase("video", "decoding and encoding", request.frames) as on_frames,
@@ -150,10 +150,10 @@ class Engine:
             latent = latents.video.to(self.models.device, self.models.dtype)
             frames = decode_video(latent, decoder, task.machine.decode_tiles, generator)
             chunks = cropped(frames, request.file_size)
-            return write_clip(output, shape, chunks, sound, task.output.encoding, on_frames)
+            return write_clip(output, shape, chunks, audio, task.output.encoding, on_frames)
 
     def dub(self, output: Output, latents: Latents) -> Report:
-        """Give the picture that is kept its sound."""
+        """Give the video that is kept its audio."""
         given, settings = self.request.source, self.task.output
         assert given is not None
         assert latents.audio is not None
@@ -163,26 +163,26 @@ class Engine:
             span = copyable_span(source, given.start_s, given.start_s + given.duration_s)
         keeps_audio = settings.old_sound == "second-track"
         container = container_for(source, settings.audio_codec, keeps_audio=keeps_audio)
-        sound = self.decode_sound(latents.audio)
+        audio = self.decode_audio(latents.audio)
         with self.watch.phase("video", "copying the video"):
-            return write_dubbed(output, source, span, container, sound, settings.audio_codec, keeps_audio=keeps_audio)
+            return write_dubbed(output, source, span, container, audio, settings.audio_codec, keeps_audio=keeps_audio)
 
-    def sound(self, latents: Latents) -> Waveform | AudioSource | None:
-        """What is heard with a picture: made, or given; then its samples as an encoder takes them, or its packets."""
+    def audio(self, latents: Latents) -> Waveform | AudioSource | None:
+        """What is heard with a video: generated, or given, then as samples that an encoder takes or as packets."""
         if latents.audio is None:
             return None
         if self.request.audio != "keep":
-            return self.decode_sound(latents.audio)
+            return self.decode_audio(latents.audio)
         codec = self.task.output.audio_codec
         if codec == COPY:
-            return self.inputs.sound_source()
-        given = self.inputs.given_sound()
+            return self.inputs.audio_source_file()
+        given = self.inputs.given_audio()
         if len(given.samples) not in LAYOUTS:
             given = replace(given, samples=to_stereo(given.samples.unsqueeze(0)).squeeze(0))
         return at_rate_of(codec, given)
 
-    def decode_sound(self, latent: Tensor) -> Waveform:
-        """The waveform of an audio latent. The vocoder computes in float32: its sound suffers below."""
+    def decode_audio(self, latent: Tensor) -> Waveform:
+        """The waveform of an audio latent. The vocoder computes in float32: its output suffers below."""
         models = self.models
         with self.watch.phase("sound", "decoding the audio"):
             with models.component("audio_decoder") as decoder:

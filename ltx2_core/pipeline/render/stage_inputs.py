@@ -64,7 +64,7 @@ class InputEncoder:
         if request.source is not None and (stage.start == "source" or request.video == "keep"):
             video = self.clip(grid, stage)
         if request.audio_source is not None and (stage.start == "source" or request.audio == "keep"):
-            audio = self.sound()
+            audio = self.source_audio()
         noise = first_sigma if stage.noise is None and stage.start != "noise" else stage.noise or 1.0
         return Given(
             start=Streams(video, audio),
@@ -82,8 +82,8 @@ class InputEncoder:
             video.append(window)
             audio += [window] if request.audio_source is not None else []
         if request.extension is not None:
-            video.append(self.kept_picture(request.extension, stage, grid))
-            audio += [self.kept_sound(request.extension)] if request.audio_source is not None else []
+            video.append(self.kept_video(request.extension, stage, grid))
+            audio += [self.kept_audio(request.extension)] if request.audio_source is not None else []
         if stage.conditions != "none" and request.images:
             video += self.images(request.images, stage, grid, appends_all=recipe.images == "append")
         if stage.conditions == "all" and request.references:
@@ -125,11 +125,11 @@ class InputEncoder:
         )
         return [condition(reference, latent) for reference, latent in zip(references, latents, strict=True)]
 
-    def kept_picture(self, extension: Extension, stage: Stage, grid: VideoGrid) -> Condition:
+    def kept_video(self, extension: Extension, stage: Stage, grid: VideoGrid) -> Condition:
         """The source clip at its place in a longer one.
 
         Its first latent frame stands for a single pixel frame, which fits at the very beginning only; elsewhere it is
-        left out, and made anew.
+        left out, and generated.
         """
         kept = self.task.request.frames - extension.before - extension.after
         latent = self.clip(replace(grid, frames=stage.frames(kept)), stage)
@@ -137,11 +137,11 @@ class InputEncoder:
         begin = int(extension.before * stage.rate) // grid.factors.time
         return GivenTokens.frames(latent[:, :, left_out:], begin + left_out)
 
-    def kept_sound(self, extension: Extension) -> Condition:
-        """The source sound at its place in a longer one, without its first step where something comes before it."""
+    def kept_audio(self, extension: Extension) -> Condition:
+        """The source audio at its place in a longer one, without its first step where something comes before it."""
         steps = extension.audio_steps(self.task.request.frames, self.task.request.fps)
         left_out = 1 if extension.before else 0
-        tokens = patchify_audio(self._encoded_sound[:, :, : len(steps)])
+        tokens = patchify_audio(self._encoded_audio[:, :, : len(steps)])
         return GivenTokens(tokens=tokens[:, left_out:], start=steps.start + left_out)
 
     def clip(self, grid: VideoGrid, stage: Stage) -> Tensor:
@@ -149,18 +149,18 @@ class InputEncoder:
         (latent,) = self.encode("encoding the video", [self.clip_pixels(grid, stage)], self.task.machine.encode_tiles)
         return latent
 
-    def sound(self) -> Tensor:
-        """The source sound (1 c t m), cut or lengthened with silence to the length of the clip."""
+    def source_audio(self) -> Tensor:
+        """The source audio (1 c t m), cut or lengthened with silence to the length of the clip."""
         steps = audio_latent_count(self.task.request.frames, self.task.request.fps)
-        latent = self._encoded_sound[:, :, :steps]
+        latent = self._encoded_audio[:, :, :steps]
         return F.pad(latent, (0, 0, 0, steps - latent.shape[2]))  # zeros are the mean latent
 
     @cached_property
-    def _encoded_sound(self) -> Tensor:
-        """The part of the source sound that is used (1 c t m), as long as it is."""
+    def _encoded_audio(self) -> Tensor:
+        """The part of the source audio that is used (1 c t m), as long as it is."""
         models = self.models
         mel_config = models.shapes.audio_vae.mel
-        given = at_workable_rate(self.given_sound(), mel_config.sample_rate_hz)
+        given = at_workable_rate(self.given_audio(), mel_config.sample_rate_hz)
         with self.watch.phase("inputs", "encoding the audio"), models.component("audio_encoder") as encoder:
             wave = given.samples.unsqueeze(0).to(models.device)
             mel = mel_from_waveform(wave, given.sample_rate_hz, mel_config)
@@ -189,19 +189,19 @@ class InputEncoder:
         frames = frames_by_time(source, grid.frames, request.fps * stage.rate, given.start_s)
         return to_clip(frames, grid.height, grid.width)
 
-    def given_sound(self) -> Waveform:
-        """The part of the source sound that is used, at its own rate, with its own channels.
+    def given_audio(self) -> Waveform:
+        """The part of the source audio that is used, at its own rate, with its own channels.
 
-        Where the sound is kept, silence follows it up to the end of the picture.
+        Where the audio is kept, silence follows it up to the end of the video.
         """
         request, given = self.task.request, self.task.request.audio_source
         assert given is not None
-        sound = read_audio(self.sound_source(), given.start_s, given.duration_s)
-        is_short = request.audio == "keep" and sound.duration_s < request.duration_s
-        return fit_waveform(sound, request.duration_s) if is_short else sound
+        audio = read_audio(self.audio_source_file(), given.start_s, given.duration_s)
+        is_short = request.audio == "keep" and audio.duration_s < request.duration_s
+        return fit_waveform(audio, request.duration_s) if is_short else audio
 
-    def sound_source(self) -> AudioSource:
-        """The file that the sound comes from."""
+    def audio_source_file(self) -> AudioSource:
+        """The file that the audio comes from."""
         given = self.task.request.audio_source
         assert given is not None
         return check_input(self.task.inputs[given.role], AudioSource)
@@ -214,7 +214,7 @@ class InputEncoder:
             return [run(clip.to(models.device, models.dtype)) for clip in clips]
 
     def upsampled(self, latents: Latents, stage: Stage) -> Latents:
-        """Latents for a larger stage, or one of more frames: the picture enlarged, the sound as it is."""
+        """Latents for a larger stage, or one of more frames: the video enlarged, the audio as it is."""
         if latents.video is None:
             return latents
         models, role = self.models, self.task.request.recipe.upsampler(stage)

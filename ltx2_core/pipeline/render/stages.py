@@ -146,7 +146,7 @@ class StageRun:
     def _held(self, denoise: Denoiser) -> Denoiser:
         """The denoiser, but above the strength of a restyling the source is the clean estimate of what starts from it.
 
-        So a picture stays on its way from noise to the source while a sound that has no source is made from nothing.
+        So a video stays on its way from noise to the source while audio that has no source is generated.
         """
         strength = self.request.strength
         if strength is None or self.stage.start != "source":
@@ -184,7 +184,7 @@ class StageRun:
 def schedule(stage: Stage, request: Request, grid: VideoGrid) -> Tensor:
     """The noise levels of a stage (steps + 1): a list, or the schedule of as many steps as the request says.
 
-    Restyling begins at its strength, unless a sound is to be made from nothing beside it.
+    Restyling begins at its strength, unless audio is to be generated beside it.
     """
     listed = stage.listed_sigmas()
     tokens = grid.tokens if stage.schedule_tokens == "grid" else request.schedule_tokens

@@ -1,7 +1,7 @@
-"""Denoise a large picture in overlapping tiles, so that no attention goes over all of it.
+"""Denoise a large video in overlapping tiles, so that no attention goes over all of it.
 
 Every estimate is made tile by tile and blended before the sampler moves on, so the tiles cannot grow apart; noise,
-conditions and steps are those of the whole picture.
+conditions and steps are those of the whole video.
 Source: docs/reference/pipelines.md, "Tiled stage": tiles share 5 latent cells, and positions begin at 0 in each.
 """
 
@@ -45,9 +45,9 @@ class Tile:
 
 @dataclass(frozen=True)
 class TiledDenoiser:
-    """Estimate the clean latents of a large picture from those of its tiles.
+    """Estimate the clean latents of a large video from those of its tiles.
 
-    The sound, which every tile hears, is the mean of what it would be beside each of them.
+    The audio, which every tile hears, is the mean of what it would be beside each of them.
     """
 
     denoise: GuidedDenoiser
@@ -62,28 +62,28 @@ class TiledDenoiser:
         assert states.video is not None
         video = torch.zeros_like(states.video.latent, dtype=torch.float32)
         weights = torch.zeros(video.shape[1], device=video.device)
-        sounds: list[Tensor] = []
+        audios: list[Tensor] = []
         for tile in self.tiles:
             estimate = self.denoise(states._replace(video=tile.cut(states.video)), sigma, step)
             assert estimate.video is not None
             video[:, tile.tokens] += estimate.video * tile.weights[:, None]
             weights[tile.tokens] += tile.weights
-            sounds += [] if estimate.audio is None else [estimate.audio.float()]
+            audios += [] if estimate.audio is None else [estimate.audio.float()]
         video = (video / weights[:, None]).to(states.video.latent.dtype)
-        sound = None if states.audio is None else torch.stack(sounds).mean(0).to(states.audio.latent.dtype)
-        return Streams(video, sound)
+        audio = None if states.audio is None else torch.stack(audios).mean(0).to(states.audio.latent.dtype)
+        return Streams(video, audio)
 
 
 def tiled(
     denoise: GuidedDenoiser, states: States, count: tuple[int, int], factors: Factors
 ) -> GuidedDenoiser | TiledDenoiser:
-    """The same denoiser over so many tiles across and down; the denoiser itself where one tile covers the picture."""
+    """The same denoiser over so many tiles across and down; the denoiser itself where one tile covers the video."""
     tiles = [] if states.video is None else cut_into(states.video, count, factors)
     return TiledDenoiser(denoise, tiles) if len(tiles) > 1 else denoise
 
 
 def cut_into(state: LatentState, count: tuple[int, int], factors: Factors) -> list[Tile]:
-    """So many tiles across and down, or fewer where the picture is too small for them.
+    """So many tiles across and down, or fewer where the video is too small for them.
 
     Tokens that conditions appended are in every tile of which they show a part.
     """
