@@ -77,8 +77,10 @@ class Attention(nn.Module):
         if keep is False:
             mixed = self._split(self.to_v(x))
         else:
-            if not isinstance(context, KeysValues):
-                context = self.keys_values(x if context is None else context, rope if context is None else context_rope)
+            if context is None:
+                context = self.keys_values(x, rope)
+            elif isinstance(context, Tensor):
+                context = self.keys_values(context, context_rope)
             q = self._split(self.q_norm(self.to_q(x)))
             q = q if rope is None else rope.rotate(q)
             mixed = attention(q, context.keys, context.values, bias)

@@ -1,6 +1,6 @@
 """Adaptive norms: from timesteps to the shifts, scales and gates of the denoiser.
 
-Source: docs/reference/transformer.md, "Timesteps and modulation".
+Source: docs/reference/transformer.md, "AdaLN" and "Rows of the tables".
 """
 
 from __future__ import annotations

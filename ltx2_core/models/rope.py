@@ -16,10 +16,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """Cosines and sines for every token:
-
-    (b h n d/2) in the split layout, (b h n d) in the interleaved one; b may be 1.
-    """
+    """Cosines and sines for every token: (b h n d/2) in the split layout, (b h n d) if interleaved; b may be 1."""
 
     cos: Tensor
     sin: Tensor

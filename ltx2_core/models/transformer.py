@@ -59,10 +59,7 @@ class StreamInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Perturbation:
-    """What one sample leaves out, and in which blocks:
-
-    self-attention of a stream, or attention across in one direction.
-    """
+    """What one sample leaves out, and in which blocks: attention of a stream to itself, or across in one direction."""
 
     video_self: Container[int] = NO_BLOCKS
     audio_self: Container[int] = NO_BLOCKS
@@ -124,6 +121,12 @@ class Pass:
     perturbations: Sequence[Perturbation] = ()
     follows: int | None = None
 
+    def start(self, layers: int) -> int:
+        """The first of so many blocks that this pass goes through itself."""
+        if self.follows is None:
+            return 0
+        return next((i for i in range(layers) if any(p.touches(i) for p in self.perturbations)), layers)
+
 
 class CaptionProjection(nn.Module):
     """Project text features to the width of a stream."""
@@ -174,6 +177,9 @@ class StreamIO(nn.Module):
         config, dtype = self.config, self.proj_in.weight.dtype
         timesteps = given.unique_timesteps.float() * config.timestep_scale
         rows, embedded = self.adaln(timesteps)
+        prompt = None
+        if self.prompt_adaln is not None:
+            prompt = self._of_sigma(self.prompt_adaln, given, config.timestep_scale)
         prepared = BlockInputs(
             modulation=Modulation(rows, given.timestep_index),
             embedded=embedded,
@@ -181,9 +187,7 @@ class StreamIO(nn.Module):
             text=self.project_text(given.context) if isinstance(given.context, Tensor) else given.context,
             text_bias=_text_bias(given.context_mask, dtype),
             self_bias=_self_bias(given.attention_mask, dtype),
-            prompt=None
-            if self.prompt_adaln is None
-            else self._of_sigma(self.prompt_adaln, given, config.timestep_scale),
+            prompt=prompt,
             is_enabled=given.is_enabled,
         )
         if other is None or self.exchange_adaln is None or self.gate_adaln is None:
@@ -344,9 +348,9 @@ class AVBlock(nn.Module):
         super().__init__()
         self.video = None if config.video is None else Stream(config.video, config)
         self.audio = None if config.audio is None else Stream(config.audio, config)
-        self.exchange = (
-            Exchange(config, config.video.width, config.audio.width) if config.video and config.audio else None
-        )
+        self.exchange = None
+        if config.video is not None and config.audio is not None:
+            self.exchange = Exchange(config, config.video.width, config.audio.width)
 
     def forward(self, x: Streams[Tensor], inputs: Streams[BlockInputs], keep: PassMask) -> Streams[Tensor]:
         """Move the hidden states of the streams that are present, (b n d) each, one block on."""
@@ -414,16 +418,13 @@ def run_passes(model: Transformer, passes: Sequence[Pass], on_block: OnBlock | N
     layers = len(model.blocks)
     hidden: dict[int, Streams[Tensor]] = {}
     prepared: list[Streams[BlockInputs]] = []
-    starts: list[int] = []
+    starts = [one.start(layers) for one in passes]
     for j, one in enumerate(passes):
         if one.follows is None:
             hidden[j], shared = model.prepare(one.inputs)
-            start = 0
         else:
             shared = prepared[one.follows]
-            start = next((i for i in range(layers) if any(p.touches(i) for p in one.perturbations)), layers)
         prepared.append(shared)
-        starts.append(start)
 
     def take_over(block: int, j: int, one: Pass) -> None:
         if block == starts[j] and one.follows is not None:

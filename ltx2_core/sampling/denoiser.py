@@ -1,7 +1,4 @@
-"""The guided denoiser:
-
-from noisy states to clean estimates, through as many calls of the model as the guidance asks for.
-"""
+"""The guided denoiser: from noisy states to clean estimates, in as many calls of the model as the guidance asks for."""
 
 from __future__ import annotations
 
