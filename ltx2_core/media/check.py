@@ -122,10 +122,13 @@ def check_file(path: Path, expected: MediaInfo, audio: Waveform | None, copies: 
     errors = [*differences("", expected, found)]
     errors += [f"its {one.kind} is not complete" for one in copies if packets[one.number] != one.packets]
     frames = expected.video.frames if expected.video else 0
-    if frames_decoded != frames if "video" not in copied else not frames_decoded:
+    is_complete = frames_decoded > 0 if "video" in copied else frames_decoded == frames
+    if not is_complete:
         errors.append(f"{frames_decoded} frames can be decoded, not {frames or 'all'}")
     samples = audio.samples.shape[-1] if audio else 0
-    padding = (1 if is_exact else 2) * AAC_FRAME if expected.audio and expected.audio.codec == "aac" else 1
+    padding = 1
+    if expected.audio and expected.audio.codec == "aac":
+        padding = AAC_FRAME if is_exact else 2 * AAC_FRAME
     if "audio" not in copied and not 0 <= samples_decoded - samples < padding:
         errors.append(f"{samples_decoded} samples can be decoded, not {samples}")
     return Findings(tuple(errors))

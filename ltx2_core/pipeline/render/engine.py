@@ -110,9 +110,12 @@ class Engine:
             found = self.cache().recall(prompts, self.encode) if self.task.uses_cache else self.encode(prompts)
 
         def of(stream: str, mode: str) -> Contexts | None:
+            if mode == "off":
+                return None
             features = [getattr(one, stream).to(self.models.device) for one in found]
-            # A stream that is kept is not guided: where the negative prompt is read, it goes on reading the prompt.
-            return None if mode == "off" else Contexts(*features[:1] if mode == "keep" else features)
+            if mode == "keep":  # it is not guided: where the negative prompt is read, it goes on reading the prompt
+                return Contexts(features[0])
+            return Contexts(*features)
 
         return Streams(of("video", request.video), of("audio", request.audio))
 

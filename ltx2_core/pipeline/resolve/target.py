@@ -31,8 +31,11 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
     Args: suffix: that of a container which is settled already.
     Raises: RequestError, also if it already exists.
     """
-    template = settings.output or DEFAULT_NAME
-    suffixes = (suffix,) if suffix else (".wav", ".flac") if request.video == "off" else (".mp4",)
+    template, suffixes = settings.output or DEFAULT_NAME, (".mp4",)
+    if suffix is not None:
+        suffixes = (suffix,)
+    elif request.video == "off":
+        suffixes = (".wav", ".flac")
     if template.endswith(("/", "\\")) or Path(template).expanduser().is_dir():
         template = str(Path(template) / DEFAULT_NAME)
     if settings.output is None or template.endswith(DEFAULT_NAME):
