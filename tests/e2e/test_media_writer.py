@@ -381,7 +381,7 @@ def test_a_file_that_fails_its_check_is_kept_without_its_name(tmp_path: Path, wh
     ("what", "words"),
     [
         ({"chunks": []}, "not a single frame"),
-        ({"sound": Waveform(torch.full((2, 9000), float("inf")), 24000)}, "sound .*not finite"),
+        ({"sound": Waveform(torch.full((2, 9000), float("inf")), 24000)}, "audio .*not finite"),
     ],
 )
 def test_what_cannot_be_written_at_all_leaves_nothing(tmp_path: Path, what: dict, words: str):
