@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := check
-.PHONY: check demo test parity format
+.PHONY: check demo test parity fullsize format
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,6 +22,9 @@ test: $(VENV)/.with-test  ## the default tests, from a bare machine on
 
 parity: $(VENV)/.with-test $(VENV)/.with-parity  ## our models against golden tensors and diffusers
 	$(BIN)/pytest tests/parity
+
+fullsize: $(VENV)/.with-core  ## a render with a model of full size, all zeros; tells time and memory of each phase
+	$(BIN)/python scripts/try_fullsize.py
 
 format: $(VENV)/.with-dev
 	$(BIN)/ruff check --fix .

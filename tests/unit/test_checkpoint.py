@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from ltx2_core.config.released import released_configs
 from ltx2_core.errors import CheckpointError
 from ltx2_core.headers import read_header
 from ltx2_core.keymap import official_name, own_names
+from scripts.make_fullsize_checkpoint import write_sparse
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 
@@ -210,26 +210,13 @@ print(total, max(peak, anonymous_bytes()) - before)
 @pytest.mark.slow
 def test_loading_a_component_adds_at_most_a_tenth_of_its_bytes_to_anonymous_memory(tmp_path: Path) -> None:
     transformer = released_configs()["2.0"]["transformer"] | {"num_layers": 1}
-    path = write_sparse_transformer(tmp_path / "full-width.safetensors", {"transformer": transformer})
+    config = {"transformer": transformer}
+    with torch.device("meta"):
+        state = BUILDERS["transformer"](config).state_dict()
+    path = tmp_path / "full-width.safetensors"
+    shapes = {official_name("transformer", own): tensor.shape for own, tensor in state.items()}
+    write_sparse(path, shapes, {"config": json.dumps(config)})
     done = subprocess.run([sys.executable, "-c", LOAD, path], capture_output=True, text=True, check=True)
     total, added = (float(number) for number in done.stdout.split())
     assert total > 1e9
     assert added <= 0.1 * total
-
-
-def write_sparse_transformer(path: Path, config: dict) -> Path:
-    """A transformer of zeros in bfloat16 that takes no room on disk: a header, and a hole behind it."""
-    with torch.device("meta"):
-        state = BUILDERS["transformer"](config).state_dict()
-    entries: dict[str, object] = {"__metadata__": {"config": json.dumps(config)}}
-    end = 0
-    for own, tensor in state.items():
-        begin, end = end, end + 2 * tensor.numel()
-        shape = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [begin, end]}
-        entries[official_name("transformer", own)] = shape
-    header = json.dumps(entries).encode()
-    header += b" " * (-len(header) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(header)) + header)
-        file.truncate(8 + len(header) + end)
-    return path

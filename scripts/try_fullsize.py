@@ -1,0 +1,118 @@
+"""Render with a model of full size whose weights are zeros, and tell time and memory of each phase: `make fullsize`.
+
+The files are those of scripts/make_fullsize_checkpoint.py: 77 GB that take no room on the disk. The render goes through
+all phases and ends with exit code 8, because weights of zero make a flat clip. This script fails if the render ends
+otherwise, if a phase is missing, or if it takes more than LIMIT_GB of memory of its own, which no file backs. So it
+shows that a machine with less memory than the checkpoint has bytes can load it. Linux only: memory is read from /proc.
+
+It takes minutes where the CPU computes in bfloat16 (AVX-512 BF16, AMX), and most of an hour where it does not; there
+LTX2_TEXT_ROWS=128 in the environment makes it several times faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts.make_fullsize_checkpoint import make_fullsize_checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+RENDER = "t2v x --device cpu --precision bf16 --res 64x64 --frames 9 --steps 2 --preset one-stage --json"
+PHASES = ("text", "denoise", "sound", "video")
+FLAT_CLIP = 8
+LIMIT_GB = 4.0
+EVERY_S = 0.05
+STARTING = "starting"  # what comes before the first phase: imports and checks
+
+
+@dataclass
+class Usage:
+    """What a phase took: seconds, and the most memory of its own and mapped from files, in GB."""
+
+    seconds: float = 0.0
+    anonymous: float = 0.0
+    mapped: float = 0.0
+
+
+@dataclass
+class Meter:
+    """Measures a process while it goes through its phases."""
+
+    pid: int
+    phase: str = STARTING
+    usage: dict[str, Usage] = field(default_factory=dict)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Look at the process again and again until it has ended."""
+        before = time.monotonic()
+        while not self.ended.wait(EVERY_S):
+            now = time.monotonic()
+            usage = self.usage.setdefault(self.phase, Usage())
+            usage.seconds += now - before
+            usage.anonymous = max(usage.anonymous, self.gigabytes("RssAnon"))
+            usage.mapped = max(usage.mapped, self.gigabytes("RssFile"))
+            before = now
+
+    def gigabytes(self, entry: str) -> float:
+        """An entry of the process's status; zero once it is gone."""
+        try:
+            lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        except OSError:
+            return 0.0
+        return next((int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith(f"{entry}:")), 0.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="where the files go; a temporary folder without it")
+    given = parser.parse_args().folder
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given or Path(temporary) / "model"
+        make_fullsize_checkpoint(folder)
+        exit_code, usage = render(folder, Path(temporary))
+    report(usage)
+    peak = max(one.anonymous for one in usage.values())
+    missing = [phase for phase in PHASES if phase not in usage]
+    if exit_code != FLAT_CLIP or missing or peak > LIMIT_GB:
+        sys.exit(f"exit code {exit_code}, missing phases {missing}, {peak:.2f} GB of at most {LIMIT_GB} GB")
+    print(f"all phases, exit code {exit_code} as for a flat clip, at most {peak:.2f} GB of memory of its own")
+
+
+def render(model: Path, folder: Path) -> tuple[int, dict[str, Usage]]:
+    """Run the command in a folder. Returns its exit code, and what each phase took."""
+    command = [sys.executable, "-m", "ltx2_cli", *RENDER.split(), "--model", str(model.resolve()), "-o", "x.mp4"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "LTX2_HOME": str(folder / "home")}
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        meter = Meter(process.pid)
+        watcher = threading.Thread(target=meter.run)
+        watcher.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            event = json.loads(line)
+            if event["event"] == "phase":
+                meter.phase = event["phase"] if event["state"] == "started" else f"after {event['phase']}"
+        meter.ended.set()
+        watcher.join()
+    return process.returncode, meter.usage
+
+
+def report(usage: dict[str, Usage]) -> None:
+    """Print a line for each phase."""
+    print(f"{'phase':16} {'seconds':>8} {'own GB':>8} {'mapped GB':>10}")
+    for phase, one in usage.items():
+        print(f"{phase:16} {one.seconds:8.1f} {one.anonymous:8.2f} {one.mapped:10.2f}")
+
+
+if __name__ == "__main__":
+    main()
