@@ -238,7 +238,7 @@ def test_stopped_render_goes_on_to_the_same_bytes_while_its_sound_is_there(
         ("long.wav --frames 50", 2, ("--frames 50", "--frames 49 or --frames 57")),
         ("long.wav --start soon", 2, ("--start soon", "such as 5s")),
         ("gone.wav", 3, ("gone.wav cannot be used as audio", "there is no such file")),
-        ("text.wav", 3, ("text.wav cannot be used as audio", "give a file with sound")),
+        ("text.wav", 3, ("text.wav cannot be used as audio", "give a file with audio")),
         ("silent.mp4", 3, ("silent.mp4 cannot be used as audio", "there is no audio in it")),
         ("long.wav --duration 1s --image gone.png", 3, ("gone.png cannot be used as an image",)),
         ("long.wav --audio-st 3", 2, ("--audio-st cannot be used here", "the given audio stays as it is")),
