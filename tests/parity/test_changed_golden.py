@@ -92,8 +92,8 @@ def test_a_reference_without_an_attention_strength_is_seen_in_full(tmp_path: Pat
     runs = RecordedRuns(GOLDEN / "e2e" / "2.0", tmp_path)
     case = runs.cases["ic_lora"]
     unsaid = {name: value for name, value in case.items() if name != "attention_strength"}
-    assert runs.request(unsaid, "fp32") == runs.request(case | {"attention_strength": 1.0}, "fp32")
-    assert runs.request(unsaid, "fp32") != runs.request(case, "fp32")
+    assert runs.request(unsaid) == runs.request(case | {"attention_strength": 1.0})
+    assert runs.request(unsaid) != runs.request(case)
 
 
 def bfloat16_case(folder: Path, tmp_path: Path) -> e2e.Case:
@@ -157,7 +157,7 @@ def test_an_image_is_compressed_as_its_version_does(tmp_path: Path, version: str
     folder = copy_of_run(tmp_path / "2.0")
     change_listing(folder, "i2v", {"version": version})
     runs = RecordedRuns(folder, tmp_path)
-    (image,) = runs.request(runs.cases["i2v"], "fp32").images
+    (image,) = runs.request(runs.cases["i2v"]).images
     assert image.crf == crf
 
 
