@@ -55,15 +55,19 @@ def open_output(path: Path, container_format: str, comment: str | None, sample_r
     return container
 
 
-def repeatable_options(codec: VideoCodec) -> dict[str, str]:
+def repeatable_options(codec: VideoCodec, width: int, height: int) -> dict[str, str]:
     """Options with which an encoder gives the same bytes in every run on this machine.
 
     The AVX-512 code of libx264 reads memory that nobody has written, and its files then differ from run to run. A CPU
-    with AVX-512 has AVX2 too; any other chooses for itself, since `asm` overrides what libx264 detects.
+    with AVX-512 has AVX2 too; any other chooses for itself, since `asm` overrides what libx264 detects. libx265 does
+    the like where a frame is no larger, in either direction, than one of its coding tree units (64 pixels by default).
     """
     options = dict(codec.options)
     if codec.encoder == "libx264" and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         options["x264-params"] = "asm=AVX2"
+    smaller_units = [unit for unit in (32, 16) if unit < min(width, height) <= 2 * unit]
+    if codec.encoder == "libx265" and smaller_units:
+        options["x265-params"] += f":ctu={smaller_units[0]}"
     return options
 
 
@@ -74,7 +78,7 @@ class VideoTrack:
         codec = VIDEO_CODECS[encoding.video]
         os.environ.setdefault("SVT_LOG", "0")  # the only way to keep SVT-AV1 from writing to stderr
         crf = codec.crf if encoding.crf is None else encoding.crf
-        options = {**repeatable_options(codec), "crf": str(crf)}
+        options = {**repeatable_options(codec, shape.width, shape.height), "crf": str(crf)}
         stream = container.add_stream(codec.encoder, rate=shape.fps, options=options)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = shape.width, shape.height, "yuv420p"

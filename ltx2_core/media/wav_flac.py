@@ -10,12 +10,12 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from .inputs import refusal
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 PCM, MS_ADPCM, FLOAT, IMA_ADPCM, EXTENSIBLE = 1, 2, 3, 0x11, 0xFFFE  # format tags of WAV
 SAMPLE_BITS = {PCM: (8, 16, 24, 32), FLOAT: (32, 64), MS_ADPCM: (4,), IMA_ADPCM: (4,)}
@@ -64,7 +64,7 @@ def read_samples(path: Path, header: AudioHeader, start: int, count: int) -> NDA
     if len(samples) < min(count, header.samples - start):
         end_s = (start + len(samples)) / header.sample_rate_hz
         raise refusal(path, f"its data is damaged: it breaks off after {end_s:.2f} s", "download or copy it again")
-    return np.ascontiguousarray(samples.T)
+    return samples.T.copy()
 
 
 def encode(suffix: str, samples: NDArray, sample_rate_hz: int, comment: str | None) -> bytes:

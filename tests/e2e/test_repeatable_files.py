@@ -39,6 +39,13 @@ for codec in VIDEO_CODECS:
     target = folder / f"{codec}.mp4"
     write_clip(Output(path=target, overwrite=True), shape, [some / 255], None, Encoding(video=codec))
     print(codec, hashlib.sha256(target.read_bytes()).hexdigest())
+for size in (64, 32):  # no larger than a coding tree unit of libx265
+    moving = torch.nn.functional.interpolate(torch.rand(1, 3, 32, 32, generator=torch.manual_seed(0)), scale_factor=8)
+    some = torch.stack([moving[0, :, step : step + size, 2 * step : 2 * step + size] for step in range(25)])
+    shape = ClipShape(width=size, height=size, frames=len(some), fps=Fraction(24))
+    target = folder / f"h265-{size}.mp4"
+    write_clip(Output(path=target, overwrite=True), shape, [some], None, Encoding(video="h265"))
+    print(size, hashlib.sha256(target.read_bytes()).hexdigest())
 print("still", hashlib.sha256(compress(frames[:1], 33).numpy().tobytes()).hexdigest())
 """
 
@@ -55,7 +62,7 @@ def test_files_are_the_same_whatever_fresh_memory_holds(tmp_path: Path) -> None:
         environment = {**os.environ, "MALLOC_PERTURB_": value}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
         hashes.append(done.stdout.splitlines())
-    assert len(hashes[0]) == len(VIDEO_CODECS) + 1
+    assert len(hashes[0]) == len(VIDEO_CODECS) + 3
     assert hashes[0] == hashes[1]
 
 
@@ -66,5 +73,14 @@ def test_h264_leaves_out_avx512_where_the_cpu_has_it(
     capability: str, params: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert repeatable_options(VIDEO_CODECS["h264"]).get("x264-params") == params
-    assert repeatable_options(VIDEO_CODECS["av1"]) == VIDEO_CODECS["av1"].options
+    assert repeatable_options(VIDEO_CODECS["h264"], 192, 128).get("x264-params") == params
+    assert repeatable_options(VIDEO_CODECS["av1"], 32, 32) == VIDEO_CODECS["av1"].options
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "unit"), [(32, 32, 16), (96, 32, 16), (64, 64, 32), (96, 64, 32), (64, 96, 32), (96, 96, 64)]
+)
+def test_h265_divides_a_frame_into_more_than_one_coding_tree_unit_each_way(width: int, height: int, unit: int) -> None:
+    params = repeatable_options(VIDEO_CODECS["h265"], width, height)["x265-params"]
+    _, _, set_to = params.partition(":ctu=")
+    assert int(set_to or 64) == unit
