@@ -22,13 +22,13 @@ from tests.synthetic_media import write_video
 def loaded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each component is loaded."""
     counts: Counter[str] = Counter()
-    load = loaders.load_component
+    assign = loaders.assign
 
-    def counted(name: str, *rest: Any, **more: Any) -> Any:
+    def counted(module: Any, name: str, *rest: Any, **more: Any) -> Any:
         counts[name] += 1
-        return load(name, *rest, **more)
+        return assign(module, name, *rest, **more)
 
-    monkeypatch.setattr(loaders, "load_component", counted)
+    monkeypatch.setattr(loaders, "assign", counted)
     return counts
 
 
@@ -46,6 +46,21 @@ def test_stages_with_the_same_weights_load_them_once(loaded: Counter[str], resol
     core.run(resolved("a", preset="distilled", steps=None))
     assert {name for name, count in loaded.items() if count > 1} == set()
     assert loaded["transformer"] == 1
+
+
+def test_the_module_that_was_compared_with_its_file_is_the_one_that_is_loaded(
+    resolved: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: Counter[str] = Counter()
+    build = loaders.build_component
+
+    def counted(name: str, header: headers.Header) -> Any:
+        built[name] += 1
+        return build(name, header)
+
+    monkeypatch.setattr(loaders, "build_component", counted)
+    core.run(resolved("a", preset="distilled", steps=None))
+    assert set(built.values()) == {1}
 
 
 def test_loras_of_a_stage_are_fused_and_taken_out_exactly(

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from ...checkpoint import build_component, load_component
+from ...checkpoint import assign, build_component
 from ...components import COMPONENTS, UPSAMPLERS
 from ...headers import Header, read_header
 from ...hub.find import ModelFiles
@@ -44,6 +45,7 @@ class Models:
         self._residency = Residency(self.device, machine.kept_bytes)
         self._fused: list[WeightedLora] = []  # into the denoiser that is loaded
         self._checked: set[tuple[str, Path]] = set()
+        self._built: dict[tuple[str, Path], nn.Module] = {}  # to be compared with their files, and not loaded yet
 
     @cached_property
     def headers(self) -> ModelHeaders:
@@ -72,7 +74,7 @@ class Models:
         files += [("upsampler", self._upsampler_header(role)) for role in upsamplers]
         for name, header in files:
             if (name, header.path) not in self._checked:
-                build_component(name, header)
+                self._built[name, header.path] = build_component(name, header)
                 self._checked.add((name, header.path))
 
     def loras(self, task: RenderTask, stage: Stage) -> list[WeightedLora]:
@@ -140,7 +142,9 @@ class Models:
     ) -> AbstractContextManager[Any]:
         def load() -> Any:
             on_load()
-            return load_component(name, header, device=self.device, dtype=dtype)
+            built = self._built.pop((name, header.path), None)
+            module = build_component(name, header) if built is None else built
+            return assign(module, name, [header], device=self.device, dtype=dtype)
 
         return self._residency.use((name, header.path, dtype), self._nbytes(name, header, dtype), load)
 
