@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,18 +21,25 @@ Source = TypeVar("Source", ImageSource, AudioSource, VideoSource)
 def check_input(path: Path, kind: type[Source]) -> Source:
     """Find out what a file is, from its header, and refuse what cannot be used. Reads no other file, whatever it says.
 
+    A file that stays as it is is examined once, however often it is asked for.
     Raises: MediaError, with one line why and a hint.
     """
     try:
-        _require_readable(path, kind.largest_bytes)
-        from .sources import READERS  # PyAV and Pillow, which a request without files never needs
-
-        return READERS[kind](path)
+        status = _require_readable(path, kind.largest_bytes)
+        return _examine(path, kind, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
     except MediaError as error:
         raise MediaError(f"{path} cannot be used as {kind.noun}", error.why, error.hint or kind.hint) from error
 
 
-def _require_readable(path: Path, largest_bytes: int) -> None:
+@lru_cache(maxsize=256)
+def _examine(path: Path, kind: type[Source], version: tuple[int, ...]) -> Source:
+    """Read the header of a file. version: of the file that stands at the path now."""
+    from .sources import READERS  # PyAV and Pillow, which a request without files never needs
+
+    return READERS[kind](path)
+
+
+def _require_readable(path: Path, largest_bytes: int) -> os.stat_result:
     """Look at the file without opening it: a pipe would wait, and reading a device can do things."""
     try:
         status = path.stat()
@@ -47,3 +55,4 @@ def _require_readable(path: Path, largest_bytes: int) -> None:
         raise refusal(path, f"it is larger than {largest_bytes // 2**30} GiB")
     if not os.access(path, os.R_OK):
         raise refusal(path, "reading it is not permitted")
+    return status

@@ -12,6 +12,8 @@ import pytest
 import ltx2_core as core
 from ltx2_core import headers
 from ltx2_core.hub.find import ModelFiles
+from ltx2_core.media import accept
+from ltx2_core.media.inputs import VideoSource
 from ltx2_core.pipeline.render import models as loaders
 from ltx2_core.pipeline.render import stage_inputs
 from ltx2_core.pipeline.resolve import machine
@@ -103,6 +105,15 @@ def test_clip_that_is_extended_in_two_stages_is_heard_once(
     clip = write_video(tmp_path / "clip.mp4", frames=17, size=(128, 128), sound="aac")
     core.run(resolved("a", "v2v", clip, extend="0.7s", preset="two-stage", frames=None))
     assert len(heard) == 1
+
+
+def test_clip_is_examined_once_as_video_and_once_as_audio_until_it_changes(resolved: Callable, tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.mp4", frames=17, size=(128, 128), sound="aac")
+    accept._examine.cache_clear()
+    core.run(resolved("a", "v2v", clip, extend="0.7s", preset="two-stage", frames=None))
+    assert accept._examine.cache_info().misses == 2
+    write_video(clip, frames=9, size=(128, 128))
+    assert accept.check_input(clip, VideoSource).frames == 9
 
 
 def test_each_header_is_read_once(resolved: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
