@@ -205,6 +205,27 @@ def test_a_reader_that_goes_away_does_not_end_the_render(smoke: Callable[..., li
     assert Path("a.mp4").exists()
 
 
+RENDER = """
+import sys
+from ltx2_cli.app import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+slow = {"transformers", "torch._dynamo", "torch._inductor"} & sys.modules.keys()
+assert not slow, slow
+"""
+
+
+def test_a_prompt_that_was_read_before_needs_neither_transformers_nor_the_compiler(smoke: Callable[..., list[object]]):
+    words = [str(word) for word in smoke("-o", "a.mp4")]
+    assert ltx2(*words).exit_code == 0
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", RENDER, *words, "--overwrite"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 # how it goes on
 
 
