@@ -197,14 +197,16 @@ TARGET = panel(
 ENCODING = panel(
     "Output",
     codec=value("%(choices)s", "Video codec; default %(default)s."),
-    audio_codec=value("%(choices)s", "Audio codec; alac and flac are lossless; default %(default)s."),
+    audio_codec=value(
+        "%(choices)s", "Audio codec; alac and flac are lossless; copy is for audio that is given; default %(default)s."
+    ),
     crf=value("N", "Video quality, lower is better; default %(default)s."),
     metadata=switch("Do not store the recipe in the file.", off=True),
 )
 GIVEN_AUDIO = panel(
     "Output",
     audio_codec=value(
-        "%(choices)s", "Audio codec; default: copy the given audio where MP4 can hold it, else %(default)s."
+        "%(choices)s", "Audio codec; default: copy AAC, MP3 and ALAC as they are, and encode the rest as %(default)s."
     ),
 )
 RENDER = panel(

@@ -13,6 +13,7 @@ from fractions import Fraction
 from functools import cache
 from itertools import accumulate, chain, takewhile
 from math import floor
+from shlex import quote
 from typing import NamedTuple
 
 import av
@@ -25,7 +26,7 @@ from .inputs import ROUNDING_S, AudioSource, VideoSource, refusal
 from .probe import MP4, open_media
 from .sources import audio_stream_of, open_clip, video_stream_of
 
-MP4_AUDIO = frozenset(("aac", "mp3", "alac", "ac3", "opus"))  # what players expect there
+PLAYED_IN_MP4 = frozenset(("aac", "mp3", "alac"))  # what every player plays there
 
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}  # by number of channels, those that every encoder here takes
@@ -75,7 +76,7 @@ def copyable_span(video: VideoSource, start_s: Fraction, end_s: Fraction) -> Spa
     """
     if not video.is_timed:
         why = "it does not say when its frames are shown, so that no part of it can be copied"
-        raise refusal(video.path, why, f"ffmpeg -i {video.path} copy.mp4")
+        raise refusal(video.path, why, f"ffmpeg -i {quote(str(video.path))} copy.mp4")
     shown_s: list[Fraction] = []
     with open_clip(video.path) as given:
         for packet in takewhile(lambda one: _decoded_s(one) < end_s + REORDERED_S, _part(given, video, start_s)):
@@ -90,8 +91,8 @@ def copyable_span(video: VideoSource, start_s: Fraction, end_s: Fraction) -> Spa
 
 
 def may_stand_in_mp4(audio: AudioSource) -> bool:
-    """Whether the packets of an audio track can be copied into an MP4."""
-    return audio.codec in MP4_AUDIO and _takes(IN_MP4, audio)
+    """Whether an MP4 can hold the packets of an audio track."""
+    return _takes(IN_MP4, audio)
 
 
 def rate_for(codec: str, sample_rate_hz: int) -> int:
@@ -111,7 +112,9 @@ def container_for(video: VideoSource, audio_codec: str, *, keeps_audio: bool) ->
     candidates = (IN_MP4 if video.is_timed else None, OWN_CONTAINER.get(video.container))
     container = next((one for one in candidates if one and _takes(one, video)), None)
     if container is None:
-        raise refusal(video.path, f"its video ({video.codec}) cannot be copied", f"ffmpeg -i {video.path} copy.mp4")
+        raise refusal(
+            video.path, f"its video ({video.codec}) cannot be copied", f"ffmpeg -i {quote(str(video.path))} copy.mp4"
+        )
     if audio_codec not in _codecs_in(container.format):
         what = f"--audio-codec {audio_codec} cannot be used with {video.path}"
         raise RequestError(what, f"its video needs a {container.suffix} file", "--audio-codec aac")

@@ -26,12 +26,14 @@ from .inputs import (
     LARGEST_IMAGE,
     LONGEST_S,
     LONGEST_SIDE,
+    ROUNDING_S,
     SAMPLE_RATES_HZ,
     AudioSource,
     ImageSource,
     VideoSource,
     refusal,
 )
+from .kinds import cannot_be_opened
 from .probe import open_media
 from .reading import Colour, FrameReading, guessed
 from .timing import timing_of
@@ -51,6 +53,8 @@ HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags
 LYING = (5, 6, 7, 8)  # the values of which stored rows become columns
 VIEWS_OF_ONE_SHOT = "MPO"  # a JPEG of a phone or a stereo camera, with further views, depth or brightness behind it
+MATROSKA = "matroska,webm"  # as PyAV names it
+OPUS_RATE_HZ = 48000  # in which its header counts, whatever it was made from
 WITHOUT_HEADER = ("aac",)  # formats whose duration is a guess from the first packets
 STRONGEST_ASPECT = 10  # of a pixel; a header that says more is wrong
 WITHOUT_TIMES = ("avi",)  # formats that tell when frames are decoded, but not when they are shown
@@ -93,18 +97,17 @@ def _formats(path: Path) -> tuple[str, ...]:
 @contextmanager
 def open_clip(path: Path) -> Iterator[InputContainer]:
     """Open a file with video or audio. Raises: MediaError, also for what goes wrong with the file in the block."""
-    damaged = refusal(path, "it is damaged, or of a kind that is not read here")
     try:
         container = open_media(path)
     except MediaError as error:
-        raise damaged from error
+        raise cannot_be_opened(path) from error
     with container:
         if not (container.streams.video or container.streams.audio):
-            raise damaged
+            raise cannot_be_opened(path)
         try:
             yield container
         except (FFmpegError, IndexError) as error:  # PyAV's answer to a stream that its header did not announce
-            raise damaged from error
+            raise refusal(path, "it is damaged", "download or copy it again") from error
 
 
 def video_stream_of(container: InputContainer) -> VideoStream | None:
@@ -260,6 +263,7 @@ def _audio(path: Path, container: InputContainer, zero_s: Fraction) -> AudioSour
     if codec.sample_rate not in SAMPLE_RATES_HZ:
         raise refusal(path, f"its audio has {codec.sample_rate} samples a second")
     _require_whole(path, stream)
+    zero_s -= _subtracted_twice_s(container, stream, zero_s)
     duration_s = _audio_end_s(container, stream) - zero_s
     _check_duration(path, duration_s)
     return AudioSource(
@@ -272,6 +276,20 @@ def _audio(path: Path, container: InputContainer, zero_s: Fraction) -> AudioSour
         zero_s=zero_s,
         duration_s=duration_s,
     )
+
+
+def _subtracted_twice_s(container: InputContainer, stream: AudioStream, zero_s: Fraction) -> Fraction:
+    """How much earlier than its video the clock of a file has Opus, if FFmpeg wrote it as Matroska or WebM.
+
+    A decoder skips the first samples of Opus, which are shown that much earlier than its packets. FFmpeg's writer lets
+    the packets begin at 0 and the video later by the skipped part; its reader then shows the packets earlier by it once
+    more. So a video that begins exactly there belongs to the first sample that is heard.
+    """
+    header = stream.codec_context.extradata or b""
+    if container.format.name != MATROSKA or header[:8] != b"OpusHead" or stream.start_time:
+        return Fraction(0)
+    skipped_s = Fraction(int.from_bytes(header[10:12], "little"), OPUS_RATE_HZ)
+    return skipped_s if abs(zero_s - skipped_s) < ROUNDING_S else Fraction(0)
 
 
 def _audio_end_s(container: InputContainer, stream: AudioStream) -> Fraction:

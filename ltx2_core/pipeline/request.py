@@ -24,10 +24,10 @@ from .recipe import Recipe, Stage
 from .values import Choice, FrameRate, Seconds
 
 VideoCodecName = Annotated[str, BeforeValidator(Choice.of(VIDEO_CODECS))]
-AUDIO_CODECS = ("aac", "alac", "flac")  # in MP4, each by the encoder of the same name
+COPY = "copy"  # in place of a codec: the packets of the given audio
+AUDIO_CODECS = ("aac", "alac", "flac", COPY)  # in MP4, each by the encoder of the same name
 AudioCodecName = Annotated[str, BeforeValidator(Choice(AUDIO_CODECS))]
 OldTrackName = Annotated[str, BeforeValidator(Choice(("drop", "second-track")))]
-COPY = "copy"  # in place of a codec: the packets of the given audio
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(allow_inf_nan=False)]
@@ -180,7 +180,7 @@ class OutputSettings(Record):
     """
 
     codec: VideoCodecName = "h264"
-    audio_codec: Annotated[str, BeforeValidator(Choice((*AUDIO_CODECS, COPY)))] = "aac"
+    audio_codec: AudioCodecName = "aac"
     crf: int | None = None
     old_sound: OldTrackName = "drop"
     metadata: bool = True

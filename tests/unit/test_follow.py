@@ -18,7 +18,7 @@ from ltx2_core.pipeline.request import Resolved
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from tests.places import A_FILE
-from tests.synthetic_media import write_sound, write_video
+from tests.synthetic_media import tone, write_sound, write_video
 
 RATES = [Fraction(text) for text in ("24", "25", "24000/1001", "30000/1001", "60")]
 
@@ -234,7 +234,54 @@ def test_sound_without_a_file_is_called_by_its_name(tiny: Path, tmp_path: Path) 
 
 def test_packets_are_copied_unless_another_codec_is_wanted(tiny: Path, tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.m4a", "aac")
-    codecs = {"flac": "flac", "aac": "copy", None: "copy"}
+    codecs = {"flac": "flac", "aac": "aac", "copy": "copy", None: "copy"}
     for wanted, used in codecs.items():
         assert resolved("a2v", tiny, path, audio_codec=wanted).task.output.audio_codec == used
     assert resolved("a2v", tiny, path, duration="0.5s").task.output.audio_codec == "aac"
+
+
+@pytest.mark.parametrize("codec", ["libopus", "ac3", "eac3", "flac"])
+def test_audio_that_many_players_cannot_play_in_mp4_is_copied_only_where_that_is_asked_for(
+    codec: str, tiny: Path, tmp_path: Path
+) -> None:
+    path = write_sound(tmp_path / "a.mka", codec, rate_hz=48000)
+    usual = resolved("a2v", tiny, path)
+    assert usual.task.output.audio_codec == "aac"
+    assert "stored as aac" in usual.notes[2]
+    assert "--audio-codec copy keeps it as it is" in usual.notes[2]
+    assert resolved("a2v", tiny, path, audio_codec="copy").task.output.audio_codec == "copy"
+
+
+def test_what_cannot_be_copied_is_refused_before_the_render(tiny: Path, tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.wav", "adpcm_ms")
+    with pytest.raises(
+        RequestError, match=r"copy cannot be used with a\.wav\nan MP4 cannot hold its packets \(adpcm_ms\)"
+    ):
+        resolved("a2v", tiny, path, audio_codec="copy")
+    whole = write_sound(tmp_path / "a.m4a", "aac")
+    with pytest.raises(RequestError, match=r"copy cannot be used with a\.m4a\nonly a part of it is used"):
+        resolved("a2v", tiny, whole, audio_codec="copy", start="0.2s")
+    with pytest.raises(RequestError, match=r"--audio-codec copy cannot be used\nthe audio is generated"):
+        resolve("t2v", "x", [(A_FILE, {"model": str(tiny), "audio_codec": "copy"})])
+
+
+def test_copied_audio_ends_where_it_ends_and_encoded_audio_is_filled_up(tiny: Path, tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.m4a", "aac", samples=tone(43200, 2, 48000), rate_hz=48000)
+    assert resolved("a2v", tiny, path).notes[1] == "25 frames: 0.90 s of a.m4a, which ends 0.14 s before the video"
+    encoded = resolved("a2v", tiny, path, audio_codec="flac")
+    assert encoded.notes[1] == "25 frames: 0.90 s of a.m4a, then 0.14 s of silence"
+
+
+def test_audio_that_goes_on_fills_the_last_frames(tiny: Path, tmp_path: Path) -> None:
+    path = silence(tmp_path / "a.wav", 24000)
+    task = resolved("a2v", tiny, path, start="0.5s", duration="1s")
+    assert task.request.frames == 25
+    given = task.request.audio_source
+    assert given is not None
+    assert given.duration_s == Fraction(25, 24)
+    assert task.notes[1] == "25 frames: 1.04 s of a.wav"
+    last = resolved("a2v", tiny, path, start="2.5s", duration="1s")
+    given = last.request.audio_source
+    assert given is not None
+    assert given.duration_s is None
+    assert last.notes[1].endswith("then 0.54 s of silence")

@@ -185,6 +185,33 @@ assert "torch" not in sys.modules
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
+WMV = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+
+
+@pytest.mark.parametrize(
+    ("start", "why", "hint"),
+    [
+        (b"\x00\x00\x01\xba" + bytes(99), "an MPEG program stream", "ffmpeg -i '{}' copy.mp4"),
+        (b"FLV\x01\x05" + bytes(99), "a Flash video", "ffmpeg -i '{}' copy.mp4"),
+        (WMV + bytes(99), "Windows Media", "ffmpeg -i '{}' copy.mp4"),
+        (b"#!AMR\n" + bytes(99), "AMR", "ffmpeg -i '{}' copy.wav"),
+        (b"\x00\x00\x00\x20ftypisom" + bytes(99), "damaged, though it begins as MP4", "download or copy it again"),
+        (b"\x1a\x45\xdf\xa3" + bytes(99), "it is damaged, though it begins as Matroska", "download or copy it again"),
+        (b"once upon a time", "not of a kind that is read here", "give a"),
+    ],
+)
+@pytest.mark.parametrize("kind", [VideoSource, AudioSource])
+def test_a_file_that_cannot_be_opened_is_damaged_or_of_another_kind(
+    kind: type, start: bytes, why: str, hint: str, tmp_path: Path
+):
+    path = tmp_path / "my clip"
+    path.write_bytes(start)
+    with pytest.raises(MediaError) as caught:
+        check_input(path, kind)
+    assert why in caught.value.why
+    assert caught.value.hint.startswith(hint.format(path))
+
+
 @pytest.mark.skipif(find_spec("pillow_heif") is not None, reason="pillow-heif is installed and reads HEIC")
 def test_a_heic_photo_names_the_package_that_reads_it(tmp_path: Path):
     (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(200))

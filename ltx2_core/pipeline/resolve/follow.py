@@ -12,7 +12,7 @@ from ...errors import RequestError
 from ...grids import snap_up
 from ...media.accept import check_input
 from ...media.inputs import AudioSource, VideoSource
-from ..request import AudioInput, ClipInput
+from ..request import COPY, AudioInput, ClipInput
 from ..values import show_time
 from .basis import Basis
 from .inputs import ModeInputs, read_images
@@ -57,14 +57,13 @@ def settle_a2v(basis: Basis, path: Path | None) -> ModeInputs:
     heard_s = min(duration_s, rest_s)
     count = math.ceil((duration_s - Fraction(1, 2 * source.sample_rate_hz)) * fps)
     frames = snap_up(max(1, count), basis.frames_per_latent)
-    silent_s = frames / fps - heard_s
-    silence = f", then {float(silent_s):.2f} s of silence" if silent_s >= SHORTEST_TOLD_S else ""
-    covered = f"{frames} frames: {float(heard_s):.2f} s of {name}{silence}"
     length = ClipLength(frames=frames, fps=fps, warnings=beyond_training(count, fps))
     images = read_images(settings, length)
-    is_part = duration_s < rest_s
-    given = AudioInput(role="sound", name=name, start_s=start_s, duration_s=duration_s if is_part else None)
+    heard_s = min(frames / fps, rest_s)
+    is_part = heard_s < rest_s
+    given = AudioInput(role="sound", name=name, start_s=start_s, duration_s=heard_s if is_part else None)
     audio = plan_audio(basis, source, given, is_whole=not (start_s or is_part))
+    covered = f"{frames} frames: {float(heard_s):.2f} s of {name}" + _told_end(frames / fps - heard_s, audio)
     return ModeInputs(
         length=length,
         size=choose_size(basis.merged, basis.recipe, basis.vae, images.first_size),
@@ -74,6 +73,15 @@ def settle_a2v(basis: Basis, path: Path | None) -> ModeInputs:
         copies_audio=audio.is_copied,
         notes=(covered, *source.notes, *audio.notes, *images.notes),
     )
+
+
+def _told_end(short_s: Fraction, audio: AudioPlan) -> str:
+    """What is said of given audio that ends so much before its video."""
+    if short_s < SHORTEST_TOLD_S:
+        return ""
+    if audio.is_copied:
+        return f", which ends {float(short_s):.2f} s before the video"
+    return f", then {float(short_s):.2f} s of silence"
 
 
 def settle_v2a(basis: Basis, path: Path | None) -> ModeInputs:
@@ -156,19 +164,27 @@ def _require_short(
 
 
 def plan_audio(basis: Basis, audio: AudioSource, given: AudioInput, *, is_whole: bool) -> AudioPlan:
-    """Whether a given audio track is copied or encoded, with a line about it."""
-    from ...media.copy import LAYOUTS, may_stand_in_mp4, rate_for  # PyAV, which only a request with files needs
+    """Whether a given audio track is copied or encoded, with a line about it. is_whole: nothing of it is cut off.
+
+    Raises: RequestError if it is to be copied and cannot be.
+    """
+    from ...media.copy import LAYOUTS, PLAYED_IN_MP4, may_stand_in_mp4, rate_for  # PyAV, only where files are given
 
     codec, name = required(basis.settings.audio_codec), audio.path.name
-    is_wanted = codec == audio.codec or not basis.merged.is_asked("audio_codec")
-    if is_whole and is_wanted and may_stand_in_mp4(audio):
+    is_asked, fits = basis.merged.is_asked("audio_codec"), may_stand_in_mp4(audio)
+    if is_asked and codec == COPY and not (is_whole and fits):
+        why = f"an MP4 cannot hold its packets ({audio.codec})" if is_whole else "only a part of it is used"
+        raise RequestError(f"--audio-codec copy cannot be used with {name}", why, "--audio-codec aac")
+    if codec == COPY or (not is_asked and is_whole and fits and audio.codec in PLAYED_IN_MP4):
         note = f"the {audio.codec} audio of {name} is copied as it is"
         return AudioPlan(input=given, is_copied=True, notes=(note,))
     before = f"{audio.sample_rate_hz} Hz, {LAYOUTS.get(audio.channels, f'{audio.channels} channels')}"
     after = f"{rate_for(codec, audio.sample_rate_hz)} Hz, {LAYOUTS.get(audio.channels, LAYOUTS[2])}"
-    note = f"the audio of {name} ({before}) is stored as {codec}"
+    note = f"the {audio.codec} audio of {name} ({before}) is stored as {codec}"
     if after != before:
         note += f" ({after})"
+    if is_whole and fits and not is_asked:
+        note += "; --audio-codec copy keeps it as it is, which many players cannot play"
     return AudioPlan(input=given, notes=(note,))
 
 

@@ -100,8 +100,13 @@ def _request(basis: Basis, inputs: ModeInputs, prompt: str) -> Request:
 
 
 def _output(basis: Basis, inputs: ModeInputs) -> OutputSettings:
-    """How the result is written. Raises: RequestError for a crf that the codec does not have."""
+    """How the result is written.
+
+    Raises: RequestError for a crf that the codec does not have, and where there is no audio to copy.
+    """
     chosen = {name: getattr(basis.settings, name) for name in OutputSettings.model_fields}
+    if chosen["audio_codec"] == COPY and not inputs.copies_audio:
+        raise RequestError("--audio-codec copy cannot be used", "the audio is generated", "--audio-codec aac")
     if inputs.copies_audio:
         chosen["audio_codec"] = COPY
     output = OutputSettings(**chosen)

@@ -1,0 +1,72 @@
+"""What kind of file something is by its first bytes, for files that cannot be opened.
+
+Source: docs/cli.md, "Inputs".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import quote
+from typing import NamedTuple
+
+from ..errors import MediaError
+from .inputs import refusal
+
+LONGEST = 12
+
+
+class Kind(NamedTuple):
+    """A kind of file. start, offset: the bytes that tell it, and where they are. copy: as what it can be read."""
+
+    name: str
+    start: bytes
+    offset: int = 0
+    copy: str = ""
+
+
+READ = (
+    Kind("MP4 or MOV", b"ftyp", 4),
+    Kind("MOV", b"moov", 4),
+    Kind("MOV", b"mdat", 4),
+    Kind("MOV", b"wide", 4),
+    Kind("Matroska or WebM", b"\x1a\x45\xdf\xa3"),
+    Kind("AVI", b"AVI ", 8),
+    Kind("WAV", b"WAVE", 8),
+    Kind("MPEG-TS", b"\x47\x40"),
+    Kind("FLAC", b"fLaC"),
+    Kind("Ogg", b"OggS"),
+    Kind("MP3", b"ID3"),
+    Kind("AC-3", b"\x0b\x77"),
+    Kind("AIFF", b"AIF", 8),
+    Kind("CAF", b"caff"),
+)
+OTHERS = (
+    Kind("an MPEG program stream (MPG, VOB)", b"\x00\x00\x01\xba", copy="copy.mp4"),
+    Kind("a bare MPEG video", b"\x00\x00\x01\xb3", copy="copy.mp4"),
+    Kind("a Flash video (FLV)", b"FLV", copy="copy.mp4"),
+    Kind("Windows Media (WMV, WMA, ASF)", bytes.fromhex("3026b2758e66cf11"), copy="copy.mp4"),
+    Kind("RealMedia", b".RMF", copy="copy.mp4"),
+    Kind("MXF", bytes.fromhex("060e2b34"), copy="copy.mp4"),
+    Kind("IVF", b"DKIF", copy="copy.mp4"),
+    Kind("uncompressed video (Y4M)", b"YUV4MPEG2", copy="copy.mp4"),
+    Kind("a GIF", b"GIF8", copy="copy.mp4"),
+    Kind("AMR", b"#!AMR", copy="copy.wav"),
+    Kind("WavPack", b"wvpk", copy="copy.wav"),
+    Kind("Monkey's Audio", b"MAC ", copy="copy.wav"),
+    Kind("Sun audio (AU)", b".snd", copy="copy.wav"),
+)
+
+
+def cannot_be_opened(path: Path) -> MediaError:
+    """Why a file with video or audio cannot be opened: it is damaged, or of a kind that is not read here."""
+    with path.open("rb") as file:
+        start = file.read(LONGEST)
+
+    def is_of(kind: Kind) -> bool:
+        return start[kind.offset :].startswith(kind.start)
+
+    for kind in filter(is_of, READ):
+        return refusal(path, f"it is damaged, though it begins as {kind.name} does", "download or copy it again")
+    for kind in filter(is_of, OTHERS):
+        return refusal(path, f"it is {kind.name}, which is not read here", f"ffmpeg -i {quote(str(path))} {kind.copy}")
+    return refusal(path, "it is not of a kind that is read here")
