@@ -26,6 +26,8 @@ BT709, BT601 = 1, 6  # of matrices
 LIMITED, FULL = 1, 2  # ranges
 PQ, HLG = 16, 18  # transfers of high dynamic range
 HDR_NAMES = {PQ: "PQ", HLG: "HLG"}
+MATRIX_NAMES = {0: "RGB", BT709: "BT.709", 4: "FCC", 5: "BT.601", BT601: "BT.601", 7: "SMPTE 240M", 9: "BT.2020"}
+RANGE_NAMES = {LIMITED: "limited", FULL: "full"}
 FIRST_HD_HEIGHT = 720  # rows from which a clip that does not tell its matrix has that of HD
 
 
@@ -59,6 +61,22 @@ class FrameReading:
         """Width and height of what comes out."""
         width, height = self.square_size
         return (height, width) if self.rotation in (90, 270) else (width, height)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The same in words, by name; what is as usual is left out."""
+        matrix = MATRIX_NAMES.get(self.colour.matrix, f"matrix {self.colour.matrix}")
+        facts = {"colours": f"{matrix}, {RANGE_NAMES[self.colour.range]} range"}
+        if name := HDR_NAMES.get(self.colour.transfer):
+            facts["dynamic range"] = f"{name} HDR, read as BT.709 SDR"
+        if self.is_interlaced:
+            facts["fields"] = "interlaced, read deinterlaced"
+        if self.sample_aspect != 1:
+            facts["pixels"] = f"{self.sample_aspect.numerator}:{self.sample_aspect.denominator}, read as square ones"
+        turns = [f"turned by {self.rotation} degrees"] if self.rotation else []
+        if turned := ["mirrored"] * self.is_mirrored + turns:
+            facts["orientation"] = ", ".join(turned)
+        return facts
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from einops import rearrange
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from .accept import check_input
-from .image import TURNS
 from .inputs import VideoSource
 from .partial import partial_file
-from .probe import MediaInfo, open_media, probe
+from .probe import open_media, probe
+from .video import frames_by_number
 
 COLUMNS, ROWS = 4, 2
 THUMBNAIL_WIDTH = 320
@@ -32,7 +35,9 @@ def contact_sheet(clip: Path, target: Path, *, prompt: str, seed: int, overwrite
     A file without video, or without audio, gives a sheet without that part.
     Raises: MediaError if the file cannot be read. RequestError if the sheet exists. StorageError if the disk refuses.
     """
-    thumbnails, samples = _read(clip, probe(clip))
+    info = probe(clip)
+    thumbnails = _thumbnails(check_input(clip, VideoSource)) if info.video else []
+    samples = _samples(clip) if info.audio else ()
     parts = [_grid(thumbnails)] if thumbnails else []
     parts += [_waveform(channel) for channel in samples]
     parts.append(_text(prompt, seed))
@@ -40,37 +45,25 @@ def contact_sheet(clip: Path, target: Path, *, prompt: str, seed: int, overwrite
         _stack(parts).save(partial, "PNG")
 
 
-def _read(clip: Path, info: MediaInfo) -> tuple[list[Image.Image], NDArray]:
-    """Thumbnails, and all samples (c s) of the audio."""
-    wanted: set[int] = set()
-    turn = None
-    if info.video:
-        source = check_input(clip, VideoSource)
-        wanted = {int(number) for number in np.linspace(0, source.frames - 1, COLUMNS * ROWS).round()}
-        turn = TURNS.get(source.reading.rotation)
-    thumbnails: list[Image.Image] = []
-    pieces: list[NDArray] = [np.zeros((2 if info.audio else 0, 0), np.float32)]
-    seen = 0
+def _thumbnails(source: VideoSource) -> list[Image.Image]:
+    """Frames at even distances, small, with their times on them."""
+    numbers = {int(number) for number in np.linspace(0, source.frames - 1, COLUMNS * ROWS).round()}
+    return [_thumbnail(pixels, time_s) for time_s, pixels in frames_by_number(source, numbers)]
+
+
+def _thumbnail(pixels: Tensor, time_s: Fraction) -> Image.Image:
+    image = Image.fromarray(rearrange(pixels, "c H W -> H W c").numpy())
+    image = image.resize((THUMBNAIL_WIDTH, round(THUMBNAIL_WIDTH * image.height / image.width)))
+    ImageDraw.Draw(image).text((6, 4), f"{float(time_s):.2f} s", INK, _font(), stroke_width=2, stroke_fill=PAPER)
+    return image
+
+
+def _samples(clip: Path) -> NDArray:
+    """All samples (2 s) of the audio."""
     as_float = av.AudioResampler(format="fltp", layout="stereo")
     with open_media(clip) as container:
-        for frame in container.decode([*container.streams.video[:1], *container.streams.audio[:1]]):
-            if isinstance(frame, av.AudioFrame):
-                pieces += [piece.to_ndarray() for piece in as_float.resample(frame)]
-            elif isinstance(frame, av.VideoFrame):
-                if seen in wanted:
-                    thumbnails.append(_thumbnail(frame, turn))
-                seen += 1
-    return thumbnails, np.concatenate(pieces, -1)
-
-
-def _thumbnail(frame: av.VideoFrame, turn: Image.Transpose | None) -> Image.Image:
-    """One frame, upright and small, with its time on it."""
-    image = frame.to_image()
-    image = image.transpose(turn) if turn is not None else image
-    image = image.resize((THUMBNAIL_WIDTH, round(THUMBNAIL_WIDTH * image.height / image.width)))
-    time = f"{frame.time or 0:.2f} s"
-    ImageDraw.Draw(image).text((6, 4), time, INK, _font(), stroke_width=2, stroke_fill=PAPER)
-    return image
+        pieces = [piece.to_ndarray() for frame in container.decode(audio=0) for piece in as_float.resample(frame)]
+    return np.concatenate([np.zeros((2, 0), np.float32), *pieces], -1)
 
 
 def _grid(thumbnails: list[Image.Image]) -> Image.Image:

@@ -5,7 +5,7 @@ Source: docs/reference/pipelines.md, "Decoding video".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from fractions import Fraction
 from itertools import chain, islice
 from math import floor
@@ -34,6 +34,17 @@ def frames_by_time(source: VideoSource, count: int, fps: Fraction, start_s: Frac
     converter = FrameConverter(source.reading)
     for frame in islice(_at_constant_rate(_decode(source, start_s), fps, start_s), count):
         yield converter.pixels(frame)
+
+
+def frames_by_number(source: VideoSource, numbers: Collection[int]) -> Iterator[tuple[Fraction, Tensor]]:
+    """Some frames (3 H W) uint8 of a clip by their place in it, each with the second at which it begins.
+
+    Raises: MediaError if the file is damaged.
+    """
+    converter = FrameConverter(source.reading)
+    for number, (frame, time_s) in enumerate(_decode_from(source, None)):
+        if number in numbers:
+            yield time_s, converter.pixels(frame)[0]
 
 
 class _Shown(NamedTuple):

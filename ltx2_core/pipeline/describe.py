@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..components import components_in
+from ..errors import MediaError
 from ..headers import classify, generation, precision, read_header
 from .made import Made
 from .values import show_fps
@@ -33,6 +35,8 @@ def _weights(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _clip(path: Path) -> Iterator[tuple[str, str]]:
+    from ..media.accept import check_input
+    from ..media.inputs import VideoSource
     from ..media.probe import probe  # PyAV, which weight files do not need
 
     info = probe(path)
@@ -40,6 +44,10 @@ def _clip(path: Path) -> Iterator[tuple[str, str]]:
     if video := info.video:
         length = f"{video.frames} frames at {show_fps(video.fps)} fps"
         yield "video stream", f"{video.codec} {video.width}x{video.height}, {length}, {float(video.duration_s):.3f} s"
+        with suppress(MediaError):  # what is no input has a header all the same
+            source = check_input(path, VideoSource)
+            yield "display size", f"{source.width}x{source.height}"
+            yield from source.reading.facts.items()
     if audio := info.audio:
         rate = f"{audio.sample_rate_hz} Hz, {audio.channels} channels"
         yield "audio stream", f"{audio.codec} {rate}, {float(audio.duration_s):.3f} s"

@@ -17,6 +17,7 @@ from ..grids import Factors, VideoGrid, audio_latent_count, audio_latents_within
 from ..hub.find import ModelFiles
 from ..machine import Machine
 from ..media.clip import VIDEO_CODECS, Encoding
+from ..media.reading import FrameReading
 from ..records import Record
 from ..sampling.guidance import GuidanceScales
 from ..types import Streams
@@ -53,12 +54,16 @@ class ImageInput(Record):
 
 
 class ClipInput(Record):
-    """A clip that a render starts from, from a time on. duration_s: of a part that is cut out; None where none is."""
+    """A clip that a render starts from, from a time on.
+
+    Args: duration_s: of a part that is cut out; None where none is. reading: how its frames are read.
+    """
 
     role: str
     name: str
     start_s: Seconds = Fraction(0)
     duration_s: Seconds | None = None
+    reading: FrameReading | None = None
 
 
 class AudioInput(Record):
@@ -71,7 +76,10 @@ class AudioInput(Record):
 
 
 class ReferenceInput(Record):
-    """A clip to look at, from a time on. attention: how much it and the made clip see of each other."""
+    """A clip to look at, from a time on.
+
+    Args: attention: how much it and the made clip see of each other. reading: how its frames are read.
+    """
 
     role: str
     name: str
@@ -80,6 +88,7 @@ class ReferenceInput(Record):
     attention: Share = 1.0
     spatial_scale: Annotated[int, Field(ge=1)] = 1
     temporal_scale: Annotated[int, Field(ge=1)] = 1
+    reading: FrameReading | None = None
 
 
 class Window(Record):

@@ -14,13 +14,16 @@ import pytest
 import torch
 from av import VideoStream
 from einops import rearrange
+from PIL import Image
 from torch import Tensor
 
 from ltx2_core.media.accept import check_input
 from ltx2_core.media.frames import BT2020_TO_BT709, to_sdr
 from ltx2_core.media.inputs import VideoSource
 from ltx2_core.media.reading import BT601, BT709, FULL, HLG, PQ, Colour, FrameReading, guessed
-from ltx2_core.media.video import frames_by_time
+from ltx2_core.media.sheet import MARGIN, THUMBNAIL_WIDTH, contact_sheet
+from ltx2_core.media.video import frames_by_number, frames_by_time
+from ltx2_core.pipeline.describe import describe
 from tests.odd_media import CASES
 from tests.synthetic_media import picture
 
@@ -169,3 +172,40 @@ def test_a_clip_is_turned_and_mirrored_by_its_matrix(rotation: int, mirrors: tup
     assert frame.shape[-2:] == expected.shape[:2]
     seen = rearrange(frame, "c H W -> H W c").int()
     assert (seen - torch.from_numpy(expected.copy()).int()).abs().max() < 9
+
+
+def test_a_contact_sheet_shows_frames_as_they_are_read(tmp_path: Path) -> None:
+    contact_sheet(CASES / "hlg.mov", tmp_path / "sheet.png", prompt="", seed=0)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = torch.from_numpy(np.asarray(sheet.convert("RGB")).copy())
+    thumbnail = rearrange(pixels[MARGIN:, MARGIN:][: THUMBNAIL_WIDTH * 2 // 3, :THUMBNAIL_WIDTH], "H W c -> c H W")
+    assert (quarters(thumbnail) - FIELDS).abs().max() <= 8
+
+
+@pytest.mark.parametrize("name", ["hlg.mov", "il25.mp4", "circle_sar43.mp4"])
+def test_frames_by_number_are_those_by_time(name: str) -> None:
+    source = check_input(CASES / name, VideoSource)
+    some = dict(frames_by_number(source, {2, 5}))
+    assert list(some) == [2 / source.fps, 5 / source.fps]
+    assert torch.equal(torch.stack([*some.values()]), frames_of(CASES / name)[[2, 5]])
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("hlg.mov", {"colours": "BT.2020, limited range", "dynamic range": "HLG HDR, read as BT.709 SDR"}),
+        ("il25.mp4", {"fields": "interlaced, read deinterlaced", "display size": "192x128"}),
+        ("circle_sar43.mp4", {"pixels": "4:3, read as square ones", "display size": "480x270"}),
+    ],
+)
+def test_inspecting_a_clip_tells_how_it_is_read(name: str, lines: dict[str, str]) -> None:
+    told = describe(CASES / name)
+    assert {key: told[key] for key in lines} == lines
+
+
+def test_orientation_is_told_in_words() -> None:
+    assert (
+        FrameReading(width=2, height=2, rotation=90, is_mirrored=True).facts["orientation"]
+        == "mirrored, turned by 90 degrees"
+    )
+    assert "orientation" not in FrameReading(width=2, height=2).facts

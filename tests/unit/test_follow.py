@@ -14,7 +14,7 @@ from PIL import Image
 from ltx2_core.errors import LTX2Error, MediaError, RequestError
 from ltx2_core.media.accept import check_input
 from ltx2_core.media.inputs import VideoSource
-from ltx2_core.pipeline.request import Resolved
+from ltx2_core.pipeline.request import ClipInput, Resolved
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from tests.places import A_FILE
@@ -285,3 +285,13 @@ def test_audio_that_goes_on_fills_the_last_frames(tiny: Path, tmp_path: Path) ->
     assert given is not None
     assert given.duration_s is None
     assert last.notes[1].endswith("then 0.54 s of silence")
+
+
+@pytest.mark.parametrize("mode", ["v2a", "v2v"])
+def test_the_request_holds_how_a_clip_is_read(mode: str, tiny: Path, clips: Path) -> None:
+    path = write_video(clips / "turned.mp4", frames=25, rotation=90)
+    source = resolved(mode, tiny, path).request.source
+    assert source is not None
+    assert source.reading == check_input(path, VideoSource).reading
+    assert source.reading.rotation == 90
+    assert ClipInput.model_validate_json(source.model_dump_json()) == source

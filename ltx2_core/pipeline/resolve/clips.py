@@ -45,7 +45,7 @@ def settle_v2v(basis: Basis, path: Path | None) -> ModeInputs:
     return ModeInputs(
         length=edited.length,
         size=replace(size, notes=(*size.notes, *_scaling(source.path.name, shown, size.size))),
-        source=None if references else ClipInput(role=ROLE, name=source.path.name, start_s=part.start_s),
+        source=None if references else part.input,
         references=references,
         strength=edited.strength,
         window=edited.window,
@@ -65,6 +65,10 @@ class _Part:
     source: VideoSource
     start_s: Fraction
     length: ClipLength
+
+    @property
+    def input(self) -> ClipInput:
+        return ClipInput(role=ROLE, name=self.source.path.name, start_s=self.start_s, reading=self.source.reading)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +111,8 @@ def _references(basis: Basis, part: _Part) -> tuple[ReferenceInput, ...]:
     if basis.edit != Edit.CONTROL:
         return ()
     spatial, temporal = reference_scales([lora.file for lora in basis.loras])
-    name = part.source.path.name
-    return (ReferenceInput(role=ROLE, name=name, start_s=part.start_s, spatial_scale=spatial, temporal_scale=temporal),)
+    seen = part.input.model_dump(include={"role", "name", "start_s", "reading"})
+    return (ReferenceInput(**seen, spatial_scale=spatial, temporal_scale=temporal),)
 
 
 def _audio(basis: Basis, part: _Part, edited: _Edited) -> AudioPlan:

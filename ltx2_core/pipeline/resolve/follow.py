@@ -106,7 +106,11 @@ def settle_v2a(basis: Basis, path: Path | None) -> ModeInputs:
         length=length,
         size=choose_working_size(basis.merged, basis.recipe, basis.vae, (source.width, source.height)),
         source=ClipInput(
-            role="clip", name=source.path.name, start_s=start_s, duration_s=None if is_whole else duration_s
+            role="clip",
+            name=source.path.name,
+            start_s=start_s,
+            duration_s=None if is_whole else duration_s,
+            reading=source.reading,
         ),
         files={"clip": source.path},
         suffix=container.suffix,
