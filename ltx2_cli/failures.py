@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import secrets
 import shlex
 import sys
 import time
@@ -45,12 +46,13 @@ def wrong_usage(error: typer.TyperException) -> core.RequestError:
 
 def crash(error: Exception, arguments: list[str]) -> core.LTX2Error:
     """A failure that nobody foresaw, with its traceback in a file, whatever characters it holds."""
-    path = core.ltx2_home() / time.strftime("crash-%Y%m%d-%H%M%S.txt")
+    path = core.ltx2_home() / time.strftime(f"crash-%Y%m%d-%H%M%S-{secrets.token_hex(3)}.txt")
     facts = (f"ltx2 {core.__version__}, Python {sys.version}, {platform.platform()}", shlex.join(["ltx2", *arguments]))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = "\n".join((*facts, "", *traceback.format_exception(error)))
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        with path.open("x", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
         why, hint = f"where it happened, and your command with its prompt, are in {path}", "please report it"
     except OSError as unwritable:
         why, hint = f"and {path} cannot be written: {unwritable.strerror}", "-vv shows where it happened"

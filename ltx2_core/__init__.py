@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         OutputError,
         RequestError,
         StorageError,
+        TargetTakenError,
     )
     from .grids import VideoGrid
     from .headers import FileKind, Header, classify, generation, precision, read_header
@@ -69,6 +70,7 @@ __all__ = [
     "Result",
     "StepDone",
     "StorageError",
+    "TargetTakenError",
     "TilePlan",
     "VideoGrid",
     "Watch",
@@ -108,6 +110,7 @@ _HOMES = {
         "OutputError",
         "RequestError",
         "StorageError",
+        "TargetTakenError",
     ),
     "grids": ("VideoGrid",),
     "headers": ("FileKind", "Header", "classify", "generation", "precision", "read_header"),

@@ -30,6 +30,10 @@ class RequestError(LTX2Error):
     exit_code = 2
 
 
+class TargetTakenError(RequestError):
+    """The output exists already, or another process is writing it."""
+
+
 class MediaError(LTX2Error):
     """An image, video or audio file that was given cannot be used."""
 

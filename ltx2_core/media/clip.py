@@ -5,7 +5,7 @@ Source: docs/cli.md, "Colour and container"; docs/reference/pipelines.md, "Encod
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -58,6 +58,7 @@ VIDEO_CODECS: Mapping[str, VideoCodec] = {
     ),
     "av1": VideoCodec("av1", "libsvtav1", "av01", 27, 63, {"preset": "8", "svtav1-params": "lp=4"}),
 }
+COPIED_FILES = (".mp4", ".mov", ".mkv", ".avi")  # suffixes of files that a given video is copied into
 AUDIO_FILES: Mapping[str, str] = {".wav": "pcm_s16le", ".flac": "flac"}  # audio alone: suffix and codec
 
 
@@ -80,11 +81,14 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """Where a file goes. comment: stored inside it. overwrite: an existing one may be replaced. strict: warnings of the
-    self-check are errors.
+    """Where a file goes.
+
+    Args: comment: stored inside it. overwrite: an existing one may be replaced. strict: warnings of the self-check are
+    errors. before_rename: is called with the complete file before it takes its name.
     """
 
     path: Path
     comment: str | None = None
     overwrite: bool = False
     strict: bool = False
+    before_rename: Callable[[Path], None] = lambda partial: None

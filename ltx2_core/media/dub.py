@@ -13,11 +13,10 @@ from .check import check_audio, check_file
 from .clip import Output
 from .copy import Container, CopiedTrack, Span
 from .inputs import AudioSource, VideoSource
-from .partial import partial_file
 from .probe import MediaInfo, open_media
 from .tracks import AudioTrack, Track, open_output
 from .waveform import Waveform, fit_waveform
-from .writer import Report, audio_info, conclude
+from .writer import Report, audio_info, conclude, written
 
 PIECE_S = Fraction(1, 4)  # what is written of one stream before the next has its turn
 
@@ -39,7 +38,7 @@ def write_dubbed(
     """
     duration_s = video.duration_s if span is None else span.duration_s
     audio = fit_waveform(audio, duration_s)
-    with partial_file(output.path, overwrite=output.overwrite) as partial:
+    with written(output) as partial:
         findings = [check_audio(audio)]
         with ExitStack() as files:
             file = files.enter_context(open_output(partial, container.format, output.comment, audio.sample_rate_hz))

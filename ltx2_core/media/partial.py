@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..disk import hidden_file, require_free, sync
 from ..errors import OutputError, RequestError, StorageError
 
 
 @contextmanager
-def partial_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
+def partial_file(
+    target: Path, *, overwrite: bool, before_rename: Callable[[Path], None] = lambda partial: None
+) -> Iterator[Path]:
     """Hand out a hidden path beside the target; what was written there takes the target's name when the block ends.
 
     After a failed self-check (OutputError) the hidden file stays, and the error says where; after anything else that
-    goes wrong in the block it is removed.
+    goes wrong in the block it is removed. A link in the place of the target is replaced, not the file that it names.
+
+    Args: before_rename: is called with the complete hidden file.
     Raises: RequestError if the target cannot be a file, or exists and may not be replaced; this is looked at before the
     block and once more after it. StorageError if the disk refuses.
     """
@@ -24,21 +28,23 @@ def partial_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
         raise RequestError(f"{target} cannot be written", why)
     if not overwrite:
         require_free(target)
-    partial = target.with_name(f".{target.name}.part")
     with _disk_errors(target):
-        partial.unlink(missing_ok=True)
+        partial = hidden_file(target)
         try:
             yield partial
             sync(partial)
         except OutputError as error:
-            if partial.exists():
+            if partial.stat().st_size:
                 error.hint = f"what was written is kept as {partial}"
+            else:
+                partial.unlink()
             raise
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
         if not overwrite:
             require_free(target, f"it appeared in the meantime; the new file is kept as {partial}")
+        before_rename(partial)
         partial.replace(target)
         sync(target.parent)
 
@@ -49,20 +55,3 @@ def _disk_errors(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(f"{target} cannot be written", error.strerror or str(error)) from error
-
-
-def require_free(target: Path, why: str = "") -> None:
-    """Raises: RequestError if there is anything at this path, a dangling link included."""
-    if os.path.lexists(target):
-        raise RequestError(f"{target} already exists", why, "--overwrite replaces it, -o gives another name")
-
-
-def sync(path: Path) -> None:
-    """Make sure that a file, or the names in a folder, have reached the disk; Windows does that for files only."""
-    if os.name == "nt" and path.is_dir():
-        return
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

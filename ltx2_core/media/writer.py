@@ -7,7 +7,7 @@ docs/reference/audio.md, "From samples to a file".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def write_clip(
     """
     made = fit_waveform(audio, shape.duration_s) if isinstance(audio, Waveform) else None
     video_check = VideoCheck(shape.height)
-    with partial_file(output.path, overwrite=output.overwrite) as partial:
+    with written(output) as partial:
         findings = [check_audio(made)] if made else []
         with ExitStack() as files:
             rate_hz = audio.sample_rate_hz if audio else None
@@ -94,13 +94,18 @@ def write_audio(output: Output, audio: Waveform) -> Report:
     """
     suffix = output.path.suffix.lower()
     codec = AUDIO_FILES[suffix]
-    with partial_file(output.path, overwrite=output.overwrite) as partial:
+    with written(output) as partial:
         findings = [check_audio(audio)]
         pcm = rearrange(to_pcm16(audio.samples), "c s -> s c").cpu().numpy()
         partial.write_bytes(encode(suffix, pcm, audio.sample_rate_hz, output.comment))
         info = MediaInfo(container=suffix[1:], video=None, audio=audio_info(codec, audio), comment=output.comment)
         findings.append(check_file(partial, info, audio))
         return conclude(output, partial, findings)
+
+
+def written(output: Output) -> AbstractContextManager[Path]:
+    """The hidden file in which an output is written."""
+    return partial_file(output.path, overwrite=output.overwrite, before_rename=output.before_rename)
 
 
 def _video_info(codec: str, shape: ClipShape) -> VideoInfo:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import ValidationError
 
+from ..disk import write_whole
 from ..errors import LTX2Error, RequestError, StorageError
 from ..headers import read_header
 from ..hub.find import ModelFiles
-from ..media.partial import sync
 from ..types import Streams
 from .request import RenderTask, Request
 
@@ -130,19 +130,15 @@ class Job:
 
     def _write_record(self) -> None:
         record = {"schema": SCHEMA, "task": self.task.model_dump(mode="json"), "identities": dict(self.identities)}
-        part = self.folder / (RECORD + ".part")
-        part.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        _settle(part, self.folder / RECORD)
+        write_whole(self.folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n")
 
     def _write(self, path: Path, saved: Saved) -> None:
         tensors = {name: t.contiguous().cpu() for name, t in saved.latents._asdict().items() if t is not None}
         from safetensors import SafetensorError
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
-        part = path.with_suffix(".part")
         try:
-            save_file({**tensors, "generator": saved.generator}, part, {"step": str(saved.step)})
-            _settle(part, path)
+            write_whole(path, save({**tensors, "generator": saved.generator}, {"step": str(saved.step)}))
         except (OSError, SafetensorError) as error:
             raise StorageError(f"{path} cannot be written", str(error)) from error
 
@@ -165,16 +161,9 @@ def _absolute(task: RenderTask) -> RenderTask:
         return {role: path.absolute() for role, path in paths.items()}
 
     files = ModelFiles(name=task.files.name, paths=absolute(task.files.paths))
-    target = task.target.resolve()
+    target = task.target.parent.resolve() / task.target.name
     return task.model_copy(update={"files": files, "inputs": absolute(task.inputs), "target": target})
 
 
 def _saved_in(folder: Path) -> list[Path]:
     return [path for pattern in SAVED for path in folder.glob(pattern)]
-
-
-def _settle(part: Path, path: Path) -> None:
-    """Make sure that a file is on the disk before it takes its name, and that the name is too."""
-    sync(part)
-    part.replace(path)
-    sync(path.parent)

@@ -5,6 +5,7 @@ Source: docs/cli.md, "Commands"; docs/reference/pipelines.md, "Sizes and lengths
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -245,7 +246,7 @@ class Resolved:
     @property
     def is_done(self) -> bool:
         """Whether the target exists and is to be left alone."""
-        return self.skip_existing and self.target.exists()
+        return self.skip_existing and os.path.lexists(self.target)
 
 
 def sheet_of(target: Path) -> Path:

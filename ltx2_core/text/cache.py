@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..disk import write_whole
 from ..errors import LTX2Error
 from ..headers import read_header
 from ..home import ltx2_home
@@ -111,16 +110,11 @@ def _read(path: Path) -> TextContext | None:
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a file in one go, so that no other process sees half of it."""
-    part = path.with_suffix(f".{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(save(dict(tensors), {"sha256": _checksum(tensors)}))
-        part.replace(path)
+        write_whole(path, save(dict(tensors), {"sha256": _checksum(tensors)}))
     except OSError as error:
         logger.warning("the text context cannot be kept in %s: %s", path.parent, error)
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from fractions import Fraction
@@ -345,6 +346,16 @@ def test_kept_latents_are_decoded_again_and_with_another_codec(smoke: Callable[.
     assert Path("a.mp4.job", "latents-1.safetensors").exists()
     for words in ([], ["-o", "b.mp4"]):
         assert "already exists" in ltx2("decode", "a.mp4.job", *words).stderr
+
+
+def test_two_crashes_in_one_second_leave_two_files(
+    smoke: Callable[..., list[object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LTX2_HOME", str(tmp_path))
+    monkeypatch.setattr(core, "resolve", lambda *given: 1 / 0)
+    monkeypatch.setattr(time, "strftime", lambda form: form.replace("%Y%m%d-%H%M%S", "20260101-000000"))
+    assert [ltx2(*smoke()).exit_code for _ in range(2)] == [1, 1]
+    assert len([*tmp_path.glob("crash-20260101-000000-*.txt")]) == 2
 
 
 def test_a_failure_that_nobody_foresaw_is_one_line_and_a_file(

@@ -65,7 +65,8 @@ def write(
 
 
 def hidden(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
+    """The file that a failed self-check leaves; the target where there is none."""
+    return next(path.parent.glob(f".{path.name}.*.part"), path.with_name("no hidden file"))
 
 
 @dataclass

@@ -14,6 +14,7 @@ LAYERS = {
         "cards",
         "components",
         "config",
+        "disk",
         "errors",
         "grids",
         "headers",

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
+from ...disk import require_free
 from ...errors import OutOfMemoryError, RequestError, StorageError
 from ...machine import Machine
-from ...media.partial import require_free
 from ...media.sheet import contact_sheet
 from ...media.writer import Report
 from ...text.cache import fingerprint

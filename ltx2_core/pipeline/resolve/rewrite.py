@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ...disk import require_free
 from ...errors import RequestError
-from ...media.partial import require_free
 from ..job import Job
 from ..request import OutputSettings
 from .refusals import refuse, without_effect

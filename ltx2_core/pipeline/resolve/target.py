@@ -5,17 +5,17 @@ Source: docs/cli.md, "Output names" and "Existing files".
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...disk import MOST_NAME_BYTES, require_free
 from ...errors import RequestError
-from ...media.partial import require_free
-from ..request import (
-    Request,
-    sheet_of,
-)
+from ...media.clip import AUDIO_FILES, COPIED_FILES
+from ..request import sheet_of
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_NAME = "{mode}-{slug}-{seed}.mp4"
 SLUG_LENGTH = 40
+TAKEN_HINT = "--overwrite replaces it, --skip-existing leaves it, -o gives another name"
 
 
 def target_of(settings: Settings, request: Request, suffix: str | None = None) -> Path:
@@ -31,11 +32,8 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
     Args: suffix: that of a container which is settled already.
     Raises: RequestError, also if it already exists.
     """
-    template, suffixes = settings.output or DEFAULT_NAME, (".mp4",)
-    if suffix is not None:
-        suffixes = (suffix,)
-    elif request.video == "off":
-        suffixes = (".wav", ".flac")
+    template = settings.output or DEFAULT_NAME
+    suffixes = suffixes_of(request) if suffix is None else (suffix,)
     if template.endswith(("/", "\\")) or Path(template).expanduser().is_dir():
         template = str(Path(template) / DEFAULT_NAME)
     if settings.output is None or template.endswith(DEFAULT_NAME):
@@ -56,13 +54,30 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
         what = {"generate": "a video", "keep": "this video", "off": "audio alone"}[request.video]
         why = f"{what} goes into a file that ends in {' or '.join(suffixes)}"
         raise RequestError(f"-o {target.name} cannot be used", why, f"-o {target.with_suffix(suffixes[0]).name}")
-    if not target.parent.is_dir():
-        raise RequestError(f"-o {target} cannot be used", f"there is no folder {target.parent}")
+    check_place(target)
     if not (settings.overwrite or settings.skip_existing):
-        require_free(target)
+        require_free(target, hint=TAKEN_HINT)
         if settings.sheet:
-            require_free(sheet_of(target))
+            require_free(sheet_of(target), hint=TAKEN_HINT)
     return target
+
+
+def suffixes_of(request: Request) -> tuple[str, ...]:
+    """What the name of a result may end in; the default comes first."""
+    return {"generate": (".mp4",), "keep": COPIED_FILES, "off": tuple(AUDIO_FILES)}[request.video]
+
+
+def check_place(target: Path) -> None:
+    """Raises: RequestError if no file of this name can be written there, hidden names beside it included."""
+    length = len(os.fsencode(target.name))
+    if length > MOST_NAME_BYTES:
+        why = f"its name has {length} bytes, and {MOST_NAME_BYTES} is the most"
+        raise RequestError(f"-o {target.name[:40]}… cannot be used", why, "-o gives a shorter name")
+    if not target.parent.is_dir():
+        folder = shlex.quote(str(target.parent))
+        raise RequestError(
+            f"-o {target} cannot be used", f"there is no folder {target.parent}", f"mkdir -p {folder} makes it"
+        )
 
 
 def _named_by(request: Request) -> str:

@@ -1,0 +1,82 @@
+"""Files that appear whole or not at all: hidden under a name of their own until they are complete.
+
+No link is followed: a hidden file is made by exclusive creation, and a rename replaces a link and not what it names.
+Source: docs/cli.md, "Existing files".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from pathlib import Path
+
+from .errors import TargetTakenError
+
+MOST_NAME_BYTES = 241  # of an output: file systems take 255, and the longest hidden name beside it needs 14 more
+IN_HIDDEN_NAME = r"[0-9a-f]{6}\.part"
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows makes links for administrators only
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a pipe that nobody writes to returns at once
+
+
+def require_free(target: Path, why: str = "", hint: str = "--overwrite replaces it, -o gives another name") -> None:
+    """Raises: TargetTakenError if there is anything at this path, a dangling link included."""
+    if os.path.lexists(target):
+        raise TargetTakenError(f"{target} already exists", why, hint)
+
+
+def hidden_file(path: Path) -> Path:
+    """Create an empty file beside a path, hidden and of a name that no other process uses. Raises: OSError."""
+    while True:
+        hidden = path.with_name(f".{path.name}.{secrets.token_hex(3)}.part")
+        try:
+            os.close(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666))
+        except FileExistsError:
+            continue
+        return hidden
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a small file so that nobody ever sees a part of it, and so that it is on the disk. Raises: OSError."""
+    hidden = hidden_file(path)
+    try:
+        hidden.write_bytes(content)
+        sync(hidden)
+        hidden.replace(path)
+    except BaseException:
+        hidden.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def read_whole(path: Path, limit: int) -> bytes:
+    """Read a small file. Raises: OSError; ValueError if it is a link, a pipe or a device, or larger than the limit."""
+    if path.is_symlink():
+        raise ValueError("it is a link")
+    with os.fdopen(os.open(path, os.O_RDONLY | NO_LINK | NO_WAIT), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is not a regular file")
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"it is larger than {limit:,} bytes")
+    return content
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the hidden files that killed processes have left beside a path. Only for whoever holds its lock."""
+    pattern = re.compile(re.escape(f".{path.name}.") + IN_HIDDEN_NAME)
+    for other in path.parent.iterdir():
+        if pattern.fullmatch(other.name):
+            other.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Make sure that a file, or the names in a folder, have reached the disk; Windows does that for files only."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

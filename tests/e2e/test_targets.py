@@ -1,0 +1,59 @@
+"""Where a result goes, through the real command line: names, folders, links and what is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ltx2_cli.app import app
+
+
+def refused(code: int, *words: object) -> str:
+    """What a command says that fails with an exit code."""
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert (result.exit_code, result.stdout) == (code, ""), result.stderr
+    return result.stderr
+
+
+def rendered(*words: object) -> Path:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.stderr
+    return Path(result.stdout.rstrip("\n"))
+
+
+@pytest.fixture
+def smoke(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[object]]:
+    """The words of the smallest render, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *more: ["t2v", "a bell rings", "--model", tiny, "--preset", "smoke", "--seed", 7, *more]
+
+
+def test_link_as_output_is_replaced_and_not_the_file_that_it_names(smoke: Callable[..., list[object]]) -> None:
+    Path("victim.mp4").write_text("mine")
+    Path("a.mp4").symlink_to("victim.mp4")
+    rendered(*smoke("-o", "a.mp4", "--overwrite"))
+    assert Path("victim.mp4").read_text() == "mine"
+    assert not Path("a.mp4").is_symlink()
+    assert Path("a.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+@pytest.mark.parametrize("length", [242, 250, 255])
+def test_name_that_leaves_no_room_for_hidden_ones_is_refused_at_once(
+    length: int, smoke: Callable[..., list[object]]
+) -> None:
+    told = refused(2, *smoke("-o", "é" * 10 + "a" * (length - 24) + ".mp4"))
+    assert f"its name has {length} bytes, and 241 is the most" in told
+    assert [*Path.cwd().iterdir()] == []
+
+
+def test_name_of_241_bytes_is_written(smoke: Callable[..., list[object]]) -> None:
+    assert rendered(*smoke("-o", "a" * 237 + ".mp4")).stat().st_size > 0
+
+
+def test_new_folder_is_a_hint_and_an_existing_output_names_all_ways_out(smoke: Callable[..., list[object]]) -> None:
+    assert "hint: mkdir -p 'new folder/b' makes it" in refused(2, *smoke("-o", "new folder/b/x.mp4"))
+    Path("a.mp4").touch()
+    assert "--overwrite replaces it, --skip-existing leaves it, -o gives" in refused(2, *smoke("-o", "a.mp4"))
