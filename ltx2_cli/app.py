@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +43,8 @@ class Commands(PanelGroup):
         arguments = list(sys.argv[1:] if args is None else args)
         show = Display(is_json="--json" in arguments)  # so that even words that cannot be parsed are answered in JSON
         try:
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             with routed(show):
                 exit_code = super().main(arguments, *rest, **extra, standalone_mode=False, obj=show) or 0
         except typer.TyperException as error:
@@ -50,6 +53,8 @@ class Commands(PanelGroup):
             if isinstance(error, core.RequestError) and not error.hint:
                 error.hint = " ".join(["ltx2", *(word for word in arguments[:1] if word in self.commands), "--help"])
             exit_code = show.fail(error)
+        except KeyboardInterrupt:
+            exit_code = show.fail(UserStopError(130))
         except Exception as error:
             exit_code = show.fail(crash(error, arguments))
         show.end(exit_code)
@@ -143,7 +148,7 @@ def presets(show: Display) -> None:
 
 
 def main() -> None:
-    """The entry point of the command `ltx2`. A stream that is closed, or lacks a character, is no reason to fail."""
+    """Run the command `ltx2`. A stream that is closed, or lacks a character, is no reason to fail."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name) or Path(os.devnull).open("w")  # noqa: SIM115
         stream.reconfigure(errors="backslashreplace")

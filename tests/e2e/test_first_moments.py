@@ -1,0 +1,27 @@
+"""What happens to a command before it has begun."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_ctrl_c_in_the_first_moments_ends_without_a_traceback() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "ltx2_cli", "presets"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        told = b""
+        for line in process.stderr:
+            told += line
+            if b" typer." in line:  # one of the modules that the command line itself needs is there, and not yet all
+                break
+        process.send_signal(signal.SIGINT)
+        told += process.communicate()[1]
+    assert process.returncode == 130
+    assert b"Traceback" not in told
