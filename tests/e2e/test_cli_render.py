@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from ltx2_cli.app import app
 from ltx2_cli.display import Display
 from ltx2_core.media.probe import probe
 from ltx2_core.media.reading import BT709_LIMITED
+from ltx2_core.sampling.denoiser import GuidedDenoiser
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "drone over misty mountains, birds chirping"
@@ -101,6 +103,27 @@ def test_sound_alone(suffix: str, smoke: Callable[..., list[object]]):
     assert info.video is None
     assert info.audio is not None
     assert info.audio.duration_s == pytest.approx(9 / 24, abs=1e-4)
+
+
+def test_sound_alone_into_a_folder_has_the_name_and_suffix_of_sound(smoke: Callable[..., list[object]]):
+    Path("sounds").mkdir()
+    path = rendered(*smoke("--video", "off", "-o", "sounds/"))
+    assert path == Path.cwd() / "sounds" / "t2v-drone-over-misty-mountains-birds-7.wav"
+
+
+def test_values_that_are_not_finite_end_a_render_at_their_step(
+    smoke: Callable[..., list[object]], monkeypatch: pytest.MonkeyPatch
+):
+    denoise = GuidedDenoiser.__call__
+
+    def broken(self: GuidedDenoiser, states: Any, sigma: float, step: int) -> Any:
+        estimate = denoise(self, states, sigma, step)
+        return estimate.map(lambda x: x * math.nan) if step == 1 else estimate
+
+    monkeypatch.setattr(GuidedDenoiser, "__call__", broken)
+    result = ltx2(*smoke("--steps", 3, "-o", "a.mp4"))
+    assert result.exit_code == 8
+    assert "error: the model produced NaN or infinite values\nstep 2 of 3 gave them" in result.stderr
 
 
 def test_a_silent_video(smoke: Callable[..., list[object]]):
