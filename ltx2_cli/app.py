@@ -18,7 +18,7 @@ from .failures import UserStopError, crash, wrong_usage
 from .help import PanelCommand, PanelGroup
 from .log import routed
 from .modes import add_modes
-from .options import ENCODING, OLD_TRACK, TARGET, FileArg, JobArg, takes
+from .options import CONTINUED, ENCODING, OLD_TRACK, TARGET, FileArg, JobArg, takes
 from .stop import Stop
 
 BRIEF = """\
@@ -101,27 +101,31 @@ def make(show: Display, mode: str, prompt: str, given: core.Gathered, main: Path
         show.file(resolved.target, is_new=False)
         return
     show.plan(resolved)
-    render(show, resolved.job_dir, lambda watch: core.run(resolved, watch))
+    render(show, resolved, lambda watch: core.run(resolved, watch))
 
 
-def render(show: Display, job_dir: Path | None, action: Callable[[core.Watch], core.Result]) -> None:
+def render(show: Display, resolved: core.Resolved, action: Callable[[core.Watch], core.Result]) -> None:
     """Render, telling what happens, until it is done or the user stops it."""
     with Stop(lambda: show.say("stopping after this step; Ctrl-C again stops at once")) as stop:
         try:
             show.result(action(core.Watch(on_event=show.event, should_stop=stop.should_stop)))
-        except (core.Interrupted, KeyboardInterrupt) as stopped:
-            raise UserStopError(stop.exit_code, job_dir) from stopped
+        except core.Interrupted as stopped:
+            raise UserStopError(stop.exit_code, stopped.what, command=stopped.command) from stopped
+        except KeyboardInterrupt as stopped:
+            raise UserStopError.at_once(stop.exit_code, resolved.job_dir, resolved.resume_command) from stopped
 
 
 add_modes(app, make)
 
 
 @app.command(cls=PanelCommand)
-@takes()
-def resume(job_dir: JobArg, show: Display) -> None:
+@takes(CONTINUED)
+def resume(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
     """Go on with a render that was stopped. The result has the bytes of an undisturbed one."""
-    job = core.Job.open(job_dir)
-    render(show, job_dir, lambda watch: core.resume(job, watch))
+    job = core.continued(core.Job.open(job_dir), flags)
+    resolved = core.Resolved(task=job.task, job_dir=job.folder)
+    show.plan(resolved)
+    render(show, resolved, lambda watch: core.resume(job, watch))
 
 
 @app.command(cls=PanelCommand)
@@ -129,7 +133,7 @@ def resume(job_dir: JobArg, show: Display) -> None:
 def decode(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
     """Make the file again from kept latents, also with another codec or name. What is not given stays as it was."""
     job = core.rewritten(core.Job.open(job_dir), flags)
-    render(show, None, lambda watch: core.resume(job, watch))
+    render(show, core.Resolved(task=job.task, job_dir=job.folder), lambda watch: core.resume(job, watch))
 
 
 @app.command(cls=PanelCommand)

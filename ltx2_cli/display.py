@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, format characters such as bidi marks, surrogates, separators
+STOPS = (130, 143)  # exit codes of a command that the user stopped
 ERRORS, USUAL, DETAILS, TRACEBACKS = range(-1, 3)  # how much is told: -q, nothing, -v, -vv
 
 
@@ -168,7 +169,8 @@ class Display:
         self._tell("error", code=error.exit_code, message=error.what, why=error.why, hint=error.hint)
         for line in "".join(traceback.format_exception(error)).splitlines():
             self.say(line, TRACEBACKS)
-        for line in (f"error: {error.what}", error.why, error.hint and f"hint: {error.hint}"):
+        what = error.what if error.exit_code in STOPS else f"error: {error.what}"
+        for line in (what, error.why, error.hint and f"hint: {error.hint}"):
             if line:
                 self.say(line, ERRORS)
         return error.exit_code

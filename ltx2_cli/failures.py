@@ -20,12 +20,19 @@ NEAR = 0.7  # how alike an option must be to be suggested; 1 is the same
 
 
 class UserStopError(core.LTX2Error):
-    """The user stopped the command. job_dir: where a render may have left what it can go on with."""
+    """The user stopped the command, which is no error. what: how far it came. command: the one that goes on."""
 
-    def __init__(self, exit_code: int, job_dir: Path | None = None) -> None:
-        can_go_on = job_dir is not None and job_dir.is_dir()
-        super().__init__("stopped", hint=f"ltx2 resume {shlex.quote(str(job_dir))}" if can_go_on else "")
+    def __init__(self, exit_code: int, what: str = "stopped", why: str = "", command: str = "") -> None:
+        super().__init__(what, why, command)
         self.exit_code = exit_code
+
+    @classmethod
+    def at_once(cls, exit_code: int, job_dir: Path | None, command: str) -> UserStopError:
+        """A render that was stopped in the middle of a step. job_dir: where finished stages are, if there are any."""
+        if job_dir is None or not job_dir.is_dir():
+            return cls(exit_code)
+        why = "nothing of the stage that was running is kept"
+        return cls(exit_code, "stopped at once", why, f"{command} begins it again")
 
 
 def wrong_usage(error: typer.TyperException) -> core.RequestError:

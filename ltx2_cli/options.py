@@ -19,7 +19,7 @@ VideoArg = Annotated[Path, typer.Argument(metavar="VIDEO", help="The clip: MP4, 
 AudioArg = Annotated[Path, typer.Argument(metavar="AUDIO", help="WAV, FLAC, MP3, M4A, OGG, or a clip with audio.")]
 MaybePromptArg = Annotated[str, typer.Argument(metavar="[PROMPT]", help="What happens and what is heard, in quotes.")]
 FileArg = Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file, or a clip.")]
-JobArg = Annotated[Path, typer.Argument(metavar="JOB_DIR", help="The folder OUTPUT.job of a render.")]
+JobArg = Annotated[Path, typer.Argument(metavar="JOB_DIR", help="The folder OUTPUT.job of a render, or its OUTPUT.")]
 
 Options = Mapping[str, Any]  # name of a setting to its annotation
 Option = Callable[[str, str], Any]  # flag and title of its panel to such an annotation
@@ -192,6 +192,11 @@ STREAMS = {
 TARGET = panel(
     "Output",
     output=value("FILE", "Output file; {mode}, {slug}, {seed} and {preset} are filled in; default %(default)s.", "-o"),
+    overwrite=switch("Replace the output if it exists."),
+)
+CONTINUED = panel(
+    "Output",
+    output=value("FILE", "Where the result goes; default: where the render was to put it.", "-o"),
     overwrite=switch("Replace the output if it exists."),
 )
 ENCODING = panel(

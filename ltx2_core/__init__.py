@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .pipeline.resolve.explain import choices_text, default_text
     from .pipeline.resolve.presets import catalogue
     from .pipeline.resolve.resolve import resolve
-    from .pipeline.resolve.rewrite import rewritten
+    from .pipeline.resolve.rewrite import continued, rewritten
     from .pipeline.resolve.setting_sources import Gathered, gather, own_presets
     from .pipeline.values import show_fps
     from .text.encode import encode_prompts
@@ -77,6 +77,7 @@ __all__ = [
     "catalogue",
     "choices_text",
     "classify",
+    "continued",
     "decode_video",
     "default_text",
     "describe",
@@ -123,7 +124,7 @@ _HOMES = {
     "pipeline.request": ("Resolved",),
     "pipeline.resolve.explain": ("choices_text", "default_text"),
     "pipeline.resolve.resolve": ("resolve",),
-    "pipeline.resolve.rewrite": ("rewritten",),
+    "pipeline.resolve.rewrite": ("continued", "rewritten"),
     "pipeline.render.models": ("Models",),
     "pipeline.render.run": ("Interrupted", "Result", "resume", "run"),
     "pipeline.values": ("show_fps",),

@@ -52,11 +52,14 @@ Event = PhaseStarted | StepDone | PhaseDone | Message
 
 
 class StoppedError(Exception):
-    """The user asked to stop. saved: the tokens inside a stage, if it can go on from there."""
+    """The user asked to stop.
 
-    def __init__(self, saved: Saved | None = None) -> None:
+    Args: after: which step of a stage, in words. saved: the tokens inside the stage, if it can go on from there.
+    """
+
+    def __init__(self, after: str = "", saved: Saved | None = None) -> None:
         super().__init__("stopped")
-        self.saved = saved
+        self.after, self.saved = after, saved
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,21 +5,26 @@ Source: docs/cli.md, "Latents first".
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from ..disk import write_whole
+from ..disk import read_whole, remove_leftovers, write_whole
 from ..errors import LTX2Error, RequestError, StorageError
-from ..headers import read_header
+from ..grids import audio_latent_count
+from ..headers import Header, read_header
 from ..hub.find import ModelFiles
+from ..identity import Identity, identity
+from ..records import Record
 from ..types import Streams
-from .request import RenderTask, Request
+from .parts import LatentShapes
+from .request import RenderTask, Request, lies_beside, resume_command
 
 if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch is imported
     import torch
@@ -27,9 +32,51 @@ if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch i
 
     from ..latents import Latents
 
-SCHEMA = 2
 RECORD = "job.json"
+MOST_RECORD_BYTES = 1_000_000
+MOST_PATH_BYTES, MOST_PART_BYTES = 4096, 255
+MOST_GENERATOR_BYTES = 10_000  # the state of torch's generator for the CPU has 5,056
 SAVED = ("latents-*.safetensors", "stopped-*.safetensors")
+AGAIN = "remove it, and ltx2 resume makes it again"
+STORED_AS = {"fp32": "F32", "bf16": "BF16"}
+
+
+class JobRecord(Record):
+    """What the file in a job folder holds.
+
+    Args: identities: of the files that the render reads, when it began. latents: the SHA-256 of each file of latents,
+    by name. result: the finished file, before it took its name. checksum: of all but where and how the result is
+    written.
+    """
+
+    version: Literal[3] = Field(default=3, alias="schema")
+    task: RenderTask
+    identities: Mapping[str, Identity]
+    latents: Mapping[str, str]
+    result: Identity | None = None
+    checksum: str = ""
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """Read a record. Raises: ValueError if it is not what `dump` wrote."""
+        record = cls.model_validate_json(content, strict=True)
+        if record.checksum != record.computed_checksum:
+            raise ValueError("it was changed after it was written")
+        target = os.fsencode(record.task.target)
+        parts = max(map(len, target.split(os.sep.encode())))
+        if len(target) > MOST_PATH_BYTES or parts > MOST_PART_BYTES or b"\0" in target:
+            raise ValueError("its target is not the name of a file")
+        return record
+
+    def dump(self) -> bytes:
+        """The text of the file."""
+        signed = self.model_copy(update={"checksum": self.computed_checksum})
+        return signed.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
+
+    @property
+    def computed_checksum(self) -> str:
+        values = self.model_dump(mode="json", exclude={"task": {"target", "output"}, "checksum": True})
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,46 +93,56 @@ class Saved:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One render and its folder. identities: of the files that it reads, by role, when the render began."""
+    """One render and its folder.
+
+    Args: identities: of the files that it reads, when the render began. saved: the SHA-256 of each file of latents, by
+    name. result: the finished file. is_redirected: a person has said where the result goes, whatever the record says.
+    """
 
     folder: Path
     task: RenderTask
-    identities: Mapping[str, str]
+    identities: Mapping[str, Identity]
+    saved: dict[str, str] = field(default_factory=dict)
+    result: Identity | None = None
+    is_redirected: bool = False
 
     @classmethod
-    def create(cls, folder: Path, task: RenderTask, identities: Mapping[str, str]) -> Self:
+    def create(cls, folder: Path, task: RenderTask, identities: Mapping[str, Identity]) -> Self:
         """Make the folder. Raises: RequestError if it holds another render; StorageError if it cannot be written."""
-        if (folder / RECORD).exists() and not task.output.overwrite:
-            raise RequestError(
-                f"{folder} holds a render that is not finished",
-                hint=f"ltx2 resume {folder}, or --overwrite to start again",
-            )
-        if not (folder / RECORD).exists() and _saved_in(folder):
-            why = "it holds latents that belong to no render"
-            raise RequestError(f"{folder} cannot be used", why, "--job-dir names another folder")
         job = cls(folder=folder, task=_absolute(task), identities=dict(identities))
         try:
+            job._check_folder()
             folder.mkdir(parents=True, exist_ok=True)
-            for old in _saved_in(folder):
-                old.unlink()
+            job._clear()
             job._write_record()
         except OSError as error:
             raise StorageError(f"{folder} cannot be written", error.strerror or str(error)) from error
         return job
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Read a folder again. Raises: RequestError if it holds no render, StorageError if it is damaged."""
+    def open(cls, path: Path) -> Self:
+        """Read a folder again. path: the folder, or the output whose folder lies beside it.
+
+        Raises: RequestError if it holds no render, StorageError if it is damaged.
+        """
+        folder = path
+        if not os.path.isdir(path) and os.path.isdir(f"{path}.job"):  # noqa: PTH112  # false for a name that is too long
+            folder = path.with_name(f"{path.name}.job")
         try:
-            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-            if record["schema"] != SCHEMA:
-                raise ValueError(f"it has schema {record['schema']}, and this version reads {SCHEMA}")
-            task = RenderTask.model_validate(record["task"])
-            return cls(folder=folder, task=task, identities=record["identities"])
+            record = JobRecord.parse(read_whole(folder / RECORD, MOST_RECORD_BYTES))
         except FileNotFoundError as error:
             raise RequestError(f"{folder} holds no render", f"there is no {RECORD} in it") from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
-            raise StorageError(f"{folder / RECORD} is damaged", " ".join(str(error).split())[:200]) from error
+        except NotADirectoryError as error:
+            raise RequestError(f"{folder} holds no render", f"it is a file, and there is no {folder}.job") from error
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{folder / RECORD} is damaged", _reason(error)) from error
+        return cls(
+            folder=folder,
+            task=record.task,
+            identities=record.identities,
+            saved=dict(record.latents),
+            result=record.result,
+        )
 
     @property
     def request(self) -> Request:
@@ -95,10 +152,48 @@ class Job:
     def finished_stages(self) -> int:
         """How many stages have their latents on disk."""
         stages = range(1, len(self.request.recipe.stages) + 1)
-        return next((n - 1 for n in stages if not self._latents(n).exists()), len(stages))
+        return next((n - 1 for n in stages if not self._has(self._latents(n))), len(stages))
+
+    @property
+    def has_all_latents(self) -> bool:
+        return self.finished_stages == len(self.request.recipe.stages)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the target is the finished file of this job, which was killed before it removed its folder."""
+        target = self.task.target
+        return self.result is not None and target.is_file() and not target.is_symlink() and self.result.is_of(target)
+
+    @property
+    def resume_command(self) -> str:
+        return resume_command(self.folder, self.task.target)
+
+    def fingerprint(self, role: str) -> str:
+        """The hash of what a file holds, or of the hashes of the files of a folder, by its role."""
+        if role in self.identities:
+            return self.identities[role].content
+        inside = {name: one.content for name, one in self.identities.items() if name.startswith(f"{role}/")}
+        return hashlib.sha256(json.dumps(inside, sort_keys=True).encode()).hexdigest()
+
+    def require_target(self) -> None:
+        """Raises: RequestError if the record alone says where the result goes, and that is not beside the folder."""
+        if not self.is_redirected and not lies_beside(self.folder, self.task.target):
+            why = f"its render was to become {self.task.target}, which does not lie beside it"
+            raise RequestError(f"{self.folder} does not say where the result goes", why, "-o FILE says where")
+
+    def check_saved(self, shapes: LatentShapes) -> None:
+        """Compare the latents on disk with the request and with what was written, before a model is loaded.
+
+        Raises: StorageError that names the file.
+        """
+        for number in range(1, len(self.request.recipe.stages) + 1):
+            for path in (self._latents(number), self._stopped(number)):
+                if self._has(path):
+                    self._check(path, number, shapes)
 
     def save(self, stage: int, latents: Latents, generator: torch.Generator) -> None:
         """Keep the latents that a stage ended with. Stages count from 1."""
+        self.saved.pop(self._stopped(stage).name, None)
         self._write(self._latents(stage), Saved(latents, generator.get_state()))
         self._stopped(stage).unlink(missing_ok=True)
 
@@ -113,14 +208,46 @@ class Job:
     def load_stopped(self, stage: int) -> Saved | None:
         """The tokens inside a stage that was stopped; None if it was not."""
         path = self._stopped(stage)
-        return self._read(path) if path.exists() else None
+        return self._read(path) if self._has(path) else None
+
+    def note_result(self, finished: Path) -> None:
+        """Remember the finished file before it takes its name, unless the folder stays anyway."""
+        if not self.task.output.keep_latents:
+            replace(self, result=identity(finished))._write_record()
 
     def remove(self) -> None:
         """Remove what this program put into the folder, and the folder if nothing else is in it."""
-        for path in [*_saved_in(self.folder), self.folder / RECORD]:
-            path.unlink(missing_ok=True)
+        self._clear()
+        (self.folder / RECORD).unlink(missing_ok=True)
         if not any(self.folder.iterdir()):
-            shutil.rmtree(self.folder)
+            self.folder.rmdir()
+
+    def _check_folder(self) -> None:
+        """Raises: RequestError if a render cannot begin in the folder."""
+        folder = self.folder
+        if folder.is_symlink() and lies_beside(folder, self.task.target):
+            raise RequestError(f"{folder} cannot be used", "it is a link", "--job-dir names another folder")
+        has_record = os.path.lexists(folder / RECORD)
+        if has_record and not self.task.output.overwrite:
+            hint = f"{self.resume_command}, or --overwrite to start again"
+            raise RequestError(f"{folder} holds a render that is not finished", hint=hint)
+        if not has_record and self._files():
+            why = "it holds latents that belong to no render"
+            raise RequestError(f"{folder} cannot be used", why, "--job-dir names another folder")
+
+    def _files(self) -> list[Path]:
+        return [path for pattern in SAVED for path in self.folder.glob(pattern)]
+
+    def _clear(self) -> None:
+        """Remove all latents, and what killed processes left half-written."""
+        names = {name for stage in range(1, len(self.request.recipe.stages) + 1) for name in self._names(stage)}
+        for path in [*self._files(), *(self.folder / name for name in (*names, RECORD))]:
+            remove_leftovers(path)
+            if path.name != RECORD:
+                path.unlink(missing_ok=True)
+
+    def _names(self, stage: int) -> tuple[str, str]:
+        return self._latents(stage).name, self._stopped(stage).name
 
     def _stopped(self, stage: int) -> Path:
         return self.folder / f"stopped-{stage}.safetensors"
@@ -128,19 +255,32 @@ class Job:
     def _latents(self, stage: int) -> Path:
         return self.folder / f"latents-{stage}.safetensors"
 
+    def _has(self, path: Path) -> bool:
+        return path.name in self.saved and path.exists()
+
     def _write_record(self) -> None:
-        record = {"schema": SCHEMA, "task": self.task.model_dump(mode="json"), "identities": dict(self.identities)}
-        write_whole(self.folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n")
+        record = JobRecord(task=self.task, identities=self.identities, latents=self.saved, result=self.result)
+        content = record.dump()
+        if len(content) > MOST_RECORD_BYTES:
+            why = f"its record has {len(content):,} bytes, and {MOST_RECORD_BYTES:,} is the most"
+            raise RequestError("the request cannot be kept in a job folder", why, "a shorter prompt")
+        write_whole(self.folder / RECORD, content)
 
     def _write(self, path: Path, saved: Saved) -> None:
-        tensors = {name: t.contiguous().cpu() for name, t in saved.latents._asdict().items() if t is not None}
+        """Write latents, then that they are there: a record never names what is not on the disk as it says."""
         from safetensors import SafetensorError
         from safetensors.torch import save
 
+        tensors = {name: t.contiguous().cpu() for name, t in saved.latents._asdict().items() if t is not None}
         try:
-            write_whole(path, save({**tensors, "generator": saved.generator}, {"step": str(saved.step)}))
+            content = save({**tensors, "generator": saved.generator}, {"step": str(saved.step)})
+            if self.saved.pop(path.name, None) is not None:
+                self._write_record()
+            write_whole(path, content)
+            self.saved[path.name] = hashlib.sha256(content).hexdigest()
+            self._write_record()
         except (OSError, SafetensorError) as error:
-            raise StorageError(f"{path} cannot be written", str(error)) from error
+            raise StorageError(f"{path} cannot be written", getattr(error, "strerror", "") or str(error)) from error
 
     def _read(self, path: Path) -> Saved:
         from safetensors import SafetensorError
@@ -151,7 +291,62 @@ class Job:
             tensors = load_file(path)
             return Saved(Streams(tensors.get("video"), tensors.get("audio")), tensors["generator"], step)
         except (LTX2Error, SafetensorError, KeyError, ValueError) as error:
-            raise StorageError(f"{path} is damaged", hint="remove it, and ltx2 resume makes it again") from error
+            raise StorageError(f"{path} is damaged", hint=AGAIN) from error
+
+    def _check(self, path: Path, number: int, shapes: LatentShapes) -> None:
+        """Raises: StorageError if a file is not what a stage of this request leaves, or not what was written."""
+        is_stopped = path == self._stopped(number)
+        try:
+            header = read_header(path)
+            self._check_tensors(header, number, shapes, is_stopped=is_stopped)
+            total = self.request.steps_of_stages[number - 1]
+            step = int(header.metadata["step"])
+            if not (0 < step < total if is_stopped else step == 0):
+                raise ValueError(f"it stands after step {step} of {total}")
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            if content != self.saved[path.name]:
+                raise ValueError("it was changed after it was written")
+        except (LTX2Error, OSError, KeyError, ValueError) as error:
+            raise StorageError(f"{path} is damaged", _reason(error), AGAIN) from error
+
+    def _check_tensors(self, header: Header, number: int, shapes: LatentShapes, *, is_stopped: bool) -> None:
+        """Raises: ValueError for tensors that a stage of this request does not leave; KeyError for one that lacks."""
+        expected = latent_shapes(self.request, number, shapes)
+        if header.tensors.keys() != {*expected, "generator"}:
+            raise ValueError(f"it holds {', '.join(sorted(header.tensors))}")
+        generator = header.tensors["generator"]
+        if generator.dtype != "U8" or len(generator.shape) != 1 or generator.nbytes > MOST_GENERATOR_BYTES:
+            raise ValueError("its generator is not the state of one")
+        for name, shape in expected.items():
+            found = header.tensors[name]
+            is_of_request = found.shape == shape
+            if is_stopped:  # tokens, and those that conditions appended
+                least, width = _tokens(shape)
+                is_of_request = found.shape[::2] == (1, width) and found.shape[1] >= least
+            if not is_of_request or found.dtype != STORED_AS[self.task.machine.precision]:
+                raise ValueError(f"its {name} is {found.dtype} {list(found.shape)}, which is not this request's")
+
+
+def latent_shapes(request: Request, number: int, shapes: LatentShapes) -> dict[str, tuple[int, ...]]:
+    """The latents (1 c f h w) and (1 c t m) that a stage of a request ends with. Stages count from 1."""
+    stage = request.recipe.stages[number - 1]
+    video, audio = shapes.video_vae, shapes.audio_vae
+    steps = audio_latent_count(request.frames, request.fps)
+    both = {
+        "video": (1, video.latent_channels, *request.grid(video.factors, stage).latent),
+        "audio": (1, audio.latent_channels, steps, audio.latent_bins),
+    }
+    return {name: both[name] for name, mode in request.streams._asdict().items() if mode != "off"}
+
+
+def _tokens(shape: tuple[int, ...]) -> tuple[int, int]:
+    """How many tokens a latent has, and how many values each."""
+    if len(shape) == 5:
+        _, channels, frames, rows, columns = shape
+        return frames * rows * columns, channels
+    _, channels, steps, bins = shape
+    return steps, channels * bins
 
 
 def _absolute(task: RenderTask) -> RenderTask:
@@ -165,5 +360,12 @@ def _absolute(task: RenderTask) -> RenderTask:
     return task.model_copy(update={"files": files, "inputs": absolute(task.inputs), "target": target})
 
 
-def _saved_in(folder: Path) -> list[Path]:
-    return [path for pattern in SAVED for path in folder.glob(pattern)]
+def _reason(error: Exception) -> str:
+    """Why something cannot be read, in one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        return f"{place}: {first['msg']}"[:200].lstrip(": ")
+    if isinstance(error, LTX2Error):
+        return error.why or error.what
+    return getattr(error, "strerror", None) or " ".join(str(error).split())[:200]

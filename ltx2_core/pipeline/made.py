@@ -13,7 +13,7 @@ from .request import Request
 
 
 class MadeFile(Record):
-    """A file that a render read. fingerprint: tells it from others of the same name."""
+    """A file that a render read. fingerprint: the hash of what it holds."""
 
     name: str
     fingerprint: str

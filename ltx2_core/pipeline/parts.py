@@ -93,10 +93,15 @@ class ModelHeaders:
         """The roles of the files that are read; a whole checkpoint is not if every part has a file of its own."""
         return list(dict.fromkeys(map(self.role, ALWAYS_READ)))
 
-    @cached_property
+    @property
+    def text_roles(self) -> list[str]:
+        """The roles of the files of which a prompt's context is made: the projection's and the connectors'."""
+        return list(dict.fromkeys(map(self.role, TEXT)))
+
+    @property
     def text_headers(self) -> list[Header]:
-        """The files of which a prompt's context is made: the projection's and the connectors'."""
-        return [self.headers[role] for role in dict.fromkeys(map(self.role, TEXT))]
+        """The headers of those files."""
+        return [self.headers[role] for role in self.text_roles]
 
     @cached_property
     def shapes(self) -> LatentShapes:

@@ -6,6 +6,7 @@ Source: docs/cli.md, "Commands"; docs/reference/pipelines.md, "Sizes and lengths
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -244,6 +245,11 @@ class Resolved:
         return self.task.target
 
     @property
+    def resume_command(self) -> str:
+        """The command that goes on with the render after a stop."""
+        return resume_command(self.job_dir, self.target)
+
+    @property
     def is_done(self) -> bool:
         """Whether the target exists and is to be left alone."""
         return self.skip_existing and os.path.lexists(self.target)
@@ -252,3 +258,14 @@ class Resolved:
 def sheet_of(target: Path) -> Path:
     """Where the contact sheet of a file goes."""
     return target.with_suffix(".png")
+
+
+def lies_beside(folder: Path, target: Path) -> bool:
+    """Whether the name of a job folder and a target are in one folder."""
+    return folder.absolute().parent.resolve() == target.absolute().parent.resolve()
+
+
+def resume_command(folder: Path, target: Path) -> str:
+    """The command that goes on with a render; it says where the result goes if that is not beside the folder."""
+    command = f"ltx2 resume {shlex.quote(str(folder))}"
+    return command if lies_beside(folder, target) else f"{command} -o {shlex.quote(str(target))}"

@@ -24,49 +24,18 @@ from ..errors import LTX2Error
 from ..headers import read_header
 from ..home import ltx2_home
 from .encode import TextContext
-from .files import find_encoder
 
 logger = logging.getLogger("ltx2")
 
 REVISION = 1  # one more whenever this program computes other contexts from the same inputs
 
 
-def fingerprint(path: Path) -> str:
-    """Tell files apart by what they hold, not by when they came: small ones in full, weights by header and size."""
-    digest = hashlib.sha256()
-    for file in find_encoder(path).paths if path.is_dir() else [path]:
-        digest.update(repr((file.name, file.stat().st_size)).encode())
-        if file.suffix == ".safetensors":
-            header = read_header(file)
-            digest.update(repr((header.metadata, header.tensors)).encode())
-        else:
-            with file.open("rb") as content:
-                hashlib.file_digest(content, lambda: digest)
-    return digest.hexdigest()
-
-
-def identity(path: Path) -> str:
-    """Tell one checkpoint file, or one folder of a text encoder, from another without reading its weights.
-
-    Made of the names, sizes and times of all files and of the weights' headers. Where the sha256 of a file is known,
-    that is a better identity.
-    """
-    digest = hashlib.sha256()
-    for file in find_encoder(path).paths if path.is_dir() else [path]:
-        status = file.stat()
-        digest.update(repr((file.name, status.st_size, status.st_mtime_ns)).encode())
-        if file.suffix == ".safetensors":
-            header = read_header(file)
-            digest.update(repr((header.metadata, header.tensors)).encode())
-    return digest.hexdigest()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextCache:
     """Contexts from one encoder, and from one projection and pair of connectors.
 
-    Args: encoder, weights: the identities of their files. dtype, device: what computes them, the kind of device without
-    a number.
+    Args: encoder, weights: hashes of what their files hold. dtype, device: what computes them, the kind of device
+    without a number.
     """
 
     encoder: str

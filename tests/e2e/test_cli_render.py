@@ -314,15 +314,25 @@ def test_killed_inside_a_phase_it_goes_on_to_the_same_bytes(
     assert rendered("resume", "a.mp4.job").read_bytes() == undisturbed
 
 
-@pytest.mark.parametrize(("event", "kept"), [(IN_STAGE, "stopped-1.safetensors"), (IN_VIDEO, "latents-2.safetensors")])
+@pytest.mark.parametrize(
+    ("event", "kept", "how_far"),
+    [(IN_STAGE, "stopped-1.safetensors", " after step 2 of 4"), (IN_VIDEO, "latents-2.safetensors", "")],
+)
 @pytest.mark.parametrize(("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_asked_to_stop_it_keeps_what_it_has_and_says_how_to_go_on(
-    event: object, kept: str, asked: signal.Signals, code: int, two_stages: list[object], undisturbed: bytes
+    event: object,
+    kept: str,
+    how_far: str,
+    asked: signal.Signals,
+    code: int,
+    two_stages: list[object],
+    undisturbed: bytes,
 ):
     result = interrupted(two_stages, event, asked)
     assert (result.exit_code, result.stdout) == (code, "")
     assert "stopping after this step" in result.stderr
-    assert result.stderr.splitlines()[-2:] == ["error: stopped", "hint: ltx2 resume a.mp4.job"]
+    told = [f"stopped{how_far}; the latents are kept", "hint: ltx2 resume a.mp4.job"]
+    assert result.stderr.splitlines()[-2:] == told
     assert [path.name for path in Path.cwd().iterdir()] == ["a.mp4.job"]
     assert Path("a.mp4.job", kept).exists()
     assert rendered("resume", "a.mp4.job").read_bytes() == undisturbed
@@ -346,7 +356,12 @@ def test_stopped_in_json_it_still_ends_with_an_error_and_a_summary(two_stages: l
 def test_asked_twice_it_stops_at_once_and_leaves_no_half_file(
     event: object, two_stages: list[object], undisturbed: bytes
 ):
-    assert interrupted(two_stages, event, signal.SIGINT, signal.SIGINT).exit_code == 130
+    result = interrupted(two_stages, event, signal.SIGINT, signal.SIGINT)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-2:] == [
+        "nothing of the stage that was running is kept",
+        "hint: ltx2 resume a.mp4.job begins it again",
+    ]
     assert [path.name for path in Path.cwd().iterdir()] == ["a.mp4.job"]
     assert rendered("resume", "a.mp4.job").read_bytes() == undisturbed
 

@@ -265,7 +265,7 @@ def test_stopped_render_goes_on_to_the_same_bytes(ltx2: Callable[..., Result], m
         assert ltx2(*words).exit_code == 130
     write_video(Path("clip.mp4"), frames=13)
     changed = CliRunner().invoke(app, ["resume", "a.mp4.job"])
-    assert (changed.exit_code, "files have changed since this render began" in changed.stderr) == (7, True)
+    assert (changed.exit_code, "clip.mp4 has changed since this render began" in changed.stderr) == (7, True)
     write_video(Path("clip.mp4"), frames=12)
     assert made(CliRunner().invoke(app, ["resume", "a.mp4.job"])).read_bytes() == undisturbed
 

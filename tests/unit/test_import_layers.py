@@ -19,6 +19,7 @@ LAYERS = {
         "grids",
         "headers",
         "home",
+        "identity",
         "latents",
         "machine",
         "records",

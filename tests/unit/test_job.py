@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from ltx2_core.errors import RequestError, StorageError
-from ltx2_core.pipeline.job import RECORD, Job, Saved
+from ltx2_core.identity import Identity
+from ltx2_core.latents import patchify_audio, patchify_video
+from ltx2_core.pipeline.job import RECORD, Job, Saved, latent_shapes
+from ltx2_core.pipeline.parts import LatentShapes, ModelHeaders
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.types import Streams
 from tests.places import A_FILE
 
-IDENTITIES = {"checkpoint": "a", "text_encoder": "b"}
+IDENTITIES = {"checkpoint": Identity(1, 2, "a"), "text_encoder/config.json": Identity(3, 4, "b")}
 
 
 def make_job(tiny: Path, folder: Path, **flags: object) -> Job:
@@ -102,12 +110,179 @@ def test_unfinished_job_is_not_overwritten_unless_told_to(tiny: Path, tmp_path: 
     assert make_job(tiny, tmp_path, overwrite=True).finished_stages == 0
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"request": {}}'])
+def test_fingerprint_of_a_folder_follows_each_of_its_files(tiny: Path, tmp_path: Path) -> None:
+    job = make_job(tiny, tmp_path)
+    other = replace(job, identities=IDENTITIES | {"text_encoder/config.json": Identity(3, 4, "c")})
+    assert job.fingerprint("checkpoint") == other.fingerprint("checkpoint") == "a"
+    assert job.fingerprint("text_encoder") != other.fingerprint("text_encoder")
+
+
+def edited(job: Job, *keys: str, value: object) -> None:
+    """Give an entry of a record another value, and leave its checksum as it is."""
+    path = job.folder / RECORD
+    record = entry = json.loads(path.read_text())
+    for key in keys[:-1]:
+        entry = entry[key]
+    entry[keys[-1]] = value
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"request": {}}', "[" * 10_000, '{"a":' * 10_000, "9" * 5000])
 def test_damaged_record_is_refused(tiny: Path, tmp_path: Path, content: str) -> None:
     job = make_job(tiny, tmp_path)
     (job.folder / RECORD).write_text(content)
     with pytest.raises(StorageError, match="is damaged"):
         Job.open(job.folder)
+
+
+def test_record_that_is_a_pipe_a_device_or_too_large_is_refused(tiny: Path, tmp_path: Path) -> None:
+    job = make_job(tiny, tmp_path)
+    path = job.folder / RECORD
+
+    def hole() -> None:
+        with path.open("wb") as file:
+            file.truncate(5_000_000_000)
+
+    for make in (lambda: os.mkfifo(path), lambda: path.symlink_to("/dev/zero"), hole):
+        path.unlink()
+        make()
+        with pytest.raises(StorageError, match="is damaged"):
+            Job.open(job.folder)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("task", "output", "overwrite"), "no"),
+        (("task", "output", "crf"), "19"),
+        (("task", "output", "codec"), ["h264"]),
+        (("task", "target"), "/" + "a" * 5000 + ".mp4"),
+        (("task", "target"), "/tmp/a\0b.mp4"),
+        (("task", "request", "seed"), 2),
+        (("task", "request", "frames"), 10**5),
+        (("task", "machine", "threads"), 10**9),
+        (("task", "files", "paths", "checkpoint"), "/tmp/another.safetensors"),
+        (("identities", "checkpoint", "content"), "c"),
+        (("latents",), {"latents-1.safetensors": "d"}),
+        (("schema",), 2),
+    ],
+)
+def test_record_that_somebody_edited_is_refused(
+    tiny: Path, tmp_path: Path, keys: tuple[str, ...], value: object
+) -> None:
+    job = make_job(tiny, tmp_path)
+    edited(job, *keys, value=value)
+    with pytest.raises(StorageError, match="is damaged"):
+        Job.open(job.folder)
+
+
+def test_record_stays_readable_where_only_the_output_was_edited(tiny: Path, tmp_path: Path) -> None:
+    job = make_job(tiny, tmp_path)
+    edited(job, "task", "output", "crf", value=23)
+    assert Job.open(job.folder).task.output.crf == 23
+
+
+def test_request_that_is_too_large_for_a_record_is_refused_at_once(tiny: Path, tmp_path: Path) -> None:
+    found = resolve("t2v", "a bell " * 200_000, [(A_FILE, {"model": str(tiny), "output": str(tmp_path / "x.mp4")})])
+    with pytest.raises(RequestError, match="cannot be kept in a job folder"):
+        Job.create(found.job_dir, found.task, IDENTITIES)
+
+
+def shapes_of(job: Job) -> LatentShapes:
+    return ModelHeaders.of(job.task.files).shapes
+
+
+def fitting(job: Job, stage: int) -> Streams[torch.Tensor]:
+    """Latents as a stage of the job's request leaves them."""
+    return Streams(
+        **{name: torch.randn(shape) for name, shape in latent_shapes(job.request, stage, shapes_of(job)).items()}
+    )
+
+
+def stopped_tokens(job: Job, step: int) -> Saved:
+    video, audio = fitting(job, 1)
+    tokens = Streams(patchify_video(video), patchify_audio(audio))
+    return Saved(tokens, torch.Generator().get_state(), step)
+
+
+def test_latents_of_the_request_pass(tiny: Path, tmp_path: Path) -> None:
+    job = make_job(tiny, tmp_path)
+    job.save_stopped(1, stopped_tokens(job, 3))
+    job.check_saved(shapes_of(job))
+    job.save(1, fitting(job, 1), torch.Generator())
+    job.save(2, fitting(job, 2), torch.Generator())
+    Job.open(job.folder).check_saved(shapes_of(job))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda latents: latents._replace(audio=None), "it holds generator, video"),
+        (lambda latents: latents._replace(video=latents.video[..., 1:]), "its video is F32"),
+        (lambda latents: latents._replace(audio=latents.audio.long()), "its audio is I64"),
+        (lambda latents: latents._replace(audio=latents.audio.bfloat16()), "its audio is BF16"),
+    ],
+)
+def test_latents_of_another_request_are_refused(
+    tiny: Path, tmp_path: Path, change: Callable[[Any], Any], why: str
+) -> None:
+    job = make_job(tiny, tmp_path)
+    job.save(1, change(fitting(job, 1)), torch.Generator())
+    with pytest.raises(StorageError, match=rf"latents-1\.safetensors is damaged\n{why}"):
+        job.check_saved(shapes_of(job))
+
+
+@pytest.mark.parametrize("step", [10**9, 8, 0, -5])
+def test_step_that_the_stage_does_not_have_is_refused(tiny: Path, tmp_path: Path, step: int) -> None:
+    job = make_job(tiny, tmp_path)
+    job.save_stopped(1, stopped_tokens(job, step))
+    with pytest.raises(StorageError, match=f"after step {step} of 8"):
+        job.check_saved(shapes_of(job))
+
+
+def test_one_flipped_bit_in_latents_is_seen(tiny: Path, tmp_path: Path) -> None:
+    job = make_job(tiny, tmp_path)
+    job.save(1, fitting(job, 1), torch.Generator())
+    path = job.folder / "latents-1.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match="it was changed after it was written"):
+        Job.open(job.folder).check_saved(shapes_of(job))
+
+
+def test_latents_that_no_record_names_are_made_again(tiny: Path, tmp_path: Path) -> None:
+    job = make_job(tiny, tmp_path)
+    record = (job.folder / RECORD).read_bytes()
+    job.save(1, fitting(job, 1), torch.Generator())
+    (job.folder / RECORD).write_bytes(record)  # as after a kill between the two
+    assert Job.open(job.folder).finished_stages == 0
+
+
+def test_output_stands_for_the_folder_beside_it(tiny: Path, tmp_path: Path) -> None:
+    job = make_job(tiny, tmp_path)
+    assert Job.open(tmp_path / "x.mp4") == job
+    (tmp_path / "x.mp4").touch()
+    assert Job.open(tmp_path / "x.mp4") == job
+    (tmp_path / "y.mp4").touch()
+    with pytest.raises(RequestError, match=r"there is no .*y\.mp4\.job"):
+        Job.open(tmp_path / "y.mp4")
+
+
+def test_what_killed_processes_left_is_removed_with_the_job(tiny: Path, tmp_path: Path) -> None:
+    job = make_job(tiny, tmp_path)
+    for name in (".job.json.0a1b2c.part", ".latents-2.safetensors.0a1b2c.part"):
+        (job.folder / name).touch()
+    job.remove()
+    assert not job.folder.exists()
+
+
+def test_link_in_the_place_of_the_job_folder_is_not_followed(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "x.mp4.job").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RequestError, match="it is a link"):
+        make_job(tiny, tmp_path)
+    assert [*(tmp_path / "elsewhere").iterdir()] == []
 
 
 def test_folder_without_a_record_is_no_job(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from ltx2_core.headers import read_header
 from ltx2_core.home import ltx2_home
 from ltx2_core.keymap import official_name
 from ltx2_core.models.connector import Connector, TextProjection
-from ltx2_core.text.cache import ContextCache, identity
+from ltx2_core.text.cache import ContextCache
 from ltx2_core.text.encode import ContextModels, TextContext, encode_prompts
 from ltx2_core.text.files import check_pair, find_encoder
 from ltx2_core.text.gemma import Gemma, PromptTokenizer, build_language_model, load_gemma
@@ -571,15 +571,6 @@ def test_a_cache_that_cannot_be_written_only_warns(home: Path, caplog: pytest.Lo
         contexts = cache().recall(["a fox"], made)
     assert same(contexts[0], made(["a fox"])[0])
     assert "cannot be kept" in caplog.text
-
-
-def test_identities_follow_content_and_not_the_place(own_folder: Path, gemma_folder: Path) -> None:
-    before = identity(own_folder)
-    assert before == identity(gemma_folder)  # copied with its times
-    (own_folder / "tokenizer_config.json").write_text('{"bos_token": "<bos>", "eos_token": "<eos>"}')
-    assert identity(own_folder) != before
-    shards = [identity(path) for path in sorted(own_folder.glob("*.safetensors"))]
-    assert len(set(shards)) == 2
 
 
 def test_the_home_folder_is_where_the_environment_says(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from ...media.waveform import Waveform, fit_waveform
 from ...media.writer import Report, write_audio, write_clip
 from ...models.mel import to_stereo
 from ...sampling.guidance import Contexts
-from ...text.cache import ContextCache, identity
+from ...text.cache import ContextCache
 from ...text.encode import TextContext, encode_prompts
 from ...tiling import decode_video
 from ...types import Streams
@@ -121,9 +121,10 @@ class Engine:
 
     def cache(self) -> ContextCache:
         """What was encoded before with the same text encoder and connectors."""
+        roles = self.models.headers.text_roles
         return ContextCache(
-            encoder=identity(self.task.files.require_file("text_encoder")),
-            weights="".join(identity(header.path) for header in self.models.headers.text_headers),
+            encoder=self.job.fingerprint("text_encoder"),
+            weights="".join(self.job.fingerprint(role) for role in roles),
             rows=self.request.text_rows,
             dtype=self.models.dtype,
             device=self.models.device.type,
@@ -139,7 +140,13 @@ class Engine:
         width, height = request.file_size
         shape = ClipShape(width=width, height=height, frames=request.frames, fps=request.fps)
         comment = self.made().dump() if task.output.metadata else None
-        output = Output(path=task.target, comment=comment, overwrite=task.output.overwrite, strict=task.output.strict)
+        output = Output(
+            path=task.target,
+            comment=comment,
+            overwrite=task.output.overwrite,
+            strict=task.output.strict,
+            before_rename=self.job.note_result,
+        )
         if request.video == "keep":
             return self.dub(output, latents)
         audio = self.audio(latents)
@@ -195,12 +202,12 @@ class Engine:
 
     def made(self) -> Made:
         """What the file says about itself."""
-        identities = self.job.identities
         paths = {**self.task.files.paths, **self.task.inputs}
+        read = {role.partition("/")[0] for role in self.job.identities}
         files = {
-            role: MadeFile(name=path.name, fingerprint=identities[role])
+            role: MadeFile(name=path.name, fingerprint=self.job.fingerprint(role))
             for role, path in paths.items()
-            if role in identities
+            if role in read
         }
         versions = {name: version(name) for name in LIBRARIES}
         return Made(

@@ -12,14 +12,17 @@ import torch
 
 from ...disk import require_free
 from ...errors import OutOfMemoryError, RequestError, StorageError
+from ...identity import Identity, identity
 from ...machine import Machine
+from ...media.probe import probe
 from ...media.sheet import contact_sheet
 from ...media.writer import Report
-from ...text.cache import fingerprint
+from ...text.files import find_encoder
 from ..events import StoppedError, Watch
 from ..job import Job
 from ..parts import ModelHeaders
 from ..request import RenderTask, Resolved, sheet_of
+from ..resolve.target import check_place
 from .engine import Engine
 from .models import Models
 
@@ -27,11 +30,11 @@ NOBODY = Watch()
 
 
 class Interrupted(Exception):
-    """The user stopped a render; its job folder holds what is done."""
+    """The user stopped a render; its job folder holds what is done. command: the one that goes on with it."""
 
-    def __init__(self, job_dir: Path) -> None:
-        super().__init__(f"stopped; ltx2 resume {job_dir}")
-        self.job_dir = job_dir
+    def __init__(self, job: Job, what: str) -> None:
+        super().__init__(f"{what}; {job.resume_command}")
+        self.job_dir, self.what, self.command = job.folder, what, job.resume_command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,28 +65,47 @@ def run(resolved: Resolved, watch: Watch = NOBODY, models: Models | None = None)
 def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None) -> Result:
     """Go on after the last finished stage, or inside the stage where the user stopped. Gives the bytes of one run.
 
-    A job that is done, and is to be written another way, is only decoded.
+    A job that is done, and is to be written another way, is only decoded. One that was killed when its file had its
+    name already is only tidied up.
 
-    Raises: as `run`, and StorageError if the model's files are not those that the render began with.
+    Raises: as `run`, and StorageError if its files or its latents are not those that the render began with.
     """
-    task = job.task
+    task, start = job.task, time.perf_counter()
     check_device(task.machine)
-    if identities(task) != job.identities:
-        raise StorageError("files have changed since this render began", hint="render it again")
+    job.require_target()
+    check_place(task.target)
+    if job.is_written:
+        return _conclude(job, Report(probe(task.target), ()), start)
     if not task.output.overwrite:
         require_free(task.target)
+    headers = require_unchanged(job)
+    job.check_saved(headers.shapes)
     with _models_for(task, models) as ready:
         return _finish(job, watch, ready)
 
 
-def identities(task: RenderTask) -> dict[str, str]:
-    """What tells each file that a render reads from others of the same name, by role."""
-    roles = [*ModelHeaders.of(task.files).roles, "text_encoder", *task.request.recipe.needs]
-    paths = {role: task.files.require_file(role) for role in roles} | dict(task.inputs)
-    gone = next((path for path in paths.values() if not path.exists()), None)
-    if gone is not None:
-        raise StorageError(f"{gone} does not exist any more", hint="put it back, or render again")
-    return {role: fingerprint(path) for role, path in paths.items()}
+def identities(task: RenderTask) -> dict[str, Identity]:
+    """What tells each file that a render reads from all others, by role; of a folder, its files by their names too."""
+    return {role: identity(path) for role, path in files_of(task, ModelHeaders.of(task.files)).items()}
+
+
+def require_unchanged(job: Job) -> ModelHeaders:
+    """The headers of a job's model. Raises: StorageError that names a file which is gone, or which has changed."""
+    headers = ModelHeaders.of(job.task.files)
+    for role, path in files_of(job.task, headers).items():
+        if not path.exists():
+            raise StorageError(f"{path} does not exist any more", hint="put it back, or render again")
+        if role not in job.identities or not job.identities[role].is_of(path):
+            raise StorageError(f"{path} has changed since this render began", hint="put it back, or render again")
+    return headers
+
+
+def files_of(task: RenderTask, headers: ModelHeaders) -> dict[str, Path]:
+    """The files that a render reads, by role; those of the text encoder by role and name."""
+    roles = [*headers.roles, *task.request.recipe.needs]
+    encoder = find_encoder(task.files.require_file("text_encoder"))
+    files = {role: task.files.require_file(role) for role in roles}
+    return files | {f"text_encoder/{path.name}": path for path in encoder.paths} | dict(task.inputs)
 
 
 def check_device(machine: Machine) -> None:
@@ -119,13 +141,12 @@ def _models_for(task: RenderTask, models: Models | None) -> Iterator[Models]:
 
 def _finish(job: Job, watch: Watch, models: Models) -> Result:
     start = time.perf_counter()
-    task = job.task
     try:
         report = Engine(job, models, watch).render()
     except StoppedError as stopped:
         if stopped.saved is not None:
             job.save_stopped(job.finished_stages + 1, stopped.saved)
-        raise Interrupted(job.folder) from stopped
+        raise Interrupted(job, _how_far(job, stopped)) from stopped
     except (RuntimeError, MemoryError) as error:
         if not _ran_out(error):
             raise
@@ -133,6 +154,12 @@ def _finish(job: Job, watch: Watch, models: Models) -> Result:
         raise OutOfMemoryError("memory ran out", why, "a smaller --res, or a shorter --duration") from error
     for warning in report.warnings:
         watch.tell(warning, is_warning=True)
+    return _conclude(job, report, start)
+
+
+def _conclude(job: Job, report: Report, start: float) -> Result:
+    """What follows when the file has its name: its contact sheet, and the end of the job folder."""
+    task = job.task
     sheet = sheet_of(task.target) if task.output.sheet else None
     if sheet is not None:
         prompt, seed = task.request.prompt, task.request.seed
@@ -147,6 +174,17 @@ def _finish(job: Job, watch: Watch, models: Models) -> Result:
         seconds=time.perf_counter() - start,
         report=report,
     )
+
+
+def _how_far(job: Job, stopped: StoppedError) -> str:
+    """Where a render was stopped and what of it is kept, in words."""
+    if stopped.saved is not None:
+        return f"stopped {stopped.after}; the latents are kept"
+    if stopped.after:
+        return f"stopped {stopped.after}; this sampler cannot go on inside a stage, which begins again"
+    if job.finished_stages:
+        return "stopped; the latents are kept"
+    return "stopped before the first step"
 
 
 def _ran_out(error: Exception) -> bool:

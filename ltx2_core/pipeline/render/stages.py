@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ... import sampling
 from ...conditioning.conditions import Condition
-from ...errors import OutputError
+from ...errors import OutputError, StorageError
 from ...grids import VideoGrid, audio_latent_count
 from ...latents import Latents, LatentState, States, unpatchify_audio, unpatchify_video
 from ...machine import Machine
@@ -169,7 +169,8 @@ class StageRun:
             is_fresh = all(scales.runs_at(done + step) for scales in denoise.scales if scales is not None)
             if step and is_fresh and watch.should_stop():
                 saved = Saved(states.map(lambda s: s.latent), self.generator.get_state(), done + step)
-                raise StoppedError(saved if SAMPLERS[self.stage.sampler].is_resumable else None)
+                is_resumable = SAMPLERS[self.stage.sampler].is_resumable
+                raise StoppedError(f"after step {done + step} of {total}", saved if is_resumable else None)
             estimate = denoise(states, sigma, done + step)
             if not all(x.isfinite().all() for x in estimate if x is not None):
                 why = f"step {done + step + 1} of {total} gave them"
@@ -195,4 +196,7 @@ def schedule(stage: Stage, request: Request, grid: VideoGrid) -> Tensor:
 
 
 def _with_tokens(state: LatentState, latent: Tensor) -> LatentState:
+    if latent.shape != state.latent.shape:
+        what = f"the tokens on disk are {tuple(latent.shape)}, and this stage has {tuple(state.latent.shape)}"
+        raise StorageError("the job folder is damaged", what, "--overwrite renders again")
     return state.with_latent(latent.to(state.latent.device))

@@ -1,7 +1,8 @@
-"""A finished render, written again from its latents: what the flags say about the output holds."""
+"""A render that goes on, or is written again from its latents: what the flags say about the output holds."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,24 @@ from ..job import Job
 from ..request import OutputSettings
 from .refusals import refuse, without_effect
 from .settings import COMMAND_LINE, Settings, check_layer
-from .target import require_apart, target_of
+from .target import require_apart, suffixes_of, target_of
+
+
+def continued(job: Job, flags: Mapping[str, Any]) -> Job:
+    """The same render, to be gone on with: `output` says where the result goes, `overwrite` what it may replace.
+
+    Raises: RequestError for a target that cannot be written, also one that only the record names and that does not lie
+    beside the folder.
+    """
+    given = check_layer(COMMAND_LINE, flags)
+    found = _redirected(job, given)
+    found.require_target()
+    if found.has_all_latents and found.task.output.keep_latents and not given and found.task.target.is_file():
+        what = f"{job.folder} holds a finished render"
+        raise RequestError(what, f"{found.task.target} was made from it", f"{decode_command(job)} writes it again")
+    overwrite = found.task.output.overwrite and not found.is_redirected
+    output = found.task.output.model_copy(update={"overwrite": given.get("overwrite", overwrite)})
+    return replace(found, task=found.task.model_copy(update={"output": output}))
 
 
 def rewritten(job: Job, flags: Mapping[str, Any]) -> Job:
@@ -21,19 +39,38 @@ def rewritten(job: Job, flags: Mapping[str, Any]) -> Job:
     Raises: RequestError if its latents are not finished, for a flag that does not fit, and if the target exists.
     """
     task, request = job.task, job.task.request
-    if job.finished_stages < len(request.recipe.stages):
-        raise RequestError(f"{job.folder} has no finished latents", hint=f"ltx2 resume {job.folder}")
+    if not job.has_all_latents:
+        raise RequestError(f"{job.folder} has no finished latents", hint=job.resume_command)
     given = check_layer(COMMAND_LINE, flags)
     refuse(given, without_effect(request.video, request.audio))
     changed = {name: value for name, value in given.items() if name in OutputSettings.model_fields}
     changed = {"overwrite": False} | changed | {"keep_latents": True}
     output = task.output.model_copy(update=changed)
     _ = output.encoding  # refuses a crf that the codec does not have
-    target = task.target
-    if "output" in given:
-        suffix = target.suffix if request.video == "keep" else None
-        target = target_of(Settings(**given), request, suffix)
-    require_apart(target, task.inputs.values())
+    found = _redirected(job, given)
+    found.require_target()
     if not output.overwrite:
-        require_free(target)
-    return replace(job, task=task.model_copy(update={"output": output, "target": target}))
+        require_free(found.task.target)
+    return replace(found, task=found.task.model_copy(update={"output": output}))
+
+
+def decode_command(job: Job) -> str:
+    """The command that writes a finished render again, under another name."""
+    return f"ltx2 decode {shlex.quote(str(job.folder))} -o {shlex.quote('other' + job.task.target.suffix)}"
+
+
+def _redirected(job: Job, given: Mapping[str, Any]) -> Job:
+    """The same render with its target where `output` says. Raises: RequestError for a target of another kind."""
+    task, target = job.task, job.task.target
+    if "output" in given:
+        suffix = target.suffix if task.request.video == "keep" else None
+        settings = Settings(output=given["output"], overwrite=True)  # whether it is free is looked at later
+        target = target_of(settings, task.request, suffix).absolute()
+    if target.suffix.lower() not in suffixes_of(task.request):
+        what = f"{job.folder} cannot be used"
+        raise RequestError(
+            what, f"its render was to become {target}, which is no name of a result", "-o FILE says where"
+        )
+    require_apart(target, task.inputs.values())
+    is_redirected = job.is_redirected or "output" in given
+    return replace(job, task=task.model_copy(update={"target": target}), is_redirected=is_redirected)
