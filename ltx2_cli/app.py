@@ -95,13 +95,20 @@ def start(
 
 
 def make(show: Display, mode: str, prompt: str, given: core.Gathered, main: Path | None) -> None:
-    """Settle what was asked for, and render it unless it exists already."""
+    """Settle what was asked for, and render it unless it exists already, or is being written."""
     resolved = core.resolve(mode, prompt, given.layers, given.own_presets, main)
-    if resolved.is_done:
-        show.file(resolved.target, is_new=False)
-        return
-    show.plan(resolved)
-    render(show, resolved, lambda watch: core.run(resolved, watch))
+    try:
+        if not resolved.is_done:
+            show.plan(resolved)
+            render(show, resolved, lambda watch: core.run(resolved, watch))
+            return
+    except core.TargetTakenError as error:
+        if not resolved.skip_existing:
+            raise
+        if not resolved.is_done:
+            show.warn(f"skipped: {error.what}")
+            return
+    show.file(resolved.target, is_new=False)
 
 
 def render(show: Display, resolved: core.Resolved, action: Callable[[core.Watch], core.Result]) -> None:

@@ -144,6 +144,11 @@ class Job:
             result=record.result,
         )
 
+    def reopened(self) -> Self:
+        """The same job as its folder is now. Raises: as `open`."""
+        found = Job.open(self.folder)
+        return replace(self, identities=found.identities, saved=found.saved, result=found.result)
+
     @property
     def request(self) -> Request:
         return self.task.request

@@ -1,11 +1,13 @@
-"""Job folders that are looked at before they are believed: the real command line."""
+"""One writer per output, and job folders that are looked at before they are believed: the real command line."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from ltx2_cli.display import Display
 from ltx2_core.media.clip import COPIED_FILES
 from ltx2_core.media.copy import IN_MP4, OWN_CONTAINER
 from ltx2_core.pipeline.job import Job
+from ltx2_core.pipeline.lock import locked
 
 ROOT = Path(__file__).parents[2]
 IN_STAGE = core.StepDone(phase="denoise", done=1, total=3)
@@ -73,6 +76,71 @@ def undisturbed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return rendered(
         "t2v", "a bell rings", "--model", tiny, "--preset", "smoke", "--steps", 3, "--seed", 7, "-o", path
     ).read_bytes()
+
+
+# One writer
+
+
+def test_output_that_is_being_written_is_refused_or_skipped(smoke: Callable[..., list[object]]) -> None:
+    with locked(Path("a.mp4")):
+        for more in ([], ["--overwrite"]):
+            assert f"is being written by process {os.getpid()} on " in refused(2, *smoke("-o", "a.mp4", *more))
+        skipped = ltx2(*smoke("-o", "a.mp4", "--skip-existing"))
+    assert (skipped.exit_code, skipped.stdout) == (0, "")
+    assert "skipped: " in skipped.stderr
+    assert [*Path.cwd().iterdir()] == []
+
+
+def test_job_folder_that_is_being_written_is_refused_whatever_the_output(smoke: Callable[..., list[object]]) -> None:
+    stopped(*smoke("-o", "a.mp4"))
+    with locked(Path("a.mp4.job")):
+        assert "a.mp4.job is being written by process" in refused(2, "resume", "a.mp4.job", "-o", "b.mp4")
+        words = smoke("-o", "b.mp4", "--job-dir", "a.mp4.job", "--overwrite")
+        assert "a.mp4.job is being written by process" in refused(2, *words)
+
+
+def test_job_that_another_process_has_finished_meanwhile_is_not_rendered_again(
+    smoke: Callable[..., list[object]],
+) -> None:
+    stopped(*smoke("-o", "a.mp4"))
+    job = core.continued(core.Job.open(Path("a.mp4.job")), {"overwrite": True})
+    rendered("resume", "a.mp4.job")
+    with pytest.raises(core.RequestError, match="holds no render"):
+        core.resume(job)
+
+
+def together(count: int, words: list[object]) -> list[int]:
+    """Run a command in so many processes at once, and give their exit codes."""
+    reader, writer = os.pipe()
+    children = []
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # of threads in the parent: they only wait, and the children end soon
+        for _ in range(count):
+            child = os.fork()
+            if child == 0:
+                code = 99
+                try:
+                    os.close(writer)
+                    os.read(reader, 1)  # comes back when the parent lets all of them go
+                    code = ltx2(*words).exit_code
+                finally:
+                    os._exit(code)
+            children.append(child)
+    os.close(reader)
+    os.close(writer)
+    return sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
+
+
+@pytest.mark.parametrize("how", [[], ["--overwrite"], ["--skip-existing"]], ids=["refuse", "overwrite", "skip"])
+def test_parallel_renders_of_one_output_leave_one_whole_file(
+    how: list[str], smoke: Callable[..., list[object]], undisturbed: bytes
+) -> None:
+    codes = together(8, smoke("-o", "a.mp4", *how))
+    assert {*codes} <= ({0} if how == ["--skip-existing"] else {0, 2})
+    assert 0 in codes
+    assert Path("a.mp4").read_bytes() == undisturbed
+    assert [path.name for path in Path.cwd().iterdir()] == ["a.mp4"]
 
 
 # Where a job goes on to
@@ -133,11 +201,11 @@ def test_job_that_was_killed_after_its_file_had_its_name_is_only_tidied_up(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Job, "remove", lambda self: None)  # as if it was killed there
-        rendered(*smoke("-o", "a.mp4"))
+        rendered(*smoke("-o", "a.mp4", "--sheet"))
     before = Path("a.mp4").stat()
     assert rendered("resume", "a.mp4").read_bytes() == undisturbed
     assert Path("a.mp4").stat() == before
-    assert [path.name for path in Path.cwd().iterdir()] == ["a.mp4"]
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["a.mp4", "a.png"]
 
 
 def test_other_file_in_the_place_of_the_finished_one_is_not_taken_for_it(

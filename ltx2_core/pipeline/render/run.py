@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ...disk import require_free
+from ...disk import remove_leftovers, require_free
 from ...errors import OutOfMemoryError, RequestError, StorageError
 from ...identity import Identity, identity
 from ...machine import Machine
@@ -20,9 +20,10 @@ from ...media.writer import Report
 from ...text.files import find_encoder
 from ..events import StoppedError, Watch
 from ..job import Job
+from ..lock import locked
 from ..parts import ModelHeaders
 from ..request import RenderTask, Resolved, sheet_of
-from ..resolve.target import check_place
+from ..resolve.target import TAKEN_HINT, check_place
 from .engine import Engine
 from .models import Models
 
@@ -58,8 +59,11 @@ def run(resolved: Resolved, watch: Watch = NOBODY, models: Models | None = None)
     task = resolved.task
     check_device(task.machine)
     watch.tell(described(task.machine))
-    with _models_for(task, models) as ready:
-        return _finish(Job.create(resolved.job_dir, task, identities(task)), watch, ready)
+    with _one_writer(task.target, resolved.job_dir):
+        if not task.output.overwrite:
+            require_free(task.target, hint=TAKEN_HINT)
+        with _models_for(task, models) as ready:
+            return _finish(Job.create(resolved.job_dir, task, identities(task)), watch, ready)
 
 
 def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None) -> Result:
@@ -74,14 +78,17 @@ def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None) -> Res
     check_device(task.machine)
     job.require_target()
     check_place(task.target)
-    if job.is_written:
-        return _conclude(job, Report(probe(task.target), ()), start)
-    if not task.output.overwrite:
-        require_free(task.target)
-    headers = require_unchanged(job)
-    job.check_saved(headers.shapes)
-    with _models_for(task, models) as ready:
-        return _finish(job, watch, ready)
+    with _one_writer(task.target, job.folder):
+        job = job.reopened()
+        if job.is_written:
+            has_sheet = sheet_of(task.target).exists()
+            return _conclude(job, Report(probe(task.target), ()), start, has_sheet=has_sheet)
+        if not task.output.overwrite:
+            require_free(task.target)
+        headers = require_unchanged(job)
+        job.check_saved(headers.shapes)
+        with _models_for(task, models) as ready:
+            return _finish(job, watch, ready)
 
 
 def identities(task: RenderTask) -> dict[str, Identity]:
@@ -139,6 +146,18 @@ def _models_for(task: RenderTask, models: Models | None) -> Iterator[Models]:
             ready.clear()
 
 
+@contextmanager
+def _one_writer(target: Path, job_dir: Path) -> Iterator[None]:
+    """Keep other processes away from a target and a job folder. Raises: TargetTakenError, StorageError."""
+    try:
+        job_dir.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{job_dir} cannot be written", error.strerror or str(error)) from error
+    with locked(target), locked(job_dir):
+        remove_leftovers(target)
+        yield
+
+
 def _finish(job: Job, watch: Watch, models: Models) -> Result:
     start = time.perf_counter()
     try:
@@ -157,11 +176,11 @@ def _finish(job: Job, watch: Watch, models: Models) -> Result:
     return _conclude(job, report, start)
 
 
-def _conclude(job: Job, report: Report, start: float) -> Result:
+def _conclude(job: Job, report: Report, start: float, *, has_sheet: bool = False) -> Result:
     """What follows when the file has its name: its contact sheet, and the end of the job folder."""
     task = job.task
     sheet = sheet_of(task.target) if task.output.sheet else None
-    if sheet is not None:
+    if sheet is not None and not has_sheet:
         prompt, seed = task.request.prompt, task.request.seed
         contact_sheet(task.target, sheet, prompt=prompt, seed=seed, overwrite=task.output.overwrite)
     if not task.output.keep_latents:

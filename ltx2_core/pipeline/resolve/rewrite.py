@@ -30,6 +30,7 @@ def continued(job: Job, flags: Mapping[str, Any]) -> Job:
         raise RequestError(what, f"{found.task.target} was made from it", f"{decode_command(job)} writes it again")
     overwrite = found.task.output.overwrite and not found.is_redirected
     output = found.task.output.model_copy(update={"overwrite": given.get("overwrite", overwrite)})
+    _ = output.encoding
     return replace(found, task=found.task.model_copy(update={"output": output}))
 
 

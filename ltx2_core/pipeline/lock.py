@@ -1,0 +1,62 @@
+"""One writer per output: a lock that lasts as long as its process, beside the file that is written.
+
+Source: docs/cli.md, "Existing files".
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..disk import NO_LINK, read_whole
+from ..errors import StorageError, TargetTakenError
+
+MOST_BYTES = 1000
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep every other process from writing an output, or into a job folder, until the block ends.
+
+    The lock is on `.NAME.lock` beside it, which says who holds it and is removed at the end. A process that is killed
+    leaves the file, and no lock on it.
+    Raises: TargetTakenError if another process holds it; StorageError if the lock file cannot be made.
+    """
+    file = path.with_name(f".{path.name}.lock")
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise TargetTakenError(f"{path} is being written by {_holder(file)}", hint="-o gives another name") from error
+    except OSError as error:
+        raise StorageError(f"{path} cannot be locked", f"{file}: {error.strerror or error}") from error
+    try:
+        _sign(file)
+        yield
+    finally:
+        if os.name == "nt":
+            lock.release()  # Windows removes no file that is open
+        with suppress(OSError):  # while it is held: whoever has it open sees that it is gone, and makes a new one
+            file.unlink()
+        lock.release()
+
+
+def _sign(file: Path) -> None:
+    """Write into a lock file who holds it. Where that cannot be done, the lock holds all the same."""
+    with suppress(OSError), os.fdopen(os.open(file, os.O_WRONLY | NO_LINK), "wb") as opened:
+        opened.write(f"{os.getpid()}\n{socket.gethostname()}\n".encode())
+        opened.truncate()
+
+
+def _holder(file: Path) -> str:
+    """Who holds a lock, in words."""
+    try:
+        pid, host, *_ = read_whole(file, MOST_BYTES).decode().splitlines()
+    except (OSError, ValueError):
+        return "another process"
+    return f"process {pid} on {host}"
