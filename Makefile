@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := check
-.PHONY: check demo test parity fullsize format
+.PHONY: check demo test parity fullsize soak format
 
 PYTHON ?= python3
 VENV := .venv
@@ -25,6 +25,9 @@ parity: $(VENV)/.with-test $(VENV)/.with-parity  ## our models against golden te
 
 fullsize: $(VENV)/.with-core  ## a render with a model of full size, all zeros; tells time and memory of each phase
 	$(BIN)/python scripts/try_fullsize.py
+
+soak: $(VENV)/.with-core  ## kills, signals, full disks and parallel writers, and what becomes of them (hours on two cores)
+	$(BIN)/python scripts/soak.py
 
 format: $(VENV)/.with-dev
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,253 @@
+"""Disturb renders in every way that comes to mind, and see that nothing is lost and nothing is wrong: `make soak`.
+
+Real processes render a short clip of the toy model in three steps. They are killed and signalled at random times, run
+into a full disk, or write one output together; then `ltx2 resume`, or the same command again, has to give the bytes of
+an undisturbed render. A table at the end counts what went wrong; the script fails if anything did. Unix only.
+
+The disk is filled by a limit on the size of files (RLIMIT_FSIZE), which every file system obeys.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LTX2 = (sys.executable, "-m", "ltx2_cli")
+RENDER = ("t2v", "a yellow lamp blinks on the right, low beeps", "--model", "toy", "--frames", "9", "--steps", "3")
+TARGET = Path("clip.mp4")
+WRITERS = 8
+MODES = {"refuse": (), "overwrite": ("--overwrite",), "skip-existing": ("--skip-existing",)}
+SIGNALS = {
+    "INT": (signal.SIGINT,),
+    "TERM": (signal.SIGTERM,),
+    "HUP": (signal.SIGHUP,),
+    "INT twice": (signal.SIGINT, signal.SIGINT),
+}
+ENDS = {  # how a signalled process may end, beside 0: it was done, or it had not begun to listen
+    "INT": (130, -signal.SIGINT),
+    "TERM": (143, -signal.SIGTERM),
+    "HUP": (-signal.SIGHUP,),
+    "INT twice": (130, -signal.SIGINT),
+}
+COLUMNS = ("torn files", "wrong bytes", "of another run", "resumes differ", "left behind", "wrong ends")
+
+
+def command(seed: int, *more: str) -> list[str]:
+    return [*LTX2, *RENDER, "--seed", str(seed), "-o", str(TARGET), *more]
+
+
+@dataclass
+class Ended:
+    """A process that has ended."""
+
+    code: int
+    told: str
+
+
+@dataclass
+class Running:
+    """A command that runs in a folder."""
+
+    words: list[str]
+    folder: Path
+    limit: int | None = None
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        before = None if self.limit is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit,) * 2)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "LTX2_HOME": str(self.folder.parent / "home")}
+        environment["OMP_NUM_THREADS"] = "1"  # the work of a toy is small, and processes run side by side
+        self.process = subprocess.Popen(
+            self.words,
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            preexec_fn=before,
+        )
+
+    def end(self) -> Ended:
+        told = self.process.communicate()[1].decode(errors="replace")
+        return Ended(self.process.returncode, told)
+
+
+@dataclass
+class Soak:
+    """References by seed, what went wrong by part and kind, and how long an undisturbed render takes."""
+
+    root: Path
+    choose: random.Random
+    references: dict[int, bytes] = field(default_factory=dict)
+    cases: Counter[str] = field(default_factory=Counter)
+    wrong: Counter[tuple[str, str]] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """A new folder for one case."""
+        path = Path(tempfile.mkdtemp(dir=self.root))
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path)
+
+    def prepare(self, seeds: int) -> None:
+        """Render each seed once, undisturbed."""
+        for seed in range(seeds):
+            with self.folder() as folder:
+                start = time.monotonic()
+                ended = Running(command(seed), folder).end()
+                self.seconds = time.monotonic() - start
+                if ended.code:
+                    raise SystemExit(f"an undisturbed render fails:\n{ended.told}")
+                self.references[seed] = (folder / TARGET).read_bytes()
+
+    def failed(self, part: str, column: str, told: str) -> None:
+        self.wrong[part, column] += 1
+        print(f"{part}: {column}: {told}", flush=True)
+
+    def disturbed(self, part: str, disturb: Callable[[Path], str]) -> None:
+        """Disturb a render of seed 0 in a folder of its own, then see that what is left leads to the right file."""
+        self.cases[part] += 1
+        with self.folder() as folder:
+            how = disturb(folder)
+            self.check_target(part, folder, {0}, how)
+            was_there = (folder / TARGET).exists()
+            job = folder / f"{TARGET}.job"
+            words = [*LTX2, "resume", str(TARGET)] if (job / "job.json").exists() else command(0, "--overwrite")
+            ended = Running(words, folder).end()
+            if ended.code:
+                self.failed(
+                    part, "wrong ends", f"{how}; then {words[3:5]} ended with {ended.code}: {ended.told[-300:]}"
+                )
+            if not (folder / TARGET).exists() or (folder / TARGET).read_bytes() != self.references[0]:
+                self.failed(part, "resumes differ", f"{how}; the file was {'' if was_there else 'not '}there before")
+            self.check_left(part, folder, how)
+
+    def check_target(self, part: str, folder: Path, seeds: set[int], how: str) -> None:
+        """A file under the final name is whole, and one of these renders."""
+        if not (folder / TARGET).exists():
+            return
+        content = (folder / TARGET).read_bytes()
+        if any(content == self.references[seed] for seed in seeds):
+            return
+        if content in self.references.values():
+            self.failed(part, "of another run", how)
+        elif any(len(content) < len(one) and one.startswith(content) for one in self.references.values()):
+            self.failed(part, "torn files", how)
+        else:
+            self.failed(part, "wrong bytes", how)
+
+    def check_left(self, part: str, folder: Path, how: str) -> None:
+        """Nothing but the file is left."""
+        left = sorted(path.name for path in folder.iterdir() if path.name != TARGET.name)
+        if left:
+            self.failed(part, "left behind", f"{how}: {left}")
+
+    def moment(self) -> float:
+        """Some time while a render runs."""
+        return self.choose.uniform(0, self.seconds)
+
+    def kill(self, folder: Path) -> str:
+        """Kill a render."""
+        running, at = Running(command(0), folder), self.moment()
+        time.sleep(at)
+        running.process.kill()
+        running.end()
+        return f"killed after {at:.3f} s"
+
+    def signal(self, folder: Path, name: str) -> str:
+        """Send a render signals, the second soon after the first."""
+        running, at = Running(command(0), folder), self.moment()
+        time.sleep(at)
+        for number in SIGNALS[name]:
+            running.process.send_signal(number)
+            time.sleep(self.choose.uniform(0, 0.3))
+        ended = running.end()
+        how = f"{name} after {at:.3f} s"
+        is_python_start = "Traceback" in ended.told and str(ROOT) not in ended.told  # before any of our code runs
+        if ended.code not in (0, *ENDS[name]) and not is_python_start:
+            self.failed(f"signal {name}", "wrong ends", f"{how}: exit {ended.code}: {ended.told[-300:]}")
+        elif "Traceback" in ended.told and not is_python_start:
+            self.failed(f"signal {name}", "wrong ends", f"{how}: {ended.told[-600:]}")
+        return how
+
+    def fill(self, folder: Path) -> str:
+        """Render where no file may become larger than some limit."""
+        limit = self.choose.randrange(1, len(self.references[0]))
+        ended = Running(command(0), folder, limit).end()
+        if ended.code != 7 or "Traceback" in ended.told:
+            self.failed("full disk", "wrong ends", f"limit {limit}: exit {ended.code}: {ended.told[-300:]}")
+        return f"limit {limit}"
+
+    def together(self, mode: str) -> None:
+        """Let several processes render one output at once, each with a seed of its own."""
+        part = f"parallel, {mode}"
+        self.cases[part] += 1
+        with self.folder() as folder:
+            all_running = [Running(command(seed, *MODES[mode]), folder) for seed in range(WRITERS)]
+            ended = [running.end() for running in all_running]
+            for one in ended:
+                if one.code not in ((0,) if mode == "skip-existing" else (0, 2)) or "Traceback" in one.told:
+                    self.failed(part, "wrong ends", f"exit {one.code}: {one.told[-300:]}")
+                if one.code == 2 and not any(words in one.told for words in ("is being written", "already exists")):
+                    self.failed(part, "wrong ends", one.told[-300:])
+            done = {seed for seed, one in enumerate(ended) if one.code == 0 and "decoding and encoding" in one.told}
+            if not (folder / TARGET).exists() or (len(done) != 1 and mode != "overwrite"):
+                self.failed(part, "wrong ends", f"{len(done)} of {WRITERS} wrote the file")
+            self.check_target(part, folder, done, f"exit codes {[one.code for one in ended]}")
+            self.check_left(part, folder, f"exit codes {[one.code for one in ended]}")
+
+    def table(self) -> str:
+        """What went wrong, a row for each part."""
+        rows = [("", "cases", *COLUMNS)]
+        rows += [
+            (part, str(count), *(str(self.wrong[part, column]) for column in COLUMNS))
+            for part, count in self.cases.items()
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=200, help="renders that are killed")
+    parser.add_argument("--signals", type=int, default=60, help="renders that get signals")
+    parser.add_argument("--rounds", type=int, default=10, help=f"rounds of {WRITERS} renders of one output, each mode")
+    parser.add_argument("--full", type=int, default=20, help="renders that run into a full disk")
+    parser.add_argument("--seed", type=int, default=0, help="of the random times")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as root:
+        soak = Soak(Path(root), random.Random(given.seed))
+        soak.prepare(WRITERS if given.rounds else 1)
+        print(f"an undisturbed render takes {soak.seconds:.1f} s", flush=True)
+        for _ in range(given.kills):
+            soak.disturbed("kill", soak.kill)
+        for number in range(given.signals):
+            name = [*SIGNALS][number % len(SIGNALS)]
+            soak.disturbed(f"signal {name}", lambda folder, name=name: soak.signal(folder, name))
+        for _ in range(given.full):
+            soak.disturbed("full disk", soak.fill)
+        for _ in range(given.rounds):
+            for mode in MODES:
+                soak.together(mode)
+    print(soak.table())
+    sys.exit(1 if soak.wrong.total() else 0)
+
+
+if __name__ == "__main__":
+    main()
