@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from .components import COMPONENTS, lacking
 from .config.released import effective_config
 from .errors import CheckpointError
-from .headers import FLOATS, Header, TensorInfo, quantised_weights, read_header, together, unsupported_format
+from .headers import Header, TensorInfo, quantised_weights, read_header, together, unsupported_format
 from .keymap import official_name, optional_names, own_names
-from .weights import DTYPES, map_tensors
+from .weights import DTYPES, FLOAT_DTYPES, map_tensors
 
 Builder = Callable[[Mapping[str, Any]], nn.Module]
 
@@ -112,7 +112,6 @@ BUILDERS: dict[str, Builder] = {
 # For each quantised format, what swaps the linear layer of a name for one that computes with such weights. No format is
 # implemented yet.
 ADAPTERS: dict[str, Callable[[nn.Module, str], None]] = {}
-FLOAT_DTYPES = {DTYPES[name] for name in FLOATS}
 SHOWN = 10
 
 

@@ -129,7 +129,10 @@ class FileKind(Enum):
     CONNECTORS = "text connectors"
 
 
-LORA_ENDINGS = (".lora_A.weight", ".lora_down.weight", ".lora_A.default.weight")
+# The tensors of a LoRA, of its relatives LoKr, LoHa, OFT and IA3, and of differences that are stored whole.
+LORA_NAME = re.compile(
+    r"\.(lora_(A|B|down|up)\b|lora(_linear_layer)?\.(down|up)\.|lokr_w[12]|hada_w1_a|oft_|boft_|ia3_l|vera_|diff(_b)?$)"
+)
 UPSAMPLER_NAMES = {"initial_conv.weight", "final_conv.weight"}
 
 
@@ -149,7 +152,7 @@ def classify(header: Header) -> FileKind:
     has_tokenizer = "tokenizer_json" in names or "tokenizer_json" in header.metadata
     vae = {name.removeprefix("vae.") for name in names}
     tests = (
-        (FileKind.LORA, any(name.endswith(LORA_ENDINGS) for name in names)),
+        (FileKind.LORA, any(map(LORA_NAME.search, names))),
         (FileKind.DIFFUSERS, some("transformer_blocks.") and some("proj_in.", "time_embed.")),
         (FileKind.DIFFUSERS, any(re.match(r"transformer_blocks\..*\.norm_q\.", name) for name in names)),
         (FileKind.MONOLITH, has_blocks and some("vae.")),

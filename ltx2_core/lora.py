@@ -6,6 +6,7 @@ Source: docs/reference/checkpoints.md, "Fusing".
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,19 @@ from . import keymap
 from .components import COMPONENTS
 from .headers import Header, read_header
 from .lora_file import MatchedLora
-from .weights import map_tensors
+from .lora_forms import Combine
+from .weights import map_tensors, require_finite
 
 WeightedLora = tuple[MatchedLora, float]  # a LoRA and its strength
-Factors = tuple[Tensor, Tensor, float]  # up (out rank), down (rank in), and what multiplies their product
+Operand = Sequence[Tensor]  # one tensor, or two that are multiplied as matrices
+
+
+class Addend(NamedTuple):
+    """What is added to a weight: operands, how two of them become one, and what multiplies the result."""
+
+    operands: Sequence[Operand]
+    combine: Combine | None
+    scale: float
 
 
 def fuse(model: nn.Module, loras: Sequence[WeightedLora], *, sums_in: torch.dtype = torch.float32) -> None:
@@ -25,15 +35,16 @@ def fuse(model: nn.Module, loras: Sequence[WeightedLora], *, sums_in: torch.dtyp
 
     Args: loras: in this order. sums_in: the dtype of the sums, unless the weight itself is wider; the result is rounded
     once to the weight's. The official code sums in bfloat16.
+    Raises: CheckpointError for a factor with values that are not finite; the weights before it are fused then.
     """
     files = [map_tensors(read_header(matched.path), matched.tensor_names) for matched, _ in loras]
-    for layer, name in _touched(loras).items():
-        factors = (
-            _factors(tensors, matched, layer, strength)
+    for official, name in _touched(loras).items():
+        addends = (
+            _addend(tensors, matched, official, strength)
             for tensors, (matched, strength) in zip(files, loras, strict=True)
-            if layer in matched.pairs
+            if official in matched.changes
         )
-        weight = fused_weight(model.get_parameter(name), factors, sums_in=sums_in)
+        weight = fused_weight(model.get_parameter(name), addends, sums_in=sums_in)
         _put(model, name, nn.Parameter(weight, requires_grad=False))
 
 
@@ -44,34 +55,55 @@ def take_out(model: nn.Module, loras: Sequence[WeightedLora], checkpoint: Header
     """
     transformer = COMPONENTS["transformer"]
     prefix = transformer.prefix_in(checkpoint.tensors)
-    files = {transformer.full_name(f"{layer}.weight", prefix): name for layer, name in _touched(loras).items()}
-    for official, weight in map_tensors(checkpoint, files).items():
-        changed = model.get_parameter(files[official])
-        _put(model, files[official], nn.Parameter(weight.to(changed), requires_grad=False))
+    files = {transformer.full_name(official, prefix): name for official, name in _touched(loras).items()}
+    for stored, weight in map_tensors(checkpoint, files).items():
+        changed = model.get_parameter(files[stored])
+        _put(model, files[stored], nn.Parameter(weight.to(changed), requires_grad=False))
 
 
 @torch.no_grad()
-def fused_weight(weight: Tensor, factors: Iterable[Factors], *, sums_in: torch.dtype = torch.float32) -> Tensor:
-    """A weight (out in) with low-rank changes added. The changes are summed first, then added to the weight."""
+def fused_weight(weight: Tensor, addends: Iterable[Addend], *, sums_in: torch.dtype = torch.float32) -> Tensor:
+    """A weight (out in) or bias (out) with changes added. The changes are summed first, then added to the weight."""
     dtype = torch.promote_types(weight.dtype, sums_in)
     change: Tensor | None = None
-    for up, down, scale in factors:
-        up, down = up.to(weight.device, dtype), down.to(weight.device, dtype)
-        change = (up * scale) @ down if change is None else change.addmm_(up, down, alpha=scale)
+    for operands, combine, scale in addends:
+        first, *others = [[factor.to(weight.device, dtype) for factor in operand] for operand in operands]
+        if len(first) == 2 and not others:
+            up, down = first
+            change = (up * scale) @ down if change is None else change.addmm_(up, down, alpha=scale)
+        else:
+            whole = _combined(first, others, combine)
+            change = whole * scale if change is None else change.add_(whole, alpha=scale)
     return weight if change is None else change.add_(weight).to(weight.dtype)
 
 
-def _factors(tensors: Mapping[str, Tensor], matched: MatchedLora, layer: str, strength: float) -> Factors:
-    """The pair of a layer. Without an alpha of its own it counts as it is; the metadata's is the rank."""
-    pair = matched.pairs[layer]
-    scale = 1.0 if pair.alpha is None else tensors[pair.alpha].item() / pair.rank
-    return tensors[pair.up], tensors[pair.down], strength * scale
+def _combined(first: Operand, others: Sequence[Operand], combine: Combine | None) -> Tensor:
+    """The change that operands make together, before it is scaled."""
+    matrices = [operand[0] if len(operand) == 1 else operand[0] @ operand[1] for operand in (first, *others)]
+    if combine == "kronecker":
+        return torch.kron(*matrices)
+    return matrices[0] * matrices[1] if combine == "product" else matrices[0]
+
+
+def _addend(tensors: Mapping[str, Tensor], matched: MatchedLora, official: str, strength: float) -> Addend:
+    """The change of one tensor, with its own alpha, which goes before that of the metadata.
+
+    Raises: CheckpointError if something in it is not finite.
+    """
+    change = matched.changes[official]
+    for name in change.tensor_names:
+        require_finite(matched.path, name, tensors[name])
+    scale = change.scale
+    if change.alpha is not None and change.rank is not None:
+        scale = tensors[change.alpha].double().item() / change.rank
+    operands = [[tensors[name] for name in operand] for operand in change.operands]
+    return Addend(operands, change.combine, strength * scale)
 
 
 def _touched(loras: Sequence[WeightedLora]) -> dict[str, str]:
-    """The layers that change, each with the name of its weight in our model."""
-    layers = dict.fromkeys(layer for matched, _ in loras for layer in matched.pairs)
-    return {layer: keymap.from_official(f"{layer}.weight", keymap.TRANSFORMER) for layer in layers}
+    """The tensors that change, by their official names, each with its name in our model."""
+    names = dict.fromkeys(official for matched, _ in loras for official in matched.changes)
+    return {official: keymap.from_official(official, keymap.TRANSFORMER) for official in names}
 
 
 def _put(model: nn.Module, name: str, parameter: nn.Parameter) -> None:

@@ -1,4 +1,4 @@
-"""What a LoRA file holds, and to which layers of a model its pairs belong: from headers alone, before a weight is read.
+"""What a LoRA file holds, and which weights of a model it changes: from headers alone, before a weight is read.
 
 Source: docs/reference/checkpoints.md, "LoRAs".
 """
@@ -6,62 +6,42 @@ Source: docs/reference/checkpoints.md, "LoRAs".
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
+from typing import Self
 
 from . import keymap
 from .components import COMPONENTS
 from .errors import CheckpointError, RequestError
-from .headers import FLOATS, FileKind, Header, TensorInfo, classify, read_header
+from .headers import FileKind, Header, classify, read_header
+from .lora_forms import Change, Target, foreign_form, read_changes
+from .lora_scale import check_rank, stated_scale
 
-# How the tensors of a pair may end after the name of their layer: the change of a weight is scale · up @ down.
-PARTS = {
-    ".lora_A.weight": "down",
-    ".lora_A.default.weight": "down",
-    ".lora_down.weight": "down",
-    ".lora_B.weight": "up",
-    ".lora_B.default.weight": "up",
-    ".lora_up.weight": "up",
-    ".alpha": "alpha",
-}
-DORA_ENDINGS = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
-PREFIX = re.compile(r"(base_model\.model\.)?((model\.)?diffusion_model\.|transformer\.)?")
-FLAT_PREFIX = "lora_unet_"  # followed by the layer's name with underscores for dots
+# What may stand before the official name of a layer.
+PREFIX = re.compile(r"(base_model\.model\.)?(model\.)?((diffusion_model|transformer|unet)\.)?")
+# The same where underscores stand for the dots in the name of a layer.
+FLAT_PREFIX = re.compile(r"(lora_unet|lora_transformer|lycoris)_(model_)?(diffusion_model_)?(transformer_(?!blocks_))?")
 # Layers outside the denoiser whose pairs the official code leaves out, as its distilled LoRA of 2.0 has one.
-SKIPPED = {"text projection": re.compile(rf"({FLAT_PREFIX})?text_embedding_projection[._]|(\w+_)?text_proj_in$")}
+SKIPPED = {"text projection": re.compile(r"text_embedding_projection[._]|(\w+_)?text_proj_in$")}
 SPATIAL_KEYS = ("reference_downscale_factor", "reference_spatial_scale_factor")
 IN_CONTEXT_NAME = "ic-lora"
 SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """The low-rank change of one linear layer. down (rank in), up (out rank), alpha (): names of tensors in the file.
-
-    shape: (out in) of the layer.
-    """
-
-    down: str
-    up: str
-    alpha: str | None
-    rank: int
-    shape: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LoraFile:
     """A LoRA, by its header.
 
-    Args: pairs: by the name of their layer in the file. rejected: what is no usable pair, with the reason.
+    Args: changes: by the name of their layer in the file, and which of its tensors they change. rejected: what is no
+    usable change, with the reason.
     spatial_scale: how much larger the made clip is than the reference that an in-context LoRA looks at; temporal_scale:
     how many more frames it has; None where the file does not say. hdr_transform: what turns the made colours into
     linear light; None for ordinary ones.
     """
 
     path: Path
-    pairs: Mapping[str, Pair]
+    changes: Mapping[Target, Change]
     rejected: Mapping[str, str]
     spatial_scale: int | None
     temporal_scale: int | None
@@ -78,25 +58,24 @@ class LoraFile:
 class MatchedLora:
     """A LoRA beside a model.
 
-    Args: pairs: those that belong to the denoiser, by the official name of the linear layer, without prefix and
-    `.weight`. skipped: what is left out by rule, once for each pair. unmatched: what fits nothing, with the reason.
+    Args: changes: those that belong to the denoiser, by the official name of the tensor that is changed, without
+    prefix. skipped: what is left out by rule, once for each change. unmatched: what fits nothing, with the reason.
     """
 
     path: Path
-    pairs: Mapping[str, Pair]
+    changes: Mapping[str, Change]
     skipped: tuple[str, ...]
     unmatched: Mapping[str, str]
 
     @property
     def tensor_names(self) -> list[str]:
-        """The names in the file of all tensors of the pairs."""
-        names = [name for pair in self.pairs.values() for name in (pair.up, pair.down, pair.alpha)]
-        return [name for name in names if name is not None]
+        """The names in the file of all tensors of the changes."""
+        return [name for change in self.changes.values() for name in change.tensor_names]
 
     @property
     def report(self) -> str:
         """One line for a person: `1,370 of 1,370 matched, 1 skipped: text projection`."""
-        line = f"{len(self.pairs):,} of {len(self.pairs) + len(self.unmatched):,} matched"
+        line = f"{len(self.changes):,} of {len(self.changes) + len(self.unmatched):,} matched"
         if not self.skipped:
             return line
         return f"{line}, {len(self.skipped):,} skipped: {', '.join(dict.fromkeys(self.skipped))}"
@@ -105,26 +84,21 @@ class MatchedLora:
 def read_lora(source: Header | Path) -> LoraFile:
     """Read what a LoRA file holds, in any of the forms that are in use.
 
-    Raises: StorageError; CheckpointError if the file is something else or a DoRA, or its metadata makes no sense.
+    Raises: StorageError; CheckpointError if the file is something else or of a form that is not supported, or if its
+    metadata makes no sense.
     """
     header = source if isinstance(source, Header) else read_header(source)
     kind = classify(header)
     if kind is not FileKind.LORA:
         raise CheckpointError(f"{header.path.name} is not a LoRA", f"it is {kind.value}")
-    dora = next((name for name in header.tensors if name.endswith(DORA_ENDINGS)), None)
-    if dora is not None:
-        raise CheckpointError(f"{header.path.name} is a DoRA, which is not supported", f"it holds {dora}")
-    grouped, rejected = _grouped(header)
-    pairs: dict[str, Pair] = {}
-    for layer, parts in grouped.items():
-        problem = _problem({part: header.tensors[name] for part, name in parts.items()})
-        if problem is None:
-            pairs[layer] = _pair(header, parts["down"], parts["up"], parts.get("alpha"))
-        else:
-            rejected[layer] = problem
+    foreign = foreign_form(header)
+    if foreign is not None:
+        form, name = foreign
+        raise CheckpointError(f"{header.path.name} is {form}, which is not supported", f"it holds {name}")
+    changes, rejected = read_changes(header)
     return LoraFile(
         path=header.path,
-        pairs=pairs,
+        changes=_with_scale(changes, header),
         rejected=rejected,
         spatial_scale=_scale(header, *SPATIAL_KEYS) or (2 if "ref0.5" in header.path.name else None),
         temporal_scale=_scale(header, "reference_temporal_scale_factor"),
@@ -133,38 +107,40 @@ def read_lora(source: Header | Path) -> LoraFile:
 
 
 def match(lora: LoraFile, checkpoint: Header, *, allow_partial: bool = False) -> MatchedLora:
-    """Find the layer of each pair in the denoiser of a checkpoint.
+    """Find the layer of each change in the denoiser of a checkpoint.
 
     Args: allow_partial: leave out what matches nothing, as long as anything matches.
-    Raises: CheckpointError that names the pairs.
+    Raises: CheckpointError that names the changes.
     """
     shapes = {
-        inside.removesuffix(".weight"): checkpoint.tensors[name].shape
+        inside: checkpoint.tensors[name].shape
         for name, inside in COMPONENTS["transformer"].names_in(checkpoint).items()
-        if inside.endswith(".weight")
     }
-    layers = _spellings(shapes)
-    pairs: dict[str, Pair] = {}
+    layers = _Layers.of(name.removesuffix(".weight") for name in shapes if name.endswith(".weight"))
+    changes: dict[str, Change] = {}
     skipped: list[str] = []
     unmatched = dict(lora.rejected)
-    for given, pair in lora.pairs.items():
-        name = PREFIX.sub("", given, count=1)
+    for (given, leaf), change in lora.changes.items():
+        shown = given if leaf == "weight" else f"{given}.{leaf}"
+        name, known = layers.spelled(given)
         left_out = next((what for what, pattern in SKIPPED.items() if pattern.match(name)), None)
-        layer = layers.get(name)
+        official = f"{known.get(name)}.{leaf}"
         if left_out is not None:
             skipped.append(left_out)
-        elif name not in layers:
-            unmatched[given] = "the model has no such linear layer"
-        elif layer is None:
-            unmatched[given] = "several layers could be meant"
-        elif layer in pairs:
-            unmatched[given] = "its layer has a pair already"
-        elif pair.shape != shapes[layer]:
-            unmatched[given] = f"made for {list(pair.shape)}, the model has {list(shapes[layer])}"
+        elif name not in known:
+            unmatched[shown] = "the model has no such linear layer"
+        elif known[name] is None:
+            unmatched[shown] = "several layers could be meant"
+        elif official in changes:
+            unmatched[shown] = "its layer has a pair already"
+        elif official not in shapes:
+            unmatched[shown] = f"the layer has no {leaf} in the model"
+        elif change.shape != shapes[official]:
+            unmatched[shown] = f"made for {list(change.shape)}, the model has {list(shapes[official])}"
         else:
-            pairs[layer] = pair
-    matched = MatchedLora(path=lora.path, pairs=pairs, skipped=tuple(skipped), unmatched=unmatched)
-    if not pairs or (unmatched and not allow_partial):
+            changes[official] = change
+    matched = MatchedLora(path=lora.path, changes=changes, skipped=tuple(skipped), unmatched=unmatched)
+    if not changes or (unmatched and not allow_partial):
         raise _refusal(matched, checkpoint)
     return matched
 
@@ -186,47 +162,59 @@ def reference_scales(loras: Sequence[LoraFile]) -> tuple[int, int]:
     return scales[0], scales[1]
 
 
-def _grouped(header: Header) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """The tensors of each layer by their part in the pair, and the tensors that are no such part."""
-    grouped: dict[str, dict[str, str]] = {}
-    rejected = {}
-    for name in header.tensors:
-        ending = next((ending for ending in PARTS if name.endswith(ending)), None)
-        if ending is None:
-            rejected[name] = "not a part of a low-rank pair"
-        elif grouped.setdefault(name.removesuffix(ending), {}).setdefault(PARTS[ending], name) != name:
-            rejected[name] = "the same part is there under another name"
-    return grouped, rejected
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """The layers of a model by every name in use for them, with dots and with underscores.
+
+    None stands where a name could mean several.
+    """
+
+    dotted: Mapping[str, str | None]
+    flat: Mapping[str, str | None]
+
+    @classmethod
+    def of(cls, layers: Iterable[str]) -> Self:
+        """Collect the official names, those of diffusers, and both without the number behind `to_out`."""
+        layers = list(layers)
+        dotted: dict[str, str | None] = {layer: layer for layer in layers}
+        flat: dict[str, str | None] = {}
+        for layer in layers:
+            names = {layer, keymap.from_official(layer, keymap.DIFFUSERS)}
+            names |= {name.removesuffix(".0") for name in names if name.endswith(".to_out.0")}
+            for name in names:
+                dotted[name] = layer if dotted.get(name, layer) == layer else None
+                underscored = name.replace(".", "_")
+                flat[underscored] = layer if flat.get(underscored, layer) == layer else None
+        return cls(dotted, flat)
+
+    def spelled(self, given: str) -> tuple[str, Mapping[str, str | None]]:
+        """The name of a layer in a file without its prefix, and the table in which it stands."""
+        flat = FLAT_PREFIX.match(given)
+        if flat is not None:
+            return given[flat.end() :], self.flat
+        return PREFIX.sub("", given, count=1), self.dotted
 
 
-def _problem(parts: Mapping[str, TensorInfo]) -> str | None:
-    """Why the tensors of a layer are no usable pair."""
-    if not parts.keys() >= {"down", "up"}:
-        return "half of the pair is missing"
-    stored = next((info.dtype for info in parts.values() if info.dtype not in FLOATS), None)
-    if stored is not None:
-        return f"stored as {stored}, which is not supported"
-    down, up = parts["down"].shape, parts["up"].shape
-    if len(down) != 2 or len(up) != 2 or not 0 < down[0] == up[1]:
-        return f"{list(down)} and {list(up)} are no low-rank pair"
-    if "alpha" in parts and prod(parts["alpha"].shape) != 1:
-        return "its alpha is not one number"
-    return None
+def _with_scale(changes: Mapping[Target, Change], header: Header) -> Mapping[Target, Change]:
+    """The changes, those that have no alpha of their own with the scale that metadata state."""
+    ranks = [change.rank for change in changes.values() if change.rank is not None]
+    silent = {target: change for target, change in changes.items() if change.alpha is None and _is_scaled(change)}
+    stated = stated_scale(header) if silent else None
+    if stated is None:
+        return changes
+    largest = max(ranks, default=1)
+    check_rank(stated, header, largest)
+    scaled = {
+        target: change.scaled(stated.of(PREFIX.sub("", target[0], count=1), largest))
+        for target, change in silent.items()
+        if change.rank is not None or stated.is_peft
+    }
+    return {**changes, **scaled}
 
 
-def _spellings(layers: Mapping[str, object]) -> dict[str, str | None]:
-    """The layer that each name in use stands for; None where it could be several."""
-    found: dict[str, str | None] = {}
-    for layer in layers:
-        dotted = {layer, keymap.from_official(layer, keymap.DIFFUSERS)}
-        for name in dotted | {FLAT_PREFIX + name.replace(".", "_") for name in dotted}:
-            found[name] = None if name in found else layer
-    return found
-
-
-def _pair(header: Header, down: str, up: str, alpha: str | None) -> Pair:
-    (rank, columns), (rows, _) = header.tensors[down].shape, header.tensors[up].shape
-    return Pair(down=down, up=up, alpha=alpha, rank=rank, shape=(rows, columns))
+def _is_scaled(change: Change) -> bool:
+    """Whether an alpha counts for a change: not where it is stored as it is to be added."""
+    return len(change.factors) > 1
 
 
 def _scale(header: Header, *keys: str) -> int | None:
@@ -247,11 +235,11 @@ def _hdr_transform(metadata: Mapping[str, str]) -> str | None:
 
 def _refusal(matched: MatchedLora, checkpoint: Header) -> CheckpointError:
     """The error for a LoRA that does not fit, with its first few misfits."""
-    count, total = len(matched.unmatched), len(matched.pairs) + len(matched.unmatched)
+    count, total = len(matched.unmatched), len(matched.changes) + len(matched.unmatched)
     shown = [f"{name}: {why}" for name, why in list(matched.unmatched.items())[:SHOWN]]
     shown += [f"and {count - SHOWN:,} more"] if count > SHOWN else []
     return CheckpointError(
         f"{matched.path.name} does not fit {checkpoint.path.name}",
         f"{count:,} of {total:,} match nothing: {'; '.join(shown)}" if shown else matched.report,
-        "--allow-partial-lora uses the others" if matched.pairs else "use a LoRA that was made for this model",
+        "--allow-partial-lora uses the others" if matched.changes else "use a LoRA that was made for this model",
     )

@@ -11,12 +11,13 @@ import mmap
 import warnings
 from collections.abc import Iterable
 from math import prod
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .errors import StorageError
-from .headers import Header, TensorInfo
+from .errors import CheckpointError, StorageError
+from .headers import FLOATS, Header, TensorInfo
 
 DTYPES = {
     "F64": torch.float64,
@@ -32,6 +33,7 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+FLOAT_DTYPES = {DTYPES[name] for name in FLOATS}
 
 
 def map_tensors(header: Header, names: Iterable[str]) -> dict[str, Tensor]:
@@ -58,6 +60,24 @@ def map_tensors(header: Header, names: Iterable[str]) -> dict[str, Tensor]:
         # torch warns that it does not protect a read-only buffer from being written to; nothing here writes.
         warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
         return {name: _view(content, info) for name, info in infos.items()}
+
+
+def require_finite(path: Path, name: str, tensor: Tensor) -> None:
+    """Raises: CheckpointError if a tensor of a file holds NaN or infinite values."""
+    if not is_finite(tensor):
+        raise CheckpointError(
+            f"{path.name} holds NaN or infinite values",
+            f"they are in the tensor {name}",
+            "download the file again, or use another one",
+        )
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values of a tensor are finite. It takes no memory of its own for a plain float."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    wide = tensor if tensor.dtype in FLOAT_DTYPES else tensor.float()
+    return all(limit.isfinite().item() for limit in wide.aminmax())  # both are NaN where any value is
 
 
 def _view(content: mmap.mmap, info: TensorInfo) -> Tensor:

@@ -22,6 +22,8 @@ LIGHT = (
     "ltx2_core.headers",
     "ltx2_core.hub",
     "ltx2_core.lora_file",
+    "ltx2_core.lora_forms",
+    "ltx2_core.lora_scale",
     "ltx2_core.records",
     "ltx2_core.machine",
     "ltx2_core.sampling.table",

@@ -114,10 +114,9 @@ def test_every_spelling_of_every_released_layer_is_understood(spelling: str) -> 
     layers = released_linears()
     named = {SPELLINGS[spelling](name): shape for name, shape in layers.items()}
     found = match(read_lora(header_of("lora.safetensors", pairs_for(named, 8))), released_checkpoint())
-    assert {name: pair.shape for name, pair in found.pairs.items()} == layers
-    assert all(
-        SPELLINGS[spelling](name) == pair.up.removesuffix(".lora_B.weight") for name, pair in found.pairs.items()
-    )
+    assert {name.removesuffix(".weight"): change.shape for name, change in found.changes.items()} == layers
+    for name, change in found.changes.items():
+        assert change.factors[0] == SPELLINGS[spelling](name.removesuffix(".weight")) + ".lora_B.weight"
 
 
 @pytest.mark.parametrize("prefix", ["diffusion_model.", ""])
@@ -125,7 +124,7 @@ def test_pairs_find_their_layers_whatever_prefix_the_checkpoint_has(tiny: Path, 
     official = read_header(tiny / CHECKPOINT)
     renamed = {name.replace(DIT, prefix): info for name, info in official.tensors.items()}
     lora = read_lora(tiny / DISTILLED)
-    assert match(lora, Header(official.path, official.metadata, renamed)).pairs == match(lora, official).pairs
+    assert match(lora, Header(official.path, official.metadata, renamed)).changes == match(lora, official).changes
 
 
 def test_underscores_that_could_mean_two_layers_are_refused() -> None:
@@ -135,22 +134,22 @@ def test_underscores_that_could_mean_two_layers_are_refused() -> None:
     lora = read_lora(header_of("lora.safetensors", pairs_for({flat: (4, 4), f"{blocks}.d": (4, 4)}, 2)))
     with pytest.raises(CheckpointError, match=f"{flat}: several layers could be meant"):
         match(lora, checkpoint)
-    assert list(match(lora, checkpoint, allow_partial=True).pairs) == [f"{blocks}.d"]
+    assert list(match(lora, checkpoint, allow_partial=True).changes) == [f"{blocks}.d.weight"]
 
 
 def test_every_pair_of_the_tiny_distilled_lora_finds_its_weight(tiny: Path) -> None:
     found = matched(tiny, DISTILLED)
     weights = transformer(tiny).state_dict()
-    own = {keymap.from_official(f"{name}.weight", keymap.TRANSFORMER): pair for name, pair in found.pairs.items()}
+    own = {keymap.from_official(name, keymap.TRANSFORMER): change for name, change in found.changes.items()}
     linears = {name for name, t in weights.items() if name.endswith(".weight") and t.dim() == 2}
     assert own.keys() == linears
-    assert all(weights[name].shape == pair.shape for name, pair in own.items())
+    assert all(weights[name].shape == change.shape for name, change in own.items())
     assert found.report == f"{len(linears)} of {len(linears)} matched, 1 skipped: text projection"
 
 
 def test_lora_without_a_skipped_pair_says_so_in_its_report(tiny: Path) -> None:
     found = matched(tiny, STYLE)
-    assert found.report == f"{len(found.pairs)} of {len(found.pairs)} matched"
+    assert found.report == f"{len(found.changes)} of {len(found.changes)} matched"
 
 
 def test_pair_that_matches_nothing_is_refused_unless_allowed(tiny: Path, tmp_path: Path) -> None:
@@ -161,13 +160,13 @@ def test_pair_that_matches_nothing_is_refused_unless_allowed(tiny: Path, tmp_pat
     checkpoint = read_header(tiny / CHECKPOINT)
     with pytest.raises(CheckpointError) as caught:
         match(lora, checkpoint)
-    total = len(lora.pairs)
+    total = len(lora.changes)
     why = f"1 of {total} match nothing: diffusion_model.{TO_Q}ueer: the model has no such linear layer"
     assert caught.value.why == why
     assert "--allow-partial-lora" in caught.value.hint
     found = match(lora, checkpoint, allow_partial=True)
     assert found.report == f"{total - 1} of {total} matched"
-    assert TO_Q not in found.pairs
+    assert f"{TO_Q}.weight" not in found.changes
 
 
 def test_lora_for_a_wider_model_is_refused_with_both_shapes(tiny: Path) -> None:
@@ -192,7 +191,9 @@ def test_lora_with_skipped_pairs_alone_is_refused() -> None:
         (lambda t: t | {f"diffusion_model.{TO_Q}.lora_A.weight": torch.zeros(3, 80)}, "are no low-rank pair"),
         (lambda t: t | {f"diffusion_model.{TO_Q}.lora_A.weight": torch.zeros(4, 80).char()}, "stored as I8"),
         (lambda t: t | {f"diffusion_model.{TO_Q}.alpha": torch.zeros(2)}, "alpha is not one number"),
-        (lambda t: t | {f"diffusion_model.{TO_Q}.diff_b": torch.zeros(80)}, "not a part of a low-rank pair"),
+        (lambda t: t | {f"diffusion_model.{TO_Q}.lora_B.bias": torch.zeros(80)}, "not a part of a low-rank pair"),
+        (lambda t: t | {f"diffusion_model.{TO_Q}.lora_A.weight": torch.zeros(4, 80, 1, 1)}, "are no low-rank pair"),
+        (lambda t: t | {f"diffusion_model.{TO_Q}.lora_B.weight": torch.zeros(80, 4, 1, 1)}, "are no low-rank pair"),
         (lambda t: t | {f"diffusion_model.{TO_Q}.lora_down.weight": torch.zeros(4, 80)}, "under another name"),
         (
             lambda t: t | {f"{TO_Q}.lora_A.weight": torch.zeros(4, 80), f"{TO_Q}.lora_B.weight": torch.zeros(80, 4)},
@@ -321,7 +322,7 @@ def test_official_sums_are_in_bfloat16_in_the_order_of_the_loras(tiny: Path) -> 
     loras = [(matched(tiny, name), strength) for name, strength in zip(files, (0.8, 0.3, 1.7), strict=True)]
     before = dict(model.state_dict())
     after = fused_weights(model, *loras, sums_in=torch.bfloat16)
-    keys = [f"diffusion_model.{layer}.lora_{{}}.weight" for layer in loras[1][0].pairs]
+    keys = [f"diffusion_model.{name.removesuffix('weight')}lora_{{}}.weight" for name in loras[1][0].changes]
     tensors = [load_file(tiny / name) for name in files]
     for key in keys:
         (b1, a1), *others = [(t[key.format("B")], t[key.format("A")]) for t in tensors]

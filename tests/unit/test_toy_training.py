@@ -245,7 +245,7 @@ def test_low_rank_changes_are_found_and_fused_by_the_tool_as_they_were_learned(t
     plain = trained("transformer", tmp_path)
     matched = match(read_lora(tmp_path / "lora.safetensors"), read_header(tmp_path / "transformer.safetensors"))
     fuse(plain, [(matched, 1.0)])
-    assert len(matched.pairs) == len(adapted)
+    assert len(matched.changes) == len(adapted)
     for name, layer in adapted.items():
         learned = layer.linear.weight + layer.up.bfloat16().float() @ layer.down.bfloat16().float()
         torch.testing.assert_close(plain.get_parameter(f"{name}.weight"), learned, atol=1e-6, rtol=1e-5)

@@ -1,0 +1,165 @@
+"""How strong the metadata of a LoRA say that its changes are: alpha and rank, by the trainer that wrote them.
+
+Source: docs/reference/checkpoints.md, "Alpha in the metadata".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite, sqrt
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError, StorageError
+from .headers import Header
+
+DIFFUSERS_ENTRY = "lora_adapter_metadata"
+KOHYA_ALPHA, KOHYA_RANK = "ss_network_alpha", "ss_network_dim"
+PEFT_FILE = "adapter_config.json"
+PEFT_LIMIT_BYTES = 1_000_000
+UNSAID = ("", "None", "Dynamic")  # what kohya's tools write where each layer has an alpha of its own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatedScale:
+    """An alpha and a rank that hold for all changes without an alpha of their own, and exceptions by layer.
+
+    Args: rank: None where only alpha is stated. alphas, ranks: by the end of a layer's name. is_root: whether alpha is
+    divided by the root of the rank. is_peft: whether it counts for changes that have no rank too. where: it stands.
+    """
+
+    alpha: float
+    rank: float | None
+    alphas: Mapping[str, float] = field(default_factory=dict)
+    ranks: Mapping[str, float] = field(default_factory=dict)
+    is_root: bool = False
+    is_peft: bool = False
+    where: str
+
+    def of(self, layer: str, largest_rank: int) -> float:
+        """What multiplies the change of a layer.
+
+        Args: largest_rank: of the file; it stands in for a rank that is not stated.
+        """
+        alpha = _exception(self.alphas, layer, self.alpha)
+        rank = _exception(self.ranks, layer, self.rank or largest_rank)
+        return alpha / (sqrt(rank) if self.is_root else rank)
+
+
+def stated_scale(header: Header) -> StatedScale | None:
+    """Read the alpha that holds for a whole file: from its metadata, or from the PEFT config beside it.
+
+    Raises: CheckpointError if an entry makes no sense, StorageError if the config beside the file cannot be read.
+    """
+    found = _of_diffusers(header) or _of_kohya(header)
+    if found is not None:
+        return found
+    beside = header.path.with_name(PEFT_FILE)
+    return _of_peft(_read_json(beside), str(beside), header) if beside.is_file() else None
+
+
+def check_rank(stated: StatedScale, header: Header, largest_rank: int) -> None:
+    """Refuse a PEFT config beside a file that was written for another file. Raises: CheckpointError."""
+    if stated.where.endswith(PEFT_FILE) and stated.rank not in (None, largest_rank) and not stated.ranks:
+        raise CheckpointError(
+            f"{header.path.name} does not go with the {PEFT_FILE} beside it",
+            f"the file has rank {largest_rank}, and {stated.where} says {stated.rank:g}",
+            f"move {PEFT_FILE} away if it belongs to another file",
+        )
+
+
+def _of_diffusers(header: Header) -> StatedScale | None:
+    """What diffusers keeps of a PEFT config: one JSON object with `transformer.` before each name."""
+    text = header.metadata.get(DIFFUSERS_ENTRY)
+    if text is None:
+        return None
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(header, f"{DIFFUSERS_ENTRY} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise _damaged(header, f"{DIFFUSERS_ENTRY} is not a JSON object")
+    own = {name.removeprefix("transformer."): value for name, value in values.items() if "transformer." in name}
+    return _of_peft(own or values, DIFFUSERS_ENTRY, header)
+
+
+def _of_peft(values: Mapping[str, Any], where: str, header: Header) -> StatedScale | None:
+    """What a PEFT config says; LoKr and LoHa call it alpha, LoRA lora_alpha."""
+    alpha = next((values[name] for name in ("lora_alpha", "alpha") if values.get(name) is not None), None)
+    if alpha is None:
+        return None
+    rank = values.get("r")
+    patterns = []
+    for name in ("alpha_pattern", "rank_pattern"):
+        given = values.get(name) or {}
+        if not isinstance(given, dict):
+            raise _damaged(header, f"{name} in {where} is not a JSON object")
+        lowest = 0.0 if name == "rank_pattern" else None
+        patterns.append(
+            {_layer_name(key, header): _number(value, name, header, lowest) for key, value in given.items()}
+        )
+    return StatedScale(
+        alpha=_number(alpha, f"alpha in {where}", header, lowest=None),
+        rank=None if rank is None else _number(rank, f"r in {where}", header),
+        alphas=patterns[0],
+        ranks=patterns[1],
+        is_root=values.get("use_rslora") is True,
+        is_peft=True,
+        where=where,
+    )
+
+
+def _of_kohya(header: Header) -> StatedScale | None:
+    alpha, rank = (header.metadata.get(name, "") for name in (KOHYA_ALPHA, KOHYA_RANK))
+    if alpha in UNSAID:
+        return None
+    return StatedScale(
+        alpha=_number(alpha, KOHYA_ALPHA, header, lowest=None),
+        rank=None if rank in UNSAID else _number(rank, KOHYA_RANK, header),
+        where=KOHYA_ALPHA,
+    )
+
+
+def _number(value: Any, name: str, header: Header, lowest: float | None = 0.0) -> float:
+    """A number, above the lowest unless that is None. Raises: CheckpointError."""
+    try:
+        number = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = float("nan")
+    if not isfinite(number) or (lowest is not None and number <= lowest):
+        raise _damaged(header, f"{name} is {str(value)[:60]}, not a number that can be used")
+    return number
+
+
+def _layer_name(pattern: str, header: Header) -> str:
+    """The end of a layer's name that a pattern stands for. PEFT takes regular expressions, and writes plain names."""
+    plain = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
+    if not re.fullmatch(r"[\w.-]+", plain):
+        raise _damaged(header, f"the pattern {pattern[:60]} is not the name of a layer")
+    return plain
+
+
+def _exception(values: Mapping[str, float], layer: str, default: float) -> float:
+    fitting = (value for name, value in values.items() if layer == name or layer.endswith(f".{name}"))
+    return next(fitting, default)
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        with path.open("rb") as file:
+            text = file.read(PEFT_LIMIT_BYTES + 1)
+        values = json.loads(text) if len(text) <= PEFT_LIMIT_BYTES else None
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read", error.strerror or str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged", f"it is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} is damaged", "it is not a small JSON object")
+    return values
+
+
+def _damaged(header: Header, why: str) -> CheckpointError:
+    return CheckpointError(f"{header.path.name} has damaged metadata", why)
