@@ -70,6 +70,18 @@ REFUSALS = {
     "steps in words": Refusal(
         words="t2v x --steps many", says=("--steps many", "a whole number", "hint: ltx2 t2v --help")
     ),
+    "negative prompt that no scale reads": Refusal(
+        words="t2v x --model {tiny} --preset one-stage --negative fog --video-st 1 --audio-st 1",
+        says=("--negative cannot be used here", "only if --video-st or --audio-st is not 1", "leave it out"),
+    ),
+    "negative prompt beside audio that is off": Refusal(
+        words="t2v x --model {tiny} --preset one-stage --negative fog --video-st 1 --sound off",
+        says=("--negative cannot be used here", "only if --video-st is not 1"),
+    ),
+    "rescaling of what is not guided": Refusal(
+        words="t2v x --model {tiny} --preset one-stage --video-rescale 1 --video-st 1 --video-sm 1 --video-stg 0",
+        says=("--video-rescale cannot be used here", "no guidance of the video is switched on"),
+    ),
     "negative seed": Refusal(words="t2v x --seed -1", says=("--seed -1", "0")),
     "unknown codec": Refusal(words="t2v x --codec h256", says=("--codec h256", "h264, h265 or av1")),
     "quality that no codec has": Refusal(words="t2v x --crf 64", says=("--crf 64", "63")),

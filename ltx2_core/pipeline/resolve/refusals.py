@@ -17,9 +17,10 @@ from ...errors import CheckpointError, RequestError
 from ...headers import read_header
 from ...hub.find import ModelFiles
 from ...lora_file import match, read_lora
+from ...sampling.guidance import PassKind
 from ..parts import ModelHeaders
 from ..recipe import Edit, Recipe
-from ..request import StreamMode
+from ..request import Request, StreamMode
 from ..values import option_name
 from .presets import names, recipe
 from .settings import Merged, Origin, Settings, required
@@ -80,8 +81,26 @@ def check_recipe(
         else:
             _check_upsampler(path, headers.shapes.video_vae)
     video, audio = required(merged.settings.video), required(merged.settings.sound)
-    given = [name for name, place in merged.sources.items() if place.origin is Origin.COMMAND_LINE]
-    refuse(given, without_effect(video, audio) | _without_effect(preset, chosen))
+    refuse(_flags(merged), without_effect(video, audio) | _without_effect(preset, chosen))
+
+
+def check_guidance(merged: Merged, request: Request) -> None:
+    """Refuse what only shapes guidance that the scales of a request switch off."""
+    rows = zip(request.streams._fields, request.streams, request.guidance, strict=True)
+    generated = {name: scales for name, mode, scales in rows if mode == "generate" and scales is not None}
+    without: dict[str, str] = {}
+    if not any(scales.needs(PassKind.UNCOND) for scales in generated.values()):
+        options = " or ".join(option_name(f"{name}_st") for name in generated)
+        without["negative"] = f"it is read only if {options} is not 1"
+    for name, scales in generated.items():
+        if scales.rescale and not any(scales.needs(kind) for kind in PassKind if kind is not PassKind.COND):
+            without[f"{name}_rescale"] = f"no guidance of the {name} is switched on"
+    refuse(_flags(merged), without)
+
+
+def _flags(merged: Merged) -> list[str]:
+    """The settings that were given on the command line."""
+    return [name for name, place in merged.sources.items() if place.origin is Origin.COMMAND_LINE]
 
 
 def _check_upsampler(path: Path, vae: VideoVAEConfig) -> None:

@@ -17,7 +17,7 @@ from .basis import Basis, settle_basis
 from .inputs import ModeInputs
 from .machine import settle_machine
 from .modes import mode_of
-from .refusals import check_prompt
+from .refusals import check_guidance, check_prompt
 from .settings import Layer, required
 from .target import require_apart, target_of
 
@@ -41,6 +41,7 @@ def resolve(
     basis = settle_basis(row, layers, own_presets or {})
     inputs = row.settle(basis, main)
     request = _request(basis, inputs, prompt)
+    check_guidance(basis.merged, request)
     basis.headers.check(component for component in components_of(request) if component not in ALWAYS_READ)
     settings = basis.settings
     target = target_of(settings, request, inputs.suffix)
