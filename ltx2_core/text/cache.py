@@ -27,7 +27,7 @@ from .encode import TextContext
 
 logger = logging.getLogger("ltx2")
 
-REVISION = 1  # one more whenever this program computes other contexts from the same inputs
+REVISION = 2  # one more whenever this program keeps other contexts of the same inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +52,8 @@ class ContextCache:
         made = encode(unknown) if unknown else []
         for prompt, context in zip(unknown, made, strict=True):
             tensors = {"video": context.video.cpu().contiguous(), "audio": context.audio.cpu().contiguous()}
-            contexts[prompt] = TextContext(**tensors)
-            _write(self._path(prompt), tensors)
+            contexts[prompt] = TextContext(**tensors, dropped=context.dropped)
+            _write(self._path(prompt), tensors, context.dropped)
         return [contexts[prompt.strip()] for prompt in prompts]
 
     def _path(self, prompt: str) -> Path:
@@ -69,22 +69,24 @@ def _read(path: Path) -> TextContext | None:
         return None
     try:
         tensors = load(path.read_bytes())
-        if read_header(path).metadata.get("sha256") == _checksum(tensors):
-            return TextContext(**tensors)
+        said = read_header(path).metadata
+        dropped = int(said["dropped"])
+        if said["sha256"] == _checksum(tensors, dropped):
+            return TextContext(**tensors, dropped=dropped)
         why = "its checksum is wrong"
-    except (OSError, LTX2Error, SafetensorError, TypeError) as error:
+    except (OSError, LTX2Error, SafetensorError, TypeError, ValueError, KeyError) as error:
         why = str(error)
     logger.warning("the cached text context %s is made again: %s", path, why)
     return None
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _write(path: Path, tensors: Mapping[str, Tensor], dropped: int) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, save(dict(tensors), {"sha256": _checksum(tensors)}))
+        write_whole(path, save(dict(tensors), {"sha256": _checksum(tensors, dropped), "dropped": str(dropped)}))
     except OSError as error:
         logger.warning("the text context cannot be kept in %s: %s", path.parent, error)
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    return hashlib.sha256(save(dict(tensors))).hexdigest()
+def _checksum(tensors: Mapping[str, Tensor], dropped: int) -> str:
+    return hashlib.sha256(save(dict(tensors), {"dropped": str(dropped)})).hexdigest()

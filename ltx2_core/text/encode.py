@@ -20,10 +20,14 @@ from .gemma import Gemma
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextContext:
-    """What the denoiser reads of one prompt: (1 l d) for each stream. All rows count; there is no mask."""
+    """What the denoiser reads of one prompt: (1 l d) for each stream. All rows count; there is no mask.
+
+    Args: dropped: how many tokens at the end of the prompt did not fit.
+    """
 
     video: Tensor
     audio: Tensor
+    dropped: int = 0
 
 
 class ContextModels(NamedTuple):
@@ -34,13 +38,13 @@ class ContextModels(NamedTuple):
     audio: Connector
 
     @torch.no_grad()
-    def connect(self, hidden: Tensor, rows: int) -> TextContext:
+    def connect(self, hidden: Tensor, rows: int, dropped: int = 0) -> TextContext:
         """Turn the hidden states (1 l d k) of one prompt's real tokens into its context of so many rows.
 
         They are computed with in their own dtype, on their own device; the models are told to be there too.
         """
         video, audio = self.projection(hidden)
-        return TextContext(video=self.video(video, rows), audio=self.audio(audio, rows))
+        return TextContext(video=self.video(video, rows), audio=self.audio(audio, rows), dropped=dropped)
 
 
 def encode_prompts(
@@ -56,6 +60,7 @@ def encode_prompts(
     """
     with encoder() as gemma:
         hidden = gemma(prompts, rows)
+        dropped = [gemma.tokenizer.count_dropped(prompt, rows) for prompt in prompts]
     del gemma  # the name would keep its weights
     with models() as made_of:
-        return [made_of.connect(states, rows) for states in hidden]
+        return [made_of.connect(states, rows, count) for states, count in zip(hidden, dropped, strict=True)]

@@ -5,7 +5,6 @@ Source: docs/reference/text.md, "Tokens of a prompt", "The language model" and "
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -20,8 +19,6 @@ from ..checkpoint import adapt, assign
 from ..errors import CheckpointError, StorageError
 from ..headers import together
 from .files import EncoderFiles, read_json
-
-logger = logging.getLogger("ltx2")
 
 # Batches are padded to whole blocks of rows: kernels round the rows of a partial block differently, and so a prompt
 # would not give the same bits alone, in a batch and fully padded.
@@ -63,13 +60,16 @@ class PromptTokenizer:
         )
 
     def encode(self, prompt: str, rows: int) -> list[int]:
-        """The ids of a prompt, at most `rows` of them; what does not fit is dropped at its end, with a warning."""
+        """The ids of a prompt, at most `rows` of them; what does not fit is dropped at its end."""
+        return self._ids(prompt)[:rows]
+
+    def count_dropped(self, prompt: str, rows: int) -> int:
+        """How many tokens of a prompt do not fit into so many rows."""
+        return max(0, len(self._ids(prompt)) - rows)
+
+    def _ids(self, prompt: str) -> list[int]:
         ids = self.tokenizer.encode(prompt.strip()).ids
-        if ids[:1] != [self.bos]:
-            ids = [self.bos, *ids]
-        if len(ids) > rows:
-            logger.warning("the prompt is too long: its last %d of %d tokens are dropped", len(ids) - rows, len(ids))
-        return ids[:rows]
+        return ids if ids[:1] == [self.bos] else [self.bos, *ids]
 
     def pad_left(self, prompts: Sequence[Sequence[int]], length: int) -> tuple[Tensor, Tensor]:
         """Ids of several prompts in one tensor (b length), and a mask of the same shape with 1 for real tokens."""

@@ -108,6 +108,11 @@ class Engine:
         prompts = [request.prompt] if request.negative is None else [request.prompt, request.negative]
         with self.watch.phase("text", "reading the prompt"):
             found = self.cache().recall(prompts, self.encode) if self.task.uses_cache else self.encode(prompts)
+        for what, context in zip(("prompt", "negative prompt"), found, strict=False):
+            if context.dropped:
+                total = request.text_rows + context.dropped
+                lost = f"its last {context.dropped} of {total} tokens are dropped"
+                self.watch.tell(f"the {what} is too long: {lost}", is_warning=True)
 
         def of(stream: str, mode: str) -> Contexts | None:
             if mode == "off":
