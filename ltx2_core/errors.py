@@ -76,6 +76,10 @@ class OutputError(LTX2Error):
     exit_code = 8
 
 
+class NotFiniteError(OutputError):
+    """NaN or infinite values came up where no file can hold them."""
+
+
 class BatchError(LTX2Error):
     """A batch came to its end, and some of its jobs failed."""
 

@@ -16,7 +16,7 @@ from av.error import FFmpegError
 from einops import rearrange
 from torch import Tensor
 
-from ..errors import MediaError, OutputError
+from ..errors import MediaError, NotFiniteError
 from .copy import Copy
 from .probe import MP4, MediaInfo, open_media, probe
 from .waveform import Waveform, to_pcm16
@@ -78,14 +78,14 @@ class VideoCheck:
 
 
 def require_finite(values: Tensor, what: str) -> None:
-    """Stop at values that no file can hold. what: their name, for the message. Raises: OutputError."""
+    """Stop at values that no file can hold. what: their name, for the message. Raises: NotFiniteError."""
     low, high = values.aminmax()  # both are NaN where any value is
     if not (low.isfinite() and high.isfinite()):
-        raise OutputError(f"{what} holds values that are not finite")
+        raise NotFiniteError(f"{what} holds values that are not finite")
 
 
 def check_audio(audio: Waveform) -> Findings:
-    """What generated audio is like; audio that is given may be as it likes. Raises: OutputError if not finite."""
+    """What generated audio is like; audio that is given may be as it likes. Raises: NotFiniteError."""
     require_finite(audio.samples, "the audio")
     if audio.is_given:
         return Findings()

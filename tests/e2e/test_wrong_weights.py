@@ -144,6 +144,31 @@ def spoiled(wrong: Wrong, tiny: Path, folder: Path) -> list[str]:
     return [word.replace("still.png", str(folder / "still.png")) for word in wrong.words] + common + size
 
 
+NAN, INFINITY = float("nan"), float("inf")
+
+
+def broken(name: str, value: float, file: str = CHECKPOINT, words: tuple[str, ...] = ("t2v", "x")) -> Wrong:
+    """A weight with one value that is not finite."""
+
+    def change(state: Tensors) -> None:
+        state[name].view(-1)[-1] = value
+
+    says = (f"{Path(file).name} holds NaN or infinite values", f"in the tensor {name}", "hint: download the file again")
+    return Wrong(change=change, says=says, file=file, words=(*words, "--precision", "fp32", "--no-cache"))
+
+
+FOUND_IN_THE_END = {
+    "denoiser": broken(TO_Q + "weight", NAN),
+    "infinity": broken(TO_Q + "bias", -INFINITY),
+    "connector": broken("model.diffusion_model.audio_embeddings_connector.learnable_registers", INFINITY),
+    "text encoder": broken("language_model.model.layers.3.mlp.down_proj.weight", NAN, GEMMA),
+    "video decoder": broken("vae.decoder.conv_out.conv.bias", NAN),
+    "vocoder": broken("vocoder.conv_post.bias", NAN),
+    "video encoder": broken("vae.encoder.conv_in.conv.bias", NAN, words=I2V),
+    "upsampler": broken("initial_conv.bias", NAN, UPSAMPLER, TWO_STAGE),
+}
+
+
 def refused(words: list[str], says: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, words)
     assert (result.exit_code, result.stdout) == (7, ""), result.stderr
@@ -151,6 +176,23 @@ def refused(words: list[str], says: tuple[str, ...]) -> None:
     for fragment in says:
         assert fragment in message
         message = message.partition(fragment)[2]
+
+
+@pytest.mark.parametrize("wrong", FOUND_IN_THE_END.values(), ids=FOUND_IN_THE_END)
+def test_weight_that_breaks_a_render_down_is_named_with_its_file(wrong: Wrong, tiny: Path, tmp_path: Path) -> None:
+    refused([*spoiled(wrong, tiny, tmp_path), "--steps", "2"], wrong.says)
+
+
+def test_breakdown_that_no_stored_weight_causes_is_told_as_before(tiny: Path, tmp_path: Path) -> None:
+    def enlarge(state: Tensors) -> None:
+        for name in (TO_Q + "weight", BLOCK + "attn1.to_out.0.weight", BLOCK + "attn1.to_v.weight"):
+            state[name].fill_(3e38)
+
+    words = spoiled(Wrong(change=enlarge, says=()), tiny, tmp_path)
+    result = CliRunner().invoke(app, [*words, "--steps", "2", "--precision", "fp32"])
+    assert result.exit_code == 8, result.stderr
+    assert "the model produced NaN or infinite values\nstep 1 of 2 gave them" in result.stderr
+    assert "hint: another --seed\n" in result.stderr  # float32 cannot be had in addition
 
 
 @pytest.mark.parametrize("wrong", SEEN_IN_HEADERS.values(), ids=SEEN_IN_HEADERS)

@@ -15,6 +15,7 @@ EXIT_CODES = {
     "StorageError": 7,
     "CheckpointError": 7,
     "OutputError": 8,
+    "NotFiniteError": 8,
     "BatchError": 9,
 }
 

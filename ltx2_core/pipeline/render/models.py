@@ -24,6 +24,7 @@ from ...models.transformer import Transformer
 from ...text.encode import ContextModels
 from ...text.files import find_encoder
 from ...text.gemma import Gemma, load_gemma
+from ...weights import map_tensors, require_finite
 from ..parts import LatentShapes, ModelHeaders, components_of
 from ..recipe import Stage
 from ..request import RenderTask, Request
@@ -69,13 +70,28 @@ class Models:
         The language model is compared when it is loaded, which comes first where it is needed at all.
         Raises: CheckpointError for missing, unexpected and misshapen tensors, and for forms that are not implemented.
         """
-        upsamplers = [role for role in request.recipe.needs if role in UPSAMPLERS.values()]
-        files = [(name, self.headers.header(name)) for name in components_of(request)]
-        files += [("upsampler", self._upsampler_header(role)) for role in upsamplers]
-        for name, header in files:
+        for name, header in self._read_by(request):
             if (name, header.path) not in self._checked:
                 self._built[name, header.path] = build_component(name, header)
                 self._checked.add((name, header.path))
+
+    def require_finite(self, request: Request) -> None:
+        """Read every weight that a render uses, the smallest components first, and look for NaN and infinity.
+
+        This reads whole files, so it is done only where a render has broken down. LoRAs were looked at as they were
+        fused. Raises: CheckpointError with the file and the tensor.
+        """
+        encoder = find_encoder(self.files.require_file("text_encoder"))
+        files = [*self._read_by(request), *(("language_model", header) for header in encoder.weights)]
+        for name, header in sorted(files, key=lambda file: self._nbytes(*file, self.dtype)):
+            for tensor_name, tensor in map_tensors(header, COMPONENTS[name].names_in(header)).items():
+                require_finite(header.path, tensor_name, tensor)
+
+    def _read_by(self, request: Request) -> list[tuple[str, Header]]:
+        """The components that a render reads, each with its file, without the language model."""
+        upsamplers = [role for role in request.recipe.needs if role in UPSAMPLERS.values()]
+        files = [(name, self.headers.header(name)) for name in components_of(request)]
+        return files + [("upsampler", self._upsampler_header(role)) for role in upsamplers]
 
     def loras(self, task: RenderTask, stage: Stage) -> list[WeightedLora]:
         """The LoRAs that act in a stage, in their order: the user's, then the distilled one."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ...disk import remove_leftovers, require_free
-from ...errors import OutOfMemoryError, RequestError, StorageError
+from ...errors import NotFiniteError, OutOfMemoryError, RequestError, StorageError
 from ...identity import Identity, identity
 from ...machine import Machine
 from ...media.probe import probe
@@ -166,6 +166,10 @@ def _finish(job: Job, watch: Watch, models: Models) -> Result:
         if stopped.saved is not None:
             job.save_stopped(job.finished_stages + 1, stopped.saved)
         raise Interrupted(job, _how_far(job, stopped)) from stopped
+    except NotFiniteError:
+        watch.tell("values are not finite: looking for the cause in the weights")
+        models.require_finite(job.task.request)
+        raise
     except (RuntimeError, MemoryError) as error:
         if not _ran_out(error):
             raise

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ... import sampling
 from ...conditioning.conditions import Condition
-from ...errors import OutputError, StorageError
+from ...errors import NotFiniteError, StorageError
 from ...grids import VideoGrid, audio_latent_count
 from ...latents import Latents, LatentState, States, unpatchify_audio, unpatchify_video
 from ...machine import Machine
@@ -61,7 +61,7 @@ class StageRun:
     def run(self, model: Transformer, watch: Watch, name: str) -> Latents:
         """Denoise from noise to latents (1 c f h w) and (1 c t m).
 
-        Raises: StoppedError with the tokens so far if the watcher says so; OutputError if values are not finite.
+        Raises: StoppedError with the tokens so far if the watcher says so; NotFiniteError.
         """
         states = self.states()
         sigmas = self.sigmas()
@@ -174,9 +174,8 @@ class StageRun:
             estimate = denoise(states, sigma, done + step)
             if not all(x.isfinite().all() for x in estimate if x is not None):
                 why = f"step {done + step + 1} of {total} gave them"
-                raise OutputError(
-                    "the model produced NaN or infinite values", why, "another --seed, or --precision fp32"
-                )
+                hint = "another --seed" if self.dtype == torch.float32 else "another --seed, or --precision fp32"
+                raise NotFiniteError("the model produced NaN or infinite values", why, hint)
             return estimate
 
         return guarded
