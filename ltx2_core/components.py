@@ -157,7 +157,7 @@ COMPONENTS: dict[str, Component] = {
     "language_model": Component(
         role="text_encoder",
         is_always_read=False,
-        prefixes=("language_model.model.", "model.language_model.", "model."),
+        prefixes=("language_model.model.", "model.language_model.", "model.", ""),
         sign="layers.",
         parts={name: name for name in ("embed_tokens.", "layers.", "norm.")},
     ),

@@ -158,7 +158,7 @@ def classify(header: Header) -> FileKind:
         (FileKind.MONOLITH, has_blocks and some("vae.")),
         (FileKind.TRANSFORMER, has_blocks),
         (FileKind.TEXT_ENCODER, has_tokenizer and some("model.layers.", "model.language_model.")),
-        (FileKind.GEMMA, some("language_model.model.layers.")),
+        (FileKind.GEMMA, some("language_model.model.layers.") or _is_gemma_text(names)),
         (FileKind.VIDEO_VAE, any(name.startswith(("encoder.down_blocks.", "decoder.up_blocks.")) for name in vae)),
         (FileKind.AUDIO, some("audio_vae.", "vocoder.")),
         (FileKind.UPSAMPLER, names >= UPSAMPLER_NAMES and some("upsampler.")),
@@ -170,6 +170,12 @@ def classify(header: Header) -> FileKind:
         shown = ", ".join(sorted(names)[:3]) or "nothing at all"
         raise CheckpointError(f"{header.path.name} is no file of an LTX-2 model", f"it holds {shown}")
     return kind
+
+
+def _is_gemma_text(names: Iterable[str]) -> bool:
+    """Whether these are the names of a Gemma 3 that was saved without its vision tower."""
+    layers = {name.partition("layers.")[2].partition(".")[2] for name in names}
+    return layers >= {"post_feedforward_layernorm.weight", "self_attn.q_norm.weight"}
 
 
 # A generation, the names that it has and no other, and a name that must be absent.

@@ -6,7 +6,7 @@ Source: docs/reference/checkpoints.md, "Where models are looked for".
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,6 +19,7 @@ from ..components import NOT_ALWAYS_NEEDED, SPLIT, UPSAMPLERS, WHOLE, Role
 from ..config.released import effective_config
 from ..config.upsampler import UpsamplerConfig
 from ..errors import CheckpointError, LTX2Error, RequestError, StorageError
+from ..folders import ModelPlaces, places_of, refuse_diffusers
 from ..headers import FileKind, Header, classify, read_header, require_downloaded
 from ..home import ltx2_home
 from .registry import RegisteredModel
@@ -29,6 +30,7 @@ PACKAGE = Path(__file__).parent.parent
 # The names that weights have. What a file is, its content decides.
 SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 SHOWN = 4
+ENCODER_SIZE = "12b"  # in the name of the text encoder that the models want, where there are several
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,44 +128,67 @@ def _scan(name: str, folder: Path, given: Mapping[str, Path], *, is_split: bool 
     Where there is a whole model, parts are not looked for. is_split: whole models are not looked for.
     Raises: CheckpointError if it holds more than one file for a role and none is given.
     """
-    content = _Content.of(folder)
+    places = places_of(folder)
+    content = _Content.of(places.own)
     has_whole = not is_split and ("checkpoint" in given or content.paths(FileKind.MONOLITH))
     weights = {role: content.paths(kind) for role, kind in (WHOLE if has_whole else SPLIT).items()}
     for role, paths in weights.items():
         if role not in given and len(paths) > 1:
             what, choice = role.replace("_", " "), "model" if role == "checkpoint" else role.replace("_", "-")
-            listed = ", ".join(path.name for path in paths)
+            listed = ", ".join(_below(folder, path) for path in paths)
             raise CheckpointError(
                 f"{folder} holds more than one {what}", listed, f"--{choice} FILE chooses one of them"
             )
-    loras = [path for path in content.paths(FileKind.LORA) if "distilled" in path.name]
-    found = {**weights, **content.upsamplers(), "text_encoder": content.encoders, "distilled_lora": loras}
-    paths = {**{role: paths[0] for role, paths in found.items() if paths}, **given}
+    paths = {**{role: paths[0] for role, paths in {**weights, **content.extras()}.items() if paths}, **given}
+    if not {"checkpoint", "transformer"} & paths.keys():
+        refuse_diffusers(places.own[0])
+    for role, path in _from_beside(places, paths.keys(), () if has_whole else SPLIT).items():
+        paths.setdefault(role, path)
     others = [] if {"checkpoint", "transformer"} & paths.keys() else content.others(paths.values())
     return ModelFiles(name=name, paths=paths, passed_over=(*content.broken, *others))
 
 
+def _from_beside(places: ModelPlaces, found: Collection[str], parts: Collection[Role]) -> dict[Role, Path]:
+    """What lies in folders beside that of a model, by role: the first of several. parts: of a model that is split."""
+    several: dict[Role, list[Path]] = {}
+    if places.encoders and "text_encoder" not in found:
+        several["text_encoder"] = _Content.of(places.encoders).extras()["text_encoder"]
+    if places.beside and {"text_encoder", *parts, *NOT_ALWAYS_NEEDED} - {*found}:
+        content = _Content.of(places.beside)
+        several |= content.extras()
+        several |= {role: content.paths(SPLIT[role]) for role in parts if role != "transformer"}
+    return {role: paths[0] for role, paths in several.items() if paths}
+
+
+def _below(folder: Path, path: Path) -> str:
+    """A path as it reads from a folder."""
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+
+
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """What lies in a folder. broken: why a file cannot be used, a sentence for each."""
+    """What lies in some folders. broken: why a file cannot be used, a sentence for each."""
 
     headers: list[tuple[Header, FileKind]]
     encoders: list[Path]
     broken: list[str]
 
     @classmethod
-    def of(cls, folder: Path) -> Self:
-        """Read the headers of all weight files, and look for text encoders in the folder and in those in it."""
+    def of(cls, folders: Iterable[Path]) -> Self:
+        """Read the headers of all weight files, and look for text encoders in the folders and in those in them."""
         content = cls([], [], [])
-        try:
-            files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
-        except OSError as error:
-            raise StorageError(f"{folder} cannot be read", error.strerror or str(error)) from error
-        for path in files:
-            with content.passing_over():
-                header = read_header(path)
-                content.headers.append((header, classify(header)))
-        for config in (folder / "config.json", *sorted(folder.glob("*/config.json"))):
+        configs: dict[Path, None] = {}
+        for folder in folders:
+            try:
+                files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+            except OSError as error:
+                raise StorageError(f"{folder} cannot be read", error.strerror or str(error)) from error
+            for path in files:
+                with content.passing_over():
+                    header = read_header(path)
+                    content.headers.append((header, classify(header)))
+            configs |= dict.fromkeys((folder / "config.json", *sorted(folder.glob("*/config.json"))))
+        for config in configs:
             with content.passing_over():
                 if config.is_symlink() or config.is_file():
                     content.encoders.extend(_encoder(config))
@@ -179,6 +204,12 @@ class _Content:
 
     def paths(self, kind: FileKind) -> list[Path]:
         return [header.path for header, its_kind in self.headers if its_kind is kind]
+
+    def extras(self) -> dict[Role, list[Path]]:
+        """What a model may need beside its own weights, by role."""
+        loras = [path for path in self.paths(FileKind.LORA) if "distilled" in path.name]
+        encoders = sorted(self.encoders, key=lambda path: ENCODER_SIZE not in str(path))
+        return {**self.upsamplers(), "text_encoder": encoders, "distilled_lora": loras}
 
     def upsamplers(self) -> dict[Role, list[Path]]:
         """The latent upsamplers by their role."""

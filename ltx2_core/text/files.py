@@ -15,9 +15,10 @@ from ..components import COMPONENTS
 from ..config.landmarks import check_header
 from ..config.section import Section
 from ..errors import CheckpointError, StorageError
+from ..folders import snapshot_of
 from ..headers import Header, read_header, require_downloaded, together
 
-MODEL_TYPE = "gemma3"
+MODEL_TYPE, TEXT_ONLY = "gemma3", "gemma3_text"  # the second is what transformers saves of the language model alone
 WEIGHTS = "model*.safetensors"
 INDEX = "model.safetensors.index.json"
 HINT = "--text-encoder wants the folder of Gemma 3 12B, with config.json, tokenizer.json and model*.safetensors"
@@ -55,16 +56,22 @@ def find_encoder(path: Path) -> EncoderFiles:
         raise CheckpointError(f"{path.name} cannot be the text encoder", "it is a file", HINT)
     if not path.is_dir():
         raise StorageError(f"there is no text encoder at {path}", hint=HINT)
-    config_file = _find(path, "config.json")
+    path = snapshot_of(path)
+    config_file = _find_config(path)
     config = read_json(config_file)
+    if config.get("model_type") == TEXT_ONLY:
+        config = {**config, "model_type": MODEL_TYPE, "text_config": config}
     if config.get("model_type") != MODEL_TYPE:
         found = f"{config_file} says model_type {config.get('model_type')!r}, and only {MODEL_TYPE!r} is supported"
         raise CheckpointError(f"{path.name} cannot be the text encoder", found, HINT)
-    tokenizer, tokenizer_config = _find(path, "tokenizer.json"), _find(path, "tokenizer_config.json")
+    beside = path.parent / "tokenizer"  # where diffusers puts it
+    words = path if list(path.rglob("tokenizer.json")) or not beside.is_dir() else beside
+    tokenizer, tokenizer_config = _find(words, "tokenizer.json"), _find(words, "tokenizer_config.json")
     require_downloaded(tokenizer)
     require_downloaded(tokenizer_config)
     _require_plain(config_file, config)
-    weights = tuple(read_header(shard) for shard in _shards(_find(path, WEIGHTS).parent))
+    place = config_file.parent if any(config_file.parent.glob(WEIGHTS)) else path
+    weights = tuple(read_header(shard) for shard in _shards(_find(place, WEIGHTS).parent))
     check_header("language_model", together(weights), config)
     return EncoderFiles(
         config=config,
@@ -124,6 +131,15 @@ def _require_plain(config_file: Path, config: Mapping[str, Any]) -> None:
             f"its config.json has a quantization_config: {method}",
             "use the folder with bf16 weights",
         )
+
+
+def _find_config(root: Path) -> Path:
+    """The config nearest to the root that is one of Gemma 3, or else the nearest."""
+    nearest = _find(root, "config.json")
+    configs = sorted(root.rglob("config.json"), key=lambda path: (len(path.parts), path))
+    wanted = (MODEL_TYPE, TEXT_ONLY)
+    fitting = (path for path in configs if path.is_file() and read_json(path).get("model_type") in wanted)
+    return next(fitting, nearest)
 
 
 def _find(root: Path, pattern: str) -> Path:

@@ -17,6 +17,7 @@ LAYERS = {
         "disk",
         "errors",
         "grids",
+        "folders",
         "headers",
         "home",
         "identity",

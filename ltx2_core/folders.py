@@ -1,0 +1,131 @@
+"""The folders in which other programs keep models: the cache of the Hugging Face Hub, ComfyUI's `models`, diffusers.
+
+Source: docs/reference/checkpoints.md, "Where models are looked for".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from .errors import CheckpointError
+
+REPOSITORIES = "models--*"  # what the Hub's cache calls the folders of its repositories
+SNAPSHOTS = "snapshots"
+COMFY_FOLDERS = ("checkpoints", "diffusion_models", "unet", "text_encoders", "clip", "vae", "loras")
+COMFY_FOLDERS += ("latent_upscale_models", "upscale_models", "model_patches")
+COMFY_SIGNS = 3  # so many of them make a tree of ComfyUI
+MOST_FOLDERS = 1000
+DEEPEST = 4  # folders between a file and its tree
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlaces:
+    """Where the files of a model may lie.
+
+    Args: own: folders that are searched for everything. encoders: folders that are searched for a text encoder only.
+    beside: folders that are searched for what the own ones lack.
+    """
+
+    own: tuple[Path, ...]
+    encoders: tuple[Path, ...] = ()
+    beside: tuple[Path, ...] = ()
+
+
+def places_of(folder: Path) -> ModelPlaces:
+    """Where to look for the files of the model that a folder stands for."""
+    snapshot = snapshot_of(folder)
+    cache = _cache_with(folder)
+    if snapshot != folder or cache is not None:
+        others = [] if cache is None else _snapshots(cache)
+        return ModelPlaces((snapshot,), tuple(other for other in others if other.resolve() != snapshot.resolve()))
+    for root in (folder, folder / "hub"):
+        snapshots = _snapshots(root)
+        if snapshots:
+            return ModelPlaces(tuple(snapshots))
+    for root in (folder, folder / "models"):
+        if _is_comfy(root):
+            return ModelPlaces(_comfy_folders(root))
+    tree = next((parent for parent in islice(folder.absolute().parents, DEEPEST) if _is_comfy(parent)), None)
+    return ModelPlaces((folder,)) if tree is None else ModelPlaces((folder,), beside=_comfy_folders(tree))
+
+
+def snapshot_of(folder: Path) -> Path:
+    """The snapshot of a repository in the Hub's cache that its main branch names, or else the newest.
+
+    Any other folder is returned as it is.
+    """
+    snapshots = _folders(folder / SNAPSHOTS)
+    if not snapshots:
+        return folder
+    main = folder / "refs" / "main"
+    named = main.read_text(errors="replace").strip() if main.is_file() else ""
+    return next((one for one in snapshots if one.name == named), max(snapshots, key=lambda one: one.stat().st_mtime))
+
+
+def refuse_diffusers(folder: Path) -> None:
+    """Refuse a folder in the layout of diffusers, where it holds no file that can be used.
+
+    Raises: CheckpointError with the repository to take instead.
+    """
+    sign = next((name for name in ("model_index.json", "config.json") if _names_a_class(folder / name)), None)
+    if sign is None:
+        return
+    generation = re.search(r"2\.[35]", str(folder.absolute()))
+    repository = f"Lightricks/LTX-{generation.group() if generation else '2'}"
+    raise CheckpointError(
+        f"{folder} is a model in the layout of diffusers, which is not supported",
+        f"its {sign} names a class of diffusers",
+        f"take a single-file checkpoint of https://huggingface.co/{repository}, such as the distilled one",
+    )
+
+
+def _names_a_class(path: Path) -> bool:
+    try:
+        values = json.loads(path.read_bytes()) if path.is_file() and path.stat().st_size < 1_000_000 else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and "_class_name" in values
+
+
+def _cache_with(folder: Path) -> Path | None:
+    """The Hub's cache in which a folder is a repository or a snapshot of one."""
+    for repository in (folder.absolute(), folder.absolute().parent.parent):
+        if repository.match(REPOSITORIES) and (repository / SNAPSHOTS).is_dir():
+            return repository.parent
+    return None
+
+
+def _snapshots(cache: Path) -> list[Path]:
+    """The snapshots of all repositories in the Hub's cache."""
+    repositories = [one for one in _folders(cache) if one.match(REPOSITORIES)]
+    return [snapshot_of(one) for one in repositories if _folders(one / SNAPSHOTS)]
+
+
+def _is_comfy(folder: Path) -> bool:
+    return sum((folder / name).is_dir() for name in COMFY_FOLDERS) >= COMFY_SIGNS
+
+
+def _comfy_folders(tree: Path) -> tuple[Path, ...]:
+    """The folders of a tree of ComfyUI that may hold parts of a model, and those in them."""
+    found = (folder for name in COMFY_FOLDERS for folder in _with_inner(tree / name))
+    return tuple(islice(found, MOST_FOLDERS))
+
+
+def _with_inner(folder: Path) -> Iterable[Path]:
+    if folder.is_dir():
+        yield folder
+        for inner in _folders(folder):
+            yield from _with_inner(inner)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in one that are not hidden, by name; none where it cannot be read."""
+    try:
+        return sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+    except OSError:
+        return []
