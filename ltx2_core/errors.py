@@ -5,6 +5,23 @@ Each class carries its exit code; the command line only prints them.
 
 from __future__ import annotations
 
+LONGEST_SHOWN = 60
+
+
+def shown(value: object) -> str:
+    """A value as it stands in a message: cut where it is long, and '' where it is empty."""
+    text = value if isinstance(value, str) else _as_text(value)
+    if len(text) > LONGEST_SHOWN:
+        return text[: LONGEST_SHOWN - 1] + "…"
+    return text or "''"
+
+
+def _as_text(value: object) -> str:
+    try:
+        return str(value)
+    except ValueError:  # Python writes out no number of more than 4,300 digits
+        return "a number of thousands of digits"
+
 
 class LTX2Error(Exception):
     """A failure with a message for the user.

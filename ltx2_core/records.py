@@ -1,11 +1,10 @@
-"""Records that people write: the base class, how one is read from YAML, and where those that come along lie."""
+"""Records that people write: the base class, and where those that come along lie."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import RequestError
@@ -25,19 +24,6 @@ class Record(BaseModel):
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             raise RequestError(f"{where} cannot be used", f"{place}: {first['msg']}") from error
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds names and values. Raises: RequestError if it cannot be read as such."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RequestError(f"{path.name} cannot be read", " ".join(str(error).split())) from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise RequestError(f"{path.name} cannot be used", "it must hold names and values, one to a line")
-    return content
 
 
 def presets_folder() -> Path:

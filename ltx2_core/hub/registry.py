@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import Field
 
 from ..components import Role
-from ..records import Record, presets_folder, read_yaml
+from ..records import Record, presets_folder
+from ..yaml_file import read_yaml
 
 
 class RegisteredModel(Record):

@@ -17,7 +17,7 @@ from ..components import UPSAMPLERS, Role
 from ..records import Record
 from ..sampling.distilled import DISTILLED_SIGMAS
 from ..sampling.table import SAMPLERS
-from .values import Choice, Portion, Tiles
+from .values import Choice, Portion, Tiles, parse_number
 
 
 def _falling(sigmas: tuple[float, ...]) -> tuple[float, ...]:
@@ -26,8 +26,8 @@ def _falling(sigmas: tuple[float, ...]) -> tuple[float, ...]:
     return sigmas
 
 
-Sigma = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Sigmas = Annotated[tuple[Sigma, ...], Field(min_length=2), AfterValidator(_falling)]
+Sigma = Annotated[float, BeforeValidator(parse_number), Field(ge=0, le=1, allow_inf_nan=False)]
+Sigmas = Annotated[tuple[Sigma, ...], Field(min_length=2, max_length=1001), AfterValidator(_falling)]
 SamplerName = Annotated[str, BeforeValidator(Choice.of(SAMPLERS))]
 
 

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from fractions import Fraction
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 NTSC = {"23.976": Fraction(24000, 1001), "23.98": Fraction(24000, 1001), "29.97": Fraction(30000, 1001)}
 NTSC |= {"59.94": Fraction(60000, 1001), "47.952": Fraction(48000, 1001)}
@@ -95,7 +95,7 @@ def parse_tiles(value: Any) -> Any:
         return value
     match = re.fullmatch(r"([1-9]|1\d)[xX×]([1-9]|1\d)", value.strip())
     if not match:
-        raise ValueError("it is no number of tiles across and down such as 2x2")
+        raise ValueError("it is not a number of tiles across and down such as 2x2")
     return int(match[1]), int(match[2])
 
 
@@ -127,11 +127,49 @@ class Choice:
 
     def __call__(self, value: Any) -> str:
         """The name. Raises: ValueError."""
-        name = "off" if value is False else str(value).strip().lower()  # a bare `off` in YAML means false
+        name = str(value).strip().lower()
         if name not in self.names:
             *others, last = self.names
             raise ValueError(f"it must be {', '.join(others)} or {last}")
         return name
+
+
+def parse_switch(value: Any) -> bool:
+    """Whether something is switched on, from True, False, "true" and "false". Raises: ValueError."""
+    text = str(value).strip().lower()
+    if text not in ("true", "false") or not isinstance(value, bool | str):
+        raise ValueError("it must be true or false")
+    return text == "true"
+
+
+def parse_number(value: Any) -> Any:
+    """A number, or text that is read as one later. Raises: ValueError also for what only Python reads, 1_000 and True.
+
+    NaN and infinity are no numbers here.
+    """
+    return _digits(value, "it must be a number")
+
+
+def parse_whole(value: Any) -> Any:
+    """The same where only a whole number will do. Raises: ValueError."""
+    return _digits(value, "it must be a whole number")
+
+
+def _digits(value: Any, why_not: str) -> Any:
+    is_number = isinstance(value, int | float | str) and not isinstance(value, bool)
+    text = str(value).strip().lower() if is_number else ""
+    if re.fullmatch(r"[-+]?(nan|inf|infinity)", text):
+        raise ValueError("it must be a finite number")
+    if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", text, re.ASCII):
+        raise ValueError(why_not)
+    return value
+
+
+def require_text(value: str) -> str:
+    """A text that is not blank. Raises: ValueError."""
+    if not value.strip():
+        raise ValueError("it is empty")
+    return value
 
 
 def split_list(value: Any) -> Any:
@@ -157,7 +195,8 @@ Rational = PlainSerializer(str, return_type=str)
 Duration = Annotated[Fraction, BeforeValidator(parse_duration), Rational]
 Time = Annotated[Fraction, BeforeValidator(parse_time), Rational]
 Span = Annotated[tuple[Fraction, Fraction], BeforeValidator(parse_span)]
-Tiles = Annotated[tuple[int, int], BeforeValidator(parse_tiles)]
+TileCount = Annotated[int, BeforeValidator(parse_whole), Field(ge=1, le=19)]
+Tiles = Annotated[tuple[TileCount, TileCount], BeforeValidator(parse_tiles)]
 Device = Annotated[str, BeforeValidator(parse_device)]
 Portion = Annotated[Fraction, BeforeValidator(parse_portion), Rational]
 Seconds = Annotated[Fraction, BeforeValidator(Fraction), Rational]

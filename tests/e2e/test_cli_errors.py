@@ -245,11 +245,35 @@ REFUSALS = {
         words="t2v x", files={"ltx2.yaml": "stpes: 3"}, says=("unknown setting stpes in ltx2.yaml", "mean steps")
     ),
     "wrong value in a file": Refusal(
-        words="t2v x", files={"ltx2.yaml": "steps: few"}, says=("steps few cannot be used", "(set in ltx2.yaml)")
+        words="t2v x",
+        files={"ltx2.yaml": "steps: few"},
+        says=("steps few cannot be used", "(set in ltx2.yaml, line 1)", "hint: correct ltx2.yaml, line 1"),
     ),
     "file that holds a list": Refusal(words="t2v x", files={"ltx2.yaml": "- steps"}, says=("ltx2.yaml", "names")),
     "presets that are no mapping": Refusal(
-        words="t2v x", files={"ltx2.yaml": "presets: [a]"}, says=("presets in ltx2.yaml", "names")
+        words="t2v x", files={"ltx2.yaml": "presets: [a]"}, says=("presets (ltx2.yaml, line 1)", "names")
+    ),
+    "preset that is no mapping": Refusal(
+        words="t2v x", files={"ltx2.yaml": "presets:\n  a: 5"}, says=("preset a (ltx2.yaml, line 2)", "steps: 30")
+    ),
+    "preset with a number for a name": Refusal(
+        words="t2v x", files={"ltx2.yaml": "presets: {a: {1: 2}}\npreset: a"}, says=("setting 1 in preset a", "line 1")
+    ),
+    "aliases that stand for billions of values": Refusal(
+        words="t2v x",
+        files={"ltx2.yaml": "a: &a [x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a]"},
+        says=("ltx2.yaml cannot be read", "line 2", "aliases", "hint: correct the file"),
+    ),
+    "yes for true": Refusal(
+        words="t2v x", files={"ltx2.yaml": "overwrite: yes"}, says=("overwrite yes", "true or false", "line 1")
+    ),
+    "true for a number": Refusal(words="t2v x", files={"ltx2.yaml": "seed: true"}, says=("seed True", "whole number")),
+    "tiles of nothing": Refusal(
+        words="t2v x", files={"ltx2.yaml": "seed: 1\ntiles: [0, 0]"}, says=("tiles [0, 0]", "at least 1", "line 2")
+    ),
+    "list for text": Refusal(words="t2v x", files={"ltx2.yaml": "res: [1, 2]"}, says=("res [1, 2]", "must be text")),
+    "value of a thousand letters": Refusal(
+        words="t2v x", files={"ltx2.yaml": "codec: " + "x" * 1000}, says=("codec xxxx", "…", "h264")
     ),
     "preset that builds on itself": Refusal(
         words="t2v x --preset a",

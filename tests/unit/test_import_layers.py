@@ -27,6 +27,7 @@ LAYERS = {
         "tiles",
         "types",
         "version",
+        "yaml_file",
     ),
     1: ("models",),
     2: (

@@ -26,6 +26,7 @@ LIGHT = (
     "ltx2_core.lora_forms",
     "ltx2_core.lora_scale",
     "ltx2_core.records",
+    "ltx2_core.yaml_file",
     "ltx2_core.machine",
     "ltx2_core.sampling.table",
     "ltx2_core.pipeline.request",

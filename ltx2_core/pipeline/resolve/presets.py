@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,8 @@ from pydantic import Field
 
 from ...errors import RequestError
 from ...hub.registry import registered_models
-from ...records import Record, presets_folder, read_yaml
+from ...records import Record, presets_folder
+from ...yaml_file import read_yaml
 from ..recipe import Edit, Recipe
 from ..values import did_you_mean
 
@@ -65,7 +67,7 @@ def named_values(name: str, own: Mapping[str, Any]) -> dict[str, Any] | None:
     one of the user's own, or one that comes along. None if it is a recipe.
     """
     if name in own:
-        return dict(own[name])
+        return copy(own[name])  # with the lines at which its settings stand
     if name in names("recipes"):
         return None
     values = _read(".", name, "preset", known=[*names("."), *names("recipes"), *own])

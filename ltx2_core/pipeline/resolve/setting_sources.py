@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import RequestError
+from ...errors import RequestError, shown
 from ...home import ltx2_home
-from ...records import read_yaml
+from ...yaml_file import Written, read_yaml
 from ..values import did_you_mean
 from .settings import COMMAND_LINE, ENVIRONMENT, Layer, Origin, Place, Settings
 
@@ -23,6 +23,7 @@ OTHER_VARIABLES = {"LTX2_HOME"}
 PROJECT_FILE = Path("ltx2.yaml")
 USER_FILE = "config.yaml"  # in the folder that LTX2_HOME names
 PRESETS = "presets"
+AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ def gather(flags: Mapping[str, Any], config: Path | None = None) -> Gathered:
     own_presets: dict[str, Any] = {}
     for path in config_files(config):
         values = read_yaml(path)
-        own_presets = _own_presets(path, values.pop(PRESETS, None) or {}) | own_presets
+        own_presets = _own_presets(values) | own_presets
+        values.pop(PRESETS, None)
         layers.append((Place(Origin.FILE, str(path)), values))
     return Gathered(tuple(layers), own_presets)
 
@@ -70,7 +72,22 @@ def own_presets() -> Mapping[str, Any]:
     return gather({}).own_presets
 
 
-def _own_presets(path: Path, presets: Any) -> dict[str, Any]:
-    if not isinstance(presets, dict) or not all(isinstance(values, dict) for values in presets.values()):
-        raise RequestError(f"{PRESETS} in {path} cannot be used", "it must hold names, and settings under each")
-    return {str(name): values for name, values in presets.items()}
+def _own_presets(file: Written) -> dict[str, Any]:
+    """The presets of a file, by their names in small letters."""
+    presets = file.get(PRESETS)
+    if presets is None:
+        return {}
+    place = file.place(PRESETS)
+    if not isinstance(presets, Written):
+        raise RequestError(f"{PRESETS} ({place}) cannot be used", "it must hold names, and settings under each")
+    found: dict[str, Any] = {}
+    for name, values in presets.items():
+        what = f"preset {shown(name)} ({presets.place(name)}) cannot be used"
+        if not isinstance(values, Written):
+            raise RequestError(what, "it must hold settings, such as steps: 30")
+        if name.lower() == AUTO:
+            raise RequestError(what, f"--preset {AUTO} chooses one by itself", "give it another name")
+        if name.lower() in found:
+            raise RequestError(what, "another one has the same name, as names are not case-sensitive")
+        found[name.lower()] = values
+    return found

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ...errors import RequestError
+from ...errors import RequestError, shown
 from ...machine import Precision
+from ...yaml_file import Written
 from ..recipe import SamplerName, Sigmas
 from ..request import AudioCodecName, OldTrackName, OutputSettings, StreamMode, VideoCodecName
 from ..values import (
@@ -27,6 +28,10 @@ from ..values import (
     Time,
     did_you_mean,
     option_name,
+    parse_number,
+    parse_switch,
+    parse_whole,
+    require_text,
     split_list,
 )
 
@@ -72,12 +77,15 @@ class Place:
 
 
 COMMAND_LINE, ENVIRONMENT, BUILT_IN = Place(Origin.COMMAND_LINE), Place(Origin.ENVIRONMENT), Place(Origin.BUILT_IN)
-Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Blocks = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(split_list)]
-Paths = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+NUMBER, WHOLE_NUMBER = BeforeValidator(parse_number), BeforeValidator(parse_whole)
+Scale = Annotated[float, NUMBER, Field(ge=0, le=100, allow_inf_nan=False)]
+Share = Annotated[float, NUMBER, Field(ge=0, le=1, allow_inf_nan=False)]
+Blocks = Annotated[tuple[Annotated[int, WHOLE_NUMBER, Field(ge=0, le=10_000)], ...], BeforeValidator(split_list)]
+Text = Annotated[str, Field(max_length=4096), AfterValidator(require_text)]
+Paths = Annotated[tuple[Text, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 Aspect = Annotated[str, BeforeValidator(Choice.of(ASPECTS))]
 PrecisionName = Annotated[str, BeforeValidator(Choice(("auto", *get_args(Precision))))]
+Switch = Annotated[bool, BeforeValidator(parse_switch)]
 Presence = Annotated[StreamMode, BeforeValidator(Choice(get_args(StreamMode)))]
 
 
@@ -86,41 +94,41 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
 
-    model: str | None = None
-    transformer: str | None = None
-    video_vae: str | None = None
-    audio_vae: str | None = None
-    text_encoder: str | None = None
+    model: Text | None = None
+    transformer: Text | None = None
+    video_vae: Text | None = None
+    audio_vae: Text | None = None
+    text_encoder: Text | None = None
     upsampler: Paths | None = None
-    distilled_lora: str | None = None
+    distilled_lora: Text | None = None
     lora: Paths | None = None
-    allow_partial_lora: bool | None = None
+    allow_partial_lora: Switch | None = None
     precision: PrecisionName | None = None
     device: Device | None = None
-    cache: bool | None = None
+    cache: Switch | None = None
 
-    res: str | None = None
+    res: Text | None = None
     aspect: Aspect | None = None
-    crop: bool | None = None
+    crop: Switch | None = None
     duration: Duration | None = None
-    frames: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    frames: Annotated[int, WHOLE_NUMBER, Field(ge=1, le=100_000)] | None = None
     fps: FrameRate | None = None
 
     start: Time | None = None
-    strength: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    strength: Annotated[float, NUMBER, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     extend: Duration | None = None
     extend_before: Duration | None = None
     retake: Span | None = None
-    control: str | None = None
+    control: Text | None = None
 
-    image: tuple[str, ...] | None = None
-    image_crf: Annotated[int, Field(ge=0, le=51)] | None = None
+    image: Paths | None = None
+    image_crf: Annotated[int, WHOLE_NUMBER, Field(ge=0, le=51)] | None = None
 
-    preset: str | None = None
+    preset: Text | None = None
     sampler: SamplerName | None = None
     sigmas: Annotated[Sigmas, BeforeValidator(split_list)] | None = None
-    steps: Annotated[int, Field(ge=2, le=1000)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    steps: Annotated[int, WHOLE_NUMBER, Field(ge=2, le=1000)] | None = None
+    seed: Annotated[int, WHOLE_NUMBER, Field(ge=0, lt=2**63)] | None = None
     negative: str | None = None
     video_st: Scale | None = None
     video_sm: Scale | None = None
@@ -131,26 +139,26 @@ class Settings(BaseModel):
     stg_blocks: Blocks | None = None
     video_rescale: Share | None = None
     audio_rescale: Share | None = None
-    skip_step: Annotated[int, Field(ge=0, le=100)] | None = None
-    schedule_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    text_rows: Annotated[int, Field(ge=1, le=8192)] | None = None
+    skip_step: Annotated[int, WHOLE_NUMBER, Field(ge=0, le=100)] | None = None
+    schedule_tokens: Annotated[int, WHOLE_NUMBER, Field(ge=1, le=10_000_000)] | None = None
+    text_rows: Annotated[int, WHOLE_NUMBER, Field(ge=1, le=8192)] | None = None
     tiles: Tiles | None = None
 
     video: Presence | None = None
     sound: Presence | None = None
     old_sound: OldTrackName | None = None
 
-    output: str | None = None
-    overwrite: bool | None = None
-    skip_existing: bool | None = None
+    output: Text | None = None
+    overwrite: Switch | None = None
+    skip_existing: Switch | None = None
     codec: VideoCodecName | None = None
     audio_codec: AudioCodecName | None = None
-    crf: Annotated[int, Field(ge=0, le=63)] | None = None
-    metadata: bool | None = None
-    keep_latents: bool | None = None
-    job_dir: str | None = None
-    sheet: bool | None = None
-    strict: bool | None = None
+    crf: Annotated[int, WHOLE_NUMBER, Field(ge=0, le=63)] | None = None
+    metadata: Switch | None = None
+    keep_latents: Switch | None = None
+    job_dir: Text | None = None
+    sheet: Switch | None = None
+    strict: Switch | None = None
 
 
 DEFAULTS: Mapping[str, Any] = {  # what holds where neither a person nor the model says anything
@@ -188,6 +196,10 @@ REASONS = {  # why a value cannot be used, by pydantic's name for it
     "bool_parsing": "it must be true or false",
     "bool_type": "it must be true or false",
     "string_type": "it must be text",
+    "string_unicode": "it holds bytes that are not text in UTF-8",
+    "string_too_long": "it is longer than {max_length:,} characters",
+    "tuple_type": "it must be text or a list",
+    "too_long": "it must hold at most {max_length}",
 }
 ONE_OF = ({"frames", "duration"}, {"steps", "sigmas"})  # whichever of two is set first settles both
 
@@ -229,10 +241,11 @@ def merge(layers: Sequence[Layer]) -> Merged:
 
 def check_layer(source: Place, layer: Mapping[str, Any]) -> dict[str, Any]:
     """The values that one place sets, parsed; what is None there counts as not set."""
-    unknown = [name for name in layer if name not in Settings.model_fields]
-    if unknown:
-        known = [*Settings.model_fields]
-        raise RequestError(f"unknown setting {unknown[0]} in {source}", hint=did_you_mean(unknown[0], known))
+    unknown = next((name for name in layer if name not in Settings.model_fields), None)
+    if unknown is not None:
+        where = _line(layer, unknown)
+        what = f"unknown setting {shown(unknown)} in {source}"
+        raise RequestError(what, where and f"it stands in {where}", did_you_mean(unknown, [*Settings.model_fields]))
     given = {name: value for name, value in layer.items() if value is not None}
     try:
         parsed = Settings.model_validate(given)
@@ -241,9 +254,25 @@ def check_layer(source: Place, layer: Mapping[str, Any]) -> dict[str, Any]:
         name = str(first["loc"][0])
         known = REASONS.get(first["type"])
         why = known.format(**first.get("ctx", {})) if known else first["msg"].removeprefix("Value error, ")
-        where = "" if source in (COMMAND_LINE, ENVIRONMENT) else f" (set in {source})"
-        raise RequestError(f"{source.spelled(name)} {given[name]} cannot be used", why + where) from error
+        what = f"{source.spelled(name)} {shown(given[name])} cannot be used"
+        hint = f"correct {_line(layer, name)}" if _line(layer, name) else ""
+        raise RequestError(what, why + _set_in(source, layer, name), hint) from error
     return {name: getattr(parsed, name) for name in given}
+
+
+def _line(layer: Mapping[str, Any], name: str) -> str:
+    """The file and the line in which a setting stands; nothing if it is in no file."""
+    return layer.place(name) if isinstance(layer, Written) else ""
+
+
+def _set_in(source: Place, layer: Mapping[str, Any], name: str) -> str:
+    """Where a value stands, as the end of a sentence; nothing where its spelling tells."""
+    if source in (COMMAND_LINE, ENVIRONMENT):
+        return ""
+    line = _line(layer, name)
+    if source.origin is Origin.FILE and line:
+        return f" (set in {line})"
+    return f" (set in {source}{line and f', {line}'})"
 
 
 def required(value: T | None) -> T:

@@ -1,0 +1,167 @@
+"""Read a YAML file of settings: names and values, within limits, and every mistake with its line.
+
+Values are those of YAML 1.2 as far as settings need them: text, decimal numbers, true, false and null, lists and
+mappings. A tag, a second document, a name that stands twice, and a number in another base are refused.
+Source: docs/cli.md, "Settings files".
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import RequestError, shown
+
+LARGEST_BYTES = 2**20
+DEEPEST = 20  # levels of lists and mappings
+MOST_VALUES = 20_000
+MOST_ALIASED = 50  # values that stand in a file by an alias
+MOST_DIGITS = 30
+WORDS: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
+WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+FRACTION = re.compile(r"[-+]?((0|[1-9][0-9]*)?\.[0-9]+|(0|[1-9][0-9]*)\.?([eE][-+]?[0-9]+)|(0|[1-9][0-9]*)\.)")
+PADDED = re.compile(r"[-+]?0[0-9]+")  # YAML 1.1 reads octal numbers
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # only their parser is used, and never what they construct
+
+
+class Written(dict[str, Any]):
+    """A mapping as it stands in a file. file: its name for messages. lines: where each name stands, from 1."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self.file = file
+        self.lines: dict[str, int] = {}
+
+    def place(self, name: str) -> str:
+        """Where a name stands: `ltx2.yaml, line 3`."""
+        return f"{self.file}, line {self.lines[name]}"
+
+
+def read_yaml(path: Path) -> Written:
+    """The names and values of a file. Raises: RequestError that names the file, and the line where there is one."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise RequestError(f"{path} cannot be read", "it is not a regular file")
+        if status.st_size > LARGEST_BYTES:
+            raise RequestError(f"{path} cannot be read", f"it is larger than {LARGEST_BYTES // 2**20} MB")
+        text = path.read_bytes()[: LARGEST_BYTES + 1].decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        raise RequestError(f"{path} cannot be read", why) from error
+    return _Reader(str(path)).read(text)
+
+
+class _Reader:
+    """Builds values from what PyYAML's parser finds. file: its name for messages."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.count = 0  # values so far
+        self.aliased = 0  # of them, those that stand there by an alias
+        self.anchors: dict[str, tuple[Any, int]] = {}  # a value and how many it holds, itself included
+
+    def read(self, text: str) -> Written:
+        try:
+            events = self._checked(yaml.parse(text, Loader=LOADER))
+            first = next(events, None)
+            content = None if first is None else self._value(first, events, depth=1)
+            if (more := next(events, None)) is not None:
+                raise self._error(more, "a second document begins here", "keep one document in a file")
+        except yaml.YAMLError as error:
+            raise self._unreadable(error) from error
+        if content is None:
+            return Written(self.file)
+        if not isinstance(content, Written):
+            raise RequestError(f"{self.file} cannot be used", "it must hold names and values, one to a line")
+        return content
+
+    def _checked(self, events: Iterator[Any]) -> Iterator[Any]:
+        """The events that make values and end them; those around documents are left out."""
+        for event in events:
+            if getattr(event, "tag", None) is not None:
+                raise self._error(event, f"the tag {shown(event.tag)} is not supported", "leave the tag out")
+            if isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
+                yield event
+
+    def _value(self, event: Any, events: Iterator[Any], depth: int) -> Any:
+        """The value that begins with an event."""
+        before = self.count
+        self.count += 1
+        if self.count > MOST_VALUES:
+            raise self._error(event, f"it holds more than {MOST_VALUES:,} values")
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event)
+        if depth > DEEPEST:
+            raise self._error(event, f"its values stand more than {DEEPEST} levels deep")
+        if isinstance(event, yaml.MappingStartEvent):
+            value: Any = self._mapping(events, depth)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            value = [self._value(one, events, depth + 1) for one in _until_end(events)]
+        else:
+            value = self._scalar(event)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = value, self.count - before
+        return value
+
+    def _alias(self, event: Any) -> Any:
+        if event.anchor not in self.anchors:
+            raise self._error(event, f"nothing before it is called &{shown(event.anchor)}")
+        value, size = self.anchors[event.anchor]
+        self.count += size - 1
+        self.aliased += size
+        if self.aliased > MOST_ALIASED:
+            raise self._error(event, f"its aliases stand for more than {MOST_ALIASED} values")
+        return value
+
+    def _mapping(self, events: Iterator[Any], depth: int) -> Written:
+        found = Written(self.file)
+        for key in _until_end(events):
+            if not isinstance(key, yaml.ScalarEvent):
+                raise self._error(key, "a name must be a word", "write NAME: VALUE")
+            name = key.value
+            if name in found:
+                why = f"{shown(name)} stands twice, first in line {found.lines[name]}"
+                raise self._error(key, why, "keep one of them")
+            found.lines[name] = key.start_mark.line + 1
+            found[name] = self._value(next(events), events, depth + 1)
+        return found
+
+    def _scalar(self, event: Any) -> Any:
+        text = event.value
+        if event.style:
+            return text  # in quotes or a block
+        if text.lower() in WORDS and (text in WORDS or text in (text.upper(), text.capitalize())):
+            return WORDS[text.lower()]
+        if PADDED.fullmatch(text):
+            why = f"{shown(text)} begins with 0, and some programs would read an octal number"
+            raise self._error(event, why, "write it without the 0, or in quotes if it is text")
+        if not (WHOLE.fullmatch(text) or FRACTION.fullmatch(text)):
+            return text
+        if len(text) > MOST_DIGITS:
+            raise self._error(event, f"{shown(text)} is a number of {len(text):,} characters", "give a smaller one")
+        return int(text) if WHOLE.fullmatch(text) else float(text)
+
+    def _error(self, event: Any, why: str, hint: str = "") -> RequestError:
+        line = event.start_mark.line + 1
+        return RequestError(f"{self.file} cannot be read", f"line {line}: {why}", hint or "correct the file")
+
+    def _unreadable(self, error: yaml.YAMLError) -> RequestError:
+        """What the parser says, with the line if it tells."""
+        mark = getattr(error, "problem_mark", None)
+        said = getattr(error, "problem", None) or getattr(error, "reason", None) or "it is not YAML"
+        line = "" if mark is None else f"line {mark.line + 1}: "
+        return RequestError(f"{self.file} cannot be read", f"{line}{said}", "correct the file")
+
+
+def _until_end(events: Iterator[Any]) -> Iterator[Any]:
+    """The events up to the end of the list or mapping that has just begun; whoever asks takes what belongs to each."""
+    for event in events:
+        if isinstance(event, yaml.CollectionEndEvent):
+            return
+        yield event
