@@ -8,11 +8,11 @@ from __future__ import annotations
 LONGEST_SHOWN = 60
 
 
-def shown(value: object) -> str:
+def shown(value: object, longest: int = LONGEST_SHOWN) -> str:
     """A value as it stands in a message: cut where it is long, and '' where it is empty."""
     text = value if isinstance(value, str) else _as_text(value)
-    if len(text) > LONGEST_SHOWN:
-        return text[: LONGEST_SHOWN - 1] + "…"
+    if len(text) > longest:
+        return text[: longest - 1] + "…"
     return text or "''"
 
 

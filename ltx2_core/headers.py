@@ -18,12 +18,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError, StorageError
+from .errors import CheckpointError, StorageError, shown
+from .header_text import LARGEST_TEXT_BYTES, TensorInfo, parse_header_text
 
-HEADER_LIMIT_BYTES = 100_000_000
+LARGEST_JSON_BYTES = 4_000_000  # of one object; a tokenizer_config.json takes 1.2 million
+LONGEST_NAME = 120  # of a tensor, in a message
 START_BYTES = 32  # enough to tell what a file is
-DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2}
-DTYPE_BYTES |= {"I8": 1, "U8": 1, "BOOL": 1}
 FLOATS = {"F64", "F32", "F16", "BF16"}
 HINT = "only .safetensors files are opened; take the published one, or convert this one"
 PICKLE = "it is a pickle (.pt, .ckpt, .bin), and opening one can run code from it"
@@ -48,20 +48,6 @@ STAND_INS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """One entry of a header: dtype as written there (BF16, F8_E4M3 ...), shape, and its bytes in the file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    end: int
-
-    @property
-    def nbytes(self) -> int:
-        return self.end - self.start
-
-
 @dataclass(frozen=True)
 class Header:
     """The header of one safetensors file. `start` values of its tensors are offsets from the beginning of the file."""
@@ -73,18 +59,23 @@ class Header:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The `config` entry of the metadata, parsed; empty where the file has none."""
-        text = self.metadata.get("config")
-        if text is None:
-            return {}
-        try:
-            config = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(
-                f"{self.path.name} has a damaged config", f"its metadata is not JSON: {error}"
-            ) from error
-        if not isinstance(config, dict):
+        config = self.entry("config")
+        if config is not None and not isinstance(config, dict):
             raise CheckpointError(f"{self.path.name} has a damaged config", "its metadata entry is not a JSON object")
-        return config
+        return config or {}
+
+    def entry(self, name: str) -> Any:
+        """An entry of the metadata that is JSON, parsed; None where the file has none."""
+        text = self.metadata.get(name)
+        if text is None:
+            return None
+        what = f"{self.path.name} has a damaged {name}"
+        if len(text) > LARGEST_JSON_BYTES:
+            raise CheckpointError(what, f"its metadata entry is longer than {LARGEST_JSON_BYTES:,} characters")
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(what, f"its metadata is not JSON: {error}") from error
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -101,7 +92,7 @@ class Header:
         """`model_version` as numbers: "2.5.0" is (2, 5, 0), "2.3-rc1" is (2, 3), absent (). Only chooses defaults."""
         numbers: list[int] = []
         for part in self.metadata.get("model_version", "").strip('"').replace("-", ".").split("."):
-            if not (part.isascii() and part.isdigit()):
+            if not (part.isascii() and part.isdigit() and len(part) < 10):
                 break
             numbers.append(int(part))
         return tuple(numbers)
@@ -167,8 +158,8 @@ def classify(header: Header) -> FileKind:
     )
     kind = next((kind for kind, found in tests if found), None)
     if kind is None:
-        shown = ", ".join(sorted(names)[:3]) or "nothing at all"
-        raise CheckpointError(f"{header.path.name} is no file of an LTX-2 model", f"it holds {shown}")
+        found = ", ".join(shown(name, LONGEST_NAME) for name in sorted(names)[:3]) or "nothing at all"
+        raise CheckpointError(f"{header.path.name} is no file of an LTX-2 model", f"it holds {found}")
     return kind
 
 
@@ -279,9 +270,7 @@ def _parsed(path: Path, size: int, version: tuple[int, ...]) -> Header:
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     try:
-        entries = json.loads(raw.decode())
-        metadata = {str(key): str(value) for key, value in entries.pop("__metadata__", {}).items()}
-        tensors = {name: _tensor_info(entry, offset=8 + length) for name, entry in entries.items()}
+        metadata, tensors = parse_header_text(raw, offset=8 + length)
         end = _check_layout(tensors, start=8 + length)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(
@@ -303,6 +292,25 @@ def require_downloaded(path: Path) -> None:
             _check_start(path, file.read(START_BYTES))
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object, such as the config of a text encoder.
+
+    Raises: StorageError if it cannot be read or is too large; CheckpointError if it holds something else.
+    """
+    require_downloaded(path)
+    try:
+        if path.stat().st_size > LARGEST_JSON_BYTES:
+            raise StorageError(f"{path} cannot be read", f"it is larger than {LARGEST_JSON_BYTES:,} bytes")
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged", f"it is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} is damaged", "it is not a JSON object")
+    return values
 
 
 def _check_start(path: Path, start: bytes) -> None:
@@ -327,25 +335,13 @@ def _header_length(path: Path, start: bytes, size: int) -> int:
         what = next((what for magic, what in FOREIGN if start.startswith(magic)), "it is not a safetensors file")
         raise CheckpointError(f"{path.name} cannot be opened", what, HINT)
     (length,) = struct.unpack("<Q", start[:8])
-    if length > HEADER_LIMIT_BYTES:
+    if length > LARGEST_TEXT_BYTES:
         raise CheckpointError(f"{path.name} cannot be opened", f"its header would be {length:,} bytes long", HINT)
     if length > size - 8:
         raise StorageError(
             f"{path.name} is cut off", f"its header alone takes {length + 8:,} bytes", "download it again"
         )
     return length
-
-
-def _tensor_info(entry: dict[str, Any], offset: int) -> TensorInfo:
-    begin, end = entry["data_offsets"]
-    dtype, shape = entry["dtype"], tuple(entry["shape"])
-    if not isinstance(dtype, str) or not all(
-        isinstance(number, int) and number >= 0 for number in (begin, end, *shape)
-    ):
-        raise ValueError("not a tensor")
-    if dtype in DTYPE_BYTES and prod(shape) * DTYPE_BYTES[dtype] != end - begin:
-        raise ValueError("shape and offsets disagree")
-    return TensorInfo(dtype, shape, offset + begin, offset + end)
 
 
 def _check_layout(tensors: Mapping[str, TensorInfo], start: int) -> int:

@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ltx2_core.config.released import released_configs
-from ltx2_core.headers import DTYPE_BYTES
+from ltx2_core.header_text import DTYPE_BYTES
 from scripts.make_tiny_checkpoint import TOKENIZER_CONFIG, WORDS, make_tokenizer, write_json
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "tests" / "manifests"

@@ -5,7 +5,6 @@ Source: docs/reference/checkpoints.md, "Where models are looked for".
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from ..config.released import effective_config
 from ..config.upsampler import UpsamplerConfig
 from ..errors import CheckpointError, LTX2Error, RequestError, StorageError
 from ..folders import ModelPlaces, places_of, refuse_diffusers
-from ..headers import FileKind, Header, classify, read_header, require_downloaded
+from ..headers import FileKind, Header, classify, read_header, read_json
 from ..home import ltx2_home
 from .registry import RegisteredModel
 
@@ -228,9 +227,5 @@ class _Content:
 
 def _encoder(config: Path) -> list[Path]:
     """The folder of a config if it is that of a text encoder."""
-    require_downloaded(config)
-    try:
-        is_gemma = json.loads(config.read_text(encoding="utf-8")).get("model_type", "").startswith("gemma")
-    except (OSError, ValueError, AttributeError):
-        return []
-    return [config.parent] if is_gemma else []
+    model_type = read_json(config).get("model_type")
+    return [config.parent] if str(model_type).startswith("gemma") else []

@@ -5,7 +5,6 @@ Source: docs/reference/text.md, "Files of the text encoder".
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from ..config.landmarks import check_header
 from ..config.section import Section
 from ..errors import CheckpointError, StorageError
 from ..folders import snapshot_of
-from ..headers import Header, read_header, require_downloaded, together
+from ..headers import Header, read_header, read_json, require_downloaded, together
 
 MODEL_TYPE, TEXT_ONLY = "gemma3", "gemma3_text"  # the second is what transformers saves of the language model alone
 WEIGHTS = "model*.safetensors"
@@ -104,23 +103,6 @@ def check_pair(encoder: EncoderFiles, checkpoint: Header) -> None:
             )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
-
-    Raises: StorageError if it cannot be read; CheckpointError if it holds something else.
-    """
-    require_downloaded(path)
-    try:
-        values = json.loads(path.read_bytes())
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read", error.strerror or str(error)) from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged", f"it is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} is damaged", "it is not a JSON object")
-    return values
-
-
 def _require_plain(config_file: Path, config: Mapping[str, Any]) -> None:
     """Refuse a folder whose config says that its weights are quantised."""
     settings = config.get("quantization_config")
@@ -166,12 +148,10 @@ def _shards(folder: Path) -> list[Path]:
 
 def _source_version(checkpoint: Header) -> str | None:
     """Which fine-tuned Gemma a checkpoint was trained with; None means the stock Gemma 3."""
-    text = checkpoint.metadata.get("gemma_source_checkpoint")
-    if text is None:
+    entry = checkpoint.entry("gemma_source_checkpoint")
+    if entry is None:
         return None
-    try:
-        return str(json.loads(text)["gemma_version"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(
-            f"{checkpoint.path.name} has a damaged gemma_source_checkpoint entry", str(error)
-        ) from error
+    if not isinstance(entry, dict) or not isinstance(entry.get("gemma_version"), str):
+        what = f"{checkpoint.path.name} has a damaged gemma_source_checkpoint"
+        raise CheckpointError(what, "its metadata entry has no gemma_version")
+    return entry["gemma_version"]

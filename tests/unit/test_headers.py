@@ -4,6 +4,7 @@ import gzip
 import json
 import logging
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,17 @@ def test_what_is_no_safetensors_file_is_refused_by_content_whatever_its_name(wei
         {"x": 5},
         {"x": {"dtype": "F32"}},
         {"__metadata__": 3},
+        {"__metadata__": {"a": 3}},
+        {"__metadata__": {"a": ["b"]}},
+        {"x": entry(shape=(1,) * 9)},
+        {"x": entry(shape=(2**63,), dtype="F4")},
+        {"x": entry(shape=(True, 2))},
+        {"x": entry() | {"shape": [[2]]}},
+        b'{"x": {"dtype": "F32", "shape": [' + b"9" * 4300 + b'], "data_offsets": [0, 8]}}',
+        b'{"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "x": {"dtype": "F32", "shape": [2], '
+        b'"data_offsets": [8, 16]}}',
+        b'{"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}} more',
+        b'{"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},}',
         {"x": entry(shape=(3,))},
         {"x": entry(shape=(-1, -2))},
         {"x": entry(8, 0)},
@@ -118,11 +130,64 @@ def test_a_header_that_is_not_of_the_format_is_refused(weights: Path, header: di
 
 def test_a_header_over_the_limit_is_refused_before_it_is_read(weights: Path):
     with weights.open("wb") as file:
-        file.write(struct.pack("<Q", 100_000_001) + b"{")
+        file.write(struct.pack("<Q", 25_000_001) + b"{")
         file.truncate(200_000_000)  # sparse: takes no space
     with pytest.raises(CheckpointError) as caught:
         read_header(weights)
-    assert "100,000,001" in caught.value.why
+    assert "25,000,001" in caught.value.why
+
+
+HOSTILE = {
+    "brackets inside brackets": b'{"x": ' + b"[" * 24_000_000,
+    "lists beside lists": b'{"x": [' + b"[]," * 8_000_000 + b"[]]}",
+    "lists in the metadata": b'{"__metadata__": {"a": [' + b"[]," * 8_000_000 + b"[]]}}",
+    "a text without an end": b'{"' + b"x" * 24_000_000,
+    "backslashes without an end": b'{"' + b"\\" * 24_000_000,
+    "spaces without an end": b"{" + b" " * 24_000_000,
+    "long numbers": b'{"x": {"dtype": "F32", "shape": ['
+    + b",".join([b"9" * 4300] * 1500)
+    + b'], "data_offsets": [0]}}',
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_header_is_refused_before_it_becomes_objects(weights: Path, name: str):
+    weights.write_bytes(raw_file(HOSTILE[name]))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="cannot be opened"):
+            read_header(weights)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100_000_000
+
+
+def test_a_header_of_more_tensors_than_any_model_has_is_refused(weights: Path):
+    one = b'"%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
+    weights.write_bytes(raw_file(b"{" + b",".join(one % number for number in range(30_001)) + b"}"))
+    with pytest.raises(CheckpointError, match="cannot be opened"):
+        read_header(weights)
+
+
+def test_a_header_of_many_tensors_and_texts_is_read_like_any_other(weights: Path):
+    entries = {f"layer.{n}\n\u00e9": entry(8 * n, 8 * n + 8) for n in range(2_000)}
+    metadata = {"config": json.dumps({"a": '"\\[{'}), "empty": ""}
+    weights.write_bytes(raw_file({"__metadata__": metadata, **entries}, bytes(16_000)))
+    header = read_header(weights)
+    assert header.metadata == metadata
+    assert list(header.tensors) == list(entries)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]" * 3_000_000, "{", "9" * 5000], ids=lambda text: text[:3])
+def test_a_config_that_is_no_object_or_too_large_is_refused_by_name(weights: Path, text: str):
+    weights.write_bytes(raw_file({"__metadata__": {"config": text}, "x": entry()}, bytes(8)))
+    with pytest.raises(CheckpointError, match="damaged config"):
+        _ = read_header(weights).config
+
+
+def test_a_version_of_thousands_of_digits_counts_as_none():
+    assert header_of("x", metadata={"model_version": "2." + "9" * 5000}).model_version == (2,)
 
 
 def test_a_cut_file_is_refused_wherever_the_cut_is(weights: Path):

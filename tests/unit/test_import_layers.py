@@ -18,6 +18,7 @@ LAYERS = {
         "errors",
         "grids",
         "folders",
+        "header_text",
         "headers",
         "home",
         "identity",

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ltx2_core.errors import StorageError
-from ltx2_core.headers import DTYPE_BYTES, read_header
+from ltx2_core.header_text import DTYPE_BYTES
+from ltx2_core.headers import read_header
 from ltx2_core.weights import DTYPES, map_tensors
 from tests.unit.test_headers import entry, raw_file
 
