@@ -21,6 +21,8 @@ def _as_text(value: object) -> str:
         return str(value)
     except ValueError:  # Python writes out no number of more than 4,300 digits
         return "a number of thousands of digits"
+    except RecursionError:
+        return "a value of many levels"
 
 
 class LTX2Error(Exception):

@@ -61,7 +61,7 @@ class AudioVAEConfig:
         network.expect("attn_resolutions", [], default=[8, 16, 32])
         network.expect("mid_block_add_attention", False, default=True)
         stft.expect("causal", True, default=True)
-        multipliers = tuple(network.get("ch_mult", (1, 2, 4)))
+        multipliers = network.wholes("ch_mult", (1, 2, 4))
         if 2 ** (len(multipliers) - 1) != MEL_FRAMES_PER_AUDIO_LATENT:
             raise CheckpointError(
                 f"the checkpoint has an unknown architecture: {network.name}.ch_mult is {list(multipliers)}",
@@ -69,17 +69,17 @@ class AudioVAEConfig:
             )
         return cls(
             mel=MelConfig(
-                sample_rate_hz=params.get("sampling_rate", MEL_SAMPLE_RATE_HZ),
-                n_fft=stft.get("filter_length", 1024),
-                hop=stft.get("hop_length", MEL_HOP_SAMPLES),
-                bins=network.get("mel_bins", None) or mel.require("n_mel_channels"),
+                sample_rate_hz=params.whole("sampling_rate", MEL_SAMPLE_RATE_HZ),
+                n_fft=stft.whole("filter_length", 1024),
+                hop=stft.whole("hop_length", MEL_HOP_SAMPLES),
+                bins=network.whole("mel_bins", mel.whole("n_mel_channels")),
             ),
-            in_channels=network.get("in_channels", 2),
-            out_channels=network.get("out_ch", 2),
-            latent_channels=network.get("z_channels", 8),
-            channels=network.get("ch", 128),
+            in_channels=network.whole("in_channels", 2),
+            out_channels=network.whole("out_ch", 2),
+            latent_channels=network.whole("z_channels", 8),
+            channels=network.whole("ch", 128),
             multipliers=multipliers,
-            blocks=network.get("num_res_blocks", 2),
+            blocks=network.whole("num_res_blocks", 2),
         )
 
 
@@ -111,11 +111,20 @@ class VocoderConfig:
         section.expect("stereo", True)
         section.expect("use_tanh_at_final", True, default=True)
         section.expect("use_bias_at_final", True, default=True)
+        rates = section.wholes("upsample_rates", (6, 5, 2, 2, 2))
+        kernels = section.wholes("upsample_kernel_sizes", (16, 15, 8, 4, 4))
+        block_kernels = section.wholes("resblock_kernel_sizes", (3, 7, 11))
+        block_dilations = section.lists_of_wholes("resblock_dilation_sizes", ((1, 3, 5),) * 3)
+        if len(kernels) != len(rates):
+            section.refuse("upsample_kernel_sizes", f"there must be {len(rates)}, one for each of upsample_rates")
+        if len(block_dilations) != len(block_kernels):
+            why = f"there must be {len(block_kernels)}, one for each of resblock_kernel_sizes"
+            section.refuse("resblock_dilation_sizes", why)
         return cls(
-            sample_rate_hz=section.get("output_sampling_rate", 24000),
-            channels=section.get("upsample_initial_channel", 1024),
-            rates=tuple(section.get("upsample_rates", (6, 5, 2, 2, 2))),
-            kernels=tuple(section.get("upsample_kernel_sizes", (16, 15, 8, 4, 4))),
-            block_kernels=tuple(section.get("resblock_kernel_sizes", (3, 7, 11))),
-            block_dilations=tuple(map(tuple, section.get("resblock_dilation_sizes", ((1, 3, 5),) * 3))),
+            sample_rate_hz=section.whole("output_sampling_rate", 24000),
+            channels=section.whole("upsample_initial_channel", 1024),
+            rates=rates,
+            kernels=kernels,
+            block_kernels=block_kernels,
+            block_dilations=block_dilations,
         )

@@ -174,9 +174,9 @@ def _upsampler(config: Config) -> Landmarks:
 
 def _language_model(config: Config) -> Landmarks:
     text = Section(config, "text_config")
-    width = text.require("hidden_size")
+    width = text.whole("hidden_size")
     sizes = {"norm.weight": (width,), "layers.0.mlp.down_proj.weight": (width,)}
-    return Landmarks(lists={"layers": text.require("num_hidden_layers")}, sizes=sizes)
+    return Landmarks(lists={"layers": text.whole("num_hidden_layers")}, sizes=sizes)
 
 
 LANDMARKS: dict[str, Callable[[Config], Landmarks]] = {

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ..errors import CheckpointError
 from .section import Section
 
 TEXT_ROWS = 1024  # tokens and registers together, in every released model
@@ -32,7 +31,7 @@ class ConnectorConfig:
     head_dim: int
     layers: int
     registers: int
-    max_pos: int
+    max_pos: float
     is_gated: bool
     mlp_bias: bool
     is_interleaved: bool
@@ -51,26 +50,22 @@ class ConnectorConfig:
         section = Section(config, "transformer")
 
         def size(key: str, default: int) -> int:
-            shared = section.get(f"connector_{key}", default)
-            return shared if stream == "video" else section.get(f"audio_connector_{key}", shared)
+            shared = section.whole(f"connector_{key}", default)
+            return shared if stream == "video" else section.whole(f"audio_connector_{key}", shared)
 
-        max_pos = section.get("connector_positional_embedding_max_pos", [1])
+        max_pos = section.numbers("connector_positional_embedding_max_pos", (1,))
         if len(max_pos) != 1:
-            raise CheckpointError(
-                "the checkpoint has an unknown architecture: "
-                f"transformer.connector_positional_embedding_max_pos is {max_pos}",
-                "text has one position axis",
-            )
+            section.refuse("connector_positional_embedding_max_pos", "text has one position axis")
         return cls(
             heads=size("num_attention_heads", 30),
             head_dim=size("attention_head_dim", 128),
             layers=size("num_layers", 2),
-            registers=section.get("connector_num_learnable_registers", 128),
+            registers=section.whole("connector_num_learnable_registers", 128),
             max_pos=max_pos[0],
-            is_gated=section.get("connector_apply_gated_attention", False),
-            mlp_bias=section.get("connector_ff_bias", True),
+            is_gated=section.switch("connector_apply_gated_attention", False),
+            mlp_bias=section.switch("connector_ff_bias", True),
             is_interleaved=section.expect("rope_type", "split", "interleaved", default="split") == "interleaved",
-            has_double_grid=section.get("frequencies_precision", None) == "float64",
+            has_double_grid=section.expect("frequencies_precision", None, "float32", "float64") == "float64",
         )
 
 
@@ -98,11 +93,19 @@ class ProjectionConfig:
         if not is_shared:
             for key, value in PROJECTED_ONCE.items():
                 section.expect(key, value)
-        released = section.get("caption_channels", 3840) * RELEASED_HIDDEN_STATES
-        inputs = [shape[-1] for name, shape in config.get("shapes", {}).items() if name.endswith(".weight")]
+        released = section.whole("caption_channels", 3840) * RELEASED_HIDDEN_STATES
+        inputs = [shape[-1] for name, shape in _shapes(config).items() if name.endswith(".weight") and shape]
         return cls(
             features=inputs[0] if inputs else released,
             video_width=ConnectorConfig.from_metadata(config, "video").width,
             audio_width=ConnectorConfig.from_metadata(config, "audio").width,
             is_shared=is_shared,
         )
+
+
+def _shapes(config: Mapping[str, Any]) -> Mapping[str, tuple[int, ...]]:
+    """The shapes that the loader adds to a config; those that a file claims are lists, and ignored."""
+    shapes = config.get("shapes")
+    if not isinstance(shapes, Mapping):
+        return {}
+    return {name: shape for name, shape in shapes.items() if isinstance(shape, tuple)}

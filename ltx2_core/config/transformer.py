@@ -106,45 +106,45 @@ class TransformerConfig:
         section = Section(config, "transformer")
         for key, value in CONSTANTS.items():
             section.expect(key, value)
-        heads = section.get("num_attention_heads", 32)
+        heads = section.whole("num_attention_heads", 32)
         section.expect("audio_num_attention_heads", heads, default=32)
         video = StreamConfig(
             heads=heads,
-            head_dim=section.get("attention_head_dim", 128),
-            in_channels=section.get("in_channels", 128),
-            out_channels=section.get("out_channels", 128),
-            max_pos=tuple(section.get("positional_embedding_max_pos", (20, 2048, 2048))),
-            mlp_bias=section.get("ff_bias", True),
+            head_dim=section.whole("attention_head_dim", 128),
+            in_channels=section.whole("in_channels", 128),
+            out_channels=section.whole("out_channels", 128),
+            max_pos=section.numbers("positional_embedding_max_pos", (20, 2048, 2048)),
+            mlp_bias=section.switch("ff_bias", True),
         )
         audio = StreamConfig(
             heads=heads,
-            head_dim=section.get("audio_attention_head_dim", 64),
-            in_channels=section.get("audio_in_channels", 128),
-            out_channels=section.get("audio_out_channels", 128),
-            max_pos=tuple(section.get("audio_positional_embedding_max_pos", (20,))),
-            mlp_bias=section.get("audio_ff_bias", True),
+            head_dim=section.whole("audio_attention_head_dim", 64),
+            in_channels=section.whole("audio_in_channels", 128),
+            out_channels=section.whole("audio_out_channels", 128),
+            max_pos=section.numbers("audio_positional_embedding_max_pos", (20,)),
+            mlp_bias=section.switch("audio_ff_bias", True),
         )
         section.expect("cross_attention_dim", video.width, default=4096)
         section.expect("audio_cross_attention_dim", audio.width, default=2048)
         if (len(video.max_pos), len(audio.max_pos)) != (3, 1):
             raise CheckpointError("the checkpoint has an unknown architecture: position axes are not (3, 1)")
-        has_projection = not section.get("caption_proj_before_connector", False)
-        has_text_modulation = section.get("cross_attention_adaln", False)
+        has_projection = not section.switch("caption_proj_before_connector", False)
+        has_text_modulation = section.switch("cross_attention_adaln", False)
         return cls(
             video=video,
             audio=audio,
-            layers=section.get("num_layers", 48),
+            layers=section.whole("num_layers", 48),
             exchange_heads=heads,
             exchange_head_dim=audio.head_dim,
-            norm_eps=section.get("norm_eps", 1e-6),
-            theta=section.get("positional_embedding_theta", 10000.0),
+            norm_eps=section.number("norm_eps", 1e-6),
+            theta=section.number("positional_embedding_theta", 10000.0),
             is_interleaved=section.expect("rope_type", "split", "interleaved", default="split") == "interleaved",
-            has_double_grid=section.get("frequencies_precision", None) == "float64",
-            timestep_scale=section.get("timestep_scale_multiplier", 1000),
-            gate_timestep_scale=section.get("av_ca_timestep_scale_multiplier", 1),
-            caption_channels=section.require("caption_channels") if has_projection else None,
-            has_gates=section.get("apply_gated_attention", False),
+            has_double_grid=section.expect("frequencies_precision", None, "float32", "float64") == "float64",
+            timestep_scale=section.number("timestep_scale_multiplier", 1000),
+            gate_timestep_scale=section.number("av_ca_timestep_scale_multiplier", 1),
+            caption_channels=section.whole("caption_channels") if has_projection else None,
+            has_gates=section.switch("apply_gated_attention", False),
             has_text_modulation=has_text_modulation,
-            has_prompt_modulation=has_text_modulation and section.get("use_prompt_adaln_single", True),
-            has_keyframe_embedding=section.get("use_keyframes_abs_pos_embedding", False),
+            has_prompt_modulation=has_text_modulation and section.switch("use_prompt_adaln_single", True),
+            has_keyframe_embedding=section.switch("use_keyframes_abs_pos_embedding", False),
         )

@@ -47,14 +47,14 @@ class UpsamplerConfig:
         section = Section(config)
         section.expect("_class_name", "LatentUpsampler")
         section.expect("dims", 3, default=3)
-        in_time, in_space = section.get("temporal_upsample", False), section.get("spatial_upsample", True)
+        in_time, in_space = section.switch("temporal_upsample", False), section.switch("spatial_upsample", True)
         if not (in_time or in_space):
             raise CheckpointError("the checkpoint's upsampler enlarges neither time nor space")
-        is_rational = section.get("rational_resampler", False) and not in_time
+        is_rational = section.switch("rational_resampler", False) and not in_time
         return cls(
-            channels=section.get("in_channels", 128),
-            width=section.get("mid_channels", 512),
-            blocks=section.get("num_blocks_per_stage", 4),
+            channels=section.whole("in_channels", 128),
+            width=section.whole("mid_channels", 512),
+            blocks=section.whole("num_blocks_per_stage", 4),
             in_time=in_time,
             in_space=in_space,
             ratio=RATIOS[section.expect("spatial_scale", *RATIOS, default=2.0)] if is_rational else None,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Self
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 from ..grids import Factors
 from .section import Section
 
@@ -87,19 +87,19 @@ class VideoVAEConfig:
         vae.expect("in_channels", IMAGE_CHANNELS, default=IMAGE_CHANNELS)
         vae.expect("out_channels", IMAGE_CHANNELS, default=IMAGE_CHANNELS)
         vae.expect("norm_layer", "pixel_norm")
-        latent_channels = vae.require("latent_channels")
+        latent_channels = vae.whole("latent_channels")
         log_variances = {"uniform": 1, "constant": 1, "per_channel": latent_channels}
         return cls(
             latent_channels=latent_channels,
             moments=latent_channels + log_variances[vae.expect("latent_log_var", *log_variances)],
-            patch_size=vae.require("patch_size"),
+            patch_size=vae.whole("patch_size"),
             encoder_blocks=_blocks(vae, "encoder_blocks", suffix="_res"),
             decoder_blocks=_blocks(vae, "decoder_blocks", suffix="")[::-1],  # the file begins at the pixels
-            decoder_channels=vae.get("decoder_base_channels", 128),
+            decoder_channels=vae.whole("decoder_base_channels", 128),
             encoder_padding=_padding(vae, "encoder_spatial_padding_mode", "zeros"),
             decoder_padding=_padding(vae, "decoder_spatial_padding_mode", "reflect"),
-            has_causal_decoder=vae.get("causal_decoder", False),
-            timestep_conditioning=vae.get("timestep_conditioning", True),
+            has_causal_decoder=vae.switch("causal_decoder", False),
+            timestep_conditioning=vae.switch("timestep_conditioning", True),
         )
 
 
@@ -112,20 +112,21 @@ def _padding(vae: Section, key: str, default: str) -> str:
 def _blocks(vae: Section, key: str, suffix: str) -> tuple[Block, ...]:
     """A block list of the file. suffix: what follows `compress_time|space|all` in the names that it may use."""
     strides = {f"compress_{axes}{suffix}": stride for axes, stride in STRIDES.items()}
-    return tuple(_block(f"{vae.name}.{key}", name, settings, strides) for name, settings in vae.require(key))
+    return tuple(_block(f"{vae.name}.{key}", name, settings, strides) for name, settings in vae.pairs(key))
 
 
 def _block(where: str, name: str, settings: Any, strides: Mapping[str, Factors]) -> Block:
     if name != "res_x" and name not in strides:
-        raise _unknown(f"{where} has {name!r}", ["res_x", *strides])
-    settings = settings if isinstance(settings, Mapping) else {"num_layers": settings}
+        raise _unknown(f"{where} has {shown(name)}", ["res_x", *strides])
+    values = settings if isinstance(settings, Mapping) else {"num_layers": settings}
     known = RES_SETTINGS if name == "res_x" else COMPRESS_SETTINGS
-    if not settings.keys() <= known or settings.get("inject_noise"):
-        raise _unknown(f"{where} has {name!r} with {dict(settings)}", sorted(known - {"inject_noise"}))
+    if not values.keys() <= known or values.get("inject_noise"):
+        raise _unknown(f"{where} has {name} with {shown(dict(values))}", sorted(known - {"inject_noise"}))
+    block = Section({where: {name: values}}, where, name)
     if name == "res_x":
-        return ResBlocks(layers=settings.get("num_layers", 1))
-    is_residual = settings.get("residual", False) and strides[name] == STRIDES["all"]  # ignored elsewhere
-    return Resample(stride=strides[name], multiplier=settings.get("multiplier", 1), is_residual=is_residual)
+        return ResBlocks(layers=block.whole("num_layers", 1))
+    is_residual = block.switch("residual", False) and strides[name] == STRIDES["all"]  # ignored elsewhere
+    return Resample(stride=strides[name], multiplier=block.whole("multiplier", 1), is_residual=is_residual)
 
 
 def _unknown(what: str, implemented: Sequence[str]) -> CheckpointError:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ..components import COMPONENTS
 from ..config.landmarks import check_header
 from ..config.section import Section
-from ..errors import CheckpointError, StorageError
+from ..errors import CheckpointError, StorageError, shown
 from ..folders import snapshot_of
 from ..headers import Header, read_header, read_json, require_downloaded, together
 
@@ -42,7 +43,7 @@ class EncoderFiles:
     def features(self) -> int:
         """Values of one token over all hidden states: the embeddings and the output of every layer."""
         text = Section(self.config, "text_config")
-        return text.require("hidden_size") * (text.require("num_hidden_layers") + 1)
+        return text.whole("hidden_size") * (text.whole("num_hidden_layers") + 1)
 
 
 def find_encoder(path: Path) -> EncoderFiles:
@@ -117,19 +118,22 @@ def _require_plain(config_file: Path, config: Mapping[str, Any]) -> None:
 
 def _find_config(root: Path) -> Path:
     """The config nearest to the root that is one of Gemma 3, or else the nearest."""
-    nearest = _find(root, "config.json")
-    configs = sorted(root.rglob("config.json"), key=lambda path: (len(path.parts), path))
+    configs = _find_all(root, "config.json")
     wanted = (MODEL_TYPE, TEXT_ONLY)
-    fitting = (path for path in configs if path.is_file() and read_json(path).get("model_type") in wanted)
-    return next(fitting, nearest)
+    return next((path for path in configs if read_json(path).get("model_type") in wanted), configs[0])
 
 
 def _find(root: Path, pattern: str) -> Path:
     """The file nearest to the root whose name matches."""
-    found = [path for path in root.rglob(pattern) if path.is_file()]
-    if not found:
-        raise StorageError(f"the text encoder at {root} is incomplete", f"it has no {pattern}", HINT)
-    return min(found, key=lambda path: (len(path.parts), path))
+    return _find_all(root, pattern)[0]
+
+
+def _find_all(root: Path, pattern: str) -> list[Path]:
+    """The files whose names match, in the folder or in folders up to two levels below, the nearest first."""
+    matching = chain.from_iterable(sorted(root.glob(below + pattern)) for below in ("", "*/", "*/*/"))
+    if found := [path for path in matching if path.is_file()]:
+        return found
+    raise StorageError(f"the text encoder at {root} is incomplete", f"it has no {pattern}", HINT)
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -137,11 +141,14 @@ def _shards(folder: Path) -> list[Path]:
     index = folder / INDEX
     if not index.is_file():
         return sorted(folder.glob(WEIGHTS))
-    shards = [folder / name for name in sorted(set(Section(read_json(index), "weight_map").values.values()))]
+    names = list(Section(read_json(index), "weight_map").values.values())
+    if not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise CheckpointError(f"{index} is damaged", "its weight_map names what is no file of this folder")
+    shards = [folder / name for name in sorted(set(names))]
     for shard in shards:
         if not shard.is_file():
             raise StorageError(
-                f"the text encoder at {folder} is incomplete", f"it has no {shard.name}", "download it again"
+                f"the text encoder at {folder} is incomplete", f"it has no {shown(shard.name)}", "download it again"
             )
     return shards
 
