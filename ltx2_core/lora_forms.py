@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
-from .headers import DTYPE_BYTES, FLOATS, Header
+from .header_text import DTYPE_BYTES
+from .headers import FLOATS, Header
 
 Leaf = Literal["weight", "bias"]
 Target = tuple[str, Leaf]  # a layer, as the file calls it, and which of its tensors is changed
