@@ -175,7 +175,9 @@ def test_part_of_a_clip_begins_with_its_frame(ltx2: Callable[..., Result]) -> No
     assert samples(path) == 14400
     assert "clip.mp4 is cut to 0.52 to 1.12 s; the 0.52 s before that are stored, but not shown" in result.stderr
     assert "17 frames: 15 of clip.mp4, and 2 that follow" in result.stderr
-    assert recipe(probe(path))["request"]["source"] == {
+    stored = recipe(probe(path))["request"]["source"]
+    assert stored.pop("reading")["height"] == source.height
+    assert stored == {
         "role": "clip",
         "name": "clip.mp4",
         "start_s": "13/25",
