@@ -6,6 +6,7 @@ import logging
 import re
 import struct
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -309,3 +310,12 @@ def test_the_clock_of_a_finished_phase_stands_still():
     progress.update(number, completed=4)
     now = 65.0
     assert Clock().render(task).plain == "0:05"
+
+
+def test_summary_tells_the_seconds_that_passed() -> None:
+    before = time.perf_counter()
+    result = CliRunner().invoke(app, ["t2v", " ", "--json"])
+    passed = time.perf_counter() - before
+    summary = json.loads(result.stdout.splitlines()[-1])
+    assert (summary["event"], summary["exit_code"]) == ("summary", 2)
+    assert 0 <= summary["seconds"] <= round(passed, 3) + 0.001

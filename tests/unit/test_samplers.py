@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ltx2_core.latents import DenoiseMask, Latents, LatentState, States
-from ltx2_core.sampling.res2s import coefficients, renoise_coefficients, sample_res2s
+from ltx2_core.sampling.res2s import Step, coefficients, renoise_coefficients, sample_res2s
 from ltx2_core.sampling.samplers import sample_ancestral, sample_euler, sample_gradient_estimation
 from ltx2_core.sampling.schedules import ltx2_schedule
 
@@ -163,3 +163,23 @@ def test_a_seed_draws_noise_of_video_first() -> None:
     alone = ancestral(shrink, States(video=audio(1)), SIGMAS[-3:], quiet)
     both = ancestral(shrink, States(audio(1), audio(2)), SIGMAS[-3:], quiet)
     assert torch.equal(alone.video.latent, both.video.latent)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "sigma_next", "is_corrected"),
+    [(0.9, 0.7, True), (0.9, 0.5, False), (0.031, 0.03, True), (0.03, 0.029, False), (0.02, 0.001, False)],
+)
+def test_res2s_takes_the_start_back_from_the_middle_in_short_steps_at_high_noise(
+    sigma: float, sigma_next: float, is_corrected: bool
+) -> None:
+    state, step = audio(), Step(sigma=sigma, sigma_next=sigma_next, eta=0.0)
+    first, middle, second = (
+        torch.randn(state.latent.shape, generator=torch.Generator().manual_seed(n)) for n in (1, 2, 3)
+    )
+    a21, b1, b2 = coefficients(step.length)
+    own = state.latent.double()
+    implied = (middle.double() - step.length * a21 * first) / (1 - step.length * a21)
+    start = implied if is_corrected else own
+    expected = start + step.length * (b1 * (first - start) + b2 * (second - start))
+    end = step.to_end(state, first, middle, second, generator=torch.Generator())
+    torch.testing.assert_close(end.latent.double(), expected, rtol=1e-4, atol=1e-4)

@@ -234,3 +234,29 @@ def test_automatic_plan_is_possible_and_bounded_on_every_grid(frames: int, rows:
 def test_small_clip_is_one_tile_of_the_automatic_plan():
     axes = TilePlan.auto((10, 16, 24), RELEASED).cells((10, 16, 24), RELEASED)
     assert [len(axis) for axis in axes] == [1, 1, 1]
+
+
+class NumberingEncoder:
+    """Gives each tile its number, so that the result shows how much of it each tile made."""
+
+    def __init__(self) -> None:
+        self.config = SimpleNamespace(factors=TINY, latent_channels=1)
+        self.calls = 0
+
+    def __call__(self, video: Tensor) -> Tensor:
+        self.calls += 1
+        return torch.full_like(video[:, :1, :: TINY.time, :: TINY.height, :: TINY.width], float(self.calls - 1))
+
+
+def numbered(frames: int, rows: int, cells: tuple[Any, ...]) -> list[float]:
+    """How much of each cell along the one tiled axis the second tile made."""
+    encoder: Any = NumberingEncoder()
+    latent = encode_tiled(noise(1, 3, frames, rows * TINY.height, 2), encoder, plan(*cells, factors=TINY))
+    assert encoder.calls == 2
+    return latent.flatten().tolist()
+
+
+def test_tiles_fade_into_each_other_from_zero_in_time_and_from_above_zero_in_space():
+    # In time a later tile has one cell more, of weight 0, at its beginning.
+    for axes, frames, rows in ((((4, 2), None, None), 1 + 5 * TINY.time, 1), ((None, (4, 2), None), 1, 6)):
+        assert numbered(frames, rows, axes) == pytest.approx([0, 0, 1 / 3, 2 / 3, 1, 1], abs=1e-6)

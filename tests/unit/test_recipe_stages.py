@@ -1,0 +1,79 @@
+"""What a recipe makes of settings, stage by stage, and what the engine makes of a stage."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from ltx2_core.grids import Factors, VideoGrid
+from ltx2_core.pipeline.events import Watch
+from ltx2_core.pipeline.recipe import Recipe
+from ltx2_core.pipeline.render.stage_inputs import InputEncoder
+from ltx2_core.pipeline.request import ReferenceInput
+from ltx2_core.sampling.table import SAMPLERS
+from tests.synthetic_media import write_video
+
+TILES = (2, 3)
+
+
+def recipe(*stages: dict[str, Any]) -> Recipe:
+    return Recipe.model_validate({"summary": "", "stages": stages})
+
+
+FIRST, REFINED = {"scale": 0.5}, {"start": "upsampled"}
+
+
+@pytest.mark.parametrize(
+    ("stages", "tiles"),
+    [
+        ([FIRST, REFINED], [None, TILES]),
+        ([FIRST, REFINED | {"guided": True}], [None, None]),
+        ([FIRST | {"guided": True}, REFINED | {"tiles": (1, 1)}], [None, (1, 1)]),
+        ([{}], [None]),
+    ],
+)
+def test_tiles_are_of_unguided_stages_that_begin_with_an_enlarged_video(stages: list, tiles: list) -> None:
+    assert [stage.tiles for stage in recipe(*stages).adjusted(None, None, TILES).stages] == tiles
+
+
+def test_sampler_and_sigmas_are_of_the_first_stage() -> None:
+    adjusted = recipe(FIRST | {"sigmas": "distilled-8"}, REFINED | {"sigmas": "distilled-3"}).adjusted(
+        "ancestral", (1.0, 0.5, 0.0), None
+    )
+    assert [(stage.sampler, stage.sigmas) for stage in adjusted.stages] == [
+        ("ancestral", (1.0, 0.5, 0.0)),
+        ("euler", "distilled-3"),
+    ]
+
+
+def test_what_is_not_given_stays() -> None:
+    own = recipe(FIRST | {"sampler": "res2s"}, REFINED | {"tiles": (1, 2)})
+    assert own.adjusted(None, None, None) == own
+
+
+def test_seeds_of_samplers_are_those_of_the_official_code() -> None:
+    seeds = {name: {own: seed.of(7) for own, seed in row.generators.items()} for name, row in SAMPLERS.items()}
+    assert seeds == {
+        "euler": {},
+        "gradient": {},
+        "ancestral": {"generator": 10_007},
+        "res2s": {"step_generator": -1, "middle_generator": 9999},
+    }
+
+
+@pytest.mark.parametrize(("scale", "frames"), [(1, [*range(17)]), (2, [0, *range(1, 17, 2)]), (4, [0, 1, 5, 9, 13])])
+def test_reference_gives_its_first_frame_and_every_nth_after_it(scale: int, frames: list[int], tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", frames=17, fps=Fraction(24), size=(64, 64))
+    task: Any = SimpleNamespace(inputs={"r": path}, request=SimpleNamespace(frames=17, fps=Fraction(24)))
+    reference = ReferenceInput(role="r", name="a.mp4", spatial_scale=2, temporal_scale=scale)
+    grid = VideoGrid(frames=17, height=64, width=128, factors=Factors(8, 32, 32))
+    models: Any = None
+    pixels = InputEncoder(task, models, Watch()).reference_pixels(reference, grid)
+    assert pixels.shape == (1, 3, len(frames), 32, 64)
+    greys = (pixels[0, :, :, -4:, -4:].mean((0, 2, 3)) + 1) * 127.5
+    assert torch.round((greys - 16) / 7).int().tolist() == frames
