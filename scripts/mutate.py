@@ -1,0 +1,177 @@
+"""Try small changes and see whether the tests notice: `python scripts/mutate.py --count 200 --seed 0`.
+
+Each change is made in a throw-away copy of the tree and tried on the tests that pass over the changed line, quick ones
+first, until one fails. Which tests those are is found out once, by tracing all of them, and kept in out/mutation until
+a file changes. A change that no test notices is printed as a diff: it wants a test, or a reason why it may stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts.mutation.changes import Change, changes_of
+from scripts.mutation.passes import FOLDER_VARIABLE, SOURCES, Passes
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = (*SOURCES, "presets", "scripts", "tests", "docs", "pyproject.toml", "README.md", "LICENSE", "Makefile")
+PRESETS_SHARE = 10  # one change in so many is to a preset
+START_S = 30.0  # of pytest, on a busy machine
+SLOWDOWN = 5  # a test that takes so many times as long hangs
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a change. is_noticed: by a test that failed, or that did not end. why: in words."""
+
+    change: Change
+    is_noticed: bool
+    why: str
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=200, help="how many changes")
+    parser.add_argument("--seed", type=int, default=0, help="which ones")
+    parser.add_argument("--jobs", type=int, default=1, help="how many at once")
+    parser.add_argument("--limit", type=float, default=600, help="seconds for one change at most")
+    parser.add_argument("--only", default="", help="changes to files whose path has this in it")
+    parser.add_argument("tests", nargs="*", default=["tests"], help="the tests that may notice")
+    options = parser.parse_args()
+    passes = collect(ROOT, options.tests)
+    chosen = choose(ROOT, options.count, options.seed, options.only)
+    verdicts = try_all(ROOT, chosen, passes, jobs=options.jobs, limit_s=options.limit)
+    sys.exit(report(verdicts))
+
+
+def collect(root: Path, tests: Sequence[str]) -> Passes:
+    """Which tests pass over which lines: from the last time, if nothing has changed since."""
+    folder = root / "out" / "mutation" / _state(root, tests)
+    if not folder.is_dir():
+        print(f"tracing {' '.join(tests)}, once for this state of the tree ...", flush=True)
+        with tempfile.TemporaryDirectory() as place:
+            found = Path(place) / "passes"
+            done = _pytest(root, ["-p", "scripts.mutation.passes", *tests], {FOLDER_VARIABLE: str(found)})
+            if done.returncode:
+                sys.exit(f"the tests do not pass without a change:\n{done.stdout[-3000:]}")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(found, folder)
+    return Passes.read(folder)
+
+
+def choose(root: Path, count: int, seed: int, only: str = "") -> list[Change]:
+    """Draw changes, one of ten to a preset; the same for the same seed and tree."""
+    random_choice = random.Random(seed)
+    code = [file for source in SOURCES for file in sorted((root / source).rglob("*.py"))]
+    presets = sorted((root / "presets").rglob("*.yaml"))
+    pools = []
+    for files in (code, presets):
+        names = (str(path.relative_to(root)) for path in files)
+        pools.append([change for name in names if only in name for change in changes_of(root, name)])
+    of_presets = min(len(pools[1]), -(-count // PRESETS_SHARE) if pools[0] else count)
+    drawn = random_choice.sample(pools[0], min(len(pools[0]), count - of_presets))
+    return drawn + random_choice.sample(pools[1], of_presets)
+
+
+def try_all(
+    root: Path, changes: Sequence[Change], passes: Passes, *, jobs: int = 1, limit_s: float = 600
+) -> list[Verdict]:
+    """Try changes, each in a copy of the tree that no other uses meanwhile."""
+    with tempfile.TemporaryDirectory(prefix="mutate-") as place, ThreadPoolExecutor(jobs) as pool:
+        copies: Queue[Path] = Queue()
+        for number in range(jobs):
+            copies.put(_copy(root, Path(place) / str(number)))
+
+        def try_one(change: Change) -> Verdict:
+            copy = copies.get()
+            try:
+                verdict = judge(copy, change, passes, limit_s)
+            finally:
+                (copy / change.file).write_text(change.before, encoding="utf-8")
+                copies.put(copy)
+            said = "noticed " if verdict.is_noticed else "SURVIVED"
+            print(f"{said} {change.kind}, {change.file}:{change.lines[0]}: {verdict.why}", flush=True)
+            return verdict
+
+        return list(pool.map(try_one, changes))
+
+
+def judge(copy: Path, change: Change, passes: Passes, limit_s: float) -> Verdict:
+    """Make a change in a copy of the tree and run the tests that pass over it."""
+    tests = passes.over(change.file, [] if change.is_global else change.lines)
+    if change.file.endswith(".yaml"):
+        tests = passes.quickest_first()
+    if not tests:
+        return Verdict(change, False, "no test passes over it")
+    (copy / change.file).write_text(change.after, encoding="utf-8")
+    listed = copy / "tests-to-run"
+    listed.write_text("\n".join(tests))
+    seconds = min(limit_s, START_S + SLOWDOWN * sum(passes.seconds[test] for test in tests))
+    try:
+        done = _pytest(copy, ["-x", f"@{listed}"], {}, seconds)
+    except subprocess.TimeoutExpired:
+        if seconds < limit_s:
+            return Verdict(change, True, "the tests do not end")
+        return Verdict(change, False, f"{len(tests)} tests, not all of them in {limit_s:g} s")
+    failed = next((line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
+    return Verdict(change, bool(done.returncode), failed[:120] if done.returncode else f"{len(tests)} tests pass")
+
+
+def report(verdicts: Sequence[Verdict]) -> int:
+    """Print the survivors and the count. Returns: the exit status."""
+    survivors = [verdict for verdict in verdicts if not verdict.is_noticed]
+    for verdict in survivors:
+        print(f"\n{verdict.change.kind}, {verdict.why}\n{verdict.change.diff}")
+    kinds = Counter(verdict.change.kind for verdict in verdicts)
+    noticed = Counter(verdict.change.kind for verdict in verdicts if verdict.is_noticed)
+    print("\n" + ", ".join(f"{kind} {noticed[kind]} of {count}" for kind, count in sorted(kinds.items())))
+    print(f"{len(verdicts) - len(survivors)} of {len(verdicts)} noticed")
+    return 1 if survivors else 0
+
+
+def _pytest(
+    folder: Path, words: Sequence[str], environment: dict[str, str], limit_s: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-B", "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", *words]
+    path = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | path | environment, timeout=limit_s, capture_output=True, text=True
+    )
+
+
+def _copy(root: Path, target: Path) -> Path:
+    for name in COPIED:
+        if (root / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+            shutil.copytree(root / name, target / name, symlinks=True, ignore=ignored)
+        elif (root / name).exists():
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / name, target / name)
+    return target
+
+
+def _state(root: Path, tests: Sequence[str]) -> str:
+    """A name for what the lines and the tests are now."""
+    digest = hashlib.sha256(repr(tests).encode())
+    for folder in (*SOURCES, "tests"):
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(repr((str(path.relative_to(root)), path.read_bytes())).encode())
+    return digest.hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    main()
