@@ -5,21 +5,18 @@ Source: docs/reference/checkpoints.md, "Alpha in the metadata".
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite, sqrt
-from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError, StorageError
-from .headers import Header
+from .errors import CheckpointError, shown
+from .headers import Header, read_json
 
 DIFFUSERS_ENTRY = "lora_adapter_metadata"
 KOHYA_ALPHA, KOHYA_RANK = "ss_network_alpha", "ss_network_dim"
 PEFT_FILE = "adapter_config.json"
-PEFT_LIMIT_BYTES = 1_000_000
 UNSAID = ("", "None", "Dynamic")  # what kohya's tools write where each layer has an alpha of its own
 
 
@@ -58,7 +55,7 @@ def stated_scale(header: Header) -> StatedScale | None:
     if found is not None:
         return found
     beside = header.path.with_name(PEFT_FILE)
-    return _of_peft(_read_json(beside), str(beside), header) if beside.is_file() else None
+    return _of_peft(read_json(beside), str(beside), header) if beside.is_file() else None
 
 
 def check_rank(stated: StatedScale, header: Header, largest_rank: int) -> None:
@@ -73,13 +70,9 @@ def check_rank(stated: StatedScale, header: Header, largest_rank: int) -> None:
 
 def _of_diffusers(header: Header) -> StatedScale | None:
     """What diffusers keeps of a PEFT config: one JSON object with `transformer.` before each name."""
-    text = header.metadata.get(DIFFUSERS_ENTRY)
-    if text is None:
+    values = header.entry(DIFFUSERS_ENTRY)
+    if values is None:
         return None
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(header, f"{DIFFUSERS_ENTRY} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise _damaged(header, f"{DIFFUSERS_ENTRY} is not a JSON object")
     own = {name.removeprefix("transformer."): value for name, value in values.items() if "transformer." in name}
@@ -130,7 +123,7 @@ def _number(value: Any, name: str, header: Header, lowest: float | None = 0.0) -
     except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if not isfinite(number) or (lowest is not None and number <= lowest):
-        raise _damaged(header, f"{name} is {str(value)[:60]}, not a number that can be used")
+        raise _damaged(header, f"{name} is {shown(value)}, not a number that can be used")
     return number
 
 
@@ -138,27 +131,13 @@ def _layer_name(pattern: str, header: Header) -> str:
     """The end of a layer's name that a pattern stands for. PEFT takes regular expressions, and writes plain names."""
     plain = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
     if not re.fullmatch(r"[\w.-]+", plain):
-        raise _damaged(header, f"the pattern {pattern[:60]} is not the name of a layer")
+        raise _damaged(header, f"the pattern {shown(pattern)} is not the name of a layer")
     return plain
 
 
 def _exception(values: Mapping[str, float], layer: str, default: float) -> float:
     fitting = (value for name, value in values.items() if layer == name or layer.endswith(f".{name}"))
     return next(fitting, default)
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        with path.open("rb") as file:
-            text = file.read(PEFT_LIMIT_BYTES + 1)
-        values = json.loads(text) if len(text) <= PEFT_LIMIT_BYTES else None
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read", error.strerror or str(error)) from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged", f"it is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} is damaged", "it is not a small JSON object")
-    return values
 
 
 def _damaged(header: Header, why: str) -> CheckpointError:

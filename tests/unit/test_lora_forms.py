@@ -180,8 +180,6 @@ def test_peft_config_of_another_file_is_not_used(tmp_path: Path) -> None:
         (of_diffusers(r=4, lora_alpha=[2]), "alpha in lora_adapter_metadata is "),
         (of_diffusers(r=4, lora_alpha=2, alpha_pattern=[2]), "alpha_pattern in lora_adapter_metadata is not"),
         (of_diffusers(r=4, lora_alpha=2, alpha_pattern={"(a+)+$": 2}), r"the pattern \(a\+\)\+\$ is not the name"),
-        ({"lora_adapter_metadata": "{"}, "is not JSON"),
-        ({"lora_adapter_metadata": "[" * 100_000}, "is not JSON"),
         ({"lora_adapter_metadata": "[]"}, "is not a JSON object"),
     ],
 )
@@ -190,7 +188,13 @@ def test_metadata_that_make_no_sense_are_refused(metadata: dict[str, str], why: 
         read_lora(save(tmp_path, pair(), metadata))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", " " * 1_000_001])
+@pytest.mark.parametrize("text", ["{", "[" * 100_000])
+def test_metadata_that_are_no_json_are_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="has a damaged lora_adapter_metadata"):
+        read_lora(save(tmp_path, pair(), {"lora_adapter_metadata": text}))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "[" * 100_000])
 def test_peft_config_that_cannot_be_read_is_refused(content: str, tmp_path: Path) -> None:
     path = save(tmp_path, pair())
     (tmp_path / "adapter_config.json").write_text(content)

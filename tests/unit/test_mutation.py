@@ -54,6 +54,7 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "presets").mkdir()
     (tmp_path / "tests").mkdir()
     (tmp_path / "ltx2_core" / "__init__.py").touch()
+    (tmp_path / "scripts").symlink_to(Path(mutate.__file__).parent)
     (tmp_path / "ltx2_core" / "small.py").write_text(SOURCE)
     (tmp_path / "presets" / "a.yaml").write_text(PRESET)
     (tmp_path / "tests" / "test_small.py").write_text(TESTS)
@@ -117,7 +118,6 @@ def test_changes_are_judged_by_the_tests_that_pass_over_them(tree: Path) -> None
 
 
 def test_lines_of_each_test_are_traced(tree: Path) -> None:
-    (tree / "scripts").symlink_to(Path(mutate.__file__).parent)
     command = "from pathlib import Path; from scripts.mutate import collect"
     command += "; (lines,) = collect(Path.cwd(), ['tests']).lines.values()"
     command += "; print({name: sorted(numbers) for name, numbers in lines.items()})"
