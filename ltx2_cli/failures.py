@@ -6,6 +6,7 @@ import platform
 import secrets
 import shlex
 import sys
+import tempfile
 import time
 import traceback
 from difflib import get_close_matches
@@ -53,7 +54,7 @@ def wrong_usage(error: typer.TyperException) -> core.RequestError:
 
 def crash(error: Exception, arguments: list[str]) -> core.LTX2Error:
     """A failure that nobody foresaw, with its traceback in a file, whatever characters it holds."""
-    path = core.ltx2_home() / time.strftime(f"crash-%Y%m%d-%H%M%S-{secrets.token_hex(3)}.txt")
+    path = _crash_folder() / time.strftime(f"crash-%Y%m%d-%H%M%S-{secrets.token_hex(3)}.txt")
     facts = (f"ltx2 {core.__version__}, Python {sys.version}, {platform.platform()}", shlex.join(["ltx2", *arguments]))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,3 +68,11 @@ def crash(error: Exception, arguments: list[str]) -> core.LTX2Error:
     failure = core.LTX2Error(f"internal error: {cause}", why, hint)
     failure.__cause__ = error
     return failure
+
+
+def _crash_folder() -> Path:
+    """The folder of this program, or the one for temporary files where LTX2_HOME names none."""
+    try:
+        return core.ltx2_home()
+    except core.RequestError:
+        return Path(tempfile.gettempdir())

@@ -14,12 +14,19 @@ import typer
 import ltx2_core as core
 
 PromptArg = Annotated[str, typer.Argument(metavar="PROMPT", help="What to see and hear, in quotes.")]
-ImageArg = Annotated[Path, typer.Argument(metavar="IMAGE", help="The image that the video begins with.")]
-VideoArg = Annotated[Path, typer.Argument(metavar="VIDEO", help="The clip: MP4, MOV, MKV, WebM, AVI or TS.")]
-AudioArg = Annotated[Path, typer.Argument(metavar="AUDIO", help="WAV, FLAC, MP3, M4A, OGG, or a clip with audio.")]
+
+
+def path_argument(metavar: str, text: str) -> Any:
+    """An argument that is a path, taken through core's door for them."""
+    return typer.Argument(metavar=metavar, help=text, parser=lambda path: core.given_path(path, metavar))
+
+
+ImageArg = Annotated[Path, path_argument("IMAGE", "The image that the video begins with.")]
+VideoArg = Annotated[Path, path_argument("VIDEO", "The clip: MP4, MOV, MKV, WebM, AVI or TS.")]
+AudioArg = Annotated[Path, path_argument("AUDIO", "WAV, FLAC, MP3, M4A, OGG, or a clip with audio.")]
+FileArg = Annotated[Path, path_argument("FILE", "A .safetensors file, or a clip.")]
+JobArg = Annotated[Path, path_argument("JOB_DIR", "The folder OUTPUT.job of a render, or its OUTPUT.")]
 MaybePromptArg = Annotated[str, typer.Argument(metavar="[PROMPT]", help="What happens and what is heard, in quotes.")]
-FileArg = Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file, or a clip.")]
-JobArg = Annotated[Path, typer.Argument(metavar="JOB_DIR", help="The folder OUTPUT.job of a render, or its OUTPUT.")]
 
 Options = Mapping[str, Any]  # name of a setting to its annotation
 Option = Callable[[str, str], Any]  # flag and title of its panel to such an annotation
@@ -232,6 +239,7 @@ ConfigOpt = Annotated[
         "--config",
         metavar="FILE",
         help="Read settings from this YAML file; it wins over ./ltx2.yaml.",
+        parser=lambda path: core.given_path(path, "--config"),
         rich_help_panel=OTHER,
     ),
 ]

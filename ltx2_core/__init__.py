@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .grids import VideoGrid
     from .headers import FileKind, Header, classify, generation, precision, read_header
     from .home import ltx2_home
+    from .paths import given_path
     from .pipeline.describe import describe
     from .pipeline.events import Message, PhaseDone, PhaseStarted, StepDone, Watch
     from .pipeline.job import Job
@@ -85,6 +86,7 @@ __all__ = [
     "encode_prompts",
     "gather",
     "generation",
+    "given_path",
     "load_component",
     "ltx2_home",
     "own_presets",
@@ -116,6 +118,7 @@ _HOMES = {
     "grids": ("VideoGrid",),
     "headers": ("FileKind", "Header", "classify", "generation", "precision", "read_header"),
     "home": ("ltx2_home",),
+    "paths": ("given_path",),
     "pipeline.describe": ("describe",),
     "pipeline.events": ("PhaseDone", "PhaseStarted", "StepDone", "Message", "Watch"),
     "pipeline.job": ("Job",),

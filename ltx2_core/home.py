@@ -6,11 +6,16 @@ import os
 import sys
 from pathlib import Path
 
+from .paths import given_path
+
 
 def ltx2_home() -> Path:
-    """The folder that LTX2_HOME names, else `ltx2` in the user's data folder. It may not exist yet."""
+    """The folder that LTX2_HOME names, else `ltx2` in the user's data folder. It may not exist yet.
+
+    Raises: RequestError if LTX2_HOME names what cannot be a folder.
+    """
     if chosen := os.environ.get("LTX2_HOME"):
-        return Path(chosen).expanduser()
+        return given_path(chosen, "LTX2_HOME")
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "ltx2"
     if sys.platform == "darwin":

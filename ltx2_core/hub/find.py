@@ -17,10 +17,11 @@ from pydantic import Field
 from ..components import NOT_ALWAYS_NEEDED, SPLIT, UPSAMPLERS, WHOLE, Role
 from ..config.released import effective_config
 from ..config.upsampler import UpsamplerConfig
-from ..errors import CheckpointError, LTX2Error, RequestError, StorageError
+from ..errors import CheckpointError, LTX2Error, RequestError, StorageError, shown
 from ..folders import ModelPlaces, places_of, refuse_diffusers
 from ..headers import FileKind, Header, classify, read_header, read_json
 from ..home import ltx2_home
+from ..paths import given_path
 from .registry import RegisteredModel
 
 PACKAGE = Path(__file__).parent.parent
@@ -58,23 +59,27 @@ def find_model(
 ) -> ModelFiles:
     """Find a model: a registered name, the file of a whole model or of a transformer, or a folder with its files.
 
+    A registered name goes before a file or folder of that name, which a path with a separator names.
+
     Args: registered: by name. given: files that stand in for the model's own, by role.
     Raises: RequestError for a name that nobody knows; StorageError if files are missing, with where it looked;
     CheckpointError if several could be meant.
     """
     given = given or {}
-    path = Path(spec).expanduser()
+    if spec.lower() in registered:
+        return _registered(spec.lower(), registered, given)
+    path = given_path(spec, "--model")
     if path.is_dir():
         return _scan(path.resolve().name, path, given)
     if path.is_file() or path.is_symlink():
         is_split = classify(read_header(path)) is FileKind.TRANSFORMER
         main = {"transformer" if is_split else "checkpoint": path}
         return _scan(path.name, path.parent, {**main, **given}, is_split=is_split)
-    if spec.lower() in registered:
-        return _registered(spec.lower(), registered, given)
-    if len(path.parts) > 1 or path.suffix:
+    if len(path.parts) > 1 or (path.suffix and not path.suffix[1:].isdigit()):
         raise StorageError(f"--model {spec} is not there", "it takes a name, a file or a folder", "ltx2 presets")
-    raise RequestError(f"unknown model {spec}", "--model takes a name, a file or a folder", _known(spec, registered))
+    raise RequestError(
+        f"unknown model {shown(spec)}", "--model takes a name, a file or a folder", _known(spec, registered)
+    )
 
 
 def search_folders(name: str, folder: str | None = None) -> list[Path]:

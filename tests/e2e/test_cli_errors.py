@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ltx2_cli.app import app
+from ltx2_cli.display import visible
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
@@ -240,6 +241,54 @@ REFUSALS = {
         words="t2v x --model {tiny} -o {sede}.mp4", says=("-o {sede}.mp4", "{mode}, {slug}, {seed}")
     ),
     "folder that is not there": Refusal(words="t2v x --model {tiny} -o no/a.mp4", says=("there is no folder no",)),
+    # paths, wherever they are given
+    "home of nobody as output": Refusal(
+        words="t2v x --model {tiny} -o '~nosuchuser/x.mp4'",
+        says=("-o ~nosuchuser/x.mp4", "no user nosuchuser", "hint: "),
+    ),
+    "home of nobody in a file": Refusal(
+        words="t2v x --model {tiny}", files={"ltx2.yaml": 'output: "~nosuchuser/x.mp4"'}, says=("~nosuchuser/x.mp4",)
+    ),
+    "home of nobody as LTX2_HOME": Refusal(
+        words="t2v x", environment={"LTX2_HOME": "~nosuchuser"}, says=("LTX2_HOME ~nosuchuser", "no user", "hint: ")
+    ),
+    "home of nobody as clip": Refusal(words="v2v '~nosuchuser/a.mp4' x", says=("VIDEO ~nosuchuser/a.mp4", "no user")),
+    "home of nobody as model": Refusal(words="t2v x --model '~nosuchuser'", says=("--model ~nosuchuser", "no user")),
+    "home of nobody as LoRA": Refusal(
+        words="t2v x --model {tiny} --lora '~nosuchuser/a:0.5'", says=("--lora ~nosuchuser/a:0.5", "no user")
+    ),
+    "name that no disk can hold": Refusal(
+        words="t2v x --model {tiny} --job-dir " + "a" * 256, says=("--job-dir aaa", "…", "longer than 255 bytes")
+    ),
+    "name of a job that no disk can hold": Refusal(words="resume " + "a" * 256, says=("JOB_DIR aaa", "255 bytes")),
+    "settings under a name that no disk can hold": Refusal(
+        words="t2v x --config " + "a" * 256, says=("--config aaa", "255 bytes")
+    ),
+    "image under a name that no disk can hold": Refusal(
+        words="i2v " + "a" * 256 + "@last x --model {tiny}", says=("IMAGE aaa", "255 bytes")
+    ),
+    "output that is not UTF-8": Refusal(words="t2v x --model {tiny} -o a\udcff.mp4", says=("-o", "UTF-8", "hint: ")),
+    "clip that is not UTF-8": Refusal(words="v2a a\udcff.mp4", says=("VIDEO a\\udcff.mp4", "UTF-8", "hint: ")),
+    "file to inspect that is not UTF-8": Refusal(words="inspect a\udcff", says=("FILE a\\udcff", "UTF-8", "hint: ")),
+    "empty output": Refusal(words="t2v x -o ''", says=("-o '' cannot be used", "it is empty", "hint: ")),
+    "empty model": Refusal(words="t2v x --model ''", says=("--model ''", "it is empty", "hint: ")),
+    "empty job folder": Refusal(words="t2v x --job-dir ' '", says=("--job-dir ", "it is empty", "hint: ")),
+    "empty LoRA": Refusal(words="t2v x --lora ''", says=("--lora", "it is empty", "hint: ")),
+    "empty clip": Refusal(words="v2v '' x", says=("VIDEO ''", "it is empty", "hint: ")),
+    "empty file of settings": Refusal(words="t2v x --config ''", says=("--config ''", "it is empty", "hint: ")),
+    "field with an index": Refusal(
+        words="t2v x --model {tiny} -o '{seed[a]}.mp4'", says=("-o {seed[a]}.mp4", "known fields", "hint: ")
+    ),
+    "field with a width": Refusal(
+        words="t2v x --model {tiny} -o '{seed:>900000000}.mp4'", says=("-o {seed:>900000000}.mp4", "known fields")
+    ),
+    "field with a conversion": Refusal(words="t2v x --model {tiny} -o '{seed!r}.mp4'", says=("-o {seed!r}.mp4",)),
+    "brace without a partner": Refusal(words="t2v x --model {tiny} -o '{seed.mp4'", says=("-o {seed.mp4", "partner")),
+    "folder as LoRA": Refusal(
+        words="t2v x --model {tiny} --lora {tiny}",
+        code=7,
+        says=("cannot be used", "it is a folder", "hint: --lora PATH"),
+    ),
     # files and variables with settings
     "unknown setting in a file": Refusal(
         words="t2v x", files={"ltx2.yaml": "stpes: 3"}, says=("unknown setting stpes in ltx2.yaml", "mean steps")
@@ -285,7 +334,9 @@ REFUSALS = {
         files={"ltx2.yaml": "presets: {mine: {stpes: 1}}"},
         says=("unknown setting stpes in preset mine", "did you mean steps"),
     ),
-    "file of --config that is not there": Refusal(words="t2v x --config a.yaml", says=("--config a.yaml", "no file")),
+    "file of --config that is not there": Refusal(
+        words="t2v x --config a.yaml", says=("--config a.yaml", "not a file")
+    ),
     "unknown variable": Refusal(
         words="t2v x", environment={"LTX2_STPES": "3"}, says=("LTX2_STPES sets nothing", "did you mean LTX2_STEPS")
     ),
@@ -349,7 +400,7 @@ def test_a_refusal_in_json_is_an_error_and_a_summary(refusal: Refusal, tiny: Pat
     *_, error, summary = [json.loads(line) for line in result.stdout.splitlines()]
     assert result.exit_code == error["code"] == summary["exit_code"] == refusal.code
     assert [error["event"], summary["event"]] == ["error", "summary"]
-    assert result.stderr.startswith(f"error: {error['message']}\n")
+    assert result.stderr.startswith(f"error: {visible(error['message'])}\n")
     assert error["hint"] == "" or result.stderr.endswith(f"hint: {error['hint']}\n")
 
 

@@ -33,6 +33,25 @@ def test_folder_gives_each_file_its_role(tiny: Path) -> None:
     }
 
 
+def test_a_registered_name_goes_before_a_folder_of_that_name(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("Mine").mkdir()
+    Path("other").symlink_to(tiny)
+    with pytest.raises(StorageError, match="model mine is not installed"):
+        find_model("Mine", REGISTERED)
+    with pytest.raises(StorageError, match="model Mine has no checkpoint"):
+        find_model("./Mine", REGISTERED).require_file("checkpoint")
+    assert find_model("other", REGISTERED).paths == find_model(str(tiny), {}).paths
+
+
+@pytest.mark.parametrize(("name", "kind"), [("ltx-9.7", RequestError), ("a.safetensors", StorageError)])
+def test_a_number_behind_a_dot_is_no_suffix_of_a_file(name: str, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=name):
+        find_model(name, REGISTERED)
+
+
 def test_file_is_found_with_what_lies_beside_it(tiny: Path) -> None:
     by_file, by_folder = find_model(str(tiny / CHECKPOINT), {}), find_model(str(tiny), {})
     assert by_file.paths == by_folder.paths

@@ -24,6 +24,7 @@ LAYERS = {
         "identity",
         "latents",
         "machine",
+        "paths",
         "records",
         "tiles",
         "types",

@@ -25,6 +25,7 @@ LIGHT = (
     "ltx2_core.lora_file",
     "ltx2_core.lora_forms",
     "ltx2_core.lora_scale",
+    "ltx2_core.paths",
     "ltx2_core.records",
     "ltx2_core.yaml_file",
     "ltx2_core.machine",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +17,7 @@ from ...errors import CheckpointError, RequestError, StorageError
 from ...headers import Header, generation, read_header
 from ...hub.find import ModelFiles, find_model, upsampler_role
 from ...hub.registry import RegisteredModel, registered_models
+from ...paths import given_path
 from ...text.files import check_pair, find_encoder
 from ..parts import ALWAYS_READ, ModelHeaders
 from ..recipe import Edit, Recipe
@@ -149,11 +151,11 @@ def settle_basis(mode: Mode, layers: Sequence[Layer], own_presets: Mapping[str, 
     files = _find_files(settings)
     model = _Model(files, ModelHeaders.of(files), registered_models().get(files.name))
     _check_text_encoder(model)
-    notes: tuple[str, ...] = ()
+    notes = _hidden_by_name(required(settings.model))
     if preset is None:
         merged = merge([*layers, *model.layers])
         chosen = choose(merged, recipe_edit(edit), device, model.defaults, files, model.headers, model.tiers)
-        preset, layers, notes = chosen.recipe, [*layers, *chosen.layers], (chosen.note,)
+        preset, layers, notes = chosen.recipe, [*layers, *chosen.layers], (*notes, chosen.note)
     res = required(merge([*layers, *model.layers]).settings.res)
     model.headers.check(ALWAYS_READ)
     merged = merge([*layers, *_tier_layer(res, model), *model.layers])
@@ -234,11 +236,18 @@ def _find_files(settings: Settings) -> ModelFiles:
     for role, spec in given:
         if spec is None:
             continue
-        path = Path(spec).expanduser()
-        if not path.exists():
+        path = given_path(spec, option_name(role))
+        if not os.path.exists(path):  # noqa: PTH110 (a path that may not be looked at is not there either)
             raise StorageError(f"{option_name(role)} {spec} does not exist", hint="check the path, or leave it out")
         paths[upsampler_role(read_header(path)) if role == "upsampler" else role] = path
     return find_model(required(settings.model), registered_models(), paths)
+
+
+def _hidden_by_name(model: str) -> tuple[str, ...]:
+    """A line where a registered model has the name of something in this folder."""
+    if model.lower() not in registered_models() or not os.path.lexists(model):
+        return ()
+    return (f"--model {model} is the model of that name; --model ./{model} names what lies in this folder",)
 
 
 def _check_text_encoder(model: _Model) -> None:

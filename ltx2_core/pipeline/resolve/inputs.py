@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 from ...errors import RequestError
 from ...media.accept import check_input
 from ...media.inputs import ImageSource
+from ...paths import given_path
 from ..request import AudioInput, ClipInput, Extension, ImageInput, ReferenceInput, Window
 from .settings import Place, Settings, required
 from .sizes import ClipLength, RenderSize
@@ -83,11 +85,12 @@ def read_images(settings: Settings, length: ClipLength, first: Path | None = Non
 
 def split_image(spec: str, length: ClipLength) -> tuple[Path, int, float]:
     """A path, the frame behind its last `@` and the strength behind that; a path may hold an `@` of its own."""
-    found = re.fullmatch(r"(.+)@(first|last|\d+|\d+(?:\.\d+)?s)(?::(\d+(?:\.\d+)?))?", spec)
-    if found is None or Path(spec).expanduser().exists():
-        return Path(spec).expanduser(), 0, 1.0
-    path, strength = Path(found[1]).expanduser(), float(found[3] or 1)
-    frame, last = _frame_at(found[2], length), length.frames - 1
+    whole = given_path(spec, "--image")
+    found = re.fullmatch(r"(.+)@(first|last|\d+|\d+(?:\.\d+)?s)(?::(\d+(?:\.\d+)?))?", spec, re.ASCII | re.IGNORECASE)
+    if found is None or os.path.exists(whole):  # noqa: PTH110 (a path that may not be looked at is not there either)
+        return whole, 0, 1.0
+    path, strength = given_path(found[1], "--image"), float(found[3] or 1)
+    frame, last = _frame_at(found[2].lower(), length), length.frames - 1
     if frame > last:
         why = f"the clip ends at frame {last}"
         raise RequestError(f"--image {spec} cannot be used", why, "@last is its last frame")

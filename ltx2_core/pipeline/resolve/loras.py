@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import RequestError, StorageError
+from ...errors import RequestError
 from ...headers import Header
 from ...lora_file import LoraFile, match, read_lora
+from ...paths import given_path, require_file
 from ..request import LoraInput
 
 STRONGEST = 10
@@ -46,19 +48,16 @@ def read_loras(specs: Sequence[str], checkpoint: Header, *, allow_partial: bool)
 def split_strength(spec: str, option: str) -> tuple[Path, float]:
     """A path and the number behind its last colon; 1 where there is none.
 
-    Raises: RequestError if the number makes no sense, StorageError if there is no such file.
+    Raises: RequestError if the path or the number makes no sense, StorageError if there is no such file.
     """
-    path, strength = Path(spec).expanduser(), 1.0
+    path, strength = given_path(spec, option), 1.0
     found = re.fullmatch(r"(.+):([-+.\w]+)", spec)
-    if found and not path.exists():
-        path, strength = Path(found[1]).expanduser(), _strength(found[2])
+    if found and not os.path.exists(path):  # noqa: PTH110 (a path that may not be looked at is not there either)
+        path, strength = given_path(found[1], option), _strength(found[2])
         if not abs(strength) <= STRONGEST:
             why = f"{found[2]} is not a strength from -{STRONGEST} to {STRONGEST}"
             raise RequestError(f"{option} {spec} cannot be used", why, f"{option} PATH:0.8")
-    if not path.is_file():
-        raise StorageError(
-            f"{option} {spec} does not exist", hint=f"{option} PATH:0.8 gives a strength; check the path"
-        )
+    require_file(path, f"{option} {spec}", f"{option} PATH:0.8 gives a strength; check the path")
     return path, strength
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
+from ...paths import given_path, require_writable
 from ...sampling.guidance import GuidanceScales
 from ...types import Streams
 from ..parts import ALWAYS_READ, components_of
@@ -47,6 +48,9 @@ def resolve(
     target = target_of(settings, request, inputs.suffix)
     files = {**{lora.input.role: lora.file.path for lora in basis.loras}, **inputs.files}
     require_apart(target, files.values())
+    job_dir = target.with_name(target.name + ".job")
+    if settings.job_dir:
+        job_dir = given_path(settings.job_dir, "--job-dir")
     task = RenderTask(
         request=request,
         machine=settle_machine(basis.device, required(settings.precision), request, basis.vae),
@@ -56,11 +60,14 @@ def resolve(
         target=target,
         uses_cache=required(settings.cache),
     )
+    if not (settings.skip_existing and target.exists()):
+        require_writable(target.parent, str(target))
+        require_writable(job_dir, str(job_dir))
     sources = {**basis.sources, **inputs.sources}
     lora_notes = (lora.note for lora in basis.loras)
     return Resolved(
         task=task,
-        job_dir=Path(settings.job_dir).expanduser() if settings.job_dir else target.with_name(target.name + ".job"),
+        job_dir=job_dir,
         skip_existing=required(settings.skip_existing),
         sources={name: str(place) for name, place in sources.items()},
         notes=(*basis.notes, *inputs.size.notes, *inputs.length.notes, *lora_notes, *inputs.notes),

@@ -61,9 +61,9 @@ def read_environment() -> dict[str, str]:
 
 def config_files(config: Path | None = None) -> list[Path]:
     """The files that hold settings, most important first: that of --config, the project's, the user's."""
-    if config is not None and not config.is_file():
-        raise RequestError(f"--config {config} cannot be read", "it is no file")
-    usual = (path for path in (PROJECT_FILE, ltx2_home() / USER_FILE) if path.is_file())
+    if config is not None and not os.path.isfile(config):  # noqa: PTH113 (what may not be looked at is no file)
+        raise RequestError(f"--config {config} cannot be read", "it is not a file", "check the path")
+    usual = (path for path in (PROJECT_FILE, ltx2_home() / USER_FILE) if os.path.isfile(path))  # noqa: PTH113
     return [*([config] if config else []), *usual]
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from string import Formatter
 from typing import TYPE_CHECKING
 
 from ...disk import MOST_NAME_BYTES, require_free
-from ...errors import RequestError
+from ...errors import RequestError, shown
 from ...media.clip import AUDIO_FILES, COPIED_FILES
+from ...paths import given_path
 from ..request import sheet_of
 from .settings import Settings
 
@@ -34,7 +36,7 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
     """
     template = settings.output or DEFAULT_NAME
     suffixes = suffixes_of(request) if suffix is None else (suffix,)
-    if template.endswith(("/", "\\")) or Path(template).expanduser().is_dir():
+    if template.endswith(("/", "\\")) or given_path(template, "-o").is_dir():
         template = str(Path(template) / DEFAULT_NAME)
     if settings.output is None or template.endswith(DEFAULT_NAME):
         template = template.removesuffix(".mp4") + suffixes[0]
@@ -44,12 +46,7 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
         "seed": str(request.seed),
         "preset": request.preset,
     }
-    try:
-        target = Path(template.format(**fields)).expanduser()
-    except (KeyError, ValueError, IndexError, AttributeError) as error:
-        raise RequestError(
-            f"-o {template} cannot be used", f"known fields are {', '.join(map('{{{}}}'.format, fields))}"
-        ) from error
+    target = given_path(_filled(template, fields), "-o")
     if target.suffix.lower() not in suffixes:
         what = {"generate": "a video", "keep": "this video", "off": "audio alone"}[request.video]
         why = f"{what} goes into a file that ends in {' or '.join(suffixes)}"
@@ -78,6 +75,24 @@ def check_place(target: Path) -> None:
         raise RequestError(
             f"-o {target} cannot be used", f"there is no folder {target.parent}", f"mkdir -p {folder} makes it"
         )
+
+
+def _filled(template: str, fields: Mapping[str, str]) -> str:
+    """A name with its fields filled in, which are plain: `{seed}`, and nothing else between the braces.
+
+    Raises: RequestError.
+    """
+    what = f"-o {shown(template)} cannot be used"
+    known = ", ".join(f"{{{name}}}" for name in fields)
+    try:
+        pieces = list(Formatter().parse(template))
+    except ValueError as error:
+        why = "a brace in it has no partner"
+        raise RequestError(what, why, f"known fields are {known}; {{{{ stands for a brace") from error
+    for _, name, form, conversion in pieces:
+        if name is not None and (name not in fields or form or conversion):
+            raise RequestError(what, f"known fields are {known}", "give one of them alone between braces, or none")
+    return template.format(**fields)
 
 
 def _named_by(request: Request) -> str:

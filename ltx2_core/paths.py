@@ -1,0 +1,66 @@
+"""The one door for paths that a person gives, on the command line, in the environment or in a file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from .errors import RequestError, StorageError, shown
+
+LONGEST_NAME_BYTES = 255
+LONGEST_PATH_BYTES = 4095
+
+
+def given_path(text: str | Path, option: str) -> Path:
+    """A path as a person writes it, with `~` expanded. Nothing need be there.
+
+    Args: option: how it is named in messages, such as --model.
+    Raises: RequestError for an empty one, a user that does not exist, a name that no disk can hold, and for bytes that
+    are not UTF-8.
+    """
+    what = f"{option} {shown(str(text))} cannot be used"
+    if not str(text).strip() or not str(text):
+        raise RequestError(what, "it is empty", f"{option} takes a path; leave it out if it is not needed")
+    try:
+        path = Path(text).expanduser()
+        encoded = str(path.absolute()).encode()
+    except RuntimeError as error:
+        user = Path(text).parts[0]
+        raise RequestError(what, f"there is no user {shown(user[1:])}", f"./{user} is a file of that name") from error
+    except (UnicodeEncodeError, OSError) as error:
+        raise RequestError(what, "its name holds bytes that are not UTF-8", "give the file another name") from error
+    if b"\0" in encoded:
+        raise RequestError(what, "a path cannot hold a zero byte", "check the path")
+    if any(len(name) > LONGEST_NAME_BYTES for name in encoded.split(os.sep.encode())):
+        raise RequestError(what, f"a name in it is longer than {LONGEST_NAME_BYTES} bytes", "give a shorter one")
+    if len(encoded) > LONGEST_PATH_BYTES:
+        raise RequestError(what, f"it is longer than {LONGEST_PATH_BYTES} bytes", "give a shorter one")
+    return path
+
+
+def require_file(path: Path, what: str, hint: str) -> None:
+    """Raises: StorageError if there is no such file, with the reason. what: the option and the path."""
+    why = "it is a folder"
+    try:
+        if path.is_file():
+            return
+        if not path.exists():
+            why = "there is no such file"
+        elif not path.is_dir():
+            why = "it is not a regular file"
+    except OSError as error:
+        why = error.strerror or str(error)
+    raise StorageError(f"{what} cannot be used", why, hint)
+
+
+def require_writable(folder: Path, what: str) -> None:
+    """Raises: StorageError if no file can be made in a folder, or in the nearest one above it that exists."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        why = f"no file can be made in {folder}: {error.strerror or error}"
+        raise StorageError(f"{what} cannot be written", why, "-o names another place") from error

@@ -1,0 +1,67 @@
+"""The one door for paths: what a person may write, and what is said against the rest."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from ltx2_core.errors import RequestError, StorageError
+from ltx2_core.paths import given_path, require_file, require_writable
+
+
+def test_a_home_is_filled_in_and_other_paths_stay_as_they_are(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert given_path("~/a.mp4", "-o") == Path("/somewhere/a.mp4")
+    assert given_path("a/Zürich 日本.mp4", "-o") == Path("a/Zürich 日本.mp4")
+    assert given_path("a" * 255, "-o").name == "a" * 255
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "it is empty"),
+        (" ", "it is empty"),
+        ("~nosuchuser/a", "there is no user nosuchuser"),
+        ("a" * 256, "longer than 255 bytes"),
+        ("é" * 128, "longer than 255 bytes"),
+        ("a/" * 2500, "longer than 4095 bytes"),
+        ("a\udcff", "not UTF-8"),
+        ("a\0b", "zero byte"),
+    ],
+)
+def test_what_no_disk_can_hold_is_refused_with_a_hint(text: str, why: str):
+    with pytest.raises(RequestError, match="cannot be used") as caught:
+        given_path(text, "--model")
+    assert why in caught.value.why
+    assert caught.value.hint
+    assert len(caught.value.what) < 120
+
+
+def test_what_is_no_file_is_told_as_what_it_is(tmp_path: Path):
+    (tmp_path / "file").touch()
+    require_file(tmp_path / "file", "--lora file", "check the path")
+    for path, why in (
+        (tmp_path, "it is a folder"),
+        (tmp_path / "lost", "no such file"),
+        (Path("/dev/null"), "regular"),
+    ):
+        with pytest.raises(StorageError) as caught:
+            require_file(path, "--lora x", "check the path")
+        assert why in caught.value.why
+
+
+def test_a_folder_in_which_nothing_can_be_made_is_found_before_a_render(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    require_writable(tmp_path / "new" / "folder", "x.mp4")
+    assert not list(tmp_path.iterdir())
+
+    def refuse(dir: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(StorageError) as caught:
+        require_writable(tmp_path, "x.mp4")
+    assert caught.value.why == f"no file can be made in {tmp_path}: Permission denied"
