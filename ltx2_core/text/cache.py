@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def _read(path: Path) -> TextContext | None:
         why = "its checksum is wrong"
     except (OSError, LTX2Error, SafetensorError, TypeError, ValueError, KeyError) as error:
         why = str(error)
-    logger.warning("the cached text context %s is made again: %s", path, why)
+    logger.warning("a kept prompt is encoded again, as its file %s cannot be used: %s", path, why)
     return None
 
 
@@ -85,7 +86,12 @@ def _write(path: Path, tensors: Mapping[str, Tensor], dropped: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, save(dict(tensors), {"sha256": _checksum(tensors, dropped), "dropped": str(dropped)}))
     except OSError as error:
-        logger.warning("the text context cannot be kept in %s: %s", path.parent, error)
+        _warn_once(f"encoded prompts are not kept: {ltx2_home()} cannot be written ({error.strerror or error})")
+
+
+@cache
+def _warn_once(message: str) -> None:
+    logger.warning("%s", message)
 
 
 def _checksum(tensors: Mapping[str, Tensor], dropped: int) -> str:
