@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,13 @@ class Written(dict[str, Any]):
     def place(self, name: str) -> str:
         """Where a name stands: `ltx2.yaml, line 3`."""
         return f"{self.file}, line {self.lines[name]}"
+
+
+def without(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The same values but one; those of a file keep their lines."""
+    rest = copy(values) if isinstance(values, Written) else dict(values)
+    rest.pop(name, None)
+    return rest
 
 
 def read_yaml(path: Path) -> Written:

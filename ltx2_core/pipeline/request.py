@@ -225,12 +225,15 @@ class RenderTask(Record):
 class Resolved:
     """A task that is settled, and what a person should know about it.
 
-    Args: sources: where each setting came from, in words. notes: what was chosen or rounded. warnings: the same, where
-    the result may suffer.
+    Args: preset: what was named on a command line, in a file or in the environment, where that is a set of values.
+    overridden: what it overrides in files and in the environment. sources: where each setting came from, in words.
+    notes: what was chosen or rounded. warnings: the same, where the result may suffer.
     """
 
     task: RenderTask
     job_dir: Path
+    preset: str | None = None
+    overridden: tuple[str, ...] = ()
     skip_existing: bool = False
     sources: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -179,8 +179,6 @@ def split_list(value: Any) -> Any:
 
 def option_name(name: str) -> str:
     """How a setting is written on the command line."""
-    if name == "output":
-        return "-o"
     return ("--no-" if name in SWITCHED_OFF else "--") + name.replace("_", "-")
 
 

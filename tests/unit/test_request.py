@@ -22,7 +22,7 @@ from ltx2_core.pipeline.request import Resolved
 from ltx2_core.pipeline.resolve import basis
 from ltx2_core.pipeline.resolve.presets import generation_defaults, names, recipe
 from ltx2_core.pipeline.resolve.resolve import resolve
-from ltx2_core.pipeline.resolve.settings import merge
+from ltx2_core.pipeline.resolve.settings import BUILT_IN, COMMAND_LINE, ENVIRONMENT, Origin, Place, merge
 from ltx2_core.pipeline.resolve.sizes import nearest_legal
 from ltx2_core.pipeline.resolve.target import slug
 from tests.places import A_FILE
@@ -135,6 +135,38 @@ def test_preset_of_values_builds_on_a_recipe_and_flags_win_over_it(tiny: Path) -
     found = resolved(tiny, own=own, preset="mine", seed=6)
     assert (found.request.preset, found.request.width, found.request.seed) == ("distilled", 128, 6)
     assert found.sources["res"] == "preset mine"
+
+
+MINE = {"mine": {"preset": "distilled-one-stage", "res": "128x128", "seed": 5, "duration": "1s"}}
+
+
+def test_a_preset_named_by_a_flag_wins_over_every_file_and_says_so(tiny: Path) -> None:
+    usual = {"model": str(tiny), "output": f"{tiny}/none.mp4", "seed": 3, "frames": 33, "crf": 20}
+    layers = [(COMMAND_LINE, {"preset": "Mine"}), (ENVIRONMENT, {"res": "64x64"}), (A_FILE, usual)]
+    found = resolve("t2v", "a bell rings", layers, MINE)
+    assert (found.request.width, found.request.seed, found.request.frames) == (128, 5, 25)
+    assert (found.preset, found.request.preset) == ("mine", "distilled-one-stage")
+    assert found.overridden == ("LTX2_RES 64x64 of the environment", "seed 3 of ltx2.yaml", "frames 33 of ltx2.yaml")
+    assert found.sources["crf"] == "ltx2.yaml"
+
+
+def test_a_preset_named_in_a_file_stands_below_the_keys_of_that_file_and_above_other_places(tiny: Path) -> None:
+    file = {"model": str(tiny), "output": f"{tiny}/none.mp4", "preset": "mine", "seed": 3}
+    below = (Place(Origin.FILE, "config.yaml"), {"res": "64x64"})
+    found = resolve("t2v", "a bell rings", [(ENVIRONMENT, {"duration": "2s"}), (A_FILE, file), below], MINE)
+    assert (found.request.width, found.request.seed, found.request.frames) == (128, 3, 49)
+    assert found.overridden == ("res 64x64 of config.yaml",)
+
+
+def test_a_recipe_that_is_named_overrides_nothing(tiny: Path) -> None:
+    found = resolved(tiny, preset="ONE-STAGE", seed=3)
+    assert (found.preset, found.request.preset, found.overridden) == (None, "one-stage", ())
+
+
+def test_skip_existing_above_overwrite_rules_it_out_and_the_other_way_round(tiny: Path) -> None:
+    for above, below in (("skip_existing", "overwrite"), ("overwrite", "skip_existing")):
+        settings = merge([(COMMAND_LINE, {above: True}), (A_FILE, {below: True}), (BUILT_IN, {below: False})]).settings
+        assert (getattr(settings, above), getattr(settings, below)) == (True, False)
 
 
 def test_preset_that_builds_on_itself_is_refused(tiny: Path) -> None:

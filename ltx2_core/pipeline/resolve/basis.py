@@ -28,7 +28,7 @@ from .edits import control_lora, edit_of, recipe_edit
 from .inputs import ModeInputs
 from .loras import GivenLora, read_loras
 from .machine import Device, choose_device
-from .presets import generation_defaults, named_values, names, read_tier, recipe
+from .presets import NamedPreset, generation_defaults, names, read_tier, recipe, with_presets
 from .refusals import check_recipe, check_streams
 from .settings import BUILT_IN, DEFAULTS, Layer, Merged, Origin, Place, Settings, merge, required
 
@@ -71,7 +71,7 @@ class Basis:
     """What holds before anything about the clip itself is settled.
 
     Args: edit: what is done to the clip of v2v. stg_share: how deep in the denoiser the block lies that guidance
-    perturbs. loras: those of the request, matched with the model.
+    perturbs. named: the preset that a person named. loras: those of the request, matched with the model.
     """
 
     mode: Mode
@@ -81,6 +81,7 @@ class Basis:
     files: ModelFiles
     headers: ModelHeaders
     stg_share: Fraction
+    named: NamedPreset
     preset: str
     recipe: Recipe
     loras: tuple[GivenLora, ...]
@@ -141,9 +142,10 @@ class _Model:
 
 def settle_basis(mode: Mode, layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> Basis:
     """Merge all settings, find the model and check that recipe, files and flags go together."""
-    preset_layers, preset = _preset_layers(merge(layers).settings.preset, own_presets)
+    layers, named = with_presets(layers, own_presets)
+    preset = named.recipe
     fixed, usual = mode.layers
-    layers = [fixed, *layers, *preset_layers, usual]
+    layers = [fixed, *layers, usual]
     settings = merge([*layers, (BUILT_IN, DEFAULTS)]).settings
     check_streams(mode.name, mode.streams, settings)
     edit = edit_of(settings) if mode.edits else None
@@ -171,6 +173,7 @@ def settle_basis(mode: Mode, layers: Sequence[Layer], own_presets: Mapping[str, 
         files=files,
         headers=model.headers,
         stg_share=Fraction(model.defaults["stg_block"]),
+        named=named,
         preset=preset,
         recipe=adjusted,
         loras=_loras(merged.settings, edit, model.headers.header("transformer")),
@@ -182,25 +185,6 @@ def _loras(settings: Settings, edit: Edit | None, transformer: Header) -> tuple[
     """The LoRAs of a request: that of `--control` first, then those of `--lora`."""
     control = control_lora(settings) if edit is not None else ()
     return read_loras((*control, *(settings.lora or ())), transformer, allow_partial=bool(settings.allow_partial_lora))
-
-
-def _preset_layers(name: str | None, own: Mapping[str, Any]) -> tuple[list[Layer], str | None]:
-    """What a preset sets, layer by layer, and the recipe that it ends at; None leaves the recipe to the model.
-
-    A named set of values may build on another, or on a recipe, through its own `preset`.
-    """
-    layers: list[Layer] = []
-    seen: set[str] = set()
-    while name is not None and name != "auto":
-        if name in seen:
-            raise RequestError(f"preset {name} builds on itself")
-        seen.add(name)
-        values = named_values(name, own)
-        if values is None:
-            return layers, name
-        place, name = Place(Origin.PRESET, name), values.pop("preset", None)
-        layers.append((place, values))
-    return layers, None
 
 
 def _tier_layer(res: str, model: _Model) -> list[Layer]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from copy import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from pydantic import Field
 
-from ...errors import RequestError
+from ...errors import RequestError, shown
 from ...hub.registry import registered_models
 from ...records import Record, presets_folder
-from ...yaml_file import read_yaml
+from ...yaml_file import read_yaml, without
 from ..recipe import Edit, Recipe
 from ..values import did_you_mean
+from .settings import Layer, Origin, Place, check_layer, merge
+
+AUTO = "auto"  # the preset that stands for what fits the machine and the model
 
 
 class Tier(Record):
@@ -61,13 +64,55 @@ def read_tier(name: str) -> Tier:
     return Tier.checked(f"presets/tiers/{name}.yaml", _read("tiers", name, "size"))
 
 
-def named_values(name: str, own: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The values of a preset that is not a recipe:
+@dataclass(frozen=True, slots=True)
+class NamedPreset:
+    """The preset that a person named. name: None if it is a recipe, or if nobody named one. recipe: where it ends."""
 
-    one of the user's own, or one that comes along. None if it is a recipe.
+    name: str | None = None
+    recipe: str | None = None
+
+
+def with_presets(layers: Sequence[Layer], own: Mapping[str, Any]) -> tuple[list[Layer], NamedPreset]:
+    """Put what a preset sets just below the place that names it, above every place below that.
+
+    A named set of values may build on another, or on a recipe, through its own `preset`.
+    Args: own: the user's own presets, by name.
+    Raises: RequestError for a name that nobody knows.
+    """
+    asked = merge(layers)
+    if asked.settings.preset is None or asked.settings.preset.lower() == AUTO:
+        return list(layers), NamedPreset()
+    first = asked.settings.preset.lower()
+    found, chosen = _chain(first, {name.lower(): values for name, values in own.items()})
+    below = next(number for number, (place, _) in enumerate(layers, 1) if place is asked.sources["preset"])
+    return [*layers[:below], *found, *layers[below:]], NamedPreset(first if found else None, chosen)
+
+
+def _chain(first: str, own: Mapping[str, Any]) -> tuple[list[Layer], str | None]:
+    """What a preset and those that it builds on set, and the recipe at which they end; None leaves it to the model."""
+    layers: list[Layer] = []
+    seen: set[str] = set()
+    name: str | None = first
+    while name is not None and name != AUTO:
+        if name in seen:
+            raise RequestError(f"preset {shown(name)} builds on itself", hint="leave one of its preset: lines out")
+        seen.add(name)
+        values = named_values(name, own)
+        if values is None:
+            return layers, name
+        place = Place(Origin.PRESET, name)
+        layers.append((place, without(values, "preset")))
+        name = check_layer(place, {"preset": values.get("preset")}).get("preset", "").lower() or None
+    return layers, None
+
+
+def named_values(name: str, own: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The values of a preset that is not a recipe: one of the user's own, or one that comes along.
+
+    None if it is a recipe.
     """
     if name in own:
-        return copy(own[name])  # with the lines at which its settings stand
+        return own[name]
     if name in names("recipes"):
         return None
     values = _read(".", name, "preset", known=[*names("."), *names("recipes"), *own])
@@ -90,5 +135,5 @@ def catalogue(own: Mapping[str, Any] | None = None) -> dict[str, dict[str, str]]
 def _read(kind: str, name: str, word: str, known: list[str] | None = None) -> dict[str, Any]:
     known = names(kind) if known is None else known
     if name not in names(kind):
-        raise RequestError(f"unknown {word} {name}", hint=did_you_mean(name, known))
+        raise RequestError(f"unknown {word} {shown(name)}", hint=did_you_mean(name, known))
     return read_yaml(presets_folder() / kind / f"{name}.yaml")

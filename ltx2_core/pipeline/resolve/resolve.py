@@ -68,6 +68,8 @@ def resolve(
     return Resolved(
         task=task,
         job_dir=job_dir,
+        preset=basis.named.name,
+        overridden=basis.merged.overridden,
         skip_existing=required(settings.skip_existing),
         sources={name: str(place) for name, place in sources.items()},
         notes=(*basis.notes, *inputs.size.notes, *inputs.length.notes, *lora_notes, *inputs.notes),

@@ -15,6 +15,7 @@ from ...errors import RequestError, shown
 from ...home import ltx2_home
 from ...yaml_file import Written, read_yaml
 from ..values import did_you_mean
+from .presets import AUTO
 from .settings import COMMAND_LINE, ENVIRONMENT, Layer, Origin, Place, Settings
 
 PREFIX = "LTX2_"
@@ -23,7 +24,6 @@ OTHER_VARIABLES = {"LTX2_HOME"}
 PROJECT_FILE = Path("ltx2.yaml")
 USER_FILE = "config.yaml"  # in the folder that LTX2_HOME names
 PRESETS = "presets"
-AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ class Place:
     def spelled(self, setting: str) -> str:
         """How a setting is written there."""
         if self.origin is Origin.COMMAND_LINE:
-            return option_name(setting)
+            return "-o" if setting == "output" else option_name(setting)
         if self.origin is Origin.ENVIRONMENT:
             return "LTX2_" + setting.upper()
         return setting
@@ -202,6 +202,7 @@ REASONS = {  # why a value cannot be used, by pydantic's name for it
     "too_long": "it must hold at most {max_length}",
 }
 ONE_OF = ({"frames", "duration"}, {"steps", "sigmas"})  # whichever of two is set first settles both
+NOT_BOTH = ({"overwrite", "skip_existing"},)  # the same where it is set to true
 
 T = TypeVar("T")
 Layer = tuple[Place, Mapping[str, Any]]  # where it comes from, and what it sets
@@ -209,10 +210,14 @@ Layer = tuple[Place, Mapping[str, Any]]  # where it comes from, and what it sets
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The settings that hold, and where each of them was set."""
+    """The settings that hold, and where each of them was set.
+
+    Args: overridden: what a preset overrides in a file or in the environment, as it is written there.
+    """
 
     settings: Settings
     sources: Mapping[str, Place]
+    overridden: tuple[str, ...] = ()
 
     def is_asked(self, name: str) -> bool:
         """Whether a person has set it, rather than the model or this program."""
@@ -226,17 +231,38 @@ def merge(layers: Sequence[Layer]) -> Merged:
     """
     values: dict[str, Any] = {}
     sources: dict[str, Place] = {}
+    overridden: list[str] = []
     for source, layer in layers:
         given = check_layer(source, layer)
-        for pair in ONE_OF:
-            if given.keys() >= pair:
-                both = " and ".join(source.spelled(name) for name in sorted(pair))
-                raise RequestError(f"{both} say the same thing", f"both are set by {source}", "give one of them")
-        settled = values.keys() | {name for pair in ONE_OF if pair & values.keys() for name in pair}
-        fresh = {name: value for name, value in given.items() if name not in settled}
+        _refuse_both(source, given)
+        winners = {name: _winner(name, value, values) for name, value in given.items()}
+        if source.origin in (Origin.ENVIRONMENT, Origin.FILE):
+            lost = [name for name, winner in winners.items() if winner and sources[winner].origin is Origin.PRESET]
+            overridden += [f"{source.spelled(name)} {shown(layer[name])} of {source}" for name in lost]
+        fresh = {name: value for name, value in given.items() if winners[name] is None}
         values |= fresh
         sources |= dict.fromkeys(fresh, source)
-    return Merged(Settings.model_construct(**values), sources)
+    return Merged(Settings.model_construct(**values), sources, tuple(overridden))
+
+
+def _winner(name: str, value: Any, values: Mapping[str, Any]) -> str | None:
+    """Which setting above has settled this one: itself, or one that says the same thing or rules it out."""
+    others = [other for pair in ONE_OF if name in pair for other in pair if other in values]
+    if value is True:
+        others += [other for pair in NOT_BOTH if name in pair for other in pair if values.get(other)]
+    return name if name in values else next(iter(others), None)
+
+
+def _refuse_both(source: Place, given: Mapping[str, Any]) -> None:
+    """Raises: RequestError for two settings of one place that say the same thing, or that contradict each other."""
+    for pair in ONE_OF:
+        if given.keys() >= pair:
+            both = " and ".join(source.spelled(name) for name in sorted(pair))
+            raise RequestError(f"{both} say the same thing", f"both are set by {source}", "give one of them")
+    for pair in NOT_BOTH:
+        if all(given.get(name) for name in pair):
+            both = " and ".join(source.spelled(name) for name in sorted(pair))
+            raise RequestError(f"{both} cannot be used together", f"both are set by {source}", "give one of them")
 
 
 def check_layer(source: Place, layer: Mapping[str, Any]) -> dict[str, Any]:
