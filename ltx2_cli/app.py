@@ -15,10 +15,10 @@ import ltx2_core as core
 
 from .display import Display
 from .failures import UserStopError, crash, wrong_usage
-from .help import PanelCommand, PanelGroup
+from .help import PanelCommand, PanelGroup, help_text
 from .log import routed
 from .modes import add_modes
-from .options import CONTINUED, ENCODING, OLD_TRACK, TARGET, FileArg, JobArg, takes
+from .options import CONTINUED, ENCODING, OLD_TRACK, TARGET, FileArg, JobArg, TopicArg, takes
 from .stop import Stop
 
 BRIEF = """\
@@ -57,8 +57,7 @@ class Commands(PanelGroup):
             exit_code = show.fail(UserStopError(130))
         except Exception as error:
             exit_code = show.fail(crash(error, arguments))
-        show.end(exit_code)
-        sys.exit(exit_code)
+        sys.exit(show.end(exit_code))
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -148,6 +147,13 @@ def decode(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
 def inspect(file: FileArg, show: Display) -> None:
     """Show what a weight file or a clip is, from its header. With -v, long texts are shown whole."""
     show.facts(file.name, core.describe(file))
+
+
+@app.command("help", cls=PanelCommand)
+def show_help(context: typer.Context, topic: TopicArg = None) -> None:
+    """Show the help of a command, or explain guidance or settings."""
+    assert context.parent is not None
+    typer.echo(help_text(topic, context.parent.command, context.parent))
 
 
 @app.command(cls=PanelCommand)

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sys
-import textwrap
 import time
 import traceback
 import unicodedata
@@ -19,6 +18,7 @@ import typer
 import ltx2_core as core
 
 from .facts import readable
+from .wrap import wrapped
 
 if TYPE_CHECKING:
     from .progress import Bars
@@ -46,9 +46,13 @@ class Display:
         self.bars: Bars | None = None
         self.phase = ""
         self.has_told = False
+        self.refused: OSError | None = None  # why stdout did not take a line
+        self.finished: Path | None = None
 
     def set_level(self, *, as_json: bool, quiet: bool, verbose: int) -> None:
-        """What --json, -q and -v ask for."""
+        """What --json, -q and -v ask for. Raises: RequestError for -q and -v together."""
+        if quiet and verbose:
+            raise core.RequestError("-q and -v cannot be used together", "one tells less, the other more", "give one")
         self.is_json = as_json
         self.level = verbose or (ERRORS if quiet or as_json else USUAL)
 
@@ -59,12 +63,12 @@ class Display:
         if self.is_json:
             self._tell("output", title=title, facts=dict(rows))
             return
-        _write(sys.stdout, visible(title))
+        self._print(visible(title))
         width = max(map(len, rows), default=0)
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
         for name, value in rows.items():
             line = f"  {visible(name):{width}}  {visible(value)}"
-            _write(sys.stdout, textwrap.fill(line, columns, subsequent_indent=" " * (width + 4)).rstrip())
+            self._print(wrapped(line, columns, " " * (width + 4)))
 
     def facts(self, title: str, facts: Mapping[str, str]) -> None:
         """What a file says about itself: as JSON its own words, else a row per setting."""
@@ -72,11 +76,11 @@ class Display:
 
     def file(self, path: Path, *, is_new: bool = True) -> None:
         """The path of a result: alone on stdout, byte by byte, so that a script can use it."""
-        path = path.resolve()
+        path = self.finished = path.resolve()
         if self.is_json:
             self._tell("output", path=str(path), is_new=is_new)
         else:
-            _write(sys.stdout, visible(str(path)) if sys.stdout.isatty() else os.fsencode(path))
+            self._print(visible(str(path)) if sys.stdout.isatty() else os.fsencode(path))
 
     def result(self, result: core.Result) -> None:
         """A finished render."""
@@ -85,11 +89,18 @@ class Display:
         kept = f", latents in {result.job_dir}" if result.job_dir else ""
         self.say(f"seed {result.seed}, {result.seconds:.1f} s{kept}")
 
-    def end(self, exit_code: int) -> None:
-        """The last line of what is told as JSON."""
+    def end(self, exit_code: int) -> int:
+        """The last line of what is told as JSON. Gives the exit code: 7 where stdout did not take what it should."""
         self.close()
         if self.has_told:
             self._tell("summary", exit_code=exit_code, seconds=round(time.perf_counter() - self.start, 3))
+        if self.refused is None or exit_code:
+            return exit_code
+        done = f"the result is complete: {self.finished}" if self.finished else ""
+        why = self.refused.strerror or str(self.refused)
+        hint = "send it to a file on a disk that has room"
+        failure = core.StorageError(f"standard output cannot be written: {why}", done, hint)
+        return self.fail(failure)
 
     # What happens meanwhile
 
@@ -108,18 +119,22 @@ class Display:
                 machine=told["machine"],
                 output=told["output"],
                 sources=dict(resolved.sources),
+                preset=resolved.preset,
+                overridden=list(resolved.overridden),
                 notes=list(resolved.notes),
             )
         width, height = request.file_size
-        what = f"{width}x{height}, {request.frames} frames at {core.show_fps(request.fps)} fps"
+        what = f"{width}x{height}, {counted(request.frames, 'frame')} at {core.show_fps(request.fps)} fps"
         steps = " + ".join(map(str, request.steps_of_stages))
-        self.say(f"{task.files.name}, {request.preset}: {what}, {steps} steps, seed {request.seed}")
+        line = f"{task.files.name}, {_preset_words(resolved)}: {what}, {steps} steps, seed {request.seed}"
+        if resolved.overridden:
+            line += f"; preset {resolved.preset} overrides {', '.join(resolved.overridden)}"
+        self.say(line)
         for note in resolved.notes:
             self.say(note)
         for source in dict.fromkeys(resolved.sources.values()):
             names = [name for name, place in resolved.sources.items() if place == source]
-            for line in textwrap.wrap(f"{source} sets {', '.join(names)}", 78, subsequent_indent="  "):
-                self.say(line, DETAILS)
+            self.say(f"{source} sets {', '.join(names)}", DETAILS)
         for warning in resolved.warnings:
             self.warn(warning)
 
@@ -156,10 +171,13 @@ class Display:
         """One line on stderr, above the bars where there are any."""
         if self.level < level:
             return
+        text = visible(line)
+        if level < TRACEBACKS and sys.stderr.isatty():
+            text = wrapped(text, shutil.get_terminal_size().columns)
         if self.bars:
-            self.bars.say(visible(line))
+            self.bars.say(text)
         else:
-            _write(sys.stderr, visible(line))
+            _write(sys.stderr, text)
 
     # What goes wrong
 
@@ -193,12 +211,32 @@ class Display:
         """A JSON line; ASCII, so that nothing in it acts on a terminal."""
         if self.is_json:
             self.has_told = True
-            _write(sys.stdout, json.dumps({"schema": SCHEMA, "event": event, **fields}))
+            self._print(json.dumps({"schema": SCHEMA, "event": event, **fields}))
+
+    def _print(self, line: str | bytes) -> None:
+        """A line on stdout. If that refuses it, the rest of the command goes on, and its end tells."""
+        self.refused = _write(sys.stdout, line) or self.refused
 
 
-def _write(stream: Any, line: str | bytes) -> None:
-    """A line, at once. A reader that went away is no reason to give up a render."""
+def counted(number: int, what: str) -> str:
+    """`1 frame`, `9 frames`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _preset_words(resolved: core.Resolved) -> str:
+    """The preset that was named and the recipe that it comes to, or the recipe alone."""
+    recipe = resolved.request.preset
+    return f"preset {resolved.preset} ({recipe})" if resolved.preset else recipe
+
+
+def _write(stream: Any, line: str | bytes) -> OSError | None:
+    """A line, at once. Gives the error where the stream takes none, and sends what follows nowhere.
+
+    A reader that went away is no error, and no reason to give up a render.
+    """
     try:
         typer.echo(line, file=stream)
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return None if isinstance(error, BrokenPipeError) else error
+    return None

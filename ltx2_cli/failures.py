@@ -17,7 +17,7 @@ import typer
 
 import ltx2_core as core
 
-NEAR = 0.7  # how alike an option must be to be suggested; 1 is the same
+NEAR = 0.75  # how alike an option must be to be suggested; 1 is the same
 
 
 class UserStopError(core.LTX2Error):
@@ -43,13 +43,30 @@ def wrong_usage(error: typer.TyperException) -> core.RequestError:
     known = {one.lstrip("-"): one for one in getattr(error, "possibilities", None) or ()}
     near = [known[one] for one in get_close_matches(name, known, n=2, cutoff=NEAR)]
     context: Any = getattr(error, "ctx", None)
-    if near:
+    if owners := _owners(name, context):
+        hint = f"--{name} belongs to {', '.join(owners)}"
+    elif near:
         hint = f"did you mean {' or '.join(near)}?"
     elif "extra argument" in what:
         hint = "a text of several words needs quotes"
     elif not hint:
         hint = f"{context.command_path if context else 'ltx2'} --help"
     return core.RequestError(what[:1].lower() + what[1:], hint=hint[:1].lower() + hint[1:])
+
+
+def _owners(option: str, context: Any) -> list[str]:
+    """The commands that have an option which this one lacks."""
+    if not option or context is None or context.parent is None:
+        return []
+    commands = context.find_root().command.commands
+    return [name for name, command in commands.items() if _has(command, f"--{option}")]
+
+
+def _has(command: Any, option: str) -> bool:
+    """Whether the help of a command lists an option."""
+    return any(
+        option in (*one.opts, *one.secondary_opts) and not getattr(one, "hidden", False) for one in command.params
+    )
 
 
 def crash(error: Exception, arguments: list[str]) -> core.LTX2Error:

@@ -8,7 +8,23 @@ from typer.core import TyperCommand, TyperGroup
 
 import ltx2_core as core
 
+from .wrap import wrapped
+
+TOPICS = {
+    "guidance": """\
+st, sm and stg are guidance scales, one of each per stream. st pulls towards the text, sm towards the other stream, stg
+away from a model without some of its attention. Guided presets use --video-st 3 --video-sm 3 --audio-st 7 --audio-sm 3
+and, for stg and rescale, the model's own. They are scales in the sense of the official settings cfg_scale and
+modality_scale: the weight on a direction is the scale minus one, so 1 switches it off, and the defaults give the
+official output. For stg, 0 switches it off.""",
+    "settings": """\
+Every option of a render can also be given in ./ltx2.yaml and in config.yaml in the folder LTX2_HOME, as "steps: 30",
+and in the environment, as LTX2_STEPS=30. The command line wins over the environment, that over the file of --config,
+that over ./ltx2.yaml, and that over config.yaml. Presets of your own stand in these files under "presets:"; a preset
+wins over everything below the place that names it.""",
+}
 WIDEST_NAME = 28
+MOST_COLUMNS = 80
 LAST = "Other"  # the panel of what every command has
 
 
@@ -39,6 +55,22 @@ def filled(parameter: Any, text: str) -> str:
     if "%(" not in text:
         return text
     return text % {"choices": core.choices_text(parameter.name), "default": core.default_text(parameter.name)}
+
+
+def help_text(name: str | None, group: Any, context: Any) -> str:
+    """The help of a command or of a topic; without a name, that of the group. context: in which the group runs.
+
+    Raises: RequestError for a name that is neither.
+    """
+    if name is None:
+        return group.get_help(context)
+    if name in TOPICS:
+        return wrapped(TOPICS[name], MOST_COLUMNS)
+    if name in group.commands:
+        command = group.commands[name]
+        return command.get_help(type(context)(command, info_name=name, parent=context))
+    topics = ", ".join([*group.commands, *TOPICS])
+    raise core.RequestError(f"there is no help about {name}", hint=f"ltx2 help takes {topics}")
 
 
 class PanelCommand(TyperCommand):

@@ -46,14 +46,7 @@ from .options import (
     unlisted,
 )
 
-GUIDANCE = """\
-st, sm and stg are guidance scales, one of each per stream. Guided presets use --video-st 3 --video-sm 3
---audio-st 7 --audio-sm 3 and, for stg and rescale, the model's own. They are scales in the sense of the official
-settings cfg_scale and modality_scale: the weight on a direction is the scale minus one, so 1 switches it off, and the
-defaults give the official output. For stg, 0 switches it off.
-
-Every setting can also be given in ./ltx2.yaml and in config.yaml in the folder LTX2_HOME, as "steps: 30", and in the
-environment, as LTX2_STEPS=30."""
+EPILOG = "ltx2 help guidance explains the guidance scales, ltx2 help settings where settings can be given."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +95,12 @@ def add_modes(app: typer.Typer, make: Make) -> None:
     for name, row in COMMANDS.items():
         command = _with_main(name, row, make) if row.main else _with_prompt(name, make)
         command.__name__, command.__doc__ = name, row.summary
-        app.command(name, cls=PanelCommand, epilog=GUIDANCE)(takes(*row.panels)(command))
+        app.command(name, cls=PanelCommand, epilog=EPILOG)(takes(*row.panels)(command))
 
 
 def _with_prompt(name: str, make: Make) -> Callable[..., None]:
     def command(prompt: PromptArg, flags: dict[str, Any], show: Display, config: ConfigOpt = None) -> None:
-        make(show, name, prompt, core.gather(flags, config), None)
+        make(show, name, core.read_prompt(prompt), core.gather(flags, config), None)
 
     return command
 
@@ -116,7 +109,7 @@ def _with_main(name: str, row: ModeCommand, make: Make) -> Callable[..., None]:
     def command(
         main: Path, flags: dict[str, Any], show: Display, prompt: MaybePromptArg = "", config: ConfigOpt = None
     ) -> None:
-        make(show, name, prompt, core.gather(flags, config), main)
+        make(show, name, core.read_prompt(prompt), core.gather(flags, config), main)
 
     command.__annotations__["main"] = row.main
     return command

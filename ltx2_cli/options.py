@@ -13,7 +13,10 @@ import typer
 
 import ltx2_core as core
 
-PromptArg = Annotated[str, typer.Argument(metavar="PROMPT", help="What to see and hear, in quotes.")]
+PromptArg = Annotated[
+    str,
+    typer.Argument(metavar="PROMPT", help="What to see and hear, in quotes; - reads it from stdin, @FILE from a file."),
+]
 
 
 def path_argument(metavar: str, text: str) -> Any:
@@ -26,7 +29,10 @@ VideoArg = Annotated[Path, path_argument("VIDEO", "The clip: MP4, MOV, MKV, WebM
 AudioArg = Annotated[Path, path_argument("AUDIO", "WAV, FLAC, MP3, M4A, OGG, or a clip with audio.")]
 FileArg = Annotated[Path, path_argument("FILE", "A .safetensors file, or a clip.")]
 JobArg = Annotated[Path, path_argument("JOB_DIR", "The folder OUTPUT.job of a render, or its OUTPUT.")]
-MaybePromptArg = Annotated[str, typer.Argument(metavar="[PROMPT]", help="What happens and what is heard, in quotes.")]
+MaybePromptArg = Annotated[
+    str, typer.Argument(metavar="[PROMPT]", help="What happens and what is heard, in quotes; or -, or @FILE.")
+]
+TopicArg = Annotated[str | None, typer.Argument(metavar="[COMMAND]", help="A command, or: guidance, settings.")]
 
 Options = Mapping[str, Any]  # name of a setting to its annotation
 Option = Callable[[str, str], Any]  # flag and title of its panel to such an annotation
@@ -116,8 +122,8 @@ PART = {
     **SHAPE,
     **panel(
         "Shape",
-        start=value("2s", "Where to begin in the clip; default 0s."),
-        duration=value("5s", "How much of the clip to use; default: all of it."),
+        start=value("2s", "Where to begin in the clip: 2s, 1m30s; default 0s."),
+        duration=value("5s", "How much of the clip to use: 5s, 1m30s; default: all of it."),
         frames=value("N", "The same in frames, 8k+1: 9, 17, … 121 …"),
         fps=value("24", "Frames per second; default: those of the clip."),
     ),
@@ -126,8 +132,8 @@ ALONG_AUDIO = {
     **SHAPE,
     **panel(
         "Shape",
-        start=value("2s", "Where to begin in the audio; default 0s."),
-        duration=value("5s", "How much of the audio to use; default: all, up to 20 s."),
+        start=value("2s", "Where to begin in the audio: 2s, 1m30s; default 0s."),
+        duration=value("5s", "How much of the audio to use: 5s, 1m30s; default: all, up to 20 s."),
         frames=value("N", "The same in frames, 8k+1: 9, 17, … 121 …"),
         image=value(
             "PATH[@TIME[:STRENGTH]]",
@@ -143,7 +149,7 @@ ALONG_VIDEO = {
         res=value(
             "NAME|WxH", "Size at which the model sees the clip; default: the model's own.", complete=names("sizes")
         ),
-        duration=value("5s", "How much of the clip to use, up to 20 s; default: all."),
+        duration=value("5s", "How much of the clip to use, up to 20 s: 5s, 0m15s; default: all."),
     ),
 }
 EDIT = panel(

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .pipeline.request import Resolved
     from .pipeline.resolve.explain import choices_text, default_text
     from .pipeline.resolve.presets import catalogue
+    from .pipeline.resolve.prompt import read_prompt
     from .pipeline.resolve.resolve import resolve
     from .pipeline.resolve.rewrite import continued, rewritten
     from .pipeline.resolve.setting_sources import Gathered, gather, own_presets
@@ -92,6 +93,7 @@ __all__ = [
     "own_presets",
     "precision",
     "read_header",
+    "read_prompt",
     "resolve",
     "resume",
     "rewritten",
@@ -126,6 +128,7 @@ _HOMES = {
     "pipeline.resolve.presets": ("catalogue",),
     "pipeline.request": ("Resolved",),
     "pipeline.resolve.explain": ("choices_text", "default_text"),
+    "pipeline.resolve.prompt": ("read_prompt",),
     "pipeline.resolve.resolve": ("resolve",),
     "pipeline.resolve.rewrite": ("continued", "rewritten"),
     "pipeline.render.models": ("Models",),

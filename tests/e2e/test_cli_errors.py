@@ -45,6 +45,10 @@ REFUSALS = {
     "no prompt": Refusal(words="t2v", says=("missing argument 'PROMPT'", "hint: ltx2 t2v --help")),
     "prompt without quotes": Refusal(words="t2v a bell rings", says=("unexpected", "needs quotes")),
     "option without its value": Refusal(words="t2v x --steps", says=("'--steps' requires an argument", "--help")),
+    "option of other commands": Refusal(
+        words="t2v x --start 2s", says=("no such option: --start", "hint: --start belongs to v2v, a2v, v2a")
+    ),
+    "option of a render": Refusal(words="resume . --steps 3", says=("--steps", "--steps belongs to t2v, i2v, v2v")),
     # values
     "empty prompt": Refusal(words="t2v ' '", says=("the prompt is empty", "hint: ltx2 t2v")),
     "prompt that is no text": Refusal(words="t2v a\udcff", says=("the prompt cannot be read", "not text", "UTF-8")),
@@ -126,6 +130,28 @@ REFUSALS = {
         words="t2v x --model {tiny} --preset distilled --res 128x128 --steps 9",
         says=("--steps cannot be used here", "distilled has steps of its own", "hint: leave it out"),
     ),
+    "more and less at once": Refusal(words="t2v x -q -v", says=("-q and -v cannot be used together",)),
+    "replace and leave alone": Refusal(
+        words="t2v x --overwrite --skip-existing", says=("--overwrite and --skip-existing cannot be used together",)
+    ),
+    "uncut size that is not cut": Refusal(
+        words="t2v x --model {tiny} --res 480p --preset one-stage --no-crop", says=("--no-crop cannot", "leave it out")
+    ),
+    "uncut size in numbers": Refusal(
+        words="t2v x --model {tiny} --res 128x96 --no-crop", says=("--no-crop cannot be used here", "size by name")
+    ),
+    "part of no LoRA": Refusal(
+        words="t2v x --model {tiny} --allow-partial-lora", says=("--allow-partial-lora", "no LoRA is given")
+    ),
+    "blocks of no guidance": Refusal(
+        words="t2v x --model {tiny} --stg-blocks 1 --video-stg 0 --audio-stg 0",
+        says=("--stg-blocks cannot be used here", "--video-stg and --audio-stg are 0"),
+    ),
+    "prompt in a file that is not there": Refusal(
+        words="t2v @lost.txt", says=("the prompt @lost.txt", "no such file", "hint: ")
+    ),
+    "prompt in a folder": Refusal(words="t2v @.", says=("the prompt @.", "no such file")),
+    "prompt in an empty file": Refusal(words="t2v @a.txt", files={"a.txt": "\n"}, says=("the prompt is empty",)),
     # what is done to a clip
     "no clip": Refusal(words="v2v", says=("missing argument 'VIDEO'", "hint: ltx2 v2v --help")),
     "clip that is not there": Refusal(

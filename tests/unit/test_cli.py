@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import struct
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -82,7 +83,7 @@ def _words(text: str) -> list[str]:
 
 
 def test_the_help_names_the_guidance_that_holds():
-    listed = " ".join(RUN.invoke(app, ["t2v", "--help"]).stdout.split())
+    listed = " ".join(RUN.invoke(app, ["help", "guidance"]).stdout.split())
     names = ("video_st", "video_sm", "audio_st", "audio_sm")
     assert " ".join(f"{option_name(name)} {generation_defaults('2.0')[name]:g}" for name in names) in listed
 
@@ -294,6 +295,83 @@ def test_no_color_leaves_the_bar_without_colours(monkeypatch: pytest.MonkeyPatch
     shown = shown_on_a_terminal(monkeypatch, NO_COLOR="1")
     assert "4/4" in shown
     assert not re.search(r"\x1b\[[0-9;]*[34][0-9;]*m", shown)
+
+
+def test_lines_are_broken_between_words_and_never_inside_one(monkeypatch: pytest.MonkeyPatch):
+    path = "/a/path/that/is/longer/than/" + "forty-columns/" * 3 + "and-more.mp4"
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    Display().fail(
+        ltx2_core.RequestError(f"{path} cannot be used", "one two three four " * 5, "--frames 9 or --frames 17")
+    )
+    lines = terminal.getvalue().splitlines()
+    assert path in lines
+    assert all(len(line) <= 40 for line in lines if line != path)
+    assert (
+        " ".join(lines).split()
+        == f"error: {path} cannot be used {'one two three four ' * 5}hint: --frames 9 or --frames 17".split()
+    )
+
+
+def test_without_a_terminal_a_message_is_one_line():
+    result = RUN.invoke(app, ["inspect", "lost-" * 30 + ".safetensors"], env={"COLUMNS": "40"})
+    assert result.stderr.startswith("error: lost-")
+    assert len(result.stderr.splitlines()[0]) > 140
+
+
+@pytest.mark.parametrize("words", [["t2v"], ["decode"], ["presets"]])
+def test_help_shows_what_the_option_shows(words: list[str]):
+    assert RUN.invoke(app, ["help", *words]).stdout == RUN.invoke(app, [*words, "--help"]).stdout
+
+
+def test_help_alone_lists_the_commands_and_topics_are_explained_once():
+    assert RUN.invoke(app, ["help"]).stdout == RUN.invoke(app, ["--help"]).stdout
+    assert "cfg_scale" in RUN.invoke(app, ["help", "guidance"]).stdout
+    assert "LTX2_STEPS=30" in RUN.invoke(app, ["help", "settings"]).stdout
+    for command in ("t2v", "i2v", "v2v", "a2v", "v2a"):
+        assert "cfg_scale" not in RUN.invoke(app, [command, "--help"]).stdout
+    unknown = RUN.invoke(app, ["help", "guidence"])
+    assert (unknown.exit_code, unknown.stdout) == (2, "")
+    assert "hint: ltx2 help takes t2v" in unknown.stderr
+
+
+@pytest.mark.parametrize("name", ["t2v", "i2v", "v2v", "a2v", "v2a", "resume", "decode", "inspect", "presets", "help"])
+def test_every_help_fits_a_terminal(name: str):
+    result = RUN.invoke(app, [name, "--help"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+FULL = """
+import sys
+from ltx2_cli.app import main
+import ltx2_core
+from pathlib import Path
+
+ltx2_core.describe = lambda path: {"kind": "a LoRA"}
+sys.argv = ["ltx2", "inspect", "a.safetensors"]
+main()
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_full_standard_output_is_exit_7():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", FULL], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 7
+    assert done.stderr.splitlines()[0] == "error: standard output cannot be written: No space left on device"
+    assert "hint: " in done.stderr
+
+
+def test_where_the_clip_is_complete_a_full_standard_output_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    show = Display()
+    show.refused, show.finished = OSError(28, "No space left on device"), tmp_path / "a.mp4"
+    assert show.end(0) == 7
+    assert f"the result is complete: {tmp_path / 'a.mp4'}" in capsys.readouterr().err
+    assert show.end(3) == 3
 
 
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch):

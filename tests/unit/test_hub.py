@@ -43,7 +43,7 @@ def test_a_registered_name_goes_before_a_folder_of_that_name(
         find_model("Mine", REGISTERED)
     with pytest.raises(StorageError, match="model Mine has no checkpoint"):
         find_model("./Mine", REGISTERED).require_file("checkpoint")
-    assert find_model("other", REGISTERED).paths == find_model(str(tiny), {}).paths
+    assert find_model("other", REGISTERED).paths.keys() == find_model(str(tiny), {}).paths.keys()
 
 
 @pytest.mark.parametrize(("name", "kind"), [("ltx-9.7", RequestError), ("a.safetensors", StorageError)])

@@ -81,7 +81,10 @@ def check_recipe(
         else:
             _check_upsampler(path, headers.shapes.video_vae)
     video, audio = required(merged.settings.video), required(merged.settings.sound)
-    refuse(_flags(merged), without_effect(video, audio) | _without_effect(preset, chosen))
+    refuse(
+        _flags(merged),
+        without_effect(video, audio) | _without_effect(preset, chosen) | _nothing_to_act_on(merged.settings),
+    )
 
 
 def check_guidance(merged: Merged, request: Request) -> None:
@@ -144,4 +147,16 @@ def _without_effect(preset: str, chosen: Recipe) -> dict[str, str]:
     for role, needed in {"upsampler": UPSAMPLERS.values(), "distilled_lora": ["distilled_lora"]}.items():
         if not {*needed} & {*chosen.needs}:
             without[role] = f"preset {preset} does not need it"
+    return without
+
+
+def _nothing_to_act_on(settings: Settings) -> dict[str, str]:
+    """Settings that change nothing with the others, each with the reason."""
+    without: dict[str, str] = {}
+    if not settings.lora and settings.control is None:
+        without["allow_partial_lora"] = "no LoRA is given"
+    made = {"video": settings.video == "generate", "audio": settings.sound == "generate"}
+    streams = [stream for stream, is_made in made.items() if is_made]
+    if not any(getattr(settings, f"{stream}_stg") for stream in streams):
+        without["stg_blocks"] = "--video-stg and --audio-stg are 0"
     return without

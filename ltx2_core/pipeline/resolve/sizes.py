@@ -15,7 +15,7 @@ from ...media.inputs import VideoSource
 from ..recipe import Recipe
 from ..values import ASPECTS, FPS_LIMITS, Size, did_you_mean, parse_size, show_fps
 from .presets import names, read_tier
-from .settings import Merged, required
+from .settings import BUILT_IN, Merged, Origin, required
 
 LARGEST_SIDE = 16384
 LARGEST_DENOMINATOR = 1001  # of a frame rate; 30000/1001 has it
@@ -56,7 +56,11 @@ def choose_size(
         aspect = nearest_aspect(*shown)
     if res.lower() in names("tiers"):
         stages = len(recipe.stages)
-        return _tier_size(res.lower(), stages, aspect, multiple, crops=merged.settings.crop is not False)
+        tier = _tier_size(res.lower(), stages, aspect, multiple)
+        if merged.settings.crop is not False:
+            return tier
+        _require_effect(merged, f"{res} is rendered at the size of the file", has_effect=tier.crop is not None)
+        return RenderSize(size=tier.size)
     try:
         size = parse_size(res)
     except ValueError as error:
@@ -67,10 +71,18 @@ def choose_size(
         why = "a size has its own aspect"
         raise RequestError(f"--aspect {merged.settings.aspect} cannot be used with --res {res}", why)
     _check_legal(size, multiple, least, reference_scale)
+    _require_effect(merged, "only a size by name is cut, and this one is not", has_effect=False)
     return RenderSize(size=size)
 
 
-def _tier_size(name: str, stages: int, aspect: str | None, multiple: int, *, crops: bool) -> RenderSize:
+def _require_effect(merged: Merged, why: str, *, has_effect: bool) -> None:
+    """Raises: RequestError for a --no-crop that changes nothing."""
+    place = merged.sources.get("crop", BUILT_IN)
+    if place.origin is Origin.COMMAND_LINE and merged.settings.crop is False and not has_effect:
+        raise RequestError("--no-crop cannot be used here", why, "leave it out")
+
+
+def _tier_size(name: str, stages: int, aspect: str | None, multiple: int) -> RenderSize:
     """What a size by name renders, and what its file is cut to, if it is. aspect: None for the tier's own."""
     tier = read_tier(name)
     width, height = parse_size(tier.one_stage if stages == 1 else tier.two_stages)
@@ -80,7 +92,7 @@ def _tier_size(name: str, stages: int, aspect: str | None, multiple: int, *, cro
         file = cut if cut in (file, file[::-1]) else turned(size, aspect, multiple)
         width, height = turned(size, aspect, multiple)
         size = _up(width, multiple), _up(height, multiple)
-    if file == size or not crops:
+    if file == size:
         return RenderSize(size=size)
     note = f"{name}: rendered at {size[0]}x{size[1]}, cut to {file[0]}x{file[1]}"
     return RenderSize(size=size, crop=file, notes=(note,))
