@@ -139,7 +139,9 @@ def resume(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
 def decode(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
     """Make the file again from kept latents, also with another codec or name. What is not given stays as it was."""
     job = core.rewritten(core.Job.open(job_dir), flags)
-    render(show, core.Resolved(task=job.task, job_dir=job.folder), lambda watch: core.resume(job, watch))
+    resolved = core.Resolved(task=job.task, job_dir=job.folder)
+    show.plan(resolved)
+    render(show, resolved, lambda watch: core.resume(job, watch))
 
 
 @app.command(cls=PanelCommand)

@@ -325,7 +325,7 @@ def _unreadable(path: Path, error: OSError | ValueError) -> StorageError:
     why = getattr(error, "strerror", None) or str(error)
     if isinstance(error, FileNotFoundError) and path.is_symlink():
         why = f"it is a link to {path.readlink()}, which does not exist"
-    return StorageError(f"{path} cannot be read", why)
+    return StorageError(f"{path} cannot be read", why, "check the path and what may be read there")
 
 
 def _header_length(path: Path, start: bytes, size: int) -> int:

@@ -131,11 +131,13 @@ class Job:
         try:
             record = JobRecord.parse(read_whole(folder / RECORD, MOST_RECORD_BYTES))
         except FileNotFoundError as error:
-            raise RequestError(f"{folder} holds no render", f"there is no {RECORD} in it") from error
+            raise RequestError(f"{folder} holds no render", "it is not the folder OUTPUT.job of one") from error
         except NotADirectoryError as error:
             raise RequestError(f"{folder} holds no render", f"it is a file, and there is no {folder}.job") from error
         except (OSError, ValueError) as error:
-            raise StorageError(f"{folder / RECORD} is damaged", _reason(error)) from error
+            raise StorageError(
+                f"{folder} is damaged", f"its record cannot be read: {_reason(error)}", "render again"
+            ) from error
         return cls(
             folder=folder,
             task=record.task,

@@ -5,9 +5,9 @@ Source: docs/reference/text.md, "Files of the text encoder".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ MODEL_TYPE, TEXT_ONLY = "gemma3", "gemma3_text"  # the second is what transforme
 WEIGHTS = "model*.safetensors"
 INDEX = "model.safetensors.index.json"
 HINT = "--text-encoder wants the folder of Gemma 3 12B, with config.json, tokenizer.json and model*.safetensors"
+
+MOST_CONFIGS = 50  # that are looked at in a folder which holds many others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,7 @@ def find_encoder(path: Path) -> EncoderFiles:
         found = f"{config_file} says model_type {config.get('model_type')!r}, and only {MODEL_TYPE!r} is supported"
         raise CheckpointError(f"{path.name} cannot be the text encoder", found, HINT)
     beside = path.parent / "tokenizer"  # where diffusers puts it
-    words = path if list(path.rglob("tokenizer.json")) or not beside.is_dir() else beside
+    words = path if any(_matching(path, "tokenizer.json")) or not beside.is_dir() else beside
     tokenizer, tokenizer_config = _find(words, "tokenizer.json"), _find(words, "tokenizer_config.json")
     require_downloaded(tokenizer)
     require_downloaded(tokenizer_config)
@@ -118,22 +120,24 @@ def _require_plain(config_file: Path, config: Mapping[str, Any]) -> None:
 
 def _find_config(root: Path) -> Path:
     """The config nearest to the root that is one of Gemma 3, or else the nearest."""
-    configs = _find_all(root, "config.json")
+    first = _find(root, "config.json")
     wanted = (MODEL_TYPE, TEXT_ONLY)
-    return next((path for path in configs if read_json(path).get("model_type") in wanted), configs[0])
+    configs = islice(_matching(root, "config.json"), MOST_CONFIGS)
+    return next((path for path in configs if read_json(path).get("model_type") in wanted), first)
 
 
 def _find(root: Path, pattern: str) -> Path:
     """The file nearest to the root whose name matches."""
-    return _find_all(root, pattern)[0]
+    found = next(_matching(root, pattern), None)
+    if found is None:
+        raise StorageError(f"the text encoder at {root} is incomplete", f"it has no {pattern}", HINT)
+    return found
 
 
-def _find_all(root: Path, pattern: str) -> list[Path]:
+def _matching(root: Path, pattern: str) -> Iterator[Path]:
     """The files whose names match, in the folder or in folders up to two levels below, the nearest first."""
-    matching = chain.from_iterable(sorted(root.glob(below + pattern)) for below in ("", "*/", "*/*/"))
-    if found := [path for path in matching if path.is_file()]:
-        return found
-    raise StorageError(f"the text encoder at {root} is incomplete", f"it has no {pattern}", HINT)
+    for below in ("", "*/", "*/*/"):
+        yield from (path for path in sorted(root.glob(below + pattern)) if path.is_file())
 
 
 def _shards(folder: Path) -> list[Path]:

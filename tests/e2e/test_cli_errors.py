@@ -299,7 +299,7 @@ REFUSALS = {
     "empty output": Refusal(words="t2v x -o ''", says=("-o '' cannot be used", "it is empty", "hint: ")),
     "empty model": Refusal(words="t2v x --model ''", says=("--model ''", "it is empty", "hint: ")),
     "empty job folder": Refusal(words="t2v x --job-dir ' '", says=("--job-dir ", "it is empty", "hint: ")),
-    "empty LoRA": Refusal(words="t2v x --lora ''", says=("--lora", "it is empty", "hint: ")),
+    "empty LoRA": Refusal(words="t2v x --lora ''", says=("--lora '' cannot", "it is empty", "hint: ")),
     "empty clip": Refusal(words="v2v '' x", says=("VIDEO ''", "it is empty", "hint: ")),
     "empty file of settings": Refusal(words="t2v x --config ''", says=("--config ''", "it is empty", "hint: ")),
     "field with an index": Refusal(
@@ -370,8 +370,10 @@ REFUSALS = {
         words="t2v x", environment={"LTX2_STEPS": "0"}, says=("LTX2_STEPS 0", "at least 2")
     ),
     # other commands
-    "folder without a render": Refusal(words="resume .", says=("holds no render", "no job.json")),
-    "damaged render": Refusal(words="resume .", files={"job.json": "{"}, code=7, says=("job.json is damaged",)),
+    "folder without a render": Refusal(words="resume .", says=("holds no render", "not the folder OUTPUT.job")),
+    "damaged render": Refusal(
+        words="resume .", files={"job.json": "{"}, code=7, says=("is damaged", "its record", "hint: ")
+    ),
     "decoding without a render": Refusal(words="decode .", says=("holds no render",)),
     "inspecting nothing": Refusal(words="inspect lost.safetensors", code=7, says=("lost.safetensors",)),
     "inspecting a clip that is none": Refusal(

@@ -280,10 +280,17 @@ def check_layer(source: Place, layer: Mapping[str, Any]) -> dict[str, Any]:
         name = str(first["loc"][0])
         known = REASONS.get(first["type"])
         why = known.format(**first.get("ctx", {})) if known else first["msg"].removeprefix("Value error, ")
-        what = f"{source.spelled(name)} {shown(given[name])} cannot be used"
+        what = f"{source.spelled(name)} {shown(_wrong_part(given[name], first['loc'][1:]))} cannot be used"
         hint = f"correct {_line(layer, name)}" if _line(layer, name) else ""
         raise RequestError(what, why + _set_in(source, layer, name), hint) from error
     return {name: getattr(parsed, name) for name in given}
+
+
+def _wrong_part(value: Any, place: Sequence[int | str]) -> Any:
+    """The text that is wrong in a list of texts; else the whole value. place: of what is wrong, inside it."""
+    texts: dict[Any, Any] = dict(enumerate(value)) if isinstance(value, list | tuple) else {}
+    part = texts.get(place[0]) if place else None
+    return part if isinstance(part, str) else value
 
 
 def _line(layer: Mapping[str, Any], name: str) -> str:
