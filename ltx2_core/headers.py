@@ -159,7 +159,7 @@ def classify(header: Header) -> FileKind:
     kind = next((kind for kind, found in tests if found), None)
     if kind is None:
         found = ", ".join(shown(name, LONGEST_NAME) for name in sorted(names)[:3]) or "nothing at all"
-        raise CheckpointError(f"{header.path.name} is no file of an LTX-2 model", f"it holds {found}")
+        raise CheckpointError(f"{header.path.name} is not a file of an LTX-2 model", f"it holds {found}")
     return kind
 
 

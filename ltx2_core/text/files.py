@@ -147,7 +147,7 @@ def _shards(folder: Path) -> list[Path]:
         return sorted(folder.glob(WEIGHTS))
     names = list(Section(read_json(index), "weight_map").values.values())
     if not all(isinstance(name, str) and Path(name).name == name for name in names):
-        raise CheckpointError(f"{index} is damaged", "its weight_map names what is no file of this folder")
+        raise CheckpointError(f"{index} is damaged", "its weight_map names a file that is not in this folder")
     shards = [folder / name for name in sorted(set(names))]
     for shard in shards:
         if not shard.is_file():

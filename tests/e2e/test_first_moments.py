@@ -11,10 +11,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_ctrl_c_in_the_first_moments_ends_without_a_traceback() -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "ltx2_cli", "presets"]
+def test_ctrl_c_in_the_first_moments_ends_without_a_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "ltx2_cli", "t2v", "x", "--preset", "smoke"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, **pipes) as process:
         assert process.stderr is not None
         told = b""
         for line in process.stderr:

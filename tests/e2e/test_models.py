@@ -121,4 +121,4 @@ def test_each_header_is_read_once(resolved: Callable, monkeypatch: pytest.Monkey
     core.run(resolved("a", preset="two-stage"))
     read = headers._parsed.cache_info()
     assert read.misses == read.currsize  # no file twice
-    assert read.hits > read.misses
+    assert read.hits  # though they are asked for again

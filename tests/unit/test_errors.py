@@ -8,6 +8,7 @@ from ltx2_core.errors import LTX2Error
 EXIT_CODES = {
     "LTX2Error": 1,
     "RequestError": 2,
+    "TargetTakenError": 2,
     "MediaError": 3,
     "DoesNotFitError": 4,
     "OutOfMemoryError": 5,

@@ -70,7 +70,7 @@ def _redirected(job: Job, given: Mapping[str, Any]) -> Job:
     if target.suffix.lower() not in suffixes_of(task.request):
         what = f"{job.folder} cannot be used"
         raise RequestError(
-            what, f"its render was to become {target}, which is no name of a result", "-o FILE says where"
+            what, f"its render was to become {target}, which is not the name of a result", "-o FILE says where"
         )
     require_apart(target, task.inputs.values())
     is_redirected = job.is_redirected or "output" in given
