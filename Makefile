@@ -1,7 +1,8 @@
 .DEFAULT_GOAL := check
-.PHONY: check demo test parity fullsize soak format
+.PHONY: check demo test parity fullsize fuzz soak format
 
 PYTHON ?= python3
+N ?= 2000
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install -q -c constraints.txt
@@ -25,6 +26,9 @@ parity: $(VENV)/.with-test $(VENV)/.with-parity  ## our models against golden te
 
 fullsize: $(VENV)/.with-core  ## a render with a model of full size, all zeros; tells time and memory of each phase
 	$(BIN)/python scripts/try_fullsize.py
+
+fuzz: $(VENV)/.with-test  ## odd commands and damaged files, N of each kind (of media a seventh): make fuzz N=20000
+	$(BIN)/python -m tests.hostile.run --cases $(N)
 
 soak: $(VENV)/.with-core  ## kills, signals, full disks and parallel writers, and what becomes of them (hours on two cores)
 	$(BIN)/python scripts/soak.py
