@@ -24,6 +24,7 @@ from ltx2_cli.display import Display
 from ltx2_core.media.probe import probe
 from ltx2_core.media.reading import BT709_LIMITED
 from ltx2_core.sampling.denoiser import GuidedDenoiser
+from tests.hostile.guard import guarded
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "drone over misty mountains, birds chirping"
@@ -70,7 +71,10 @@ def undisturbed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def test_a_second_of_video_has_the_promised_frames_rate_sound_and_tags(tiny: Path, tmp_path: Path):
-    path = rendered("t2v", PROMPT, "--model", tiny, "--res", "128x96", "--duration", "1s", "--steps", 2, "-o", tmp_path)
+    with guarded(tmp_path, core.ltx2_home()) as guard:
+        words = ("--res", "128x96", "--duration", "1s", "--steps", 2, "-o", tmp_path)
+        path = rendered("t2v", PROMPT, "--model", tiny, *words)
+    assert guard.faults == []  # no socket, and no file changed elsewhere
     info = probe(path)
     assert info.video is not None
     assert info.audio is not None
