@@ -99,9 +99,18 @@ def parse_tiles(value: Any) -> Any:
     return int(match[1]), int(match[2])
 
 
+def parse_fraction(value: Any) -> Fraction:
+    """An exact number from "2/3", "-1.5", 0.5 or 1, of a length that can be computed with. Raises: ValueError."""
+    if isinstance(value, Fraction):
+        return value
+    if not re.fullmatch(r"-?\d{1,30}(\.\d{1,30}|/[1-9]\d{0,29})?", str(value), re.ASCII):
+        raise ValueError("it is not a number or a fraction such as 2/3")
+    return Fraction(str(value))
+
+
 def parse_portion(value: Any) -> Fraction:
     """A part of a whole from "2/3", 0.5 or 1. Raises: ValueError."""
-    portion = Fraction(value)
+    portion = parse_fraction(value)
     if not 0 < portion <= 1:
         raise ValueError("it must be above 0 and at most 1")
     return portion
@@ -199,5 +208,5 @@ TileCount = Annotated[int, BeforeValidator(parse_whole), Field(ge=1, le=19)]
 Tiles = Annotated[tuple[TileCount, TileCount], BeforeValidator(parse_tiles)]
 Device = Annotated[str, BeforeValidator(parse_device)]
 Portion = Annotated[Fraction, BeforeValidator(parse_portion), Rational]
-Seconds = Annotated[Fraction, BeforeValidator(Fraction), Rational]
+Seconds = Annotated[Fraction, BeforeValidator(parse_fraction), Rational]
 FrameRate = Annotated[Fraction, BeforeValidator(parse_fps), Rational]
