@@ -18,6 +18,7 @@ import typer
 import ltx2_core as core
 
 NEAR = 0.75  # how alike an option must be to be suggested; 1 is the same
+LONGEST = 300  # characters of a message, whatever words it repeats
 
 
 class UserStopError(core.LTX2Error):
@@ -51,6 +52,8 @@ def wrong_usage(error: typer.TyperException) -> core.RequestError:
         hint = "a text of several words needs quotes"
     elif not hint:
         hint = f"{context.command_path if context else 'ltx2'} --help"
+    if len(what) > LONGEST:
+        what = what[: LONGEST - 1] + "…"
     return core.RequestError(what[:1].lower() + what[1:], hint=hint[:1].lower() + hint[1:])
 
 

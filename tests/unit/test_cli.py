@@ -202,6 +202,13 @@ def test_wrong_usage_is_exit_2(arguments: list[str]):
     assert (result.exit_code, result.stdout) == (2, "")
 
 
+def test_wrong_usage_does_not_repeat_words_of_any_length():
+    result = CliRunner().invoke(app, ["presets", "x" * 100_000])
+    assert result.exit_code == 2
+    assert "unexpected extra argument" in result.stderr
+    assert len(result.stderr) < 500
+
+
 def test_a_prompt_and_a_name_cannot_act_on_the_terminal(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     model = tmp_path / "a\x1b[31m\u202e"
