@@ -40,7 +40,9 @@ class Guard:
         elif event == "open":
             path, _, flags = args
             if isinstance(flags, int) and flags & WRITING and not isinstance(path, int):
-                self._note(event, os.path.realpath(os.fsdecode(path)))
+                place = os.path.realpath(os.fsdecode(path))
+                if not Path(place).is_dir():  # a trial whether it can be written to, of which nothing is ever seen
+                    self._note(event, place)
         elif event in CHANGES:
             places, folder = CHANGES[event]
             if folder is None or args[folder] in (-1, None):
