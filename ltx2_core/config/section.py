@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -104,7 +103,7 @@ def is_whole(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether a value of a config is a finite number above 0."""
-    return type(value) in (int, float) and math.isfinite(value) and 0 < value <= LARGEST_NUMBER
+    return type(value) in (int, float) and 0 < value <= LARGEST_NUMBER
 
 
 def _list_of(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:

@@ -19,7 +19,25 @@ from ltx2_core.config.upsampler import UpsamplerConfig
 from ltx2_core.config.video_vae import VideoVAEConfig
 from ltx2_core.errors import CheckpointError
 
-WRONG = [None, "x", "", [], {}, -1, 0, 1.5, 10**30, float("inf"), float("nan"), True, [[1]], {"a": [1]}, [None]]
+WRONG = [
+    None,
+    "x",
+    "",
+    [],
+    {},
+    -1,
+    0,
+    1.5,
+    10**30,
+    10**400,
+    float("inf"),
+    float("nan"),
+    True,
+    [[1]],
+    {"a": [1]},
+    [None],
+    [10**400],
+]
 READERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     "transformer": TransformerConfig.from_metadata,
     "video connector": lambda config: ConnectorConfig.from_metadata(config, "video"),
