@@ -58,9 +58,11 @@ def require_writable(folder: Path, what: str) -> None:
     """Raises: StorageError if no file can be made in a folder, or in the nearest one above it that exists."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
+    if not folder.is_dir():  # a device must not be opened for writing, not even to see whether it is a folder
+        raise StorageError(f"{what} cannot be written", f"{folder} is not a folder", "name another place")
     try:
         with tempfile.TemporaryFile(dir=folder):
             return
     except OSError as error:
         why = f"no file can be made in {folder}: {error.strerror or error}"
-        raise StorageError(f"{what} cannot be written", why, "-o names another place") from error
+        raise StorageError(f"{what} cannot be written", why, "name another place") from error

@@ -9,6 +9,7 @@ import pytest
 
 from ltx2_core.errors import RequestError, StorageError
 from ltx2_core.paths import given_path, require_file, require_writable
+from tests.hostile.guard import guarded
 
 
 def test_a_home_is_filled_in_and_other_paths_stay_as_they_are(monkeypatch: pytest.MonkeyPatch):
@@ -65,3 +66,11 @@ def test_a_folder_in_which_nothing_can_be_made_is_found_before_a_render(
     with pytest.raises(StorageError) as caught:
         require_writable(tmp_path, "x.mp4")
     assert caught.value.why == f"no file can be made in {tmp_path}: Permission denied"
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "/dev/zero", "/dev/zero/x", "file", "file/x"])
+def test_what_is_no_folder_is_not_even_tried(place: str, tmp_path: Path):
+    (tmp_path / "file").touch()
+    with guarded(tmp_path / "new") as guard, pytest.raises(StorageError, match="cannot be written"):
+        require_writable(tmp_path / place, "x.mp4")
+    assert guard.faults == []
