@@ -22,6 +22,8 @@ def given_path(text: str | Path, option: str) -> Path:
     what = f"{option} {shown(str(text))} cannot be used"
     if not str(text).strip() or not str(text):
         raise RequestError(what, "it is empty", f"{option} takes a path; leave it out if it is not needed")
+    if "\0" in str(text):
+        raise RequestError(what, "a path cannot hold a zero byte", "check the path")
     try:
         path = Path(text).expanduser()
         encoded = str(path.absolute()).encode()
@@ -30,8 +32,6 @@ def given_path(text: str | Path, option: str) -> Path:
         raise RequestError(what, f"there is no user {shown(user[1:])}", f"./{user} is a file of that name") from error
     except (UnicodeEncodeError, OSError) as error:
         raise RequestError(what, "its name holds bytes that are not UTF-8", "give the file another name") from error
-    if b"\0" in encoded:
-        raise RequestError(what, "a path cannot hold a zero byte", "check the path")
     if any(len(name) > LONGEST_NAME_BYTES for name in encoded.split(os.sep.encode())):
         raise RequestError(what, f"a name in it is longer than {LONGEST_NAME_BYTES} bytes", "give a shorter one")
     if len(encoded) > LONGEST_PATH_BYTES:

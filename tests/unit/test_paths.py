@@ -30,6 +30,7 @@ def test_a_home_is_filled_in_and_other_paths_stay_as_they_are(monkeypatch: pytes
         ("a/" * 2500, "longer than 4095 bytes"),
         ("a\udcff", "not UTF-8"),
         ("a\0b", "zero byte"),
+        ("~nobody\0/b", "zero byte"),
     ],
 )
 def test_what_no_disk_can_hold_is_refused_with_a_hint(text: str, why: str):
