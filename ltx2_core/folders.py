@@ -5,14 +5,15 @@ Source: docs/reference/checkpoints.md, "Where models are looked for".
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from .errors import CheckpointError
+from .errors import CheckpointError, LTX2Error
+from .headers import read_json
 
 REPOSITORIES = "models--*"  # what the Hub's cache calls the folders of its repositories
 SNAPSHOTS = "snapshots"
@@ -85,11 +86,9 @@ def refuse_diffusers(folder: Path) -> None:
 
 
 def _names_a_class(path: Path) -> bool:
-    try:
-        values = json.loads(path.read_bytes()) if path.is_file() and path.stat().st_size < 1_000_000 else None
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(values, dict) and "_class_name" in values
+    with suppress(LTX2Error):
+        return "_class_name" in read_json(path)
+    return False
 
 
 def _cache_with(folder: Path) -> Path | None:

@@ -24,7 +24,8 @@ DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2":
 DTYPE_BYTES |= {"I8": 1, "U8": 1, "BOOL": 1}
 
 METADATA = "__metadata__"
-STRING = rb'"([^"\\]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\]*+)*+)"'
+PLAIN = rb'[^"\\\x00-\x1f]*+'  # JSON has no control characters in a text, but escaped ones
+STRING = rb'"(' + PLAIN + rb'(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})' + PLAIN + rb')*+)"'
 SPACE = rb"[ \t\r\n]*+"
 NAME = re.compile(SPACE + STRING + SPACE + rb":" + SPACE)
 TEXT = re.compile(STRING)
@@ -111,7 +112,7 @@ class _Reader:
 def _decoded(inside: bytes) -> str:
     """A JSON string, by what stands between its quotes. Raises: ValueError if it is not UTF-8."""
     text = inside.decode()
-    return json.loads(f'"{text}"', strict=False) if "\\" in text else text
+    return json.loads(f'"{text}"') if "\\" in text else text
 
 
 def _tensor_info(entry: dict[str, Any], offset: int) -> TensorInfo:

@@ -48,8 +48,8 @@ class ModelFiles:
     def require_file(self, role: str, hint: str = "") -> Path:
         """The file of a role. Raises: StorageError if the model has none."""
         if role not in self.paths:
-            shown = [*self.passed_over[:SHOWN], *(["and more"] if len(self.passed_over) > SHOWN else [])]
-            why = f"passed over: {'; '.join(shown)}" if shown else ""
+            first = [*self.passed_over[:SHOWN], *(["and more"] if len(self.passed_over) > SHOWN else [])]
+            why = f"passed over: {'; '.join(first)}" if first else ""
             raise StorageError(f"model {self.name} has no {role.replace('_', ' ')}", why, hint)
         return self.paths[role]
 

@@ -36,6 +36,7 @@ READ = (
     Kind("FLAC", b"fLaC"),
     Kind("Ogg", b"OggS"),
     Kind("MP3", b"ID3"),
+    Kind("MP3", b"\xff\xfb"),
     Kind("AC-3", b"\x0b\x77"),
     Kind("AIFF", b"AIF", 8),
     Kind("CAF", b"caff"),

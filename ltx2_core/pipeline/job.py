@@ -21,6 +21,7 @@ from ..grids import audio_latent_count
 from ..headers import Header, read_header
 from ..hub.find import ModelFiles
 from ..identity import Identity, identity
+from ..paths import given_path
 from ..records import Record
 from ..types import Streams
 from .parts import LatentShapes
@@ -34,7 +35,6 @@ if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch i
 
 RECORD = "job.json"
 MOST_RECORD_BYTES = 1_000_000
-MOST_PATH_BYTES, MOST_PART_BYTES = 4096, 255
 MOST_GENERATOR_BYTES = 10_000  # the state of torch's generator for the CPU has 5,056
 SAVED = ("latents-*.safetensors", "stopped-*.safetensors")
 AGAIN = "remove it, and ltx2 resume makes it again"
@@ -62,10 +62,10 @@ class JobRecord(Record):
         record = cls.model_validate_json(content, strict=True)
         if record.checksum != record.computed_checksum:
             raise ValueError("it was changed after it was written")
-        target = os.fsencode(record.task.target)
-        parts = max(map(len, target.split(os.sep.encode())))
-        if len(target) > MOST_PATH_BYTES or parts > MOST_PART_BYTES or b"\0" in target:
-            raise ValueError("its target is not the name of a file")
+        try:
+            given_path(record.task.target, "target")
+        except RequestError as error:
+            raise ValueError(f"its target is not the name of a file: {error.why}") from error
         return record
 
     def dump(self) -> bytes:

@@ -108,7 +108,7 @@ class Engine:
         prompts = [request.prompt] if request.negative is None else [request.prompt, request.negative]
         with self.watch.phase("text", "reading the prompt"):
             found = self.cache().recall(prompts, self.encode) if self.task.uses_cache else self.encode(prompts)
-        for what, context in zip(("prompt", "negative prompt"), found, strict=False):
+        for what, context in zip(("prompt", "negative prompt")[: len(prompts)], found, strict=True):
             if context.dropped:
                 total = request.text_rows + context.dropped
                 lost = f"its last {context.dropped} of {total} tokens are dropped"
