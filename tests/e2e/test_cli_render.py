@@ -16,31 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import ltx2_core as core
-from ltx2_cli.app import app
 from ltx2_cli.display import Display
 from ltx2_core.media.probe import probe
 from ltx2_core.media.reading import BT709_LIMITED
 from ltx2_core.sampling.denoiser import GuidedDenoiser
+from tests.commands import ltx2, rendered
 from tests.hostile.guard import guarded
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "drone over misty mountains, birds chirping"
 TWO_STAGES = ("--preset", "two-stage", "--res", "128x128", "--frames", "9", "--steps", "4")
-
-
-def ltx2(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words], prog_name="ltx2")
-
-
-def rendered(*words: object) -> Path:
-    """The file that a command has made; its path is all that stdout holds."""
-    result = ltx2(*words)
-    assert result.exit_code == 0, result.stderr
-    (path,) = result.stdout.splitlines()
-    return Path(path)
 
 
 def events(result: Result) -> list[dict[str, Any]]:

@@ -14,29 +14,18 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import ltx2_core as core
-from ltx2_cli.app import app
 from ltx2_cli.display import Display
 from ltx2_core.media.clip import COPIED_FILES
 from ltx2_core.media.copy import IN_MP4, OWN_CONTAINER
 from ltx2_core.pipeline.job import Job
 from ltx2_core.pipeline.lock import locked
+from tests.commands import ltx2, rendered
 
 ROOT = Path(__file__).parents[2]
 IN_STAGE = core.StepDone(phase="denoise", done=1, total=3)
-
-
-def ltx2(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words], prog_name="ltx2")
-
-
-def rendered(*words: object) -> Path:
-    result = ltx2(*words)
-    assert result.exit_code == 0, result.stderr
-    (path,) = result.stdout.splitlines()
-    return Path(path)
 
 
 def refused(code: int, *words: object) -> str:

@@ -11,9 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from typer.testing import CliRunner, Result
 
-from ltx2_cli.app import app
 from ltx2_core.checkpoint import load_component
 from ltx2_core.latents import States
 from ltx2_core.media.accept import check_input
@@ -25,16 +23,13 @@ from ltx2_core.media.video import frames_by_time
 from ltx2_core.models.mel import mel_from_waveform
 from ltx2_core.sampling.denoiser import GuidedDenoiser
 from ltx2_core.types import Streams
+from tests.commands import ltx2
 from tests.synthetic_media import write_video
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 CONTROL = "ltx-2-tiny-ic-lora-ref0.5.safetensors"
 FPS = Fraction(24)
 SIZE = (96, 64)
-
-
-def ltx2(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words], prog_name="ltx2")
 
 
 @pytest.fixture(scope="module")
