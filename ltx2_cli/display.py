@@ -76,7 +76,7 @@ class Display:
 
     def file(self, path: Path, *, is_new: bool = True) -> None:
         """The path of a result: alone on stdout, byte by byte, so that a script can use it."""
-        path = self.finished = path.resolve()
+        path = self.finished = _place(path)
         if self.is_json:
             self._tell("output", path=str(path), is_new=is_new)
         else:
@@ -113,8 +113,8 @@ class Display:
                 "plan",
                 mode=request.mode,
                 model=task.files.name,
-                path=str(resolved.target.resolve()),
-                job_dir=str(resolved.job_dir.resolve()),
+                path=str(_place(resolved.target)),
+                job_dir=str(_place(resolved.job_dir)),
                 request=told["request"],
                 machine=told["machine"],
                 output=told["output"],
@@ -216,6 +216,11 @@ class Display:
     def _print(self, line: str | bytes) -> None:
         """A line on stdout. If that refuses it, the rest of the command goes on, and its end tells."""
         self.refused = _write(sys.stdout, line) or self.refused
+
+
+def _place(path: Path) -> Path:
+    """Where a path is, from the root on. A link itself, and not what it names: a render replaces it."""
+    return path.parent.resolve() / path.name
 
 
 def counted(number: int, what: str) -> str:

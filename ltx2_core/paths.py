@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -36,7 +37,17 @@ def given_path(text: str | Path, option: str) -> Path:
         raise RequestError(what, f"a name in it is longer than {LONGEST_NAME_BYTES} bytes", "give a shorter one")
     if len(encoded) > LONGEST_PATH_BYTES:
         raise RequestError(what, f"it is longer than {LONGEST_PATH_BYTES} bytes", "give a shorter one")
+    if _leads_to_itself(path):
+        raise RequestError(what, "it is a link that leads to itself, or lies behind one", "check the links")
     return path
+
+
+def _leads_to_itself(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def require_file(path: Path, what: str, hint: str) -> None:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from ltx2_cli.app import app
+from tests.commands import ltx2, rendered
 
 
 def refused(code: int, *words: object) -> str:
     """What a command says that fails with an exit code."""
-    result = CliRunner().invoke(app, [str(word) for word in words])
+    result = ltx2(*words)
     assert (result.exit_code, result.stdout) == (code, ""), result.stderr
     return result.stderr
-
-
-def rendered(*words: object) -> Path:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    assert result.exit_code == 0, result.stderr
-    return Path(result.stdout.rstrip("\n"))
 
 
 @pytest.fixture
@@ -34,7 +28,9 @@ def smoke(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 def test_link_as_output_is_replaced_and_not_the_file_that_it_names(smoke: Callable[..., list[object]]) -> None:
     Path("victim.mp4").write_text("mine")
     Path("a.mp4").symlink_to("victim.mp4")
-    rendered(*smoke("-o", "a.mp4", "--overwrite"))
+    told = ltx2(*smoke("-o", "a.mp4", "--overwrite", "--json"))
+    paths = [event["path"] for event in map(json.loads, told.stdout.splitlines()) if "path" in event]
+    assert paths == [str(Path("a.mp4").absolute())] * 2  # in the plan too
     assert Path("victim.mp4").read_text() == "mine"
     assert not Path("a.mp4").is_symlink()
     assert Path("a.mp4").read_bytes()[4:8] == b"ftyp"

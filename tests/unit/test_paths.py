@@ -41,6 +41,13 @@ def test_what_no_disk_can_hold_is_refused_with_a_hint(text: str, why: str):
     assert len(caught.value.what) < 120
 
 
+@pytest.mark.parametrize("name", ["loop", "loop/a.mp4"])
+def test_a_link_that_leads_to_itself_is_refused(name: str, tmp_path: Path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(RequestError, match=r"cannot be used\nit is a link that leads to itself"):
+        given_path(tmp_path / name, "--job-dir")
+
+
 def test_what_is_no_file_is_told_as_what_it_is(tmp_path: Path):
     (tmp_path / "file").touch()
     require_file(tmp_path / "file", "--lora file", "check the path")
