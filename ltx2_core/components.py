@@ -23,6 +23,7 @@ Role = Literal[
     "upsampler_x1.5",
     "temporal_upsampler",
     "distilled_lora",
+    "duration_head",
 ]
 ROLES: tuple[Role, ...] = get_args(Role)
 # A model is one file that holds all its components, or a file for each of these roles.
@@ -38,7 +39,7 @@ UPSAMPLERS: dict[tuple[Fraction, Fraction], Role] = {
     (Fraction(1), Fraction(3, 2)): "upsampler_x1.5",
     (Fraction(2), Fraction(1)): "temporal_upsampler",
 }
-NOT_ALWAYS_NEEDED = {*UPSAMPLERS.values(), "distilled_lora"}
+NOT_ALWAYS_NEEDED = {*UPSAMPLERS.values(), "distilled_lora", "duration_head"}
 
 DIT = "model.diffusion_model."  # of the official files
 # Whoever saved a denoiser has put one of these before its names. They mean the same.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import stat
 from pathlib import Path
 
@@ -69,6 +70,20 @@ def remove_leftovers(path: Path) -> None:
     for other in path.parent.iterdir():
         if pattern.fullmatch(other.name):
             other.unlink(missing_ok=True)
+
+
+def free_bytes(folder: Path) -> int:
+    """The room on the disk of a folder, which need not exist yet. Raises: OSError."""
+    return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
+
+
+def show_bytes(nbytes: int) -> str:
+    """A number of bytes for a person: `68.7 GB`, `996 MB`, `2 kB`, `12 bytes`; a kilobyte has 1,000."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if nbytes >= size:
+            digits = 1 if unit == "GB" else 0
+            return f"{nbytes / size:,.{digits}f} {unit}"
+    return f"{nbytes} bytes"
 
 
 def sync(path: Path) -> None:

@@ -50,9 +50,9 @@ def places_of(folder: Path) -> ModelPlaces:
             return ModelPlaces(tuple(snapshots))
     for root in (folder, folder / "models"):
         if _is_comfy(root):
-            return ModelPlaces(_comfy_folders(root))
+            return ModelPlaces(comfy_folders(root))
     tree = next((parent for parent in islice(folder.absolute().parents, DEEPEST) if _is_comfy(parent)), None)
-    return ModelPlaces((folder,)) if tree is None else ModelPlaces((folder,), beside=_comfy_folders(tree))
+    return ModelPlaces((folder,)) if tree is None else ModelPlaces((folder,), beside=comfy_folders(tree))
 
 
 def snapshot_of(folder: Path) -> Path:
@@ -109,7 +109,7 @@ def _is_comfy(folder: Path) -> bool:
     return sum((folder / name).is_dir() for name in COMFY_FOLDERS) >= COMFY_SIGNS
 
 
-def _comfy_folders(tree: Path) -> tuple[Path, ...]:
+def comfy_folders(tree: Path) -> tuple[Path, ...]:
     """The folders of a tree of ComfyUI that may hold parts of a model, and those in them."""
     found = (folder for name in COMFY_FOLDERS for folder in _with_inner(tree / name))
     return tuple(islice(found, MOST_FOLDERS))

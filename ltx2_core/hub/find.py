@@ -5,9 +5,10 @@ Source: docs/reference/checkpoints.md, "Where models are looked for".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Self
@@ -17,12 +18,13 @@ from pydantic import Field
 from ..components import NOT_ALWAYS_NEEDED, SPLIT, UPSAMPLERS, WHOLE, Role
 from ..config.released import effective_config
 from ..config.upsampler import UpsamplerConfig
+from ..disk import free_bytes, show_bytes
 from ..errors import CheckpointError, LTX2Error, RequestError, StorageError, shown
 from ..folders import ModelPlaces, places_of, refuse_diffusers
 from ..headers import FileKind, Header, classify, read_header, read_json
-from ..home import ltx2_home
 from ..paths import given_path
-from .registry import RegisteredModel
+from .library import Library, hub_cache, models_home
+from .registry import Reference, RegisteredModel, read_catalogue
 
 PACKAGE = Path(__file__).parent.parent
 
@@ -55,19 +57,23 @@ class ModelFiles:
 
 
 def find_model(
-    spec: str, registered: Mapping[str, RegisteredModel], given: Mapping[str, Path] | None = None
+    spec: str,
+    registered: Mapping[str, RegisteredModel],
+    given: Mapping[str, Path] | None = None,
+    library: Library | None = None,
 ) -> ModelFiles:
     """Find a model: a registered name, the file of a whole model or of a transformer, or a folder with its files.
 
     A registered name goes before a file or folder of that name, which a path with a separator names.
 
-    Args: registered: by name. given: files that stand in for the model's own, by role.
+    Args: registered: by name. given: files that stand in for the model's own, by role. library: where the files of
+    registered models lie; None for the places that are always searched.
     Raises: RequestError for a name that nobody knows; StorageError if files are missing, with where it looked;
     CheckpointError if several could be meant.
     """
     given = given or {}
     if spec.lower() in registered:
-        return _registered(spec.lower(), registered, given)
+        return _registered(spec.lower(), registered, given, library or Library(read_catalogue()))
     path = given_path(spec, "--model")
     if path.is_dir():
         return _scan(path.resolve().name, path, given)
@@ -75,17 +81,17 @@ def find_model(
         is_split = classify(read_header(path)) is FileKind.TRANSFORMER
         main = {"transformer" if is_split else "checkpoint": path}
         return _scan(path.name, path.parent, {**main, **given}, is_split=is_split)
-    if len(path.parts) > 1 or (path.suffix and not path.suffix[1:].isdigit()):
-        raise StorageError(f"--model {spec} is not there", "it takes a name, a file or a folder", "ltx2 presets")
+    if is_path(spec):
+        raise StorageError(f"--model {spec} is not there", "it takes a name, a file or a folder", "ltx2 models")
     raise RequestError(
         f"unknown model {shown(spec)}", "--model takes a name, a file or a folder", _known(spec, registered)
     )
 
 
-def search_folders(name: str, folder: str | None = None) -> list[Path]:
-    """Where the files of a registered model may lie. folder: inside this package."""
-    models = ltx2_home() / "models"
-    return [models / name, models] if folder is None else [PACKAGE / folder]
+def is_path(text: str) -> bool:
+    """Whether a text that is no known name means a file: it has a separator, or a suffix that is no version."""
+    suffix = Path(text).suffix
+    return "/" in text or os.sep in text or bool(suffix and not suffix[1:].isdigit())
 
 
 def upsampler_role(header: Header) -> Role:
@@ -100,25 +106,57 @@ def upsampler_role(header: Header) -> Role:
     return UPSAMPLERS[config.enlarges]
 
 
-def _registered(name: str, registered: Mapping[str, RegisteredModel], given: Mapping[str, Path]) -> ModelFiles:
+def _registered(
+    name: str, registered: Mapping[str, RegisteredModel], given: Mapping[str, Path], library: Library
+) -> ModelFiles:
     model = registered[name]
-    folders = search_folders(name, model.folder)
-    paths = dict(given)
-    for role, file in model.files.items():
-        found = next((folder / file for folder in folders if (folder / file).exists()), None)
-        if role not in given and found is not None:
-            paths[role] = found
+    paths = {**own_files(name, model, library), **given}
     optional = NOT_ALWAYS_NEEDED | (WHOLE.keys() if SPLIT.keys() <= given.keys() else set())
-    missing = [file for role, file in model.files.items() if role not in optional and role not in paths]
+    missing = [place for role, place in model.files.items() if role not in optional and role not in paths]
     if missing:
-        at_hand = [f"--model {other} comes with this program" for other, its in registered.items() if its.folder]
-        hints = [f"put the files into {folders[0]}, or say --model FILE|FOLDER where they lie elsewhere", *at_hand]
-        raise StorageError(
-            f"model {name} is not installed: {' and '.join(missing)} not found",
-            f"looked in {' and '.join(map(str, folders))}",
-            "; ".join(hints),
-        )
+        raise _not_installed(name, missing, registered, library)
     return ModelFiles(name=name, paths=paths)
+
+
+def own_files(name: str, model: RegisteredModel, library: Library) -> dict[str, Path]:
+    """The files of a registered model that are on this machine, by role."""
+    if model.folder is not None:
+        return {role: PACKAGE / model.folder / file for role, file in model.files.items()}
+    folder = models_home() / name  # of the model's own, which goes before all others
+    nearest = replace(library, folders=(folder, *library.folders))
+    found: dict[str, Path] = {}
+    for role, place in model.files.items():
+        reference = Reference.parse(place)
+        name_there = Path(reference.last if reference else place).expanduser()
+        is_folder = reference is None or not reference.path  # which is taken as it is, wherever its files are from
+        by_hand = [folder / name_there, *([models_home() / name_there] if is_folder else [])]
+        path = next((one for one in by_hand if one.exists()), None)
+        if path is None and reference is not None:
+            path = nearest.find_all(reference)
+        if path is not None:
+            found[role] = path
+    return found
+
+
+def _not_installed(
+    name: str, missing: Sequence[str], registered: Mapping[str, RegisteredModel], library: Library
+) -> StorageError:
+    """The error for a model that lacks files: what, how much that is, and the command that fetches them."""
+    files = [file for place in missing for file in library.catalogue.files_of(place)]
+    sizes = [library.catalogue.published(file).size for file in files]
+    names = [reference.last if (reference := Reference.parse(place)) else place for place in missing]
+    where = ", ".join(map(str, (models_home(), *library.folders, hub_cache())))
+    why = f"looked in {where}"
+    hint = f"put the files into {models_home() / name}, or say --model FILE|FOLDER where they lie elsewhere"
+    if files:
+        least = "at least " * (None in sizes)
+        total = show_bytes(sum(size or 0 for size in sizes))
+        why += f"; to fetch {least}{total}, with {show_bytes(free_bytes(models_home()))} free"
+        hint = f"ltx2 download {name}, or say --model FILE|FOLDER where the files lie elsewhere"
+    at_hand = [f"--model {other} comes with this program" for other, its in registered.items() if its.folder]
+    return StorageError(
+        f"model {name} is not installed: {' and '.join(names)} not found", why, "; ".join((hint, *at_hand))
+    )
 
 
 def _known(spec: str, registered: Iterable[str]) -> str:

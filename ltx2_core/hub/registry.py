@@ -1,35 +1,236 @@
-"""The models that have a name, as presets/models describes them."""
+"""The models and LoRAs that have a name, and what is known of their files on the Hugging Face Hub.
+
+What comes along lies in presets/models, controls, repositories and licences; a person's own models lie in
+LTX2_HOME/models. Source: docs/models.md.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ..components import Role
+from ..errors import RequestError, shown
+from ..home import ltx2_home
+from ..paths import given_path
 from ..records import Record, presets_folder
 from ..yaml_file import read_yaml
+
+REFERENCE = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(/(?P<path>.+))?", re.ASCII)
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # of a model: what a shell needs no quotes for
+BUILT_PRECISIONS = ("bf16", "fp32")  # how the weights may be stored that this version can load
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A file on the Hub, or all files of a repository that a model needs. path: inside it; "" for all."""
+
+    repository: str
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """`OWNER/NAME` or `OWNER/NAME/PATH`; None for anything else, such as the name of a file or a path to one."""
+        found = REFERENCE.fullmatch(text)
+        if found is None or text.startswith(".") or any(part in ("", ".", "..") for part in text.split("/")):
+            return None
+        return cls(found["repository"], found["path"] or "")
+
+    @property
+    def last(self) -> str:
+        """The name of the file, or that of the folder with all files."""
+        return Path(str(self)).name
+
+    def __str__(self) -> str:
+        return f"{self.repository}/{self.path}" if self.path else self.repository
+
+
+def _usable(text: str) -> str:
+    """A place of a file in a model's entry. Raises: ValueError if it is neither a reference, a path nor a name."""
+    if "/" in text and not text.startswith(("/", "~")) and Reference.parse(text) is None:
+        raise ValueError(f"{shown(text)} is neither OWNER/NAME/PATH on the Hub, nor a file name, nor a whole path")
+    given_path(text, "a file")
+    return text
+
+
+Place = Annotated[str, AfterValidator(_usable)]
+
+
+class PublishedFile(Record):
+    """What is known of a file on the Hub. bytes: its size; about_bytes: nearly; sha256: of its content."""
+
+    bytes: Annotated[int, Field(gt=0)] | None = None
+    about_bytes: Annotated[int, Field(gt=0)] | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+    @property
+    def size(self) -> int | None:
+        """Its size, or nearly that; None if nothing is known."""
+        return self.bytes or self.about_bytes
+
+
+class Repository(Record):
+    """What is known of a repository on the Hub.
+
+    Args: licence: by its name in presets/licences. gated: whether its terms must be accepted there first; None if that
+    is not known. open_copy: a repository with the same files that is not gated. files: by path; those that are listed
+    are what a model needs of it.
+    """
+
+    licence: str | None = None
+    gated: bool | None = None
+    open_copy: str | None = None
+    files: dict[str, PublishedFile] = Field(default_factory=dict)
+
+
+class Licence(Record):
+    """The terms under which files are published. points: what a person has to see before accepting them."""
+
+    name: str
+    url: str
+    points: tuple[str, ...] = ()
 
 
 class RegisteredModel(Record):
     """A model that has a name.
 
-    Args: files: role (checkpoint, text_encoder …) to file name. folder: inside the package, of a model that comes with
-    it. tiers: the sizes by name that it is made for; None for all. defaults: values for settings, above those of its
-    generation; `preset` is its recipe where none is asked for.
+    Args: files: role (checkpoint, text_encoder …) to a reference on the Hub, a file name or a path. precision: how its
+    weights are stored. card_gb: the class of card that holds its largest part whole. folder: inside the package, of a
+    model that comes with it. tiers: the sizes by name that it is made for; None for all. defaults: values for settings,
+    above those of its generation; `preset` is its recipe where none is asked for. repositories: what is known of the
+    repositories of its files, where that is not known already.
     """
 
     summary: str
     generation: str
-    files: dict[Role, str]
+    files: dict[Role, Place]
+    precision: str = "bf16"
+    card_gb: int | None = None
     folder: str | None = None
     tiers: tuple[str, ...] | None = None
     defaults: dict[str, Any] = Field(default_factory=dict)
+    repositories: dict[str, Repository] = Field(default_factory=dict)
+
+    @property
+    def lacking(self) -> str | None:
+        """What this version cannot do yet that the model needs; None if it can be rendered with."""
+        if not (presets_folder() / "generations" / f"{self.generation}.yaml").is_file():
+            return f"models of generation {self.generation}"
+        if self.precision not in BUILT_PRECISIONS:
+            return f"weights stored as {self.precision}"
+        return None
+
+
+class Control(Record):
+    """A published LoRA that has a name.
+
+    Args: files: generation of the model to a reference on the Hub. in_context: whether it looks at a reference clip, as
+    `--control` takes one. strength: where it is not 1.
+    """
+
+    summary: str
+    in_context: bool
+    files: dict[str, Place]
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Everything that has a name, and the repositories of its files."""
+
+    models: Mapping[str, RegisteredModel]
+    controls: Mapping[str, Control]
+    repositories: Mapping[str, Repository]
+
+    def repository(self, name: str) -> Repository:
+        """What is known of a repository; nothing if it is not listed. One without files lists those of its copy."""
+        known = self.repositories.get(name) or Repository()
+        if known.files or known.open_copy is None:
+            return known
+        return known.model_copy(update={"files": self.repository(known.open_copy).files})
+
+    def published(self, reference: Reference) -> PublishedFile:
+        """What is known of a file."""
+        return self.repository(reference.repository).files.get(reference.path) or PublishedFile()
+
+    def files_of(self, place: str) -> list[Reference]:
+        """The files on the Hub that a place stands for; none if it is not on the Hub.
+
+        A repository whose files are not listed is given back as it is: only the Hub knows what it holds.
+        """
+        reference = Reference.parse(place)
+        if reference is None:
+            return []
+        listed = self.repository(reference.repository).files
+        if reference.path or not listed:
+            return [reference]
+        return [Reference(reference.repository, path) for path in listed]
+
+    def twins(self, reference: Reference) -> Iterator[Reference]:
+        """A file, and the same in repositories that are copies of its own."""
+        yield reference
+        copies = {name for name, known in self.repositories.items() if known.open_copy == reference.repository}
+        copies |= {self.repositories.get(reference.repository, Repository()).open_copy or ""} - {""}
+        for name in sorted(copies):
+            yield Reference(name, reference.path)
+
+
+def registered_models() -> Mapping[str, RegisteredModel]:
+    """All models that have a name. Raises: RequestError if one of the files is not right."""
+    return read_catalogue().models
+
+
+def read_catalogue() -> Catalogue:
+    """What comes along, and the user's own models. Raises: RequestError if one of the files is not right."""
+    shipped, own = _shipped(), _own_models()
+    if not own:
+        return shipped
+    repositories = dict(shipped.repositories)
+    for model in own.values():
+        repositories = model.repositories | repositories
+    return Catalogue({**shipped.models, **own}, shipped.controls, repositories)
 
 
 @cache
-def registered_models() -> dict[str, RegisteredModel]:
-    """All models that have a name. Raises: RequestError if one of the files is not right."""
-    files = sorted((presets_folder() / "models").glob("*.yaml"))
-    return {path.stem: RegisteredModel.checked(f"presets/models/{path.name}", read_yaml(path)) for path in files}
+def licences() -> Mapping[str, Licence]:
+    """The licences under which files are published, by name."""
+    return {path.stem: Licence.checked(_where(path), read_yaml(path)) for path in _presets("licences")}
+
+
+@cache
+def _shipped() -> Catalogue:
+    models = {path.stem: RegisteredModel.checked(_where(path), read_yaml(path)) for path in _presets("models")}
+    controls = {path.stem: Control.checked(_where(path), read_yaml(path)) for path in _presets("controls")}
+    repositories: dict[str, Repository] = {}
+    for path in _presets("repositories"):
+        for name, content in read_yaml(path).items():
+            repositories[name] = Repository.checked(f"{_where(path)}, {name}", content)
+    return Catalogue(models, controls, repositories)
+
+
+def _own_models() -> dict[str, RegisteredModel]:
+    """The models that a person has described in LTX2_HOME/models."""
+    found: dict[str, RegisteredModel] = {}
+    for path in sorted((ltx2_home() / "models").glob("*.yaml")):
+        name = path.stem.lower()
+        if name in _shipped().models:
+            raise RequestError(f"{path} cannot be used", f"{name} is the name of another model", "rename the file")
+        if not NAME.fullmatch(name):
+            why = "a model's name holds letters, digits, dots, hyphens and underscores"
+            raise RequestError(f"{path} cannot be used", why, "rename the file")
+        found[name] = RegisteredModel.checked(str(path), read_yaml(path))
+    return found
+
+
+def _presets(kind: str) -> list[Path]:
+    return sorted((presets_folder() / kind).glob("*.yaml"))
+
+
+def _where(path: Path) -> str:
+    return f"presets/{path.parent.name}/{path.name}"

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from ltx2_core.components import Role
 from ltx2_core.errors import CheckpointError, RequestError, StorageError
-from ltx2_core.hub.find import find_model, search_folders
+from ltx2_core.hub.find import find_model
+from ltx2_core.hub.library import models_home
 from ltx2_core.hub.registry import RegisteredModel
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
@@ -75,7 +76,7 @@ def test_registered_name_is_found_whatever_its_case_under_the_home_folder(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LTX2_HOME", str(tmp_path))
-    folder = search_folders("mine")[0]
+    folder = models_home() / "mine"
     shutil.copytree(tiny, folder)
     files = find_model("Mine", REGISTERED)
     assert files.paths == {"checkpoint": folder / CHECKPOINT, "text_encoder": folder / "gemma"}

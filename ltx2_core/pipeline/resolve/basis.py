@@ -16,7 +16,8 @@ from ...config.video_vae import VideoVAEConfig
 from ...errors import CheckpointError, RequestError, StorageError
 from ...headers import Header, generation, read_header
 from ...hub.find import ModelFiles, find_model, upsampler_role
-from ...hub.registry import RegisteredModel, registered_models
+from ...hub.library import Library
+from ...hub.registry import RegisteredModel, read_catalogue, registered_models
 from ...paths import given_path
 from ...text.files import check_pair, find_encoder
 from ..parts import ALWAYS_READ, ModelHeaders
@@ -26,7 +27,7 @@ from ..values import option_name
 from .auto import choose
 from .edits import control_lora, edit_of, recipe_edit
 from .inputs import ModeInputs
-from .loras import GivenLora, read_loras
+from .loras import GivenLora, NamedLoras, read_loras
 from .machine import Device, choose_device
 from .presets import NamedPreset, generation_defaults, names, read_tier, recipe, with_presets
 from .refusals import check_recipe, check_streams
@@ -150,10 +151,12 @@ def settle_basis(mode: Mode, layers: Sequence[Layer], own_presets: Mapping[str, 
     check_streams(mode.name, mode.streams, settings)
     edit = edit_of(settings) if mode.edits else None
     device = choose_device(required(settings.device))
-    files = _find_files(settings)
+    library = Library(read_catalogue(), model_folders(settings))
+    files = _find_files(settings, library)
     model = _Model(files, ModelHeaders.of(files), registered_models().get(files.name))
     _check_text_encoder(model)
-    notes = _hidden_by_name(required(settings.model))
+    loras = NamedLoras(library, generation(model.headers.header("transformer")))
+    notes = _hidden_by_name(settings, loras)
     if preset is None:
         merged = merge([*layers, *model.layers])
         chosen = choose(merged, recipe_edit(edit), device, model.defaults, files, model.headers, model.tiers)
@@ -176,15 +179,16 @@ def settle_basis(mode: Mode, layers: Sequence[Layer], own_presets: Mapping[str, 
         named=named,
         preset=preset,
         recipe=adjusted,
-        loras=_loras(merged.settings, edit, model.headers.header("transformer")),
+        loras=_loras(merged.settings, edit, model.headers.header("transformer"), loras),
         notes=notes,
     )
 
 
-def _loras(settings: Settings, edit: Edit | None, transformer: Header) -> tuple[GivenLora, ...]:
+def _loras(settings: Settings, edit: Edit | None, transformer: Header, named: NamedLoras) -> tuple[GivenLora, ...]:
     """The LoRAs of a request: that of `--control` first, then those of `--lora`."""
-    control = control_lora(settings) if edit is not None else ()
-    return read_loras((*control, *(settings.lora or ())), transformer, allow_partial=bool(settings.allow_partial_lora))
+    control = control_lora(settings, named) if edit is not None else ()
+    specs = (*control, *(settings.lora or ()))
+    return read_loras(specs, transformer, named, allow_partial=bool(settings.allow_partial_lora))
 
 
 def _tier_layer(res: str, model: _Model) -> list[Layer]:
@@ -212,7 +216,12 @@ def _adjusted(preset: str, merged: Merged) -> Recipe:
     return chosen.adjusted(sampler, sigmas, settings.tiles)
 
 
-def _find_files(settings: Settings) -> ModelFiles:
+def model_folders(settings: Settings) -> tuple[Path, ...]:
+    """The folders with models that a person has named, which need not be there."""
+    return tuple(given_path(folder, "model_folders") for folder in settings.model_folders or ())
+
+
+def _find_files(settings: Settings, library: Library) -> ModelFiles:
     """The model's files, with those that were given by path instead of its own."""
     given = [(role, getattr(settings, role, None)) for role in ROLES if role not in UPSAMPLERS.values()]
     given += [("upsampler", path) for path in settings.upsampler or ()]
@@ -224,14 +233,25 @@ def _find_files(settings: Settings) -> ModelFiles:
         if not os.path.exists(path):  # noqa: PTH110 (a path that may not be looked at is not there either)
             raise StorageError(f"{option_name(role)} {spec} does not exist", hint="check the path, or leave it out")
         paths[upsampler_role(read_header(path)) if role == "upsampler" else role] = path
-    return find_model(required(settings.model), registered_models(), paths)
+    name, models = required(settings.model), registered_models()
+    registered = models.get(name.lower())
+    if registered is not None and registered.lacking is not None:
+        why = f"this version does not support {registered.lacking} yet"
+        raise CheckpointError(f"model {name} cannot be rendered with", why, "ltx2 models lists those that can")
+    return find_model(name, models, paths, library)
 
 
-def _hidden_by_name(model: str) -> tuple[str, ...]:
-    """A line where a registered model has the name of something in this folder."""
-    if model.lower() not in registered_models() or not os.path.lexists(model):
-        return ()
-    return (f"--model {model} is the model of that name; --model ./{model} names what lies in this folder",)
+def _hidden_by_name(settings: Settings, loras: NamedLoras) -> tuple[str, ...]:
+    """A line for each registered model or LoRA that has the name of something in this folder."""
+    model = required(settings.model)
+    both = [("--model", "model", model)] * (model.lower() in registered_models() and os.path.lexists(model))
+    specs = {"--lora": settings.lora or (), "--control": (settings.control,) * (settings.control is not None)}
+    for option, given in specs.items():
+        both += [(option, "LoRA", name) for spec in given if (name := loras.hides(spec))]
+    return tuple(
+        f"{option} {name} is the {what} of that name; {option} ./{name} names what lies in this folder"
+        for option, what, name in both
+    )
 
 
 def _check_text_encoder(model: _Model) -> None:

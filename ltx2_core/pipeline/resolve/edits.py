@@ -16,7 +16,7 @@ from ...media.inputs import VideoSource
 from ..recipe import Edit
 from ..request import Extension, Window
 from ..values import option_name, show_time
-from .loras import split_strength
+from .loras import NamedLoras
 from .settings import Settings, required
 from .sizes import ClipLength, beyond_training
 
@@ -56,14 +56,14 @@ def recipe_edit(edit: Edit | None) -> Edit | None:
     return None if edit == Edit.EXTEND else edit
 
 
-def control_lora(settings: Settings) -> tuple[str, ...]:
+def control_lora(settings: Settings, named: NamedLoras) -> tuple[str, ...]:
     """The in-context LoRA of `--control`, if there is one, as it would be written after `--lora`.
 
     Raises: RequestError for a LoRA of another kind; StorageError, CheckpointError.
     """
     if settings.control is None:
         return ()
-    path, _ = split_strength(settings.control, "--control")
+    path, _ = named.split(settings.control, "--control")
     lora = read_lora(path)
     what = f"--control {settings.control} cannot be used"
     if lora.hdr_transform is not None:

@@ -95,6 +95,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
 
     model: Text | None = None
+    model_folders: Annotated[Paths, Field(max_length=100)] | None = None
     transformer: Text | None = None
     video_vae: Text | None = None
     audio_vae: Text | None = None

@@ -1,0 +1,114 @@
+"""Where the files of the Hub lie on this machine: under LTX2_HOME, in folders of other programs, in the Hub's cache.
+
+Source: docs/models.md, "Files that are there already".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from ..folders import REPOSITORIES, SNAPSHOTS, comfy_folders, snapshot_of
+from ..home import ltx2_home
+from .registry import Catalogue, Reference
+
+WEIGHTS, CONFIG = ".safetensors", "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """The places that are searched for published files, in this order: LTX2_HOME, then folders, then the Hub's cache.
+
+    Args: folders: of the person's own, flat or as ComfyUI lays them out.
+    """
+
+    catalogue: Catalogue
+    folders: tuple[Path, ...] = ()
+
+    def find(self, reference: Reference) -> Path | None:
+        """The file on this machine that is published there: of its name and, where that is known, of its size."""
+        size = self.catalogue.published(reference).bytes
+        places = chain.from_iterable(self._places(twin) for twin in self.catalogue.twins(reference))
+        return next((place for place in places if _is_file(place, size)), None)
+
+    def find_all(self, reference: Reference) -> Path | None:
+        """What a reference in an entry stands for: a file, or the folder with all files; None if one is missing.
+
+        Of a folder its weights and its config must be there; what else it holds is small, and not always needed.
+        """
+        if reference.path:
+            return self.find(reference)
+        listed = [one for one in self.catalogue.files_of(str(reference)) if one.path]
+        if not listed:
+            return self._unlisted(reference)
+        found = [self.find(one) for one in listed if one.path.endswith(WEIGHTS) or one.path == CONFIG]
+        folders = {path.parent for path in found if path is not None}
+        return folders.pop() if None not in found and len(folders) == 1 else None
+
+    def home_of(self, reference: Reference) -> Path:
+        """Where a file goes that is downloaded, or a link to one that was found."""
+        return models_home() / reference.repository / reference.path
+
+    def _unlisted(self, reference: Reference) -> Path | None:
+        """The file of weights from a repository of which nothing is listed, or the folder with several."""
+        for folder in (self.home_of(reference), *_snapshots(reference.repository)):
+            weights = sorted(folder.glob(f"*{WEIGHTS}"))
+            if weights:
+                return folder if len(weights) > 1 or (folder / CONFIG).exists() else weights[0]
+        return None
+
+    def _places(self, reference: Reference) -> Iterator[Path]:
+        """Every place where a file may lie."""
+        yield self.home_of(reference)
+        name = Path(reference.path).name
+        if self._is_whole(reference.repository):
+            name = f"{Path(reference.repository).name}/{name}"
+        for folder in (models_home(), *chain.from_iterable(map(_with_inner, self.folders))):
+            yield folder / name
+        for snapshot in _snapshots(reference.repository):
+            yield snapshot / reference.path
+
+    def _is_whole(self, repository: str) -> bool:
+        """Whether models need all files of a repository together, so that they lie in a folder of its name."""
+        return CONFIG in self.catalogue.repository(repository).files
+
+
+def models_home() -> Path:
+    """The folder with the models that are installed, and with the entries of a person's own."""
+    return ltx2_home() / "models"
+
+
+def hub_cache() -> Path:
+    """The cache of the Hugging Face Hub, which other programs use too."""
+    if chosen := os.environ.get("HF_HUB_CACHE"):
+        return Path(chosen).expanduser()
+    if chosen := os.environ.get("HF_HOME"):
+        return Path(chosen).expanduser() / "hub"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface" / "hub"
+
+
+def _snapshots(repository: str) -> Iterator[Path]:
+    """The snapshots of a repository in the Hub's cache, that of its main branch first."""
+    folder = hub_cache() / REPOSITORIES.replace("*", repository.replace("/", "--"))
+    if not (folder / SNAPSHOTS).is_dir():
+        return
+    first = snapshot_of(folder)
+    yield first
+    yield from (one for one in sorted((folder / SNAPSHOTS).iterdir()) if one != first)
+
+
+def _with_inner(folder: Path) -> Iterator[Path]:
+    """A folder of a person's own, and those in it where ComfyUI keeps models."""
+    yield folder
+    yield from comfy_folders(folder)
+    yield from comfy_folders(folder / "models")
+
+
+def _is_file(path: Path, size: int | None) -> bool:
+    try:
+        return path.is_file() and size in (None, path.stat().st_size)
+    except OSError:
+        return False
