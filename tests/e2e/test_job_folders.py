@@ -18,10 +18,10 @@ from typer.testing import Result
 
 import ltx2_core as core
 from ltx2_cli.display import Display
+from ltx2_core.lock import locked
 from ltx2_core.media.clip import COPIED_FILES
 from ltx2_core.media.copy import IN_MP4, OWN_CONTAINER
 from ltx2_core.pipeline.job import Job
-from ltx2_core.pipeline.lock import locked
 from tests.commands import ltx2, rendered
 
 ROOT = Path(__file__).parents[2]

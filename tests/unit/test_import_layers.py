@@ -23,6 +23,7 @@ LAYERS = {
         "home",
         "identity",
         "latents",
+        "lock",
         "machine",
         "paths",
         "records",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from ltx2_core.errors import StorageError, TargetTakenError
-from ltx2_core.pipeline.lock import locked
+from ltx2_core.lock import locked
 
 
 def test_second_writer_is_told_the_process_and_the_host_of_the_first(tmp_path: Path) -> None:
@@ -40,3 +41,23 @@ def test_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be locked"), locked(tmp_path / "a.mp4"):
         pass
     assert victim.read_text() == "mine"
+
+
+def test_who_waits_gets_the_lock_when_the_first_writer_is_done(tmp_path: Path) -> None:
+    first = ExitStack()
+    first.enter_context(locked(tmp_path / "a.mp4"))
+    with locked(tmp_path / "a.mp4", wait=first.close):
+        assert [path.name for path in tmp_path.iterdir()] == [".a.mp4.lock"]
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_waiting_ends_with_what_the_waiter_raises(tmp_path: Path) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with (
+        locked(tmp_path / "a.mp4"),
+        pytest.raises(KeyboardInterrupt),
+        locked(tmp_path / "a.mp4", wait=stop),
+    ):
+        pass

@@ -13,6 +13,7 @@ import torch
 from ...disk import remove_leftovers, require_free
 from ...errors import NotFiniteError, OutOfMemoryError, RequestError, StorageError
 from ...identity import Identity, identity
+from ...lock import locked
 from ...machine import Machine
 from ...media.probe import probe
 from ...media.sheet import contact_sheet
@@ -20,7 +21,6 @@ from ...media.writer import Report
 from ...text.files import find_encoder
 from ..events import StoppedError, Watch
 from ..job import Job
-from ..lock import locked
 from ..parts import ModelHeaders
 from ..request import RenderTask, Resolved, sheet_of
 from ..resolve.target import TAKEN_HINT, check_place

@@ -7,32 +7,35 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..disk import NO_LINK, read_whole
-from ..errors import StorageError, TargetTakenError
+from .disk import NO_LINK, read_whole
+from .errors import StorageError, TargetTakenError
 
 MOST_BYTES = 1000
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep every other process from writing an output, or into a job folder, until the block ends.
+def locked(path: Path, *, wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Keep every other process and thread from writing an output, or into a job folder, until the block ends.
 
     The lock is on `.NAME.lock` beside it, which says who holds it and is removed at the end. A process that is killed
     leaves the file, and no lock on it.
-    Raises: TargetTakenError if another process holds it; StorageError if the lock file cannot be made.
+    Args: wait: called between two tries for as long as somebody else holds the lock; it sleeps, and whatever it raises
+    ends the waiting. Without it nobody waits.
+    Raises: TargetTakenError if somebody else holds it and nobody waits; StorageError if the lock file cannot be made.
     """
     file = path.with_name(f".{path.name}.lock")
     lock = FileLock(file)
     try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise TargetTakenError(f"{path} is being written by {_holder(file)}", hint="-o gives another name") from error
+        while not _acquired(lock):
+            if wait is None:
+                raise TargetTakenError(f"{path} is being written by {_holder(file)}", hint="-o gives another name")
+            wait()
     except OSError as error:
         raise StorageError(f"{path} cannot be locked", f"{file}: {error.strerror or error}") from error
     try:
@@ -44,6 +47,15 @@ def locked(path: Path) -> Iterator[None]:
         with suppress(OSError):  # while it is held: whoever has it open sees that it is gone, and makes a new one
             file.unlink()
         lock.release()
+
+
+def _acquired(lock: FileLock) -> bool:
+    """Try once to take a lock. Raises: OSError."""
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:  # an OSError too
+        return False
+    return True
 
 
 def _sign(file: Path) -> None:
