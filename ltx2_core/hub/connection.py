@@ -1,0 +1,209 @@
+"""The one module that opens sockets: questions to one Hub, and to the storage hosts that it leads to.
+
+Endpoint, token, proxies and the HTTP client are those of huggingface_hub. The token goes to the endpoint alone.
+Source: docs/reference/checkpoints.md, "Downloading".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from ..errors import RequestError, StorageError
+from ..version import __version__
+from .failures import Wanted, refusal, storage_refusal, transport_failure
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
+DEFAULT_ENDPOINT = "https://huggingface.co"
+COMMIT = "X-Repo-Commit"  # the header by which a Hub is known
+DOWNLOAD_TIMEOUT_S, ASK_TIMEOUT_S = 30.0, 15.0  # without a byte; HF_HUB_DOWNLOAD_TIMEOUT, HF_HUB_ETAG_TIMEOUT
+REDIRECTS = (301, 302, 303, 307, 308)
+MOST_REDIRECTS = 6
+PORTS = {"http": 80, "https": 443}
+NO_RANGE = 416
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server says. host: who. chunks: the bytes of its body, as they come."""
+
+    status: int
+    headers: Mapping[str, str]
+    host: str
+    chunks: Callable[[], Iterator[bytes]]
+
+    @property
+    def length(self) -> int | None:
+        """How many bytes its body has, where it says so."""
+        text = self.headers.get("Content-Length", "")
+        return int(text) if text.isdecimal() else None
+
+
+class Connection:
+    """One endpoint and one token, for questions from several threads."""
+
+    def __init__(self) -> None:
+        from huggingface_hub.utils import build_hf_headers, get_session
+
+        _refuse_offline()
+        self.endpoint = _endpoint()
+        try:
+            get_session()
+        except (ImportError, ValueError) as error:  # a proxy of an unknown kind, or one that needs a package
+            hint = "check HTTPS_PROXY, ALL_PROXY and NO_PROXY"
+            raise StorageError("the proxy cannot be used", without_password(str(error)), hint) from error
+        headers = build_hf_headers(library_name="ltx2", library_version=__version__)
+        self._token = headers.pop("authorization", None)
+        self._headers = {**headers, "Accept-Encoding": "identity"}
+
+    @property
+    def announcements(self) -> tuple[str, ...]:
+        """What a person should know before the first request, a line each."""
+        lines: list[str] = []
+        shown = without_password(self.endpoint)
+        if self.endpoint != DEFAULT_ENDPOINT:
+            lines.append(f"files come from {shown}, as HF_ENDPOINT says")
+        if self._token is not None:
+            lines.append(f"your Hugging Face token is sent to {shown}")
+        if proxy := _proxy(urlsplit(self.endpoint)):
+            lines.append(f"connections go through the proxy {without_password(proxy)}")
+        return tuple(lines)
+
+    def wanted(self, repository: str, path: str = "") -> Wanted:
+        """What is asked for, as messages name it."""
+        shown = without_password(self.endpoint)
+        return Wanted(endpoint=shown, has_token=self._token is not None, repository=repository, path=path)
+
+    def url(self, repository: str, path: str, revision: str) -> str:
+        """The address of a file. Raises: RequestError if the repository cannot have such a name."""
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            return hf_hub_url(repository, path, revision=revision, endpoint=self.endpoint)
+        except HFValidationError as error:
+            hint = "write it as OWNER/NAME"
+            raise RequestError(f"{repository} cannot be the name of a repository", hint=hint) from error
+
+    @contextmanager
+    def ask(self, method: str, url: str, wanted: Wanted, headers: Mapping[str, str] | None = None) -> Iterator[Answer]:
+        """Send a request and follow redirects, with the token to the endpoint alone.
+
+        A HEAD ends with the answer that has the facts of a file, which is the redirect to its bytes.
+        Yields: an answer that is no error, or says that a range does not exist.
+        Raises: AccessError, StorageError; Setback for what may pass by itself, also while the body is read.
+        """
+        timeout = _seconds("HF_HUB_DOWNLOAD_TIMEOUT", DOWNLOAD_TIMEOUT_S)
+        if method == "HEAD":
+            timeout = _seconds("HF_HUB_ETAG_TIMEOUT", ASK_TIMEOUT_S)
+        for _ in range(MOST_REDIRECTS):
+            with _explained(wanted, url), self._stream(method, url, headers or {}, timeout) as response:
+                location = response.headers.get("Location", "")
+                is_redirect = response.status_code in REDIRECTS and location
+                if not is_redirect or (method == "HEAD" and COMMIT in response.headers):
+                    host = urlsplit(url).hostname or ""
+                    self._check(wanted, url, response)
+                    yield Answer(response.status_code, response.headers, host, response.iter_raw)
+                    return
+            url = urljoin(url, location)
+        raise StorageError(f"{wanted.name} cannot be fetched", f"{wanted.endpoint} leads from address to address")
+
+    def close(self) -> None:
+        """Close the connections that are kept open."""
+        from huggingface_hub import close_session
+
+        close_session()
+
+    def _stream(self, method: str, url: str, headers: Mapping[str, str], timeout: float) -> Any:
+        """Begin a request; what it gives is a response of httpx or of httpx2."""
+        from huggingface_hub.utils import get_session
+
+        sent = {**self._headers, **headers}
+        if self._token is not None and self._is_endpoint(url):
+            sent["authorization"] = self._token
+        return get_session().stream(method, url, headers=sent, timeout=timeout, follow_redirects=False)
+
+    def _is_endpoint(self, url: str) -> bool:
+        return _origin(url) == _origin(self.endpoint)
+
+    def _check(self, wanted: Wanted, url: str, response: Any) -> None:
+        """Raises: what an answer means that is an error."""
+        status = response.status_code
+        if status < 400 or status == NO_RANGE:
+            return
+        if self._is_endpoint(url):
+            raise refusal(wanted, status, response.headers)
+        raise storage_refusal(wanted, urlsplit(url).hostname or "", status, response.headers)
+
+
+@contextmanager
+def _explained(wanted: Wanted, url: str) -> Iterator[None]:
+    """Turn the errors of a connection into ours. Everything else is raised as it is."""
+    try:
+        yield
+    except Exception as error:
+        failure = transport_failure(wanted, urlsplit(url).hostname or "", error)
+        if failure is None:
+            raise
+        raise failure from error
+
+
+def without_password(url: str) -> str:
+    """An address, or a text with one, without user and password, for messages."""
+    return re.sub(r"(^|//)[^/\s]*@", r"\1", url)
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or PORTS.get(parts.scheme)
+
+
+def _endpoint() -> str:
+    """The Hub that HF_ENDPOINT names, read now: huggingface_hub reads it once, when it is imported."""
+    endpoint = (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).strip().rstrip("/")
+    try:
+        is_address = endpoint.startswith(("http://", "https://")) and bool(_origin(endpoint)[1])
+    except ValueError:  # of a port that is no number
+        is_address = False
+    if not is_address:
+        what = f"HF_ENDPOINT={without_password(endpoint)} is not an address"
+        raise StorageError(what, hint=f"write it as {DEFAULT_ENDPOINT}, or unset it")
+    return endpoint
+
+
+def _refuse_offline() -> None:
+    from huggingface_hub import constants
+
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    found = [name for name in names if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")]
+    if found or constants.HF_HUB_OFFLINE:  # the second was read when huggingface_hub was imported
+        name = (*found, "HF_HUB_OFFLINE")[0]
+        raise StorageError(
+            f"nothing can be fetched while {name} is set", hint=f"unset {name} and run the command again"
+        )
+
+
+def _proxy(endpoint: SplitResult) -> str | None:
+    """The proxy between this machine and an endpoint, as the environment and the system name it."""
+    host = endpoint.hostname or ""
+    if proxy_bypass(host):
+        return None
+    proxies = getproxies()
+    return proxies.get(endpoint.scheme) or proxies.get("all")
+
+
+def _seconds(name: str, default: float) -> float:
+    """The seconds that an environment variable asks for; the default where it names no number above 0."""
+    try:
+        seconds = float(os.environ.get(name, ""))
+    except ValueError:
+        return default
+    return seconds if 0 < seconds < float("inf") else default

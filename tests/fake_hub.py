@@ -1,0 +1,307 @@
+"""A server on this machine that answers as the Hugging Face Hub does, and makes every mistake that a test asks for.
+
+It has two hosts: the Hub at 127.0.0.1, and the storage host at localhost, which the Hub leads to with signed addresses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any, Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+LARGE = (".safetensors", ".model", ".bin")  # what a repository keeps in its large file storage
+FILE = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+MODEL = re.compile(r"/api/models/(?P<repository>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+))?")
+RANGE = re.compile(r"bytes=(\d+)-")
+CHUNK = 2**16
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+PAGE = b"<!DOCTYPE html><html><body>log in to use this network</body></html>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What is wrong with one answer.
+
+    Args: status, headers, body: answer with these alone. content: serve this instead of the file. kind: its content
+    type. cut_after: close the connection after so many bytes of the body. has_range: whether parts can be asked for.
+    has_length: whether it says how many bytes come. range_shift: how far a part begins from where it was asked for.
+    """
+
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    content: bytes | None = None
+    kind: str = "application/octet-stream"
+    cut_after: int | None = None
+    has_range: bool = True
+    has_length: bool = True
+    range_shift: int = 0
+
+
+NO_FAULT = Fault()
+
+
+@dataclass(kw_only=True)
+class Seen:
+    """One request. host: "hub" or "storage". sent: bytes of the body that were sent, or begun to be."""
+
+    host: str
+    method: str
+    path: str
+    headers: dict[str, str]
+    status: int = 0
+    sent: int = 0
+
+    @property
+    def begins(self) -> int:
+        """Where the bytes begin that it asks for."""
+        match = RANGE.match(self.headers.get("range", ""))
+        return int(match[1]) if match else 0
+
+
+class FakeHub:
+    """A Hub with some repositories; a context manager.
+
+    Args: repositories: the content of each file by its path, of each repository by its name.
+    Attributes: gated: repositories whose terms must be accepted. tokens: those that are valid. accepted: those whose
+    account has accepted the terms. at_hub, at_storage: what is wrong with the next answers, one each; those that ask
+    for facts alone are not counted at the Hub. always_at_hub, always_at_storage: with all others. bytes_per_s: pace of
+    each body. seen: all requests so far.
+    """
+
+    def __init__(self, repositories: Mapping[str, Mapping[str, bytes]], *, bytes_per_s: float | None = None) -> None:
+        self.repositories = {name: dict(files) for name, files in repositories.items()}
+        self.gated: set[str] = set()
+        self.tokens: set[str] = set()
+        self.accepted: set[str] = set()
+        self.at_hub: list[Fault] = []
+        self.at_storage: list[Fault] = []
+        self.always_at_hub, self.always_at_storage = NO_FAULT, NO_FAULT
+        self.bytes_per_s = bytes_per_s
+        self.seen: list[Seen] = []
+        self._signatures: dict[str, bytes] = {}
+        self._lock = Lock()
+        self._servers = [_Server(self, "hub", "127.0.0.1"), _Server(self, "storage", "localhost")]
+        self._threads = [Thread(target=one.serve_forever, args=(0.02,), daemon=True) for one in self._servers]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for server, thread in zip(self._servers, self._threads, strict=True):
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+    @property
+    def endpoint(self) -> str:
+        """What HF_ENDPOINT has to be."""
+        return self._servers[0].address
+
+    @property
+    def storage(self) -> str:
+        """The address of the storage host."""
+        return self._servers[1].address
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """What a process needs to use this server and nothing of whoever runs the tests. home: an empty folder."""
+        return {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1,localhost"}
+
+    def commit(self, repository: str) -> str:
+        """The version of a repository, which changes with its files."""
+        return hashlib.sha1(repr(sorted(self.repositories[repository].items())).encode()).hexdigest()
+
+    def asked(self, host: str, method: str = "GET") -> list[Seen]:
+        """The requests of one kind at one host."""
+        return [one for one in self.seen if (one.host, one.method) == (host, method)]
+
+    def saw(self, request: Seen) -> None:
+        with self._lock:
+            self.seen.append(request)
+
+    def fault(self, host: str) -> Fault:
+        """What is wrong with the next answer."""
+        with self._lock:
+            queue = self.at_hub if host == "hub" else self.at_storage
+            if queue:
+                return queue.pop(0)
+        return self.always_at_hub if host == "hub" else self.always_at_storage
+
+    def sign(self, content: bytes) -> str:
+        """A new address of a content at the storage host."""
+        signature = secrets.token_hex(8)
+        self._signatures[signature] = content
+        return f"{self.storage}/{hashlib.sha256(content).hexdigest()}?signature={signature}"
+
+    def signed(self, url: str) -> bytes | None:
+        """The content that an address of the storage host stands for."""
+        signature = parse_qs(urlsplit(url).query).get("signature", [""])[0]
+        return self._signatures.get(signature)
+
+
+def use(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Let this process use a server, without a token and without waits. home: an empty folder."""
+    for name in (*TOKENS, *PROXIES, *map(str.upper, PROXIES)):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in hub.environment(home).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr("ltx2_core.hub.failures.ASK_WAITS", (0.0, 0.0))
+    monkeypatch.setattr("ltx2_core.hub.failures.FETCH_WAITS", (0.0,) * 5)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, hub: FakeHub, name: str, host: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.hub, self.name = hub, name
+        self.address = f"http://{host}:{self.server_address[1]}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients that go away are what many tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def setup(self) -> None:
+        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHUNK)  # so that little is on its way
+        super().setup()
+
+    def log_message(self, format: str, *values: object) -> None:
+        """Say nothing."""
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        hub, name = self.server.hub, self.server.name
+        headers = {key.lower(): value for key, value in self.headers.items()}
+        self.seen = Seen(host=name, method=self.command, path=self.path, headers=headers)
+        hub.saw(self.seen)
+        is_question = name == "hub" and self.command == "HEAD"
+        fault = hub.always_at_hub if is_question else hub.fault(name)
+        if fault.status:
+            self.reply(fault.status, fault.headers, fault.body)
+        elif name == "storage":
+            self.answer_as_storage(fault)
+        else:
+            self.answer_as_hub(fault)
+
+    def answer_as_storage(self, fault: Fault) -> None:
+        content = self.server.hub.signed(self.path)
+        if content is None:
+            self.reply(403, {}, b"expired")
+        else:
+            etag = f'"storage-{hashlib.sha256(content).hexdigest()[:16]}"'
+            self.send_file(content, {"ETag": etag}, fault)
+
+    def answer_as_hub(self, fault: Fault) -> None:
+        path = urlsplit(self.path).path
+        match = FILE.fullmatch(path) or MODEL.fullmatch(path)
+        if match is None:
+            self.reply(404, {}, b"no such page")
+            return
+        repository, is_file = match["repository"], match.re is FILE
+        if error := self.refusal(repository, match["revision"], is_file):
+            status, code, text = error
+            self.reply(status, {"X-Error-Code": code, "X-Error-Message": text}, json.dumps({"error": text}).encode())
+        elif is_file:
+            self.answer_file(repository, unquote(match["path"]), fault)
+        else:
+            names = [{"rfilename": name} for name in self.server.hub.repositories[repository]]
+            facts = {"id": repository, "sha": self.server.hub.commit(repository), "siblings": names}
+            self.reply(200, {"Content-Type": "application/json"}, fault.content or json.dumps(facts).encode())
+
+    def refusal(self, repository: str, revision: str | None, is_file: bool) -> tuple[int, str, str] | None:
+        """Status, code and text of an error: of the token, the repository, its terms, the version."""
+        hub = self.server.hub
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token and token not in hub.tokens:
+            return 401, "", "Invalid credentials in Authorization header"
+        if repository not in hub.repositories:
+            return 404 if token else 401, "RepoNotFound", "Repository not found"
+        if is_file and repository in hub.gated and token not in hub.accepted:
+            return 403 if token else 401, "GatedRepo", f"Access to model {repository} is restricted"
+        if revision not in (None, "main", hub.commit(repository)):
+            return 404, "RevisionNotFound", f"Invalid rev id: {revision}"
+        return None
+
+    def answer_file(self, repository: str, path: str, fault: Fault) -> None:
+        hub = self.server.hub
+        content = hub.repositories[repository].get(path)
+        commit = {"X-Repo-Commit": hub.commit(repository)}
+        if content is None:
+            self.reply(404, {**commit, "X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
+        elif not path.endswith(LARGE):
+            blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+            self.send_file(content, {**commit, "ETag": f'"{blob}"'}, fault)
+        else:
+            sha256 = hashlib.sha256(content).hexdigest()
+            linked = {"X-Linked-Size": str(len(content)), "X-Linked-Etag": f'"{sha256}"'}
+            self.reply(302, {**commit, **linked, "Location": hub.sign(content)})
+
+    def send_file(self, content: bytes, headers: Mapping[str, str], fault: Fault) -> None:
+        """Send a file, or the part of it that the request asks for."""
+        if fault.content is not None:
+            content = fault.content
+        match = RANGE.match(self.headers.get("Range", ""))
+        is_part = match is not None and fault.has_range
+        if self.headers.get("If-Range", headers["ETag"]) != headers["ETag"]:
+            is_part = False
+        sent = {"Content-Type": fault.kind, "Accept-Ranges": "bytes", **headers}
+        if not is_part:
+            self.reply(200, sent, content, fault)
+            return
+        assert match is not None
+        begins = int(match[1]) + fault.range_shift
+        if begins >= len(content):
+            self.reply(416, {"Content-Range": f"bytes */{len(content)}"})
+        else:
+            sent["Content-Range"] = f"bytes {begins}-{len(content) - 1}/{len(content)}"
+            self.reply(206, sent, content[begins:], fault)
+
+    def reply(self, status: int, headers: Mapping[str, str], body: bytes = b"", fault: Fault = NO_FAULT) -> None:
+        self.seen.status = status
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if fault.has_length:
+            self.send_header("Content-Length", str(len(body)))
+        else:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        for piece in _pieces(body[: fault.cut_after]):
+            self.seen.sent += len(piece)
+            self.wfile.write(piece)
+            if self.server.hub.bytes_per_s:
+                time.sleep(len(piece) / self.server.hub.bytes_per_s)
+        if fault.cut_after is not None or not fault.has_length:
+            self.close_connection = True
+
+
+def _pieces(body: bytes) -> Iterable[bytes]:
+    return (body[start : start + CHUNK] for start in range(0, len(body), CHUNK))
