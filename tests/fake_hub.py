@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock, Thread
@@ -72,14 +73,21 @@ class Seen:
         return int(match[1]) if match else 0
 
 
+@lru_cache(maxsize=1000)
+def sha256(content: bytes) -> str:
+    """The checksum of a large file, computed once."""
+    return hashlib.sha256(content).hexdigest()
+
+
 class FakeHub:
     """A Hub with some repositories; a context manager.
 
     Args: repositories: the content of each file by its path, of each repository by its name.
     Attributes: gated: repositories whose terms must be accepted. tokens: those that are valid. accepted: those whose
     account has accepted the terms. at_hub, at_storage: what is wrong with the next answers, one each; those that ask
-    for facts alone are not counted at the Hub. always_at_hub, always_at_storage: with all others. bytes_per_s: pace of
-    each body. seen: all requests so far.
+    for facts alone are not counted at the Hub. always_at_hub, always_at_storage: with all others. renamed: where the
+    questions about repositories lead to. bytes_per_s: pace of each body. delay_s: before each answer. seen: all
+    requests so far.
     """
 
     def __init__(self, repositories: Mapping[str, Mapping[str, bytes]], *, bytes_per_s: float | None = None) -> None:
@@ -90,7 +98,8 @@ class FakeHub:
         self.at_hub: list[Fault] = []
         self.at_storage: list[Fault] = []
         self.always_at_hub, self.always_at_storage = NO_FAULT, NO_FAULT
-        self.bytes_per_s = bytes_per_s
+        self.renamed: dict[str, Fault] = {}
+        self.bytes_per_s, self.delay_s = bytes_per_s, 0.0
         self.seen: list[Seen] = []
         self._signatures: dict[str, bytes] = {}
         self._lock = Lock()
@@ -124,7 +133,8 @@ class FakeHub:
 
     def commit(self, repository: str) -> str:
         """The version of a repository, which changes with its files."""
-        return hashlib.sha1(repr(sorted(self.repositories[repository].items())).encode()).hexdigest()
+        files = sorted((path, sha256(content)) for path, content in self.repositories[repository].items())
+        return hashlib.sha1(repr(files).encode()).hexdigest()
 
     def asked(self, host: str, method: str = "GET") -> list[Seen]:
         """The requests of one kind at one host."""
@@ -146,7 +156,7 @@ class FakeHub:
         """A new address of a content at the storage host."""
         signature = secrets.token_hex(8)
         self._signatures[signature] = content
-        return f"{self.storage}/{hashlib.sha256(content).hexdigest()}?signature={signature}"
+        return f"{self.storage}/{sha256(content)}?signature={signature}"
 
     def signed(self, url: str) -> bytes | None:
         """The content that an address of the storage host stands for."""
@@ -183,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def setup(self) -> None:
-        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHUNK)  # so that little is on its way
+        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * CHUNK)  # so that little is on its way
         super().setup()
 
     def log_message(self, format: str, *values: object) -> None:
@@ -200,6 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {key.lower(): value for key, value in self.headers.items()}
         self.seen = Seen(host=name, method=self.command, path=self.path, headers=headers)
         hub.saw(self.seen)
+        time.sleep(hub.delay_s)
         is_question = name == "hub" and self.command == "HEAD"
         fault = hub.always_at_hub if is_question else hub.fault(name)
         if fault.status:
@@ -214,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
         if content is None:
             self.reply(403, {}, b"expired")
         else:
-            etag = f'"storage-{hashlib.sha256(content).hexdigest()[:16]}"'
+            etag = f'"storage-{sha256(content)[:16]}"'
             self.send_file(content, {"ETag": etag}, fault)
 
     def answer_as_hub(self, fault: Fault) -> None:
@@ -224,6 +235,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply(404, {}, b"no such page")
             return
         repository, is_file = match["repository"], match.re is FILE
+        if moved := self.server.hub.renamed.get(repository):
+            self.reply(moved.status, moved.headers)
+            return
         if error := self.refusal(repository, match["revision"], is_file):
             status, code, text = error
             self.reply(status, {"X-Error-Code": code, "X-Error-Message": text}, json.dumps({"error": text}).encode())
@@ -258,8 +272,7 @@ class _Handler(BaseHTTPRequestHandler):
             blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
             self.send_file(content, {**commit, "ETag": f'"{blob}"'}, fault)
         else:
-            sha256 = hashlib.sha256(content).hexdigest()
-            linked = {"X-Linked-Size": str(len(content)), "X-Linked-Etag": f'"{sha256}"'}
+            linked = {"X-Linked-Size": str(len(content)), "X-Linked-Etag": f'"{sha256(content)}"'}
             self.reply(302, {**commit, **linked, "Location": hub.sign(content)})
 
     def send_file(self, content: bytes, headers: Mapping[str, str], fault: Fault) -> None:

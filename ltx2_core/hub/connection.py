@@ -17,7 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from ..errors import RequestError, StorageError
 from ..version import __version__
-from .failures import Wanted, refusal, storage_refusal, transport_failure
+from .failures import Wanted, not_a_hub, refusal, storage_refusal, transport_failure
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
@@ -113,7 +113,7 @@ class Connection:
                     self._check(wanted, url, response)
                     yield Answer(response.status_code, response.headers, host, response.iter_raw)
                     return
-            url = urljoin(url, location)
+            url = _followed(wanted, url, location)
         raise StorageError(f"{wanted.name} cannot be fetched", f"{wanted.endpoint} leads from address to address")
 
     def close(self) -> None:
@@ -164,6 +164,16 @@ def without_password(url: str) -> str:
 def _origin(url: str) -> tuple[str, str, int | None]:
     parts = urlsplit(url)
     return parts.scheme, (parts.hostname or "").lower(), parts.port or PORTS.get(parts.scheme)
+
+
+def _followed(wanted: Wanted, url: str, location: str) -> str:
+    """Where a redirect leads. Raises: StorageError if that is no address."""
+    try:
+        url = urljoin(url, location)
+        _origin(url)
+    except ValueError as error:
+        raise not_a_hub(wanted, "it leads to what is no address") from error
+    return url
 
 
 def _endpoint() -> str:

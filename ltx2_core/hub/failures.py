@@ -133,20 +133,24 @@ def transport_failure(wanted: Wanted, host: str, error: Exception) -> Setback | 
     if not names & {"TransportError", "DecodingError"}:
         return None
     text = str(error)
-    why, hint = "the connection was lost", "run the command again: what was fetched is kept"
+    what, why = f"{host} cannot be reached", ""
+    hint = "check the network connection, HF_ENDPOINT and the proxy"
     if "ProxyError" in names:
         why, hint = f"the proxy refused: {_first_line(text)}", "check HTTPS_PROXY, ALL_PROXY and NO_PROXY"
     elif "TimeoutException" in names:
         why = "it did not answer in time"
-        hint = "run the command again; HF_HUB_DOWNLOAD_TIMEOUT=120 waits longer for slow servers"
+        hint = "run the command again; HF_HUB_DOWNLOAD_TIMEOUT=120 and HF_HUB_ETAG_TIMEOUT=60 wait longer"
     elif "ConnectError" in names and CERTIFICATE.search(text):
         why = f"its certificate cannot be checked: {_first_line(text)}"
         hint = "check the date of this machine; behind a company's proxy set SSL_CERT_FILE to its certificate"
     elif "ConnectError" in names and NAME_UNKNOWN.search(text):
-        why, hint = "its name cannot be looked up", "check the network connection, HF_ENDPOINT and the proxy"
+        why = "its name cannot be looked up"
     elif "ConnectError" in names:
-        why, hint = _first_line(text), "check the network connection, HF_ENDPOINT and the proxy"
-    return Setback(StorageError(f"{host} cannot be reached", why, hint))
+        why = _first_line(text)
+    else:
+        what = f"the connection to {host} was lost"
+        hint = "run the command again: what was fetched is kept"
+    return Setback(StorageError(what, why, hint))
 
 
 def not_a_hub(wanted: Wanted, why: str) -> StorageError:

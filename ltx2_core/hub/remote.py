@@ -117,8 +117,8 @@ class Hub:
             commit, names = str(facts["sha"]), [str(one["rfilename"]) for one in facts["siblings"]]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise not_a_hub(wanted, "its list of files cannot be read") from error
-        if strange := next((name for name in names if not _is_plain(name)), None):
-            raise not_a_hub(wanted, f"it names a file {strange!r}")
+        if strange := [name for name in names if not _is_plain(name)]:
+            raise not_a_hub(wanted, f"it names a file {strange[0]!r}")
         return commit, names
 
 
