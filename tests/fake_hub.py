@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -37,8 +37,9 @@ class Fault:
     """What is wrong with one answer.
 
     Args: status, headers, body: answer with these alone. content: serve this instead of the file. kind: its content
-    type. cut_after: close the connection after so many bytes of the body. has_range: whether parts can be asked for.
-    has_length: whether it says how many bytes come. range_shift: how far a part begins from where it was asked for.
+    type. cut_after: close the connection after so many bytes of the body. stall_after: send nothing more after so many,
+    until the server ends. has_range: whether parts can be asked for. has_length: whether it says how many bytes come.
+    range_shift: how far a part begins from where it was asked for.
     """
 
     status: int = 0
@@ -47,6 +48,7 @@ class Fault:
     content: bytes | None = None
     kind: str = "application/octet-stream"
     cut_after: int | None = None
+    stall_after: int | None = None
     has_range: bool = True
     has_length: bool = True
     range_shift: int = 0
@@ -102,6 +104,7 @@ class FakeHub:
         self.bytes_per_s, self.delay_s = bytes_per_s, 0.0
         self.seen: list[Seen] = []
         self._signatures: dict[str, bytes] = {}
+        self.ended = Event()
         self._lock = Lock()
         self._servers = [_Server(self, "hub", "127.0.0.1"), _Server(self, "storage", "localhost")]
         self._threads = [Thread(target=one.serve_forever, args=(0.02,), daemon=True) for one in self._servers]
@@ -112,6 +115,7 @@ class FakeHub:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.ended.set()
         for server, thread in zip(self._servers, self._threads, strict=True):
             server.shutdown()
             server.server_close()
@@ -307,11 +311,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        for piece in _pieces(body[: fault.cut_after]):
+        for piece in _pieces(body[: fault.cut_after][: fault.stall_after]):
             self.seen.sent += len(piece)
             self.wfile.write(piece)
             if self.server.hub.bytes_per_s:
                 time.sleep(len(piece) / self.server.hub.bytes_per_s)
+        if fault.stall_after is not None:
+            self.server.hub.ended.wait(60)
         if fault.cut_after is not None or not fault.has_length:
             self.close_connection = True
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -33,12 +34,13 @@ NO_RANGE = 416
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server says. host: who. chunks: the bytes of its body, as they come."""
+    """What a server says. host: who. chunks: the bytes of its body, as they come. abort: ends these from elsewhere."""
 
     status: int
     headers: Mapping[str, str]
     host: str
     chunks: Callable[[], Iterator[bytes]]
+    abort: Callable[[], None]
 
     @property
     def length(self) -> int | None:
@@ -111,7 +113,9 @@ class Connection:
                 if not is_redirect or (method == "HEAD" and COMMIT in response.headers):
                     host = urlsplit(url).hostname or ""
                     self._check(wanted, url, response)
-                    yield Answer(response.status_code, response.headers, host, response.iter_raw)
+                    yield Answer(
+                        response.status_code, response.headers, host, response.iter_raw, lambda: _abort(response)
+                    )
                     return
             url = _followed(wanted, url, location)
         raise StorageError(f"{wanted.name} cannot be fetched", f"{wanted.endpoint} leads from address to address")
@@ -159,6 +163,13 @@ def _explained(wanted: Wanted, url: str) -> Iterator[None]:
 def without_password(url: str) -> str:
     """An address, or a text with one, without user and password, for messages."""
     return re.sub(r"(^|//)[^/\s]*@", r"\1", url)
+
+
+def _abort(response: Any) -> None:
+    """Let whoever reads a response find its connection closed, also while nothing comes."""
+    if opened := response.extensions["network_stream"].get_extra_info("socket"):
+        with suppress(OSError):  # it is closed already
+            socket.socket.shutdown(opened, socket.SHUT_RDWR)  # not that of SSLSocket, which is for its own thread
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

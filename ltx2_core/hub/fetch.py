@@ -6,8 +6,10 @@ Source: docs/reference/checkpoints.md, "Downloading".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 from ..disk import show_bytes
 from ..errors import StorageError
@@ -78,6 +80,7 @@ class _Transfer:
             try:
                 self._receive()
             except Setback as setback:
+                stop_if(self._should_stop)
                 if self._part.size > before:
                     patience.renew()
                 patience.bear(setback)
@@ -115,6 +118,10 @@ class _Transfer:
         return True
 
     def _take(self, answer: Answer) -> None:
+        with _aborted_by(self._should_stop, answer.abort):
+            self._write(answer)
+
+    def _write(self, answer: Answer) -> None:
         for data in answer.chunks():
             stop_if(self._should_stop)
             if self._part.size == 0 and self._is_page(data):
@@ -155,6 +162,26 @@ class _Transfer:
         why = f"its checksum is {found} and should be {self._file.checksum}"
         hint = "run the command again; if it is wrong each time, a proxy or a mirror changes it"
         return StorageError(f"{self._file.name} was fetched with a wrong content", why, hint)
+
+
+@contextmanager
+def _aborted_by(should_stop: Callable[[], bool], abort: Callable[[], None]) -> Iterator[None]:
+    """Abort what a block waits for, if it should stop meanwhile."""
+
+    def watch() -> None:
+        while not is_done.wait(failures.POLL_S):
+            if should_stop():
+                abort()
+                return
+
+    is_done = Event()
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        is_done.set()
+        watcher.join()
 
 
 def _content_range(answer: Answer) -> tuple[int, int | None]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
@@ -15,7 +16,7 @@ import pytest
 from huggingface_hub import close_session
 
 from ltx2_core.errors import StorageError
-from ltx2_core.hub import failures, part
+from ltx2_core.hub import connection, failures, part
 from ltx2_core.hub.remote import Hub, RemoteFile
 from ltx2_core.lock import locked
 from tests.fake_hub import PAGE, FakeHub, Fault, use
@@ -357,7 +358,7 @@ def test_full_disk_keeps_what_was_fetched(
     real = os.write
     monkeypatch.setattr(part.os, "write", write)
     error = refused(hub, file, target)
-    assert error.what.startswith(f"the disk is full, and {LARGE} needs 2")
+    assert error.what.startswith(f"the disk is full, and {LARGE} needs ")
     monkeypatch.undo()
     assert target.with_name(LARGE + ".part").stat().st_size >= 100_000
 
@@ -370,6 +371,15 @@ def test_stop_leaves_what_is_there_for_the_next_run(server: FakeHub, hub: Hub, f
     assert left(target) == {LARGE + ".part", LARGE + ".part.json"}
     assert hub.fetch(file, target) == sha256(CONTENT)
     assert server.asked("storage")[1].begins == sum(counted)
+
+
+def test_stop_is_noticed_while_nothing_comes(server: FakeHub, hub: Hub, file: RemoteFile, target: Path):
+    server.at_storage = [Fault(stall_after=100_000)]
+    counted: list[int] = []
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        hub.fetch(file, target, counted.append, should_stop=lambda: sum(counted) == 100_000)
+    assert time.monotonic() - start < connection.DOWNLOAD_TIMEOUT_S / 2
 
 
 def test_planted_link_is_not_followed(hub: Hub, file: RemoteFile, target: Path, tmp_path: Path):
