@@ -14,6 +14,7 @@ import typer
 import ltx2_core as core
 
 from .display import Display
+from .downloads import add_downloads
 from .failures import UserStopError, crash, wrong_usage
 from .help import PanelCommand, PanelGroup, help_text
 from .log import routed
@@ -22,11 +23,11 @@ from .options import CONTINUED, ENCODING, OLD_TRACK, TARGET, FileArg, JobArg, To
 from .stop import Stop
 
 BRIEF = """\
-ltx2 t2v "a lamp blinks on the left" --model toy       try the built-in model
-ltx2 t2v "a kettle starts to whistle" --model FOLDER   use a model that you have
-ltx2 resume OUTPUT.job                                 go on after a stop
-ltx2 inspect FILE                                      show what a file is
-ltx2 --help                                            list all commands"""
+ltx2 t2v "a lamp blinks on the left" --model toy   try the built-in model
+ltx2 download ltx-2-distilled --plan               see what a real model takes
+ltx2 t2v "a kettle whistles" --model FOLDER        use a model that you have
+ltx2 doctor                                        see what this machine can do
+ltx2 --help                                        list all commands"""
 
 SCRIPTS = """\
 In a script: the path of the result goes to stdout and everything else to stderr; --json prints events as JSON lines
@@ -122,6 +123,7 @@ def render(show: Display, resolved: core.Resolved, action: Callable[[core.Watch]
 
 
 add_modes(app, make)
+add_downloads(app)
 
 
 @app.command(cls=PanelCommand)

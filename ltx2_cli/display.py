@@ -21,7 +21,7 @@ from .facts import readable
 from .wrap import wrapped
 
 if TYPE_CHECKING:
-    from .progress import Bars
+    from .progress import Bars, FileBars
 
 SCHEMA = 1
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, format characters such as bidi marks, surrogates, separators
@@ -43,7 +43,8 @@ class Display:
         self.is_json = is_json
         self.level = USUAL
         self.start = time.perf_counter()
-        self.bars: Bars | None = None
+        self.bars: Bars | FileBars | None = None
+        self.render_bars: Bars | None = None  # the same, where a render has begun them
         self.phase = ""
         self.has_told = False
         self.refused: OSError | None = None  # why stdout did not take a line
@@ -138,6 +139,20 @@ class Display:
         for warning in resolved.warnings:
             self.warn(warning)
 
+    def plan_of_download(self, facts: Mapping[str, Any], rows: Mapping[str, str], *, is_result: bool = True) -> None:
+        """What would be fetched. is_result: it is what somebody asked for, and not what happens on the way."""
+        if self.is_json:
+            self._tell("plan", **facts)
+        elif is_result:
+            self.table(facts["name"], rows)
+        else:
+            for name, text in rows.items():
+                self.say(f"{name}: {text}")
+
+    def step_of_file(self, progress: core.FileProgress) -> None:
+        """How far a file is."""
+        self._tell("step", phase=progress.action, name=progress.name, done=progress.done, total=progress.total)
+
     def event(self, event: core.PhaseStarted | core.StepDone | core.PhaseDone | core.Message) -> None:
         """What core tells while it renders."""
         match event:
@@ -150,12 +165,12 @@ class Display:
                     self.say(name)
             case core.StepDone(phase=phase, done=done, total=total):
                 self._tell("step", phase=phase, done=done, total=total)
-                if self.bars:
-                    self.bars.step(done)
+                if self.render_bars:
+                    self.render_bars.step(done)
             case core.PhaseDone(phase=phase, seconds=seconds):
                 self._tell("phase", phase=phase, state="done", name=self.phase, seconds=round(seconds, 3))
-                if self.bars:
-                    self.bars.done()
+                if self.render_bars:
+                    self.render_bars.done()
                 else:
                     self.say(f"{self.phase}: {seconds:.1f} s", DETAILS)
             case core.Message(message=message, is_warning=True):
@@ -197,15 +212,20 @@ class Display:
         """No more bars."""
         if self.bars:
             self.bars.stop()
-            self.bars = None
+            self.bars = self.render_bars = None
+
+    @property
+    def takes_bars(self) -> bool:
+        """Whether what moves can be shown: on a terminal, unless only errors or JSON are wanted."""
+        is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        return is_terminal and self.level >= USUAL and not self.is_json
 
     def _bars(self) -> Bars | None:
-        is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        if self.bars is None and is_terminal and self.level >= USUAL and not self.is_json:
+        if self.bars is None and self.takes_bars:
             from .progress import Bars  # rich, which only a render on a terminal needs
 
-            self.bars = Bars()
-        return self.bars
+            self.bars = self.render_bars = Bars()
+        return self.render_bars
 
     def _tell(self, event: str, **fields: Any) -> None:
         """A JSON line; ASCII, so that nothing in it acts on a terminal."""

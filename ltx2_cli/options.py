@@ -271,24 +271,28 @@ OFF = {"as_json": False, "quiet": False, "verbose": 0}
 def takes(*panels: Options) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command these options, and those that say how much it tells.
 
-    The command gets `show`, the display, and, where it takes settings, `flags`: those that were given, by name.
+    The command gets those of these that it names: `show`, the display; `flags`, the settings that were given, by name;
+    `context`, that of typer.
     """
     settings: Options = {name: kind for options in panels for name, kind in options.items()}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True).parameters
+
         @wraps(command)
         def with_options(context: typer.Context, **given: Any) -> None:
             context.obj.set_level(**{name: given.pop(name) for name in DISPLAY})
             flags = {name: value for name in settings if (value := given.pop(name)) not in (None, [])}
-            command(show=context.obj, **given, **({"flags": flags} if settings else {}))
+            offered = {"show": context.obj, "flags": flags, "context": context}
+            command(**given, **{name: value for name, value in offered.items() if name in own})
 
         def parameter(name: str, kind: Any, default: Any = None) -> inspect.Parameter:
             return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
 
-        own = inspect.signature(command, eval_str=True).parameters.values()
+        words = [one for name, one in own.items() if name not in ("show", "flags", "context")]
         parameters = [
             parameter("context", typer.Context, inspect.Parameter.empty),
-            *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own if one.name not in ("show", "flags")),
+            *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in words),
             *(parameter(name, kind) for name, kind in settings.items()),
             *(parameter(name, kind, OFF[name]) for name, kind in DISPLAY.items()),
         ]

@@ -1,10 +1,22 @@
-"""One bar per phase on a terminal."""
+"""One bar per phase of a render, and one per file of a download, on a terminal."""
 
 from __future__ import annotations
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.text import Text
+
+import ltx2_core as core
 
 SLOWEST_STEP_S = 3600  # the rate is known once two steps lie within this time
 
@@ -51,6 +63,45 @@ class Bars:
 
     def stop(self) -> None:
         self.progress.stop()
+
+
+class FileBars:
+    """A bar for each file, with its rate and the time that remains. total: of all that is fetched, with a bar too."""
+
+    def __init__(self, total: int = 0) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=12),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            refresh_per_second=4,
+        )
+        self.tasks: dict[tuple[str, str], TaskID] = {}
+        self.all = self.progress.add_task("in all", total=total, visible=total > 0)
+        self.progress.start()
+
+    def step(self, progress: core.FileProgress) -> None:
+        """How far a file is. One that is done leaves its bar to those that are not."""
+        key = (progress.action, progress.name)
+        if key not in self.tasks:
+            self.tasks[key] = self.progress.add_task(shortened(progress.name), total=progress.total)
+        before = self.progress.tasks[self.progress.task_ids.index(self.tasks[key])].completed
+        self.progress.update(self.tasks[key], completed=progress.done, visible=progress.done < progress.total)
+        self.progress.update(self.all, advance=progress.done - before)
+
+    def say(self, line: str) -> None:
+        self.console.print(Text(line), soft_wrap=True)
+
+    def stop(self) -> None:
+        self.progress.stop()
+
+
+def shortened(name: str, longest: int = 24) -> str:
+    """A file name that leaves room for its bar: its beginning and its end."""
+    return name if len(name) <= longest else f"{name[: longest // 2]}…{name[-(longest // 2 - 1) :]}"
 
 
 def minutes(seconds: float) -> str:

@@ -14,6 +14,7 @@ from .version import __version__ as __version__
 if TYPE_CHECKING:
     from .checkpoint import load_component
     from .config.released import effective_config
+    from .disk import show_bytes
     from .errors import (
         AccessError,
         BatchError,
@@ -30,6 +31,22 @@ if TYPE_CHECKING:
     from .grids import VideoGrid
     from .headers import FileKind, Header, classify, generation, precision, read_header
     from .home import ltx2_home
+    from .hub.download import (
+        FileProgress,
+        Listener,
+        fetch_files,
+        link_files,
+        look_up,
+        needs_hub,
+        verify_again,
+        verify_found,
+    )
+    from .hub.installed import installed_names, leftovers, plan_removal, remove_files, size_of
+    from .hub.ledger import remember_accepted
+    from .hub.library import Library
+    from .hub.registry import Reference, licences, read_catalogue
+    from .hub.remote import Hub
+    from .hub.wanted import DownloadPlan, WantedFile, plan_download
     from .paths import given_path
     from .pipeline.describe import describe
     from .pipeline.events import Message, PhaseDone, PhaseStarted, StepDone, Watch
@@ -38,6 +55,7 @@ if TYPE_CHECKING:
     from .pipeline.render.run import Interrupted, Result, resume, run
     from .pipeline.request import Resolved
     from .pipeline.resolve.explain import choices_text, default_text
+    from .pipeline.resolve.library import model_tables, own_library
     from .pipeline.resolve.presets import catalogue
     from .pipeline.resolve.prompt import read_prompt
     from .pipeline.resolve.resolve import resolve
@@ -54,12 +72,17 @@ __all__ = [
     "BatchError",
     "CheckpointError",
     "DoesNotFitError",
+    "DownloadPlan",
     "FileKind",
+    "FileProgress",
     "Gathered",
     "Header",
+    "Hub",
     "Interrupted",
     "Job",
     "LTX2Error",
+    "Library",
+    "Listener",
     "MediaError",
     "Message",
     "Models",
@@ -67,6 +90,7 @@ __all__ = [
     "OutputError",
     "PhaseDone",
     "PhaseStarted",
+    "Reference",
     "RequestError",
     "Resolved",
     "Result",
@@ -75,6 +99,7 @@ __all__ = [
     "TargetTakenError",
     "TilePlan",
     "VideoGrid",
+    "WantedFile",
     "Watch",
     "catalogue",
     "choices_text",
@@ -85,23 +110,76 @@ __all__ = [
     "describe",
     "effective_config",
     "encode_prompts",
+    "fetch_files",
     "gather",
     "generation",
     "given_path",
+    "installed_names",
+    "leftovers",
+    "licences",
+    "link_files",
     "load_component",
+    "look_up",
     "ltx2_home",
+    "model_tables",
+    "needs_hub",
+    "own_library",
     "own_presets",
+    "plan_download",
+    "plan_removal",
     "precision",
+    "read_catalogue",
     "read_header",
     "read_prompt",
+    "remember_accepted",
+    "remove_files",
     "resolve",
     "resume",
     "rewritten",
     "run",
+    "show_bytes",
     "show_fps",
+    "size_of",
+    "verify_again",
+    "verify_found",
 ]
 
 _HOMES = {
+    "hub.download": (
+        "FileProgress",
+        "Listener",
+        "fetch_files",
+        "link_files",
+        "look_up",
+        "needs_hub",
+        "verify_again",
+        "verify_found",
+    ),
+    "hub.installed": (
+        "installed_names",
+        "leftovers",
+        "plan_removal",
+        "remove_files",
+        "size_of",
+    ),
+    "hub.ledger": ("remember_accepted",),
+    "hub.library": ("Library",),
+    "hub.registry": (
+        "Reference",
+        "licences",
+        "read_catalogue",
+    ),
+    "hub.remote": ("Hub",),
+    "hub.wanted": (
+        "DownloadPlan",
+        "WantedFile",
+        "plan_download",
+    ),
+    "disk": ("show_bytes",),
+    "pipeline.resolve.library": (
+        "model_tables",
+        "own_library",
+    ),
     "checkpoint": ("load_component",),
     "config.released": ("effective_config",),
     "errors": (

@@ -6,8 +6,10 @@ Source: docs/models.md, "Files that are there already".
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -15,10 +17,14 @@ from ..folders import REPOSITORIES, SNAPSHOTS, comfy_folders, snapshot_of
 from ..home import ltx2_home
 from .registry import Catalogue, Reference
 
+PART = ".part"  # behind the name of a file that is not complete
 WEIGHTS, CONFIG = ".safetensors", "config.json"
+NEEDED = (CONFIG, "tokenizer.json", ".index.json")  # beside the weights of a text encoder
+# Names that say nothing about whose file it is: such a file lies in a folder with the name of its repository.
+ANYBODYS = re.compile(r"(diffusion_pytorch_)?model([-.]\d+-of-\d+)?\.safetensors|.*(?<!\.safetensors)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Library:
     """The places that are searched for published files, in this order: LTX2_HOME, then folders, then the Hub's cache.
 
@@ -27,6 +33,16 @@ class Library:
 
     catalogue: Catalogue
     folders: tuple[Path, ...] = ()
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, list[Path]]:
+        """What lies in the person's own folders, and in those in them where ComfyUI keeps models, by its name."""
+        found: dict[str, list[Path]] = {}
+        for own in self.folders:
+            for folder in (own, *comfy_folders(own), *comfy_folders(own / "models")):
+                for path in _content(folder):
+                    found.setdefault(path.name, []).append(path)
+        return found
 
     def find(self, reference: Reference) -> Path | None:
         """The file on this machine that is published there: of its name and, where that is known, of its size."""
@@ -37,14 +53,14 @@ class Library:
     def find_all(self, reference: Reference) -> Path | None:
         """What a reference in an entry stands for: a file, or the folder with all files; None if one is missing.
 
-        Of a folder its weights and its config must be there; what else it holds is small, and not always needed.
+        Of a folder its weights must be there, and what tells how to read them; what else it holds is not always needed.
         """
         if reference.path:
             return self.find(reference)
         listed = [one for one in self.catalogue.files_of(str(reference)) if one.path]
         if not listed:
             return self._unlisted(reference)
-        found = [self.find(one) for one in listed if one.path.endswith(WEIGHTS) or one.path == CONFIG]
+        found = [self.find(one) for one in listed if one.path.endswith((WEIGHTS, *NEEDED))]
         folders = {path.parent for path in found if path is not None}
         return folders.pop() if None not in found and len(folders) == 1 else None
 
@@ -64,16 +80,11 @@ class Library:
         """Every place where a file may lie."""
         yield self.home_of(reference)
         name = Path(reference.path).name
-        if self._is_whole(reference.repository):
-            name = f"{Path(reference.repository).name}/{name}"
-        for folder in (models_home(), *chain.from_iterable(map(_with_inner, self.folders))):
-            yield folder / name
+        path = (Path(reference.repository).name, name) if ANYBODYS.fullmatch(name) else (name,)
+        yield models_home().joinpath(*path)
+        yield from (found.joinpath(*path[1:]) for found in self._by_name.get(path[0], ()))
         for snapshot in _snapshots(reference.repository):
             yield snapshot / reference.path
-
-    def _is_whole(self, repository: str) -> bool:
-        """Whether models need all files of a repository together, so that they lie in a folder of its name."""
-        return CONFIG in self.catalogue.repository(repository).files
 
 
 def models_home() -> Path:
@@ -100,11 +111,12 @@ def _snapshots(repository: str) -> Iterator[Path]:
     yield from (one for one in sorted((folder / SNAPSHOTS).iterdir()) if one != first)
 
 
-def _with_inner(folder: Path) -> Iterator[Path]:
-    """A folder of a person's own, and those in it where ComfyUI keeps models."""
-    yield folder
-    yield from comfy_folders(folder)
-    yield from comfy_folders(folder / "models")
+def _content(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where it cannot be read."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _is_file(path: Path, size: int | None) -> bool:

@@ -188,7 +188,7 @@ def registered_models() -> Mapping[str, RegisteredModel]:
 
 def read_catalogue() -> Catalogue:
     """What comes along, and the user's own models. Raises: RequestError if one of the files is not right."""
-    shipped, own = _shipped(), _own_models()
+    shipped, own = read_shipped(), _own_models()
     if not own:
         return shipped
     repositories = dict(shipped.repositories)
@@ -204,7 +204,8 @@ def licences() -> Mapping[str, Licence]:
 
 
 @cache
-def _shipped() -> Catalogue:
+def read_shipped() -> Catalogue:
+    """What comes along."""
     models = {path.stem: RegisteredModel.checked(_where(path), read_yaml(path)) for path in _presets("models")}
     controls = {path.stem: Control.checked(_where(path), read_yaml(path)) for path in _presets("controls")}
     repositories: dict[str, Repository] = {}
@@ -219,7 +220,7 @@ def _own_models() -> dict[str, RegisteredModel]:
     found: dict[str, RegisteredModel] = {}
     for path in sorted((ltx2_home() / "models").glob("*.yaml")):
         name = path.stem.lower()
-        if name in _shipped().models:
+        if name in read_shipped().models:
             raise RequestError(f"{path} cannot be used", f"{name} is the name of another model", "rename the file")
         if not NAME.fullmatch(name):
             why = "a model's name holds letters, digits, dots, hyphens and underscores"

@@ -219,7 +219,7 @@ REFUSALS = {
     "no weights": Refusal(
         words="t2v x",
         code=7,
-        says=("ltx-2-19b-dev.safetensors and gemma-3", "looked in {home}/models/ltx-2", "--model FILE|FOLDER"),
+        says=("ltx-2-19b-dev.safetensors and gemma-3", "looked in {home}/models,", "--model FILE|FOLDER"),
     ),
     "model that is not there": Refusal(
         words="t2v x --model lost.safetensors", code=7, says=("--model lost.safetensors is not there",)
@@ -281,7 +281,7 @@ REFUSALS = {
     "home of nobody as clip": Refusal(words="v2v '~nosuchuser/a.mp4' x", says=("VIDEO ~nosuchuser/a.mp4", "no user")),
     "home of nobody as model": Refusal(words="t2v x --model '~nosuchuser'", says=("--model ~nosuchuser", "no user")),
     "home of nobody as LoRA": Refusal(
-        words="t2v x --model {tiny} --lora '~nosuchuser/a:0.5'", says=("--lora ~nosuchuser/a:0.5", "no user")
+        words="t2v x --model {tiny} --lora '~nosuchuser/a:0.5'", says=("--lora ~nosuchuser/a", "no user")
     ),
     "name that no disk can hold": Refusal(
         words="t2v x --model {tiny} --job-dir " + "a" * 256, says=("--job-dir aaa", "…", "longer than 255 bytes")

@@ -299,7 +299,7 @@ def changed(random: Random, tree: Any) -> Any:
     elif how < 0.85:
         del parent[key]
     elif isinstance(parent, dict) and how < 0.93:
-        parent[random.choice(("", "x", key + "x", key.upper(), "\x00", "\x1b[1m", "x" * 3000))] = parent.pop(key)
+        parent[random.choice(("", "x", f"{key}x", str(key).upper(), "\x00", "\x1b[1m", "x" * 3000))] = parent.pop(key)
     elif isinstance(parent, dict):
         parent["unknown"] = odd_value(random)
     else:

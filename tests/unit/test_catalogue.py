@@ -10,20 +10,21 @@ import pytest
 
 from ltx2_core.errors import RequestError, StorageError
 from ltx2_core.hub.library import Library, models_home
-from ltx2_core.hub.registry import Catalogue, Reference, licences, read_catalogue, registered_models
+from ltx2_core.hub.registry import Catalogue, Reference, licences, read_catalogue, read_shipped, registered_models
 from ltx2_core.pipeline.resolve.loras import NamedLoras
+from scripts.model_table import PAGE, written
 
 FACTS = "07c7746f"  # the beginning of the hash of all that is known of published files: changing one is a decision
 OWN = """
 summary: mine
 generation: "2.0"
 files:
-  checkpoint: me/mine/model.safetensors
+  checkpoint: me/mine/mine.safetensors
   text_encoder: Lightricks/gemma-3-12b-it-qat-q4_0-unquantized
 repositories:
   me/mine:
     files:
-      model.safetensors: {bytes: 12}
+      mine.safetensors: {bytes: 12}
 """
 
 
@@ -64,6 +65,10 @@ def test_every_file_of_every_model_is_described_with_its_size(shipped: Catalogue
     assert [str(file) for file in weights if shipped.published(file).size is None] == []
 
 
+def test_the_tables_of_the_page_are_those_that_the_catalogue_gives(shipped: Catalogue) -> None:
+    assert written(PAGE.read_text(encoding="utf-8"), read_shipped()) == PAGE.read_text(encoding="utf-8")
+
+
 def test_every_repository_names_a_licence_that_is_there(shipped: Catalogue) -> None:
     assert {known.licence for known in shipped.repositories.values()} == licences().keys()
 
@@ -93,7 +98,7 @@ def test_a_model_of_ones_own_stands_beside_those_that_come_along(shipped: Catalo
     own(OWN)
     found = read_catalogue()
     assert found.models.keys() - shipped.models.keys() == {"mine"}
-    assert found.published(Reference("me/mine", "model.safetensors")).bytes == 12
+    assert found.published(Reference("me/mine", "mine.safetensors")).bytes == 12
     assert len(found.files_of(found.models["mine"].files["text_encoder"])) == 16
 
 
@@ -102,7 +107,7 @@ def test_a_model_of_ones_own_stands_beside_those_that_come_along(shipped: Catalo
     [
         ("toy", OWN, "toy is the name of another model"),
         ("a b", OWN, "a model's name holds"),
-        ("mine", OWN.replace("me/mine/model", "me/../../etc/model"), "neither OWNER/NAME/PATH"),
+        ("mine", OWN.replace("me/mine/mine.s", "me/../../etc/mine.s"), "neither OWNER/NAME/PATH"),
         ("mine", OWN.replace("bytes: 12", "bytes: -1"), "bytes"),
         ("mine", OWN.replace("checkpoint:", "weights:"), "files.weights"),
     ],
@@ -117,12 +122,12 @@ def test_an_entry_that_cannot_be_used_is_refused_with_its_file(
 
 
 PLACES = [
-    "home/models/me/mine/model.safetensors",
-    "home/models/model.safetensors",
-    "folder/model.safetensors",
-    "comfy/checkpoints/model.safetensors",
-    "comfy/checkpoints/deeper/model.safetensors",
-    "cache/models--me--mine/snapshots/0123/model.safetensors",
+    "home/models/me/mine/mine.safetensors",
+    "home/models/mine.safetensors",
+    "folder/mine.safetensors",
+    "comfy/checkpoints/mine.safetensors",
+    "comfy/checkpoints/deeper/mine.safetensors",
+    "cache/models--me--mine/snapshots/0123/mine.safetensors",
 ]
 
 
@@ -134,7 +139,7 @@ def test_a_file_is_found_where_other_programs_keep_it_if_its_size_is_right(
     for folder in ("vae", "loras", "checkpoints"):
         (tmp_path / "comfy" / folder).mkdir(parents=True)
     library = Library(read_catalogue(), (tmp_path / "folder", tmp_path / "comfy"))
-    reference = Reference("me/mine", "model.safetensors")
+    reference = Reference("me/mine", "mine.safetensors")
     put(tmp_path / place, 11)
     assert library.find(reference) is None
     put(tmp_path / place, 12)

@@ -27,6 +27,7 @@ from ..values import option_name
 from .auto import choose
 from .edits import control_lora, edit_of, recipe_edit
 from .inputs import ModeInputs
+from .library import model_folders
 from .loras import GivenLora, NamedLoras, read_loras
 from .machine import Device, choose_device
 from .presets import NamedPreset, generation_defaults, names, read_tier, recipe, with_presets
@@ -214,11 +215,6 @@ def _adjusted(preset: str, merged: Merged) -> Recipe:
         chosen = chosen.for_audio()
     sampler = None if chosen.names_its_sampler else settings.sampler
     return chosen.adjusted(sampler, sigmas, settings.tiles)
-
-
-def model_folders(settings: Settings) -> tuple[Path, ...]:
-    """The folders with models that a person has named, which need not be there."""
-    return tuple(given_path(folder, "model_folders") for folder in settings.model_folders or ())
 
 
 def _find_files(settings: Settings, library: Library) -> ModelFiles:

@@ -1,0 +1,191 @@
+"""The commands `ltx2 download` and `ltx2 models`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import typer
+
+import ltx2_core as core
+
+from .display import Display, counted
+from .download_view import DownloadView, plan_facts, plan_rows
+from .failures import UserStopError
+from .help import PanelCommand, PanelGroup
+from .model_options import (
+    AcceptOpt,
+    MaybeNameArg,
+    MaybeRemoveArg,
+    OfflineOpt,
+    OnlyOpt,
+    PartialOpt,
+    PlanOpt,
+    RemoveYesOpt,
+    ToOpt,
+    YesOpt,
+)
+from .options import takes
+from .stop import Stop
+
+VERDICTS = {True: "as published", False: "damaged", None: "not known; ltx2 download NAME asks the Hub"}
+
+models = typer.Typer(cls=PanelGroup, invoke_without_command=True)
+
+
+def add_downloads(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command(cls=PanelCommand)(download)
+    app.add_typer(models, name="models")
+
+
+@takes()
+def download(
+    show: Display,
+    name: MaybeNameArg = None,
+    plan: PlanOpt = False,
+    yes: YesOpt = False,
+    accept_licence: AcceptOpt = None,
+    only: OnlyOpt = None,
+    to: ToOpt = None,
+    offline: OfflineOpt = False,
+) -> None:
+    """Fetch the files of a model or a LoRA, or link to those that are here already; resumes what was interrupted."""
+    library = core.own_library()
+    if name is None:
+        list_models(show, library)
+        return
+    wanted = core.plan_download(name, library, _parts(only), to)
+    if plan:
+        show.plan_of_download(plan_facts(wanted), plan_rows(wanted))
+        return
+    with Stop(lambda: show.say("stopping; the same command goes on from here")) as stop:
+        try:
+            paths = _obtain(wanted, library, show, stop, yes=yes, accepted=accept_licence or (), offline=offline)
+        except KeyboardInterrupt as stopped:
+            again = f"ltx2 download {wanted.name} goes on from here"
+            raise UserStopError(stop.exit_code, "stopped", "what has been fetched is kept", again) from stopped
+    show.close()
+    for path in paths:
+        show.file(path, is_new=bool(wanted.missing))
+
+
+def _obtain(
+    plan: core.DownloadPlan,
+    library: core.Library,
+    show: Display,
+    stop: Stop,
+    *,
+    yes: bool,
+    accepted: Sequence[str],
+    offline: bool,
+) -> list[Path]:
+    """Everything from a plan to files that are there. Gives where each part of the model is."""
+    view = DownloadView(show)
+    listener = core.Listener(on_progress=view.progress, on_warning=show.warn, should_stop=stop.should_stop)
+    plan = core.verify_found(plan, listener)
+    if offline or not core.needs_hub(plan):
+        return core.link_files(plan, library, listener)
+    with core.Hub() as hub:
+        for line in hub.announcements:
+            show.say(line)
+        plan = core.look_up(plan, library, hub, listener)
+        if plan.missing:
+            show.plan_of_download(plan_facts(plan), plan_rows(plan), is_result=False)
+            accept(plan, accepted, show)
+            show.close()  # the bars of what was verified
+            confirm(f"fetch {core.show_bytes(plan.to_fetch)}?", "--yes", is_given=yes)
+            view.total = sum(file.known.bytes or 0 for file in plan.missing)
+            core.fetch_files(plan, hub, listener)
+    return core.link_files(plan, library, listener)
+
+
+def accept(plan: core.DownloadPlan, given: Iterable[str], show: Display) -> None:
+    """See that the licences of a download are accepted. Raises: RequestError for one that is not."""
+    known = core.licences()
+    for unknown in (one for one in given if one not in known):
+        raise core.RequestError(f"there is no licence {unknown}", hint=f"known are {', '.join(known)}")
+    for name in plan.to_accept:
+        licence = known[name]
+        if name not in given:
+            show.say(f"{licence.name}: {licence.url}")
+            for point in licence.points:
+                show.say(f"  {point}")
+            confirm(f"do you accept the {licence.name}?", f"--accept-licence {name}", is_given=False)
+        core.remember_accepted(name)
+
+
+def confirm(question: str, option: str, *, is_given: bool) -> None:
+    """Ask a person. Raises: RequestError if nobody can be asked, or if the answer is no."""
+    if is_given:
+        return
+    if not is_asked():
+        raise core.RequestError(f"nobody can be asked: {question}", "there is no terminal", f"{option} says yes")
+    if not typer.confirm(question, err=True):
+        raise core.RequestError("nothing was done", "the answer was no", f"{option} says yes without a question")
+
+
+def is_asked() -> bool:
+    """Whether there is a terminal at which a person can answer."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _parts(only: str | None) -> list[str]:
+    return [part.strip() for part in (only or "").split(",") if part.strip()]
+
+
+@models.callback(cls=PanelGroup)
+@takes()
+def show_models(context: typer.Context, show: Display) -> None:
+    """List the models and LoRAs that are installed, and those that can be downloaded."""
+    if context.invoked_subcommand is None:
+        list_models(show, core.own_library())
+
+
+def list_models(show: Display, library: core.Library) -> None:
+    """Everything that has a name, in tables."""
+    for title, rows in core.model_tables(library).items():
+        if rows:
+            show.table(title, rows)
+
+
+@models.command("rm", cls=PanelCommand)
+@takes()
+def remove(show: Display, name: MaybeRemoveArg = None, yes: RemoveYesOpt = False, partial: PartialOpt = False) -> None:
+    """Remove a model or a LoRA. Files that another model needs stay, and so do those of other programs."""
+    if (name is None) is not partial:
+        raise core.RequestError("give either a name or --partial", hint="ltx2 models lists what is installed")
+    paths: tuple[Path, ...]
+    if name is None:
+        paths = tuple(core.leftovers())
+    else:
+        removal = core.plan_removal(name, core.own_library())
+        for file in removal.shared:
+            show.say(f"{file.name} stays: another model needs it")
+        for file in removal.elsewhere:
+            show.say(f"{file} stays: another program keeps it there")
+        paths = (*removal.removed, *removal.links)
+    if not paths:
+        show.say("there is nothing to remove")
+        return
+    nbytes = core.size_of(paths)
+    confirm(f"remove {counted(len(paths), 'file')}, {core.show_bytes(nbytes)}?", "--yes", is_given=yes)
+    core.remove_files(paths)
+    show.say(f"removed {counted(len(paths), 'file')}, {core.show_bytes(nbytes)}")
+
+
+@models.command(cls=PanelCommand)
+@takes()
+def verify(show: Display, name: MaybeNameArg = None) -> None:
+    """Read installed files again and compare them with their checksums; of all models, or of one."""
+    library = core.own_library()
+    listener = core.Listener(on_progress=DownloadView(show).progress)
+    verdicts: dict[Path, bool | None] = {}
+    for one in [name] if name else core.installed_names(library):
+        verdicts |= core.verify_again(core.plan_download(one, library), listener)
+    show.close()
+    show.table("verified", {str(path): VERDICTS[is_right] for path, is_right in verdicts.items()})
+    if damaged := [path.name for path, is_right in verdicts.items() if is_right is False]:
+        hint = f"ltx2 download {name or 'NAME'} fetches them again"
+        raise core.StorageError(f"{counted(len(damaged), 'file')} of {len(verdicts)} damaged", ", ".join(damaged), hint)

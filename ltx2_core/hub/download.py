@@ -1,0 +1,244 @@
+"""Fetch the files of a model, or link to those that are on this machine already, and verify both.
+
+Source: docs/models.md, "Downloading".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from threading import Event
+
+from ..disk import show_bytes
+from ..errors import AccessError, StorageError
+from .installed import parts_of
+from .ledger import checksum, known_checksum, remember_verified, still_verified
+from .library import WEIGHTS, Library, models_home
+from .registry import PublishedFile, Reference
+from .remote import Hub
+from .wanted import DownloadPlan, WantedFile, wanted_file
+
+AT_ONCE = 3  # files that are fetched at the same time
+OF_ENCODERS = ("*.safetensors", "*.json", "*.model", "*.jinja")  # the files that a text encoder consists of
+SHA256_DIGITS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileProgress:
+    """How far one file is. action: "fetching" or "verifying". done, total: bytes."""
+
+    action: str
+    name: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """Who hears what a download does, from several threads at once, and may stop it."""
+
+    on_progress: Callable[[FileProgress], None] = lambda progress: None
+    on_warning: Callable[[str], None] = lambda warning: None
+    should_stop: Callable[[], bool] = lambda: False
+
+    def counter(self, action: str, name: str, total: int) -> Callable[[int], None]:
+        """What counts the bytes of one file."""
+        done = 0
+
+        def count(nbytes: int) -> None:
+            nonlocal done
+            done += nbytes
+            self.on_progress(FileProgress(action=action, name=name, done=done, total=total))
+
+        return count
+
+
+def verify_found(plan: DownloadPlan, listener: Listener) -> DownloadPlan:
+    """Compare what is there with its checksum, as far as one is known; a file that was compared before is not read.
+
+    What is not right counts as missing, and a warning says so. Raises: StorageError if a file cannot be read.
+    """
+    return replace(plan, files=tuple(_verified(file, listener) for file in plan.files))
+
+
+def look_up(plan: DownloadPlan, library: Library, hub: Hub, listener: Listener) -> DownloadPlan:
+    """Ask the Hub about every file that has to be fetched, or that is there and has no known checksum.
+
+    Where the Hub and the catalogue differ the Hub is right, and a warning says so.
+    Raises: AccessError if the Hub wants a login or accepted terms; StorageError if it cannot be asked or has no such
+    file.
+    """
+    files: list[WantedFile] = []
+    for file in plan.files:
+        for one in _expanded(file, plan, library, hub):
+            files.append(one if _is_settled(one) else _looked_up(one, library, hub, listener))
+    return verify_found(replace(plan, files=tuple(files)), listener)
+
+
+def needs_hub(plan: DownloadPlan) -> bool:
+    """Whether anything has to be fetched, or only the Hub knows the checksum of a file that is there."""
+    return any(not _is_settled(file) for file in plan.files)
+
+
+def fetch_files(plan: DownloadPlan, hub: Hub, listener: Listener) -> None:
+    """Fetch what is missing, several files at once.
+
+    Raises: StorageError, AccessError, KeyboardInterrupt where the listener wants to stop; what was fetched so far is
+    kept, and the next download goes on from there.
+    """
+    if plan.to_fetch > plan.free:
+        short = show_bytes(plan.to_fetch - plan.free)
+        why = f"{show_bytes(plan.to_fetch)} are to be fetched, and {plan.folder} has room for {show_bytes(plan.free)}"
+        raise StorageError(
+            f"{plan.name} does not fit on the disk: {short} too little", why, "--to FOLDER names another"
+        )
+    stop = Event()
+    shared = replace(listener, should_stop=lambda: stop.is_set() or listener.should_stop())
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        running = [pool.submit(_fetch, file, hub, shared) for file in plan.missing]
+        try:
+            for ended in wait(running, return_when=FIRST_EXCEPTION).done:
+                ended.result()
+        finally:
+            stop.set()  # the others end with their next piece, so that this command ends too
+            pool.shutdown(cancel_futures=True)
+    if listener.should_stop():
+        raise KeyboardInterrupt
+
+
+def link_files(plan: DownloadPlan, library: Library, listener: Listener) -> list[Path]:
+    """Make every file that lies elsewhere known in LTX2_HOME/models by a link.
+
+    Returns: where each part of the model is now. Raises: StorageError if one is not there.
+    """
+    for file in plan.files:
+        if file.reference.path and (path := file.found or file.target).exists():
+            _link(library.home_of(file.reference), path, listener)
+    roles = list(dict.fromkeys(file.role for file in plan.files))
+    paths = parts_of(plan.name, library)
+    missing = [role.replace("_", " ") for role in roles if role not in paths]
+    if missing:
+        what = f"{plan.name} has no {' and no '.join(missing)} on this machine"
+        raise StorageError(what, hint=f"ltx2 download {plan.name} without --offline fetches what is missing")
+    return [paths[role] for role in roles]
+
+
+def verify_again(plan: DownloadPlan, listener: Listener) -> dict[Path, bool | None]:
+    """Read all files of a model that are there, and compare them with their checksums.
+
+    Returns: whether each is right; None where its checksum is known to the Hub alone. Raises: StorageError.
+    """
+    found: dict[Path, bool | None] = {}
+    for file in plan.files:
+        if file.found is None or not file.reference.path:
+            continue
+        expected = file.checksum or known_checksum(file.found)
+        found[file.found] = None if expected is None else _checksum_of(file.found, expected, listener) == expected
+    return found
+
+
+def _is_settled(file: WantedFile) -> bool:
+    return file.found is not None and (file.is_verified or file.checksum is not None)
+
+
+def _checksum_of(path: Path, expected: str, listener: Listener) -> str:
+    """The checksum of a file, of the kind of another; if both are equal the file counts as verified from now on."""
+    try:
+        count = listener.counter("verifying", path.name, path.stat().st_size)
+        sha256, found = checksum(path, expected, count)
+        if found == expected:
+            remember_verified(path, sha256)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read", error.strerror or str(error)) from error
+    return found
+
+
+def _verified(file: WantedFile, listener: Listener) -> WantedFile:
+    """A file that is not right as one that is missing."""
+    if file.found is None or file.checksum is None or not file.reference.path or still_verified(file.found):
+        return file
+    found = _checksum_of(file.found, file.checksum, listener)
+    if found == file.checksum:
+        return file
+    listener.on_warning(f"{file.found} is not the published file: its checksum is {found}, not {file.checksum}")
+    return replace(file, found=None)
+
+
+def _expanded(file: WantedFile, plan: DownloadPlan, library: Library, hub: Hub) -> Iterator[WantedFile]:
+    """The file itself, or those of its repository where only the Hub knows what that holds."""
+    reference = file.reference
+    if reference.path:
+        yield file
+        return
+    with _open_copy_named(reference, library):
+        names = hub.names(reference.repository)
+    patterns = OF_ENCODERS if file.role == "text_encoder" else (f"*{WEIGHTS}",)
+    chosen = [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
+    if not chosen or (len(chosen) > 1 and file.role != "text_encoder"):
+        what = f"{reference.repository} holds no single file of weights"
+        raise StorageError(what, ", ".join(chosen) or "it holds none", f"name one as {reference.repository}/FILE")
+    for name in chosen:
+        yield wanted_file(file.role, Reference(reference.repository, name), library, plan.to)
+
+
+def _looked_up(file: WantedFile, library: Library, hub: Hub, listener: Listener) -> WantedFile:
+    with _open_copy_named(file.reference, library):
+        remote = hub.look_up(file.reference.repository, file.reference.path)
+    is_sha256 = len(remote.checksum) == SHA256_DIGITS
+    known = PublishedFile(bytes=remote.nbytes or None, sha256=remote.checksum if is_sha256 else None)
+    differing = [
+        f"{name} {said}, not {expected}"
+        for name, said, expected in (
+            ("bytes", known.bytes, file.known.bytes),
+            ("sha256", known.sha256, file.known.sha256),
+        )
+        if expected is not None and said != expected
+    ]
+    if differing:
+        what = " and ".join(differing)
+        listener.on_warning(
+            f"{file.reference} was published anew: the Hub has {what} as in the catalogue; the Hub counts"
+        )
+    return replace(file, known=known, remote=remote)
+
+
+def _fetch(file: WantedFile, hub: Hub | None, listener: Listener) -> None:
+    assert hub is not None
+    assert file.remote is not None
+    target = file.target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_symlink():
+        target.unlink()  # it led to a file that is gone, or not right
+    count = listener.counter("fetching", target.name, file.remote.nbytes)
+    sha256 = hub.fetch(file.remote, target, count, listener.should_stop)
+    remember_verified(target, sha256)
+
+
+def _link(home: Path, path: Path, listener: Listener) -> None:
+    """Make a file known in LTX2_HOME/models by a link, where it lies elsewhere."""
+    models = models_home().absolute()
+    if path.absolute().is_relative_to(models) or (home.is_symlink() and home.exists() and home.samefile(path)):
+        return
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        home.unlink(missing_ok=True)
+        os.symlink(path.absolute(), home)  # noqa: PTH211
+    except OSError as error:
+        why = error.strerror or str(error)
+        listener.on_warning(f"{home} cannot be made a link to {path}: {why}; model_folders: [{path.parent}] finds it")
+
+
+@contextmanager
+def _open_copy_named(reference: Reference, library: Library) -> Iterator[None]:
+    """Add to a refusal which repository has the same files and asks for no login."""
+    try:
+        yield
+    except AccessError as error:
+        if copy := library.catalogue.repository(reference.repository).open_copy:
+            error.hint += f"; {copy} has the same files and asks for no login"
+        raise

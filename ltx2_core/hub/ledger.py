@@ -1,0 +1,164 @@
+"""What this program remembers in LTX2_HOME: which files were verified, and which licences were accepted.
+
+Source: docs/models.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import TypeVar
+
+from pydantic import Field
+
+from ..disk import read_whole, write_whole
+from ..errors import StorageError
+from ..home import ltx2_home
+from ..identity import Identity, identity
+from ..lock import locked
+from ..records import Record
+
+MOST_BYTES = 4_000_000
+PIECE_BYTES = 2**20
+POLL_S = 0.05
+VERIFIED, ACCEPTED = "verified.json", "licences.json"
+
+Kept = TypeVar("Kept", bound=Record)
+_writing = Lock()  # between threads; files are locked between processes
+
+
+class VerifiedFile(Record):
+    """A file whose content was compared with its checksum. sha256: of all its bytes. day: as 2026-11-28."""
+
+    size: int
+    mtime_ns: int
+    content: str
+    sha256: str
+    day: str
+
+
+class VerifiedFiles(Record):
+    """All such files, by their path without links."""
+
+    files: dict[str, VerifiedFile] = Field(default_factory=dict)
+
+
+class AcceptedLicences(Record):
+    """The day on which each licence was accepted, by its name in presets/licences."""
+
+    accepted: dict[str, str] = Field(default_factory=dict)
+
+
+def verified(path: Path) -> VerifiedFile | None:
+    """What is remembered about a file; None if nothing, or if its size or time has changed since."""
+    try:
+        status, known = path.stat(), _read(VERIFIED, VerifiedFiles).files.get(str(path.resolve()))
+    except OSError:
+        return None
+    same = known is not None and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns)
+    return known if same else None
+
+
+def still_verified(path: Path) -> VerifiedFile | None:
+    """The same, where a file with another time counts too if its content is as it was; it may be read for that."""
+    known = _read(VERIFIED, VerifiedFiles).files.get(str(path.resolve()))
+    try:
+        same = known is not None and Identity(known.size, known.mtime_ns, known.content).is_of(path)
+    except OSError:
+        return None
+    return known if same else None
+
+
+def known_checksum(path: Path) -> str | None:
+    """The SHA-256 that a file had when it was verified, whatever has become of it; None if it never was."""
+    known = _read(VERIFIED, VerifiedFiles).files.get(str(path.resolve()))
+    return None if known is None else known.sha256
+
+
+def remember_verified(path: Path, sha256: str) -> None:
+    """Remember that a file has the right content. Raises: OSError, StorageError."""
+    made = identity(path)
+    entry = VerifiedFile(size=made.size, mtime_ns=made.mtime_ns, content=made.content, sha256=sha256, day=_today())
+    with _changing(VERIFIED):
+        known = _read(VERIFIED, VerifiedFiles).files
+        _write(VERIFIED, VerifiedFiles(files={**known, str(path.resolve()): entry}))
+
+
+def forget(path: Path) -> None:
+    """Remember nothing about a file any more."""
+    with _changing(VERIFIED):
+        known = dict(_read(VERIFIED, VerifiedFiles).files)
+        if known.pop(str(path.resolve()), None) is not None:
+            _write(VERIFIED, VerifiedFiles(files=known))
+
+
+def is_accepted(licence: str) -> bool:
+    """Whether the terms of a licence have been accepted on this machine."""
+    return licence in _read(ACCEPTED, AcceptedLicences).accepted
+
+
+def remember_accepted(licence: str) -> None:
+    """Remember that a licence was accepted today. Raises: StorageError."""
+    with _changing(ACCEPTED):
+        known = _read(ACCEPTED, AcceptedLicences).accepted
+        _write(ACCEPTED, AcceptedLicences(accepted={**known, licence: _today()}))
+
+
+def checksum(path: Path, kind: str, on_bytes: Callable[[int], None]) -> tuple[str, str]:
+    """Read a file whole, for its SHA-256 and for a checksum to compare.
+
+    Args: kind: a checksum of the kind that is wanted: 64 hex digits are a SHA-256, 40 the id of a git blob.
+    Returns: the SHA-256, and the checksum of that kind. Raises: OSError.
+    """
+    sha256, blob = hashlib.sha256(), hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            sha256.update(piece)
+            blob.update(piece)
+            on_bytes(len(piece))
+    return sha256.hexdigest(), (blob if len(kind) == 40 else sha256).hexdigest()
+
+
+def _today() -> str:
+    return time.strftime("%Y-%m-%d")
+
+
+def _read(name: str, kind: type[Kept]) -> Kept:
+    """One of the files; what nobody can read any more counts as nothing remembered."""
+    path = ltx2_home() / name
+    try:
+        return kind.model_validate_json(read_whole(path, MOST_BYTES))
+    except (OSError, ValueError):
+        return kind()
+
+
+@contextmanager
+def _changing(name: str) -> Iterator[None]:
+    """Keep every other thread and process from changing one of the files meanwhile. Raises: StorageError."""
+    path = ltx2_home() / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    with _writing, locked(path, wait=lambda: time.sleep(POLL_S)):
+        yield
+
+
+def _unwritable(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"{path} cannot be written", error.strerror or str(error), "LTX2_HOME names another folder")
+
+
+def _write(name: str, content: Record) -> None:
+    path = ltx2_home() / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(content.model_dump(), indent=1).encode())
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written", error.strerror or str(error), "LTX2_HOME names a folder"
+        ) from error

@@ -1,0 +1,178 @@
+"""What a download comes to, before anything is fetched: which files, how many bytes, what is there already.
+
+Source: docs/models.md, "Downloading".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from ..disk import free_bytes
+from ..errors import RequestError, shown
+from ..paths import require_writable
+from .installed import generations_here
+from .ledger import is_accepted, verified
+from .library import ANYBODYS, PART, Library, models_home
+from .registry import Catalogue, PublishedFile, Reference
+from .remote import RemoteFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedFile:
+    """One file of a model.
+
+    Args: role: what it is there for; of a LoRA, the generation of the models that it belongs to. reference: where it is
+    published; without a path where only the Hub knows what the repository holds. known: its size and checksum as far
+    as they are known. target: where it goes. found: where it is already. begun: bytes of it that an earlier download
+    has left. remote: what the Hub says about it, once it was asked.
+    """
+
+    role: str
+    reference: Reference
+    known: PublishedFile
+    target: Path
+    found: Path | None = None
+    begun: int = 0
+    remote: RemoteFile | None = None
+
+    @property
+    def checksum(self) -> str | None:
+        """What its content has to give: what the Hub says, else what the catalogue knows."""
+        return self.known.sha256 if self.remote is None else self.remote.checksum
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether it is there, and its content was compared with its checksum."""
+        return self.found is not None and verified(self.found) is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadPlan:
+    """A download.
+
+    Args: name, summary: of the model or LoRA. to: the folder that somebody named for the files. free: bytes on the
+    disk where they go. licences: by their names in presets/licences. gated: repositories whose terms must be accepted
+    on the Hub first.
+    """
+
+    name: str
+    summary: str
+    files: tuple[WantedFile, ...]
+    to: Path | None
+    free: int
+    licences: tuple[str, ...]
+    gated: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where the files go."""
+        return self.to or models_home()
+
+    @property
+    def missing(self) -> tuple[WantedFile, ...]:
+        """The files that have to be fetched."""
+        return tuple(file for file in self.files if file.found is None)
+
+    @property
+    def to_fetch(self) -> int:
+        """How many bytes that is, as far as their sizes are known."""
+        return sum(max((file.known.size or 0) - file.begun, 0) for file in self.missing)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the sizes of all files that have to be fetched are known, exactly or nearly."""
+        return all(file.known.size is not None for file in self.missing)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the sizes of all files that have to be fetched are known exactly."""
+        return all(file.known.bytes is not None for file in self.missing)
+
+    @property
+    def to_accept(self) -> tuple[str, ...]:
+        """The licences that have not been accepted on this machine yet."""
+        return tuple(one for one in self.licences if not is_accepted(one))
+
+
+def plan_download(name: str, library: Library, only: Collection[str] = (), to: Path | None = None) -> DownloadPlan:
+    """What a model, or a LoRA, consists of, and what of it is there. No connection is opened.
+
+    Args: only: roles, such as transformer; of a LoRA, generations, such as 2.3; of none, a model has all, and a LoRA is
+    for the models that are installed. to: a folder instead of LTX2_HOME/models.
+    Raises: RequestError for a name that nobody knows, and for a role that it does not have; StorageError if the folder
+    cannot be written.
+    """
+    catalogue = library.catalogue
+    known, summary = _entry(name.lower(), catalogue)
+    wanted = {one.replace("-", "_").lower() for one in only}
+    if name.lower() in catalogue.controls and not only:
+        wanted = known.keys() & generations_here(library)
+    places = _chosen(name, known, wanted)
+    folder = to or models_home()
+    require_writable(folder, str(folder))
+    files = [
+        wanted_file(role, file, library, to) for role, place in places.items() for file in catalogue.files_of(place)
+    ]
+    repositories = dict.fromkeys(file.reference.repository for file in files)
+    facts = {one: catalogue.repository(one) for one in repositories}
+    return DownloadPlan(
+        name=name.lower(),
+        summary=summary,
+        files=tuple(files),
+        to=to,
+        free=free_bytes(folder),
+        licences=tuple(dict.fromkeys(fact.licence for fact in facts.values() if fact.licence is not None)),
+        gated=tuple(one for one, fact in facts.items() if fact.gated),
+    )
+
+
+def target_of(reference: Reference, library: Library, to: Path | None) -> Path:
+    """Where a file goes: under LTX2_HOME by its repository, and in a person's folder by its path alone.
+
+    There a file whose name says nothing lies in a folder with the name of its repository.
+    """
+    if to is None:
+        return library.home_of(reference)
+    is_named = not ANYBODYS.fullmatch(Path(reference.path).name)
+    return (to if is_named else to / Path(reference.repository).name) / reference.path
+
+
+def wanted_file(role: str, reference: Reference, library: Library, to: Path | None) -> WantedFile:
+    """A file, with what is known of it and what of it is there."""
+    target = target_of(reference, library, to)
+    begun = target.with_name(target.name + PART)
+    return WantedFile(
+        role=role,
+        reference=reference,
+        known=library.catalogue.published(reference),
+        target=target,
+        found=library.find(reference) if reference.path else library.find_all(reference),
+        begun=begun.stat().st_size if reference.path and begun.is_file() else 0,
+    )
+
+
+def _entry(name: str, catalogue: Catalogue) -> tuple[Mapping[str, str], str]:
+    """The places of the files of a model or a LoRA by role, and what it is in a line."""
+    entry = catalogue.models.get(name) or catalogue.controls.get(name)
+    if entry is None:
+        known = [*catalogue.models, *catalogue.controls]
+        close = get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else "ltx2 models lists what can be downloaded"
+        raise RequestError(f"unknown model {shown(name)}", "download takes the name of a model or a LoRA", hint)
+    places = {str(role): place for role, place in entry.files.items()}
+    if not any(map(catalogue.files_of, places.values())):
+        where = "it comes with this program" if getattr(entry, "folder", None) else "its entry names no file on the Hub"
+        raise RequestError(f"{name} cannot be downloaded", where, f"ltx2 inspect {name}")
+    return places, entry.summary
+
+
+def _chosen(name: str, places: Mapping[str, str], only: Collection[str]) -> Mapping[str, str]:
+    """The places of the roles that somebody wants; all where nobody says. Raises: RequestError for an unknown role."""
+    wrong = next((one for one in sorted(only) if one not in places), None)
+    if wrong is not None:
+        why = f"{name} consists of {', '.join(places)}"
+        raise RequestError(f"--only {shown(wrong)} cannot be used", why, f"--only {next(iter(places))}")
+    return {role: place for role, place in places.items() if not only or role in only}
