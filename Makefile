@@ -11,7 +11,7 @@ check: $(VENV)/.with-dev  ## formatting, lint, types and the default tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 demo: $(VENV)/.with-core  ## a clip with its contact sheet, from a bare machine on
 	@mkdir -p out
@@ -19,10 +19,10 @@ demo: $(VENV)/.with-core  ## a clip with its contact sheet, from a bare machine 
 	@echo "the clip is out/demo.mp4, its contact sheet out/demo.png"
 
 test: $(VENV)/.with-test  ## the default tests, from a bare machine on
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 parity: $(VENV)/.with-test $(VENV)/.with-parity  ## our models against golden tensors and diffusers
-	$(BIN)/pytest -n auto tests/parity
+	$(BIN)/pytest -n auto --dist worksteal tests/parity
 
 fullsize: $(VENV)/.with-core  ## a render with a model of full size, all zeros; tells time and memory of each phase
 	$(BIN)/python scripts/try_fullsize.py
