@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from typer import testing
 
 from ltx2_core.pipeline.resolve import machine
 from scripts.make_tiny_checkpoint import make_tiny_checkpoint
 
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny tensors: more threads only wait for each other
 torch.set_num_threads(1)
+testing._get_command = cache(testing._get_command)  # the commands are the same in each call, and take 20 ms to be made
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a script starts the tests with `&`
 
 
