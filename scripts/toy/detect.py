@@ -120,7 +120,7 @@ def _shrink(frames: np.ndarray, rows: int = ROWS) -> np.ndarray:
 
 def _backdrop(picture: np.ndarray) -> np.ndarray:
     """The colour of each row (16 3): of most of its columns, most of the time."""
-    rows = np.median(_shrink(picture[::4], 16), axis=2)
+    rows = np.median(_shrink(picture, 16), axis=2)
     return np.median(rows, axis=0)
 
 
@@ -134,12 +134,12 @@ def _known_backdrops() -> tuple[list[Scene], np.ndarray]:
         for scene in world.combinations(kind, held_out)
         for seed in range(4)
     ]
-    return scenes, np.stack([_backdrop(world.render(scene, 48, 32, frames=17, fps=8).frames) for scene in scenes])
+    return scenes, np.stack([_backdrop(world.render(scene, 48, 32, frames=5, fps=2).frames) for scene in scenes])
 
 
 def _nearest_backdrop(picture: np.ndarray) -> Scene:
     scenes, backdrops = _known_backdrops()
-    return scenes[np.abs(backdrops - _backdrop(picture)).sum((1, 2)).argmin()]
+    return scenes[np.abs(backdrops - _backdrop(picture[::4])).sum((1, 2)).argmin()]
 
 
 def _see_ball(picture: np.ndarray) -> Seen:
