@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import MediaError
 from .inputs import AudioSource, ImageSource, VideoSource, refusal
@@ -34,9 +35,18 @@ def check_input(path: Path, kind: type[Source]) -> Source:
 @lru_cache(maxsize=256)
 def _examine(path: Path, kind: type[Source], version: tuple[int, ...]) -> Source:
     """Read the header of a file. version: of the file that stands at the path now."""
-    from .sources import READERS  # PyAV and Pillow, which a request without files never needs
+    return _reader(kind)(path)
 
-    return READERS[kind](path)
+
+def _reader(kind: type) -> Callable[[Path], Any]:
+    """What reads the headers of a kind of file, by Pillow or PyAV, which a request without files never needs."""
+    if kind is ImageSource:
+        from .image_header import image_source
+
+        return image_source
+    from .sources import READERS
+
+    return READERS[kind]
 
 
 def _require_readable(path: Path, largest_bytes: int) -> os.stat_result:

@@ -15,9 +15,9 @@ from einops import rearrange
 from PIL import Image, ImageCms
 from torch import Tensor
 
+from .image_header import ORIENTATION, UPRIGHT, open_image
 from .inputs import ImageSource
 from .resize import to_clip
-from .sources import ORIENTATION, UPRIGHT, open_image
 
 TURNS = {
     90: Image.Transpose.ROTATE_90,

@@ -114,3 +114,16 @@ class VideoSource:
 def refusal(path: Path, why: str, hint: str = "") -> MediaError:
     """The error for a file of which nobody can make anything."""
     return MediaError(f"{path} cannot be read", why, hint)
+
+
+def check_size(path: Path, width: int, height: int) -> None:
+    """Raises: MediaError for an image or a frame that is too large."""
+    if width * height > LARGEST_IMAGE:
+        raise too_large(path)
+    if max(width, height) > LONGEST_SIDE:
+        raise refusal(path, f"it is {width}x{height}; a side may have {LONGEST_SIDE} pixels", "scale it down first")
+
+
+def too_large(path: Path) -> MediaError:
+    """The error for an image or a frame of too many pixels."""
+    return refusal(path, f"it has more than {LARGEST_IMAGE // 10**6} megapixels", "scale it down first")

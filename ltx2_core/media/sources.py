@@ -1,11 +1,10 @@
-"""Headers of what a user gives, as records: by PyAV and Pillow, without torch.
+"""Headers of clips and audio that a user gives, as records: by PyAV, without torch.
 
 Source: docs/cli.md, "Inputs"; docs/reference/pipelines.md, "Decoding video".
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -18,80 +17,20 @@ from av import AudioStream, VideoStream
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from ..errors import MediaError
-from .inputs import (
-    IMAGE_FORMATS,
-    LARGEST_IMAGE,
-    LONGEST_S,
-    LONGEST_SIDE,
-    ROUNDING_S,
-    SAMPLE_RATES_HZ,
-    AudioSource,
-    ImageSource,
-    VideoSource,
-    refusal,
-)
+from .inputs import LONGEST_S, ROUNDING_S, SAMPLE_RATES_HZ, AudioSource, VideoSource, check_size, refusal
 from .kinds import cannot_be_opened
 from .probe import open_media
 from .reading import Colour, FrameReading, guessed
 from .timing import timing_of
 from .wav_flac import read_header
 
-ORIENTATION = 0x0112  # the EXIF tag
-UPRIGHT = {  # its values, and what turns or mirrors the stored image so that it stands upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags
-LYING = (5, 6, 7, 8)  # the values of which stored rows become columns
-VIEWS_OF_ONE_SHOT = "MPO"  # a JPEG of a phone or a stereo camera, with further views, depth or brightness behind it
 MATROSKA = "matroska,webm"  # as PyAV names it
 OPUS_RATE_HZ = 48000  # in which its header counts, whatever it was made from
 WITHOUT_HEADER = ("aac",)  # formats whose duration is a guess from the first packets
 STRONGEST_ASPECT = 10  # of a pixel; a header that says more is wrong
 WITHOUT_TIMES = ("avi",)  # formats that tell when frames are decoded, but not when they are shown
-
-
-@contextmanager
-def open_image(path: Path) -> Iterator[Image.Image]:
-    """Open an image; its pixels are decoded when they are asked for.
-
-    Raises: MediaError, also for what goes wrong with the image in the block.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_formats(path)) as image:
-                yield image
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise _too_large(path) from error
-    except UnidentifiedImageError as error:
-        raise refusal(path, f"it is none of {', '.join(IMAGE_FORMATS)}") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise refusal(path, f"its data is damaged: {error}") from error
-
-
-def _formats(path: Path) -> tuple[str, ...]:
-    """What a file may be opened as; photos in HEIC only where pillow-heif is installed."""
-    with path.open("rb") as file:
-        brand = file.read(12)[4:]
-    if brand[:4] != b"ftyp" or brand[4:] not in HEIC_BRANDS:
-        return IMAGE_FORMATS
-    try:
-        import pillow_heif  # pyright: ignore[reportMissingImports]  # an extra
-    except ImportError as error:
-        raise refusal(path, "it is a HEIC photo, which needs pillow-heif", "pip install 'ltx2[heic]'") from error
-    pillow_heif.register_heif_opener()
-    return ("HEIF",)
 
 
 @contextmanager
@@ -123,25 +62,6 @@ def audio_stream_of(container: InputContainer) -> AudioStream | None:
     return next(default, next(iter(tracks), None))
 
 
-def image_source(path: Path) -> ImageSource:
-    with open_image(path) as image:
-        if image.mode == "F":
-            raise refusal(path, "its values are floating-point numbers", "save it with 8 or 16 bits")
-        width, height = _stored_size(image)
-        _check_size(path, width, height)
-        if image.getexif().get(ORIENTATION) in LYING:
-            width, height = height, width
-        has_more = image.format != VIEWS_OF_ONE_SHOT and getattr(image, "is_animated", False)
-        return ImageSource(path=path, width=width, height=height, has_more=has_more)
-
-
-def _stored_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height before the image is turned; of a TIFF, Pillow tells them as they are after it."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
-    return image.size
-
-
 def audio_source(path: Path) -> AudioSource:
     with open_clip(path) as container:
         audio = _audio(path, container, _audio_zero_s(path, container))
@@ -159,7 +79,7 @@ def video_source(path: Path) -> VideoSource:
         _require_whole(path, stream)
         reading = _frame_reading(first, stream)
         width, height = reading.upright_size
-        _check_size(path, width, height)
+        check_size(path, width, height)
         timing = timing_of(path, container, stream)
         _check_duration(path, timing.duration_s)
         is_timed = _is_timed(container, stream)
@@ -178,11 +98,7 @@ def video_source(path: Path) -> VideoSource:
         )
 
 
-READERS: Mapping[type, Callable[[Path], Any]] = {
-    ImageSource: image_source,
-    AudioSource: audio_source,
-    VideoSource: video_source,
-}
+READERS: Mapping[type, Callable[[Path], Any]] = {AudioSource: audio_source, VideoSource: video_source}
 
 
 def _first_frame(path: Path) -> av.VideoFrame:
@@ -195,7 +111,7 @@ def _first_frame(path: Path) -> av.VideoFrame:
         if stream is None:
             raise refusal(path, "there is no video in it")
         codec = _codec(path, stream)
-        _check_size(path, codec.width, codec.height)
+        check_size(path, codec.width, codec.height)
         first = next(container.decode(stream), None)
     if first is None:
         raise refusal(path, "there is not a single frame in it")
@@ -312,17 +228,6 @@ def _codec(path: Path, stream: VideoStream | AudioStream) -> Any:
     if stream.codec_context is None:
         raise refusal(path, f"nothing here decodes its {stream.type}")
     return stream.codec_context
-
-
-def _check_size(path: Path, width: int, height: int) -> None:
-    if width * height > LARGEST_IMAGE:
-        raise _too_large(path)
-    if max(width, height) > LONGEST_SIDE:
-        raise refusal(path, f"it is {width}x{height}; a side may have {LONGEST_SIDE} pixels", "scale it down first")
-
-
-def _too_large(path: Path) -> MediaError:
-    return refusal(path, f"it has more than {LARGEST_IMAGE // 10**6} megapixels", "scale it down first")
 
 
 def _check_duration(path: Path, duration_s: Fraction) -> None:
