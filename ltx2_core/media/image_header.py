@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from .inputs import IMAGE_FORMATS, ImageSource, check_size, refusal, too_large
+from .kinds import HEIC_BRANDS
 
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {  # its values, and what turns or mirrors the stored image so that it stands upright
@@ -24,7 +25,6 @@ UPRIGHT = {  # its values, and what turns or mirrors the stored image so that it
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags
 LYING = (5, 6, 7, 8)  # the values of which stored rows become columns
 VIEWS_OF_ONE_SHOT = "MPO"  # a JPEG of a phone or a stereo camera, with further views, depth or brightness behind it

@@ -1,10 +1,11 @@
-"""What kind of file something is by its first bytes, for files that cannot be opened.
+"""What kind of file something is by its first bytes.
 
 Source: docs/cli.md, "Inputs".
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from ..errors import MediaError
 from .inputs import refusal
 
 LONGEST = 12
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 class Kind(NamedTuple):
@@ -58,16 +60,31 @@ OTHERS = (
 )
 
 
+IMAGES = (
+    Kind("PNG", b"\x89PNG"),
+    Kind("JPEG", b"\xff\xd8\xff"),
+    Kind("WEBP", b"WEBP", 8),
+    Kind("GIF", b"GIF8"),
+    Kind("BMP", b"BM"),
+    Kind("TIFF", b"II*\0"),
+    Kind("TIFF", b"MM\0*"),
+    Kind("AVIF", b"ftypavif", 4),
+    Kind("AVIF", b"ftypavis", 4),
+    *(Kind("HEIC", b"ftyp" + brand, 4) for brand in HEIC_BRANDS),
+)
+
+
+def kind_of(start: bytes, kinds: Iterable[Kind]) -> Kind | None:
+    """The first of some kinds of file that begins as these bytes do."""
+    return next((kind for kind in kinds if start[kind.offset :].startswith(kind.start)), None)
+
+
 def cannot_be_opened(path: Path) -> MediaError:
     """Why a file with video or audio cannot be opened: it is damaged, or of a kind that is not read here."""
     with path.open("rb") as file:
         start = file.read(LONGEST)
-
-    def is_of(kind: Kind) -> bool:
-        return start[kind.offset :].startswith(kind.start)
-
-    for kind in filter(is_of, READ):
+    if kind := kind_of(start, READ):
         return refusal(path, f"it is damaged, though it begins as {kind.name} does", "download or copy it again")
-    for kind in filter(is_of, OTHERS):
+    if kind := kind_of(start, OTHERS):
         return refusal(path, f"it is {kind.name}, which is not read here", f"ffmpeg -i {quote(str(path))} {kind.copy}")
     return refusal(path, "it is not of a kind that is read here")

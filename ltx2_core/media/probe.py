@@ -5,6 +5,7 @@ Source: docs/cli.md, "Inputs"; docs/reference/pipelines.md, "Decoding video".
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +14,7 @@ import av
 from av import AudioStream, VideoStream
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.stream import Disposition, Stream
 
 from ..errors import MediaError
 from .reading import Colour
@@ -22,6 +24,7 @@ DEMUXERS = ("mov", "matroska", "avi", "mpegts", "wav", "flac", "mp3", "ogg", "aa
 
 
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # what PyAV calls it
+UNDETERMINED = "und"  # a language of ISO 639
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,36 @@ class MediaInfo:
     comment: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """One stream of any kind: video, audio, subtitle, data, attachment or unknown.
+
+    Args: codec: or, where it has none, what the file calls it. language: of ISO 639, as the file says. video, audio: of
+    a stream of that kind, unless nothing here decodes it. is_default: a player takes it by itself. is_cover: it is the
+    picture of a record.
+    """
+
+    kind: str
+    codec: str
+    language: str | None
+    title: str | None
+    video: VideoInfo | None
+    audio: AudioInfo | None
+    is_default: bool
+    is_cover: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackList:
+    """Every stream of a file. duration_s: of the longest, 0 where the header is silent. comment: that it carries."""
+
+    container: str
+    duration_s: Fraction
+    title: str | None
+    comment: str | None
+    tracks: tuple[Track, ...]
+
+
 def open_media(path: Path) -> InputContainer:
     """Open a file for reading, and nothing but this file whatever stands in it.
 
@@ -88,8 +121,47 @@ def probe(path: Path) -> MediaInfo:
             container=container.format.name,
             video=video and _video_info(video),
             audio=audio and _audio_info(audio),
-            comment=container.metadata.get("comment") or container.metadata.get("COMMENT"),  # as Matroska spells it
+            comment=_comment(container),
         )
+
+
+def list_tracks(path: Path) -> TrackList:
+    """Read the header of a media file, also of one that holds streams which nothing here decodes.
+
+    Raises: MediaError if it is no regular file or nothing that we read.
+    """
+    with open_media(path) as container:
+        return TrackList(
+            container=container.format.name,
+            duration_s=Fraction(container.duration or 0, av.time_base),
+            title=_tag(container.metadata, "title"),
+            comment=_comment(container),
+            tracks=tuple(map(_track, container.streams)),
+        )
+
+
+def _comment(container: InputContainer) -> str | None:
+    return container.metadata.get("comment") or container.metadata.get("COMMENT")  # as Matroska spells it
+
+
+def _track(stream: Stream) -> Track:
+    is_decoded = stream.codec_context is not None
+    language = _tag(stream.metadata, "language")
+    return Track(
+        kind=stream.type,
+        codec=stream.name or _tag(stream.metadata, "handler_name") or "unknown",
+        language=None if language == UNDETERMINED else language,
+        title=_tag(stream.metadata, "title", "name"),  # the second is what MP4 calls it
+        video=_video_info(stream) if isinstance(stream, VideoStream) and is_decoded else None,
+        audio=_audio_info(stream) if isinstance(stream, AudioStream) and is_decoded else None,
+        is_default=bool(stream.disposition & Disposition.default),
+        is_cover=bool(stream.disposition & Disposition.attached_pic),
+    )
+
+
+def _tag(metadata: Mapping[str, str], *names: str) -> str | None:
+    """The first of some entries that says something."""
+    return next((text for name in names if (text := metadata.get(name, "").strip())), None)
 
 
 def _video_info(stream: VideoStream) -> VideoInfo:

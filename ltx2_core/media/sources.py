@@ -71,6 +71,15 @@ def audio_source(path: Path) -> AudioSource:
     return audio if header is None else replace(audio, duration_s=Fraction(header.samples, header.sample_rate_hz))
 
 
+def reading_of(path: Path) -> FrameReading:
+    """How the frames of a clip are read, by its header and the first of them. Raises: MediaError if there is none."""
+    first = _first_frame(path)
+    with open_clip(path) as container:
+        stream = video_stream_of(container)
+        assert stream is not None
+        return _frame_reading(first, stream)
+
+
 def video_source(path: Path) -> VideoSource:
     first = _first_frame(path)
     with open_clip(path) as container:
