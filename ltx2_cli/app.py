@@ -19,7 +19,7 @@ from .failures import UserStopError, crash, wrong_usage
 from .help import PanelCommand, PanelGroup, help_text
 from .log import routed
 from .modes import add_modes
-from .options import CONTINUED, ENCODING, OLD_TRACK, TARGET, FileArg, JobArg, TopicArg, takes
+from .options import CONTINUED, ENCODING, OLD_TRACK, TARGET, JobArg, TopicArg, WhatArg, takes
 from .stop import Stop
 
 BRIEF = """\
@@ -148,9 +148,9 @@ def decode(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
 
 @app.command(cls=PanelCommand)
 @takes()
-def inspect(file: FileArg, show: Display) -> None:
-    """Show what a weight file or a clip is, from its header. With -v, long texts are shown whole."""
-    show.facts(file.name, core.describe(file))
+def inspect(what: WhatArg, show: Display) -> None:
+    """Show what a file, a folder, a render or a model is, from headers. With -v, long texts are shown whole."""
+    show.facts(Path(what).name or what, core.describe(what))
 
 
 @app.command("help", cls=PanelCommand)

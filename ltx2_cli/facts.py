@@ -7,14 +7,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 TEXTS = ("prompt", "negative", "comment")  # what a person wrote, even where it looks like a record
-LONGEST_TEXT = 56  # beside the names of a recipe's settings it fits 80 columns
+LONGEST_TEXT = 56  # of those; beside the names of a recipe's settings it fits 80 columns
 
 
 def readable(facts: Mapping[str, str], *, is_whole: bool) -> dict[str, str]:
-    """A row per setting and per record inside it: `guidance 1` is the first. is_whole: long texts are not cut."""
+    """A row per setting and per record inside it: `guidance 1` is the first.
+
+    Args: is_whole: what a person wrote is not cut, however long it is. All other texts are whole anyway.
+    """
     rows: dict[str, str] = {}
     for name, text in facts.items():
-        rows |= _rows(name, _parsed(name, text), None if is_whole else LONGEST_TEXT)
+        is_cut = name in TEXTS and not is_whole and len(text) > LONGEST_TEXT
+        rows |= {name: text[: LONGEST_TEXT - 1] + "…"} if is_cut else _rows(name, _parsed(name, text))
     return rows
 
 
@@ -28,10 +32,9 @@ def _parsed(name: str, text: str) -> Any:
         return text
 
 
-def _rows(name: str, value: Any, longest: int | None) -> Iterator[tuple[str, str]]:
+def _rows(name: str, value: Any) -> Iterator[tuple[str, str]]:
     if _is_plain(value):
-        text = _word(value)
-        yield name, text if longest is None or len(text) <= longest else text[: longest - 1] + "…"
+        yield name, _word(value)
         return
     parts = value.items() if isinstance(value, dict) else enumerate(value, 1)
     said = [(key, part) for key, part in parts if part not in (None, [], {})]
@@ -39,7 +42,7 @@ def _rows(name: str, value: Any, longest: int | None) -> Iterator[tuple[str, str
         yield name, ", ".join(f"{key} {_word(part)}" for key, part in said)
         return
     for key, part in said:
-        yield from _rows(f"{name} {key}", part, longest)
+        yield from _rows(f"{name} {key}", part)
 
 
 def _is_plain(value: Any) -> bool:

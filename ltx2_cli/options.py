@@ -27,7 +27,12 @@ def path_argument(metavar: str, text: str) -> Any:
 ImageArg = Annotated[Path, path_argument("IMAGE", "The image that the video begins with.")]
 VideoArg = Annotated[Path, path_argument("VIDEO", "The clip: MP4, MOV, MKV, WebM, AVI or TS.")]
 AudioArg = Annotated[Path, path_argument("AUDIO", "WAV, FLAC, MP3, M4A, OGG, or a clip with audio.")]
-FileArg = Annotated[Path, path_argument("FILE", "A .safetensors file, or a clip.")]
+WhatArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="WHAT", help="A weight file, a clip, an image, a folder, OUTPUT.job, a YAML file, or a model's name."
+    ),
+]
 JobArg = Annotated[Path, path_argument("JOB_DIR", "The folder OUTPUT.job of a render, or its OUTPUT.")]
 MaybePromptArg = Annotated[
     str, typer.Argument(metavar="[PROMPT]", help="What happens and what is heard, in quotes; or -, or @FILE.")

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from .hub.remote import Hub
     from .hub.wanted import DownloadPlan, WantedFile, plan_download
     from .paths import given_path
-    from .pipeline.describe import describe
+    from .pipeline.describe.describe import describe
     from .pipeline.events import Message, PhaseDone, PhaseStarted, StepDone, Watch
     from .pipeline.job import Job
     from .pipeline.render.models import Models
@@ -199,7 +199,7 @@ _HOMES = {
     "headers": ("FileKind", "Header", "classify", "generation", "precision", "read_header"),
     "home": ("ltx2_home",),
     "paths": ("given_path",),
-    "pipeline.describe": ("describe",),
+    "pipeline.describe.describe": ("describe",),
     "pipeline.events": ("PhaseDone", "PhaseStarted", "StepDone", "Message", "Watch"),
     "pipeline.job": ("Job",),
     "pipeline.resolve.setting_sources": ("Gathered", "gather", "own_presets"),

@@ -29,12 +29,13 @@ class ModelPlaces:
     """Where the files of a model may lie.
 
     Args: own: folders that are searched for everything. encoders: folders that are searched for a text encoder only.
-    beside: folders that are searched for what the own ones lack.
+    beside: folders that are searched for what the own ones lack. layout: what the folder is, for a person.
     """
 
     own: tuple[Path, ...]
     encoders: tuple[Path, ...] = ()
     beside: tuple[Path, ...] = ()
+    layout: str = "a folder with weight files"
 
 
 def places_of(folder: Path) -> ModelPlaces:
@@ -43,16 +44,21 @@ def places_of(folder: Path) -> ModelPlaces:
     cache = _cache_with(folder)
     if snapshot != folder or cache is not None:
         others = [] if cache is None else _snapshots(cache)
-        return ModelPlaces((snapshot,), tuple(other for other in others if other.resolve() != snapshot.resolve()))
+        encoders = tuple(other for other in others if other.resolve() != snapshot.resolve())
+        return ModelPlaces(
+            (snapshot,), encoders, layout=f"snapshot {snapshot.name} of a repository of the Hugging Face Hub"
+        )
     for root in (folder, folder / "hub"):
         snapshots = _snapshots(root)
         if snapshots:
-            return ModelPlaces(tuple(snapshots))
+            return ModelPlaces(tuple(snapshots), layout="the cache of the Hugging Face Hub")
     for root in (folder, folder / "models"):
         if _is_comfy(root):
-            return ModelPlaces(comfy_folders(root))
+            return ModelPlaces(comfy_folders(root), layout="a tree of models of ComfyUI")
     tree = next((parent for parent in islice(folder.absolute().parents, DEEPEST) if _is_comfy(parent)), None)
-    return ModelPlaces((folder,)) if tree is None else ModelPlaces((folder,), beside=comfy_folders(tree))
+    if tree is None:
+        return ModelPlaces((folder,))
+    return ModelPlaces((folder,), beside=comfy_folders(tree), layout="a folder in a tree of models of ComfyUI")
 
 
 def snapshot_of(folder: Path) -> Path:

@@ -25,7 +25,7 @@ from ..paths import given_path
 from ..records import Record
 from ..types import Streams
 from .parts import LatentShapes
-from .request import RenderTask, Request, lies_beside, resume_command
+from .request import RECORD, RenderTask, Request, lies_beside, resume_command
 
 if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch is imported
     import torch
@@ -33,7 +33,6 @@ if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch i
 
     from ..latents import Latents
 
-RECORD = "job.json"
 MOST_RECORD_BYTES = 1_000_000
 MOST_GENERATOR_BYTES = 10_000  # the state of torch's generator for the CPU has 5,056
 SAVED = ("latents-*.safetensors", "stopped-*.safetensors")

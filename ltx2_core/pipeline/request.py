@@ -32,6 +32,8 @@ AUDIO_CODECS = ("aac", "alac", "flac", COPY)  # in MP4, each by the encoder of t
 AudioCodecName = Annotated[str, BeforeValidator(Choice(AUDIO_CODECS))]
 OldTrackName = Annotated[str, BeforeValidator(Choice(("drop", "second-track")))]
 
+RECORD = "job.json"  # the file in a job folder that holds the task
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(allow_inf_nan=False)]
 StreamMode = Literal["generate", "keep", "off"]

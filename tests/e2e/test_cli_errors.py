@@ -295,7 +295,7 @@ REFUSALS = {
     ),
     "output that is not UTF-8": Refusal(words="t2v x --model {tiny} -o a\udcff.mp4", says=("-o", "UTF-8", "hint: ")),
     "clip that is not UTF-8": Refusal(words="v2a a\udcff.mp4", says=("VIDEO a\\udcff.mp4", "UTF-8", "hint: ")),
-    "file to inspect that is not UTF-8": Refusal(words="inspect a\udcff", says=("FILE a\\udcff", "UTF-8", "hint: ")),
+    "file to inspect that is not UTF-8": Refusal(words="inspect a\udcff", says=("WHAT a\\udcff", "UTF-8", "hint: ")),
     "empty output": Refusal(words="t2v x -o ''", says=("-o '' cannot be used", "it is empty", "hint: ")),
     "empty model": Refusal(words="t2v x --model ''", says=("--model ''", "it is empty", "hint: ")),
     "empty job folder": Refusal(words="t2v x --job-dir ' '", says=("--job-dir ", "it is empty", "hint: ")),

@@ -23,7 +23,7 @@ from ltx2_core.media.inputs import VideoSource
 from ltx2_core.media.reading import BT601, BT709, FULL, HLG, PQ, Colour, FrameReading, guessed
 from ltx2_core.media.sheet import MARGIN, THUMBNAIL_WIDTH, contact_sheet
 from ltx2_core.media.video import frames_by_number, frames_by_time
-from ltx2_core.pipeline.describe import describe
+from ltx2_core.pipeline.describe.describe import describe
 from tests.odd_media import CASES
 from tests.synthetic_media import picture
 

@@ -171,6 +171,12 @@ def test_long_texts_are_cut_to_a_line_unless_asked_for(monkeypatch: pytest.Monke
     assert json.loads(told.splitlines()[0])["facts"] == RECIPE
 
 
+def test_only_what_a_person_wrote_is_cut():
+    rows = readable({"prompt": "words " * 40, "problem": "words " * 40}, is_whole=False)
+    assert len(rows["prompt"]) == 56
+    assert rows["problem"] == "words " * 40
+
+
 def test_text_from_a_file_cannot_act_on_the_terminal(tmp_path: Path):
     path = write_weights(tmp_path / "a\x1b]0;title\x07.safetensors", model_version="2.0\x1b[31m\u202e")
     result = RUN.invoke(app, ["inspect", str(path)])

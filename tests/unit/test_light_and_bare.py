@@ -30,6 +30,7 @@ LIGHT = (
     "ltx2_core.yaml_file",
     "ltx2_core.machine",
     "ltx2_core.sampling.table",
+    "ltx2_core.pipeline.describe",
     "ltx2_core.pipeline.request",
     "ltx2_core.pipeline.recipe",
     "ltx2_core.pipeline.resolve",

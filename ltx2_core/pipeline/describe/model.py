@@ -1,0 +1,52 @@
+"""Facts about a model that has a name: what it consists of, and where its files are.
+
+Source: docs/cli.md, "What inspect tells".
+"""
+
+from __future__ import annotations
+
+import os
+
+from ...errors import StorageError
+from ...hub.find import find_model, own_files
+from ...hub.library import Library
+from ...hub.registry import Reference, read_catalogue
+from ..resolve.basis import model_folders
+from ..resolve.setting_sources import gather
+from ..resolve.settings import merge
+from .folder import role_facts
+from .words import Facts
+
+
+def facts(what: str) -> Facts:
+    """Facts about a registered model, installed or not. what: its name as it was typed.
+
+    Raises: RequestError for a file of settings that cannot be read, as it may name folders with models.
+    """
+    library = Library(read_catalogue(), model_folders(merge(gather({}).layers).settings))
+    name = what.lower()
+    model = library.catalogue.models[name]
+    yield "kind", "a registered model"
+    yield "name", name
+    yield "summary", model.summary
+    yield "generation", model.generation
+    yield "precision", model.precision
+    try:
+        find_model(name, library.catalogue.models, library=library)
+        yield "installed", "yes"
+    except StorageError as error:
+        yield "installed", f"no: {error.why}"
+        yield "hint", error.hint
+    there = own_files(name, model, library)
+    yield from role_facts(there)
+    absent = {role: place for role, place in model.files.items() if role not in there}
+    published = {role: reference for role, place in absent.items() if (reference := Reference.parse(place))}
+    for role, place in absent.items():
+        name = published[role].last if role in published else place
+        yield role.replace("_", " "), f"{name}, not here"
+    if published:
+        yield "published in", ", ".join(dict.fromkeys(one.repository for one in published.values()))
+    if model.lacking is not None:
+        yield "problem", f"this version does not support {model.lacking} yet"
+    if os.path.lexists(what):
+        yield "note", f"{what} is the model of that name; ./{what} names what lies in this folder"

@@ -1,0 +1,86 @@
+"""How facts are put in words, the same for every kind of thing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...errors import LTX2Error, MediaError
+from ...headers import Header, precision, quantised_weights, require_downloaded
+from ..request import Request
+
+Facts = Iterator[tuple[str, str]]  # name of a fact and its text, or JSON where it is a record
+
+MOST_ROWS = 20  # of one name
+SMALLEST_SHARE = 0.001
+UNTOLD = "its tensor names do not tell"
+
+
+def as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def in_words(error: LTX2Error) -> str:
+    """What went wrong and why, as one sentence."""
+    return f"{error.what}: {error.why}" if error.why else error.what
+
+
+def numbered(name: str, texts: Iterable[str]) -> Facts:
+    """Several facts of one name: `audio stream`, `audio stream 2` and so on; the last says how many are left out."""
+    texts = list(texts)
+    shown = texts[:MOST_ROWS]
+    if len(texts) > MOST_ROWS:
+        shown[-1] = f"and {len(texts) - MOST_ROWS + 1:,} more"
+    for number, text in enumerate(shown, 1):
+        yield (name if number == 1 else f"{name} {number}"), text
+
+
+def counted(number: int, what: str) -> str:
+    """`1 pair`, `12 pairs`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def counts(of: Mapping[str, int]) -> str:
+    """`int8 12, nvfp4 3`, the most first."""
+    return ", ".join(f"{name} {count:,}" for name, count in Counter(of).most_common())
+
+
+def _dtype_shares(header: Header) -> str:
+    """How many of the bytes of a file have which dtype: `BF16 98.7 %, F32 1.3 %`."""
+    sizes: Counter[str] = Counter()
+    for info in header.tensors.values():
+        sizes[info.dtype] += info.nbytes
+    return ", ".join(f"{dtype} {_share(size, header.nbytes)}" for dtype, size in sizes.most_common()) or "none"
+
+
+def _share(part: int, whole: int) -> str:
+    share = part / whole if whole else 0.0
+    return f"{share:.1%}".replace("%", " %") if share >= SMALLEST_SHARE else "below 0.1 %"
+
+
+def stored_facts(header: Header) -> Facts:
+    """How the tensors of a file, or of several together, are stored."""
+    yield "precision", precision(header)
+    yield "dtypes", _dtype_shares(header)
+    if quantised := quantised_weights(header, header.tensors):
+        yield "quantised", f"layers by format: {counts(Counter(quantised.values()))}"
+    yield "tensors", f"{len(header.tensors):,}"
+    yield "bytes", f"{header.nbytes:,}"
+
+
+def request_facts(request: Request) -> Facts:
+    """What was asked for, a fact for each setting that says something."""
+    for name, value in request.model_dump(mode="json").items():
+        if value not in ("", None, [], {}):
+            yield name, as_text(value)
+
+
+def require_content(path: Path) -> None:
+    """Raises: MediaError if a clip or an image is missing, empty, or something else lies in its place."""
+    try:
+        require_downloaded(path)
+    except LTX2Error as error:
+        raise MediaError(f"{path} cannot be read", error.why or "it is empty", error.hint) from error
