@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from .paths import given_path
+
+NAME = "ltx2"
 
 
 def ltx2_home() -> Path:
@@ -16,8 +17,6 @@ def ltx2_home() -> Path:
     """
     if chosen := os.environ.get("LTX2_HOME"):
         return given_path(chosen, "LTX2_HOME")
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "ltx2"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "ltx2"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "ltx2"
+    from platformdirs import user_data_path
+
+    return user_data_path(NAME, appauthor=False)
