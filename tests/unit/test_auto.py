@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,6 +90,13 @@ def test_size_follows_the_card_as_far_as_the_model_has_seen(
     assert found.request.preset == ("one-stage" if tier == "480p" else "two-stage")
 
 
+def test_no_size_is_chosen_for_a_card_whose_memory_is_unknown(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    show_card(monkeypatch, 0)
+    found = resolved(tiny)
+    assert found.sources["res"] != "preset auto"
+    assert "for a card" not in found.notes[0]
+
+
 def test_size_that_is_set_stays_whatever_the_card(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     show_card(monkeypatch, 24)
     assert resolved(tiny, res="96x64").request.file_size == (96, 64)
@@ -117,82 +121,3 @@ def test_entry_of_a_model_says_its_recipe_and_its_sizes(tiny: Path, monkeypatch:
     assert found.notes[0] == "auto: distilled, as the model's own recipe"
     with pytest.raises(RequestError, match="made for none of the sizes by name"):
         resolved("small", res="720p")
-
-
-class Driver(SimpleNamespace):
-    """Stands for the driver's library on a machine with some cards, by their memory in bytes."""
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self, *memories: int, is_there: bool = True) -> None:
-        super().__init__(memories=memories, is_there=is_there, is_open=False)
-
-    def nvmlInit(self) -> None:
-        if not self.is_there:
-            raise self.NVMLError
-        self.is_open = True
-
-    def nvmlShutdown(self) -> None:
-        self.is_open = False
-
-    def nvmlDeviceGetHandleByIndex(self, number: int) -> int:
-        if number >= len(self.memories):
-            raise self.NVMLError
-        return number
-
-    def nvmlDeviceGetHandleByUUID(self, name: str) -> int:
-        return {"GPU-a": 0, "GPU-b": 1}[name]
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
-        assert self.is_open
-        return SimpleNamespace(total=self.memories[handle])
-
-    def nvmlDeviceGetName(self, handle: int) -> str:
-        return f"card {handle}"
-
-    def nvmlDeviceGetCudaComputeCapability(self, handle: int) -> tuple[int, int]:
-        return 8, 6 + handle
-
-
-GB_12, GB_24 = 12_878_610_432, 25_757_220_864  # as drivers report cards that are sold with 12 and 24 GB
-
-
-@pytest.mark.parametrize(
-    ("number", "visible", "gb"),
-    [
-        (0, None, 12),
-        (1, None, 24),
-        (2, None, None),
-        (0, "1", 24),
-        (1, "1, 0", 12),
-        (1, "1", None),
-        (0, "GPU-b", 24),
-        (0, "", None),
-        (0, "-1", None),
-    ],
-)
-def test_card_is_known_by_the_memory_that_it_is_sold_with(
-    number: int, visible: str | None, gb: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    driver = Driver(GB_12, GB_24)
-    monkeypatch.setitem(sys.modules, "pynvml", driver)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    card = cards.find_card(number)
-    assert (None if card is None else card.gb) == gb
-    assert not driver.is_open
-
-
-def test_without_a_driver_there_is_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", Driver(GB_24, is_there=False))
-    assert cards.find_card() is None
-
-
-@pytest.mark.parametrize(("build", "is_cuda"), [("2.13.0", True), ("2.13.0+cu130", True), ("2.13.0+cpu", False)])
-def test_build_of_torch_says_whether_it_computes_on_cards(
-    build: str, is_cuda: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(metadata, "version", lambda name: build)
-    assert cards.has_cuda_build() == is_cuda

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ltx2_core import machine as records
-from ltx2_core.cards import Card
+from ltx2_core.cards import Card, TorchBuild
 from ltx2_core.errors import RequestError
 from ltx2_core.machine import Machine, cpu_threads, ram_bytes
 from ltx2_core.pipeline.resolve import machine
@@ -64,6 +64,13 @@ def test_device_that_is_not_there_is_refused_with_the_reason(
     show(monkeypatch, is_cuda_build=is_cuda_build)
     with pytest.raises(RequestError, match=f"--device {asked} cannot be used\n.*{why}.*\nhint: --device cpu"):
         machine.choose_device(asked)
+
+
+def test_a_build_for_rocm_misses_a_card_of_amd(monkeypatch: pytest.MonkeyPatch) -> None:
+    show(monkeypatch)
+    monkeypatch.setattr(machine, "torch_build", lambda: TorchBuild("2.13.0+rocm7.1", hip="7.1"))
+    with pytest.raises(RequestError, match="the driver shows no AMD card"):
+        machine.choose_device("cuda")
 
 
 def test_nothing_is_left_open(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def choose(
     settings, sized = merged.settings, ""
     layers: list[Layer] = []
     tier = None
-    if device.card is not None and not merged.is_asked("res"):
+    if device.card is not None and device.card.nbytes and not merged.is_asked("res"):
         tier = tier_for(device.card.gb, parts, tiers)
     if device.card is not None and tier is not None:
         layers = [(Place(Origin.PRESET, "auto"), {"res": tier})]

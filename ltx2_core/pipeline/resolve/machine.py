@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...cards import Card, find_card, has_cuda_build
+from ...cards import Card, find_card, has_cuda_build, torch_build
 from ...config.video_vae import VideoVAEConfig
 from ...errors import RequestError
 from ...machine import KEPT_SHARE, Machine, Precision, cpu_threads, ram_bytes
@@ -77,6 +77,6 @@ def _why_not(kind: str, number: str) -> str:
         return "mps is the GPU of an Apple silicon Mac, and this machine is none"
     if not has_cuda_build():
         return "the installed torch is a build for the CPU alone"
-    if number:
-        return f"the driver shows no NVIDIA card with the number {number}"
-    return "the driver shows no NVIDIA card"
+    build = torch_build()
+    maker = "AMD" if build is not None and build.maker == "AMD" else "NVIDIA"
+    return f"the driver shows no {maker} card" + (f" with the number {number}" if number else "")
