@@ -14,6 +14,7 @@ import typer
 import ltx2_core as core
 
 from .display import Display
+from .doctor import add_doctor
 from .downloads import add_downloads
 from .failures import UserStopError, crash, wrong_usage
 from .help import PanelCommand, PanelGroup, help_text
@@ -124,6 +125,7 @@ def render(show: Display, resolved: core.Resolved, action: Callable[[core.Watch]
 
 add_modes(app, make)
 add_downloads(app)
+add_doctor(app)
 
 
 @app.command(cls=PanelCommand)

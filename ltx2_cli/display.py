@@ -71,6 +71,12 @@ class Display:
             line = f"  {visible(name):{width}}  {visible(value)}"
             self._print(wrapped(line, columns, " " * (width + 4)))
 
+    def text(self, *lines: str) -> None:
+        """Lines for a person, such as a block to paste. In JSON they stand in the facts, and not here."""
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+        for line in lines if not self.is_json else ():
+            self._print(wrapped(visible(line), columns, "  "))
+
     def facts(self, title: str, facts: Mapping[str, str]) -> None:
         """What a file says about itself: as JSON its own words, else a row per setting."""
         self.table(title, facts if self.is_json else readable(facts, is_whole=self.level >= DETAILS))

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from .hub.wanted import DownloadPlan, WantedFile, plan_download
     from .paths import given_path
     from .pipeline.describe.describe import describe
+    from .pipeline.doctor.devices import try_devices
+    from .pipeline.doctor.facts import diagnose
+    from .pipeline.doctor.report import Diagnosis
     from .pipeline.events import Message, PhaseDone, PhaseStarted, StepDone, Watch
     from .pipeline.job import Job
     from .pipeline.render.models import Models
@@ -71,6 +74,7 @@ __all__ = [
     "AccessError",
     "BatchError",
     "CheckpointError",
+    "Diagnosis",
     "DoesNotFitError",
     "DownloadPlan",
     "FileKind",
@@ -108,6 +112,7 @@ __all__ = [
     "decode_video",
     "default_text",
     "describe",
+    "diagnose",
     "effective_config",
     "encode_prompts",
     "fetch_files",
@@ -140,6 +145,7 @@ __all__ = [
     "show_bytes",
     "show_fps",
     "size_of",
+    "try_devices",
     "verify_again",
     "verify_found",
 ]
@@ -200,6 +206,9 @@ _HOMES = {
     "home": ("ltx2_home",),
     "paths": ("given_path",),
     "pipeline.describe.describe": ("describe",),
+    "pipeline.doctor.devices": ("try_devices",),
+    "pipeline.doctor.facts": ("diagnose",),
+    "pipeline.doctor.report": ("Diagnosis",),
     "pipeline.events": ("PhaseDone", "PhaseStarted", "StepDone", "Message", "Watch"),
     "pipeline.job": ("Job",),
     "pipeline.resolve.setting_sources": ("Gathered", "gather", "own_presets"),

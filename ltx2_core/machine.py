@@ -7,6 +7,8 @@ choices from. Choices that change a bit depend on the machine itself and never o
 from __future__ import annotations
 
 import os
+import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +17,7 @@ from .tiles import TilePlan
 
 Precision = Literal["bf16", "fp32"]
 KEPT_SHARE = 0.6  # of the memory that weights may fill between phases; activations take the rest
+CPU_INFO, MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -53,12 +56,39 @@ def cpu_threads() -> int:
     return os.cpu_count() or 1
 
 
+def cpu_name() -> str:
+    """What the CPU is called: by Linux itself, elsewhere by Python."""
+    try:
+        with CPU_INFO.open(encoding="utf-8", errors="replace") as lines:
+            names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+            return next(names, "") or platform.machine()
+    except OSError:
+        return platform.processor() or platform.machine()
+
+
 def ram_bytes() -> int:
     """The memory of this machine, or what its container may use of it; 0 where the system does not tell."""
+    whole, limit = physical_bytes(), container_bytes()
+    return whole if limit is None or not whole else min(whole, limit)
+
+
+def physical_bytes() -> int:
+    """The memory that is built in; 0 where the system does not tell."""
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
         return 0
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for file in CGROUP_LIMITS:
-        if file.is_file() and (text := file.read_text().strip()).isdigit():
-            limits.append(int(text))
-    return min(limits)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def container_bytes() -> int | None:
+    """The memory that a container may use; None where there is no limit."""
+    texts = [file.read_text().strip() for file in CGROUP_LIMITS if file.is_file()]
+    return min((int(text) for text in texts if text.isdigit()), default=None)
+
+
+def available_bytes() -> int | None:
+    """The memory that a new program could use at this moment, as Linux tells it."""
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", MEMORY_INFO.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None

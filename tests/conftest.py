@@ -11,6 +11,7 @@ import pytest
 import torch
 from typer import testing
 
+from ltx2_core.pipeline.doctor import facts
 from ltx2_core.pipeline.resolve import machine
 from scripts.make_tiny_checkpoint import make_tiny_checkpoint
 
@@ -28,6 +29,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("LTX2_HOME", str(tmp_path_factory.getbasetemp() / "home"))
     monkeypatch.setattr(machine, "find_card", lambda number: None)
     monkeypatch.setattr(machine, "has_mps", lambda: False)
+    monkeypatch.setattr(facts, "find_cards", list)
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,8 @@ LIGHT = (
     "ltx2_core.machine",
     "ltx2_core.sampling.table",
     "ltx2_core.pipeline.describe",
+    "ltx2_core.media.installed",
+    "ltx2_core.pipeline.doctor.facts",
     "ltx2_core.pipeline.request",
     "ltx2_core.pipeline.recipe",
     "ltx2_core.pipeline.resolve",

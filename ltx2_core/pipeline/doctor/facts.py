@@ -1,0 +1,238 @@
+"""What can be said about a machine within a second: no torch is imported, and nothing but small files is read.
+
+Something that is missing is a row with what to do about it, never an error.
+Source: docs/cli.md, "The doctor".
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib import metadata
+
+from ...cards import Card, find_cards, torch_build
+from ...disk import free_bytes, show_bytes
+from ...errors import LTX2Error
+from ...home import ltx2_home
+from ...hub.find import find_model
+from ...hub.library import Library
+from ...hub.registry import read_catalogue
+from ...machine import available_bytes, container_bytes, cpu_name, cpu_threads, physical_bytes
+from ...media.installed import encoders, library_versions
+from ...version import __version__
+from ...yaml_file import read_yaml
+from ..resolve import machine
+from ..resolve.basis import model_folders
+from ..resolve.presets import names, read_tier
+from ..resolve.setting_sources import config_files, gather, read_environment
+from ..resolve.settings import merge
+from .report import Diagnosis, Fact
+
+PACKAGE = "ltx2"
+VARIABLES = ("LTX2_", "HF_")  # how those begin that are listed
+OTHER_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+SECRET = "TOKEN"  # in the name of a variable whose value nobody may see
+BUILD_PAGE = "install the build of torch for it, as https://pytorch.org/get-started/locally shows"
+MOST_CARDS = 64
+TOY = 'the built-in model runs here: ltx2 t2v "a lamp blinks" --model toy'
+
+
+def diagnose() -> Diagnosis:
+    """Look at everything but at what a card computes, which needs torch."""
+    groups: dict[str, Callable[[], Iterator[Fact]]] = {
+        "system": _system,
+        "memory": _memory,
+        "torch": _torch,
+        "card": _cards,
+        "FFmpeg": _media,
+        "extras": _extras,
+        "models": _models,
+        "LTX2_HOME": _home,
+        "settings": _settings,
+        "variables": _environment,
+        "verdict": _verdict,
+    }
+    facts = [fact for name, group in groups.items() for fact in _collected(name, group)]
+    return Diagnosis(tuple(facts), tuple(visible_devices()))
+
+
+def visible_devices() -> list[str]:
+    """The devices beside the CPU that torch should be able to compute on, by torch's names."""
+    if machine.has_cuda_build():
+        found = (f"cuda:{number}" for number in range(MOST_CARDS) if machine.find_card(number) is not None)
+        return list(found)
+    return ["mps"] if machine.has_mps() else []
+
+
+def _collected(name: str, group: Callable[[], Iterator[Fact]]) -> list[Fact]:
+    """The rows of a group, up to what cannot be found out; that is a row too."""
+    facts: list[Fact] = []
+    try:
+        facts.extend(group())
+    except LTX2Error as error:
+        value = f"{error.what}: {error.why}" if error.why else error.what
+        facts.append(Fact(name, value, error.hint or "correct what is named here"))
+    except (OSError, ImportError) as error:
+        facts.append(Fact(name, f"cannot be looked at: {error}"))
+    return facts
+
+
+def _system() -> Iterator[Fact]:
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    with suppress(OSError, AttributeError):
+        system = f"{platform.freedesktop_os_release().get('PRETTY_NAME', 'Linux')}, {system}"
+    yield Fact("ltx2", __version__, shared="")
+    yield Fact("system", system)
+    yield Fact("Python", f"{platform.python_version()} ({platform.python_implementation()})")
+    yield Fact("CPU", f"{cpu_name()}, {cpu_threads()} threads compute")
+
+
+def _memory() -> Iterator[Fact]:
+    total, limit, available = physical_bytes(), container_bytes(), available_bytes()
+    parts = [show_gib(total) if total else "the system does not tell"]
+    if available is not None:
+        parts.append(f"{show_gib(available)} available")
+    if limit is not None and (not total or limit < total):
+        parts.append(f"of which this container may use {show_gib(limit)}")
+    yield Fact("memory", ", ".join(parts))
+
+
+def _torch() -> Iterator[Fact]:
+    build, cards = torch_build(), find_cards()
+    if build is None:
+        yield Fact("torch", "not installed", "pip install torch, with the options that pytorch.org shows")
+        return
+    made_for = "the CPU alone"
+    if machine.has_mps():
+        made_for = "macOS"
+    if build.maker is not None:
+        made_for = f"ROCm (HIP {build.hip})" if build.hip else f"CUDA {build.cuda}"
+    makers = {card.maker for card in cards}
+    is_wrong = bool(makers) and build.maker not in makers
+    todo = f"there is a card of {' and of '.join(sorted(makers))}: {BUILD_PAGE}" if is_wrong else ""
+    yield Fact("torch", f"{build.version}, built for {made_for}", todo)
+
+
+def _cards() -> Iterator[Fact]:
+    cards = find_cards()
+    for number, card in enumerate(cards):
+        yield Fact("card" if len(cards) == 1 else f"card {number}", show_card(card))
+    if machine.has_mps():
+        yield Fact("card", "GPU of Apple silicon, which shares the memory of the machine")
+    elif not cards:
+        yield Fact("card", "none of NVIDIA or AMD")
+
+
+def show_card(card: Card) -> str:
+    """What is known of a card, in a line."""
+    memory = "its memory cannot be read"
+    if card.nbytes:
+        memory = f"{card.gb} GB as sold, {show_gib(card.nbytes)}"
+    if card.free_bytes is not None:
+        memory += f", {show_gib(card.free_bytes)} free"
+    parts = [card.name, memory]
+    if card.capability is not None:
+        parts.append(f"compute capability {card.capability[0]}.{card.capability[1]}")
+    if card.driver:
+        parts.append(f"driver {card.driver}")
+    return ", ".join(parts)
+
+
+def _media() -> Iterator[Fact]:
+    try:
+        versions, there = library_versions(), encoders()
+    except (ImportError, OSError) as error:
+        yield Fact("FFmpeg", f"PyAV cannot be loaded: {error}", "pip install av")
+        return
+    yield Fact("FFmpeg", ", ".join(f"{name} {version}" for name, version in versions.items()))
+    missing = [name for name, is_there in there.items() if not is_there]
+    found = ", ".join(name for name, is_there in there.items() if is_there) or "none"
+    todo = f"{', '.join(missing)}: not in this FFmpeg; pip install --force-reinstall av" if missing else ""
+    yield Fact("encoders", found, todo)
+
+
+def _extras() -> Iterator[Fact]:
+    """Which optional parts are installed whole, by what this package says that they need."""
+    needed: dict[str, list[str]] = {}
+    for requirement in metadata.requires(PACKAGE) or ():
+        found = re.match(r"([\w.-]+).*extra *== *['\"]([\w.-]+)['\"]", requirement)
+        if found:
+            needed.setdefault(found[2], []).append(found[1])
+    installed = [extra for extra, packages in needed.items() if all(map(_is_installed, packages))]
+    value = ", ".join(installed) or "none"
+    if others := sorted(needed.keys() - set(installed)):
+        value += f"; not installed: {', '.join(others)}"
+    yield Fact("extras", value)
+
+
+def _is_installed(package: str) -> bool:
+    with suppress(metadata.PackageNotFoundError):
+        return bool(metadata.version(package))
+    return False
+
+
+def _models() -> Iterator[Fact]:
+    catalogue = read_catalogue()
+    folders = ()
+    with suppress(LTX2Error):
+        folders = model_folders(merge(gather({}).layers).settings)
+    installed, lacking, others = [], [], 0
+    for name, model in catalogue.models.items():
+        try:
+            find_model(name, catalogue.models, library=Library(catalogue, folders))
+        except LTX2Error:
+            others += 1
+            continue
+        (lacking if model.lacking else installed).append(name)
+    value = ", ".join(installed) or "none"
+    if lacking:
+        value += f"; installed, and not supported yet: {', '.join(lacking)}"
+    yield Fact("models", f"{value}; {others} more have a name and are not installed (ltx2 models)")
+
+
+def _home() -> Iterator[Fact]:
+    home = ltx2_home()
+    room = f"{show_bytes(free_bytes(home))} free"
+    yield Fact("LTX2_HOME", f"{home}, {room}", shared=room)
+
+
+def _settings() -> Iterator[Fact]:
+    files = config_files()
+    for path in files:
+        read_yaml(path)
+    yield Fact("settings", ", ".join(map(str, files)) or "no file", shared=f"{len(files)} files")
+
+
+def _environment() -> Iterator[Fact]:
+    found = [name for name in sorted(os.environ) if name.startswith(VARIABLES) or name in OTHER_VARIABLES]
+    yield Fact("environment", ", ".join(f"{name} (set)" if SECRET in name else name for name in found) or "nothing set")
+    read_environment()  # raises for a name that sets nothing, which becomes a row of its own
+
+
+def _verdict() -> Iterator[Fact]:
+    """What this machine is recommended for, size by size."""
+    cards = find_cards()
+    card = next((one for one in (machine.find_card(0), *cards) if one is not None), None)
+    if card is None and machine.has_mps():
+        yield Fact("verdict", f"{TOY}; no size is recommended for a GPU that shares the machine's memory")
+        return
+    tiers = sorted(((name, read_tier(name)) for name in names("tiers")), key=lambda tier: tier[1].minimum_gb)
+    if card is None:
+        yield Fact("verdict", f"{TOY}; real models need a card, of {tiers[0][1].minimum_gb} GB at least")
+        return
+    if not card.nbytes:
+        yield Fact("verdict", f"{TOY}; no size is recommended, as the memory of the card cannot be read")
+        return
+    for name, tier in tiers:
+        needs = f"{tier.minimum_gb} GB at least, {tier.recommended_gb} GB recommended"
+        verdict = "too large for this card" if card.gb < tier.minimum_gb else "possible"
+        verdict = "recommended for this card" if card.gb >= tier.recommended_gb else verdict
+        yield Fact(name, f"{verdict} ({needs})")
+
+
+def show_gib(nbytes: int) -> str:
+    """Memory for a person, in GiB, as drivers and systems count it."""
+    return f"{nbytes / 2**30:.1f} GiB"
