@@ -173,7 +173,7 @@ def _finish(job: Job, watch: Watch, models: Models) -> Result:
     except (RuntimeError, MemoryError) as error:
         if not _ran_out(error):
             raise
-        why = str(error).splitlines()[0].split(". ")[0]
+        why = str(error).partition("\n")[0].split(". ")[0]  # empty where Python itself has none
         raise OutOfMemoryError("memory ran out", why, "a smaller --res, or a shorter --duration") from error
     for warning in report.warnings:
         watch.tell(warning, is_warning=True)
