@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 import ltx2_core as core
@@ -10,15 +12,28 @@ from .display import Display
 from .help import PanelCommand
 from .options import takes
 
+TryOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--try",
+        metavar="NAME|FILE|FOLDER",
+        rich_help_panel="Instead",
+        help="Render two steps with an installed model, and tell what it took.",
+    ),
+]
+
 
 def add_doctor(app: typer.Typer) -> None:
     """Add the command to an app."""
     app.command(cls=PanelCommand)(takes()(doctor))
 
 
-def doctor(show: Display) -> None:
-    """Show what this machine is like and can do, and a block to paste into a bug report."""
-    examine(show)
+def doctor(show: Display, model: TryOpt = None) -> None:
+    """Show what this machine is like and can do, with a block to paste into a bug report; or try a model."""
+    if model is None:
+        examine(show)
+    else:
+        prove(show, model)
 
 
 def examine(show: Display) -> None:
@@ -34,3 +49,12 @@ def examine(show: Display) -> None:
     if tried:
         show.table("tried on the card", tried)
     show.text("", "to paste into a bug report; names and paths are removed:", *whole.report.splitlines())
+
+
+def prove(show: Display, model: str) -> None:
+    """Whether a model works, and the block about it."""
+    found = core.try_model(model, core.gather({}), core.Watch(on_event=show.event))
+    show.close()
+    if show.is_json:
+        show.table(f"tried {model}", {**found.rows, "report": found.report})
+    show.text("to post with your result; names and paths are removed:", *found.report.splitlines())

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .pipeline.describe.describe import describe
     from .pipeline.doctor.devices import try_devices
     from .pipeline.doctor.facts import diagnose
+    from .pipeline.doctor.proof import try_model
     from .pipeline.doctor.report import Diagnosis
     from .pipeline.events import Message, PhaseDone, PhaseStarted, StepDone, Watch
     from .pipeline.job import Job
@@ -146,6 +147,7 @@ __all__ = [
     "show_fps",
     "size_of",
     "try_devices",
+    "try_model",
     "verify_again",
     "verify_found",
 ]
@@ -208,6 +210,7 @@ _HOMES = {
     "pipeline.describe.describe": ("describe",),
     "pipeline.doctor.devices": ("try_devices",),
     "pipeline.doctor.facts": ("diagnose",),
+    "pipeline.doctor.proof": ("try_model",),
     "pipeline.doctor.report": ("Diagnosis",),
     "pipeline.events": ("PhaseDone", "PhaseStarted", "StepDone", "Message", "Watch"),
     "pipeline.job": ("Job",),

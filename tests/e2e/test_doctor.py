@@ -1,0 +1,45 @@
+"""The doctor tries a model through the ordinary engine, and measures this machine so that renders obey it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ltx2_core.pipeline.render import engine
+from tests.commands import ltx2
+
+
+def test_the_built_in_model_is_tried_and_told_in_one_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LTX2_STEPS", "50")  # settings that say what is rendered have no part in it
+    monkeypatch.setenv("LTX2_DEVICE", "cpu")
+    monkeypatch.chdir(tmp_path)
+    result = ltx2("doctor", "--try", "toy")
+    assert result.exit_code == 0, result.stderr
+    rows = dict(line.split(": ", 1) for line in result.stdout.splitlines() if ": " in line)
+    assert rows["result"].startswith("it works: 2 steps, 256x192, 9 frames, seed 7; latents are finite")
+    assert "transformer.safetensors (13 MB)" in rows["files"]
+    assert re.fullmatch(r"sha256 [0-9a-f]{64}", rows["latents"])
+    assert "denoising, stage 1 of 1 " in rows["seconds"]
+    assert "GiB of the machine's" in rows["peak memory"]
+    assert "/" not in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_is_not_there_ends_as_its_render_would() -> None:
+    result = ltx2("doctor", "--try", "ltx-2")
+    assert (result.exit_code, result.stdout) == (7, "")
+    assert "not installed" in result.stderr
+
+
+def test_a_model_that_fails_ends_with_the_code_of_its_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(engine.Engine, "decode_audio", fail)
+    result = ltx2("doctor", "--try", "toy", "--json")
+    assert result.exit_code == 5
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [told[-2]["event"], told[-2]["code"]] == ["error", 5]
