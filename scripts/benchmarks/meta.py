@@ -14,9 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ltx2_core.config.transformer import TransformerConfig
 from ltx2_core.models.transformer import StreamInput
+from ltx2_core.pipeline.doctor.sample import random_transformer, scaled_settings
 
 from .section import Section
-from .subjects import TEXT_ROWS, Size, make_inputs, random_transformer, scaled_settings
+from .subjects import TEXT_ROWS, Size, make_inputs
 
 FLASH_FOR_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 FLOPS_WITHIN = 0.02

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ltx2_core.config.transformer import TransformerConfig
 from ltx2_core.latents import Latents
+from ltx2_core.pipeline.doctor.sample import random_transformer, scaled_settings
 
 from .meta import flop_counter
 from .section import Section
@@ -27,8 +28,6 @@ from .subjects import (
     Size,
     Theirs,
     make_inputs,
-    random_transformer,
-    scaled_settings,
     with_other_text,
 )
 

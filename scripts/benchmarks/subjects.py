@@ -9,47 +9,23 @@ from pkgutil import resolve_name
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ltx2_core import keymap
 from ltx2_core.components import DIT
-from ltx2_core.config.released import released_configs
 from ltx2_core.config.transformer import TransformerConfig
 from ltx2_core.grids import Factors, VideoGrid, audio_latent_count
 from ltx2_core.latents import DenoiseMask, Latents, LatentState, audio_positions, to_denoised, video_positions
 from ltx2_core.models.transformer import StreamInput, Transformer
+from ltx2_core.pipeline.doctor.sample import guidance, stg_block
 from ltx2_core.sampling.denoiser import GuidedDenoiser
-from ltx2_core.sampling.guidance import Contexts, GuidanceScales
+from ltx2_core.sampling.guidance import Contexts
 from ltx2_core.types import Streams
 from scripts.diffusers_names import REFERENCES, Settings, transformer_arguments
 
 Size = tuple[int, int, int]  # width, height, frames
 Call = Callable[[], Latents]
 FPS, FACTORS, SIGMA, TEXT_ROWS = Fraction(24), Factors(8, 32, 32), 0.7, 1024
-
-
-def scaled_settings(layers: int, heads: int) -> Settings:
-    """The config of 2.0 with so many blocks and heads per stream. The released model has 48 and 32."""
-    transformer = released_configs()["2.0"]["transformer"]
-    sizes: dict[str, int] = {"num_layers": layers}
-    for stream in ("", "audio_"):
-        sizes[f"{stream}num_attention_heads"] = heads
-        sizes[f"{stream}cross_attention_dim"] = heads * transformer[f"{stream}attention_head_dim"]
-    return {"transformer": transformer | sizes}
-
-
-def random_transformer(config: TransformerConfig, dtype: torch.dtype, device: torch.device) -> Transformer:
-    """A model whose weights are drawn on the device, never held in another dtype."""
-    torch.set_default_dtype(dtype)
-    try:
-        with device:
-            model = Transformer(config)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    for name, parameter in model.requires_grad_(False).named_parameters():
-        if name.endswith("table"):
-            nn.init.normal_(parameter, std=0.1)
-    return model.eval()
 
 
 def make_inputs(
@@ -75,17 +51,6 @@ def make_inputs(
 def with_other_text(inputs: Streams[StreamInput]) -> Streams[StreamInput]:
     """The same inputs with the text of another prompt."""
     return inputs.map(lambda one: replace(one, context=torch.randn_like(one.context)))
-
-
-def guidance(layers: int) -> Streams[GuidanceScales]:
-    """The default guidance of 2.0: four passes a step."""
-    video = GuidanceScales(st=3.0, sm=3.0, stg=1.0, stg_blocks=(stg_block(layers),), rescale=0.7)
-    return Streams(video, replace(video, st=7.0))
-
-
-def stg_block(layers: int) -> int:
-    """The block that goes without self-attention in the perturbed pass."""
-    return int(Fraction(29, 48) * layers)
 
 
 class Ours:

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from ltx2_core.config.transformer import TransformerConfig
+from ltx2_core.pipeline.doctor.sample import random_transformer, scaled_settings
 from ltx2_core.types import Streams
 from scripts import bench
 from scripts.benchmarks import meta, paired
 from scripts.benchmarks.meta import Budget, Launches, LiveBytes, flop_counter
 from scripts.benchmarks.paired import Pair
-from scripts.benchmarks.subjects import Size, make_inputs, random_transformer, scaled_settings
+from scripts.benchmarks.subjects import Size, make_inputs
 
 CPU = torch.device("cpu")
 SMALL = ["--layers", "2", "--heads", "1", "--runs", "3", "--sizes", "64x64x9", "96x64x9"]
