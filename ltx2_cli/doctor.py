@@ -21,6 +21,12 @@ TryOpt = Annotated[
         help="Render two steps with an installed model, and tell what it took.",
     ),
 ]
+TuneOpt = Annotated[
+    bool,
+    typer.Option(
+        "--tune", rich_help_panel="Instead", help="Measure what is fastest on this machine; renders then obey it."
+    ),
+]
 
 
 def add_doctor(app: typer.Typer) -> None:
@@ -28,12 +34,16 @@ def add_doctor(app: typer.Typer) -> None:
     app.command(cls=PanelCommand)(takes()(doctor))
 
 
-def doctor(show: Display, model: TryOpt = None) -> None:
-    """Show what this machine is like and can do, with a block to paste into a bug report; or try a model."""
-    if model is None:
-        examine(show)
-    else:
+def doctor(show: Display, model: TryOpt = None, tune: TuneOpt = False) -> None:
+    """Show what this machine is like and can do, with a block to paste into a bug report."""
+    if model is not None and tune:
+        raise core.RequestError("--try and --tune cannot be used together", "each takes its time", "give one")
+    if model is not None:
         prove(show, model)
+    elif tune:
+        measure(show)
+    else:
+        examine(show)
 
 
 def examine(show: Display) -> None:
@@ -58,3 +68,9 @@ def prove(show: Display, model: str) -> None:
     if show.is_json:
         show.table(f"tried {model}", {**found.rows, "report": found.report})
     show.text("to post with your result; names and paths are removed:", *found.report.splitlines())
+
+
+def measure(show: Display) -> None:
+    """What is the fastest, and where that is kept."""
+    tuning = core.tune(tell=show.say)
+    show.table("measured", {**tuning.rows, "kept in": str(core.write_tuning(tuning))})

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from .pipeline.doctor.facts import diagnose
     from .pipeline.doctor.proof import try_model
     from .pipeline.doctor.report import Diagnosis
+    from .pipeline.doctor.tune import tune
     from .pipeline.events import Message, PhaseDone, PhaseStarted, StepDone, Watch
     from .pipeline.job import Job
     from .pipeline.render.models import Models
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from .pipeline.resolve.resolve import resolve
     from .pipeline.resolve.rewrite import continued, rewritten
     from .pipeline.resolve.setting_sources import Gathered, gather, own_presets
+    from .pipeline.resolve.tuning import write_tuning
     from .pipeline.values import show_fps
     from .text.encode import encode_prompts
     from .tiles import TilePlan
@@ -148,8 +150,10 @@ __all__ = [
     "size_of",
     "try_devices",
     "try_model",
+    "tune",
     "verify_again",
     "verify_found",
+    "write_tuning",
 ]
 
 _HOMES = {
@@ -212,6 +216,7 @@ _HOMES = {
     "pipeline.doctor.facts": ("diagnose",),
     "pipeline.doctor.proof": ("try_model",),
     "pipeline.doctor.report": ("Diagnosis",),
+    "pipeline.doctor.tune": ("tune",),
     "pipeline.events": ("PhaseDone", "PhaseStarted", "StepDone", "Message", "Watch"),
     "pipeline.job": ("Job",),
     "pipeline.resolve.setting_sources": ("Gathered", "gather", "own_presets"),
@@ -223,6 +228,7 @@ _HOMES = {
     "pipeline.resolve.rewrite": ("continued", "rewritten"),
     "pipeline.render.models": ("Models",),
     "pipeline.render.run": ("Interrupted", "Result", "resume", "run"),
+    "pipeline.resolve.tuning": ("write_tuning",),
     "pipeline.values": ("show_fps",),
     "text.encode": ("encode_prompts",),
     "tiles": ("TilePlan",),

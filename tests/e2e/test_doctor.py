@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ltx2_core.pipeline.doctor import tune
 from ltx2_core.pipeline.render import engine
 from tests.commands import ltx2
 
@@ -43,3 +44,35 @@ def test_a_model_that_fails_ends_with_the_code_of_its_failure(monkeypatch: pytes
     assert result.exit_code == 5
     told = [json.loads(line) for line in result.stdout.splitlines()]
     assert [told[-2]["event"], told[-2]["code"]] == ["error", 5]
+
+
+def test_what_is_measured_here_is_obeyed_by_the_next_render(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LTX2_HOME", str(tmp_path / "home"))
+    shapes = (tune.Shape(name="all", width=64, height=64, frames=9),)
+    monkeypatch.setattr(tune, "PLANS", {"cpu": tune.Plan(heads=1, text_rows=8, shapes=shapes)})
+    monkeypatch.setattr(tune, "LEAST_GAIN", 1e-6)  # whatever is not usual is chosen
+    measured = ltx2("doctor", "--tune")
+    assert measured.exit_code == 0, measured.stderr
+    assert "batches_passes, up to 8 tokens  on (on: " in measured.stdout
+    assert str(tmp_path / "home" / "machine.json") in measured.stdout
+    words = (
+        "t2v",
+        "a lamp blinks",
+        "--model",
+        "toy",
+        "--frames",
+        "9",
+        "--steps",
+        "2",
+        "--res",
+        "64x64",
+        "-o",
+        tmp_path / "a.mp4",
+    )
+    result = ltx2(*words, "--seed", "1", "--json")
+    assert result.exit_code == 0, result.stderr
+    (plan,) = (one for one in map(json.loads, result.stdout.splitlines()) if one["event"] == "plan")
+    chosen = plan["machine"]
+    assert (chosen["precision"], chosen["batches_passes"], chosen["keeps_text"]) == ("bf16", True, False)
+    assert any(note.startswith("machine.json: precision bf16, batches_passes True") for note in plan["notes"])
+    assert '"batches_passes": true' in ltx2("inspect", tmp_path / "a.mp4", "--json").stdout.replace('\\"', '"')

@@ -206,12 +206,12 @@ def test_products_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_the_card_computes_follows_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     show(monkeypatch, GB_24, cuda="13.0")
-    monkeypatch.setattr(facts, "visible_devices", lambda: ["cpu"])
+    monkeypatch.setattr(machine, "devices", lambda: [machine.Device("cpu:0")])
     result = ltx2("doctor")
     table, _, rest = result.stdout.partition("tried on the card\n")
     assert "4k" in table
-    assert rest.lstrip().startswith("cpu tried  products are right in float32")
-    assert "\ncpu tried: products are right in float32" in rest
+    assert rest.lstrip().startswith("cpu:0 tried  products are right in float32")
+    assert "\ncpu:0 tried: products are right in float32" in rest
 
 
 def test_without_a_card_no_torch_is_imported(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from ..resolve.basis import model_folders
 from ..resolve.presets import names, read_tier
 from ..resolve.setting_sources import config_files, gather, read_environment
 from ..resolve.settings import merge
+from ..resolve.tuning import AGAIN, read_tuning
 from .report import Diagnosis, Fact
 
 PACKAGE = "ltx2"
@@ -36,7 +37,6 @@ VARIABLES = ("LTX2_", "HF_")  # how those begin that are listed
 OTHER_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 SECRET = "TOKEN"  # in the name of a variable whose value nobody may see
 BUILD_PAGE = "install the build of torch for it, as https://pytorch.org/get-started/locally shows"
-MOST_CARDS = 64
 TOY = 'the built-in model runs here: ltx2 t2v "a lamp blinks" --model toy'
 
 
@@ -53,18 +53,11 @@ def diagnose() -> Diagnosis:
         "LTX2_HOME": _home,
         "settings": _settings,
         "variables": _environment,
+        "tuning": _tuning,
         "verdict": _verdict,
     }
     facts = [fact for name, group in groups.items() for fact in _collected(name, group)]
-    return Diagnosis(tuple(facts), tuple(visible_devices()))
-
-
-def visible_devices() -> list[str]:
-    """The devices beside the CPU that torch should be able to compute on, by torch's names."""
-    if machine.has_cuda_build():
-        found = (f"cuda:{number}" for number in range(MOST_CARDS) if machine.find_card(number) is not None)
-        return list(found)
-    return ["mps"] if machine.has_mps() else []
+    return Diagnosis(tuple(facts), tuple(device.name for device in machine.devices() if device.name != "cpu"))
 
 
 def _collected(name: str, group: Callable[[], Iterator[Fact]]) -> list[Fact]:
@@ -210,6 +203,16 @@ def _environment() -> Iterator[Fact]:
     found = [name for name in sorted(os.environ) if name.startswith(VARIABLES) or name in OTHER_VARIABLES]
     yield Fact("environment", ", ".join(f"{name} (set)" if SECRET in name else name for name in found) or "nothing set")
     read_environment()  # raises for a name that sets nothing, which becomes a row of its own
+
+
+def _tuning() -> Iterator[Fact]:
+    tuning = read_tuning()
+    if tuning is None:
+        yield Fact("tuning", "not measured (ltx2 doctor --tune)")
+        return
+    is_here = any(tuning.measured_on.is_same(machine.measured_on(device)) for device in machine.devices())
+    todo = "" if is_here else f"nothing obeys it here; {AGAIN}"
+    yield Fact("tuning", f"measured on {tuning.measured_on}", todo)
 
 
 def _verdict() -> Iterator[Fact]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from itertools import takewhile
 
 from ...cards import Card, find_card, has_cuda_build, torch_build
 from ...config.video_vae import VideoVAEConfig
 from ...errors import RequestError
-from ...machine import KEPT_SHARE, Machine, Precision, cpu_threads, ram_bytes
+from ...machine import KEPT_SHARE, Machine, Precision, cpu_name, cpu_threads, ram_bytes
 from ...tiles import Cut, TilePlan
 from ..request import Request
+from .tuning import AGAIN, FILE, MeasuredOn, Tuning, read_tuning
 
 PRECISIONS: Mapping[str, Precision] = {"cuda": "bf16", "mps": "fp32", "cpu": "fp32"}  # by kind of device
+MOST_CARDS = 64
 ENCODE_TILES = TilePlan(frames=Cut(80, 24), height=Cut(768, 64), width=Cut(768, 64))  # the official sizes
 
 
@@ -50,22 +53,71 @@ def choose_device(asked: str) -> Device:
     raise RequestError(f"--device {asked} cannot be used", _why_not(kind, number), "--device cpu always works")
 
 
+def devices() -> list[Device]:
+    """All devices that torch should be able to compute on, as far as the drivers say; the CPU last."""
+    numbered = range(MOST_CARDS) if has_cuda_build() else ()
+    cards = takewhile(lambda one: one[1] is not None, ((number, find_card(number)) for number in numbered))
+    found = [Device(f"cuda:{number}", card) for number, card in cards]
+    return [*found, *([Device("mps")] if has_mps() else []), Device("cpu")]
+
+
 def has_mps() -> bool:
     """Whether this is a Mac with a GPU of Apple's own."""
     return sys.platform == "darwin" and platform.machine() == "arm64"
 
 
-def settle_machine(device: Device, precision: str, request: Request, vae: VideoVAEConfig) -> Machine:
-    """Everything that this machine decides about a request. precision: auto, bf16 or fp32."""
-    grid = request.grid(vae.factors)
-    return Machine(
+def measured_on(device: Device) -> MeasuredOn:
+    """The device as measurements are kept for it."""
+    build = torch_build()
+    version = "" if build is None else build.version
+    name, driver = (cpu_name(), "") if device.card is None else (device.card.name, device.card.driver)
+    return MeasuredOn(device=device.kind, name=name, torch=version, driver=driver)
+
+
+def settle_machine(
+    device: Device, precision: str, request: Request, vae: VideoVAEConfig
+) -> tuple[Machine, tuple[str, ...]]:
+    """Everything that this machine decides about a request, and what a person should know of it.
+
+    Args: precision: auto, bf16 or fp32.
+    Raises: RequestError if what was measured on this machine cannot be read.
+    """
+    grid, is_auto = request.grid(vae.factors), precision == "auto"
+    usual = Machine(
         device=device.name,
-        precision=PRECISIONS[device.kind] if precision == "auto" else _precision(precision),
+        precision=PRECISIONS[device.kind] if is_auto else _precision(precision),
         kept_bytes=int(KEPT_SHARE * device.nbytes),
         decode_tiles=TilePlan.auto(grid.latent, vae.factors),
         encode_tiles=ENCODE_TILES,
         threads=cpu_threads(),
     )
+    tuning, notes = _tuning_for(device)
+    if tuning is None:
+        return usual, notes
+    tuned = _tuned(usual, tuning, grid.tokens, takes_precision=is_auto)
+    names = [one.name for one in fields(Machine) if getattr(tuned, one.name) != getattr(usual, one.name)]
+    if not names:
+        return usual, ()
+    chosen = ", ".join(f"{name} {getattr(tuned, name)}" for name in names)
+    return tuned, (f"{FILE}: {chosen}, as measured on this machine",)
+
+
+def _tuning_for(device: Device) -> tuple[Tuning | None, tuple[str, ...]]:
+    """What was measured on a device, and a line where what is kept was measured on another."""
+    tuning = read_tuning()
+    if tuning is None or tuning.measured_on.is_same(measured_on(device)):
+        return tuning, ()
+    return None, (f"{FILE} is not used: it was measured on {tuning.measured_on}; {AGAIN}",)
+
+
+def _tuned(usual: Machine, tuning: Tuning, tokens: int, *, takes_precision: bool) -> Machine:
+    """The machine with what was measured as the faster choice, for a clip of so many video tokens."""
+    tuned, shape = usual, tuning.shape_of(tokens)
+    if takes_precision and tuning.precision is not None:
+        tuned = replace(tuned, precision=tuning.precision.chosen)
+    if shape is not None:
+        tuned = replace(tuned, batches_passes=shape.batches_passes.chosen, keeps_text=shape.keeps_text.chosen)
+    return tuned
 
 
 def _precision(name: str) -> Precision:

@@ -51,9 +51,10 @@ def resolve(
     job_dir = target.with_name(target.name + ".job")
     if settings.job_dir:
         job_dir = given_path(settings.job_dir, "--job-dir")
+    machine, machine_notes = settle_machine(basis.device, required(settings.precision), request, basis.vae)
     task = RenderTask(
         request=request,
-        machine=settle_machine(basis.device, required(settings.precision), request, basis.vae),
+        machine=machine,
         output=_output(basis, inputs),
         files=basis.files,
         inputs=files,
@@ -72,7 +73,7 @@ def resolve(
         overridden=basis.merged.overridden,
         skip_existing=required(settings.skip_existing),
         sources={name: str(place) for name, place in sources.items()},
-        notes=(*basis.notes, *inputs.size.notes, *inputs.length.notes, *lora_notes, *inputs.notes),
+        notes=(*basis.notes, *inputs.size.notes, *inputs.length.notes, *lora_notes, *inputs.notes, *machine_notes),
         warnings=inputs.length.warnings,
     )
 

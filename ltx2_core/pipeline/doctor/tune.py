@@ -1,0 +1,242 @@
+"""Measure which of the choices that a machine leaves is the fastest on this one: `ltx2 doctor --tune`.
+
+A guided step of the engine's own denoiser is timed, with random weights in two blocks of the real width, or, on a CPU,
+of about that of the built-in model. Ratios are what counts. Source: docs/cli.md, "The doctor".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from statistics import median
+
+import torch
+
+from ...config.transformer import TransformerConfig
+from ...errors import RequestError
+from ...grids import Factors, VideoGrid, audio_latent_count
+from ...latents import LatentState, States
+from ...machine import Precision, cpu_threads
+from ...sampling.denoiser import GuidedDenoiser
+from ...sampling.guidance import Contexts, GuidanceScales
+from ...types import Streams
+from ..render.models import DTYPES
+from ..resolve.machine import PRECISIONS, Device, choose_device, measured_on
+from ..resolve.tuning import LEAST_RUNS, PrecisionChoice, ShapeClass, Switch, Tuning
+from .sample import guidance, random_transformer, scaled_settings
+
+LAYERS = 2
+RUNS, MOST_S = 5, 5.0  # of each choice, in turns, after one to warm up; fewer where they take so long together
+LEAST_GAIN = 1.15  # a choice that is not the usual one must be so many times as fast
+BATCH_SHARE = 0.1  # of a card's memory that a batch of passes may take: the rest is for weights and everything else
+SIGMA, FPS, FACTORS = 0.7, Fraction(24), Factors(8, 32, 32)
+LATENT_CHANNELS, AUDIO_CHANNELS, AUDIO_BINS = 128, 8, 16
+NEUTRAL = GuidanceScales()
+Seconds = Mapping[str, list[float]]  # of each run, by what ran
+TOO_LARGE = (torch.OutOfMemoryError, MemoryError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """A clip that stands for a class of sizes. needs_gb: the class of card whose memory holds a step of it."""
+
+    name: str
+    width: int
+    height: int
+    frames: int
+    needs_gb: int = 0
+
+    @property
+    def grid(self) -> VideoGrid:
+        return VideoGrid(frames=self.frames, height=self.height, width=self.width, factors=FACTORS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is measured on a kind of device.
+
+    Args: heads: of each stream; the released models have 32. text_rows: of a prompt; they have 1,024. shapes: small
+    ones first.
+    """
+
+    heads: int
+    text_rows: int
+    shapes: tuple[Shape, ...]
+
+
+SMALL_PLAN = Plan(
+    heads=2,
+    text_rows=128,
+    shapes=(
+        Shape(name="built-in model", width=192, height=128, frames=49),
+        Shape(name="short clip", width=256, height=192, frames=49),
+    ),
+)
+CARD_PLAN = Plan(
+    heads=32,
+    text_rows=1024,
+    shapes=(
+        Shape(name="480p, 5 s", width=832, height=480, frames=121),
+        Shape(name="1080p, 5 s", width=1920, height=1088, frames=121, needs_gb=24),
+    ),
+)
+PLANS: Mapping[str, Plan] = {"cuda": CARD_PLAN, "mps": SMALL_PLAN, "cpu": SMALL_PLAN}
+
+
+def tune(device: Device | None = None, tell: Callable[[str], None] = lambda line: None) -> Tuning:
+    """Measure the choices of `Machine` that the engine obeys and that may change how fast it is.
+
+    Args: device: the one that a render takes by itself if None. tell: is given a line about what is done.
+    Raises: RequestError if torch cannot compute on the device.
+    """
+    device = choose_device("auto") if device is None else device
+    _require_device(device)
+    plan = PLANS[device.kind]
+    torch.set_num_threads(cpu_threads())
+    shapes = [one for one in plan.shapes if device.card is None or device.card.gb >= one.needs_gb]
+    with torch.inference_mode():
+        tell(f"measuring on {device.name}: precision")
+        precision = _precision(device, plan)
+        chosen = PRECISIONS[device.kind] if precision is None else precision.chosen
+        sample = _Sample(device, plan, chosen)
+        measured = []
+        for shape in shapes:
+            tell(f"measuring on {device.name}: a guided step, {shape.name}")
+            measured.append(sample.measure(shape))
+    return Tuning(measured_on=measured_on(device), precision=precision, shapes=tuple(measured))
+
+
+def _require_device(device: Device) -> None:
+    try:
+        torch.zeros(1, device=device.name)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).partition("\n")[0]
+        raise RequestError(f"torch cannot compute on {device.name}", why, "ltx2 doctor shows what is wrong") from error
+
+
+def _precision(device: Device, plan: Plan) -> PrecisionChoice | None:
+    """The faster precision; None on a card, whose memory holds no real model in float32."""
+    if device.kind == "cuda":
+        return None
+    calls = {name: _Sample(device, plan, name).step(plan.shapes[0], is_guided=False) for name in DTYPES}
+    calls["fp32"]()
+    try:
+        calls["bf16"]()
+    except (RuntimeError, TypeError):  # a device that has no bfloat16
+        del calls["bf16"]
+    return choose_precision(timed(calls, device), PRECISIONS[device.kind])
+
+
+def choose_precision(seconds: Seconds, usual: Precision) -> PrecisionChoice:
+    """bfloat16 where it is clearly faster than what is usual."""
+    fp32_s, bf16_s, runs = median(seconds["fp32"]), None, len(seconds["fp32"])
+    if "bf16" in seconds:
+        bf16_s = median(seconds["bf16"])
+    is_faster = bf16_s is not None and bf16_s * LEAST_GAIN <= fp32_s and runs >= LEAST_RUNS
+    return PrecisionChoice(fp32_s=fp32_s, bf16_s=bf16_s, runs=runs, chosen="bf16" if is_faster else usual)
+
+
+def choose_switch(off: list[float], on: list[float], *, usual: bool, is_possible: bool = True) -> Switch:
+    """On or off: what is usual, unless the other is clearly faster in the middle of enough runs.
+
+    Args: off, on: the seconds of each run; on is empty where it does not fit into the memory. is_possible: whether on
+    may be chosen at all.
+    """
+    off_s, runs = median(off), len(off)
+    if not on:
+        return Switch(off_s=off_s, on_s=None, runs=runs, chosen=False)
+    on_s, chosen = median(on), usual
+    if runs >= LEAST_RUNS:
+        most_s = off_s * LEAST_GAIN if usual else off_s / LEAST_GAIN
+        chosen = on_s < most_s
+    return Switch(off_s=off_s, on_s=on_s, runs=runs, chosen=chosen and is_possible)
+
+
+def timed(calls: Mapping[str, Callable[[], object]], device: Device) -> Seconds:
+    """The seconds of some calls, run in turns, so that what else the machine does acts on all. Each has run before."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    begin = time.perf_counter()
+    for number in range(RUNS):
+        if number and time.perf_counter() - begin > MOST_S:
+            break
+        for name, call in calls.items():
+            _wait(device)
+            start = time.perf_counter()
+            call()
+            _wait(device)
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def _wait(device: Device) -> None:
+    """Wait until a device has done what it was given."""
+    if device.kind != "cpu":
+        torch.accelerator.synchronize(device.name)
+
+
+class _Sample:
+    """A denoiser of random weights on a device, and guided steps with it."""
+
+    def __init__(self, device: Device, plan: Plan, precision: str) -> None:
+        self.device, self.plan, self.dtype = device, plan, DTYPES[precision]
+        config = TransformerConfig.from_metadata(scaled_settings(LAYERS, plan.heads))
+        self.model = random_transformer(config, self.dtype, torch.device(device.name))
+
+    def measure(self, shape: Shape) -> ShapeClass:
+        """What holds for clips up to this one."""
+        calls = {"usual": self.step(shape), "without text": self.step(shape, keeps_text=False)}
+        for call in calls.values():
+            call()
+        batched = self.step(shape, is_batched=True)
+        peak = self._peak(batched)
+        if peak is not None:
+            calls["batched"] = batched
+        seconds = timed(calls, self.device)
+        card = self.device.card
+        fits = card is None or (peak is not None and peak <= BATCH_SHARE * card.nbytes)
+        return ShapeClass(
+            name=shape.name,
+            tokens=shape.grid.tokens,
+            batches_passes=choose_switch(seconds["usual"], seconds.get("batched", []), usual=False, is_possible=fits),
+            keeps_text=choose_switch(seconds["without text"], seconds["usual"], usual=True),
+        )
+
+    def step(
+        self, shape: Shape, *, is_guided: bool = True, is_batched: bool = False, keeps_text: bool = True
+    ) -> Callable[[], object]:
+        """A step in the middle of a render: four passes, or one where it is not guided."""
+        channels = self.model.config.caption_channels or 1
+        text = partial(torch.randn, 1, self.plan.text_rows, channels, dtype=self.dtype, device=self.device.name)
+        denoise = GuidedDenoiser(
+            model=self.model,
+            contexts=Streams(Contexts(text(), text()), Contexts(text(), text())),
+            scales=guidance(LAYERS) if is_guided else Streams(NEUTRAL, NEUTRAL),
+            is_batched=is_batched,
+            keeps_text=keeps_text,
+        )
+        return partial(denoise, self._states(shape), SIGMA, 0)
+
+    def _states(self, shape: Shape) -> States:
+        noise = partial(torch.randn, dtype=self.dtype, device=self.device.name)
+        steps = audio_latent_count(shape.frames, FPS)
+        return Streams(
+            LatentState.video(noise(1, LATENT_CHANNELS, *shape.grid.latent), FPS, FACTORS),
+            LatentState.audio(noise(1, AUDIO_CHANNELS, steps, AUDIO_BINS)),
+        )
+
+    def _peak(self, call: Callable[[], object]) -> int | None:
+        """The bytes that a call takes on a card beside what is there before; 0 elsewhere, None if it does not fit."""
+        if self.device.kind != "cuda":
+            call()
+            return 0
+        before = torch.cuda.memory_allocated(self.device.name)
+        torch.cuda.reset_peak_memory_stats(self.device.name)
+        try:
+            call()
+        except TOO_LARGE:
+            torch.cuda.empty_cache()
+            return None
+        return torch.cuda.max_memory_allocated(self.device.name) - before

@@ -1,0 +1,144 @@
+"""What `ltx2 doctor --tune` has measured on this machine, and the file that keeps it.
+
+A render obeys it only on the device and with the torch that it was measured with. Source: docs/cli.md, "The doctor".
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ...disk import read_whole, write_whole
+from ...errors import RequestError, StorageError
+from ...home import ltx2_home
+from ...machine import Precision
+from ...records import Record
+
+FILE = "machine.json"  # in the folder that LTX2_HOME names
+MOST_BYTES = 100_000
+AGAIN = "ltx2 doctor --tune writes it anew"
+LEAST_RUNS = 3  # with fewer, the machine was too busy to tell, and what is usual holds
+Text = Annotated[str, Field(max_length=200)]
+Seconds = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Runs = Annotated[int, Field(gt=0, le=1000)]
+
+
+class MeasuredOn(Record):
+    """What something was measured on. name: of the card, or of the CPU. driver: of the card; not compared."""
+
+    device: Annotated[str, Field(pattern="^(cpu|mps|cuda)$")]
+    name: Text
+    torch: Text
+    driver: Text = ""
+
+    def is_same(self, other: MeasuredOn) -> bool:
+        """Whether what was measured there holds here."""
+        return (self.device, self.name, self.torch) == (other.device, other.name, other.torch)
+
+    def __str__(self) -> str:
+        return f"{self.name}, torch {self.torch}"
+
+
+class Switch(Record):
+    """A choice between off and on: the median seconds of a guided step with each, None where it did not fit."""
+
+    off_s: Seconds
+    on_s: Seconds | None
+    runs: Runs
+    chosen: bool
+
+    def __str__(self) -> str:
+        ratio = "does not fit into the memory"
+        if self.on_s is not None:
+            ratio = _ratio(self.on_s / self.off_s, self.runs)
+        return f"{'on' if self.chosen else 'off'} (on: {ratio})"
+
+
+class PrecisionChoice(Record):
+    """The median seconds of a step in each precision; None for one that the device does not compute in."""
+
+    fp32_s: Seconds
+    bf16_s: Seconds | None
+    runs: Runs
+    chosen: Precision
+
+    def __str__(self) -> str:
+        ratio = "cannot be computed"
+        if self.bf16_s is not None:
+            ratio = _ratio(self.bf16_s / self.fp32_s, self.runs)
+        return f"{self.chosen} (bf16: {ratio})"
+
+
+def _ratio(ratio: float, runs: int) -> str:
+    return f"{ratio:.2f} times as long" + (", but this machine is too busy to tell" if runs < LEAST_RUNS else "")
+
+
+class ShapeClass(Record):
+    """What holds for clips of up to so many video tokens. The two choices are those of `Machine`."""
+
+    name: Text
+    tokens: Annotated[int, Field(gt=0, le=10_000_000)]
+    batches_passes: Switch
+    keeps_text: Switch
+
+
+class Tuning(Record):
+    """Everything that was measured. precision: None where the device leaves no choice."""
+
+    version: Literal[1] = Field(default=1, alias="schema")
+    measured_on: MeasuredOn
+    precision: PrecisionChoice | None
+    shapes: Annotated[tuple[ShapeClass, ...], Field(min_length=1, max_length=16)]
+
+    def shape_of(self, tokens: int) -> ShapeClass | None:
+        """The smallest class that holds a clip of so many video tokens; None for a larger one than was measured."""
+        return min((one for one in self.shapes if one.tokens >= tokens), key=lambda one: one.tokens, default=None)
+
+    @property
+    def rows(self) -> dict[str, str]:
+        """What was measured and chosen, for a person."""
+        rows = {"measured on": str(self.measured_on)}
+        if self.precision is not None:
+            rows["precision"] = str(self.precision)
+        for shape in self.shapes:
+            of = f"up to {shape.tokens:,} tokens"
+            rows |= {f"batches_passes, {of}": str(shape.batches_passes), f"keeps_text, {of}": str(shape.keeps_text)}
+        return rows
+
+
+def tuning_file() -> Path:
+    """Where it is kept. Raises: RequestError if LTX2_HOME cannot be a folder."""
+    return ltx2_home() / FILE
+
+
+def read_tuning() -> Tuning | None:
+    """What was measured on this machine, whatever it was measured on; None if nothing was.
+
+    Raises: RequestError if the file is not one that was written so.
+    """
+    path = tuning_file()
+    try:
+        content = json.loads(read_whole(path, MOST_BYTES))
+        if not isinstance(content, dict):
+            raise ValueError("it is not a JSON object")
+        return Tuning.checked(str(path), content)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except RequestError as error:
+        raise RequestError(error.what, error.why, AGAIN) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise RequestError(f"{path} cannot be used", f"it cannot be read: {error}", AGAIN) from error
+
+
+def write_tuning(tuning: Tuning) -> Path:
+    """Keep what was measured. Raises: StorageError."""
+    path = tuning_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, tuning.model_dump_json(by_alias=True, indent=1).encode() + b"\n")
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written", error.strerror or str(error)) from error
+    return path
