@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import metadata
 
 from ...cards import Card, find_cards, torch_build
@@ -19,7 +20,7 @@ from ...errors import LTX2Error
 from ...home import ltx2_home
 from ...hub.find import find_model
 from ...hub.library import Library
-from ...hub.registry import read_catalogue
+from ...hub.registry import read_catalogue, registered_models
 from ...machine import available_bytes, container_bytes, cpu_name, cpu_threads, physical_bytes
 from ...media.installed import encoders, library_versions
 from ...version import __version__
@@ -42,22 +43,23 @@ TOY = 'the built-in model runs here: ltx2 t2v "a lamp blinks" --model toy'
 
 def diagnose() -> Diagnosis:
     """Look at everything but at what a card computes, which needs torch."""
+    cards, devices = find_cards(), machine.devices()
     groups: dict[str, Callable[[], Iterator[Fact]]] = {
         "system": _system,
         "memory": _memory,
-        "torch": _torch,
-        "card": _cards,
+        "torch": partial(_torch, cards),
+        "card": partial(_cards, cards),
         "FFmpeg": _media,
         "extras": _extras,
         "models": _models,
         "LTX2_HOME": _home,
         "settings": _settings,
         "variables": _environment,
-        "tuning": _tuning,
-        "verdict": _verdict,
+        "tuning": partial(_tuning, devices),
+        "verdict": partial(_verdict, cards, devices),
     }
     facts = [fact for name, group in groups.items() for fact in _collected(name, group)]
-    return Diagnosis(tuple(facts), tuple(device.name for device in machine.devices() if device.name != "cpu"))
+    return Diagnosis(tuple(facts), tuple(device.name for device in devices if device.name != "cpu"))
 
 
 def _collected(name: str, group: Callable[[], Iterator[Fact]]) -> list[Fact]:
@@ -93,8 +95,8 @@ def _memory() -> Iterator[Fact]:
     yield Fact("memory", ", ".join(parts))
 
 
-def _torch() -> Iterator[Fact]:
-    build, cards = torch_build(), find_cards()
+def _torch(cards: Sequence[Card]) -> Iterator[Fact]:
+    build = torch_build()
     if build is None:
         yield Fact("torch", "not installed", "pip install torch, with the options that pytorch.org shows")
         return
@@ -109,8 +111,7 @@ def _torch() -> Iterator[Fact]:
     yield Fact("torch", f"{build.version}, built for {made_for}", todo)
 
 
-def _cards() -> Iterator[Fact]:
-    cards = find_cards()
+def _cards(cards: Sequence[Card]) -> Iterator[Fact]:
     for number, card in enumerate(cards):
         yield Fact("card" if len(cards) == 1 else f"card {number}", show_card(card))
     if machine.has_mps():
@@ -205,35 +206,45 @@ def _environment() -> Iterator[Fact]:
     read_environment()  # raises for a name that sets nothing, which becomes a row of its own
 
 
-def _tuning() -> Iterator[Fact]:
+def _tuning(devices: Sequence[machine.Device]) -> Iterator[Fact]:
     tuning = read_tuning()
     if tuning is None:
         yield Fact("tuning", "not measured (ltx2 doctor --tune)")
         return
-    is_here = any(tuning.measured_on.is_same(machine.measured_on(device)) for device in machine.devices())
+    is_here = any(tuning.measured_on.is_same(machine.measured_on(device)) for device in devices)
     todo = "" if is_here else f"nothing obeys it here; {AGAIN}"
     yield Fact("tuning", f"measured on {tuning.measured_on}", todo)
 
 
-def _verdict() -> Iterator[Fact]:
-    """What this machine is recommended for, size by size."""
-    cards = find_cards()
-    card = next((one for one in (machine.find_card(0), *cards) if one is not None), None)
+def _verdict(cards: Sequence[Card], devices: Sequence[machine.Device]) -> Iterator[Fact]:
+    """What this machine is recommended for, size by size, with the card that torch uses or else could use."""
+    card = next((one for one in (devices[0].card, *cards) if one is not None), None)
     if card is None and machine.has_mps():
         yield Fact("verdict", f"{TOY}; no size is recommended for a GPU that shares the machine's memory")
         return
-    tiers = sorted(((name, read_tier(name)) for name in names("tiers")), key=lambda tier: tier[1].minimum_gb)
     if card is None:
-        yield Fact("verdict", f"{TOY}; real models need a card, of {tiers[0][1].minimum_gb} GB at least")
+        yield Fact("verdict", f"{TOY}; real models need a card")
         return
     if not card.nbytes:
         yield Fact("verdict", f"{TOY}; no size is recommended, as the memory of the card cannot be read")
         return
-    for name, tier in tiers:
+    tiers = {name: read_tier(name) for name in names("tiers")}
+    for name, tier in sorted(tiers.items(), key=lambda item: item[1].minimum_gb):
         needs = f"{tier.minimum_gb} GB at least, {tier.recommended_gb} GB recommended"
         verdict = "too large for this card" if card.gb < tier.minimum_gb else "possible"
         verdict = "recommended for this card" if card.gb >= tier.recommended_gb else verdict
         yield Fact(name, f"{verdict} ({needs})")
+    yield _whole_models(card)
+
+
+def _whole_models(card: Card) -> Fact:
+    """The published models that fit on a card: a render keeps the one that runs there whole."""
+    needed = {name: model.card_gb for name, model in registered_models().items() if model.card_gb and not model.lacking}
+    fitting = ", ".join(name for name, gb in needed.items() if gb <= card.gb)
+    least = min(needed.values(), default=0)
+    return Fact(
+        "fits whole", fitting or f"no published model: a card needs {least} GB to hold one as it is rendered with"
+    )
 
 
 def show_gib(nbytes: int) -> str:
