@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,3 +98,14 @@ def test_what_is_interrupted_goes_on_where_it_was(small: str, hub: FakeHub) -> N
     hub.always_at_storage = Fault()
     assert ltx2(*words).exit_code == 0
     assert sum(request.sent for request in hub.asked("storage")) == whole
+
+
+def test_of_two_downloads_at_once_one_fetches_and_the_other_waits(small: str, hub: FakeHub, tmp_path: Path) -> None:
+    hub.bytes_per_s = 1_500_000
+    command = (sys.executable, "-m", "ltx2_cli", "download", small, "--only", "upsampler", *AGREED)
+    environment = {**os.environ, **hub.environment(tmp_path / "hub")}
+    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert told[0] == told[1]
+    assert sum(request.sent for request in hub.asked("storage")) == len(WEIGHTS["upsampler.safetensors"])
