@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Self
@@ -123,7 +123,6 @@ def own_files(name: str, model: RegisteredModel, library: Library) -> dict[str, 
     if model.folder is not None:
         return {role: PACKAGE / model.folder / file for role, file in model.files.items()}
     folder = models_home() / name  # of the model's own, which goes before all others
-    nearest = replace(library, folders=(folder, *library.folders))
     found: dict[str, Path] = {}
     for role, place in model.files.items():
         reference = Reference.parse(place)
@@ -132,7 +131,7 @@ def own_files(name: str, model: RegisteredModel, library: Library) -> dict[str, 
         by_hand = [folder / name_there, *([models_home() / name_there] if is_folder else [])]
         path = next((one for one in by_hand if one.exists()), None)
         if path is None and reference is not None:
-            path = nearest.find_all(reference)
+            path = library.find_all(reference)
         if path is not None:
             found[role] = path
     return found

@@ -70,7 +70,7 @@ class Library:
 
     def _unlisted(self, reference: Reference) -> Path | None:
         """The file of weights from a repository of which nothing is listed, or the folder with several."""
-        for folder in (self.home_of(reference), *_snapshots(reference.repository)):
+        for folder in (self.home_of(reference), *self._snapshots(reference.repository)):
             weights = sorted(folder.glob(f"*{WEIGHTS}"))
             if weights:
                 return folder if len(weights) > 1 or (folder / CONFIG).exists() else weights[0]
@@ -83,8 +83,18 @@ class Library:
         path = (Path(reference.repository).name, name) if ANYBODYS.fullmatch(name) else (name,)
         yield models_home().joinpath(*path)
         yield from (found.joinpath(*path[1:]) for found in self._by_name.get(path[0], ()))
-        for snapshot in _snapshots(reference.repository):
+        for snapshot in self._snapshots(reference.repository):
             yield snapshot / reference.path
+
+    def _snapshots(self, repository: str) -> tuple[Path, ...]:
+        """The snapshots of a repository in the Hub's cache, that of its main branch first."""
+        if repository not in self._known_snapshots:
+            self._known_snapshots[repository] = _read_snapshots(repository)
+        return self._known_snapshots[repository]
+
+    @cached_property
+    def _known_snapshots(self) -> dict[str, tuple[Path, ...]]:
+        return {}
 
 
 def models_home() -> Path:
@@ -101,14 +111,12 @@ def hub_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface" / "hub"
 
 
-def _snapshots(repository: str) -> Iterator[Path]:
-    """The snapshots of a repository in the Hub's cache, that of its main branch first."""
+def _read_snapshots(repository: str) -> tuple[Path, ...]:
     folder = hub_cache() / REPOSITORIES.replace("*", repository.replace("/", "--"))
     if not (folder / SNAPSHOTS).is_dir():
-        return
+        return ()
     first = snapshot_of(folder)
-    yield first
-    yield from (one for one in sorted((folder / SNAPSHOTS).iterdir()) if one != first)
+    return (first, *(one for one in sorted((folder / SNAPSHOTS).iterdir()) if one != first))
 
 
 def _content(folder: Path) -> list[Path]:
