@@ -360,3 +360,18 @@ def test_nothing_is_told_by_heavy_libraries_but_clips_by_pyav(tiny: Path, tmp_pa
         env={"PYTHONPATH": str(ROOT), "LTX2_HOME": str(tmp_path / "home")},
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_lora_that_has_a_name_tells_where_its_file_is_for_each_generation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LTX2_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    place = "Lightricks/LTX-2-19b-IC-LoRA-Union-Control/ltx-2-19b-ic-lora-union-control-ref0.5.safetensors"
+    path = tmp_path / "models" / place
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x")
+    facts = describe("Union")
+    assert (facts["kind"], facts["option"], facts["for 2.0"]) == ("a registered LoRA", "--control", str(path))
+    assert facts["for 2.3"].startswith("not installed: Lightricks/LTX-2.3")
+    assert facts["hint"] == "ltx2 download union"

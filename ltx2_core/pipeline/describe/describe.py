@@ -17,7 +17,7 @@ from ...errors import LTX2Error, MediaError, RequestError, StorageError, shown
 from ...folders import snapshot_of
 from ...headers import START_BYTES, read_json
 from ...hub.find import is_path
-from ...hub.registry import registered_models
+from ...hub.registry import read_catalogue
 from ...media.kinds import IMAGES, OTHERS, READ, kind_of
 from ...paths import given_path
 from ..request import RECORD
@@ -88,12 +88,12 @@ JOB = Describer(lambda given: os.path.isdir(f"{given.path}.job"), "job")  # noqa
 def describe(what: str | Path) -> dict[str, str]:
     """Facts about a file, a folder, a render or a model, by name; records are JSON.
 
-    Args: what: the name of a registered model, or a path; a name goes before a file of that name, and a Path is never
-    taken for a name.
+    Args: what: the name of a registered model or LoRA, or a path; a name goes before a file of that name, and a Path
+    is never taken for a name.
     Raises: RequestError for a word that is neither; CheckpointError, StorageError, MediaError for what is there and
     cannot be told.
     """
-    if isinstance(what, str) and os.sep not in what and what.lower() in registered_models():
+    if isinstance(what, str) and os.sep not in what and what.lower() in _names():
         from .model import facts
 
         return dict(facts(what))
@@ -104,6 +104,11 @@ def describe(what: str | Path) -> dict[str, str]:
         return _absent(path)
     _require_regular(path)
     return _told(FILES, Given(path, _start(path)))
+
+
+def _names() -> list[str]:
+    catalogue = read_catalogue()
+    return [*catalogue.models, *catalogue.controls]
 
 
 def _told(table: tuple[Describer, ...], given: Given) -> dict[str, str]:
@@ -120,7 +125,7 @@ def _absent(path: Path) -> dict[str, str]:
         return _told((JOB,), given)
     if is_path(str(path)):
         return _told(FILES, given)
-    hint = did_you_mean(str(path), [*registered_models()])
+    hint = did_you_mean(str(path), _names())
     raise RequestError(f"there is no {shown(str(path))}", "it is neither a file nor the name of a model", hint)
 
 

@@ -1,4 +1,4 @@
-"""Facts about a model that has a name: what it consists of, and where its files are.
+"""Facts about a model or a LoRA that has a name: what it consists of, and where its files are.
 
 Source: docs/cli.md, "What inspect tells".
 """
@@ -9,22 +9,24 @@ import os
 
 from ...errors import StorageError
 from ...hub.find import find_model, own_files
+from ...hub.installed import parts_of
 from ...hub.library import Library
-from ...hub.registry import Reference, read_catalogue
-from ..resolve.basis import model_folders
-from ..resolve.setting_sources import gather
-from ..resolve.settings import merge
+from ...hub.registry import Reference
+from ..resolve.library import own_library
 from .folder import role_facts
 from .words import Facts
 
 
 def facts(what: str) -> Facts:
-    """Facts about a registered model, installed or not. what: its name as it was typed.
+    """Facts about a registered model or LoRA, installed or not. what: its name as it was typed.
 
     Raises: RequestError for a file of settings that cannot be read, as it may name folders with models.
     """
-    library = Library(read_catalogue(), model_folders(merge(gather({}).layers).settings))
+    library = own_library()
     name = what.lower()
+    if name in library.catalogue.controls:
+        yield from _lora(name, library)
+        return
     model = library.catalogue.models[name]
     yield "kind", "a registered model"
     yield "name", name
@@ -50,3 +52,20 @@ def facts(what: str) -> Facts:
         yield "problem", f"this version does not support {model.lacking} yet"
     if os.path.lexists(what):
         yield "note", f"{what} is the model of that name; ./{what} names what lies in this folder"
+
+
+def _lora(name: str, library: Library) -> Facts:
+    """Facts about a registered LoRA: what it is for, and where its file for each generation is."""
+    control = library.catalogue.controls[name]
+    yield "kind", "a registered LoRA"
+    yield "name", name
+    yield "summary", control.summary
+    yield "option", "--control" if control.in_context else "--lora"
+    yield "strength", f"{control.strength:g}"
+    there = parts_of(name, library)
+    for made, place in control.files.items():
+        yield f"for {made}", str(there.get(made) or f"not installed: {place}")
+    if there.keys() < control.files.keys():
+        yield "hint", f"ltx2 download {name}"
+    if os.path.lexists(name):
+        yield "note", f"./{name} names what lies in this folder"
