@@ -26,6 +26,12 @@ def _falling(sigmas: tuple[float, ...]) -> tuple[float, ...]:
     return sigmas
 
 
+def _listed(name: str) -> str:
+    if name not in DISTILLED_SIGMAS:
+        raise ValueError(f"the lists of noise levels are {', '.join(DISTILLED_SIGMAS)}")
+    return name
+
+
 Sigma = Annotated[float, BeforeValidator(parse_number), Field(ge=0, le=1, allow_inf_nan=False)]
 Sigmas = Annotated[tuple[Sigma, ...], Field(min_length=2, max_length=1001), AfterValidator(_falling)]
 SamplerName = Annotated[str, BeforeValidator(Choice.of(SAMPLERS))]
@@ -57,7 +63,7 @@ class Stage(Record):
     rate: Portion = Fraction(1)
     start: Literal["noise", "upsampled", "source"] = "noise"
     noise: Annotated[float, Field(gt=0, le=1)] | None = None
-    sigmas: Sigmas | str | None = None
+    sigmas: Sigmas | Annotated[str, AfterValidator(_listed)] | None = None
     schedule_tokens: Literal["fixed", "grid"] = "fixed"
     sampler: SamplerName = "euler"
     guided: bool = False

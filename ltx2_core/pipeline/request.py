@@ -6,6 +6,7 @@ Source: docs/cli.md, "Commands"; docs/reference/pipelines.md, "Sizes and lengths
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from ..grids import Factors, VideoGrid, audio_latent_count, audio_latents_within
 from ..hub.find import ModelFiles
@@ -208,6 +209,12 @@ class OutputSettings(Record):
         return Encoding(video=self.codec, audio=self.audio_codec, crf=self.crf)
 
 
+def _settled(machine: Machine) -> Machine:
+    if not re.fullmatch(r"cpu|mps|cuda:\d{1,3}", machine.device):
+        raise ValueError("its device is not cpu, mps or cuda:N")
+    return machine
+
+
 class RenderTask(Record):
     """Everything that a render needs to know: what a job folder stores.
 
@@ -215,7 +222,7 @@ class RenderTask(Record):
     """
 
     request: Request
-    machine: Machine
+    machine: Annotated[Machine, AfterValidator(_settled)]
     output: OutputSettings
     files: ModelFiles
     inputs: Mapping[str, Path]

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from ltx2_core.errors import RequestError, StorageError
 from ltx2_core.identity import Identity
 from ltx2_core.latents import patchify_audio, patchify_video
 from ltx2_core.pipeline.job import RECORD, Job, Saved, latent_shapes
 from ltx2_core.pipeline.parts import LatentShapes, ModelHeaders
+from ltx2_core.pipeline.request import RenderTask
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.types import Streams
 from tests.places import A_FILE
@@ -308,3 +310,28 @@ def test_removing_a_job_leaves_what_the_user_put_there(tiny: Path, tmp_path: Pat
     (job.folder / "notes.txt").unlink()
     job.remove()
     assert not job.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("machine", "device"), "CPU"),
+        (("machine", "device"), "cp"),
+        (("machine", "device"), "cuda"),
+        (("machine", "device"), "meta"),
+        (("request", "recipe", "stages", 0, "sigmas"), "distilled-"),
+        (("request", "recipe", "stages", 0, "sigmas"), ""),
+    ],
+)
+def test_task_names_only_devices_and_noise_levels_that_there_are(
+    tiny: Path, tmp_path: Path, keys: tuple[str | int, ...], value: str
+) -> None:
+    task = json.loads(make_job(tiny, tmp_path).task.model_dump_json())
+    assert RenderTask.model_validate(task, strict=False).machine.device == "cpu"
+    *above, last = keys
+    parent = task
+    for key in above:
+        parent = parent[key]
+    parent[last] = value
+    with pytest.raises(ValidationError):
+        RenderTask.model_validate(task, strict=False)
