@@ -21,7 +21,7 @@ MOST_METADATA = 1_000
 LARGEST_RANK = 8
 NUMBER_LIMIT = 2**63
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2}
-DTYPE_BYTES |= {"I8": 1, "U8": 1, "BOOL": 1}
+DTYPE_BYTES |= {"I8": 1, "U8": 1, "BOOL": 1, "F8_E8M0": 1}
 
 METADATA = "__metadata__"
 PLAIN = rb'[^"\\\x00-\x1f]*+'  # JSON has no control characters in a text, but escaped ones

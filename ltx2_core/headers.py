@@ -14,12 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property, lru_cache
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError, StorageError, shown
 from .header_text import LARGEST_TEXT_BYTES, TensorInfo, parse_header_text
+from .stored.layer import StoredLayers
+from .stored.recognise import recognise
 
 LARGEST_JSON_BYTES = 4_000_000  # of one object; a tokenizer_config.json takes 1.2 million
 LONGEST_NAME = 120  # of a tensor, in a message
@@ -50,11 +51,15 @@ STAND_INS = (
 
 @dataclass(frozen=True)
 class Header:
-    """The header of one safetensors file. `start` values of its tensors are offsets from the beginning of the file."""
+    """The header of one safetensors file, or of the shards of a model together.
+
+    `start` values of its tensors are offsets from the beginning of the file.
+    """
 
     path: Path
     metadata: Mapping[str, str]
     tensors: Mapping[str, TensorInfo]
+    shards: tuple[Header, ...] = ()
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -82,6 +87,35 @@ class Header:
         """The tensor names, those of the transformer without their prefix."""
         return frozenset(re.sub(r"^(model\.)?diffusion_model\.", "", name) for name in self.tensors)
 
+    @cached_property
+    def stored(self) -> StoredLayers:
+        """The layers that are stored quantised.
+
+        Raises: CheckpointError if anything about them is missing, contradictory or not supported.
+        """
+        return recognise(self)
+
+    def matrix_shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor as it is in the model, but for the padding of a quantised one."""
+        layer = self.stored.layers.get(name)
+        return self.tensors[name].shape if layer is None else layer.shape
+
+    def fits(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of the model with some shape, or with as many first sides, may be stored under a name."""
+        layer = self.stored.layers.get(name)
+        return self.tensors[name].shape[: len(shape)] == shape if layer is None else layer.fits(shape)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a small tensor. Raises: StorageError if the file cannot be read any more."""
+        holder = next((shard for shard in self.shards if name in shard.tensors), self)
+        info = holder.tensors[name]
+        try:
+            with holder.path.open("rb") as file:
+                file.seek(info.start)
+                return file.read(info.nbytes)
+        except OSError as error:
+            raise _unreadable(holder.path, error) from error
+
     @property
     def nbytes(self) -> int:
         """The size of all tensors."""
@@ -101,7 +135,7 @@ class Header:
 def together(shards: Sequence[Header]) -> Header:
     """One header with the tensors of all shards of a model, by the name of their folder."""
     tensors = {name: info for shard in shards for name, info in shard.tensors.items()}
-    return Header(shards[0].path.parent, shards[0].metadata, tensors)
+    return Header(shards[0].path.parent, shards[0].metadata, tensors, tuple(shards))
 
 
 class FileKind(Enum):
@@ -190,33 +224,14 @@ def generation(header: Header) -> str | None:
 
 
 def stored_format(header: Header, name: str) -> str | None:
-    """The quantised format of a weight, by its dtype and the scales beside it; None for plain floats."""
-    info = header.tensors[name]
-    scale = header.tensors.get(f"{name}_scale")
-    if info.dtype in FLOATS:
-        return None
-    if info.dtype in ("F8_E4M3", "F8_E5M2"):
-        return _fp8_format(info, scale)
-    if info.dtype == "U8" and f"{name}_scale_2" in header.tensors:
-        return "nvfp4"
-    if info.dtype == "I8":
-        return "int8 (convrot)" if f"{name.removesuffix('weight')}comfy_quant" in header.tensors else "int8"
-    return info.dtype
-
-
-def _fp8_format(info: TensorInfo, scale: TensorInfo | None) -> str:
-    if scale is None:
-        return "fp8 (cast)"
-    if scale.dtype not in FLOATS:
-        return "mxfp8"
-    if prod(scale.shape) == 1 and len(scale.shape) < 2:
-        return "fp8 (scaled)"
-    return "fp8 (rowwise)" if info.shape[:1] == (prod(scale.shape),) else "fp8 (blockwise)"
+    """The quantised format of a weight as messages call it; None for plain floats. Raises: as `Header.stored`."""
+    layer = header.stored.layers.get(name)
+    return None if layer is None else layer.title
 
 
 def quantised_weights(header: Header, names: Iterable[str]) -> dict[str, str]:
-    """The weights among named tensors that are stored in a quantised format, each with its format."""
-    formats = {name: stored_format(header, name) for name in names if name.endswith(".weight")}
+    """The weights among named tensors that are stored quantised, each with its format. Raises: as `Header.stored`."""
+    formats = {name: stored_format(header, name) for name in names}
     return {name: form for name, form in formats.items() if form is not None}
 
 
@@ -230,10 +245,12 @@ def unsupported_format(header: Header, name: str, form: str) -> CheckpointError:
 
 
 def precision(header: Header) -> str:
-    """How the weights are stored: a quantised format if any linear has one, else the dtype that most bytes have."""
-    quantised = quantised_weights(header, header.tensors)
-    if quantised:
-        return next(iter(quantised.values()))
+    """How the weights are stored: the quantised formats, the most frequent first, or the dtype that most bytes have.
+
+    Raises: as `Header.stored`.
+    """
+    if header.stored.layers:
+        return ", ".join(header.stored.titles)
     sizes: Counter[str] = Counter()
     for info in header.tensors.values():
         sizes[info.dtype] += info.nbytes

@@ -49,7 +49,7 @@ def with_(**tensors: Tensor) -> Change:
 
 def stored(file: str, name: str, dtype: torch.dtype, **words: tuple[str, ...]) -> Wrong:
     """A weight in another dtype."""
-    says = (f"{Path(file).name if file == CHECKPOINT else 'gemma'} is quantised", name)
+    says = (f"{Path(file).name if file == CHECKPOINT else 'gemma'} has quantised", name.removesuffix(".weight"))
     return Wrong(file=file, change=lambda state: state.update({name: state[name].to(dtype)}), says=says, **words)
 
 
@@ -66,24 +66,19 @@ I2V = ("i2v", "still.png", "x")
 TWO_STAGE = ("t2v", "x", "--preset", "two-stage", "--res", "128x128")
 SEEN_IN_HEADERS = {
     "fp8": Wrong(
-        change=with_(weight=torch.zeros(80, 80, dtype=FP8), weight_scale=torch.ones(())),
-        says=(
-            "is quantised, which is not supported yet",
-            "to_q.weight is stored as fp8 (scaled)",
-            "hint: use the bf16",
-        ),
+        change=with_(weight=torch.zeros(80, 80, dtype=FP8), weight_scale=torch.ones(3)),
+        says=("has quantised weights that cannot be used", "to_q: weight_scale is F32 [3]", "hint: use the published"),
     ),
     "nvfp4": Wrong(
-        change=with_(
-            weight=torch.zeros(80, 40, dtype=BYTES),
-            weight_scale=torch.zeros(128, 8, dtype=FP8),
-            weight_scale_2=torch.ones(()),
-        ),
-        says=("is quantised, which is not supported yet", "to_q.weight is stored as nvfp4"),
+        change=with_(weight=torch.zeros(80, 40, dtype=BYTES), weight_scale=torch.zeros(128, 8, dtype=FP8)),
+        says=("has quantised weights that cannot be used", "to_q: it is U8 and lacks weight_scale or weight_scale_2"),
     ),
     "int8": Wrong(
         change=with_(weight=torch.zeros(80, 80, dtype=torch.int8), weight_scale=torch.ones(80, 1)),
-        says=("is quantised, which is not supported yet", "to_q.weight is stored as int8"),
+        says=("has quantised weights that cannot be used", "to_q: it is int8 without a marker"),
+    ),
+    "scale beside bf16": Wrong(
+        change=with_(weight_scale=torch.ones(())), says=("to_q.weight_scale: no quantised weight belongs to it",)
     ),
     "quantised text encoder": stored(GEMMA, "language_model.model.layers.3.mlp.up_proj.weight", torch.int8),
     "quantised video encoder": stored(CHECKPOINT, "vae.encoder.conv_out.conv.weight", FP8, words=I2V),

@@ -151,6 +151,8 @@ def test_layer_that_is_stored_quantised_is_swapped_before_its_weights_are_assign
         module.set_submodule(layer, Stored8(cast(nn.Linear, module.get_submodule(layer))))
 
     changed = rewritten(tiny, tmp_path, store)
+    marker = json.dumps({"layers": {name.removesuffix(".weight"): {"format": "int8_tensorwise"}}})
+    save_file(load_file(changed), changed, {**read_header(changed).metadata, "_quantization_metadata": marker})
     monkeypatch.setitem(checkpoint.ADAPTERS, "int8", swap)
     stored, plain = load_file(changed), dict(load_component("transformer", tiny / CHECKPOINT).named_parameters())
     model = load_component("transformer", changed, dtype=torch.bfloat16)

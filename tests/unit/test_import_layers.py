@@ -27,6 +27,7 @@ LAYERS = {
         "machine",
         "paths",
         "records",
+        "stored",
         "tiles",
         "types",
         "version",

@@ -27,6 +27,7 @@ LIGHT = (
     "ltx2_core.lora_scale",
     "ltx2_core.paths",
     "ltx2_core.records",
+    "ltx2_core.stored",
     "ltx2_core.yaml_file",
     "ltx2_core.machine",
     "ltx2_core.sampling.table",

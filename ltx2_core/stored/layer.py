@@ -1,0 +1,86 @@
+"""What is known of a layer that a file stores quantised, before any of its numbers is read.
+
+Source: docs/reference/quantised.md, "Formats".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from ..errors import CheckpointError, shown
+
+if TYPE_CHECKING:
+    from ..headers import Header
+
+Format = Literal["fp8", "fp8_rows", "fp8_tiles", "fp8_cast", "mxfp8", "nvfp4", "int8", "w4a8", "w6a8"]
+TITLES: Mapping[Format, str] = {
+    "fp8": "fp8 (scaled)",
+    "fp8_rows": "fp8 (rowwise)",
+    "fp8_tiles": "fp8 (blockwise)",
+    "fp8_cast": "fp8 (cast)",
+    "mxfp8": "mxfp8",
+    "nvfp4": "nvfp4",
+    "int8": "int8",
+    "w4a8": "w4a8",
+    "w6a8": "w6a8",
+}
+LONGEST_NAME = 120  # of a layer, in a message
+HINT = "use the published file, or the bf16 file of the same model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredLayer:
+    """A matrix that a file stores quantised.
+
+    Args: name: in full, without the last part. format: how its numbers are stored. tensors: the names in the file of
+    its weight and of what belongs to it, by role (`weight`, `weight_scale`, `input_scale` ...), always spelled in the
+    current way. shape: rows and columns as they are stored, with padding. pad: rows and columns may have been filled up
+    to a multiple of it. rotation: how many columns are rotated together; 1 for none. group: how many columns share a
+    scale inside their row, where the format leaves that open. needs_full_precision: the file asks that nothing but the
+    weight is ever quantised.
+    """
+
+    name: str
+    format: Format
+    tensors: Mapping[str, str]
+    shape: tuple[int, int]
+    pad: int = 1
+    rotation: int = 1
+    group: int = 1
+    needs_full_precision: bool = False
+
+    @property
+    def title(self) -> str:
+        """The format as messages call it."""
+        return (
+            f"{TITLES[self.format]} (convrot)" if self.format == "int8" and self.rotation > 1 else TITLES[self.format]
+        )
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a matrix of some shape, or of as many first sides, may be stored like this."""
+        sides = zip(shape, self.shape, strict=False)
+        return len(shape) <= 2 and all(side in (whole, -(-whole // self.pad) * self.pad) for whole, side in sides)
+
+
+@dataclass(frozen=True)
+class StoredLayers:
+    """The quantised layers of a file, by the name of their weight. companions: all tensors beside weights and biases
+    that belong to quantised layers, and markers."""
+
+    layers: Mapping[str, StoredLayer]
+    companions: frozenset[str]
+
+    @cached_property
+    def titles(self) -> list[str]:
+        """The formats that occur, the most frequent first."""
+        return [title for title, _ in Counter(layer.title for layer in self.layers.values()).most_common()]
+
+
+def refusal(header: Header, name: str, why: str) -> CheckpointError:
+    """The error for a quantised layer whose numbers would be a guess. name: of the layer, or of one of its tensors."""
+    what = f"{shown(header.path.name)} has quantised weights that cannot be used"
+    return CheckpointError(what, f"{shown(name, LONGEST_NAME)}: {why}", HINT)
