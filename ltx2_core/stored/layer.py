@@ -9,12 +9,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 from ..errors import CheckpointError, shown
-
-if TYPE_CHECKING:
-    from ..headers import Header
 
 Format = Literal["fp8", "fp8_rows", "fp8_tiles", "fp8_cast", "mxfp8", "nvfp4", "int8", "w4a8", "w6a8"]
 TITLES: Mapping[Format, str] = {
@@ -80,7 +78,7 @@ class StoredLayers:
         return [title for title, _ in Counter(layer.title for layer in self.layers.values()).most_common()]
 
 
-def refusal(header: Header, name: str, why: str) -> CheckpointError:
+def refusal(path: Path, name: str, why: str) -> CheckpointError:
     """The error for a quantised layer whose numbers would be a guess. name: of the layer, or of one of its tensors."""
-    what = f"{shown(header.path.name)} has quantised weights that cannot be used"
+    what = f"{shown(path.name)} has quantised weights that cannot be used"
     return CheckpointError(what, f"{shown(name, LONGEST_NAME)}: {why}", HINT)

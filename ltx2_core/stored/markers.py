@@ -58,7 +58,7 @@ def read_markers(header: Header, names: Mapping[str, str]) -> Markers:
         )
     for layer, fields in layers.items():
         if "format" not in fields:
-            raise refusal(header, layer, "its marker names no format")
+            raise refusal(header.path, layer, "its marker names no format")
     default = header.metadata.get(FILE_FORMAT)
     if default not in (None, "mxfp8"):
         default = None  # the word of another program
@@ -72,7 +72,7 @@ def _in_header(header: Header) -> Mapping[str, Any]:
         return {}
     layers = entry.get("layers") if isinstance(entry, dict) else None
     if not isinstance(layers, dict):
-        raise refusal(header, HEADER_MARKER, "it is no object with layers")
+        raise refusal(header.path, HEADER_MARKER, "it is no object with layers")
     _require_known_version(header, entry, layers.values())
     return layers
 
@@ -84,28 +84,28 @@ def _require_known_version(header: Header, entry: Mapping[str, Any], layers: Ite
         return
     version = entry.get("format_version")
     if version not in (None, "1.0", "1.1"):
-        raise refusal(header, HEADER_MARKER, f"its format_version is {version!r}, and 1.0 and 1.1 are known")
+        raise refusal(header.path, HEADER_MARKER, f"its format_version is {version!r}, and 1.0 and 1.1 are known")
     configs = entry.get("quant_configs")
     config = configs.get(rowwise) if isinstance(configs, dict) else None
     recipe = config.get("scale_recipe", "rowwise") if isinstance(config, dict) else "rowwise"
     if recipe != "rowwise":
-        raise refusal(header, HEADER_MARKER, f"the scale_recipe of {rowwise} is {recipe!r}")
+        raise refusal(header.path, HEADER_MARKER, f"the scale_recipe of {rowwise} is {recipe!r}")
 
 
 def _of_tensor(header: Header, name: str) -> Any:
     info = header.tensors[name]
     if info.dtype not in ("U8", "I8") or info.nbytes > LARGEST_MARKER_BYTES:
-        raise refusal(header, name, "it is no marker of a quantised layer")
+        raise refusal(header.path, name, "it is no marker of a quantised layer")
     try:
         return json.loads(header.read(name))
     except (ValueError, RecursionError) as error:
-        raise refusal(header, name, f"it is not JSON: {error}") from error
+        raise refusal(header.path, name, f"it is not JSON: {error}") from error
 
 
 def _fields(header: Header, layer: str, values: Any) -> Fields:
     """The fields of one marker that count, those that are nested in `params` too."""
     if not isinstance(values, dict):
-        raise refusal(header, layer, "its marker is not a JSON object")
+        raise refusal(header.path, layer, "its marker is not a JSON object")
     fields = _known(header, layer, values)
     nested = values.get("params", {})
     return _merged(header, layer, fields, _known(header, layer, nested)) if isinstance(nested, dict) else fields
@@ -115,7 +115,7 @@ def _known(header: Header, layer: str, values: Mapping[str, Any]) -> Fields:
     fields = {name: values[name] for name in FIELDS if values.get(name) is not None}
     for name, value in fields.items():
         if type(value) is not FIELDS[name]:
-            raise refusal(header, layer, f"its marker has {name} {json.dumps(value)[:40]}")
+            raise refusal(header.path, layer, f"its marker has {name} {json.dumps(value)[:40]}")
     return fields
 
 
@@ -123,5 +123,5 @@ def _merged(header: Header, layer: str, first: Fields, second: Fields) -> Fields
     for name in first.keys() & second.keys():
         if first[name] != second[name]:
             why = f"its markers disagree about {name}: {first[name]!r} and {second[name]!r}"
-            raise refusal(header, layer, why)
+            raise refusal(header.path, layer, why)
     return first | second

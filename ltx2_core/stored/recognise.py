@@ -56,7 +56,7 @@ def recognise(header: Header) -> StoredLayers:
             form = _format(header, roles[name], said, info, has_scales)
             found = _layer(header, name, roles[name], said or {}, form)
         except ValueError as error:
-            raise refusal(header, name, str(error)) from error
+            raise refusal(header.path, name, str(error)) from error
         layers[f"{name}.{WEIGHT}"] = replace(found, needs_full_precision=asks or found.needs_full_precision)
     companions = {name for own in roles.values() for role, name in own.items() if role != WEIGHT}
     return StoredLayers(layers, frozenset(companions | set(signs)))
@@ -70,7 +70,7 @@ def _roles(header: Header, *, is_legacy: bool) -> Roles:
         layer, _, last = name.rpartition(".")
         role = LEGACY_ROLES.get(last, last) if is_legacy else last
         if role in known and found.setdefault(layer, {}).setdefault(role, name) != name:
-            raise refusal(header, layer, f"it has {role} under two names")
+            raise refusal(header.path, layer, f"it has {role} under two names")
     return found
 
 
@@ -88,16 +88,16 @@ def _require_marked_layers(header: Header, markers: Markers, weights: Mapping[st
     for layer in markers.layers.keys() - weights.keys():
         said, weight = markers.layers[layer]["format"], header.tensors.get(f"{layer}.{WEIGHT}")
         if weight is None:
-            raise refusal(header, layer, f"a marker says {said}, and the file has no such layer")
+            raise refusal(header.path, layer, f"a marker says {said}, and the file has no such layer")
         if said != PLAIN or weight.dtype not in PLAIN_DTYPES:
-            raise refusal(header, layer, f"its marker says {said}, and its weight is {weight.dtype}")
+            raise refusal(header.path, layer, f"its marker says {said}, and its weight is {weight.dtype}")
 
 
 def _require_owners(header: Header, roles: Roles, weights: Mapping[str, TensorInfo]) -> None:
     for layer, own in roles.items():
         lost = [name for role, name in own.items() if role not in (WEIGHT, MARKER)]
         if lost and layer not in weights:
-            raise refusal(header, lost[0], "no quantised weight belongs to it")
+            raise refusal(header.path, lost[0], "no quantised weight belongs to it")
 
 
 def _format(

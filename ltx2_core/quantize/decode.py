@@ -1,0 +1,53 @@
+"""Decode a quantised matrix, whole or some rows of it, on whatever device its bytes are.
+
+Source: docs/reference/quantised.md, "Decoding".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from ..stored.layer import Format, StoredLayer
+from .blocks import decode_mxfp8, decode_nvfp4
+from .fp8 import decode_cast, decode_rows, decode_scaled, decode_tiles
+from .integers import decode_int8, decode_w4a8, decode_w6a8
+from .rows import Stored
+
+DECODERS: Mapping[Format, Callable[[StoredLayer, Stored, range], Tensor]] = {
+    "fp8": decode_scaled,
+    "fp8_rows": decode_rows,
+    "fp8_tiles": decode_tiles,
+    "fp8_cast": decode_cast,
+    "mxfp8": decode_mxfp8,
+    "nvfp4": decode_nvfp4,
+    "int8": decode_int8,
+    "w4a8": decode_w4a8,
+    "w6a8": decode_w6a8,
+}
+CHUNK = 2**22  # numbers that are decoded at a time: 16 MiB in float32
+ROUNDED = torch.bfloat16
+
+
+def decode(layer: StoredLayer, stored: Stored, rows: range) -> Tensor:
+    """Rows of a matrix in float32, (rows columns), with the columns that are padding.
+
+    Args: stored: the tensors of the layer, by role, all on one device.
+    """
+    return DECODERS[layer.format](layer, stored, rows)
+
+
+def decode_matrix(layer: StoredLayer, stored: Stored, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """A matrix (out in) without its padding, rounded once to bfloat16, in some dtype.
+
+    It is decoded in chunks of rows, so that nothing but the result is as large as the matrix.
+    """
+    out, width = shape
+    matrix = torch.empty(shape, dtype=dtype, device=stored["weight"].device)
+    step = max(1, CHUNK // layer.shape[1])
+    for start in range(0, out, step):
+        rows = range(start, min(start + step, out))
+        matrix[rows.start : rows.stop] = decode(layer, stored, rows)[:, :width].to(ROUNDED)
+    return matrix

@@ -1,0 +1,36 @@
+"""Decode fp8 matrices: one scale for all, one for each row, one for each tile of 128 x 128, or none.
+
+Source: docs/reference/quantised.md, "Formats" and "Decoding".
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..stored.layer import StoredLayer
+from .rows import Stored, of_rows
+
+TILE = 128
+
+
+def decode_scaled(layer: StoredLayer, stored: Stored, rows: range) -> Tensor:
+    """Rows of a matrix whose values share one scale."""
+    return of_rows(stored["weight"], rows).float() * stored["weight_scale"].reshape(())
+
+
+def decode_rows(layer: StoredLayer, stored: Stored, rows: range) -> Tensor:
+    """Rows of a matrix that has a scale for each of them."""
+    return of_rows(stored["weight"], rows).float() * of_rows(stored["weight_scale"].reshape(-1, 1), rows)
+
+
+def decode_tiles(layer: StoredLayer, stored: Stored, rows: range) -> Tensor:
+    """Rows of a matrix that has a scale for each tile."""
+    weight = of_rows(stored["weight"], rows)
+    tiles = torch.arange(rows.start, rows.stop, device=weight.device) // TILE
+    return weight.float() * stored["weight_scale"][tiles].repeat_interleave(TILE, -1)
+
+
+def decode_cast(layer: StoredLayer, stored: Stored, rows: range) -> Tensor:
+    """Rows of a matrix that was cast without a scale."""
+    return of_rows(stored["weight"], rows).float()

@@ -1,0 +1,37 @@
+"""Look at the numbers of scales before a layer is used: a scale that makes no sense is not computed with.
+
+Source: docs/reference/quantised.md, "What is refused".
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..stored.layer import StoredLayer, refusal
+
+ABOVE_ZERO = {"input_scale"}
+OF_ANY_SIGN = {"weight_codebook"}
+# The dtype of block scales that may be tagged U8.
+TAGGED = {"mxfp8": torch.float8_e8m0fnu, "nvfp4": torch.float8_e4m3fn}
+TAGGED |= dict.fromkeys(("w4a8", "w6a8"), torch.float8_e4m3fn)
+
+
+def require_usable_scale(path: Path, layer: StoredLayer, role: str, scale: Tensor) -> None:
+    """Refuse NaN, infinite and negative scales. Does nothing for the weight itself.
+
+    Raises: CheckpointError that names the tensor.
+    """
+    if role == "weight" or scale.numel() == 0:
+        return
+    values = scale.view(TAGGED[layer.format]) if scale.dtype == torch.uint8 else scale
+    lowest, highest = (limit.item() for limit in values.float().aminmax())  # both are NaN where any value is
+    if not math.isfinite(lowest) or not math.isfinite(highest):
+        raise refusal(path, layer.tensors[role], "it holds NaN or infinite values")
+    if role in ABOVE_ZERO and lowest <= 0:
+        raise refusal(path, layer.tensors[role], f"it is {lowest:g}, and a scale of inputs is above 0")
+    if role not in OF_ANY_SIGN and lowest < 0:
+        raise refusal(path, layer.tensors[role], "it holds negative values")
