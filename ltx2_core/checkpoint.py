@@ -20,9 +20,12 @@ from torch import Tensor, nn
 from .components import COMPONENTS, lacking
 from .config.released import effective_config
 from .errors import CheckpointError
-from .headers import Header, TensorInfo, quantised_weights, read_header, together, unsupported_format
+from .headers import Header, TensorInfo, read_header, together
 from .keymap import official_name, optional_names, own_names
-from .weights import DTYPES, FLOAT_DTYPES, map_tensors
+from .quantize.linear import QuantisedLinear, quantised_linear, stored_names
+from .quantize.values import require_usable_scale
+from .stored.layer import HINT, StoredLayer
+from .weights import DTYPES, FLOAT_DTYPES, FP8_DTYPES, map_tensors
 
 Builder = Callable[[Mapping[str, Any]], nn.Module]
 
@@ -109,9 +112,6 @@ BUILDERS: dict[str, Builder] = {
 }
 
 
-# For each quantised format, what swaps the linear layer of a name for one that computes with such weights. No format is
-# implemented yet.
-ADAPTERS: dict[str, Callable[[nn.Module, str], None]] = {}
 SHOWN = 10
 
 
@@ -127,8 +127,8 @@ def load_component(
 
     Args: name: a key of BUILDERS. source: the file that holds it. dtype: for its floating tensors; None keeps what
     the file has. config: stands in for the file's own (the whole object, with its sections).
-    Raises: CheckpointError if the file lacks the component, has missing, unexpected or misshapen tensors, is quantised,
-    or asks for something that is not implemented.
+    Raises: CheckpointError if the file lacks the component, has missing, unexpected or misshapen tensors, has
+    quantised weights that cannot be used, or asks for something that is not implemented.
     """
     header = source if isinstance(source, Header) else read_header(source)
     return assign(build_component(name, header, config), name, [header], device=device, dtype=dtype)
@@ -142,7 +142,7 @@ def build_component(name: str, header: Header, config: Mapping[str, Any] | None 
     names = own_names(name, header)
     if not names:
         raise lacking(name, header)
-    shapes = {own: header.tensors[official].shape for official, own in names.items()}
+    shapes = {own: header.matrix_shape(official) for official, own in names.items()}
     with torch.device("meta"):
         module = BUILDERS[name]({**(effective_config(header) if config is None else config), "shapes": shapes})
     return adapt(module, name, header)
@@ -154,12 +154,11 @@ def adapt(module: nn.Module, name: str, header: Header) -> nn.Module:
     Args: module: on the meta device. name: of its component. header: of the file, or of the shards together.
     Raises: CheckpointError if tensors are missing, unexpected, misshapen or in a form that is not implemented.
     """
-    names = own_names(name, header)
-    for official, form in quantised_weights(header, names).items():
-        if form not in ADAPTERS:
-            raise unsupported_format(header, official, form)
-        ADAPTERS[form](module, names[official].removesuffix(".weight"))
-    _require_fit(module, name, header, names)
+    modules = dict(module.named_modules())
+    for own, layer in _quantised(name, header).items():
+        if own in modules:  # what the module lacks is refused below
+            module.set_submodule(own, quantised_linear(layer, _linear(modules[own], layer, header), header))
+    _require_fit(module, name, header, _places(name, header))
     return module
 
 
@@ -174,18 +173,66 @@ def assign(
     """Give an adapted module its weights, from one file or from the shards of one model; in eval mode, no gradients.
 
     Args: dtype: for floating tensors; what is stored otherwise stays as it is.
+    Raises: CheckpointError for a quantised layer whose scales make no sense.
     """
-    names = own_names(name, together(files))
-    target = torch.device(device)
+    whole = together(files)
+    names, target = _places(name, whole), torch.device(device)
+    scales = {
+        tensor: (layer, role) for layer in _quantised(name, whole).values() for role, tensor in layer.tensors.items()
+    }
     state: dict[str, Tensor] = {}
     for header in files:
-        for official, tensor in map_tensors(header, names.keys() & header.tensors.keys()).items():
-            state[names[official]] = tensor.to(target, dtype if tensor.dtype in FLOAT_DTYPES else None)
+        for official, tensor in map_tensors(header, (names.keys() | scales.keys()) & header.tensors.keys()).items():
+            if official in scales:
+                require_usable_scale(header.path, *scales[official], tensor)
+            if official in names:
+                cast = None if official in scales else _dtype_here(tensor, dtype)
+                state[names[official]] = tensor.to(target, cast)
     for own, tensor in module.state_dict().items():
         if own not in state:  # only what is optional: adapt has seen to that
             state[own] = torch.zeros(tensor.shape, dtype=dtype or torch.float32, device=target)
     module.load_state_dict(state, assign=True)
+    for layer in module.modules():
+        if isinstance(layer, QuantisedLinear) and dtype is not None:
+            layer.dtype = dtype
     return module.requires_grad_(False).eval()
+
+
+def _quantised(component: str, header: Header) -> dict[str, StoredLayer]:
+    """The layers of a component that are stored quantised, by their names in the module."""
+    names = own_names(component, header)
+    layers = header.stored.layers
+    return {names[weight].removesuffix(".weight"): layers[weight] for weight in names.keys() & layers.keys()}
+
+
+def _places(component: str, header: Header) -> dict[str, str]:
+    """The names in a file of what a component keeps of it, each with its name in the adapted module."""
+    stored = header.stored
+    apart = stored.layers.keys() | stored.companions
+    names = {official: own for official, own in own_names(component, header).items() if official not in apart}
+    for own, layer in _quantised(component, header).items():
+        names |= stored_names(layer, own)
+    return names
+
+
+def _linear(module: nn.Module, layer: StoredLayer, header: Header) -> nn.Linear:
+    """A module, which has to be a linear layer that a quantised matrix fits. Raises: CheckpointError if it is not."""
+    weight = layer.tensors["weight"]
+    if not isinstance(module, nn.Linear):
+        why = f"{weight} is stored as {layer.title}, which is supported for linear layers alone"
+        raise CheckpointError(f"{header.path.name} is quantised where that is not supported", why, HINT)
+    shape = (module.out_features, module.in_features)
+    if not layer.fits(shape):
+        why = f"{weight} is {list(layer.shape)}, expected {list(shape)}"
+        raise CheckpointError(f"{header.path.name} does not hold the model that its config describes", why)
+    return module
+
+
+def _dtype_here(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype | None:
+    """The dtype of a plain tensor in the module; None leaves it as it is. Nothing computes in fp8."""
+    if tensor.dtype in FP8_DTYPES:
+        return dtype or torch.bfloat16
+    return dtype if tensor.dtype in FLOAT_DTYPES else None
 
 
 def _require_fit(module: nn.Module, component: str, header: Header, names: Mapping[str, str]) -> None:
@@ -217,7 +264,7 @@ def _require_fit(module: nn.Module, component: str, header: Header, names: Mappi
 def _is_stored_as(info: TensorInfo, tensor: Tensor) -> bool:
     """Whether a stored tensor can be put in the place of one: floats are converted, other types must be the same."""
     stored = DTYPES.get(info.dtype)
-    return stored == tensor.dtype or {stored, tensor.dtype} <= FLOAT_DTYPES
+    return stored == tensor.dtype or {stored, tensor.dtype} <= FLOAT_DTYPES | FP8_DTYPES
 
 
 def _some(names: Sequence[str]) -> str:

@@ -235,15 +235,6 @@ def quantised_weights(header: Header, names: Iterable[str]) -> dict[str, str]:
     return {name: form for name, form in formats.items() if form is not None}
 
 
-def unsupported_format(header: Header, name: str, form: str) -> CheckpointError:
-    """The error for a weight in a quantised format that is not implemented."""
-    return CheckpointError(
-        f"{header.path.name} is quantised, which is not supported yet",
-        f"{name} is stored as {form}",
-        "use the bf16 file of the same model",
-    )
-
-
 def precision(header: Header) -> str:
     """How the weights are stored: the quantised formats, the most frequent first, or the dtype that most bytes have.
 

@@ -1,6 +1,7 @@
 """Fuse LoRAs into a built model and take them out again; the model knows nothing of it.
 
-Source: docs/reference/checkpoints.md, "Fusing".
+A weight that is stored quantised stays as it is, and what a LoRA adds runs beside it.
+Source: docs/reference/checkpoints.md, "Fusing"; docs/reference/quantised.md, "Running quantised weights".
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from . import keymap
 from .components import COMPONENTS
+from .errors import CheckpointError
 from .headers import Header, read_header
 from .lora_file import MatchedLora
 from .lora_forms import Combine
+from .quantize.linear import QuantisedLinear
 from .weights import map_tensors, require_finite
 
 WeightedLora = tuple[MatchedLora, float]  # a LoRA and its strength
@@ -30,12 +34,39 @@ class Addend(NamedTuple):
     scale: float
 
 
+class Branch(nn.Module):
+    """What a LoRA adds to the output of a layer: (… in) -> (… out), without the matrix of its change where it has
+    a low rank.
+
+    Args: layer: whose device and dtype it takes.
+    """
+
+    def __init__(self, addend: Addend, layer: QuantisedLinear) -> None:
+        super().__init__()
+        self.combine: Combine | None = addend.combine
+        self.scale = addend.scale
+        self.factors = nn.ModuleList()
+        for operand in addend.operands:
+            own = nn.Module()
+            for number, factor in enumerate(operand):
+                own.register_buffer(str(number), factor.to(layer.device, layer.dtype), persistent=False)
+            self.factors.append(own)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = [[factor.to(x.dtype) for factor in operand.buffers()] for operand in self.factors]
+        if len(first) == 2 and not others:
+            up, down = first
+            return F.linear(F.linear(x, down), up) * self.scale
+        return F.linear(x, _combined(first, others, self.combine)) * self.scale
+
+
 def fuse(model: nn.Module, loras: Sequence[WeightedLora], *, sums_in: torch.dtype = torch.float32) -> None:
     """Fuse LoRAs into a denoiser, one weight after another, each on its own device.
 
     Args: loras: in this order. sums_in: the dtype of the sums, unless the weight itself is wider; the result is rounded
     once to the weight's. The official code sums in bfloat16.
-    Raises: CheckpointError for a factor with values that are not finite; the weights before it are fused then.
+    Raises: CheckpointError for a factor with values that are not finite, or for one that does not fit a quantised
+    weight; the weights before it are fused then.
     """
     files = [map_tensors(read_header(matched.path), matched.tensor_names) for matched, _ in loras]
     for official, name in _touched(loras).items():
@@ -44,6 +75,11 @@ def fuse(model: nn.Module, loras: Sequence[WeightedLora], *, sums_in: torch.dtyp
             for tensors, (matched, strength) in zip(files, loras, strict=True)
             if official in matched.changes
         )
+        layer = _quantised(model, name)
+        if layer is not None:
+            _require_shape(layer, loras, official)
+            layer.branch_off(Branch(addend, layer) for addend in addends)
+            continue
         weight = fused_weight(model.get_parameter(name), addends, sums_in=sums_in)
         _put(model, name, nn.Parameter(weight, requires_grad=False))
 
@@ -55,7 +91,13 @@ def take_out(model: nn.Module, loras: Sequence[WeightedLora], checkpoint: Header
     """
     transformer = COMPONENTS["transformer"]
     prefix = transformer.prefix_in(checkpoint.tensors)
-    files = {transformer.full_name(official, prefix): name for official, name in _touched(loras).items()}
+    files: dict[str, str] = {}
+    for official, name in _touched(loras).items():
+        layer = _quantised(model, name)
+        if layer is None:
+            files[transformer.full_name(official, prefix)] = name
+        else:
+            layer.branch_off(())
     for stored, weight in map_tensors(checkpoint, files).items():
         changed = model.get_parameter(files[stored])
         _put(model, files[stored], nn.Parameter(weight.to(changed), requires_grad=False))
@@ -104,6 +146,23 @@ def _touched(loras: Sequence[WeightedLora]) -> dict[str, str]:
     """The tensors that change, by their official names, each with its name in our model."""
     names = dict.fromkeys(official for matched, _ in loras for official in matched.changes)
     return {official: keymap.from_official(official, keymap.TRANSFORMER) for official in names}
+
+
+def _quantised(model: nn.Module, name: str) -> QuantisedLinear | None:
+    """The layer of a weight, where that is stored quantised."""
+    owner, _, leaf = name.rpartition(".")
+    layer = model.get_submodule(owner) if leaf == "weight" else None
+    return layer if isinstance(layer, QuantisedLinear) else None
+
+
+def _require_shape(layer: QuantisedLinear, loras: Sequence[WeightedLora], official: str) -> None:
+    """Refuse a change that was made for the padding of a weight too. The header alone does not show it."""
+    shape = (layer.out_features, layer.in_features)
+    for matched, _ in loras:
+        change = matched.changes.get(official)
+        if change is not None and change.shape != shape:
+            why = f"{official} is made for {list(change.shape)}, the model has {list(shape)}"
+            raise CheckpointError(f"{matched.path.name} does not fit the model", why)
 
 
 def _put(model: nn.Module, name: str, parameter: nn.Parameter) -> None:

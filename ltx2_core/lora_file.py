@@ -112,11 +112,8 @@ def match(lora: LoraFile, checkpoint: Header, *, allow_partial: bool = False) ->
     Args: allow_partial: leave out what matches nothing, as long as anything matches.
     Raises: CheckpointError that names the changes.
     """
-    shapes = {
-        inside: checkpoint.tensors[name].shape
-        for name, inside in COMPONENTS["transformer"].names_in(checkpoint).items()
-    }
-    layers = _Layers.of(name.removesuffix(".weight") for name in shapes if name.endswith(".weight"))
+    files = {inside: name for name, inside in COMPONENTS["transformer"].names_in(checkpoint).items()}
+    layers = _Layers.of(name.removesuffix(".weight") for name in files if name.endswith(".weight"))
     changes: dict[str, Change] = {}
     skipped: list[str] = []
     unmatched = dict(lora.rejected)
@@ -133,16 +130,22 @@ def match(lora: LoraFile, checkpoint: Header, *, allow_partial: bool = False) ->
             unmatched[shown] = "several layers could be meant"
         elif official in changes:
             unmatched[shown] = "its layer has a pair already"
-        elif official not in shapes:
+        elif official not in files:
             unmatched[shown] = f"the layer has no {leaf} in the model"
-        elif change.shape != shapes[official]:
-            unmatched[shown] = f"made for {list(change.shape)}, the model has {list(shapes[official])}"
+        elif not _is_for(change, checkpoint, files[official]):
+            shape = list(checkpoint.matrix_shape(files[official]))
+            unmatched[shown] = f"made for {list(change.shape)}, the model has {shape}"
         else:
             changes[official] = change
     matched = MatchedLora(path=lora.path, changes=changes, skipped=tuple(skipped), unmatched=unmatched)
     if not changes or (unmatched and not allow_partial):
         raise _refusal(matched, checkpoint)
     return matched
+
+
+def _is_for(change: Change, checkpoint: Header, name: str) -> bool:
+    """Whether a change has the shape of a tensor."""
+    return len(change.shape) == len(checkpoint.matrix_shape(name)) and checkpoint.fits(name, change.shape)
 
 
 def reference_scales(loras: Sequence[LoraFile]) -> tuple[int, int]:

@@ -35,6 +35,7 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 FLOAT_DTYPES = {DTYPES[name] for name in FLOATS}
+FP8_DTYPES = {torch.float8_e4m3fn, torch.float8_e5m2}
 
 
 def map_tensors(header: Header, names: Iterable[str]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from ltx2_core.checkpoint import BUILDERS
 from ltx2_core.components import DIT
 from ltx2_core.config.released import released_configs
 from ltx2_core.keymap import official_name
+from scripts.quantise import PRECISIONS, stored_as
 
 Config = dict[str, Any]
 
@@ -84,6 +86,8 @@ COMPONENTS_2_0 = (
 SHAPES = {"aggregate_embed.weight": (TEXT_WIDTH, TEXT_WIDTH * (TEXT_LAYERS + 1))}
 # The last layers decide how loud and how bright the result is; these keep pictures and sounds inside their range.
 GAINS = {"decoder.conv_out.conv.weight": 0.6, "vocoder.conv_post.weight": 0.3, "proj_out.weight": 0.7}
+# What the files of lower precision store quantised; as in the published ones, not everything.
+QUANTISED = re.compile(r"transformer(_1d)?_blocks\.[1-9]\d*\.")
 GROUPNORM_CHANNELS = 32  # the upsampler's norms have 32 groups
 
 
@@ -92,19 +96,21 @@ def main() -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, made if it is missing")
     parser.add_argument("--version", choices=["2.0"], required=True, help="model generation")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", choices=["bf16", *PRECISIONS], default="bf16", help="how the linears are stored")
     options = parser.parse_args()
-    make_tiny_checkpoint(options.out, seed=options.seed)
+    make_tiny_checkpoint(options.out, seed=options.seed, precision=options.precision)
 
 
-def make_tiny_checkpoint(out: Path, *, seed: int = 0) -> None:
-    """Write the whole model into a folder. The same seed gives the same files."""
+def make_tiny_checkpoint(out: Path, *, seed: int = 0, precision: str = "bf16") -> None:
+    """Write the whole model into a folder. The same seed gives the same files, whatever the precision but the first."""
     out.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
     config = tiny_config()
     weights: dict[str, Tensor] = {}
     for name in COMPONENTS_2_0:
         weights |= random_component(name, config, generator)
-    save_file(weights, out / "ltx-2-tiny-dev.safetensors", {"config": json.dumps(config)})
+    tensors = weights if precision == "bf16" else quantised(weights, precision)
+    save_file(tensors, out / "ltx-2-tiny-dev.safetensors", {"config": json.dumps(config)})
     write_gemma(out / "gemma", generator)
     for name, (released, changes) in UPSAMPLERS.items():
         upsampler = (
@@ -171,6 +177,13 @@ def fan_in(name: str, shape: torch.Size) -> float:
     if ".ups." in name:  # transposed convolution (in out kernel): about kernel / stride = 2 taps reach each output
         return 2.0 * shape[0]
     return shape[1:].numel()
+
+
+def quantised(weights: Mapping[str, Tensor], precision: str) -> dict[str, Tensor]:
+    """The same weights with the linears of all blocks but the first of each kind stored quantised."""
+    chosen = [name for name, tensor in weights.items() if QUANTISED.search(name) and is_linear(name, tensor)]
+    plain = {name: tensor for name, tensor in weights.items() if name not in chosen}
+    return plain | stored_as(precision, {name.removesuffix(".weight"): weights[name] for name in chosen})
 
 
 def is_linear(name: str, tensor: Tensor) -> bool:

@@ -20,6 +20,13 @@ H4 = torch.tensor([[1.0, 1, 1, -1], [1, 1, -1, 1], [1, -1, 1, 1], [-1, 1, 1, 1]]
 CODEBOOK = torch.tensor(
     [-0.98, -0.79, -0.64, -0.5, -0.38, -0.26, -0.16, -0.05, 0.05, 0.16, 0.27, 0.38, 0.5, 0.64, 0.79, 0.98]
 )
+# The formats of a file that is called so.
+PRECISIONS = {
+    "fp8": ("fp8",),
+    "int8": ("convrot",),
+    "nvfp4": ("nvfp4",),
+    "mixed": ("nvfp4", "convrot", "fp8_rows", "mxfp8", "int8"),
+}
 Tensors = dict[str, Tensor]
 Marker = dict[str, Any]
 
@@ -37,6 +44,22 @@ def with_markers(layers: Mapping[str, tuple[Tensors, Marker | None]]) -> Tensors
         if marker is not None:
             found[f"{name}.comfy_quant"] = torch.tensor(list(json.dumps(marker).encode()), dtype=torch.uint8)
     return found
+
+
+def stored_as(precision: str, weights: Mapping[str, Tensor]) -> Tensors:
+    """The tensors of layers in a precision of PRECISIONS, by their names in a file; of several formats by turns."""
+    forms = PRECISIONS[precision]
+    layers: dict[str, tuple[Tensors, Marker | None]] = {}
+    for number, (name, weight) in enumerate(weights.items()):
+        form = forms[number % len(forms)]
+        options = {"group": largest_group(weight.shape[1])} if form == "convrot" else {}
+        layers[name] = stored(form, weight, **options)
+    return with_markers(layers)
+
+
+def largest_group(columns: int) -> int:
+    """The largest group of columns up to 256 that can be rotated together."""
+    return max(group for group in (4, 16, 64, 256) if columns % group == 0)
 
 
 def rotation(group: int) -> Tensor:

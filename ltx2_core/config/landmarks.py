@@ -12,7 +12,8 @@ from typing import Any
 
 from ..components import COMPONENTS, lacking
 from ..errors import CheckpointError
-from ..headers import FLOATS, Header, TensorInfo, quantised_weights, unsupported_format
+from ..headers import FLOATS, Header
+from ..stored.formats import F8
 from .audio import AudioVAEConfig, VocoderConfig
 from .released import effective_config
 from .section import Section
@@ -46,11 +47,10 @@ def check_header(component: str, header: Header, config: Config | None = None) -
     names = COMPONENTS[component].names_in(header)
     if not names:
         raise lacking(component, header)
-    for name, form in quantised_weights(header, names).items():
-        raise unsupported_format(header, name, form)
+    _ = header.stored  # which refuses what is contradictory
     inside = {own: name for name, own in names.items()}
     landmarks = LANDMARKS[component](effective_config(header) if config is None else config)
-    problems = [*_wrong_lists(landmarks, inside), *_wrong_sizes(landmarks, inside, header.tensors)]
+    problems = [*_wrong_lists(landmarks, inside), *_wrong_sizes(landmarks, inside, header)]
     if problems:
         raise CheckpointError(
             f"{header.path.name} does not hold the model that its config describes", "; ".join(problems)
@@ -69,21 +69,22 @@ def _wrong_lists(landmarks: Landmarks, inside: Mapping[str, str]) -> list[str]:
     return problems
 
 
-def _wrong_sizes(landmarks: Landmarks, inside: Mapping[str, str], tensors: Mapping[str, TensorInfo]) -> list[str]:
+def _wrong_sizes(landmarks: Landmarks, inside: Mapping[str, str], header: Header) -> list[str]:
     problems = []
     for own, size in landmarks.sizes.items():
         name = inside.get(own)
         if name is None:
             problems.append(f"{own} is missing")
-        elif tensors[name].shape[: len(size)] != size:
-            problems.append(f"{name} is {list(tensors[name].shape)}, its config says {_beginning(size, tensors[name])}")
-        elif tensors[name].dtype not in FLOATS:
-            problems.append(f"{name} is stored as {tensors[name].dtype}")
+        elif not header.fits(name, size):
+            shape = header.matrix_shape(name)
+            problems.append(f"{name} is {list(shape)}, its config says {_beginning(size, shape)}")
+        elif name not in header.stored.layers and header.tensors[name].dtype not in (*FLOATS, *F8):
+            problems.append(f"{name} is stored as {header.tensors[name].dtype}")
     return problems
 
 
-def _beginning(size: tuple[int, ...], info: TensorInfo) -> str:
-    rest = ", …" if len(info.shape) > len(size) else ""
+def _beginning(size: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    rest = ", …" if len(shape) > len(size) else ""
     return f"[{', '.join(map(str, size))}{rest}]"
 
 

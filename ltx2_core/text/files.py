@@ -97,8 +97,7 @@ def check_pair(encoder: EncoderFiles, checkpoint: Header) -> None:
             f"the checkpoint was trained with {wanted or 'Gemma 3'}, and this is {found or 'Gemma 3'}",
         )
     for name in COMPONENTS["text_projection"].names_in(checkpoint):
-        width = checkpoint.tensors[name].shape[-1]
-        if name.endswith(".weight") and width != encoder.features:
+        if name.endswith(".weight") and (width := checkpoint.matrix_shape(name)[-1]) != encoder.features:
             raise CheckpointError(
                 f"the text encoder does not belong to {checkpoint.path.name}",
                 f"{name} takes {width} values for a token, and this encoder gives {encoder.features}",

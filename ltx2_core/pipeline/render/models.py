@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from math import prod
@@ -14,7 +14,7 @@ from torch import nn
 
 from ...checkpoint import assign, build_component
 from ...components import COMPONENTS, UPSAMPLERS
-from ...headers import Header, read_header
+from ...headers import Header, read_header, together
 from ...hub.find import ModelFiles
 from ...lora import WeightedLora, fuse, take_out
 from ...lora_file import match, read_lora
@@ -83,8 +83,9 @@ class Models:
         """
         encoder = find_encoder(self.files.require_file("text_encoder"))
         files = [*self._read_by(request), *(("language_model", header) for header in encoder.weights)]
-        for name, header in sorted(files, key=lambda file: self._nbytes(*file, self.dtype)):
-            for tensor_name, tensor in map_tensors(header, COMPONENTS[name].names_in(header)).items():
+        parts = [(header, COMPONENTS[name].names_in(header)) for name, header in files]
+        for header, names in sorted(parts, key=lambda part: sum(part[0].tensors[name].nbytes for name in part[1])):
+            for tensor_name, tensor in map_tensors(header, names).items():
                 require_finite(header.path, tensor_name, tensor)
 
     def _read_by(self, request: Request) -> list[tuple[str, Header]]:
@@ -131,7 +132,8 @@ class Models:
     def text_encoder(self) -> Iterator[Gemma]:
         """The language model that reads prompts."""
         files = find_encoder(self.files.require_file("text_encoder"))
-        nbytes = sum(_elements(header, header.tensors) for header in files.weights) * self.dtype.itemsize
+        weights = together(files.weights)
+        nbytes = _nbytes(weights, weights.tensors, self.dtype)
 
         def load() -> Gemma:
             return load_gemma(files, device=self.device, dtype=self.dtype)
@@ -162,12 +164,12 @@ class Models:
             module = build_component(name, header) if built is None else built
             return assign(module, name, [header], device=self.device, dtype=dtype)
 
-        return self._residency.use((name, header.path, dtype), self._nbytes(name, header, dtype), load)
-
-    def _nbytes(self, name: str, header: Header, dtype: torch.dtype) -> int:
-        return _elements(header, COMPONENTS[name].names_in(header)) * dtype.itemsize
+        nbytes = _nbytes(header, COMPONENTS[name].names_in(header), dtype)
+        return self._residency.use((name, header.path, dtype), nbytes, load)
 
 
-def _elements(header: Header, names: Any) -> int:
-    """How many numbers some tensors of a file hold."""
-    return sum(prod(header.tensors[name].shape) for name in names)
+def _nbytes(header: Header, names: Iterable[str], dtype: torch.dtype) -> int:
+    """The size of some tensors of a file in a dtype; what belongs to quantised layers stays as it is stored."""
+    kept = header.stored.layers.keys() | header.stored.companions
+    infos = {name: header.tensors[name] for name in names}
+    return sum(info.nbytes if name in kept else prod(info.shape) * dtype.itemsize for name, info in infos.items())
