@@ -2,9 +2,9 @@
 
     python scripts/check_golden.py ROOT [--only 2.0] [--json]
 
-ROOT holds the folders transformer, text, audio, video_vae, sampling, e2e, or some of them; each but sampling has a
-folder per model generation. `--only V` keeps the folders named V or V-…, the upsamplers that V uses, all of sampling
-and the tile plans.
+ROOT holds the folders transformer, text, audio, video_vae, sampling, e2e, quantised, or some of them, or is one of
+them; each but sampling has a folder per model generation, and quantised one per file. `--only V` keeps the folders
+named V or V-…, the upsamplers that V uses, all of sampling, the tile plans and the variants of quantised files.
 
 One line per expected tensor: PASS, FAIL or LATER, family/version/case, tensor, error, tolerance, and a note in brackets
 where there is something to say. The error is relative unless the note names another measure. LATER is what the table
@@ -29,7 +29,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder
 
-from scripts.golden import audio, e2e, sampling, text, transformer, video_vae
+from scripts.golden import audio, e2e, quantised, sampling, text, transformer, video_vae
 from scripts.golden.report import FAIL, LATER, Line, Report
 
 # What waits for a later step: "family/version/case" (sampling has no version) and the reason.
@@ -41,6 +41,10 @@ UNUSED = "no recipe uses it"
 COUNTS = "frame counts and keyframe rounds come with the modes that need them"
 MEDIA = "wide gamut and reflected borders come with the modes that use them"
 MIRRORED = "photos that are stored mirrored are made to stand upright here, and by the official reader they are not"
+GGUF = "GGUF files are not read yet"
+NATIVE = "products with quantised activations are not implemented yet"
+ONE_FILE_GEMMA = "text encoders in one file are not read yet"
+CONVERT = "quantised files are not written yet"
 WAITING = {
     "e2e/2.[35]/*": VOCODER_23,
     "text/2.[03]/enhance_t2v": ENHANCE,
@@ -67,6 +71,11 @@ WAITING = {
     "sampling/logc3": MEDIA,
     "sampling/reflect_pad_*": MEDIA,
     "sampling/decode_exif_[2457]": MIRRORED,
+    "quantised/gguf-*/*": GGUF,
+    "quantised/variants/gguf-*": GGUF,
+    "quantised/*/out.activations*": NATIVE,
+    "quantised/gemma3-*/hidden_states": ONE_FILE_GEMMA,
+    "quantised/convert/*": CONVERT,
 }
 
 Run = Callable[[Path, str, Report], None]
@@ -77,9 +86,14 @@ FAMILIES: dict[str, Run] = {
     "video_vae": video_vae.run,
     "sampling": sampling.run,
     "e2e": e2e.run,
+    "quantised": quantised.run,
 }
 WITHOUT_VERSIONS = ("sampling",)
-TILE_PLANS = "tile_plans.json"
+# A file beside the folders of a family, and what checks it.
+LISTS: dict[str, tuple[str, Run]] = {
+    "video_vae": ("tile_plans.json", video_vae.run_tile_plans),
+    "quantised": ("variants.json", quantised.run_variants),
+}
 UPSAMPLERS = {
     "2.0": ("upsampler-spatial-x2-rational", "upsampler-temporal-x2"),
     "2.3": ("upsampler-spatial-x2", "upsampler-spatial-x1.5", "upsampler-temporal-x2"),
@@ -89,7 +103,7 @@ UPSAMPLERS = {
 
 @dataclass(frozen=True)
 class Target:
-    """One folder (or the file of tile plans) and what checks it. `where`: "family/version", for the lines."""
+    """One folder (or a file beside such folders) and what checks it. `where`: "family/version", for the lines."""
 
     path: Path
     where: str
@@ -98,19 +112,22 @@ class Target:
 
 def targets(root: Path, only: str | None = None) -> Iterator[Target]:
     """What there is to check under a root, in the order of the families."""
-    for family, run in FAMILIES.items():
-        home = root / family
-        if not home.is_dir():
-            continue
+    homes = {family: root / family for family in FAMILIES if (root / family).is_dir()}
+    if not homes and root.name in FAMILIES and root.is_dir():
+        homes = {root.name: root}
+    for family, home in homes.items():
+        run = FAMILIES[family]
         folders = [] if family in WITHOUT_VERSIONS else sorted(path for path in home.iterdir() if path.is_dir())
-        plans = home / TILE_PLANS
-        if not folders and not plans.is_file():  # the tensors lie here, or the family is empty: its check will tell
+        listed, run_list = LISTS.get(family, (".", run))
+        if (
+            not folders and not (home / listed).is_file()
+        ):  # the tensors lie here, or the family is empty: its check will tell
             yield Target(home, family, run)
         for path in folders:
             if only is None or _belongs(path.name, only):
                 yield Target(path, f"{family}/{path.name}", run)
-        if plans.is_file():
-            yield Target(plans, f"{family}/{plans.stem}", video_vae.run_tile_plans)
+        if (home / listed).is_file():
+            yield Target(home / listed, f"{family}/{Path(listed).stem}", run_list)
 
 
 def _belongs(folder: str, version: str) -> bool:

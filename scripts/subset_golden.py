@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import gzip
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 # A file or a glob pattern of files, and the glob patterns of the tensors that are left out of them.
 FILES: dict[str, tuple[str, ...]] = {
@@ -77,6 +81,60 @@ FILES: dict[str, tuple[str, ...]] = {
     "e2e/2.0/media/clip_silent.mov": (),
 }
 
+# The layer of each quantised file that is copied; everything else of the file is left out.
+BLOCKS = "model.diffusion_model.transformer_blocks."
+QUANTISED = {
+    "fp8-official": f"{BLOCKS}1.attn1.to_gate_logits",
+    "fp8-comfy": f"{BLOCKS}0.audio_attn1.to_k",
+    "fp8-legacy": f"{BLOCKS}1.audio_attn2.to_v",
+    "fp8-rowwise": f"{BLOCKS}1.audio_attn2.to_v",
+    "fp8-cast": f"{BLOCKS}1.audio_attn2.to_v",
+    "mxfp8": f"{BLOCKS}1.attn1.to_gate_logits",
+    "nvfp4-official": f"{BLOCKS}1.audio_attn2.to_v",
+    "nvfp4-comfy": f"{BLOCKS}1.attn1.to_gate_logits",
+    "int8-rows": f"{BLOCKS}1.audio_attn2.to_v",
+    "int8-convrot": f"{BLOCKS}1.audio_attn2.to_v",
+    "w4a8": f"{BLOCKS}1.audio_attn2.to_v",
+    "mixed": f"{BLOCKS}0.audio_ff.net.2",
+}
+
+
+def copy_layers(source: Path, target: Path) -> None:
+    """Copy one layer of each quantised file, with what is expected of it."""
+    cases = json.loads((source / "cases.json").read_text())
+    for case, layer in QUANTISED.items():
+        columns = cases[case]["layers"][layer]["shape"][1]
+        expected = (f"{layer}/rows", f"{layer}/weight.*", f"{layer}/out.weights_only", f"x/{columns}")
+        (target / case).mkdir(parents=True)
+        _copy_packed(source / case, target / case, "model.safetensors", (f"{layer}.*", "*scaled_fp8"), layer)
+        _copy_packed(source / case, target / case, "expected.safetensors", expected, layer)
+    kept = {case: {"quantised": [layer], "layers": {layer: {}}} for case, layer in QUANTISED.items()}
+    (target / "cases.json").write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def _copy_packed(source: Path, target: Path, name: str, patterns: Sequence[str], layer: str) -> None:
+    """Copy the tensors of a packed file whose names match."""
+    with safe_open_packed(source / f"{name}.gz") as file:
+        names = [own for own in file.keys() if any(fnmatch.fnmatchcase(own, pattern) for pattern in patterns)]  # noqa: SIM118
+        metadata = dict(file.metadata() or {})
+        metadata.pop("config", None)
+        if "_quantization_metadata" in metadata:
+            said = json.loads(metadata["_quantization_metadata"])
+            said["layers"] = {own: fields for own, fields in said["layers"].items() if own == layer}
+            metadata["_quantization_metadata"] = json.dumps(said)
+        content = save({own: file.get_tensor(own) for own in names}, metadata)
+    (target / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
+
+
+@contextmanager
+def safe_open_packed(path: Path) -> Iterator[Any]:
+    """A packed safetensors file."""
+    with TemporaryDirectory() as place:
+        plain = Path(place) / path.stem
+        plain.write_bytes(gzip.decompress(path.read_bytes()))
+        with safe_open(plain, "pt") as file:
+            yield file
+
 
 def copy_tensors(source: Path, target: Path, dropped: Sequence[str]) -> set[str]:
     """Copy a file without some of its tensors and without the cases that this empties, which are returned."""
@@ -121,6 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             listed = target.with_name("cases.json")
             if listed.exists():
                 drop_cases(listed, emptied)
+    if (options.source / "quantised").is_dir():
+        copy_layers(options.source / "quantised", options.target / "quantised")
     total = sum(path.stat().st_size for path in options.target.rglob("*") if path.is_file())
     print(f"{total:,} bytes in {options.target}")
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from scripts.check_golden import FAIL, Report, Target, check, count, main, targets
+from scripts.subset_golden import QUANTISED
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TARGETS = list(targets(GOLDEN))
@@ -20,6 +21,7 @@ COMPARED = {
     "video_vae/tile_plans": 25,
     "sampling": 300,
     "e2e/2.0": 95,
+    **{f"quantised/{case}": 4 for case in QUANTISED},
 }
 
 
