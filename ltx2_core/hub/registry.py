@@ -24,7 +24,7 @@ from ..yaml_file import read_yaml
 
 REFERENCE = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(/(?P<path>.+))?", re.ASCII)
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # of a model: what a shell needs no quotes for
-BUILT_PRECISIONS = ("bf16", "fp32")  # how the weights may be stored that this version can load
+BUILT_PRECISIONS = ("bf16", "fp32", "fp8", "int8", "nvfp4")  # how the weights may be stored that this version can load
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,8 @@ class EncoderFiles:
 def find_encoder(path: Path) -> EncoderFiles:
     """Look through a folder, or the folders in it, for a Gemma 3 text encoder.
 
-    Raises: StorageError if something is missing; CheckpointError if what is there is not Gemma 3, is quantised, was not
-    downloaded or has other layers or widths than its config says.
+    Raises: StorageError if something is missing; CheckpointError if what is there is not Gemma 3, was not
+    downloaded, says in its config that it is quantised, or has other layers or widths than that says.
     """
     if path.is_file():
         raise CheckpointError(f"{path.name} cannot be the text encoder", "it is a file", HINT)

@@ -116,7 +116,8 @@ class Gemma(nn.Module):
 def load_gemma(files: EncoderFiles, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Gemma:
     """Load the language model and the tokenizer. dtype: None keeps what the files have, and then maps them on the CPU.
 
-    Raises: CheckpointError if tensors are missing, unexpected, misshapen or quantised.
+    Raises: CheckpointError if tensors are missing, unexpected, misshapen, or quantised in a way
+    that is not supported.
     """
     tokenizer = PromptTokenizer.load(files)
     with torch.device("meta"):
