@@ -1,6 +1,6 @@
 """Read what a weight file says about itself, from its header alone: json and struct, no torch, no weights.
 
-Source: docs/reference/checkpoints.md, "Safetensors headers" and "Which file is which".
+Source: docs/reference/checkpoints.md, "Safetensors headers", "GGUF headers" and "Which file is which".
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError, StorageError, shown
+from .gguf_header import MAGIC, read_gguf
 from .header_text import LARGEST_TEXT_BYTES, TensorInfo, parse_header_text
 from .stored.layer import StoredLayers
 from .stored.recognise import recognise
@@ -26,11 +27,10 @@ LARGEST_JSON_BYTES = 4_000_000  # of one object; a tokenizer_config.json takes 1
 LONGEST_NAME = 120  # of a tensor, in a message
 START_BYTES = 32  # enough to tell what a file is
 FLOATS = {"F64", "F32", "F16", "BF16"}
-HINT = "only .safetensors files are opened; take the published one, or convert this one"
+HINT = "only .safetensors and .gguf files are opened; take the published one, or convert this one"
 PICKLE = "it is a pickle (.pt, .ckpt, .bin), and opening one can run code from it"
 # How files of other kinds begin.
 FOREIGN = (
-    (b"GGUF", "it is a GGUF file, which is not supported"),
     (b"PK\x03\x04", PICKLE),
     *((bytes((0x80, protocol)), PICKLE) for protocol in range(2, 6)),
 )
@@ -51,7 +51,7 @@ STAND_INS = (
 
 @dataclass(frozen=True)
 class Header:
-    """The header of one safetensors file, or of the shards of a model together.
+    """The header of one weight file, or of the shards of a model together.
 
     `start` values of its tensors are offsets from the beginning of the file.
     """
@@ -250,10 +250,10 @@ def precision(header: Header) -> str:
 
 
 def read_header(path: Path) -> Header:
-    """Read and check the header of a safetensors file; one that did not change since is not read again.
+    """Read and check the header of a safetensors or GGUF file; one that did not change since is not read again.
 
-    Raises: StorageError if the file is missing, unreadable, empty or cut off; CheckpointError if it is not a
-    safetensors file. The content decides, not the name: a pickle is refused whatever it is called.
+    Raises: StorageError if the file is missing, unreadable, empty or cut off; CheckpointError if it is neither. The
+    content decides, not the name: a pickle is refused whatever it is called.
     """
     path = Path(path)
     try:
@@ -272,7 +272,11 @@ def _parsed(path: Path, size: int, version: tuple[int, ...]) -> Header:
     """The header of a file of some size. version: changes whenever the file does."""
     try:
         with path.open("rb") as file:
-            length = _header_length(path, file.read(START_BYTES), size)
+            start = file.read(START_BYTES)
+            if start.startswith(MAGIC):
+                file.seek(0)
+                return Header(path, *read_gguf(file, path.name, size))
+            length = _header_length(path, start, size)
             file.seek(8)
             raw = file.read(length)
     except (OSError, ValueError) as error:

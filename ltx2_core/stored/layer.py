@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import CheckpointError, shown
+from ..gguf_header import GGUF_PREFIX
 
-Format = Literal["fp8", "fp8_rows", "fp8_tiles", "fp8_cast", "mxfp8", "nvfp4", "int8", "w4a8", "w6a8"]
+Format = Literal["fp8", "fp8_rows", "fp8_tiles", "fp8_cast", "mxfp8", "nvfp4", "int8", "w4a8", "w6a8", "gguf"]
 TITLES: Mapping[Format, str] = {
     "fp8": "fp8 (scaled)",
     "fp8_rows": "fp8 (rowwise)",
@@ -25,6 +26,7 @@ TITLES: Mapping[Format, str] = {
     "int8": "int8",
     "w4a8": "w4a8",
     "w6a8": "w6a8",
+    "gguf": "GGUF",
 }
 LONGEST_NAME = 120  # of a layer, in a message
 HINT = "use the published file, or the bf16 file of the same model"
@@ -38,8 +40,8 @@ class StoredLayer:
     its weight and of what belongs to it, by role (`weight`, `weight_scale`, `input_scale` ...), always spelled in the
     current way. shape: rows and columns as they are stored, with padding. pad: rows and columns may have been filled up
     to a multiple of it. rotation: how many columns are rotated together; 1 for none. group: how many columns share a
-    scale inside their row, where the format leaves that open. needs_full_precision: the file asks that nothing but the
-    weight is ever quantised.
+    scale inside their row, where the format leaves that open. blocks: the type of its blocks, in a GGUF file.
+    needs_full_precision: the file asks that nothing but the weight is ever quantised.
     """
 
     name: str
@@ -49,14 +51,16 @@ class StoredLayer:
     pad: int = 1
     rotation: int = 1
     group: int = 1
+    blocks: str = ""
     needs_full_precision: bool = False
 
     @property
     def title(self) -> str:
         """The format as messages call it."""
-        return (
-            f"{TITLES[self.format]} (convrot)" if self.format == "int8" and self.rotation > 1 else TITLES[self.format]
-        )
+        title = TITLES[self.format]
+        if self.blocks:
+            return f"{title} {self.blocks.removeprefix(GGUF_PREFIX)}"
+        return f"{title} (convrot)" if self.format == "int8" and self.rotation > 1 else title
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether a matrix of some shape, or of as many first sides, may be stored like this."""

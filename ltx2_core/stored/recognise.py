@@ -11,6 +11,7 @@ from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from ..gguf_header import BLOCK_TYPES
 from ..header_text import TensorInfo
 from .formats import F8, GROUP, PLAIN, ROTATED, ROTATION, RULES, Shape, marked_format, unmarked_format
 from .layer import Format, StoredLayer, StoredLayers, refusal
@@ -49,7 +50,7 @@ def recognise(header: Header) -> StoredLayers:
     _require_owners(header, roles, weights)
     asks = any(prod(header.tensors[sign].shape) == 2 for sign in signs)
     has_scales = any(info.dtype in F8 and "weight_scale" in roles[layer] for layer, info in weights.items())
-    layers: dict[str, StoredLayer] = {}
+    layers = _in_blocks(header)
     for name, info in weights.items():
         said = markers.of(name, info.dtype)
         try:
@@ -60,6 +61,21 @@ def recognise(header: Header) -> StoredLayers:
         layers[f"{name}.{WEIGHT}"] = replace(found, needs_full_precision=asks or found.needs_full_precision)
     companions = {name for own in roles.values() for role, name in own.items() if role != WEIGHT}
     return StoredLayers(layers, frozenset(companions | set(signs)))
+
+
+def _in_blocks(header: Header) -> dict[str, StoredLayer]:
+    """The layers of a GGUF file whose weights are stored in blocks; nothing else belongs to them."""
+    layers: dict[str, StoredLayer] = {}
+    for tensor, info in header.tensors.items():
+        if info.dtype in BLOCK_TYPES:
+            name, _, last = tensor.rpartition(".")
+            if last != WEIGHT or len(info.shape) != 2:
+                raise refusal(header.path, tensor, f"it is stored as {info.dtype}, which only a matrix may be")
+            shape = (info.shape[0], info.shape[1])
+            layers[tensor] = StoredLayer(
+                name=name, format="gguf", tensors={WEIGHT: tensor}, shape=shape, blocks=info.dtype
+            )
+    return layers
 
 
 def _roles(header: Header, *, is_legacy: bool) -> Roles:

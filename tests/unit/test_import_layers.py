@@ -18,6 +18,7 @@ LAYERS = {
         "errors",
         "grids",
         "folders",
+        "gguf_header",
         "header_text",
         "headers",
         "home",
