@@ -13,6 +13,7 @@ from torch import Tensor
 from ..stored.layer import Format, StoredLayer
 from .blocks import decode_mxfp8, decode_nvfp4
 from .fp8 import decode_cast, decode_rows, decode_scaled, decode_tiles
+from .gguf import decode_gguf
 from .integers import decode_int8, decode_w4a8, decode_w6a8
 from .rows import Stored
 
@@ -26,6 +27,7 @@ DECODERS: Mapping[Format, Callable[[StoredLayer, Stored, range], Tensor]] = {
     "int8": decode_int8,
     "w4a8": decode_w4a8,
     "w6a8": decode_w6a8,
+    "gguf": decode_gguf,
 }
 CHUNK = 2**22  # numbers that are decoded at a time: 16 MiB in float32
 ROUNDED = torch.bfloat16
