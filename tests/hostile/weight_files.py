@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from random import Random
 from typing import Any
+
+from ltx2_core.components import DIT
+from scripts.gguf_writer import Stored, gguf_bytes
 
 from .case import Case, Ground, Write, changed, data, hole, linked, nested, odd_value, text
 
@@ -18,6 +22,8 @@ def make(random: Random, ground: Ground) -> Case:
     """A command that reads a weight file, or a text encoder, which is not as it should be."""
     if random.random() < 0.12:
         return _text_encoder(random, ground)
+    if random.random() < 0.15:
+        return _gguf(random, ground)
     files = sorted(ground.tiny.glob("*.safetensors"))
     path = random.choice(files[:1] * 3 + files) if random.random() < 0.5 else _checkpoint(files)
     header, size = read(path)
@@ -128,6 +134,56 @@ def _lengths(random: Random, header: dict[str, Any], size: int) -> Write:
         lambda: text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"),
     )
     return random.choice(kinds)()
+
+
+def _gguf(random: Random, ground: Ground) -> Case:
+    """A GGUF file of a transformer whose header is damaged, or whose config is not as it should be."""
+    header, _ = read(_checkpoint(sorted(ground.tiny.glob("*.safetensors"))))
+    config = header["__metadata__"]["config"]
+    tensors = {
+        name.removeprefix(DIT): random.choice((_plain, _plain, _plain, _blocks))(entry["shape"])
+        for name, entry in header.items()
+        if name.startswith(DIT) and "connector" not in name
+    }
+    if random.random() < 0.3:
+        content = gguf_bytes(tensors, {"config": dumped(changed(random, json.loads(config)))})
+    else:
+        content = _damaged_header(random, gguf_bytes(tensors, random.choice(({}, {"config": config}))))
+    command = ("t2v", "x", "--model", str(ground.tiny), "--preset", "smoke", "--transformer", "w.gguf", "-o", "x.mp4")
+    return Case(words=random.choice((command, ("inspect", "w.gguf"))), files={"w.gguf": data(content)})
+
+
+def _plain(shape: list[int]) -> Stored:
+    return Stored("F16", tuple(shape), bytes(2 * prod(shape)))
+
+
+def _blocks(shape: list[int]) -> Stored:
+    """Zeros in blocks of 32, if rows of this length can be stored so."""
+    if len(shape) != 2 or shape[1] % 32:
+        return _plain(shape)
+    return Stored("GGUF_Q8_0", tuple(shape), bytes(prod(shape) // 32 * 34))
+
+
+def _damaged_header(random: Random, content: bytes) -> bytes:
+    """A GGUF file with its first fields, or some of its header, overwritten, cut off, or with something put in."""
+    damaged = bytearray(content)
+    at = random.choice((8, 16, 24, random.randrange(100), random.randrange(30_000)))
+    for _ in range(random.choice((1, 1, 3))):
+        how = random.random()
+        if how < 0.4:
+            damaged[at] ^= 1 << random.randrange(8)
+        elif how < 0.7:
+            damaged[at : at + 8] = struct.pack(
+                "<Q", random.choice((0, 1, 2**16, 2**31, 2**32, 2**62, 2**63, 2**64 - 1))
+            )
+        elif how < 0.8:
+            damaged[at:at] = random.randbytes(random.choice((1, 8, 100)))
+        elif how < 0.9:
+            del damaged[at : at + random.choice((1, 8, 100))]
+        else:
+            return bytes(damaged[: random.choice((at, random.randrange(len(damaged))))])
+        at = random.randrange(30_000)
+    return bytes(damaged)
 
 
 def _text_encoder(random: Random, ground: Ground) -> Case:

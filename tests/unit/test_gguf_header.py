@@ -1,5 +1,6 @@
 """The header of a GGUF file: reading it, and refusing what is damaged, hostile or of another kind."""
 
+import json
 import struct
 import tracemalloc
 from pathlib import Path
@@ -8,10 +9,12 @@ from random import Random
 import numpy as np
 import pytest
 
+from ltx2_core.config.released import effective_config, released_configs
 from ltx2_core.errors import CheckpointError, LTX2Error, StorageError
 from ltx2_core.gguf_header import BLOCK_TYPES, TYPES
 from ltx2_core.headers import FileKind, classify, generation, precision, quantised_weights, read_header
 from scripts.gguf_writer import Stored, gguf_bytes, random_tensor
+from tests.commands import ltx2
 
 TO_Q = "transformer_blocks.0.attn1.to_q.weight"
 
@@ -68,6 +71,24 @@ def test_blocks_of_anything_but_a_matrix_are_refused(weights: Path, name: str, s
     weights.write_bytes(gguf_bytes({name: one("GGUF_Q8_0", shape)["x"]}))
     with pytest.raises(CheckpointError, match=f"{name}: it is stored as GGUF_Q8_0, which only a matrix may be"):
         _ = read_header(weights).stored
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_a_denoiser_without_a_config_gets_that_of_its_release(weights: Path, prefix: str):
+    signs = {name: Stored("F32", (1,), bytes(4)) for name in (TO_Q, "caption_projection.linear_1.weight")}
+    weights.write_bytes(gguf_bytes({prefix + name: tensor for name, tensor in signs.items()}))
+    assert effective_config(read_header(weights)) == released_configs()["2.0"]
+
+
+def test_inspect_tells_what_a_denoiser_is(weights: Path):
+    weights.write_bytes(gguf_bytes(denoiser(), {"model_version": "2.3.rc1"}))
+    result = ltx2("inspect", weights, "--json")
+    assert result.exit_code == 0, result.stderr
+    facts = json.loads(result.stdout.splitlines()[0])["facts"]
+    assert facts["kind"] == "a transformer"
+    assert facts["generation"] == "2.3"
+    assert facts["version"] == "2.3.rc1"
+    assert "Q4_K" in facts["precision"]
 
 
 def test_texts_of_the_metadata_are_kept_and_other_values_passed_over(weights: Path):
