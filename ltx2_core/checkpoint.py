@@ -25,7 +25,7 @@ from .keymap import official_name, optional_names, own_names
 from .quantize.linear import QuantisedLinear, quantised_linear, stored_names
 from .quantize.values import require_usable_scale
 from .stored.layer import HINT, StoredLayer
-from .weights import DTYPES, FLOAT_DTYPES, FP8_DTYPES, map_tensors
+from .weights import FLOAT_DTYPES, FP8_DTYPES, STORED_DTYPES, map_tensors, stored_shape
 
 Builder = Callable[[Mapping[str, Any]], nn.Module]
 
@@ -246,9 +246,9 @@ def _require_fit(module: nn.Module, component: str, header: Header, names: Mappi
         "missing": [official_name(component, own, prefix) for own in wanted if own in needed and own not in found],
         "unexpected": [official for own, official in found.items() if own not in wanted],
         "of another shape": [
-            f"{found[own]} is {list(info.shape)}, expected {list(wanted[own].shape)}"
+            f"{found[own]} is {list(stored_shape(info))}, expected {list(wanted[own].shape)}"
             for own, info in common.items()
-            if info.shape != tuple(wanted[own].shape)
+            if stored_shape(info) != tuple(wanted[own].shape)
         ],
         "of another type": [
             f"{found[own]} is {info.dtype}" for own, info in common.items() if not _is_stored_as(info, wanted[own])
@@ -263,7 +263,7 @@ def _require_fit(module: nn.Module, component: str, header: Header, names: Mappi
 
 def _is_stored_as(info: TensorInfo, tensor: Tensor) -> bool:
     """Whether a stored tensor can be put in the place of one: floats are converted, other types must be the same."""
-    stored = DTYPES.get(info.dtype)
+    stored = STORED_DTYPES.get(info.dtype)
     return stored == tensor.dtype or {stored, tensor.dtype} <= FLOAT_DTYPES | FP8_DTYPES
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError, StorageError
+from .gguf_header import BLOCK_TYPES
 from .headers import FLOATS, Header, TensorInfo
 
 DTYPES = {
@@ -34,6 +35,7 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+STORED_DTYPES = {**DTYPES, **dict.fromkeys(BLOCK_TYPES, torch.uint8)}  # blocks of a GGUF file are bytes
 FLOAT_DTYPES = {DTYPES[name] for name in FLOATS}
 FP8_DTYPES = {torch.float8_e4m3fn, torch.float8_e5m2}
 
@@ -41,6 +43,7 @@ FP8_DTYPES = {torch.float8_e4m3fn, torch.float8_e5m2}
 def map_tensors(header: Header, names: Iterable[str]) -> dict[str, Tensor]:
     """Give tensors of a file by their names in it, in the dtype and shape that they are stored in, on the CPU.
 
+    A matrix of a GGUF file that is stored in blocks is given as its bytes (rows bytes), uint8.
     The tensors are views: nothing is read before it is used, each of them keeps the file mapped (so that Windows does
     not let it be deleted), and writing into one ends the process. A tensor that does not lie at a multiple of the size
     of its elements is copied, which the published files never need.
@@ -64,6 +67,14 @@ def map_tensors(header: Header, names: Iterable[str]) -> dict[str, Tensor]:
         return {name: _view(content, info) for name, info in infos.items()}
 
 
+def stored_shape(info: TensorInfo) -> tuple[int, ...]:
+    """The shape of a tensor as it is stored: that of the header, but with bytes in place of columns for blocks."""
+    if info.dtype not in BLOCK_TYPES:
+        return info.shape
+    kind = BLOCK_TYPES[info.dtype]
+    return (*info.shape[:-1], info.shape[-1] // kind.elements * kind.nbytes)
+
+
 def require_finite(path: Path, name: str, tensor: Tensor) -> None:
     """Raises: CheckpointError if a tensor of a file holds NaN or infinite values."""
     if not is_finite(tensor):
@@ -84,13 +95,13 @@ def is_finite(tensor: Tensor) -> bool:
 
 def _view(content: mmap.mmap, info: TensorInfo) -> Tensor:
     """One tensor. Each has a storage of its own, so that copying one does not copy the file."""
-    dtype = DTYPES[info.dtype]
+    dtype, shape = STORED_DTYPES[info.dtype], stored_shape(info)
     if info.nbytes == 0:
-        return torch.empty(info.shape, dtype=dtype)
+        return torch.empty(shape, dtype=dtype)
     if info.start % dtype.itemsize:
         raw = torch.frombuffer(content, dtype=torch.uint8, count=info.nbytes, offset=info.start)
-        return raw.clone().view(dtype).reshape(info.shape)
-    return torch.frombuffer(content, dtype=dtype, count=prod(info.shape), offset=info.start).reshape(info.shape)
+        return raw.clone().view(dtype).reshape(shape)
+    return torch.frombuffer(content, dtype=dtype, count=prod(shape), offset=info.start).reshape(shape)
 
 
 def _changed(header: Header, why: str) -> StorageError:

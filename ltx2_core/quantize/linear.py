@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..headers import Header
 from ..stored.layer import StoredLayer
-from ..weights import DTYPES
+from ..weights import STORED_DTYPES, stored_shape
 from .decode import decode_matrix
 from .rows import Stored
 
@@ -24,7 +24,10 @@ UNUSED = ("input_scale",)  # roles that only a product with quantised inputs nee
 def quantised_linear(layer: StoredLayer, linear: nn.Linear, header: Header) -> QuantisedLinear:
     """What takes the place of a linear layer, on the meta device as that is. header: of the file that stores it."""
     infos = {role: header.tensors[name] for role, name in layer.tensors.items() if role not in UNUSED}
-    empty = {role: torch.empty(info.shape, dtype=DTYPES[info.dtype], device="meta") for role, info in infos.items()}
+    empty = {
+        role: torch.empty(stored_shape(info), dtype=STORED_DTYPES[info.dtype], device="meta")
+        for role, info in infos.items()
+    }
     return QuantisedLinear(layer, linear, empty)
 
 

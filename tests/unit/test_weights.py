@@ -9,14 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from ltx2_core.errors import StorageError
+from ltx2_core.gguf_header import BLOCK_TYPES
 from ltx2_core.header_text import DTYPE_BYTES
 from ltx2_core.headers import read_header
 from ltx2_core.weights import DTYPES, map_tensors
+from scripts.gguf_writer import Stored, gguf_bytes, random_tensor
 from tests.unit.test_headers import entry, raw_file
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
@@ -124,3 +127,15 @@ def test_a_file_larger_than_the_memory_that_a_process_may_have_is_read(tmp_path:
     command = [sys.executable, "-c", WITH_LITTLE_MEMORY, path]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert (done.stdout, done.returncode) == ("0.0\n", 0), done.stderr
+
+
+@pytest.mark.parametrize("kind", BLOCK_TYPES)
+def test_a_matrix_in_blocks_is_given_as_rows_of_bytes(tmp_path: Path, kind: str) -> None:
+    stored = random_tensor(kind, (3, 512), np.random.default_rng(0))
+    path = tmp_path / "w.gguf"
+    path.write_bytes(gguf_bytes({"a.weight": stored, "a.bias": Stored("F32", (3,), bytes(12))}))
+    tensors = map_tensors(read_header(path), ["a.weight", "a.bias"])
+    assert tensors["a.weight"].dtype == torch.uint8
+    assert tensors["a.weight"].shape == (3, len(stored.content) // 3)
+    assert bytes(tensors["a.weight"].flatten().tolist()) == stored.content
+    assert (tensors["a.bias"].dtype, tensors["a.bias"].shape) == (torch.float32, (3,))

@@ -1,0 +1,117 @@
+"""A transformer in a GGUF file renders what the same numbers in a bfloat16 file render, with the parts beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ltx2_core.components import DIT
+from ltx2_core.gguf_header import BLOCK_TYPES
+from ltx2_core.headers import read_header
+from ltx2_core.quantize.gguf import decode_blocks
+from ltx2_core.weights import map_tensors
+from scripts.gguf_quantise import PRECISIONS, gguf_tensors
+from scripts.gguf_writer import gguf_bytes
+from scripts.make_tiny_checkpoint import is_linear, lora, random_component, tiny_config
+from tests.commands import ltx2, rendered
+
+# Widths that blocks of 256 values go into; that of the context is the text encoder's.
+WIDE = {
+    "attention_head_dim": 128,
+    "cross_attention_dim": 512,
+    "audio_attention_head_dim": 64,
+    "audio_cross_attention_dim": 256,
+    "num_layers": 2,
+}
+Render = Callable[..., bytes]
+
+
+@pytest.fixture(scope="module")
+def config() -> dict[str, Any]:
+    config = tiny_config()
+    config["transformer"] |= WIDE
+    return config
+
+
+@pytest.fixture(scope="module")
+def weights(config: dict[str, Any]) -> dict[str, Tensor]:
+    tensors = random_component("transformer", config, torch.Generator().manual_seed(1))
+    return {name.removeprefix(DIT): tensor for name, tensor in tensors.items()}
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
+def gguf(
+    request: pytest.FixtureRequest,
+    weights: dict[str, Tensor],
+    config: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    path = tmp_path_factory.mktemp("gguf") / "transformer.gguf"
+    path.write_bytes(gguf_bytes(gguf_tensors(weights, request.param), {"config": json.dumps(config)}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def style(weights: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA on the attention of the video."""
+    path = tmp_path_factory.mktemp("lora") / "style.safetensors"
+    attention = {DIT + name: tensor for name, tensor in weights.items() if ".attn" in name and is_linear(name, tensor)}
+    save_file(lora(attention, 4, torch.Generator().manual_seed(2)), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def render(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
+    """The bytes of a clip, without the recipe, in which the names of the files stand."""
+
+    def render(transformer: Path, *words: object) -> bytes:
+        target = tmp_path_factory.mktemp("clip") / "a.mp4"
+        common = ("--res", "128x128", "--frames", "9", "--steps", "2", "--seed", "7", "--no-metadata", "-o", target)
+        return rendered("t2v", "a bell", "--model", tiny, "--transformer", transformer, *words, *common).read_bytes()
+
+    return render
+
+
+def decoded(gguf: Path, folder: Path, prefix: str = DIT) -> Path:
+    """The same numbers in a safetensors file, those of blocks rounded to bfloat16."""
+    header = read_header(gguf)
+    tensors = map_tensors(header, header.tensors)
+    for name, info in header.tensors.items():
+        if info.dtype in BLOCK_TYPES:
+            tensors[name] = decode_blocks(tensors[name], info.dtype).bfloat16()
+    path = folder / "decoded.safetensors"
+    copies = {prefix + name: tensor.clone() for name, tensor in tensors.items()}
+    save_file(copies, path, {"config": header.metadata["config"]})
+    return path
+
+
+def test_a_gguf_transformer_renders_what_its_decoded_numbers_render(gguf: Path, tmp_path: Path, render: Render) -> None:
+    words = ("--preset", "smoke")
+    assert render(gguf, *words) == render(decoded(gguf, tmp_path), *words)
+
+
+def test_loras_change_what_a_gguf_transformer_renders_in_two_stages(gguf: Path, style: Path, render: Render) -> None:
+    words = ("--preset", "two-stage", "--distilled-lora", style)
+    with_lora = render(gguf, *words, "--lora", style)
+    assert with_lora != render(gguf, *words)
+    assert with_lora == render(gguf, *words, "--lora", style)
+
+
+def test_a_gguf_transformer_without_a_config_is_no_model_of_its_own(
+    weights: dict[str, Tensor], tiny: Path, tmp_path: Path
+) -> None:
+    """Its names prove the release, whose widths it does not have."""
+    path = tmp_path / "t.gguf"
+    path.write_bytes(gguf_bytes(gguf_tensors(weights, "gguf-q8_0")))
+    result = ltx2(
+        "t2v", "a bell", "--model", tiny, "--transformer", path, "--preset", "smoke", "-o", tmp_path / "a.mp4"
+    )
+    assert result.exit_code == 7
+    assert "t.gguf does not hold the model that its config describes" in result.stderr
