@@ -84,23 +84,24 @@ def test_quantised_layers_are_counted_by_format(tmp_path: Path) -> None:
         f"{block}to_q.weight_scale": ("F32", ()),
         f"{block}to_k.weight": ("F8_E4M3", (4, 4)),
         f"{block}to_k.weight_scale": ("F32", ()),
-        f"{block}to_v.weight": ("I8", (4, 4)),
+        f"{block}to_v.weight": ("F8_E4M3", (4, 4)),
+        f"{block}to_v.weight_scale": ("F32", (4,)),
         f"{block}norm.weight": ("BF16", (4,)),
     }
     facts = describe(write_weights(tmp_path / "a.safetensors", sizes))
-    assert facts["quantised"] == "layers by format: fp8 (scaled) 2, int8 1"
-    assert facts["precision"] == "fp8 (scaled)"
+    assert facts["quantised"] == "layers by format: fp8 (scaled) 2, fp8 (rowwise) 1"
+    assert facts["precision"] == "fp8 (scaled), fp8 (rowwise)"
 
 
 def test_what_keeps_a_file_from_being_used_is_told(tiny: Path, tmp_path: Path) -> None:
     weights = load_file(tiny / CHECKPOINT)
     name = f"{DENOISER}transformer_blocks.0.attn1.to_q.weight"
-    path = tmp_path / "fp8.safetensors"
+    path = tmp_path / "int8.safetensors"
     metadata = {"config": json.dumps(_config(tiny))}
-    save_file({**weights, name: weights[name].to(torch.float8_e4m3fn)}, path, metadata)
+    save_file({**weights, name: weights[name].to(torch.int8)}, path, metadata)
     facts = describe(path)
-    assert facts["quantised"] == "layers by format: fp8 (cast) 1"
-    assert "is quantised, which is not supported yet" in facts["problem"]
+    assert "int8 without a marker" in facts["precision"]
+    assert "int8 without a marker" in facts["problem"]
 
 
 def test_a_config_that_is_not_implemented_is_a_problem_and_no_error(tiny: Path, tmp_path: Path) -> None:

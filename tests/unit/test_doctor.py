@@ -62,7 +62,7 @@ def test_the_verdict_goes_size_by_size(gb: int, verdicts: list[str], monkeypatch
 @pytest.mark.parametrize(("gb", "fits"), [(24, "no published model"), (48, "ltx-2, "), (80, "ltx-2, ")])
 def test_models_that_do_not_fit_whole_are_told_apart(gb: int, fits: str, monkeypatch: pytest.MonkeyPatch) -> None:
     show(monkeypatch, Card(name="a card", nbytes=gb * 2**30), cuda="13.0")
-    whole = {"ltx-2": "bf16", "ltx-2-distilled": "bf16", "fp8": "fp8"}
+    whole = {"ltx-2": "bf16", "ltx-2-distilled": "bf16", "odd": "w4a8"}
     models = {
         name: RegisteredModel(summary="", generation="2.0", files={}, precision=precision, card_gb=48)
         for name, precision in whole.items()
@@ -70,7 +70,7 @@ def test_models_that_do_not_fit_whole_are_told_apart(gb: int, fits: str, monkeyp
     monkeypatch.setattr(facts, "registered_models", lambda: models)
     row = diagnose().rows["fits whole"]
     assert row.startswith(fits)
-    assert "fp8" not in row
+    assert "odd" not in row
     assert ("needs 48 GB" in row) == (gb < 48)
 
 

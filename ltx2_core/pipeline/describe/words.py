@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import LTX2Error, MediaError
+from ...errors import CheckpointError, LTX2Error, MediaError
 from ...headers import Header, precision, quantised_weights, require_downloaded
 from ..request import Request
 
@@ -63,9 +63,14 @@ def _share(part: int, whole: int) -> str:
 
 def stored_facts(header: Header) -> Facts:
     """How the tensors of a file, or of several together, are stored."""
-    yield "precision", precision(header)
+    quantised: Mapping[str, str] = {}
+    try:
+        said, quantised = precision(header), quantised_weights(header, header.tensors)
+    except CheckpointError as error:
+        said = f"it cannot be told: {error.why}"
+    yield "precision", said
     yield "dtypes", _dtype_shares(header)
-    if quantised := quantised_weights(header, header.tensors):
+    if quantised:
         yield "quantised", f"layers by format: {counts(Counter(quantised.values()))}"
     yield "tensors", f"{len(header.tensors):,}"
     yield "bytes", f"{header.nbytes:,}"
