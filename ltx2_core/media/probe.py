@@ -149,7 +149,7 @@ def _track(stream: Stream) -> Track:
     language = _tag(stream.metadata, "language")
     return Track(
         kind=stream.type,
-        codec=stream.name or _tag(stream.metadata, "handler_name") or "unknown",
+        codec=getattr(stream, "name", None) or _tag(stream.metadata, "handler_name") or "unknown",
         language=None if language == UNDETERMINED else language,
         title=_tag(stream.metadata, "title", "name"),  # the second is what MP4 calls it
         video=_video_info(stream) if isinstance(stream, VideoStream) and is_decoded else None,

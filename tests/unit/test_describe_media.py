@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import av
 import pytest
@@ -11,6 +13,7 @@ from av import AudioStream, VideoStream
 from PIL import Image
 
 from ltx2_core.errors import MediaError
+from ltx2_core.media import probe
 from ltx2_core.pipeline.describe.describe import describe
 from tests.synthetic_media import RATE_HZ, encode_sound, picture, tone, write_sound, write_video
 
@@ -140,3 +143,8 @@ def test_a_kind_of_clip_that_is_not_read_names_the_command_that_converts_it(tmp_
 def test_a_missing_clip_is_an_error_of_media(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="No such file"):
         describe(tmp_path / "lost.mp4")
+
+
+def test_a_stream_without_a_decoder_is_named_all_the_same() -> None:
+    stream = SimpleNamespace(type="video", codec_context=None, metadata={}, disposition=0)  # as of a damaged index
+    assert probe._track(cast(Any, stream)).codec == "unknown"

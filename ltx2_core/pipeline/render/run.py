@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ...disk import remove_leftovers, require_free
-from ...errors import NotFiniteError, OutOfMemoryError, RequestError, StorageError
+from ...errors import NotFiniteError, OutOfMemoryError, RequestError, StorageError, shown
 from ...identity import Identity, identity
 from ...lock import locked
 from ...machine import Machine
@@ -28,6 +29,7 @@ from .engine import Engine
 from .models import Models
 
 NOBODY = Watch()
+LONGEST_PATH = 400  # in a message
 
 
 class Interrupted(Exception):
@@ -100,8 +102,10 @@ def require_unchanged(job: Job) -> ModelHeaders:
     """The headers of a job's model. Raises: StorageError that names a file which is gone, or which has changed."""
     headers = ModelHeaders.of(job.task.files)
     for role, path in files_of(job.task, headers).items():
-        if not path.exists():
-            raise StorageError(f"{path} does not exist any more", hint="put it back, or render again")
+        if not os.path.exists(path):  # noqa: PTH110 (a path that no disk can hold is not there either)
+            raise StorageError(
+                f"{shown(str(path), LONGEST_PATH)} does not exist any more", hint="put it back, or render again"
+            )
         if role not in job.identities or not job.identities[role].is_of(path):
             raise StorageError(f"{path} has changed since this render began", hint="put it back, or render again")
     return headers
