@@ -103,7 +103,11 @@ MODEL = panel(
     text_encoder=value("FOLDER", "Use this Gemma 3 folder; default: the one beside the model."),
     upsampler=value("FILE", "Use this latent upsampler between stages; can be repeated.", is_repeated=True),
     distilled_lora=value("FILE", "Use this distilled LoRA in presets that need one."),
-    lora=value("PATH[:STRENGTH]", "Apply a LoRA; strength 1 by default; can be repeated.", is_repeated=True),
+    lora=value(
+        "NAME|PATH[:STRENGTH]",
+        "Apply a LoRA, by name (see ltx2 models) or by path; strength 1 by default; can be repeated.",
+        is_repeated=True,
+    ),
     allow_partial_lora=switch("Apply a LoRA even if only part of it fits the model."),
     precision=value("%(choices)s", "What the model computes in; default %(default)s: bf16 on CUDA, else fp32."),
     device=value("auto|cuda|mps|cpu", "Where the model runs; default %(default)s; cuda:1 is the second GPU."),
@@ -165,7 +169,9 @@ EDIT = panel(
     extend=value("4s", "Continue after the end of the clip."),
     extend_before=value("2s", "Lead up to the clip; can be combined with --extend."),
     retake=value("2.0s-4.5s", "Regenerate this span and keep the rest of the clip."),
-    control=value("LORA[:STRENGTH]", "Follow the clip as a control signal, with an in-context LoRA."),
+    control=value(
+        "NAME|PATH[:STRENGTH]", "Follow the clip as a control signal, with an in-context LoRA: pose, depth, or a file."
+    ),
 )
 IMAGES = panel(
     "Shape",
