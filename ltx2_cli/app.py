@@ -16,7 +16,7 @@ import ltx2_core as core
 from .display import Display
 from .doctor import add_doctor
 from .downloads import add_downloads
-from .failures import UserStopError, crash, wrong_usage
+from .failures import UserStopError, crash, is_stop, wrong_usage
 from .help import PanelCommand, PanelGroup, help_text
 from .log import routed
 from .modes import add_modes
@@ -58,7 +58,7 @@ class Commands(PanelGroup):
         except KeyboardInterrupt:
             exit_code = show.fail(UserStopError(130))
         except Exception as error:
-            exit_code = show.fail(crash(error, arguments))
+            exit_code = show.fail(UserStopError(130) if is_stop(error) else crash(error, arguments))
         sys.exit(show.end(exit_code))
 
     def invoke(self, ctx: Any) -> Any:

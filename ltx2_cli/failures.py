@@ -72,6 +72,15 @@ def _has(command: Any, option: str) -> bool:
     )
 
 
+def is_stop(error: BaseException | None) -> bool:
+    """Whether a failure came up while the user's stop was on its way, as of an import that was cut off by it."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def crash(error: Exception, arguments: list[str]) -> core.LTX2Error:
     """A failure that nobody foresaw, with its traceback in a file, whatever characters it holds."""
     path = _crash_folder() / time.strftime(f"crash-%Y%m%d-%H%M%S-{secrets.token_hex(3)}.txt")

@@ -410,3 +410,15 @@ def test_summary_tells_the_seconds_that_passed() -> None:
     summary = json.loads(result.stdout.splitlines()[-1])
     assert (summary["event"], summary["exit_code"]) == ("summary", 2)
     assert 0 <= summary["seconds"] <= round(passed, 3) + 0.001
+
+
+def test_a_stop_in_the_middle_of_an_import_is_a_stop_whatever_fails_after_it(monkeypatch: pytest.MonkeyPatch):
+    def describe(what: str) -> dict[str, str]:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise ImportError("cannot import name 'nn' from partially initialized module 'torch'")
+
+    monkeypatch.setattr(ltx2_core, "describe", describe)
+    result = RUN.invoke(app, ["inspect", "toy"])
+    assert (result.exit_code, result.stderr) == (130, "stopped\n")
