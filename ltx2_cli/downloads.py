@@ -60,7 +60,7 @@ def download(
     if plan:
         show.plan_of_download(plan_facts(wanted), plan_rows(wanted))
         return
-    with Stop(lambda: show.say("stopping; the same command goes on from here")) as stop:
+    with Stop(_interrupt) as stop:
         try:
             paths = _obtain(wanted, library, show, stop, yes=yes, accepted=accept_licence or (), offline=offline)
         except KeyboardInterrupt as stopped:
@@ -69,6 +69,11 @@ def download(
     show.close()
     for path in paths:
         show.file(path, is_new=bool(wanted.missing))
+
+
+def _interrupt() -> None:
+    """End whatever waits: a question, a request, or the threads that fetch, which keep what they have."""
+    raise KeyboardInterrupt
 
 
 def _obtain(
@@ -122,7 +127,11 @@ def confirm(question: str, option: str, *, is_given: bool) -> None:
         return
     if not is_asked():
         raise core.RequestError(f"nobody can be asked: {question}", "there is no terminal", f"{option} says yes")
-    if not typer.confirm(question, err=True):
+    try:
+        is_agreed = typer.confirm(question, err=True)
+    except typer.Abort as error:  # Ctrl-C or Ctrl-D
+        raise KeyboardInterrupt from error
+    if not is_agreed:
         raise core.RequestError("nothing was done", "the answer was no", f"{option} says yes without a question")
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from threading import Event
 
 from ..disk import show_bytes
-from ..errors import AccessError, StorageError
-from .installed import parts_of
+from ..errors import AccessError, StorageError, TargetTakenError
+from .installed import files_in, parts_of
 from .ledger import checksum, known_checksum, remember_verified, still_verified
 from .library import WEIGHTS, Library, models_home
 from .registry import PublishedFile, Reference
@@ -97,6 +97,8 @@ def fetch_files(plan: DownloadPlan, hub: Hub, listener: Listener) -> None:
         raise StorageError(
             f"{plan.name} does not fit on the disk: {short} too little", why, "--to FOLDER names another"
         )
+    for file in plan.missing:
+        _require_replaceable(file, plan)
     stop = Event()
     shared = replace(listener, should_stop=lambda: stop.is_set() or listener.should_stop())
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -135,10 +137,10 @@ def verify_again(plan: DownloadPlan, listener: Listener) -> dict[Path, bool | No
     """
     found: dict[Path, bool | None] = {}
     for file in plan.files:
-        if file.found is None or not file.reference.path:
-            continue
-        expected = file.checksum or known_checksum(file.found)
-        found[file.found] = None if expected is None else _checksum_of(file.found, expected, listener) == expected
+        for path in [] if file.found is None else files_in(file.found):
+            published = file.checksum if file.reference.path else None
+            expected = published or known_checksum(path)
+            found[path] = None if expected is None else _checksum_of(path, expected, listener) == expected
     return found
 
 
@@ -202,13 +204,19 @@ def _looked_up(file: WantedFile, library: Library, hub: Hub, listener: Listener)
     if differing:
         what = " and ".join(differing)
         listener.on_warning(
-            f"{file.reference} was published anew: the Hub has {what} as in the catalogue; the Hub counts"
+            f"{file.reference} is not as the catalogue describes it, and is fetched as the Hub has it: {what}"
         )
     return replace(file, known=known, remote=remote)
 
 
-def _fetch(file: WantedFile, hub: Hub | None, listener: Listener) -> None:
-    assert hub is not None
+def _require_replaceable(file: WantedFile, plan: DownloadPlan) -> None:
+    """Raises: TargetTakenError if a person's folder has another file of that name, which was never verified here."""
+    if plan.to is not None and file.target.is_file() and known_checksum(file.target) is None:
+        why = "it is not the published file of that name"
+        raise TargetTakenError(f"{file.target} already exists", why, "move it away, or give another folder after --to")
+
+
+def _fetch(file: WantedFile, hub: Hub, listener: Listener) -> None:
     assert file.remote is not None
     target = file.target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +230,10 @@ def _fetch(file: WantedFile, hub: Hub | None, listener: Listener) -> None:
 def _link(home: Path, path: Path, listener: Listener) -> None:
     """Make a file known in LTX2_HOME/models by a link, where it lies elsewhere."""
     models = models_home().absolute()
-    if path.absolute().is_relative_to(models) or (home.is_symlink() and home.exists() and home.samefile(path)):
+    if path.absolute().is_relative_to(models) or (home.exists() and home.samefile(path)):
+        return
+    if home.exists() and not home.is_symlink():
+        listener.on_warning(f"{home} is another file than {path}, and stays; remove it to use that one")
         return
     try:
         home.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,8 @@ from functools import cached_property
 from pathlib import Path
 
 from ..components import NOT_ALWAYS_NEEDED
-from ..errors import RequestError, StorageError, shown
+from ..errors import RequestError, StorageError, TargetTakenError, shown
+from ..lock import locked
 from .find import own_files
 from .ledger import forget, verified
 from .library import PART, Library, hub_cache, models_home
@@ -47,7 +48,7 @@ class InstalledModel:
     @cached_property
     def files(self) -> list[Path]:
         """All its files on this machine, those in folders too."""
-        return [file for path in self.paths.values() for file in _files_in(path)]
+        return [file for path in self.paths.values() for file in files_in(path)]
 
     @cached_property
     def nbytes(self) -> int:
@@ -117,17 +118,32 @@ def parts_of(name: str, library: Library) -> dict[str, Path]:
 
 def leftovers() -> list[Path]:
     """Partial files that downloads have left: of this program, and old ones of the Hub's own client."""
-    own = sorted(path for path in models_home().rglob("*") if path.name.endswith((PART, f"{PART}.json")))
+    endings = (PART, f"{PART}.json")
+    found = sorted(path for path in models_home().rglob("*") if path.name.endswith(endings))
+    own = [path for path in found if not _is_running(path)]
     limit = time.time() - ORPHAN_AGE_S
     theirs = sorted(hub_cache().glob("models--*/blobs/*.incomplete"))
     return [*own, *(path for path in theirs if path.stat().st_mtime < limit)]
 
 
+def _is_running(part: Path) -> bool:
+    """Whether a download holds the lock of the file to which a part belongs."""
+    target = part.with_name(part.name.removesuffix(".json").removesuffix(PART))
+    if not target.with_name(f".{target.name}.lock").exists():
+        return False
+    try:
+        with locked(target):
+            return False
+    except TargetTakenError:
+        return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """What removing a model comes to. removed: files of this program. links: to files elsewhere, which stay.
+    """What is removed with a model, and what stays.
 
-    shared: files that stay because another installed model needs them. elsewhere: files that other programs keep.
+    Args: removed: files of this program. links: to files elsewhere, which stay. shared: files that stay because another
+    installed model needs them. elsewhere: files that other programs keep.
     """
 
     removed: tuple[Path, ...]
@@ -180,7 +196,8 @@ def _remove_empty(folder: Path) -> None:
         folder = folder.parent
 
 
-def _files_in(path: Path) -> Iterator[Path]:
+def files_in(path: Path) -> Iterator[Path]:
+    """The file itself, or the files in a folder."""
     if path.is_dir():
         yield from sorted(one for one in path.iterdir() if one.is_file())
     else:

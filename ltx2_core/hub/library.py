@@ -48,7 +48,7 @@ class Library:
         """The file on this machine that is published there: of its name and, where that is known, of its size."""
         size = self.catalogue.published(reference).bytes
         places = chain.from_iterable(self._places(twin) for twin in self.catalogue.twins(reference))
-        return next((place for place in places if _is_file(place, size)), None)
+        return next((place for place in places if is_file(place, size)), None)
 
     def find_all(self, reference: Reference) -> Path | None:
         """What a reference in an entry stands for: a file, or the folder with all files; None if one is missing.
@@ -127,7 +127,8 @@ def _content(folder: Path) -> list[Path]:
         return []
 
 
-def _is_file(path: Path, size: int | None) -> bool:
+def is_file(path: Path, size: int | None) -> bool:
+    """Whether there is a file, of this size where one is given."""
     try:
         return path.is_file() and size in (None, path.stat().st_size)
     except OSError:

@@ -1,4 +1,4 @@
-"""What a download comes to, before anything is fetched: which files, how many bytes, what is there already.
+"""Plan a download before anything is fetched: which files it needs, their sizes, and what this machine has already.
 
 Source: docs/models.md, "Downloading".
 """
@@ -15,7 +15,7 @@ from ..errors import RequestError, shown
 from ..paths import require_writable
 from .installed import generations_here
 from .ledger import is_accepted, verified
-from .library import ANYBODYS, PART, Library, models_home
+from .library import ANYBODYS, PART, Library, is_file, models_home
 from .registry import Catalogue, PublishedFile, Reference
 from .remote import RemoteFile
 
@@ -144,12 +144,16 @@ def wanted_file(role: str, reference: Reference, library: Library, to: Path | No
     """A file, with what is known of it and what of it is there."""
     target = target_of(reference, library, to)
     begun = target.with_name(target.name + PART)
+    known = library.catalogue.published(reference)
+    found = library.find_all(reference)
+    if found is None and reference.path and is_file(target, known.bytes):
+        found = target
     return WantedFile(
         role=role,
         reference=reference,
-        known=library.catalogue.published(reference),
+        known=known,
         target=target,
-        found=library.find(reference) if reference.path else library.find_all(reference),
+        found=found,
         begun=begun.stat().st_size if reference.path and begun.is_file() else 0,
     )
 

@@ -128,6 +128,13 @@ def test_a_no_fetches_nothing(home: Path, person: None) -> None:
     assert not list(home.rglob("*.safetensors"))
 
 
+def test_a_question_that_is_broken_off_ends_the_command(home: Path, person: None) -> None:
+    result = said("download", "mine", input="", code=130)
+    assert "stopped" in result.stderr
+    assert "internal error" not in result.stderr
+    assert not list(home.rglob("*.safetensors"))
+
+
 def test_a_licence_that_is_not_known_is_refused(home: Path) -> None:
     result = said("download", "mine", "--accept-licence", "mit", code=2)
     assert "there is no licence mit" in result.stderr

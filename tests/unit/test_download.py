@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ltx2_core.errors import AccessError, RequestError, StorageError
+from ltx2_core.errors import AccessError, RequestError, StorageError, TargetTakenError
 from ltx2_core.hub import download, ledger
 from ltx2_core.hub.download import Listener, fetch_files, link_files, look_up, needs_hub, verify_again, verify_found
 from ltx2_core.hub.installed import installed_models, leftovers, plan_removal, remove_files
@@ -17,6 +17,7 @@ from ltx2_core.hub.library import Library, models_home
 from ltx2_core.hub.registry import Reference, read_catalogue
 from ltx2_core.hub.remote import RemoteFile
 from ltx2_core.hub.wanted import DownloadPlan, plan_download
+from ltx2_core.lock import locked
 from tests.published import ENTRY, FILES, OTHER, SECOND, SHA256, WEIGHTS, Published
 
 
@@ -283,3 +284,46 @@ def test_a_record_that_cannot_be_read_counts_as_none(library: Library, content: 
     assert ledger.verified(path) is None
     ledger.remember_verified(path, SHA256)
     assert ledger.verified(path) is not None
+
+
+def test_a_file_of_that_name_in_a_persons_folder_is_not_replaced(
+    library: Library, hub: Published, tmp_path: Path
+) -> None:
+    theirs = put(tmp_path / "big" / "mine.safetensors", OTHER)
+    with pytest.raises(TargetTakenError, match=r"already exists\nit is not the published file"):
+        obtained("second", library, hub, tmp_path / "big")
+    assert theirs.read_bytes() == OTHER
+    assert hub.fetched == []
+
+
+def test_the_right_file_in_the_folder_that_was_named_is_taken(library: Library, hub: Published, tmp_path: Path) -> None:
+    put(tmp_path / "big" / "mine.safetensors")
+    (path,) = obtained("second", library, hub, tmp_path / "big")
+    assert path.samefile(tmp_path / "big" / "mine.safetensors")
+    assert hub.fetched == []
+
+
+def test_a_link_takes_the_place_of_no_file(library: Library, hub: Published, tmp_path: Path) -> None:
+    put(tmp_path / "folder" / "mine.safetensors")
+    theirs = put(models_home() / "me/mine/mine.safetensors", OTHER)
+    warnings: list[str] = []
+    plan = plan_download("second", library)
+    link_files(plan, library, Listener(on_warning=warnings.append))
+    assert theirs.read_bytes() == OTHER
+    assert "is another file than" in warnings[0]
+
+
+def test_files_of_a_repository_that_only_the_hub_knows_are_verified_again_too(library: Library, hub: Published) -> None:
+    obtained("mine", library, hub)
+    weights = models_home() / "me/encoder/model.safetensors"
+    assert verify_again(plan_download("mine", library), Listener())[weights]
+    weights.write_bytes(OTHER[:-1] + b"!")
+    assert verify_again(plan_download("mine", library), Listener())[weights] is False
+
+
+def test_the_part_of_a_download_that_runs_is_no_leftover(library: Library) -> None:
+    target = models_home() / "me/mine/mine.safetensors"
+    part = put(target.with_name("mine.safetensors.part"))
+    with locked(target):
+        assert leftovers() == []
+    assert leftovers() == [part]
