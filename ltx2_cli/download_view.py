@@ -17,7 +17,7 @@ EVERY_S = 1.0  # between two events of one file in JSON
 
 
 def plan_rows(plan: core.DownloadPlan) -> dict[str, str]:
-    """A plan as a table: a row for each part of the model, then what it comes to."""
+    """A plan as a table: a row for each part of the model, then the totals."""
     rows: dict[str, str] = {}
     for role in dict.fromkeys(file.role for file in plan.files):
         rows[role.replace("_", " ")] = _part([file for file in plan.files if file.role == role])

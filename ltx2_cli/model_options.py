@@ -9,8 +9,6 @@ import typer
 
 import ltx2_core as core
 
-from .options import Complete
-
 DOWNLOAD, MODELS = "Download", "Models"
 
 
@@ -30,13 +28,9 @@ def _path(flag: str, text: str, title: str) -> Any:
     return typer.Option(flag, metavar="FOLDER", help=text, rich_help_panel=title, parser=parser)
 
 
-names: Complete = known_names
 MaybeNameArg = Annotated[
     str | None,
-    typer.Argument(metavar="[NAME]", help="A model or a LoRA, as ltx2 models lists them.", autocompletion=names),
-]
-NameArg = Annotated[
-    str, typer.Argument(metavar="NAME", help="A model or a LoRA, as ltx2 models lists them.", autocompletion=names)
+    typer.Argument(metavar="[NAME]", help="A model or a LoRA, as ltx2 models lists them.", autocompletion=known_names),
 ]
 PlanOpt = Annotated[bool, _switch("--plan", "Show what would be fetched, and stop.", DOWNLOAD)]
 YesOpt = Annotated[bool, _switch("--yes", "Do not ask before fetching.", DOWNLOAD)]
@@ -65,5 +59,5 @@ OfflineOpt = Annotated[
 RemoveYesOpt = Annotated[bool, _switch("--yes", "Do not ask before removing.", MODELS)]
 PartialOpt = Annotated[bool, _switch("--partial", "Remove what downloads that did not end have left.", MODELS)]
 MaybeRemoveArg = Annotated[
-    str | None, typer.Argument(metavar="[NAME]", help="The model or LoRA to remove.", autocompletion=names)
+    str | None, typer.Argument(metavar="[NAME]", help="The model or LoRA to remove.", autocompletion=known_names)
 ]

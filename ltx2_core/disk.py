@@ -11,9 +11,11 @@ import re
 import secrets
 import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import TargetTakenError
+from .errors import StorageError, TargetTakenError
 
 MOST_NAME_BYTES = 241  # of an output: file systems take 255, and the longest hidden name beside it needs 14 more
 IN_HIDDEN_NAME = r"[0-9a-f]{6}\.part"
@@ -49,6 +51,15 @@ def write_whole(path: Path, content: bytes) -> None:
         hidden.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+@contextmanager
+def disk_errors(path: Path, what: str = "cannot be written") -> Iterator[None]:
+    """Turn an error of the disk into one for a person. what: could not be done with the path."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path} {what}", error.strerror or str(error)) from error
 
 
 def read_whole(path: Path, limit: int) -> bytes:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 from typer.testing import CliRunner, Result
 
 from ltx2_cli.app import app
+
+ROOT = Path(__file__).parent.parent
 
 
 def ltx2(*words: object) -> Result:
@@ -19,3 +25,14 @@ def rendered(*words: object) -> Path:
     assert result.exit_code == 0, result.stderr
     (path,) = result.stdout.splitlines()
     return Path(path)
+
+
+def run_in_process(script: str, cases: list[Any], home: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own that has imported nothing yet. cases: what it reads from stdin, as JSON."""
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        input=json.dumps(cases),
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT), "LTX2_HOME": str(home)},
+    )

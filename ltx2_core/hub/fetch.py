@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
-from ..disk import show_bytes
+from ..disk import disk_errors, show_bytes
 from ..errors import StorageError
 from ..lock import locked
 from . import failures
 from .connection import NO_RANGE, Answer, Connection
 from .failures import Patience, Setback, Wanted, not_a_hub, pause, stop_if
-from .part import Part, RemoteFile, content_of, disk_errors
+from .part import Part, RemoteFile, content_of
 
 PARTIAL = 206
 MOST_BEGINNINGS = 5  # of one file, where a server cannot go on in the middle

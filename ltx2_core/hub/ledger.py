@@ -10,14 +10,14 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
 from pydantic import Field
 
-from ..disk import read_whole, write_whole
-from ..errors import StorageError
+from ..disk import disk_errors, read_whole, write_whole
 from ..home import ltx2_home
 from ..identity import Identity, identity
 from ..lock import locked
@@ -132,33 +132,29 @@ def _read(name: str, kind: type[Kept]) -> Kept:
     """One of the files; what nobody can read any more counts as nothing remembered."""
     path = ltx2_home() / name
     try:
-        return kind.model_validate_json(read_whole(path, MOST_BYTES))
+        status = path.stat()
+        return _parsed(path, kind, (status.st_ino, status.st_mtime_ns, status.st_size))
     except (OSError, ValueError):
         return kind()
+
+
+@lru_cache(maxsize=8)
+def _parsed(path: Path, kind: type[Kept], version: tuple[int, ...]) -> Kept:
+    """The content of one of the files. version: changes whenever the file does. Raises: OSError, ValueError."""
+    return kind.model_validate_json(read_whole(path, MOST_BYTES))
 
 
 @contextmanager
 def _changing(name: str) -> Iterator[None]:
     """Keep every other thread and process from changing one of the files meanwhile. Raises: StorageError."""
     path = ltx2_home() / name
-    try:
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(path, error) from error
     with _writing, locked(path, wait=lambda: time.sleep(POLL_S)):
         yield
 
 
-def _unwritable(path: Path, error: OSError) -> StorageError:
-    return StorageError(f"{path} cannot be written", error.strerror or str(error), "LTX2_HOME names another folder")
-
-
 def _write(name: str, content: Record) -> None:
     path = ltx2_home() / name
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(path):
         write_whole(path, json.dumps(content.model_dump(), indent=1).encode())
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written", error.strerror or str(error), "LTX2_HOME names a folder"
-        ) from error

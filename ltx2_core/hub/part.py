@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from ..disk import NO_LINK, NO_WAIT, free_bytes, read_whole, show_bytes, sync, write_whole
+from ..disk import NO_LINK, NO_WAIT, disk_errors, free_bytes, read_whole, show_bytes, sync, write_whole
 from ..errors import StorageError
 from .failures import stop_if
 
@@ -210,17 +210,8 @@ class Part:
 def content_of(path: Path, file: RemoteFile, should_stop: Callable[[], bool]) -> Digest:
     """The checksums of a file that is there. Raises: StorageError, KeyboardInterrupt."""
     digest = Digest(file)
-    with disk_errors(path), path.open("rb") as opened:
+    with disk_errors(path, "cannot be read"), path.open("rb") as opened:
         while data := opened.read(PIECE):
             stop_if(should_stop)
             digest.update(data)
     return digest
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn errors of the disk into ours."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{path} cannot be used", error.strerror or str(error)) from error

@@ -45,7 +45,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise too_large(path) from error
     except UnidentifiedImageError as error:
-        raise refusal(path, f"it is none of {', '.join(IMAGE_FORMATS)}") from error
+        raise refusal(path, f"it is not one of {', '.join(IMAGE_FORMATS)}") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise refusal(path, f"its data is damaged: {error}") from error
 

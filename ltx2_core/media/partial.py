@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..disk import hidden_file, require_free, sync
-from ..errors import OutputError, RequestError, StorageError
+from ..disk import disk_errors, hidden_file, require_free, sync
+from ..errors import OutputError, RequestError
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def partial_file(
         raise RequestError(f"{target} cannot be written", why)
     if not overwrite:
         require_free(target)
-    with _disk_errors(target):
+    with disk_errors(target):
         partial = hidden_file(target)
         try:
             yield partial
@@ -47,11 +47,3 @@ def partial_file(
         before_rename(partial)
         partial.replace(target)
         sync(target.parent)
-
-
-@contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{target} cannot be written", error.strerror or str(error)) from error

@@ -63,9 +63,12 @@ class StoredLayer:
         return f"{title} (convrot)" if self.format == "int8" and self.rotation > 1 else title
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether a matrix of some shape, or of as many first sides, may be stored like this."""
-        sides = zip(shape, self.shape, strict=False)
-        return len(shape) <= 2 and all(side in (whole, -(-whole // self.pad) * self.pad) for whole, side in sides)
+        """Whether a matrix, or a bias of as many rows, may belong to a layer that is stored like this."""
+        stored = self.shape[: len(shape)]
+        if len(stored) != len(shape):
+            return False
+        sides = zip(shape, stored, strict=True)
+        return all(side in (whole, -(-whole // self.pad) * self.pad) for whole, side in sides)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from ltx2_cli.app import app
 from ltx2_cli.display import visible
+from tests.commands import run_in_process
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
@@ -452,11 +451,5 @@ def test_no_refusal_waits_for_torch(tiny: Path, tmp_path: Path):
         folder = tmp_path / str(number)
         folder.mkdir()
         cases.append((str(folder), prepared(refusal, tiny, folder), dict(refusal.environment)))
-    done = subprocess.run(
-        [sys.executable, "-c", REFUSE_ALL],
-        input=json.dumps(cases),
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(ROOT), "LTX2_HOME": str(tmp_path / "home")},
-    )
+    done = run_in_process(REFUSE_ALL, cases, tmp_path / "home")
     assert done.returncode == 0, done.stderr

@@ -58,8 +58,8 @@ def nothing(path: Path) -> None:
 
 ODD = {
     # stills
-    "text as an image": Odd("i2v", "photo.png", text("a cat"), 3, "it is none of PNG, JPEG"),
-    "video as an image": Odd("i2v", "photo.mp4", video(), 3, "it is none of PNG, JPEG"),
+    "text as an image": Odd("i2v", "photo.png", text("a cat"), 3, "it is not one of PNG, JPEG"),
+    "video as an image": Odd("i2v", "photo.mp4", video(), 3, "it is not one of PNG, JPEG"),
     "image that is not there": Odd("i2v", "photo.png", nothing, 3, "there is no such file"),
     "image of 170 megapixels": Odd("i2v", "photo.png", written(png_header(17000, 10000)), 3, "more than 89 megapixels"),
     "image of one pixel": Odd("i2v", "photo.png", still(size=(1, 1))),

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ from typer.testing import CliRunner
 from ltx2_cli.app import app
 from ltx2_core import checkpoint
 from ltx2_core.headers import read_header
+from tests.commands import run_in_process
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT, GEMMA = "ltx-2-tiny-dev.safetensors", "gemma/model.safetensors"
@@ -227,13 +225,7 @@ def test_what_a_header_shows_is_said_without_torch(tiny: Path, tmp_path: Path) -
     for number, wrong in enumerate(SEEN_IN_HEADERS.values()):
         (tmp_path / str(number)).mkdir()
         commands.append(spoiled(wrong, tiny, tmp_path / str(number)))
-    done = subprocess.run(
-        [sys.executable, "-c", REFUSE_ALL],
-        input=json.dumps(commands),
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(ROOT), "LTX2_HOME": str(tmp_path / "home")},
-    )
+    done = run_in_process(REFUSE_ALL, commands, tmp_path / "home")
     assert done.returncode == 0, done.stderr
 
 

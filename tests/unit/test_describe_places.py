@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,7 @@ from ltx2_core.pipeline.describe.describe import describe
 from ltx2_core.pipeline.job import Job, Saved
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.types import Streams
-from tests.commands import ltx2
+from tests.commands import ltx2, run_in_process
 from tests.places import A_FILE
 
 ROOT = Path(__file__).parents[2]
@@ -352,13 +350,7 @@ def test_nothing_is_told_by_heavy_libraries_but_clips_by_pyav(tiny: Path, tmp_pa
     whats += [job.folder / "latents-1.safetensors", tmp_path / "x.mp4", tmp_path / "a.png", "toy", "ltx-2"]
     cases = [(str(what), 0, []) for what in whats] + [("tyo", 2, []), ("lost.safetensors", 7, [])]
     cases.append((str(ROOT / "tests" / "media" / "hlg.mov"), 0, ["av"]))
-    done = subprocess.run(
-        [sys.executable, "-c", INSPECT_ALL],
-        input=json.dumps(cases),
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(ROOT), "LTX2_HOME": str(tmp_path / "home")},
-    )
+    done = run_in_process(INSPECT_ALL, cases, tmp_path / "home")
     assert done.returncode == 0, done.stderr
 
 

@@ -127,7 +127,7 @@ def test_a_file_that_is_not_right_is_refused_by_name_with_what_to_do(change: Cal
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(RequestError, match=r"machine\.json cannot be used") as caught:
         settled(tiny)
-    assert caught.value.hint == "ltx2 doctor --tune writes it anew"
+    assert caught.value.hint == "ltx2 doctor --tune measures again and replaces the file"
     assert caught.value.why
 
 
@@ -137,7 +137,7 @@ def test_what_cannot_be_read_is_refused_the_same_way(content: bytes, home: Path)
     tuning_file().write_bytes(content)
     with pytest.raises(RequestError, match=r"machine\.json cannot be used") as caught:
         read_tuning()
-    assert caught.value.hint == "ltx2 doctor --tune writes it anew"
+    assert caught.value.hint == "ltx2 doctor --tune measures again and replaces the file"
 
 
 def test_a_link_is_not_followed(home: Path, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_the_doctor_shows_a_broken_file_and_ends_well(home: Path) -> None:
     tuning_file().write_text("{")
     result = ltx2("doctor")
     assert result.exit_code == 0
-    assert "To do: ltx2 doctor --tune writes it anew" in result.stdout
+    assert "To do: ltx2 doctor --tune measures again and replaces the file" in result.stdout
 
 
 def test_the_doctor_says_whether_the_measurements_hold_here() -> None:

@@ -58,7 +58,7 @@ def _done_of_stage(job: Job, stage: int) -> int:
 
 
 def _command(job: Job) -> str:
-    """What goes on with it; a file that is there already is written again under another name."""
+    """The command that continues the job; where its output exists already, it writes one under another name."""
     if job.has_all_latents and os.path.lexists(job.task.target):
         return f"ltx2 decode {shlex.quote(str(job.folder))} -o FILE"
     return job.resume_command

@@ -11,15 +11,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ...disk import read_whole, write_whole
-from ...errors import RequestError, StorageError
+from ...disk import disk_errors, read_whole, write_whole
+from ...errors import RequestError
 from ...home import ltx2_home
 from ...machine import Precision
 from ...records import Record
 
 FILE = "machine.json"  # in the folder that LTX2_HOME names
 MOST_BYTES = 100_000
-AGAIN = "ltx2 doctor --tune writes it anew"
+AGAIN = "ltx2 doctor --tune measures again and replaces the file"
 LEAST_RUNS = 3  # with fewer, the machine was too busy to tell, and what is usual holds
 Text = Annotated[str, Field(max_length=200)]
 Seconds = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -51,9 +51,7 @@ class Switch(Record):
     chosen: bool
 
     def __str__(self) -> str:
-        ratio = "does not fit into the memory"
-        if self.on_s is not None:
-            ratio = _ratio(self.on_s / self.off_s, self.runs)
+        ratio = _ratio(self.on_s, self.off_s, self.runs) or "does not fit into the memory"
         return f"{'on' if self.chosen else 'off'} (on: {ratio})"
 
 
@@ -66,14 +64,16 @@ class PrecisionChoice(Record):
     chosen: Precision
 
     def __str__(self) -> str:
-        ratio = "cannot be computed"
-        if self.bf16_s is not None:
-            ratio = _ratio(self.bf16_s / self.fp32_s, self.runs)
+        ratio = _ratio(self.bf16_s, self.fp32_s, self.runs) or "cannot be computed"
         return f"{self.chosen} (bf16: {ratio})"
 
 
-def _ratio(ratio: float, runs: int) -> str:
-    return f"{ratio:.2f} times as long" + (", but this machine is too busy to tell" if runs < LEAST_RUNS else "")
+def _ratio(seconds: float | None, usual_s: float, runs: int) -> str:
+    """How much longer something takes than what is usual, in words; empty where it could not be measured."""
+    if seconds is None:
+        return ""
+    doubt = ", but this machine is too busy to tell" if runs < LEAST_RUNS else ""
+    return f"{seconds / usual_s:.2f} times as long{doubt}"
 
 
 class ShapeClass(Record):
@@ -136,9 +136,7 @@ def read_tuning() -> Tuning | None:
 def write_tuning(tuning: Tuning) -> Path:
     """Keep what was measured. Raises: StorageError."""
     path = tuning_file()
-    try:
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, tuning.model_dump_json(by_alias=True, indent=1).encode() + b"\n")
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written", error.strerror or str(error)) from error
     return path
