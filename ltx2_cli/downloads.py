@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -14,19 +15,7 @@ from .display import Display, counted
 from .download_view import DownloadView, plan_facts, plan_rows
 from .failures import UserStopError
 from .help import PanelCommand, PanelGroup
-from .model_options import (
-    AcceptOpt,
-    MaybeNameArg,
-    MaybeRemoveArg,
-    OfflineOpt,
-    OnlyOpt,
-    PartialOpt,
-    PlanOpt,
-    RemoveYesOpt,
-    ToOpt,
-    YesOpt,
-)
-from .options import takes
+from .options import FETCH, REMOVE, MaybeNameArg, takes
 from .stop import Stop
 
 VERDICTS = {True: "as published", False: "damaged", None: "not known; ltx2 download NAME asks the Hub"}
@@ -40,29 +29,21 @@ def add_downloads(app: typer.Typer) -> None:
     app.add_typer(models, name="models")
 
 
-@takes()
-def download(
-    show: Display,
-    name: MaybeNameArg = None,
-    plan: PlanOpt = False,
-    yes: YesOpt = False,
-    accept_licence: AcceptOpt = None,
-    only: OnlyOpt = None,
-    to: ToOpt = None,
-    offline: OfflineOpt = False,
-) -> None:
+@takes(FETCH)
+def download(flags: dict[str, Any], show: Display, name: MaybeNameArg = None) -> None:
     """Fetch the files of a model or a LoRA, or link to those that are here already; resumes what was interrupted."""
     library = core.own_library()
     if name is None:
         list_models(show, library)
         return
-    wanted = core.plan_download(name, library, _parts(only), to)
-    if plan:
+    to = core.given_path(flags["to"], "--to") if "to" in flags else None
+    wanted = core.plan_download(name, library, _parts(flags.get("only", "")), to)
+    if flags.get("plan"):
         show.plan_of_download(plan_facts(wanted), plan_rows(wanted))
         return
     with Stop(_interrupt) as stop:
         try:
-            paths = _obtain(wanted, library, show, stop, yes=yes, accepted=accept_licence or (), offline=offline)
+            paths = _obtain(wanted, library, flags, show, stop)
         except KeyboardInterrupt as stopped:
             again = f"ltx2 download {wanted.name} goes on from here"
             raise UserStopError(stop.exit_code, "stopped", "what has been fetched is kept", again) from stopped
@@ -77,20 +58,13 @@ def _interrupt() -> None:
 
 
 def _obtain(
-    plan: core.DownloadPlan,
-    library: core.Library,
-    show: Display,
-    stop: Stop,
-    *,
-    yes: bool,
-    accepted: Sequence[str],
-    offline: bool,
+    plan: core.DownloadPlan, library: core.Library, flags: Mapping[str, Any], show: Display, stop: Stop
 ) -> list[Path]:
     """Everything from a plan to files that are there. Gives where each part of the model is."""
     view = DownloadView(show)
     listener = core.Listener(on_progress=view.progress, on_warning=show.warn, should_stop=stop.should_stop)
     plan = core.verify_found(plan, listener)
-    if offline or not core.needs_hub(plan):
+    if flags.get("offline") or not core.needs_hub(plan):
         return core.link_files(plan, library, listener)
     with core.Hub() as hub:
         for line in hub.announcements:
@@ -98,9 +72,9 @@ def _obtain(
         plan = core.look_up(plan, library, hub, listener)
         if plan.missing:
             show.plan_of_download(plan_facts(plan), plan_rows(plan), is_result=False)
-            accept(plan, accepted, show)
+            accept(plan, flags.get("accept_licence", ()), show)
             show.close()  # the bars of what was verified
-            confirm(f"fetch {core.show_bytes(plan.to_fetch)}?", "--yes", is_given=yes)
+            confirm(f"fetch {core.show_bytes(plan.to_fetch)}?", "--yes", is_given=flags.get("yes"))
             view.total = sum(file.known.bytes or 0 for file in plan.missing)
             core.fetch_files(plan, hub, listener)
     return core.link_files(plan, library, listener)
@@ -121,7 +95,7 @@ def accept(plan: core.DownloadPlan, given: Iterable[str], show: Display) -> None
         core.remember_accepted(name)
 
 
-def confirm(question: str, option: str, *, is_given: bool) -> None:
+def confirm(question: str, option: str, *, is_given: bool | None) -> None:
     """Ask a person. Raises: RequestError if nobody can be asked, or if the answer is no."""
     if is_given:
         return
@@ -140,8 +114,8 @@ def is_asked() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def _parts(only: str | None) -> list[str]:
-    return [part.strip() for part in (only or "").split(",") if part.strip()]
+def _parts(only: str) -> list[str]:
+    return [part.strip() for part in only.split(",") if part.strip()]
 
 
 @models.callback(cls=PanelGroup)
@@ -160,10 +134,10 @@ def list_models(show: Display, library: core.Library) -> None:
 
 
 @models.command("rm", cls=PanelCommand)
-@takes()
-def remove(show: Display, name: MaybeRemoveArg = None, yes: RemoveYesOpt = False, partial: PartialOpt = False) -> None:
+@takes(REMOVE)
+def remove(flags: dict[str, Any], show: Display, name: MaybeNameArg = None) -> None:
     """Remove a model or a LoRA. Files that another model needs stay, and so do those of other programs."""
-    if (name is None) is not partial:
+    if (name is None) is not bool(flags.get("partial")):
         raise core.RequestError("give either a name or --partial", hint="ltx2 models lists what is installed")
     paths: tuple[Path, ...]
     if name is None:
@@ -179,7 +153,9 @@ def remove(show: Display, name: MaybeRemoveArg = None, yes: RemoveYesOpt = False
         show.say("there is nothing to remove")
         return
     nbytes = core.size_of(paths)
-    confirm(f"remove {counted(len(paths), 'file')}, {core.show_bytes(nbytes)}?", "--yes", is_given=yes)
+    confirm(
+        f"remove {counted(len(paths), 'file')}, {core.show_bytes(nbytes)}?", "--yes", is_given=bool(flags.get("yes"))
+    )
     core.remove_files(paths)
     show.say(f"removed {counted(len(paths), 'file')}, {core.show_bytes(nbytes)}")
 

@@ -90,6 +90,19 @@ def names(kind: str) -> Complete:
     return complete
 
 
+def complete_model(incomplete: str) -> list[tuple[str, str]]:
+    """Completes the name of a model or a LoRA."""
+    found = core.read_catalogue()
+    known = {**found.models, **found.controls}
+    return [(name, entry.summary) for name, entry in known.items() if name.startswith(incomplete.lower())]
+
+
+MaybeNameArg = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NAME]", help="A model or a LoRA, as ltx2 models lists them.", autocompletion=complete_model
+    ),
+]
 MODEL = panel(
     "Model",
     model=value(
@@ -245,6 +258,23 @@ RENDER = panel(
     sheet=switch("Also write a contact sheet, a PNG beside the output."),
     job_dir=value("FOLDER", "Folder for intermediate latents; default: OUTPUT.job."),
     strict=switch("Treat warnings about the result as errors."),
+)
+FETCH = panel(
+    "Download",
+    plan=switch("Show what would be fetched, and stop."),
+    yes=switch("Do not ask before fetching."),
+    accept_licence=value("ID", "Accept a licence whose terms you have read; can be repeated.", is_repeated=True),
+    only=value(
+        "PART,PART…",
+        "Fetch only these parts, such as transformer,video-vae; of a LoRA, for this generation, such as 2.3.",
+    ),
+    to=value("FOLDER", "Put the files here, and link to them from LTX2_HOME."),
+    offline=switch("Open no connection: only find, verify and link what is there."),
+)
+REMOVE = panel(
+    "Models",
+    yes=switch("Do not ask before removing."),
+    partial=switch("Remove what downloads that did not end have left."),
 )
 GUIDES_AUDIO = ("audio_st", "audio_sm", "audio_stg", "audio_rescale")
 GUIDES_VIDEO = ("video_st", "video_sm", "video_stg", "video_rescale")

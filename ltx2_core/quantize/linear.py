@@ -55,7 +55,7 @@ class QuantisedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The decoded weight (out in), made anew each time."""
+        """The weight (out in), decoded again at each use."""
         return self._decoded(self.dtype)
 
     @property

@@ -18,7 +18,7 @@ from ...cards import Card, find_cards, torch_build
 from ...disk import free_bytes, show_bytes
 from ...errors import LTX2Error
 from ...home import ltx2_home
-from ...hub.find import find_model
+from ...hub.installed import installed_models
 from ...hub.library import Library
 from ...hub.registry import read_catalogue, registered_models
 from ...machine import available_bytes, container_bytes, cpu_name, cpu_threads, physical_bytes
@@ -26,10 +26,9 @@ from ...media.installed import encoders, library_versions
 from ...version import __version__
 from ...yaml_file import read_yaml
 from ..resolve import machine
-from ..resolve.basis import model_folders
+from ..resolve.library import own_library
 from ..resolve.presets import names, read_tier
-from ..resolve.setting_sources import config_files, gather, read_environment
-from ..resolve.settings import merge
+from ..resolve.setting_sources import config_files, read_environment
 from ..resolve.tuning import AGAIN, read_tuning
 from .report import Diagnosis, Fact
 
@@ -169,21 +168,15 @@ def _is_installed(package: str) -> bool:
 
 
 def _models() -> Iterator[Fact]:
-    catalogue = read_catalogue()
-    folders = ()
-    with suppress(LTX2Error):
-        folders = model_folders(merge(gather({}).layers).settings)
-    installed, lacking, others = [], [], 0
-    for name, model in catalogue.models.items():
-        try:
-            find_model(name, catalogue.models, library=Library(catalogue, folders))
-        except LTX2Error:
-            others += 1
-            continue
-        (lacking if model.lacking else installed).append(name)
-    value = ", ".join(installed) or "none"
-    if lacking:
+    library = Library(read_catalogue())
+    with suppress(LTX2Error):  # of a file of settings, which has a row of its own
+        library = own_library()
+    known = [model for model in installed_models(library) if model.name in library.catalogue.models]
+    found = [model for model in known if model.is_installed]
+    value = ", ".join(model.name for model in found if not model.lacking) or "none"
+    if lacking := [model.name for model in found if model.lacking]:
         value += f"; installed, and not supported yet: {', '.join(lacking)}"
+    others = len(known) - len(found)
     yield Fact("models", f"{value}; {others} more have a name and are not installed (ltx2 models)")
 
 
