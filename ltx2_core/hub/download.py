@@ -14,10 +14,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from threading import Event
 
-from ..disk import show_bytes
+from ..disk import disk_errors, show_bytes
 from ..errors import AccessError, StorageError, TargetTakenError
+from .checksums import is_sha256, read_digest
 from .installed import files_in, parts_of
-from .ledger import checksum, known_checksum, remember_verified, still_verified
+from .ledger import known_checksum, remember_verified, still_verified
 from .library import WEIGHTS, Library, models_home
 from .registry import PublishedFile, Reference
 from .remote import Hub
@@ -25,7 +26,6 @@ from .wanted import DownloadPlan, WantedFile, wanted_file
 
 AT_ONCE = 3  # files that are fetched at the same time
 OF_ENCODERS = ("*.safetensors", "*.json", "*.model", "*.jinja")  # the files that a text encoder consists of
-SHA256_DIGITS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,14 +150,12 @@ def _is_settled(file: WantedFile) -> bool:
 
 def _checksum_of(path: Path, expected: str, listener: Listener) -> str:
     """The checksum of a file, of the kind of another; if both are equal the file counts as verified from now on."""
-    try:
+    with disk_errors(path, "cannot be read"):
         count = listener.counter("verifying", path.name, path.stat().st_size)
-        sha256, found = checksum(path, expected, count)
-        if found == expected:
-            remember_verified(path, sha256)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read", error.strerror or str(error)) from error
-    return found
+        digest = read_digest(path, expected, count)
+        if digest.checksum == expected:
+            remember_verified(path, digest.sha256)
+    return digest.checksum
 
 
 def _verified(file: WantedFile, listener: Listener) -> WantedFile:
@@ -191,8 +189,8 @@ def _expanded(file: WantedFile, plan: DownloadPlan, library: Library, hub: Hub) 
 def _looked_up(file: WantedFile, library: Library, hub: Hub, listener: Listener) -> WantedFile:
     with _open_copy_named(file.reference, library):
         remote = hub.look_up(file.reference.repository, file.reference.path)
-    is_sha256 = len(remote.checksum) == SHA256_DIGITS
-    known = PublishedFile(bytes=remote.nbytes or None, sha256=remote.checksum if is_sha256 else None)
+    sha256 = remote.checksum if is_sha256(remote.checksum) else None
+    known = PublishedFile(bytes=remote.nbytes or None, sha256=sha256)
     differing = [
         f"{name} {said}, not {expected}"
         for name, said, expected in (

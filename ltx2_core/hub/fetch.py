@@ -15,9 +15,10 @@ from ..disk import disk_errors, show_bytes
 from ..errors import StorageError
 from ..lock import locked
 from . import failures
+from .checksums import read_digest
 from .connection import NO_RANGE, Answer, Connection
 from .failures import Patience, Setback, Wanted, not_a_hub, pause, stop_if
-from .part import Part, RemoteFile, content_of
+from .part import Part, RemoteFile
 
 PARTIAL = 206
 MOST_BEGINNINGS = 5  # of one file, where a server cannot go on in the middle
@@ -43,7 +44,7 @@ def fetch_file(
         target.parent.mkdir(parents=True, exist_ok=True)
     with locked(target, wait=lambda: pause(failures.POLL_S, should_stop)):
         if target.is_file():
-            found = content_of(target, file, should_stop)
+            found = read_digest(target, file.checksum, lambda nbytes: stop_if(should_stop))
             if found.checksum == file.checksum:
                 on_bytes(file.nbytes)
                 return found.sha256

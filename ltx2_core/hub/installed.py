@@ -16,7 +16,7 @@ from ..errors import RequestError, StorageError, TargetTakenError, shown
 from ..lock import locked
 from .find import own_files
 from .ledger import forget, verified
-from .library import PART, Library, hub_cache, models_home
+from .library import PART, PART_NOTE, Library, hub_cache, models_home
 from .registry import Control, Reference, RegisteredModel
 
 ORPHAN_AGE_S = 24 * 3600  # a partial file of the Hub's own client that is older belongs to no running download
@@ -118,7 +118,7 @@ def parts_of(name: str, library: Library) -> dict[str, Path]:
 
 def leftovers() -> list[Path]:
     """Partial files that downloads have left: of this program, and old ones of the Hub's own client."""
-    endings = (PART, f"{PART}.json")
+    endings = (PART, PART_NOTE)
     found = sorted(path for path in models_home().rglob("*") if path.name.endswith(endings))
     own = [path for path in found if not _is_running(path)]
     limit = time.time() - ORPHAN_AGE_S
@@ -128,7 +128,7 @@ def leftovers() -> list[Path]:
 
 def _is_running(part: Path) -> bool:
     """Whether a download holds the lock of the file to which a part belongs."""
-    target = part.with_name(part.name.removesuffix(".json").removesuffix(PART))
+    target = part.with_name(part.name.removesuffix(PART_NOTE).removesuffix(PART))
     if not target.with_name(f".{target.name}.lock").exists():
         return False
     try:

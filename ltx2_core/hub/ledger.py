@@ -5,10 +5,9 @@ Source: docs/models.md.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +23,6 @@ from ..lock import locked
 from ..records import Record
 
 MOST_BYTES = 4_000_000
-PIECE_BYTES = 2**20
 POLL_S = 0.05
 VERIFIED, ACCEPTED = "verified.json", "licences.json"
 
@@ -107,21 +105,6 @@ def remember_accepted(licence: str) -> None:
     with _changing(ACCEPTED):
         known = _read(ACCEPTED, AcceptedLicences).accepted
         _write(ACCEPTED, AcceptedLicences(accepted={**known, licence: _today()}))
-
-
-def checksum(path: Path, kind: str, on_bytes: Callable[[int], None]) -> tuple[str, str]:
-    """Read a file whole, for its SHA-256 and for a checksum to compare.
-
-    Args: kind: a checksum of the kind that is wanted: 64 hex digits are a SHA-256, 40 the id of a git blob.
-    Returns: the SHA-256, and the checksum of that kind. Raises: OSError.
-    """
-    sha256, blob = hashlib.sha256(), hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-    with path.open("rb") as file:
-        while piece := file.read(PIECE_BYTES):
-            sha256.update(piece)
-            blob.update(piece)
-            on_bytes(len(piece))
-    return sha256.hexdigest(), (blob if len(kind) == 40 else sha256).hexdigest()
 
 
 def _today() -> str:

@@ -17,7 +17,7 @@ from ..folders import REPOSITORIES, SNAPSHOTS, comfy_folders, snapshot_of
 from ..home import ltx2_home
 from .registry import Catalogue, Reference
 
-PART = ".part"  # behind the name of a file that is not complete
+PART, PART_NOTE = ".part", ".part.json"  # behind the name of a file that is not complete, and of what it is
 WEIGHTS, CONFIG = ".safetensors", "config.json"
 NEEDED = (CONFIG, "tokenizer.json", ".index.json")  # beside the weights of a text encoder
 # Names that say nothing about whose file it is: such a file lies in a folder with the name of its repository.

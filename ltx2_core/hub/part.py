@@ -7,7 +7,6 @@ Source: docs/reference/checkpoints.md, "Downloading".
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import stat
@@ -17,13 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from ..disk import NO_LINK, NO_WAIT, disk_errors, free_bytes, read_whole, show_bytes, sync, write_whole
+from ..disk import NO_LINK, NO_WAIT, free_bytes, read_whole, show_bytes, sync, write_whole
 from ..errors import StorageError
+from .checksums import PIECE, Digest
 from .failures import stop_if
+from .library import PART, PART_NOTE
 
-PIECE = 8 * 2**20  # bytes that are read at a time
 MOST_NOTE_BYTES = 10_000
-SHA256_DIGITS = 64
 BINARY = getattr(os, "O_BINARY", 0)  # Windows changes line ends otherwise
 ROOM = {errno.ENOSPC, errno.EDQUOT}
 
@@ -48,30 +47,6 @@ class RemoteFile:
         return f"{self.repository}/{self.path}"
 
 
-class Digest:
-    """The checksums of a content that comes piece by piece."""
-
-    def __init__(self, file: RemoteFile) -> None:
-        self._sha256 = hashlib.sha256()
-        self._git = None
-        if len(file.checksum) != SHA256_DIGITS:
-            self._git = hashlib.sha1(f"blob {file.nbytes}\0".encode(), usedforsecurity=False)
-
-    def update(self, data: bytes) -> None:
-        self._sha256.update(data)
-        if self._git is not None:
-            self._git.update(data)
-
-    @property
-    def sha256(self) -> str:
-        return self._sha256.hexdigest()
-
-    @property
-    def checksum(self) -> str:
-        """The checksum of the kind that the Hub has for the file."""
-        return (self._git or self._sha256).hexdigest()
-
-
 class Part:
     """What there is of a file, and the checksum of it.
 
@@ -81,10 +56,10 @@ class Part:
 
     def __init__(self, file: RemoteFile, target: Path, on_bytes: Callable[[int], None]) -> None:
         self.file, self.target = file, target
-        self.path = target.with_name(target.name + ".part")
+        self.path = target.with_name(target.name + PART)
         self.size, self.etag = 0, ""
-        self._note = target.with_name(target.name + ".part.json")
-        self._digest = Digest(file)
+        self._note = target.with_name(target.name + PART_NOTE)
+        self._digest = Digest(file.checksum, file.nbytes)
         self._on_bytes, self._told = on_bytes, 0
         self._descriptor = -1
 
@@ -112,8 +87,9 @@ class Part:
         """Read what an earlier run has left of the same file; without that, begin with nothing."""
         with self._errors():
             there = os.fstat(self._descriptor).st_size
-            self.etag = self._left_etag() or ""
-            if self._left_etag() is None or there > self.file.nbytes:
+            left = self._left_etag()
+            self.etag = left or ""
+            if left is None or there > self.file.nbytes:
                 self.begin_again()
             while self.size < there:
                 stop_if(should_stop)
@@ -127,7 +103,7 @@ class Part:
         with self._errors():
             os.ftruncate(self._descriptor, 0)
             os.lseek(self._descriptor, 0, os.SEEK_SET)
-            self.size, self.etag, self._digest = 0, "", Digest(self.file)
+            self.size, self.etag, self._digest = 0, "", Digest(self.file.checksum, self.file.nbytes)
             self._write_note()
 
     def remember(self, etag: str) -> None:
@@ -205,13 +181,3 @@ class Part:
             why = f"the file system of {self.target.parent} holds no file of {show_bytes(self.file.nbytes)}"
             return StorageError(f"{self.path} cannot be written", why, "--to FOLDER names one on another disk")
         return StorageError(f"{self.path} cannot be written", error.strerror or str(error))
-
-
-def content_of(path: Path, file: RemoteFile, should_stop: Callable[[], bool]) -> Digest:
-    """The checksums of a file that is there. Raises: StorageError, KeyboardInterrupt."""
-    digest = Digest(file)
-    with disk_errors(path, "cannot be read"), path.open("rb") as opened:
-        while data := opened.read(PIECE):
-            stop_if(should_stop)
-            digest.update(data)
-    return digest

@@ -115,7 +115,7 @@ def test_what_is_known_of_all_files_needs_no_hub(library: Library, hub: Publishe
 def test_a_file_that_was_verified_is_not_read_again(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put(models_home() / "mine.safetensors")
     verify_found(plan_download("second", library), Listener())
-    monkeypatch.setattr(download, "checksum", lambda *given: pytest.fail("it was read"))
+    monkeypatch.setattr(download, "read_digest", lambda *given: pytest.fail("it was read"))
     os.utime(path, (1, 1))
     assert verify_found(plan_download("second", library), Listener()).files[0].found == path
 
