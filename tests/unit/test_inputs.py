@@ -46,11 +46,11 @@ NTSC = Fraction(30000, 1001)
 UNEVEN_S = (0, 0.04, 0.08, 0.5, 0.54, 0.96)
 
 REFUSED: dict[str, tuple[type, str, Write, str]] = {
-    "text as image": (ImageSource, "photo.png", text("a cat"), "none of PNG"),
-    "drawing as image": (ImageSource, "photo.svg", text("<svg xmlns='http://www.w3.org/2000/svg'/>"), "none of PNG"),
-    "sound as image": (ImageSource, "photo.wav", sound(), "none of PNG"),
+    "text as image": (ImageSource, "photo.png", text("a cat"), "not one of PNG"),
+    "drawing as image": (ImageSource, "photo.svg", text("<svg xmlns='http://www.w3.org/2000/svg'/>"), "not one of PNG"),
+    "sound as image": (ImageSource, "photo.wav", sound(), "not one of PNG"),
     "empty image": (ImageSource, "photo.png", text(""), "empty"),
-    "image that ends in its header": (ImageSource, "photo.png", cut(still(), 0.05), "none of PNG"),
+    "image that ends in its header": (ImageSource, "photo.png", cut(still(), 0.05), "not one of PNG"),
     "170 megapixels": (ImageSource, "photo.png", written(png_header(17000, 10000)), "89 megapixels"),
     "400 megapixels": (ImageSource, "photo.png", written(png_header(20000, 20000)), "89 megapixels"),
     "too wide an image": (ImageSource, "photo.png", written(png_header(20000, 10)), str(LONGEST_SIDE)),
