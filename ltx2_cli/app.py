@@ -13,6 +13,7 @@ import typer
 
 import ltx2_core as core
 
+from .convert import add_convert
 from .display import Display
 from .doctor import add_doctor
 from .downloads import add_downloads
@@ -126,6 +127,7 @@ def render(show: Display, resolved: core.Resolved, action: Callable[[core.Watch]
 add_modes(app, make)
 add_downloads(app)
 add_doctor(app)
+add_convert(app)
 
 
 @app.command(cls=PanelCommand)

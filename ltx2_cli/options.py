@@ -33,6 +33,7 @@ WhatArg = Annotated[
         metavar="WHAT", help="A weight file, a clip, an image, a folder, OUTPUT.job, a YAML file, or a model's name."
     ),
 ]
+WeightsArg = Annotated[Path, path_argument("FILE", "A checkpoint, transformer or one-file text encoder in bf16.")]
 JobArg = Annotated[Path, path_argument("JOB_DIR", "The folder OUTPUT.job of a render, or its OUTPUT.")]
 MaybePromptArg = Annotated[
     str, typer.Argument(metavar="[PROMPT]", help="What happens and what is heard, in quotes; or -, or @FILE.")
@@ -103,6 +104,12 @@ MaybeNameArg = Annotated[
         metavar="[NAME]", help="A model or a LoRA, as ltx2 models lists them.", autocompletion=complete_model
     ),
 ]
+LORA = value(
+    "NAME|PATH[:STRENGTH]",
+    "Apply a LoRA, by name (see ltx2 models) or by path; strength 1 by default; can be repeated.",
+    is_repeated=True,
+)
+PARTIAL_LORA = switch("Apply a LoRA even if only part of it fits the model.")
 MODEL = panel(
     "Model",
     model=value(
@@ -116,12 +123,8 @@ MODEL = panel(
     text_encoder=value("FOLDER", "Use this Gemma 3 folder; default: the one beside the model."),
     upsampler=value("FILE", "Use this latent upsampler between stages; can be repeated.", is_repeated=True),
     distilled_lora=value("FILE", "Use this distilled LoRA in presets that need one."),
-    lora=value(
-        "NAME|PATH[:STRENGTH]",
-        "Apply a LoRA, by name (see ltx2 models) or by path; strength 1 by default; can be repeated.",
-        is_repeated=True,
-    ),
-    allow_partial_lora=switch("Apply a LoRA even if only part of it fits the model."),
+    lora=LORA,
+    allow_partial_lora=PARTIAL_LORA,
     precision=value("%(choices)s", "What the model computes in; default %(default)s: bf16 on CUDA, else fp32."),
     device=value("auto|cuda|mps|cpu", "Where the model runs; default %(default)s; cuda:1 is the second GPU."),
     cache=switch("Do not read or write the prompt cache.", off=True),
@@ -275,6 +278,14 @@ REMOVE = panel(
     "Models",
     yes=switch("Do not ask before removing."),
     partial=switch("Remove what downloads that did not end have left."),
+)
+CONVERT = panel(
+    "Convert",
+    to=value("int8|fp8", "The format of the large matrices: int8 is nearer to bf16, fp8 is read by more programs."),
+    lora=LORA,
+    allow_partial_lora=PARTIAL_LORA,
+    output=value("FILE", "The new file, which ends in .safetensors.", "-o"),
+    overwrite=switch("Replace the output if it exists."),
 )
 GUIDES_AUDIO = ("audio_st", "audio_sm", "audio_stg", "audio_rescale")
 GUIDES_VIDEO = ("video_st", "video_sm", "video_stg", "video_rescale")

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from .hub.remote import Hub
     from .hub.wanted import DownloadPlan, WantedFile, plan_download
     from .paths import given_path
+    from .pipeline.convert.plan import Conversion, plan_conversion
+    from .pipeline.convert.run import Converted, convert
     from .pipeline.describe.describe import describe
     from .pipeline.doctor.devices import try_devices
     from .pipeline.doctor.facts import diagnose
@@ -77,6 +79,8 @@ __all__ = [
     "AccessError",
     "BatchError",
     "CheckpointError",
+    "Conversion",
+    "Converted",
     "Diagnosis",
     "DoesNotFitError",
     "DownloadPlan",
@@ -112,6 +116,7 @@ __all__ = [
     "choices_text",
     "classify",
     "continued",
+    "convert",
     "decode_video",
     "default_text",
     "describe",
@@ -133,6 +138,7 @@ __all__ = [
     "needs_hub",
     "own_library",
     "own_presets",
+    "plan_conversion",
     "plan_download",
     "plan_removal",
     "precision",
@@ -211,6 +217,8 @@ _HOMES = {
     "headers": ("FileKind", "Header", "classify", "generation", "precision", "read_header"),
     "home": ("ltx2_home",),
     "paths": ("given_path",),
+    "pipeline.convert.plan": ("Conversion", "plan_conversion"),
+    "pipeline.convert.run": ("Converted", "convert"),
     "pipeline.describe.describe": ("describe",),
     "pipeline.doctor.devices": ("try_devices",),
     "pipeline.doctor.facts": ("diagnose",),

@@ -34,6 +34,35 @@ class Addend(NamedTuple):
     scale: float
 
 
+class Addends:
+    """What LoRAs add to the tensors of a checkpoint, by the names that it gives them.
+
+    Args: loras: in this order. checkpoint: with which they were matched.
+    """
+
+    def __init__(self, loras: Sequence[WeightedLora], checkpoint: Header) -> None:
+        self._loras = loras
+        self._files = [map_tensors(read_header(matched.path), matched.tensor_names) for matched, _ in loras]
+        changed = {official for matched, _ in loras for official in matched.changes}
+        official_names = COMPONENTS["transformer"].names_in(checkpoint)
+        self._officials = {name: official for name, official in official_names.items() if official in changed}
+
+    @property
+    def names(self) -> list[str]:
+        """The tensors that change."""
+        return list(self._officials)
+
+    def of(self, name: str) -> list[Addend]:
+        """What is added to a tensor. Raises: CheckpointError for a factor with values that are not finite."""
+        official = self._officials.get(name, "")
+        pairs = zip(self._files, self._loras, strict=True)
+        return [
+            _addend(tensors, matched, official, strength)
+            for tensors, (matched, strength) in pairs
+            if official in matched.changes
+        ]
+
+
 class Branch(nn.Module):
     """What a LoRA adds to the output of a layer: (… in) -> (… out), without the matrix of its change where it has
     a low rank.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from .job import Saved
 
-Phase = Literal["text", "inputs", "denoise", "upsample", "sound", "video"]
+Phase = Literal["text", "inputs", "denoise", "upsample", "sound", "video", "check", "convert", "verify"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ LIGHT = (
     "ltx2_core.yaml_file",
     "ltx2_core.machine",
     "ltx2_core.sampling.table",
+    "ltx2_core.pipeline.convert.plan",
     "ltx2_core.pipeline.describe",
     "ltx2_core.media.installed",
     "ltx2_core.pipeline.doctor.facts",

@@ -1,0 +1,55 @@
+"""Encode matrices as int8 or fp8: the opposite of what `decode` does, in float32 whatever the matrix is stored in.
+
+Source: docs/reference/quantised.md, "What convert writes".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import isqrt
+
+import torch
+from torch import Tensor
+
+from ..stored.encoding import Target
+from .decode import CHUNK
+from .integers import LARGEST, rotated
+from .rows import Stored
+
+LARGEST_FP8 = 448.0
+LEAST_SCALE = 1e-30  # of a row or a matrix of zeros
+
+
+def encode_int8(weight: Tensor, group: int) -> Stored:
+    """Encode a matrix (out in) as int8 with a scale for each row (out 1), rotated in groups of columns.
+
+    Args: group: a power of 4 that divides the number of columns.
+    """
+    codes = torch.empty(weight.shape, dtype=torch.int8)
+    scales = torch.empty((len(weight), 1), dtype=torch.float32)
+    for rows in row_chunks(weight):
+        turned = rotated(weight[rows].float(), group) / isqrt(group)
+        scale = (turned.abs().amax(-1, keepdim=True) / LARGEST).clamp(min=LEAST_SCALE)
+        scales[rows] = scale
+        codes[rows] = (turned / scale).round().clamp(-LARGEST, LARGEST).to(torch.int8)
+    return {"weight": codes, "weight_scale": scales}
+
+
+def encode_fp8(weight: Tensor, group: int) -> Stored:
+    """Encode a matrix (out in) as E4M3 with one scale (). group: is not used, as nothing is rotated."""
+    lowest, highest = weight.aminmax()
+    scale = (torch.maximum(-lowest, highest).float() / LARGEST_FP8).clamp(min=LEAST_SCALE)
+    codes = torch.empty(weight.shape, dtype=torch.float8_e4m3fn)
+    for rows in row_chunks(weight):
+        scaled = weight[rows].float() * (1 / scale)
+        codes[rows] = scaled.clamp(-LARGEST_FP8, LARGEST_FP8).to(torch.float8_e4m3fn)
+    return {"weight": codes, "weight_scale": scale}
+
+
+def row_chunks(weight: Tensor) -> list[slice]:
+    """The rows of a matrix in pieces, so that no working copy is as large as a big matrix."""
+    step = max(1, CHUNK // weight.shape[1])
+    return [slice(start, min(start + step, len(weight))) for start in range(0, len(weight), step)]
+
+
+ENCODERS: Mapping[Target, Callable[[Tensor, int], Stored]] = {"int8": encode_int8, "fp8": encode_fp8}

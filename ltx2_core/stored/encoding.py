@@ -1,0 +1,114 @@
+"""Which matrices of a file `ltx2 convert` encodes, and what stands in the new file in place of each.
+
+Source: docs/reference/quantised.md, "What convert writes".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from ..header_text import DTYPE_BYTES, METADATA, TensorInfo
+
+Target = Literal["int8", "fp8"]
+TARGETS: tuple[Target, ...] = ("int8", "fp8")
+GROUPS = (256, 64, 16)  # columns that are rotated together: the largest that divides their number
+ALIGNMENT = 8  # of the first tensor in a file
+PLAIN_FLOATS = ("BF16", "F16", "F32", "F64")
+
+ATTENTIONS = r"(audio_)?attn[12]|audio_to_video_attn|video_to_audio_attn"
+PROJECTIONS = r"to_q|to_k|to_v|to_out\.0"
+FEED_FORWARD = r"(audio_)?ff\.net\.(0\.proj|2)"
+# The matrices of a denoiser and of its connectors, as the official int8 file of 2.5 has them.
+DENOISER_MATRIX = re.compile(
+    r"(model\.diffusion_model\.|diffusion_model\.)?(transformer_blocks|(video|audio)_embeddings_connector\.transformer_1d_blocks)"
+    rf"\.\d+\.(({ATTENTIONS})\.({PROJECTIONS})|{FEED_FORWARD})\.weight"
+)
+# The seven of each language layer of a text encoder.
+GEMMA_MATRIX = re.compile(
+    r"(language_model\.model\.|model\.language_model\.|model\.)?layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj\.weight"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """How a matrix is encoded. name: of its weight. group: columns that are rotated together, 1 for none."""
+
+    name: str
+    to: Target
+    shape: tuple[int, int]
+    group: int
+
+    @property
+    def layer(self) -> str:
+        return self.name.removesuffix(".weight")
+
+    @property
+    def marker(self) -> bytes:
+        """What tells other programs the format: JSON with spaces, as the official files have it."""
+        if self.to == "fp8":
+            said: Mapping[str, object] = {"format": "float8_e4m3fn"}
+        else:
+            said = {"format": "int8_tensorwise", "convrot": True, "convrot_groupsize": self.group}
+        return json.dumps(said).encode()
+
+    @property
+    def tensors(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Dtype and shape of its codes and of their scales, by role."""
+        if self.to == "fp8":
+            return {"weight": ("F8_E4M3", self.shape), "weight_scale": ("F32", ())}
+        return {"weight": ("I8", self.shape), "weight_scale": ("F32", (self.shape[0], 1))}
+
+
+def plan_encodings(tensors: Mapping[str, TensorInfo], pattern: re.Pattern[str], to: Target) -> dict[str, Encoding]:
+    """The matrices that are encoded, by the name of their weight."""
+    found: dict[str, Encoding] = {}
+    for name, info in tensors.items():
+        if len(info.shape) != 2 or info.dtype not in PLAIN_FLOATS or not info.nbytes or not pattern.fullmatch(name):
+            continue
+        rows, columns = info.shape
+        group = 1 if to == "fp8" else next((one for one in GROUPS if columns % one == 0), None)
+        if group is not None:
+            found[name] = Encoding(name=name, to=to, shape=(rows, columns), group=group)
+    return found
+
+
+def lay_out(
+    source: Mapping[str, TensorInfo], metadata: Mapping[str, str], encodings: Mapping[str, Encoding]
+) -> tuple[bytes, dict[str, TensorInfo]]:
+    """The beginning of the new file, up to its first tensor, and where each tensor lies in the file.
+
+    The order is that of the source; scales follow their matrix, and the markers come last, because texts of any length
+    would move what follows them off its alignment.
+    """
+    entries: dict[str, tuple[str, tuple[int, ...], int]] = {}
+    for name, info in sorted(source.items(), key=lambda item: item[1].start):
+        if name not in encodings:
+            entries[name] = info.dtype, info.shape, info.nbytes
+            continue
+        for role, (dtype, shape) in encodings[name].tensors.items():
+            entries[f"{encodings[name].layer}.{role}"] = dtype, shape, prod(shape) * DTYPE_BYTES[dtype]
+    for encoding in encodings.values():
+        size = len(encoding.marker)
+        entries[f"{encoding.layer}.comfy_quant"] = "U8", (size,), size
+    infos, end = {}, 0
+    for name, (dtype, shape, size) in entries.items():
+        infos[name] = TensorInfo(dtype, shape, end, end + size)
+        end += size
+    begin = _beginning(infos, metadata)
+    shift = len(begin)
+    return begin, {n: TensorInfo(i.dtype, i.shape, i.start + shift, i.end + shift) for n, i in infos.items()}
+
+
+def _beginning(infos: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> bytes:
+    """The length and the text of a header, filled up with spaces."""
+    said: dict[str, object] = {METADATA: dict(metadata)} if metadata else {}
+    for name, info in infos.items():
+        said[name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [info.start, info.end]}
+    text = json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
