@@ -44,7 +44,6 @@ MIRRORED = "photos that are stored mirrored are made to stand upright here, and 
 GGUF = "GGUF files are not read yet"
 NATIVE = "products with quantised activations are not implemented yet"
 ONE_FILE_GEMMA = "text encoders in one file are not read yet"
-CONVERT = "quantised files are not written yet"
 WAITING = {
     "e2e/2.[35]/*": VOCODER_23,
     "text/2.[03]/enhance_t2v": ENHANCE,
@@ -75,7 +74,6 @@ WAITING = {
     "quantised/variants/gguf-*": GGUF,
     "quantised/*/out.activations*": NATIVE,
     "quantised/gemma3-*/hidden_states": ONE_FILE_GEMMA,
-    "quantised/convert/*": CONVERT,
 }
 
 Run = Callable[[Path, str, Report], None]

@@ -16,6 +16,8 @@ from .decode import CHUNK
 from .integers import LARGEST, rotated
 from .rows import Stored
 
+Encoder = Callable[[Tensor, int], Stored]  # a matrix, and how many columns are rotated together
+
 LARGEST_FP8 = 448.0
 LEAST_SCALE = 1e-30  # of a row or a matrix of zeros
 
@@ -52,4 +54,4 @@ def row_chunks(weight: Tensor) -> list[slice]:
     return [slice(start, min(start + step, len(weight))) for start in range(0, len(weight), step)]
 
 
-ENCODERS: Mapping[Target, Callable[[Tensor, int], Stored]] = {"int8": encode_int8, "fp8": encode_fp8}
+ENCODERS: Mapping[Target, Encoder] = {"int8": encode_int8, "fp8": encode_fp8}

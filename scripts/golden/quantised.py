@@ -23,11 +23,14 @@ from ltx2_core.checkpoint import load_component
 from ltx2_core.errors import CheckpointError
 from ltx2_core.headers import Header, read_header
 from ltx2_core.models.transformer import Pass, StreamInput, Transformer, run_passes
+from ltx2_core.pipeline.convert.plan import plan_conversion
+from ltx2_core.pipeline.convert.run import convert
 from ltx2_core.quantize.decode import decode
 from ltx2_core.quantize.linear import QuantisedLinear, quantised_linear
 from ltx2_core.stored.layer import StoredLayer
 from ltx2_core.types import Streams
 from ltx2_core.weights import map_tensors
+from scripts.quantise import largest_group, rotation
 
 from .edits import edited
 from .report import GoldenFile, Report
@@ -35,11 +38,16 @@ from .report import GoldenFile, Report
 WEIGHTS_ONLY, VELOCITY = 1e-5, 1e-5
 INPUTS = ("x/*", "*/rows", "inputs/*", "input_ids")
 MODEL, EXPECTED = "model.safetensors", "expected.safetensors"
+CONVERT, CONVERTED_FROM = "convert", "bf16-2.5"  # the folder of what is written, and that of the file it is made from
+SCALES, HALF = 3e-7, 1e-3  # relative; and how near to a half a number may be rounded either way
 VERSIONS = {"2.3": "bf16-2.3", "2.5": "bf16-2.5"}  # the folder with the inputs of all velocities of a version
 
 
 def run(folder: Path, where: str, report: Report) -> None:
     """Compare one case."""
+    if folder.name == CONVERT:
+        run_convert(folder, where, report)
+        return
     case = json.loads((folder.parent / "cases.json").read_text())[folder.name]
     with _unpacked(folder) as files:
         golden = GoldenFile(files / EXPECTED, where, report, INPUTS)
@@ -54,6 +62,36 @@ def run(folder: Path, where: str, report: Report) -> None:
                 with golden.case("velocity"), _unpacked(folder.parent / VERSIONS[case["version"]]) as inputs:
                     _velocity(golden, header, inputs / EXPECTED)
         golden.close(_case_of)
+
+
+def run_convert(folder: Path, where: str, report: Report) -> None:
+    """Compare what is written for some layers with the file of a float32 writer."""
+    with _unpacked(folder) as expected, _unpacked(folder.parent / CONVERTED_FROM) as source:
+        golden = GoldenFile(expected / EXPECTED, where, report, ())
+        with golden.case(CONVERT):
+            converted = convert(plan_conversion(source / MODEL, "int8", source / "int8.safetensors")).path
+            before, after = (
+                map_tensors(header, header.tensors) for header in map(read_header, (source / MODEL, converted))
+            )
+            for name in [name for name in golden.tensors if name.endswith(".weight")]:
+                scale, marker = f"{name}_scale", f"{name.removesuffix('.weight')}.comfy_quant"
+                golden.compare(scale, after[scale], SCALES)
+                wrong = _wrong_codes(before[name], after[name], golden[name], golden[scale])
+                golden.compare(name, after[name], 0.0, error=wrong)
+                if marker in golden:
+                    golden.compare(
+                        marker, after[marker], 0.0, error=float(_bits(after[marker]) != _bits(golden[marker]))
+                    )
+        golden.close(_case_of)
+
+
+def _wrong_codes(weight: Tensor, ours: Tensor, expected: Tensor, scale: Tensor) -> float:
+    """How many codes differ, but for those by 1 of numbers that lie next to a half."""
+    group = largest_group(weight.shape[1])
+    turned = (weight.double().unflatten(-1, (-1, group)) @ rotation(group).double()).flatten(-2) / scale
+    is_near = (turned - turned.floor() - 0.5).abs() <= HALF
+    off = (ours.int() - expected.int()).abs()
+    return float(((off > 1) | ((off == 1) & ~is_near)).sum())
 
 
 def run_variants(path: Path, where: str, report: Report) -> None:
