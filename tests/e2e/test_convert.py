@@ -115,6 +115,37 @@ def test_json_tells_the_path_and_the_sizes(source: Path, tmp_path: Path) -> None
     assert {event["phase"] for event in events if event["event"] == "phase"} == {"check", "convert", "verify"}
 
 
+def gemma_file(path: Path) -> Path:
+    """One language layer of a Gemma 3, its embeddings and a part of its vision tower, in one file."""
+    layer = "language_model.model.layers.0."
+    matrices = [f"self_attn.{one}_proj" for one in "qkvo"] + [f"mlp.{one}_proj" for one in ("gate", "up", "down")]
+    names = [f"{layer}{matrix}.weight" for matrix in matrices]
+    names += [
+        "language_model.model.embed_tokens.weight",
+        "vision_tower.vision_model.encoder.layers.0.self_attn.q_proj.weight",
+    ]
+    generator = torch.Generator().manual_seed(0)
+    save_file({name: torch.randn(32, 64, generator=generator).bfloat16() for name in names}, path)
+    return path
+
+
+@pytest.mark.parametrize("to", ["int8", "fp8"])
+def test_the_language_layers_of_a_text_encoder_are_encoded(to: str, tmp_path: Path) -> None:
+    source = gemma_file(tmp_path / "gemma.safetensors")
+    new = rendered("convert", source, "--to", to, "-o", tmp_path / "new.safetensors")
+    before, after, matrices = load_file(source), load_file(new), decoded(new)
+    assert len(matrices) == 7
+    assert all(name.startswith("language_model.model.layers.0.") for name in matrices)
+    for name, matrix in matrices.items():
+        assert (matrix - before[name].float()).norm() / before[name].float().norm() < LARGEST_ERROR[to]
+    assert all(torch.equal(after[name], before[name]) for name in before.keys() - matrices.keys())
+
+
+def test_one_file_of_several_is_refused(tmp_path: Path) -> None:
+    shard = gemma_file(tmp_path / "model-00001-of-00002.safetensors")
+    assert "one of several files" in refused(7, shard, "--to", "int8", "-o", tmp_path / "new.safetensors")
+
+
 def refused(exit_code: int, *words: object) -> str:
     """What a refused command tells."""
     result = ltx2("convert", *words)
