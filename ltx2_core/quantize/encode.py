@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from ..stored.encoding import Target
-from .decode import CHUNK
 from .integers import LARGEST, rotated
 from .rows import Stored
 
 Encoder = Callable[[Tensor, int], Stored]  # a matrix, and how many columns are rotated together
 
+CHUNK = 2**18  # numbers that are encoded at a time: 1 MiB in float32, which a processor keeps near; larger is slower
 LARGEST_FP8 = 448.0
 LEAST_SCALE = 1e-30  # of a row or a matrix of zeros
 
