@@ -14,8 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-WIDTH, HIDDEN, LONG = 4096, 16384, 1.0
-START = b'{"__metadata__":{},'
+WIDTH, HIDDEN = 4096, 16384
 
 
 def main() -> None:
@@ -62,6 +61,7 @@ def write_source(path: Path, nbytes: int) -> None:
         entries[name] = {"dtype": "BF16", "shape": [rows, columns], "data_offsets": [end, end + 2 * rows * columns]}
         end += 2 * rows * columns
     text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
     noise = bytearray(os.urandom(2**20))
     noise[1::2] = bytes(60 + (byte & 1) for byte in noise[1::2])  # exponents of numbers around 0.01
     with path.open("wb") as file:

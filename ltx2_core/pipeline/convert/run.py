@@ -74,22 +74,26 @@ class _Weights:
         addends = Addends(conversion.loras, conversion.source)
         self.names = [*dict.fromkeys([*conversion.encodings, *addends.names])]
         self._addends = addends
-        self._source = map_tensors(conversion.source, self.names)
+        self._header = conversion.source
 
     def __getitem__(self, name: str) -> Tensor:
         """A tensor with what LoRAs add to it: in float32 where they do, else as it is stored."""
-        weight, addends = self._source[name], self._addends.of(name)
+        weight, addends = self._stored(name), self._addends.of(name)
         return fused_weight(weight.float(), addends) if addends else weight
+
+    def _stored(self, name: str) -> Tensor:
+        """A tensor of the source; mapped by itself, as one that does not lie at its alignment is copied."""
+        return map_tensors(self._header, [name])[name]
 
     def require_finite(self, path: Path, name: str) -> None:
         """Raises: CheckpointError if a tensor, or what is added to it, holds NaN or infinite values."""
-        require_finite(path, name, self._source[name])
+        require_finite(path, name, self._stored(name))
         if self._addends.of(name):
             require_finite(path, name, self[name])
 
     def stored_like_source(self, name: str) -> Tensor:
         """A tensor that is not encoded, rounded once to its dtype."""
-        return self[name].to(self._source[name].dtype)
+        return self[name].to(self._stored(name).dtype)
 
 
 def _check(conversion: Conversion, weights: _Weights, watch: Watch) -> None:
