@@ -281,7 +281,7 @@ REMOVE = panel(
 )
 CONVERT = panel(
     "Convert",
-    to=value("int8|fp8", "The format of the large matrices: int8 is nearer to bf16, fp8 is read by more programs."),
+    to=value("int8|fp8", "The format of the large matrices; int8, which rotates them, is nearer to bf16."),
     lora=LORA,
     allow_partial_lora=PARTIAL_LORA,
     output=value("FILE", "The new file, which ends in .safetensors.", "-o"),
