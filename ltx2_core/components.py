@@ -16,6 +16,7 @@ from .headers import FileKind, Header
 Role = Literal[
     "checkpoint",
     "transformer",
+    "connectors",
     "video_vae",
     "audio_vae",
     "text_encoder",
@@ -33,6 +34,8 @@ SPLIT: dict[Role, FileKind] = {
     "video_vae": FileKind.VIDEO_VAE,
     "audio_vae": FileKind.AUDIO,
 }
+# What may lie in a file of its own where the transformer's file lacks it.
+APART: dict[Role, FileKind] = {"connectors": FileKind.CONNECTORS}
 # The role of an upsampler, by what it does to the frame rate and to height and width.
 UPSAMPLERS: dict[tuple[Fraction, Fraction], Role] = {
     (Fraction(1), Fraction(2)): "upsampler",
@@ -57,8 +60,9 @@ VIDEO_VAE_PREFIXES = ("vae.", "")
 class Component:
     """The part of a model that one module loads. All names are official ones.
 
-    Args: role: of the file that holds it in a model that is split. may_stay: whether the whole checkpoint still gives
-    it where the file of its role lacks it. is_always_read: whether every render needs it. prefixes: what the names of
+    Args: role: of the file that holds it in a model that is split. else_in: the role of a file that may hold it
+    instead. may_stay: whether other files, at last the whole checkpoint, still give it where the file of its role
+    lacks it. is_always_read: whether every render needs it. prefixes: what the names of
     its tensors may begin with in a file; the first that occurs, followed by the sign, counts for all. parts: what may
     follow the prefix, and what the module has in its place. excludes: what may follow but belongs to other components.
     optional: names without prefix that are zeros where the file lacks them. ignored: names without prefix that files
@@ -66,6 +70,7 @@ class Component:
     """
 
     role: Role
+    else_in: tuple[Role, ...] = ()
     may_stay: bool = False
     is_always_read: bool = True
     prefixes: tuple[str, ...]
@@ -114,9 +119,13 @@ COMPONENTS: dict[str, Component] = {
         excludes=(VIDEO_CONNECTOR, AUDIO_CONNECTOR, PROJECTION, "vae.", "audio_vae.", "vocoder.", "duration_head."),
         optional=frozenset({"keyframes_abs_pos_embedding"}),
     ),
-    "video_connector": Component(role="transformer", may_stay=True, prefixes=_in_denoiser(VIDEO_CONNECTOR)),
-    "audio_connector": Component(role="transformer", may_stay=True, prefixes=_in_denoiser(AUDIO_CONNECTOR)),
-    "text_projection": Component(role="transformer", may_stay=True, prefixes=(PROJECTION,)),
+    "video_connector": Component(
+        role="connectors", else_in=("transformer",), may_stay=True, prefixes=_in_denoiser(VIDEO_CONNECTOR)
+    ),
+    "audio_connector": Component(
+        role="connectors", else_in=("transformer",), may_stay=True, prefixes=_in_denoiser(AUDIO_CONNECTOR)
+    ),
+    "text_projection": Component(role="connectors", else_in=("transformer",), may_stay=True, prefixes=(PROJECTION,)),
     "video_encoder": Component(
         role="video_vae",
         is_always_read=False,

@@ -15,7 +15,14 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
-from ..components import NOT_ALWAYS_NEEDED, SPLIT, UPSAMPLERS, WHOLE, Role
+from ..components import (
+    NOT_ALWAYS_NEEDED,
+    SPLIT,
+    UPSAMPLERS,
+    WHOLE,
+    Role,
+    components_in,
+)
 from ..config.released import effective_config
 from ..config.upsampler import UpsamplerConfig
 from ..disk import free_bytes, show_bytes
@@ -40,12 +47,14 @@ class ModelFiles:
     """The files of one model, by role.
 
     Args: name: as registered, or that of the file or folder that was given. passed_over: what lies in the folder and
-    cannot be used, a sentence for each file; not stored with a job.
+    cannot be used, and notes: what was taken although something else could be meant, a sentence for each file; not
+    stored with a job.
     """
 
     name: str
     paths: Mapping[str, Path]
     passed_over: Annotated[tuple[str, ...], Field(exclude=True)] = ()
+    notes: Annotated[tuple[str, ...], Field(exclude=True)] = ()
 
     def require_file(self, role: str, hint: str = "") -> Path:
         """The file of a role. Raises: StorageError if the model has none."""
@@ -80,7 +89,7 @@ def find_model(
     if path.is_file() or path.is_symlink():
         is_split = classify(read_header(path)) is FileKind.TRANSFORMER
         main = {"transformer" if is_split else "checkpoint": path}
-        return _scan(path.name, path.parent, {**main, **given}, is_split=is_split)
+        return _scan(path.name, path.parent, {**main, **given}, is_file=True)
     if is_path(spec):
         raise StorageError(f"--model {spec} is not there", "it takes a name, a file or a folder", "ltx2 models")
     raise RequestError(
@@ -163,14 +172,16 @@ def _known(spec: str, registered: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(registered))}"
 
 
-def _scan(name: str, folder: Path, given: Mapping[str, Path], *, is_split: bool = False) -> ModelFiles:
+def _scan(name: str, folder: Path, given: Mapping[str, Path], *, is_file: bool = False) -> ModelFiles:
     """What lies in a folder, by role, with the given files in place of its own.
 
-    Where there is a whole model, parts are not looked for. is_split: whole models are not looked for.
+    Where there is a whole model, parts are not looked for. is_file: the model is a file in the folder; where
+    that is a transformer, whole models are not looked for.
     Raises: CheckpointError if it holds more than one file for a role and none is given.
     """
     places = places_of(folder)
     content = _Content.of(places.own)
+    is_split = is_file and "checkpoint" not in given
     has_whole = not is_split and ("checkpoint" in given or content.paths(FileKind.MONOLITH))
     weights = {role: content.paths(kind) for role, kind in (WHOLE if has_whole else SPLIT).items()}
     for role, paths in weights.items():
@@ -185,8 +196,45 @@ def _scan(name: str, folder: Path, given: Mapping[str, Path], *, is_split: bool 
         refuse_diffusers(places.own[0])
     for role, path in _from_beside(places, paths.keys(), () if has_whole else SPLIT).items():
         paths.setdefault(role, path)
+    notes: tuple[str, ...] = ()
+    if "transformer" in paths and not {"checkpoint", "connectors"} & paths.keys():
+        apart = _connectors(folder, paths["transformer"], content, places, is_given=not is_file)
+        if apart is not None:
+            paths["connectors"] = apart
+            notes = (f"the text connectors are those of {_below(folder, apart)}; --connectors FILE names others",)
     others = [] if {"checkpoint", "transformer"} & paths.keys() else content.others(paths.values())
-    return ModelFiles(name=name, paths=paths, passed_over=(*content.broken, *others))
+    return ModelFiles(name=name, paths=paths, passed_over=(*content.broken, *others), notes=notes)
+
+
+def _connectors(
+    folder: Path, transformer: Path, content: _Content, places: ModelPlaces, *, is_given: bool
+) -> Path | None:
+    """The file of the connectors where the transformer's has none: the only one in a folder that a person gave.
+
+    Those of different models look the same, so that nothing else is taken without being named.
+    Raises: CheckpointError with the files that could be meant. None where there is none.
+    """
+    header = read_header(transformer)
+    is_another_kind = classify(header) is not FileKind.TRANSFORMER  # which is refused where it is used
+    if is_another_kind or {"video_connector", "audio_connector"} <= {*components_in(header)}:
+        return None
+    found = content.connectors()
+    if is_given and len(found) == 1:
+        return found[0]
+    if is_given and len(found) > 1:
+        listed = ", ".join(_below(folder, path) for path in found)
+        why = f"{transformer.name} has none, and here are {listed}"
+        raise CheckpointError(
+            f"{folder} holds more than one file of text connectors", why, "--connectors FILE chooses one of them"
+        )
+    found = found or _Content.of(places.beside).connectors()
+    if found:
+        raise CheckpointError(
+            f"{transformer.name} has no text connectors",
+            "those of different models look the same, so a file beside it is not taken unless it is named",
+            " or ".join(f"--connectors {path}" for path in found[:SHOWN]),
+        )
+    return None
 
 
 def _from_beside(places: ModelPlaces, found: Collection[str], parts: Collection[Role]) -> dict[Role, Path]:
@@ -245,6 +293,11 @@ class _Content:
 
     def paths(self, kind: FileKind) -> list[Path]:
         return [header.path for header, its_kind in self.headers if its_kind is kind]
+
+    def connectors(self) -> list[Path]:
+        """The files that hold the text connectors and no transformer."""
+        apart = [header for header, kind in self.headers if kind is FileKind.CONNECTORS]
+        return [header.path for header in apart if "video_connector" in components_in(header)]
 
     def extras(self) -> dict[Role, list[Path]]:
         """What a model may need beside its own weights, by role."""

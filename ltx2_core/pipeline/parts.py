@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from ..components import COMPONENTS, SPLIT, WHOLE, components_in, lacking
+from ..components import APART, COMPONENTS, SPLIT, WHOLE, components_in, lacking
 from ..config.audio import AudioVAEConfig
 from ..config.landmarks import check_header
 from ..config.released import effective_config
+from ..config.text import ConnectorConfig
 from ..config.transformer import TransformerConfig
 from ..config.video_vae import VideoVAEConfig
 from ..errors import CheckpointError
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from .request import Request
 
 ALWAYS_READ = [name for name, row in COMPONENTS.items() if row.is_always_read]
-TEXT = ("text_projection", "video_connector", "audio_connector")
+CONNECTORS = ("video_connector", "audio_connector")
+TEXT = ("text_projection", *CONNECTORS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ class ModelHeaders:
         Raises: StorageError if a part is missing or cannot be read; CheckpointError if a file is something else, or if
         the files are not parts of one model.
         """
-        roles = [role for role in (*WHOLE, *SPLIT) if role in files.paths]
+        roles = [role for role in (*WHOLE, *SPLIT, *APART) if role in files.paths]
         parts = cls({role: _read(role, files.paths[role]) for role in roles})
         if "transformer" not in roles:
             files.require_file(
@@ -63,17 +65,22 @@ class ModelHeaders:
                 files.require_file(role, f"{option_name(role)} FILE names it")
         for component in ALWAYS_READ:
             parts.role(component)
+        _check_connectors(parts)
         _check_generations([parts.headers[role] for role in parts.roles])
         return parts
 
     def role(self, component: str) -> str:
         """The role of the file that holds a component. Raises: CheckpointError if none does."""
         row = COMPONENTS[component]
-        roles = [role for role in (row.role, *WHOLE) if role in self.headers]
+        roles = [role for role in (row.role, *row.else_in, *WHOLE) if role in self.headers]
         for role in roles if row.may_stay else roles[:1]:
             if component in self._held[role]:
                 return role
-        raise lacking(component, self.headers[roles[0]])
+        error = lacking(component, self.headers[roles[0]])
+        if row.role in APART:
+            hint = f"{option_name(row.role)} FILE names the file that holds it, of the same model as the transformer"
+            raise CheckpointError(error.what, error.why, hint)
+        raise error
 
     def header(self, component: str) -> Header:
         """The header of the file that holds a component. Raises: CheckpointError if none does."""
@@ -82,7 +89,17 @@ class ModelHeaders:
     def check(self, components: Iterable[str]) -> None:
         """Compare components with their configs. Raises: CheckpointError for one that cannot be loaded."""
         for component in components:
-            check_header(component, self.header(component))
+            check_header(component, self.header(component), self.config(component))
+
+    def config(self, component: str) -> dict[str, Any]:
+        """The config that describes a component: its file's, or the transformer's where connectors lie apart without.
+
+        Raises: CheckpointError if the file has no config and could be anything.
+        """
+        header = self.header(component)
+        if self.role(component) in APART and "transformer" not in header.config:
+            return effective_config(self.header("transformer"))
+        return effective_config(header)
 
     @cached_property
     def _held(self) -> dict[str, list[str]]:
@@ -147,9 +164,34 @@ def _read(role: str, path: Path) -> Header:
     kind = classify(header)
     if role in WHOLE and kind is not FileKind.MONOLITH:
         raise CheckpointError(f"{header.path.name} cannot be rendered with", f"it is {kind.value}")
-    if kind not in (FileKind.MONOLITH, {**WHOLE, **SPLIT}[role]):
+    allowed = [FileKind.MONOLITH, {**WHOLE, **SPLIT, **APART}[role]]
+    if role in APART:
+        allowed.append(FileKind.TRANSFORMER)
+    if kind not in allowed:
         raise CheckpointError(f"{option_name(role)} {header.path.name} cannot be used", f"it is {kind.value}")
     return header
+
+
+def _check_connectors(parts: ModelHeaders) -> None:
+    """Refuse a file of connectors that has one of the two only, or others than the transformer was trained with."""
+    header = parts.headers.get("connectors")
+    if header is None:
+        return
+    held = components_in(header)
+    for component in CONNECTORS:
+        if component not in held:
+            raise lacking(component, header)
+        if "transformer" not in header.config:
+            continue
+        own = ConnectorConfig.from_metadata(header.config, component.partition("_")[0])
+        transformer = parts.header("transformer")
+        wanted = ConnectorConfig.from_metadata(effective_config(transformer), component.partition("_")[0])
+        if own != wanted:
+            raise CheckpointError(
+                f"{header.path.name} does not go with {transformer.path.name}",
+                f"their configs describe a different {component.replace('_', ' ')}",
+                "--connectors FILE names the one that the transformer was trained with",
+            )
 
 
 def _check_generations(headers: list[Header]) -> None:

@@ -95,6 +95,8 @@ def _problem(header: Header, kind: FileKind, held: list[str]) -> str | None:
         return f"{kind.value} is not used by this version"
     if made is not None and made not in names("generations"):
         return f"models of generation {made} are not supported yet"
+    if kind is FileKind.CONNECTORS and "transformer" not in header.config:
+        return None  # the transformer's config describes them
     try:
         for component in held:
             if COMPONENTS[component].role != "text_encoder":  # its config lies in a file of its own

@@ -72,7 +72,7 @@ class Models:
         """
         for name, header in self._read_by(request):
             if (name, header.path) not in self._checked:
-                self._built[name, header.path] = build_component(name, header)
+                self._built[name, header.path] = self._build(name, header)
                 self._checked.add((name, header.path))
 
     def require_finite(self, request: Request) -> None:
@@ -155,13 +155,17 @@ class Models:
     def _upsampler_header(self, role: str) -> Header:
         return read_header(self.files.require_file(role, "--upsampler FILE"))
 
+    def _build(self, name: str, header: Header) -> nn.Module:
+        """The module of a component, without weights."""
+        return build_component(name, header, self.headers.config(name) if name in CONNECTORS else None)
+
     def _use(
         self, name: str, header: Header, dtype: torch.dtype, on_load: Callable[[], None] = lambda: None
     ) -> AbstractContextManager[Any]:
         def load() -> Any:
             on_load()
             built = self._built.pop((name, header.path), None)
-            module = build_component(name, header) if built is None else built
+            module = self._build(name, header) if built is None else built
             return assign(module, name, [header], device=self.device, dtype=dtype)
 
         nbytes = _nbytes(header, COMPONENTS[name].names_in(header), dtype)

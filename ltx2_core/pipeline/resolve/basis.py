@@ -157,7 +157,7 @@ def settle_basis(mode: Mode, layers: Sequence[Layer], own_presets: Mapping[str, 
     model = _Model(files, ModelHeaders.of(files), registered_models().get(files.name))
     _check_text_encoder(model)
     loras = NamedLoras(library, generation(model.headers.header("transformer")))
-    notes = _hidden_by_name(settings, loras)
+    notes = (*files.notes, *_hidden_by_name(settings, loras))
     if preset is None:
         merged = merge([*layers, *model.layers])
         chosen = choose(merged, recipe_edit(edit), device, model.defaults, files, model.headers, model.tiers)
@@ -251,7 +251,7 @@ def _hidden_by_name(settings: Settings, loras: NamedLoras) -> tuple[str, ...]:
 
 
 def _check_text_encoder(model: _Model) -> None:
-    hint = "--text-encoder FOLDER names the folder of Gemma 3"
+    hint = "--text-encoder FOLDER|FILE names the folder or the file of Gemma 3"
     encoder = find_encoder(model.files.require_file("text_encoder", hint))
     headers = (model.headers.header("transformer"), *model.headers.text_headers)
     for header in {id(one): one for one in headers}.values():

@@ -97,6 +97,7 @@ class Settings(BaseModel):
     model: Text | None = None
     model_folders: Annotated[Paths, Field(max_length=100)] | None = None
     transformer: Text | None = None
+    connectors: Text | None = None
     video_vae: Text | None = None
     audio_vae: Text | None = None
     text_encoder: Text | None = None
