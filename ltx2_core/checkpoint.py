@@ -22,6 +22,7 @@ from .config.released import effective_config
 from .errors import CheckpointError
 from .headers import Header, TensorInfo, read_header, together
 from .keymap import official_name, optional_names, own_names
+from .quantize.embedding import QuantisedEmbedding, quantised_embedding
 from .quantize.linear import QuantisedLinear, quantised_linear, stored_names
 from .quantize.values import require_usable_scale
 from .stored.layer import HINT, StoredLayer
@@ -157,7 +158,7 @@ def adapt(module: nn.Module, name: str, header: Header) -> nn.Module:
     modules = dict(module.named_modules())
     for own, layer in _quantised(name, header).items():
         if own in modules:  # what the module lacks is refused below
-            module.set_submodule(own, quantised_linear(layer, _linear(modules[own], layer, header), header))
+            module.set_submodule(own, _stored_module(modules[own], layer, header))
     _require_fit(module, name, header, _places(name, header))
     return module
 
@@ -193,7 +194,7 @@ def assign(
             state[own] = torch.zeros(tensor.shape, dtype=dtype or torch.float32, device=target)
     module.load_state_dict(state, assign=True)
     for layer in module.modules():
-        if isinstance(layer, QuantisedLinear) and dtype is not None:
+        if isinstance(layer, QuantisedLinear | QuantisedEmbedding) and dtype is not None:
             layer.dtype = dtype
     return module.requires_grad_(False).eval()
 
@@ -213,6 +214,13 @@ def _places(component: str, header: Header) -> dict[str, str]:
     for own, layer in _quantised(component, header).items():
         names |= stored_names(layer, own)
     return names
+
+
+def _stored_module(module: nn.Module, layer: StoredLayer, header: Header) -> nn.Module:
+    """What takes the place of a module whose weight is stored quantised."""
+    if isinstance(module, nn.Embedding):
+        return quantised_embedding(layer, module, header)
+    return quantised_linear(layer, _linear(module, layer, header), header)
 
 
 def _linear(module: nn.Module, layer: StoredLayer, header: Header) -> nn.Linear:

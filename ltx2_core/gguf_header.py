@@ -167,6 +167,9 @@ def _read_fields(reader: _Reader, count: int) -> dict[str, Any]:
 
 def _require_architecture(reader: _Reader, architecture: Any) -> None:
     if architecture != ARCHITECTURE:
+        if str(architecture).startswith("gemma"):
+            hint = "take the folder of Gemma 3, or one safetensors file of it, in bf16, fp8 or int8"
+            raise reader.damaged("it is a Gemma in a GGUF file, which is not supported", hint)
         found = "not given" if architecture is None else shown(architecture)
         raise reader.damaged(
             f"its architecture is {found}, not {ARCHITECTURE}", "take the transformer of an LTX-2 model"

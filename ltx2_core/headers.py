@@ -175,6 +175,7 @@ def classify(header: Header) -> FileKind:
 
     has_blocks = "transformer_blocks.0.attn1.to_q.weight" in names
     has_tokenizer = "tokenizer_json" in names or "tokenizer_json" in header.metadata
+    is_later_gemma = has_tokenizer and some("model.layers.", "model.language_model.") and not is_gemma_3(names)
     vae = {name.removeprefix("vae.") for name in names}
     tests = (
         (FileKind.LORA, any(map(LORA_NAME.search, names))),
@@ -182,7 +183,7 @@ def classify(header: Header) -> FileKind:
         (FileKind.DIFFUSERS, any(re.match(r"transformer_blocks\..*\.norm_q\.", name) for name in names)),
         (FileKind.MONOLITH, has_blocks and some("vae.")),
         (FileKind.TRANSFORMER, has_blocks),
-        (FileKind.TEXT_ENCODER, has_tokenizer and some("model.layers.", "model.language_model.")),
+        (FileKind.TEXT_ENCODER, is_later_gemma),
         (FileKind.GEMMA, some("language_model.model.layers.") or _is_gemma_text(names)),
         (FileKind.VIDEO_VAE, any(name.startswith(("encoder.down_blocks.", "decoder.up_blocks.")) for name in vae)),
         (FileKind.AUDIO, some("audio_vae.", "vocoder.")),
@@ -195,6 +196,15 @@ def classify(header: Header) -> FileKind:
         found = ", ".join(shown(name, LONGEST_NAME) for name in sorted(names)[:3]) or "nothing at all"
         raise CheckpointError(f"{header.path.name} is not a file of an LTX-2 model", f"it holds {found}")
     return kind
+
+
+def is_gemma_3(names: Iterable[str]) -> bool:
+    """Whether a language model among these names is Gemma 3: all its layers have values of their own, unlike Gemma 4's,
+    and no projection lies beside it."""
+    names = list(names)
+    ends = [sum(name.endswith(f"self_attn.{own}_proj.weight") for name in names) for own in "qv"]
+    has_projection = any(name.startswith("text_embedding_projection.") for name in names)
+    return _is_gemma_text(names) and ends[0] == ends[1] and not has_projection
 
 
 def _is_gemma_text(names: Iterable[str]) -> bool:

@@ -302,7 +302,11 @@ class _Content:
     def extras(self) -> dict[Role, list[Path]]:
         """What a model may need beside its own weights, by role."""
         loras = [path for path in self.paths(FileKind.LORA) if "distilled" in path.name]
-        encoders = sorted(self.encoders, key=lambda path: ENCODER_SIZE not in str(path))
+        alone = [path for path in self.paths(FileKind.GEMMA) if path.parent not in self.encoders]  # no folder's shards
+        encoders = [
+            *sorted(self.encoders, key=lambda path: ENCODER_SIZE not in str(path)),
+            *sorted(alone, key=lambda path: ENCODER_SIZE not in path.name.lower()),
+        ]
         return {**self.upsamplers(), "text_encoder": encoders, "distilled_lora": loras}
 
     def upsamplers(self) -> dict[Role, list[Path]]:

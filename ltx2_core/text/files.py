@@ -16,30 +16,55 @@ from ..config.landmarks import check_header
 from ..config.section import Section
 from ..errors import CheckpointError, StorageError, shown
 from ..folders import snapshot_of
-from ..headers import Header, read_header, read_json, require_downloaded, together
+from ..headers import FileKind, Header, classify, read_header, read_json, require_downloaded, together
+from .released import MODEL_TYPE, TEXT_ONLY, config_of
 
-MODEL_TYPE, TEXT_ONLY = "gemma3", "gemma3_text"  # the second is what transformers saves of the language model alone
+REPOSITORY = "Lightricks/gemma-3-12b-it-qat-q4_0-unquantized"
 WEIGHTS = "model*.safetensors"
 INDEX = "model.safetensors.index.json"
-HINT = "--text-encoder wants the folder of Gemma 3 12B, with config.json, tokenizer.json and model*.safetensors"
+HINT = (
+    "--text-encoder wants the folder of Gemma 3 12B, with config.json, tokenizer.json and model*.safetensors,"
+    " or one safetensors file of it"
+)
+TOKENIZER = "tokenizer_json"  # the tensor or the metadata entry of a file that holds its tokenizer
+TOKENS = {"bos_token": "<bos>", "pad_token": "<pad>"}  # of Gemma, where no tokenizer_config.json names them
 
 MOST_CONFIGS = 50  # that are looked at in a folder which holds many others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderFiles:
-    """A text encoder on disk. config: as transformers wrote it. weights: the headers of its shards."""
+    """A text encoder on disk.
+
+    Args: config: as transformers wrote it. config_file: None where the weights tell what it says. tokenizer: its file,
+    or that of the weights where they hold it. tokenizer_config: None where the tokens are those that Gemma has.
+    weights: the headers of its shards.
+    """
 
     config: Mapping[str, Any]
-    config_file: Path
+    config_file: Path | None
     tokenizer: Path
-    tokenizer_config: Path
+    tokenizer_config: Path | None
     weights: tuple[Header, ...]
 
     @property
     def paths(self) -> list[Path]:
         """Every file that has a say in the result."""
-        return [self.config_file, self.tokenizer, self.tokenizer_config, *(shard.path for shard in self.weights)]
+        own = (self.config_file, self.tokenizer, self.tokenizer_config, *(shard.path for shard in self.weights))
+        return list(dict.fromkeys(path for path in own if path is not None))
+
+    def read_tokenizer(self) -> str:
+        """The JSON text of the tokenizer. Raises: OSError, UnicodeDecodeError, StorageError."""
+        holder = next((shard for shard in self.weights if shard.path == self.tokenizer), None)
+        if holder is None:
+            return self.tokenizer.read_text(encoding="utf-8")
+        if TOKENIZER in holder.metadata:
+            return holder.metadata[TOKENIZER]
+        return holder.read(TOKENIZER).decode("utf-8")
+
+    def token_settings(self) -> Mapping[str, Any]:
+        """What the tokenizer's config says of special tokens."""
+        return TOKENS if self.tokenizer_config is None else read_json(self.tokenizer_config)
 
     @property
     def features(self) -> int:
@@ -49,13 +74,13 @@ class EncoderFiles:
 
 
 def find_encoder(path: Path) -> EncoderFiles:
-    """Look through a folder, or the folders in it, for a Gemma 3 text encoder.
+    """Look at a file, or look through a folder and the folders in it, for a Gemma 3 text encoder.
 
     Raises: StorageError if something is missing; CheckpointError if what is there is not Gemma 3, was not
     downloaded, says in its config that it is quantised, or has other layers or widths than that says.
     """
     if path.is_file():
-        raise CheckpointError(f"{path.name} cannot be the text encoder", "it is a file", HINT)
+        return _one_file(path)
     if not path.is_dir():
         raise StorageError(f"there is no text encoder at {path}", hint=HINT)
     path = snapshot_of(path)
@@ -82,6 +107,39 @@ def find_encoder(path: Path) -> EncoderFiles:
         tokenizer_config=tokenizer_config,
         weights=weights,
     )
+
+
+def _one_file(path: Path) -> EncoderFiles:
+    """A text encoder that lies in one file, with its tokenizer inside or beside it."""
+    header = read_header(path)
+    kind = classify(header)
+    if kind is not FileKind.GEMMA:
+        raise CheckpointError(f"{path.name} cannot be the text encoder", f"it is {kind.value}", HINT)
+    config = config_of(header)
+    tokenizer, tokenizer_config = path, None
+    if TOKENIZER not in header.tensors and TOKENIZER not in header.metadata:
+        tokenizer, tokenizer_config = _tokenizer_beside(header)
+    check_header("language_model", header, config)
+    return EncoderFiles(
+        config=config, config_file=None, tokenizer=tokenizer, tokenizer_config=tokenizer_config, weights=(header,)
+    )
+
+
+def _tokenizer_beside(header: Header) -> tuple[Path, Path]:
+    """The two files of a tokenizer in the folder of a file, or in the folder `tokenizer` there."""
+    folder = header.path.parent
+    for place in (folder, folder / "tokenizer"):
+        found = place / "tokenizer.json", place / "tokenizer_config.json"
+        if all(path.is_file() for path in found):
+            for path in found:
+                require_downloaded(path)
+            return found
+    inside = [name for name in ("spiece_model", "tokenizer.model") if name in header.tensors]
+    why = "neither the file nor its folder holds a tokenizer.json"
+    if inside:
+        why = f"its tensor {inside[0]} is a tokenizer in the form of sentencepiece, which is not read"
+    hint = f"put tokenizer.json and tokenizer_config.json of https://huggingface.co/{REPOSITORY} into {folder}"
+    raise StorageError(f"the text encoder {header.path.name} has no tokenizer", why, hint)
 
 
 def check_pair(encoder: EncoderFiles, checkpoint: Header) -> None:

@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from ..checkpoint import adapt, assign
-from ..errors import CheckpointError, StorageError
+from ..errors import CheckpointError, LTX2Error, StorageError
 from ..headers import together
-from .files import EncoderFiles, read_json
+from .files import EncoderFiles
 
 # Batches are padded to whole blocks of rows: kernels round the rows of a partial block differently, and so a prompt
 # would not give the same bits alone, in a batch and fully padded.
@@ -38,21 +38,23 @@ class PromptTokenizer:
     def load(cls, files: EncoderFiles) -> Self:
         """Read the tokenizer of a text encoder. Raises: CheckpointError or StorageError if it cannot be used."""
         try:
-            tokenizer = Tokenizer.from_str(files.tokenizer.read_text(encoding="utf-8"))
+            tokenizer = Tokenizer.from_str(files.read_tokenizer())
+        except LTX2Error:
+            raise
         except OSError as error:
             raise StorageError(f"{files.tokenizer} cannot be read", error.strerror or str(error)) from error
         except Exception as error:  # tokenizers raises nothing narrower
             raise CheckpointError(f"{files.tokenizer} is damaged", str(error)) from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        settings = read_json(files.tokenizer_config)
+        settings, place = files.token_settings(), files.tokenizer_config or files.tokenizer
 
         def token_id(role: str) -> int:
             token = settings.get(role)
             name = token.get("content") if isinstance(token, Mapping) else token
             found = tokenizer.token_to_id(name) if isinstance(name, str) else None
             if found is None:
-                raise CheckpointError(f"{files.tokenizer_config} names no usable {role}", f"it says {token!r}")
+                raise CheckpointError(f"{place} names no usable {role}", f"it says {token!r}")
             return found
 
         return cls(
@@ -124,7 +126,7 @@ def load_gemma(files: EncoderFiles, *, device: torch.device | str = "cpu", dtype
         model = build_language_model(files.config)
     adapt(model, COMPONENT, together(files.weights))
     assign(model, COMPONENT, files.weights, device=device, dtype=dtype)
-    _restore_buffers(model)
+    restore_buffers(model)
     return Gemma(model.to(device), tokenizer).eval()
 
 
@@ -138,7 +140,7 @@ def build_language_model(config: Mapping[str, Any]) -> nn.Module:
         raise CheckpointError("the text encoder's config.json cannot be used", str(error)) from error
 
 
-def _restore_buffers(model: Any) -> None:
+def restore_buffers(model: Any) -> None:
     """Compute what files leave out and the meta device leaves empty: the embedding scale and rotary frequencies."""
     config = model.config
     model.embed_tokens.embed_scale = torch.tensor(config.hidden_size**0.5)  # float32 whatever the weights are

@@ -19,7 +19,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from ltx2_core.checkpoint import load_component
+from ltx2_core.checkpoint import adapt, assign, load_component
 from ltx2_core.errors import CheckpointError
 from ltx2_core.headers import Header, read_header
 from ltx2_core.models.transformer import Pass, StreamInput, Transformer, run_passes
@@ -28,6 +28,8 @@ from ltx2_core.pipeline.convert.run import convert
 from ltx2_core.quantize.decode import decode
 from ltx2_core.quantize.linear import QuantisedLinear, quantised_linear
 from ltx2_core.stored.layer import StoredLayer
+from ltx2_core.text.gemma import COMPONENT, build_language_model, restore_buffers
+from ltx2_core.text.released import config_of
 from ltx2_core.types import Streams
 from ltx2_core.weights import map_tensors
 from scripts.quantise import largest_group, rotation
@@ -35,7 +37,7 @@ from scripts.quantise import largest_group, rotation
 from .edits import edited
 from .report import GoldenFile, Report
 
-WEIGHTS_ONLY, VELOCITY = 1e-5, 1e-5
+WEIGHTS_ONLY, VELOCITY, HIDDEN_STATES = 1e-5, 1e-5, 1e-5
 INPUTS = ("x/*", "*/rows", "inputs/*", "input_ids")
 MODEL, EXPECTED = "model.safetensors", "expected.safetensors"
 CONVERT, CONVERTED_FROM = "convert", "bf16-2.5"  # the folder of what is written, and that of the file it is made from
@@ -58,6 +60,9 @@ def run(folder: Path, where: str, report: Report) -> None:
                 golden.compare_value("layers", "layers found", found, sorted(case["quantised"]))
                 for name in case["layers"]:
                     _layer(golden, header, name)
+            if "hidden_states" in golden:
+                with golden.case("hidden_states"):
+                    _hidden_states(golden, header)
             if "velocity/video" in golden:
                 with golden.case("velocity"), _unpacked(folder.parent / VERSIONS[case["version"]]) as inputs:
                     _velocity(golden, header, inputs / EXPECTED)
@@ -171,6 +176,18 @@ def _velocity(golden: GoldenFile, header: Header, inputs: Path) -> None:
         (velocity,) = run_passes(model, [Pass(inputs=streams)])
     for stream, ours in velocity._asdict().items():
         golden.compare(f"velocity/{stream}", ours, VELOCITY)
+
+
+def _hidden_states(golden: GoldenFile, header: Header) -> None:
+    """All hidden states of a Gemma 3, with whose config the file says what it is."""
+    with torch.device("meta"):
+        model = build_language_model(config_of(header))
+    adapt(model, COMPONENT, header)
+    assign(model, COMPONENT, [header], dtype=torch.float32)
+    restore_buffers(model)
+    with torch.inference_mode():
+        states = model.eval()(input_ids=golden["input_ids"], use_cache=False, output_hidden_states=True).hidden_states
+    golden.compare("hidden_states", torch.stack(states, dim=-1)[0], HIDDEN_STATES)
 
 
 def _input(file: Any, stream: str) -> StreamInput:

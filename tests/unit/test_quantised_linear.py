@@ -22,6 +22,7 @@ from ltx2_core.lora_file import MatchedLora, match, read_lora
 from ltx2_core.models.transformer import Pass, StreamInput, run_passes
 from ltx2_core.quantize import linear as quantised
 from ltx2_core.quantize.decode import decode_matrix
+from ltx2_core.quantize.embedding import QuantisedEmbedding
 from ltx2_core.quantize.linear import QuantisedLinear
 from ltx2_core.text.files import find_encoder
 from ltx2_core.text.gemma import load_gemma
@@ -261,9 +262,21 @@ def test_linears_of_a_text_encoder_may_be_quantised(tiny: Path, tmp_path: Path) 
     assert 0 < (found - expected).norm() < 0.05 * expected.norm()
 
 
-def test_quantised_embeddings_are_refused_by_name(tiny: Path, tmp_path: Path) -> None:
-    folder = gemma_with(tiny, tmp_path, store("int8", "language_model.model.embed_tokens"))
-    with pytest.raises(CheckpointError, match=r"embed_tokens\.weight is stored as int8, which is supported for linear"):
+@pytest.mark.parametrize("form", ["int8", "fp8", "fp8_rows"])
+def test_embeddings_that_are_decoded_row_by_row_are_those_of_the_whole_table(
+    form: str, tiny: Path, tmp_path: Path
+) -> None:
+    folder = gemma_with(tiny, tmp_path, store(form, "language_model.model.embed_tokens"))
+    table = load_gemma(find_encoder(folder), dtype=torch.float32).model.embed_tokens
+    assert isinstance(table, QuantisedEmbedding)
+    ids = torch.tensor([[3, 1, 3], [0, 2, table.num_embeddings - 1]])
+    assert torch.equal(table(ids), table.weight[ids] * table.embed_scale)
+    assert table.embed_scale == torch.tensor(table.embedding_dim**0.5)
+
+
+def test_embeddings_in_blocks_are_refused_by_name(tiny: Path, tmp_path: Path) -> None:
+    folder = gemma_with(tiny, tmp_path, store("mxfp8", "language_model.model.embed_tokens"))
+    with pytest.raises(CheckpointError, match=r"embed_tokens\.weight is stored as mxfp8, which is not supported"):
         load_gemma(find_encoder(folder))
 
 

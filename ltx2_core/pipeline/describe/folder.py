@@ -79,7 +79,7 @@ def _model(files: ModelFiles, problem: str) -> Facts:
     yield "generation", generation(main) or UNTOLD
     yield "precision", precision(main)
     if "text_encoder" not in files.paths:
-        yield "problem", "no text encoder lies here; --text-encoder FOLDER names one"
+        yield "problem", "no text encoder lies here; --text-encoder FOLDER|FILE names one"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from ...config.video_vae import VideoVAEConfig
 from ...errors import LTX2Error
 from ...grids import AUDIO_LATENTS_PER_SECOND
 from ...headers import FileKind, Header, classify, generation, read_header
+from ...text.files import find_encoder
 from ..resolve.presets import names
 from . import latents
 from .words import UNTOLD, Facts, in_words, stored_facts
@@ -42,7 +43,8 @@ def _part(header: Header, kind: FileKind) -> Facts:
     yield "kind", kind.value
     if held:
         yield "holds", ", ".join(name.replace("_", " ") for name in held)
-    yield "generation", generation(header) or UNTOLD
+    made = None if kind is FileKind.GEMMA else generation(header)  # several generations take the same text encoder
+    yield "generation", made or UNTOLD
     yield "version", header.metadata.get("model_version", "not given")
     yield from stored_facts(header)
     problems: list[str] = []
@@ -90,6 +92,8 @@ SHAPES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], str]]] = {
 
 def _problem(header: Header, kind: FileKind, held: list[str]) -> str | None:
     """Why a file cannot be used, as far as its header shows."""
+    if kind is FileKind.GEMMA:
+        return _problem_of_encoder(header)
     made = generation(header)
     if kind in UNUSED:
         return f"{kind.value} is not used by this version"
@@ -101,6 +105,17 @@ def _problem(header: Header, kind: FileKind, held: list[str]) -> str | None:
         for component in held:
             if COMPONENTS[component].role != "text_encoder":  # its config lies in a file of its own
                 check_header(component, header)
+    except LTX2Error as error:
+        return in_words(error)
+    return None
+
+
+def _problem_of_encoder(header: Header) -> str | None:
+    """Why a text encoder in one file cannot be used. A shard in a folder with a config is none."""
+    if (header.path.parent / "config.json").is_file():
+        return None
+    try:
+        find_encoder(header.path)
     except LTX2Error as error:
         return in_words(error)
     return None

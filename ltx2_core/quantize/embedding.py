@@ -1,0 +1,79 @@
+"""A table of embeddings that keeps its rows as the file stores them, and decodes those that are looked up.
+
+Source: docs/reference/quantised.md, "Running quantised weights".
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+from ..headers import Header
+from ..stored.layer import HINT, Format, StoredLayer
+from ..weights import STORED_DTYPES, stored_shape
+from .decode import ROUNDED, decode, decode_matrix
+from .linear import UNUSED
+
+BY_ROWS: tuple[Format, ...] = ("int8", "fp8", "fp8_rows", "fp8_cast")  # a row of which decodes without the others
+
+
+def quantised_embedding(layer: StoredLayer, table: nn.Embedding, header: Header) -> QuantisedEmbedding:
+    """What takes the place of a table of embeddings, on the meta device as that is.
+
+    Raises: CheckpointError if its format or its size is another than that of a table whose rows are decoded alone.
+    """
+    weight = layer.tensors["weight"]
+    if layer.format not in BY_ROWS:
+        why = f"{weight} is stored as {layer.title}, which is not supported for embeddings"
+        raise CheckpointError(f"{header.path.name} is quantised where that is not supported", why, HINT)
+    shape = (table.num_embeddings, table.embedding_dim)
+    if layer.shape != shape:
+        why = f"{weight} is {list(layer.shape)}, expected {list(shape)}"
+        raise CheckpointError(f"{header.path.name} does not hold the model that its config describes", why)
+    return QuantisedEmbedding(layer, table, header)
+
+
+class QuantisedEmbedding(nn.Module):
+    """A table of embeddings, ids (…) -> rows (… d), times `embed_scale` where the table that it replaces has one."""
+
+    embed_scale: Any
+
+    def __init__(self, layer: StoredLayer, table: nn.Embedding, header: Header) -> None:
+        super().__init__()
+        self.layer = layer
+        self.num_embeddings, self.embedding_dim = table.num_embeddings, table.embedding_dim
+        self.dtype = torch.bfloat16  # of what it gives
+        self.stored = nn.Module()
+        for role, name in layer.tensors.items():
+            if role not in UNUSED:
+                info = header.tensors[name]
+                empty = torch.empty(stored_shape(info), dtype=STORED_DTYPES[info.dtype], device="meta")
+                self.stored.register_buffer(role, empty)
+        self.register_buffer("embed_scale", getattr(table, "embed_scale", None), persistent=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The table (n d), decoded again at each use."""
+        shape = (self.num_embeddings, self.embedding_dim)
+        return decode_matrix(self.layer, dict(self.stored.named_buffers()), shape, self.dtype)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """The rows of some ids, rounded to bfloat16 as every decoded weight is."""
+        chosen = ids.flatten()
+        stored = {role: _chosen(tensor, chosen) for role, tensor in self.stored.named_buffers()}
+        layer = replace(self.layer, shape=(len(chosen), self.layer.shape[1]))
+        rows = decode(layer, stored, range(len(chosen))).to(ROUNDED).to(self.dtype)
+        if self.embed_scale is not None:
+            rows = rows * self.embed_scale.to(self.dtype)
+        return rows.unflatten(0, ids.shape)
+
+
+def _chosen(tensor: Tensor, ids: Tensor) -> Tensor:
+    """Some rows of a stored tensor, picked by their bytes; a scale that all rows share as it is."""
+    if tensor.numel() == 1:
+        return tensor
+    return tensor.view(torch.uint8)[ids].view(tensor.dtype) if tensor.element_size() == 1 else tensor[ids]
