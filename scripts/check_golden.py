@@ -43,7 +43,6 @@ MEDIA = "wide gamut and reflected borders come with the modes that use them"
 MIRRORED = "photos that are stored mirrored are made to stand upright here, and by the official reader they are not"
 GGUF = "GGUF files are not read yet"
 NATIVE = "products with quantised activations are not implemented yet"
-ONE_FILE_GEMMA = "text encoders in one file are not read yet"
 WAITING = {
     "e2e/2.[35]/*": VOCODER_23,
     "text/2.[03]/enhance_t2v": ENHANCE,
@@ -73,7 +72,6 @@ WAITING = {
     "quantised/gguf-*/*": GGUF,
     "quantised/variants/gguf-*": GGUF,
     "quantised/*/out.activations*": NATIVE,
-    "quantised/gemma3-*/hidden_states": ONE_FILE_GEMMA,
 }
 
 Run = Callable[[Path, str, Report], None]

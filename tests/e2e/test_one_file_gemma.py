@@ -145,3 +145,16 @@ def test_a_gemma_in_a_gguf_file_is_refused_by_name(tmp_path: Path) -> None:
         find_encoder(path)
     assert "it is a Gemma in a GGUF file, which is not supported" in error.value.why
     assert "one safetensors file of it" in error.value.hint
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "torchao", "gptq", "awq", "compressed-tensors"])
+def test_a_folder_that_is_quantised_by_another_method_is_refused_by_name(
+    method: str, tiny: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "gemma"
+    shutil.copytree(tiny / "gemma", folder)
+    config = json.loads((folder / "config.json").read_text()) | {"quantization_config": {"quant_method": method}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError) as error:
+        find_encoder(folder)
+    assert f"its config.json has a quantization_config: {method}" in error.value.why
