@@ -126,7 +126,10 @@ MODEL = panel(
     distilled_lora=value("FILE", "Use this distilled LoRA in presets that need one."),
     lora=LORA,
     allow_partial_lora=PARTIAL_LORA,
-    precision=value("%(choices)s", "What the model computes in; default %(default)s: bf16 on CUDA, else fp32."),
+    precision=value(
+        "%(choices)s",
+        "What the model computes in; default %(default)s: bf16 on CUDA, else fp32; bf16 decodes quantised weights.",
+    ),
     device=value("auto|cuda|mps|cpu", "Where the model runs; default %(default)s; cuda:1 is the second GPU."),
     cache=switch("Do not read or write the prompt cache.", off=True),
 )

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from .stored.layer import Format
 from .tiles import TilePlan
 
 Precision = Literal["bf16", "fp32"]
+Kernel = Literal["torch", "comfy-kitchen"]
 KEPT_SHARE = 0.6  # of the memory that weights may fill between phases; activations take the rest
 CPU_INFO, MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -29,8 +31,9 @@ class Machine:
     memory: how weights reach the device; "resident" holds a whole model there while it runs. kept_bytes: how much of
     the weights may stay loaded from one phase to the next. decode_tiles, encode_tiles: how the video VAE cuts a clip.
     batches_passes: whether all passes of guidance go through the denoiser as one batch. keeps_text: whether keys and
-    values of the text are made once for all steps. attention: the backend. compiles: whether torch.compile is used.
-    threads: of the CPU that compute.
+    values of the text are made once for all steps. products: the quantised formats that are multiplied as they are
+    stored; others are decoded first. int8_kernel: what multiplies int8. attention: the backend. compiles: whether
+    torch.compile is used. threads: of the CPU that compute.
     """
 
     device: str
@@ -41,6 +44,8 @@ class Machine:
     encode_tiles: TilePlan
     batches_passes: bool = False
     keeps_text: bool = True
+    products: tuple[Format, ...] = ()
+    int8_kernel: Kernel = "torch"
     attention: Literal["sdpa"] = "sdpa"
     compiles: bool = False
     threads: int = 1

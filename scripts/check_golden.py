@@ -41,8 +41,6 @@ UNUSED = "no recipe uses it"
 COUNTS = "frame counts and keyframe rounds come with the modes that need them"
 MEDIA = "wide gamut and reflected borders come with the modes that use them"
 MIRRORED = "photos that are stored mirrored are made to stand upright here, and by the official reader they are not"
-GGUF = "GGUF files are not read yet"
-NATIVE = "products with quantised activations are not implemented yet"
 WAITING = {
     "e2e/2.[35]/*": VOCODER_23,
     "text/2.[03]/enhance_t2v": ENHANCE,
@@ -69,9 +67,6 @@ WAITING = {
     "sampling/logc3": MEDIA,
     "sampling/reflect_pad_*": MEDIA,
     "sampling/decode_exif_[2457]": MIRRORED,
-    "quantised/gguf-*/*": GGUF,
-    "quantised/variants/gguf-*": GGUF,
-    "quantised/*/out.activations*": NATIVE,
 }
 
 Run = Callable[[Path, str, Report], None]

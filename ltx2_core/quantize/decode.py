@@ -14,7 +14,7 @@ from ..stored.layer import Format, StoredLayer
 from .blocks import decode_mxfp8, decode_nvfp4
 from .fp8 import decode_cast, decode_rows, decode_scaled, decode_tiles
 from .gguf import decode_gguf
-from .integers import decode_int8, decode_w4a8, decode_w6a8
+from .integers import decode_integers
 from .rows import Stored
 
 DECODERS: Mapping[Format, Callable[[StoredLayer, Stored, range], Tensor]] = {
@@ -24,9 +24,9 @@ DECODERS: Mapping[Format, Callable[[StoredLayer, Stored, range], Tensor]] = {
     "fp8_cast": decode_cast,
     "mxfp8": decode_mxfp8,
     "nvfp4": decode_nvfp4,
-    "int8": decode_int8,
-    "w4a8": decode_w4a8,
-    "w6a8": decode_w6a8,
+    "int8": decode_integers,
+    "w4a8": decode_integers,
+    "w6a8": decode_integers,
     "gguf": decode_gguf,
 }
 CHUNK = 2**22  # numbers that are decoded at a time: 16 MiB in float32

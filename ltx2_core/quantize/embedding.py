@@ -16,7 +16,6 @@ from ..headers import Header
 from ..stored.layer import HINT, Format, StoredLayer
 from ..weights import STORED_DTYPES, stored_shape
 from .decode import ROUNDED, decode, decode_matrix
-from .linear import UNUSED
 
 BY_ROWS: tuple[Format, ...] = ("int8", "fp8", "fp8_rows", "fp8_cast")  # a row of which decodes without the others
 
@@ -49,10 +48,9 @@ class QuantisedEmbedding(nn.Module):
         self.dtype = torch.bfloat16  # of what it gives
         self.stored = nn.Module()
         for role, name in layer.tensors.items():
-            if role not in UNUSED:
-                info = header.tensors[name]
-                empty = torch.empty(stored_shape(info), dtype=STORED_DTYPES[info.dtype], device="meta")
-                self.stored.register_buffer(role, empty)
+            info = header.tensors[name]
+            empty = torch.empty(stored_shape(info), dtype=STORED_DTYPES[info.dtype], device="meta")
+            self.stored.register_buffer(role, empty)
         self.register_buffer("embed_scale", getattr(table, "embed_scale", None), persistent=False)
 
     @property

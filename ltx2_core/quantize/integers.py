@@ -5,36 +5,34 @@ Source: docs/reference/quantised.md, "Decoding" and "Rotation".
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from math import isqrt
 
 import torch
 from torch import Tensor
 
-from ..stored.layer import StoredLayer
+from ..stored.layer import Format, StoredLayer
 from .rows import Stored, of_rows, scaled_blocks
 
 LARGEST = 127
 
 
-def decode_int8(layer: StoredLayer, stored: Stored, rows: range) -> Tensor:
-    """Rows of a matrix of int8 that has a scale for each row, or one for all."""
-    scale = stored["weight_scale"]
-    scales = scale.reshape(()) if scale.numel() == 1 else of_rows(scale.reshape(-1, 1), rows)
-    return _unrotated(of_rows(stored["weight"], rows).float(), scales, layer.rotation)
+def decode_integers(layer: StoredLayer, stored: Stored, rows: range) -> Tensor:
+    """Rows of a matrix of whole numbers, with the rotation of groups undone; one rounding in all."""
+    whole, scales = whole_numbers(layer, stored, rows)
+    return rotated(whole.float(), layer.rotation) * (scales / isqrt(layer.rotation))
 
 
-def decode_w4a8(layer: StoredLayer, stored: Stored, rows: range) -> Tensor:
-    """Rows of a matrix of four-bit codes."""
-    codes = _halves(of_rows(stored["weight"], rows).view(torch.uint8))
-    values = stored["weight_codebook"][codes.int()] if "weight_codebook" in stored else codes.float() - 8
-    return _from_relative(values, layer, stored, rows)
-
-
-def decode_w6a8(layer: StoredLayer, stored: Stored, rows: range) -> Tensor:
-    """Rows of a matrix of six-bit codes: the low four bits of all columns, then their two high bits."""
-    low, high = of_rows(stored["weight"], rows).view(torch.uint8).tensor_split([layer.shape[1] // 2], dim=-1)
-    pairs = torch.stack([high >> bit & 3 for bit in (0, 2, 4, 6)], dim=-1).flatten(-2)
-    return _from_relative((_halves(low) + 16 * pairs).float() - 32, layer, stored, rows)
+def whole_numbers(layer: StoredLayer, stored: Stored, rows: range) -> tuple[Tensor, Tensor]:
+    """Rows of a matrix as int8 (rows columns), and the scale of each (rows 1) or of all ()."""
+    weight = of_rows(stored["weight"], rows)
+    if layer.format == "int8":
+        scale = stored["weight_scale"]
+        return weight, scale.reshape(()) if scale.numel() == 1 else of_rows(scale.reshape(-1, 1), rows)
+    values = CODES[layer.format](weight.view(torch.uint8), stored)
+    relative = of_rows(stored["weight_s_rel"].view(torch.float8_e4m3fn), rows).float()
+    whole = scaled_blocks(values, relative).round().clamp(-LARGEST, LARGEST).char()
+    return whole, of_rows(stored["weight_s_channel"].reshape(-1, 1), rows)
 
 
 def rotated(values: Tensor, group: int) -> Tensor:
@@ -50,18 +48,22 @@ def rotated(values: Tensor, group: int) -> Tensor:
     return values
 
 
+def _of_four_bits(packed: Tensor, stored: Stored) -> Tensor:
+    """The values that codes of four bits stand for."""
+    codes = _halves(packed)
+    return stored["weight_codebook"][codes.int()] if "weight_codebook" in stored else codes.float() - 8
+
+
+def _of_six_bits(packed: Tensor, stored: Stored) -> Tensor:
+    """The values of codes of six bits: the low four bits of all columns, then their two high bits."""
+    low, high = packed.tensor_split([packed.shape[-1] * 2 // 3], dim=-1)
+    pairs = torch.stack([high >> bit & 3 for bit in (0, 2, 4, 6)], dim=-1).flatten(-2)
+    return (_halves(low) + 16 * pairs).float() - 32
+
+
+CODES: Mapping[Format, Callable[[Tensor, Stored], Tensor]] = {"w4a8": _of_four_bits, "w6a8": _of_six_bits}
+
+
 def _halves(packed: Tensor) -> Tensor:
     """The codes in bytes (rows bytes) of two columns each; the even column is the low half."""
     return torch.stack((packed & 15, packed >> 4), dim=-1).flatten(-2)
-
-
-def _from_relative(values: Tensor, layer: StoredLayer, stored: Stored, rows: range) -> Tensor:
-    """Make int8 of values relative to the scales of small groups, and decode that."""
-    relative = of_rows(stored["weight_s_rel"].view(torch.float8_e4m3fn), rows).float()
-    whole = scaled_blocks(values, relative).round().clamp(-LARGEST, LARGEST)
-    return _unrotated(whole, of_rows(stored["weight_s_channel"].reshape(-1, 1), rows), layer.rotation)
-
-
-def _unrotated(whole: Tensor, scales: Tensor, group: int) -> Tensor:
-    """Whole numbers times their scales, with the rotation of groups undone; one rounding in all."""
-    return rotated(whole, group) * (scales / isqrt(group))

@@ -5,25 +5,26 @@ Source: docs/reference/quantised.md, "Running quantised weights".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..headers import Header
+from ..machine import Kernel
 from ..stored.layer import StoredLayer
 from ..weights import STORED_DTYPES, stored_shape
 from .decode import decode_matrix
+from .products import LEAST_ROWS, multiplies, multiply
 from .rows import Stored
 
 STORED = "stored"  # the submodule with the bytes of the file
-UNUSED = ("input_scale",)  # roles that only a product with quantised inputs needs
 
 
 def quantised_linear(layer: StoredLayer, linear: nn.Linear, header: Header) -> QuantisedLinear:
     """What takes the place of a linear layer, on the meta device as that is. header: of the file that stores it."""
-    infos = {role: header.tensors[name] for role, name in layer.tensors.items() if role not in UNUSED}
+    infos = {role: header.tensors[name] for role, name in layer.tensors.items()}
     empty = {
         role: torch.empty(stored_shape(info), dtype=STORED_DTYPES[info.dtype], device="meta")
         for role, info in infos.items()
@@ -33,7 +34,18 @@ def quantised_linear(layer: StoredLayer, linear: nn.Linear, header: Header) -> Q
 
 def stored_names(layer: StoredLayer, own: str) -> dict[str, str]:
     """The names in the file of the tensors that are kept, each with its name in the model. own: the linear layer's."""
-    return {name: f"{own}.{STORED}.{role}" for role, name in layer.tensors.items() if role not in UNUSED}
+    return {name: f"{own}.{STORED}.{role}" for role, name in layer.tensors.items()}
+
+
+def multiply_as_stored(module: nn.Module, formats: Collection[str], kernel: Kernel = "torch") -> None:
+    """Let the quantised layers of a module multiply in the type that they are stored in, where they can.
+
+    Args: formats: those of which the machine can. kernel: what multiplies int8.
+    """
+    for layer in module.modules():
+        if isinstance(layer, QuantisedLinear):
+            weight = layer.stored.get_buffer("weight").dtype
+            layer.multiplies, layer.kernel = multiplies(layer.layer, weight, formats), kernel
 
 
 class QuantisedLinear(nn.Module):
@@ -52,6 +64,8 @@ class QuantisedLinear(nn.Module):
         for role, tensor in stored.items():
             self.stored.register_buffer(role, tensor)
         self.branches = nn.ModuleList()
+        self.multiplies = False  # in the type that it is stored in
+        self.kernel: Kernel = "torch"
 
     @property
     def weight(self) -> Tensor:
@@ -69,10 +83,19 @@ class QuantisedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (… in) to (… out), in the dtype of the input."""
-        y = F.linear(x, self._decoded(x.dtype), self.bias)
+        y = self._product(x)
         for branch in self.branches:
             y = y + branch(x)
         return y
+
+    def _product(self, x: Tensor) -> Tensor:
+        """The weight's part of the output, and the bias."""
+        rows = x.numel() // self.in_features
+        if not self.multiplies or rows < LEAST_ROWS:
+            return F.linear(x, self._decoded(x.dtype), self.bias)
+        y = multiply(self.layer, dict(self.stored.named_buffers()), x.reshape(rows, -1), self.kernel)
+        y = y[:, : self.out_features].unflatten(0, x.shape[:-1])
+        return y if self.bias is None else y + self.bias
 
     def _decoded(self, dtype: torch.dtype) -> Tensor:
         shape = (self.out_features, self.in_features)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..stored.formats import TILE_BLOCKS, TILE_ROWS
 
@@ -41,3 +42,13 @@ def scaled_blocks(values: Tensor, scales: Tensor) -> Tensor:
     """Values (rows columns) times the scale of their block (rows blocks)."""
     blocks = values.unflatten(-1, (scales.shape[-1], -1))
     return (blocks * scales[..., None]).flatten(-2)
+
+
+def in_pieces(scales: Tensor) -> Tensor:
+    """Scales of blocks (rows blocks) as they are stored, in pieces (R C), filled up with zeros."""
+    rows, blocks = scales.shape
+    filled = F.pad(scales, (0, -blocks % TILE_BLOCKS, 0, -rows % TILE_ROWS))
+    pieces = rearrange(
+        filled, "(i four lane) (j block) -> i j lane four block", lane=LANES, four=TILE_ROWS // LANES, block=TILE_BLOCKS
+    )
+    return pieces.reshape(filled.shape)

@@ -1,4 +1,4 @@
-"""Change a safetensors file byte by byte, as a list of edits says."""
+"""Change a safetensors or GGUF file byte by byte, as a list of edits says."""
 
 from __future__ import annotations
 
@@ -53,12 +53,31 @@ class Content:
 
 def edited(path: Path, edits: Sequence[Edit]) -> Path:
     """A changed copy of a file, beside it."""
+    target = path.with_name(f"changed-{path.name}")
+    if path.suffix == ".gguf":
+        raw = path.read_bytes()
+        for edit in edits:
+            raw = RAW_EDITS[edit["op"]](raw, edit)
+        target.write_bytes(raw)
+        return target
     content = Content(path)
     for edit in edits:
         EDITS[edit["op"]](content, edit)
-    target = path.with_name(f"changed-{path.name}")
     content.write(target)
     return target
+
+
+def _overwritten(raw: bytes, edit: Edit) -> bytes:
+    new = bytes.fromhex(edit["hex"])
+    return raw[: edit["offset"]] + new + raw[edit["offset"] + len(new) :]
+
+
+# Changes of a GGUF file, which is taken as the bytes that it is.
+RAW_EDITS: Mapping[str, Callable[[bytes, Edit], bytes]] = {
+    "bytes": _overwritten,
+    "truncate": lambda raw, edit: raw[: -edit["bytes"]],
+    "replace_bytes": lambda raw, edit: raw.replace(edit["find"].encode(), edit["with"].encode(), 1),
+}
 
 
 def _json(content: Content, edit: Edit) -> None:

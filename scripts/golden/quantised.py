@@ -1,7 +1,8 @@
 """Quantised weight files: which layers are found, what they decode to, what they compute, and what is refused.
 
-A folder holds one case, `model.safetensors.gz` with `expected.safetensors.gz`; `cases.json` beside the folders tells
-which layers it has, and `variants.json` which changes of a file mean the same and which have to be refused.
+A folder holds one case, `model.safetensors.gz` or `model.gguf.gz` with `expected.safetensors.gz`; `cases.json` beside
+the folders tells which layers it has, and `variants.json` which changes of a file mean the same and which have to be
+refused.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ltx2_core.checkpoint import adapt, assign, load_component
-from ltx2_core.errors import CheckpointError
+from ltx2_core.components import DIT
+from ltx2_core.errors import CheckpointError, StorageError
 from ltx2_core.headers import Header, read_header
 from ltx2_core.models.transformer import Pass, StreamInput, Transformer, run_passes
 from ltx2_core.pipeline.convert.plan import plan_conversion
 from ltx2_core.pipeline.convert.run import convert
 from ltx2_core.quantize.decode import decode
 from ltx2_core.quantize.linear import QuantisedLinear, quantised_linear
+from ltx2_core.quantize.products import multiply
 from ltx2_core.stored.layer import StoredLayer
 from ltx2_core.text.gemma import COMPONENT, build_language_model, restore_buffers
 from ltx2_core.text.released import config_of
@@ -38,8 +42,11 @@ from .edits import edited
 from .report import GoldenFile, Report
 
 WEIGHTS_ONLY, VELOCITY, HIDDEN_STATES = 1e-5, 1e-5, 1e-5
+# Of outputs whose inputs are quantised too. The recorded ones of int8 were rounded to bfloat16 at every step.
+ACTIVATIONS, INTEGER_ACTIVATIONS, INTEGER_ACTIVATIONS_F32 = 1e-2, 4e-2, 5e-3
+INTEGERS = ("int8", "w4a8", "w6a8")
 INPUTS = ("x/*", "*/rows", "inputs/*", "input_ids")
-MODEL, EXPECTED = "model.safetensors", "expected.safetensors"
+MODELS, EXPECTED = ("model.safetensors", "model.gguf"), "expected.safetensors"
 CONVERT, CONVERTED_FROM = "convert", "bf16-2.5"  # the folder of what is written, and that of the file it is made from
 SCALES, HALF = 3e-7, 1e-3  # relative; and how near to a half a number may be rounded either way
 VERSIONS = {"2.3": "bf16-2.3", "2.5": "bf16-2.5"}  # the folder with the inputs of all velocities of a version
@@ -53,19 +60,19 @@ def run(folder: Path, where: str, report: Report) -> None:
     case = json.loads((folder.parent / "cases.json").read_text())[folder.name]
     with _unpacked(folder) as files:
         golden = GoldenFile(files / EXPECTED, where, report, INPUTS)
-        if (files / MODEL).is_file():
+        path = _model(files)
+        if path is not None:
             with golden.case("layers"):
-                header = read_header(files / MODEL)
-                found = sorted(layer.name for layer in header.stored.layers.values())
-                golden.compare_value("layers", "layers found", found, sorted(case["quantised"]))
+                header = read_header(path)
+                golden.compare_value("layers", "layers found", _found(header), sorted(map(_inside, case["quantised"])))
                 for name in case["layers"]:
                     _layer(golden, header, name)
             if "hidden_states" in golden:
                 with golden.case("hidden_states"):
                     _hidden_states(golden, header)
             if "velocity/video" in golden:
-                with golden.case("velocity"), _unpacked(folder.parent / VERSIONS[case["version"]]) as inputs:
-                    _velocity(golden, header, inputs / EXPECTED)
+                with golden.case("velocity"), _unpacked(folder.parent / VERSIONS[case["version"]]) as base:
+                    _velocity(golden, header, base)
         golden.close(_case_of)
 
 
@@ -74,9 +81,9 @@ def run_convert(folder: Path, where: str, report: Report) -> None:
     with _unpacked(folder) as expected, _unpacked(folder.parent / CONVERTED_FROM) as source:
         golden = GoldenFile(expected / EXPECTED, where, report, ())
         with golden.case(CONVERT):
-            converted = convert(plan_conversion(source / MODEL, "int8", source / "int8.safetensors")).path
+            converted = convert(plan_conversion(source / MODELS[0], "int8", source / "int8.safetensors")).path
             before, after = (
-                map_tensors(header, header.tensors) for header in map(read_header, (source / MODEL, converted))
+                map_tensors(header, header.tensors) for header in map(read_header, (source / MODELS[0], converted))
             )
             for name in [name for name in golden.tensors if name.endswith(".weight")]:
                 scale, marker = f"{name}_scale", f"{name.removesuffix('.weight')}.comfy_quant"
@@ -101,21 +108,46 @@ def _wrong_codes(weight: Tensor, ours: Tensor, expected: Tensor, scale: Tensor) 
 
 def run_variants(path: Path, where: str, report: Report) -> None:
     """Compare every changed file with the one that it was made of."""
+    cases = json.loads((path.parent / "cases.json").read_text())
     for variant in json.loads(path.read_text()):
         place = f"{where}/{variant['name']}"
         with _unpacked(path.parent / variant["base"]) as files:
-            if not (files / MODEL).is_file():
-                report.add_uncompared(place, variant["must"], "its file is of a kind that is not read")
-                continue
-            before = _weights(files / MODEL) if variant["must"] == "same" else {}
-            changed = edited(files / MODEL, variant["edits"])
+            model = _model(files)
+            assert model is not None
+            version = cases[variant["base"]]["version"]
+            with _unpacked(path.parent / VERSIONS[version]) as base:
+                config = _config(read_header(model), base)
+            before = _weights(model, config) if variant["must"] == "same" else {}
+            changed = edited(model, variant["edits"])
             try:
-                after = _weights(changed)
+                after = _weights(changed, config)
                 became = "same" if after == before else "changed"
-            except CheckpointError:
+            except (CheckpointError, StorageError):
                 became = "refuse"
         error = float(became != variant["must"])
         report.add_compared(place, variant["must"], error, 0.0, f"{became}: {variant['why']}" if error else "")
+
+
+def _model(files: Path) -> Path | None:
+    """The weight file among those of a case; None where it has none."""
+    return next((files / name for name in MODELS if (files / name).is_file()), None)
+
+
+def _config(header: Header, base: Path) -> Mapping[str, Any]:
+    """The config of a file; that of the unquantised model where it has none. base: the folder of that."""
+    return header.config or read_header(base / MODELS[0]).config
+
+
+def _found(header: Header) -> list[str]:
+    """The names of the layers that a file stores in another form than bfloat16: a GGUF file has float16 as well."""
+    halves = [name for name, info in header.tensors.items() if info.dtype == "F16" and len(info.shape) == 2]
+    found = [layer.name for layer in header.stored.layers.values()]
+    return sorted(map(_inside, [*found, *(name.removesuffix(".weight") for name in halves)]))
+
+
+def _inside(name: str) -> str:
+    """A name without the prefix of the official files, which GGUF files leave out."""
+    return name.removeprefix(DIT)
 
 
 def _case_of(name: str) -> str:
@@ -134,18 +166,43 @@ def _unpacked(folder: Path) -> Iterator[Path]:
 
 
 def _layer(golden: GoldenFile, header: Header, name: str) -> None:
-    layer = header.stored.layers[f"{name}.weight"]
-    tensors = map_tensors(header, {**layer.tensors, "bias": f"{name}.bias"}.values() & header.tensors.keys())
-    stored = {role: tensors[tensor] for role, tensor in layer.tensors.items()}
-    expected = golden[f"{name}/weight.bf16"]
+    stored_as = next(one for one in (name, _inside(name)) if f"{one}.weight" in header.tensors)
+    layer = header.stored.layers.get(f"{stored_as}.weight")
+    roles = {"weight": f"{stored_as}.weight"} if layer is None else layer.tensors
+    tensors = map_tensors(header, {*roles.values(), f"{stored_as}.bias"} & header.tensors.keys())
+    stored = {role: tensors[tensor] for role, tensor in roles.items()}
+    expected, bias = golden[f"{name}/weight.bf16"], tensors.get(f"{stored_as}.bias")
     rows, columns = expected.shape
-    module = _module(layer, header, stored, tensors.get(f"{name}.bias"), expected)
-    exact = decode(layer, stored, range(rows))[golden[f"{name}/rows"], :columns]
-    _compare_bits(golden, f"{name}/weight.f32", exact)
-    _compare_bits(golden, f"{name}/weight.bf16", module.weight)
-    x = golden[f"x/{columns}"].float()
+    if layer is None:
+        exact, weight = stored["weight"].float(), stored["weight"].bfloat16()
+    else:
+        module = _module(layer, header, stored, bias, expected)
+        exact, weight = decode(layer, stored, range(rows)), module.weight
+    _compare_bits(golden, f"{name}/weight.f32", exact[golden[f"{name}/rows"], :columns])
+    _compare_bits(golden, f"{name}/weight.bf16", weight)
+    x = golden[f"x/{columns}"]
     if f"{name}/out.weights_only" in golden:
-        golden.compare(f"{name}/out.weights_only", module(x), WEIGHTS_ONLY, "weights_only")
+        out = F.linear(x.float(), weight.float(), None if bias is None else bias.float())
+        golden.compare(f"{name}/out.weights_only", out, WEIGHTS_ONLY, "weights_only")
+    if layer is not None:
+        _compare_products(golden, name, layer, stored, bias, x)
+
+
+def _compare_products(
+    golden: GoldenFile, name: str, layer: StoredLayer, stored: Mapping[str, Tensor], bias: Tensor | None, x: Tensor
+) -> None:
+    """What a layer computes with inputs that are quantised too."""
+    if layer.format == "fp8" and "input_scale" not in stored:
+        stored = {**stored, "input_scale": torch.ones(())}  # as it was recorded; ours has a scale for each row
+    is_whole = layer.format in INTEGERS
+    bounds = {"out.activations": INTEGER_ACTIVATIONS if is_whole else ACTIVATIONS}
+    bounds["out.activations.f32"] = INTEGER_ACTIVATIONS_F32
+    for what, bound in bounds.items():
+        if f"{name}/{what}" in golden:
+            expected = golden[f"{name}/{what}"]
+            own = x.to(expected.dtype)
+            y = multiply(layer, stored, own)[:, : expected.shape[1]]
+            golden.compare(f"{name}/{what}", y if bias is None else y + bias.to(y), bound, what)
 
 
 def _module(
@@ -154,7 +211,7 @@ def _module(
     """The layer that computes with stored tensors."""
     linear = nn.Linear(like.shape[1], like.shape[0], bias=bias is not None, device="meta")
     module = quantised_linear(layer, linear, header)
-    state = {f"stored.{role}": tensor for role, tensor in stored.items() if role != "input_scale"}
+    state = {f"stored.{role}": tensor for role, tensor in stored.items()}
     state |= {} if bias is None else {"bias": bias.float()}
     module.load_state_dict(state, assign=True)
     return module.requires_grad_(False)
@@ -168,10 +225,11 @@ def _bits(tensor: Tensor) -> bytes:
     return tensor.contiguous().view(torch.uint8).numpy().tobytes()
 
 
-def _velocity(golden: GoldenFile, header: Header, inputs: Path) -> None:
-    model = load_component("transformer", header, dtype=torch.float32)
+def _velocity(golden: GoldenFile, header: Header, base: Path) -> None:
+    """What the whole model computes. base: the folder of the unquantised model of its version, with the inputs."""
+    model = load_component("transformer", header, dtype=torch.float32, config=_config(header, base))
     assert isinstance(model, Transformer)
-    with safe_open(inputs, "pt") as file, torch.inference_mode():
+    with safe_open(base / EXPECTED, "pt") as file, torch.inference_mode():
         streams = Streams(*(_input(file, stream) for stream in ("video", "audio")))
         (velocity,) = run_passes(model, [Pass(inputs=streams)])
     for stream, ours in velocity._asdict().items():
@@ -195,13 +253,16 @@ def _input(file: Any, stream: str) -> StreamInput:
     return StreamInput(unique_timesteps=file.get_tensor(f"inputs/{stream}.timesteps")[..., 0], **fields)
 
 
-def _weights(path: Path) -> dict[str, bytes]:
-    """The weights of the quantised layers of a model, as they are computed with. Raises: CheckpointError."""
+def _weights(path: Path, config: Mapping[str, Any]) -> dict[str, bytes]:
+    """The weights of the quantised layers of a model, as they are computed with.
+
+    Raises: CheckpointError or StorageError.
+    """
     header = read_header(path)
     components = [name for name in ("transformer", "video_connector", "audio_connector") if _has(header, name)]
     found = {}
     for component in components:
-        for name, module in load_component(component, header).named_modules():
+        for name, module in load_component(component, header, config=config).named_modules():
             if isinstance(module, QuantisedLinear):
                 found[f"{component}.{name}"] = _bits(module.weight)
     return found

@@ -11,6 +11,7 @@ from typing import Any
 from ...errors import CheckpointError, LTX2Error, MediaError
 from ...headers import Header, precision, quantised_weights, require_downloaded
 from ..request import Request
+from ..resolve.machine import choose_device, products_on
 
 Facts = Iterator[tuple[str, str]]  # name of a fact and its text, or JSON where it is a record
 
@@ -72,8 +73,22 @@ def stored_facts(header: Header) -> Facts:
     yield "dtypes", _dtype_shares(header)
     if quantised:
         yield "quantised", f"layers by format: {counts(Counter(quantised.values()))}"
+        yield "on this machine", _multiplied(header)
     yield "tensors", f"{len(header.tensors):,}"
     yield "bytes", f"{header.nbytes:,}"
+
+
+def _multiplied(header: Header) -> str:
+    """Which quantised layers the first card multiplies as they are stored, and which it decodes."""
+    device = choose_device("auto")
+    products = products_on(device.card)
+    titles = {layer.title: layer.format in products for layer in header.stored.layers.values()}
+    ways = {
+        "multiplied as stored": [title for title, is_product in titles.items() if is_product],
+        "decoded to bf16 for each product": [title for title, is_product in titles.items() if not is_product],
+    }
+    card = device.name if device.card is None else device.card.name
+    return f"{card}: " + "; ".join(f"{', '.join(names)} {way}" for way, names in ways.items() if names)
 
 
 def request_facts(request: Request) -> Facts:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from ...lora_file import match, read_lora
 from ...machine import Machine
 from ...memory import Residency
 from ...models.transformer import Transformer
+from ...quantize.linear import multiply_as_stored
 from ...text.encode import ContextModels
 from ...text.files import find_encoder
 from ...text.gemma import Gemma, load_gemma
@@ -29,6 +30,7 @@ from ..parts import LatentShapes, ModelHeaders, components_of
 from ..recipe import Stage
 from ..request import RenderTask, Request
 
+M = TypeVar("M", bound=nn.Module)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 CONNECTORS = ("text_projection", "video_connector", "audio_connector")
 
@@ -60,7 +62,8 @@ class Models:
         """Whether they can render a task: its files, on its device, in its precision."""
 
         def what(files: ModelFiles, machine: Machine) -> object:
-            return {role: path.absolute() for role, path in files.paths.items()}, machine.device, machine.precision
+            chosen = machine.device, machine.precision, machine.products, machine.int8_kernel
+            return {role: path.absolute() for role, path in files.paths.items()}, chosen
 
         return what(self.files, self.machine) == what(task.files, task.machine)
 
@@ -136,7 +139,7 @@ class Models:
         nbytes = _nbytes(weights, weights.tensors, self.dtype)
 
         def load() -> Gemma:
-            return load_gemma(files, device=self.device, dtype=self.dtype)
+            return self._multiplying(load_gemma(files, device=self.device, dtype=self.dtype))
 
         with self._residency.use(("text_encoder", self.dtype), nbytes, load) as gemma:
             yield gemma
@@ -159,6 +162,11 @@ class Models:
         """The module of a component, without weights."""
         return build_component(name, header, self.headers.config(name) if name in CONNECTORS else None)
 
+    def _multiplying(self, module: M) -> M:
+        """The same module, whose quantised layers multiply as the machine does."""
+        multiply_as_stored(module, self.machine.products, self.machine.int8_kernel)
+        return module
+
     def _use(
         self, name: str, header: Header, dtype: torch.dtype, on_load: Callable[[], None] = lambda: None
     ) -> AbstractContextManager[Any]:
@@ -166,7 +174,8 @@ class Models:
             on_load()
             built = self._built.pop((name, header.path), None)
             module = self._build(name, header) if built is None else built
-            return assign(module, name, [header], device=self.device, dtype=dtype)
+            assign(module, name, [header], device=self.device, dtype=dtype)
+            return self._multiplying(module)
 
         nbytes = _nbytes(header, COMPONENTS[name].names_in(header), dtype)
         return self._residency.use((name, header.path, dtype), nbytes, load)

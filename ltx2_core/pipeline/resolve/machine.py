@@ -6,18 +6,23 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
 from itertools import takewhile
 
 from ...cards import Card, find_card, has_cuda_build, torch_build
 from ...config.video_vae import VideoVAEConfig
 from ...errors import RequestError
 from ...machine import KEPT_SHARE, Machine, Precision, cpu_name, cpu_threads, ram_bytes
+from ...stored.layer import Format
 from ...tiles import Cut, TilePlan
 from ..request import Request
 from .tuning import AGAIN, FILE, MeasuredOn, Tuning, read_tuning
 
 PRECISIONS: Mapping[str, Precision] = {"cuda": "bf16", "mps": "fp32", "cpu": "fp32"}  # by kind of device
 MOST_CARDS = 64
+# The least compute capability of the cards of NVIDIA that multiply a format as it is stored.
+PRODUCTS: Mapping[Format, tuple[int, int]] = {"fp8": (8, 9), "fp8_rows": (8, 9), "mxfp8": (10, 0), "nvfp4": (10, 0)}
+INTEGER_PRODUCTS: Mapping[Format, tuple[int, int]] = {"int8": (7, 5), "w4a8": (7, 5), "w6a8": (7, 5)}
 ENCODE_TILES = TilePlan(frames=Cut(80, 24), height=Cut(768, 64), width=Cut(768, 64))  # the official sizes
 
 
@@ -79,7 +84,7 @@ def settle_machine(
 ) -> tuple[Machine, tuple[str, ...]]:
     """Everything that this machine decides about a request, and what a person should know of it.
 
-    Args: precision: auto, bf16 or fp32.
+    Args: precision: auto, bf16 or fp32. Only auto multiplies quantised weights as they are stored.
     Raises: RequestError if what was measured on this machine cannot be read.
     """
     grid, is_auto = request.grid(vae.factors), precision == "auto"
@@ -89,6 +94,8 @@ def settle_machine(
         kept_bytes=int(KEPT_SHARE * device.nbytes),
         decode_tiles=TilePlan.auto(grid.latent, vae.factors),
         encode_tiles=ENCODE_TILES,
+        products=products_on(device.card) if is_auto else (),
+        int8_kernel="comfy-kitchen" if has_fused_int8() else "torch",
         threads=cpu_threads(),
     )
     tuning, notes = _tuning_for(device)
@@ -100,6 +107,25 @@ def settle_machine(
         return usual, ()
     chosen = ", ".join(f"{name} {getattr(tuned, name)}" for name in names)
     return tuned, (f"{FILE}: {chosen}, as measured on this machine",)
+
+
+def products_on(card: Card | None) -> tuple[Format, ...]:
+    """The quantised formats that a card multiplies as they are stored; the others are decoded first.
+
+    Integers are among them only where a fused kernel is installed: torch's own product of int8 is said to be slower
+    than bfloat16 on some cards.
+    """
+    if card is None or card.capability is None:
+        return ()
+    least: dict[Format, tuple[int, int]] = {**PRODUCTS}
+    if has_fused_int8():
+        least |= INTEGER_PRODUCTS
+    return tuple(form for form, capability in least.items() if card.capability >= capability)
+
+
+def has_fused_int8() -> bool:
+    """Whether the kernels of the extra `fast` are installed."""
+    return find_spec("comfy_kitchen") is not None
 
 
 def _tuning_for(device: Device) -> tuple[Tuning | None, tuple[str, ...]]:
