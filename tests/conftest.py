@@ -7,6 +7,7 @@ import signal
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from typer import testing
@@ -18,6 +19,8 @@ from scripts.make_tiny_checkpoint import make_tiny_checkpoint
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny tensors: more threads only wait for each other
 torch.set_num_threads(1)
 testing._get_command = cache(testing._get_command)  # the commands are the same in each call, and take 20 ms to be made
+hypothesis.settings.register_profile("untimed", deadline=None)  # how long an example takes depends on the machine
+hypothesis.settings.load_profile("untimed")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a script starts the tests with `&`
 
 

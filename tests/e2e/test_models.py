@@ -56,9 +56,9 @@ def test_the_module_that_was_compared_with_its_file_is_the_one_that_is_loaded(
     built: Counter[str] = Counter()
     build = loaders.build_component
 
-    def counted(name: str, header: headers.Header) -> Any:
+    def counted(name: str, header: headers.Header, config: Any = None) -> Any:
         built[name] += 1
-        return build(name, header)
+        return build(name, header, config)
 
     monkeypatch.setattr(loaders, "build_component", counted)
     core.run(resolved("a", preset="distilled", steps=None))
