@@ -130,6 +130,11 @@ MODEL = panel(
         "%(choices)s",
         "What the model computes in; default %(default)s: bf16 on CUDA, else fp32; bf16 decodes quantised weights.",
     ),
+    memory=value(
+        "%(choices)s",
+        "How weights reach the device; default %(default)s: resident if the transformer fits, else streamed block by "
+        "block; lean also saves on activations.",
+    ),
     device=value("auto|cuda|mps|cpu", "Where the model runs; default %(default)s; cuda:1 is the second GPU."),
     cache=switch("Do not read or write the prompt cache.", off=True),
 )

@@ -10,7 +10,7 @@ Source: docs/reference/checkpoints.md, "Loading" and "Tensor names of the compon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from .quantize.embedding import QuantisedEmbedding, quantised_embedding
 from .quantize.linear import QuantisedLinear, quantised_linear, stored_names
 from .quantize.values import require_usable_scale
 from .stored.layer import HINT, StoredLayer
+from .streaming import Source, StreamedBlocks
 from .weights import FLOAT_DTYPES, FP8_DTYPES, STORED_DTYPES, map_tensors, stored_shape
 
 Builder = Callable[[Mapping[str, Any]], nn.Module]
@@ -176,23 +177,71 @@ def assign(
     Args: dtype: for floating tensors; what is stored otherwise stays as it is.
     Raises: CheckpointError for a quantised layer whose scales make no sense.
     """
+    return _finish(module, {own: _on(device, source) for own, source in _sources(name, files, dtype)}, device, dtype)
+
+
+def assign_streamed(
+    module: nn.Module,
+    name: str,
+    files: Sequence[Header],
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    resident: int = 0,
+) -> nn.Module:
+    """The same, but the module's `blocks` get their weights while they are visited, except the first few of them.
+
+    Args: resident: how many blocks stay. Raises: as `assign`.
+    """
+    blocks = module.get_submodule("blocks")
+    assert isinstance(blocks, nn.ModuleList)
+    of_blocks: list[dict[str, Source]] = [{} for _ in blocks]
+    state: dict[str, Tensor] = {}
+    for own, source in _sources(name, files, dtype):
+        first, _, rest = own.partition(".")
+        if first == "blocks":
+            number, _, inside = rest.partition(".")
+            of_blocks[int(number)][inside] = source
+        else:
+            state[own] = _on(device, source)
+    streamed = {f"blocks.{i}.{own}" for i, block in enumerate(of_blocks) for own in block}
+    _finish(module, state, device, dtype, later=streamed)
+    module.blocks = StreamedBlocks(list(blocks), of_blocks, device, resident=resident)
+    return module.requires_grad_(False).eval()
+
+
+def _sources(name: str, files: Sequence[Header], dtype: torch.dtype | None) -> Iterator[tuple[str, Source]]:
+    """What a component keeps of its files, by the names in the module. Raises: CheckpointError for unusable scales."""
     whole = together(files)
-    names, target = _places(name, whole), torch.device(device)
+    names = _places(name, whole)
     scales = {
         tensor: (layer, role) for layer in _quantised(name, whole).values() for role, tensor in layer.tensors.items()
     }
-    state: dict[str, Tensor] = {}
     for header in files:
         for official, tensor in map_tensors(header, (names.keys() | scales.keys()) & header.tensors.keys()).items():
             if official in scales:
                 require_usable_scale(header.path, *scales[official], tensor)
             if official in names:
                 cast = None if official in scales else _dtype_here(tensor, dtype)
-                state[names[official]] = tensor.to(target, cast)
+                yield names[official], Source(tensor, cast or tensor.dtype, header)
+
+
+def _on(device: torch.device | str, source: Source) -> Tensor:
+    return source.tensor.to(torch.device(device), source.dtype)
+
+
+def _finish(
+    module: nn.Module,
+    state: dict[str, Tensor],
+    device: torch.device | str,
+    dtype: torch.dtype | None,
+    later: Container[str] = (),
+) -> nn.Module:
+    """Put weights in their places. later: those that come while the module runs."""
     for own, tensor in module.state_dict().items():
-        if own not in state:  # only what is optional: adapt has seen to that
-            state[own] = torch.zeros(tensor.shape, dtype=dtype or torch.float32, device=target)
-    module.load_state_dict(state, assign=True)
+        if own not in state and own not in later:  # only what is optional: adapt has seen to that
+            state[own] = torch.zeros(tensor.shape, dtype=dtype or torch.float32, device=device)
+    module.load_state_dict(state, strict=not later, assign=True)
     for layer in module.modules():
         if isinstance(layer, QuantisedLinear | QuantisedEmbedding) and dtype is not None:
             layer.dtype = dtype

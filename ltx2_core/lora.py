@@ -6,7 +6,7 @@ Source: docs/reference/checkpoints.md, "Fusing"; docs/reference/quantised.md, "R
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -89,16 +89,24 @@ class Branch(nn.Module):
         return F.linear(x, _combined(first, others, self.combine)) * self.scale
 
 
-def fuse(model: nn.Module, loras: Sequence[WeightedLora], *, sums_in: torch.dtype = torch.float32) -> None:
+def fuse(
+    model: nn.Module,
+    loras: Sequence[WeightedLora],
+    *,
+    sums_in: torch.dtype = torch.float32,
+    only: Callable[[str], bool] = lambda _: True,
+) -> None:
     """Fuse LoRAs into a denoiser, one weight after another, each on its own device.
 
     Args: loras: in this order. sums_in: the dtype of the sums, unless the weight itself is wider; the result is rounded
-    once to the weight's. The official code sums in bfloat16.
+    once to the weight's. The official code sums in bfloat16. only: which weights, by their names in the model.
     Raises: CheckpointError for a factor with values that are not finite, or for one that does not fit a quantised
     weight; the weights before it are fused then.
     """
     files = [map_tensors(read_header(matched.path), matched.tensor_names) for matched, _ in loras]
     for official, name in _touched(loras).items():
+        if not only(name):
+            continue
         addends = (
             _addend(tensors, matched, official, strength)
             for tensors, (matched, strength) in zip(files, loras, strict=True)
@@ -113,7 +121,12 @@ def fuse(model: nn.Module, loras: Sequence[WeightedLora], *, sums_in: torch.dtyp
         _put(model, name, nn.Parameter(weight, requires_grad=False))
 
 
-def take_out(model: nn.Module, loras: Sequence[WeightedLora], checkpoint: Header) -> None:
+def take_out(
+    model: nn.Module,
+    loras: Sequence[WeightedLora],
+    checkpoint: Header,
+    only: Callable[[str], bool] = lambda _: True,
+) -> None:
     """Undo `fuse`, exactly: the weights that it changed are those of the checkpoint again.
 
     They are read from the file, so that no second copy of them is kept in the meantime.
@@ -122,6 +135,8 @@ def take_out(model: nn.Module, loras: Sequence[WeightedLora], checkpoint: Header
     prefix = transformer.prefix_in(checkpoint.tensors)
     files: dict[str, str] = {}
     for official, name in _touched(loras).items():
+        if not only(name):
+            continue
         layer = _quantised(model, name)
         if layer is None:
             files[transformer.full_name(official, prefix)] = name

@@ -18,7 +18,9 @@ from .tiles import TilePlan
 
 Precision = Literal["bf16", "fp32"]
 Kernel = Literal["torch", "comfy-kitchen"]
+MemoryMode = Literal["resident", "streamed", "lean"]
 KEPT_SHARE = 0.6  # of the memory that weights may fill between phases; activations take the rest
+CHUNK_TOKENS, LEAN_CHUNK_TOKENS = 2048, 768  # that the denoiser works on at a time
 CPU_INFO, MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
@@ -28,8 +30,10 @@ class Machine:
     """Everything that the machine, and not the request, decides.
 
     Args: device: "cpu", "mps" or "cuda:N". precision: what the models compute in; the vocoder is always float32.
-    memory: how weights reach the device; "resident" holds a whole model there while it runs. kept_bytes: how much of
-    the weights may stay loaded from one phase to the next. decode_tiles, encode_tiles: how the video VAE cuts a clip.
+    memory: how weights reach the device; "resident" holds a whole model there while it runs, "streamed" loads the
+    layers of the large models one after another, "lean" does so and makes the rotary tables anew for every chunk.
+    chunk_tokens: how many tokens the denoiser works on at a time. kept_bytes: how much of the weights may stay loaded
+    from one phase to the next. decode_tiles, encode_tiles: how the video VAE cuts a clip.
     batches_passes: whether all passes of guidance go through the denoiser as one batch. keeps_text: whether keys and
     values of the text are made once for all steps. products: the quantised formats that are multiplied as they are
     stored; others are decoded first. int8_kernel: what multiplies int8. attention: the backend. compiles: whether
@@ -38,7 +42,8 @@ class Machine:
 
     device: str
     precision: Precision
-    memory: Literal["resident"] = "resident"
+    memory: MemoryMode = "resident"
+    chunk_tokens: int = CHUNK_TOKENS
     kept_bytes: int = 0
     decode_tiles: TilePlan
     encode_tiles: TilePlan

@@ -67,6 +67,20 @@ def map_tensors(header: Header, names: Iterable[str]) -> dict[str, Tensor]:
         return {name: _view(content, info) for name, info in infos.items()}
 
 
+def require_unchanged(header: Header) -> None:
+    """Raises: StorageError if a file that is mapped has become too short for what its header says.
+
+    Reading what is missing of a map would end the process.
+    """
+    end = max((info.end for info in header.tensors.values()), default=0)
+    try:
+        size = header.path.stat().st_size
+    except OSError as error:
+        raise StorageError(f"{header.path} cannot be read", error.strerror or str(error)) from error
+    if size < end:
+        raise _changed(header, f"it has {size:,} bytes instead of {end:,}")
+
+
 def stored_shape(info: TensorInfo) -> tuple[int, ...]:
     """The shape of a tensor as it is stored: that of the header, but with bytes in place of columns for blocks."""
     if info.dtype not in BLOCK_TYPES:

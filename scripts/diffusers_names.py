@@ -13,7 +13,7 @@ from operator import mul
 from typing import Any, NamedTuple
 
 from ltx2_core import keymap
-from ltx2_core.models.transformer import StreamInput
+from ltx2_core.models.passes import StreamInput
 from ltx2_core.types import Streams
 
 Settings = Mapping[str, Any]

@@ -2,6 +2,7 @@
 
 UNIQUE_TIMESTEPS = 1e-6  # the same AdaLN on fewer rows: only the blocking of a matrix product differs
 BATCHED_PASSES = 1e-5  # four samples in one matrix product instead of one: other blocking in every layer
+CHUNKED_TOKENS = 1e-6  # the same rows in smaller matrix products and fewer queries at a time
 COMPILED_BLOCKS = 5e-6  # torch.compile splits a fused product and sum of the rotation in two: 5e-7 seen
 DIFFUSERS_ATTENTION = 3e-6  # the same layers, but our modulation is fused and made once per level: 5e-7 seen
 DIFFUSERS_CONVOLUTIONS = 3e-6  # the same convolutions, but norms may sum in another order: 8e-7 seen, mostly 0

@@ -12,7 +12,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .rope import Rope
+from .chunks import ALL_TOKENS, Chunks, Rows
+from .rope import LazyRope, Rope
 
 
 class KeysValues(NamedTuple):
@@ -37,6 +38,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Te
 def rms_norm(x: Tensor, eps: float) -> Tensor:
     """Normalise (… d) to a root mean square of one, without weights."""
     return F.rms_norm(x, x.shape[-1:], eps=eps)
+
+
+def normed_rows(x: Tensor, chunks: Chunks, eps: float) -> Rows:
+    """Normalise rows of x (b n d): all of them once where they are one chunk, else those that are asked for."""
+    if len(chunks.of(x.shape[1])) > 1:
+        return lambda part, _: rms_norm(part, eps)
+    normed = rms_norm(x, eps)
+    return lambda part, _: normed
 
 
 class Attention(nn.Module):
@@ -72,7 +81,8 @@ class Attention(nn.Module):
         """Attend from x (b n query_dim) to a context (b l context_dim), to keys and values made before, or to x itself.
 
         Args: rope, context_rope: positions of x and of the context. bias: additive, broadcast to (b h n l). keep: True
-        attends, False lets the values through unmixed, (b 1 1) blends the two per sample; then the context must be x.
+        attends, False lets the values through unmixed, (b 1 1) blends the two per sample; then the context must be x,
+        or hold it.
         """
         if keep is False:
             mixed = self._split(self.to_v(x))
@@ -86,7 +96,9 @@ class Attention(nn.Module):
             mixed = attention(q, context.keys, context.values, bias)
             if isinstance(keep, Tensor):
                 keep = keep[..., None]
-                mixed = mixed * keep + context.values * (1 - keep)
+                is_whole = context.values.shape[-2] == x.shape[1]
+                values = context.values if is_whole else self._split(self.to_v(x))
+                mixed = mixed * keep + values * (1 - keep)
         if self.to_gate is not None:
             mixed = mixed * rearrange(2 * torch.sigmoid(self.to_gate(x)), "b n h -> b h n 1")
         return self.to_out(rearrange(mixed, "b h n d -> b n (h d)"))
@@ -95,6 +107,21 @@ class Attention(nn.Module):
         """Keys and values of a context (b l context_dim); they may be kept while the context stays the same."""
         keys = self._split(self.k_norm(self.to_k(context)))
         return KeysValues(keys if rope is None else rope.rotate(keys), self._split(self.to_v(context)))
+
+    def chunked_keys_values(self, x: Tensor, chunks: Chunks, prepare: Rows, rope: Rope | LazyRope | None) -> KeysValues:
+        """Keys and values of all rows of x (b n d), made chunk by chunk.
+
+        Args: prepare: from the rows and their place to the context that they are.
+        """
+        parts = chunks.of(x.shape[1])
+        if len(parts) == 1:
+            return self.keys_values(prepare(x, ALL_TOKENS), None if rope is None else rope.of_tokens(ALL_TOKENS))
+        shape = (x.shape[0], self.heads, x.shape[1], self.to_k.out_features // self.heads)
+        keys, values = (x.new_empty(shape) for _ in range(2))
+        for rows in parts:
+            part = self.keys_values(prepare(x[:, rows], rows), None if rope is None else rope.of_tokens(rows))
+            keys[:, :, rows], values[:, :, rows] = part
+        return KeysValues(keys, values)
 
     def _split(self, x: Tensor) -> Tensor:
         return rearrange(x, "b n (h d) -> b h n d", h=self.heads)

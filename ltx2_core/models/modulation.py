@@ -49,6 +49,12 @@ class Modulation:
         rows[:, :, scales].add_(1)
         return replace(self, rows=rows)
 
+    def of_tokens(self, tokens: slice) -> Self:
+        """The same for some of the tokens."""
+        if self.timestep_index is None:
+            return self
+        return replace(self, timestep_index=self.timestep_index[:, tokens])
+
     def row(self, index: int) -> Tensor:
         """One row for every token: (b n d), or (b 1 d) where all tokens share one timestep."""
         return per_token(self.rows[:, :, index], self.timestep_index)

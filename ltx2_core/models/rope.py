@@ -6,6 +6,7 @@ Source: docs/reference/transformer.md, "Rotary positions"; docs/reference/text.m
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,6 +30,10 @@ class Rope:
         cos, sin = (repeat(table, "b h n d -> (times b) h n d", times=times) for table in (self.cos, self.sin))
         return replace(self, cos=cos, sin=sin)
 
+    def of_tokens(self, tokens: slice) -> Rope:
+        """The tables of some of the tokens."""
+        return replace(self, cos=self.cos[:, :, tokens], sin=self.sin[:, :, tokens])
+
     def rotate(self, x: Tensor) -> Tensor:
         """Rotate queries or keys (b h n d)."""
         if self.is_interleaved:
@@ -41,11 +46,32 @@ class Rope:
 
 
 @dataclass(frozen=True, slots=True)
+class LazyRope:
+    """Tables that are made when they are needed, for the tokens that need them.
+
+    Args: coordinates: (b n a), as `rope_tables` takes them. make: from coordinates to their tables.
+    """
+
+    coordinates: Tensor
+    make: Callable[[Tensor], Rope]
+
+    def repeated(self, times: int) -> LazyRope:
+        """The same for a batch that holds the same tokens so many times."""
+        if len(self.coordinates) == 1:
+            return self
+        return replace(self, coordinates=repeat(self.coordinates, "b n a -> (times b) n a", times=times))
+
+    def of_tokens(self, tokens: slice) -> Rope:
+        """The tables of some of the tokens."""
+        return self.make(self.coordinates[:, tokens])
+
+
+@dataclass(frozen=True, slots=True)
 class StreamRope:
     """The tables of one stream: for attention to itself, and on the common clock for attention across."""
 
-    own: Rope
-    exchange: Rope | None = None
+    own: Rope | LazyRope
+    exchange: Rope | LazyRope | None = None
 
     def repeated(self, times: int) -> StreamRope:
         """The tables for a batch that holds the same tokens so many times."""

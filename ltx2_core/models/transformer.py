@@ -8,11 +8,11 @@ Source: docs/reference/transformer.md, "Forward pass".
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from functools import partial
 from operator import methodcaller
-from typing import Self
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -21,111 +21,14 @@ from torch.nn import functional as F
 
 from ..config.transformer import StreamConfig, TransformerConfig
 from ..types import Streams
-from .attention import MLP, Attention, KeysValues, rms_norm
+from .attention import MLP, Attention, KeysValues, normed_rows, rms_norm
+from .chunks import WHOLE, Chunks, Rows, add_in_chunks, held_weights
 from .modulation import AdaLN, Modulation
-from .rope import Rope, StreamRope, rope_tables
+from .passes import BlockInputs, Pass, PassMask, Perturbation, StreamInput, TextMemory
+from .rope import LazyRope, Rope, StreamRope, rope_tables
 
-ALL_BLOCKS: Container[int] = range(sys.maxsize)
-NO_BLOCKS: Container[int] = frozenset()
 SCALES = slice(1, None, 3)  # rows of a block's table: shift, scale, gate of each step
 EXCHANGE_SCALES = slice(0, 4, 2)  # scale and shift of each direction, then the gate
-TextMemory = tuple[KeysValues, ...]  # of one stream, an entry for each block
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamInput:
-    """What one stream gives to the denoiser.
-
-    Args: latent: (b n c) noisy tokens. sigma: (b) noise level of the stream, 0 where it is frozen.
-    unique_timesteps: (b k) the distinct timesteps of its tokens, sigma × mask. timestep_index: (b n), which of them a
-    token has; None if k is 1. positions: (b a n 2) float32 bounds, in seconds and pixels, or the tables that
-    `rotary_tables` made of them. context: (b l d) text features, or the keys and values that `text_memory` made of
-    them. context_mask: additive bias if floating, or (b l) with 1 = keep if integer. attention_mask: (b n n)
-    self-attention strengths in [0, 1]. keyframes_mask: (b n 1), > 0 on tokens that hold one single pixel frame.
-    is_enabled: False leaves the stream as it is; the other still reads it.
-    """
-
-    latent: Tensor
-    sigma: Tensor
-    unique_timesteps: Tensor
-    positions: Tensor | StreamRope
-    context: Tensor | TextMemory
-    timestep_index: Tensor | None = None
-    context_mask: Tensor | None = None
-    attention_mask: Tensor | None = None
-    keyframes_mask: Tensor | None = None
-    is_enabled: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Perturbation:
-    """What one sample leaves out, and in which blocks: attention of a stream to itself, or across in one direction."""
-
-    video_self: Container[int] = NO_BLOCKS
-    audio_self: Container[int] = NO_BLOCKS
-    audio_to_video: Container[int] = NO_BLOCKS
-    video_to_audio: Container[int] = NO_BLOCKS
-
-    def touches(self, block: int) -> bool:
-        return any(block in getattr(self, kind) for kind in self.__slots__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassMask:
-    """What a batch keeps of one block: True all, False nothing, (b 1 1) ones and zeros where the samples differ."""
-
-    video_self: Tensor | bool = True
-    audio_self: Tensor | bool = True
-    audio_to_video: Tensor | bool = True
-    video_to_audio: Tensor | bool = True
-
-    @property
-    def has_exchange(self) -> bool:
-        """Whether any sample keeps attention across, in any direction."""
-        return self.audio_to_video is not False or self.video_to_audio is not False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockInputs:
-    """What the blocks and the head need of one stream beside its hidden states; all but the text is the same for all.
-
-    Args: modulation: a shift, a scale and a gate for each of two or three steps. exchange: a scale and a shift for each
-    direction, and the gate of what the other stream gives, which all tokens share. embedded: (b k d) embedded
-    timesteps. text: (b l d) features, or the keys and values of every block; a block is given its own.
-    prompt: (b 1 2 d) modulation of the text.
-    """
-
-    modulation: Modulation
-    embedded: Tensor
-    rope: StreamRope
-    text: Tensor | TextMemory | KeysValues
-    text_bias: Tensor | None
-    self_bias: Tensor | None
-    prompt: Tensor | None
-    exchange: Modulation | None = None
-    is_enabled: bool = True
-
-    def of_block(self, index: int) -> Self:
-        """What one block needs: the same, with that block's keys and values where these were made before."""
-        return self if isinstance(self.text, Tensor) else replace(self, text=self.text[index])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pass:
-    """One call of the model.
-
-    follows: index of an earlier pass with the same inputs; this one then starts where it first differs.
-    """
-
-    inputs: Streams[StreamInput]
-    perturbations: Sequence[Perturbation] = ()
-    follows: int | None = None
-
-    def start(self, layers: int) -> int:
-        """The first of so many blocks that this pass goes through itself."""
-        if self.follows is None:
-            return 0
-        return next((i for i in range(layers) if any(p.touches(i) for p in self.perturbations)), layers)
 
 
 class CaptionProjection(nn.Module):
@@ -146,7 +49,7 @@ class StreamIO(nn.Module):
 
     def __init__(self, stream: StreamConfig, config: TransformerConfig) -> None:
         super().__init__()
-        self.stream, self.config = stream, config
+        self.stream, self.config, self.chunks = stream, config, WHOLE
         width = stream.width
         self.proj_in = nn.Linear(stream.in_channels, width)
         self.adaln = AdaLN(width, config.modulation_rows)
@@ -189,6 +92,7 @@ class StreamIO(nn.Module):
             self_bias=_self_bias(given.attention_mask, dtype),
             prompt=prompt,
             is_enabled=given.is_enabled,
+            chunks=self.chunks,
         )
         if other is None or self.exchange_adaln is None or self.gate_adaln is None:
             return prepared
@@ -213,26 +117,33 @@ class StreamIO(nn.Module):
 
     def finish(self, hidden: Tensor, prepared: BlockInputs) -> Tensor:
         """The velocity (b n c) of the tokens."""
-        normed = F.layer_norm(hidden, hidden.shape[-1:], eps=self.config.norm_eps)
-        head = Modulation(prepared.embedded[:, :, None], prepared.modulation.timestep_index)
-        return self.proj_out(head.with_table(self.table, slice(1, 2)).apply(normed, shift=0, scale=1))
+        made = Modulation(prepared.embedded[:, :, None], prepared.modulation.timestep_index)
+        head = made.with_table(self.table, slice(1, 2))
+
+        def velocity(rows: slice) -> Tensor:
+            normed = F.layer_norm(hidden[:, rows], hidden.shape[-1:], eps=self.config.norm_eps)
+            return self.proj_out(head.of_tokens(rows).apply(normed, shift=0, scale=1))
+
+        return torch.cat([velocity(rows) for rows in self.chunks.of(hidden.shape[1])], dim=-2)
 
     def _of_sigma(self, adaln: AdaLN, given: StreamInput, scale: float) -> Tensor:
         """Rows (b 1 r d) for the one noise level of a stream."""
         return adaln(given.sigma.float()[:, None] * scale)[0]
 
-    def _rope(self, positions: Tensor, max_pos: Sequence[float], width: int, heads: int) -> Rope:
+    def _rope(self, positions: Tensor, max_pos: Sequence[float], width: int, heads: int) -> Rope | LazyRope:
         middle = positions.float().mean(-1)
         extent = torch.tensor(max_pos, dtype=torch.float32, device=middle.device)
-        return rope_tables(
-            rearrange(middle / extent[:, None] * 2 - 1, "b a n -> b n a"),
-            width,
-            heads,
+        make = partial(
+            rope_tables,
+            width=width,
+            heads=heads,
             theta=self.config.theta,
             is_interleaved=self.config.is_interleaved,
             double_grid=self.config.has_double_grid,
             dtype=self.proj_in.weight.dtype,
         )
+        coordinates = rearrange(middle / extent[:, None] * 2 - 1, "b a n -> b n a")
+        return make(coordinates) if self.chunks.keeps_tables else LazyRope(coordinates, make)
 
 
 class Stream(nn.Module):
@@ -257,20 +168,41 @@ class Stream(nn.Module):
         """Self-attention, then text attention, on (b n d)."""
         if not s.is_enabled:
             return x
-        h = s.modulation.apply(rms_norm(x, self.eps), shift=0, scale=1)
-        x = x + self.self_attn(h, rope=s.rope.own, bias=s.self_bias, keep=keep) * s.modulation.row(2)
-        text = self.modulate_text(s.text, s.prompt) if isinstance(s.text, Tensor) else s.text
-        if self.prompt_table is None:
-            return x + self.text_attn(rms_norm(x, self.eps), text, bias=s.text_bias)
-        h = s.modulation.apply(rms_norm(x, self.eps), shift=6, scale=7)
-        return x + self.text_attn(h, text, bias=s.text_bias) * s.modulation.row(8)
+        x = self.attend_self(x, s, keep)
+        memory: Any = s.text
+        if isinstance(s.text, Tensor):
+            memory = self.text_attn.keys_values(self.modulate_text(s.text, s.prompt))
+        with held_weights(x, s.chunks, self.text_attn):
+            return add_in_chunks(x, s.chunks, lambda part, rows: self._read_text(part, s, memory, rows))
+
+    def attend_self(self, x: Tensor, s: BlockInputs, keep: Tensor | bool) -> Tensor:
+        """Add what the tokens (b n d) read in each other, or their own values where attention is left out."""
+
+        def modulated(part: Tensor, rows: slice) -> Tensor:
+            return s.modulation.of_tokens(rows).apply(rms_norm(part, self.eps), shift=0, scale=1)
+
+        def attended(part: Tensor, rows: slice) -> Tensor:
+            rope, bias = s.rope.own.of_tokens(rows), _bias_rows(s.self_bias, rows)
+            y = self.self_attn(modulated(part, rows), memory, rope=rope, bias=bias, keep=keep)
+            return y * s.modulation.of_tokens(rows).row(2)
+
+        with held_weights(x, s.chunks, self.self_attn):
+            memory = None
+            if keep is not False and len(s.chunks.of(x.shape[1])) > 1:
+                memory = self.self_attn.chunked_keys_values(x, s.chunks, modulated, s.rope.own)
+            return add_in_chunks(x, s.chunks, attended)
 
     def feed_forward(self, x: Tensor, s: BlockInputs) -> Tensor:
         """The feed-forward on (b n d)."""
         if not s.is_enabled:
             return x
-        h = s.modulation.apply(rms_norm(x, self.eps), shift=3, scale=4)
-        return x + self.mlp(h) * s.modulation.row(5)
+
+        def fed(part: Tensor, rows: slice) -> Tensor:
+            modulation = s.modulation.of_tokens(rows)
+            return self.mlp(modulation.apply(rms_norm(part, self.eps), shift=3, scale=4)) * modulation.row(5)
+
+        with held_weights(x, s.chunks, self.mlp):
+            return add_in_chunks(x, s.chunks, fed)
 
     def text_memory(self, text: Tensor) -> KeysValues:
         """Keys and values of the text (b l d), which do not change while nothing but the noise level does.
@@ -279,6 +211,14 @@ class Stream(nn.Module):
         """
         return self.text_attn.keys_values(self.modulate_text(text, None))
 
+    def _read_text(self, part: Tensor, s: BlockInputs, memory: KeysValues, rows: slice) -> Tensor:
+        """What some tokens (b m d) read in the text."""
+        normed, bias = rms_norm(part, self.eps), _bias_rows(s.text_bias, rows)
+        if self.prompt_table is None:
+            return self.text_attn(normed, memory, bias=bias)
+        modulation = s.modulation.of_tokens(rows)
+        return self.text_attn(modulation.apply(normed, shift=6, scale=7), memory, bias=bias) * modulation.row(8)
+
     def modulate_text(self, text: Tensor, prompt: Tensor | None) -> Tensor:
         """The text (b l d) as this block's keys and values see it."""
         if self.prompt_table is None:
@@ -286,6 +226,11 @@ class Stream(nn.Module):
         table = self.prompt_table.to(text.dtype)
         shift, scale = table if prompt is None else rearrange(table + prompt, "b 1 r d -> r b 1 d")
         return text * (1 + scale) + shift
+
+
+def _modulated(normed: Rows, modulation: Modulation, first: int, part: Tensor, rows: slice) -> Tensor:
+    """Some tokens as one direction sees them. first: row of the scale of this direction; the shift follows."""
+    return modulation.of_tokens(rows).apply(normed(part, rows), scale=first, shift=first + 1)
 
 
 class Exchange(nn.Module):
@@ -314,26 +259,45 @@ class Exchange(nn.Module):
         assert as_ is not None
         assert vs.exchange is not None
         assert as_.exchange is not None
-        video, audio = rms_norm(v, self.eps), rms_norm(a, self.eps)
         vm = vs.exchange.with_table(self.video_table, EXCHANGE_SCALES)
         am = as_.exchange.with_table(self.audio_table, EXCHANGE_SCALES)
-        if vs.is_enabled and keep.audio_to_video is not False:
-            heard = self.audio_to_video(
-                vm.apply(video, scale=0, shift=1),
-                am.apply(audio, scale=0, shift=1),
-                rope=vs.rope.exchange,
-                context_rope=as_.rope.exchange,
-            )
-            v = v + heard * self._gate(vm, keep.audio_to_video)
-        if as_.is_enabled and keep.video_to_audio is not False:
-            seen = self.video_to_audio(
-                am.apply(audio, scale=2, shift=3),
-                vm.apply(video, scale=2, shift=3),
-                rope=as_.rope.exchange,
-                context_rope=vs.rope.exchange,
-            )
-            a = a + seen * self._gate(am, keep.video_to_audio)
+        gives_audio = vs.is_enabled and keep.audio_to_video is not False
+        gives_video = as_.is_enabled and keep.video_to_audio is not False
+        # Keys and values of both come first: adding to a stream may change it in its place.
+        video = partial(_modulated, normed_rows(v, vs.chunks, self.eps), vm)
+        audio = partial(_modulated, normed_rows(a, as_.chunks, self.eps), am)
+        with held_weights(v, vs.chunks, self):
+            heard = self._memory(self.audio_to_video, a, as_, partial(audio, 0)) if gives_audio else None
+            seen = self._memory(self.video_to_audio, v, vs, partial(video, 2)) if gives_video else None
+            if heard is not None:
+                gate = self._gate(vm, keep.audio_to_video)
+                v = self._add(self.audio_to_video, v, vs, partial(video, 0), heard, gate)
+            if seen is not None:
+                gate = self._gate(am, keep.video_to_audio)
+                a = self._add(self.video_to_audio, a, as_, partial(audio, 2), seen, gate)
         return Streams(v, a)
+
+    def _memory(self, attention: Attention, x: Tensor, s: BlockInputs, modulated: Rows) -> KeysValues:
+        """What a stream gives the other to read. modulated: its rows, normalised, scaled and shifted."""
+        return attention.chunked_keys_values(x, s.chunks, modulated, s.rope.exchange)
+
+    def _add(
+        self,
+        attention: Attention,
+        x: Tensor,
+        s: BlockInputs,
+        modulated: Rows,
+        memory: KeysValues,
+        gate: Tensor,
+    ) -> Tensor:
+        """Add to a stream (b n d) what it reads in the other."""
+        assert s.rope.exchange is not None
+        exchange = s.rope.exchange
+
+        def attended(part: Tensor, rows: slice) -> Tensor:
+            return attention(modulated(part, rows), memory, rope=exchange.of_tokens(rows)) * gate
+
+        return add_in_chunks(x, s.chunks, attended)
 
     def _gate(self, modulation: Modulation, keep: Tensor | bool) -> Tensor:
         """The gate (b 1 d), the same for all tokens, closed for samples that leave this direction out."""
@@ -372,6 +336,12 @@ class Transformer(nn.Module):
         self.video = None if config.video is None else StreamIO(config.video, config)
         self.audio = None if config.audio is None else StreamIO(config.audio, config)
         self.blocks = nn.ModuleList(AVBlock(config) for _ in range(config.layers))
+
+    def work_in(self, chunks: Chunks) -> None:
+        """Work on so many tokens at a time from now on. This changes results by rounding alone."""
+        for io in self.streams:
+            if io is not None:
+                io.chunks = chunks
 
     def forward(self, inputs: Streams[StreamInput], perturbations: Sequence[Perturbation] = ()) -> Streams[Tensor]:
         """The velocity (b n c) of each stream that is passed. perturbations: one per sample, or none at all."""
@@ -428,7 +398,7 @@ def run_passes(model: Transformer, passes: Sequence[Pass], on_block: OnBlock | N
 
     def take_over(block: int, j: int, one: Pass) -> None:
         if block == starts[j] and one.follows is not None:
-            hidden[j] = hidden[one.follows]
+            hidden[j] = hidden[one.follows].map(torch.clone) if block < layers else hidden[one.follows]
 
     for i, block in enumerate(model.blocks):
         for j, one in reversed(list(enumerate(passes))):  # followers first, before their leader moves on
@@ -463,6 +433,11 @@ def _text_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     if not mask.is_floating_point():
         mask = ((mask - 1).to(dtype) * torch.finfo(dtype).max)[:, None]
     return mask.to(dtype)[:, None]
+
+
+def _bias_rows(bias: Tensor | None, rows: slice) -> Tensor | None:
+    """What of a bias (b h 1|n l) belongs to some tokens."""
+    return bias if bias is None or bias.shape[-2] == 1 else bias[:, :, rows]
 
 
 def _self_bias(strengths: Tensor | None, dtype: torch.dtype) -> Tensor | None:

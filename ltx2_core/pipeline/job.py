@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
@@ -59,7 +59,8 @@ class JobRecord(Record):
     def parse(cls, content: bytes) -> Self:
         """Read a record. Raises: ValueError if it is not what `dump` wrote."""
         record = cls.model_validate_json(content, strict=True)
-        if record.checksum != record.computed_checksum:
+        # What stands there, not what became of it: an older record lacks the fields that have been added since.
+        if record.checksum != _checksum(json.loads(content)):
             raise ValueError("it was changed after it was written")
         try:
             given_path(record.task.target, "target")
@@ -74,8 +75,14 @@ class JobRecord(Record):
 
     @property
     def computed_checksum(self) -> str:
-        values = self.model_dump(mode="json", exclude={"task": {"target", "output"}, "checksum": True})
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return _checksum(self.model_dump(mode="json", by_alias=True))
+
+
+def _checksum(record: dict[str, Any]) -> str:
+    """The checksum of a record as JSON holds it, without itself and without where and how the result is written."""
+    values = {("version" if name == "schema" else name): value for name, value in record.items() if name != "checksum"}
+    values["task"] = {name: value for name, value in values["task"].items() if name not in ("target", "output")}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

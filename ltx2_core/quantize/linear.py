@@ -5,7 +5,8 @@ Source: docs/reference/quantised.md, "Running quantised weights".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,7 @@ class QuantisedLinear(nn.Module):
         self.branches = nn.ModuleList()
         self.multiplies = False  # in the type that it is stored in
         self.kernel: Kernel = "torch"
+        self._is_held, self._held = False, None
 
     @property
     def weight(self) -> Tensor:
@@ -97,6 +99,23 @@ class QuantisedLinear(nn.Module):
         y = y[:, : self.out_features].unflatten(0, x.shape[:-1])
         return y if self.bias is None else y + self.bias
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the decoded matrix over the products of a `with` block."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held, self._held = False, None
+
     def _decoded(self, dtype: torch.dtype) -> Tensor:
+        if self._held is not None and self._held.dtype == dtype:
+            return self._held
+        matrix = self._decode(dtype)
+        if self._is_held:
+            self._held = matrix
+        return matrix
+
+    def _decode(self, dtype: torch.dtype) -> Tensor:
         shape = (self.out_features, self.in_features)
         return decode_matrix(self.layer, dict(self.stored.named_buffers()), shape, dtype)

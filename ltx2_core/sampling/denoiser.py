@@ -11,17 +11,9 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..latents import Latents, LatentState, States, to_denoised
+from ..models.passes import ALL_BLOCKS, Pass, Perturbation, StreamInput, TextMemory
 from ..models.rope import StreamRope
-from ..models.transformer import (
-    ALL_BLOCKS,
-    Pass,
-    Perturbation,
-    StreamInput,
-    StreamIO,
-    TextMemory,
-    Transformer,
-    run_passes,
-)
+from ..models.transformer import StreamIO, Transformer, run_passes
 from ..types import Streams
 from .guidance import Contexts, GuidancePass, GuidanceScales, PassKind, guide, plan_passes
 

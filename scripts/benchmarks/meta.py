@@ -13,7 +13,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ltx2_core.config.transformer import TransformerConfig
-from ltx2_core.models.transformer import StreamInput
+from ltx2_core.machine import CHUNK_TOKENS, LEAN_CHUNK_TOKENS
+from ltx2_core.models.chunks import Chunks
+from ltx2_core.models.passes import StreamInput
 from ltx2_core.pipeline.doctor.sample import random_transformer, scaled_settings
 
 from .section import Section
@@ -23,21 +25,32 @@ FLASH_FOR_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 FLOPS_WITHIN = 0.02
 
 
+DEFAULT, LEAN = Chunks(CHUNK_TOKENS), Chunks(LEAN_CHUNK_TOKENS, keeps_tables=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What one forward of the full-size 2.0 model may cost.
 
-    Args: bytes_per_token: of video tokens, at the peak. launches_per_block: all launches, also those before and after
+    Args: memory: the mode of the machine. chunks: what goes with it. bytes_per_token: of video tokens, at the peak.
+    launches_per_block: all launches, also those before and after
     the blocks, divided by the number of blocks.
     """
 
     size: Size
     teraflops: float
-    bytes_per_token: int = 115_000
-    launches_per_block: int = 125
+    bytes_per_token: int
+    launches_per_block: int
+    memory: str = "resident"
+    chunks: Chunks = DEFAULT
 
 
-BUDGETS = (Budget((768, 512, 121), 198.9), Budget((1920, 1088, 121), 1714.9))
+BUDGETS = (
+    Budget((768, 512, 121), 198.9, 60_000, 400),
+    Budget((1920, 1088, 121), 1714.9, 60_000, 1400),
+    Budget((768, 512, 121), 198.9, 35_000, 1200, "lean", LEAN),
+    Budget((1920, 1088, 121), 1714.9, 35_000, 6000, "lean", LEAN),
+)
 
 
 class Launches(TorchDispatchMode):
@@ -107,6 +120,7 @@ def section(budgets: Sequence[Budget] = BUDGETS, layers: int = 48, heads: int = 
     with FakeTensorMode(), torch.inference_mode():
         model = random_transformer(config, torch.bfloat16, torch.device("cpu"))
         for budget in budgets:
+            model.work_in(budget.chunks)
             inputs = make_inputs(config, budget.size, torch.bfloat16, torch.device("cpu"))
             assert inputs.video is not None
             given = [getattr(one, field.name) for one in inputs for field in fields(StreamInput)]
@@ -122,6 +136,7 @@ def section(budgets: Sequence[Budget] = BUDGETS, layers: int = 48, heads: int = 
             rows.append(
                 {
                     "size": name,
+                    "memory": budget.memory,
                     "video tokens": f"{tokens:,}",
                     "TFLOP": f"{teraflops:,.1f}",
                     "expected": f"{budget.teraflops:,.1f}",

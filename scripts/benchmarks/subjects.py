@@ -16,7 +16,8 @@ from ltx2_core.components import DIT
 from ltx2_core.config.transformer import TransformerConfig
 from ltx2_core.grids import Factors, VideoGrid, audio_latent_count
 from ltx2_core.latents import DenoiseMask, Latents, LatentState, audio_positions, to_denoised, video_positions
-from ltx2_core.models.transformer import StreamInput, Transformer
+from ltx2_core.models.passes import StreamInput
+from ltx2_core.models.transformer import Transformer
 from ltx2_core.pipeline.doctor.sample import guidance, stg_block
 from ltx2_core.sampling.denoiser import GuidedDenoiser
 from ltx2_core.sampling.guidance import Contexts

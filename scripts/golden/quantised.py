@@ -25,7 +25,8 @@ from ltx2_core.checkpoint import adapt, assign, load_component
 from ltx2_core.components import DIT
 from ltx2_core.errors import CheckpointError, StorageError
 from ltx2_core.headers import Header, read_header
-from ltx2_core.models.transformer import Pass, StreamInput, Transformer, run_passes
+from ltx2_core.models.passes import Pass, StreamInput
+from ltx2_core.models.transformer import Transformer, run_passes
 from ltx2_core.pipeline.convert.plan import plan_conversion
 from ltx2_core.pipeline.convert.run import convert
 from ltx2_core.quantize.decode import decode

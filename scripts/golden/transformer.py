@@ -27,16 +27,9 @@ from ltx2_core.latents import (
     video_positions,
 )
 from ltx2_core.models.modulation import per_token, sinusoid
+from ltx2_core.models.passes import ALL_BLOCKS, BlockInputs, Pass, Perturbation, StreamInput
 from ltx2_core.models.rope import Rope, frequency_grid, rope_tables
-from ltx2_core.models.transformer import (
-    ALL_BLOCKS,
-    BlockInputs,
-    Pass,
-    Perturbation,
-    StreamInput,
-    Transformer,
-    run_passes,
-)
+from ltx2_core.models.transformer import Transformer, run_passes
 from ltx2_core.types import Streams
 
 from .report import GoldenFile, Report

@@ -25,7 +25,8 @@ from torch.nn import functional as F
 
 from ltx2_core import keymap
 from ltx2_core.latents import audio_positions, video_positions
-from ltx2_core.models.transformer import PassMask, StreamInput, Transformer
+from ltx2_core.models.passes import PassMask, StreamInput
+from ltx2_core.models.transformer import Transformer
 from ltx2_core.sampling.distilled import DISTILLED_SIGMAS
 from ltx2_core.sampling.guidance import GuidanceScales
 from ltx2_core.sampling.samplers import sample_euler

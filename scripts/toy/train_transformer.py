@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from ltx2_core.latents import audio_positions, patchify_audio, patchify_video, video_positions
 from ltx2_core.models.attention import KeysValues
-from ltx2_core.models.transformer import AVBlock, BlockInputs, PassMask, Stream, StreamInput, Transformer
+from ltx2_core.models.passes import BlockInputs, PassMask, StreamInput
+from ltx2_core.models.transformer import AVBlock, Stream, Transformer
 from ltx2_core.types import Streams
 from scripts.toy.codec import Codec
 from scripts.toy.model import AUDIO_STEPS, FPS, FRAMES, VIDEO_GRID, fresh, save, save_gemma, trained
@@ -92,6 +93,10 @@ class FastRope:
 
     cos: Tensor
     sin: Tensor
+
+    def of_tokens(self, tokens: slice) -> FastRope:
+        """The tables of some of the tokens."""
+        return FastRope(self.cos[:, :, tokens], self.sin[:, :, tokens])
 
     def rotate(self, x: Tensor) -> Tensor:
         """Rotate queries or keys (b h n d)."""

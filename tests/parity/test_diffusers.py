@@ -24,7 +24,7 @@ from ltx2_core.checkpoint import load_component
 from ltx2_core.grids import Factors
 from ltx2_core.headers import read_header
 from ltx2_core.latents import audio_positions, video_positions
-from ltx2_core.models.transformer import ALL_BLOCKS, Perturbation, StreamInput
+from ltx2_core.models.passes import ALL_BLOCKS, Perturbation, StreamInput
 from ltx2_core.sampling.guidance import GuidanceScales, PassKind, guide
 from ltx2_core.sampling.schedules import ltx2_schedule
 from ltx2_core.text.encode import ContextModels

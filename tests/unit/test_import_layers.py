@@ -43,6 +43,7 @@ LAYERS = {
         "lora_forms",
         "lora_scale",
         "memory",
+        "streaming",
         "parallel",
         "quantize",
         "weights",

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from ltx2_core.errors import RequestError, StorageError
 from ltx2_core.identity import Identity
 from ltx2_core.latents import patchify_audio, patchify_video
-from ltx2_core.pipeline.job import RECORD, Job, Saved, latent_shapes
+from ltx2_core.machine import CHUNK_TOKENS
+from ltx2_core.pipeline.job import RECORD, Job, Saved, _checksum, latent_shapes
 from ltx2_core.pipeline.parts import LatentShapes, ModelHeaders
 from ltx2_core.pipeline.render import run
 from ltx2_core.pipeline.request import RenderTask
@@ -177,6 +178,15 @@ def test_record_that_somebody_edited_is_refused(
     edited(job, *keys, value=value)
     with pytest.raises(StorageError, match="is damaged"):
         Job.open(job.folder)
+
+
+def test_record_from_before_a_field_of_the_machine_is_readable(tiny: Path, tmp_path: Path) -> None:
+    job = make_job(tiny, tmp_path)
+    path = job.folder / RECORD
+    record = json.loads(path.read_bytes())
+    del record["task"]["machine"]["chunk_tokens"]
+    path.write_text(json.dumps(record | {"checksum": _checksum(record)}))
+    assert Job.open(job.folder).task.machine.chunk_tokens == CHUNK_TOKENS
 
 
 def test_record_stays_readable_where_only_the_output_was_edited(tiny: Path, tmp_path: Path) -> None:

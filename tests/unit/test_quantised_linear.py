@@ -19,7 +19,8 @@ from ltx2_core.errors import CheckpointError
 from ltx2_core.headers import read_header
 from ltx2_core.lora import WeightedLora, fuse, take_out
 from ltx2_core.lora_file import MatchedLora, match, read_lora
-from ltx2_core.models.transformer import Pass, StreamInput, run_passes
+from ltx2_core.models.passes import Pass, StreamInput
+from ltx2_core.models.transformer import run_passes
 from ltx2_core.quantize import linear as quantised
 from ltx2_core.quantize.decode import decode_matrix
 from ltx2_core.quantize.embedding import QuantisedEmbedding

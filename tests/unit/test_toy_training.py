@@ -15,8 +15,8 @@ from ltx2_core.headers import read_header
 from ltx2_core.lora import fuse
 from ltx2_core.lora_file import match, read_lora
 from ltx2_core.models.attention import attention
+from ltx2_core.models.passes import PassMask
 from ltx2_core.models.rope import rope_tables
-from ltx2_core.models.transformer import PassMask
 from ltx2_core.types import Streams
 from scripts.toy import world
 from scripts.toy.cache_latents import touched_cells

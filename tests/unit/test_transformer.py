@@ -13,17 +13,12 @@ from torch import Tensor, nn
 
 from ltx2_core.config.transformer import CONSTANTS, TransformerConfig
 from ltx2_core.errors import CheckpointError
-from ltx2_core.models.transformer import (
-    ALL_BLOCKS,
-    Pass,
-    Perturbation,
-    StreamInput,
-    Transformer,
-    run_passes,
-)
+from ltx2_core.models.chunks import Chunks
+from ltx2_core.models.passes import ALL_BLOCKS, Pass, Perturbation, StreamInput
+from ltx2_core.models.transformer import Transformer, run_passes
 from ltx2_core.sampling.denoiser import run_batched
 from ltx2_core.types import Streams
-from tests.tolerances import BATCHED_PASSES, COMPILED_BLOCKS, UNIQUE_TIMESTEPS
+from tests.tolerances import BATCHED_PASSES, CHUNKED_TOKENS, COMPILED_BLOCKS, UNIQUE_TIMESTEPS
 
 TINY = CONSTANTS | {
     "num_attention_heads": 2,
@@ -101,6 +96,43 @@ def test_modulation_per_distinct_timestep_equals_modulation_per_token(changes: d
         return replace(s, unique_timesteps=s.unique_timesteps.gather(1, s.timestep_index), timestep_index=index)
 
     assert relative(model(inputs), model(inputs.map(one_timestep_per_token))) <= UNIQUE_TIMESTEPS
+
+
+@pytest.mark.parametrize("keeps_tables", [True, False])
+@pytest.mark.parametrize("changes", VARIANTS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, CHUNKED_TOKENS), (torch.bfloat16, 2**-7)])
+def test_tokens_in_chunks_equal_all_tokens_at_once(
+    changes: dict, keeps_tables: bool, dtype: torch.dtype, tolerance: float
+) -> None:
+    model = build(config(**changes)).to(dtype)
+    inputs = make_inputs(model.config, batch=2, timesteps=3)
+    strengths = torch.rand(2, 9, 9, generator=torch.Generator().manual_seed(3))
+    inputs = inputs._replace(video=replace(inputs.video, attention_mask=strengths))
+    whole = model(inputs)
+    model.work_in(Chunks(4, keeps_tables=keeps_tables))
+    assert relative(model(inputs), whole) <= tolerance
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_passes_in_chunks_leave_each_other_alone(changes: dict) -> None:
+    model = build(config(**changes))
+    model.work_in(Chunks(4))
+    inputs = make_inputs(model.config, timesteps=2)
+    others = [[Perturbation(video_self={2})], [Perturbation(audio_to_video=ALL_BLOCKS)], [Perturbation()]]
+    together = run_passes(
+        model, [Pass(inputs=inputs), *(Pass(inputs=inputs, perturbations=p, follows=0) for p in others)]
+    )
+    alone = [model(inputs), *(model(inputs, p) for p in others)]
+    assert all(a.equal(b) for ours, own in zip(together, alone, strict=True) for a, b in zip(ours, own, strict=True))
+
+
+def test_samples_in_chunks_leave_attention_out_each_for_itself() -> None:
+    model = build(config())
+    inputs = make_inputs(model.config, batch=2)
+    perturbations = [Perturbation(video_self={1}, audio_to_video={2}), Perturbation()]
+    whole = model(inputs, perturbations)
+    model.work_in(Chunks(4))
+    assert relative(model(inputs, perturbations), whole) <= CHUNKED_TOKENS
 
 
 @pytest.mark.parametrize("changes", VARIANTS)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from ...checkpoint import assign, build_component
+from ...checkpoint import assign, assign_streamed, build_component
 from ...components import COMPONENTS, UPSAMPLERS
 from ...headers import Header, read_header, together
 from ...hub.find import ModelFiles
@@ -20,8 +21,10 @@ from ...lora import WeightedLora, fuse, take_out
 from ...lora_file import match, read_lora
 from ...machine import Machine
 from ...memory import Residency
+from ...models.chunks import Chunks
 from ...models.transformer import Transformer
 from ...quantize.linear import multiply_as_stored
+from ...streaming import RESIDENT_BLOCKS, StreamedBlocks, streamed_bytes
 from ...text.encode import ContextModels
 from ...text.files import find_encoder
 from ...text.gemma import Gemma, load_gemma
@@ -59,11 +62,12 @@ class Models:
         return self.headers.shapes
 
     def are_of(self, task: RenderTask) -> bool:
-        """Whether they can render a task: its files, on its device, in its precision."""
+        """Whether they can render a task: its files, on its device, in its precision and memory mode."""
 
         def what(files: ModelFiles, machine: Machine) -> object:
-            chosen = machine.device, machine.precision, machine.products, machine.int8_kernel
-            return {role: path.absolute() for role, path in files.paths.items()}, chosen
+            chosen = machine.device, machine.precision, machine.memory, machine.chunk_tokens
+            paths = {role: path.absolute() for role, path in files.paths.items()}
+            return paths, chosen, machine.products, machine.int8_kernel
 
         return what(self.files, self.machine) == what(task.files, task.machine)
 
@@ -118,10 +122,14 @@ class Models:
         """
         header = self.headers.header("transformer")
         with self._use("transformer", header, self.dtype, on_load=self._fused.clear) as model:
+            stays = _outside_blocks if isinstance(model.blocks, StreamedBlocks) else _anywhere
             if list(loras) != self._fused:
-                take_out(model, self._fused, header)
-                fuse(model, loras)
+                take_out(model, self._fused, header, stays)
+                fuse(model, loras, only=stays)
                 self._fused[:] = loras
+            if isinstance(model.blocks, StreamedBlocks):
+                model.blocks.arrived = partial(_fuse_block, model, loras)
+            model.work_in(Chunks(self.machine.chunk_tokens, keeps_tables=self.machine.memory != "lean"))
             yield model
 
     @contextmanager
@@ -174,11 +182,44 @@ class Models:
             on_load()
             built = self._built.pop((name, header.path), None)
             module = self._build(name, header) if built is None else built
-            assign(module, name, [header], device=self.device, dtype=dtype)
+            if is_streamed:
+                assign_streamed(module, name, [header], device=self.device, dtype=dtype, resident=resident)
+            else:
+                assign(module, name, [header], device=self.device, dtype=dtype)
             return self._multiplying(module)
 
+        is_streamed = name == "transformer" and self.machine.memory != "resident"
+        resident = 0 if self.machine.memory == "lean" else RESIDENT_BLOCKS
         nbytes = _nbytes(header, COMPONENTS[name].names_in(header), dtype)
+        if is_streamed:
+            nbytes = _streamed_nbytes(header, dtype, resident)
         return self._residency.use((name, header.path, dtype), nbytes, load)
+
+
+def _anywhere(_: str) -> bool:
+    return True
+
+
+def _outside_blocks(name: str) -> bool:
+    """Whether a weight of the denoiser stays loaded while its blocks are streamed."""
+    return not name.startswith("blocks.")
+
+
+def _fuse_block(model: Transformer, loras: Sequence[WeightedLora], number: int) -> None:
+    """Fuse LoRAs into a block that has just been loaded."""
+    if loras:
+        fuse(model, loras, only=lambda name: name.startswith(f"blocks.{number}."))
+
+
+def _streamed_nbytes(header: Header, dtype: torch.dtype, resident: int) -> int:
+    """The size of a streamed denoiser: what stays, and the slots."""
+    names = COMPONENTS["transformer"].names_in(header)
+    blocks: dict[int, list[str]] = {}
+    for name in names:
+        if found := re.search(r"transformer_blocks\.(\d+)\.", name):
+            blocks.setdefault(int(found[1]), []).append(name)
+    sizes = [_nbytes(header, blocks[number], dtype) for number in sorted(blocks)]
+    return _nbytes(header, names, dtype) - sum(sizes) + streamed_bytes(sizes, resident)
 
 
 def _nbytes(header: Header, names: Iterable[str], dtype: torch.dtype) -> int:

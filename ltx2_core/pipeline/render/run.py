@@ -133,7 +133,8 @@ def check_device(machine: Machine) -> None:
 def described(machine: Machine) -> str:
     """One line about what the machine decides."""
     kept = f"up to {machine.kept_bytes / 1e9:.1f} GB of weights stay loaded"
-    return f"computing on {machine.device} in {machine.precision}, {machine.threads} CPU threads, {kept}"
+    where = f"computing on {machine.device} in {machine.precision}, {machine.threads} CPU threads"
+    return f"{where}, memory mode {machine.memory}, {kept}"
 
 
 @contextmanager

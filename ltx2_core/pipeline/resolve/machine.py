@@ -8,11 +8,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from itertools import takewhile
+from typing import get_args
 
 from ...cards import Card, find_card, has_cuda_build, torch_build
+from ...components import COMPONENTS
 from ...config.video_vae import VideoVAEConfig
 from ...errors import RequestError
-from ...machine import KEPT_SHARE, Machine, Precision, cpu_name, cpu_threads, ram_bytes
+from ...headers import Header
+from ...machine import (
+    CHUNK_TOKENS,
+    KEPT_SHARE,
+    LEAN_CHUNK_TOKENS,
+    Machine,
+    MemoryMode,
+    Precision,
+    cpu_name,
+    cpu_threads,
+    ram_bytes,
+)
 from ...stored.layer import Format
 from ...tiles import Cut, TilePlan
 from ..request import Request
@@ -23,6 +36,7 @@ MOST_CARDS = 64
 # The least compute capability of the cards of NVIDIA that multiply a format as it is stored.
 PRODUCTS: Mapping[Format, tuple[int, int]] = {"fp8": (8, 9), "fp8_rows": (8, 9), "mxfp8": (10, 0), "nvfp4": (10, 0)}
 INTEGER_PRODUCTS: Mapping[Format, tuple[int, int]] = {"int8": (7, 5), "w4a8": (7, 5), "w6a8": (7, 5)}
+ACTIVATION_BYTES = 4_000_000_000  # beside the weights of a resident transformer
 ENCODE_TILES = TilePlan(frames=Cut(80, 24), height=Cut(768, 64), width=Cut(768, 64))  # the official sizes
 
 
@@ -79,8 +93,22 @@ def measured_on(device: Device) -> MeasuredOn:
     return MeasuredOn(device=device.kind, name=name, torch=version, driver=driver)
 
 
+def memory_mode(asked: str, device: Device, transformer: Header) -> MemoryMode:
+    """The memory mode that a name means. asked: auto, resident, streamed or lean.
+
+    On the CPU weights are mapped, so that they may be larger than its memory.
+    """
+    if asked != "auto":
+        return next(mode for mode in get_args(MemoryMode) if mode == asked)
+    if device.card is None:
+        return "resident"
+    names = COMPONENTS["transformer"].names_in(transformer)
+    nbytes = sum(transformer.tensors[name].nbytes for name in names)
+    return "resident" if nbytes + ACTIVATION_BYTES <= device.nbytes else "streamed"
+
+
 def settle_machine(
-    device: Device, precision: str, request: Request, vae: VideoVAEConfig
+    device: Device, precision: str, memory: MemoryMode, request: Request, vae: VideoVAEConfig
 ) -> tuple[Machine, tuple[str, ...]]:
     """Everything that this machine decides about a request, and what a person should know of it.
 
@@ -91,6 +119,8 @@ def settle_machine(
     usual = Machine(
         device=device.name,
         precision=PRECISIONS[device.kind] if is_auto else _precision(precision),
+        memory=memory,
+        chunk_tokens=LEAN_CHUNK_TOKENS if memory == "lean" else CHUNK_TOKENS,
         kept_bytes=int(KEPT_SHARE * device.nbytes),
         decode_tiles=TilePlan.auto(grid.latent, vae.factors),
         encode_tiles=ENCODE_TILES,

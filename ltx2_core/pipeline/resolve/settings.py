@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ...errors import RequestError, shown
-from ...machine import Precision
+from ...machine import MemoryMode, Precision
 from ...yaml_file import Written
 from ..recipe import SamplerName, Sigmas
 from ..request import AudioCodecName, OldTrackName, OutputSettings, StreamMode, VideoCodecName
@@ -85,6 +85,7 @@ Text = Annotated[str, Field(max_length=4096), AfterValidator(require_text)]
 Paths = Annotated[tuple[Text, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 Aspect = Annotated[str, BeforeValidator(Choice.of(ASPECTS))]
 PrecisionName = Annotated[str, BeforeValidator(Choice(("auto", *get_args(Precision))))]
+MemoryName = Annotated[str, BeforeValidator(Choice(("auto", *get_args(MemoryMode))))]
 Switch = Annotated[bool, BeforeValidator(parse_switch)]
 Presence = Annotated[StreamMode, BeforeValidator(Choice(get_args(StreamMode)))]
 
@@ -106,6 +107,7 @@ class Settings(BaseModel):
     lora: Paths | None = None
     allow_partial_lora: Switch | None = None
     precision: PrecisionName | None = None
+    memory: MemoryName | None = None
     device: Device | None = None
     cache: Switch | None = None
 
@@ -166,6 +168,7 @@ class Settings(BaseModel):
 DEFAULTS: Mapping[str, Any] = {  # what holds where neither a person nor the model says anything
     "model": "ltx-2",
     "precision": "auto",
+    "memory": "auto",
     "device": "auto",
     "cache": True,
     "skip_existing": False,

@@ -1,0 +1,117 @@
+"""What goes into the denoiser: the inputs of a stream, the passes of a call, and what each of them leaves out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from torch import Tensor
+
+from ..types import Streams
+from .attention import KeysValues
+from .chunks import WHOLE, Chunks
+from .modulation import Modulation
+from .rope import StreamRope
+
+ALL_BLOCKS: Container[int] = range(sys.maxsize)
+NO_BLOCKS: Container[int] = frozenset()
+TextMemory = tuple[KeysValues, ...]  # of one stream, an entry for each block
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInput:
+    """What one stream gives to the denoiser.
+
+    Args: latent: (b n c) noisy tokens. sigma: (b) noise level of the stream, 0 where it is frozen.
+    unique_timesteps: (b k) the distinct timesteps of its tokens, sigma × mask. timestep_index: (b n), which of them a
+    token has; None if k is 1. positions: (b a n 2) float32 bounds, in seconds and pixels, or the tables that
+    `rotary_tables` made of them. context: (b l d) text features, or the keys and values that `text_memory` made of
+    them. context_mask: additive bias if floating, or (b l) with 1 = keep if integer. attention_mask: (b n n)
+    self-attention strengths in [0, 1]. keyframes_mask: (b n 1), > 0 on tokens that hold one single pixel frame.
+    is_enabled: False leaves the stream as it is; the other still reads it.
+    """
+
+    latent: Tensor
+    sigma: Tensor
+    unique_timesteps: Tensor
+    positions: Tensor | StreamRope
+    context: Tensor | TextMemory
+    timestep_index: Tensor | None = None
+    context_mask: Tensor | None = None
+    attention_mask: Tensor | None = None
+    keyframes_mask: Tensor | None = None
+    is_enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Perturbation:
+    """What one sample leaves out, and in which blocks: attention of a stream to itself, or across in one direction."""
+
+    video_self: Container[int] = NO_BLOCKS
+    audio_self: Container[int] = NO_BLOCKS
+    audio_to_video: Container[int] = NO_BLOCKS
+    video_to_audio: Container[int] = NO_BLOCKS
+
+    def touches(self, block: int) -> bool:
+        return any(block in getattr(self, kind) for kind in self.__slots__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassMask:
+    """What a batch keeps of one block: True all, False nothing, (b 1 1) ones and zeros where the samples differ."""
+
+    video_self: Tensor | bool = True
+    audio_self: Tensor | bool = True
+    audio_to_video: Tensor | bool = True
+    video_to_audio: Tensor | bool = True
+
+    @property
+    def has_exchange(self) -> bool:
+        """Whether any sample keeps attention across, in any direction."""
+        return self.audio_to_video is not False or self.video_to_audio is not False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockInputs:
+    """What the blocks and the head need of one stream beside its hidden states; all but the text is the same for all.
+
+    Args: modulation: a shift, a scale and a gate for each of two or three steps. exchange: a scale and a shift for each
+    direction, and the gate of what the other stream gives, which all tokens share. embedded: (b k d) embedded
+    timesteps. text: (b l d) features, or the keys and values of every block; a block is given its own.
+    prompt: (b 1 2 d) modulation of the text. chunks: how many tokens are worked on at a time.
+    """
+
+    modulation: Modulation
+    embedded: Tensor
+    rope: StreamRope
+    text: Tensor | TextMemory | KeysValues
+    text_bias: Tensor | None
+    self_bias: Tensor | None
+    prompt: Tensor | None
+    exchange: Modulation | None = None
+    is_enabled: bool = True
+    chunks: Chunks = WHOLE
+
+    def of_block(self, index: int) -> Self:
+        """What one block needs: the same, with that block's keys and values where these were made before."""
+        return self if isinstance(self.text, Tensor) else replace(self, text=self.text[index])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """One call of the model.
+
+    follows: index of an earlier pass with the same inputs; this one then starts where it first differs.
+    """
+
+    inputs: Streams[StreamInput]
+    perturbations: Sequence[Perturbation] = ()
+    follows: int | None = None
+
+    def start(self, layers: int) -> int:
+        """The first of so many blocks that this pass goes through itself."""
+        if self.follows is None:
+            return 0
+        return next((i for i in range(layers) if any(p.touches(i) for p in self.perturbations)), layers)

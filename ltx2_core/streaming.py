@@ -1,0 +1,240 @@
+"""Blocks of a model that are loaded one after another while it runs, and dropped again.
+
+A reader thread copies the tensors of a block from the mapped file into a slot, in the dtype that they are computed in,
+while the block before it computes. On the CPU a slot is plain memory; on CUDA it is memory of the device that is filled
+through pinned memory on a stream of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Event, Thread
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .headers import Header
+from .machine import container_bytes, ram_bytes
+from .quantize.linear import QuantisedLinear
+from .weights import require_unchanged
+
+SLOTS = 2  # one that computes, one that is being filled
+RESIDENT_BLOCKS = 2  # the first ones stay, so that the reader is ahead when they are done
+ALIGNMENT = 256  # bytes
+PINNED_SHARE, PINNED_SHARE_WSL, LEFT_BYTES = 0.5, 0.25, 4_000_000_000
+WAIT_S = 0.1  # after which a waiting reader looks whether it is still needed
+
+
+class Source(NamedTuple):
+    """A tensor of a file, mapped, and the dtype that it has in the model."""
+
+    tensor: Tensor
+    dtype: torch.dtype
+    header: Header
+
+    @property
+    def nbytes(self) -> int:
+        return self.tensor.numel() * self.dtype.itemsize
+
+
+Block = Mapping[str, Source]  # by the names of its tensors
+
+
+class Slot:
+    """Memory for one block, on the device."""
+
+    def __init__(self, nbytes: int, device: torch.device) -> None:
+        self.memory = torch.empty(nbytes, dtype=torch.uint8, device=device)
+        self.host = self.memory
+        self.stream: Any = None
+        if device.type != "cpu":
+            self.host = _host_memory(nbytes, pinned=device.type == "cuda")
+        if device.type == "cuda":
+            self.stream, self.filled, self.used = torch.cuda.Stream(device), torch.cuda.Event(), torch.cuda.Event()
+
+    def fill(self, block: Block) -> dict[str, Tensor]:
+        """Copy a block here. Raises: StorageError if its file is not what it was."""
+        for header in {id(source.header): source.header for source in block.values()}.values():
+            require_unchanged(header)
+        if self.stream is not None:
+            self.filled.synchronize()  # the host's memory has been copied from
+        for view, source in zip(self._views(self.host, block).values(), block.values(), strict=True):
+            view.copy_(source.tensor)
+        if self.stream is not None:
+            with torch.cuda.stream(self.stream):
+                self.stream.wait_event(self.used)
+                self.memory.copy_(self.host, non_blocking=True)
+                self.filled.record(self.stream)
+        elif self.host is not self.memory:
+            self.memory.copy_(self.host)
+        return self._views(self.memory, block)
+
+    def begin(self) -> None:
+        """Let what computes wait until the block is here."""
+        if self.stream is not None:
+            torch.cuda.current_stream(self.memory.device).wait_event(self.filled)
+
+    def end(self) -> None:
+        """Let the next block wait until what computes has used this one."""
+        if self.stream is not None:
+            self.used.record(torch.cuda.current_stream(self.memory.device))
+
+    def _views(self, memory: Tensor, block: Block) -> dict[str, Tensor]:
+        views, start = {}, 0
+        for name, source in block.items():
+            part = memory[start : start + source.nbytes]
+            views[name] = part.view(source.dtype).reshape(source.tensor.shape)
+            start += _aligned(source.nbytes)
+        return views
+
+
+class StreamedBlocks(nn.ModuleList):
+    """The blocks of a model, of which all but the first few have their weights only while they are visited.
+
+    Args: blocks: on the meta device, as their file stores them. sources: their weights. arrived: called with the number
+    of a block that has just got its weights, before it is used. resident: how many of the first blocks stay.
+    """
+
+    def __init__(
+        self, blocks: Sequence[nn.Module], sources: Sequence[Block], device: torch.device, *, resident: int = 0
+    ) -> None:
+        super().__init__(blocks)
+        self.sources, self.device, self.resident = sources, device, min(resident, len(blocks))
+        self.arrived: Callable[[int], None] = lambda _: None
+        self._kept: dict[int, dict[str, Tensor]] = {}
+        self._empty = [{name: block.state_dict()[name] for name in own} for block, own in self._pairs()]
+        self._slots: list[Slot] = []
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        """Visit every block once. Raises: StorageError if a file cannot be read any more."""
+        ready: Queue[Any] = Queue()
+        free: Queue[Slot] = Queue()
+        stop = Event()
+        for slot in self._made_slots():
+            free.put(slot)
+        reader = Thread(target=self._read, args=(free, ready, stop), name="weights", daemon=True)
+        reader.start()
+        try:
+            for number in range(len(self)):
+                if number < self.resident:
+                    with closing(self._visited(number, self._resident(number))) as visit:
+                        yield from visit
+                    continue
+                found = ready.get()
+                if isinstance(found, BaseException):
+                    raise found
+                slot, tensors = found
+                slot.begin()
+                with closing(self._visited(number, tensors)) as visit:
+                    yield from visit
+                slot.end()
+                free.put(slot)
+        finally:
+            stop.set()
+            reader.join()
+
+    def release(self) -> None:
+        """Let go of the memory of the slots and of the blocks that stay."""
+        self._slots.clear()
+        self._kept.clear()
+
+    def _visited(self, number: int, tensors: dict[str, Tensor]) -> Generator[nn.Module]:
+        block = self[number]
+        block.load_state_dict(tensors, strict=False, assign=True)
+        try:
+            self.arrived(number)
+            yield block
+        finally:
+            for layer in block.modules():
+                if isinstance(layer, QuantisedLinear):
+                    layer.branch_off(())
+            block.load_state_dict(self._empty[number], strict=False, assign=True)
+
+    def _resident(self, number: int) -> dict[str, Tensor]:
+        if number not in self._kept:
+            block = self.sources[number]
+            slot = Slot(_block_bytes(block), self.device)
+            self._kept[number] = slot.fill(block)
+            slot.begin()
+        return self._kept[number]
+
+    def _read(self, free: Queue[Slot], ready: Queue[Any], stop: Event) -> None:
+        """Fill slots until all blocks are read or nobody waits for them."""
+        try:
+            for block in self.sources[self.resident :]:
+                slot = _next(free, stop)
+                if slot is None:
+                    return
+                ready.put((slot, slot.fill(block)))
+        except BaseException as error:  # it is raised where the blocks are visited
+            ready.put(error)
+
+    def _made_slots(self) -> list[Slot]:
+        if not self._slots and self.resident < len(self):
+            largest = max(_block_bytes(block) for block in self.sources[self.resident :])
+            self._slots = [Slot(largest, self.device) for _ in range(SLOTS)]
+        return self._slots
+
+    def _pairs(self) -> Iterator[tuple[nn.Module, Block]]:
+        return zip(self._modules.values(), self.sources, strict=True)  # pyright: ignore[reportReturnType]
+
+
+def streamed_bytes(blocks: Sequence[int], resident: int) -> int:
+    """What blocks of these sizes take on the device while they are streamed."""
+    others = blocks[resident:]
+    return sum(blocks[:resident]) + min(SLOTS, len(others)) * max(others, default=0)
+
+
+def pinnable_bytes() -> int:
+    """How much memory may be pinned: half of the RAM, less under WSL and in a container that is nearly full."""
+    share = PINNED_SHARE_WSL if "microsoft" in _kernel().lower() else PINNED_SHARE
+    limit, most = container_bytes(), int(share * ram_bytes())
+    return most if limit is None else max(0, min(most, limit - _used_bytes() - LEFT_BYTES))
+
+
+def _host_memory(nbytes: int, *, pinned: bool) -> Tensor:
+    """Memory that a device is filled from; pageable where it cannot be pinned."""
+    if pinned and SLOTS * nbytes <= pinnable_bytes():
+        try:
+            return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+        except RuntimeError:
+            pinned = True
+    if pinned:
+        logging.getLogger(__name__).warning("weights are loaded through pageable memory, which is slower")
+    return torch.empty(nbytes, dtype=torch.uint8)
+
+
+def _next(free: Queue[Slot], stop: Event) -> Slot | None:
+    while not stop.is_set():
+        try:
+            return free.get(timeout=WAIT_S)
+        except Empty:
+            continue
+    return None
+
+
+def _block_bytes(block: Block) -> int:
+    return sum(_aligned(source.nbytes) for source in block.values())
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def _kernel() -> str:
+    file = Path("/proc/version")
+    return file.read_text() if sys.platform == "linux" and file.is_file() else ""
+
+
+def _used_bytes() -> int:
+    """The memory of this process that is resident."""
+    file = Path("/proc/self/status")
+    found = re.search(r"^VmRSS:\s+(\d+) kB", file.read_text(), re.MULTILINE) if file.is_file() else None
+    return int(found[1]) * 1024 if found else 0

@@ -1,0 +1,73 @@
+"""Blocks that are loaded one after another: what they hold, how much is alive, and what a damaged file does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ltx2_core.checkpoint import assign_streamed, build_component, load_component
+from ltx2_core.errors import StorageError
+from ltx2_core.headers import read_header
+from ltx2_core.streaming import SLOTS, StreamedBlocks, streamed_bytes
+
+CHECKPOINT = "ltx-2-tiny-dev.safetensors"
+CPU = torch.device("cpu")
+
+
+def streamed(file: Path, dtype: torch.dtype = torch.float32, resident: int = 0) -> Any:
+    header = read_header(file)
+    module = build_component("transformer", header)
+    return assign_streamed(module, "transformer", [header], device=CPU, dtype=dtype, resident=resident)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("resident", [0, 1, 100])
+def test_every_block_has_its_weights_while_it_is_visited_and_none_afterwards(
+    tiny: Path, dtype: torch.dtype, resident: int
+) -> None:
+    whole = load_component("transformer", tiny / CHECKPOINT, dtype=dtype)
+    model = streamed(tiny / CHECKPOINT, dtype, resident)
+    for _ in range(2):
+        for block, expected in zip(model.blocks, whole.get_submodule("blocks"), strict=True):
+            state = expected.state_dict()
+            assert block.state_dict().keys() == state.keys()
+            assert all(x.equal(state[name]) and x.dtype == dtype for name, x in block.state_dict().items())
+        assert all(x.is_meta for x in model.blocks.state_dict().values())
+
+
+def test_no_more_than_two_blocks_are_alive(tiny: Path) -> None:
+    model = streamed(tiny / CHECKPOINT)
+    blocks: StreamedBlocks = model.blocks
+    places = {next(iter(block.state_dict().values())).untyped_storage().data_ptr() for block in blocks}
+    assert len(blocks) > SLOTS == len(places)
+
+
+def test_bytes_of_a_walk_are_those_that_stay_and_the_slots() -> None:
+    assert streamed_bytes([5, 5, 7, 6, 6], 2) == 5 + 5 + 2 * 7
+    assert streamed_bytes([5, 7], 2) == 12
+
+
+def test_file_that_was_cut_off_meanwhile_is_an_error_and_ends_the_reader(tiny: Path, tmp_path: Path) -> None:
+    file = shutil.copy(tiny / CHECKPOINT, tmp_path / CHECKPOINT)
+    model = streamed(file)
+    list(model.blocks)
+    os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(StorageError, match="has changed since it was checked") as caught:
+        list(model.blocks)
+    assert caught.value.exit_code == 7
+    assert not [thread for thread in threading.enumerate() if thread.name == "weights"]
+
+
+def test_walk_that_is_left_early_ends_the_reader(tiny: Path) -> None:
+    model = streamed(tiny / CHECKPOINT)
+    walk = iter(model.blocks)
+    next(walk)
+    walk.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "weights"]
+    assert len(list(model.blocks)) == len(model.blocks)
