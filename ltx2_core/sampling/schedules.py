@@ -44,7 +44,7 @@ def ltx2_schedule(
 
 
 def with_level(sigmas: Tensor, level: float) -> Tensor:
-    """The same schedule (k) through one more noise level, unless it lies above all or is there already."""
+    """A schedule (k) with one more noise level in its place: (k+1), or (k) if it has that level or only lower ones."""
     above, below = sigmas[sigmas > level], sigmas[sigmas < level]
     return torch.cat([above, sigmas.new_tensor([level]), below]) if len(above) else sigmas
 
