@@ -17,7 +17,6 @@ from .stored.layer import Format
 from .tiles import TilePlan
 
 Precision = Literal["bf16", "fp32"]
-Kernel = Literal["torch", "comfy-kitchen"]
 MemoryMode = Literal["resident", "streamed", "lean"]
 KEPT_SHARE = 0.6  # of the memory that weights may fill between phases; activations take the rest
 CHUNK_TOKENS, LEAN_CHUNK_TOKENS = 2048, 768  # that the denoiser works on at a time
@@ -30,14 +29,14 @@ class Machine:
     """Everything that the machine, and not the request, decides.
 
     Args: device: "cpu", "mps" or "cuda:N". precision: what the models compute in; the vocoder is always float32.
-    memory: how weights reach the device; "resident" holds a whole model there while it runs, "streamed" loads the
-    layers of the large models one after another, "lean" does so and makes the rotary tables anew for every chunk.
-    chunk_tokens: how many tokens the denoiser works on at a time. kept_bytes: how much of the weights may stay loaded
-    from one phase to the next. decode_tiles, encode_tiles: how the video VAE cuts a clip.
-    batches_passes: whether all passes of guidance go through the denoiser as one batch. keeps_text: whether keys and
-    values of the text are made once for all steps. products: the quantised formats that are multiplied as they are
-    stored; others are decoded first. int8_kernel: what multiplies int8. attention: the backend. compiles: whether
-    torch.compile is used. threads: of the CPU that compute.
+    memory: how weights reach the device. "resident" keeps a whole model there while it runs. "streamed" keeps the first
+    blocks of the transformer there and loads each of the others when it is needed. "lean" keeps no block, and needs
+    less memory for activations: it takes fewer tokens at a time and computes their rotary embeddings in every block.
+    chunk_tokens: how many tokens it computes at a time. kept_bytes: how much of the weights may stay loaded
+    from one phase to the next. decode_tiles, encode_tiles: how the video VAE cuts a clip. batches_passes: whether all
+    passes of guidance go through the transformer as one batch. keeps_text: whether keys and values of the text are
+    made once for all steps. products: the quantised formats that are multiplied as they are stored; others are decoded
+    first. attention: the backend. compiles: whether torch.compile is used. threads: of the CPU that compute.
     """
 
     device: str
@@ -50,7 +49,6 @@ class Machine:
     batches_passes: bool = False
     keeps_text: bool = True
     products: tuple[Format, ...] = ()
-    int8_kernel: Kernel = "torch"
     attention: Literal["sdpa"] = "sdpa"
     compiles: bool = False
     threads: int = 1

@@ -27,6 +27,7 @@ from ltx2_core.checkpoint import BUILDERS
 from ltx2_core.components import DIT
 from ltx2_core.config.released import released_configs
 from ltx2_core.keymap import official_name
+from ltx2_core.text.released import RELEASED
 from scripts.quantise import PRECISIONS, stored_as
 
 Config = dict[str, Any]
@@ -208,7 +209,7 @@ def write_gemma(folder: Path, generator: torch.Generator) -> None:
     tokenizer = make_tokenizer(WORDS.split(), 700)
     tokenizer.save(str(folder / "tokenizer.json"))
     text_config = {
-        "model_type": "gemma3_text",
+        **RELEASED,
         "hidden_size": TEXT_WIDTH,
         "intermediate_size": 2 * TEXT_WIDTH,
         "num_hidden_layers": TEXT_LAYERS,
@@ -217,12 +218,6 @@ def write_gemma(folder: Path, generator: torch.Generator) -> None:
         "head_dim": 8,
         "query_pre_attn_scalar": 8,
         "vocab_size": tokenizer.get_vocab_size(),
-        "sliding_window": 1024,
-        "sliding_window_pattern": 6,
-        "rope_theta": 1000000,
-        "rope_local_base_freq": 10000,
-        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
-        "max_position_embeddings": 131072,
     }
     config = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text_config}
     write_json(folder / "config.json", config | {"eos_token_id": [1, 6]})

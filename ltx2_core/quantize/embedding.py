@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ..errors import CheckpointError
 from ..headers import Header
 from ..stored.layer import HINT, Format, StoredLayer
-from ..weights import STORED_DTYPES, stored_shape
 from .decode import ROUNDED, decode, decode_matrix
+from .linear import empty_module
 
 BY_ROWS: tuple[Format, ...] = ("int8", "fp8", "fp8_rows", "fp8_cast")  # a row of which decodes without the others
 
@@ -46,11 +46,7 @@ class QuantisedEmbedding(nn.Module):
         self.layer = layer
         self.num_embeddings, self.embedding_dim = table.num_embeddings, table.embedding_dim
         self.dtype = torch.bfloat16  # of what it gives
-        self.stored = nn.Module()
-        for role, name in layer.tensors.items():
-            info = header.tensors[name]
-            empty = torch.empty(stored_shape(info), dtype=STORED_DTYPES[info.dtype], device="meta")
-            self.stored.register_buffer(role, empty)
+        self.stored = empty_module(layer, header)
         self.register_buffer("embed_scale", getattr(table, "embed_scale", None), persistent=False)
 
     @property

@@ -6,20 +6,18 @@ Source: docs/reference/quantised.md, "What convert writes".
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import isqrt
 
 import torch
 from torch import Tensor
 
 from ..stored.encoding import Target
-from .integers import LARGEST, rotated
-from .rows import Stored
+from .fp8 import LARGEST_E4M3, to_e4m3
+from .integers import to_int8
+from .rows import LEAST_SCALE, Stored
 
 Encoder = Callable[[Tensor, int], Stored]  # a matrix, and how many columns are rotated together
 
 CHUNK = 2**18  # numbers that are encoded at a time: 1 MiB in float32, which a processor keeps near; larger is slower
-LARGEST_FP8 = 448.0
-LEAST_SCALE = 1e-30  # of a row or a matrix of zeros
 
 
 def encode_int8(weight: Tensor, group: int) -> Stored:
@@ -30,21 +28,17 @@ def encode_int8(weight: Tensor, group: int) -> Stored:
     codes = torch.empty(weight.shape, dtype=torch.int8)
     scales = torch.empty((len(weight), 1), dtype=torch.float32)
     for rows in row_chunks(weight):
-        turned = rotated(weight[rows].float(), group) / isqrt(group)
-        scale = (turned.abs().amax(-1, keepdim=True) / LARGEST).clamp(min=LEAST_SCALE)
-        scales[rows] = scale
-        codes[rows] = (turned / scale).round().clamp(-LARGEST, LARGEST).to(torch.int8)
+        codes[rows], scales[rows] = to_int8(weight[rows], group)
     return {"weight": codes, "weight_scale": scales}
 
 
 def encode_fp8(weight: Tensor, group: int) -> Stored:
     """Encode a matrix (out in) as E4M3 with one scale (). group: is not used, as nothing is rotated."""
     lowest, highest = weight.aminmax()
-    scale = (torch.maximum(-lowest, highest).float() / LARGEST_FP8).clamp(min=LEAST_SCALE)
+    scale = (torch.maximum(-lowest, highest).float() / LARGEST_E4M3).clamp(min=LEAST_SCALE)
     codes = torch.empty(weight.shape, dtype=torch.float8_e4m3fn)
     for rows in row_chunks(weight):
-        scaled = weight[rows].float() * (1 / scale)
-        codes[rows] = scaled.clamp(-LARGEST_FP8, LARGEST_FP8).to(torch.float8_e4m3fn)
+        codes[rows] = to_e4m3(weight[rows].float() * (1 / scale))
     return {"weight": codes, "weight_scale": scale}
 
 

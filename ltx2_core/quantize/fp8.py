@@ -1,4 +1,4 @@
-"""Decode fp8 matrices: one scale for all, one for each row, one for each tile of 128 x 128, or none.
+"""Round to fp8, and decode fp8 matrices: one scale for all, one for each row, one for each tile of 128 x 128, or none.
 
 Source: docs/reference/quantised.md, "Formats" and "Decoding".
 """
@@ -12,6 +12,12 @@ from ..stored.layer import StoredLayer
 from .rows import Stored, of_rows
 
 TILE = 128
+LARGEST_E4M3 = 448.0
+
+
+def to_e4m3(values: Tensor) -> Tensor:
+    """Round to E4M3; what is larger than its largest number becomes that."""
+    return values.clamp(-LARGEST_E4M3, LARGEST_E4M3).to(torch.float8_e4m3fn)
 
 
 def decode_scaled(layer: StoredLayer, stored: Stored, rows: range) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..stored.layer import Format, StoredLayer
-from .rows import Stored, of_rows, scaled_blocks
+from .rows import LEAST_SCALE, Stored, of_rows, scaled_blocks
 
 LARGEST = 127
 
@@ -46,6 +46,16 @@ def rotated(values: Tensor, group: int) -> Tensor:
         values = (digits.sum(-2, keepdim=True) - 2 * digits.flip(-2)).flatten(-3)
         step *= 4
     return values
+
+
+def to_int8(values: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """Rotate and round rows (rows columns): int8 (rows columns), and a float32 scale for each (rows 1).
+
+    Args: group: columns that are rotated together, a power of 4; 1 for none.
+    """
+    turned = rotated(values.float(), group) / isqrt(group)
+    scales = (turned.abs().amax(-1, keepdim=True) / LARGEST).clamp(min=LEAST_SCALE)
+    return (turned / scales).round().clamp(-LARGEST, LARGEST).char(), scales
 
 
 def _of_four_bits(packed: Tensor, stored: Stored) -> Tensor:

@@ -13,24 +13,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..headers import Header
-from ..machine import Kernel
 from ..stored.layer import StoredLayer
 from ..weights import STORED_DTYPES, stored_shape
 from .decode import decode_matrix
 from .products import LEAST_ROWS, multiplies, multiply
-from .rows import Stored
 
 STORED = "stored"  # the submodule with the bytes of the file
 
 
 def quantised_linear(layer: StoredLayer, linear: nn.Linear, header: Header) -> QuantisedLinear:
     """What takes the place of a linear layer, on the meta device as that is. header: of the file that stores it."""
-    infos = {role: header.tensors[name] for role, name in layer.tensors.items()}
-    empty = {
-        role: torch.empty(stored_shape(info), dtype=STORED_DTYPES[info.dtype], device="meta")
-        for role, info in infos.items()
-    }
-    return QuantisedLinear(layer, linear, empty)
+    return QuantisedLinear(layer, linear, empty_module(layer, header))
+
+
+def empty_module(layer: StoredLayer, header: Header) -> nn.Module:
+    """The tensors of a layer as buffers by their role, on the meta device."""
+    module = nn.Module()
+    for role, name in layer.tensors.items():
+        info = header.tensors[name]
+        empty = torch.empty(stored_shape(info), dtype=STORED_DTYPES[info.dtype], device="meta")
+        module.register_buffer(role, empty)
+    return module
 
 
 def stored_names(layer: StoredLayer, own: str) -> dict[str, str]:
@@ -38,35 +41,32 @@ def stored_names(layer: StoredLayer, own: str) -> dict[str, str]:
     return {name: f"{own}.{STORED}.{role}" for role, name in layer.tensors.items()}
 
 
-def multiply_as_stored(module: nn.Module, formats: Collection[str], kernel: Kernel = "torch") -> None:
+def multiply_as_stored(module: nn.Module, formats: Collection[str]) -> None:
     """Let the quantised layers of a module multiply in the type that they are stored in, where they can.
 
-    Args: formats: those of which the machine can. kernel: what multiplies int8.
+    Args: formats: those of which the machine can.
     """
     for layer in module.modules():
         if isinstance(layer, QuantisedLinear):
             weight = layer.stored.get_buffer("weight").dtype
-            layer.multiplies, layer.kernel = multiplies(layer.layer, weight, formats), kernel
+            layer.multiplies = multiplies(layer.layer, weight, formats)
 
 
 class QuantisedLinear(nn.Module):
     """A linear layer (… in) -> (… out) whose weight is stored quantised.
 
-    Args: linear: whose place it takes. stored: the tensors of the layer by role.
+    Args: linear: whose place it takes. stored: has the tensors of the layer as buffers by their role.
     """
 
-    def __init__(self, layer: StoredLayer, linear: nn.Linear, stored: Stored) -> None:
+    def __init__(self, layer: StoredLayer, linear: nn.Linear, stored: nn.Module) -> None:
         super().__init__()
         self.layer = layer
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.dtype = torch.bfloat16  # what it computes in where it is not asked with a tensor
         self.bias = linear.bias
-        self.stored = nn.Module()
-        for role, tensor in stored.items():
-            self.stored.register_buffer(role, tensor)
+        self.stored = stored
         self.branches = nn.ModuleList()
         self.multiplies = False  # in the type that it is stored in
-        self.kernel: Kernel = "torch"
         self._is_held, self._held = False, None
 
     @property
@@ -95,7 +95,7 @@ class QuantisedLinear(nn.Module):
         rows = x.numel() // self.in_features
         if not self.multiplies or rows < LEAST_ROWS:
             return F.linear(x, self._decoded(x.dtype), self.bias)
-        y = multiply(self.layer, dict(self.stored.named_buffers()), x.reshape(rows, -1), self.kernel)
+        y = multiply(self.layer, dict(self.stored.named_buffers()), x.reshape(rows, -1))
         y = y[:, : self.out_features].unflatten(0, x.shape[:-1])
         return y if self.bias is None else y + self.bias
 

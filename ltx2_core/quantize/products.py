@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from math import isqrt
 
 import torch
 from torch import Tensor
@@ -16,18 +15,16 @@ from torch.nn import functional as F
 from torch.nn.functional import ScalingType, SwizzleType
 
 from ..errors import RequestError
-from ..machine import Kernel
 from ..stored.layer import Format, StoredLayer
 from .blocks import E2M1, MXFP8_BLOCK, NVFP4_BLOCK
 from .decode import CHUNK, decode
-from .integers import LARGEST, rotated, whole_numbers
-from .rows import Stored, in_pieces, scaled_blocks
+from .fp8 import LARGEST_E4M3, to_e4m3
+from .integers import to_int8, whole_numbers
+from .rows import LEAST_SCALE, Stored, in_pieces, scaled_blocks
 
 LEAST_ROWS = 17  # of the inputs; with fewer, decoding costs less than it saves, and torch._int_mm takes no fewer
 LEAST_OUT = 64  # of the weight; narrower layers, such as gates, are decoded
-LARGEST_E4M3 = 448.0
 LARGEST_NVFP4 = 6 * LARGEST_E4M3
-LEAST_SCALE = 1e-30
 HALFWAY = ((0.25, False), (0.75, True), (1.25, False), (1.75, True), (2.5, False), (3.5, True), (5.0, False))
 
 
@@ -36,7 +33,7 @@ class Product:
     """How one format is multiplied. run: makes (rows out) of inputs (rows columns), both with the padding of the
     weight. columns, rows: what those of the weight must be multiples of."""
 
-    run: Callable[[StoredLayer, Stored, Tensor, Kernel], Tensor]
+    run: Callable[[StoredLayer, Stored, Tensor], Tensor]
     columns: int
     rows: int
 
@@ -50,13 +47,12 @@ def multiplies(layer: StoredLayer, weight: torch.dtype, formats: Collection[str]
     return rows >= LEAST_OUT and not rows % product.rows and not columns % product.columns
 
 
-def multiply(layer: StoredLayer, stored: Stored, x: Tensor, kernel: Kernel = "torch") -> Tensor:
+def multiply(layer: StoredLayer, stored: Stored, x: Tensor) -> Tensor:
     """Inputs (rows columns) times the transposed weight, in the dtype of the inputs: (rows out), with padding.
 
     Rows are taken in chunks, so that nothing but the result is as large as the inputs; each chunk is independent.
 
-    Args: stored: the tensors of the layer, by role. kernel: what multiplies int8.
-    Raises: RequestError if the card cannot.
+    Args: stored: the tensors of the layer, by role. Raises: RequestError if the card cannot.
     """
     columns = layer.shape[1]
     x = F.pad(x, (0, columns - x.shape[1]))
@@ -66,10 +62,10 @@ def multiply(layer: StoredLayer, stored: Stored, x: Tensor, kernel: Kernel = "to
     run = PRODUCTS[layer.format].run
     parts = x.split(max(LEAST_ROWS, CHUNK * 4 // max(layer.shape)))
     try:
-        return torch.cat([run(layer, stored, part, kernel) for part in parts])
+        return torch.cat([run(layer, stored, part) for part in parts])
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:
+    except (RuntimeError, ImportError) as error:
         why = str(error).partition("\n")[0]
         raise RequestError(
             f"weights in {layer.title} cannot be multiplied as they are stored",
@@ -78,31 +74,31 @@ def multiply(layer: StoredLayer, stored: Stored, x: Tensor, kernel: Kernel = "to
         ) from error
 
 
-def _fp8(layer: StoredLayer, stored: Stored, x: Tensor, kernel: Kernel) -> Tensor:
+def _fp8(layer: StoredLayer, stored: Stored, x: Tensor) -> Tensor:
     """Products of fp8 with a scale for the weight or for its rows, and one for the inputs or for each row of them."""
     weight, scale = stored["weight"], stored["weight_scale"]
     given = stored.get("input_scale")
     if given is not None and scale.numel() == 1:
-        codes = _e4m3(x * (1 / given.reshape(())))  # rounded to the dtype of the inputs first, as officially
+        codes = to_e4m3(x * (1 / given.reshape(())))  # rounded to the dtype of the inputs first, as officially
         recipe = ScalingType.TensorWise
         scales = given.reshape(()), scale.reshape(())
     else:
         scaled = x.float()
         own = (scaled.abs().amax(-1, keepdim=True) / LARGEST_E4M3).clamp(min=LEAST_SCALE)
         own = own if given is None else given.reshape(1, 1).expand_as(own).contiguous()
-        codes = _e4m3(scaled / own)
+        codes = to_e4m3(scaled / own)
         recipe = ScalingType.RowWise
         scales = own, scale.reshape(1, -1).expand(1, len(weight)).contiguous()
     return F.scaled_mm(codes, weight.t(), scales[0], recipe, scales[1], recipe, output_dtype=x.dtype)
 
 
-def _mxfp8(layer: StoredLayer, stored: Stored, x: Tensor, kernel: Kernel) -> Tensor:
+def _mxfp8(layer: StoredLayer, stored: Stored, x: Tensor) -> Tensor:
     """Products of E4M3 with powers of two for 32 columns."""
     blocks = x.float().unflatten(-1, (-1, MXFP8_BLOCK))
     mantissa, exponents = (blocks.abs().amax(-1) / LARGEST_E4M3).frexp()
     exponents = (exponents - (mantissa == 0.5).int()).clamp(-127, 127)  # of the next power of two
     powers = torch.ldexp(torch.ones_like(mantissa), exponents)
-    codes = _e4m3((blocks / powers[..., None]).flatten(-2))
+    codes = to_e4m3((blocks / powers[..., None]).flatten(-2))
     if not x.is_cuda:
         return _decoded(layer, stored, scaled_blocks(codes.float(), powers), x.dtype)
     scales = in_pieces((exponents + 127).byte()).view(torch.float8_e8m0fnu)
@@ -111,11 +107,11 @@ def _mxfp8(layer: StoredLayer, stored: Stored, x: Tensor, kernel: Kernel) -> Ten
     return F.scaled_mm(codes, stored["weight"].t(), scales, recipe, own, recipe, order, order, output_dtype=x.dtype)
 
 
-def _nvfp4(layer: StoredLayer, stored: Stored, x: Tensor, kernel: Kernel) -> Tensor:
+def _nvfp4(layer: StoredLayer, stored: Stored, x: Tensor) -> Tensor:
     """Products of E2M1 with scales for 16 columns and one for all; codes are packed in the order of the file."""
     whole = stored["input_scale"].reshape(())
     blocks = x.float().unflatten(-1, (-1, NVFP4_BLOCK))
-    scales = _e4m3(blocks.abs().amax(-1) / 6 / whole)
+    scales = to_e4m3(blocks.abs().amax(-1) / 6 / whole)
     steps = (whole * scales.float())[..., None]
     values = torch.where(steps > 0, blocks / steps, 0).flatten(-2)
     size = values.abs()
@@ -134,19 +130,17 @@ def _nvfp4(layer: StoredLayer, stored: Stored, x: Tensor, kernel: Kernel) -> Ten
     return F.scaled_mm(packed, weight, ours, recipe, own, recipe, order, order, output_dtype=x.dtype)
 
 
-def _int8(layer: StoredLayer, stored: Stored, x: Tensor, kernel: Kernel) -> Tensor:
+def _int8(layer: StoredLayer, stored: Stored, x: Tensor) -> Tensor:
     """Products of int8; where the weight is rotated, the inputs are rotated alike and the weight is left as it is."""
     whole, scales = whole_numbers(layer, stored, range(layer.shape[0]))
-    if kernel == "comfy-kitchen":
+    if x.is_cuda:
         import comfy_kitchen
 
         group = layer.rotation
         return comfy_kitchen.int8_linear(
             x, whole, scales, out_dtype=x.dtype, convrot=group > 1, convrot_groupsize=group
         )
-    turned = rotated(x.float(), layer.rotation) / isqrt(layer.rotation)
-    own = (turned.abs().amax(-1, keepdim=True) / LARGEST).clamp(min=LEAST_SCALE)
-    codes = (turned / own).round().clamp(-LARGEST, LARGEST).char()
+    codes, own = to_int8(x, layer.rotation)
     return (torch.ops.aten._int_mm(codes, whole.t()).float() * own * scales.reshape(1, -1)).to(x.dtype)
 
 
@@ -160,10 +154,6 @@ PRODUCTS: Mapping[Format, Product] = {
     "w4a8": INT8,
     "w6a8": INT8,
 }
-
-
-def _e4m3(values: Tensor) -> Tensor:
-    return values.clamp(-LARGEST_E4M3, LARGEST_E4M3).to(torch.float8_e4m3fn)
 
 
 def _decoded(layer: StoredLayer, stored: Stored, x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -29,13 +29,12 @@ from ...text.encode import ContextModels
 from ...text.files import find_encoder
 from ...text.gemma import Gemma, load_gemma
 from ...weights import map_tensors, require_finite
-from ..parts import LatentShapes, ModelHeaders, components_of
+from ..parts import TEXT, LatentShapes, ModelHeaders, components_of
 from ..recipe import Stage
 from ..request import RenderTask, Request
 
 M = TypeVar("M", bound=nn.Module)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-CONNECTORS = ("text_projection", "video_connector", "audio_connector")
 
 
 class Models:
@@ -67,7 +66,7 @@ class Models:
         def what(files: ModelFiles, machine: Machine) -> object:
             chosen = machine.device, machine.precision, machine.memory, machine.chunk_tokens
             paths = {role: path.absolute() for role, path in files.paths.items()}
-            return paths, chosen, machine.products, machine.int8_kernel
+            return paths, chosen, machine.products
 
         return what(self.files, self.machine) == what(task.files, task.machine)
 
@@ -155,7 +154,7 @@ class Models:
     @contextmanager
     def connectors(self) -> Iterator[ContextModels]:
         """What turns hidden states of the language model into the two contexts."""
-        projection, video, audio = (self.component(name) for name in CONNECTORS)
+        projection, video, audio = (self.component(name) for name in TEXT)
         with projection as first, video as second, audio as third:
             yield ContextModels(first, second, third)
 
@@ -168,11 +167,11 @@ class Models:
 
     def _build(self, name: str, header: Header) -> nn.Module:
         """The module of a component, without weights."""
-        return build_component(name, header, self.headers.config(name) if name in CONNECTORS else None)
+        return build_component(name, header, self.headers.config(name) if name in TEXT else None)
 
     def _multiplying(self, module: M) -> M:
         """The same module, whose quantised layers multiply as the machine does."""
-        multiply_as_stored(module, self.machine.products, self.machine.int8_kernel)
+        multiply_as_stored(module, self.machine.products)
         return module
 
     def _use(

@@ -125,7 +125,6 @@ def settle_machine(
         decode_tiles=TilePlan.auto(grid.latent, vae.factors),
         encode_tiles=ENCODE_TILES,
         products=products_on(device.card) if is_auto else (),
-        int8_kernel="comfy-kitchen" if has_fused_int8() else "torch",
         threads=cpu_threads(),
     )
     tuning, notes = _tuning_for(device)
