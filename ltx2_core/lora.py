@@ -35,32 +35,27 @@ class Addend(NamedTuple):
 
 
 class Addends:
-    """What LoRAs add to the tensors of a checkpoint, by the names that it gives them.
+    """What LoRAs add to the tensors of a denoiser. Their files are mapped once, and each factor is looked at once.
 
-    Args: loras: in this order. checkpoint: with which they were matched.
+    Args: loras: in this order. names: the tensors that change, by their official names, with those in our model.
     """
 
-    def __init__(self, loras: Sequence[WeightedLora], checkpoint: Header) -> None:
-        self._loras = loras
+    def __init__(self, loras: Sequence[WeightedLora]) -> None:
+        self.loras = loras
+        self.names = _touched(loras)
         self._files = [map_tensors(read_header(matched.path), matched.tensor_names) for matched, _ in loras]
-        changed = {official for matched, _ in loras for official in matched.changes}
-        official_names = COMPONENTS["transformer"].names_in(checkpoint)
-        self._officials = {name: official for name, official in official_names.items() if official in changed}
+        self._finite: set[str] = set()
 
-    @property
-    def names(self) -> list[str]:
-        """The tensors that change."""
-        return list(self._officials)
-
-    def of(self, name: str) -> list[Addend]:
+    def of(self, official: str) -> list[Addend]:
         """What is added to a tensor. Raises: CheckpointError for a factor with values that are not finite."""
-        official = self._officials.get(name, "")
-        pairs = zip(self._files, self._loras, strict=True)
-        return [
-            _addend(tensors, matched, official, strength)
-            for tensors, (matched, strength) in pairs
-            if official in matched.changes
-        ]
+        pairs = zip(self._files, self.loras, strict=True)
+        own = [(tensors, lora, strength) for tensors, (lora, strength) in pairs if official in lora.changes]
+        if official not in self._finite:
+            for tensors, lora, _ in own:
+                for name in lora.changes[official].tensor_names:
+                    require_finite(lora.path, name, tensors[name])
+            self._finite.add(official)
+        return [_addend(tensors, lora, official, strength) for tensors, lora, strength in own]
 
 
 class Branch(nn.Module):
@@ -89,35 +84,34 @@ class Branch(nn.Module):
         return F.linear(x, _combined(first, others, self.combine)) * self.scale
 
 
-def fuse(
+def fuse(model: nn.Module, loras: Sequence[WeightedLora], *, sums_in: torch.dtype = torch.float32) -> None:
+    """Fuse LoRAs into a denoiser, one weight after another, each on its own device.
+
+    Args: loras: in this order. sums_in: the dtype of the sums, unless the weight itself is wider; the result is rounded
+    once to the weight's. The official code sums in bfloat16.
+    Raises: CheckpointError for a factor with values that are not finite, or for one that does not fit a quantised
+    weight; the weights before it are fused then.
+    """
+    fuse_addends(model, Addends(loras), sums_in=sums_in)
+
+
+def fuse_addends(
     model: nn.Module,
-    loras: Sequence[WeightedLora],
+    addends: Addends,
     *,
     sums_in: torch.dtype = torch.float32,
     only: Callable[[str], bool] = lambda _: True,
 ) -> None:
-    """Fuse LoRAs into a denoiser, one weight after another, each on its own device.
-
-    Args: loras: in this order. sums_in: the dtype of the sums, unless the weight itself is wider; the result is rounded
-    once to the weight's. The official code sums in bfloat16. only: which weights, by their names in the model.
-    Raises: CheckpointError for a factor with values that are not finite, or for one that does not fit a quantised
-    weight; the weights before it are fused then.
-    """
-    files = [map_tensors(read_header(matched.path), matched.tensor_names) for matched, _ in loras]
-    for official, name in _touched(loras).items():
+    """The same with what LoRAs add. only: which weights, by their names in the model. Raises: as `fuse`."""
+    for official, name in addends.names.items():
         if not only(name):
             continue
-        addends = (
-            _addend(tensors, matched, official, strength)
-            for tensors, (matched, strength) in zip(files, loras, strict=True)
-            if official in matched.changes
-        )
         layer = _quantised(model, name)
         if layer is not None:
-            _require_shape(layer, loras, official)
-            layer.branch_off(Branch(addend, layer) for addend in addends)
+            _require_shape(layer, addends.loras, official)
+            layer.branch_off(Branch(addend, layer) for addend in addends.of(official))
             continue
-        weight = fused_weight(model.get_parameter(name), addends, sums_in=sums_in)
+        weight = fused_weight(model.get_parameter(name), addends.of(official), sums_in=sums_in)
         _put(model, name, nn.Parameter(weight, requires_grad=False))
 
 
@@ -125,6 +119,7 @@ def take_out(
     model: nn.Module,
     loras: Sequence[WeightedLora],
     checkpoint: Header,
+    *,
     only: Callable[[str], bool] = lambda _: True,
 ) -> None:
     """Undo `fuse`, exactly: the weights that it changed are those of the checkpoint again.
@@ -172,13 +167,8 @@ def _combined(first: Operand, others: Sequence[Operand], combine: Combine | None
 
 
 def _addend(tensors: Mapping[str, Tensor], matched: MatchedLora, official: str, strength: float) -> Addend:
-    """The change of one tensor, with its own alpha, which goes before that of the metadata.
-
-    Raises: CheckpointError if something in it is not finite.
-    """
+    """The change of one tensor, with its own alpha, which goes before that of the metadata."""
     change = matched.changes[official]
-    for name in change.tensor_names:
-        require_finite(matched.path, name, tensors[name])
     scale = change.scale
     if change.alpha is not None and change.rank is not None:
         scale = tensors[change.alpha].double().item() / change.rank

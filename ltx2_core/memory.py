@@ -10,8 +10,6 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from .streaming import StreamedBlocks
-
 M = TypeVar("M")
 
 
@@ -76,7 +74,4 @@ def _empty(model: Any) -> None:
         for one in model:
             _empty(one)
     elif isinstance(model, nn.Module):
-        for module in model.modules():
-            if isinstance(module, StreamedBlocks):
-                module.release()
         model.to("meta")

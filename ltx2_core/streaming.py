@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Event, Thread
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -140,14 +140,15 @@ class StreamedBlocks(nn.ModuleList):
             stop.set()
             reader.join()
 
-    def release(self) -> None:
-        """Let go of the memory of the slots and of the blocks that stay."""
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or empty the module, as `to` does: what is loaded is let go, and loaded again when it is needed."""
         self._slots.clear()
         self._kept.clear()
+        return super()._apply(fn, recurse)
 
     def _visited(self, number: int, tensors: dict[str, Tensor]) -> Generator[nn.Module]:
         block = self[number]
-        block.load_state_dict(tensors, strict=False, assign=True)
+        block.load_state_dict(tensors, assign=True)
         try:
             self.arrived(number)
             yield block
@@ -155,7 +156,7 @@ class StreamedBlocks(nn.ModuleList):
             for layer in block.modules():
                 if isinstance(layer, QuantisedLinear):
                     layer.branch_off(())
-            block.load_state_dict(self._empty[number], strict=False, assign=True)
+            block.load_state_dict(self._empty[number], assign=True)
 
     def _resident(self, number: int) -> dict[str, Tensor]:
         if number not in self._kept:

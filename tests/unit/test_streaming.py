@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import threading
@@ -14,7 +15,7 @@ import torch
 from ltx2_core.checkpoint import assign_streamed, build_component, load_component
 from ltx2_core.errors import StorageError
 from ltx2_core.headers import read_header
-from ltx2_core.streaming import SLOTS, StreamedBlocks, streamed_bytes
+from ltx2_core.streaming import SLOTS, Slot, StreamedBlocks, streamed_bytes
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 CPU = torch.device("cpu")
@@ -46,6 +47,14 @@ def test_no_more_than_two_blocks_are_alive(tiny: Path) -> None:
     blocks: StreamedBlocks = model.blocks
     places = {next(iter(block.state_dict().values())).untyped_storage().data_ptr() for block in blocks}
     assert len(blocks) > SLOTS == len(places)
+
+
+def test_a_model_that_is_emptied_lets_go_of_what_it_has_loaded(tiny: Path) -> None:
+    model = streamed(tiny / CHECKPOINT, resident=1)
+    list(model.blocks)
+    model.to("meta")
+    assert not [one for one in gc.get_objects() if type(one) is Slot]
+    assert len(list(model.blocks)) == len(model.blocks)  # and loads it again
 
 
 def test_bytes_of_a_walk_are_those_that_stay_and_the_slots() -> None:

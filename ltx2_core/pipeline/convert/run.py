@@ -13,6 +13,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from ...components import COMPONENTS
 from ...disk import remove_leftovers
 from ...errors import OutputError
 from ...header_text import TensorInfo
@@ -71,15 +72,19 @@ class _Weights:
     """The tensors of the source that do not stay as they are: those that are encoded, and those that LoRAs change."""
 
     def __init__(self, conversion: Conversion) -> None:
-        addends = Addends(conversion.loras, conversion.source)
-        self.names = [*dict.fromkeys([*conversion.encodings, *addends.names])]
-        self._addends = addends
+        self._addends = Addends(conversion.loras)
+        official_names = COMPONENTS["transformer"].names_in(conversion.source)
+        changed = {name: official for name, official in official_names.items() if official in self._addends.names}
+        self.names = [*dict.fromkeys([*conversion.encodings, *changed])]
+        self._officials = changed
         self._header = conversion.source
 
     def __getitem__(self, name: str) -> Tensor:
         """A tensor with what LoRAs add to it: in float32 where they do, else as it is stored."""
-        weight, addends = self._stored(name), self._addends.of(name)
-        return fused_weight(weight.float(), addends) if addends else weight
+        weight = self._stored(name)
+        if name not in self._officials:
+            return weight
+        return fused_weight(weight.float(), self._addends.of(self._officials[name]))
 
     def _stored(self, name: str) -> Tensor:
         """A tensor of the source; mapped by itself, as one that does not lie at its alignment is copied."""
@@ -88,7 +93,7 @@ class _Weights:
     def require_finite(self, path: Path, name: str) -> None:
         """Raises: CheckpointError if a tensor, or what is added to it, holds NaN or infinite values."""
         require_finite(path, name, self._stored(name))
-        if self._addends.of(name):
+        if name in self._officials:
             require_finite(path, name, self[name])
 
     def stored_like_source(self, name: str) -> Tensor:

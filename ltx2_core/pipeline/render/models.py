@@ -17,7 +17,7 @@ from ...checkpoint import assign, assign_streamed, build_component
 from ...components import COMPONENTS, UPSAMPLERS
 from ...headers import Header, read_header, together
 from ...hub.find import ModelFiles
-from ...lora import WeightedLora, fuse, take_out
+from ...lora import Addends, WeightedLora, fuse_addends, take_out
 from ...lora_file import match, read_lora
 from ...machine import Machine
 from ...memory import Residency
@@ -121,13 +121,15 @@ class Models:
         """
         header = self.headers.header("transformer")
         with self._use("transformer", header, self.dtype, on_load=self._fused.clear) as model:
-            stays = _outside_blocks if isinstance(model.blocks, StreamedBlocks) else _anywhere
+            is_streamed = isinstance(model.blocks, StreamedBlocks)
+            stays = _outside_blocks if is_streamed else _anywhere
             if list(loras) != self._fused:
-                take_out(model, self._fused, header, stays)
-                fuse(model, loras, only=stays)
+                addends = Addends(loras)
+                take_out(model, self._fused, header, only=stays)
+                fuse_addends(model, addends, only=stays)
+                if is_streamed:
+                    model.blocks.arrived = partial(_fuse_block, model, addends)
                 self._fused[:] = loras
-            if isinstance(model.blocks, StreamedBlocks):
-                model.blocks.arrived = partial(_fuse_block, model, loras)
             model.work_in(Chunks(self.machine.chunk_tokens, keeps_tables=self.machine.memory != "lean"))
             yield model
 
@@ -204,10 +206,9 @@ def _outside_blocks(name: str) -> bool:
     return not name.startswith("blocks.")
 
 
-def _fuse_block(model: Transformer, loras: Sequence[WeightedLora], number: int) -> None:
+def _fuse_block(model: Transformer, addends: Addends, number: int) -> None:
     """Fuse LoRAs into a block that has just been loaded."""
-    if loras:
-        fuse(model, loras, only=lambda name: name.startswith(f"blocks.{number}."))
+    fuse_addends(model, addends, only=lambda name: name.startswith(f"blocks.{number}."))
 
 
 def _streamed_nbytes(header: Header, dtype: torch.dtype, resident: int) -> int:
