@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property, lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,15 @@ class Header:
     def nbytes(self) -> int:
         """The size of all tensors."""
         return sum(info.nbytes for info in self.tensors.values())
+
+    def loaded_bytes(self, names: Iterable[str], itemsize: int) -> int:
+        """The size of some tensors where a number has so many bytes; what belongs to quantised layers stays as stored.
+
+        Raises: as `stored`.
+        """
+        kept = self.stored.layers.keys() | self.stored.companions
+        infos = {name: self.tensors[name] for name in names}
+        return sum(info.nbytes if name in kept else prod(info.shape) * itemsize for name, info in infos.items())
 
     @property
     def model_version(self) -> tuple[int, ...]:

@@ -15,14 +15,7 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
-from ..components import (
-    NOT_ALWAYS_NEEDED,
-    SPLIT,
-    UPSAMPLERS,
-    WHOLE,
-    Role,
-    components_in,
-)
+from ..components import NOT_ALWAYS_NEEDED, SPLIT, UPSAMPLERS, WHOLE, Role, components_in
 from ..config.released import effective_config
 from ..config.upsampler import UpsamplerConfig
 from ..disk import free_bytes, show_bytes

@@ -33,8 +33,7 @@ class Budget:
     """What one forward of the full-size 2.0 model may cost.
 
     Args: memory: the mode of the machine. chunks: what goes with it. bytes_per_token: of video tokens, at the peak.
-    launches_per_block: all launches, also those before and after
-    the blocks, divided by the number of blocks.
+    launches_per_block: all launches, also those before and after the blocks, divided by the number of blocks.
     """
 
     size: Size

@@ -8,12 +8,15 @@ import pytest
 
 from ltx2_core import machine as records
 from ltx2_core.cards import Card, TorchBuild
+from ltx2_core.components import COMPONENTS
 from ltx2_core.errors import RequestError
+from ltx2_core.headers import read_header
 from ltx2_core.machine import Machine, cpu_threads, ram_bytes
 from ltx2_core.pipeline.resolve import machine
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 
+CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 CARD = Card(name="a card", nbytes=24 * 2**30, capability=(8, 9))
 
 
@@ -85,6 +88,18 @@ def test_weights_may_fill_a_part_of_the_total_memory_of_the_card(tiny: Path, mon
     assert 0 < settled(tiny).kept_bytes < CARD.nbytes
     monkeypatch.setattr(machine, "ram_bytes", lambda: 8 * 2**30)
     assert 0 < settled(tiny, device="cpu").kept_bytes < 8 * 2**30
+
+
+def test_a_card_streams_a_transformer_that_it_cannot_hold(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    show(monkeypatch, CARD)
+    assert settled(tiny).memory == "resident"
+    assert settled(tiny, memory="lean").memory == "lean"
+    header = read_header(tiny / CHECKPOINT)
+    needed = header.loaded_bytes(COMPONENTS["transformer"].names_in(header), 2)
+    monkeypatch.setattr(machine, "ACTIVATION_BYTES", CARD.nbytes - needed)
+    assert settled(tiny).memory == "resident"
+    assert settled(tiny, precision="fp32").memory == "streamed"  # which takes twice as much
+    assert settled(tiny, device="cpu").memory == "resident"
 
 
 @pytest.mark.parametrize(("asked", "threads"), [("3", 3), ("2,4", 2), (" 5 ", 5)])

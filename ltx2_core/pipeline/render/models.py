@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
-from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -145,7 +144,7 @@ class Models:
         """The language model that reads prompts."""
         files = find_encoder(self.files.require_file("text_encoder"))
         weights = together(files.weights)
-        nbytes = _nbytes(weights, weights.tensors, self.dtype)
+        nbytes = weights.loaded_bytes(weights.tensors, self.dtype.itemsize)
 
         def load() -> Gemma:
             return self._multiplying(load_gemma(files, device=self.device, dtype=self.dtype))
@@ -191,7 +190,7 @@ class Models:
 
         is_streamed = name == "transformer" and self.machine.memory != "resident"
         resident = 0 if self.machine.memory == "lean" else RESIDENT_BLOCKS
-        nbytes = _nbytes(header, COMPONENTS[name].names_in(header), dtype)
+        nbytes = header.loaded_bytes(COMPONENTS[name].names_in(header), dtype.itemsize)
         if is_streamed:
             nbytes = _streamed_nbytes(header, dtype, resident)
         return self._residency.use((name, header.path, dtype), nbytes, load)
@@ -218,12 +217,5 @@ def _streamed_nbytes(header: Header, dtype: torch.dtype, resident: int) -> int:
     for name in names:
         if found := re.search(r"transformer_blocks\.(\d+)\.", name):
             blocks.setdefault(int(found[1]), []).append(name)
-    sizes = [_nbytes(header, blocks[number], dtype) for number in sorted(blocks)]
-    return _nbytes(header, names, dtype) - sum(sizes) + streamed_bytes(sizes, resident)
-
-
-def _nbytes(header: Header, names: Iterable[str], dtype: torch.dtype) -> int:
-    """The size of some tensors of a file in a dtype; what belongs to quantised layers stays as it is stored."""
-    kept = header.stored.layers.keys() | header.stored.companions
-    infos = {name: header.tensors[name] for name in names}
-    return sum(info.nbytes if name in kept else prod(info.shape) * dtype.itemsize for name, info in infos.items())
+    sizes = [header.loaded_bytes(blocks[number], dtype.itemsize) for number in sorted(blocks)]
+    return header.loaded_bytes(names, dtype.itemsize) - sum(sizes) + streamed_bytes(sizes, resident)

@@ -12,7 +12,6 @@ from typing import get_args
 
 from ...cards import Card, find_card, has_cuda_build, torch_build
 from ...components import COMPONENTS
-from ...config.video_vae import VideoVAEConfig
 from ...errors import RequestError
 from ...headers import Header
 from ...machine import (
@@ -28,10 +27,13 @@ from ...machine import (
 )
 from ...stored.layer import Format
 from ...tiles import Cut, TilePlan
+from ..parts import ModelHeaders
 from ..request import Request
+from .settings import Settings, required
 from .tuning import AGAIN, FILE, MeasuredOn, Tuning, read_tuning
 
 PRECISIONS: Mapping[str, Precision] = {"cuda": "bf16", "mps": "fp32", "cpu": "fp32"}  # by kind of device
+ITEM_BYTES: Mapping[Precision, int] = {"bf16": 2, "fp32": 4}
 MOST_CARDS = 64
 # The least compute capability of the cards of NVIDIA that multiply a format as it is stored.
 PRODUCTS: Mapping[Format, tuple[int, int]] = {"fp8": (8, 9), "fp8_rows": (8, 9), "mxfp8": (10, 0), "nvfp4": (10, 0)}
@@ -93,32 +95,21 @@ def measured_on(device: Device) -> MeasuredOn:
     return MeasuredOn(device=device.kind, name=name, torch=version, driver=driver)
 
 
-def memory_mode(asked: str, device: Device, transformer: Header) -> MemoryMode:
-    """The memory mode that a name means. asked: auto, resident, streamed or lean.
-
-    On the CPU weights are mapped, so that they may be larger than its memory.
-    """
-    if asked != "auto":
-        return next(mode for mode in get_args(MemoryMode) if mode == asked)
-    if device.card is None:
-        return "resident"
-    names = COMPONENTS["transformer"].names_in(transformer)
-    nbytes = sum(transformer.tensors[name].nbytes for name in names)
-    return "resident" if nbytes + ACTIVATION_BYTES <= device.nbytes else "streamed"
-
-
 def settle_machine(
-    device: Device, precision: str, memory: MemoryMode, request: Request, vae: VideoVAEConfig
+    device: Device, settings: Settings, request: Request, headers: ModelHeaders
 ) -> tuple[Machine, tuple[str, ...]]:
     """Everything that this machine decides about a request, and what a person should know of it.
 
-    Args: precision: auto, bf16 or fp32. Only auto multiplies quantised weights as they are stored.
+    Only `--precision auto` multiplies quantised weights as they are stored.
     Raises: RequestError if what was measured on this machine cannot be read.
     """
-    grid, is_auto = request.grid(vae.factors), precision == "auto"
+    vae, asked = headers.shapes.video_vae, required(settings.precision)
+    grid, is_auto = request.grid(vae.factors), asked == "auto"
+    precision = PRECISIONS[device.kind] if is_auto else _precision(asked)
+    memory = memory_mode(required(settings.memory), device, precision, headers.header("transformer"))
     usual = Machine(
         device=device.name,
-        precision=PRECISIONS[device.kind] if is_auto else _precision(precision),
+        precision=precision,
         memory=memory,
         chunk_tokens=LEAN_CHUNK_TOKENS if memory == "lean" else CHUNK_TOKENS,
         kept_bytes=int(KEPT_SHARE * device.nbytes),
@@ -136,6 +127,19 @@ def settle_machine(
         return usual, ()
     chosen = ", ".join(f"{name} {getattr(tuned, name)}" for name in names)
     return tuned, (f"{FILE}: {chosen}, as measured on this machine",)
+
+
+def memory_mode(asked: str, device: Device, precision: Precision, transformer: Header) -> MemoryMode:
+    """The memory mode that a name means. asked: auto, resident, streamed or lean.
+
+    On the CPU weights are mapped, so that they may be larger than its memory.
+    """
+    if asked != "auto":
+        return next(mode for mode in get_args(MemoryMode) if mode == asked)
+    if device.card is None:
+        return "resident"
+    nbytes = transformer.loaded_bytes(COMPONENTS["transformer"].names_in(transformer), ITEM_BYTES[precision])
+    return "resident" if nbytes + ACTIVATION_BYTES <= device.nbytes else "streamed"
 
 
 def products_on(card: Card | None) -> tuple[Format, ...]:

@@ -16,7 +16,7 @@ from ..parts import ALWAYS_READ, components_of
 from ..request import COPY, OutputSettings, RenderTask, Request, Resolved
 from .basis import Basis, settle_basis
 from .inputs import ModeInputs
-from .machine import memory_mode, settle_machine
+from .machine import settle_machine
 from .modes import mode_of
 from .refusals import check_guidance, check_prompt
 from .settings import Layer, required
@@ -51,13 +51,7 @@ def resolve(
     job_dir = target.with_name(target.name + ".job")
     if settings.job_dir:
         job_dir = given_path(settings.job_dir, "--job-dir")
-    machine, machine_notes = settle_machine(
-        basis.device,
-        required(settings.precision),
-        memory_mode(required(settings.memory), basis.device, basis.headers.header("transformer")),
-        request,
-        basis.vae,
-    )
+    machine, machine_notes = settle_machine(basis.device, settings, request, basis.headers)
     task = RenderTask(
         request=request,
         machine=machine,
