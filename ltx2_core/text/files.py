@@ -53,6 +53,11 @@ class EncoderFiles:
         own = (self.config_file, self.tokenizer, self.tokenizer_config, *(shard.path for shard in self.weights))
         return list(dict.fromkeys(path for path in own if path is not None))
 
+    @property
+    def header(self) -> Header:
+        """All tensors, by the name of the file or of the folder."""
+        return self.weights[0] if self.config_file is None else together(self.weights)
+
     def read_tokenizer(self) -> str:
         """The JSON text of the tokenizer. Raises: OSError, UnicodeDecodeError, StorageError."""
         holder = next((shard for shard in self.weights if shard.path == self.tokenizer), None)
@@ -125,20 +130,22 @@ def _one_file(path: Path) -> EncoderFiles:
     )
 
 
-def _tokenizer_beside(header: Header) -> tuple[Path, Path]:
-    """The two files of a tokenizer in the folder of a file, or in the folder `tokenizer` there."""
+def _tokenizer_beside(header: Header) -> tuple[Path, Path | None]:
+    """The tokenizer in the folder of a file, or in the folder `tokenizer` there, and its config where that is there."""
     folder = header.path.parent
     for place in (folder, folder / "tokenizer"):
-        found = place / "tokenizer.json", place / "tokenizer_config.json"
-        if all(path.is_file() for path in found):
-            for path in found:
-                require_downloaded(path)
-            return found
+        tokenizer, config = place / "tokenizer.json", place / "tokenizer_config.json"
+        if tokenizer.is_file():
+            require_downloaded(tokenizer)
+            if not config.is_file():
+                return tokenizer, None
+            require_downloaded(config)
+            return tokenizer, config
     inside = [name for name in ("spiece_model", "tokenizer.model") if name in header.tensors]
     why = "neither the file nor its folder holds a tokenizer.json"
     if inside:
         why = f"its tensor {inside[0]} is a tokenizer in the form of sentencepiece, which is not read"
-    hint = f"put tokenizer.json and tokenizer_config.json of https://huggingface.co/{REPOSITORY} into {folder}"
+    hint = f"put tokenizer.json of https://huggingface.co/{REPOSITORY} into {folder}"
     raise StorageError(f"the text encoder {header.path.name} has no tokenizer", why, hint)
 
 

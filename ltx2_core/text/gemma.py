@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from ..checkpoint import adapt, assign
 from ..errors import CheckpointError, LTX2Error, StorageError
-from ..headers import together
 from .files import EncoderFiles
 
 # Batches are padded to whole blocks of rows: kernels round the rows of a partial block differently, and so a prompt
@@ -124,7 +123,7 @@ def load_gemma(files: EncoderFiles, *, device: torch.device | str = "cpu", dtype
     tokenizer = PromptTokenizer.load(files)
     with torch.device("meta"):
         model = build_language_model(files.config)
-    adapt(model, COMPONENT, together(files.weights))
+    adapt(model, COMPONENT, files.header)
     assign(model, COMPONENT, files.weights, device=device, dtype=dtype)
     restore_buffers(model)
     return Gemma(model.to(device), tokenizer).eval()

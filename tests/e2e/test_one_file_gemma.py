@@ -76,9 +76,12 @@ def test_one_file_renders_what_the_folder_renders(
     assert clip(tiny, tmp_path, "--text-encoder", encoder(prefix=prefix), "--no-cache") == expected
 
 
-def test_the_tokenizer_may_lie_beside_the_file(encoder: Encoder, tiny: Path, expected: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [("tokenizer.json",), ("tokenizer.json", "tokenizer_config.json")], ids=len)
+def test_the_tokenizer_may_lie_beside_the_file(
+    names: tuple[str, ...], encoder: Encoder, tiny: Path, expected: bytes, tmp_path: Path
+) -> None:
     path = encoder(has=False)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
+    for name in names:
         shutil.copy(tiny / "gemma" / name, path.parent)
     assert clip(tiny, tmp_path, "--text-encoder", path, "--no-cache") == expected
 
@@ -107,8 +110,19 @@ def test_a_file_without_a_tokenizer_says_which_files_to_put_where(encoder: Encod
     result = ltx2("t2v", "a bell", "--model", tiny, "--text-encoder", path, *COMMON, "-o", "never.mp4")
     assert result.exit_code == 7
     assert "has no tokenizer" in result.stderr
-    assert "put tokenizer.json and tokenizer_config.json of https://huggingface.co/Lightricks/gemma" in result.stderr
+    assert "put tokenizer.json of https://huggingface.co/Lightricks/gemma" in result.stderr
     assert "problem" in ltx2("inspect", path).stdout
+
+
+def test_a_file_that_lacks_a_tensor_is_named(encoder: Encoder, tiny: Path) -> None:
+    path = encoder()
+    tensors = load_file(path)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, path, dict(read_header(path).metadata))
+    result = ltx2("t2v", "a bell", "--model", tiny, "--text-encoder", path, "--no-cache", *COMMON, "-o", "never.mp4")
+    assert result.exit_code == 7
+    assert f"{path.name} does not hold the model" in result.stderr
+    assert "layers.1.mlp.up_proj.weight" in result.stderr
 
 
 def test_a_sentencepiece_tokenizer_is_not_enough(encoder: Encoder) -> None:

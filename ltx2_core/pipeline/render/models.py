@@ -14,7 +14,7 @@ from torch import nn
 
 from ...checkpoint import assign, assign_streamed, build_component
 from ...components import COMPONENTS, UPSAMPLERS
-from ...headers import Header, read_header, together
+from ...headers import Header, read_header
 from ...hub.find import ModelFiles
 from ...lora import Addends, WeightedLora, fuse_addends, take_out
 from ...lora_file import match, read_lora
@@ -143,8 +143,7 @@ class Models:
     def text_encoder(self) -> Iterator[Gemma]:
         """The language model that reads prompts."""
         files = find_encoder(self.files.require_file("text_encoder"))
-        weights = together(files.weights)
-        nbytes = weights.loaded_bytes(weights.tensors, self.dtype.itemsize)
+        nbytes = files.header.loaded_bytes(files.header.tensors, self.dtype.itemsize)
 
         def load() -> Gemma:
             return self._multiplying(load_gemma(files, device=self.device, dtype=self.dtype))
