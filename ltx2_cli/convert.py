@@ -50,7 +50,7 @@ def tell(show: Display, result: core.Converted) -> None:
     show.file(result.path)
     layer, error = result.worst
     sizes = f"{core.show_bytes(result.before)} → {core.show_bytes(result.after)}"
-    show.say(f"{result.path.name}: {sizes}, largest error {error:.2%} in {layer}")
+    show.say(f"{result.path.name}: {sizes}, largest error {100 * error:.2f} % in {layer}")
     if show.is_json:
         facts = {"bytes_before": str(result.before), "bytes_after": str(result.after)}
         show.table("converted", {**facts, "worst_layer": layer, "worst_error": f"{error:.6f}"})

@@ -175,7 +175,7 @@ def _verify(partial: Path, conversion: Conversion, weights: _Weights, watch: Wat
                 _verify_rounded(header, conversion, weights, name)
             else:
                 errors[encoding.layer] = _error(header, conversion, encoding, weights[name])
-                watch.tell(f"{encoding.layer}: error {errors[encoding.layer]:.2%}")
+                watch.tell(f"{encoding.layer}: error {100 * errors[encoding.layer]:.2f} %")
             step_done(done)
     return errors
 
