@@ -114,8 +114,8 @@ def _shrink(frames: np.ndarray, rows: int = ROWS) -> np.ndarray:
     """The means of square blocks, float32."""
     count, height, width, _ = frames.shape
     side = height // rows
-    blocks = frames.reshape(count, rows, side, width // side, side, 3)
-    return blocks.mean((2, 4), dtype=np.float32)
+    sums = frames.reshape(count, rows, side, width * 3).sum(2, dtype=np.float32)  # whole lines first: much faster
+    return sums.reshape(count, rows, width // side, side, 3).sum(3) / np.float32(side**2)
 
 
 def _backdrop(picture: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise, product
 
 import numpy as np
@@ -116,11 +116,12 @@ def is_held_out(scene: Scene) -> bool:
     return code % max(4, 1 << len(others)) == 3
 
 
-def combinations(kind: Kind, held_out: bool) -> list[Scene]:
+@cache
+def combinations(kind: Kind, held_out: bool) -> tuple[Scene, ...]:
     """All scenes of a kind, with seed 0, that are for training or that are held out."""
     values = ATTRIBUTES[kind]
     scenes = (replace(Scene(kind), **dict(zip(values, names, strict=True))) for names in product(*values.values()))
-    return [scene for scene in scenes if is_held_out(scene) == held_out]
+    return tuple(scene for scene in scenes if is_held_out(scene) == held_out)
 
 
 def draw(rng: np.random.Generator, kinds: Iterable[Kind] = tuple(Kind), held_out: bool = False) -> Scene:
