@@ -7,6 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install -q -c constraints.txt
 
+# modules are compiled once, and not by each worker and each command that the tests start
+unexport PYTHONDONTWRITEBYTECODE
+
 check: $(VENV)/.with-dev  ## formatting, lint, types and the default tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
