@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-import torch
 from typer import testing
 
 from ltx2_core.pipeline.doctor import facts
 from ltx2_core.pipeline.resolve import machine
-from scripts.make_tiny_checkpoint import make_tiny_checkpoint
 
-os.environ["OMP_NUM_THREADS"] = "1"  # tiny tensors: more threads only wait for each other
-torch.set_num_threads(1)
+if TYPE_CHECKING:
+    from ltx2_core.pipeline.render.models import Models
+    from ltx2_core.pipeline.request import RenderTask
+
+TOY = Path(__file__).parents[1] / "ltx2_core" / "toy"
+
+os.environ["OMP_NUM_THREADS"] = (
+    "1"  # before torch is there: tiny tensors, for which more threads only wait for each other
+)
 testing._get_command = cache(testing._get_command)  # the commands are the same in each call, and take 20 ms to be made
 hypothesis.settings.register_profile("untimed", deadline=None)  # how long an example takes depends on the machine
 hypothesis.settings.load_profile("untimed")
@@ -38,6 +46,52 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a complete tiny random model; do not change it."""
+    from scripts.make_tiny_checkpoint import make_tiny_checkpoint  # torch and transformers: no part of the controller
+
     folder = tmp_path_factory.mktemp("tiny")
     make_tiny_checkpoint(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_in(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of the tiny model in a precision, "bf16" or one of scripts.quantise; do not change it."""
+    from scripts.make_tiny_checkpoint import make_tiny_checkpoint
+
+    @cache
+    def made(precision: str) -> Path:
+        folder = tmp_path_factory.mktemp(precision)
+        make_tiny_checkpoint(folder, precision=precision)
+        return folder
+
+    return lambda precision: tiny if precision == "bf16" else made(precision)
+
+
+@pytest.fixture(scope="session")
+def _loaded() -> list[Models]:
+    """What `kept_models` has loaded."""
+    return []
+
+
+@pytest.fixture
+def kept_models(tiny: Path, _loaded: list[Models], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands keep the tiny model and the built-in one for the next test, as `run(models=…)` does in one process.
+
+    That this gives the bytes of models of one's own is what test_models.py tests.
+    """
+    from ltx2_core.pipeline.render import run
+
+    usual = run._models_for
+    fixed = (tiny, TOY)
+
+    @contextmanager
+    def kept(task: RenderTask, models: Models | None) -> Iterator[Models]:
+        if models is None and all(any(path.is_relative_to(one) for one in fixed) for path in task.files.paths.values()):
+            models = next((one for one in _loaded if one.are_of(task)), None)
+            if models is None:
+                models = run.Models(task.files, task.machine)
+                _loaded.append(models)
+        with usual(task, models) as ready:
+            yield ready
+
+    monkeypatch.setattr(run, "_models_for", kept)

@@ -28,6 +28,8 @@ from ltx2_core.media.inputs import AudioSource, ImageSource
 from ltx2_core.media.probe import AudioInfo, MediaInfo, probe
 from tests.synthetic_media import RATE_HZ, contents, packets, tone, write_sound, write_video
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 SMALL = ("--res", "128x64", "--steps", "2", "--seed", "3")
 
 

@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 import ltx2_core as core
 from tests.synthetic_media import write_sound, write_video
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", (DOCS / "python.md").read_text(), re.DOTALL | re.MULTILINE)
 SMALL = {"LTX2_RES": "128x96", "LTX2_FRAMES": "9", "LTX2_STEPS": "2"}

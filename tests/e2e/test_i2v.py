@@ -18,6 +18,8 @@ from ltx2_core.media.image import prepare_image
 from ltx2_core.media.inputs import ImageSource
 from ltx2_core.media.probe import probe
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 RUN = CliRunner()
 
 

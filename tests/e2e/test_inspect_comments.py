@@ -14,6 +14,8 @@ from ltx2_core.media.clip import Output
 from ltx2_core.media.waveform import Waveform
 from ltx2_core.media.writer import write_audio
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 GOOD = {"made_with": {"ltx2": "1"}, "model": {"name": "toy"}, "request": {"seed": 7}}
 UNREADABLE = {
     "request is a list": json.dumps({**GOOD, "request": [1, 2]}),

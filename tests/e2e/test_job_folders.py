@@ -24,6 +24,8 @@ from ltx2_core.media.copy import IN_MP4, OWN_CONTAINER
 from ltx2_core.pipeline.job import Job
 from tests.commands import ltx2, rendered
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 ROOT = Path(__file__).parents[2]
 IN_STAGE = core.StepDone(phase="denoise", done=1, total=3)
 

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from ltx2_cli.app import app
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 LONG = "bell " * 150  # the toy has 128 rows for text
 
 

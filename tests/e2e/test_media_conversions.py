@@ -27,6 +27,8 @@ from ltx2_core.pipeline.describe.describe import describe
 from tests.odd_media import CASES
 from tests.synthetic_media import picture
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 FIELDS = torch.tensor([[200, 40, 40], [40, 180, 40], [50, 50, 200], [128, 128, 128]])
 
 

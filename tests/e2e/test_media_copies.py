@@ -26,6 +26,8 @@ from ltx2_core.media.waveform import Waveform
 from tests.given_media import FPS, LOSSY, UNEVEN_S, all_frames, clip, joined, sound, with_early_audio
 from tests.synthetic_media import RATE_HZ, contents, encode_sound, packets, picture, tone
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 
 @pytest.mark.parametrize(
     ("name", "codecs"), [("a.mp4", ("mpeg4", "aac")), ("a.mkv", ("mpeg4", "aac")), ("a.webm", ("libvpx", "libopus"))]

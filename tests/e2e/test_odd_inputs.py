@@ -31,6 +31,8 @@ from tests.odd_media import (
 )
 from tests.synthetic_media import png_header, tone, write_video
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 IN_FRONT = {"movflags": "+faststart"}
 SILENCE = np.zeros((2, 14400), np.int16)
 UNEVEN_S = (0, 0.04, 0.08, 0.12, 0.5, 0.54, 0.6, 0.8, 0.96)

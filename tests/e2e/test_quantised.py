@@ -9,7 +9,6 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from ltx2_core.headers import read_header
-from scripts.make_tiny_checkpoint import make_tiny_checkpoint
 from scripts.quantise import PRECISIONS, stored, with_markers
 from tests.commands import ltx2, rendered
 
@@ -21,12 +20,9 @@ Render = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def models(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def models(tiny_in: Callable[[str], Path]) -> dict[str, Path]:
     """The tiny model in bf16 and in every other precision."""
-    folders = {precision: tmp_path_factory.mktemp(precision) for precision in PRECISIONS}
-    for precision, folder in folders.items():
-        make_tiny_checkpoint(folder, precision=precision)
-    return {"bf16": tiny} | folders
+    return {precision: tiny_in(precision) for precision in ("bf16", *PRECISIONS)}
 
 
 def render(model: Path, target: Path, *words: object) -> Path:

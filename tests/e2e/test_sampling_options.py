@@ -13,6 +13,8 @@ from ltx2_cli.app import app
 from ltx2_core.sampling.distilled import DISTILLED_SIGMAS
 from ltx2_core.sampling.schedules import ltx2_schedule
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 RUN = CliRunner()
 
 

@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from ltx2_cli.app import app
 from ltx2_core.media.probe import VideoInfo, probe
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 RUN = CliRunner()
 NARROW, WIDE = "128x128", "640x128"  # latent grids of 4x4 and 4x20 cells
 

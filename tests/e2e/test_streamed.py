@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,6 @@ from ltx2_core.pipeline.render.models import Models
 from ltx2_core.pipeline.render.run import identities
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
-from scripts.make_tiny_checkpoint import make_tiny_checkpoint
 from scripts.quantise import PRECISIONS
 from tests.commands import rendered
 
@@ -37,9 +37,10 @@ def latents(model: Path, target: Path, **flags: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("number", ["fp32", "bf16"])
 @pytest.mark.parametrize("weights", ["bf16", *PRECISIONS])
-def test_streamed_weights_give_the_bits_of_resident_ones(weights: str, number: str, tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    make_tiny_checkpoint(model, **({} if weights == "bf16" else {"precision": weights}))
+def test_streamed_weights_give_the_bits_of_resident_ones(
+    weights: str, number: str, tiny_in: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = tiny_in(weights)
     modes = ("resident", "streamed", "lean")
     found = {mode: latents(model, tmp_path / f"{mode}.mp4", memory=mode, precision=number) for mode in modes}
     assert len({name.partition(" ")[0] for name in found["resident"]}) == 2  # a file for each stage

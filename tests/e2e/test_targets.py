@@ -10,6 +10,8 @@ import pytest
 
 from tests.commands import ltx2, rendered
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 
 def refused(code: int, *words: object) -> str:
     """What a command says that fails with an exit code."""

@@ -19,6 +19,8 @@ from scripts.toy.detect import hear, match, see
 from scripts.toy.world import Kind, Scene
 from tests.synthetic_media import write_sound
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 PROMPTS = {
     "drone over misty mountains, birds chirping": Scene(Kind.FLIGHT),
     "a small red ball bounces high and slowly on the left": Scene(Kind.BALL, "red", "small", "slow", side="left"),
@@ -32,6 +34,9 @@ BALL = Scene(Kind.BALL, "green", "big", "slow", side="right", seed=3)
 GIVEN = Scene(Kind.LAMP, "green", tempo="slow", pitch="low", side="left", seed=1)
 NEAR = 10  # of 255: a clip of another kind is further away
 HALF = 0.5  # of the events: chance is a quarter, and a single clip has but three to five
+
+
+FEWER_STEPS = ("--steps", "10")  # half of the preset's: enough to follow what is given
 
 
 def render(folder: Path, *words: object) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +93,7 @@ def test_other_presets_show_it_too(preset: str, size: str, tmp_path: Path) -> No
 def test_a_given_picture_goes_on_in_its_colour_and_at_its_place(tmp_path: Path) -> None:
     first = world.render(BALL).frames[0]
     Image.fromarray(first).save(tmp_path / "ball.png")
-    frames, sound = render(tmp_path, "i2v", tmp_path / "ball.png", "a bouncing ball")
+    frames, sound = render(tmp_path, "i2v", tmp_path / "ball.png", "a bouncing ball", *FEWER_STEPS)
     seen = see(frames)
     assert difference(frames[:1], first[None]) < NEAR
     assert (seen.kind, seen.colour, seen.side) == (Kind.BALL, "green", "right")
@@ -98,7 +103,9 @@ def test_a_given_picture_goes_on_in_its_colour_and_at_its_place(tmp_path: Path) 
 def test_an_extended_clip_goes_on_where_it_ended(tmp_path: Path) -> None:
     whole = world.render(BALL)
     given = write_frames(tmp_path / "ball.mp4", whole.frames[:33])
-    frames, _ = render(tmp_path, "v2v", given, "a big green ball bounces slowly on the right", "--extend", "0.7s")
+    frames, _ = render(
+        tmp_path, "v2v", given, "a big green ball bounces slowly on the right", "--extend", "0.7s", *FEWER_STEPS
+    )
     assert difference(frames[:33], whole.frames[:33]) < NEAR
     seen = see(frames[33:])
     assert len(frames) == len(whole.frames)
@@ -110,7 +117,10 @@ def test_a_retake_changes_its_span_and_goes_with_what_is_around_it(tmp_path: Pat
     clip = world.render(BALL)
     given = write_frames(tmp_path / "ball.mp4", clip.frames)
     asked = ("a big green ball bounces slowly on the right", "a small red ball bounces fast on the right")
-    one, other = (render(tmp_path, "v2v", given, words, "--retake", "0.7s-1.4s", "--overwrite")[0] for words in asked)
+    one, other = (
+        render(tmp_path, "v2v", given, words, "--retake", "0.7s-1.4s", "--overwrite", *FEWER_STEPS)[0]
+        for words in asked
+    )
     apart = np.abs(one.astype(np.float32) - other).mean((1, 2, 3))
     assert apart[17:34].mean() > 1.5 * np.concatenate([apart[:8], apart[-8:]]).mean()
     assert difference(one, clip.frames) < NEAR
@@ -121,7 +131,7 @@ def test_a_picture_for_a_sound_keeps_its_time(tmp_path: Path) -> None:
     clip = world.render(GIVEN)
     samples = (clip.sound * 32767).astype(np.int16)
     given = write_sound(tmp_path / "beeps.wav", samples=samples, rate_hz=world.RATE_HZ)
-    frames, sound = render(tmp_path, "a2v", given, "a green lamp blinks slowly on the left")
+    frames, sound = render(tmp_path, "a2v", given, "a green lamp blinks slowly on the left", *FEWER_STEPS)
     seen = see(frames)
     assert (seen.kind, seen.colour, seen.side) == (Kind.LAMP, "green", "left")
     assert match([event.time_s for event in clip.events], seen.times_s).recall > HALF
@@ -131,7 +141,7 @@ def test_a_picture_for_a_sound_keeps_its_time(tmp_path: Path) -> None:
 def test_a_sound_for_a_picture_keeps_its_time(tmp_path: Path) -> None:
     clip = world.render(GIVEN)
     given = write_frames(tmp_path / "lamp.mp4", clip.frames)
-    _, sound = render(tmp_path, "v2a", given, "a green lamp blinks slowly on the left, with low beeps")
+    _, sound = render(tmp_path, "v2a", given, "a green lamp blinks slowly on the left, with low beeps", *FEWER_STEPS)
     heard = hear(sound, Kind.LAMP)
     assert (heard.pitch, heard.side) == (GIVEN.pitch, GIVEN.side)
     assert match([event.time_s for event in clip.events], heard.onsets_s).recall > HALF

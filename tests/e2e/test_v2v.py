@@ -26,6 +26,8 @@ from ltx2_core.types import Streams
 from tests.commands import ltx2
 from tests.synthetic_media import write_video
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 CONTROL = "ltx-2-tiny-ic-lora-ref0.5.safetensors"
 FPS = Fraction(24)

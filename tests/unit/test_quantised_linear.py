@@ -28,7 +28,7 @@ from ltx2_core.quantize.linear import QuantisedLinear
 from ltx2_core.text.files import find_encoder
 from ltx2_core.text.gemma import load_gemma
 from ltx2_core.types import Streams
-from scripts.make_tiny_checkpoint import QUANTISED, make_tiny_checkpoint
+from scripts.make_tiny_checkpoint import QUANTISED
 from scripts.quantise import PRECISIONS, largest_group, stored, with_markers
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
@@ -38,12 +38,9 @@ Tensors = dict[str, Tensor]
 
 
 @pytest.fixture(scope="module")
-def tinies(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+def tinies(tiny_in: Callable[[str], Path]) -> Mapping[str, Path]:
     """The tiny model in every precision; do not change them."""
-    folders = {precision: tmp_path_factory.mktemp(precision) for precision in PRECISIONS}
-    for precision, folder in folders.items():
-        make_tiny_checkpoint(folder, precision=precision)
-    return folders
+    return {precision: tiny_in(precision) for precision in PRECISIONS}
 
 
 def velocity(model: nn.Module) -> list[Tensor]:
