@@ -27,12 +27,20 @@ def rendered(*words: object) -> Path:
     return Path(path)
 
 
+# the command line is made once, and not for each command
+ONCE = """
+from functools import cache
+from typer import testing
+testing._get_command = cache(testing._get_command)
+"""
+
+
 def run_in_process(script: str, cases: list[Any], home: Path) -> subprocess.CompletedProcess[str]:
     """Run a script in a process of its own that has imported nothing yet. cases: what it reads from stdin, as JSON."""
     return subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", ONCE + script],
         input=json.dumps(cases),
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": str(ROOT), "LTX2_HOME": str(home)},
+        env={"PYTHONPATH": str(ROOT), "LTX2_HOME": str(home), "OMP_NUM_THREADS": "1"},
     )

@@ -51,7 +51,8 @@ def test_presets_are_found_in_a_wheel_and_say_the_same(installed: Path, tmp_path
 
 def test_a_wheel_renders_with_the_model_that_it_brings(installed: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ltx2_cli", "t2v", "x", "--preset", "smoke", "-o", "x.mp4"]
-    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(installed)}, capture_output=True, text=True)
+    environment = {"PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "toy" in done.stderr
     assert (tmp_path / done.stdout.strip()).is_file()
