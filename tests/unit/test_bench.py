@@ -77,12 +77,12 @@ def test_a_model_without_weights_costs_what_it_costs_with_them():
             model(make_inputs(config, size, torch.bfloat16, CPU))
         return flops.get_total_flops() / 1e12
 
-    def budget(size: Size, less: float = 1.0, **limits: int) -> Budget:
-        return Budget(size, cost(size) / less, **{"bytes_per_token": 10**9, "launches_per_block": 10**9} | limits)
+    def budget(size: Size, teraflops: float = 10**9, **limits: int) -> Budget:
+        return Budget(size, teraflops, **{"bytes_per_token": 10**9, "launches_per_block": 10**9} | limits)
 
     budgets = (
-        budget((64, 64, 9)),
-        budget((96, 64, 9), less=1.03),
+        budget((64, 64, 9), cost((64, 64, 9))),
+        budget((96, 64, 9), cost((96, 64, 9)) / 1.03),
         budget((96, 96, 9), bytes_per_token=1),
         budget((128, 96, 9), launches_per_block=1),
     )
