@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from ltx2_cli.app import app
 from ltx2_core.media.probe import probe
 
+pytestmark = pytest.mark.usefixtures("kept_models")
 RUN = CliRunner()
 LORAS = ("ltx-2-tiny-lora-style.safetensors:0.7", "ltx-2-tiny-ic-lora-ref0.5.safetensors")
 
