@@ -20,8 +20,9 @@ from .downloads import add_downloads
 from .failures import UserStopError, crash, is_stop, wrong_usage
 from .help import PanelCommand, PanelGroup, help_text
 from .log import routed
-from .modes import add_modes
+from .modes import Asked, add_modes
 from .options import CONTINUED, ENCODING, OLD_TRACK, TARGET, JobArg, TopicArg, WhatArg, takes
+from .plan import add_plan
 from .stop import Stop
 
 BRIEF = """\
@@ -96,9 +97,9 @@ def start(
         typer.echo(BRIEF)
 
 
-def make(show: Display, mode: str, prompt: str, given: core.Gathered, main: Path | None) -> None:
+def make(show: Display, asked: Asked) -> None:
     """Settle what was asked for, and render it unless it exists already, or is being written."""
-    resolved = core.resolve(mode, prompt, given.layers, given.own_presets, main)
+    resolved = core.resolve(*asked.arguments)
     try:
         if not resolved.is_done:
             show.plan(resolved)
@@ -128,6 +129,7 @@ add_modes(app, make)
 add_downloads(app)
 add_doctor(app)
 add_convert(app)
+add_plan(app)
 
 
 @app.command(cls=PanelCommand)

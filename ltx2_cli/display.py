@@ -10,6 +10,7 @@ import time
 import traceback
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,19 @@ class Display:
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
         for line in lines if not self.is_json else ():
             self._print(wrapped(visible(line), columns, "  "))
+
+    def planned(self, plan: core.Plan) -> None:
+        """A plan as JSON, in bytes."""
+        self._tell(
+            "output",
+            title="plan",
+            fits=plan.fits,
+            vram_bytes=plan.vram,
+            ram_bytes=plan.ram,
+            is_assumed=plan.is_assumed,
+            peak=plan.peak.name,
+            phases=[asdict(row) for row in plan.rows],
+        )
 
     def facts(self, title: str, facts: Mapping[str, str]) -> None:
         """What a file says about itself: as JSON its own words, else a row per setting."""

@@ -87,7 +87,25 @@ COMMANDS: Mapping[str, ModeCommand] = {
     ),
 }
 
-Make = Callable[[Display, str, str, core.Gathered, Path | None], None]
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What was asked for on a command line. main: what a mode starts from. config: a file with settings."""
+
+    mode: str
+    prompt: str
+    flags: dict[str, Any]
+    config: Path | None
+    main: Path | None = None
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """What core settles: the mode, the prompt, settings by place, presets of the user's own, and the input."""
+        given = core.gather(self.flags, self.config)
+        return self.mode, core.read_prompt(self.prompt), given.layers, given.own_presets, self.main
+
+
+Make = Callable[[Display, Asked], None]
 
 
 def add_modes(app: typer.Typer, make: Make) -> None:
@@ -100,7 +118,7 @@ def add_modes(app: typer.Typer, make: Make) -> None:
 
 def _with_prompt(name: str, make: Make) -> Callable[..., None]:
     def command(prompt: PromptArg, flags: dict[str, Any], show: Display, config: ConfigOpt = None) -> None:
-        make(show, name, core.read_prompt(prompt), core.gather(flags, config), None)
+        make(show, Asked(mode=name, prompt=prompt, flags=flags, config=config))
 
     return command
 
@@ -109,7 +127,7 @@ def _with_main(name: str, row: ModeCommand, make: Make) -> Callable[..., None]:
     def command(
         main: Path, flags: dict[str, Any], show: Display, prompt: MaybePromptArg = "", config: ConfigOpt = None
     ) -> None:
-        make(show, name, core.read_prompt(prompt), core.gather(flags, config), main)
+        make(show, Asked(mode=name, prompt=prompt, flags=flags, config=config, main=main))
 
     command.__annotations__["main"] = row.main
     return command

@@ -104,6 +104,11 @@ MaybeNameArg = Annotated[
         metavar="[NAME]", help="A model or a LoRA, as ltx2 models lists them.", autocompletion=complete_model
     ),
 ]
+PLAN = panel(
+    "Plan",
+    vram=value("GB", "Plan for a card that is sold with so much memory."),
+    explain=switch("Tell where each setting comes from."),
+)
 LORA = value(
     "NAME|PATH[:STRENGTH]",
     "Apply a LoRA, by name (see ltx2 models) or by path; strength 1 by default; can be repeated.",
@@ -135,6 +140,7 @@ MODEL = panel(
         "How weights reach the device; default %(default)s: resident if the transformer fits, else streamed block by "
         "block; lean also saves on activations.",
     ),
+    force=switch("Render even if the plan says that it does not fit."),
     device=value("auto|cuda|mps|cpu", "Where the model runs; default %(default)s; cuda:1 is the second GPU."),
     cache=switch("Do not read or write the prompt cache.", off=True),
 )

@@ -63,9 +63,10 @@ if TYPE_CHECKING:
     from .pipeline.request import Resolved
     from .pipeline.resolve.explain import choices_text, default_text
     from .pipeline.resolve.library import model_tables, own_library
+    from .pipeline.resolve.plan import Plan, gigabytes
     from .pipeline.resolve.presets import catalogue
     from .pipeline.resolve.prompt import read_prompt
-    from .pipeline.resolve.resolve import resolve
+    from .pipeline.resolve.resolve import Planning, plan_render, resolve
     from .pipeline.resolve.rewrite import continued, rewritten
     from .pipeline.resolve.setting_sources import Gathered, gather, own_presets
     from .pipeline.resolve.tuning import write_tuning
@@ -101,6 +102,8 @@ __all__ = [
     "OutputError",
     "PhaseDone",
     "PhaseStarted",
+    "Plan",
+    "Planning",
     "Reference",
     "RequestError",
     "Resolved",
@@ -126,6 +129,7 @@ __all__ = [
     "fetch_files",
     "gather",
     "generation",
+    "gigabytes",
     "given_path",
     "installed_names",
     "leftovers",
@@ -141,6 +145,7 @@ __all__ = [
     "plan_conversion",
     "plan_download",
     "plan_removal",
+    "plan_render",
     "precision",
     "read_catalogue",
     "read_header",
@@ -232,7 +237,8 @@ _HOMES = {
     "pipeline.request": ("Resolved",),
     "pipeline.resolve.explain": ("choices_text", "default_text"),
     "pipeline.resolve.prompt": ("read_prompt",),
-    "pipeline.resolve.resolve": ("resolve",),
+    "pipeline.resolve.plan": ("Plan", "gigabytes"),
+    "pipeline.resolve.resolve": ("Planning", "plan_render", "resolve"),
     "pipeline.resolve.rewrite": ("continued", "rewritten"),
     "pipeline.render.models": ("Models",),
     "pipeline.render.run": ("Interrupted", "Result", "resume", "run"),

@@ -9,16 +9,19 @@ from __future__ import annotations
 import os
 import platform
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from .stored.layer import Format
 from .tiles import TilePlan
 
 Precision = Literal["bf16", "fp32"]
 MemoryMode = Literal["resident", "streamed", "lean"]
+ITEM_BYTES: Mapping[Precision, int] = {"bf16": 2, "fp32": 4}
 KEPT_SHARE = 0.6  # of the memory that weights may fill between phases; activations take the rest
+RESIDENT_BLOCKS = 2  # of a streamed transformer, so that the reader is ahead when they are done
 CHUNK_TOKENS, LEAN_CHUNK_TOKENS = 2048, 768  # that the denoiser works on at a time
 CPU_INFO, MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -30,8 +33,9 @@ class Machine:
 
     Args: device: "cpu", "mps" or "cuda:N". precision: what the models compute in; the vocoder is always float32.
     memory: how weights reach the device. "resident" keeps a whole model there while it runs. "streamed" keeps the first
-    blocks of the transformer there and loads each of the others when it is needed. "lean" keeps no block, and needs
-    less memory for activations: it takes fewer tokens at a time and computes their rotary embeddings in every block.
+    blocks of the transformer there and loads each of the others, and each layer of the text encoder, when it is needed.
+    "lean" keeps no block, and needs less memory for activations: it takes fewer tokens at a time and computes their
+    rotary embeddings in every block. resident_blocks: how many blocks of a transformer that is not resident stay there.
     chunk_tokens: how many tokens it computes at a time. kept_bytes: how much of the weights may stay loaded
     from one phase to the next. decode_tiles, encode_tiles: how the video VAE cuts a clip. batches_passes: whether all
     passes of guidance go through the transformer as one batch. keeps_text: whether keys and values of the text are
@@ -42,6 +46,7 @@ class Machine:
     device: str
     precision: Precision
     memory: MemoryMode = "resident"
+    resident_blocks: int = 0
     chunk_tokens: int = CHUNK_TOKENS
     kept_bytes: int = 0
     decode_tiles: TilePlan
@@ -52,6 +57,15 @@ class Machine:
     attention: Literal["sdpa"] = "sdpa"
     compiles: bool = False
     threads: int = 1
+
+    def in_memory(self, mode: MemoryMode) -> Self:
+        """The same in a memory mode, with what usually goes with that."""
+        return replace(
+            self,
+            memory=mode,
+            resident_blocks=RESIDENT_BLOCKS if mode == "streamed" else 0,
+            chunk_tokens=LEAN_CHUNK_TOKENS if mode == "lean" else CHUNK_TOKENS,
+        )
 
 
 def cpu_threads() -> int:

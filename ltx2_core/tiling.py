@@ -16,9 +16,7 @@ from torch import Tensor
 
 from .config.video_vae import IMAGE_CHANNELS
 from .models.video_vae import VideoDecoder, VideoEncoder
-from .tiles import ENCODE_LEAST_OVERLAP, Axes, Interval, TilePlan, pixels
-
-FRAMES_PER_CHUNK = 16  # of decoded frames, widened to float32 for the reader
+from .tiles import ENCODE_LEAST_OVERLAP, FRAMES_PER_CHUNK, Axes, Interval, TilePlan, pixels
 
 
 def decode_video(
@@ -33,10 +31,16 @@ def decode_video(
     Source: docs/reference/video-vae.md, "Frames for display".
     """
     for video in decode_tiled(latent, decoder, tiles or TilePlan(), generator):
-        frames = rearrange(video, "1 c f h w -> f c h w")
-        for chunk in frames.split(FRAMES_PER_CHUNK):
-            pixels_01 = (chunk + 1) * 0.5  # a bfloat16 clip rounds here, as the reference frames do
-            yield pixels_01.clamp(0, 1).float()
+        yield from _shown(video)
+        del video  # before the next is made: large frames take gigabytes
+
+
+def _shown(video: Tensor) -> Iterator[Tensor]:
+    """A video (1 3 F H W) as a decoder makes it, as frames for display."""
+    frames = rearrange(video, "1 c f h w -> f c h w")
+    for chunk in frames.split(FRAMES_PER_CHUNK):
+        pixels_01 = (chunk + 1).mul_(0.5)  # a bfloat16 clip rounds here, as the reference frames do
+        yield pixels_01.clamp_(0, 1).float()
 
 
 def decode_tiled(
@@ -86,17 +90,19 @@ def _run_tiles(
     strips = zip(source[1], target[1], row_masks, strict=True)
     planes = list(product(strips, zip(source[2], target[2], column_masks, strict=True)))
     ends = [*(later.start for later in target[0][1:]), target[0][-1].stop]  # what a later group does not change
-    begun = x.new_zeros(len(x), channels, 0, target[1][-1].stop, target[2][-1].stop)  # by earlier groups
+    group = x.new_zeros(len(x), channels, 0, target[1][-1].stop, target[2][-1].stop)  # what earlier ones have begun
     for frames_in, frames_out, frame_mask, end in zip(source[0], target[0], frame_masks, ends, strict=True):
-        group = F.pad(begun, (0, 0, 0, 0, 0, frames_out.length - begun.shape[2]))
+        group = F.pad(group, (0, 0, 0, 0, 0, frames_out.length - group.shape[2]))
         for (rows_in, rows_out, row_mask), (columns_in, columns_out, column_mask) in planes:
-            tile = model(x[:, :, frames_in.slice, rows_in.slice, columns_in.slice])
-            plane_mask = rearrange(row_mask, "h -> h 1") * column_mask
-            _add(tile, group[:, :, :, rows_out.slice, columns_out.slice], frame_mask, plane_mask.to(x.device))
+            place = group[:, :, :, rows_out.slice, columns_out.slice]
+            plane_mask = (rearrange(row_mask, "h -> h 1") * column_mask).to(x.device)
+            _add(model(x[:, :, frames_in.slice, rows_in.slice, columns_in.slice]), place, frame_mask, plane_mask)
+            del place
         finished = end - frames_out.start
-        begun = group[:, :, finished:].clone()
+        made, group = group, group[:, :, finished:].clone()
         if finished:
-            yield group[:, :, :finished]
+            yield made[:, :, :finished]
+        del made  # before the next group is made: together they would take twice as much
 
 
 def _add(tile: Tensor, place: Tensor, frame_mask: Tensor, plane_mask: Tensor) -> None:

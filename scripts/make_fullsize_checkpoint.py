@@ -1,10 +1,10 @@
 """Write a model of full size that takes no room on the disk: `scripts/make_fullsize_checkpoint.py OUT --version 2.0`.
 
 OUT gets what a person downloads, under the published names: the checkpoint (43.3 GB), the Gemma folder (24.4 GB), the
-distilled LoRA (7.7 GB) and the latent upsamplers. Names and shapes come from tests/manifests. A file is a header with a
-hole behind it, which reads as zeros; only the deviations of the latents are ones, because the encoders divide by them.
-So loading, memory and time can be tried at full size on any machine whose file system knows holes. Clips are flat and
-silent.
+distilled LoRA (7.7 GB) and the latent upsamplers. Names and shapes come from the lists in ltx2_core/config/tensors. A
+file is a header with a hole behind it, which reads as zeros; only the deviations of the latents are ones, because the
+encoders divide by them. So loading, memory and time can be tried at full size on any machine whose file system knows
+holes. Clips are flat and silent.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ltx2_core.config.released import released_configs
 from ltx2_core.header_text import DTYPE_BYTES
+from ltx2_core.hub.published import TENSORS
 from scripts.make_tiny_checkpoint import TOKENIZER_CONFIG, WORDS, make_tokenizer, write_json
 
-MANIFESTS = Path(__file__).resolve().parent.parent / "tests" / "manifests"
 CHECKPOINT = "ltx-2-19b-dev.safetensors"
 GEMMA = "gemma-3-12b-it-qat-q4_0-unquantized"
 UPSAMPLERS = {  # the file, its manifest, and the name of its config
@@ -76,7 +76,7 @@ def lora(tensors: Shapes) -> dict[str, Sequence[int]]:
 
 def manifest(name: str) -> dict[str, Any]:
     """Every tensor of a released component with its shape, and what else is known of it."""
-    return json.loads(gzip.decompress((MANIFESTS / f"{name}.json.gz").read_bytes()))
+    return json.loads(gzip.decompress((TENSORS / f"{name}.json.gz").read_bytes()))
 
 
 def write_sparse(path: Path, tensors: Shapes, metadata: Mapping[str, str]) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
@@ -24,6 +24,7 @@ from ..folders import ModelPlaces, places_of, refuse_diffusers
 from ..headers import FileKind, Header, classify, read_header, read_json
 from ..paths import given_path
 from .library import Library, hub_cache, models_home
+from .published import published_header
 from .registry import Reference, RegisteredModel, read_catalogue
 
 PACKAGE = Path(__file__).parent.parent
@@ -40,14 +41,19 @@ class ModelFiles:
     """The files of one model, by role.
 
     Args: name: as registered, or that of the file or folder that was given. passed_over: what lies in the folder and
-    cannot be used, and notes: what was taken although something else could be meant, a sentence for each file; not
-    stored with a job.
+    cannot be used, and notes: what was taken although something else could be meant, a sentence for each file; assumed:
+    the headers of files that are not there, of a model that is only planned with. None of these is stored with a job.
     """
 
     name: str
     paths: Mapping[str, Path]
     passed_over: Annotated[tuple[str, ...], Field(exclude=True)] = ()
     notes: Annotated[tuple[str, ...], Field(exclude=True)] = ()
+    assumed: Annotated[Mapping[str, Any], Field(exclude=True)] = field(default_factory=dict)
+
+    def header(self, role: str) -> Header:
+        """The header of the file of a role, read or assumed. Raises: StorageError if the model has none."""
+        return self.assumed.get(role) or read_header(self.require_file(role))
 
     def require_file(self, role: str, hint: str = "") -> Path:
         """The file of a role. Raises: StorageError if the model has none."""
@@ -63,19 +69,22 @@ def find_model(
     registered: Mapping[str, RegisteredModel],
     given: Mapping[str, Path] | None = None,
     library: Library | None = None,
+    *,
+    is_planned: bool = False,
 ) -> ModelFiles:
     """Find a model: a registered name, the file of a whole model or of a transformer, or a folder with its files.
 
     A registered name goes before a file or folder of that name, which a path with a separator names.
 
     Args: registered: by name. given: files that stand in for the model's own, by role. library: where the files of
-    registered models lie; None for the places that are always searched.
+    registered models lie; None for the places that are always searched. is_planned: the files of a registered model
+    need not be there, if their headers are known.
     Raises: RequestError for a name that nobody knows; StorageError if files are missing, with where it looked;
     CheckpointError if several could be meant.
     """
     given = given or {}
     if spec.lower() in registered:
-        return _registered(spec.lower(), registered, given, library or Library(read_catalogue()))
+        return _registered(spec.lower(), registered, given, library or Library(read_catalogue()), is_planned=is_planned)
     path = given_path(spec, "--model")
     if path.is_dir():
         return _scan(path.resolve().name, path, given)
@@ -109,15 +118,31 @@ def upsampler_role(header: Header) -> Role:
 
 
 def _registered(
-    name: str, registered: Mapping[str, RegisteredModel], given: Mapping[str, Path], library: Library
+    name: str,
+    registered: Mapping[str, RegisteredModel],
+    given: Mapping[str, Path],
+    library: Library,
+    *,
+    is_planned: bool,
 ) -> ModelFiles:
     model = registered[name]
     paths = {**own_files(name, model, library), **given}
+    assumed = _assumed(name, model, paths.keys()) if is_planned else {}
+    paths |= {role: header.path for role, header in assumed.items()}
     optional = NOT_ALWAYS_NEEDED | (WHOLE.keys() if SPLIT.keys() <= given.keys() else set())
     missing = [place for role, place in model.files.items() if role not in optional and role not in paths]
     if missing:
         raise _not_installed(name, missing, registered, library)
-    return ModelFiles(name=name, paths=paths)
+    return ModelFiles(name=name, paths=paths, assumed=assumed)
+
+
+def _assumed(name: str, model: RegisteredModel, found: Collection[str]) -> dict[str, Header]:
+    """The headers that the files of a model have which are not on this machine, as far as they are known."""
+    lacking = {
+        role: models_home() / name / Path(place).name for role, place in model.files.items() if role not in found
+    }
+    headers = {role: published_header(model, role, path) for role, path in lacking.items()}
+    return {role: header for role, header in headers.items() if header is not None}
 
 
 def own_files(name: str, model: RegisteredModel, library: Library) -> dict[str, Path]:

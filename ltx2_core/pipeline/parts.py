@@ -55,7 +55,7 @@ class ModelHeaders:
         the files are not parts of one model.
         """
         roles = [role for role in (*WHOLE, *SPLIT, *APART) if role in files.paths]
-        parts = cls({role: _read(role, files.paths[role]) for role in roles})
+        parts = cls({role: files.assumed.get(role) or _read(role, files.paths[role]) for role in roles})
         if "transformer" not in roles:
             files.require_file(
                 "checkpoint", "--model takes a file that holds a whole model, or a folder with one or its parts"

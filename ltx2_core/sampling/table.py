@@ -26,12 +26,14 @@ class Sampler:
 
     Args: module, function: where it is, inside this package. generators: the seeds of its generator arguments, by
     name. is_resumable: it remembers nothing from step to step, so a stop in the middle of a stage can be kept.
+    evaluations: of the denoiser, for each step.
     """
 
     module: str
     function: str
     generators: Mapping[str, Seed] = field(default_factory=dict)
     is_resumable: bool = False
+    evaluations: int = 1
 
 
 SAMPLERS: Mapping[str, Sampler] = {
@@ -43,6 +45,7 @@ SAMPLERS: Mapping[str, Sampler] = {
     "res2s": Sampler(  # the official code's seeds, whatever the seed of the request
         module="res2s",
         function="sample_res2s",
+        evaluations=2,
         generators={"step_generator": Seed(fixed=-1), "middle_generator": Seed(fixed=9999)},
     ),
 }

@@ -80,6 +80,11 @@ class StoredLayers:
     companions: frozenset[str]
 
     @cached_property
+    def names(self) -> frozenset[str]:
+        """The tensors that stay as they are stored: quantised weights, and what belongs to them."""
+        return frozenset(self.layers) | self.companions
+
+    @cached_property
     def titles(self) -> list[str]:
         """The formats that occur, the most frequent first."""
         return [title for title, _ in Counter(layer.title for layer in self.layers.values()).most_common()]

@@ -33,7 +33,7 @@ from ltx2_core.pipeline.request import (
     Request,
     Window,
 )
-from ltx2_core.pipeline.resolve.machine import ENCODE_TILES
+from ltx2_core.pipeline.resolve.fit import ENCODE_TILES
 from ltx2_core.pipeline.resolve.presets import recipe
 from ltx2_core.sampling.guidance import GuidanceScales
 from ltx2_core.tiles import TilePlan

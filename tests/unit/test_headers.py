@@ -12,8 +12,8 @@ import pytest
 from ltx2_core.config import released
 from ltx2_core.errors import CheckpointError, StorageError
 from ltx2_core.headers import FileKind, Header, TensorInfo, classify, generation, precision, read_header
+from ltx2_core.hub.published import TENSORS
 
-MANIFESTS = Path(__file__).parents[1] / "manifests"
 PREFIX = "model.diffusion_model."
 DENOISER = PREFIX + "transformer_blocks.0.attn1.to_q.weight"
 
@@ -36,7 +36,7 @@ def header_of(*names: str, metadata: dict | None = None, **infos: tuple[str, tup
 
 def manifest(name: str) -> dict[str, list[int]]:
     """Every tensor of a released component, with its shape."""
-    content = json.loads(gzip.decompress((MANIFESTS / f"{name}.json.gz").read_bytes()))
+    content = json.loads(gzip.decompress((TENSORS / f"{name}.json.gz").read_bytes()))
     parts = [content] if "tensors" in content else [content["projection"], content["connectors"]]
     return {key: shape for part in parts for key, shape in part["tensors"].items()}
 
@@ -365,7 +365,7 @@ def test_a_file_without_metadata_that_could_be_anything_is_refused(names: list[s
     ],
 )
 def test_the_built_in_configs_are_those_of_the_manifests(release: str, name: str, section: str | None):
-    content = json.loads(gzip.decompress((MANIFESTS / f"{name}.json.gz").read_bytes()))
+    content = json.loads(gzip.decompress((TENSORS / f"{name}.json.gz").read_bytes()))
     ours = released.released_configs()[release]
     if section is None:
         assert ours == content["metadata_config"]
@@ -374,6 +374,6 @@ def test_the_built_in_configs_are_those_of_the_manifests(release: str, name: str
 
 
 def test_the_built_in_transformer_config_has_the_text_settings_of_the_manifest():
-    content = json.loads(gzip.decompress((MANIFESTS / "text-2.0.json.gz").read_bytes()))
+    content = json.loads(gzip.decompress((TENSORS / "text-2.0.json.gz").read_bytes()))
     ours = released.released_configs()["2.0"]["transformer"]
     assert ours == ours | content["transformer_config_text_keys"]

@@ -14,6 +14,7 @@ LAYERS = {
         "cards",
         "components",
         "config",
+        "costs",
         "disk",
         "errors",
         "grids",

@@ -2,19 +2,18 @@
 
 import gzip
 import json
-from pathlib import Path
 
 import pytest
 
 from ltx2_core import keymap
+from ltx2_core.hub.published import TENSORS
 
 PREFIX = "model.diffusion_model."
-MANIFESTS = Path(__file__).parents[1] / "manifests"
 
 
 def names_of(manifest: str) -> list[str]:
     """Every official name of a component, without the prefix of the denoiser's file."""
-    content = json.loads(gzip.decompress((MANIFESTS / f"{manifest}.json.gz").read_bytes()))
+    content = json.loads(gzip.decompress((TENSORS / f"{manifest}.json.gz").read_bytes()))
     content = content.get("connectors", content)
     return [name.removeprefix(PREFIX) for name in content["tensors"]]
 

@@ -19,6 +19,7 @@ LIGHT = (
     "ltx2_core.home",
     "ltx2_core.tiles",
     "ltx2_core.config",
+    "ltx2_core.costs",
     "ltx2_core.folders",
     "ltx2_core.headers",
     "ltx2_core.hub",

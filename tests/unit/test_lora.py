@@ -17,6 +17,7 @@ from ltx2_core.checkpoint import load_component
 from ltx2_core.components import DIT
 from ltx2_core.errors import CheckpointError, RequestError, StorageError
 from ltx2_core.headers import Header, TensorInfo, read_header
+from ltx2_core.hub.published import TENSORS
 from ltx2_core.lora import WeightedLora, fuse, take_out
 from ltx2_core.lora_file import MatchedLora, match, read_lora, reference_scales
 from ltx2_core.models.transformer import Transformer
@@ -25,7 +26,7 @@ CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 DISTILLED = "ltx-2-tiny-distilled-lora.safetensors"
 STYLE = "ltx-2-tiny-lora-style.safetensors"
 IN_CONTEXT = "ltx-2-tiny-ic-lora-ref0.5.safetensors"
-MANIFEST = Path(__file__).parents[1] / "manifests" / "transformer-2.0.json.gz"
+MANIFEST = TENSORS / "transformer-2.0.json.gz"
 TO_Q = "transformer_blocks.0.attn1.to_q"
 
 Tensors = dict[str, Tensor]

@@ -8,11 +8,9 @@ import pytest
 
 from ltx2_core import machine as records
 from ltx2_core.cards import Card, TorchBuild
-from ltx2_core.components import COMPONENTS
 from ltx2_core.errors import RequestError
-from ltx2_core.headers import read_header
 from ltx2_core.machine import Machine, cpu_threads, ram_bytes
-from ltx2_core.pipeline.resolve import machine
+from ltx2_core.pipeline.resolve import machine, plan
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 
@@ -94,12 +92,15 @@ def test_a_card_streams_a_transformer_that_it_cannot_hold(tiny: Path, monkeypatc
     show(monkeypatch, CARD)
     assert settled(tiny).memory == "resident"
     assert settled(tiny, memory="lean").memory == "lean"
-    header = read_header(tiny / CHECKPOINT)
-    needed = header.loaded_bytes(COMPONENTS["transformer"].names_in(header), 2)
-    monkeypatch.setattr(machine, "ACTIVATION_BYTES", CARD.nbytes - needed)
-    assert settled(tiny).memory == "resident"
-    assert settled(tiny, precision="fp32").memory == "streamed"  # which takes twice as much
-    assert settled(tiny, device="cpu").memory == "resident"
+    free = limits = 10**10
+    seen = set()
+    monkeypatch.setattr(plan, "class_bytes", lambda device: limits)
+    monkeypatch.setattr(plan, "free_bytes", lambda device: free)
+    while limits > 10**6:
+        limits = limits * 6 // 10
+        seen.add(settled(tiny).memory)
+    assert seen >= {"resident", "lean"}  # it has so few blocks that streaming them saves little
+    assert settled(tiny, device="cpu").memory == "lean"
 
 
 @pytest.mark.parametrize(("asked", "threads"), [("3", 3), ("2,4", 2), (" 5 ", 5)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,13 +12,12 @@ import torch
 from ltx2_core.checkpoint import BUILDERS
 from ltx2_core.components import COMPONENTS
 from ltx2_core.config.released import released_configs
+from ltx2_core.hub.published import TENSORS
 from ltx2_core.keymap import official_name
-
-MANIFESTS = Path(__file__).parent.parent / "manifests"
 
 
 def manifest(name: str) -> dict:
-    return json.loads(gzip.decompress((MANIFESTS / f"{name}.json.gz").read_bytes()))
+    return json.loads(gzip.decompress((TENSORS / f"{name}.json.gz").read_bytes()))
 
 
 def official_tensors(component: str, config: Mapping) -> dict[str, list[int]]:

@@ -25,6 +25,7 @@ from ltx2_core.config.text import ConnectorConfig, ProjectionConfig
 from ltx2_core.errors import CheckpointError, StorageError
 from ltx2_core.headers import read_header
 from ltx2_core.home import ltx2_home
+from ltx2_core.hub.published import TENSORS
 from ltx2_core.keymap import official_name
 from ltx2_core.models.connector import Connector, TextProjection
 from ltx2_core.text.cache import ContextCache
@@ -32,7 +33,7 @@ from ltx2_core.text.encode import ContextModels, TextContext, encode_prompts
 from ltx2_core.text.files import check_pair, find_encoder
 from ltx2_core.text.gemma import Gemma, PromptTokenizer, build_language_model, load_gemma
 
-MANIFEST = Path(__file__).parent.parent / "manifests" / "text-2.0.json.gz"
+MANIFEST = TENSORS / "text-2.0.json.gz"
 ROWS = 64
 WORDS = ["<pad>", "<eos>", "<bos>", "<unk>"]
 WORDS += ["a", "red", "fox", "walks", "through", "deep", "snow", "while", "wind", "blows"]

@@ -18,11 +18,9 @@ from ...grids import Factors
 from ...latents import Latents, LatentState, States
 from ...sampling.denoiser import GuidedDenoiser
 from ...sampling.guidance import GuidanceScales
-from ...tiles import Interval, split_evenly
+from ...tiles import STAGE_OVERLAP, Interval, split_evenly
 from ...tiling import trapezoid
 from ...types import Streams
-
-OVERLAP_CELLS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +86,7 @@ def cut_into(state: LatentState, count: tuple[int, int], factors: Factors) -> li
     Tokens that conditions appended are in every tile of which they show a part.
     """
     f, h, w = state.grid
-    rows, columns = (split_evenly(length, n, OVERLAP_CELLS) for length, n in ((h, count[1]), (w, count[0])))
+    rows, columns = (split_evenly(length, n, STAGE_OVERLAP) for length, n in ((h, count[1]), (w, count[0])))
     _, down, across = state.positions[0] / state.positions.new_tensor(factors).view(3, 1, 1)
     device = state.latent.device
     tiles: list[Tile] = []

@@ -111,6 +111,14 @@ class Basis:
         return self.recipe.frame_multiple(self.vae.factors.time)
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """That nothing is rendered: a registered model need not be here. device: what is planned for; None for what
+    `--device` means."""
+
+    device: Device | None = None
+
+
 @dataclass(frozen=True)
 class _Model:
     """The files of a model, what holds for it where nobody says anything, and the sizes that it is made for."""
@@ -142,8 +150,13 @@ class _Model:
         return [(Place(Origin.MODEL, self.files.name), settings), (BUILT_IN, DEFAULTS)]
 
 
-def settle_basis(mode: Mode, layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> Basis:
-    """Merge all settings, find the model and check that recipe, files and flags go together."""
+def settle_basis(
+    mode: Mode, layers: Sequence[Layer], own_presets: Mapping[str, Any], planned: Planned | None = None
+) -> Basis:
+    """Merge all settings, find the model and check that recipe, files and flags go together.
+
+    planned: what holds where nothing is rendered.
+    """
     layers, named = with_presets(layers, own_presets)
     preset = named.recipe
     fixed, usual = mode.layers
@@ -151,9 +164,9 @@ def settle_basis(mode: Mode, layers: Sequence[Layer], own_presets: Mapping[str, 
     settings = merge([*layers, (BUILT_IN, DEFAULTS)]).settings
     check_streams(mode.name, mode.streams, settings)
     edit = edit_of(settings) if mode.edits else None
-    device = choose_device(required(settings.device))
+    device = planned.device if planned and planned.device else choose_device(required(settings.device))
     library = Library(read_catalogue(), model_folders(settings))
-    files = _find_files(settings, library)
+    files = _find_files(settings, library, is_planned=planned is not None)
     model = _Model(files, ModelHeaders.of(files), registered_models().get(files.name))
     _check_text_encoder(model)
     loras = NamedLoras(library, generation(model.headers.header("transformer")))
@@ -217,7 +230,7 @@ def _adjusted(preset: str, merged: Merged) -> Recipe:
     return chosen.adjusted(sampler, sigmas, settings.tiles)
 
 
-def _find_files(settings: Settings, library: Library) -> ModelFiles:
+def _find_files(settings: Settings, library: Library, *, is_planned: bool) -> ModelFiles:
     """The model's files, with those that were given by path instead of its own."""
     given = [(role, getattr(settings, role, None)) for role in ROLES if role not in UPSAMPLERS.values()]
     given += [("upsampler", path) for path in settings.upsampler or ()]
@@ -234,7 +247,7 @@ def _find_files(settings: Settings, library: Library) -> ModelFiles:
     if registered is not None and registered.lacking is not None:
         why = f"this version does not support {registered.lacking} yet"
         raise CheckpointError(f"model {name} cannot be rendered with", why, "ltx2 models lists those that can")
-    return find_model(name, models, paths, library)
+    return find_model(name, models, paths, library, is_planned=is_planned)
 
 
 def _hidden_by_name(settings: Settings, loras: NamedLoras) -> tuple[str, ...]:
@@ -251,6 +264,8 @@ def _hidden_by_name(settings: Settings, loras: NamedLoras) -> tuple[str, ...]:
 
 
 def _check_text_encoder(model: _Model) -> None:
+    if "text_encoder" in model.files.assumed:
+        return
     hint = "--text-encoder FOLDER|FILE names the folder or the file of Gemma 3"
     encoder = find_encoder(model.files.require_file("text_encoder", hint))
     headers = (model.headers.header("transformer"), *model.headers.text_headers)

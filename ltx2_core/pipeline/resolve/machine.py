@@ -1,45 +1,25 @@
-"""Choose what the machine decides: device, precision, tiles, threads. Without torch, from the class of the card."""
+"""The devices of this machine, the one that a render runs on, and what that multiplies. Without torch."""
 
 from __future__ import annotations
 
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import takewhile
-from typing import get_args
 
 from ...cards import Card, find_card, has_cuda_build, torch_build
-from ...components import COMPONENTS
 from ...errors import RequestError
-from ...headers import Header
-from ...machine import (
-    CHUNK_TOKENS,
-    KEPT_SHARE,
-    LEAN_CHUNK_TOKENS,
-    Machine,
-    MemoryMode,
-    Precision,
-    cpu_name,
-    cpu_threads,
-    ram_bytes,
-)
+from ...machine import Precision, cpu_name, ram_bytes
 from ...stored.layer import Format
-from ...tiles import Cut, TilePlan
-from ..parts import ModelHeaders
-from ..request import Request
-from .settings import Settings, required
-from .tuning import AGAIN, FILE, MeasuredOn, Tuning, read_tuning
+from .tuning import MeasuredOn
 
 PRECISIONS: Mapping[str, Precision] = {"cuda": "bf16", "mps": "fp32", "cpu": "fp32"}  # by kind of device
-ITEM_BYTES: Mapping[Precision, int] = {"bf16": 2, "fp32": 4}
 MOST_CARDS = 64
 # The least compute capability of the cards of NVIDIA that multiply a format as it is stored.
 PRODUCTS: Mapping[Format, tuple[int, int]] = {"fp8": (8, 9), "fp8_rows": (8, 9), "mxfp8": (10, 0), "nvfp4": (10, 0)}
 INTEGER_PRODUCTS: Mapping[Format, tuple[int, int]] = {"int8": (7, 5), "w4a8": (7, 5), "w6a8": (7, 5)}
-ACTIVATION_BYTES = 4_000_000_000  # beside the weights of a resident transformer
-ENCODE_TILES = TilePlan(frames=Cut(80, 24), height=Cut(768, 64), width=Cut(768, 64))  # the official sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,53 +75,6 @@ def measured_on(device: Device) -> MeasuredOn:
     return MeasuredOn(device=device.kind, name=name, torch=version, driver=driver)
 
 
-def settle_machine(
-    device: Device, settings: Settings, request: Request, headers: ModelHeaders
-) -> tuple[Machine, tuple[str, ...]]:
-    """Everything that this machine decides about a request, and what a person should know of it.
-
-    Only `--precision auto` multiplies quantised weights as they are stored.
-    Raises: RequestError if what was measured on this machine cannot be read.
-    """
-    vae, asked = headers.shapes.video_vae, required(settings.precision)
-    grid, is_auto = request.grid(vae.factors), asked == "auto"
-    precision = PRECISIONS[device.kind] if is_auto else _precision(asked)
-    memory = memory_mode(required(settings.memory), device, precision, headers.header("transformer"))
-    usual = Machine(
-        device=device.name,
-        precision=precision,
-        memory=memory,
-        chunk_tokens=LEAN_CHUNK_TOKENS if memory == "lean" else CHUNK_TOKENS,
-        kept_bytes=int(KEPT_SHARE * device.nbytes),
-        decode_tiles=TilePlan.auto(grid.latent, vae.factors),
-        encode_tiles=ENCODE_TILES,
-        products=products_on(device.card) if is_auto else (),
-        threads=cpu_threads(),
-    )
-    tuning, notes = _tuning_for(device)
-    if tuning is None:
-        return usual, notes
-    tuned = _tuned(usual, tuning, grid.tokens, takes_precision=is_auto)
-    names = [one.name for one in fields(Machine) if getattr(tuned, one.name) != getattr(usual, one.name)]
-    if not names:
-        return usual, ()
-    chosen = ", ".join(f"{name} {getattr(tuned, name)}" for name in names)
-    return tuned, (f"{FILE}: {chosen}, as measured on this machine",)
-
-
-def memory_mode(asked: str, device: Device, precision: Precision, transformer: Header) -> MemoryMode:
-    """The memory mode that a name means. asked: auto, resident, streamed or lean.
-
-    On the CPU weights are mapped, so that they may be larger than its memory.
-    """
-    if asked != "auto":
-        return next(mode for mode in get_args(MemoryMode) if mode == asked)
-    if device.card is None:
-        return "resident"
-    nbytes = transformer.loaded_bytes(COMPONENTS["transformer"].names_in(transformer), ITEM_BYTES[precision])
-    return "resident" if nbytes + ACTIVATION_BYTES <= device.nbytes else "streamed"
-
-
 def products_on(card: Card | None) -> tuple[Format, ...]:
     """The quantised formats that a card multiplies as they are stored; the others are decoded first.
 
@@ -159,28 +92,6 @@ def products_on(card: Card | None) -> tuple[Format, ...]:
 def has_fused_int8() -> bool:
     """Whether the kernels of the extra `fast` are installed."""
     return find_spec("comfy_kitchen") is not None
-
-
-def _tuning_for(device: Device) -> tuple[Tuning | None, tuple[str, ...]]:
-    """What was measured on a device, and a line where what is kept was measured on another."""
-    tuning = read_tuning()
-    if tuning is None or tuning.measured_on.is_same(measured_on(device)):
-        return tuning, ()
-    return None, (f"{FILE} is not used: it was measured on {tuning.measured_on}; {AGAIN}",)
-
-
-def _tuned(usual: Machine, tuning: Tuning, tokens: int, *, takes_precision: bool) -> Machine:
-    """The machine with what was measured as the faster choice, for a clip of so many video tokens."""
-    tuned, shape = usual, tuning.shape_of(tokens)
-    if takes_precision and tuning.precision is not None:
-        tuned = replace(tuned, precision=tuning.precision.chosen)
-    if shape is not None:
-        tuned = replace(tuned, batches_passes=shape.batches_passes.chosen, keeps_text=shape.keeps_text.chosen)
-    return tuned
-
-
-def _precision(name: str) -> Precision:
-    return "bf16" if name == "bf16" else "fp32"
 
 
 def _why_not(kind: str, number: str) -> str:

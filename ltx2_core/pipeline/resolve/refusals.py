@@ -76,6 +76,8 @@ def check_recipe(
     for role in chosen.needs:
         option = option_name("upsampler" if role in UPSAMPLERS.values() else role)
         path = files.require_file(role, f"{option} FILE names it; preset {preset} needs it")
+        if role in files.assumed:
+            continue
         if role == "distilled_lora":
             match(read_lora(path), headers.header("transformer"))
         else:

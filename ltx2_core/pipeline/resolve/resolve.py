@@ -1,26 +1,56 @@
-"""From flags, files and presets to one record with every value settled. Opens nothing but headers."""
+"""The door to a render: settle a request, and refuse what does not fit before anything is loaded; or only plan it.
+
+Source: docs/reference/plan.md.
+"""
 
 from __future__ import annotations
 
-import math
-import secrets
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import RequestError
-from ...paths import given_path, require_writable
-from ...sampling.guidance import GuidanceScales
-from ...types import Streams
-from ..parts import ALWAYS_READ, components_of
-from ..request import COPY, OutputSettings, RenderTask, Request, Resolved
-from .basis import Basis, settle_basis
-from .inputs import ModeInputs
-from .machine import settle_machine
-from .modes import mode_of
-from .refusals import check_guidance, check_prompt
-from .settings import Layer, required
-from .target import require_apart, target_of
+from ...cards import Card
+from ...errors import DoesNotFitError, LTX2Error
+from ...hub.registry import registered_models
+from ..request import Resolved
+from ..values import parse_size
+from .basis import Planned
+from .machine import Device
+from .peaks import rates_of
+from .plan import GIB, Plan, make_plan
+from .presets import names, read_tier
+from .settings import COMMAND_LINE, Layer
+from .settle import Settled, settle
+
+NEAREST = 3  # settings that fit, of which a person is told
+SHARES = (2, 4)  # of a duration that may fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What was asked for. The fields are the arguments of `resolve`."""
+
+    mode: str
+    prompt: str
+    layers: Sequence[Layer]
+    own_presets: Mapping[str, Any] | None = None
+    main: Path | None = None
+
+    def settle(self, planned: Planned | None, flags: Mapping[str, Any] | None = None) -> Settled:
+        """Settle it. flags: given in place of those that it has."""
+        layers = [(COMMAND_LINE, dict(flags)), *self.layers] if flags else self.layers
+        return settle(self.mode, self.prompt, layers, self.own_presets, self.main, planned)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planning:
+    """A request that was planned. nearest: flags with which it fits, if it does not fit as it is."""
+
+    resolved: Resolved
+    plan: Plan
+    nearest: tuple[str, ...] = ()
 
 
 def resolve(
@@ -30,133 +60,94 @@ def resolve(
     own_presets: Mapping[str, Any] | None = None,
     main: Path | None = None,
 ) -> Resolved:
-    """Settle every value, find every file and check everything that can be checked before a model is read.
+    """Settle a request for a render, and see that it fits into the memory that is free.
 
-    Args: mode: t2v, i2v, v2v, a2v or v2a. layers: what was set and where, most important first: flags, environment,
-    files. own_presets: the user's, by name, each a mapping of settings. main: the image that i2v begins with, the clip
-    of v2v and v2a, the audio of a2v.
-    Raises: RequestError, StorageError, CheckpointError, MediaError.
+    Args: as `settle`.
+    Raises: RequestError, StorageError, CheckpointError, MediaError; DoesNotFitError for what does not fit, unless that
+    is forced.
     """
-    row = mode_of(mode)
-    check_prompt(prompt, is_needed=row.main is None)
-    basis = settle_basis(row, layers, own_presets or {})
-    inputs = row.settle(basis, main)
-    request = _request(basis, inputs, prompt)
-    check_guidance(basis.merged, request)
-    basis.headers.check(component for component in components_of(request) if component not in ALWAYS_READ)
-    settings = basis.settings
-    target = target_of(settings, request, inputs.suffix)
-    files = {**{lora.input.role: lora.file.path for lora in basis.loras}, **inputs.files}
-    require_apart(target, files.values())
-    job_dir = target.with_name(target.name + ".job")
-    if settings.job_dir:
-        job_dir = given_path(settings.job_dir, "--job-dir")
-    machine, machine_notes = settle_machine(basis.device, settings, request, basis.headers)
-    task = RenderTask(
-        request=request,
-        machine=machine,
-        output=_output(basis, inputs),
-        files=basis.files,
-        inputs=files,
-        target=target,
-        uses_cache=required(settings.cache),
-    )
-    if not (settings.skip_existing and target.exists()):
-        require_writable(target.parent, str(target))
-        require_writable(job_dir, str(job_dir))
-    sources = {**basis.sources, **inputs.sources}
-    lora_notes = (lora.note for lora in basis.loras)
-    return Resolved(
-        task=task,
-        job_dir=job_dir,
-        preset=basis.named.name,
-        overridden=basis.merged.overridden,
-        skip_existing=required(settings.skip_existing),
-        sources={name: str(place) for name, place in sources.items()},
-        notes=(*basis.notes, *inputs.size.notes, *inputs.length.notes, *lora_notes, *inputs.notes, *machine_notes),
-        warnings=inputs.length.warnings,
-    )
+    asked = Asked(mode=mode, prompt=prompt, layers=layers, own_presets=own_presets, main=main)
+    settled = asked.settle(None)
+    if settled.is_forced or settled.resolved.is_done:
+        return settled.resolved
+    plan = make_plan(settled.costs, settled.device)
+    if not plan.fits:
+        found = " or ".join(_nearest(asked, settled, Planned()))
+        hint = f"{found}; --force renders all the same" if found else "--force renders all the same"
+        raise DoesNotFitError("this does not fit into the memory of this machine", plan.lack, hint)
+    return settled.resolved
 
 
-def _request(basis: Basis, inputs: ModeInputs, prompt: str) -> Request:
-    """Everything that decides what comes out, down to the bit."""
-    settings = basis.settings
-    return Request(
-        mode=basis.mode.name,
-        prompt=prompt,
-        negative=settings.negative if basis.recipe.is_guided else None,
-        seed=secrets.randbelow(2**31) if settings.seed is None else settings.seed,
-        width=inputs.size.size[0],
-        height=inputs.size.size[1],
-        crop=inputs.size.crop,
-        frames=inputs.length.frames,
-        fps=inputs.length.fps,
-        video=required(settings.video),
-        audio=required(settings.sound),
-        preset=basis.preset,
-        recipe=basis.recipe,
-        steps=len(settings.sigmas) - 1 if settings.sigmas else required(settings.steps),
-        guidance=_guidance(basis),
-        loras=tuple(lora.input for lora in basis.loras),
-        images=inputs.images,
-        source=inputs.source,
-        audio_source=inputs.audio_source,
-        references=inputs.references,
-        strength=inputs.strength,
-        window=inputs.window,
-        extension=inputs.extension,
-        schedule_tokens=required(settings.schedule_tokens),
-        text_rows=required(settings.text_rows),
-    )
+def plan_render(
+    mode: str,
+    prompt: str,
+    layers: Sequence[Layer],
+    own_presets: Mapping[str, Any] | None = None,
+    main: Path | None = None,
+    *,
+    vram_gb: int | None = None,
+) -> Planning:
+    """Settle a request as a render would, and count what it takes. The files of a registered model need not be here.
 
-
-def _output(basis: Basis, inputs: ModeInputs) -> OutputSettings:
-    """How the result is written.
-
-    Raises: RequestError for a crf that the codec does not have, and where there is no audio to copy.
+    Args: as `settle`. vram_gb: plan for a card that is sold with so many GB.
+    Raises: as `settle`.
     """
-    chosen = {name: getattr(basis.settings, name) for name in OutputSettings.model_fields}
-    if chosen["audio_codec"] == COPY and not inputs.copies_audio:
-        raise RequestError("--audio-codec copy cannot be used", "the audio is generated", "--audio-codec aac")
-    if inputs.copies_audio:
-        chosen["audio_codec"] = COPY
-    output = OutputSettings(**chosen)
-    _ = output.encoding
-    return output
+    asked = Asked(mode=mode, prompt=prompt, layers=layers, own_presets=own_presets, main=main)
+    planned = Planned(None if vram_gb is None else planned_card(vram_gb))
+    settled = asked.settle(planned)
+    plan = make_plan(settled.costs, settled.device, rates_of(settled.device.card, settled.costs.machine))
+    nearest = () if plan.fits else tuple(_nearest(asked, settled, planned))
+    return Planning(resolved=settled.resolved, plan=plan, nearest=nearest)
 
 
-def _guidance(basis: Basis) -> Streams[GuidanceScales]:
-    """The scales of both streams. One that is alone has no other to be pulled towards; one that is kept has none."""
-    settings, blocks = basis.settings, _perturbed_blocks(basis)
-    is_alone = "off" in (settings.video, settings.sound)
-    skip_step = required(settings.skip_step)
-
-    def scales(stream: str, mode: str | None) -> GuidanceScales:
-        if mode == "keep":
-            return GuidanceScales(skip_step=skip_step)
-
-        def of(name: str) -> float:
-            return required(getattr(settings, f"{stream}_{name}"))
-
-        stg = of("stg")
-        return GuidanceScales(
-            st=of("st"),
-            sm=1.0 if is_alone else of("sm"),
-            stg=stg,
-            stg_blocks=blocks if stg else (),
-            rescale=of("rescale"),
-            skip_step=skip_step,
-        )
-
-    return Streams(scales("video", settings.video), scales("audio", settings.sound))
+def planned_card(vram_gb: int) -> Device:
+    """A card of which nothing is known but its memory."""
+    return Device("cuda:0", Card(name=f"a card with {vram_gb} GB", nbytes=vram_gb * GIB))
 
 
-def _perturbed_blocks(basis: Basis) -> tuple[int, ...]:
-    """The blocks that spatio-temporal guidance perturbs. Raises: RequestError for one that the model lacks."""
-    layers, blocks = basis.transformer.layers, basis.settings.stg_blocks
-    if blocks is None:
-        return (math.floor(basis.stg_share * layers),)
-    unknown = next((block for block in blocks if block >= layers), None)
-    if unknown is not None:
-        raise RequestError(f"--stg-blocks {unknown} cannot be used", f"the model has the blocks 0 to {layers - 1}")
-    return blocks
+def _nearest(asked: Asked, settled: Settled, planned: Planned) -> Iterator[str]:
+    """Flags with which it fits, the least change first."""
+    found = 0
+    for flags in _changes(settled):
+        try:
+            other = asked.settle(planned, flags)
+        except LTX2Error:
+            continue
+        if make_plan(other.costs, other.device).fits:
+            found += 1
+            yield " ".join(f"--{name} {shlex.quote(value)}" for name, value in flags.items())
+        if found == NEAREST:
+            return
+
+
+def _changes(settled: Settled) -> Iterator[dict[str, str]]:
+    """What may make a request smaller, the least change first."""
+    request, machine = settled.resolved.request, settled.costs.machine
+    if machine.memory != "lean":
+        yield {"memory": "auto"}
+        yield {"memory": "lean"}
+    models = _smaller_models(settled.resolved.task.files.name)
+    yield from ({"model": name} for name in models)
+    pixels = request.width * request.height
+    sizes = {name: parse_size(read_tier(name).one_stage) for name in names("tiers")}
+    smaller = [name for name, (width, height) in sizes.items() if width * height < pixels]
+    for name in sorted(smaller, key=lambda name: -sizes[name][0]):
+        yield {"res": name}
+    for share in SHARES:
+        yield {"duration": f"{float(request.duration_s / share):.2g}s"}
+    for name in sorted(smaller, key=lambda name: -sizes[name][0]):
+        yield {"res": name, "memory": "lean"}
+        yield from ({"res": name, "model": model, "memory": "lean"} for model in models)
+
+
+def _smaller_models(name: str) -> list[str]:
+    """Registered models that are the same in another precision, and take less."""
+    models = registered_models()
+    own = models.get(name)
+    if own is None:
+        return []
+    return [
+        other
+        for other, its in models.items()
+        if other == f"{name}-{its.precision}" and its.generation == own.generation and its.lacking is None
+    ]

@@ -108,6 +108,7 @@ class Settings(BaseModel):
     allow_partial_lora: Switch | None = None
     precision: PrecisionName | None = None
     memory: MemoryName | None = None
+    force: Switch | None = None
     device: Device | None = None
     cache: Switch | None = None
 
@@ -169,6 +170,7 @@ DEFAULTS: Mapping[str, Any] = {  # what holds where neither a person nor the mod
     "model": "ltx-2",
     "precision": "auto",
     "memory": "auto",
+    "force": False,
     "device": "auto",
     "cache": True,
     "skip_existing": False,

@@ -1,0 +1,139 @@
+"""The command `plan`: what a render would take, phase by phase, without rendering and without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import ltx2_core as core
+
+from .display import Display
+from .help import PanelCommand, PanelGroup
+from .modes import COMMANDS, EPILOG, Asked, ModeCommand
+from .options import PLAN, ConfigOpt, MaybePromptArg, takes
+
+DOES_NOT_FIT = 4
+MOST_VRAM_GB = 1000
+TERA = 1e12
+
+
+def add_plan(app: typer.Typer) -> None:
+    """Add the command, with one below it for each mode, to an app."""
+    plan = typer.Typer(
+        name="plan",
+        cls=PanelGroup,
+        help="Show what a render would take, phase by phase, and whether it fits; no weights are needed.",
+        rich_markup_mode=None,
+    )
+    for name, row in COMMANDS.items():
+        command = _command(name, row)
+        command.__name__, command.__doc__ = name, f"Plan: {row.summary[0].lower()}{row.summary[1:]}"
+        plan.command(name, cls=PanelCommand, epilog=EPILOG)(takes(PLAN, *row.panels)(command))
+    app.add_typer(plan)
+
+
+def _command(name: str, row: ModeCommand) -> Callable[..., None]:
+    def planned(show: Display, flags: dict[str, Any], prompt: str, config: Path | None, main: Path | None) -> None:
+        vram, explains = _gigabytes(flags.pop("vram", None)), flags.pop("explain", False)
+        asked = Asked(mode=name, prompt=prompt, flags=flags, config=config, main=main)
+        planning = core.plan_render(*asked.arguments, vram_gb=vram)
+        show_planning(show, planning, explains=explains)
+
+    if row.main is None:
+
+        def from_prompt(
+            flags: dict[str, Any], show: Display, prompt: MaybePromptArg = "", config: ConfigOpt = None
+        ) -> None:
+            planned(show, flags, prompt, config, None)
+
+        return from_prompt
+
+    def from_main(
+        flags: dict[str, Any],
+        show: Display,
+        main: Path | None = None,
+        prompt: MaybePromptArg = "",
+        config: ConfigOpt = None,
+    ) -> None:
+        planned(show, flags, prompt, config, main)
+
+    from_main.__annotations__["main"] = _optional(row.main)
+    return from_main
+
+
+def _optional(argument: Any) -> Any:
+    """The same argument, which may be left out."""
+    info = copy(argument.__metadata__[0])
+    info.metavar = f"[{info.metavar}]"
+    return Annotated[Path | None, info]
+
+
+def _gigabytes(text: str | None) -> int | None:
+    """The number of `--vram`. Raises: RequestError for what is none."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= MOST_VRAM_GB):
+        raise core.RequestError(f"--vram {text} cannot be used", "it is a whole number of GB", "--vram 12")
+    return int(text)
+
+
+def show_planning(show: Display, planning: core.Planning, *, explains: bool) -> None:
+    """The resolved settings, the table, and where settings come from.
+
+    Raises: DoesNotFitError, after the table, for what does not fit.
+    """
+    plan, resolved = planning.plan, planning.resolved
+    show.plan(resolved)
+    if explains:
+        show.table("settings", {name: f"{value}" for name, value in resolved.sources.items()})
+    if show.is_json:
+        show.planned(plan)
+    else:
+        show.text(*_lines(plan))
+        show.text(*_remarks(planning))
+    if not plan.fits:
+        hint = " or ".join(planning.nearest) or "another --model, or a smaller --res"
+        raise core.DoesNotFitError("this does not fit", plan.lack, hint)
+
+
+def _lines(plan: core.Plan) -> list[str]:
+    """The table: a row for each phase, the peak marked."""
+    about = "~" * plan.is_assumed
+    rows = [["phase", "VRAM", "RAM", "disk", "TFLOP", "seconds"]]
+    for row in plan.rows:
+        mark = " <- peak" if row is plan.peak else ""
+        vram = "-" if row.vram is None else about + core.gigabytes(row.vram)
+        seconds = "-" if row.seconds is None else f"~{row.seconds:,.1f}"
+        teraflops = f"{row.flops / TERA:,.1f}"
+        disk = core.show_bytes(row.disk) if row.disk else "-"
+        cells = [row.name, vram, core.gigabytes(row.ram), disk, teraflops, seconds + mark]
+        rows.append(cells)
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    widths.append(max(len(row[5].removesuffix(" <- peak")) for row in rows))
+    return [_line(row, widths) for row in rows]
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    first, *others = cells
+    last, mark = others[-1].removesuffix(" <- peak"), " <- peak" * others[-1].endswith(" <- peak")
+    aligned = [f"{cell:>{width}}" for cell, width in zip([*others[:-1], last], widths[1:], strict=True)]
+    return "  ".join([f"{first:{widths[0]}}", *aligned]) + mark
+
+
+def _remarks(planning: core.Planning) -> list[str]:
+    """What there is room for, what the machine chooses, and what the figures are worth."""
+    plan, machine = planning.plan, planning.resolved.task.machine
+    room = "" if plan.vram is None else f"{core.gigabytes(plan.vram)} of the card can be used; "
+    mode = f"memory mode {machine.memory}"
+    if machine.memory == "streamed":
+        mode += f", {machine.resident_blocks} blocks stay"
+    lines = [f"{room}{mode}"]
+    if plan.is_assumed:
+        lines.append("~: files of the model are not here; their sizes are those of the release")
+    if plan.estimated_by:
+        lines.append(f"~ seconds: {plan.estimated_by}")
+    return lines

@@ -1,0 +1,99 @@
+"""What one evaluation of the denoiser costs beside its weights: activations and FLOPs.
+
+The shares are those of the walk through the blocks (models/transformer.py), counted on tensors without data;
+`scripts/bench.py --plan` and tests/unit/test_costs.py compare both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..config.transformer import StreamConfig, TransformerConfig
+
+# Rows of the width of a stream that one token of a chunk takes at the peak: beside the keys and values of all tokens
+# while it attends to itself, and inside the feed-forward, which is four times as wide.
+ATTENDING_ROWS, FEEDING_ROWS = 6.2, 10.5
+LAZY_ROWS = 1.0  # more, where rotary tables are made for the chunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What the denoiser works on at a time.
+
+    Args: video, audio: tokens. text: rows. copies: how many hidden states of all tokens there are, one for each pass of
+    guidance. contexts: how many prompts are read. batch: passes that go through together.
+    """
+
+    video: int
+    audio: int
+    text: int
+    copies: int = 1
+    contexts: int = 1
+    batch: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """How it works: the itemsize of its numbers, tokens of a chunk, whether rotary tables and the text are kept."""
+
+    itemsize: int
+    chunk_tokens: int
+    keeps_tables: bool
+    keeps_text: bool
+
+
+def activation_bytes(config: TransformerConfig, given: Evaluation, walk: Walk) -> int:
+    """The most that is alive in one evaluation beside weights and keys and values of the text that are kept."""
+    rows = 0.0
+    tokens = {"video": (given.video, config.video), "audio": (given.audio, config.audio)}
+    for count, stream in tokens.values():
+        if stream is None or not count:
+            continue
+        width, exchange = stream.width, config.exchange_heads * config.exchange_head_dim
+        tables = (2 if config.is_interleaved else 1) * (width + exchange) * walk.keeps_tables
+        rows += count * (given.batch * given.copies * width + tables)
+    largest = max(_working(count, stream, walk, given.batch) for count, stream in tokens.values() if stream and count)
+    read = 0 if walk.keeps_text else 2 * given.text * given.batch * sum(one.width for _, one in tokens.values() if one)
+    return int((rows + largest + read) * walk.itemsize)
+
+
+def _working(count: int, stream: StreamConfig, walk: Walk, batch: int) -> float:
+    """The numbers that a stream of so many tokens holds while it attends to itself or is fed forward."""
+    chunk = min(count, walk.chunk_tokens)
+    lazy = 0 if walk.keeps_tables else LAZY_ROWS
+    kept = 2 * count if count > chunk else 0
+    return batch * stream.width * max(kept + (ATTENDING_ROWS + lazy) * chunk, FEEDING_ROWS * chunk)
+
+
+def text_memory_bytes(config: TransformerConfig, given: Evaluation, itemsize: int) -> int:
+    """Keys and values of the text in all blocks, where they are kept from step to step."""
+    widths = sum(one.width for one in (config.video, config.audio) if one is not None)
+    return 2 * config.layers * given.contexts * given.text * widths * itemsize
+
+
+def held_bytes(config: TransformerConfig, itemsize: int) -> int:
+    """The most decoded weights that are held at a time, where chunks in turn take the same quantised layers."""
+    return 8 * max(one.width for one in (config.video, config.audio) if one is not None) ** 2 * itemsize
+
+
+def forward_flops(
+    config: TransformerConfig, given: Evaluation, *, blocks: int, reads_text: bool = True, exchanges: bool = True
+) -> float:
+    """One pass through so many of its blocks. reads_text: whether keys and values of the text are made in it.
+
+    Source: two for a product and its sum, in linear layers and attention; all else is left out.
+    """
+    total, across = 0.0, config.exchange_heads * config.exchange_head_dim
+    for count, stream in ((given.video, config.video), (given.audio, config.audio)):
+        if stream is None or not count:
+            continue
+        width = stream.width
+        own = (8 + 4 + 16) * width**2 * count + 4 * width * count * (count + given.text)
+        made = 4 * width**2 * given.text
+        crossed = 8 * width * across * count * exchanges
+        total += blocks * (own + made * reads_text + crossed)
+        total += 2 * count * width * (stream.in_channels + stream.out_channels)
+        if config.caption_channels is not None and reads_text:
+            total += 2 * given.text * width * (config.caption_channels + width)
+    both = config.video is not None and config.audio is not None and exchanges
+    return total + both * blocks * 8 * given.video * given.audio * across

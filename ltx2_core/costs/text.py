@@ -1,0 +1,81 @@
+"""What reading a prompt costs beside the weights: language model, projection of its hidden states, connectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from ..components import COMPONENTS
+from ..config.text import ConnectorConfig
+from ..headers import Header
+from .weights import BLOCK
+
+BLOCK_TOKENS = 16  # prompts are padded to a multiple of it
+FEEDING_COPIES = 3  # of the wide hidden states inside a feed-forward: gate, up, and their product
+NORMALISED_COPIES = 4  # of all hidden states of a prompt while they are normalised and projected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageModel:
+    """The shape of a language model. parameters: of its layers, without the table of embeddings."""
+
+    width: int
+    feed_forward: int
+    layers: int
+    parameters: int
+
+    @classmethod
+    def of(cls, header: Header) -> Self:
+        """Read it from the shapes of its tensors."""
+        shapes = {own: header.matrix_shape(name) for name, own in COMPONENTS["language_model"].names_in(header).items()}
+        layers = {int(found[1]) for own in shapes if (found := BLOCK.search("." + own))}
+        matrices = [shape for own, shape in shapes.items() if BLOCK.search("." + own) and own.endswith("weight")]
+        return cls(
+            width=shapes["norm.weight"][0],
+            feed_forward=max(
+                (shape[0] for own, shape in shapes.items() if own.endswith("gate_proj.weight")), default=0
+            ),
+            layers=len(layers),
+            parameters=sum(shape[0] * shape[1] for shape in matrices if len(shape) == 2),
+        )
+
+    def hidden_bytes(self, tokens: int, itemsize: int) -> int:
+        """All hidden states of a prompt: the embeddings and the output of every layer."""
+        return (self.layers + 1) * tokens * self.width * itemsize
+
+    def activation_bytes(self, prompts: Sequence[int], itemsize: int) -> int:
+        """The most that is alive while prompts of so many tokens are read, one after another."""
+        longest = max(prompts)
+        inside = FEEDING_COPIES * longest * self.feed_forward * itemsize
+        return sum(self.hidden_bytes(one, itemsize) for one in prompts) + self.hidden_bytes(longest, itemsize) + inside
+
+    def flops(self, prompts: Sequence[int]) -> float:
+        """Two for a product and its sum, in linear layers."""
+        return 2.0 * self.parameters * sum(prompts)
+
+
+def most_tokens(prompt: str, rows: int) -> int:
+    """As many tokens as a prompt can have, padded as it is read: a token stands for one byte at least."""
+    tokens = min(rows, len(prompt.encode(errors="replace")) + 1)
+    return min(rows, -(-tokens // BLOCK_TOKENS) * BLOCK_TOKENS)
+
+
+def connecting_bytes(
+    model: LanguageModel, prompts: Sequence[int], connectors: Sequence[ConnectorConfig], rows: int, itemsize: int
+) -> int:
+    """The most that is alive while hidden states become contexts, the hidden states of all prompts among it."""
+    projecting = NORMALISED_COPIES * model.hidden_bytes(max(prompts), itemsize)
+    refining = max(12 * rows * one.width * itemsize for one in connectors)
+    contexts = len(prompts) * sum(rows * one.width * itemsize for one in connectors)
+    return sum(model.hidden_bytes(one, itemsize) for one in prompts) + max(projecting, refining) + contexts
+
+
+def connecting_flops(
+    model: LanguageModel, prompts: Sequence[int], connectors: Sequence[ConnectorConfig], rows: int
+) -> float:
+    """Two for a product and its sum, in linear layers and attention."""
+    features = (model.layers + 1) * model.width
+    projected = sum(2.0 * features * one.width * sum(prompts) for one in connectors[:1])
+    refined = sum(one.layers * (24.0 * rows * one.width**2 + 4.0 * rows**2 * one.width) for one in connectors)
+    return projected + len(prompts) * refined

@@ -1,0 +1,137 @@
+"""What the convolutional video VAE costs beside its weights: activations and FLOPs of a clip that it takes in tiles.
+
+The layers are walked as models/video_vae.py does; tests/unit/test_costs.py compares both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import product
+from math import prod
+from typing import NamedTuple
+
+from ..config.video_vae import IMAGE_CHANNELS, ResBlocks, VideoVAEConfig
+from ..grids import VideoGrid
+from ..tiles import FRAMES_PER_CHUNK, Axes, Interval, TilePlan, pixels
+
+KERNEL = 27  # numbers of a 3x3x3 convolution, for each pair of channels
+FLOAT_BYTES = 4  # of a number that is handed out
+Size = tuple[int, int, int]  # frames, rows, columns
+Tile = tuple[Interval, Interval, Interval]
+
+
+class Layer(NamedTuple):
+    """A convolution and what surrounds it. alive: numbers that are alive at the most. passed: those that it reads and
+    makes, which a kernel may copy into another layout."""
+
+    flops: float
+    alive: float
+    passed: float
+
+
+@lru_cache(maxsize=32)
+def decode_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
+    """The most that is alive while a latent is decoded: a tile, or frames on their way out, beside those that
+    neighbours still add to."""
+    cells = plan.cells(grid.latent, config.factors)
+    frames, *_ = pixels(cells, config.factors)
+    frame = grid.height * grid.width * IMAGE_CHANNELS * itemsize
+    longest = max(piece.length for piece in frames) * frame
+    overlap = max(piece.left for piece in frames) * frame
+    handed = min(FRAMES_PER_CHUNK, grid.frames) * frame * (1 + FLOAT_BYTES // itemsize)
+    tile = max(_alive(_decoder(config, size)) for size in _sizes(cells)) * itemsize
+    if all(len(axis) == 1 for axis in cells):
+        return int(max(tile, longest + handed))
+    return int(longest + handed + max(tile, overlap))
+
+
+@lru_cache(maxsize=32)
+def decode_flops(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan) -> float:
+    """All tiles of a latent, overlaps twice."""
+    sizes = _sizes(plan.cells(grid.latent, config.factors))
+    return sum(layer.flops for size in sizes for layer in _decoder(config, size))
+
+
+@lru_cache(maxsize=32)
+def decode_workspace_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
+    """What the kernels of the convolutions may take besides on a card, to copy what they read and make."""
+    sizes = _sizes(plan.cells(grid.latent, config.factors))
+    return int(max(layer.passed for size in sizes for layer in _decoder(config, size)) * itemsize)
+
+
+def encode_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
+    """The most that is alive while a clip is encoded, its pixels among it."""
+    sizes = _sizes(pixels(plan.cells(grid.latent, config.factors), config.factors))
+    clip = grid.frames * grid.height * grid.width * IMAGE_CHANNELS
+    return int((max(_alive(_encoder(config, size)) for size in sizes) + clip) * itemsize)
+
+
+def encode_flops(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan) -> float:
+    """All tiles of a clip, overlaps twice."""
+    sizes = _sizes(pixels(plan.cells(grid.latent, config.factors), config.factors))
+    return sum(layer.flops for size in sizes for layer in _encoder(config, size))
+
+
+def _sizes(axes: Axes) -> list[Size]:
+    return [(f.length, h.length, w.length) for f, h, w in product(*axes)]
+
+
+def _alive(layers: Iterator[Layer]) -> float:
+    return max(layer.alive for layer in layers)
+
+
+def _decoder(config: VideoVAEConfig, latent: Size) -> Iterator[Layer]:
+    """The layers that decode a tile of so many latent cells."""
+    border = 2 * (config.decoder_padding == "reflect")
+    width, size = config.decoder_width, latent
+    yield _convolution(config.latent_channels, width, size, border)
+    for block in config.decoder_blocks:
+        if isinstance(block, ResBlocks):
+            yield from [_residual(width, size, border)] * (2 * block.layers)
+            continue
+        made = width // block.multiplier * prod(block.stride)
+        yield _convolution(width, made, size, border, after=2 * made + width * (1 + block.is_residual))
+        frames, rows, columns = (length * stride for length, stride in zip(size, block.stride, strict=True))
+        width, size = width // block.multiplier, (frames - block.stride.time + 1, rows, columns)
+    yield _convolution(width, config.patch_channels, size, border, after=2 * config.patch_channels)
+
+
+def _encoder(config: VideoVAEConfig, clip: Size) -> Iterator[Layer]:
+    """The layers that encode a tile of so many pixels."""
+    border = 2 * (config.encoder_padding == "reflect")
+    frames, height, width_px = clip
+    factor = config.factors.time
+    width = config.latent_channels
+    size = (frames - (frames - 1) % factor, height // config.patch_size, width_px // config.patch_size)
+    yield _convolution(config.patch_channels, width, size, border)
+    for block in config.encoder_blocks:
+        if isinstance(block, ResBlocks):
+            yield from [_residual(width, size, border)] * (2 * block.layers)
+            continue
+        folded = width * block.multiplier // prod(block.stride)
+        frames = size[0] + (block.stride.time == 2)
+        yield _convolution(width, folded, (frames, *size[1:]), border, after=width + 2 * folded)
+        size = (frames // block.stride.time, size[1] // block.stride.height, size[2] // block.stride.width)
+        width *= block.multiplier
+    yield _convolution(width, config.moments, size, border)
+
+
+def _convolution(channels: int, made: int, size: Size, border: int, after: int = 0) -> Layer:
+    """A convolution of some channels to others. after: numbers of a place that what follows it holds."""
+    places = prod(size)
+    read, written = channels * _padded(size, border), made * places
+    alive = max(channels * places + read + written, after * places)
+    return Layer(2.0 * KERNEL * channels * made * places, alive, read + written)
+
+
+def _residual(width: int, size: Size, border: int) -> Layer:
+    """One of the two convolutions of a residual block: the sum, what is padded, and what is made of it."""
+    places = prod(size)
+    padded = _padded(size, border)
+    return Layer(2.0 * KERNEL * width**2 * places, width * (places + 2 * padded), width * (places + padded))
+
+
+def _padded(size: Size, border: int) -> int:
+    frames, rows, columns = size
+    return (frames + 2) * (rows + border) * (columns + border)

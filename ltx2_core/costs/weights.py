@@ -1,0 +1,125 @@
+"""The bytes of weights on a device, from the header of their file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from math import prod
+from typing import TypeVar
+
+from ..components import COMPONENTS
+from ..headers import Header
+
+SLOTS = 2  # of a streamed model: one that computes, one that is being filled
+PINNED_SLOTS = SLOTS + 1  # and one through which the blocks that stay are loaded
+ALIGNMENT = 256  # bytes, of a tensor in a slot
+PLAIN_DTYPES = {2: "BF16", 4: "F32"}  # by the size of a number
+T = TypeVar("T")
+BLOCK = re.compile(r"(?:^|\.)(?:transformer_blocks|layers)\.(\d+)\.")
+
+
+def aligned(nbytes: int) -> int:
+    """The size of a tensor in a slot, where each begins at a multiple of ALIGNMENT."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def _once(count: Callable[[Header, str, int], T]) -> Callable[[Header, str, int], T]:
+    """The same function, which remembers with a header what it has counted of it."""
+
+    @wraps(count)
+    def counted(header: Header, component: str, itemsize: int) -> T:
+        key = (count.__name__, component, itemsize)
+        if key not in header.counted:
+            header.counted[key] = count(header, component, itemsize)
+        return header.counted[key]
+
+    return counted
+
+
+@_once
+def component_bytes(header: Header, component: str, itemsize: int) -> int:
+    """The weights of a component where a plain number has so many bytes; quantised layers stay as they are stored.
+
+    Raises: CheckpointError if quantised layers of the file cannot be understood.
+    """
+    return header.loaded_bytes(COMPONENTS[component].names_in(header), itemsize)
+
+
+@_once
+def converted_bytes(header: Header, component: str, itemsize: int) -> int:
+    """The weights of a component that are not of the dtype that is asked for, after their conversion.
+
+    On the CPU the others stay views of the mapped file, which take memory only as long as there is some to spare.
+    """
+    plain = {name for name, info in header.tensors.items() if info.dtype != PLAIN_DTYPES[itemsize]}
+    names = COMPONENTS[component].names_in(header).keys() & plain - header.stored.names
+    return header.loaded_bytes(names, itemsize)
+
+
+def streamed_bytes(blocks: Sequence[int], resident: int) -> int:
+    """What blocks of these sizes take on the device while they are streamed, so many of the first ones kept."""
+    others = blocks[resident:]
+    return sum(blocks[:resident]) + min(SLOTS, len(others)) * max(others, default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockBytes:
+    """The weights of a model that is a row of blocks: each block as it lies in a slot, and all that is outside."""
+
+    blocks: tuple[int, ...]
+    outside: int
+
+    @property
+    def whole(self) -> int:
+        """All of it."""
+        return sum(self.blocks) + self.outside
+
+    def streamed(self, resident: int) -> int:
+        """What is on the device while blocks are streamed, so many of the first ones kept."""
+        return self.outside + streamed_bytes(self.blocks, resident)
+
+
+@_once
+def block_bytes(header: Header, component: str, itemsize: int) -> BlockBytes:
+    """Of each block of a component and of the rest of it. Raises: as `component_bytes`."""
+    blocks: dict[int, int] = {}
+    outside = 0
+    for name in COMPONENTS[component].names_in(header):
+        nbytes = header.loaded_bytes([name], itemsize)
+        found = BLOCK.search(name)
+        if found is None:
+            outside += nbytes
+        else:
+            blocks[int(found[1])] = blocks.get(int(found[1]), 0) + aligned(nbytes)
+    return BlockBytes(tuple(blocks[number] for number in sorted(blocks)), outside)
+
+
+@dataclass(frozen=True, slots=True)
+class Matrices:
+    """The matrices in the blocks of a model. stored_share: of their numbers, in layers that are stored quantised.
+    largest_plain: numbers of the largest one that is not; 0 where there is none.
+    """
+
+    stored_share: float
+    largest_plain: int
+
+
+@_once
+def matrices(header: Header, component: str, itemsize: int) -> Matrices:
+    """Of the blocks of a component. Raises: as `component_bytes`."""
+    stored: list[int] = []
+    plain: list[int] = []
+    for name in COMPONENTS[component].names_in(header):
+        shape = header.matrix_shape(name)
+        if BLOCK.search(name) and name.endswith(".weight") and len(shape) == 2:
+            (stored if name in header.stored.layers else plain).append(prod(shape))
+    return Matrices(sum(stored) / max(1, sum(stored) + sum(plain)), max(plain, default=0))
+
+
+@_once
+def table_bytes(header: Header, component: str, itemsize: int) -> int:
+    """Of the table of embeddings of a language model. Raises: as `component_bytes`."""
+    names = COMPONENTS[component].names_in(header)
+    return header.loaded_bytes([name for name, own in names.items() if own.startswith("embed_tokens.")], itemsize)

@@ -1,0 +1,81 @@
+"""Settle everything that the machine decides about a request: device, precision, memory mode, tiles, threads.
+
+It follows from the class of the card and from what was measured on it, never from the moment, so that a run repeats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import get_args
+
+from ...headers import Header
+from ...hub.find import ModelFiles
+from ...machine import KEPT_SHARE, Machine, MemoryMode, Precision, cpu_threads
+from ...tiles import Cut, TilePlan
+from ..parts import ModelHeaders
+from ..request import Request
+from .machine import PRECISIONS, Device, measured_on, products_on
+from .phases import Costs
+from .plan import with_memory
+from .settings import Settings, required
+from .tuning import AGAIN, FILE, Tuning, read_tuning
+
+ENCODE_TILES = TilePlan(frames=Cut(80, 24), height=Cut(768, 64), width=Cut(768, 64))  # the official sizes
+
+
+def settle_machine(
+    device: Device,
+    settings: Settings,
+    request: Request,
+    files: ModelFiles,
+    headers: ModelHeaders,
+    loras: tuple[Header, ...] = (),
+) -> tuple[Costs, tuple[str, ...]]:
+    """What a request takes on a machine that is settled for it, and what a person should know of that.
+
+    Only `--precision auto` multiplies quantised weights as they are stored.
+    Raises: RequestError if what was measured on this machine cannot be read.
+    """
+    vae, asked = headers.shapes.video_vae, required(settings.precision)
+    grid, is_auto = request.grid(vae.factors), asked == "auto"
+    usual = Machine(
+        device=device.name,
+        precision=PRECISIONS[device.kind] if is_auto else _precision(asked),
+        kept_bytes=int(KEPT_SHARE * device.nbytes),
+        decode_tiles=TilePlan.auto(grid.latent, vae.factors),
+        encode_tiles=ENCODE_TILES,
+        products=products_on(device.card) if is_auto else (),
+        threads=cpu_threads(),
+    )
+    tuning, notes = _tuning_for(device)
+    machine = usual if tuning is None else _tuned(usual, tuning, grid.tokens, takes_precision=is_auto)
+    names = [one.name for one in fields(Machine) if getattr(machine, one.name) != getattr(usual, one.name)]
+    if names:
+        chosen = ", ".join(f"{name} {getattr(machine, name)}" for name in names)
+        notes = (f"{FILE}: {chosen}, as measured on this machine",)
+    memory = required(settings.memory)
+    modes: tuple[MemoryMode, ...] = tuple(mode for mode in get_args(MemoryMode) if memory in ("auto", mode))
+    costs = with_memory(Costs(request, machine, files, headers, loras), device, modes)
+    return costs, notes
+
+
+def _tuning_for(device: Device) -> tuple[Tuning | None, tuple[str, ...]]:
+    """What was measured on a device, and a line where what is kept was measured on another."""
+    tuning = read_tuning()
+    if tuning is None or tuning.measured_on.is_same(measured_on(device)):
+        return tuning, ()
+    return None, (f"{FILE} is not used: it was measured on {tuning.measured_on}; {AGAIN}",)
+
+
+def _tuned(usual: Machine, tuning: Tuning, tokens: int, *, takes_precision: bool) -> Machine:
+    """The machine with what was measured as the faster choice, for a clip of so many video tokens."""
+    tuned, shape = usual, tuning.shape_of(tokens)
+    if takes_precision and tuning.precision is not None:
+        tuned = replace(tuned, precision=tuning.precision.chosen)
+    if shape is not None:
+        tuned = replace(tuned, batches_passes=shape.batches_passes.chosen, keeps_text=shape.keeps_text.chosen)
+    return tuned
+
+
+def _precision(name: str) -> Precision:
+    return "bf16" if name == "bf16" else "fp32"

@@ -1,0 +1,69 @@
+"""How fast cards are by their makers' sheets, as data in presets/cards, and what that makes of FLOPs: an estimate.
+
+Source: docs/reference/plan.md, "Seconds".
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated
+
+from pydantic import Field
+
+from ...cards import Card
+from ...machine import Machine
+from ...records import Record, presets_folder
+from ...yaml_file import read_yaml
+
+TERA, GIGA = 1e12, 1e9
+SOURCE = "from the card's published peak"
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Peaks(Record):
+    """What a card can do at most, in dense products with sums in float32.
+
+    Args: matches: a pattern in the name that the driver gives it. memory_gb: as it is sold. capability: of NVIDIA.
+    bf16, fp8: TFLOP/s. int8: TOP/s. link_gbs: GB/s at which weights are copied to it. share: of the peak that a render
+    reaches, as public runs do.
+    """
+
+    summary: str
+    matches: str
+    memory_gb: Annotated[int, Field(gt=0)]
+    capability: tuple[int, int]
+    bf16: Rate
+    int8: Rate | None = None
+    fp8: Rate | None = None
+    link_gbs: Rate
+    share: Annotated[float, Field(gt=0, le=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How fast a device computes and is copied to. source: where that is known from."""
+
+    flops_per_s: float
+    link_bytes_per_s: float
+    source: str = SOURCE
+
+    def seconds(self, flops: float, moved: int) -> float:
+        """What a phase takes at least: its products, or its weights on their way, whichever takes longer."""
+        return max(flops / self.flops_per_s, moved / self.link_bytes_per_s)
+
+
+def rates_of(card: Card | None, machine: Machine) -> Rates | None:
+    """The rates of a card in the precision of a machine; None where no sheet tells them."""
+    if card is None or machine.precision != "bf16":
+        return None
+    known = next((one for one in read_peaks() if re.search(one.matches, card.name)), None)
+    return None if known is None else Rates(known.share * known.bf16 * TERA, known.link_gbs * GIGA)
+
+
+@cache
+def read_peaks() -> tuple[Peaks, ...]:
+    """All cards that are listed. Raises: RequestError if a file is not right."""
+    files = sorted((presets_folder() / "cards").glob("*.yaml"))
+    return tuple(Peaks.checked(f"presets/cards/{file.name}", read_yaml(file)) for file in files)

@@ -1,0 +1,385 @@
+"""The phases of a render and what each takes, from headers and configs: the same functions count that the engine uses.
+
+Source: docs/architecture.md, "From a command to a file".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+
+from ...config.audio import AudioVAEConfig, VocoderConfig
+from ...config.released import effective_config
+from ...config.text import ConnectorConfig
+from ...config.upsampler import UpsamplerConfig
+from ...costs import audio, video_vae
+from ...costs.denoiser import Evaluation, Walk, activation_bytes, forward_flops, held_bytes, text_memory_bytes
+from ...costs.text import LanguageModel, connecting_bytes, connecting_flops, most_tokens
+from ...costs.upsampler import upsample_bytes, upsample_flops
+from ...costs.weights import (
+    PINNED_SLOTS,
+    BlockBytes,
+    block_bytes,
+    component_bytes,
+    converted_bytes,
+    matrices,
+    table_bytes,
+)
+from ...grids import VideoGrid, audio_latent_count
+from ...headers import Header
+from ...hub.find import ModelFiles
+from ...machine import ITEM_BYTES, Machine
+from ...sampling.guidance import GuidanceScales, PassKind, plan_passes
+from ...sampling.table import SAMPLERS
+from ...text.files import find_encoder
+from ...tiles import STAGE_OVERLAP, split_evenly
+from ...types import Streams
+from ..parts import CONNECTORS, TEXT, ModelHeaders
+from ..recipe import Stage
+from ..request import Request
+
+FLOAT32 = 4
+FUSING_BYTES = 6  # of a number of a weight, while a LoRA is fused into it: the sum in float32, and the result
+FILE_BITS = 0.2  # of a pixel of the result, about
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A model that a phase needs. nbytes: of its weights on the device. moved: what is copied there to load it."""
+
+    key: str
+    nbytes: int
+    moved: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """One phase. Args: name: for a person. loads: one after another; each stays if there is room. active: bytes on the
+    device beside the weights. flops: of the whole phase. moved: weights that are copied to the device while it runs.
+    disk: bytes that it writes. host: memory of the computer that it takes beside what every phase has. workspace: bytes
+    on the device that kernels may take besides, where there is room; nobody can count them beforehand.
+    """
+
+    name: str
+    loads: tuple[Load, ...]
+    active: int
+    flops: float
+    moved: int = 0
+    disk: int = 0
+    host: int = 0
+    workspace: int = 0
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Counts what a request takes on a machine. loras: the headers of those that a person gave."""
+
+    request: Request
+    machine: Machine
+    files: ModelFiles
+    headers: ModelHeaders
+    loras: tuple[Header, ...] = ()
+
+    @cached_property
+    def phases(self) -> list[Phase]:
+        """All phases, in the order in which they run."""
+        found = [self.reading, self.connecting, *self.encoding()]
+        for number, stage in enumerate(self.request.recipe.stages, 1):
+            if stage.start == "upsampled" and self.request.video != "off":
+                found.append(self.upsampling(stage))
+            found.append(self.denoising(stage, number))
+        if self.request.audio == "generate":
+            found += self.sounding()
+        if self.request.video == "generate":
+            found.append(self.decoding)
+        return found
+
+    @property
+    def itemsize(self) -> int:
+        return ITEM_BYTES[self.machine.precision]
+
+    @property
+    def is_streamed(self) -> bool:
+        return self.machine.memory != "resident"
+
+    @property
+    def pinned_bytes(self) -> int:
+        """Memory of the computer that weights are copied to a card through; torch pins powers of two."""
+        if not self.is_streamed or self.machine.device == "cpu":
+            return 0
+        return PINNED_SLOTS * (1 << max(0, max(self.blocks.blocks) - 1).bit_length())
+
+    # Text
+
+    @cached_property
+    def prompts(self) -> list[int]:
+        """The most tokens of each prompt that is read."""
+        texts = [self.request.prompt] + [self.request.negative] * (self.request.negative is not None)
+        return [most_tokens(text or "", self.request.text_rows) for text in texts]
+
+    @cached_property
+    def encoder(self) -> Header:
+        """The header of the text encoder."""
+        assumed = self.files.assumed.get("text_encoder")
+        return find_encoder(self.files.require_file("text_encoder")).header if assumed is None else assumed
+
+    @cached_property
+    def language_model(self) -> LanguageModel:
+        return LanguageModel.of(self.encoder)
+
+    @property
+    def reading(self) -> Phase:
+        sizes = block_bytes(self.encoder, "language_model", self.itemsize)
+        load = Load("text encoder", self._weights(self.encoder, "language_model", sizes.whole), sizes.whole)
+        if self.is_streamed:
+            on_device = sizes.streamed(0) - table_bytes(self.encoder, "language_model", self.itemsize)
+            load = Load("text encoder", on_device, sizes.whole * len(self.prompts))
+        return Phase(
+            name="text",
+            loads=(load,),
+            active=self.language_model.activation_bytes(self.prompts, self.itemsize),
+            flops=self.language_model.flops(self.prompts),
+        )
+
+    @property
+    def connecting(self) -> Phase:
+        config = self.headers.config("video_connector")
+        connectors = [ConnectorConfig.from_metadata(config, name.partition("_")[0]) for name in CONNECTORS]
+        given = self.language_model, self.prompts, connectors, self.request.text_rows
+        return Phase(
+            name="text context",
+            loads=tuple(self._component(name) for name in TEXT),
+            active=connecting_bytes(*given, self.itemsize),
+            flops=connecting_flops(*given),
+        )
+
+    # Inputs
+
+    def encoding(self) -> Iterator[Phase]:
+        """What the user gave is encoded, once per stage at its size; the audio once."""
+        request, vae = self.request, self.headers.shapes.video_vae
+        grids = [self._grid(stage) for stage in request.recipe.stages]
+        clips = [grid for grid in grids for _ in (*request.references, *([request.source] if request.source else []))]
+        stills = [replace(grid, frames=1) for grid in grids for _ in request.images]
+        if clips or stills:
+            given, plan = [*clips, *stills], self.machine.encode_tiles
+            yield Phase(
+                name="inputs",
+                loads=(self._component("video_encoder"),),
+                active=max(video_vae.encode_bytes(vae, grid, plan, self.itemsize) for grid in given),
+                flops=sum(video_vae.encode_flops(vae, grid, plan) for grid in given),
+                host=max(_clip_bytes(grid) for grid in given),
+            )
+        if request.audio_source is not None and request.audio != "off":
+            config = self.headers.shapes.audio_vae
+            yield Phase(
+                name="audio input",
+                loads=(self._component("audio_encoder"),),
+                active=audio.encode_bytes(config, self._steps, self.itemsize),
+                flops=audio.encode_flops(config, self._steps),
+            )
+
+    # Stages
+
+    def upsampling(self, stage: Stage) -> Phase:
+        """The latents of the stage before are enlarged."""
+        stages = self.request.recipe.stages
+        header = self.files.header(self.request.recipe.upsampler(stage))
+        config = UpsamplerConfig.from_metadata(effective_config(header))
+        before, after = self._grid(stages[stages.index(stage) - 1]).tokens, self._grid(stage).tokens
+        nbytes = component_bytes(header, "upsampler", self.itemsize)
+        return Phase(
+            name="upsampling",
+            loads=(Load("upsampler", self._weights(header, "upsampler", nbytes), nbytes),),
+            active=upsample_bytes(config, after, self.itemsize),
+            flops=upsample_flops(config, before, after),
+        )
+
+    def denoising(self, stage: Stage, number: int) -> Phase:
+        """One stage: every step walks through all blocks."""
+        config, steps = self.headers.shapes.transformer, self._evaluations(stage, number)
+        scales = self.request.guidance if stage.guided else Streams(GuidanceScales(), GuidanceScales())
+        given = self._evaluation(stage, scales)
+        tiles, walk = self._tiles(stage), self._walk
+        active = activation_bytes(config, given, walk)
+        if walk.keeps_text:
+            active += text_memory_bytes(config, given, self.itemsize)
+        active += self._decoded(given) + self._latent_bytes(stage)
+        loras = [*(self.loras if stage.user_loras else ())]
+        if stage.distilled_lora is not None:
+            loras.append(self.files.header("distilled_lora"))
+        sizes = self.blocks
+        branches, fused = self._lora_bytes(loras)
+        nbytes = self._weights(self._transformer, "transformer", sizes.whole) + branches
+        load, moved = Load("transformer", nbytes, sizes.whole), 0
+        if self.is_streamed:
+            resident = self.machine.resident_blocks
+            load = Load("transformer", sizes.streamed(resident), sizes.outside + sum(sizes.blocks[:resident]))
+            moved, active = len(steps) * sum(sizes.blocks[resident:]), active + fused
+        flops = len(tiles) * sum(self._pass_flops(given, scales, step) for step in steps)
+        return Phase(
+            name=f"stage {number}" if len(self.request.recipe.stages) > 1 else "denoising",
+            loads=(load,),
+            active=active,
+            flops=flops,
+            moved=moved * len(tiles),
+            disk=self._latent_bytes(stage),
+        )
+
+    @cached_property
+    def blocks(self) -> BlockBytes:
+        return block_bytes(self._transformer, "transformer", self.itemsize)
+
+    @cached_property
+    def _transformer(self) -> Header:
+        return self.headers.header("transformer")
+
+    @property
+    def _walk(self) -> Walk:
+        can_keep = self.headers.shapes.transformer.has_static_text and not self.machine.batches_passes
+        return Walk(
+            itemsize=self.itemsize,
+            chunk_tokens=self.machine.chunk_tokens,
+            keeps_tables=self.machine.memory != "lean",
+            keeps_text=self.machine.keeps_text and can_keep,
+        )
+
+    def _evaluations(self, stage: Stage, number: int) -> range:
+        """The evaluations of a stage; a sampler may take several for a step."""
+        return range(self.request.steps_of_stages[number - 1] * SAMPLERS[stage.sampler].evaluations)
+
+    def _evaluation(self, stage: Stage, scales: Streams[GuidanceScales]) -> Evaluation:
+        request = self.request
+        kinds = {one.kind for one in plan_passes(scales, 0)}
+        passes = len(kinds)
+        is_batched = self.machine.batches_passes
+        return Evaluation(
+            video=0 if request.video == "off" else max(self._tiles(stage)),
+            audio=0 if request.audio == "off" else self._steps,
+            text=request.text_rows,
+            copies=1 if is_batched else passes,
+            contexts=1 + (PassKind.UNCOND in kinds),
+            batch=passes if is_batched else 1,
+        )
+
+    def _pass_flops(self, given: Evaluation, scales: Streams[GuidanceScales], step: int) -> float:
+        """All passes of one evaluation; those that read the prompt begin where they first differ from the first."""
+        config = self.headers.shapes.transformer
+        total = 0.0
+        for one in plan_passes(scales, step):
+            follows = one.kind is PassKind.PERTURBED and not self.machine.batches_passes
+            start = min((block for blocks in one.perturbed for block in blocks or ()), default=0)
+            total += forward_flops(
+                config,
+                given,
+                blocks=config.layers - follows * start,
+                reads_text=not self._walk.keeps_text or step == 0,
+                exchanges=not one.is_isolated,
+            )
+        return total
+
+    def _tiles(self, stage: Stage) -> list[int]:
+        """The tokens of each tile that a stage takes the video in, with those that conditions append."""
+        grid = self._grid(stage)
+        frames, rows, columns = grid.latent
+        appended = 0
+        if stage.conditions != "none":
+            at_start = 0 if self.request.recipe.images == "append" else 1
+            stills = max(0, len(self.request.images) - at_start)
+            appended += stills * rows * columns
+        if stage.conditions == "all":
+            for one in self.request.references:
+                appended += grid.tokens // (one.spatial_scale**2 * one.temporal_scale)
+        if stage.tiles is None:
+            return [grid.tokens + appended]
+        across, down = stage.tiles
+        pieces = [split_evenly(length, count, STAGE_OVERLAP) for length, count in ((rows, down), (columns, across))]
+        return [frames * row.length * column.length + appended for row in pieces[0] for column in pieces[1]]
+
+    def _decoded(self, given: Evaluation) -> int:
+        """The most quantised weights that are decoded at a time."""
+        layers = self._transformer.stored.layers
+        if all(layer.format in self.machine.products for layer in layers.values()):
+            return 0
+        whole = held_bytes(self.headers.shapes.transformer, self.itemsize)
+        return whole if max(given.video, given.audio) > self.machine.chunk_tokens else whole // 2
+
+    def _lora_bytes(self, loras: Sequence[Header]) -> tuple[int, int]:
+        """What LoRAs take: beside quantised layers of a whole transformer, and in one streamed block."""
+        if not loras:
+            return 0, 0
+        inside = matrices(self._transformer, "transformer", self.itemsize)
+        given = sum(header.nbytes for header in loras)
+        fused = max(self.blocks.blocks) + FUSING_BYTES * inside.largest_plain if inside.largest_plain else 0
+        return int(given * inside.stored_share), max(fused, given // len(self.blocks.blocks))
+
+    # Results
+
+    def sounding(self) -> Iterator[Phase]:
+        """The audio is decoded, to a spectrogram and then to a waveform."""
+        config = AudioVAEConfig.from_metadata(self.headers.config("audio_decoder"))
+        vocoder = VocoderConfig.from_metadata(self.headers.config("vocoder"))
+        yield Phase(
+            name="audio",
+            loads=(self._component("audio_decoder"),),
+            active=audio.decode_bytes(config, self._steps, self.itemsize),
+            flops=audio.decode_flops(config, self._steps),
+        )
+        yield Phase(
+            name="vocoder",
+            loads=(self._component("vocoder", FLOAT32),),
+            active=audio.vocode_bytes(vocoder, self._steps),
+            flops=audio.vocode_flops(vocoder, self._steps),
+        )
+
+    @property
+    def decoding(self) -> Phase:
+        """The video is decoded and encoded."""
+        vae, grid, plan = self.headers.shapes.video_vae, self._grid(None), self.machine.decode_tiles
+        return Phase(
+            name="video",
+            loads=(self._component("video_decoder"),),
+            active=video_vae.decode_bytes(vae, grid, plan, self.itemsize),
+            flops=video_vae.decode_flops(vae, grid, plan),
+            disk=int(prod(self.request.file_size) * self.request.frames * FILE_BITS / 8),
+            host=_writing_bytes(grid),
+            workspace=video_vae.decode_workspace_bytes(vae, grid, plan, self.itemsize),
+        )
+
+    # What they share
+
+    def _grid(self, stage: Stage | None) -> VideoGrid:
+        return self.request.grid(self.headers.shapes.video_vae.factors, stage)
+
+    @property
+    def _steps(self) -> int:
+        """Latent steps of the audio."""
+        return audio_latent_count(self.request.frames, self.request.fps)
+
+    def _latent_bytes(self, stage: Stage) -> int:
+        shapes = self.headers.shapes
+        video = self._grid(stage).tokens * shapes.video_vae.latent_channels
+        return (video + self._steps * shapes.audio_vae.latent_channels * shapes.audio_vae.latent_bins) * self.itemsize
+
+    def _component(self, name: str, itemsize: int | None = None) -> Load:
+        header, itemsize = self.headers.header(name), itemsize or self.itemsize
+        nbytes = component_bytes(header, name, itemsize)
+        return Load(name.replace("_", " "), self._weights(header, name, nbytes, itemsize), nbytes)
+
+    def _weights(self, header: Header, component: str, nbytes: int, itemsize: int | None = None) -> int:
+        """What weights take on the device; on the CPU only those that do not stay mapped."""
+        if self.machine.device != "cpu":
+            return nbytes
+        return converted_bytes(header, component, itemsize or self.itemsize)
+
+
+def _clip_bytes(grid: VideoGrid) -> int:
+    """A clip in float32, as it is read."""
+    return grid.frames * grid.height * grid.width * 3 * FLOAT32
+
+
+def _writing_bytes(grid: VideoGrid) -> int:
+    """What the encoder of a video holds: frames that it looks ahead at, and those that wait."""
+    return int(grid.height * grid.width * (1.5 * 100 + 3 * FLOAT32 * 14))

@@ -1,0 +1,215 @@
+"""What a render will take, phase by phase, and whether that fits: memory, disk, FLOPs, seconds where they are known.
+
+Source: docs/reference/plan.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from ...machine import MemoryMode, available_bytes, ram_bytes
+from .machine import Device
+from .peaks import Rates
+from .phases import Costs, Phase
+
+GIB = 2**30
+MARGIN_BYTES = int(0.4 * GIB)  # of free memory that a plan leaves alone
+TAKEN_BYTES = int(0.8 * GIB)  # of a card by its driver and a desktop, before a render begins
+BASE_BYTES = 205_000_000  # of the computer's memory: the program itself
+RAM_SHARE = 0.9  # of the memory of the computer that a render on the CPU may be planned for
+UNIFIED_SHARE = 0.75  # of the same, for a GPU that shares it
+MODES: tuple[MemoryMode, ...] = ("resident", "streamed", "lean")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What a phase takes at its peak, in bytes.
+
+    Args: vram: None on the CPU. workspace: of the card, that kernels may take besides. seconds: None where nothing
+    tells them.
+    """
+
+    name: str
+    vram: int | None
+    workspace: int
+    ram: int
+    disk: int
+    flops: float
+    seconds: float | None
+
+    @property
+    def needed(self) -> int:
+        """The bytes on the device that there must be."""
+        return self.ram if self.vram is None else self.vram + self.workspace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All phases of a render, and what there is for them.
+
+    Args: vram: free bytes of the card, without a margin; None on the CPU, and where nobody tells. ram: the same of the
+    computer; None where that is not known. is_assumed: files of the model are not here, and their sizes those of the
+    release. estimated_by: what the seconds are an estimate from; "" where there are none.
+    """
+
+    rows: tuple[Row, ...]
+    vram: int | None
+    ram: int | None
+    is_assumed: bool = False
+    estimated_by: str = ""
+
+    @property
+    def peak(self) -> Row:
+        """The phase that takes the most of the memory that weights are in."""
+        return max(self.rows, key=lambda row: (row.vram or 0, row.ram))
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is enough memory for every phase."""
+        return self._has_vram and self._has_ram
+
+    @property
+    def lack(self) -> str:
+        """What there is too little of, in words."""
+        if not self._has_vram and self.vram is not None:
+            row = max(self.rows, key=lambda row: row.needed)
+            besides = f" and {gigabytes(row.workspace)} for its convolutions" if row.workspace else ""
+            needed = f"{row.name} needs {gigabytes(row.vram or 0)} of the card's memory{besides}"
+            return f"{needed}, and {gigabytes(self.vram)} can be used"
+        row = max(self.rows, key=lambda row: row.ram)
+        return f"{row.name} needs {gigabytes(row.ram)} of memory, and {gigabytes(self.ram or 0)} can be used"
+
+    @property
+    def _has_vram(self) -> bool:
+        return self.vram is None or all(row.needed <= self.vram for row in self.rows)
+
+    @property
+    def _has_ram(self) -> bool:
+        return self.ram is None or all(row.ram <= self.ram for row in self.rows)
+
+
+def gigabytes(nbytes: float) -> str:
+    """A size as cards are sold: in units of 2**30 bytes."""
+    return f"{nbytes / GIB:.1f} GB"
+
+
+def make_plan(costs: Costs, device: Device, rates: Rates | None = None) -> Plan:
+    """Count what a request takes on a machine. rates: how fast the device is, where that is known."""
+    phases = costs.phases
+    return Plan(
+        rows=tuple(_rows(phases, costs, device, rates)),
+        vram=None if device.kind == "cpu" else free_bytes(device),
+        ram=_free_ram(device),
+        is_assumed=bool(costs.files.assumed),
+        estimated_by="" if rates is None else rates.source,
+    )
+
+
+def free_bytes(device: Device) -> int | None:
+    """The memory of a GPU that a render may take at this moment, without a margin; of a card that is only planned for,
+    what such a card usually has. None where nobody tells.
+    """
+    if device.card is None or device.card.free_bytes is None:
+        return class_bytes(device)
+    return device.card.free_bytes - MARGIN_BYTES
+
+
+def class_bytes(device: Device) -> int | None:
+    """The memory that a render is planned for: it depends on the class of a card, never on the moment.
+
+    None where nobody tells how much there is.
+    """
+    if device.card is not None:
+        return device.card.gb * GIB - TAKEN_BYTES - MARGIN_BYTES if device.card.nbytes else None
+    share = RAM_SHARE if device.kind == "cpu" else UNIFIED_SHARE
+    return int(share * ram_bytes()) or None
+
+
+def with_memory(costs: Costs, device: Device, modes: Sequence[MemoryMode] = MODES) -> Costs:
+    """The same with the memory mode that takes the least time and fits the class of a device, of those that are given;
+    with the one that needs the least memory where none fits.
+    """
+    limit = class_bytes(device)
+    if limit is None:
+        return replace(costs, machine=costs.machine.in_memory(modes[0]))
+    chosen = costs
+    for mode, keeps_text in product(modes, (True, False)):
+        chosen = _settled(costs, mode, limit, keeps_text=keeps_text)
+        if _fits(chosen, device, limit):
+            break
+    return chosen
+
+
+def _settled(costs: Costs, mode: MemoryMode, limit: int, *, keeps_text: bool) -> Costs:
+    """The same in a memory mode, with as many resident blocks and kept models as fit the limit."""
+    machine = costs.machine.in_memory(mode)
+    costs = replace(costs, machine=replace(machine, keeps_text=keeps_text and machine.keeps_text))
+    if machine.device == "cpu":
+        return costs
+    if mode == "streamed":
+        costs = replace(costs, machine=replace(costs.machine, resident_blocks=_resident_blocks(costs, limit)))
+    kept = max(0, limit - max(phase.active + phase.workspace for phase in costs.phases))
+    return replace(costs, machine=replace(costs.machine, kept_bytes=kept))
+
+
+def _resident_blocks(costs: Costs, limit: int) -> int:
+    """How many blocks of a streamed transformer can stay in every stage."""
+    stages = [phase for phase in costs.phases if any(load.key == "transformer" for load in phase.loads)]
+    room = limit - max(phase.active for phase in stages)
+    sizes = costs.blocks
+    fitting = [count for count in range(len(sizes.blocks)) if sizes.streamed(count) <= room]
+    return max(fitting, default=0)
+
+
+def _fits(costs: Costs, device: Device, limit: int) -> bool:
+    rows = _rows(costs.phases, costs, device, None)
+    return all(row.needed <= limit for row in rows)
+
+
+def _rows(phases: Sequence[Phase], costs: Costs, device: Device, rates: Rates | None) -> Iterator[Row]:
+    is_cpu = device.kind == "cpu"
+    for phase, weights, moved in loaded(phases, costs.machine.kept_bytes):
+        yield Row(
+            name=phase.name,
+            vram=None if is_cpu else weights + phase.active,
+            workspace=phase.workspace,
+            ram=BASE_BYTES + phase.host + (weights + phase.active if is_cpu else costs.pinned_bytes),
+            disk=phase.disk,
+            flops=phase.flops,
+            seconds=None if rates is None else rates.seconds(phase.flops, moved + phase.moved),
+        )
+
+
+def loaded(phases: Sequence[Phase], budget: int) -> Iterator[tuple[Phase, int, int]]:
+    """Go through the phases as the engine does, which keeps what was loaded as long as there is room.
+
+    Yields: each phase, the bytes of all models that are loaded in it, and those that are copied to load its own.
+    """
+    models: dict[str, int] = {}  # those that were used longest ago first
+    for phase in phases:
+        moved = 0
+        for load in phase.loads:
+            if load.key not in models:
+                moved += load.moved
+                _make_room(models, load.nbytes, budget, {one.key for one in phase.loads})
+            models[load.key] = models.pop(load.key, load.nbytes)
+        yield phase, sum(models.values()), moved
+        for load in phase.loads:
+            if load.nbytes > budget:
+                models.pop(load.key, None)
+
+
+def _make_room(models: dict[str, int], nbytes: int, budget: int, in_use: set[str]) -> None:
+    """Let models go until one of so many bytes fits beside the others."""
+    for key in list(models):
+        if sum(models.values()) + nbytes <= budget:
+            return
+        if key not in in_use:
+            del models[key]
+
+
+def _free_ram(device: Device) -> int | None:
+    free = available_bytes() if device.card is None or device.card.free_bytes is not None else None
+    return None if free is None else free - MARGIN_BYTES

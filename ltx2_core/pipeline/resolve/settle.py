@@ -1,0 +1,181 @@
+"""From flags, files and presets to one record with every value settled. Opens nothing but headers."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import RequestError
+from ...headers import read_header
+from ...paths import given_path, require_writable
+from ...sampling.guidance import GuidanceScales
+from ...types import Streams
+from ..parts import ALWAYS_READ, components_of
+from ..request import COPY, OutputSettings, RenderTask, Request, Resolved
+from .assumed import assumed_inputs
+from .basis import Basis, Planned, settle_basis
+from .fit import settle_machine
+from .inputs import ModeInputs
+from .machine import Device
+from .modes import mode_of
+from .phases import Costs
+from .refusals import check_guidance, check_prompt
+from .settings import Layer, required
+from .target import require_apart, target_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """A request with every value settled, what it takes, and the device that it is settled for."""
+
+    resolved: Resolved
+    costs: Costs
+    device: Device
+    is_forced: bool
+
+
+def settle(
+    mode: str,
+    prompt: str,
+    layers: Sequence[Layer],
+    own_presets: Mapping[str, Any] | None = None,
+    main: Path | None = None,
+    planned: Planned | None = None,
+) -> Settled:
+    """Settle every value, find every file and check everything that can be checked before a model is read.
+
+    Args: mode: t2v, i2v, v2v, a2v or v2a. layers: what was set and where, most important first: flags, environment,
+    files. own_presets: the user's, by name, each a mapping of settings. main: the image that i2v begins with, the clip
+    of v2v and v2a, the audio of a2v. planned: what holds where nothing is rendered.
+    Raises: RequestError, StorageError, CheckpointError, MediaError.
+    """
+    row = mode_of(mode)
+    check_prompt(prompt, is_needed=row.main is None and planned is None)
+    basis = settle_basis(row, layers, own_presets or {}, planned)
+    is_left_out = planned is not None and main is None and row.main is not None
+    inputs = assumed_inputs(basis) if is_left_out else row.settle(basis, main)
+    request = _request(basis, inputs, prompt)
+    check_guidance(basis.merged, request)
+    basis.headers.check(component for component in components_of(request) if component not in ALWAYS_READ)
+    settings = basis.settings
+    target = target_of(settings, request, inputs.suffix)
+    files = {**{lora.input.role: lora.file.path for lora in basis.loras}, **inputs.files}
+    require_apart(target, files.values())
+    job_dir = target.with_name(target.name + ".job")
+    if settings.job_dir:
+        job_dir = given_path(settings.job_dir, "--job-dir")
+    loras = tuple(read_header(lora.file.path) for lora in basis.loras)
+    costs, machine_notes = settle_machine(basis.device, settings, request, basis.files, basis.headers, loras)
+    task = RenderTask(
+        request=request,
+        machine=costs.machine,
+        output=_output(basis, inputs),
+        files=basis.files,
+        inputs=files,
+        target=target,
+        uses_cache=required(settings.cache),
+    )
+    if not (settings.skip_existing and target.exists()):
+        require_writable(target.parent, str(target))
+        require_writable(job_dir, str(job_dir))
+    sources = {**basis.sources, **inputs.sources}
+    lora_notes = (lora.note for lora in basis.loras)
+    resolved = Resolved(
+        task=task,
+        job_dir=job_dir,
+        preset=basis.named.name,
+        overridden=basis.merged.overridden,
+        skip_existing=required(settings.skip_existing),
+        sources={name: str(place) for name, place in sources.items()},
+        notes=(*basis.notes, *inputs.size.notes, *inputs.length.notes, *lora_notes, *inputs.notes, *machine_notes),
+        warnings=inputs.length.warnings,
+    )
+    return Settled(resolved=resolved, costs=costs, device=basis.device, is_forced=bool(settings.force))
+
+
+def _request(basis: Basis, inputs: ModeInputs, prompt: str) -> Request:
+    """Everything that decides what comes out, down to the bit."""
+    settings = basis.settings
+    return Request(
+        mode=basis.mode.name,
+        prompt=prompt,
+        negative=settings.negative if basis.recipe.is_guided else None,
+        seed=secrets.randbelow(2**31) if settings.seed is None else settings.seed,
+        width=inputs.size.size[0],
+        height=inputs.size.size[1],
+        crop=inputs.size.crop,
+        frames=inputs.length.frames,
+        fps=inputs.length.fps,
+        video=required(settings.video),
+        audio=required(settings.sound),
+        preset=basis.preset,
+        recipe=basis.recipe,
+        steps=len(settings.sigmas) - 1 if settings.sigmas else required(settings.steps),
+        guidance=_guidance(basis),
+        loras=tuple(lora.input for lora in basis.loras),
+        images=inputs.images,
+        source=inputs.source,
+        audio_source=inputs.audio_source,
+        references=inputs.references,
+        strength=inputs.strength,
+        window=inputs.window,
+        extension=inputs.extension,
+        schedule_tokens=required(settings.schedule_tokens),
+        text_rows=required(settings.text_rows),
+    )
+
+
+def _output(basis: Basis, inputs: ModeInputs) -> OutputSettings:
+    """How the result is written.
+
+    Raises: RequestError for a crf that the codec does not have, and where there is no audio to copy.
+    """
+    chosen = {name: getattr(basis.settings, name) for name in OutputSettings.model_fields}
+    if chosen["audio_codec"] == COPY and not inputs.copies_audio:
+        raise RequestError("--audio-codec copy cannot be used", "the audio is generated", "--audio-codec aac")
+    if inputs.copies_audio:
+        chosen["audio_codec"] = COPY
+    output = OutputSettings(**chosen)
+    _ = output.encoding
+    return output
+
+
+def _guidance(basis: Basis) -> Streams[GuidanceScales]:
+    """The scales of both streams. One that is alone has no other to be pulled towards; one that is kept has none."""
+    settings, blocks = basis.settings, _perturbed_blocks(basis)
+    is_alone = "off" in (settings.video, settings.sound)
+    skip_step = required(settings.skip_step)
+
+    def scales(stream: str, mode: str | None) -> GuidanceScales:
+        if mode == "keep":
+            return GuidanceScales(skip_step=skip_step)
+
+        def of(name: str) -> float:
+            return required(getattr(settings, f"{stream}_{name}"))
+
+        stg = of("stg")
+        return GuidanceScales(
+            st=of("st"),
+            sm=1.0 if is_alone else of("sm"),
+            stg=stg,
+            stg_blocks=blocks if stg else (),
+            rescale=of("rescale"),
+            skip_step=skip_step,
+        )
+
+    return Streams(scales("video", settings.video), scales("audio", settings.sound))
+
+
+def _perturbed_blocks(basis: Basis) -> tuple[int, ...]:
+    """The blocks that spatio-temporal guidance perturbs. Raises: RequestError for one that the model lacks."""
+    layers, blocks = basis.transformer.layers, basis.settings.stg_blocks
+    if blocks is None:
+        return (math.floor(basis.stg_share * layers),)
+    unknown = next((block for block in blocks if block >= layers), None)
+    if unknown is not None:
+        raise RequestError(f"--stg-blocks {unknown} cannot be used", f"the model has the blocks 0 to {layers - 1}")
+    return blocks

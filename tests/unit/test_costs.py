@@ -1,0 +1,139 @@
+"""What costs are said to be, against what is counted on tensors that have shapes and no data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ltx2_core.config.audio import AudioVAEConfig, VocoderConfig
+from ltx2_core.config.released import released_configs
+from ltx2_core.config.transformer import TransformerConfig
+from ltx2_core.config.upsampler import UpsamplerConfig
+from ltx2_core.config.video_vae import VideoVAEConfig
+from ltx2_core.costs import audio, video_vae
+from ltx2_core.costs.denoiser import Evaluation, Walk, activation_bytes, forward_flops, text_memory_bytes
+from ltx2_core.costs.upsampler import upsample_bytes, upsample_flops
+from ltx2_core.grids import VideoGrid, audio_latent_count
+from ltx2_core.latents import LatentState
+from ltx2_core.models.audio_vae import AudioDecoder, AudioEncoder
+from ltx2_core.models.chunks import Chunks
+from ltx2_core.models.upsampler import LatentUpsampler
+from ltx2_core.models.video_vae import VideoDecoder, VideoEncoder
+from ltx2_core.models.vocoder import Vocoder
+from ltx2_core.pipeline.doctor.sample import guidance, random_transformer, scaled_settings
+from ltx2_core.sampling.denoiser import GuidedDenoiser
+from ltx2_core.sampling.guidance import Contexts, GuidanceScales
+from ltx2_core.tiles import Cut, TilePlan
+from ltx2_core.tiling import decode_video, encode_tiled
+from ltx2_core.types import Streams
+from scripts.benchmarks.meta import LiveBytes, flop_counter
+
+LEAST, MOST = 0.95, 1.15  # of what is counted
+FPS, ROWS, LAYERS = Fraction(24), 256, 2
+CONFIG = released_configs()["2.0"]
+VAE = VideoVAEConfig.from_metadata(CONFIG)
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+def on_meta(build: Callable[[Any], nn.Module], config: Any, dtype: torch.dtype = torch.bfloat16) -> Any:
+    with torch.device("meta"):
+        return build(config).requires_grad_(False).to(dtype)
+
+
+def counted(run: Callable[[], Any], model: nn.Module, *given: torch.Tensor) -> tuple[int, int]:
+    """The most bytes alive beside the model and what it is given, and the FLOPs."""
+    known = [*given, *model.parameters(), *model.buffers()]
+    with torch.inference_mode(), flop_counter() as flops, LiveBytes(known) as memory:
+        run()
+    return memory.peak, flops.get_total_flops()
+
+
+@pytest.mark.parametrize("chunks", [Chunks(400), Chunks(300, keeps_tables=False), Chunks()])
+@pytest.mark.parametrize(("is_guided", "keeps_text"), [(True, True), (True, False), (False, True)])
+def test_denoiser_takes_what_is_said(is_guided: bool, keeps_text: bool, chunks: Chunks) -> None:
+    width, height, frames = 512, 384, 41
+    config = TransformerConfig.from_metadata(scaled_settings(LAYERS, 8))
+    grid = VideoGrid(frames=frames, height=height, width=width, factors=VAE.factors)
+    model = random_transformer(config, torch.bfloat16, torch.device("meta"))
+    model.work_in(chunks)
+    steps = audio_latent_count(frames, FPS)
+    video = LatentState.video(empty(1, 128, *grid.latent), FPS, VAE.factors)
+    states = Streams(video, LatentState.audio(empty(1, 8, steps, 16)))
+    texts = [empty(1, ROWS, config.caption_channels or 0) for _ in range(2)]
+    contexts = Streams(Contexts(*texts[: 1 + is_guided]), Contexts(*texts[: 1 + is_guided]))
+    scales = guidance(LAYERS) if is_guided else Streams(GuidanceScales(), GuidanceScales())
+    denoise = GuidedDenoiser(model=model, contexts=contexts, scales=scales, keeps_text=keeps_text)
+    given = [*texts, *(state.latent for state in states if state is not None)]
+    peak, flops = counted(lambda: denoise(states, 0.7, 1), model, *given)
+    walk = Walk(itemsize=2, chunk_tokens=chunks.tokens, keeps_tables=chunks.keeps_tables, keeps_text=keeps_text)
+    copies = {"copies": 4, "contexts": 2} if is_guided else {}
+    evaluation = Evaluation(video=grid.tokens, audio=steps, text=ROWS, **copies)
+    said = activation_bytes(config, evaluation, walk)
+    said += keeps_text * text_memory_bytes(config, evaluation, 2)
+    assert LEAST <= said / peak <= MOST
+    if not is_guided:
+        assert forward_flops(config, evaluation, blocks=LAYERS) == pytest.approx(flops, rel=0.02)
+
+
+@pytest.mark.parametrize("size", [(384, 256, 25), (320, 192, 73)])
+@pytest.mark.parametrize("plan", [TilePlan(), TilePlan(frames=Cut(32, 16), height=Cut(128, 64), width=Cut(192, 64))])
+def test_video_vae_takes_what_is_said(plan: TilePlan, size: tuple[int, int, int]) -> None:
+    width, height, frames = size
+    grid = VideoGrid(frames=frames, height=height, width=width, factors=VAE.factors)
+    decoder, encoder = on_meta(VideoDecoder, VAE), on_meta(VideoEncoder, VAE)
+    latent, clip = empty(1, 128, *grid.latent), empty(1, 3, frames, height, width)
+    peak, flops = counted(lambda: [None for _ in decode_video(latent, decoder, plan)], decoder, latent)
+    assert LEAST <= video_vae.decode_bytes(VAE, grid, plan, 2) / peak <= MOST
+    assert video_vae.decode_flops(VAE, grid, plan) == flops
+    assert 0 < video_vae.decode_workspace_bytes(VAE, grid, plan, 2) < peak
+    peak, flops = counted(lambda: encode_tiled(clip, encoder, plan), encoder, clip)
+    assert LEAST <= video_vae.encode_bytes(VAE, grid, plan, 2) / (peak + clip.nbytes) <= MOST
+    assert video_vae.encode_flops(VAE, grid, plan) == flops
+
+
+def test_frames_that_were_handed_out_are_gone_before_the_next_are_made() -> None:
+    decoder, plan = on_meta(VideoDecoder, VAE), TilePlan(frames=Cut(32, 16))
+    peaks = []
+    for frames in (41, 81):
+        grid = VideoGrid(frames=frames, height=64, width=512, factors=VAE.factors)
+        latent = empty(1, 128, *grid.latent)
+        run = lambda latent=latent: [None for _ in decode_video(latent, decoder, plan)]  # noqa: E731
+        peaks.append(counted(run, decoder, latent)[0])
+    assert peaks[1] == pytest.approx(peaks[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("steps", [50, 126])
+def test_audio_models_take_what_is_said(steps: int) -> None:
+    config, vocoder = AudioVAEConfig.from_metadata(CONFIG), VocoderConfig.from_metadata(CONFIG)
+    spectrogram = empty(1, 2, 4 * steps - 3, config.mel.bins)
+    latent = empty(1, config.latent_channels, steps, config.latent_bins)
+    decoding = audio.decode_bytes(config, steps, 2), audio.decode_flops(config, steps)
+    encoding = audio.encode_bytes(config, steps, 2), audio.encode_flops(config, steps)
+    vocoding = audio.vocode_bytes(vocoder, steps), audio.vocode_flops(vocoder, steps)
+    cases = (
+        (on_meta(AudioDecoder, config), latent, *decoding),
+        (on_meta(AudioEncoder, config), spectrogram, *encoding),
+        (on_meta(Vocoder, vocoder, torch.float32), spectrogram.float(), *vocoding),
+    )
+    for model, given, nbytes, flops in cases:
+        peak, total = counted(lambda model=model, given=given: model(given), model, given)
+        assert LEAST <= nbytes / peak <= MOST
+        assert flops == pytest.approx(total, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["upsampler-spatial-x2-rational", "upsampler-temporal-x2"])
+def test_upsamplers_take_what_is_said(name: str) -> None:
+    config = UpsamplerConfig.from_metadata(released_configs()[name])
+    model, latent = on_meta(LatentUpsampler, config), empty(1, 128, 6, 8, 12)
+    after = 6 * 16 * 24 if config.in_space else 11 * 8 * 12
+    peak, flops = counted(lambda: model(latent), model, latent)
+    assert LEAST <= upsample_bytes(config, after, 2) / peak <= MOST
+    assert upsample_flops(config, 6 * 8 * 12, after) == pytest.approx(flops, rel=0.15)

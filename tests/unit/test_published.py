@@ -1,0 +1,82 @@
+"""The headers of published files that are not here: as large as the files, and known for what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ltx2_core.components import COMPONENTS, components_in
+from ltx2_core.costs.weights import ALIGNMENT, block_bytes, component_bytes, converted_bytes, streamed_bytes
+from ltx2_core.headers import FileKind, Header, classify, generation, precision
+from ltx2_core.hub.published import published_header
+from ltx2_core.hub.registry import Reference, read_catalogue
+
+CATALOGUE = read_catalogue()
+HEADER_BYTES = 2_000_000  # that the header itself takes at most
+ROLES = ("checkpoint", "upsampler", "temporal_upsampler", "distilled_lora")
+
+
+def header(name: str, role: str) -> Header:
+    found = published_header(CATALOGUE.models[name], role, Path(role))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("name", ["ltx-2", "ltx-2-fp8", "ltx-2-nvfp4", "ltx-2-distilled", "ltx-2-distilled-fp8"])
+def test_header_describes_as_many_bytes_as_are_published(name: str, role: str) -> None:
+    place = next((place for own, place in CATALOGUE.models[name].files.items() if own == role), None)
+    if place is None:
+        assert "distilled" in name  # which needs fewer files
+        return
+    reference = Reference.parse(place)
+    assert reference is not None
+    published = CATALOGUE.published(reference).size
+    assert published is not None
+    assert 0 <= published - header(name, role).nbytes <= HEADER_BYTES
+
+
+def test_header_is_known_for_what_it_is() -> None:
+    assert classify(header("ltx-2-fp8", "checkpoint")) is FileKind.MONOLITH
+    assert generation(header("ltx-2-fp8", "checkpoint")) == "2.0"
+    assert [precision(header(name, "checkpoint")) for name in ("ltx-2", "ltx-2-fp8", "ltx-2-nvfp4")] == [
+        "bf16",
+        "fp8 (scaled)",
+        "nvfp4",
+    ]
+    assert classify(header("ltx-2", "distilled_lora")) is FileKind.LORA
+    assert components_in(header("ltx-2", "text_encoder")) == ["language_model"]
+    assert published_header(CATALOGUE.models["ltx-2.5"], "transformer", Path("x")) is None
+
+
+def test_blocks_and_the_rest_are_the_whole() -> None:
+    for name, role, component in (
+        ("ltx-2-fp8", "checkpoint", "transformer"),
+        ("ltx-2", "text_encoder", "language_model"),
+    ):
+        file = header(name, role)
+        sizes = block_bytes(file, component, 2)
+        assert len(sizes.blocks) == 48
+        padding = sizes.whole - component_bytes(file, component, 2)
+        assert 0 <= padding < ALIGNMENT * len(COMPONENTS[component].names_in(file))
+        assert sizes.streamed(48) == sizes.whole
+        assert sizes.streamed(0) == sizes.outside + 2 * max(sizes.blocks)
+
+
+def test_streamed_blocks_take_two_slots_beside_those_that_stay() -> None:
+    assert streamed_bytes([5, 3, 4], 0) == 10
+    assert streamed_bytes([5, 3, 4], 1) == 13
+    assert streamed_bytes([5, 3, 4], 2) == 12
+    assert streamed_bytes([5, 3, 4], 3) == 12
+    assert streamed_bytes([], 0) == 0
+
+
+def test_sizes_are_counted_once() -> None:
+    file = header("ltx-2", "upsampler")
+    assert component_bytes(file, "upsampler", 2) == file.nbytes
+    assert converted_bytes(file, "upsampler", 2) == 0
+    assert converted_bytes(file, "upsampler", 4) == 2 * file.nbytes
+    assert len(file.counted) == 3
+    assert component_bytes(file, "upsampler", 2) == file.nbytes
+    assert len(file.counted) == 3
