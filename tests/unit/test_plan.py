@@ -77,7 +77,7 @@ def test_a_larger_card_keeps_more_blocks_and_in_the_end_all() -> None:
 
 
 def test_text_is_kept_only_where_there_is_room() -> None:
-    small, large = (planned(vram=vram, res="480p", preset="one-stage") for vram in (6, 80))
+    small, large = (planned(vram=vram, res="480p", preset="one-stage") for vram in (5, 80))
     assert not small.resolved.task.machine.keeps_text
     assert large.resolved.task.machine.keeps_text
 

@@ -1,6 +1,6 @@
 """How fast cards are by their makers' sheets, as data in presets/cards, and what that makes of FLOPs: an estimate.
 
-Source: docs/reference/plan.md, "Seconds".
+Source: docs/cards.md, "Seconds".
 """
 
 from __future__ import annotations

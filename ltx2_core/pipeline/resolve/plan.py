@@ -1,6 +1,6 @@
 """What a render will take, phase by phase, and whether that fits: memory, disk, FLOPs, seconds where they are known.
 
-Source: docs/reference/plan.md.
+Source: docs/cards.md.
 """
 
 from __future__ import annotations

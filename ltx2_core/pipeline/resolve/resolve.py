@@ -1,6 +1,6 @@
 """The door to a render: settle a request, and refuse what does not fit before anything is loaded; or only plan it.
 
-Source: docs/reference/plan.md.
+Source: docs/cards.md.
 """
 
 from __future__ import annotations

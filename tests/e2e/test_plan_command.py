@@ -1,0 +1,74 @@
+"""`ltx2 plan` as a person and a script see it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ltx2
+
+
+def test_the_table_has_a_row_for_each_phase_and_marks_the_peak() -> None:
+    result = ltx2("plan", "t2v", "x", "--res", "480p", "--vram", 8, "--model", "ltx-2-fp8", "--seed", 1)
+    assert result.exit_code == 0, result.stderr
+    header, *rows = result.stdout.splitlines()
+    assert header.split() == ["phase", "VRAM", "RAM", "disk", "TFLOP", "seconds"]
+    assert [row.split("  ")[0] for row in rows[:6]] == [
+        "text",
+        "text context",
+        "denoising",
+        "audio",
+        "vocoder",
+        "video",
+    ]
+    assert sum("<- peak" in row for row in rows) == 1
+    assert "6.8 GB of the card can be used; memory mode streamed" in result.stdout
+    assert "their sizes are those of the release" in result.stdout
+    assert all(len(row) <= 80 for row in result.stdout.splitlines())
+    assert "ltx-2-fp8, one-stage: 832x480, 121 frames" in result.stderr
+
+
+def test_what_does_not_fit_is_exit_4_behind_the_table() -> None:
+    result = ltx2("plan", "t2v", "x", "--res", "4k", "--vram", 8, "--model", "ltx-2")
+    assert result.exit_code == 4
+    assert "video" in result.stdout
+    assert "error: this does not fit" in result.stderr
+    assert result.stderr.count(" or --") == 2
+
+
+def test_json_tells_bytes(tmp_path: Path) -> None:
+    result = ltx2("plan", "i2v", "--model", "toy", "--json", "-o", tmp_path / "x.mp4")
+    assert result.exit_code == 0, result.stderr
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["plan", "output", "summary"]
+    told = events[1]
+    assert told["fits"]
+    assert not told["is_assumed"]
+    assert told["vram_bytes"] is None
+    assert told["peak"] in {phase["name"] for phase in told["phases"]}
+    assert all(phase["ram"] > 10**8 for phase in told["phases"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_explained_settings_say_where_they_come_from() -> None:
+    result = ltx2("plan", "t2v", "x", "--model", "toy", "--steps", 7, "--explain")
+    assert result.exit_code == 0, result.stderr
+    explained = dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if line.startswith("  "))
+    assert explained["steps"] == "the command line"
+    assert explained["res"] == "model toy"
+
+
+@pytest.mark.parametrize("value", ["0", "-8", "8.5", "many", "1001"])
+def test_vram_is_a_whole_number(value: str) -> None:
+    result = ltx2("plan", "t2v", "x", "--model", "toy", f"--vram={value}")
+    assert result.exit_code == 2
+    assert "it is a whole number of GB" in result.stderr
+
+
+def test_a_plan_needs_a_mode() -> None:
+    result = ltx2("plan", "--help")
+    assert result.exit_code == 0
+    for mode in ("t2v", "i2v", "v2v", "a2v", "v2a"):
+        assert mode in result.stdout
