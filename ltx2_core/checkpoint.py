@@ -188,25 +188,30 @@ def assign_streamed(
     device: torch.device,
     dtype: torch.dtype | None = None,
     resident: int = 0,
+    blocks: str = "blocks",
+    table: str | None = None,
 ) -> nn.Module:
-    """The same, but the module's `blocks` get their weights while they are visited, except the first few of them.
+    """The same, but the module's blocks get their weights while they are visited, except the first few of them.
 
-    Args: resident: how many blocks stay. Raises: as `assign`.
+    Args: resident: how many blocks stay. blocks: the name of their list. table: a submodule whose tensors stay in the
+    file, on the CPU and in the dtype that they have there. Raises: as `assign`.
     """
-    blocks = module.get_submodule("blocks")
-    assert isinstance(blocks, nn.ModuleList)
-    of_blocks: list[dict[str, Source]] = [{} for _ in blocks]
+    listed = module.get_submodule(blocks)
+    assert isinstance(listed, nn.ModuleList)
+    of_blocks: list[dict[str, Source]] = [{} for _ in listed]
     state: dict[str, Tensor] = {}
     for own, source in _sources(name, files, dtype):
         first, _, rest = own.partition(".")
-        if first == "blocks":
+        if first == blocks:
             number, _, inside = rest.partition(".")
             of_blocks[int(number)][inside] = source
+        elif first == table:
+            state[own] = source.tensor
         else:
             state[own] = _on(device, source)
-    streamed = {f"blocks.{i}.{own}" for i, block in enumerate(of_blocks) for own in block}
+    streamed = {f"{blocks}.{i}.{own}" for i, block in enumerate(of_blocks) for own in block}
     _finish(module, state, device, dtype, later=streamed)
-    module.blocks = StreamedBlocks(list(blocks), of_blocks, device, resident=resident)
+    setattr(module, blocks, StreamedBlocks(list(listed), of_blocks, device, resident=resident))
     return module.requires_grad_(False).eval()
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Event, Thread
@@ -26,7 +28,7 @@ from .quantize.linear import QuantisedLinear
 from .weights import require_unchanged
 
 SLOTS = 2  # one that computes, one that is being filled
-RESIDENT_BLOCKS = 2  # the first ones stay, so that the reader is ahead when they are done
+PINNED_SLOTS = SLOTS + 1  # and one through which the blocks that stay are loaded
 ALIGNMENT = 256  # bytes
 PINNED_SHARE, PINNED_SHARE_WSL, LEFT_BYTES = 0.5, 0.25, 4_000_000_000
 WAIT_S = 0.1  # after which a waiting reader looks whether it is still needed
@@ -58,6 +60,7 @@ class Slot:
             self.host = _host_memory(nbytes, pinned=device.type == "cuda")
         if device.type == "cuda":
             self.stream, self.filled, self.used = torch.cuda.Stream(device), torch.cuda.Event(), torch.cuda.Event()
+            self.end()  # what computed in this memory before it was ours may not have ended
 
     def fill(self, block: Block) -> dict[str, Tensor]:
         """Copy a block here. Raises: StorageError if its file is not what it was."""
@@ -111,9 +114,19 @@ class StreamedBlocks(nn.ModuleList):
         self._kept: dict[int, dict[str, Tensor]] = {}
         self._empty = [{name: block.state_dict()[name] for name in own} for block, own in self._pairs()]
         self._slots: list[Slot] = []
+        self._walk: Callable[[], Generator[nn.Module] | None] = lambda: None
 
     def __iter__(self) -> Iterator[nn.Module]:
-        """Visit every block once. Raises: StorageError if a file cannot be read any more."""
+        """Visit every block once; a walk that was not finished ends.
+
+        Raises: StorageError if a file cannot be read any more.
+        """
+        self._end_walk()
+        walk = self._visits()
+        self._walk = weakref.ref(walk)
+        return walk
+
+    def _visits(self) -> Generator[nn.Module]:
         ready: Queue[Any] = Queue()
         free: Queue[Slot] = Queue()
         stop = Event()
@@ -140,11 +153,27 @@ class StreamedBlocks(nn.ModuleList):
             stop.set()
             reader.join()
 
+    def __getitem__(self, index: Any) -> Any:
+        """A block by its number, without weights, or all of them; transformers takes a slice of its layers."""
+        if not isinstance(index, slice):
+            return super().__getitem__(index)
+        assert range(len(self))[index] == range(len(self)), "blocks are visited from the first to the last"
+        return self
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or empty the module, as `to` does: what is loaded is let go, and loaded again when it is needed."""
+        self._end_walk()
+        for slot in self._slots:
+            slot.begin()  # whoever computes in this memory next waits until it is filled
         self._slots.clear()
         self._kept.clear()
         return super()._apply(fn, recurse)
+
+    def _end_walk(self) -> None:
+        """End a walk that was left by an error; the error's traceback would keep it, and its reader, for a while."""
+        walk = self._walk()
+        if walk is not None:
+            walk.close()
 
     def _visited(self, number: int, tensors: dict[str, Tensor]) -> Generator[nn.Module]:
         block = self[number]
@@ -202,14 +231,19 @@ def pinnable_bytes() -> int:
 
 def _host_memory(nbytes: int, *, pinned: bool) -> Tensor:
     """Memory that a device is filled from; pageable where it cannot be pinned."""
-    if pinned and SLOTS * nbytes <= pinnable_bytes():
+    if pinned and PINNED_SLOTS * _rounded(nbytes) <= pinnable_bytes():
         try:
             return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
         except RuntimeError:
             pinned = True
     if pinned:
-        logging.getLogger(__name__).warning("weights are loaded through pageable memory, which is slower")
+        _tell_once("weights are loaded through pageable memory, which is slower")
     return torch.empty(nbytes, dtype=torch.uint8)
+
+
+@cache
+def _tell_once(message: str) -> None:
+    logging.getLogger(__name__).warning(message)
 
 
 def _next(free: Queue[Slot], stop: Event) -> Slot | None:
@@ -227,6 +261,11 @@ def _block_bytes(block: Block) -> int:
 
 def _aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def _rounded(nbytes: int) -> int:
+    """What torch pins for so many bytes: the next power of two."""
+    return 1 << max(0, nbytes - 1).bit_length()
 
 
 def _kernel() -> str:

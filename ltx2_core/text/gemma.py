@@ -14,15 +14,17 @@ from typing import Any, Self
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ..checkpoint import adapt, assign
+from ..checkpoint import adapt, assign, assign_streamed
 from ..errors import CheckpointError, LTX2Error, StorageError
+from ..quantize.embedding import QuantisedEmbedding
 from .files import EncoderFiles
 
 # Batches are padded to whole blocks of rows: kernels round the rows of a partial block differently, and so a prompt
 # would not give the same bits alone, in a batch and fully padded.
 BLOCK_TOKENS = 16
-COMPONENT = "language_model"
+COMPONENT, LAYERS, TABLE = "language_model", "layers", "embed_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class Gemma(nn.Module):
         """The hidden states (1 l d k) of one prompt's tokens."""
         length = min(rows, ceil(len(ids) / BLOCK_TOKENS) * BLOCK_TOKENS)
         tokens, mask = self.tokenizer.pad_left([ids], length)
-        device = next(self.model.parameters()).device
+        device = self.model.get_parameter("norm.weight").device
         result = self.model(
             input_ids=tokens.to(device),
             attention_mask=mask.to(device),
@@ -114,19 +116,52 @@ class Gemma(nn.Module):
         return torch.stack(result.hidden_states, dim=-1)[:, -len(ids) :]
 
 
+class TableInFile(nn.Module):
+    """A table of embeddings that stays in its mapped file, ids (…) -> rows (… d) times their scale, on a device."""
+
+    def __init__(self, table: Any, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.table, self.device, self.dtype = table, device, dtype
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Look rows up on the CPU, and move only those."""
+        if isinstance(self.table, QuantisedEmbedding):
+            return self.table(ids.cpu()).to(self.device)
+        rows = F.embedding(ids.cpu(), self.table.weight).to(self.device, self.dtype)
+        return rows * self.table.embed_scale.to(self.device, self.dtype)
+
+
 def load_gemma(files: EncoderFiles, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Gemma:
     """Load the language model and the tokenizer. dtype: None keeps what the files have, and then maps them on the CPU.
 
     Raises: CheckpointError if tensors are missing, unexpected, misshapen, or quantised in a way
     that is not supported.
     """
-    tokenizer = PromptTokenizer.load(files)
-    with torch.device("meta"):
-        model = build_language_model(files.config)
-    adapt(model, COMPONENT, files.header)
+    model, tokenizer = _unloaded(files)
     assign(model, COMPONENT, files.weights, device=device, dtype=dtype)
     restore_buffers(model)
     return Gemma(model.to(device), tokenizer).eval()
+
+
+def stream_gemma(files: EncoderFiles, *, device: torch.device, dtype: torch.dtype) -> Gemma:
+    """The same model, whose layers are loaded one after another while it reads, and whose table stays in its file.
+
+    Raises: as `load_gemma`.
+    """
+    model, tokenizer = _unloaded(files)
+    assign_streamed(model, COMPONENT, files.weights, device=device, dtype=dtype, blocks=LAYERS, table=TABLE)
+    restore_buffers(model, later=LAYERS)
+    model.rotary_emb.to(device)
+    model.embed_tokens = TableInFile(model.embed_tokens, device, dtype)
+    return Gemma(model, tokenizer).eval()
+
+
+def _unloaded(files: EncoderFiles) -> tuple[Any, PromptTokenizer]:
+    """The language model on the meta device, as its files store it, and the tokenizer."""
+    tokenizer = PromptTokenizer.load(files)
+    with torch.device("meta"):
+        model = build_language_model(files.config)
+    return adapt(model, COMPONENT, files.header), tokenizer
 
 
 def build_language_model(config: Mapping[str, Any]) -> nn.Module:
@@ -139,12 +174,17 @@ def build_language_model(config: Mapping[str, Any]) -> nn.Module:
         raise CheckpointError("the text encoder's config.json cannot be used", str(error)) from error
 
 
-def restore_buffers(model: Any) -> None:
-    """Compute what files leave out and the meta device leaves empty: the embedding scale and rotary frequencies."""
+def restore_buffers(model: Any, later: str | None = None) -> None:
+    """Compute what files leave out and the meta device leaves empty: the embedding scale and rotary frequencies.
+
+    Args: later: a submodule that gets its weights while the model runs.
+    Raises: CheckpointError if something else is empty.
+    """
     config = model.config
     model.embed_tokens.embed_scale = torch.tensor(config.hidden_size**0.5)  # float32 whatever the weights are
     model.rotary_emb = type(model.rotary_emb)(config)
-    empty = [name for name, tensor in chain(model.named_parameters(), model.named_buffers()) if tensor.is_meta]
+    tensors = chain(model.named_parameters(), model.named_buffers())
+    empty = [name for name, tensor in tensors if tensor.is_meta and name.partition(".")[0] != later]
     if empty:
         raise CheckpointError(
             "Gemma 3 cannot be loaded with this version of transformers", f"nothing gives values to {', '.join(empty)}"

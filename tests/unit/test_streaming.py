@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from ltx2_core import streaming
 from ltx2_core.checkpoint import assign_streamed, build_component, load_component
 from ltx2_core.errors import StorageError
 from ltx2_core.headers import read_header
-from ltx2_core.streaming import SLOTS, Slot, StreamedBlocks, streamed_bytes
+from ltx2_core.streaming import SLOTS, Slot, StreamedBlocks, pinnable_bytes, streamed_bytes
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 CPU = torch.device("cpu")
@@ -80,3 +81,64 @@ def test_walk_that_is_left_early_ends_the_reader(tiny: Path) -> None:
     walk.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "weights"]
     assert len(list(model.blocks)) == len(model.blocks)
+
+
+def test_error_in_a_walk_ends_the_reader_as_soon_as_the_model_is_emptied(tiny: Path) -> None:
+    model = streamed(tiny / CHECKPOINT)
+
+    def broken() -> None:
+        for _ in model.blocks:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        broken()
+    assert caught.tb is not None  # it keeps the walk
+    model.to("meta")
+    assert not [thread for thread in threading.enumerate() if thread.name == "weights"]
+    assert all(x.is_meta for x in model.blocks.state_dict().values())
+
+
+def test_next_walk_ends_one_that_was_not_finished(tiny: Path) -> None:
+    model = streamed(tiny / CHECKPOINT)
+    walk = iter(model.blocks)
+    next(walk)
+    assert len(list(model.blocks)) == len(model.blocks)
+    assert list(walk) == []
+
+
+GB = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("ram", "container", "used", "kernel", "expected"),
+    [
+        (64 * GB, None, 9 * GB, "Linux version 6.8", 32 * GB),
+        (64 * GB, None, 9 * GB, "Linux version 5.15-microsoft-standard-WSL2", 16 * GB),
+        (20 * GB, 20 * GB, 9 * GB, "Linux version 6.8", 7 * GB),
+        (20 * GB, 20 * GB, 18 * GB, "Linux version 6.8", 0),
+    ],
+)
+def test_memory_that_may_be_pinned(
+    ram: int, container: int | None, used: int, kernel: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"ram_bytes": ram, "container_bytes": container, "_used_bytes": used, "_kernel": kernel}
+    for name, value in found.items():
+        monkeypatch.setattr(streaming, name, lambda value=value: value)
+    assert pinnable_bytes() == expected
+
+
+def test_memory_that_cannot_be_pinned_is_pageable_and_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_more(*_: Any, **options: Any) -> torch.Tensor:
+        if options.get("pin_memory"):
+            raise RuntimeError("CUDA error: out of memory")
+        return torch.zeros(1)
+
+    streaming._tell_once.cache_clear()
+    monkeypatch.setattr(streaming.torch, "empty", no_more)
+    for _ in range(SLOTS):
+        streaming._host_memory(1000, pinned=True)
+    assert [record.message for record in caplog.records] == [
+        "weights are loaded through pageable memory, which is slower"
+    ]

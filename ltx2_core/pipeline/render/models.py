@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
@@ -16,6 +15,7 @@ from ...checkpoint import assign, assign_streamed, build_component
 from ...components import COMPONENTS, UPSAMPLERS
 from ...headers import Header, read_header
 from ...hub.find import ModelFiles
+from ...keymap import own_names
 from ...lora import Addends, WeightedLora, fuse_addends, take_out
 from ...lora_file import match, read_lora
 from ...machine import Machine
@@ -23,10 +23,10 @@ from ...memory import Residency
 from ...models.chunks import Chunks
 from ...models.transformer import Transformer
 from ...quantize.linear import multiply_as_stored
-from ...streaming import RESIDENT_BLOCKS, StreamedBlocks, streamed_bytes
+from ...streaming import StreamedBlocks, streamed_bytes
 from ...text.encode import ContextModels
 from ...text.files import find_encoder
-from ...text.gemma import Gemma, load_gemma
+from ...text.gemma import COMPONENT, LAYERS, TABLE, Gemma, load_gemma, stream_gemma
 from ...weights import map_tensors, require_finite
 from ..parts import TEXT, LatentShapes, ModelHeaders, components_of
 from ..recipe import Stage
@@ -63,7 +63,7 @@ class Models:
         """Whether they can render a task: its files, on its device, in its precision and memory mode."""
 
         def what(files: ModelFiles, machine: Machine) -> object:
-            chosen = machine.device, machine.precision, machine.memory, machine.chunk_tokens
+            chosen = machine.device, machine.precision, machine.memory, machine.resident_blocks, machine.chunk_tokens
             paths = {role: path.absolute() for role, path in files.paths.items()}
             return paths, chosen, machine.products
 
@@ -143,10 +143,14 @@ class Models:
     def text_encoder(self) -> Iterator[Gemma]:
         """The language model that reads prompts."""
         files = find_encoder(self.files.require_file("text_encoder"))
+        is_streamed = self.machine.memory != "resident"
         nbytes = files.header.loaded_bytes(files.header.tensors, self.dtype.itemsize)
+        if is_streamed:
+            nbytes = _streamed_nbytes(COMPONENT, files.header, self.dtype, blocks=LAYERS, table=TABLE)
+        load_from = stream_gemma if is_streamed else load_gemma
 
         def load() -> Gemma:
-            return self._multiplying(load_gemma(files, device=self.device, dtype=self.dtype))
+            return self._multiplying(load_from(files, device=self.device, dtype=self.dtype))
 
         with self._residency.use(("text_encoder", self.dtype), nbytes, load) as gemma:
             yield gemma
@@ -188,10 +192,10 @@ class Models:
             return self._multiplying(module)
 
         is_streamed = name == "transformer" and self.machine.memory != "resident"
-        resident = 0 if self.machine.memory == "lean" else RESIDENT_BLOCKS
+        resident = self.machine.resident_blocks
         nbytes = header.loaded_bytes(COMPONENTS[name].names_in(header), dtype.itemsize)
         if is_streamed:
-            nbytes = _streamed_nbytes(header, dtype, resident)
+            nbytes = _streamed_nbytes(name, header, dtype, resident=resident)
         return self._residency.use((name, header.path, dtype), nbytes, load)
 
 
@@ -209,12 +213,23 @@ def _fuse_block(model: Transformer, addends: Addends, number: int) -> None:
     fuse_addends(model, addends, only=lambda name: name.startswith(f"blocks.{number}."))
 
 
-def _streamed_nbytes(header: Header, dtype: torch.dtype, resident: int) -> int:
-    """The size of a streamed denoiser: what stays, and the slots."""
-    names = COMPONENTS["transformer"].names_in(header)
-    blocks: dict[int, list[str]] = {}
-    for name in names:
-        if found := re.search(r"transformer_blocks\.(\d+)\.", name):
-            blocks.setdefault(int(found[1]), []).append(name)
-    sizes = [header.loaded_bytes(blocks[number], dtype.itemsize) for number in sorted(blocks)]
-    return header.loaded_bytes(names, dtype.itemsize) - sum(sizes) + streamed_bytes(sizes, resident)
+def _streamed_nbytes(
+    component: str,
+    header: Header,
+    dtype: torch.dtype,
+    *,
+    resident: int = 0,
+    blocks: str = "blocks",
+    table: str | None = None,
+) -> int:
+    """The size of a streamed model: what stays, and the slots. Args: as `assign_streamed`."""
+    of_blocks: dict[int, list[str]] = {}
+    others: list[str] = []
+    for name, own in own_names(component, header).items():
+        first, _, rest = own.partition(".")
+        if first == blocks:
+            of_blocks.setdefault(int(rest.partition(".")[0]), []).append(name)
+        elif first != table:
+            others.append(name)
+    sizes = [header.loaded_bytes(of_blocks[number], dtype.itemsize) for number in sorted(of_blocks)]
+    return header.loaded_bytes(others, dtype.itemsize) + streamed_bytes(sizes, resident)

@@ -1,0 +1,82 @@
+"""The text encoder layer by layer: the bits of the whole one, in a folder and in one file, and what stays loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ltx2_core.quantize.embedding import QuantisedEmbedding
+from ltx2_core.streaming import SLOTS, StreamedBlocks
+from ltx2_core.text.files import EncoderFiles, find_encoder
+from ltx2_core.text.gemma import Gemma, load_gemma, stream_gemma
+from scripts.quantise import largest_group, stored, with_markers
+
+CPU = torch.device("cpu")
+PROMPTS = ["a bell rings", "", "worst quality " * 40]
+ROWS = 128
+FORMS = [("", ""), ("fp8", ""), ("fp8", "int8"), ("convrot", "fp8_rows")]  # of the linear layers, and of the table
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other take longer than these tiny products."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def one_file(tiny: Path, out: Path, form: str, table: str) -> EncoderFiles:
+    """The tiny Gemma in one file, with its tokenizer in it."""
+    tensors = load_file(tiny / "gemma/model.safetensors")
+    forms = {name: form for name in tensors if form and name.endswith("_proj.weight")}
+    forms |= {name: table for name in tensors if table and name.endswith("embed_tokens.weight")}
+    layers = {}
+    for name, chosen in forms.items():
+        weight = tensors.pop(name)
+        options = {"group": largest_group(weight.shape[1])} if chosen == "convrot" else {}
+        layers[name.removesuffix(".weight")] = stored(chosen, weight, **options)
+    tensors |= with_markers(layers)
+    tensors["tokenizer_json"] = torch.frombuffer(
+        bytearray((tiny / "gemma/tokenizer.json").read_bytes()), dtype=torch.uint8
+    )
+    said = json.loads((tiny / "gemma/config.json").read_text())["text_config"]
+    save_file(tensors, out / "gemma.safetensors", {"text_config": json.dumps(said)})
+    return find_encoder(out / "gemma.safetensors")
+
+
+def assert_same_bits(files: EncoderFiles, dtype: torch.dtype) -> Gemma:
+    whole, streamed = load_gemma(files, dtype=dtype), stream_gemma(files, device=CPU, dtype=dtype)
+    pairs = zip(whole(PROMPTS, ROWS), streamed(PROMPTS, ROWS), strict=True)
+    assert all(found.equal(expected) and found.dtype == dtype for expected, found in pairs)
+    return streamed
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_streamed_layers_give_the_bits_of_a_folder_that_is_loaded_whole(tiny: Path, dtype: torch.dtype) -> None:
+    assert_same_bits(find_encoder(tiny / "gemma"), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("form", "table"), FORMS)
+def test_streamed_layers_give_the_bits_of_a_file_that_is_loaded_whole(
+    form: str, table: str, dtype: torch.dtype, tiny: Path, tmp_path: Path
+) -> None:
+    gemma = assert_same_bits(one_file(tiny, tmp_path, form, table), dtype)
+    assert isinstance(gemma.model.embed_tokens.table, QuantisedEmbedding) == bool(table)
+
+
+def test_the_table_stays_in_its_file_and_two_layers_are_alive(tiny: Path) -> None:
+    gemma = stream_gemma(find_encoder(tiny / "gemma"), device=CPU, dtype=torch.float32)
+    layers: StreamedBlocks = gemma.model.layers
+    places: set[int] = set()
+    layers.arrived = lambda number: places.add(next(layers[number].parameters()).untyped_storage().data_ptr())
+    gemma(PROMPTS[:1], ROWS)
+    assert len(places) == SLOTS < len(layers)
+    assert all(x.is_meta for x in layers.parameters())
+    assert gemma.model.embed_tokens.table.weight.dtype == torch.bfloat16  # as it is stored, not as it is computed with
