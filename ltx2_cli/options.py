@@ -35,6 +35,15 @@ WhatArg = Annotated[
 ]
 WeightsArg = Annotated[Path, path_argument("FILE", "A checkpoint, transformer or one-file text encoder in bf16.")]
 JobArg = Annotated[Path, path_argument("JOB_DIR", "The folder OUTPUT.job of a render, or its OUTPUT.")]
+TilesOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--tiles",
+        metavar="off|auto|FxHxW",
+        help="Decode the video in tiles of so many frames, rows and columns, such as 40x384x384; default: as before.",
+        rich_help_panel="Output",
+    ),
+]
 MaybePromptArg = Annotated[
     str, typer.Argument(metavar="[PROMPT]", help="What happens and what is heard, in quotes; or -, or @FILE.")
 ]
@@ -253,6 +262,7 @@ CONTINUED = panel(
     "Output",
     output=value("FILE", "Where the result goes; default: where the render was to put it.", "-o"),
     overwrite=switch("Replace the output if it exists."),
+    memory=value("%(choices)s", "Go on in this memory mode; default: the one that the render began in."),
 )
 ENCODING = panel(
     "Output",

@@ -58,14 +58,14 @@ class Machine:
     compiles: bool = False
     threads: int = 1
 
-    def in_memory(self, mode: MemoryMode) -> Self:
-        """The same in a memory mode, with what usually goes with that."""
-        return replace(
-            self,
-            memory=mode,
-            resident_blocks=RESIDENT_BLOCKS if mode == "streamed" else 0,
-            chunk_tokens=LEAN_CHUNK_TOKENS if mode == "lean" else CHUNK_TOKENS,
-        )
+    def in_mode(self, memory: MemoryMode) -> Self:
+        """The same machine in another memory mode, with the numbers that belong to it.
+
+        On the CPU no block stays: the file is mapped, and nothing has to be copied to it.
+        """
+        resident = RESIDENT_BLOCKS if memory == "streamed" and self.device != "cpu" else 0
+        tokens = LEAN_CHUNK_TOKENS if memory == "lean" else CHUNK_TOKENS
+        return replace(self, memory=memory, resident_blocks=resident, chunk_tokens=tokens)
 
 
 def cpu_threads() -> int:

@@ -73,6 +73,31 @@ class TilePlan:
             width=Cut(width * factors.width, AUTO_SIDE_OVERLAP * factors.width),
         )
 
+    @classmethod
+    def of_sizes(cls, sizes: Sequence[int], factors: Factors) -> Self:
+        """Tiles of so many frames, rows and columns; small ones overlap by half, others as in the automatic plan.
+
+        Raises: RequestError if tiles of these sizes cannot be made.
+        """
+        most = AUTO_FRAMES_OVERLAP, AUTO_SIDE_OVERLAP, AUTO_SIDE_OVERLAP
+        shared = [min(cells, size // factor // 2) for cells, size, factor in zip(most, sizes, factors, strict=True)]
+        cuts = [Cut(size, cells * factor) for size, cells, factor in zip(sizes, shared, factors, strict=True)]
+        plan = cls(frames=cuts[0], height=cuts[1], width=cuts[2])
+        plan.check(factors)
+        return plan
+
+    def halved(self, latent: Sequence[int], factors: Factors) -> tuple[int, ...] | None:
+        """Frames, rows and columns of tiles that are half as long on each axis of a latent grid (f h w).
+
+        None if the tiles are as small as they can be.
+        """
+        axes = zip(latent, self.cuts, factors, strict=True)
+        tiles = [length if cut is None else min(length, cut.tile // factor) for length, cut, factor in axes]
+        halves = [max(2, cells // 2) for cells in tiles]
+        if all(half >= cells for half, cells in zip(halves, tiles, strict=True)):
+            return None
+        return tuple(cells * factor for cells, factor in zip(halves, factors, strict=True))
+
     @property
     def cuts(self) -> tuple[Cut | None, Cut | None, Cut | None]:
         return self.frames, self.height, self.width

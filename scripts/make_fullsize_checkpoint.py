@@ -4,13 +4,13 @@ OUT gets what a person downloads, under the published names: the checkpoint (43.
 distilled LoRA (7.7 GB) and the latent upsamplers. Names and shapes come from the lists in ltx2_core/config/tensors. A
 file is a header with a hole behind it, which reads as zeros; only the deviations of the latents are ones, because the
 encoders divide by them. So loading, memory and time can be tried at full size on any machine whose file system knows
-holes. Clips are flat and silent.
+holes. Clips are flat and silent. With --weights the checkpoint is laid out as `ltx2 convert` would write it, with
+scales of zero.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import struct
 import sys
@@ -23,7 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ltx2_core.config.released import released_configs
 from ltx2_core.header_text import DTYPE_BYTES
-from ltx2_core.hub.published import TENSORS
+from ltx2_core.headers import read_header
+from ltx2_core.hub.published import checkpoint_shapes, lora_shapes, plain_dtype, tensor_list
+from ltx2_core.stored.encoding import DENOISER_MATRIX, TARGETS, Target, lay_out, plan_encodings
 from scripts.make_tiny_checkpoint import TOKENIZER_CONFIG, WORDS, make_tokenizer, write_json
 
 CHECKPOINT = "ltx-2-19b-dev.safetensors"
@@ -32,8 +34,9 @@ UPSAMPLERS = {  # the file, its manifest, and the name of its config
     "ltx-2-spatial-upscaler-x2-1.0.safetensors": ("upsampler-spatial-x2-2.0", "upsampler-spatial-x2-rational"),
     "ltx-2-temporal-upscaler-x2-1.0.safetensors": ("upsampler-temporal-x2", "upsampler-temporal-x2"),
 }
-LORA, LORA_RANK = "ltx-2-19b-distilled-lora-384.safetensors", 384
+LORA = "ltx-2-19b-distilled-lora-384.safetensors"
 SHARD_BYTES = 5_000_000_000  # of Gemma's files, about
+WEIGHTS = ("bf16", *TARGETS)
 ONE = b"\x80\x3f"  # in bfloat16
 
 Shapes = Mapping[str, Sequence[int]]
@@ -43,40 +46,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, made if it is missing")
     parser.add_argument("--version", choices=["2.0"], required=True, help="model generation")
-    out = parser.parse_args().out
-    make_fullsize_checkpoint(out)
+    parser.add_argument("--weights", choices=WEIGHTS, default=WEIGHTS[0], help="how the checkpoint is stored")
+    options = parser.parse_args()
+    out = options.out
+    make_fullsize_checkpoint(out, options.weights)
     for path in sorted(out.rglob("*.safetensors")):
         status = path.stat()
         print(f"{status.st_size:>14,} bytes, {512 * status.st_blocks:>9,} on the disk: {path}")
 
 
-def make_fullsize_checkpoint(out: Path) -> None:
-    """Write the whole model of 2.0 into a folder."""
+def make_fullsize_checkpoint(out: Path, weights: str = "bf16") -> None:
+    """Write the whole model of 2.0 into a folder. weights: one of WEIGHTS, how the checkpoint is stored."""
     out.mkdir(parents=True, exist_ok=True)
-    text, denoiser = manifest("text-2.0"), manifest("transformer-2.0")["tensors"]
-    tensors: dict[str, Sequence[int]] = {**denoiser, **text["projection"]["tensors"], **text["connectors"]["tensors"]}
-    for name in ("video-vae-2.0", "audio-vae-2.0", "vocoder-2.0"):
-        tensors |= manifest(name)["tensors"]
-    write_sparse(out / CHECKPOINT, tensors, {"config": json.dumps(released_configs()["2.0"])})
+    write_sparse(out / CHECKPOINT, checkpoint_shapes("2.0"), {"config": json.dumps(released_configs()["2.0"])})
+    for target in TARGETS:
+        if target == weights:
+            quantise(out / CHECKPOINT, target)
     for file, (name, config) in UPSAMPLERS.items():
-        write_sparse(out / file, manifest(name)["tensors"], {"config": json.dumps(released_configs()[config])})
-    write_sparse(out / LORA, lora({**denoiser, **text["projection"]["tensors"]}), {})
-    write_gemma(out / GEMMA, text["text_encoder"])
+        write_sparse(out / file, tensor_list(name)["tensors"], {"config": json.dumps(released_configs()[config])})
+    write_sparse(out / LORA, lora_shapes("2.0"), {})
+    write_gemma(out / GEMMA, tensor_list("text-2.0")["text_encoder"])
 
 
-def lora(tensors: Shapes) -> dict[str, Sequence[int]]:
-    """The pairs of the distilled LoRA: one for every linear layer."""
-    pairs: dict[str, Sequence[int]] = {}
-    for name, shape in tensors.items():
-        if name.endswith(".weight") and len(shape) == 2:
-            layer, rank = name.removeprefix("model.").removesuffix(".weight"), min(LORA_RANK, *shape)
-            pairs |= {f"{layer}.lora_A.weight": (rank, shape[1]), f"{layer}.lora_B.weight": (shape[0], rank)}
-    return pairs
-
-
-def manifest(name: str) -> dict[str, Any]:
-    """Every tensor of a released component with its shape, and what else is known of it."""
-    return json.loads(gzip.decompress((TENSORS / f"{name}.json.gz").read_bytes()))
+def quantise(path: Path, to: Target) -> None:
+    """Lay a checkpoint out as a conversion would: its header and markers, and a hole for the numbers."""
+    source = read_header(path)
+    encodings = plan_encodings(source.tensors, DENOISER_MATRIX, to)
+    begin, tensors = lay_out(source.tensors, source.metadata, encodings)
+    markers = {f"{one.layer}.comfy_quant": one.marker for one in encodings.values()}
+    with path.open("wb") as file:
+        file.write(begin)
+        for name, info in tensors.items():
+            if name in markers or name.endswith("std-of-means"):
+                file.seek(info.start)
+                file.write(markers.get(name, ONE * prod(info.shape)))
+        file.truncate(max(info.end for info in tensors.values()))
 
 
 def write_sparse(path: Path, tensors: Shapes, metadata: Mapping[str, str]) -> None:
@@ -88,7 +92,7 @@ def write_sparse(path: Path, tensors: Shapes, metadata: Mapping[str, str]) -> No
     ones: dict[int, int] = {}  # where a tensor begins that is not zero, and how many numbers it has
     end = 0
     for name, shape in tensors.items():
-        dtype = "F32" if "scale_shift_table" in name else "BF16"
+        dtype = plain_dtype(name)
         begin, end = end, end + DTYPE_BYTES[dtype] * prod(shape)
         entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
         if name.endswith("std-of-means"):

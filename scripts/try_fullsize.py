@@ -1,9 +1,10 @@
 """Render with a model of full size whose weights are zeros, and tell time and memory of each phase: `make fullsize`.
 
-The files are those of scripts/make_fullsize_checkpoint.py: 77 GB that take no room on the disk. The render goes through
-all phases and ends with exit code 8, because weights of zero make a flat clip. This script fails if the render ends
-otherwise, if a phase is missing, or if it takes more than LIMIT_GB of memory of its own, which no file backs. So it
-shows that a machine with less memory than the checkpoint has bytes can load it. Linux only: memory is read from /proc.
+The files are those of scripts/make_fullsize_checkpoint.py: 77 GB that take no room on the disk. --weights tells how the
+checkpoint is stored, --preset and --memory how it is rendered. A render goes through all phases and ends with exit code
+8, because weights of zero make a flat clip. This script fails if it ends otherwise, if a phase is missing, or if it
+takes more than LIMIT_GB of memory of its own, which no file backs. So it shows that a machine with less memory than the
+checkpoint has bytes can load it. Linux only: memory is read from /proc.
 
 It takes minutes where the CPU computes in bfloat16 (AVX-512 BF16, AMX), and most of an hour where it does not; there
 LTX2_TEXT_ROWS=128 in the environment makes it several times faster.
@@ -19,15 +20,17 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.make_fullsize_checkpoint import make_fullsize_checkpoint
+from scripts.make_fullsize_checkpoint import WEIGHTS, make_fullsize_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
-RENDER = "t2v x --device cpu --precision bf16 --res 64x64 --frames 9 --steps 2 --preset one-stage --json"
+RENDER = "t2v x --device cpu --precision bf16 --frames 9 --steps 2 --json"
+SIZES = {"one-stage": "64x64", "two-stage": "128x128"}  # the smallest, by preset
 PHASES = ("text", "denoise", "sound", "video")
 FLAT_CLIP = 8
 LIMIT_GB = 4.0
@@ -76,11 +79,16 @@ class Meter:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="where the files go; a temporary folder without it")
-    given = parser.parse_args().folder
+    parser.add_argument("--weights", choices=WEIGHTS, default=WEIGHTS[0], help="how the checkpoint is stored")
+    parser.add_argument("--preset", choices=SIZES, default="one-stage")
+    parser.add_argument("--memory", choices=("resident", "streamed", "lean"), default="streamed")
+    options = parser.parse_args()
+    words = ["--preset", options.preset, "--res", SIZES[options.preset], "--memory", options.memory]
     with tempfile.TemporaryDirectory() as temporary:
-        folder = given or Path(temporary) / "model"
-        make_fullsize_checkpoint(folder)
-        exit_code, usage = render(folder, Path(temporary))
+        folder = options.folder or Path(temporary) / "model"
+        make_fullsize_checkpoint(folder, options.weights)
+        exit_code, usage = render(folder, Path(temporary), words)
+    print(f"{options.weights}, {' '.join(words)}")
     report(usage)
     peak = max(one.anonymous for one in usage.values())
     missing = [phase for phase in PHASES if phase not in usage]
@@ -89,9 +97,10 @@ def main() -> None:
     print(f"all phases, exit code {exit_code} as for a flat clip, at most {peak:.2f} GB of memory of its own")
 
 
-def render(model: Path, folder: Path) -> tuple[int, dict[str, Usage]]:
-    """Run the command in a folder. Returns its exit code, and what each phase took."""
-    command = [sys.executable, "-m", "ltx2_cli", *RENDER.split(), "--model", str(model.resolve()), "-o", "x.mp4"]
+def render(model: Path, folder: Path, words: Sequence[str]) -> tuple[int, dict[str, Usage]]:
+    """Run the command in a folder. words: more of its options. Returns its exit code, and what each phase took."""
+    options = [*RENDER.split(), *words, "--model", str(model.resolve()), "-o", "x.mp4"]
+    command = [sys.executable, "-m", "ltx2_cli", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "LTX2_HOME": str(folder / "home")}
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
         meter = Meter(process.pid)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ...disk import remove_leftovers, require_free
-from ...errors import NotFiniteError, OutOfMemoryError, RequestError, StorageError, shown
+from ...errors import NotFiniteError, RequestError, StorageError, shown
 from ...identity import Identity, identity
 from ...lock import locked
 from ...machine import Machine
@@ -27,6 +27,7 @@ from ..request import RenderTask, Resolved, sheet_of
 from ..resolve.target import TAKEN_HINT, check_place
 from .engine import Engine
 from .models import Models
+from .ran_out import Progress, out_of_memory, ran_out
 
 NOBODY = Watch()
 LONGEST_PATH = 400  # in a message
@@ -164,9 +165,9 @@ def _one_writer(target: Path, job_dir: Path) -> Iterator[None]:
 
 
 def _finish(job: Job, watch: Watch, models: Models) -> Result:
-    start = time.perf_counter()
+    start, progress = time.perf_counter(), Progress(watch)
     try:
-        report = Engine(job, models, watch).render()
+        report = Engine(job, models, progress.watch).render()
     except StoppedError as stopped:
         if stopped.saved is not None:
             job.save_stopped(job.finished_stages + 1, stopped.saved)
@@ -176,10 +177,9 @@ def _finish(job: Job, watch: Watch, models: Models) -> Result:
         models.require_finite(job.task.request)
         raise
     except (RuntimeError, MemoryError) as error:
-        if not _ran_out(error):
+        if not ran_out(error):
             raise
-        why = str(error).partition("\n")[0].split(". ")[0]  # empty where Python itself has none
-        raise OutOfMemoryError("memory ran out", why, "a smaller --res, or a shorter --duration") from error
+        raise out_of_memory(error, job, progress, models.shapes.video_vae.factors) from error
     for warning in report.warnings:
         watch.tell(warning, is_warning=True)
     return _conclude(job, report, start)
@@ -213,9 +213,3 @@ def _how_far(job: Job, stopped: StoppedError) -> str:
     if job.finished_stages:
         return "stopped; the latents are kept"
     return "stopped before the first step"
-
-
-def _ran_out(error: Exception) -> bool:
-    """Whether an error is about memory. torch has a class of its own only for some of its allocators."""
-    told = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "alloc failed")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in told)

@@ -133,7 +133,7 @@ def with_memory(costs: Costs, device: Device, modes: Sequence[MemoryMode] = MODE
     """
     limit = class_bytes(device)
     if limit is None:
-        return replace(costs, machine=costs.machine.in_memory(modes[0]))
+        return replace(costs, machine=costs.machine.in_mode(modes[0]))
     chosen = costs
     for mode, keeps_text in product(modes, (True, False)):
         chosen = _settled(costs, mode, limit, keeps_text=keeps_text)
@@ -144,7 +144,7 @@ def with_memory(costs: Costs, device: Device, modes: Sequence[MemoryMode] = MODE
 
 def _settled(costs: Costs, mode: MemoryMode, limit: int, *, keeps_text: bool) -> Costs:
     """The same in a memory mode, with as many resident blocks and kept models as fit the limit."""
-    machine = costs.machine.in_memory(mode)
+    machine = costs.machine.in_mode(mode)
     costs = replace(costs, machine=replace(machine, keeps_text=keeps_text and machine.keeps_text))
     if machine.device == "cpu":
         return costs

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from ...disk import require_free
-from ...errors import RequestError
+from ...errors import RequestError, shown
+from ...machine import MemoryMode
+from ...tiles import TilePlan
 from ..job import Job
-from ..request import OutputSettings
+from ..parts import ModelHeaders
+from ..request import OutputSettings, RenderTask
 from .refusals import refuse, without_effect
 from .settings import COMMAND_LINE, Settings, check_layer
 from .target import require_apart, suffixes_of, target_of
@@ -19,24 +23,37 @@ from .target import require_apart, suffixes_of, target_of
 def continued(job: Job, flags: Mapping[str, Any]) -> Job:
     """The same render, to be gone on with: `output` says where the result goes, `overwrite` what it may replace.
 
+    `memory` says in which memory mode. What is not computed yet then has the bits that this mode gives; they are those
+    of the other modes but for rounding where a stream has more tokens than the mode takes at a time.
+
     Raises: RequestError for a target that cannot be written, also one that only the record names and that does not lie
     beside the folder.
     """
     given = check_layer(COMMAND_LINE, flags)
     found = _redirected(job, given)
     found.require_target()
-    if found.has_all_latents and found.task.output.keep_latents and not given and found.task.target.is_file():
+    if (
+        found.has_all_latents
+        and found.task.output.keep_latents
+        and not given.keys() - {"memory"}
+        and found.task.target.is_file()
+    ):
         what = f"{job.folder} holds a finished render"
         raise RequestError(what, f"{found.task.target} was made from it", f"{decode_command(job)} writes it again")
     overwrite = found.task.output.overwrite and not found.is_redirected
     output = found.task.output.model_copy(update={"overwrite": given.get("overwrite", overwrite)})
     _ = output.encoding
-    return replace(found, task=found.task.model_copy(update={"output": output}))
+    machine = found.task.machine
+    asked = given.get("memory", "auto")
+    if asked not in ("auto", machine.memory):
+        machine = machine.in_mode(cast("MemoryMode", asked))
+    return replace(found, task=found.task.model_copy(update={"output": output, "machine": machine}))
 
 
-def rewritten(job: Job, flags: Mapping[str, Any]) -> Job:
+def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> Job:
     """The same render, to be written again: what the flags say about the output holds, and the latents stay.
 
+    Args: tiles: how the video is decoded, as `decode_tiles` takes it; None as before.
     Raises: RequestError if its latents are not finished, for a flag that does not fit, and if the target exists.
     """
     task, request = job.task, job.task.request
@@ -52,7 +69,29 @@ def rewritten(job: Job, flags: Mapping[str, Any]) -> Job:
     found.require_target()
     if not output.overwrite:
         require_free(found.task.target)
-    return replace(found, task=found.task.model_copy(update={"output": output}))
+    machine = task.machine
+    if tiles is not None:
+        machine = replace(machine, decode_tiles=decode_tiles(tiles, task))
+    return replace(found, task=found.task.model_copy(update={"output": output, "machine": machine}))
+
+
+def decode_tiles(asked: str, task: RenderTask) -> TilePlan:
+    """The plan that a person asks for: off, auto or FRAMESxHEIGHTxWIDTH.
+
+    Raises: RequestError for anything else, for tiles that cannot be made, and for a render that decodes no video.
+    """
+    if task.request.video != "generate":
+        raise RequestError("--tiles cannot be used", "no video of this render is decoded")
+    factors = ModelHeaders.of(task.files).shapes.video_vae.factors
+    if asked == "auto":
+        return TilePlan.auto(task.request.grid(factors).latent, factors)
+    if asked == "off":
+        return TilePlan()
+    sizes = re.fullmatch(r"(\d{1,5})x(\d{1,5})x(\d{1,5})", asked)
+    if sizes is None:
+        why = "it is off, auto, or frames, height and width of a tile"
+        raise RequestError(f"--tiles {shown(asked)} cannot be used", why, "--tiles 40x384x384")
+    return TilePlan.of_sizes([int(size) for size in sizes.groups()], factors)
 
 
 def decode_command(job: Job) -> str:

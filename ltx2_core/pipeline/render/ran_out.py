@@ -1,0 +1,66 @@
+"""What becomes of a render that runs out of memory: where it happened, and what to run instead."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+
+import torch
+
+from ...errors import OutOfMemoryError
+from ...grids import Factors
+from ...machine import MemoryMode
+from ..events import Event, PhaseDone, PhaseStarted, Watch
+from ..job import Job
+
+TOLD = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "alloc failed")
+NEXT: Mapping[MemoryMode, MemoryMode] = {"resident": "streamed", "streamed": "lean"}  # the mode that needs less
+SMALLER = "a smaller --res, or a shorter --duration"
+
+
+class Progress:
+    """Passes on what a watch is told, and remembers the phase."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self.last: PhaseStarted | None = None
+        self.is_over = False
+        self.watch = Watch(on_event=self._note, should_stop=watch.should_stop)
+
+    @property
+    def words(self) -> str:
+        """When something happened, as the end of a sentence."""
+        if self.last is None:
+            return ""
+        return f" after {self.last.name}" if self.is_over else f" while {self.last.name}"
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, PhaseStarted):
+            self.last = event
+        if isinstance(event, PhaseStarted | PhaseDone):
+            self.is_over = isinstance(event, PhaseDone)
+        self._watch.on_event(event)
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether an error is about memory. torch has a class of its own only for some of its allocators."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in TOLD)
+
+
+def out_of_memory(error: Exception, job: Job, progress: Progress, factors: Factors) -> OutOfMemoryError:
+    """The error that says in which phase memory ran out, and how to go on in less. factors: of the video VAE."""
+    why = str(error).partition("\n")[0].split(". ")[0]  # empty where Python itself has none
+    return OutOfMemoryError(f"memory ran out{progress.words}", why, _hint(job, progress, factors))
+
+
+def _hint(job: Job, progress: Progress, factors: Factors) -> str:
+    """A command that needs less memory, or what to change in the request where there is none."""
+    machine = job.task.machine
+    if progress.last is not None and progress.last.phase == "video":
+        sizes = machine.decode_tiles.halved(job.request.grid(factors).latent, factors)
+        if sizes is None:
+            return SMALLER
+        return f"ltx2 decode {shlex.quote(str(job.folder))} --tiles {'x'.join(map(str, sizes))}"
+    if machine.memory in NEXT and not job.has_all_latents:
+        return f"{job.resume_command} --memory {NEXT[machine.memory]}"
+    return SMALLER
