@@ -22,14 +22,12 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from .costs.weights import PINNED_SLOTS, SLOTS, aligned
 from .headers import Header
 from .machine import container_bytes, ram_bytes
 from .quantize.linear import QuantisedLinear
 from .weights import require_unchanged
 
-SLOTS = 2  # one that computes, one that is being filled
-PINNED_SLOTS = SLOTS + 1  # and one through which the blocks that stay are loaded
-ALIGNMENT = 256  # bytes
 PINNED_SHARE, PINNED_SHARE_WSL, LEFT_BYTES = 0.5, 0.25, 4_000_000_000
 WAIT_S = 0.1  # after which a waiting reader looks whether it is still needed
 
@@ -94,7 +92,7 @@ class Slot:
         for name, source in block.items():
             part = memory[start : start + source.nbytes]
             views[name] = part.view(source.dtype).reshape(source.tensor.shape)
-            start += _aligned(source.nbytes)
+            start += aligned(source.nbytes)
         return views
 
 
@@ -216,12 +214,6 @@ class StreamedBlocks(nn.ModuleList):
         return zip(self._modules.values(), self.sources, strict=True)  # pyright: ignore[reportReturnType]
 
 
-def streamed_bytes(blocks: Sequence[int], resident: int) -> int:
-    """What blocks of these sizes take on the device while they are streamed."""
-    others = blocks[resident:]
-    return sum(blocks[:resident]) + min(SLOTS, len(others)) * max(others, default=0)
-
-
 def pinnable_bytes() -> int:
     """How much memory may be pinned: half of the RAM, less under WSL and in a container that is nearly full."""
     share = PINNED_SHARE_WSL if "microsoft" in _kernel().lower() else PINNED_SHARE
@@ -256,11 +248,7 @@ def _next(free: Queue[Slot], stop: Event) -> Slot | None:
 
 
 def _block_bytes(block: Block) -> int:
-    return sum(_aligned(source.nbytes) for source in block.values())
-
-
-def _aligned(nbytes: int) -> int:
-    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+    return sum(aligned(source.nbytes) for source in block.values())
 
 
 def _rounded(nbytes: int) -> int:

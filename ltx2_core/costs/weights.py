@@ -17,6 +17,7 @@ PINNED_SLOTS = SLOTS + 1  # and one through which the blocks that stay are loade
 ALIGNMENT = 256  # bytes, of a tensor in a slot
 PLAIN_DTYPES = {2: "BF16", 4: "F32"}  # by the size of a number
 T = TypeVar("T")
+MARKER = ".comfy_quant"  # of a quantised layer: text, which is read and not loaded
 BLOCK = re.compile(r"(?:^|\.)(?:transformer_blocks|layers)\.(\d+)\.")
 
 
@@ -87,6 +88,8 @@ def block_bytes(header: Header, component: str, itemsize: int) -> BlockBytes:
     blocks: dict[int, int] = {}
     outside = 0
     for name in COMPONENTS[component].names_in(header):
+        if name.endswith(MARKER):
+            continue
         nbytes = header.loaded_bytes([name], itemsize)
         found = BLOCK.search(name)
         if found is None:

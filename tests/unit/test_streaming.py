@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import torch
 
 from ltx2_core import streaming
 from ltx2_core.checkpoint import assign_streamed, build_component, load_component
+from ltx2_core.costs.weights import block_bytes
 from ltx2_core.errors import StorageError
 from ltx2_core.headers import read_header
-from ltx2_core.streaming import SLOTS, Slot, StreamedBlocks, pinnable_bytes, streamed_bytes
+from ltx2_core.streaming import SLOTS, Slot, StreamedBlocks, pinnable_bytes
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 CPU = torch.device("cpu")
@@ -43,6 +45,21 @@ def test_every_block_has_its_weights_while_it_is_visited_and_none_afterwards(
         assert all(x.is_meta for x in model.blocks.state_dict().values())
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp8", "mixed"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_block_takes_as_many_bytes_as_are_counted(
+    precision: str, dtype: torch.dtype, tiny_in: Callable[[str], Path]
+) -> None:
+    (file,) = tiny_in(precision).glob("ltx-2-tiny-dev*")
+    model = streamed(file, dtype, resident=1)
+    sizes = block_bytes(read_header(file), "transformer", dtype.itemsize)
+    list(model.blocks)
+    assert sizes.blocks == tuple(streaming._block_bytes(block) for block in model.blocks.sources)
+    assert {slot.memory.nbytes for slot in model.blocks._slots} == {max(sizes.blocks[1:])}
+    outside = [x for name, x in model.state_dict().items() if not name.startswith("blocks.")]
+    assert sizes.outside == sum(x.nbytes for x in outside)
+
+
 def test_no_more_than_two_blocks_are_alive(tiny: Path) -> None:
     model = streamed(tiny / CHECKPOINT)
     blocks: StreamedBlocks = model.blocks
@@ -56,11 +73,6 @@ def test_a_model_that_is_emptied_lets_go_of_what_it_has_loaded(tiny: Path) -> No
     model.to("meta")
     assert not [one for one in gc.get_objects() if type(one) is Slot]
     assert len(list(model.blocks)) == len(model.blocks)  # and loads it again
-
-
-def test_bytes_of_a_walk_are_those_that_stay_and_the_slots() -> None:
-    assert streamed_bytes([5, 5, 7, 6, 6], 2) == 5 + 5 + 2 * 7
-    assert streamed_bytes([5, 7], 2) == 12
 
 
 def test_file_that_was_cut_off_meanwhile_is_an_error_and_ends_the_reader(tiny: Path, tmp_path: Path) -> None:

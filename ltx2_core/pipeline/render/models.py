@@ -13,9 +13,9 @@ from torch import nn
 
 from ...checkpoint import assign, assign_streamed, build_component
 from ...components import COMPONENTS, UPSAMPLERS
+from ...costs.weights import block_bytes, table_bytes
 from ...headers import Header, read_header
 from ...hub.find import ModelFiles
-from ...keymap import own_names
 from ...lora import Addends, WeightedLora, fuse_addends, take_out
 from ...lora_file import match, read_lora
 from ...machine import Machine
@@ -23,10 +23,10 @@ from ...memory import Residency
 from ...models.chunks import Chunks
 from ...models.transformer import Transformer
 from ...quantize.linear import multiply_as_stored
-from ...streaming import StreamedBlocks, streamed_bytes
+from ...streaming import StreamedBlocks
 from ...text.encode import ContextModels
 from ...text.files import find_encoder
-from ...text.gemma import COMPONENT, LAYERS, TABLE, Gemma, load_gemma, stream_gemma
+from ...text.gemma import COMPONENT, Gemma, load_gemma, stream_gemma
 from ...weights import map_tensors, require_finite
 from ..parts import TEXT, LatentShapes, ModelHeaders, components_of
 from ..recipe import Stage
@@ -146,7 +146,8 @@ class Models:
         is_streamed = self.machine.memory != "resident"
         nbytes = files.header.loaded_bytes(files.header.tensors, self.dtype.itemsize)
         if is_streamed:
-            nbytes = _streamed_nbytes(COMPONENT, files.header, self.dtype, blocks=LAYERS, table=TABLE)
+            sizes = block_bytes(files.header, COMPONENT, self.dtype.itemsize)
+            nbytes = sizes.streamed(0) - table_bytes(files.header, COMPONENT, self.dtype.itemsize)
         load_from = stream_gemma if is_streamed else load_gemma
 
         def load() -> Gemma:
@@ -195,7 +196,7 @@ class Models:
         resident = self.machine.resident_blocks
         nbytes = header.loaded_bytes(COMPONENTS[name].names_in(header), dtype.itemsize)
         if is_streamed:
-            nbytes = _streamed_nbytes(name, header, dtype, resident=resident)
+            nbytes = block_bytes(header, name, dtype.itemsize).streamed(resident)
         return self._residency.use((name, header.path, dtype), nbytes, load)
 
 
@@ -211,25 +212,3 @@ def _outside_blocks(name: str) -> bool:
 def _fuse_block(model: Transformer, addends: Addends, number: int) -> None:
     """Fuse LoRAs into a block that has just been loaded."""
     fuse_addends(model, addends, only=lambda name: name.startswith(f"blocks.{number}."))
-
-
-def _streamed_nbytes(
-    component: str,
-    header: Header,
-    dtype: torch.dtype,
-    *,
-    resident: int = 0,
-    blocks: str = "blocks",
-    table: str | None = None,
-) -> int:
-    """The size of a streamed model: what stays, and the slots. Args: as `assign_streamed`."""
-    of_blocks: dict[int, list[str]] = {}
-    others: list[str] = []
-    for name, own in own_names(component, header).items():
-        first, _, rest = own.partition(".")
-        if first == blocks:
-            of_blocks.setdefault(int(rest.partition(".")[0]), []).append(name)
-        elif first != table:
-            others.append(name)
-    sizes = [header.loaded_bytes(of_blocks[number], dtype.itemsize) for number in sorted(of_blocks)]
-    return header.loaded_bytes(others, dtype.itemsize) + streamed_bytes(sizes, resident)
