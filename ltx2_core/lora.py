@@ -101,8 +101,13 @@ def fuse_addends(
     *,
     sums_in: torch.dtype = torch.float32,
     only: Callable[[str], bool] = lambda _: True,
+    in_place: bool = False,
 ) -> None:
-    """The same with what LoRAs add. only: which weights, by their names in the model. Raises: as `fuse`."""
+    """The same with what LoRAs add.
+
+    Args: only: which weights, by their names in the model. in_place: their memory is changed, and is not a file's.
+    Raises: as `fuse`.
+    """
     for official, name in addends.names.items():
         if not only(name):
             continue
@@ -111,7 +116,11 @@ def fuse_addends(
             _require_shape(layer, addends.loras, official)
             layer.branch_off(Branch(addend, layer) for addend in addends.of(official))
             continue
-        weight = fused_weight(model.get_parameter(name), addends.of(official), sums_in=sums_in)
+        plain = model.get_parameter(name)
+        weight = fused_weight(plain, addends.of(official), sums_in=sums_in)
+        if in_place:
+            plain.copy_(weight)
+            continue
         _put(model, name, nn.Parameter(weight, requires_grad=False))
 
 

@@ -100,7 +100,8 @@ class StreamedBlocks(nn.ModuleList):
     """The blocks of a model, of which all but the first few have their weights only while they are visited.
 
     Args: blocks: on the meta device, as their file stores them. sources: their weights. arrived: called with the number
-    of a block that has just got its weights, before it is used. resident: how many of the first blocks stay.
+    of a block that has just got its weights, before it is used; it may change them in place, as their memory is nobody
+    else's. resident: how many of the first blocks stay, from their first visit on.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class StreamedBlocks(nn.ModuleList):
         super().__init__(blocks)
         self.sources, self.device, self.resident = sources, device, min(resident, len(blocks))
         self.arrived: Callable[[int], None] = lambda _: None
-        self._kept: dict[int, dict[str, Tensor]] = {}
+        self._kept: set[int] = set()
         self._empty = [{name: block.state_dict()[name] for name in own} for block, own in self._pairs()]
         self._slots: list[Slot] = []
         self._walk: Callable[[], Generator[nn.Module] | None] = lambda: None
@@ -135,8 +136,7 @@ class StreamedBlocks(nn.ModuleList):
         try:
             for number in range(len(self)):
                 if number < self.resident:
-                    with closing(self._visited(number, self._resident(number))) as visit:
-                        yield from visit
+                    yield self._resident(number)
                     continue
                 found = ready.get()
                 if isinstance(found, BaseException):
@@ -158,13 +158,19 @@ class StreamedBlocks(nn.ModuleList):
         assert range(len(self))[index] == range(len(self)), "blocks are visited from the first to the last"
         return self
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move or empty the module, as `to` does: what is loaded is let go, and loaded again when it is needed."""
+    def let_go(self) -> None:
+        """Let go of everything that is loaded. It is loaded again when it is needed."""
         self._end_walk()
         for slot in self._slots:
             slot.begin()  # whoever computes in this memory next waits until it is filled
         self._slots.clear()
+        for number in self._kept:
+            self._empty_block(number)
         self._kept.clear()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or empty the module, as `to` does: what is loaded is let go."""
+        self.let_go()
         return super()._apply(fn, recurse)
 
     def _end_walk(self) -> None:
@@ -174,24 +180,32 @@ class StreamedBlocks(nn.ModuleList):
             walk.close()
 
     def _visited(self, number: int, tensors: dict[str, Tensor]) -> Generator[nn.Module]:
-        block = self[number]
-        block.load_state_dict(tensors, assign=True)
         try:
-            self.arrived(number)
-            yield block
+            yield self._loaded(number, tensors)
         finally:
-            for layer in block.modules():
-                if isinstance(layer, QuantisedLinear):
-                    layer.branch_off(())
-            block.load_state_dict(self._empty[number], assign=True)
+            self._empty_block(number)
 
-    def _resident(self, number: int) -> dict[str, Tensor]:
+    def _resident(self, number: int) -> nn.Module:
+        """A block that stays."""
         if number not in self._kept:
             block = self.sources[number]
             slot = Slot(_block_bytes(block), self.device)
-            self._kept[number] = slot.fill(block)
+            tensors = slot.fill(block)
             slot.begin()
-        return self._kept[number]
+            self._kept.add(number)
+            self._loaded(number, tensors)
+        return self[number]
+
+    def _loaded(self, number: int, tensors: dict[str, Tensor]) -> nn.Module:
+        self[number].load_state_dict(tensors, assign=True)
+        self.arrived(number)
+        return self[number]
+
+    def _empty_block(self, number: int) -> None:
+        for layer in self[number].modules():
+            if isinstance(layer, QuantisedLinear):
+                layer.branch_off(())
+        self[number].load_state_dict(self._empty[number], assign=True)
 
     def _read(self, free: Queue[Slot], ready: Queue[Any], stop: Event) -> None:
         """Fill slots until all blocks are read or nobody waits for them."""

@@ -3,6 +3,9 @@
     python scripts/bench.py --meta   # FLOPs, live bytes and launches of the full-size model, without its weights
     python scripts/bench.py --cpu    # a mid-size model in float32 beside diffusers'; must not be slower, must agree
     python scripts/bench.py --gpu    # the full-size model in bfloat16, beside diffusers' if that is installed
+    python scripts/bench.py --modes  # with --cpu or --gpu: the memory modes beside resident weights, instead
+
+--modes takes --formats bf16 fp8 int8, and with --gpu --cap 8|12|16|24, which no allocation may exceed, in GiB.
 
 Exits 1 where a budget is exceeded.
 """
@@ -23,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from scripts.benchmarks import meta, paired
+from scripts.benchmarks import meta, modes, paired
 from scripts.benchmarks.section import Section, machine
 from scripts.benchmarks.subjects import Size
 
@@ -36,7 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     given = {name: value for name in OVERRIDES if (value := getattr(options, name)) is not None}
     cpu, gpu = (replace(setup, **given) for setup in (paired.CPU, paired.GPU))
-    benches = {"meta": meta.section, "cpu": partial(paired.section, cpu), "gpu": partial(paired.section, gpu)}
+    what = paired.section
+    if options.modes is not None:
+        what = partial(modes.section, formats=options.formats, modes=options.modes or modes.MODES, cap_gb=options.cap)
+    benches = {"meta": meta.section, "cpu": partial(what, cpu), "gpu": partial(what, gpu)}
     command = shlex.join(["python", "scripts/bench.py", *arguments])
     head = "\n".join([f"# The denoiser, {date.today()}\n", *(f"- {line}" for line in machine()), f"- `{command}`"])
     print(head)
@@ -69,6 +75,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     timed.add_argument("--heads", type=int)
     timed.add_argument("--sizes", type=size, nargs="+", metavar="WxHxF")
     timed.add_argument("--runs", type=int)
+    timed.add_argument("--modes", nargs="*", choices=modes.MODES, help="memory modes, all of them where none is named")
+    timed.add_argument("--formats", nargs="+", choices=modes.FORMATS, default=["bf16"])
+    timed.add_argument("--cap", type=int, choices=(8, 12, 16, 24), metavar="GIB")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the tables go as markdown")
     options = parser.parse_args(arguments)
     if not (options.meta or options.cpu or options.gpu):

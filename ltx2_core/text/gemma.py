@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from ..checkpoint import adapt, assign, assign_streamed
 from ..errors import CheckpointError, LTX2Error, StorageError
 from ..quantize.embedding import QuantisedEmbedding
+from ..streaming import StreamedBlocks
 from .files import EncoderFiles
 
 # Batches are padded to whole blocks of rows: kernels round the rows of a partial block differently, and so a prompt
@@ -100,6 +101,12 @@ class Gemma(nn.Module):
         Returns: for each prompt the hidden states of its real tokens (1 l d k); k counts the embeddings and all layers.
         """
         return [self._read(self.tokenizer.encode(prompt, rows), rows) for prompt in prompts]
+
+    def let_go(self) -> None:
+        """Let go of the layers that are loaded, where they are streamed; they are loaded again when it reads."""
+        layers = self.model.get_submodule(LAYERS)
+        if isinstance(layers, StreamedBlocks):
+            layers.let_go()
 
     def _read(self, ids: list[int], rows: int) -> Tensor:
         """The hidden states (1 l d k) of one prompt's tokens."""

@@ -42,7 +42,22 @@ def test_every_block_has_its_weights_while_it_is_visited_and_none_afterwards(
             state = expected.state_dict()
             assert block.state_dict().keys() == state.keys()
             assert all(x.equal(state[name]) and x.dtype == dtype for name, x in block.state_dict().items())
-        assert all(x.is_meta for x in model.blocks.state_dict().values())
+        assert [i for i, block in enumerate(model.blocks.children()) if not next(block.parameters()).is_meta] == list(
+            range(min(resident, len(model.blocks)))
+        )
+
+
+def test_block_that_stays_arrives_once(tiny: Path) -> None:
+    model = streamed(tiny / CHECKPOINT, resident=1)
+    arrived: list[int] = []
+    model.blocks.arrived = arrived.append
+    for _ in range(2):
+        list(model.blocks)
+    numbers = [*range(len(model.blocks))]
+    assert arrived == numbers + numbers[1:]
+    model.blocks.let_go()
+    list(model.blocks)
+    assert arrived[-len(numbers) :] == numbers
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp8", "mixed"])

@@ -127,6 +127,7 @@ class Models:
                 take_out(model, self._fused, header, only=stays)
                 fuse_addends(model, addends, only=stays)
                 if is_streamed:
+                    model.blocks.let_go()
                     model.blocks.arrived = partial(_fuse_block, model, addends)
                 self._fused[:] = loras
             model.work_in(Chunks(self.machine.chunk_tokens, keeps_tables=self.machine.memory != "lean"))
@@ -155,6 +156,7 @@ class Models:
 
         with self._residency.use(("text_encoder", self.dtype), nbytes, load) as gemma:
             yield gemma
+            gemma.let_go()  # the denoiser is next, and needs the room
 
     @contextmanager
     def connectors(self) -> Iterator[ContextModels]:
@@ -211,4 +213,4 @@ def _outside_blocks(name: str) -> bool:
 
 def _fuse_block(model: Transformer, addends: Addends, number: int) -> None:
     """Fuse LoRAs into a block that has just been loaded."""
-    fuse_addends(model, addends, only=lambda name: name.startswith(f"blocks.{number}."))
+    fuse_addends(model, addends, only=lambda name: name.startswith(f"blocks.{number}."), in_place=True)

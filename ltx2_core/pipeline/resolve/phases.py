@@ -211,13 +211,15 @@ class Costs:
         if stage.distilled_lora is not None:
             loras.append(self.files.header("distilled_lora"))
         sizes = self.blocks
-        branches, fused = self._lora_bytes(loras)
+        branches, fusing = self._lora_bytes(loras)
         nbytes = self._weights(self._transformer, "transformer", sizes.whole) + branches
         load, moved = Load("transformer", nbytes, sizes.whole), 0
         if self.is_streamed:
             resident = self.machine.resident_blocks
-            load = Load("transformer", sizes.streamed(resident), sizes.outside + sum(sizes.blocks[:resident]))
-            moved, active = len(steps) * sum(sizes.blocks[resident:]), active + fused
+            branch = branches // len(sizes.blocks)
+            nbytes = sizes.streamed(resident) + resident * branch
+            load = Load("transformer", nbytes, sizes.outside + sum(sizes.blocks[:resident]))
+            moved, active = len(steps) * sum(sizes.blocks[resident:]), active + max(branch, fusing)
         flops = len(tiles) * sum(self._pass_flops(given, scales, step) for step in steps)
         return Phase(
             name=f"stage {number}" if len(self.request.recipe.stages) > 1 else "denoising",
@@ -307,13 +309,12 @@ class Costs:
         return whole if max(given.video, given.audio) > self.machine.chunk_tokens else whole // 2
 
     def _lora_bytes(self, loras: Sequence[Header]) -> tuple[int, int]:
-        """What LoRAs take: beside quantised layers of a whole transformer, and in one streamed block."""
+        """What LoRAs take: beside the quantised layers of all blocks, and while one is fused into a plain layer."""
         if not loras:
             return 0, 0
         inside = matrices(self._transformer, "transformer", self.itemsize)
         given = sum(header.nbytes for header in loras)
-        fused = max(self.blocks.blocks) + FUSING_BYTES * inside.largest_plain if inside.largest_plain else 0
-        return int(given * inside.stored_share), max(fused, given // len(self.blocks.blocks))
+        return int(given * inside.stored_share), FUSING_BYTES * inside.largest_plain
 
     # Results
 
