@@ -72,12 +72,13 @@ def gguf_bytes(
         entries["general.alignment"] = alignment
     head = MAGIC + struct.pack("<IQQ", version, len(tensors), len(entries))
     head += b"".join(_text(name) + _value(value) for name, value in entries.items())
-    data = b""
+    contents, start = [], 0
     for name, tensor in tensors.items():
         sides = struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *reversed(tensor.shape))
-        head += _text(name) + sides + struct.pack("<IQ", NUMBERS[tensor.kind], len(data))
-        data += _padded(tensor.content, alignment)
-    return _padded(head, alignment) + data
+        head += _text(name) + sides + struct.pack("<IQ", NUMBERS[tensor.kind], start)
+        contents.append(_padded(tensor.content, alignment))
+        start += len(contents[-1])
+    return b"".join([_padded(head, alignment), *contents])
 
 
 def _value(value: Value) -> bytes:

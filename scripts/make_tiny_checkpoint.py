@@ -2,7 +2,8 @@
 
 OUT gets a single-file checkpoint with its metadata, a Gemma folder with tokenizer, spatial and temporal latent
 upsamplers, a distilled LoRA, a style LoRA and an in-context LoRA. Nothing is learned: pictures are coloured noise and
-sounds are hiss, but every code path runs, in a second or two.
+sounds are hiss, but every code path runs, in a second or two. With `--precision gguf-…` the checkpoint is in parts, as
+people have it: the denoiser alone in a GGUF file, and connectors, video VAE and audio VAE in files of their own.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ from torch import Tensor, nn
 from transformers import Gemma3TextConfig, Gemma3TextModel
 
 from ltx2_core.checkpoint import BUILDERS
-from ltx2_core.components import DIT
+from ltx2_core.components import AUDIO_CONNECTOR, DIT, PROJECTION, VIDEO_CONNECTOR
 from ltx2_core.config.released import released_configs
 from ltx2_core.keymap import official_name
 from ltx2_core.text.released import RELEASED
+from scripts.gguf_quantise import PRECISIONS as GGUF_PRECISIONS
+from scripts.gguf_quantise import gguf_tensors
+from scripts.gguf_writer import gguf_bytes
 from scripts.quantise import PRECISIONS, stored_as
 
 Config = dict[str, Any]
@@ -58,6 +62,14 @@ TRANSFORMER = {
     "connector_num_attention_heads": 4,
     "connector_attention_head_dim": 8,
 }
+# Widths that blocks of 256 values and rotations of 256 columns go into; that of the context stays the text encoder's.
+WIDE = {
+    "attention_head_dim": 128,
+    "cross_attention_dim": 512,
+    "audio_attention_head_dim": 64,
+    "audio_cross_attention_dim": 256,
+    "num_layers": 2,
+}
 RES_X = ["res_x", {"num_layers": 1, "inject_noise": False}]
 UP = ["compress_all", {"multiplier": 2, "residual": True}]
 VIDEO_VAE = {
@@ -83,6 +95,12 @@ COMPONENTS_2_0 = (
     "audio_decoder",
     "vocoder",
 )
+# The files beside a denoiser in GGUF: what the names of their tensors begin with, and the sections of their config.
+PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "connectors": ((DIT + VIDEO_CONNECTOR, DIT + AUDIO_CONNECTOR, PROJECTION), ()),
+    "video-vae": (("vae.",), ("vae",)),
+    "audio-vae": (("audio_vae.", "vocoder."), ("audio_vae", "vocoder")),
+}
 # What no config tells: the projection takes the hidden states of all layers of this text encoder.
 SHAPES = {"aggregate_embed.weight": (TEXT_WIDTH, TEXT_WIDTH * (TEXT_LAYERS + 1))}
 # The last layers decide how loud and how bright the result is; these keep pictures and sounds inside their range.
@@ -97,21 +115,34 @@ def main() -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, made if it is missing")
     parser.add_argument("--version", choices=["2.0"], required=True, help="model generation")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--precision", choices=["bf16", *PRECISIONS], default="bf16", help="how the linears are stored")
+    precisions = ["bf16", *PRECISIONS, *GGUF_PRECISIONS]
+    parser.add_argument("--precision", choices=precisions, default="bf16", help="how the linears are stored")
+    parser.add_argument(
+        "--wide",
+        action="store_true",
+        help="widths of 512 and 256, as some quantised formats need; GGUF always has them",
+    )
     options = parser.parse_args()
-    make_tiny_checkpoint(options.out, seed=options.seed, precision=options.precision)
+    make_tiny_checkpoint(options.out, seed=options.seed, precision=options.precision, is_wide=options.wide)
 
 
-def make_tiny_checkpoint(out: Path, *, seed: int = 0, precision: str = "bf16") -> None:
-    """Write the whole model into a folder. The same seed gives the same files, whatever the precision but the first."""
+def make_tiny_checkpoint(out: Path, *, seed: int = 0, precision: str = "bf16", is_wide: bool = False) -> None:
+    """Write the whole model into a folder.
+
+    The same seed and widths give the same files, whatever the precision, but for those that hold quantised weights.
+    """
     out.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
-    config = tiny_config()
+    is_gguf = precision in GGUF_PRECISIONS
+    config = tiny_config(is_wide=is_wide or is_gguf)
     weights: dict[str, Tensor] = {}
     for name in COMPONENTS_2_0:
         weights |= random_component(name, config, generator)
-    tensors = weights if precision == "bf16" else quantised(weights, precision)
-    save_file(tensors, out / "ltx-2-tiny-dev.safetensors", {"config": json.dumps(config)})
+    if is_gguf:
+        write_parts(out, weights, config, precision)
+    else:
+        tensors = weights if precision == "bf16" else quantised(weights, precision)
+        save_file(tensors, out / "ltx-2-tiny-dev.safetensors", {"config": json.dumps(config)})
     write_gemma(out / "gemma", generator)
     for name, (released, changes) in UPSAMPLERS.items():
         upsampler = (
@@ -133,10 +164,12 @@ def make_tiny_checkpoint(out: Path, *, seed: int = 0, precision: str = "bf16") -
     save_file(lora(attention, 4, generator), out / "ltx-2-tiny-ic-lora-ref0.5.safetensors", metadata)
 
 
-def tiny_config() -> Config:
-    """The released config of 2.0 with small widths and depths."""
+def tiny_config(*, is_wide: bool = False) -> Config:
+    """The released config of 2.0 with small widths and depths. is_wide: with those of WIDE."""
     config: Config = json.loads(json.dumps(released_configs()["2.0"]))
     config["transformer"] |= TRANSFORMER
+    if is_wide:
+        config["transformer"] |= WIDE
     config["vae"] |= VIDEO_VAE
     config["audio_vae"]["model"]["params"]["ddconfig"] |= AUDIO_VAE
     config["vocoder"] |= VOCODER
@@ -185,6 +218,20 @@ def quantised(weights: Mapping[str, Tensor], precision: str) -> dict[str, Tensor
     chosen = [name for name, tensor in weights.items() if QUANTISED.search(name) and is_linear(name, tensor)]
     plain = {name: tensor for name, tensor in weights.items() if name not in chosen}
     return plain | stored_as(precision, {name.removesuffix(".weight"): weights[name] for name in chosen})
+
+
+def write_parts(out: Path, weights: Mapping[str, Tensor], config: Config, precision: str) -> None:
+    """The checkpoint as the users of GGUF have it: a file for each part, the names of the denoiser without prefix."""
+    left = dict(weights)
+    for part, (starts, sections) in PARTS.items():
+        tensors = {name: left.pop(name) for name in weights if name.startswith(starts)}
+        said = {section: config[section] for section in sections}
+        metadata = {"config": json.dumps(said)} if said else None
+        own = {name.removeprefix("vae."): tensor for name, tensor in tensors.items()}
+        save_file(own, out / f"ltx-2-tiny-{part}.safetensors", metadata)
+    denoiser = {name.removeprefix(DIT): tensor for name, tensor in left.items()}
+    content = gguf_bytes(gguf_tensors(denoiser, precision), {"config": json.dumps(config)})
+    (out / f"ltx-2-tiny-dev-{precision.removeprefix('gguf-')}.gguf").write_bytes(content)
 
 
 def is_linear(name: str, tensor: Tensor) -> bool:
