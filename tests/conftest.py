@@ -55,7 +55,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_in(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of the tiny model in a precision, "bf16" or one of scripts.quantise; do not change it."""
+    """The folder of the tiny model in a precision, "bf16" or another of its script; do not change it."""
     from scripts.make_tiny_checkpoint import make_tiny_checkpoint
 
     @cache

@@ -14,3 +14,4 @@ RECORDED_SOUND = 3e-4  # log-mel and clipping amplify, and 16-bit storage rounds
 RECORDED_PSNR_DB = 60  # 8-bit frames of which some values may lie one level apart: 89 dB seen
 RECORDED_SSIM = 1e-5  # what is missing to 1, for the same reason
 OFFICIAL_FILE_PSNR_DB = 30  # two bfloat16 runs, each through x264; another seed gives about 10 dB
+LORA_BRANCHES = 1e-5  # x Wᵀ + s (x Aᵀ) Bᵀ, not x (W + s B A)ᵀ: float32 sums in another order, relative L2: 1e-6 seen

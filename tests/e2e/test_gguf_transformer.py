@@ -19,25 +19,15 @@ from ltx2_core.quantize.gguf import decode_blocks
 from ltx2_core.weights import map_tensors
 from scripts.gguf_quantise import PRECISIONS, gguf_tensors
 from scripts.gguf_writer import gguf_bytes
-from scripts.make_tiny_checkpoint import is_linear, lora, random_component, tiny_config
+from scripts.make_tiny_checkpoint import random_component, tiny_config
 from tests.commands import ltx2, rendered
 
-# Widths that blocks of 256 values go into; that of the context is the text encoder's.
-WIDE = {
-    "attention_head_dim": 128,
-    "cross_attention_dim": 512,
-    "audio_attention_head_dim": 64,
-    "audio_cross_attention_dim": 256,
-    "num_layers": 2,
-}
 Render = Callable[..., bytes]
 
 
 @pytest.fixture(scope="module")
 def config() -> dict[str, Any]:
-    config = tiny_config()
-    config["transformer"] |= WIDE
-    return config
+    return tiny_config(is_wide=True)
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +45,6 @@ def gguf(
 ) -> Path:
     path = tmp_path_factory.mktemp("gguf") / "transformer.gguf"
     path.write_bytes(gguf_bytes(gguf_tensors(weights, request.param), {"config": json.dumps(config)}))
-    return path
-
-
-@pytest.fixture(scope="module")
-def style(weights: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA on the attention of the video."""
-    path = tmp_path_factory.mktemp("lora") / "style.safetensors"
-    attention = {DIT + name: tensor for name, tensor in weights.items() if ".attn" in name and is_linear(name, tensor)}
-    save_file(lora(attention, 4, torch.Generator().manual_seed(2)), path)
     return path
 
 
@@ -95,13 +76,6 @@ def decoded(gguf: Path, folder: Path, prefix: str = DIT) -> Path:
 def test_a_gguf_transformer_renders_what_its_decoded_numbers_render(gguf: Path, tmp_path: Path, render: Render) -> None:
     words = ("--preset", "smoke")
     assert render(gguf, *words) == render(decoded(gguf, tmp_path), *words)
-
-
-def test_loras_change_what_a_gguf_transformer_renders_in_two_stages(gguf: Path, style: Path, render: Render) -> None:
-    words = ("--preset", "two-stage", "--distilled-lora", style)
-    with_lora = render(gguf, *words, "--lora", style)
-    assert with_lora != render(gguf, *words)
-    assert with_lora == render(gguf, *words, "--lora", style)
 
 
 def test_a_gguf_transformer_without_a_config_is_no_model_of_its_own(

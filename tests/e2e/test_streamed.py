@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,10 @@ def latents(model: Path, target: Path, **flags: str) -> dict[str, torch.Tensor]:
     return {f"{file.name} {name}": x for file in files for name, x in load_file(file).items()}
 
 
-@pytest.mark.parametrize("number", ["fp32", "bf16"])
-@pytest.mark.parametrize("weights", ["bf16", "fp8", "mixed"])  # mixed has layers in all the other formats
+# mixed has layers in all other formats of safetensors files
+@pytest.mark.parametrize(
+    ("weights", "number"), [*product(["bf16", "fp8", "mixed"], ["fp32", "bf16"]), ("gguf-q4_k", "fp32")]
+)
 def test_streamed_weights_give_the_bits_of_resident_ones(
     weights: str, number: str, tiny_in: Callable[[str], Path], tmp_path: Path
 ) -> None:
