@@ -13,21 +13,9 @@ from math import prod
 import numpy as np
 
 from ltx2_core.gguf_header import ARCHITECTURE, DEFAULT_ALIGNMENT, LIST, MAGIC, TEXT, TYPES
+from ltx2_core.quantize.gguf import SCALES_AT
 
 NUMBERS = {kind.name: number for number, kind in TYPES.items()}
-# Where the float16 numbers of a block stand, in bytes; everything else in a block may be any byte.
-SCALES_AT = {
-    "GGUF_Q4_0": (0,),
-    "GGUF_Q4_1": (0, 2),
-    "GGUF_Q5_0": (0,),
-    "GGUF_Q5_1": (0, 2),
-    "GGUF_Q8_0": (0,),
-    "GGUF_Q2_K": (80, 82),
-    "GGUF_Q3_K": (108,),
-    "GGUF_Q4_K": (0, 2),
-    "GGUF_Q5_K": (0, 2),
-    "GGUF_Q6_K": (208,),
-}
 UINT32 = 4
 Value = str | int | list[str]
 

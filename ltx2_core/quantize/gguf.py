@@ -19,6 +19,19 @@ from .rows import Stored, of_rows
 
 Decoder = Callable[[Tensor], Tensor]  # the bytes of blocks (n bytes) -> their values (n elements)
 
+# Where the float16 scales and offsets of a block stand, in bytes; everything else in a block may be any byte.
+SCALES_AT = {
+    "GGUF_Q4_0": (0,),
+    "GGUF_Q4_1": (0, 2),
+    "GGUF_Q5_0": (0,),
+    "GGUF_Q5_1": (0, 2),
+    "GGUF_Q8_0": (0,),
+    "GGUF_Q2_K": (80, 82),
+    "GGUF_Q3_K": (108,),
+    "GGUF_Q4_K": (0, 2),
+    "GGUF_Q5_K": (0, 2),
+    "GGUF_Q6_K": (208,),
+}
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -38,6 +51,12 @@ def decode_blocks(stored: Tensor, kind: str) -> Tensor:
     block = BLOCK_TYPES[kind]
     blocks = rearrange(stored, "r (k b) -> (r k) b", b=block.nbytes)
     return BLOCK_DECODERS[kind](blocks).reshape(len(stored), stored.shape[-1] // block.nbytes * block.elements)
+
+
+def scales_of_blocks(stored: Tensor, kind: str) -> Tensor:
+    """The scales and offsets (n s), float16, of the blocks of a tensor (rows, bytes of a row)."""
+    halves = rearrange(stored, "r (k b) -> (r k) b", b=BLOCK_TYPES[kind].nbytes).view(torch.float16)
+    return halves[:, [at // halves.element_size() for at in SCALES_AT[kind]]]
 
 
 def _halves(blocks: Tensor, at: int) -> Tensor:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from ..stored.layer import StoredLayer, refusal
+from ..weights import is_finite
+from .gguf import scales_of_blocks
 
 ABOVE_ZERO = {"input_scale"}
 OF_ANY_SIGN = {"weight_codebook"}
@@ -21,10 +23,13 @@ TAGGED |= dict.fromkeys(("w4a8", "w6a8"), torch.float8_e4m3fn)
 
 
 def require_usable_scale(path: Path, layer: StoredLayer, role: str, scale: Tensor) -> None:
-    """Refuse NaN, infinite and negative scales. Does nothing for the weight itself.
+    """Refuse NaN, infinite and negative scales. Of a weight only the scales inside blocks are looked at, which may be
+    negative.
 
     Raises: CheckpointError that names the tensor.
     """
+    if layer.blocks and not is_finite(scales_of_blocks(scale, layer.blocks)):
+        raise refusal(path, layer.tensors[role], "the scales of its blocks hold NaN or infinite values")
     if role == "weight" or scale.numel() == 0:
         return
     values = scale.view(TAGGED[layer.format]) if scale.dtype == torch.uint8 else scale

@@ -89,3 +89,18 @@ def test_a_gguf_transformer_without_a_config_is_no_model_of_its_own(
     )
     assert result.exit_code == 7
     assert "t.gguf does not hold the model that its config describes" in result.stderr
+
+
+def test_a_scale_of_a_block_that_is_not_finite_ends_the_command_before_it_denoises(
+    gguf: Path, tiny: Path, tmp_path: Path
+) -> None:
+    header, name = read_header(gguf), "transformer_blocks.1.attn1.to_q.weight"
+    content = bytearray(gguf.read_bytes())
+    start = header.tensors[name].start
+    content[start : start + 2] = b"\x00\x7c"  # infinity in float16
+    path = tmp_path / "wrong.gguf"
+    path.write_bytes(content)
+    words = ("--model", tiny, "--transformer", path, "--preset", "smoke", "-o", tmp_path / "a.mp4")
+    result = ltx2("t2v", "a bell", *words)
+    assert result.exit_code == 7
+    assert f"{name}: the scales of its blocks hold NaN or infinite values" in " ".join(result.stderr.split())

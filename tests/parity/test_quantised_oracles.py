@@ -9,10 +9,9 @@ from torch import Tensor
 
 from ltx2_core.gguf_header import BLOCK_TYPES, GGUF_PREFIX
 from ltx2_core.quantize.decode import decode
-from ltx2_core.quantize.gguf import decode_blocks
+from ltx2_core.quantize.gguf import SCALES_AT, decode_blocks
 from ltx2_core.quantize.products import multiply
 from ltx2_core.stored.layer import StoredLayer
-from scripts.gguf_writer import SCALES_AT
 
 kitchen = pytest.importorskip("comfy_kitchen", reason="comfy-kitchen is missing; `make parity` installs it")
 gguf = pytest.importorskip("gguf", reason="gguf is missing; `make parity` installs it")

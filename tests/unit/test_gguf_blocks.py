@@ -8,13 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ltx2_core.errors import CheckpointError
 from ltx2_core.gguf_header import BLOCK_TYPES, TYPES
 from ltx2_core.headers import read_header
-from ltx2_core.quantize.gguf import BLOCK_DECODERS, decode_blocks
-from scripts.gguf_writer import SCALES_AT, Stored, random_tensor
+from ltx2_core.quantize.gguf import BLOCK_DECODERS, SCALES_AT, decode_blocks
+from ltx2_core.quantize.values import require_usable_scale
+from ltx2_core.stored.layer import StoredLayer
+from scripts.gguf_writer import Stored, random_tensor
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "gguf"
 KINDS = [kind.name for kind in TYPES.values()]
@@ -128,6 +133,31 @@ def test_random_blocks_decode_to_the_bits_of_the_slow_decoder(kind: str, largest
     values = decode_blocks(rows_of(tensor), kind)
     assert values.dtype == torch.float32
     assert same_bits(values, slowly(tensor))
+
+
+@pytest.mark.parametrize("kind", SLOW)
+@given(rows=st.integers(1, 3), blocks=st.integers(1, 4), seed=st.integers(0, 2**32))
+@settings(max_examples=8)
+def test_rows_of_any_length_decode_to_the_bits_of_the_slow_decoder(kind: str, rows: int, blocks: int, seed: int):
+    shape = (rows, blocks * BLOCK_TYPES[kind].elements)
+    tensor = random_tensor(kind, shape, np.random.default_rng(seed))
+    assert same_bits(decode_blocks(rows_of(tensor), kind), slowly(tensor))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(("kind", "at"), [(kind, at) for kind, places in SCALES_AT.items() for at in places])
+def test_scales_of_blocks_that_are_not_finite_are_refused_by_name(kind: str, at: int, value: float):
+    tensor = random_rows(kind)
+    layer = StoredLayer(
+        name="a.to_q", format="gguf", tensors={"weight": "a.to_q.weight"}, shape=(ROWS, COLUMNS), blocks=kind
+    )
+    rows = rows_of(tensor)
+    require_usable_scale(Path("x.gguf"), layer, "weight", rows)
+    last = rows.shape[1] - BLOCK_TYPES[kind].nbytes + at
+    rows[-1, last : last + 2] = torch.tensor([value], dtype=torch.float16).view(torch.uint8)
+    with pytest.raises(CheckpointError, match=r"x\.gguf") as error:
+        require_usable_scale(Path("x.gguf"), layer, "weight", rows)
+    assert error.value.why == "a.to_q.weight: the scales of its blocks hold NaN or infinite values"
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
