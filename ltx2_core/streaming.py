@@ -111,7 +111,8 @@ class StreamedBlocks(nn.ModuleList):
         self.sources, self.device, self.resident = sources, device, min(resident, len(blocks))
         self.arrived: Callable[[int], None] = lambda _: None
         self._kept: set[int] = set()
-        self._empty = [{name: block.state_dict()[name] for name in own} for block, own in self._pairs()]
+        states = [(block.state_dict(), own) for block, own in self._pairs()]
+        self._empty = [{name: state[name] for name in own} for state, own in states]
         self._slots: list[Slot] = []
         self._walk: Callable[[], Generator[nn.Module] | None] = lambda: None
 
