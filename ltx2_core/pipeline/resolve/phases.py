@@ -41,6 +41,7 @@ from ..recipe import Stage
 from ..request import Request
 
 FLOAT32 = 4
+TRANSFORMER = "transformer"  # the key of its weights
 FUSING_BYTES = 6  # of a number of a weight, while a LoRA is fused into it: the sum in float32, and the result
 FILE_BITS = 0.2  # of a pixel of the result, about
 
@@ -213,12 +214,12 @@ class Costs:
         sizes = self.blocks
         branches, fusing = self._lora_bytes(loras)
         nbytes = self._weights(self._transformer, "transformer", sizes.whole) + branches
-        load, moved = Load("transformer", nbytes, sizes.whole), 0
+        load, moved = Load(TRANSFORMER, nbytes, sizes.whole), 0
         if self.is_streamed:
             resident = self.machine.resident_blocks
             branch = branches // len(sizes.blocks)
             nbytes = sizes.streamed(resident) + resident * branch
-            load = Load("transformer", nbytes, sizes.outside + sum(sizes.blocks[:resident]))
+            load = Load(TRANSFORMER, nbytes, sizes.outside + sum(sizes.blocks[:resident]))
             moved, active = len(steps) * sum(sizes.blocks[resident:]), active + max(branch, fusing)
         flops = len(tiles) * sum(self._pass_flops(given, scales, step) for step in steps)
         return Phase(

@@ -5,6 +5,7 @@ Source: docs/cards.md.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -12,7 +13,7 @@ from itertools import product
 from ...machine import MemoryMode, available_bytes, ram_bytes
 from .machine import Device
 from .peaks import Rates
-from .phases import Costs, Phase
+from .phases import TRANSFORMER, Costs, Phase
 
 GIB = 2**30
 MARGIN_BYTES = int(0.4 * GIB)  # of free memory that a plan leaves alone
@@ -156,11 +157,13 @@ def _settled(costs: Costs, mode: MemoryMode, limit: int, *, keeps_text: bool) ->
 
 def _resident_blocks(costs: Costs, limit: int) -> int:
     """How many blocks of a streamed transformer can stay in every stage."""
-    stages = [phase for phase in costs.phases if any(load.key == "transformer" for load in phase.loads)]
-    room = limit - max(phase.active for phase in stages)
-    sizes = costs.blocks
-    fitting = [count for count in range(len(sizes.blocks)) if sizes.streamed(count) <= room]
-    return max(fitting, default=0)
+
+    def needed(count: int) -> int:
+        tried = replace(costs, machine=replace(costs.machine, resident_blocks=count))
+        stages = [phase for phase in tried.phases if phase.loads[0].key == TRANSFORMER]
+        return max(phase.loads[0].nbytes + phase.active for phase in stages)
+
+    return max(0, bisect_right(range(len(costs.blocks.blocks)), limit, key=needed) - 1)
 
 
 def _fits(costs: Costs, device: Device, limit: int) -> bool:
