@@ -21,8 +21,6 @@ from ltx2_core.headers import Header, read_header
 from ltx2_core.machine import CHUNK_TOKENS, LEAN_CHUNK_TOKENS, RESIDENT_BLOCKS, MemoryMode
 from ltx2_core.models.chunks import Chunks
 from ltx2_core.models.transformer import Transformer
-from ltx2_core.pipeline.convert.plan import plan_conversion
-from ltx2_core.pipeline.convert.run import convert
 from ltx2_core.pipeline.doctor.sample import random_transformer, scaled_settings
 from ltx2_core.stored.encoding import TARGETS
 
@@ -133,6 +131,10 @@ def _written(settings: dict[str, Any], setup: Setup, path: Path) -> Path:
 
 def _converted(plain: Path, form: str) -> Path:
     """The same model in another format."""
+    # They need more packages than the rest of the bench.
+    from ltx2_core.pipeline.convert.plan import plan_conversion
+    from ltx2_core.pipeline.convert.run import convert
+
     target = plain.with_name(f"{form}.safetensors")
     return convert(plan_conversion(plain, form, target)).path
 
