@@ -16,7 +16,7 @@ from ltx2_core.media import accept
 from ltx2_core.media.inputs import VideoSource
 from ltx2_core.pipeline.render import models as loaders
 from ltx2_core.pipeline.render import stage_inputs
-from ltx2_core.pipeline.resolve import machine
+from ltx2_core.pipeline.resolve import fit
 from tests.synthetic_media import write_video
 
 
@@ -71,7 +71,7 @@ def test_loras_of_a_stage_are_fused_and_taken_out_exactly(
     lora = str(tiny / "ltx-2-tiny-lora-style.safetensors")
     made = core.run(resolved("a", preset="two-stage", lora=(lora,))).path.read_bytes()
     assert loaded["transformer"] == 1
-    monkeypatch.setattr(machine, "KEPT_SHARE", 0)
+    monkeypatch.setattr(fit, "KEPT_SHARE", 0)
     apart = core.run(resolved("b", preset="two-stage", lora=(lora,))).path.read_bytes()
     assert loaded["transformer"] == 3
     assert apart == made

@@ -50,6 +50,7 @@ def test_the_sizes_that_are_promised_fit_the_smallest_cards(vram: int, flags: di
     machine = found.resolved.task.machine
     assert machine.memory == "streamed"
     assert machine.device == "cuda:0"
+    assert any(note.startswith("memory: streamed") and f"{vram} GB" in note for note in found.resolved.notes)
 
 
 def test_streamed_fp8_stays_within_its_bounds_in_all_phases() -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from ltx2_core.conditioning.conditions import Condition, GivenTokens, Keyframe, ReferenceVideo, WithAttention
 from ltx2_core.grids import Factors
 from ltx2_core.latents import DenoiseMask, Latents, LatentState, States
-from ltx2_core.pipeline.render.tiled import OVERLAP_CELLS, TiledDenoiser, cut_into, tiled
+from ltx2_core.pipeline.render.tiled import TiledDenoiser, cut_into, tiled
+from ltx2_core.tiles import STAGE_OVERLAP
 from ltx2_core.types import Streams
 
 FACTORS = Factors(8, 32, 32)
@@ -108,7 +109,7 @@ def test_every_tile_shares_its_edges_and_begins_at_zero() -> None:
     assert seen.amin() == 1
     assert seen.amax() == 4
     across = seen.view(GRID)[0, 0]
-    assert (across > 1).sum() >= 2 * OVERLAP_CELLS
+    assert (across > 1).sum() >= 2 * STAGE_OVERLAP
 
 
 def test_tiles_of_one_size_share_their_positions() -> None:

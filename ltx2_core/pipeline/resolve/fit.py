@@ -56,7 +56,16 @@ def settle_machine(
     memory = required(settings.memory)
     modes: tuple[MemoryMode, ...] = tuple(mode for mode in get_args(MemoryMode) if memory in ("auto", mode))
     costs = with_memory(Costs(request, machine, files, headers, loras), device, modes)
+    if memory == "auto" and costs.machine.memory != "resident":
+        notes = (*notes, _told_memory(costs.machine, device))
     return costs, notes
+
+
+def _told_memory(machine: Machine, device: Device) -> str:
+    """What is said of a memory mode that was chosen."""
+    stays = f", {machine.resident_blocks} blocks of the transformer stay" if machine.resident_blocks else ""
+    where = "this computer" if device.card is None else f"a card of {device.card.gb} GB"
+    return f"memory: {machine.memory}{stays}, as the models do not fit {where} whole"
 
 
 def _tuning_for(device: Device) -> tuple[Tuning | None, tuple[str, ...]]:
