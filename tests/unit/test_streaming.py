@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ltx2_core.checkpoint import assign_streamed, build_component, load_componen
 from ltx2_core.costs.weights import block_bytes
 from ltx2_core.errors import StorageError
 from ltx2_core.headers import read_header
-from ltx2_core.streaming import SLOTS, Slot, StreamedBlocks, pinnable_bytes
+from ltx2_core.streaming import SLOTS, StreamedBlocks, pinnable_bytes
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 CPU = torch.device("cpu")
@@ -85,8 +85,10 @@ def test_no_more_than_two_blocks_are_alive(tiny: Path) -> None:
 def test_a_model_that_is_emptied_lets_go_of_what_it_has_loaded(tiny: Path) -> None:
     model = streamed(tiny / CHECKPOINT, resident=1)
     list(model.blocks)
+    slots = [weakref.ref(slot) for slot in model.blocks._slots]
+    assert len(slots) == SLOTS
     model.to("meta")
-    assert not [one for one in gc.get_objects() if type(one) is Slot]
+    assert all(slot() is None for slot in slots)
     assert len(list(model.blocks)) == len(model.blocks)  # and loads it again
 
 
