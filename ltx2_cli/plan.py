@@ -16,7 +16,6 @@ from .help import PanelCommand, PanelGroup
 from .modes import COMMANDS, EPILOG, Asked, ModeCommand
 from .options import PLAN, ConfigOpt, MaybePromptArg, takes
 
-DOES_NOT_FIT = 4
 MOST_VRAM_GB = 1000
 TERA = 1e12
 

@@ -59,13 +59,15 @@ class Machine:
     threads: int = 1
 
     def in_mode(self, memory: MemoryMode) -> Self:
-        """The same machine in another memory mode, with the numbers that belong to it.
+        """The same machine in another memory mode, with what belongs to it.
 
-        On the CPU no block stays: the file is mapped, and nothing has to be copied to it.
+        On the CPU no block stays: the file is mapped, and nothing has to be copied to it. "lean" makes keys and values
+        of the text again in every step, which gives the same bits.
         """
         resident = RESIDENT_BLOCKS if memory == "streamed" and self.device != "cpu" else 0
         tokens = LEAN_CHUNK_TOKENS if memory == "lean" else CHUNK_TOKENS
-        return replace(self, memory=memory, resident_blocks=resident, chunk_tokens=tokens)
+        keeps_text = self.keeps_text and memory != "lean"
+        return replace(self, memory=memory, resident_blocks=resident, chunk_tokens=tokens, keeps_text=keeps_text)
 
 
 def cpu_threads() -> int:

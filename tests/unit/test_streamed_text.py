@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,15 +19,6 @@ CPU = torch.device("cpu")
 PROMPTS = ["a bell rings", "", "worst quality " * 40]
 ROWS = 128
 FORMS = [("", ""), ("fp8", ""), ("fp8", "int8"), ("convrot", "fp8_rows")]  # of the linear layers, and of the table
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other take longer than these tiny products."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def one_file(tiny: Path, out: Path, form: str, table: str) -> EncoderFiles:
