@@ -17,9 +17,11 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from compileall import compile_dir
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from py_compile import PycInvalidationMode
 from queue import Queue
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -53,20 +55,20 @@ def main() -> None:
     parser.add_argument("--only", default="", help="changes to files whose path has this in it")
     parser.add_argument("tests", nargs="*", default=["tests"], help="the tests that may notice")
     options = parser.parse_args()
-    passes = collect(ROOT, options.tests)
+    passes = collect(ROOT, options.tests, jobs=options.jobs)
     chosen = choose(ROOT, options.count, options.seed, options.only)
     verdicts = try_all(ROOT, chosen, passes, jobs=options.jobs, limit_s=options.limit)
     sys.exit(report(verdicts))
 
 
-def collect(root: Path, tests: Sequence[str]) -> Passes:
+def collect(root: Path, tests: Sequence[str], *, jobs: int = 1) -> Passes:
     """Which tests pass over which lines: from the last time, if nothing has changed since."""
     folder = root / "out" / "mutation" / _state(root, tests)
     if not folder.is_dir():
         print(f"tracing {' '.join(tests)}, once for this state of the tree ...", flush=True)
         with tempfile.TemporaryDirectory() as place:
             found, copy = Path(place) / "passes", _copy(root, Path(place) / "tree")
-            done = _pytest(copy, tests, {FOLDER_VARIABLE: str(found)})
+            done = _pytest(copy, ["-n", str(jobs), *tests], {FOLDER_VARIABLE: str(found)})
             for line in done.stdout.splitlines():
                 if line.startswith(("FAILED", "ERROR")):
                     print(f"left out, as it fails without a change: {line}")
@@ -98,7 +100,9 @@ def try_all(
     with tempfile.TemporaryDirectory(prefix="mutate-") as place, ThreadPoolExecutor(jobs) as pool:
         copies: Queue[Path] = Queue()
         for number in range(jobs):
-            copies.put(_copy(root, Path(place) / str(number)))
+            copy = _copy(root, Path(place) / str(number))
+            compile_dir(copy, quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)  # once, and never stale
+            copies.put(copy)
 
         def try_one(change: Change) -> Verdict:
             copy = copies.get()
@@ -117,7 +121,7 @@ def try_all(
 def judge(copy: Path, change: Change, passes: Passes, limit_s: float) -> Verdict:
     """Make a change in a copy of the tree and run the tests that pass over it."""
     tests = passes.over(change.file, [] if change.is_global else change.lines)
-    if change.file.endswith(".yaml"):
+    if change.file.endswith(".yaml") or (change.is_global and not tests):  # read, or run, before any test begins
         tests = passes.quickest_first()
     if not tests:
         return Verdict(change, False, "no test passes over it")

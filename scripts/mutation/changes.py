@@ -51,7 +51,7 @@ UNTOUCHED_KEYS = ("summary",)  # a line for a person
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One small change. file: from the root. lines: that are changed. is_global: outside of every function."""
+    """One small change. file: from the root. lines: that are changed. is_global: outside of function bodies."""
 
     file: str
     kind: str
@@ -103,8 +103,8 @@ def _python_spans(source: str) -> Iterator[Span]:
 def _nodes(node: ast.AST, is_global: bool) -> Iterator[tuple[ast.AST, bool]]:
     """The nodes that may be changed: not annotations, decorators, texts, and what only checkers of types see."""
     yield node, is_global
-    inside = is_global and not isinstance(node, ast.FunctionDef | ast.Lambda)
     for name, value in ast.iter_fields(node):
+        inside = is_global and not (isinstance(node, ast.FunctionDef | ast.Lambda) and name == "body")
         if name in ("annotation", "returns", "decorator_list", "type_params"):
             continue
         for child in value if isinstance(value, list) else [value]:

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
+import coverage
 import pytest
 from hypothesis import settings
 
@@ -57,15 +54,20 @@ class Passes:
         return sorted(self.seconds, key=lambda test: self.seconds[test])
 
 
-_current: Lines = {}
-_found: dict[str, dict[str, Any]] = {}
+_seconds: dict[str, float] = defaultdict(float)
 _failed: set[str] = set()
-_roots = tuple(f"{Path.cwd() / source}{os.sep}" for source in SOURCES)
+_tracer: coverage.Coverage | None = None
 
 
 def pytest_configure() -> None:
+    global _tracer
     settings.register_profile("without deadlines", deadline=None)
     settings.load_profile("without deadlines")
+    if FOLDER_VARIABLE in os.environ:
+        included = [str(Path.cwd() / source / "*") for source in SOURCES]
+        _tracer = coverage.Coverage(data_file=None, config_file=False, include=included)
+        _tracer.set_option("run:disable_warnings", ["no-data-collected"])
+        _tracer.start()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -76,42 +78,35 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
     """Trace one test with its fixtures."""
-    global _current
-    if FOLDER_VARIABLE not in os.environ:
+    if _tracer is None:
         return (yield)
-    _current = {}
+    test = item.nodeid.partition("[")[0]
     begin = time.perf_counter()
-    threading.settrace(_trace)
-    sys.settrace(_trace)
+    _tracer.switch_context(test)
     try:
         return (yield)
     finally:
-        sys.settrace(None)
-        threading.settrace(None)  # type: ignore[arg-type]
-        entry = _found.setdefault(item.nodeid.partition("[")[0], {"seconds": 0.0, "lines": {}})
-        entry["seconds"] += time.perf_counter() - begin
-        for file, numbers in _current.items():
-            entry["lines"].setdefault(file, set()).update(numbers)
+        _tracer.switch_context("")
+        _seconds[test] += time.perf_counter() - begin
 
 
 def pytest_sessionfinish() -> None:
-    if FOLDER_VARIABLE not in os.environ:
+    if _tracer is None:
         return
+    _tracer.stop()
+    lines = _lines_of_each_test(_tracer.get_data())
+    passed = {
+        test: {"seconds": seconds, "lines": lines[test]} for test, seconds in _seconds.items() if test not in _failed
+    }
     folder = Path(os.environ[FOLDER_VARIABLE])
     folder.mkdir(parents=True, exist_ok=True)
-    passed = {test: found for test, found in _found.items() if test not in _failed}
     (folder / f"{os.getpid()}.json").write_text(json.dumps(passed, default=sorted))
 
 
-def _trace(frame: FrameType, event: str, argument: object) -> Any:
-    path = frame.f_code.co_filename
-    if not path.startswith(_roots):
-        return None
-    numbers = _current.setdefault(os.path.relpath(path), set())
-    numbers.add(frame.f_lineno)
-
-    def local(inner: FrameType, event: str, argument: object) -> Any:
-        numbers.add(inner.f_lineno)
-        return local
-
-    return local
+def _lines_of_each_test(data: coverage.CoverageData) -> Mapping[str, Lines]:
+    lines: dict[str, Lines] = defaultdict(lambda: defaultdict(set))
+    for path in data.measured_files():
+        for number, tests in data.contexts_by_lineno(path).items():
+            for test in tests:
+                lines[test][os.path.relpath(path)].add(number)
+    return lines

@@ -35,7 +35,7 @@ from ltx2_core.small import LIMIT, clipped
 
 
 def test_clipped() -> None:
-    assert clipped([9, 0, -1, 2]) == [0, 2]
+    assert clipped([9, 0, -1, 0]) == [0, 0]
     assert clipped([9], 1) == [4]
     assert LIMIT == 3
 """
@@ -117,9 +117,18 @@ def test_changes_are_judged_by_the_tests_that_pass_over_them(tree: Path) -> None
     assert (tree / "ltx2_core" / "small.py").read_text() == SOURCE
 
 
+def test_defaults_of_arguments_are_judged_by_every_test_of_their_file(tree: Path) -> None:
+    passes = Passes(
+        {"tests/test_small.py::test_clipped": 0.1}, {"tests/test_small.py::test_clipped": {"ltx2_core/small.py": {13}}}
+    )
+    (default,) = [change for change in changes_of(tree, "ltx2_core/small.py") if "low: int = 1" in change.diff]
+    (verdict,) = mutate.try_all(tree, [default], passes)
+    assert verdict.is_noticed, verdict.why
+
+
 def test_lines_of_each_test_are_traced(tree: Path) -> None:
     command = "from pathlib import Path; from scripts.mutate import collect"
     command += "; (lines,) = collect(Path.cwd(), ['tests']).lines.values()"
     command += "; print({name: sorted(numbers) for name, numbers in lines.items()})"
     done = subprocess.run([sys.executable, "-c", command], cwd=tree, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "{'ltx2_core/small.py': [8, 10, 11, 12, 13]}", done.stderr
+    assert done.stdout.splitlines()[-1] == "{'ltx2_core/small.py': [10, 11, 12, 13]}", done.stderr
