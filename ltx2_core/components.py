@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from operator import methodcaller
 from typing import Literal, get_args
 
 from .errors import CheckpointError
@@ -56,7 +57,7 @@ UNUSED_STATISTICS = frozenset(
 VIDEO_VAE_PREFIXES = ("vae.", "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Component:
     """The part of a model that one module loads. All names are official ones.
 
@@ -83,10 +84,16 @@ class Component:
     def prefix_in(self, names: Iterable[str]) -> str | None:
         """The prefix of this component's tensors among names of a file; None if it has none of them."""
         names = list(names)
-        return next((one for one in self.prefixes if any(name.startswith(one + self.sign) for name in names)), None)
+        for prefix in self.prefixes:
+            if any(map(methodcaller("startswith", prefix + self.sign), names)):
+                return prefix
+        return None
 
-    def names_in(self, header: Header) -> dict[str, str]:
+    def names_in(self, header: Header) -> Mapping[str, str]:
         """The names in a file of this component's tensors, each with its official name inside the component."""
+        return header.once(("names", self), lambda: self._find_names(header))
+
+    def _find_names(self, header: Header) -> dict[str, str]:
         prefix = self.prefix_in(header.tensors)
         found: dict[str, str] = {}
         if prefix is None:
@@ -183,4 +190,8 @@ def lacking(component: str, header: Header) -> CheckpointError:
 
 def components_in(header: Header) -> list[str]:
     """The components of which a file holds tensors."""
-    return [name for name, row in COMPONENTS.items() if row.prefix_in(header.tensors) is not None]
+
+    def find() -> list[str]:
+        return [name for name, row in COMPONENTS.items() if row.prefix_in(header.tensors) is not None]
+
+    return header.once(components_in, find)

@@ -10,19 +10,21 @@ import re
 import stat
 import struct
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property, lru_cache
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import CheckpointError, StorageError, shown
 from .gguf_header import MAGIC, read_gguf
 from .header_text import LARGEST_TEXT_BYTES, TensorInfo, parse_header_text
 from .stored.layer import StoredLayers
 from .stored.recognise import recognise
+
+T = TypeVar("T")
 
 LARGEST_JSON_BYTES = 4_000_000  # of one object; a tokenizer_config.json takes 1.2 million
 LONGEST_NAME = 120  # of a tensor, in a message
@@ -96,9 +98,14 @@ class Header:
         """
         return recognise(self)
 
+    def once(self, key: Hashable, find: Callable[[], T]) -> T:
+        """What a function finds out about this header; it is called once for each key, and its result is remembered."""
+        if key not in self._found:
+            self._found[key] = find()
+        return self._found[key]
+
     @cached_property
-    def counted(self) -> dict[Any, Any]:
-        """What was counted of its tensors once, for whoever counts them."""
+    def _found(self) -> dict[Hashable, Any]:
         return {}
 
     def matrix_shape(self, name: str) -> tuple[int, ...]:
@@ -122,7 +129,7 @@ class Header:
         except OSError as error:
             raise _unreadable(holder.path, error) from error
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """The size of all tensors."""
         return sum(info.nbytes for info in self.tensors.values())

@@ -28,6 +28,10 @@ class LanguageModel:
     @classmethod
     def of(cls, header: Header) -> Self:
         """Read it from the shapes of its tensors."""
+        return header.once(cls, lambda: cls._read(header))
+
+    @classmethod
+    def _read(cls, header: Header) -> Self:
         shapes = {own: header.matrix_shape(name) for name, own in COMPONENTS["language_model"].names_in(header).items()}
         layers = {int(found[1]) for own in shapes if (found := BLOCK.search("." + own))}
         matrices = [shape for own, shape in shapes.items() if BLOCK.search("." + own) and own.endswith("weight")]

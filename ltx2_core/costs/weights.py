@@ -31,10 +31,7 @@ def _once(count: Callable[[Header, str, int], T]) -> Callable[[Header, str, int]
 
     @wraps(count)
     def counted(header: Header, component: str, itemsize: int) -> T:
-        key = (count.__name__, component, itemsize)
-        if key not in header.counted:
-            header.counted[key] = count(header, component, itemsize)
-        return header.counted[key]
+        return header.once((count, component, itemsize), lambda: count(header, component, itemsize))
 
     return counted
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 
 from ...config.audio import AudioVAEConfig, VocoderConfig
 from ...config.released import effective_config
 from ...config.text import ConnectorConfig
+from ...config.transformer import TransformerConfig
 from ...config.upsampler import UpsamplerConfig
 from ...costs import audio, video_vae
 from ...costs.denoiser import Evaluation, Walk, activation_bytes, forward_flops, held_bytes, text_memory_bytes
@@ -221,12 +222,11 @@ class Costs:
             nbytes = sizes.streamed(resident) + resident * branch
             load = Load(TRANSFORMER, nbytes, sizes.outside + sum(sizes.blocks[:resident]))
             moved, active = len(steps) * sum(sizes.blocks[resident:]), active + max(branch, fusing)
-        flops = len(tiles) * sum(self._pass_flops(given, scales, step) for step in steps)
         return Phase(
             name=f"stage {number}" if len(self.request.recipe.stages) > 1 else "denoising",
             loads=(load,),
             active=active,
-            flops=flops,
+            flops=len(tiles) * stage_flops(config, given, scales, steps, walk),
             moved=moved * len(tiles),
             disk=self._latent_bytes(stage),
         )
@@ -266,22 +266,6 @@ class Costs:
             contexts=1 + (PassKind.UNCOND in kinds),
             batch=passes if is_batched else 1,
         )
-
-    def _pass_flops(self, given: Evaluation, scales: Streams[GuidanceScales], step: int) -> float:
-        """All passes of one evaluation; those that read the prompt begin where they first differ from the first."""
-        config = self.headers.shapes.transformer
-        total = 0.0
-        for one in plan_passes(scales, step):
-            follows = one.kind is PassKind.PERTURBED and not self.machine.batches_passes
-            start = min((block for blocks in one.perturbed for block in blocks or ()), default=0)
-            total += forward_flops(
-                config,
-                given,
-                blocks=config.layers - follows * start,
-                reads_text=not self._walk.keeps_text or step == 0,
-                exchanges=not one.is_isolated,
-            )
-        return total
 
     def _tiles(self, stage: Stage) -> list[int]:
         """The tokens of each tile that a stage takes the video in, with those that conditions append."""
@@ -375,6 +359,26 @@ class Costs:
         if self.machine.device != "cpu":
             return nbytes
         return converted_bytes(header, component, itemsize or self.itemsize)
+
+
+@lru_cache(maxsize=256)
+def stage_flops(
+    config: TransformerConfig, given: Evaluation, scales: Streams[GuidanceScales], steps: range, walk: Walk
+) -> float:
+    """All evaluations of a stage; passes that read the prompt begin where they first differ from the first."""
+    total = 0.0
+    for step in steps:
+        for one in plan_passes(scales, step):
+            follows = one.kind is PassKind.PERTURBED and given.batch == 1
+            start = min((block for blocks in one.perturbed for block in blocks or ()), default=0)
+            total += forward_flops(
+                config,
+                given,
+                blocks=config.layers - follows * start,
+                reads_text=not walk.keeps_text or step == steps.start,
+                exchanges=not one.is_isolated,
+            )
+    return total
 
 
 def _clip_bytes(grid: VideoGrid) -> int:

@@ -6,9 +6,8 @@ Source: docs/cards.md.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 
 from ...machine import MemoryMode, available_bytes, ram_bytes
 from .machine import Device
@@ -21,7 +20,12 @@ TAKEN_BYTES = int(0.8 * GIB)  # of a card by its driver and a desktop, before a 
 BASE_BYTES = 205_000_000  # of the computer's memory: the program itself
 RAM_SHARE = 0.9  # of the memory of the computer that a render on the CPU may be planned for
 UNIFIED_SHARE = 0.75  # of the same, for a GPU that shares it
-MODES: tuple[MemoryMode, ...] = ("resident", "streamed", "lean")
+KEEPS_TEXT: Mapping[MemoryMode, tuple[bool, ...]] = {  # keys and values of the text, in the order of what is tried
+    "resident": (True, False),
+    "streamed": (True, False),
+    "lean": (False,),
+}
+MODES: tuple[MemoryMode, ...] = tuple(KEEPS_TEXT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +140,8 @@ def with_memory(costs: Costs, device: Device, modes: Sequence[MemoryMode] = MODE
     if limit is None:
         return replace(costs, machine=costs.machine.in_mode(modes[0]))
     chosen = costs
-    for mode, keeps_text in product(modes, (True, False)):
+    tries: list[tuple[MemoryMode, bool]] = [(mode, keeps) for mode in modes for keeps in KEEPS_TEXT[mode]]
+    for mode, keeps_text in tries:
         chosen = _settled(costs, mode, limit, keeps_text=keeps_text)
         if _fits(chosen, device, limit):
             break
