@@ -13,6 +13,8 @@ from typer.testing import CliRunner, Result
 from ltx2_cli.app import app
 
 ROOT = Path(__file__).parent.parent
+# one pass of the model for a step in place of four, where a test is not about guidance
+UNGUIDED = ("--video-st=1", "--audio-st=1", "--video-sm=1", "--audio-sm=1", "--video-stg=0", "--audio-stg=0")
 
 
 def ltx2(*words: object) -> Result:

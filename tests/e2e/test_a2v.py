@@ -26,11 +26,12 @@ from ltx2_core.media.audio import read_audio
 from ltx2_core.media.image import prepare_image
 from ltx2_core.media.inputs import AudioSource, ImageSource
 from ltx2_core.media.probe import AudioInfo, MediaInfo, probe
+from tests.commands import UNGUIDED
 from tests.synthetic_media import RATE_HZ, contents, packets, tone, write_sound, write_video
 
 pytestmark = pytest.mark.usefixtures("kept_models")
 
-SMALL = ("--res", "128x64", "--steps", "2", "--seed", "3")
+SMALL = ("--res", "128x64", "--steps", "2", "--seed", "3", *UNGUIDED)
 
 
 @pytest.fixture
@@ -104,9 +105,16 @@ def test_sound_of_a_clip_is_a_sound_too(ltx2: Callable[..., Result]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "channels", "stored"), [("mono", 1, 1), ("stereo", 2, 2), ("5.1", 6, 6), ("quad", 4, 2), ("7.1", 8, 2)]
+    ("layout", "channels", "stored", "rate_hz"),
+    [
+        ("mono", 1, 1, 44100),
+        ("stereo", 2, 2, RATE_HZ),
+        ("stereo", 2, 2, 44100),
+        ("5.1", 6, 6, RATE_HZ),
+        ("quad", 4, 2, 44100),
+        ("7.1", 8, 2, RATE_HZ),
+    ],
 )
-@pytest.mark.parametrize("rate_hz", [RATE_HZ, 44100])
 def test_samples_without_loss_are_those_that_were_given_and_then_silence(
     ltx2: Callable[..., Result], layout: str, channels: int, stored: int, rate_hz: int
 ) -> None:

@@ -30,13 +30,14 @@ from ltx2_core.media.inputs import VideoSource
 from ltx2_core.media.probe import MediaInfo, probe
 from ltx2_core.media.resize import to_clip
 from ltx2_core.media.video import frames_by_time
+from tests.commands import UNGUIDED
 from tests.synthetic_media import contents, packets, write_video
 
 pytestmark = pytest.mark.usefixtures("kept_models")
 
 ROOT = Path(__file__).parents[2]
 NTSC = Fraction(30000, 1001)
-SMALL = ("--res", "64x64", "--steps", "2", "--seed", "3")
+SMALL = ("--res", "64x64", "--steps", "2", "--seed", "3", *UNGUIDED)
 
 
 @pytest.fixture

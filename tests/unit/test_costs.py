@@ -56,8 +56,16 @@ def counted(run: Callable[[], Any], model: nn.Module, *given: torch.Tensor) -> t
     return memory.peak, flops.get_total_flops()
 
 
-@pytest.mark.parametrize("chunks", [Chunks(400), Chunks(300, keeps_tables=False), Chunks()])
-@pytest.mark.parametrize(("is_guided", "keeps_text"), [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize(
+    ("is_guided", "keeps_text", "chunks"),
+    [
+        (True, True, Chunks(400)),
+        (True, False, Chunks(300, keeps_tables=False)),
+        (True, True, Chunks()),
+        (False, True, Chunks(300, keeps_tables=False)),
+        (False, True, Chunks()),
+    ],
+)
 def test_denoiser_takes_what_is_said(is_guided: bool, keeps_text: bool, chunks: Chunks) -> None:
     width, height, frames = 512, 384, 41
     config = TransformerConfig.from_metadata(scaled_settings(LAYERS, 8))
@@ -83,8 +91,13 @@ def test_denoiser_takes_what_is_said(is_guided: bool, keeps_text: bool, chunks: 
         assert forward_flops(config, evaluation, blocks=LAYERS) == pytest.approx(flops, rel=0.02)
 
 
-@pytest.mark.parametrize("size", [(384, 256, 25), (320, 192, 73)])
-@pytest.mark.parametrize("plan", [TilePlan(), TilePlan(frames=Cut(32, 16), height=Cut(128, 64), width=Cut(192, 64))])
+@pytest.mark.parametrize(
+    ("plan", "size"),
+    [
+        (TilePlan(), (384, 256, 25)),
+        (TilePlan(frames=Cut(32, 16), height=Cut(128, 64), width=Cut(192, 64)), (320, 192, 73)),
+    ],
+)
 def test_video_vae_takes_what_is_said(plan: TilePlan, size: tuple[int, int, int]) -> None:
     width, height, frames = size
     grid = VideoGrid(frames=frames, height=height, width=width, factors=VAE.factors)
