@@ -81,7 +81,7 @@ def test_renders_in_one_process_leave_no_memory_behind(tmp_path: Path) -> None:
 
 
 def test_a_streamed_model_of_300_million_parameters_is_not_held_twice(tmp_path: Path) -> None:
-    settings = scaled_settings(8, 12)
+    settings = scaled_settings(5, 12)
     model = random_transformer(TransformerConfig.from_metadata(settings), torch.bfloat16, torch.device("cpu"))
     tensors = {DIT + keymap.to_official(name, keymap.TRANSFORMER): one for name, one in model.state_dict().items()}
     file = tmp_path / "model.safetensors"
@@ -90,5 +90,5 @@ def test_a_streamed_model_of_300_million_parameters_is_not_held_twice(tmp_path: 
     assert 250e6 < parameters < 400e6
     anonymous, mapped = numbers_of(STREAM, str(file), folder=tmp_path)
     size = file.stat().st_size
-    assert mapped <= 1.15 * size
-    assert anonymous <= 0.5 * size
+    assert mapped <= 1.15 * size, f"{mapped / MIB:.0f} of {size / MIB:.0f} MiB"
+    assert anonymous <= 0.5 * size, f"{anonymous / MIB:.0f} beside {size / MIB:.0f} MiB"
