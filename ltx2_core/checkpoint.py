@@ -85,9 +85,9 @@ def _audio_vae(part: str) -> Builder:
 
 def _vocoder(config: Mapping[str, Any]) -> nn.Module:
     from .config.audio import VocoderConfig
-    from .models.vocoder import Vocoder
+    from .models.vocoder import build_vocoder
 
-    return Vocoder(VocoderConfig.from_metadata(config))
+    return build_vocoder(VocoderConfig.from_metadata(config))
 
 
 def _upsampler(config: Mapping[str, Any]) -> nn.Module:

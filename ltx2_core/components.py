@@ -168,7 +168,12 @@ COMPONENTS: dict[str, Component] = {
         sign="decoder.",
         parts={"decoder.": "", STATISTICS: STATISTICS},
     ),
-    "vocoder": Component(role="audio_vae", may_stay=True, prefixes=("vocoder.",)),
+    "vocoder": Component(
+        role="audio_vae",
+        may_stay=True,
+        prefixes=("vocoder.",),
+        optional=frozenset({"mel_stft.stft_fn.inverse_basis"}),  # stored, and not used
+    ),
     "upsampler": Component(role="upsampler", is_always_read=False, prefixes=("",), sign="initial_conv."),
     # The vision tower and the projector of a Gemma 3 folder are not read.
     "language_model": Component(

@@ -35,23 +35,16 @@ from scripts.golden.report import FAIL, LATER, Line, Report
 # What waits for a later step: "family/version/case" (sampling has no version) and the reason.
 ENHANCE = "prompt enhancement is not implemented yet"
 ENCODER_25 = "the single-file text encoder of 2.5 is not implemented yet"
-VOCODER_23 = "the vocoder with bandwidth extension of 2.3 and 2.5 is not implemented yet"
 DIFFUSION_DECODER = "the diffusion decoder of 2.5 is not implemented yet"
 UNUSED = "no recipe uses it"
 COUNTS = "frame counts and keyframe rounds come with the modes that need them"
 MEDIA = "wide gamut and reflected borders come with the modes that use them"
 MIRRORED = "photos that are stored mirrored are made to stand upright here, and by the official reader they are not"
 WAITING = {
-    "e2e/2.[35]/*": VOCODER_23,
+    "e2e/2.5/*": ENCODER_25,
     "text/2.[03]/enhance_t2v": ENHANCE,
     "text/2.[03]/clean_response": ENHANCE,
     "text/2.5/*": ENCODER_25,
-    "audio/2.[35]/vocoder.*": VOCODER_23,
-    "audio/2.[35]/vocoder_bf16_weights": VOCODER_23,
-    "audio/2.[35]/full": VOCODER_23,
-    "audio/2.[35]/unit.activation1d": VOCODER_23,
-    "audio/2.[35]/unit.resampler": VOCODER_23,
-    "audio/2.[35]/unit.snakebeta": VOCODER_23,
     "video_vae/2.5-diffusion/*": DIFFUSION_DECODER,
     "video_vae/tile_plans/diffusion": DIFFUSION_DECODER,
     "video_vae/tile_plans/auto_diffusion": DIFFUSION_DECODER,

@@ -53,7 +53,6 @@ class AudioVAEConfig:
         params = Section(config, "audio_vae", "model", "params")
         network = Section(config, "audio_vae", "model", "params", "ddconfig")
         stft = Section(config, "audio_vae", "preprocessing", "stft")
-        mel = Section(config, "audio_vae", "preprocessing", "mel")
         network.expect("double_z", True, default=True)
         network.expect("norm_type", "pixel", default="pixel")
         network.expect("causality_axis", "height", default="height")
@@ -72,7 +71,7 @@ class AudioVAEConfig:
                 sample_rate_hz=params.whole("sampling_rate", MEL_SAMPLE_RATE_HZ),
                 n_fft=stft.whole("filter_length", 1024),
                 hop=stft.whole("hop_length", MEL_HOP_SAMPLES),
-                bins=network.whole("mel_bins", mel.whole("n_mel_channels")),
+                bins=_mel_bins(config),
             ),
             in_channels=network.whole("in_channels", 2),
             out_channels=network.whole("out_ch", 2),
@@ -84,33 +83,45 @@ class AudioVAEConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VocoderConfig:
-    """The HiFi-GAN vocoder. `rates`, `kernels`: one per upsampling stage; `block_*`: one per residual block of it."""
+class GeneratorConfig:
+    """A network from a log-mel spectrogram to samples.
+
+    Args: rates, kernels: one per upsampling stage. block_*: one per residual block of a stage. is_antialiased: whether
+    its activations are SnakeBeta between a finer and the usual rate, instead of leaky rectifiers. final: what brings
+    the samples into [-1, 1], "tanh" or "clamp"; None leaves them as they are.
+    """
 
     sample_rate_hz: int
+    mel_bins: int
     channels: int
     rates: tuple[int, ...]
     kernels: tuple[int, ...]
     block_kernels: tuple[int, ...]
     block_dilations: tuple[tuple[int, ...], ...]
+    is_antialiased: bool
+    final: str | None
+    has_final_bias: bool
 
     @property
     def samples_per_frame(self) -> int:
         """Samples of the waveform for each mel frame."""
         return prod(self.rates)
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels before the first stage and after each stage: every stage halves them."""
+        return tuple(self.channels // 2**stage for stage in range(len(self.rates) + 1))
+
     @classmethod
-    def from_metadata(cls, config: Mapping[str, Any]) -> Self:
-        """Read `config["vocoder"]`. Raises: CheckpointError that names a setting that is not implemented."""
-        section = Section(config, "vocoder")
-        if "bwe" in section.values:
-            raise CheckpointError(
-                "the checkpoint's vocoder has a bandwidth extension (vocoder.bwe), which is not implemented"
-            )
-        section.expect("resblock", "1")
+    def from_section(cls, section: Section, *, sample_rate_hz: int, mel_bins: int, is_residual: bool = False) -> Self:
+        """Read one generator. is_residual: whether its samples are added to others, so that nothing bounds them.
+
+        Raises: CheckpointError that names a setting that is not implemented.
+        """
+        is_antialiased = section.expect("resblock", "1", "AMP1") == "AMP1"
+        if is_antialiased:
+            section.expect("activation", "snakebeta")
         section.expect("stereo", True)
-        section.expect("use_tanh_at_final", True, default=True)
-        section.expect("use_bias_at_final", True, default=True)
         rates = section.wholes("upsample_rates", (6, 5, 2, 2, 2))
         kernels = section.wholes("upsample_kernel_sizes", (16, 15, 8, 4, 4))
         block_kernels = section.wholes("resblock_kernel_sizes", (3, 7, 11))
@@ -120,11 +131,89 @@ class VocoderConfig:
         if len(block_dilations) != len(block_kernels):
             why = f"there must be {len(block_kernels)}, one for each of resblock_kernel_sizes"
             section.refuse("resblock_dilation_sizes", why)
+        bound = "tanh" if section.switch("use_tanh_at_final", True) else "clamp"
         return cls(
-            sample_rate_hz=section.whole("output_sampling_rate", 24000),
+            sample_rate_hz=sample_rate_hz,
+            mel_bins=mel_bins,
             channels=section.whole("upsample_initial_channel", 1024),
             rates=rates,
             kernels=kernels,
             block_kernels=block_kernels,
             block_dilations=block_dilations,
+            is_antialiased=is_antialiased,
+            final=None if is_residual else bound,
+            has_final_bias=section.switch("use_bias_at_final", True),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtensionConfig:
+    """A second generator that adds the upper band. `n_fft`, `hop`: of the spectrogram that it reads."""
+
+    generator: GeneratorConfig
+    n_fft: int
+    hop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VocoderConfig:
+    """The vocoder: one generator, or two where a bandwidth extension follows."""
+
+    generator: GeneratorConfig
+    extension: ExtensionConfig | None = None
+
+    @property
+    def last(self) -> GeneratorConfig:
+        """The generator whose samples are the result."""
+        return self.extension.generator if self.extension else self.generator
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Of the finished waveform."""
+        return self.last.sample_rate_hz
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Samples of the finished waveform for each mel frame."""
+        return self.generator.samples_per_frame * self.sample_rate_hz // self.generator.sample_rate_hz
+
+    @classmethod
+    def from_metadata(cls, config: Mapping[str, Any]) -> Self:
+        """Read `config["vocoder"]`. Raises: CheckpointError that names a setting that is not implemented."""
+        section = Section(config, "vocoder")
+        bins = _mel_bins(config)
+        if "bwe" not in section.values:
+            rate = section.whole("output_sampling_rate", 24000)
+            return cls(generator=GeneratorConfig.from_section(section, sample_rate_hz=rate, mel_bins=bins))
+        extension = Section(config, "vocoder", "bwe")
+        rate = extension.whole("input_sampling_rate")
+        first = Section(config, "vocoder", "vocoder")
+        return cls(
+            generator=GeneratorConfig.from_section(first, sample_rate_hz=rate, mel_bins=bins),
+            extension=_extension(extension, rate),
+        )
+
+
+def _extension(section: Section, rate_hz: int) -> ExtensionConfig:
+    """The bandwidth extension of a waveform of a rate. Raises: CheckpointError where the rates do not fit together."""
+    target_hz, hop = section.whole("output_sampling_rate", 24000), section.whole("hop_length")
+    generator = GeneratorConfig.from_section(
+        section, sample_rate_hz=target_hz, mel_bins=section.whole("num_mels"), is_residual=True
+    )
+    if target_hz % rate_hz:
+        section.refuse("output_sampling_rate", f"it must be a multiple of input_sampling_rate, {rate_hz}")
+    wanted = hop * target_hz // rate_hz
+    if generator.samples_per_frame != wanted:
+        section.refuse("upsample_rates", f"their product must be {wanted}, the samples of one hop at the higher rate")
+    n_fft = section.whole("n_fft")
+    if n_fft < hop:
+        section.refuse("n_fft", f"it must be at least hop_length, {hop}")
+    return ExtensionConfig(generator=generator, n_fft=n_fft, hop=hop)
+
+
+def _mel_bins(config: Mapping[str, Any]) -> int:
+    """Bins of the spectrogram that the audio VAE hands to the vocoder."""
+    network = Section(config, "audio_vae", "model", "params", "ddconfig")
+    if "mel_bins" in network.values:
+        return network.whole("mel_bins")
+    return Section(config, "audio_vae", "preprocessing", "mel").whole("n_mel_channels")

@@ -160,8 +160,14 @@ def _audio_decoder(config: Config) -> Landmarks:
 
 def _vocoder(config: Config) -> Landmarks:
     model = VocoderConfig.from_metadata(config)
-    lists = {"ups": len(model.rates), "resblocks": len(model.rates) * len(model.block_kernels)}
-    return Landmarks(lists=lists, sizes={"conv_pre.weight": (model.channels,)})
+    generators = {"": model.generator}
+    if model.extension is not None:
+        generators = {"vocoder.": model.generator, "bwe_generator.": model.extension.generator}
+    lists: dict[str, int] = {}
+    for place, one in generators.items():
+        lists |= {f"{place}ups": len(one.rates), f"{place}resblocks": len(one.rates) * len(one.block_kernels)}
+    sizes = {f"{place}conv_pre.weight": (one.channels,) for place, one in generators.items()}
+    return Landmarks(lists=lists, sizes=sizes)
 
 
 def _upsampler(config: Config) -> Landmarks:

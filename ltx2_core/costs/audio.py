@@ -5,13 +5,17 @@ The shares were counted on tensors without data, with the shapes of 2.0; tests/u
 
 from __future__ import annotations
 
-from ..config.audio import AudioVAEConfig, VocoderConfig
+from itertools import pairwise
+
+from ..config.audio import AudioVAEConfig, GeneratorConfig, VocoderConfig
 from ..grids import MEL_FRAMES_PER_AUDIO_LATENT
 
-DECODING_COPIES, ENCODING_COPIES, VOCODING_COPIES = 7.7, 6.3, 7.2  # of the widest layer's numbers
+DECODING_COPIES, ENCODING_COPIES = 7.7, 6.3  # of the widest layer's numbers
+VOCODING_COPIES, ANTIALIASED_COPIES = 7.2, 11.2  # antialiased activations compute at twice the rate
 FLOAT_BYTES = 4  # the vocoder computes in float32
-CHANNELS, WIDTH = 128, 1024  # of 2.0, with which these FLOPs of a step were counted:
-DECODE_FLOPS, ENCODE_FLOPS, VOCODE_FLOPS = 2.45e9, 1.19e9, 5.54e9
+CHANNELS = 128  # of 2.0, with which these FLOPs of a step were counted:
+DECODE_FLOPS, ENCODE_FLOPS = 2.45e9, 1.19e9
+SIDES, ENDS, FILTER_TAPS = 2, 7, 12  # kernels of the first and the last convolution, and of the stored filters
 
 
 def decode_bytes(config: AudioVAEConfig, steps: int, itemsize: int) -> int:
@@ -26,8 +30,7 @@ def encode_bytes(config: AudioVAEConfig, steps: int, itemsize: int) -> int:
 
 def vocode_bytes(config: VocoderConfig, steps: int) -> int:
     """The most that is alive while a spectrogram becomes a waveform."""
-    samples = steps * MEL_FRAMES_PER_AUDIO_LATENT * config.samples_per_frame
-    return int(VOCODING_COPIES * config.channels / 2 ** len(config.rates) * samples * FLOAT_BYTES)
+    return max(_generator_bytes(generator, frames) for generator, frames in _generators(config, steps))
 
 
 def decode_flops(config: AudioVAEConfig, steps: int) -> float:
@@ -41,8 +44,45 @@ def encode_flops(config: AudioVAEConfig, steps: int) -> float:
 
 
 def vocode_flops(config: VocoderConfig, steps: int) -> float:
-    """Of the vocoder."""
-    return VOCODE_FLOPS * steps * (config.channels / WIDTH) ** 2
+    """Of the vocoder: its convolutions, and the spectrogram that a bandwidth extension reads."""
+    flops = sum(_generator_flops(generator, frames) for generator, frames in _generators(config, steps))
+    if config.extension is None:
+        return flops
+    frames, n_fft = _generators(config, steps)[1][1], config.extension.n_fft
+    rows = n_fft // 2 + 1
+    return flops + 2 * SIDES * frames * rows * (2 * n_fft + config.extension.generator.mel_bins)
+
+
+def _generators(config: VocoderConfig, steps: int) -> list[tuple[GeneratorConfig, int]]:
+    """The generators of a vocoder, each with the mel frames that it reads."""
+    frames = steps * MEL_FRAMES_PER_AUDIO_LATENT
+    found = [(config.generator, frames)]
+    if config.extension is not None:
+        found.append((config.extension.generator, frames * config.generator.samples_per_frame // config.extension.hop))
+    return found
+
+
+def _generator_bytes(config: GeneratorConfig, frames: int) -> int:
+    """The most is alive in the last stage: stages halve the channels and at least double the samples."""
+    copies = ANTIALIASED_COPIES if config.is_antialiased else VOCODING_COPIES
+    return int(copies * config.widths[-1] * frames * config.samples_per_frame * FLOAT_BYTES)
+
+
+def _generator_flops(config: GeneratorConfig, frames: int) -> float:
+    """Two for every weight of a convolution and every place where it is applied."""
+    taps = sum(
+        2 * kernel * len(dilations)
+        for kernel, dilations in zip(config.block_kernels, config.block_dilations, strict=True)
+    )
+    activations = sum(2 * len(dilations) for dilations in config.block_dilations)
+    filters = 2 * FILTER_TAPS * config.is_antialiased
+    total, samples = SIDES * config.mel_bins * config.channels * ENDS * frames, frames
+    for (before, after), rate, kernel in zip(pairwise(config.widths), config.rates, config.kernels, strict=True):
+        total += before * after * kernel * samples
+        samples *= rate
+        total += (after * after * taps + after * activations * filters) * samples
+    last = config.widths[-1]
+    return 2.0 * (total + last * (SIDES * ENDS + filters) * samples)
 
 
 def _largest(config: AudioVAEConfig, steps: int) -> int:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from ltx2_core.checkpoint import load_component
@@ -18,6 +20,7 @@ from ltx2_core.headers import read_header
 from ltx2_core.latents import audio_positions, patchify_audio, unpatchify_audio
 from ltx2_core.models import mel
 from ltx2_core.models.audio_vae import pixel_norm
+from ltx2_core.models.vocoder import ExtendedVocoder, upsample, upsampling_filter
 from scripts.golden.report import GoldenFile, Report, first_match
 
 TOLERANCE = 1e-5
@@ -87,6 +90,34 @@ def vocode(folder: Folder, given: Tensors, rate: int) -> Tensors:
     return {"wave": folder.vocoder(given["mel"])}
 
 
+def vocode_with_steps(folder: Folder, given: Tensors, rate: int) -> Tensors:
+    """The waveform and, of a vocoder with a bandwidth extension, what stands between."""
+    vocoder = folder.vocoder
+    if not isinstance(vocoder, ExtendedVocoder):
+        return vocode(folder, given, rate)
+    first = vocoder.vocoder(given["mel"])
+    padded = F.pad(first, (0, -first.shape[-1] % vocoder.hop))
+    spectrogram = vocoder.mel_stft(padded)
+    return {
+        "stage1": first,
+        "bwe_mel": rearrange(spectrogram, "b side T M -> b side M T"),
+        "residual": vocoder.bwe_generator(spectrogram),
+        "skip": upsample(padded, vocoder.ratio),
+        **vocode(folder, given, rate),
+    }
+
+
+def vocode_rounded(folder: Folder, given: Tensors, rate: int) -> Tensors:
+    """Weights rounded to bfloat16, arithmetic in float32."""
+    rounded = load_component("vocoder", folder.header, dtype=torch.bfloat16).float()
+    return {"wave": rounded(given["mel"].float())}
+
+
+def raise_rate(folder: Folder, given: Tensors, rate: int) -> Tensors:
+    ratio = folder.vocoder.ratio
+    return {"out": upsample(given["in"], ratio), "filter": upsampling_filter(ratio)}
+
+
 def full(folder: Folder, given: Tensors, rate: int) -> Tensors:
     return {"wave": folder.vocoder(folder.decoder(given["latent"]))[0]}
 
@@ -109,12 +140,16 @@ CASES = {
     "encode.T*": encode,
     "encode.wave_*": encode_wave,
     "decode.*": decode,
-    "vocoder.*": vocode,
+    "vocoder.*": vocode_with_steps,
+    "vocoder_bf16_weights": vocode_rounded,
     "full": full,
     "unit.pixel_norm": norm,
     "unit.downsample": part("encoder", "down.0.downsample"),
     "unit.upsample": part("decoder", "up.1.upsample"),
     "unit.resnet": part("decoder", "up.1.block.0"),
+    "unit.activation1d": part("vocoder", "vocoder.resblocks.1.acts1.2"),
+    "unit.snakebeta": part("vocoder", "vocoder.resblocks.1.acts1.2.act"),
+    "unit.resampler": raise_rate,
 }
 
 

@@ -16,6 +16,7 @@ COMPARED = {
     "transformer/2.0": 60,
     "text/2.0": 35,
     "audio/2.0": 14,
+    "audio/2.5": 15,
     "video_vae/2.0": 4,
     "video_vae/2.0-timestep": 15,
     "video_vae/tile_plans": 25,

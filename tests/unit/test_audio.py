@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
@@ -14,7 +17,9 @@ from ltx2_core.config.audio import AudioVAEConfig, MelConfig, VocoderConfig
 from ltx2_core.errors import CheckpointError
 from ltx2_core.models.audio_vae import AudioDecoder, AudioEncoder
 from ltx2_core.models.mel import FLOOR, log_mel, mel_filterbank, mel_from_waveform, resample, to_stereo
-from ltx2_core.models.vocoder import Vocoder
+from ltx2_core.models.vocoder import ExtendedVocoder, Vocoder, build_vocoder, upsample
+from ltx2_core.pipeline.events import Watch
+from ltx2_core.pipeline.render.engine import Engine
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -53,6 +58,23 @@ METADATA = {
 }
 VAE = AudioVAEConfig.from_metadata(METADATA)
 VOCODER = VocoderConfig.from_metadata(METADATA)
+ANTIALIASED = METADATA["vocoder"] | {
+    "resblock": "AMP1",
+    "activation": "snakebeta",
+    "use_tanh_at_final": False,
+    "use_bias_at_final": False,
+}
+EXTENSION = ANTIALIASED | {
+    "upsample_rates": [6, 2],
+    "upsample_kernel_sizes": [12, 4],
+    "input_sampling_rate": 16000,
+    "output_sampling_rate": 48000,
+    "hop_length": 4,
+    "n_fft": 16,
+    "num_mels": 16,
+}
+EXTENDED_METADATA = METADATA | {"vocoder": {"vocoder": ANTIALIASED, "bwe": EXTENSION}}
+EXTENDED = VocoderConfig.from_metadata(EXTENDED_METADATA)
 MEL = MelConfig(sample_rate_hz=16000, n_fft=1024, hop=160, bins=64)
 
 
@@ -119,7 +141,15 @@ def test_statistics_are_stored_channel_by_channel() -> None:
     assert bins.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
-@pytest.mark.parametrize("build", [lambda: AudioEncoder(VAE), lambda: AudioDecoder(VAE), lambda: Vocoder(VOCODER)])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: AudioEncoder(VAE),
+        lambda: AudioDecoder(VAE),
+        lambda: build_vocoder(VOCODER),
+        lambda: build_vocoder(EXTENDED),
+    ],
+)
 def test_models_hold_no_data_before_their_weights(build) -> None:
     with torch.device("meta"):
         model = build()
@@ -128,17 +158,65 @@ def test_models_hold_no_data_before_their_weights(build) -> None:
     assert len(tensors) == len(model.state_dict())
 
 
-def test_vocoder_fills_every_mel_frame_with_samples() -> None:
-    wave = with_random_weights(Vocoder(VOCODER))(noise(2, 2, 7, 64))
-    assert wave.shape == (2, 2, 7 * VOCODER.samples_per_frame)
+@pytest.mark.parametrize("config", [VOCODER, EXTENDED], ids=["plain", "extended"])
+def test_vocoder_fills_every_mel_frame_with_samples(config: VocoderConfig) -> None:
+    wave = with_random_weights(build_vocoder(config))(noise(2, 2, 7, 16))
+    assert wave.shape == (2, 2, 7 * config.samples_per_frame)
     assert wave.abs().max() <= 1
 
 
+def test_the_rate_of_a_vocoder_is_that_of_its_last_generator() -> None:
+    assert (VOCODER.sample_rate_hz, EXTENDED.sample_rate_hz) == (24000, 48000)
+    assert EXTENDED.samples_per_frame == 3 * VOCODER.samples_per_frame
+
+
+def test_the_extension_reads_a_waveform_that_is_inside_its_range() -> None:
+    vocoder = with_random_weights(build_vocoder(EXTENDED))
+    assert isinstance(vocoder, ExtendedVocoder)
+    vocoder.vocoder.conv_post.weight.mul_(1000)
+    first = vocoder.vocoder(noise(1, 2, 8, 16))
+    assert first.abs().max() == 1
+
+
+def test_a_constant_waveform_stays_constant_at_the_higher_rate() -> None:
+    raised = upsample(torch.full((1, 2, 9), 0.5), 3)
+    assert raised.shape == (1, 2, 27)
+    torch.testing.assert_close(raised, torch.full_like(raised, 0.5), rtol=1e-3, atol=0)
+
+
+def test_the_vocoder_of_a_bfloat16_run_computes_in_float32() -> None:
+    latent, seen = noise(1, 2, 3, 4), []
+
+    @contextmanager
+    def component(name: str, dtype: torch.dtype = torch.bfloat16) -> Iterator[nn.Module]:
+        model = AudioDecoder(VAE) if name == "audio_decoder" else build_vocoder(EXTENDED)
+        model = with_random_weights(model).to(dtype)
+        model.register_forward_hook(lambda module, given, result: seen.append((given, result)))
+        yield model
+
+    models = SimpleNamespace(device="cpu", dtype=torch.bfloat16, component=component)
+    engine: Any = SimpleNamespace(models=models, watch=Watch())
+    made = Engine.decode_audio(engine, latent)
+    mel = seen[0][1]
+    assert mel.dtype == torch.bfloat16
+    expected = with_random_weights(build_vocoder(EXTENDED))(mel.float())[0]
+    assert made.samples.dtype == torch.float32
+    assert torch.equal(made.samples, expected)
+    assert made.sample_rate_hz == 48000
+
+
+def test_what_the_inverse_basis_holds_changes_nothing() -> None:
+    vocoder, mel = with_random_weights(build_vocoder(EXTENDED)), noise(1, 2, 4, 16)
+    expected = vocoder(mel)
+    vocoder.get_buffer("mel_stft.stft_fn.inverse_basis").fill_(math.nan)
+    assert torch.equal(vocoder(mel), expected)
+
+
 def test_vocoder_channels_are_left_bins_then_right_bins() -> None:
-    vocoder, mel = with_random_weights(Vocoder(VOCODER)), noise(1, 2, 4, 64)
+    vocoder, mel = with_random_weights(Vocoder(VOCODER)), noise(1, 2, 4, 16)
     expected = vocoder(mel)
     weight = vocoder.conv_pre.weight
-    weight.copy_(weight.roll(64, dims=1))
+    weight.copy_(weight.roll(16, dims=1))
     torch.testing.assert_close(vocoder(mel.flip(1)), expected)
 
 
@@ -240,11 +318,29 @@ def test_attention_that_the_config_does_not_rule_out_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("resblock", "AMP1"), ("stereo", False), ("use_tanh_at_final", False), ("use_bias_at_final", False), ("bwe", {})],
+    [("resblock", "2"), ("resblock", "AMP1"), ("stereo", False), ("use_tanh_at_final", 1), ("bwe", {})],
 )
 def test_a_vocoder_that_is_not_implemented_is_refused_by_name(setting: str, value: object) -> None:
-    with pytest.raises(CheckpointError, match=f"vocoder.{setting}"):
+    named = "activation" if value == "AMP1" else setting
+    with pytest.raises(CheckpointError, match=f"vocoder.{named}"):
         VocoderConfig.from_metadata(changed(f"vocoder.{setting}", value))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("hop_length", 5),
+        ("output_sampling_rate", 44100),
+        ("upsample_rates", [5, 2]),
+        ("n_fft", 2),
+        ("activation", "snake"),
+    ],
+)
+def test_an_extension_that_does_not_fit_its_waveform_is_refused_by_name(setting: str, value: object) -> None:
+    extension = EXTENDED_METADATA["vocoder"]["bwe"] | {setting: value}
+    metadata = EXTENDED_METADATA | {"vocoder": EXTENDED_METADATA["vocoder"] | {"bwe": extension}}
+    with pytest.raises(CheckpointError, match=r"vocoder\.bwe"):
+        VocoderConfig.from_metadata(metadata)
 
 
 def test_mel_bins_come_from_the_preprocessing_where_the_model_does_not_say() -> None:

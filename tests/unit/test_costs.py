@@ -24,7 +24,7 @@ from ltx2_core.models.audio_vae import AudioDecoder, AudioEncoder
 from ltx2_core.models.chunks import Chunks
 from ltx2_core.models.upsampler import LatentUpsampler
 from ltx2_core.models.video_vae import VideoDecoder, VideoEncoder
-from ltx2_core.models.vocoder import Vocoder
+from ltx2_core.models.vocoder import build_vocoder
 from ltx2_core.pipeline.doctor.sample import guidance, random_transformer, scaled_settings
 from ltx2_core.sampling.denoiser import GuidedDenoiser
 from ltx2_core.sampling.guidance import Contexts, GuidanceScales
@@ -32,6 +32,7 @@ from ltx2_core.tiles import Cut, TilePlan
 from ltx2_core.tiling import decode_video, encode_tiled
 from ltx2_core.types import Streams
 from scripts.benchmarks.meta import LiveBytes, flop_counter
+from tests.unit.test_manifests import manifest
 
 LEAST, MOST = 0.95, 1.15  # of what is counted
 FPS, ROWS, LAYERS = Fraction(24), 256, 2
@@ -124,6 +125,15 @@ def test_frames_that_were_handed_out_are_gone_before_the_next_are_made() -> None
 
 
 @pytest.mark.parametrize("steps", [50, 126])
+def test_vocoder_with_a_bandwidth_extension_takes_what_is_said(steps: int) -> None:
+    config = VocoderConfig.from_metadata(manifest("vocoder-2.3")["config"] | manifest("audio-vae-2.3")["config"])
+    model, spectrogram = on_meta(build_vocoder, config, torch.float32), empty(1, 2, 4 * steps - 3, 64).float()
+    peak, flops = counted(lambda: model(spectrogram), model, spectrogram)
+    assert LEAST <= audio.vocode_bytes(config, steps) / peak <= MOST
+    assert audio.vocode_flops(config, steps) == pytest.approx(flops, rel=0.05)
+
+
+@pytest.mark.parametrize("steps", [50, 126])
 def test_audio_models_take_what_is_said(steps: int) -> None:
     config, vocoder = AudioVAEConfig.from_metadata(CONFIG), VocoderConfig.from_metadata(CONFIG)
     spectrogram = empty(1, 2, 4 * steps - 3, config.mel.bins)
@@ -134,7 +144,7 @@ def test_audio_models_take_what_is_said(steps: int) -> None:
     cases = (
         (on_meta(AudioDecoder, config), latent, *decoding),
         (on_meta(AudioEncoder, config), spectrogram, *encoding),
-        (on_meta(Vocoder, vocoder, torch.float32), spectrogram.float(), *vocoding),
+        (on_meta(build_vocoder, vocoder, torch.float32), spectrogram.float(), *vocoding),
     )
     for model, given, nbytes, flops in cases:
         peak, total = counted(lambda model=model, given=given: model(given), model, given)

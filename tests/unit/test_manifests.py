@@ -66,8 +66,11 @@ def test_audio_vae_has_the_official_tensors() -> None:
     assert built("audio_encoder", "audio_decoder") == manifest("audio-vae-2.0")["tensors"]
 
 
-def test_vocoder_has_the_official_tensors() -> None:
-    assert built("vocoder") == manifest("vocoder-2.0")["tensors"]
+@pytest.mark.parametrize("generation", ["2.0", "2.3", "2.5"])
+def test_vocoder_has_the_official_tensors(generation: str) -> None:
+    listed = manifest(f"vocoder-{generation}")
+    config = listed["config"] | manifest(f"audio-vae-{generation}")["config"]
+    assert official_tensors("vocoder", config) == listed["tensors"]
 
 
 @pytest.mark.parametrize("name", ["upsampler-spatial-x2-2.0", "upsampler-temporal-x2"])

@@ -38,7 +38,7 @@ from ltx2_core.models.mel import mel_from_waveform
 from ltx2_core.models.transformer import Transformer
 from ltx2_core.models.upsampler import LatentUpsampler, upsample_latent
 from ltx2_core.models.video_vae import ChannelStatistics, VideoDecoder, VideoEncoder
-from ltx2_core.models.vocoder import Vocoder
+from ltx2_core.models.vocoder import build_vocoder
 from ltx2_core.pipeline.render.tiled import TiledDenoiser, tiled
 from ltx2_core.sampling.denoiser import GuidedDenoiser
 from ltx2_core.sampling.guidance import Contexts, GuidanceScales
@@ -215,11 +215,12 @@ def test_upsampler_computes_where_its_weights_are(changes: dict) -> None:
 @pytest.mark.parametrize(("channels", "rate"), [(1, 48000), (2, 16000), (6, 44100)])
 def test_audio_models_compute_where_their_weights_are(channels: int, rate: int) -> None:
     encoder, decoder = on_meta(AudioEncoder, test_audio.VAE), on_meta(AudioDecoder, test_audio.VAE)
-    vocoder = on_meta(Vocoder, test_audio.VOCODER).float()
+    vocoders = [on_meta(build_vocoder, config).float() for config in (test_audio.VOCODER, test_audio.EXTENDED)]
     with torch.inference_mode(), OneDevice():
         mel = mel_from_waveform(empty(1, channels, rate // 4, dtype=torch.float32), rate, test_audio.VAE.mel)
         latent = encoder(mel.bfloat16())
-        assert_on_meta([mel, latent, decoder(latent), vocoder(empty(1, 2, 9, 64, dtype=torch.float32))])
+        waves = [vocoder(empty(1, 2, 9, 16, dtype=torch.float32)) for vocoder in vocoders]
+        assert_on_meta([mel, latent, decoder(latent), *waves])
 
 
 MIXED: dict[str, Callable[[Tensor], object]] = {

@@ -1,0 +1,84 @@
+"""Activations of the vocoder that make no frequencies above what the rate can hold.
+
+A periodic activation adds overtones. It is applied at twice the rate, between two filters that are stored in the
+checkpoint; computed anew, they would differ from what was trained. In shapes, `s` are samples.
+Source: docs/reference/audio.md, "Vocoder"; Lee et al., "BigVGAN" (arXiv 2206.04658).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+TAPS, RATIO = 12, 2
+EPSILON = 1e-9
+
+
+class SnakeBeta(nn.Module):
+    """x + sin²(αx) / β for (b c s), with an α and a β for each channel, both stored as logarithms."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.empty(channels))
+        self.beta = nn.Parameter(torch.empty(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        alpha, beta = (rearrange(logarithm.exp(), "c -> c 1") for logarithm in (self.alpha, self.beta))
+        return x + torch.sin(x * alpha).square() / (beta + EPSILON)
+
+
+class Finer(nn.Module):
+    """(b c s) to (b c 2s) through the stored filter; the ends are repeated."""
+
+    filter: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("filter", torch.empty(1, 1, TAPS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        side = TAPS // RATIO - 1
+        crop = side * RATIO + (TAPS - RATIO) // 2
+        padded = F.pad(rearrange(x, "b c s -> (b c) 1 s"), (side, side), mode="replicate")
+        finer = RATIO * F.conv_transpose1d(padded, self.filter, stride=RATIO)
+        return rearrange(finer[..., crop:-crop], "(b c) 1 s -> b c s", b=len(x))
+
+
+class LowPass(nn.Module):
+    """(b c 2s) to (b c s) through the stored filter; the ends are repeated."""
+
+    filter: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("filter", torch.empty(1, 1, TAPS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = F.pad(rearrange(x, "b c s -> (b c) 1 s"), (TAPS // 2 - 1, TAPS // 2), mode="replicate")
+        return rearrange(F.conv1d(padded, self.filter, stride=RATIO), "(b c) 1 s -> b c s", b=len(x))
+
+
+class Coarser(nn.Module):
+    """The low-pass filter, under the name that it has in the checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lowpass = LowPass()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lowpass(x)
+
+
+class Antialiased(nn.Module):
+    """SnakeBeta at twice the rate: (b c s) to (b c s)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.upsample = Finer()
+        self.act = SnakeBeta(channels)
+        self.downsample = Coarser()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.downsample(self.act(self.upsample(x)))
