@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from .pipeline.values import show_fps
     from .text.encode import encode_prompts
     from .tiles import TilePlan
-    from .tiling import decode_video
+    from .tiling.video import decode_video
 
 
 __all__ = [
@@ -246,7 +246,7 @@ _HOMES = {
     "pipeline.values": ("show_fps",),
     "text.encode": ("encode_prompts",),
     "tiles": ("TilePlan",),
-    "tiling": ("decode_video",),
+    "tiling.video": ("decode_video",),
 }
 _MODULES = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}
 

@@ -56,14 +56,20 @@ def _text_projection(config: Mapping[str, Any]) -> nn.Module:
     return TextProjection(ProjectionConfig.from_metadata(config))
 
 
-def _video_vae(part: str) -> Builder:
-    def build(config: Mapping[str, Any]) -> nn.Module:
-        from .config.video_vae import VideoVAEConfig
-        from .models import video_vae
+def _video_encoder(config: Mapping[str, Any]) -> nn.Module:
+    from .config.video_vae import VideoVAEConfig
+    from .models.video_vae import VideoEncoder
 
-        return getattr(video_vae, part)(VideoVAEConfig.from_metadata(config))
+    return VideoEncoder(VideoVAEConfig.from_metadata(config))
 
-    return build
+
+def _video_decoder(config: Mapping[str, Any]) -> nn.Module:
+    from .config.video_vae import ConvDecoderConfig, VideoVAEConfig
+    from .models.diffusion_decoder import DiffusionDecoder
+    from .models.video_vae import VideoDecoder
+
+    vae = VideoVAEConfig.from_metadata(config)
+    return VideoDecoder(vae) if isinstance(vae.decoder, ConvDecoderConfig) else DiffusionDecoder(vae)
 
 
 def _video_statistics(config: Mapping[str, Any]) -> nn.Module:
@@ -104,8 +110,8 @@ BUILDERS: dict[str, Builder] = {
     "video_connector": _connector("video"),
     "audio_connector": _connector("audio"),
     "text_projection": _text_projection,
-    "video_encoder": _video_vae("VideoEncoder"),
-    "video_decoder": _video_vae("VideoDecoder"),
+    "video_encoder": _video_encoder,
+    "video_decoder": _video_decoder,
     "video_statistics": _video_statistics,
     "audio_encoder": _audio_vae("AudioEncoder"),
     "audio_decoder": _audio_vae("AudioDecoder"),

@@ -55,6 +55,7 @@ UNUSED_STATISTICS = frozenset(
     STATISTICS + name for name in ("mean-of-stds", "mean-of-stds_over_std-of-means", "channel")
 )
 VIDEO_VAE_PREFIXES = ("vae.", "")
+UNUSED_TYPES = frozenset({"decoder.type_emb"})  # of keyframes, for a decoder that was never released
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -146,7 +147,7 @@ COMPONENTS: dict[str, Component] = {
         prefixes=VIDEO_VAE_PREFIXES,
         sign="decoder.",
         parts={"decoder.": "", STATISTICS: STATISTICS},
-        ignored=UNUSED_STATISTICS,
+        ignored=UNUSED_STATISTICS | UNUSED_TYPES,
     ),
     "video_statistics": Component(
         role="video_vae",

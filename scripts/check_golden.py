@@ -35,7 +35,6 @@ from scripts.golden.report import FAIL, LATER, Line, Report
 # What waits for a later step: "family/version/case" (sampling has no version) and the reason.
 ENHANCE = "prompt enhancement is not implemented yet"
 ENCODER_25 = "the single-file text encoder of 2.5 is not implemented yet"
-DIFFUSION_DECODER = "the diffusion decoder of 2.5 is not implemented yet"
 UNUSED = "no recipe uses it"
 COUNTS = "frame counts and keyframe rounds come with the modes that need them"
 MEDIA = "wide gamut and reflected borders come with the modes that use them"
@@ -45,9 +44,6 @@ WAITING = {
     "text/2.[03]/enhance_t2v": ENHANCE,
     "text/2.[03]/clean_response": ENHANCE,
     "text/2.5/*": ENCODER_25,
-    "video_vae/2.5-diffusion/*": DIFFUSION_DECODER,
-    "video_vae/tile_plans/diffusion": DIFFUSION_DECODER,
-    "video_vae/tile_plans/auto_diffusion": DIFFUSION_DECODER,
     "sampling/beta_*": UNUSED,
     "sampling/linear_quadratic_*": UNUSED,
     "sampling/cfg_pp_*": UNUSED,

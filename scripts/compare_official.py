@@ -42,7 +42,7 @@ from ltx2_core.pipeline.request import Request
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from ltx2_core.tiles import TilePlan
-from ltx2_core.tiling import decode_video
+from ltx2_core.tiling.video import decode_video
 from ltx2_core.types import Streams
 from scripts.benchmarks.section import table
 from scripts.golden.recorded_runs import RecordedRuns, case_and_precision

@@ -20,7 +20,7 @@ from .section import Section
 from .text import ConnectorConfig, ProjectionConfig
 from .transformer import TransformerConfig
 from .upsampler import UpsamplerConfig
-from .video_vae import VideoVAEConfig
+from .video_vae import ConvDecoderConfig, VideoVAEConfig
 
 Config = Mapping[str, Any]
 
@@ -128,11 +128,18 @@ def _video_encoder(config: Config) -> Landmarks:
 
 def _video_decoder(config: Config) -> Landmarks:
     model = VideoVAEConfig.from_metadata(config)
+    decoder = model.decoder
+    if isinstance(decoder, ConvDecoderConfig):
+        sizes = {
+            "conv_in.conv.weight": (decoder.width, model.latent_channels),
+            "conv_out.conv.weight": (model.patch_channels,),
+        }
+        return Landmarks(lists={"up_blocks": len(decoder.blocks)}, sizes=sizes)
     sizes = {
-        "conv_in.conv.weight": (model.decoder_width, model.latent_channels),
-        "conv_out.conv.weight": (model.patch_channels,),
+        "conv_in.weight": (decoder.stages[0].channels, model.latent_channels),
+        "conv_out.weight": (model.patch_channels, decoder.denoiser.channels),
     }
-    return Landmarks(lists={"up_blocks": len(model.decoder_blocks)}, sizes=sizes)
+    return Landmarks(lists={"det_stages": len(decoder.stages), "diff_blocks": decoder.denoiser.depth}, sizes=sizes)
 
 
 def _video_statistics(config: Config) -> Landmarks:

@@ -1,4 +1,4 @@
-"""Shape of the convolutional video VAE: block lists, widths, padding.
+"""Shape of the video VAE: block lists, widths, padding, and which decoder it has.
 
 Source: docs/reference/video-vae.md, "Configuration".
 """
@@ -12,9 +12,11 @@ from typing import Any, Self
 
 from ..errors import CheckpointError, shown
 from ..grids import Factors
+from .diffusion_decoder import DiffusionDecoderConfig
 from .section import Section
 
 IMAGE_CHANNELS = 3
+CONVOLUTIONAL, DIFFUSION = "CausalVideoAutoencoder", "CausalDiffusionVAE"  # what files call the two
 PADDING = ("zeros", "reflect")
 STRIDES = {"space": Factors(1, 2, 2), "time": Factors(2, 1, 1), "all": Factors(2, 2, 2)}
 RES_SETTINGS = {"num_layers", "inject_noise"}
@@ -41,24 +43,39 @@ Block = ResBlocks | Resample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VideoVAEConfig:
-    """The convolutional video VAE. Both block lists stand in the order in which they run.
+class ConvDecoderConfig:
+    """The convolutional decoder.
 
-    Args: moments: channels that the encoder's last convolution makes, the means first. decoder_channels: the width at
-    the pixel end of the decoder. encoder_padding, decoder_padding: what convolutions read beyond the edges in space,
-    "zeros" or "reflect".
+    Args: blocks: in the order in which they run. channels: the width at the pixel end. padding: what convolutions read
+    beyond the edges in space, "zeros" or "reflect".
+    """
+
+    blocks: tuple[Block, ...]
+    channels: int
+    padding: str
+    is_causal: bool
+    timestep_conditioning: bool
+
+    @property
+    def width(self) -> int:
+        """Channels at the resolution of the latent."""
+        return self.channels * prod(block.multiplier for block in _resamples(self.blocks))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoVAEConfig:
+    """The encoder of a video VAE, and the decoder that its file holds.
+
+    Args: moments: channels that the encoder's last convolution makes, the means first. encoder_blocks: in the order in
+    which they run. encoder_padding: what convolutions read beyond the edges in space, "zeros" or "reflect".
     """
 
     latent_channels: int
     moments: int
     patch_size: int
     encoder_blocks: tuple[Block, ...]
-    decoder_blocks: tuple[Block, ...]
-    decoder_channels: int
     encoder_padding: str
-    decoder_padding: str
-    has_causal_decoder: bool
-    timestep_conditioning: bool
+    decoder: ConvDecoderConfig | DiffusionDecoderConfig
 
     @property
     def patch_channels(self) -> int:
@@ -66,41 +83,74 @@ class VideoVAEConfig:
         return IMAGE_CHANNELS * self.patch_size**2
 
     @property
-    def decoder_width(self) -> int:
-        """Channels at the resolution of the latent, in the decoder."""
-        resamples = (block for block in self.decoder_blocks if isinstance(block, Resample))
-        return self.decoder_channels * prod(block.multiplier for block in resamples)
-
-    @property
     def factors(self) -> Factors:
         """Pixel frames, rows and columns per latent cell."""
-        strides = [block.stride for block in self.decoder_blocks if isinstance(block, Resample)]
-        time, height, width = (prod(axis) for axis in zip(*strides, strict=True))
+        time, height, width = _factors(self.encoder_blocks)
         return Factors(time, height * self.patch_size, width * self.patch_size)
 
     @classmethod
     def from_metadata(cls, config: Mapping[str, Any]) -> Self:
         """Read `config["vae"]`. Raises: CheckpointError that names a setting that is not implemented."""
         vae = Section(config, "vae")
-        vae.expect("_class_name", "CausalVideoAutoencoder", default="CausalVideoAutoencoder")
-        vae.expect("dims", 3, default=3)
-        vae.expect("in_channels", IMAGE_CHANNELS, default=IMAGE_CHANNELS)
+        if vae.expect("_class_name", CONVOLUTIONAL, DIFFUSION, default=CONVOLUTIONAL) == DIFFUSION:
+            return cls._with_diffusion(config)
+        _check_ends(vae)
         vae.expect("out_channels", IMAGE_CHANNELS, default=IMAGE_CHANNELS)
-        vae.expect("norm_layer", "pixel_norm")
-        latent_channels = vae.whole("latent_channels")
-        log_variances = {"uniform": 1, "constant": 1, "per_channel": latent_channels}
-        return cls(
-            latent_channels=latent_channels,
-            moments=latent_channels + log_variances[vae.expect("latent_log_var", *log_variances)],
-            patch_size=vae.whole("patch_size"),
-            encoder_blocks=_blocks(vae, "encoder_blocks", suffix="_res"),
-            decoder_blocks=_blocks(vae, "decoder_blocks", suffix="")[::-1],  # the file begins at the pixels
-            decoder_channels=vae.whole("decoder_base_channels", 128),
-            encoder_padding=_padding(vae, "encoder_spatial_padding_mode", "zeros"),
-            decoder_padding=_padding(vae, "decoder_spatial_padding_mode", "reflect"),
-            has_causal_decoder=vae.switch("causal_decoder", False),
+        decoder = ConvDecoderConfig(
+            blocks=_blocks(vae, "decoder_blocks", suffix="")[::-1],  # the file begins at the pixels
+            channels=vae.whole("decoder_base_channels", 128),
+            padding=_padding(vae, "decoder_spatial_padding_mode", "reflect"),
+            is_causal=vae.switch("causal_decoder", False),
             timestep_conditioning=vae.switch("timestep_conditioning", True),
         )
+        return cls._of(vae, vae.whole("latent_channels"), "encoder_blocks", decoder)
+
+    @classmethod
+    def _with_diffusion(cls, config: Mapping[str, Any]) -> Self:
+        """A VAE whose encoder and decoder have a section each."""
+        encoder, decoder = Section(config, "vae", "encoder"), Section(config, "vae", "decoder")
+        _check_ends(encoder)
+        decoder.expect("out_channels", IMAGE_CHANNELS, default=IMAGE_CHANNELS)
+        channels = encoder.whole("out_channels")
+        decoder.expect("in_channels", channels, default=channels)
+        return cls._of(encoder, channels, "blocks", DiffusionDecoderConfig.from_metadata(config))
+
+    @classmethod
+    def _of(
+        cls, encoder: Section, channels: int, blocks: str, decoder: ConvDecoderConfig | DiffusionDecoderConfig
+    ) -> Self:
+        """The encoder that a section describes, with a decoder. blocks: the key of its list of blocks."""
+        log_variances = {"uniform": 1, "constant": 1, "per_channel": channels}
+        return cls(
+            latent_channels=channels,
+            moments=channels + log_variances[encoder.expect("latent_log_var", *log_variances)],
+            patch_size=encoder.whole("patch_size"),
+            encoder_blocks=_blocks(encoder, blocks, suffix="_res"),
+            encoder_padding=_padding(encoder, "encoder_spatial_padding_mode", "zeros"),
+            decoder=decoder,
+        )
+
+
+def has_mirrored_decoder(config: VideoVAEConfig) -> bool:
+    """Whether the decoder mirrors the latent at its edges, which takes two rows and columns."""
+    return isinstance(config.decoder, ConvDecoderConfig) and config.decoder.padding == "reflect"
+
+
+def _check_ends(encoder: Section) -> None:
+    """Refuse what no encoder here is built for."""
+    encoder.expect("dims", 3, default=3)
+    encoder.expect("in_channels", IMAGE_CHANNELS, default=IMAGE_CHANNELS)
+    encoder.expect("norm_layer", "pixel_norm")
+
+
+def _resamples(blocks: Sequence[Block]) -> list[Resample]:
+    return [block for block in blocks if isinstance(block, Resample)]
+
+
+def _factors(blocks: Sequence[Block]) -> Factors:
+    """By how much blocks change frames, rows and columns together."""
+    strides = [block.stride for block in _resamples(blocks)]
+    return Factors(*(prod(stride[axis] for stride in strides) for axis in range(3)))
 
 
 def _padding(vae: Section, key: str, default: str) -> str:

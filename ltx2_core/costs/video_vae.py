@@ -11,7 +11,7 @@ from itertools import product
 from math import prod
 from typing import NamedTuple
 
-from ..config.video_vae import IMAGE_CHANNELS, ResBlocks, VideoVAEConfig
+from ..config.video_vae import IMAGE_CHANNELS, ConvDecoderConfig, ResBlocks, VideoVAEConfig
 from ..grids import VideoGrid
 from ..tiles import FRAMES_PER_CHUNK, Axes, Interval, TilePlan, pixels
 
@@ -83,10 +83,12 @@ def _alive(layers: Iterator[Layer]) -> float:
 
 def _decoder(config: VideoVAEConfig, latent: Size) -> Iterator[Layer]:
     """The layers that decode a tile of so many latent cells."""
-    border = 2 * (config.decoder_padding == "reflect")
-    width, size = config.decoder_width, latent
+    decoder = config.decoder
+    assert isinstance(decoder, ConvDecoderConfig)
+    border = 2 * (decoder.padding == "reflect")
+    width, size = decoder.width, latent
     yield _convolution(config.latent_channels, width, size, border)
-    for block in config.decoder_blocks:
+    for block in decoder.blocks:
         if isinstance(block, ResBlocks):
             yield from [_residual(width, size, border)] * (2 * block.layers)
             continue

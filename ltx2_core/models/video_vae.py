@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..config.video_vae import ResBlocks, VideoVAEConfig
+from ..config.video_vae import ConvDecoderConfig, ResBlocks, VideoVAEConfig
 from ..errors import RequestError
 from .video_layers import (
     CausalConv3d,
@@ -92,21 +92,23 @@ class VideoDecoder(nn.Module):
 
     def __init__(self, config: VideoVAEConfig) -> None:
         super().__init__()
-        self.config = config
-        conv = {"is_causal": config.has_causal_decoder, "padding": config.decoder_padding}
-        channels = config.decoder_width
+        decoder = config.decoder
+        assert isinstance(decoder, ConvDecoderConfig)
+        self.config, self.decoder = config, decoder
+        conv = {"is_causal": decoder.is_causal, "padding": decoder.padding}
+        channels = decoder.width
         self.conv_in = CausalConv3d(config.latent_channels, channels, **conv)
         self.up_blocks = nn.ModuleList()
-        for block in config.decoder_blocks:
+        for block in decoder.blocks:
             if isinstance(block, ResBlocks):
-                row = ResBlockRow(channels, block.layers, is_conditioned=config.timestep_conditioning, **conv)
+                row = ResBlockRow(channels, block.layers, is_conditioned=decoder.timestep_conditioning, **conv)
                 self.up_blocks.append(row)
             else:
                 self.up_blocks.append(Upsample(channels, block, **conv))
                 channels //= block.multiplier
         self.conv_norm_out = PixelNorm()
         self.conv_out = CausalConv3d(channels, config.patch_channels, **conv)
-        if config.timestep_conditioning:
+        if decoder.timestep_conditioning:
             self.timestep_scale_multiplier = nn.Parameter(torch.empty(()))
             self.last_time_embedder = TimeEmbedder(2 * channels)
             self.last_scale_shift_table = nn.Parameter(torch.empty(2, channels))
@@ -126,7 +128,7 @@ class VideoDecoder(nn.Module):
         Raises: RequestError if the latent is a single row or column and the decoder mirrors it at its edges.
         """
         x = latent.to(self.conv_in.conv.weight.dtype)
-        if self.config.timestep_conditioning:
+        if self.decoder.timestep_conditioning:
             device = latent.device if generator is None else generator.device
             noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device)
             x = self.add_noise(x, noise.to(x.device))
@@ -138,14 +140,14 @@ class VideoDecoder(nn.Module):
 
     def decode(self, latent: Tensor, timestep: float = DECODE_TIMESTEP) -> Tensor:
         """Decode a latent (b c f h w) as it is, in the dtype of the weights. timestep: for a conditioned decoder."""
-        if self.config.decoder_padding == "reflect" and min(latent.shape[-2:]) < 2:
+        if self.decoder.padding == "reflect" and min(latent.shape[-2:]) < 2:
             raise RequestError(
                 "a video this small cannot be decoded",
                 f"the decoder needs two latent rows and columns, the latent has {latent.shape[-2]}×{latent.shape[-1]}",
                 f"use a height and width of at least {2 * self.config.factors.height}",
             )
         scaled, last = None, None
-        if self.config.timestep_conditioning:
+        if self.decoder.timestep_conditioning:
             scaled = latent.new_full(latent.shape[:1], timestep) * self.timestep_scale_multiplier
             (last,) = modulations(self.last_scale_shift_table, self.last_time_embedder(scaled))
         x = self.conv_in(self.per_channel_statistics.unnormalize(latent))

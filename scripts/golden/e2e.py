@@ -22,7 +22,7 @@ from ltx2_core.sampling.denoiser import GuidedDenoiser
 from ltx2_core.sampling.guidance import PassKind, plan_passes
 from ltx2_core.sampling.noise import draw_noise
 from ltx2_core.sampling.samplers import Denoiser
-from ltx2_core.tiling import decode_video
+from ltx2_core.tiling.video import decode_video
 from ltx2_core.types import Streams
 
 from .recorded_runs import RecordedRuns, case_and_precision

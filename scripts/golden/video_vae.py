@@ -1,30 +1,40 @@
-"""The convolutional video VAE, its tiles and the latent upsamplers against their golden tensors."""
+"""The video VAE with both decoders, its tiles and the latent upsamplers against their golden tensors."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from einops import rearrange
+from safetensors import safe_open
 from torch import Tensor, nn
 
+from ltx2_core import diffusion_tiles
 from ltx2_core.checkpoint import load_component
-from ltx2_core.grids import Factors
+from ltx2_core.config.diffusion_decoder import AttentionStage, DiffusionDecoderConfig, Growth
+from ltx2_core.config.video_vae import VideoVAEConfig
+from ltx2_core.grids import Factors, VideoGrid
 from ltx2_core.headers import Header, read_header
+from ltx2_core.keymap import own_names
+from ltx2_core.models.diffusion_decoder import DiffusionDecoder
 from ltx2_core.models.upsampler import LatentUpsampler, upsample_latent
 from ltx2_core.models.video_vae import ChannelStatistics, VideoDecoder, VideoEncoder
 from ltx2_core.tiles import Axes, Cut, Interval, TilePlan, lead_in, pixels, split
-from ltx2_core.tiling import decode_tiled, encode_tiled, trapezoid
+from ltx2_core.tiling.blending import trapezoid
+from ltx2_core.tiling.diffusion import decode_diffused
+from ltx2_core.tiling.video import decode_tiled, encode_tiled
+from ltx2_core.weights import map_tensors
 from scripts.golden.report import GoldenFile, Report
 
 TOLERANCE, TILED_TOLERANCE = 1e-5, 2e-5
 VAE_INPUTS = ("*encode*_u8", "*decode*.latent", "*decode.noise", "stats.x")
+DIFFUSION_INPUTS = ("encode.video_u8", "latent", "first.latent", "small.latent", "*noise")
 UPSAMPLER_INPUTS = ("latent", "stats.*")
 FACTORS = Factors(8, 32, 32)  # of the models that tile_plans.json is about
 
@@ -34,10 +44,21 @@ def run(folder: Path, where: str, report: Report) -> None:
     header = read_header(folder / "checkpoint.safetensors")
     for path in sorted(folder.glob("cases*.safetensors")):
         with torch.inference_mode():
-            if "vae" in header.config:
+            if is_diffusion(header):
+                has_latent = "decoder.conv_in.weight" in header.tensors  # else the first stages were left out
+                inputs = DIFFUSION_INPUTS if has_latent else (*DIFFUSION_INPUTS, "stage4_input")
+                DiffusionCases(GoldenFile(path, where, report, inputs), header).run()
+            elif "vae" in header.config:
                 VAECases(GoldenFile(path, where, report, VAE_INPUTS), header).run()
             else:
                 run_upsampler(GoldenFile(path, where, report, UPSAMPLER_INPUTS), header)
+
+
+def is_diffusion(header: Header) -> bool:
+    """Whether a checkpoint is a VAE with the diffusion decoder."""
+    if "vae" not in header.config:
+        return False
+    return isinstance(VideoVAEConfig.from_metadata(header.config).decoder, DiffusionDecoderConfig)
 
 
 class VAECases:
@@ -104,6 +125,105 @@ class VAECases:
         self.golden.compare(f"{case}.video", torch.cat(list(chunks), dim=2), TILED_TOLERANCE, case)
 
 
+class DiffusionCases:
+    """The cases of a file about the diffusion decoder. They share a latent and its noise."""
+
+    def __init__(self, golden: GoldenFile, header: Header) -> None:
+        self.golden, self.header = golden, header
+        self.info = golden.json("info")
+
+    @cached_property
+    def decoder(self) -> DiffusionDecoder:
+        """The decoder; of a checkpoint that holds only a part of it, that part."""
+        if "decoder.conv_in.weight" in self.header.tensors:
+            return cast(DiffusionDecoder, load_component("video_decoder", self.header, dtype=torch.float32))
+        with torch.device("meta"):
+            decoder = DiffusionDecoder(VideoVAEConfig.from_metadata(self.header.config)).requires_grad_(False)
+        names = own_names("video_decoder", self.header)
+        tensors = {names[name]: tensor for name, tensor in map_tensors(self.header, names).items()}
+        decoder.load_state_dict(tensors, strict=False, assign=True)
+        return decoder
+
+    def run(self) -> None:
+        cases = {"video": self.whole, "context": self.context, "edge_replicated": self.edges, "encode": self.encode}
+        if "latent" in self.golden:
+            cases["stage4_input"] = self.features
+        for name in [name for name in self.golden.tensors if name.split(".")[0] in ("small", "tiled")]:
+            if name.rpartition("_")[-1] in ("1step", "2steps", "1steps", "3steps"):
+                cases[name] = self.small if name.startswith("small") else self.tiles
+        for name, check in cases.items():
+            if any(own.split(".")[0] == name or own == name for own in self.golden.tensors):
+                with self.golden.case(name):
+                    check(name)
+        self.golden.close(case_of)
+
+    def encode(self, case: str) -> None:
+        encoder = cast(VideoEncoder, load_component("video_encoder", self.header, dtype=torch.float32))
+        video = (self.golden["encode.video_u8"].float() / 127.5 - 1).unsqueeze(0)
+        self.golden.compare("encode.latent", encoder(video), TOLERANCE, case)
+
+    def whole(self, case: str) -> None:
+        """One step with windows that move inwards."""
+        video = self._decode("latent", "noise", repeats_edges=False)
+        self.golden.compare(case, video, TILED_TOLERANCE, case)
+
+    def features(self, case: str) -> None:
+        """What the first three stages make of the latent."""
+        volume = self.decoder.features(self.golden["latent"]).volume
+        self.golden.compare(case, volume, TILED_TOLERANCE, case)
+
+    def context(self, case: str) -> None:
+        """What the fourth stage makes of that."""
+        volume = self.golden["stage4_input"]
+        context = self.decoder.context(volume, is_start=True, ghosts=self.decoder.ghost_cells)
+        self.golden.compare(f"{case}.first5", context[:, :5], TILED_TOLERANCE, case)
+
+    def edges(self, case: str) -> None:
+        """The latent and noise of the first file, with copies of the edges."""
+        self.golden.tensors |= {f"first.{name}": tensor for name, tensor in self._first().items()}
+        video = self._decode("first.latent", "first.noise", repeats_edges=True)
+        self.golden.compare(f"{case}.video", video, TILED_TOLERANCE, case)
+
+    def _first(self) -> dict[str, Tensor]:
+        with safe_open(self.golden.path.with_name("cases.safetensors"), "pt") as file:
+            return {name: file.get_tensor(name) for name in ("latent", "noise")}
+
+    def small(self, case: str) -> None:
+        """`small.BORDER.TYPE_Nsteps`: a latent that is smaller than the windows."""
+        _, border, kind = case.split(".")
+        predicts, steps = kind.removesuffix("steps").split("_")
+        given = replace(self.decoder.decoder, predicts=predicts, steps=int(steps))
+        video = self._decode("small.latent", "small.noise", repeats_edges=border != "shifted", config=given)
+        self.golden.compare(case, video, TILED_TOLERANCE, case)
+
+    def tiles(self, case: str) -> None:
+        """`tiled.x0_Nsteps`: from shared noise, or from noise that each tile draws."""
+        given = replace(self.decoder.decoder, steps=self.info["steps"])
+        noise = "noise" if "noise" in self.golden else None
+        plan = plan_of(self.info["tiling"])
+        video = self._decode("latent", noise, repeats_edges=self.info["border"] != "shift", config=given, plan=plan)
+        self.golden.compare(case, video, TILED_TOLERANCE, case)
+
+    def _decode(
+        self,
+        latent: str,
+        noise: str | None,
+        *,
+        repeats_edges: bool,
+        config: DiffusionDecoderConfig | None = None,
+        plan: TilePlan | None = None,
+    ) -> Tensor:
+        decoder, released = self.decoder, self.decoder.decoder
+        decoder.repeats_edges, decoder.decoder = repeats_edges, config or released
+        generator = torch.Generator().manual_seed(self.info.get("noise_seed", 0))
+        given = None if noise is None else self.golden[noise].float()
+        chunks = decode_diffused(self.golden[latent], decoder, plan or TilePlan(), generator, given)
+        try:
+            return torch.cat(list(chunks), dim=2)
+        finally:
+            decoder.decoder = released
+
+
 def run_upsampler(golden: GoldenFile, header: Header) -> None:
     with golden.case("upsampler"):
         upsampler = cast(LatentUpsampler, load_component("upsampler", header, dtype=torch.float32))
@@ -155,21 +275,15 @@ def plan_of(tiling: list[list[int] | None]) -> TilePlan:
 def run_tile_plans(path: Path, where: str, report: Report) -> None:
     """Check the plans for real sizes, which are numbers only: exact or wrong."""
     checks = {"split": check_split, "mask": check_mask, "conv": check_conv, "auto_conv": check_auto}
+    checks |= {"diffusion": check_diffusion, "auto_diffusion": check_auto_diffusion}
     for key, entries in json.loads(path.read_text()).items():
         for i, entry in enumerate(entries):
-            owner = "diffusion" if key == "split" and is_grown(entry) else key
-            here, tensor = f"{where}/{owner}", f"{key}.{i}"
-            if owner not in checks:
+            here, tensor = f"{where}/{key}", f"{key}.{i}"
+            if key not in checks:
                 report.add_uncompared(here, tensor, "nothing was compared with this entry")
                 continue
-            wrong = [name for name, (ours, expected) in checks[owner](entry).items() if ours != expected]
+            wrong = [name for name, (ours, expected) in checks[key](entry).items() if ours != expected]
             report.add_compared(here, tensor, float(len(wrong)), 0.0, ", ".join(wrong))
-
-
-def is_grown(entry: Mapping[str, Any]) -> bool:
-    """Whether the last interval would be too short: only the diffusion decoder has a rule for that."""
-    plain = split(entry["length"], entry["size"], entry["overlap"])
-    return plain[-1].length < min(entry.get("min_size") or 0, entry["length"])
 
 
 Pairs = Mapping[str, tuple[Any, Any]]  # what we get and what is expected
@@ -177,7 +291,8 @@ Pairs = Mapping[str, tuple[Any, Any]]  # what we get and what is expected
 
 def check_split(entry: Mapping[str, Any]) -> Pairs:
     plain = split(entry["length"], entry["size"], entry["overlap"])
-    ours = {"plain": plain, "causal": lead_in(plain)}
+    least = min(entry.get("min_size") or 0, entry["length"])
+    ours = {"plain": diffusion_tiles.grown(plain, least), "causal": lead_in(plain)}
     return {name: (rows(ours[name]), entry[name]) for name in ours if name in entry}
 
 
@@ -197,6 +312,55 @@ def check_auto(entry: Mapping[str, Any]) -> Pairs:
     rows, columns = entry["tile"]
     expected = plan_of([entry["frames"], [rows, entry["overlap"]], [columns, entry["overlap"]]])
     return {"tile": (plan, expected)}
+
+
+# What tile plans depend on, of the released diffusion decoder.
+RELEASED = DiffusionDecoderConfig(
+    patch_size=4,
+    head_dim=64,
+    stages=(AttentionStage(channels=512, depth=2, kernel=Factors(3, 5, 5)),),
+    growths=(Growth(stride=Factors(2, 2, 2), reduction=2),),
+    denoiser=AttentionStage(channels=256, depth=8, kernel=Factors(11, 11, 11)),
+    embedding_width=384,
+    timestep_scale=1000,
+    predicts="x0",
+    steps=1,
+)
+GIB = 2**30
+
+
+def clip_of(entry: Mapping[str, Any]) -> VideoGrid:
+    return VideoGrid(frames=entry["frames"], height=entry["height"], width=entry["width"], factors=FACTORS)
+
+
+def check_diffusion(entry: Mapping[str, Any]) -> Pairs:
+    plan = plan_of([list(one) for one in zip(entry["tile"], entry["overlap"], strict=True)])
+    grid = clip_of(entry)
+    cells = diffusion_tiles.cut(plan, grid, RELEASED)
+    axes = [
+        [[a.start, a.stop, b.start, b.stop, b.left, b.right] for a, b in zip(ins, outs, strict=True)]
+        for ins, outs in zip(cells, diffusion_tiles.pixels(cells, RELEASED), strict=True)
+    ]
+    return {
+        "axes": (axes, entry["axes"]),
+        "stage4_grid": (list(diffusion_tiles.cells_of(grid, RELEASED)), entry["stage4_grid"]),
+    }
+
+
+def check_auto_diffusion(entry: Mapping[str, Any]) -> Pairs:
+    """With the official estimate of what a tile takes, which is not what one takes here."""
+    frames, height, width = entry["frames"], entry["height"], entry["width"]
+    features = (4 * ((frames - 1) // FACTORS.time + 3) - 3) * (height // 8) * (width // 8) * 512 * 2
+    usable = entry["free_bytes"] - max(entry["weight_bytes"], GIB) - GIB - features
+
+    def fits(plan: TilePlan) -> bool:
+        tile = [cut.tile for cut in plan.cuts if cut is not None]
+        sums = 2 * tile[0] * height * width * 3 * 2
+        return sums < usable and sums + tile[0] * (tile[1] // 4) * (tile[2] // 4) * 256 * 2 * 5 <= usable
+
+    plan = diffusion_tiles.auto(clip_of(entry), RELEASED, fits)
+    found = None if plan is None else [cut.tile for cut in plan.cuts if cut is not None]
+    return {"tile": (found, entry["tile"])}
 
 
 def rows(intervals: list[Interval]) -> list[list[int]]:

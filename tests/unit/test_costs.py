@@ -29,7 +29,7 @@ from ltx2_core.pipeline.doctor.sample import guidance, random_transformer, scale
 from ltx2_core.sampling.denoiser import GuidedDenoiser
 from ltx2_core.sampling.guidance import Contexts, GuidanceScales
 from ltx2_core.tiles import Cut, TilePlan
-from ltx2_core.tiling import decode_video, encode_tiled
+from ltx2_core.tiling.video import decode_video, encode_tiled
 from ltx2_core.types import Streams
 from scripts.benchmarks.meta import LiveBytes, flop_counter
 from tests.unit.test_manifests import manifest

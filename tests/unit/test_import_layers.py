@@ -15,6 +15,7 @@ LAYERS = {
         "components",
         "config",
         "costs",
+        "diffusion_tiles",
         "disk",
         "errors",
         "grids",

@@ -17,6 +17,7 @@ LIGHT = (
     "ltx2_core.types",
     "ltx2_core.grids",
     "ltx2_core.home",
+    "ltx2_core.diffusion_tiles",
     "ltx2_core.tiles",
     "ltx2_core.config",
     "ltx2_core.costs",

@@ -1,4 +1,4 @@
-"""Every 2.0 component at full size, on the meta device, has exactly the tensors of the official files."""
+"""Every component at full size, on the meta device, has exactly the tensors of the official files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ltx2_core.checkpoint import BUILDERS
-from ltx2_core.components import COMPONENTS
+from ltx2_core.components import COMPONENTS, UNUSED_TYPES
 from ltx2_core.config.released import released_configs
 from ltx2_core.hub.published import TENSORS
 from ltx2_core.keymap import official_name
@@ -55,6 +55,15 @@ def test_video_vae_with_timestep_conditioning_has_the_official_tensors() -> None
     vae = released_configs()["2.0"]["vae"] | {"timestep_conditioning": True}
     ours = built("video_encoder", "video_decoder", changes={"vae": vae})
     assert ours == listed["tensors"] | listed["tensors_if_timestep_conditioning"]
+
+
+def test_video_vae_with_the_diffusion_decoder_has_the_official_tensors() -> None:
+    listed = manifest("video-vae-2.5-diffusion")
+    ours = built("video_encoder", "video_decoder", changes=listed["metadata_config"])
+    with_prefix = {f"vae.{name}": shape for name, shape in listed["tensors"].items()}
+    unused = {f"vae.{name}" for name in UNUSED_TYPES}
+    assert ours == {name: shape for name, shape in with_prefix.items() if name not in unused}
+    assert unused < with_prefix.keys()
 
 
 def test_statistics_that_nobody_reads_are_known() -> None:

@@ -48,7 +48,7 @@ from ltx2_core.sampling.samplers import sample_ancestral, sample_euler, sample_g
 from ltx2_core.sampling.schedules import ltx2_schedule
 from ltx2_core.text.encode import ContextModels
 from ltx2_core.tiles import Cut, TilePlan
-from ltx2_core.tiling import decode_video, encode_tiled
+from ltx2_core.tiling.video import decode_video, encode_tiled
 from ltx2_core.types import Streams
 from tests.unit import test_audio, test_text, test_transformer, test_upsampler, test_video_vae
 from tests.unit.test_transformer import LATER_GENERATION

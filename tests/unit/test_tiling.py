@@ -14,7 +14,8 @@ from torch import Tensor
 from ltx2_core.errors import RequestError
 from ltx2_core.grids import Factors
 from ltx2_core.tiles import Cut, TilePlan, lead_in, pixels, split, split_evenly
-from ltx2_core.tiling import decode_tiled, decode_video, encode_tiled, masks, trapezoid
+from ltx2_core.tiling.blending import masks, trapezoid
+from ltx2_core.tiling.video import decode_tiled, decode_video, encode_tiled
 from tests.unit.test_video_vae import decoder, encoder, noise, seeded
 
 RELEASED = Factors(8, 32, 32)

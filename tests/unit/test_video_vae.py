@@ -109,9 +109,9 @@ def test_convolution_equals_torch_with_repeated_end_frames(is_causal: bool, padd
 
 
 def test_missing_padding_mode_means_zeros_in_the_encoder_and_mirrors_in_the_decoder():
-    assert (config().encoder_padding, config().decoder_padding) == ("zeros", "reflect")
+    assert (config().encoder_padding, config().decoder.padding) == ("zeros", "reflect")
     both = config(spatial_padding_mode="reflect", encoder_spatial_padding_mode="zeros")
-    assert (both.encoder_padding, both.decoder_padding) == ("reflect", "reflect")
+    assert (both.encoder_padding, both.decoder.padding) == ("reflect", "reflect")
 
 
 def test_decoder_unfolds_the_patches_that_the_encoder_folds():
@@ -198,15 +198,15 @@ def test_residual_is_ignored_where_only_time_or_space_grows():
 
 def test_decoder_list_runs_backwards():
     forwards, backwards = (config(decoder_blocks=METADATA["decoder_blocks"][::step]) for step in (1, -1))
-    assert forwards.decoder_blocks == backwards.decoder_blocks[::-1]
+    assert forwards.decoder.blocks == backwards.decoder.blocks[::-1]
     growth = Resample(stride=Factors(2, 2, 2), multiplier=2, is_residual=True)
-    assert forwards.decoder_blocks[1] == growth  # the last but one of the file
+    assert forwards.decoder.blocks[1] == growth  # the last but one of the file
 
 
 @pytest.mark.parametrize(
     ("setting", "value", "named"),
     [
-        ("_class_name", "CausalDiffusionVAE", "CausalDiffusionVAE"),
+        ("_class_name", "CausalImageVAE", "CausalImageVAE"),
         ("dims", 2, "vae.dims"),
         ("norm_layer", "group_norm", "group_norm"),
         ("latent_log_var", "none", "latent_log_var"),

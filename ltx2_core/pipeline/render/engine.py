@@ -26,7 +26,7 @@ from ...models.mel import to_stereo
 from ...sampling.guidance import Contexts
 from ...text.cache import ContextCache
 from ...text.encode import TextContext, encode_prompts
-from ...tiling import decode_video
+from ...tiling.video import decode_video
 from ...types import Streams
 from ...version import __version__
 from ..events import Watch

@@ -26,7 +26,7 @@ from ...media.waveform import Waveform, fit_waveform
 from ...models.mel import mel_from_waveform
 from ...models.upsampler import upsample_latent
 from ...tiles import TilePlan
-from ...tiling import encode_tiled
+from ...tiling.video import encode_tiled
 from ...types import Streams
 from ..events import Watch
 from ..recipe import Recipe, Stage

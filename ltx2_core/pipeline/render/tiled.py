@@ -19,7 +19,7 @@ from ...latents import Latents, LatentState, States
 from ...sampling.denoiser import GuidedDenoiser
 from ...sampling.guidance import GuidanceScales
 from ...tiles import STAGE_OVERLAP, Interval, split_evenly
-from ...tiling import trapezoid
+from ...tiling.blending import trapezoid
 from ...types import Streams
 
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ...config.video_vae import VideoVAEConfig
+from ...config.video_vae import VideoVAEConfig, has_mirrored_decoder
 from ...errors import RequestError
 from ...media.inputs import VideoSource
 from ..recipe import Recipe
@@ -206,7 +206,7 @@ def turned(size: Size, aspect: str, multiple: int) -> Size:
 def _multiple(recipe: Recipe, vae: VideoVAEConfig, reference_scale: int = 1) -> tuple[int, int]:
     """What sides must be a multiple of, and the shortest one."""
     multiple = recipe.multiple(max(vae.factors.height, vae.factors.width)) * reference_scale
-    return multiple, 2 * multiple if vae.decoder_padding == "reflect" else multiple
+    return multiple, 2 * multiple if has_mirrored_decoder(vae) else multiple
 
 
 def _up(side: int, multiple: int) -> int:

@@ -1,0 +1,162 @@
+"""Neighbourhood attention: every position of a volume attends to a box of positions around it.
+
+Scores of all positions with all others would not fit anywhere. So queries are taken in small boxes, each with the keys
+that lie in the union of its windows, and a mask says which of them each query sees. That is exact.
+Source: docs/reference/video-diffusion-decoder.md, "Neighbourhood attention".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+from ..grids import Factors
+from .attention import attention
+
+QUERY_BOX = Factors(4, 8, 8)  # frames, rows and columns of queries that share the keys that are gathered for them
+
+
+@dataclass(frozen=True, slots=True)
+class AxisBox:
+    """Queries along one axis that share their keys.
+
+    Args: first, last: the queries. base, span: the first key that they read, and how many. starts: of the window of
+    each query, counted from the first key. size: of a window.
+    """
+
+    first: int
+    last: int
+    base: int
+    span: int
+    starts: tuple[int, ...]
+    size: int
+
+    @property
+    def queries(self) -> slice:
+        return slice(self.first, self.last)
+
+    @property
+    def keys(self) -> slice:
+        return slice(self.base, self.base + self.span)
+
+    def mask(self, device: torch.device) -> Tensor:
+        """Which query (rows) sees which key (columns)."""
+        starts = rearrange(torch.tensor(self.starts, device=device), "q -> q 1")
+        keys = torch.arange(self.span, device=device)
+        return (keys >= starts) & (keys < starts + self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The windows of the queries along one axis.
+
+    Args: starts: the first key of each query's window, ascending. size: of every window. keys: how many keys there are.
+    """
+
+    starts: tuple[int, ...]
+    size: int
+    keys: int
+
+    @classmethod
+    def shifted(cls, length: int, size: int) -> Windows:
+        """Windows that are centred, but moved inwards at the ends of the axis, which must hold a whole one."""
+        assert length >= size
+        return cls(tuple(min(max(i - size // 2, 0), length - size) for i in range(length)), size, length)
+
+    @classmethod
+    def centred(cls, length: int, size: int) -> Windows:
+        """Windows that are centred everywhere: the keys go on for half a window beyond the queries, at both ends."""
+        return cls(tuple(range(length)), size, length + 2 * (size // 2))
+
+    def boxes(self, length: int) -> list[AxisBox]:
+        """Cut the queries into boxes of so many; the last may be shorter. All of them read equally many keys."""
+        span = min(self.keys, self.size + length - 1)
+        found = []
+        for first in range(0, len(self.starts), length):
+            starts = self.starts[first : first + length]
+            base = min(starts[0], self.keys - span)
+            inside = tuple(start - base for start in starts)
+            found.append(AxisBox(first, first + len(starts), base, span, inside, self.size))
+        return found
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """The windows of all queries of a volume. box: how many frames, rows and columns of queries share their keys."""
+
+    frames: Windows
+    rows: Windows
+    columns: Windows
+    box: Factors = QUERY_BOX
+
+    @cached_property
+    def frame_boxes(self) -> list[AxisBox]:
+        """The boxes along time. A caller attends from one after the other."""
+        return self.frames.boxes(self.box.time)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, frames: AxisBox) -> Tensor:
+        """Attend from the frames of a box to the frames that it reads.
+
+        Args: q: (b t y x h d), the frames of the box. k, v: (b t y x h d), the frames of its keys.
+        Returns: (b t y x h d), for q.
+        """
+        out = torch.empty_like(q)
+        strips = self._strips(q.device)
+        rows_before, mask = None, None
+        for rows in self.rows.boxes(self.box.height):
+            if rows.starts != rows_before:  # most boxes see the same part of their keys
+                rows_before, mask = rows.starts, strips.mask(frames, rows, len(q))
+            keys, values = (strips.cut(one[:, :, rows.keys], strips.keys) for one in (k, v))
+            made = attention(strips.cut(q[:, :, rows.queries], strips.queries), keys, values, mask)
+            out[:, :, rows.queries] = strips.joined(made, q.shape[1])[:, :, :, : q.shape[3]]
+        return out
+
+    def _strips(self, device: torch.device) -> _Strips:
+        boxes = self.columns.boxes(min(self.box.width, len(self.columns.starts)))
+        length = len(boxes[0].starts)
+        # A shorter last box is filled up with its last query, whose results are dropped afterwards.
+        starts = [[*box.starts, *(box.starts[-1:] * (length - len(box.starts)))] for box in boxes]
+        queries = [min(box.first + i, box.last - 1) for box in boxes for i in range(length)]
+        keys = [box.base + i for box in boxes for i in range(box.span)]
+        full = (
+            AxisBox(box.first, box.last, box.base, box.span, tuple(own), box.size)
+            for box, own in zip(boxes, starts, strict=True)
+        )
+        masks = torch.stack([box.mask(device) for box in full])
+        return _Strips(len(boxes), torch.tensor(queries, device=device), torch.tensor(keys, device=device), masks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Strips:
+    """The boxes along a row of boxes, which are attended from together.
+
+    Args: count: of the boxes. queries, keys: the columns of each, one box after the other. masks: (n q k), along the
+    columns.
+    """
+
+    count: int
+    queries: Tensor
+    keys: Tensor
+    masks: Tensor
+
+    def mask(self, frames: AxisBox, rows: AxisBox, batch: int) -> Tensor:
+        """Which query of a box sees which of its keys, (b*n 1 q k)."""
+        device = self.masks.device
+        in_time, down = frames.mask(device), rows.mask(device)
+        plane = rearrange(in_time, "t u -> t 1 u 1") & rearrange(down, "y z -> 1 y 1 z")
+        plane = rearrange(plane, "t y u z -> 1 t y 1 u z 1")
+        whole = plane & rearrange(self.masks, "n q k -> n 1 1 q 1 1 k")
+        return repeat(whole, "n t y q u z k -> (b n) 1 (t y q) (u z k)", b=batch)
+
+    def cut(self, x: Tensor, columns: Tensor) -> Tensor:
+        """The boxes of a volume (b t y x h d), as (b*n h t*y*x d)."""
+        return rearrange(x.index_select(3, columns), "b t y (n x) h d -> (b n) h (t y x) d", n=self.count)
+
+    def joined(self, x: Tensor, frames: int) -> Tensor:
+        """The volume of boxes (b*n h t*y*x d): the inverse of `cut`, with the columns that fill up the last."""
+        length = self.masks.shape[1]
+        return rearrange(x, "(b n) h (t y x) d -> b t y (n x) h d", n=self.count, t=frames, x=length)

@@ -1,0 +1,1 @@
+"""Runs the video VAE on clips of any size, tile by tile."""

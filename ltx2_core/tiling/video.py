@@ -1,0 +1,99 @@
+"""Run the video VAE tile by tile and blend the results, so that memory does not grow with the clip.
+
+Source: docs/reference/video-vae.md, "Tiles".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ..config.video_vae import IMAGE_CHANNELS
+from ..models.diffusion_decoder import DiffusionDecoder
+from ..models.video_vae import VideoDecoder, VideoEncoder
+from ..tiles import ENCODE_LEAST_OVERLAP, FRAMES_PER_CHUNK, TilePlan, pixels
+from .blending import Tile, blend
+from .diffusion import decode_diffused
+
+Decoder = VideoDecoder | DiffusionDecoder
+
+
+def decode_video(
+    latent: Tensor, decoder: Decoder, tiles: TilePlan | None = None, generator: torch.Generator | None = None
+) -> Iterator[Tensor]:
+    """Decode a video latent into RGB frames, chunk by chunk.
+
+    Args: latent: (1 c f h w), normalised. tiles: how to cut the grid; None decodes in one piece. generator: for a
+    decoder that draws noise.
+    Yields: (F 3 H W) float32 frames in [0, 1], in display order; 8 * (f - 1) + 1 frames in all.
+    Raises: RequestError if tiles of these sizes cannot be made.
+    Source: docs/reference/video-vae.md, "Frames for display".
+    """
+    for video in _decoded(latent, decoder, tiles or TilePlan(), generator):
+        yield from _shown(video)
+        del video  # before the next is made: large frames take gigabytes
+
+
+def _decoded(latent: Tensor, decoder: Decoder, plan: TilePlan, generator: torch.Generator | None) -> Iterator[Tensor]:
+    """The video as either decoder makes it, in pieces."""
+    if isinstance(decoder, DiffusionDecoder):
+        return decode_diffused(latent, decoder, plan, generator)
+    return decode_tiled(latent, decoder, plan, generator)
+
+
+def _shown(video: Tensor) -> Iterator[Tensor]:
+    """A video (1 3 F H W) as a decoder makes it, as frames for display."""
+    frames = rearrange(video, "1 c f h w -> f c h w")
+    for chunk in frames.split(FRAMES_PER_CHUNK):
+        pixels_01 = (chunk + 1).mul_(0.5)  # a bfloat16 clip rounds here, as the reference frames do
+        yield pixels_01.clamp_(0, 1).float()
+
+
+def decode_tiled(
+    latent: Tensor, decoder: VideoDecoder, plan: TilePlan, generator: torch.Generator | None = None
+) -> Iterator[Tensor]:
+    """Decode a latent tile by tile; frames leave as soon as no later tile changes them.
+
+    Args: latent: (b c f h w), normalised. generator: for a decoder that draws noise; it draws for each tile in turn.
+    Yields: (b 3 F H W) in display order, as the decoder makes them: about [-1, 1], not clamped. One tile equals the
+    plain decoder.
+    Raises: RequestError if tiles of these sizes cannot be made.
+    """
+    factors = decoder.config.factors
+    plan.check(factors)
+    cells = plan.cells(latent.shape[2:], factors)
+
+    def decode(source: Tile, target: Tile) -> Tensor:
+        return decoder(_cut_out(latent, source), generator)
+
+    blank = latent.new_empty(len(latent), IMAGE_CHANNELS, 0, 0, 0)
+    yield from blend(decode, cells, pixels(cells, factors), blank, from_zero=True)
+
+
+def encode_tiled(video: Tensor, encoder: VideoEncoder, plan: TilePlan) -> Tensor:
+    """Encode a video tile by tile.
+
+    Args: video: (b 3 F H W) in [-1, 1]; F is cropped to 8k + 1 frames.
+    Returns: (b c f h w), normalised. One tile equals the plain encoder.
+    Raises: RequestError if tiles of these sizes cannot be made, or overlap by less than 16 frames or 64 pixels.
+    """
+    factors = encoder.config.factors
+    plan.check(factors, least_overlap=ENCODE_LEAST_OVERLAP)
+    frames, height, width = video.shape[2:]
+    latent = (frames - 1) // factors.time + 1, height // factors.height, width // factors.width
+    cells = plan.cells(latent, factors)
+
+    def encode(source: Tile, target: Tile) -> Tensor:
+        return encoder(_cut_out(video, source))
+
+    blank = video.new_empty(len(video), encoder.config.latent_channels, 0, 0, 0)
+    return torch.cat(list(blend(encode, pixels(cells, factors), cells, blank, from_zero=True)), dim=2)
+
+
+def _cut_out(x: Tensor, tile: Tile) -> Tensor:
+    """The part of x (b c f h w) that a tile covers."""
+    frames, rows, columns = tile
+    return x[:, :, frames.slice, rows.slice, columns.slice]
