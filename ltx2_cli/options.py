@@ -134,6 +134,11 @@ MODEL = panel(
     transformer=value("FILE", "Use this transformer instead of the model's."),
     connectors=value("FILE", "Use these text connectors, for a transformer in a file that has none."),
     video_vae=value("FILE", "Use this video VAE instead of the model's."),
+    decoder=value(
+        "%(choices)s",
+        "The decoder of the video; default %(default)s: the one in the video VAE file, or, where a folder has both, "
+        " the diffusion decoder.",
+    ),
     audio_vae=value("FILE", "Use this audio VAE and vocoder instead of the model's."),
     text_encoder=value("FOLDER|FILE", "Use this Gemma 3 folder or file; default: the one beside the model."),
     upsampler=value("FILE", "Use this latent upsampler between stages; can be repeated.", is_repeated=True),

@@ -97,6 +97,17 @@ def of_sizes(sizes: Sequence[int], config: DiffusionDecoderConfig, factors: Fact
     return plan
 
 
+def at_least_twice(
+    sizes: Sequence[int], grid: VideoGrid, plan: TilePlan, config: DiffusionDecoderConfig
+) -> tuple[int, ...] | None:
+    """Sizes of tiles made so long that they are twice the overlap. None if those of a plan are no longer."""
+    shared = least_overlap(config, grid.factors)
+    longer = tuple(max(size, 2 * overlap) for size, overlap in zip(sizes, shared, strict=True))
+    clip = grid.frames, grid.height, grid.width
+    now = [length if one is None else min(length, one.tile) for length, one in zip(clip, plan.cuts, strict=True)]
+    return longer if any(size < length for size, length in zip(longer, now, strict=True)) else None
+
+
 def auto(grid: VideoGrid, config: DiffusionDecoderConfig, fits: Callable[[TilePlan], bool]) -> TilePlan | None:
     """The plan that decodes a clip with the least work done twice, of those that fit; None where none does.
 

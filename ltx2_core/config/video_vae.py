@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from ..errors import CheckpointError, shown
 from ..grids import Factors
@@ -40,6 +40,7 @@ class Resample:
 
 
 Block = ResBlocks | Resample
+DecoderName = Literal["conv", "diffusion"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,11 @@ class VideoVAEConfig:
         """Pixel frames, rows and columns per latent cell."""
         time, height, width = _factors(self.encoder_blocks)
         return Factors(time, height * self.patch_size, width * self.patch_size)
+
+    @property
+    def decoder_name(self) -> DecoderName:
+        """What a person calls its decoder."""
+        return "conv" if isinstance(self.decoder, ConvDecoderConfig) else "diffusion"
 
     @classmethod
     def from_metadata(cls, config: Mapping[str, Any]) -> Self:

@@ -18,6 +18,7 @@ from pydantic import Field
 from ..components import NOT_ALWAYS_NEEDED, SPLIT, UPSAMPLERS, WHOLE, Role, components_in
 from ..config.released import effective_config
 from ..config.upsampler import UpsamplerConfig
+from ..config.video_vae import DecoderName, VideoVAEConfig
 from ..disk import free_bytes, show_bytes
 from ..errors import CheckpointError, LTX2Error, RequestError, StorageError, shown
 from ..folders import ModelPlaces, places_of, refuse_diffusers
@@ -71,6 +72,7 @@ def find_model(
     library: Library | None = None,
     *,
     is_planned: bool = False,
+    decoder: DecoderName | None = None,
 ) -> ModelFiles:
     """Find a model: a registered name, the file of a whole model or of a transformer, or a folder with its files.
 
@@ -78,7 +80,8 @@ def find_model(
 
     Args: registered: by name. given: files that stand in for the model's own, by role. library: where the files of
     registered models lie; None for the places that are always searched. is_planned: the files of a registered model
-    need not be there, if their headers are known.
+    need not be there, if their headers are known. decoder: which one is wanted where a folder has several video VAEs;
+    None for the diffusion decoder.
     Raises: RequestError for a name that nobody knows; StorageError if files are missing, with where it looked;
     CheckpointError if several could be meant.
     """
@@ -87,11 +90,11 @@ def find_model(
         return _registered(spec.lower(), registered, given, library or Library(read_catalogue()), is_planned=is_planned)
     path = given_path(spec, "--model")
     if path.is_dir():
-        return _scan(path.resolve().name, path, given)
+        return _scan(path.resolve().name, path, given, decoder=decoder)
     if path.is_file() or path.is_symlink():
         is_split = classify(read_header(path)) is FileKind.TRANSFORMER
         main = {"transformer" if is_split else "checkpoint": path}
-        return _scan(path.name, path.parent, {**main, **given}, is_file=True)
+        return _scan(path.name, path.parent, {**main, **given}, decoder=decoder, is_file=True)
     if is_path(spec):
         raise StorageError(f"--model {spec} is not there", "it takes a name, a file or a folder", "ltx2 models")
     raise RequestError(
@@ -190,7 +193,9 @@ def _known(spec: str, registered: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(registered))}"
 
 
-def _scan(name: str, folder: Path, given: Mapping[str, Path], *, is_file: bool = False) -> ModelFiles:
+def _scan(
+    name: str, folder: Path, given: Mapping[str, Path], *, decoder: DecoderName | None, is_file: bool = False
+) -> ModelFiles:
     """What lies in a folder, by role, with the given files in place of its own.
 
     Where there is a whole model, parts are not looked for. is_file: the model is a file in the folder; where
@@ -202,6 +207,8 @@ def _scan(name: str, folder: Path, given: Mapping[str, Path], *, is_file: bool =
     is_split = is_file and "checkpoint" not in given
     has_whole = not is_split and ("checkpoint" in given or content.paths(FileKind.MONOLITH))
     weights = {role: content.paths(kind) for role, kind in (WHOLE if has_whole else SPLIT).items()}
+    if "video_vae" in weights:
+        weights["video_vae"] = _with_decoder(weights["video_vae"], decoder or "diffusion")
     for role, paths in weights.items():
         if role not in given and len(paths) > 1:
             what, choice = role.replace("_", " "), "model" if role == "checkpoint" else role.replace("_", "-")
@@ -222,6 +229,21 @@ def _scan(name: str, folder: Path, given: Mapping[str, Path], *, is_file: bool =
             notes = (f"the text connectors are those of {_below(folder, apart)}; --connectors FILE names others",)
     others = [] if {"checkpoint", "transformer"} & paths.keys() else content.others(paths.values())
     return ModelFiles(name=name, paths=paths, passed_over=(*content.broken, *others), notes=notes)
+
+
+def _with_decoder(paths: Sequence[Path], decoder: DecoderName) -> list[Path]:
+    """Of several video VAEs those that have a decoder; all of them where none has it."""
+    if len(paths) < 2:
+        return [*paths]
+    return [path for path in paths if decoder_of(path) == decoder] or [*paths]
+
+
+def decoder_of(path: Path) -> DecoderName | None:
+    """The decoder that the file of a video VAE holds; None for a file whose config cannot be read."""
+    try:
+        return VideoVAEConfig.from_metadata(effective_config(read_header(path))).decoder_name
+    except LTX2Error:
+        return None
 
 
 def _connectors(

@@ -8,7 +8,7 @@ Source: docs/reference/video-diffusion-decoder.md, "Layers".
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config.diffusion_decoder import AttentionStage, Growth
-from .neighbours import Neighbourhood, Windows
+from .neighbours import AxisBox, Neighbourhood, Windows
 
 NORM_EPS = 1e-6
 ROPE_BASE = 10_000
@@ -25,6 +25,7 @@ TOKENS_AT_A_TIME = 16_384
 WIDTH_MULTIPLE = 16  # of the inner width of a feed-forward
 FREQUENCIES = 128  # of the timestep
 Prepare = Callable[[Tensor], Tensor]
+Made = tuple[Tensor, Tensor, Tensor]  # queries, keys and values
 
 
 class Modulated(NamedTuple):
@@ -103,17 +104,20 @@ class NeighbourhoodAttention(nn.Module):
         widths, device = axis_widths(self.head_dim), x.device
         down = rotary_tables(range(rows), widths[1], device)
         along = rotary_tables(range(-border, columns + border), widths[2], device)
-        made: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # queries, keys, values of frames, by their number
+        made: dict[int, Made] = {}  # of frames, by their number
         for box in near.frame_boxes:
             for number in range(max(made, default=-1) + 1, box.keys.stop):
                 in_time = rotary_tables(range(number, number + 1), widths[0], device)
                 made[number] = self._read(x[:, number : number + 1], prepare, border, (in_time, down, along))
             made = {number: tensors for number, tensors in made.items() if number >= box.base}
-            k, v = (torch.cat([made[n][i] for n in range(box.base, box.keys.stop)], dim=1) for i in (1, 2))
-            q = torch.cat([made[n][0] for n in range(box.first, box.last)], dim=1)
-            mixed = near.attend(q, k, v, box)
-            x[:, box.queries] += self.proj(rearrange(mixed, "b t y x h d -> b t y x (h d)"))
+            x[:, box.queries] += self._mixed(made, near, box)
         return x
+
+    def _mixed(self, made: Mapping[int, Made], near: Neighbourhood, box: AxisBox) -> Tensor:
+        """What attention adds to the frames of a box (b t y x c). made: of all frames that they read."""
+        k, v = (torch.cat([made[n][i] for n in range(box.base, box.keys.stop)], dim=1) for i in (1, 2))
+        q = torch.cat([made[n][0] for n in range(box.first, box.last)], dim=1)
+        return self.proj(rearrange(near.attend(q, k, v, box), "b t y x h d -> b t y x (h d)"))
 
     def _read(
         self,
@@ -121,7 +125,7 @@ class NeighbourhoodAttention(nn.Module):
         prepare: Prepare,
         border: int,
         tables: tuple[RotaryTables, RotaryTables, RotaryTables],
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> Made:
         """Queries, keys and values of frames; keys and values with the copies of the edges."""
         columns = x.shape[3]
         if border:

@@ -110,9 +110,8 @@ class Neighbourhood:
         for rows in self.rows.boxes(self.box.height):
             if rows.starts != rows_before:  # most boxes see the same part of their keys
                 rows_before, mask = rows.starts, strips.mask(frames, rows, len(q))
-            keys, values = (strips.cut(one[:, :, rows.keys], strips.keys) for one in (k, v))
-            made = attention(strips.cut(q[:, :, rows.queries], strips.queries), keys, values, mask)
-            out[:, :, rows.queries] = strips.joined(made, q.shape[1])[:, :, :, : q.shape[3]]
+            given = q[:, :, rows.queries], k[:, :, rows.keys], v[:, :, rows.keys]
+            out[:, :, rows.queries] = strips.attend(*given, mask)
         return out
 
     def _strips(self, device: torch.device) -> _Strips:
@@ -151,6 +150,12 @@ class _Strips:
         plane = rearrange(plane, "t y u z -> 1 t y 1 u z 1")
         whole = plane & rearrange(self.masks, "n q k -> n 1 1 q 1 1 k")
         return repeat(whole, "n t y q u z k -> (b n) 1 (t y q) (u z k)", b=batch)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend from a row of boxes (b t y x h d) to the rows that it reads."""
+        keys, values = (self.cut(one, self.keys) for one in (k, v))
+        made = attention(self.cut(q, self.queries), keys, values, mask)
+        return self.joined(made, q.shape[1])[:, :, :, : q.shape[3]]
 
     def cut(self, x: Tensor, columns: Tensor) -> Tensor:
         """The boxes of a volume (b t y x h d), as (b*n h t*y*x d)."""

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from ..config.video_vae import DecoderName
 from ..grids import Factors, VideoGrid, audio_latent_count, audio_latents_within
 from ..hub.find import ModelFiles
 from ..machine import Machine
@@ -143,6 +144,7 @@ class Request(Record):
     extension: Extension | None = None
     schedule_tokens: int
     text_rows: int
+    decoder: DecoderName = "conv"
 
     @property
     def streams(self) -> Streams[StreamMode]:

@@ -15,13 +15,16 @@ from ltx2_core.config.released import released_configs
 from ltx2_core.config.transformer import TransformerConfig
 from ltx2_core.config.upsampler import UpsamplerConfig
 from ltx2_core.config.video_vae import VideoVAEConfig
-from ltx2_core.costs import audio, video_vae
+from ltx2_core.costs import audio, decoding, video_vae
 from ltx2_core.costs.denoiser import Evaluation, Walk, activation_bytes, forward_flops, text_memory_bytes
 from ltx2_core.costs.upsampler import upsample_bytes, upsample_flops
 from ltx2_core.grids import VideoGrid, audio_latent_count
+from ltx2_core.hub.published import tensor_list
 from ltx2_core.latents import LatentState
+from ltx2_core.models import neighbours
 from ltx2_core.models.audio_vae import AudioDecoder, AudioEncoder
 from ltx2_core.models.chunks import Chunks
+from ltx2_core.models.diffusion_decoder import DiffusionDecoder
 from ltx2_core.models.upsampler import LatentUpsampler
 from ltx2_core.models.video_vae import VideoDecoder, VideoEncoder
 from ltx2_core.models.vocoder import build_vocoder
@@ -32,6 +35,7 @@ from ltx2_core.tiles import Cut, TilePlan
 from ltx2_core.tiling.video import decode_video, encode_tiled
 from ltx2_core.types import Streams
 from scripts.benchmarks.meta import LiveBytes, flop_counter
+from tests.diffusion_vae import vae_metadata
 from tests.unit.test_manifests import manifest
 
 LEAST, MOST = 0.95, 1.15  # of what is counted
@@ -111,6 +115,29 @@ def test_video_vae_takes_what_is_said(plan: TilePlan, size: tuple[int, int, int]
     peak, flops = counted(lambda: encode_tiled(clip, encoder, plan), encoder, clip)
     assert LEAST <= video_vae.encode_bytes(VAE, grid, plan, 2) / (peak + clip.nbytes) <= MOST
     assert video_vae.encode_flops(VAE, grid, plan) == flops
+
+
+@pytest.mark.parametrize("size", [(224, 192, 25), (160, 128, 9)])
+def test_diffusion_decoder_takes_what_is_said(size: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = TilePlan()
+    # No kernel keeps the scores, but the one that counts here would.
+    monkeypatch.setattr(neighbours, "attention", lambda q, k, v, bias: torch.empty_like(q))
+    width, height, frames = size
+    changes = {"head_dim": 32, "stage_channels": [512, 256, 256, 256, 128]}
+    config = VideoVAEConfig.from_metadata(vae_metadata(**changes))
+    grid = VideoGrid(frames=frames, height=height, width=width, factors=config.factors)
+    decoder, latent = on_meta(DiffusionDecoder, config), empty(1, 4, *grid.latent)
+    peak, _ = counted(lambda: [None for _ in decode_video(latent, decoder, plan)], decoder, latent)
+    assert LEAST <= decoding.decode_bytes(config, grid, plan, 2) / peak <= MOST
+
+
+def test_full_hd_is_decoded_by_the_diffusion_decoder_within_12_gb() -> None:
+    config = VideoVAEConfig.from_metadata(tensor_list("video-vae-2.5-diffusion")["metadata_config"])
+    grid = VideoGrid(frames=121, height=1088, width=1920, factors=config.factors)
+    nbytes = 12 * 2**30 - 834_268_000  # of the decoder's weights
+    plan = decoding.auto_plan(config, grid, 2, nbytes)
+    assert decoding.decode_bytes(config, grid, plan, 2) <= nbytes
+    assert (plan.frames, plan.height) == (Cut(128, 40), Cut(1088, 160))
 
 
 def test_frames_that_were_handed_out_are_gone_before_the_next_are_made() -> None:

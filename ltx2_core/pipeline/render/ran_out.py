@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 import torch
 
+from ...config.video_vae import VideoVAEConfig
+from ...costs.decoding import smaller_sizes
 from ...errors import OutOfMemoryError
-from ...grids import Factors
 from ...machine import MemoryMode
 from ..events import Event, PhaseDone, PhaseStarted, Watch
 from ..job import Job
@@ -47,17 +48,17 @@ def ran_out(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in TOLD)
 
 
-def out_of_memory(error: Exception, job: Job, progress: Progress, factors: Factors) -> OutOfMemoryError:
-    """The error that says in which phase memory ran out, and how to go on in less. factors: of the video VAE."""
+def out_of_memory(error: Exception, job: Job, progress: Progress, vae: VideoVAEConfig) -> OutOfMemoryError:
+    """The error that says in which phase memory ran out, and how to go on in less."""
     why = str(error).partition("\n")[0].split(". ")[0]  # empty where Python itself has none
-    return OutOfMemoryError(f"memory ran out{progress.words}", why, _hint(job, progress, factors))
+    return OutOfMemoryError(f"memory ran out{progress.words}", why, _hint(job, progress, vae))
 
 
-def _hint(job: Job, progress: Progress, factors: Factors) -> str:
+def _hint(job: Job, progress: Progress, vae: VideoVAEConfig) -> str:
     """A command that needs less memory, or what to change in the request where there is none."""
     machine = job.task.machine
     if progress.last is not None and progress.last.phase == "video":
-        sizes = machine.decode_tiles.halved(job.request.grid(factors).latent, factors)
+        sizes = smaller_sizes(vae, job.request.grid(vae.factors), machine.decode_tiles)
         if sizes is None:
             return SMALLER
         return f"ltx2 decode {shlex.quote(str(job.folder))} --tiles {'x'.join(map(str, sizes))}"

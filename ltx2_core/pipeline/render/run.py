@@ -179,7 +179,7 @@ def _finish(job: Job, watch: Watch, models: Models) -> Result:
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error):
             raise
-        raise out_of_memory(error, job, progress, models.shapes.video_vae.factors) from error
+        raise out_of_memory(error, job, progress, models.shapes.video_vae) from error
     for warning in report.warnings:
         watch.tell(warning, is_warning=True)
     return _conclude(job, report, start)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ...components import ROLES, UPSAMPLERS
 from ...config.transformer import TransformerConfig
-from ...config.video_vae import VideoVAEConfig
+from ...config.video_vae import DecoderName, VideoVAEConfig
 from ...errors import CheckpointError, RequestError, StorageError
 from ...headers import Header, generation, read_header
 from ...hub.find import ModelFiles, find_model, upsampler_role
@@ -31,7 +31,7 @@ from .library import model_folders
 from .loras import GivenLora, NamedLoras, read_loras
 from .machine import Device, choose_device
 from .presets import NamedPreset, generation_defaults, names, read_tier, recipe, with_presets
-from .refusals import check_recipe, check_streams
+from .refusals import check_decoder, check_recipe, check_streams
 from .settings import BUILT_IN, DEFAULTS, Layer, Merged, Origin, Place, Settings, merge, required
 
 Settle = Callable[["Basis", Path | None], ModeInputs]
@@ -168,6 +168,7 @@ def settle_basis(
     library = Library(read_catalogue(), model_folders(settings))
     files = _find_files(settings, library, is_planned=planned is not None)
     model = _Model(files, ModelHeaders.of(files), registered_models().get(files.name))
+    check_decoder(required(settings.decoder), model.headers)
     _check_text_encoder(model)
     loras = NamedLoras(library, generation(model.headers.header("transformer")))
     notes = (*files.notes, *_hidden_by_name(settings, loras))
@@ -247,7 +248,9 @@ def _find_files(settings: Settings, library: Library, *, is_planned: bool) -> Mo
     if registered is not None and registered.lacking is not None:
         why = f"this version does not support {registered.lacking} yet"
         raise CheckpointError(f"model {name} cannot be rendered with", why, "ltx2 models lists those that can")
-    return find_model(name, models, paths, library, is_planned=is_planned)
+    asked = required(settings.decoder)
+    decoder = None if asked == "auto" else cast("DecoderName", asked)
+    return find_model(name, models, paths, library, is_planned=is_planned, decoder=decoder)
 
 
 def _hidden_by_name(settings: Settings, loras: NamedLoras) -> tuple[str, ...]:

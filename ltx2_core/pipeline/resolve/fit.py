@@ -8,15 +8,18 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import get_args
 
+from ...costs.decoding import auto_plan
+from ...costs.weights import component_bytes
+from ...grids import VideoGrid
 from ...headers import Header
 from ...hub.find import ModelFiles
-from ...machine import KEPT_SHARE, Machine, MemoryMode, Precision, cpu_threads
+from ...machine import ITEM_BYTES, KEPT_SHARE, Machine, MemoryMode, Precision, cpu_threads
 from ...tiles import Cut, TilePlan
 from ..parts import ModelHeaders
 from ..request import Request
 from .machine import PRECISIONS, Device, measured_on, products_on
 from .phases import Costs
-from .plan import with_memory
+from .plan import class_bytes, with_memory
 from .settings import Settings, required
 from .tuning import AGAIN, FILE, Tuning, read_tuning
 
@@ -42,7 +45,7 @@ def settle_machine(
         device=device.name,
         precision=PRECISIONS[device.kind] if is_auto else _precision(asked),
         kept_bytes=int(KEPT_SHARE * device.nbytes),
-        decode_tiles=TilePlan.auto(grid.latent, vae.factors),
+        decode_tiles=TilePlan(),
         encode_tiles=ENCODE_TILES,
         products=products_on(device.card) if is_auto else (),
         threads=cpu_threads(),
@@ -53,12 +56,21 @@ def settle_machine(
     if names:
         chosen = ", ".join(f"{name} {getattr(machine, name)}" for name in names)
         notes = (f"{FILE}: {chosen}, as measured on this machine",)
+    machine = replace(machine, decode_tiles=decode_tiles(headers, grid, device, machine.precision))
     memory = required(settings.memory)
     modes: tuple[MemoryMode, ...] = tuple(mode for mode in get_args(MemoryMode) if memory in ("auto", mode))
     costs = with_memory(Costs(request, machine, files, headers, loras), device, modes)
     if memory == "auto" and costs.machine.memory != "resident":
         notes = (*notes, _told_memory(costs.machine, device))
     return costs, notes
+
+
+def decode_tiles(headers: ModelHeaders, grid: VideoGrid, device: Device, precision: Precision) -> TilePlan:
+    """How a clip is decoded: in the tiles that a decoder always takes, or that fit the class of the device."""
+    limit, itemsize = class_bytes(device), ITEM_BYTES[precision]
+    if limit is not None:
+        limit -= component_bytes(headers.header("video_decoder"), "video_decoder", itemsize)
+    return auto_plan(headers.shapes.video_vae, grid, itemsize, limit)
 
 
 def _told_memory(machine: Machine, device: Device) -> str:

@@ -15,7 +15,7 @@ from ...config.released import effective_config
 from ...config.text import ConnectorConfig
 from ...config.transformer import TransformerConfig
 from ...config.upsampler import UpsamplerConfig
-from ...costs import audio, video_vae
+from ...costs import audio, decoding, video_vae
 from ...costs.denoiser import Evaluation, Walk, activation_bytes, forward_flops, held_bytes, text_memory_bytes
 from ...costs.text import LanguageModel, connecting_bytes, connecting_flops, most_tokens
 from ...costs.upsampler import upsample_bytes, upsample_flops
@@ -327,11 +327,11 @@ class Costs:
         return Phase(
             name="video",
             loads=(self._component("video_decoder"),),
-            active=video_vae.decode_bytes(vae, grid, plan, self.itemsize),
-            flops=video_vae.decode_flops(vae, grid, plan),
+            active=decoding.decode_bytes(vae, grid, plan, self.itemsize),
+            flops=decoding.decode_flops(vae, grid, plan),
             disk=int(prod(self.request.file_size) * self.request.frames * FILE_BITS / 8),
             host=_writing_bytes(grid),
-            workspace=video_vae.decode_workspace_bytes(vae, grid, plan, self.itemsize),
+            workspace=decoding.decode_workspace_bytes(vae, grid, plan, self.itemsize),
         )
 
     # What they share

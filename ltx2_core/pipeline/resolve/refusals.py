@@ -63,6 +63,15 @@ def check_streams(mode: str, choices: Mapping[str, tuple[StreamMode, ...]], sett
         raise RequestError(f"--video {settings.video} and --sound {settings.sound} leave nothing to render")
 
 
+def check_decoder(asked: str, headers: ModelHeaders) -> None:
+    """Raises: RequestError for a decoder that the model's files do not hold."""
+    name = headers.shapes.video_vae.decoder_name
+    if asked not in ("auto", name):
+        why = f"{headers.header('video_decoder').path.name} holds the {name} decoder"
+        hint = f"--video-vae FILE names a file with the {asked} decoder; or leave --decoder out"
+        raise RequestError(f"--decoder {asked} cannot be used", why, hint)
+
+
 def check_recipe(
     preset: str, chosen: Recipe, wanted: Edit | None, merged: Merged, files: ModelFiles, headers: ModelHeaders
 ) -> None:
@@ -124,10 +133,10 @@ def without_effect(video: str, audio: str) -> dict[str, str]:
     if video != "keep":
         without["old_sound"] = "the audio of the result is the only one there is"
     if video == "keep":
-        names = ("aspect", "crop", "fps", "codec", "crf", *GUIDES_VIDEO, "video_sm")
+        names = ("decoder", "aspect", "crop", "fps", "codec", "crf", *GUIDES_VIDEO, "video_sm")
         without |= dict.fromkeys(names, "the given video stays as it is")
     if video == "off":
-        names = ("res", "codec", "crf", "audio_codec", *GUIDES_VIDEO, *GUIDES_EACH_OTHER)
+        names = ("decoder", "res", "codec", "crf", "audio_codec", *GUIDES_VIDEO, *GUIDES_EACH_OTHER)
         without |= dict.fromkeys(names, "--video off leaves only audio")
     if audio == "keep":
         without |= dict.fromkeys((*GUIDES_AUDIO, "audio_sm"), "the given audio stays as it is")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
+from ...costs.decoding import plan_of_sizes
 from ...disk import require_free
 from ...errors import RequestError, shown
 from ...machine import MemoryMode
@@ -15,6 +16,8 @@ from ...tiles import TilePlan
 from ..job import Job
 from ..parts import ModelHeaders
 from ..request import OutputSettings, RenderTask
+from .fit import decode_tiles as usual_tiles
+from .machine import choose_device
 from .refusals import refuse, without_effect
 from .settings import COMMAND_LINE, Settings, check_layer
 from .target import require_apart, suffixes_of, target_of
@@ -82,16 +85,18 @@ def decode_tiles(asked: str, task: RenderTask) -> TilePlan:
     """
     if task.request.video != "generate":
         raise RequestError("--tiles cannot be used", "no video of this render is decoded")
-    factors = ModelHeaders.of(task.files).shapes.video_vae.factors
+    headers = ModelHeaders.of(task.files)
+    vae = headers.shapes.video_vae
     if asked == "auto":
-        return TilePlan.auto(task.request.grid(factors).latent, factors)
+        device = choose_device(task.machine.device)
+        return usual_tiles(headers, task.request.grid(vae.factors), device, task.machine.precision)
     if asked == "off":
         return TilePlan()
     sizes = re.fullmatch(r"(\d{1,5})x(\d{1,5})x(\d{1,5})", asked)
     if sizes is None:
         why = "it is off, auto, or frames, height and width of a tile"
         raise RequestError(f"--tiles {shown(asked)} cannot be used", why, "--tiles 40x384x384")
-    return TilePlan.of_sizes([int(size) for size in sizes.groups()], factors)
+    return plan_of_sizes(vae, [int(size) for size in sizes.groups()])
 
 
 def decode_command(job: Job) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from ...config.video_vae import DecoderName
 from ...errors import RequestError, shown
 from ...machine import MemoryMode, Precision
 from ...yaml_file import Written
@@ -77,6 +78,7 @@ class Place:
 
 
 COMMAND_LINE, ENVIRONMENT, BUILT_IN = Place(Origin.COMMAND_LINE), Place(Origin.ENVIRONMENT), Place(Origin.BUILT_IN)
+DECODERS = ("auto", *get_args(DecoderName))
 NUMBER, WHOLE_NUMBER = BeforeValidator(parse_number), BeforeValidator(parse_whole)
 Scale = Annotated[float, NUMBER, Field(ge=0, le=100, allow_inf_nan=False)]
 Share = Annotated[float, NUMBER, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -86,6 +88,7 @@ Paths = Annotated[tuple[Text, ...], BeforeValidator(lambda value: (value,) if is
 Aspect = Annotated[str, BeforeValidator(Choice.of(ASPECTS))]
 PrecisionName = Annotated[str, BeforeValidator(Choice(("auto", *get_args(Precision))))]
 MemoryName = Annotated[str, BeforeValidator(Choice(("auto", *get_args(MemoryMode))))]
+DecoderChoice = Annotated[str, BeforeValidator(Choice(DECODERS))]
 Switch = Annotated[bool, BeforeValidator(parse_switch)]
 Presence = Annotated[StreamMode, BeforeValidator(Choice(get_args(StreamMode)))]
 
@@ -100,6 +103,7 @@ class Settings(BaseModel):
     transformer: Text | None = None
     connectors: Text | None = None
     video_vae: Text | None = None
+    decoder: DecoderChoice | None = None
     audio_vae: Text | None = None
     text_encoder: Text | None = None
     upsampler: Paths | None = None
@@ -170,6 +174,7 @@ DEFAULTS: Mapping[str, Any] = {  # what holds where neither a person nor the mod
     "model": "ltx-2",
     "precision": "auto",
     "memory": "auto",
+    "decoder": "auto",
     "force": False,
     "device": "auto",
     "cache": True,

@@ -126,6 +126,7 @@ def _request(basis: Basis, inputs: ModeInputs, prompt: str) -> Request:
         extension=inputs.extension,
         schedule_tokens=required(settings.schedule_tokens),
         text_rows=required(settings.text_rows),
+        decoder=basis.vae.decoder_name,
     )
 
 
