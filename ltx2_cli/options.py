@@ -140,7 +140,7 @@ MODEL = panel(
         " the diffusion decoder.",
     ),
     audio_vae=value("FILE", "Use this audio VAE and vocoder instead of the model's."),
-    text_encoder=value("FOLDER|FILE", "Use this Gemma 3 folder or file; default: the one beside the model."),
+    text_encoder=value("FOLDER|FILE", "Use this text encoder; default: the one beside the model."),
     upsampler=value("FILE", "Use this latent upsampler between stages; can be repeated.", is_repeated=True),
     distilled_lora=value("FILE", "Use this distilled LoRA in presets that need one."),
     lora=LORA,

@@ -62,7 +62,7 @@ UNUSED_TYPES = frozenset({"decoder.type_emb"})  # of keyframes, for a decoder th
 class Component:
     """The part of a model that one module loads. All names are official ones.
 
-    Args: role: of the file that holds it in a model that is split. else_in: the role of a file that may hold it
+    Args: role: of the file that holds it in a model that is split. else_in: the roles of files that may hold it
     instead. may_stay: whether other files, at last the whole checkpoint, still give it where the file of its role
     lacks it. is_always_read: whether every render needs it. prefixes: what the names of
     its tensors may begin with in a file; the first that occurs, followed by the sign, counts for all. parts: what may
@@ -133,7 +133,9 @@ COMPONENTS: dict[str, Component] = {
     "audio_connector": Component(
         role="connectors", else_in=("transformer",), may_stay=True, prefixes=_in_denoiser(AUDIO_CONNECTOR)
     ),
-    "text_projection": Component(role="connectors", else_in=("transformer",), may_stay=True, prefixes=(PROJECTION,)),
+    "text_projection": Component(
+        role="connectors", else_in=("transformer", "text_encoder"), may_stay=True, prefixes=(PROJECTION,)
+    ),
     "video_encoder": Component(
         role="video_vae",
         is_always_read=False,
@@ -176,7 +178,7 @@ COMPONENTS: dict[str, Component] = {
         optional=frozenset({"mel_stft.stft_fn.inverse_basis"}),  # stored, and not used
     ),
     "upsampler": Component(role="upsampler", is_always_read=False, prefixes=("",), sign="initial_conv."),
-    # The vision tower and the projector of a Gemma 3 folder are not read.
+    # What a Gemma takes pictures and sounds with (a vision tower, projectors) is not read.
     "language_model": Component(
         role="text_encoder",
         is_always_read=False,

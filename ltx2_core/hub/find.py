@@ -216,10 +216,14 @@ def _scan(
             raise CheckpointError(
                 f"{folder} holds more than one {what}", listed, f"--{choice} FILE chooses one of them"
             )
-    paths = {**{role: paths[0] for role, paths in {**weights, **content.extras()}.items() if paths}, **given}
+    mains = {**{role: paths[0] for role, paths in weights.items() if paths}, **given}
+    has_own_encoder = any(_has_own_encoder(mains[role]) for role in ("checkpoint", "transformer") if role in mains)
+    extras = content.extras(has_own_encoder=has_own_encoder)
+    paths = {**{role: paths[0] for role, paths in {**weights, **extras}.items() if paths}, **given}
     if not {"checkpoint", "transformer"} & paths.keys():
         refuse_diffusers(places.own[0])
-    for role, path in _from_beside(places, paths.keys(), () if has_whole else SPLIT).items():
+    beside = _from_beside(places, paths.keys(), () if has_whole else SPLIT, has_own_encoder=has_own_encoder)
+    for role, path in beside.items():
         paths.setdefault(role, path)
     notes: tuple[str, ...] = ()
     if "transformer" in paths and not {"checkpoint", "connectors"} & paths.keys():
@@ -277,14 +281,21 @@ def _connectors(
     return None
 
 
-def _from_beside(places: ModelPlaces, found: Collection[str], parts: Collection[Role]) -> dict[Role, Path]:
+def _has_own_encoder(path: Path) -> bool:
+    """Whether a file says that its model was trained with a text encoder of its own."""
+    return "gemma_source_checkpoint" in read_header(path).metadata
+
+
+def _from_beside(
+    places: ModelPlaces, found: Collection[str], parts: Collection[Role], *, has_own_encoder: bool
+) -> dict[Role, Path]:
     """What lies in folders beside that of a model, by role: the first of several. parts: of a model that is split."""
     several: dict[Role, list[Path]] = {}
     if places.encoders and "text_encoder" not in found:
-        several["text_encoder"] = _Content.of(places.encoders).extras()["text_encoder"]
+        several["text_encoder"] = _Content.of(places.encoders).extras(has_own_encoder=has_own_encoder)["text_encoder"]
     if places.beside and {"text_encoder", *parts, *NOT_ALWAYS_NEEDED} - {*found}:
         content = _Content.of(places.beside)
-        several |= content.extras()
+        several |= content.extras(has_own_encoder=has_own_encoder)
         several |= {role: content.paths(SPLIT[role]) for role in parts if role != "transformer"}
     return {role: paths[0] for role, paths in several.items() if paths}
 
@@ -339,15 +350,21 @@ class _Content:
         apart = [header for header, kind in self.headers if kind is FileKind.CONNECTORS]
         return [header.path for header in apart if "video_connector" in components_in(header)]
 
-    def extras(self) -> dict[Role, list[Path]]:
-        """What a model may need beside its own weights, by role."""
+    def extras(self, *, has_own_encoder: bool) -> dict[Role, list[Path]]:
+        """What a model may need beside its own weights, by role.
+
+        has_own_encoder: whether the model was trained with a text encoder of its own, whose file goes before others.
+        """
         loras = [path for path in self.paths(FileKind.LORA) if "distilled" in path.name]
         alone = [path for path in self.paths(FileKind.GEMMA) if path.parent not in self.encoders]  # no folder's shards
-        encoders = [
+        stock = [
             *sorted(self.encoders, key=lambda path: ENCODER_SIZE not in str(path)),
             *sorted(alone, key=lambda path: ENCODER_SIZE not in path.name.lower()),
         ]
-        return {**self.upsamplers(), "text_encoder": encoders, "distilled_lora": loras}
+        own = self.paths(FileKind.TEXT_ENCODER)
+        encoders = [*own, *stock] if has_own_encoder else [*stock, *own]
+        heads = self.paths(FileKind.DURATION_HEAD)
+        return {**self.upsamplers(), "text_encoder": encoders, "distilled_lora": loras, "duration_head": heads}
 
     def upsamplers(self) -> dict[Role, list[Path]]:
         """The latent upsamplers by their role."""

@@ -22,6 +22,7 @@ from ..config.video_vae import VideoVAEConfig
 from ..errors import CheckpointError
 from ..headers import FileKind, Header, classify, generation, read_header
 from ..hub.find import ModelFiles
+from ..text.files import source_version
 from .values import option_name
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class ModelHeaders:
         the files are not parts of one model.
         """
         roles = [role for role in (*WHOLE, *SPLIT, *APART) if role in files.paths]
-        parts = cls({role: files.assumed.get(role) or _read(role, files.paths[role]) for role in roles})
+        headers = {role: files.assumed.get(role) or _read(role, files.paths[role]) for role in roles}
+        parts = cls(headers | _encoder_with_projection(files))
         if "transformer" not in roles:
             files.require_file(
                 "checkpoint", "--model takes a file that holds a whole model, or a folder with one or its parts"
@@ -77,6 +79,9 @@ class ModelHeaders:
             if component in self._held[role]:
                 return role
         error = lacking(component, self.headers[roles[0]])
+        if component == "text_projection" and (trained_with := source_version(self.headers[roles[0]])) is not None:
+            hint = f"--text-encoder FILE names that of {trained_with}, which holds it"
+            raise CheckpointError(error.what, f"the model was trained with {trained_with}", hint)
         if row.role in APART:
             hint = f"{option_name(row.role)} FILE names the file that holds it, of the same model as the transformer"
             raise CheckpointError(error.what, error.why, hint)
@@ -92,12 +97,12 @@ class ModelHeaders:
             check_header(component, self.header(component), self.config(component))
 
     def config(self, component: str) -> dict[str, Any]:
-        """The config that describes a component: its file's, or the transformer's where connectors lie apart without.
+        """The config that describes a component: its file's, or the transformer's where what reads text lies apart.
 
         Raises: CheckpointError if the file has no config and could be anything.
         """
         header = self.header(component)
-        if self.role(component) in APART and "transformer" not in header.config:
+        if component in TEXT and self.role(component) not in WHOLE and "transformer" not in header.config:
             return effective_config(self.header("transformer"))
         return effective_config(header)
 
@@ -170,6 +175,16 @@ def _read(role: str, path: Path) -> Header:
     if kind not in allowed:
         raise CheckpointError(f"{option_name(role)} {header.path.name} cannot be used", f"it is {kind.value}")
     return header
+
+
+def _encoder_with_projection(files: ModelFiles) -> dict[str, Header]:
+    """The header of a text encoder in one file that holds the text projection too, by its role."""
+    path = files.paths.get("text_encoder")
+    header = files.assumed.get("text_encoder")
+    if header is None and path is not None and path.is_file():
+        header = read_header(path)
+    is_of_both = header is not None and "text_projection" in components_in(header)
+    return {"text_encoder": header} if header is not None and is_of_both else {}
 
 
 def _check_connectors(parts: ModelHeaders) -> None:

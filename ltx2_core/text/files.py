@@ -5,8 +5,11 @@ Source: docs/reference/text.md, "Files of the text encoder".
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,16 +20,21 @@ from ..config.section import Section
 from ..errors import CheckpointError, StorageError, shown
 from ..folders import snapshot_of
 from ..headers import FileKind, Header, classify, read_header, read_json, require_downloaded, together
-from .released import MODEL_TYPE, TEXT_ONLY, config_of
+from .encoders import GEMMA_3, Encoder, described, encoder_of
+from .released import config_of
 
-REPOSITORY = "Lightricks/gemma-3-12b-it-qat-q4_0-unquantized"
+logger = logging.getLogger("ltx2")
+
 WEIGHTS = "model*.safetensors"
 INDEX = "model.safetensors.index.json"
 HINT = (
     "--text-encoder wants the folder of Gemma 3 12B, with config.json, tokenizer.json and model*.safetensors,"
-    " or one safetensors file of it"
+    " or one safetensors file of it; LTX-2.5 wants the file of its own text encoder"
 )
 TOKENIZER = "tokenizer_json"  # the tensor or the metadata entry of a file that holds its tokenizer
+TOKENIZER_CONFIG = "tokenizer_config.json"
+ASSET = "hf_asset__"  # before the name of a file that such a file holds as a tensor
+NAMES_ENCODER = (2, 4)  # the version from which on a checkpoint should say which encoder it was trained with
 TOKENS = {"bos_token": "<bos>", "pad_token": "<pad>"}  # of Gemma, where no tokenizer_config.json names them
 
 MOST_CONFIGS = 50  # that are looked at in a folder which holds many others
@@ -48,6 +56,13 @@ class EncoderFiles:
     weights: tuple[Header, ...]
 
     @property
+    def encoder(self) -> Encoder:
+        """Which of the text encoders it is."""
+        found = encoder_of(self.config)
+        assert found is not None  # or it would not have been found
+        return found
+
+    @property
     def paths(self) -> list[Path]:
         """Every file that has a say in the result."""
         own = (self.config_file, self.tokenizer, self.tokenizer_config, *(shard.path for shard in self.weights))
@@ -60,7 +75,7 @@ class EncoderFiles:
 
     def read_tokenizer(self) -> str:
         """The JSON text of the tokenizer. Raises: OSError, UnicodeDecodeError, StorageError."""
-        holder = next((shard for shard in self.weights if shard.path == self.tokenizer), None)
+        holder = self._tokenizer_holder
         if holder is None:
             return self.tokenizer.read_text(encoding="utf-8")
         if TOKENIZER in holder.metadata:
@@ -68,8 +83,16 @@ class EncoderFiles:
         return holder.read(TOKENIZER).decode("utf-8")
 
     def token_settings(self) -> Mapping[str, Any]:
-        """What the tokenizer's config says of special tokens."""
-        return TOKENS if self.tokenizer_config is None else read_json(self.tokenizer_config)
+        """What the tokenizer's config says of special tokens. Raises: StorageError, CheckpointError."""
+        if self.tokenizer_config is not None:
+            return read_json(self.tokenizer_config)
+        inside = None if self._tokenizer_holder is None else _asset(self._tokenizer_holder, TOKENIZER_CONFIG)
+        return TOKENS if inside is None else inside
+
+    @property
+    def _tokenizer_holder(self) -> Header | None:
+        """The weights that hold the tokenizer; None where it is a file of its own."""
+        return next((shard for shard in self.weights if shard.path == self.tokenizer), None)
 
     @property
     def features(self) -> int:
@@ -79,9 +102,9 @@ class EncoderFiles:
 
 
 def find_encoder(path: Path) -> EncoderFiles:
-    """Look at a file, or look through a folder and the folders in it, for a Gemma 3 text encoder.
+    """Look at a file, or look through a folder and the folders in it, for a text encoder.
 
-    Raises: StorageError if something is missing; CheckpointError if what is there is not Gemma 3, was not
+    Raises: StorageError if something is missing; CheckpointError if what is there is another model, was not
     downloaded, says in its config that it is quantised, or has other layers or widths than that says.
     """
     if path.is_file():
@@ -91,14 +114,15 @@ def find_encoder(path: Path) -> EncoderFiles:
     path = snapshot_of(path)
     config_file = _find_config(path)
     config = read_json(config_file)
-    if config.get("model_type") == TEXT_ONLY:
-        config = {**config, "model_type": MODEL_TYPE, "text_config": config}
-    if config.get("model_type") != MODEL_TYPE:
-        found = f"{config_file} says model_type {config.get('model_type')!r}, and only {MODEL_TYPE!r} is supported"
+    encoder = encoder_of(config)
+    if encoder is None:
+        found = f"{config_file} says model_type {config.get('model_type')!r}, and {described()} can be used"
         raise CheckpointError(f"{path.name} cannot be the text encoder", found, HINT)
+    if config["model_type"] == encoder.text_type:
+        config = {**config, "model_type": encoder.model_type, "text_config": config}
     beside = path.parent / "tokenizer"  # where diffusers puts it
     words = path if any(_matching(path, "tokenizer.json")) or not beside.is_dir() else beside
-    tokenizer, tokenizer_config = _find(words, "tokenizer.json"), _find(words, "tokenizer_config.json")
+    tokenizer, tokenizer_config = _find(words, "tokenizer.json"), _find(words, TOKENIZER_CONFIG)
     require_downloaded(tokenizer)
     require_downloaded(tokenizer_config)
     _require_plain(config_file, config)
@@ -118,23 +142,39 @@ def _one_file(path: Path) -> EncoderFiles:
     """A text encoder that lies in one file, with its tokenizer inside or beside it."""
     header = read_header(path)
     kind = classify(header)
-    if kind is not FileKind.GEMMA:
+    if kind not in (FileKind.GEMMA, FileKind.TEXT_ENCODER):
         raise CheckpointError(f"{path.name} cannot be the text encoder", f"it is {kind.value}", HINT)
     config = config_of(header)
     tokenizer, tokenizer_config = path, None
     if TOKENIZER not in header.tensors and TOKENIZER not in header.metadata:
-        tokenizer, tokenizer_config = _tokenizer_beside(header)
+        tokenizer, tokenizer_config = _tokenizer_beside(header, encoder_of(config) or GEMMA_3)
     check_header("language_model", header, config)
     return EncoderFiles(
         config=config, config_file=None, tokenizer=tokenizer, tokenizer_config=tokenizer_config, weights=(header,)
     )
 
 
-def _tokenizer_beside(header: Header) -> tuple[Path, Path | None]:
+def _asset(header: Header, name: str) -> dict[str, Any] | None:
+    """A file that lies in another as a tensor or as an entry of the metadata: one JSON object. None if it does not.
+
+    Raises: StorageError, CheckpointError.
+    """
+    if ASSET + name not in header.tensors:
+        return header.entry(name)
+    try:
+        return json.loads(header.read(ASSET + name))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{header.path.name} is damaged", f"its tensor {ASSET}{name} is not JSON") from error
+
+
+def _tokenizer_beside(header: Header, encoder: Encoder) -> tuple[Path, Path | None]:
     """The tokenizer in the folder of a file, or in the folder `tokenizer` there, and its config where that is there."""
     folder = header.path.parent
+    if encoder.repository is None:
+        why = f"a {encoder.title} of LTX-2 holds its own as {TOKENIZER}, and no other goes with it"
+        raise CheckpointError(f"the text encoder {header.path.name} has no tokenizer", why, "use the original file")
     for place in (folder, folder / "tokenizer"):
-        tokenizer, config = place / "tokenizer.json", place / "tokenizer_config.json"
+        tokenizer, config = place / "tokenizer.json", place / TOKENIZER_CONFIG
         if tokenizer.is_file():
             require_downloaded(tokenizer)
             if not config.is_file():
@@ -145,29 +185,39 @@ def _tokenizer_beside(header: Header) -> tuple[Path, Path | None]:
     why = "neither the file nor its folder holds a tokenizer.json"
     if inside:
         why = f"its tensor {inside[0]} is a tokenizer in the form of sentencepiece, which is not read"
-    hint = f"put tokenizer.json of https://huggingface.co/{REPOSITORY} into {folder}"
+    hint = f"put tokenizer.json of https://huggingface.co/{encoder.repository} into {folder}"
     raise StorageError(f"the text encoder {header.path.name} has no tokenizer", why, hint)
 
 
-def check_pair(encoder: EncoderFiles, checkpoint: Header) -> None:
-    """Refuse a text encoder that the checkpoint was not trained with, as far as their headers tell.
+def check_pair(encoder: EncoderFiles, checkpoint: Header, projection: Header) -> None:
+    """Refuse a text encoder that a model was not trained with, as far as headers tell.
 
+    Args: checkpoint: the file of the transformer. projection: the file of the text projection, often the same.
     Raises: CheckpointError.
     """
-    wanted = _source_version(checkpoint)
+    wanted = source_version(checkpoint)
     found = encoder.config.get("gemma_version")
-    if wanted != found:
+    is_named = checkpoint.model_version >= NAMES_ENCODER
+    if wanted != found or (wanted is None and not is_named and encoder.encoder is not GEMMA_3):
         raise CheckpointError(
             f"the text encoder does not belong to {checkpoint.path.name}",
-            f"the checkpoint was trained with {wanted or 'Gemma 3'}, and this is {found or 'Gemma 3'}",
+            f"the checkpoint was trained with {wanted or GEMMA_3.title}, and this is {found or encoder.encoder.title}",
+            f"--text-encoder FOLDER|FILE names {wanted or GEMMA_3.title}",
         )
-    for name in COMPONENTS["text_projection"].names_in(checkpoint):
-        if name.endswith(".weight") and (width := checkpoint.matrix_shape(name)[-1]) != encoder.features:
+    if wanted is None and is_named:
+        _tell(f"{checkpoint.path.name} does not say which text encoder it was trained with")
+    for name in COMPONENTS["text_projection"].names_in(projection):
+        if name.endswith(".weight") and (width := projection.matrix_shape(name)[-1]) != encoder.features:
             raise CheckpointError(
-                f"the text encoder does not belong to {checkpoint.path.name}",
+                f"the text encoder does not belong to {projection.path.name}",
                 f"{name} takes {width} values for a token, and this encoder gives {encoder.features}",
                 HINT,
             )
+
+
+@cache
+def _tell(message: str) -> None:
+    logger.warning(message)
 
 
 def _require_plain(config_file: Path, config: Mapping[str, Any]) -> None:
@@ -183,11 +233,10 @@ def _require_plain(config_file: Path, config: Mapping[str, Any]) -> None:
 
 
 def _find_config(root: Path) -> Path:
-    """The config nearest to the root that is one of Gemma 3, or else the nearest."""
+    """The config nearest to the root that is one of a text encoder, or else the nearest."""
     first = _find(root, "config.json")
-    wanted = (MODEL_TYPE, TEXT_ONLY)
     configs = islice(_matching(root, "config.json"), MOST_CONFIGS)
-    return next((path for path in configs if read_json(path).get("model_type") in wanted), first)
+    return next((path for path in configs if encoder_of(read_json(path)) is not None), first)
 
 
 def _find(root: Path, pattern: str) -> Path:
@@ -221,8 +270,11 @@ def _shards(folder: Path) -> list[Path]:
     return shards
 
 
-def _source_version(checkpoint: Header) -> str | None:
-    """Which fine-tuned Gemma a checkpoint was trained with; None means the stock Gemma 3."""
+def source_version(checkpoint: Header) -> str | None:
+    """Which fine-tuned Gemma a checkpoint was trained with; None where it names none.
+
+    Raises: CheckpointError if its metadata is damaged.
+    """
     entry = checkpoint.entry("gemma_source_checkpoint")
     if entry is None:
         return None

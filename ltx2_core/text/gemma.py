@@ -1,4 +1,4 @@
-"""The language model that reads prompts: Gemma 3 from transformers, without its picture tower, and its tokenizer.
+"""The language model that reads prompts: Gemma from transformers, without its picture tower, and its tokenizer.
 
 Source: docs/reference/text.md, "Tokens of a prompt", "The language model" and "Hidden states".
 """
@@ -20,6 +20,7 @@ from ..checkpoint import adapt, assign, assign_streamed
 from ..errors import CheckpointError, LTX2Error, StorageError
 from ..quantize.embedding import QuantisedEmbedding
 from ..streaming import StreamedBlocks
+from .encoders import encoder_of
 from .files import EncoderFiles
 
 # Batches are padded to whole blocks of rows: kernels round the rows of a partial block differently, and so a prompt
@@ -172,13 +173,27 @@ def _unloaded(files: EncoderFiles) -> tuple[Any, PromptTokenizer]:
 
 
 def build_language_model(config: Mapping[str, Any]) -> nn.Module:
-    """Make the module of the language model that a Gemma folder's config describes."""
-    from transformers import Gemma3TextConfig, Gemma3TextModel
+    """Make the module of the language model that the config of a text encoder describes.
 
+    Raises: CheckpointError if transformers has no such model, or cannot use the config.
+    """
+    import transformers
+
+    encoder = encoder_of(config)
+    assert encoder is not None  # whoever found the files has seen to that
     try:
-        return Gemma3TextModel(Gemma3TextConfig.from_dict(config["text_config"]))
+        model_class, config_class = (getattr(transformers, one) for one in (encoder.model_class, encoder.config_class))
+    except AttributeError as error:
+        raise _unusable(encoder.title, f"version {transformers.__version__} has no {encoder.model_class}") from error
+    try:
+        return model_class(config_class.from_dict(config["text_config"]))
     except Exception as error:  # transformers checks configs in many ways
-        raise CheckpointError("the text encoder's config.json cannot be used", str(error)) from error
+        raise CheckpointError("the text encoder's config cannot be used", str(error)) from error
+
+
+def _unusable(model: str, why: str) -> CheckpointError:
+    what = f"{model} cannot be loaded with this version of transformers"
+    return CheckpointError(what, why, "pip install --upgrade transformers")
 
 
 def restore_buffers(model: Any, later: str | None = None) -> None:
@@ -193,6 +208,4 @@ def restore_buffers(model: Any, later: str | None = None) -> None:
     tensors = chain(model.named_parameters(), model.named_buffers())
     empty = [name for name, tensor in tensors if tensor.is_meta and name.partition(".")[0] != later]
     if empty:
-        raise CheckpointError(
-            "Gemma 3 cannot be loaded with this version of transformers", f"nothing gives values to {', '.join(empty)}"
-        )
+        raise _unusable(type(model).__name__, f"nothing gives values to {', '.join(empty)}")

@@ -1,4 +1,4 @@
-"""The config of a Gemma 3 that lies in one file: what its metadata says, or that of the release that its shapes prove.
+"""The config of a text encoder in one file: what its metadata says, or that of the Gemma 3 that its shapes prove.
 
 Source: docs/reference/text.md, "Text encoders in one file" and "The language model".
 """
@@ -10,12 +10,12 @@ from typing import Any
 
 from ..components import COMPONENTS
 from ..errors import CheckpointError
-from ..headers import Header
+from ..headers import FileKind, Header, classify
+from .encoders import GEMMA_3, described, encoder_of
 
-MODEL_TYPE, TEXT_ONLY = "gemma3", "gemma3_text"  # the second is what transformers saves of the language model alone
 ENTRIES = ("text_config", "gemma_config", "config")  # of the metadata
 RELEASED: Mapping[str, Any] = {
-    "model_type": TEXT_ONLY,
+    "model_type": GEMMA_3.text_type,
     "hidden_size": 3840,
     "intermediate_size": 15360,
     "num_hidden_layers": 48,
@@ -45,9 +45,9 @@ MATRICES = {
 
 
 def config_of(header: Header) -> dict[str, Any]:
-    """The config of a Gemma 3 in one file, in the form that a folder's config.json has.
+    """The config of a text encoder in one file, in the form that a folder's config.json has.
 
-    Raises: CheckpointError if it is another model, or has no config and shapes other than those of Gemma 3 12B.
+    Raises: CheckpointError if it is another model, or has no config and does not have the shapes of Gemma 3 12B.
     """
     for name in ENTRIES:
         entry = header.entry(name)
@@ -55,11 +55,15 @@ def config_of(header: Header) -> dict[str, Any]:
             continue
         text = entry.get("text_config", entry)
         if isinstance(text, dict) and "hidden_size" in text:
-            if entry.get("model_type", MODEL_TYPE) not in (MODEL_TYPE, TEXT_ONLY):
-                found = f"its metadata says model_type {entry['model_type']!r}, and only {MODEL_TYPE!r} is supported"
+            encoder = encoder_of(entry) if "model_type" in entry else GEMMA_3
+            if encoder is None:
+                found = f"its metadata says model_type {entry['model_type']!r}, and {described()} can be used"
                 raise CheckpointError(f"{header.path.name} cannot be the text encoder", found)
-            return {**entry, "model_type": MODEL_TYPE, "text_config": text}
-    return {"model_type": MODEL_TYPE, "text_config": {**RELEASED, "vocab_size": _vocabulary(header)}}
+            return {**entry, "model_type": encoder.model_type, "text_config": text}
+    if classify(header) is FileKind.TEXT_ENCODER:
+        why = "its metadata has no usable gemma_config, which says how its language model is built"
+        raise CheckpointError(f"{header.path.name} cannot be the text encoder", why, "use the original file")
+    return {"model_type": GEMMA_3.model_type, "text_config": {**RELEASED, "vocab_size": _vocabulary(header)}}
 
 
 def _vocabulary(header: Header) -> int:

@@ -39,6 +39,18 @@ from ltx2_core.sampling.guidance import GuidanceScales
 from ltx2_core.tiles import TilePlan
 from ltx2_core.types import Streams
 
+# The files of a model by their names in `cases.json`: in one with its Gemma folder, or in parts.
+ROLES = {
+    "checkpoint": "checkpoint",
+    "gemma": "text_encoder",
+    "transformer": "transformer",
+    "text_encoder": "text_encoder",
+    "video_vae": "video_vae",
+    "audio_vae": "audio_vae",
+    "duration_head": "duration_head",
+    "spatial_upsampler": "upsampler",
+    "distilled_lora": "distilled_lora",
+}
 RECIPES = {
     "one_stage": "one-stage",
     "two_stages": "two-stage",
@@ -75,9 +87,8 @@ class RecordedRuns:
     def files(self) -> ModelFiles:
         """The files of the model; those that are packed are unpacked first."""
         names = self.settings["files"]
-        roles = {"checkpoint": "checkpoint", "text_encoder": "gemma", "upsampler": "spatial_upsampler"}
-        roles |= {"distilled_lora": "distilled_lora"}
-        return ModelFiles(name="golden", paths={role: self._unpack(names[name]) for role, name in roles.items()})
+        found = {role: name for name, role in ROLES.items() if name in names}
+        return ModelFiles(name="golden", paths={role: self._unpack(names[name]) for role, name in found.items()})
 
     def stored_elsewhere(self, case: str) -> dict[str, Tensor]:
         """The tensors of a case that are stored once, under another case; of those, the ones that are here."""

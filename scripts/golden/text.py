@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ltx2_core.checkpoint import load_component
+from ltx2_core.components import COMPONENTS
 from ltx2_core.headers import read_header
 from ltx2_core.text.encode import ContextModels
-from ltx2_core.text.files import check_pair, find_encoder
+from ltx2_core.text.files import EncoderFiles, check_pair, find_encoder
 from ltx2_core.text.gemma import Gemma, load_gemma
 from scripts.golden.report import GoldenFile, Report
 
@@ -34,15 +35,27 @@ class Folder:
         self.path = path
 
     @cached_property
+    def encoder(self) -> EncoderFiles:
+        """A folder, or the file that holds the projection too."""
+        alone = self.path / "text_encoder.safetensors"
+        return find_encoder(alone if alone.is_file() else self.path / "gemma")
+
+    @cached_property
     def gemma(self) -> Gemma:
-        return load_gemma(find_encoder(self.path / "gemma"), dtype=torch.float32)
+        return load_gemma(self.encoder, dtype=torch.float32)
 
     @cached_property
     def models(self) -> ContextModels:
-        header = read_header(self.path / "checkpoint.safetensors")
-        check_pair(find_encoder(self.path / "gemma"), header)
-        names = ("text_projection", "video_connector", "audio_connector")
-        return ContextModels(*(load_component(name, header, dtype=torch.float32) for name in names))
+        names = ("checkpoint.safetensors", "transformer.safetensors")
+        checkpoint = read_header(next(self.path / name for name in names if (self.path / name).is_file()))
+        holders = [checkpoint, self.encoder.header]
+        projection = next(one for one in holders if COMPONENTS["text_projection"].names_in(one))
+        check_pair(self.encoder, checkpoint, projection)
+        headers = {"text_projection": projection, "video_connector": checkpoint, "audio_connector": checkpoint}
+        config = checkpoint.config
+        return ContextModels(
+            *(load_component(name, one, dtype=torch.float32, config=config) for name, one in headers.items())
+        )
 
 
 def run_case(folder: Folder, prompt: str, rows: int, picked: Tensors) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ TARGETS = list(targets(GOLDEN))
 COMPARED = {
     "transformer/2.0": 60,
     "text/2.0": 35,
+    "text/2.5": 35,
     "audio/2.0": 14,
     "audio/2.5": 15,
     "video_vae/2.0": 4,

@@ -352,9 +352,9 @@ def write_checkpoint(path: Path, features: int, **metadata: str) -> Path:
 
 def test_an_encoder_of_another_size_is_refused_before_it_is_loaded(gemma_folder: Path, tmp_path: Path) -> None:
     encoder = find_encoder(gemma_folder)
-    check_pair(encoder, read_header(write_checkpoint(tmp_path / "fits.safetensors", FEATURES)))
+    check_pair(encoder, *[read_header(write_checkpoint(tmp_path / "fits.safetensors", FEATURES))] * 2)
     with pytest.raises(CheckpointError) as refusal:
-        check_pair(encoder, read_header(write_checkpoint(tmp_path / "other.safetensors", FEATURES + 24)))
+        check_pair(encoder, *[read_header(write_checkpoint(tmp_path / "other.safetensors", FEATURES + 24))] * 2)
     assert "120 values" in refusal.value.why
 
 
@@ -362,7 +362,7 @@ def test_a_checkpoint_with_its_own_gemma_refuses_the_stock_one(gemma_folder: Pat
     source = json.dumps({"gemma_version": "gemma4-12b-ltx-v1"})
     path = write_checkpoint(tmp_path / "c.safetensors", FEATURES, gemma_source_checkpoint=source)
     with pytest.raises(CheckpointError) as refusal:
-        check_pair(find_encoder(gemma_folder), read_header(path))
+        check_pair(find_encoder(gemma_folder), read_header(path), read_header(path))
     assert "gemma4-12b-ltx-v1" in refusal.value.why
 
 

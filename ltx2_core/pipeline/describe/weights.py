@@ -92,7 +92,7 @@ SHAPES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], str]]] = {
 
 def _problem(header: Header, kind: FileKind, held: list[str]) -> str | None:
     """Why a file cannot be used, as far as its header shows."""
-    if kind is FileKind.GEMMA:
+    if kind in (FileKind.GEMMA, FileKind.TEXT_ENCODER):
         return _problem_of_encoder(header)
     made = generation(header)
     if kind in UNUSED:
@@ -121,4 +121,4 @@ def _problem_of_encoder(header: Header) -> str | None:
     return None
 
 
-UNUSED = (FileKind.DIFFUSERS, FileKind.TEXT_ENCODER, FileKind.DURATION_HEAD)
+UNUSED = (FileKind.DIFFUSERS, FileKind.DURATION_HEAD)

@@ -13,7 +13,7 @@ from torch import nn
 
 from ...checkpoint import assign, assign_streamed, build_component
 from ...components import COMPONENTS, UPSAMPLERS
-from ...costs.weights import block_bytes, table_bytes
+from ...costs.weights import block_bytes, component_bytes, table_bytes
 from ...headers import Header, read_header
 from ...hub.find import ModelFiles
 from ...lora import Addends, WeightedLora, fuse_addends, take_out
@@ -145,7 +145,7 @@ class Models:
         """The language model that reads prompts."""
         files = find_encoder(self.files.require_file("text_encoder"))
         is_streamed = self.machine.memory != "resident"
-        nbytes = files.header.loaded_bytes(files.header.tensors, self.dtype.itemsize)
+        nbytes = component_bytes(files.header, COMPONENT, self.dtype.itemsize)
         if is_streamed:
             sizes = block_bytes(files.header, COMPONENT, self.dtype.itemsize)
             nbytes = sizes.streamed(0) - table_bytes(files.header, COMPONENT, self.dtype.itemsize)

@@ -114,7 +114,7 @@ def require_unchanged(job: Job) -> ModelHeaders:
 
 def files_of(task: RenderTask, headers: ModelHeaders) -> dict[str, Path]:
     """The files that a render reads, by role; those of the text encoder by role and name."""
-    roles = [*headers.roles, *task.request.recipe.needs]
+    roles = [role for role in (*headers.roles, *task.request.recipe.needs) if role != "text_encoder"]
     encoder = find_encoder(task.files.require_file("text_encoder"))
     files = {role: task.files.require_file(role) for role in roles}
     return files | {f"text_encoder/{path.name}": path for path in encoder.paths} | dict(task.inputs)

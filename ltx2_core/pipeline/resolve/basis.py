@@ -269,8 +269,6 @@ def _hidden_by_name(settings: Settings, loras: NamedLoras) -> tuple[str, ...]:
 def _check_text_encoder(model: _Model) -> None:
     if "text_encoder" in model.files.assumed:
         return
-    hint = "--text-encoder FOLDER|FILE names the folder or the file of Gemma 3"
+    hint = "--text-encoder FOLDER|FILE names the folder or the file of the one that the model was trained with"
     encoder = find_encoder(model.files.require_file("text_encoder", hint))
-    headers = (model.headers.header("transformer"), *model.headers.text_headers)
-    for header in {id(one): one for one in headers}.values():
-        check_pair(encoder, header)
+    check_pair(encoder, model.headers.header("transformer"), model.headers.header("text_projection"))
