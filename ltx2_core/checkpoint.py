@@ -103,6 +103,13 @@ def _upsampler(config: Mapping[str, Any]) -> nn.Module:
     return LatentUpsampler(UpsamplerConfig.from_metadata(config))
 
 
+def _duration_head(config: Mapping[str, Any]) -> nn.Module:
+    from .config.duration import DurationConfig
+    from .models.duration import DurationHead
+
+    return DurationHead(DurationConfig.from_metadata(config))
+
+
 # How to make the module of a component from a file's config. The loader adds `shapes` to the config: the shapes of the
 # component's tensors by their names in the module, for sizes that no setting tells.
 BUILDERS: dict[str, Builder] = {
@@ -117,6 +124,7 @@ BUILDERS: dict[str, Builder] = {
     "audio_decoder": _audio_vae("AudioDecoder"),
     "vocoder": _vocoder,
     "upsampler": _upsampler,
+    "duration_head": _duration_head,
 }
 
 

@@ -178,6 +178,7 @@ COMPONENTS: dict[str, Component] = {
         optional=frozenset({"mel_stft.stft_fn.inverse_basis"}),  # stored, and not used
     ),
     "upsampler": Component(role="upsampler", is_always_read=False, prefixes=("",), sign="initial_conv."),
+    "duration_head": Component(role="duration_head", is_always_read=False, prefixes=("duration_head.",)),
     # What a Gemma takes pictures and sounds with (a vision tower, projectors) is not read.
     "language_model": Component(
         role="text_encoder",

@@ -66,6 +66,17 @@ def snap_up(frames: int, factor: int = 8) -> int:
     return -(-(frames - 1) // factor) * factor + 1
 
 
+def frames_lasting(seconds: float, fps: float, shortest_s: float, longest_s: float, factor: int = 8) -> int:
+    """The frames of a clip of about so many seconds, within bounds: one more than a multiple of the factor.
+
+    Where the bounds are so narrow that no such number lies between them, it is the upper one.
+    Source: docs/reference/text.md, "Duration head".
+    """
+    least, most = round(shortest_s * fps), round(longest_s * fps)
+    frames = snap_down(min(max(round(seconds * fps), least), most), factor)
+    return frames if frames >= least else min(snap_up(least, factor), most)
+
+
 def evenly_spaced(count: int, frames: int) -> list[int]:
     """So many frames at even distances inside a clip, without its ends; halves go to the even side."""
     return [round(i * (frames - 1) / (count + 1)) for i in range(1, count + 1)]

@@ -34,25 +34,22 @@ from scripts.golden.report import FAIL, LATER, Line, Report
 
 # What waits for a later step: "family/version/case" (sampling has no version) and the reason.
 ENHANCE = "prompt enhancement is not implemented yet"
-DURATION = "the duration head of 2.5 is not implemented yet"
 KEYFRAMES_25 = "the generated keyframes of 2.5 are not implemented yet"
 UNUSED = "no recipe uses it"
-COUNTS = "frame counts and keyframe rounds come with the modes that need them"
+ROUNDS = "keyframe rounds come with the modes that need them"
 MEDIA = "wide gamut and reflected borders come with the modes that use them"
 MIRRORED = "photos that are stored mirrored are made to stand upright here, and by the official reader they are not"
 WAITING = {
     "e2e/2.5/*": KEYFRAMES_25,
     "text/2.[03]/enhance_t2v": ENHANCE,
     "text/2.[03]/clean_response": ENHANCE,
-    "text/2.5/duration*": DURATION,
     "text/2.5/clean_response": ENHANCE,
     "sampling/beta_*": UNUSED,
     "sampling/linear_quadratic_*": UNUSED,
     "sampling/cfg_pp_*": UNUSED,
     "sampling/delta_apg_*": UNUSED,
     "sampling/delta_cfg_star_*": UNUSED,
-    "sampling/auto_duration": COUNTS,
-    "sampling/dfr_*": COUNTS,
+    "sampling/dfr_*": ROUNDS,
     "sampling/acescct": MEDIA,
     "sampling/acescg_to_rec709": MEDIA,
     "sampling/logc3": MEDIA,

@@ -15,6 +15,7 @@ from ..errors import CheckpointError
 from ..headers import FLOATS, Header
 from ..stored.formats import F8
 from .audio import AudioVAEConfig, VocoderConfig
+from .duration import DurationConfig
 from .released import effective_config
 from .section import Section
 from .text import ConnectorConfig, ProjectionConfig
@@ -186,6 +187,11 @@ def _upsampler(config: Config) -> Landmarks:
     return Landmarks(lists={"res_blocks": model.blocks, "post_upsample_res_blocks": model.blocks}, sizes=sizes)
 
 
+def _duration_head(config: Config) -> Landmarks:
+    _ = DurationConfig.from_metadata(config)  # its sizes are those of the tensors
+    return Landmarks(sizes={"mlp_out.weight": (1,)})
+
+
 def _language_model(config: Config) -> Landmarks:
     text = Section(config, "text_config")
     width = text.whole("hidden_size")
@@ -205,5 +211,6 @@ LANDMARKS: dict[str, Callable[[Config], Landmarks]] = {
     "audio_decoder": _audio_decoder,
     "vocoder": _vocoder,
     "upsampler": _upsampler,
+    "duration_head": _duration_head,
     "language_model": _language_model,
 }

@@ -49,6 +49,8 @@ def _made(generation: str, precision: str, role: str, path: Path) -> Header | No
         return _header(path, _in_precision(checkpoint_shapes(generation), precision), generation)
     if role == "text_encoder":
         return _header(path, _plain(tensor_list(f"text-{generation}")["text_encoder"]["tensors"]))
+    if role == "duration_head":
+        return _header(path, _plain(tensor_list(f"text-{generation}")[role]["tensors"]))
     if role == "distilled_lora":
         return _header(path, _plain(lora_shapes(generation)))
     if role in UPSAMPLERS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ltx2_core.checkpoint import load_component
 from ltx2_core.components import COMPONENTS
+from ltx2_core.grids import frames_lasting
 from ltx2_core.headers import read_header
 from ltx2_core.text.encode import ContextModels
 from ltx2_core.text.files import EncoderFiles, check_pair, find_encoder
@@ -22,8 +23,8 @@ from scripts.golden.report import GoldenFile, Report
 EXACT = 0.0
 RELATIVE = 1e-5
 BFLOAT16_STEPS = 1.0
-INPUTS = ("*.valid_rows", "*.rows")
-JSON_GOLDENS = ("clean_response", "enhance_t2v", "duration_to_frames")  # of cases.json, apart from its cases
+INPUTS = ("*.valid_rows", "*.rows", "duration.*_tokens")
+JSON_GOLDENS = ("clean_response", "enhance_t2v")  # of cases.json, apart from its cases
 
 Tensors = Mapping[str, Tensor]
 
@@ -99,6 +100,21 @@ def compare(golden: GoldenFile, case: str, ours: Tensors) -> None:
             golden.compare(full, tensor, RELATIVE if tensor.is_floating_point() else EXACT, case)
 
 
+def compare_durations(golden: GoldenFile, folder: Path) -> None:
+    """What the duration head makes of two contexts, and of each alone."""
+    head = load_component("duration_head", folder / "duration_head.safetensors", dtype=torch.float32, config={})
+    video, audio = golden["duration.video_tokens"], golden["duration.audio_tokens"]
+    given = {"both": (video, audio), "video_only": (video, None), "audio_only": (None, audio)}
+    for name, contexts in given.items():
+        golden.compare(f"duration.seconds_{name}", head(*contexts), RELATIVE, "duration")
+
+
+def compare_frames(golden: GoldenFile, rows: Sequence[Sequence[float]]) -> None:
+    """How many frames a number of seconds is, within bounds."""
+    for *given, frames in rows:
+        golden.compare_value("duration_to_frames", f"{given}", frames_lasting(*given), frames)
+
+
 def run(folder: Path, where: str, report: Report) -> None:
     cases: dict[str, Any] = json.loads((folder / "cases.json").read_text())
     golden = GoldenFile(folder / "expected.safetensors", where, report, INPUTS)
@@ -110,6 +126,11 @@ def run(folder: Path, where: str, report: Report) -> None:
         with golden.case(name), torch.no_grad():
             picked = {key: golden[f"{name}.{key}"] for key in ("valid_rows", "rows") if f"{name}.{key}" in golden}
             compare(golden, name, run_case(models, case["prompt"], case["max_length"], picked))
+    if "duration.seconds_both" in golden:
+        with golden.case("duration"):
+            compare_durations(golden, folder)
+    with golden.case("duration_to_frames"):
+        compare_frames(golden, cases.get("duration_to_frames", {}).get("rows", []))
     for name in JSON_GOLDENS:
         if name in cases:
             report.add_uncompared(f"{where}/{name}", name, "not compared")

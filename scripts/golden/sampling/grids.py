@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import torch
 
-from ltx2_core.grids import Factors, VideoGrid, audio_latent_count, evenly_spaced, snap_down
+from ltx2_core.grids import Factors, VideoGrid, audio_latent_count, evenly_spaced, frames_lasting, snap_down
 from ltx2_core.sampling.distilled import DISTILLED_SIGMAS
 from ltx2_core.sampling.schedules import ltx2_schedule
 
@@ -46,6 +46,11 @@ def snapped(golden: GoldenFile, case: str, parameters: Parameters) -> None:
     exact(golden, f"{case}/out", torch.tensor(ours))
 
 
+def lasting(golden: GoldenFile, case: str, parameters: Parameters) -> None:
+    rows = [[*given, frames_lasting(*given)] for *given, _ in golden[f"{case}/table"].tolist()]
+    exact(golden, f"{case}/table", torch.tensor(rows, dtype=torch.float64))
+
+
 def spaced(golden: GoldenFile, case: str, parameters: Parameters) -> None:
     exact(golden, f"{case}/out", torch.tensor(evenly_spaced(parameters["num_keyframes"], parameters["num_frames"])))
 
@@ -53,5 +58,5 @@ def spaced(golden: GoldenFile, case: str, parameters: Parameters) -> None:
 SCHEDULES = CaseTable(checks={"ltx2_*": schedule, "distilled_*": distilled})
 GRIDS = CaseTable(
     inputs=("snap_down/n",),
-    checks={"token_counts": token_counts, "snap_down": snapped, "evenly_spaced_*": spaced},
+    checks={"token_counts": token_counts, "snap_down": snapped, "auto_duration": lasting, "evenly_spaced_*": spaced},
 )
