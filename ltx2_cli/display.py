@@ -173,7 +173,9 @@ class Display:
         """How far a file is."""
         self._tell("step", phase=progress.action, name=progress.name, done=progress.done, total=progress.total)
 
-    def event(self, event: core.PhaseStarted | core.StepDone | core.PhaseDone | core.Message) -> None:
+    def event(
+        self, event: core.PhaseStarted | core.StepDone | core.PhaseDone | core.LengthChosen | core.Message
+    ) -> None:
         """What core tells while it renders."""
         match event:
             case core.PhaseStarted(phase=phase, name=name, total=total):
@@ -193,6 +195,9 @@ class Display:
                     self.render_bars.done()
                 else:
                     self.say(f"{self.phase}: {seconds:.1f} s", DETAILS)
+            case core.LengthChosen(frames=frames, fps=fps, seconds=seconds):
+                self._tell("length", frames=frames, fps=str(fps), wanted_seconds=round(seconds, 3))
+                self.say(event.message)
             case core.Message(message=message, is_warning=True):
                 self.warn(message)
             case core.Message(message=message):

@@ -143,6 +143,7 @@ MODEL = panel(
     text_encoder=value("FOLDER|FILE", "Use this text encoder; default: the one beside the model."),
     upsampler=value("FILE", "Use this latent upsampler between stages; can be repeated.", is_repeated=True),
     distilled_lora=value("FILE", "Use this distilled LoRA in presets that need one."),
+    duration_head=value("FILE", "Use this duration head, by which the model chooses the length."),
     lora=LORA,
     allow_partial_lora=PARTIAL_LORA,
     precision=value(
@@ -168,7 +169,7 @@ SHAPE = panel(
     ),
     aspect=value("%(choices)s", "Aspect ratio of a size by name, such as 9:16 for portrait."),
     crop=switch("Keep the rendered size; do not cut it to the size by name.", off=True),
-    duration=value("5s", "Length: 5s, 1m30s; the nearest 8k+1 frames are used; default: the model's own."),
+    duration=value("5s", "Length: 5s, 1m30s or auto; the nearest 8k+1 frames are used; default: the model's own."),
     frames=value("N", "Length in frames instead, 8k+1: 9, 17, … 121 …"),
     fps=value("24", "Frames per second; 23.976 means 24000/1001; default %(default)s."),
 )

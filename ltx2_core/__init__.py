@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from .pipeline.doctor.proof import try_model
     from .pipeline.doctor.report import Diagnosis
     from .pipeline.doctor.tune import tune
-    from .pipeline.events import Message, PhaseDone, PhaseStarted, StepDone, Watch
+    from .pipeline.events import LengthChosen, Message, PhaseDone, PhaseStarted, StepDone, Watch
     from .pipeline.job import Job
     from .pipeline.render.models import Models
     from .pipeline.render.run import Interrupted, Result, resume, run
@@ -93,6 +93,7 @@ __all__ = [
     "Interrupted",
     "Job",
     "LTX2Error",
+    "LengthChosen",
     "Library",
     "Listener",
     "MediaError",
@@ -230,7 +231,7 @@ _HOMES = {
     "pipeline.doctor.proof": ("try_model",),
     "pipeline.doctor.report": ("Diagnosis",),
     "pipeline.doctor.tune": ("tune",),
-    "pipeline.events": ("PhaseDone", "PhaseStarted", "StepDone", "Message", "Watch"),
+    "pipeline.events": ("PhaseDone", "PhaseStarted", "StepDone", "LengthChosen", "Message", "Watch"),
     "pipeline.job": ("Job",),
     "pipeline.resolve.setting_sources": ("Gathered", "gather", "own_presets"),
     "pipeline.resolve.presets": ("catalogue",),

@@ -37,6 +37,8 @@ SPLIT: dict[Role, FileKind] = {
 }
 # What may lie in a file of its own where the transformer's file lacks it.
 APART: dict[Role, FileKind] = {"connectors": FileKind.CONNECTORS}
+# What only some models have, in a file of its own or in the whole checkpoint.
+EXTRA: dict[Role, FileKind] = {"duration_head": FileKind.DURATION_HEAD}
 # The role of an upsampler, by what it does to the frame rate and to height and width.
 UPSAMPLERS: dict[tuple[Fraction, Fraction], Role] = {
     (Fraction(1), Fraction(2)): "upsampler",

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -48,7 +49,22 @@ class Message:
     is_warning: bool = False
 
 
-Event = PhaseStarted | StepDone | PhaseDone | Message
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LengthChosen:
+    """The model has chosen the length of the clip. seconds: what it wanted, before bounds and whole latent frames."""
+
+    frames: int
+    fps: Fraction
+    seconds: float
+
+    @property
+    def message(self) -> str:
+        """One line for a person."""
+        lasts = float(self.frames / self.fps)
+        return f"the model chose {lasts:.2f} s for this prompt: {self.frames} frames"
+
+
+Event = PhaseStarted | StepDone | PhaseDone | Message | LengthChosen
 
 
 class StoppedError(Exception):

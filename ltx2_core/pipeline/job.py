@@ -188,6 +188,19 @@ class Job:
         inside = {name: one.content for name, one in self.identities.items() if name.startswith(f"{role}/")}
         return hashlib.sha256(json.dumps(inside, sort_keys=True).encode()).hexdigest()
 
+    def with_length(self, frames: int) -> Self:
+        """The same job with the length that the model has chosen, which its record holds from now on.
+
+        Raises: StorageError if the record cannot be written.
+        """
+        request = self.request.model_copy(update={"frames": frames, "auto_length": None})
+        job = replace(self, task=self.task.model_copy(update={"request": request}))
+        try:
+            job._write_record()
+        except OSError as error:
+            raise StorageError(f"{self.folder} cannot be written", error.strerror or str(error)) from error
+        return job
+
     def require_target(self) -> None:
         """Raises: RequestError if the record alone says where the result goes, and that is not beside the folder."""
         if not self.is_redirected and not lies_beside(self.folder, self.task.target):

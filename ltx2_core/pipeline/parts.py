@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from ..components import APART, COMPONENTS, SPLIT, WHOLE, components_in, lacking
+from ..components import APART, COMPONENTS, EXTRA, SPLIT, WHOLE, components_in, lacking
 from ..config.audio import AudioVAEConfig
 from ..config.landmarks import check_header
 from ..config.released import effective_config
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 ALWAYS_READ = [name for name, row in COMPONENTS.items() if row.is_always_read]
 CONNECTORS = ("video_connector", "audio_connector")
 TEXT = ("text_projection", *CONNECTORS)
+DURATION_HEAD = "duration_head"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class ModelHeaders:
         Raises: StorageError if a part is missing or cannot be read; CheckpointError if a file is something else, or if
         the files are not parts of one model.
         """
-        roles = [role for role in (*WHOLE, *SPLIT, *APART) if role in files.paths]
+        roles = [role for role in (*WHOLE, *SPLIT, *APART, *EXTRA) if role in files.paths]
         headers = {role: files.assumed.get(role) or _read(role, files.paths[role]) for role in roles}
         parts = cls(headers | _encoder_with_projection(files))
         if "transformer" not in roles:
@@ -102,9 +103,30 @@ class ModelHeaders:
         Raises: CheckpointError if the file has no config and could be anything.
         """
         header = self.header(component)
-        if component in TEXT and self.role(component) not in WHOLE and "transformer" not in header.config:
+        if (
+            component in (*TEXT, DURATION_HEAD)
+            and self.role(component) not in WHOLE
+            and "transformer" not in header.config
+        ):
             return effective_config(self.header("transformer"))
         return effective_config(header)
+
+    def has_duration_head(self) -> bool:
+        """Whether the model can choose the length of a clip itself.
+
+        Raises: CheckpointError if its duration head reads contexts of another width than the connectors give.
+        """
+        holder = next((role for role, held in self._held.items() if DURATION_HEAD in held), None)
+        if holder is None:
+            return False
+        header, config = self.headers[holder], self.config("video_connector")
+        for stream in ("video", "audio"):
+            width = ConnectorConfig.from_metadata(config, stream).width
+            shape = header.matrix_shape(COMPONENTS[DURATION_HEAD].full_name(f"{stream}_input_proj.weight"))
+            if shape[1:] != (width,):
+                why = f"it reads {stream} contexts of {list(shape[1:])} values, and those of this model have {width}"
+                raise CheckpointError(f"the duration head {header.path.name} is of another model", why)
+        return True
 
     @cached_property
     def _held(self) -> dict[str, list[str]]:
@@ -159,6 +181,7 @@ def components_of(request: Request) -> list[str]:
         "audio_encoder": request.audio_source,
         "audio_decoder": request.audio == "generate",
         "vocoder": request.audio == "generate",
+        DURATION_HEAD: request.auto_length is not None,
     }
     return ["transformer", *TEXT, *(component for component, is_read in needs.items() if is_read)]
 
@@ -169,7 +192,7 @@ def _read(role: str, path: Path) -> Header:
     kind = classify(header)
     if role in WHOLE and kind is not FileKind.MONOLITH:
         raise CheckpointError(f"{header.path.name} cannot be rendered with", f"it is {kind.value}")
-    allowed = [FileKind.MONOLITH, {**WHOLE, **SPLIT, **APART}[role]]
+    allowed = [FileKind.MONOLITH, {**WHOLE, **SPLIT, **APART, **EXTRA}[role]]
     if role in APART:
         allowed.append(FileKind.TRANSFORMER)
     if kind not in allowed:

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ..config.video_vae import DecoderName
-from ..grids import Factors, VideoGrid, audio_latent_count, audio_latents_within
+from ..grids import Factors, VideoGrid, audio_latent_count, audio_latents_within, frames_lasting
 from ..hub.find import ModelFiles
 from ..machine import Machine
 from ..media.clip import VIDEO_CODECS, Encoding
@@ -116,8 +116,22 @@ class Extension(Record):
         return within if self.after else range(within.start, audio_latent_count(frames, fps))
 
 
+class AutoLength(Record):
+    """Between which lengths the model chooses that of the clip, from the prompt."""
+
+    shortest_s: Seconds
+    longest_s: Seconds
+
+    def frames(self, seconds: float, fps: Fraction, multiple: int) -> int:
+        """The frames of a clip of about so many seconds, one more than a multiple."""
+        return frames_lasting(seconds, float(fps), float(self.shortest_s), float(self.longest_s), multiple)
+
+
 class Request(Record):
-    """Everything that decides what comes out, down to the bit. crop: size of the file, where it is smaller."""
+    """Everything that decides what comes out, down to the bit. crop: size of the file, where it is smaller.
+
+    auto_length: the model has yet to choose the length, and until then `frames` is the most that it can choose.
+    """
 
     mode: str
     prompt: str
@@ -142,6 +156,7 @@ class Request(Record):
     strength: Annotated[float, Field(gt=0, le=1)] | None = None
     window: Window | None = None
     extension: Extension | None = None
+    auto_length: AutoLength | None = None
     schedule_tokens: int
     text_rows: int
     decoder: DecoderName = "conv"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
@@ -24,6 +24,7 @@ ASPECTS: dict[str, Fraction] = {
     "21:9": Fraction(21, 9),
 }
 Size = tuple[int, int]  # width, height
+AUTO: Literal["auto"] = "auto"
 SWITCHED_OFF = {"cache", "crop", "metadata"}  # what holds unless somebody says --no-…
 
 
@@ -37,6 +38,16 @@ def parse_duration(value: Any) -> Fraction:
     if not 0 < duration <= LONGEST_S:
         raise ValueError(f"it must be above 0 and at most {LONGEST_S} seconds")
     return duration
+
+
+def parse_length(value: Any) -> Fraction | Literal["auto"]:
+    """The length of a clip: "auto" leaves it to the model. Raises: ValueError."""
+    if str(value).strip().lower() == AUTO:
+        return AUTO
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto" if "not a duration" in str(error) else str(error)) from error
 
 
 def parse_time(value: Any) -> Fraction:
@@ -202,6 +213,7 @@ def did_you_mean(word: str, known: list[str]) -> str:
 
 Rational = PlainSerializer(str, return_type=str)
 Duration = Annotated[Fraction, BeforeValidator(parse_duration), Rational]
+Length = Annotated[Fraction | Literal["auto"], BeforeValidator(parse_length), Rational]
 Time = Annotated[Fraction, BeforeValidator(parse_time), Rational]
 Span = Annotated[tuple[Fraction, Fraction], BeforeValidator(parse_span)]
 TileCount = Annotated[int, BeforeValidator(parse_whole), Field(ge=1, le=19)]

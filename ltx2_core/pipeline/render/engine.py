@@ -6,6 +6,7 @@ Source: docs/reference/pipelines.md, "Order of one run".
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -29,9 +30,10 @@ from ...text.encode import TextContext, encode_prompts
 from ...tiling.video import decode_video
 from ...types import Streams
 from ...version import __version__
-from ..events import Watch
+from ..events import LengthChosen, Watch
 from ..job import Job, Saved
 from ..made import Made, MadeFile, MadeModel
+from ..parts import DURATION_HEAD
 from ..recipe import Stage
 from ..request import COPY, RenderTask, Request
 from .models import Models
@@ -43,20 +45,41 @@ LIBRARIES = ("torch", "transformers")  # whose versions may change a bit
 
 @dataclass(frozen=True)
 class Engine:
-    """Runs one job with the models that it needs."""
+    """Runs one job with the models that it needs. text: the text as the denoiser reads it, where that is known."""
 
     job: Job
     models: Models
     watch: Watch
+    text: Streams[Contexts] | None = None
+
+    def with_length(self) -> Engine:
+        """The same with a clip whose length the model has chosen from the prompt, if it is left to the model."""
+        bounds, request = self.request.auto_length, self.request
+        if bounds is None:
+            return self
+        with self._computing():
+            contexts = self.contexts()
+            with self.models.component(DURATION_HEAD) as head:
+                seconds = head(*(context and context.positive for context in contexts)).item()
+        factor = request.recipe.frame_multiple(self.models.shapes.video_vae.factors.time)
+        frames = bounds.frames(seconds, request.fps, factor)
+        self.watch.on_event(LengthChosen(frames=frames, fps=request.fps, seconds=seconds))
+        return replace(self, job=self.job.with_length(frames), text=contexts)
 
     def render(self) -> Report:
         """Go through the stages that are not finished yet, then decode and write the file."""
+        with self._computing():
+            generator = torch.Generator(self.models.device).manual_seed(self.request.seed)
+            return self.write(self.denoise(generator), generator)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """What holds while models compute."""
         torch.set_num_threads(self.task.machine.threads)
         # On CUDA, float32 is float32 and the same input gives the same bits, also in convolutions.
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), exact:
-            generator = torch.Generator(self.models.device).manual_seed(self.request.seed)
-            return self.write(self.denoise(generator), generator)
+            yield
 
     def denoise(self, generator: torch.Generator) -> Latents:
         """The latents that go into the file, each stage's saved before the next begins."""
@@ -104,6 +127,8 @@ class Engine:
 
     def contexts(self) -> Streams[Contexts]:
         """The text as the denoiser reads it, for the streams that are present; from the cache where it is known."""
+        if self.text is not None:
+            return self.text
         request = self.request
         prompts = [request.prompt] if request.negative is None else [request.prompt, request.negative]
         with self.watch.phase("text", "reading the prompt"):

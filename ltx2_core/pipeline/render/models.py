@@ -28,7 +28,7 @@ from ...text.encode import ContextModels
 from ...text.files import find_encoder
 from ...text.gemma import COMPONENT, Gemma, load_gemma, stream_gemma
 from ...weights import map_tensors, require_finite
-from ..parts import TEXT, LatentShapes, ModelHeaders, components_of
+from ..parts import DURATION_HEAD, TEXT, LatentShapes, ModelHeaders, components_of
 from ..recipe import Stage
 from ..request import RenderTask, Request
 
@@ -174,7 +174,7 @@ class Models:
 
     def _build(self, name: str, header: Header) -> nn.Module:
         """The module of a component, without weights."""
-        return build_component(name, header, self.headers.config(name) if name in TEXT else None)
+        return build_component(name, header, self.headers.config(name) if name in (*TEXT, DURATION_HEAD) else None)
 
     def _multiplying(self, module: M) -> M:
         """The same module, whose quantised layers multiply as the machine does."""

@@ -22,7 +22,7 @@ from ...media.writer import Report
 from ...text.files import find_encoder
 from ..events import StoppedError, Watch
 from ..job import Job
-from ..parts import ModelHeaders
+from ..parts import DURATION_HEAD, ModelHeaders
 from ..request import RenderTask, Resolved, sheet_of
 from ..resolve.target import TAKEN_HINT, check_place
 from .engine import Engine
@@ -115,6 +115,8 @@ def require_unchanged(job: Job) -> ModelHeaders:
 def files_of(task: RenderTask, headers: ModelHeaders) -> dict[str, Path]:
     """The files that a render reads, by role; those of the text encoder by role and name."""
     roles = [role for role in (*headers.roles, *task.request.recipe.needs) if role != "text_encoder"]
+    if task.request.auto_length is not None:
+        roles.append(headers.role(DURATION_HEAD))
     encoder = find_encoder(task.files.require_file("text_encoder"))
     files = {role: task.files.require_file(role) for role in roles}
     return files | {f"text_encoder/{path.name}": path for path in encoder.paths} | dict(task.inputs)
@@ -167,7 +169,9 @@ def _one_writer(target: Path, job_dir: Path) -> Iterator[None]:
 def _finish(job: Job, watch: Watch, models: Models) -> Result:
     start, progress = time.perf_counter(), Progress(watch)
     try:
-        report = Engine(job, models, progress.watch).render()
+        engine = Engine(job, models, progress.watch).with_length()
+        job = engine.job
+        report = engine.render()
     except StoppedError as stopped:
         if stopped.saved is not None:
             job.save_stopped(job.finished_stages + 1, stopped.saved)

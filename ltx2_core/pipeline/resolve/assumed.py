@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..request import AudioInput, ClipInput, ImageInput
 from .basis import Basis
 from .inputs import ModeInputs
+from .length import length_of
 from .settings import required
 from .sizes import choose_length, choose_size
 
@@ -14,7 +15,7 @@ NAME = "not given"
 def assumed_inputs(basis: Basis) -> ModeInputs:
     """An image, a clip with a track of audio or an audio file, whichever the mode starts from."""
     settings, kind = basis.settings, basis.mode.main
-    length = choose_length(basis.merged, basis.frames_per_latent)
+    length = length_of(basis) if kind == "image" else choose_length(basis.merged, basis.frames_per_latent)
     image = ImageInput(role="image-1", name=NAME, frame=0, strength=1.0, crf=required(settings.image_crf))
     has_audio = kind == "audio" or settings.sound == "keep" or (kind == "video" and settings.video != "keep")
     return ModeInputs(

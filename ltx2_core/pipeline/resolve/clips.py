@@ -21,7 +21,7 @@ from .edits import STRENGTH, choose_extension, choose_window, extended, regenera
 from .follow import AudioPlan, plan_audio, settle_v2a
 from .inputs import ModeInputs
 from .settings import Origin, Place, required
-from .sizes import ClipLength, beyond_training, choose_length, choose_size, rate_of
+from .sizes import ClipLength, beyond_training, choose_length, choose_size, rate_of, stated_duration
 
 ROUNDING_S = Fraction(1, 1000)  # containers count in milliseconds
 ROLE = "clip"
@@ -177,10 +177,11 @@ def _choose_part(basis: Basis, source: VideoSource) -> ClipLength:
         notes = (f"{name}: the first {most} of {there} frames are used",) if most < there else ()
         return ClipLength(frames=most, fps=fps, notes=notes, warnings=beyond_training(most, fps))
     length = choose_length(merged, basis.frames_per_latent, fps)
-    if settings.duration is not None and settings.duration <= rest_s:
+    duration = None if settings.duration is None else stated_duration(merged)
+    if duration is not None and duration <= rest_s:
         length = replace(length, frames=min(length.frames, most))
     if length.frames > most:
-        asked = f"--duration {show_time(settings.duration)}" if settings.duration else f"--frames {length.frames}"
+        asked = f"--duration {show_time(duration)}" if duration else f"--frames {length.frames}"
         from_start = f" from --start {show_time(start_s)} on" if start_s else ""
         why = f"{lasts}, which is {most} frames at {show_fps(fps)} fps{from_start}"
         raise RequestError(f"{asked} cannot be used", why, f"--frames {most}")

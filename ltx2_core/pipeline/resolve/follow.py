@@ -25,6 +25,7 @@ from .sizes import (
     choose_size,
     choose_working_size,
     rate_of,
+    stated_duration,
 )
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def _asked_s(basis: Basis, fps: Fraction) -> Fraction | None:
     merged = basis.merged
     if merged.is_asked("frames"):
         return choose_length(merged, basis.frames_per_latent, fps).frames / fps
-    return merged.settings.duration if merged.is_asked("duration") else None
+    return stated_duration(merged) if merged.is_asked("duration") else None
 
 
 def _require_short(

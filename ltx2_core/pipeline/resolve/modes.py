@@ -14,7 +14,8 @@ from .basis import Basis, Mode
 from .clips import settle_v2v
 from .follow import settle_a2v, settle_v2a
 from .inputs import ModeInputs, read_images
-from .sizes import choose_length, choose_size
+from .length import length_of, require_known_times
+from .sizes import choose_size
 
 
 def settle_t2v(basis: Basis, path: Path | None) -> ModeInputs:
@@ -28,8 +29,9 @@ def settle_i2v(basis: Basis, path: Path | None) -> ModeInputs:
 
 
 def _settle_from_images(basis: Basis, path: Path | None, *, follows_image: bool) -> ModeInputs:
-    length = choose_length(basis.merged, basis.frames_per_latent)
+    length = length_of(basis)
     images = read_images(basis.settings, length, path)
+    require_known_times(basis, length, images.inputs)
     shown = images.first_size if follows_image else None
     return ModeInputs(
         length=length,

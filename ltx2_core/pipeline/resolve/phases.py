@@ -37,7 +37,7 @@ from ...sampling.table import SAMPLERS
 from ...text.files import find_encoder
 from ...tiles import STAGE_OVERLAP, split_evenly
 from ...types import Streams
-from ..parts import CONNECTORS, TEXT, ModelHeaders
+from ..parts import CONNECTORS, DURATION_HEAD, TEXT, ModelHeaders
 from ..recipe import Stage
 from ..request import Request
 
@@ -150,9 +150,10 @@ class Costs:
         config = self.headers.config("video_connector")
         connectors = [ConnectorConfig.from_metadata(config, name.partition("_")[0]) for name in CONNECTORS]
         given = self.language_model, self.prompts, connectors, self.request.text_rows
+        heads = (DURATION_HEAD,) * (self.request.auto_length is not None)
         return Phase(
             name="text context",
-            loads=tuple(self._component(name) for name in TEXT),
+            loads=tuple(self._component(name) for name in (*TEXT, *heads)),
             active=connecting_bytes(*given, self.itemsize),
             flops=connecting_flops(*given),
         )

@@ -24,6 +24,7 @@ from ..values import (
     Device,
     Duration,
     FrameRate,
+    Length,
     Span,
     Tiles,
     Time,
@@ -108,6 +109,7 @@ class Settings(BaseModel):
     text_encoder: Text | None = None
     upsampler: Paths | None = None
     distilled_lora: Text | None = None
+    duration_head: Text | None = None
     lora: Paths | None = None
     allow_partial_lora: Switch | None = None
     precision: PrecisionName | None = None
@@ -119,7 +121,7 @@ class Settings(BaseModel):
     res: Text | None = None
     aspect: Aspect | None = None
     crop: Switch | None = None
-    duration: Duration | None = None
+    duration: Length | None = None
     frames: Annotated[int, WHOLE_NUMBER, Field(ge=1, le=100_000)] | None = None
     fps: FrameRate | None = None
 

@@ -124,6 +124,7 @@ def _request(basis: Basis, inputs: ModeInputs, prompt: str) -> Request:
         strength=inputs.strength,
         window=inputs.window,
         extension=inputs.extension,
+        auto_length=inputs.length.auto,
         schedule_tokens=required(settings.schedule_tokens),
         text_rows=required(settings.text_rows),
         decoder=basis.vae.decoder_name,

@@ -13,7 +13,8 @@ from ...config.video_vae import VideoVAEConfig, has_mirrored_decoder
 from ...errors import RequestError
 from ...media.inputs import VideoSource
 from ..recipe import Recipe
-from ..values import ASPECTS, FPS_LIMITS, Size, did_you_mean, parse_size, show_fps
+from ..request import AutoLength
+from ..values import ASPECTS, AUTO, FPS_LIMITS, Size, did_you_mean, parse_size, show_fps
 from .presets import names, read_tier
 from .settings import BUILT_IN, Merged, Origin, required
 
@@ -33,10 +34,14 @@ class RenderSize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipLength:
-    """Frames, one more than a multiple of the temporal factor, and their exact rate."""
+    """Frames, one more than a multiple of the temporal factor, and their exact rate.
+
+    auto: where the model chooses the length; the frames are the most that it can choose.
+    """
 
     frames: int
     fps: Fraction
+    auto: AutoLength | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -137,11 +142,20 @@ def choose_length(merged: Merged, frames_per_latent: int, fps: Fraction | None =
     if settings.frames is not None:
         _check_frames(settings.frames, frames_per_latent)
         return ClipLength(frames=settings.frames, fps=fps, warnings=beyond_training(settings.frames, fps))
-    duration, notes = required(settings.duration), ()
+    duration, notes = stated_duration(merged), ()
     frames = max(1, math.floor((duration * fps - 1) / frames_per_latent + Fraction(1, 2)) * frames_per_latent + 1)
     if "duration" in merged.sources or frames != duration * fps:
         notes = (f"{float(duration):g} s at {show_fps(fps)} fps: {frames} frames",)
     return ClipLength(frames=frames, fps=fps, notes=notes, warnings=beyond_training(frames, fps))
+
+
+def stated_duration(merged: Merged) -> Fraction:
+    """The duration that is set, which is not left to the model. Raises: RequestError if it is."""
+    duration = required(merged.settings.duration)
+    if isinstance(duration, str):
+        what = f"{merged.sources['duration'].spelled('duration')} {AUTO} cannot be used here"
+        raise RequestError(what, "only t2v and i2v leave the length to the model", "--duration 5s")
+    return duration
 
 
 def _check_frames(frames: int, frames_per_latent: int) -> None:

@@ -1,0 +1,55 @@
+"""The length of a clip that no input decides: that of the settings, or left to the model until it runs.
+
+Source: docs/cli.md, "Length".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+
+from ...errors import RequestError
+from ..request import AutoLength, ImageInput
+from ..values import AUTO
+from .basis import Basis
+from .settings import required
+from .sizes import LONGEST_TRAINED_S, ClipLength, beyond_training, choose_length
+
+SHORTEST_S = 1
+
+
+def length_of(basis: Basis) -> ClipLength:
+    """The length of a render; one that the model chooses is settled with the longest that it can choose.
+
+    Raises: as `choose_length`, and RequestError if the model has no duration head.
+    """
+    merged = basis.merged
+    if merged.settings.frames is not None or merged.settings.duration != AUTO:
+        return choose_length(merged, basis.frames_per_latent)
+    if not basis.headers.has_duration_head():
+        why = f"model {basis.files.name} has no duration head, which chooses the length"
+        raise RequestError(f"{_spelled(basis)} cannot be used", why, "--duration 5s, or --duration-head FILE names one")
+    auto, fps = AutoLength(shortest_s=Fraction(SHORTEST_S), longest_s=Fraction(LONGEST_TRAINED_S)), merged.settings.fps
+    frames = auto.frames(LONGEST_TRAINED_S, required(fps), basis.frames_per_latent)
+    note = f"the length is chosen at run time, {SHORTEST_S} to {LONGEST_TRAINED_S} s"
+    return ClipLength(
+        frames=frames,
+        fps=required(fps),
+        auto=auto,
+        notes=(f"{note}; this is planned for the longest, {frames} frames",),
+        warnings=beyond_training(frames, required(fps)),
+    )
+
+
+def require_known_times(basis: Basis, length: ClipLength, images: Iterable[ImageInput]) -> None:
+    """Raises: RequestError for an image inside a clip of which nobody knows how long it will be."""
+    later = next((image for image in images if image.frame > 0), None)
+    if length.auto is not None and later is not None:
+        why = f"{later.name} stands inside the clip, whose length is not known yet"
+        raise RequestError(
+            f"{_spelled(basis)} cannot be used", why, "--duration 5s, or images at the first frame alone"
+        )
+
+
+def _spelled(basis: Basis) -> str:
+    return f"{basis.sources['duration'].spelled('duration')} {AUTO}"
