@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from itertools import product
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from ltx2_core.conditioning.conditions import Condition, GivenTokens, Keyframe, 
 from ltx2_core.latents import Latents, States
 from ltx2_core.pipeline.render.stage_inputs import Given
 from ltx2_core.pipeline.render.stages import StageRun
+from ltx2_core.pipeline.request import AutoLength
 from ltx2_core.sampling.denoiser import GuidedDenoiser
-from ltx2_core.sampling.guidance import PassKind, plan_passes
+from ltx2_core.sampling.guidance import Contexts, PassKind, plan_passes
 from ltx2_core.sampling.noise import draw_noise
 from ltx2_core.sampling.samplers import Denoiser
 from ltx2_core.tiling.video import decode_video
@@ -79,6 +81,8 @@ class Case:
     def compare(self) -> None:
         engine = self.engine
         contexts = engine.contexts()
+        if "auto_duration" in self.settings:
+            self._compare_length(contexts)
         generator = torch.Generator().manual_seed(engine.request.seed)
         results: list[Latents] = []
         for number, stage in enumerate(engine.request.recipe.stages, 1):
@@ -90,6 +94,13 @@ class Case:
         if latents.video is not None and "frames_u8" in self.golden:
             self._compare_frames(latents.video)
         self._compare_sound(latents.audio)
+
+    def _compare_length(self, contexts: Streams[Contexts]) -> None:
+        """The frames that the model chooses, where the run left them to it."""
+        shortest_s, longest_s = map(Fraction, self.settings["auto_duration"])
+        bounds, request = AutoLength(shortest_s=shortest_s, longest_s=longest_s), self.engine.request
+        frames = bounds.frames(self.engine.wanted_seconds(contexts), request.fps, 8)
+        self.golden.compare_value(self.name, "num_frames", frames, self.settings["stage1"]["frames"])
 
     def _compare_stage(self, stage: str, run: StageRun) -> Latents:
         """Run a stage; returns its latents."""

@@ -63,6 +63,7 @@ RECIPES = {
     "t2a": "one-stage",
 }
 IMAGE_CRF = {"2.0": 33, "2.3": 33, "2.5": 18}  # where a case names none
+STEPPERS = {"EulerAncestralDiffusionStep": "ancestral"}  # that a recipe does not name itself
 NEUTRAL = {"cfg_scale": 1, "stg_scale": 0, "stg_blocks": [], "modality_scale": 1, "rescale_scale": 0, "skip_step": 0}
 
 
@@ -209,8 +210,8 @@ def _scales(given: Mapping[str, Any]) -> GuidanceScales:
 
 
 def _recipe(case: Mapping[str, Any]) -> Recipe:
-    """The recipe of a case, with the strength of its distilled LoRA."""
-    chosen = recipe(_recipe_name(case))
+    """The recipe of a case, with its sampler and the strength of its distilled LoRA."""
+    chosen = recipe(_recipe_name(case)).adjusted(STEPPERS.get(case["stage1"].get("stepper")), None, None)
     strength = case.get("distilled_lora_strength")
     if strength is None:
         return chosen

@@ -21,7 +21,8 @@ CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 UPSAMPLER = "ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors"
 DIT = "model.diffusion_model."
 BLOCK = f"{DIT}transformer_blocks"
-IN_CHECKPOINT = [name for name, row in COMPONENTS.items() if row.role not in ("upsampler", "text_encoder")]
+NOT_IN_CHECKPOINT = ("upsampler", "text_encoder", "duration_head")
+IN_CHECKPOINT = [name for name, row in COMPONENTS.items() if row.role not in NOT_IN_CHECKPOINT]
 
 Tensors = dict[str, TensorInfo]
 

@@ -59,12 +59,16 @@ class Engine:
             return self
         with self._computing():
             contexts = self.contexts()
-            with self.models.component(DURATION_HEAD) as head:
-                seconds = head(*(context and context.positive for context in contexts)).item()
+            seconds = self.wanted_seconds(contexts)
         factor = request.recipe.frame_multiple(self.models.shapes.video_vae.factors.time)
         frames = bounds.frames(seconds, request.fps, factor)
         self.watch.on_event(LengthChosen(frames=frames, fps=request.fps, seconds=seconds))
         return replace(self, job=self.job.with_length(frames), text=contexts)
+
+    def wanted_seconds(self, contexts: Streams[Contexts]) -> float:
+        """How long the model wants the clip of a prompt to be."""
+        with self.models.component(DURATION_HEAD) as head:
+            return head(*(context and context.positive for context in contexts)).item()
 
     def render(self) -> Report:
         """Go through the stages that are not finished yet, then decode and write the file."""
