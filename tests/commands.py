@@ -14,7 +14,8 @@ from ltx2_cli.app import app
 
 ROOT = Path(__file__).parent.parent
 # one pass of the model for a step in place of four, where a test is not about guidance
-UNGUIDED = ("--video-st=1", "--audio-st=1", "--video-sm=1", "--audio-sm=1", "--video-stg=0", "--audio-stg=0")
+VIDEO_UNGUIDED = ("--video-st=1", "--video-sm=1", "--video-stg=0")
+AUDIO_UNGUIDED = ("--audio-st=1", "--audio-sm=1", "--audio-stg=0")
 
 
 def ltx2(*words: object) -> Result:

@@ -26,12 +26,12 @@ from ltx2_core.media.audio import read_audio
 from ltx2_core.media.image import prepare_image
 from ltx2_core.media.inputs import AudioSource, ImageSource
 from ltx2_core.media.probe import AudioInfo, MediaInfo, probe
-from tests.commands import UNGUIDED
+from tests.commands import VIDEO_UNGUIDED
 from tests.synthetic_media import RATE_HZ, contents, packets, tone, write_sound, write_video
 
 pytestmark = pytest.mark.usefixtures("kept_models")
 
-SMALL = ("--res", "128x64", "--steps", "2", "--seed", "3", *UNGUIDED)
+SMALL = ("--res", "128x64", "--steps", "2", "--seed", "3", *VIDEO_UNGUIDED)
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_file_says_which_sound_it_was_made_for_but_not_where_it_lay(
     ltx2: Callable[..., Result], tmp_path: Path
 ) -> None:
     write_sound(Path("song.wav"), samples=tone(RATE_HZ // 3))
-    info = made(ltx2("song.wav", "--start", "0.1s"))
+    info = made(ltx2("song.wav", "--start", "0.1s", "--res", "128x64", "--steps", "2"))
     request = recipe(info)["request"]
     assert (request["mode"], request["video"], request["audio"]) == ("a2v", "generate", "keep")
     assert request["audio_source"] == {"role": "sound", "name": "song.wav", "start_s": "1/10", "duration_s": None}

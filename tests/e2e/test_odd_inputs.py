@@ -14,7 +14,6 @@ from typer.testing import CliRunner, Result
 
 from ltx2_cli.app import app
 from ltx2_core.media.probe import probe
-from tests.commands import UNGUIDED
 from tests.odd_media import (
     Write,
     cut,
@@ -131,7 +130,7 @@ ODD = {
 
 
 def ltx2(tiny: Path, *words: str) -> Result:
-    common = ["--model", str(tiny), "--res", "96x64", "--steps", "2", "--seed", "1", *UNGUIDED]
+    common = ["--model", str(tiny), "--res", "96x64", "--steps", "2", "--seed", "1"]
     return CliRunner().invoke(app, [*words, *common])
 
 

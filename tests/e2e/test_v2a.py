@@ -30,14 +30,14 @@ from ltx2_core.media.inputs import VideoSource
 from ltx2_core.media.probe import MediaInfo, probe
 from ltx2_core.media.resize import to_clip
 from ltx2_core.media.video import frames_by_time
-from tests.commands import UNGUIDED
+from tests.commands import AUDIO_UNGUIDED
 from tests.synthetic_media import contents, packets, write_video
 
 pytestmark = pytest.mark.usefixtures("kept_models")
 
 ROOT = Path(__file__).parents[2]
 NTSC = Fraction(30000, 1001)
-SMALL = ("--res", "64x64", "--steps", "2", "--seed", "3", *UNGUIDED)
+SMALL = ("--res", "64x64", "--steps", "2", "--seed", "3", *AUDIO_UNGUIDED)
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_sound_depends_on_what_is_seen(ltx2: Callable[..., Result]) -> None:
 
 def test_file_says_which_clip_it_was_made_for_but_not_where_it_lay(ltx2: Callable[..., Result], tmp_path: Path) -> None:
     write_video(Path("clip.mp4"), frames=9)
-    info = probe(made(ltx2("clip.mp4")))
+    info = probe(made(ltx2("clip.mp4", "--res", "64x64", "--steps", "2")))
     found = recipe(info)
     assert (found["request"]["video"], found["request"]["audio"]) == ("keep", "generate")
     assert [scales["st"] for scales in found["request"]["guidance"]] == [1, 7]
