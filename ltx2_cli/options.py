@@ -320,7 +320,7 @@ CONVERT = panel(
 )
 GUIDES_AUDIO = ("audio_st", "audio_sm", "audio_stg", "audio_rescale")
 GUIDES_VIDEO = ("video_st", "video_sm", "video_stg", "video_rescale")
-NO_VIDEO = (*GUIDES_VIDEO, "aspect", "crop", "fps", "codec", "crf", "upsampler")
+NO_VIDEO = (*GUIDES_VIDEO, "decoder", "aspect", "crop", "fps", "codec", "crf", "upsampler")
 OTHER = "Other"
 ConfigOpt = Annotated[
     Path | None,

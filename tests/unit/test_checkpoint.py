@@ -34,7 +34,7 @@ def rewritten(tiny: Path, out: Path, change: Callable[[dict[str, Tensor]], objec
     return path
 
 
-@pytest.mark.parametrize("name", [name for name in BUILDERS if name != "upsampler"])
+@pytest.mark.parametrize("name", [name for name in BUILDERS if name not in ("upsampler", "duration_head")])
 def test_component_has_the_weights_of_the_file_under_their_official_names(tiny: Path, name: str) -> None:
     module = load_component(name, tiny / CHECKPOINT)
     with safe_open(tiny / CHECKPOINT, "pt") as file:
