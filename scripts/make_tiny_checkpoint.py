@@ -1,4 +1,4 @@
-"""Write a complete tiny random model in the official layout: `scripts/make_tiny_checkpoint.py OUT --version 2.0`.
+"""Write a complete tiny random model in the official layout: `scripts/make_tiny_checkpoint.py OUT --version 2.3`.
 
 OUT gets a single-file checkpoint with its metadata, a Gemma folder with tokenizer, spatial and temporal latent
 upsamplers, a distilled LoRA, a style LoRA and an in-context LoRA. Nothing is learned: pictures are coloured noise and
@@ -9,10 +9,12 @@ people have it: the denoiser alone in a GGUF file, and connectors, video VAE and
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +72,15 @@ WIDE = {
     "audio_cross_attention_dim": 256,
     "num_layers": 2,
 }
+CONNECTORS_AS_WIDE_AS_CONTEXTS = {
+    "connector_attention_head_dim": 20,
+    "connector_num_layers": 2,
+    "audio_connector_num_attention_heads": 4,
+    "audio_connector_attention_head_dim": 10,
+}
 RES_X = ["res_x", {"num_layers": 1, "inject_noise": False}]
 UP = ["compress_all", {"multiplier": 2, "residual": True}]
+UPS = [[f"compress_{axes}", {"multiplier": by}] for axes, by in (("space", 2), ("time", 2), ("all", 1), ("all", 2))]
 VIDEO_VAE = {
     "encoder_blocks": [[f"compress_{axes}_res", {"multiplier": 1}] for axes in ("space", "time", "all", "all")],
     "decoder_blocks": [RES_X, UP, RES_X, UP, RES_X, UP, RES_X],
@@ -79,12 +88,45 @@ VIDEO_VAE = {
 }
 AUDIO_VAE = {"ch_mult": [1, 1, 1], "num_res_blocks": 1}
 VOCODER = {"upsample_initial_channel": 64}
-UPSAMPLERS: dict[str, tuple[str, Config]] = {
-    "spatial-upscaler-x2": ("upsampler-spatial-x2-rational", {}),
-    "spatial-upscaler-x1.5": ("upsampler-spatial-x2-rational", {"spatial_scale": 1.5}),
-    "temporal-upscaler-x2": ("upsampler-temporal-x2", {}),
+FEW_BLOCKS = {"resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 3, 5]]}
+
+
+@dataclass(frozen=True)
+class Version:
+    """A generation. changes: to its released config, by section. upsamplers: by file, the released one with changes."""
+
+    stem: str
+    changes: Mapping[str, Config]
+    upsamplers: Mapping[str, tuple[str, Config]]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+VERSIONS = {
+    "2.0": Version(
+        stem="ltx-2-tiny",
+        changes={"transformer": TRANSFORMER, "vae": VIDEO_VAE, "vocoder": VOCODER},
+        upsamplers={
+            "spatial-upscaler-x2": ("upsampler-spatial-x2-rational", {}),
+            "spatial-upscaler-x1.5": ("upsampler-spatial-x2-rational", {"spatial_scale": 1.5}),
+            "temporal-upscaler-x2": ("upsampler-temporal-x2", {}),
+        },
+    ),
+    "2.3": Version(
+        stem="ltx-2.3-tiny",
+        changes={
+            "transformer": TRANSFORMER | CONNECTORS_AS_WIDE_AS_CONTEXTS,
+            "vae": VIDEO_VAE | {"decoder_blocks": [RES_X, *(part for one in UPS for part in (one, RES_X))]},
+            "vocoder": {"vocoder": VOCODER | FEW_BLOCKS, "bwe": VOCODER | FEW_BLOCKS},
+        },
+        upsamplers={
+            "spatial-upscaler-x2": ("upsampler-spatial-x2", {}),
+            "spatial-upscaler-x1.5": ("upsampler-spatial-x1.5", {}),
+            "temporal-upscaler-x2": ("upsampler-temporal-x2", {}),
+        },
+        metadata={"model_version": "2.3"},
+    ),
 }
-COMPONENTS_2_0 = (
+COMPONENTS = (
     "transformer",
     "video_connector",
     "audio_connector",
@@ -104,7 +146,12 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 # What no config tells: the projection takes the hidden states of all layers of this text encoder.
 SHAPES = {"aggregate_embed.weight": (TEXT_WIDTH, TEXT_WIDTH * (TEXT_LAYERS + 1))}
 # The last layers decide how loud and how bright the result is; these keep pictures and sounds inside their range.
-GAINS = {"decoder.conv_out.conv.weight": 0.6, "vocoder.conv_post.weight": 0.3, "proj_out.weight": 0.7}
+GAINS = {
+    "decoder.conv_out.conv.weight": 0.6,
+    "vocoder.conv_post.weight": 0.3,
+    "bwe_generator.conv_post.weight": 0.1,
+    "proj_out.weight": 0.7,
+}
 # What the files of lower precision store quantised; as in the published ones, not everything.
 QUANTISED = re.compile(r"transformer(_1d)?_blocks\.[1-9]\d*\.")
 GROUPNORM_CHANNELS = 32  # the upsampler's norms have 32 groups
@@ -113,7 +160,7 @@ GROUPNORM_CHANNELS = 32  # the upsampler's norms have 32 groups
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, made if it is missing")
-    parser.add_argument("--version", choices=["2.0"], required=True, help="model generation")
+    parser.add_argument("--version", choices=VERSIONS, required=True, help="model generation")
     parser.add_argument("--seed", type=int, default=0)
     precisions = ["bf16", *PRECISIONS, *GGUF_PRECISIONS]
     parser.add_argument("--precision", choices=precisions, default="bf16", help="how the linears are stored")
@@ -123,10 +170,13 @@ def main() -> None:
         help="widths of 512 and 256, as some quantised formats need; GGUF always has them",
     )
     options = parser.parse_args()
-    make_tiny_checkpoint(options.out, seed=options.seed, precision=options.precision, is_wide=options.wide)
+    chosen = {"version": options.version, "precision": options.precision}
+    make_tiny_checkpoint(options.out, seed=options.seed, is_wide=options.wide, **chosen)
 
 
-def make_tiny_checkpoint(out: Path, *, seed: int = 0, precision: str = "bf16", is_wide: bool = False) -> None:
+def make_tiny_checkpoint(
+    out: Path, *, version: str = "2.0", seed: int = 0, precision: str = "bf16", is_wide: bool = False
+) -> None:
     """Write the whole model into a folder.
 
     The same seed and widths give the same files, whatever the precision, but for those that hold quantised weights.
@@ -134,46 +184,50 @@ def make_tiny_checkpoint(out: Path, *, seed: int = 0, precision: str = "bf16", i
     out.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
     is_gguf = precision in GGUF_PRECISIONS
-    config = tiny_config(is_wide=is_wide or is_gguf)
+    made = VERSIONS[version]
+    config = tiny_config(version, is_wide=is_wide or is_gguf)
     weights: dict[str, Tensor] = {}
-    for name in COMPONENTS_2_0:
+    for name in COMPONENTS:
         weights |= random_component(name, config, generator)
     if is_gguf:
-        write_parts(out, weights, config, precision)
+        write_parts(out / made.stem, weights, config, precision)
     else:
         tensors = weights if precision == "bf16" else quantised(weights, precision)
-        save_file(tensors, out / "ltx-2-tiny-dev.safetensors", {"config": json.dumps(config)})
+        save_file(tensors, out / f"{made.stem}-dev.safetensors", {"config": json.dumps(config), **made.metadata})
     write_gemma(out / "gemma", generator)
-    for name, (released, changes) in UPSAMPLERS.items():
+    for name, (released, changes) in made.upsamplers.items():
         upsampler = (
             released_configs()[released] | changes | {"mid_channels": GROUPNORM_CHANNELS, "num_blocks_per_stage": 1}
         )
         tensors = random_component("upsampler", upsampler, generator)
-        save_file(tensors, out / f"ltx-2-tiny-{name}-1.0.safetensors", {"config": json.dumps(upsampler)})
+        save_file(tensors, out / f"{made.stem}-{name}-1.0.safetensors", {"config": json.dumps(upsampler)})
     linears = {
         name: t
         for name, t in weights.items()
         if name.startswith(DIT) and "connector" not in name and is_linear(name, t)
     }
-    projection = {name: t for name, t in weights.items() if name.startswith("text_embedding_projection.")}
+    projection = {name: t for name, t in weights.items() if name.startswith(PROJECTION) and is_linear(name, t)}
     attention = {name: t for name, t in linears.items() if ".attn" in name}
     # The 19B distilled LoRA has a pair for the text projection too, which the official code does not apply.
-    save_file(lora(linears | projection, 8, generator), out / "ltx-2-tiny-distilled-lora.safetensors")
-    save_file(lora(attention, 4, generator), out / "ltx-2-tiny-lora-style.safetensors")
+    save_file(lora(linears | projection, 8, generator), out / f"{made.stem}-distilled-lora.safetensors")
+    save_file(lora(attention, 4, generator), out / f"{made.stem}-lora-style.safetensors")
     metadata = {"reference_downscale_factor": "2"}
-    save_file(lora(attention, 4, generator), out / "ltx-2-tiny-ic-lora-ref0.5.safetensors", metadata)
+    save_file(lora(attention, 4, generator), out / f"{made.stem}-ic-lora-ref0.5.safetensors", metadata)
 
 
-def tiny_config(*, is_wide: bool = False) -> Config:
-    """The released config of 2.0 with small widths and depths. is_wide: with those of WIDE."""
-    config: Config = json.loads(json.dumps(released_configs()["2.0"]))
-    config["transformer"] |= TRANSFORMER
-    if is_wide:
-        config["transformer"] |= WIDE
-    config["vae"] |= VIDEO_VAE
+def tiny_config(version: str = "2.0", *, is_wide: bool = False) -> Config:
+    """The released config of a generation with small widths and depths. is_wide: with those of WIDE."""
+    config = changed(released_configs()[version], VERSIONS[version].changes)
     config["audio_vae"]["model"]["params"]["ddconfig"] |= AUDIO_VAE
-    config["vocoder"] |= VOCODER
-    return config
+    return changed(config, {"transformer": WIDE}) if is_wide else config
+
+
+def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Config:
+    """A config with other values in some of its sections, and in the sections inside them."""
+    merged = copy.deepcopy(dict(config))
+    for key, value in changes.items():
+        merged[key] = changed(merged[key], value) if isinstance(value, Mapping) else value
+    return merged
 
 
 def random_component(name: str, config: Mapping[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
@@ -198,7 +252,13 @@ def random_tensor(name: str, shape: torch.Size, generator: torch.Generator) -> T
         values = (row[:, None] * row / 256).expand(shape).contiguous()
     elif leaf == "std-of-means" or (leaf == "weight" and values.dim() == 1):
         values = 1 + 0.1 * values
-    elif leaf in ("bias", "mean-of-means"):
+    elif leaf == "filter":  # a low-pass filter, which keeps what does not change
+        values = values.abs() / values.abs().sum(-1, keepdim=True)
+    elif leaf == "mel_basis":  # energies, which are not negative
+        values = values.abs() * shape[-1] ** -0.5
+    elif leaf in ("forward_basis", "inverse_basis"):
+        values = values * shape[-1] ** -0.5
+    elif leaf in ("bias", "mean-of-means", "alpha", "beta"):
         values = 0.1 * values
     elif leaf == "weight":
         gain = next((gain for end, gain in GAINS.items() if name.endswith(end)), 1.0)
@@ -220,18 +280,21 @@ def quantised(weights: Mapping[str, Tensor], precision: str) -> dict[str, Tensor
     return plain | stored_as(precision, {name.removesuffix(".weight"): weights[name] for name in chosen})
 
 
-def write_parts(out: Path, weights: Mapping[str, Tensor], config: Config, precision: str) -> None:
-    """The checkpoint as the users of GGUF have it: a file for each part, the names of the denoiser without prefix."""
+def write_parts(stem: Path, weights: Mapping[str, Tensor], config: Config, precision: str) -> None:
+    """The checkpoint as the users of GGUF have it: a file for each part, the names of the denoiser without prefix.
+
+    Args: stem: what the paths of the files begin with.
+    """
     left = dict(weights)
     for part, (starts, sections) in PARTS.items():
         tensors = {name: left.pop(name) for name in weights if name.startswith(starts)}
         said = {section: config[section] for section in sections}
         metadata = {"config": json.dumps(said)} if said else None
         own = {name.removeprefix("vae."): tensor for name, tensor in tensors.items()}
-        save_file(own, out / f"ltx-2-tiny-{part}.safetensors", metadata)
+        save_file(own, stem.with_name(f"{stem.name}-{part}.safetensors"), metadata)
     denoiser = {name.removeprefix(DIT): tensor for name, tensor in left.items()}
     content = gguf_bytes(gguf_tensors(denoiser, precision), {"config": json.dumps(config)})
-    (out / f"ltx-2-tiny-dev-{precision.removeprefix('gguf-')}.gguf").write_bytes(content)
+    stem.with_name(f"{stem.name}-dev-{precision.removeprefix('gguf-')}.gguf").write_bytes(content)
 
 
 def is_linear(name: str, tensor: Tensor) -> bool:

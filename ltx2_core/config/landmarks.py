@@ -61,7 +61,7 @@ def check_header(component: str, header: Header, config: Config | None = None) -
 def _wrong_lists(landmarks: Landmarks, inside: Mapping[str, str]) -> list[str]:
     problems = []
     for name, count in landmarks.lists.items():
-        found = {own.split(".")[1] for own in inside if own.startswith(f"{name}.")}
+        found = {own[len(name) + 1 :].partition(".")[0] for own in inside if own.startswith(f"{name}.")}
         missing = [number for number in range(count) if str(number) not in found]
         if len(found) != count:
             problems.append(f"it has {len(found)} {name}, its config says {count}")

@@ -21,6 +21,8 @@ LOGGER = logging.getLogger("ltx2")
 # The tensor, with its shape, by which each released upsampler is known.
 UPSAMPLERS = {
     ("upsampler.conv.weight", (4096, 1024, 3, 3)): "upsampler-spatial-x2-rational",
+    ("upsampler.0.weight", (4096, 1024, 3, 3)): "upsampler-spatial-x2",
+    ("upsampler.conv.weight", (9216, 1024, 3, 3)): "upsampler-spatial-x1.5",
     ("upsampler.0.weight", (1024, 512, 3, 3, 3)): "upsampler-temporal-x2",
 }
 

@@ -22,9 +22,12 @@ from ..headers import Header
 from .registry import RegisteredModel
 
 TENSORS = Path(__file__).parent.parent / "config" / "tensors"
-UPSAMPLERS: Mapping[str, tuple[str, str]] = {  # the list of its tensors, and the name of its config
-    "upsampler": ("upsampler-spatial-x2-{generation}", "upsampler-spatial-x2-rational"),
-    "temporal_upsampler": ("upsampler-temporal-x2", "upsampler-temporal-x2"),
+UPSAMPLERS = {  # of a generation and role: the list of its tensors, and the name of its config
+    ("2.0", "upsampler"): ("upsampler-spatial-x2-2.0", "upsampler-spatial-x2-rational"),
+    ("2.3", "upsampler"): ("upsampler-spatial-x2-2.3", "upsampler-spatial-x2"),
+    ("2.3", "upsampler_x1.5"): ("upsampler-spatial-x1.5-2.3", "upsampler-spatial-x1.5"),
+    ("2.0", "temporal_upsampler"): ("upsampler-temporal-x2", "upsampler-temporal-x2"),
+    ("2.3", "temporal_upsampler"): ("upsampler-temporal-x2", "upsampler-temporal-x2"),
 }
 PLAIN_BLOCKS = 3  # at each end of a quantised denoiser
 LORA_RANK = 384
@@ -53,8 +56,8 @@ def _made(generation: str, precision: str, role: str, path: Path) -> Header | No
         return _header(path, _plain(tensor_list(f"text-{generation}")[role]["tensors"]))
     if role == "distilled_lora":
         return _header(path, _plain(lora_shapes(generation)))
-    if role in UPSAMPLERS:
-        name, config = (text.format(generation=generation) for text in UPSAMPLERS[role])
+    if (generation, role) in UPSAMPLERS:
+        name, config = UPSAMPLERS[generation, role]
         return _header(path, _plain(tensor_list(name)["tensors"]), config)
     return None
 
@@ -75,10 +78,12 @@ def checkpoint_shapes(generation: str) -> Shapes:
 
 
 def lora_shapes(generation: str) -> Shapes:
-    """The pairs of the distilled LoRA: one for every linear layer of the denoiser, and for the text projection."""
-    projection = tensor_list(f"text-{generation}")["projection"]["tensors"]
+    """The pairs of the distilled LoRA: one for each linear layer of the denoiser, in 2.0 of the text projection too."""
+    layers = dict(tensor_list(f"transformer-{generation}")["tensors"])
+    if generation == "2.0":
+        layers |= tensor_list(f"text-{generation}")["projection"]["tensors"]
     pairs: dict[str, Sequence[int]] = {}
-    for name, shape in {**tensor_list(f"transformer-{generation}")["tensors"], **projection}.items():
+    for name, shape in layers.items():
         if name.endswith(".weight") and len(shape) == 2:
             layer, rank = name.removeprefix("model.").removesuffix(".weight"), min(LORA_RANK, *shape)
             pairs |= {f"{layer}.lora_A.weight": (rank, shape[1]), f"{layer}.lora_B.weight": (shape[0], rank)}

@@ -334,7 +334,12 @@ def test_a_copy_of_2_0_without_metadata_gets_the_released_config_and_one_warning
 
 @pytest.mark.parametrize(
     ("name", "setting"),
-    [("upsampler-spatial-x2-2.0", "spatial_upsample"), ("upsampler-temporal-x2", "temporal_upsample")],
+    [
+        ("upsampler-spatial-x2-2.0", "spatial_upsample"),
+        ("upsampler-spatial-x2-2.3", "spatial_upsample"),
+        ("upsampler-spatial-x1.5-2.3", "spatial_upsample"),
+        ("upsampler-temporal-x2", "temporal_upsample"),
+    ],
 )
 def test_an_upsampler_without_metadata_is_known_by_its_middle(name: str, setting: str):
     assert released.effective_config(header_of_release(name))[setting] is True
@@ -343,7 +348,7 @@ def test_an_upsampler_without_metadata_is_known_by_its_middle(name: str, setting
 @pytest.mark.parametrize(
     ("names", "why"),
     [
-        ([DENOISER, PROMPT_ADALN, BIAS], "config of 2.3"),
+        ([DENOISER, PROMPT_ADALN, AUDIO_BIAS], "config of 2.5"),
         (["initial_conv.weight", "upsampler.0.weight", "final_conv.weight"], "do not prove"),
         (["audio_vae.decoder.conv_in.conv.weight"], "do not prove"),
     ],

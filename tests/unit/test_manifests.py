@@ -15,6 +15,8 @@ from ltx2_core.config.released import released_configs
 from ltx2_core.hub.published import TENSORS
 from ltx2_core.keymap import official_name
 
+GENERATIONS = ["2.0", "2.3"]
+
 
 def manifest(name: str) -> dict:
     return json.loads(gzip.decompress((TENSORS / f"{name}.json.gz").read_bytes()))
@@ -27,27 +29,30 @@ def official_tensors(component: str, config: Mapping) -> dict[str, list[int]]:
     return {official_name(component, name): list(t.shape) for name, t in module.state_dict().items()}
 
 
-def built(*components: str, changes: Mapping | None = None) -> dict[str, list[int]]:
-    config = released_configs()["2.0"] | (changes or {})
+def built(*components: str, of: str = "2.0", changes: Mapping | None = None) -> dict[str, list[int]]:
+    config = released_configs()[of] | (changes or {})
     return {name: shape for one in components for name, shape in official_tensors(one, config).items()}
 
 
-def test_transformer_has_the_official_tensors() -> None:
-    listed = manifest("transformer-2.0")
-    ours = built("transformer")
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_transformer_has_the_official_tensors(generation: str) -> None:
+    listed = manifest(f"transformer-{generation}")
+    ours = built("transformer", of=generation)
     assert ours == listed["tensors"]
     assert sum(torch.Size(shape).numel() for shape in ours.values()) == listed["total_params"]
 
 
-def test_text_projection_and_connectors_have_the_official_tensors() -> None:
-    listed = manifest("text-2.0")
-    assert built("text_projection") == listed["projection"]["tensors"]
-    assert built("video_connector", "audio_connector") == listed["connectors"]["tensors"]
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_text_projection_and_connectors_have_the_official_tensors(generation: str) -> None:
+    listed = manifest(f"text-{generation}")
+    assert built("text_projection", of=generation) == listed["projection"]["tensors"]
+    assert built("video_connector", "audio_connector", of=generation) == listed["connectors"]["tensors"]
 
 
-def test_video_vae_has_the_official_tensors() -> None:
-    listed = manifest("video-vae-2.0")
-    assert built("video_encoder", "video_decoder") == listed["tensors"]
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_video_vae_has_the_official_tensors(generation: str) -> None:
+    listed = manifest(f"video-vae-{generation}")
+    assert built("video_encoder", "video_decoder", of=generation) == listed["tensors"]
 
 
 def test_video_vae_with_timestep_conditioning_has_the_official_tensors() -> None:
@@ -71,8 +76,9 @@ def test_statistics_that_nobody_reads_are_known() -> None:
         assert name.removeprefix("vae.") in COMPONENTS["video_decoder"].ignored
 
 
-def test_audio_vae_has_the_official_tensors() -> None:
-    assert built("audio_encoder", "audio_decoder") == manifest("audio-vae-2.0")["tensors"]
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_audio_vae_has_the_official_tensors(generation: str) -> None:
+    assert built("audio_encoder", "audio_decoder", of=generation) == manifest(f"audio-vae-{generation}")["tensors"]
 
 
 @pytest.mark.parametrize("generation", ["2.0", "2.3", "2.5"])
@@ -82,16 +88,20 @@ def test_vocoder_has_the_official_tensors(generation: str) -> None:
     assert official_tensors("vocoder", config) == listed["tensors"]
 
 
-@pytest.mark.parametrize("name", ["upsampler-spatial-x2-2.0", "upsampler-temporal-x2"])
+@pytest.mark.parametrize(
+    "name",
+    ["upsampler-spatial-x2-2.0", "upsampler-spatial-x2-2.3", "upsampler-spatial-x1.5-2.3", "upsampler-temporal-x2"],
+)
 def test_upsampler_has_the_official_tensors(name: str) -> None:
     listed = manifest(name)
     assert official_tensors("upsampler", listed["metadata_config"]) == listed["tensors"]
 
 
-def test_released_config_is_the_one_of_the_manifests() -> None:
-    config = released_configs()["2.0"]
-    assert config["vae"] == manifest("video-vae-2.0")["metadata_config"]["vae"]
-    assert config["audio_vae"] == manifest("audio-vae-2.0")["config"]["audio_vae"]
-    assert config["vocoder"] == manifest("vocoder-2.0")["config"]["vocoder"]
-    text = manifest("text-2.0")["transformer_config_text_keys"]
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_released_config_is_the_one_of_the_manifests(generation: str) -> None:
+    config = released_configs()[generation]
+    assert config["vae"] == manifest(f"video-vae-{generation}")["metadata_config"]["vae"]
+    assert config["audio_vae"] == manifest(f"audio-vae-{generation}")["config"]["audio_vae"]
+    assert config["vocoder"] == manifest(f"vocoder-{generation}")["config"]["vocoder"]
+    text = manifest(f"text-{generation}")["transformer_config_text_keys"]
     assert {key: config["transformer"][key] for key in text} == text

@@ -24,7 +24,9 @@ def header(name: str, role: str) -> Header:
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("name", ["ltx-2", "ltx-2-fp8", "ltx-2-nvfp4", "ltx-2-distilled", "ltx-2-distilled-fp8"])
+@pytest.mark.parametrize(
+    "name", ["ltx-2", "ltx-2-fp8", "ltx-2-nvfp4", "ltx-2-distilled", "ltx-2-distilled-fp8", "ltx-2.3"]
+)
 def test_header_describes_as_many_bytes_as_are_published(name: str, role: str) -> None:
     place = next((place for own, place in CATALOGUE.models[name].files.items() if own == role), None)
     if place is None:

@@ -95,6 +95,7 @@ GENERATIONS: dict[str, dict[str, Any]] = {
         "negative": "2a54e94cb2be1882",  # the beginning of its sha256
     }
 }
+GENERATIONS["2.3"] = GENERATIONS["2.0"] | {"steps": 30, "stg_block": "28/48"}
 # One stage, two stages, file, least and recommended memory in GB, other values.
 TIERS = {
     "480p": ("832x480", "832x512", "832x480", 8, 12, {}),
