@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ..latents import LatentState
 
+NOISE_DTYPE = torch.bfloat16  # the seed means these numbers, whatever dtype the model computes in
+
 
 def draw_noise(shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
     """Draw normal noise on the generator's device. The dtype matters: bfloat16 and float32 draw different numbers."""

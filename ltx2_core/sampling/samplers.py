@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from operator import attrgetter
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..latents import Latents, LatentState, States, to_denoised, to_velocity
-from .noise import draw_noise
+from .noise import NOISE_DTYPE, draw_noise
 
 OnStep = Callable[[int, int], None]  # called after each step with how many are done, and how many there are
 
@@ -65,14 +65,23 @@ def sample_gradient_estimation(
 
 
 def sample_ancestral(
-    denoise: Denoiser, states: States, sigmas: Tensor, on_step: OnStep, *, generator: torch.Generator, eta: float = 1.0
+    denoise: Denoiser,
+    states: States,
+    sigmas: Tensor,
+    on_step: OnStep,
+    *,
+    generator: torch.Generator,
+    eta: float = 1.0,
+    noise_dtype: torch.dtype = NOISE_DTYPE,
 ) -> States:
     """Go farther down than the next noise level and up again with new noise, video's drawn first; eta is how far.
 
+    Args: noise_dtype: to draw the noise in, whatever dtype the latents have.
     Source: docs/reference/sampling.md, "Ancestral Euler".
     """
     for step, sigma, sigma_next in iterate_steps(sigmas, on_step):
-        move = partial(_ancestral_step, sigma=sigma, sigma_next=sigma_next, generator=generator, eta=eta)
+        draw = partial(draw_noise, generator=generator, dtype=noise_dtype)
+        move = partial(_ancestral_step, sigma=sigma, sigma_next=sigma_next, draw=draw, eta=eta)
         states = states.map(move, denoise(states, sigma, step))
     return states
 
@@ -83,13 +92,13 @@ def _ancestral_step(
     *,
     sigma: float,
     sigma_next: float,
-    generator: torch.Generator,
+    draw: Callable[[Sequence[int]], Tensor],
     eta: float,
 ) -> LatentState:
     clean = state.keep_given(denoised.float())
     if sigma_next == 0:
         return state.with_latent(clean)
-    noise = draw_noise(state.latent.shape, generator, state.latent.dtype).to(state.latent.device, torch.float32)
+    noise = draw(state.latent.shape).to(state.latent.device, torch.float32)
     now, after = torch.tensor([sigma, sigma_next])  # float32 down to the coefficients, as in the reference
     down = after * (1 + (after / now - 1) * eta)
     ratio = down / now

@@ -111,6 +111,7 @@ class Case:
         self.compare_tensor(f"{stage}.sigmas", sigmas, SIGMAS)
         self._compare_start(stage, run.given, states)
         self._compare_streams(f"{stage}.*.noise", _noise(states, before), EXACT)
+        self._compare_step_noise(stage, run, states, len(sigmas) - 2)
         models = self.engine.models
         with models.transformer(models.loras(self.engine.task, run.stage)) as model:
             denoise = run.denoiser(model)
@@ -138,6 +139,16 @@ class Case:
         self._compare_streams(f"{stage}.*.mask", states.map(lambda s: s.mask.dense), EXACT)
         self._compare_streams(f"{stage}.*.clean", states.map(lambda s: s.clean))
         self._compare_streams(f"{stage}.*.attention_mask", states.map(lambda s: s.attention_mask))
+
+    def _compare_step_noise(self, stage: str, run: StageRun, states: States, steps: int) -> None:
+        """The noise that the ancestral sampler draws after each step but the last: video's, then audio's."""
+        if run.stage.sampler != "ancestral":
+            return
+        generator = run.generators()["generator"]
+        for step in range(steps):
+            drawn = _draw(states, generator)
+            for i, noise in enumerate(drawn):
+                self.compare_tensor(f"{stage}.sde_noise.{2 * step + i}", noise, EXACT)
 
     def _compare_passes(self, stage: str, denoise: GuidedDenoiser, states: States, sigma: float) -> None:
         """The passes of the first step, where they are recorded."""
@@ -238,6 +249,11 @@ def _noise(states: States, before: Tensor) -> Latents:
     """The noise that a generator in this state draws for both streams, video's first."""
     generator = torch.Generator()
     generator.set_state(before)
+    return _draw(states, generator)
+
+
+def _draw(states: States, generator: torch.Generator) -> Latents:
+    """New noise for both streams, video's first."""
     return states.map(lambda s: draw_noise(s.latent.shape, generator, torch.bfloat16))
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ltx2_core.latents import DenoiseMask, Latents, LatentState, States
+from ltx2_core.sampling.noise import NOISE_DTYPE, draw_noise
 from ltx2_core.sampling.res2s import Step, coefficients, renoise_coefficients, sample_res2s
 from ltx2_core.sampling.samplers import sample_ancestral, sample_euler, sample_gradient_estimation
 from ltx2_core.sampling.schedules import ltx2_schedule
@@ -145,6 +146,18 @@ def test_ancestral_without_new_noise_is_euler() -> None:
     still = sample_ancestral(shrink, States(audio=audio()), SIGMAS, quiet, generator=generator, eta=0.0)
     euler = sample_euler(shrink, States(audio=audio()), SIGMAS, quiet)
     assert torch.allclose(still.audio.latent, euler.audio.latent, atol=1e-4)
+
+
+@pytest.mark.parametrize("noise_dtype", [torch.bfloat16, torch.float32])
+def test_ancestral_draws_the_noise_of_a_seed_whatever_dtype_the_latents_have(noise_dtype: torch.dtype) -> None:
+    state = audio()
+    empty = replace(state, latent=torch.zeros_like(state.latent), clean=torch.zeros_like(state.latent))
+    options = {} if noise_dtype is NOISE_DTYPE else {"noise_dtype": noise_dtype}
+    know = partial(always, empty.latent)
+    moved = ancestral(know, States(audio=empty), torch.tensor([0.9, 0.5]), quiet, **options).audio.latent
+    noise = draw_noise(moved.shape, torch.Generator().manual_seed(1), noise_dtype).float()
+    spread = moved.norm() / noise.norm()  # nothing but noise is left
+    assert torch.allclose(moved, spread * noise, atol=1e-6)
 
 
 @pytest.mark.parametrize("length", [1e-12, 1e-4, 0.3, 5.0])

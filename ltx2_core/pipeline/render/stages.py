@@ -22,7 +22,7 @@ from ...machine import Machine
 from ...models.transformer import Transformer
 from ...sampling.denoiser import GuidedDenoiser
 from ...sampling.guidance import Contexts, GuidanceScales
-from ...sampling.noise import add_noise
+from ...sampling.noise import NOISE_DTYPE, add_noise
 from ...sampling.samplers import Denoiser, OnStep
 from ...sampling.schedules import from_level, ltx2_schedule, with_level
 from ...sampling.table import SAMPLERS
@@ -35,7 +35,6 @@ from ..request import Request
 from .stage_inputs import Given
 from .tiled import TiledDenoiser, tiled
 
-NOISE_DTYPE = torch.bfloat16  # the seed means these numbers, whatever dtype the model computes in
 NEUTRAL = GuidanceScales()
 
 
@@ -117,9 +116,12 @@ class StageRun:
         """Walk the schedule with the sampler of the stage."""
         sampler = SAMPLERS[self.stage.sampler]
         sample = getattr(import_module(f"{sampling.__name__}.{sampler.module}"), sampler.function)
-        seeds = {name: seed.of(self.request.seed) for name, seed in sampler.generators.items()}
-        generators = {name: torch.Generator(self.device).manual_seed(seed) for name, seed in seeds.items()}
-        return sample(denoise, states, sigmas, on_step, **generators)
+        return sample(denoise, states, sigmas, on_step, **self.generators())
+
+    def generators(self) -> dict[str, torch.Generator]:
+        """The generators of the sampler's own, by name, as they are before its first step."""
+        seeds = {name: seed.of(self.request.seed) for name, seed in SAMPLERS[self.stage.sampler].generators.items()}
+        return {name: torch.Generator(self.device).manual_seed(seed) for name, seed in seeds.items()}
 
     def finish(self, states: States) -> Latents:
         """The latents of the grids themselves, without what conditions appended."""

@@ -81,8 +81,8 @@ def gradient_estimation(denoise: Analytic, states: States, sigmas: Tensor, param
 
 
 def ancestral(denoise: Analytic, states: States, sigmas: Tensor, parameters: Parameters) -> States:
-    generator = seeded(parameters["noise_seed"])
-    return sample_ancestral(denoise, states, sigmas, on_step, generator=generator, eta=parameters["eta"])
+    options = {"generator": seeded(parameters["noise_seed"]), "noise_dtype": states.video.latent.dtype}
+    return sample_ancestral(denoise, states, sigmas, on_step, eta=parameters["eta"], **options)
 
 
 def res2s(denoise: Analytic, states: States, sigmas: Tensor, parameters: Parameters) -> States:
