@@ -34,13 +34,11 @@ from scripts.golden.report import FAIL, LATER, Line, Report
 
 # What waits for a later step: "family/version/case" (sampling has no version) and the reason.
 ENHANCE = "prompt enhancement is not implemented yet"
-KEYFRAMES_25 = "the generated keyframes of 2.5 are not implemented yet"
 UNUSED = "no recipe uses it"
 ROUNDS = "keyframe rounds come with the modes that need them"
 MEDIA = "wide gamut and reflected borders come with the modes that use them"
 MIRRORED = "photos that are stored mirrored are made to stand upright here, and by the official reader they are not"
 WAITING = {
-    "e2e/2.5/*": KEYFRAMES_25,
     "text/2.[03]/enhance_t2v": ENHANCE,
     "text/2.[03]/clean_response": ENHANCE,
     "text/2.5/clean_response": ENHANCE,

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ..config.video_vae import DecoderName
-from ..grids import Factors, VideoGrid, audio_latent_count, audio_latents_within, frames_lasting
+from ..grids import Factors, VideoGrid, audio_latent_count, audio_latents_within, evenly_spaced, frames_lasting
 from ..hub.find import ModelFiles
 from ..machine import Machine
 from ..media.clip import VIDEO_CODECS, Encoding
@@ -39,6 +39,7 @@ RECORD = "job.json"  # the file in a job folder that holds the task
 Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(allow_inf_nan=False)]
 StreamMode = Literal["generate", "keep", "off"]
+PixelFrame = Annotated[int, Field(ge=0)]
 
 
 class LoraInput(Record):
@@ -54,7 +55,7 @@ class ImageInput(Record):
 
     role: str
     name: str
-    frame: Annotated[int, Field(ge=0)]
+    frame: PixelFrame
     strength: Share
     crf: Annotated[int, Field(ge=0, le=51)]
 
@@ -131,6 +132,8 @@ class Request(Record):
     """Everything that decides what comes out, down to the bit. crop: size of the file, where it is smaller.
 
     auto_length: the model has yet to choose the length, and until then `frames` is the most that it can choose.
+    generated_keyframes: how many single frames the model generates beside the clip, at even distances, or the frames of
+    the clip at which it does.
     """
 
     mode: str
@@ -157,6 +160,7 @@ class Request(Record):
     window: Window | None = None
     extension: Extension | None = None
     auto_length: AutoLength | None = None
+    generated_keyframes: PixelFrame | tuple[PixelFrame, ...] = 0
     schedule_tokens: int
     text_rows: int
     decoder: DecoderName = "conv"
@@ -177,6 +181,15 @@ class Request(Record):
         if stage is not None:
             frames, width, height = stage.frames(frames), int(width * stage.scale), int(height * stage.scale)
         return VideoGrid(frames=frames, height=height, width=width, factors=factors)
+
+    def keyframes_of(self, stage: Stage) -> list[int]:
+        """The frames of a stage at which keyframes are generated; none where it refines what a stage before it made."""
+        if stage.start == "upsampled":
+            return []
+        given = self.generated_keyframes
+        if isinstance(given, int):
+            return evenly_spaced(given, stage.frames(self.frames))
+        return [round(frame * stage.rate) for frame in given]
 
     @property
     def file_size(self) -> tuple[int, int]:

@@ -123,6 +123,8 @@ class Case:
         self._compare_path(stage, [*followed.seen, last])
         latents = run.finish(last)
         self._compare_streams(f"{stage}.*.latent", latents)
+        if last.video is not None and f"{stage}.video.generated_keyframes" in self.golden:
+            self.compare_tensor(f"{stage}.video.generated_keyframes", last.video.slots)
         return latents
 
     def _compare_start(self, stage: str, given: Given, states: States) -> None:

@@ -167,6 +167,7 @@ class RecordedRuns:
             audio_source=_audio_source(case),
             references=_references(case),
             window=_window(case),
+            generated_keyframes=tuple(case.get("generated_keyframes", ())),
             schedule_tokens=4096,
             text_rows=1024,
         )

@@ -5,16 +5,17 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
+from ltx2_core.conditioning.conditions import KeyframeSlots
 from ltx2_core.grids import Factors, VideoGrid
 from ltx2_core.pipeline.events import Watch
 from ltx2_core.pipeline.recipe import Recipe
 from ltx2_core.pipeline.render.stage_inputs import InputEncoder
-from ltx2_core.pipeline.request import ReferenceInput
+from ltx2_core.pipeline.request import ReferenceInput, Request
 from ltx2_core.sampling.table import SAMPLERS
 from tests.synthetic_media import write_video
 
@@ -64,6 +65,38 @@ def test_seeds_of_samplers_are_those_of_the_official_code() -> None:
         "ancestral": {"generator": 10_007},
         "res2s": {"step_generator": -1, "middle_generator": 9999},
     }
+
+
+def asking_for_keyframes(given: int | tuple[int, ...], **others: Any) -> Request:
+    """A request for a clip of 17 frames, of which only what bears on keyframes is there."""
+    return Request.model_construct(frames=17, fps=Fraction(24), generated_keyframes=given, **others)
+
+
+@pytest.mark.parametrize(
+    ("given", "stages", "frames"),
+    [
+        (0, [{}], [[]]),
+        (2, [{}], [[5, 11]]),
+        ((5, 12), [FIRST, REFINED], [[5, 12], []]),  # a stage that refines has the frames of the one before it
+        (2, [{"rate": 0.5}, REFINED], [[3, 5], []]),
+        ((4, 10), [{"rate": 0.5}, REFINED], [[2, 5], []]),
+    ],
+)
+def test_keyframes_are_generated_in_stages_that_refine_nothing(
+    given: int | tuple[int, ...], stages: list, frames: list[list[int]]
+) -> None:
+    request = asking_for_keyframes(given)
+    assert [request.keyframes_of(stage) for stage in recipe(*stages).stages] == frames
+
+
+def test_generated_keyframes_are_appended_behind_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = object()
+    monkeypatch.setattr(InputEncoder, "images", lambda *args, **options: [image])
+    task: Any = SimpleNamespace(request=asking_for_keyframes(2, images=(image,)))
+    grid, (stage,) = VideoGrid(frames=17, height=64, width=64, factors=Factors(8, 32, 32)), recipe({}).stages
+    video, audio = InputEncoder(task, cast("Any", None), Watch()).conditions(stage, recipe({}), grid)
+    assert video == [image, KeyframeSlots(frames=[5, 11], fps=Fraction(24), factors=grid.factors)]
+    assert audio == []
 
 
 @pytest.mark.parametrize(("scale", "frames"), [(1, [*range(17)]), (2, [0, *range(1, 17, 2)]), (4, [0, 1, 5, 9, 13])])

@@ -13,7 +13,15 @@ from functools import cached_property
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...conditioning.conditions import Condition, GivenTokens, Keyframe, ReferenceVideo, TimeWindow, WithAttention
+from ...conditioning.conditions import (
+    Condition,
+    GivenTokens,
+    Keyframe,
+    KeyframeSlots,
+    ReferenceVideo,
+    TimeWindow,
+    WithAttention,
+)
 from ...grids import VideoGrid, audio_latent_count
 from ...latents import Latents, patchify_audio
 from ...media.accept import check_input
@@ -73,7 +81,7 @@ class InputEncoder:
         )
 
     def conditions(self, stage: Stage, recipe: Recipe, grid: VideoGrid) -> Streams[Sequence[Condition]]:
-        """What holds in each stream: a window of time, the clip that is extended, images, references."""
+        """What holds in each stream: a window of time, the extended clip, images, references, keyframes to fill."""
         request = self.task.request
         video: list[Condition] = []
         audio: list[Condition] = []
@@ -88,6 +96,8 @@ class InputEncoder:
             video += self.images(request.images, stage, grid, appends_all=recipe.images == "append")
         if stage.conditions == "all" and request.references:
             video += self.references(request.references, grid)
+        if frames := request.keyframes_of(stage):
+            video.append(KeyframeSlots(frames=frames, fps=request.fps * stage.rate, factors=grid.factors))
         return Streams(video, audio)
 
     def images(

@@ -272,7 +272,7 @@ class Costs:
         """The tokens of each tile that a stage takes the video in, with those that conditions append."""
         grid = self._grid(stage)
         frames, rows, columns = grid.latent
-        appended = 0
+        appended = len(self.request.keyframes_of(stage)) * rows * columns
         if stage.conditions != "none":
             at_start = 0 if self.request.recipe.images == "append" else 1
             stills = max(0, len(self.request.images) - at_start)
