@@ -24,6 +24,7 @@ from .options import (
     GIVEN_AUDIO,
     GUIDES_AUDIO,
     IMAGES,
+    KEYFRAMES,
     MODEL,
     NO_VIDEO,
     OLD_STREAMS,
@@ -61,11 +62,11 @@ class ModeCommand:
 COMMANDS: Mapping[str, ModeCommand] = {
     "t2v": ModeCommand(
         summary="Make a video with synchronised stereo audio from a text.",
-        panels=(MODEL, SHAPE, SAMPLING, STREAMS, TARGET, ENCODING, RENDER),
+        panels=(MODEL, SHAPE, KEYFRAMES, SAMPLING, STREAMS, TARGET, ENCODING, RENDER),
     ),
     "i2v": ModeCommand(
         summary="Animate an image; more images can follow along the way.",
-        panels=(MODEL, SHAPE, IMAGES, SAMPLING, SOUND, TARGET, ENCODING, RENDER),
+        panels=(MODEL, SHAPE, IMAGES, KEYFRAMES, SAMPLING, SOUND, TARGET, ENCODING, RENDER),
         main=ImageArg,
     ),
     "v2v": ModeCommand(

@@ -227,6 +227,12 @@ IMAGES = panel(
         is_repeated=True,
     ),
 )
+KEYFRAMES = panel(
+    "Shape",
+    generated_keyframes=value(
+        "N", "Generate so many single frames beside the clip, at even distances (LTX-2.5); default %(default)s."
+    ),
+)
 SAMPLING = panel(
     "Sampling",
     preset=value("NAME", "A preset (see ltx2 presets); default: the model's own.", complete=names("presets")),

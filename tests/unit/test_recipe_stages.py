@@ -11,11 +11,15 @@ import pytest
 import torch
 
 from ltx2_core.conditioning.conditions import KeyframeSlots
+from ltx2_core.errors import RequestError
 from ltx2_core.grids import Factors, VideoGrid
 from ltx2_core.pipeline.events import Watch
 from ltx2_core.pipeline.recipe import Recipe
 from ltx2_core.pipeline.render.stage_inputs import InputEncoder
-from ltx2_core.pipeline.request import ReferenceInput, Request
+from ltx2_core.pipeline.request import AutoLength, ReferenceInput, Request
+from ltx2_core.pipeline.resolve.length import keyframes_within
+from ltx2_core.pipeline.resolve.settings import COMMAND_LINE, Settings
+from ltx2_core.pipeline.resolve.sizes import ClipLength
 from ltx2_core.sampling.table import SAMPLERS
 from tests.synthetic_media import write_video
 
@@ -97,6 +101,24 @@ def test_generated_keyframes_are_appended_behind_the_images(monkeypatch: pytest.
     video, audio = InputEncoder(task, cast("Any", None), Watch()).conditions(stage, recipe({}), grid)
     assert video == [image, KeyframeSlots(frames=[5, 11], fps=Fraction(24), factors=grid.factors)]
     assert audio == []
+
+
+def test_keyframes_have_room_in_the_shortest_clip_that_the_model_may_choose() -> None:
+    def within(count: int) -> int:
+        basis: Any = SimpleNamespace(
+            settings=Settings(generated_keyframes=count),
+            sources={"generated_keyframes": COMMAND_LINE},
+            transformer=SimpleNamespace(has_keyframe_embedding=True),
+            recipe=recipe(FIRST, REFINED),
+            frames_per_latent=8,
+        )
+        auto = AutoLength(shortest_s=Fraction(1), longest_s=Fraction(20))
+        return keyframes_within(basis, ClipLength(frames=153, fps=Fraction(8), auto=auto))
+
+    assert within(7) == 7
+    with pytest.raises(RequestError, match="--generated-keyframes 8 cannot be used") as refused:
+        within(8)
+    assert refused.value.why.startswith("the shortest clip that the model may choose has 7 frames between its ends")
 
 
 @pytest.mark.parametrize(("scale", "frames"), [(1, [*range(17)]), (2, [0, *range(1, 17, 2)]), (4, [0, 1, 5, 9, 13])])

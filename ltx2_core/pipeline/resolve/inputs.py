@@ -22,9 +22,9 @@ from .sizes import ClipLength, RenderSize
 class ModeInputs:
     """What follows from the inputs of a request.
 
-    Args: from images to extension: as in the request. files: by role. copies_audio: the packets of a given audio track
-    are copied. suffix: what the name of the result must end in, if only one thing will do. sources: inputs that decide
-    what a setting would, by its name. notes: lines for a person.
+    Args: from images to generated_keyframes: as in the request. files: by role. copies_audio: the packets of a given
+    audio track are copied. suffix: what the name of the result must end in, if only one thing will do. sources: inputs
+    that decide what a setting would, by its name. notes: lines for a person.
     """
 
     length: ClipLength
@@ -36,6 +36,7 @@ class ModeInputs:
     strength: float | None = None
     window: Window | None = None
     extension: Extension | None = None
+    generated_keyframes: int = 0
     files: Mapping[str, Path] = field(default_factory=dict)
     copies_audio: bool = False
     suffix: str | None = None

@@ -51,5 +51,29 @@ def require_known_times(basis: Basis, length: ClipLength, images: Iterable[Image
         )
 
 
+def keyframes_within(basis: Basis, length: ClipLength) -> int:
+    """How many keyframes the model generates beside a clip.
+
+    Raises: RequestError if it is no model that has learnt it, and where the first stage has not as many frames between
+    its ends.
+    """
+    settings, count = basis.settings, required(basis.settings.generated_keyframes)
+    if count == 0 or settings.video == "off":
+        return 0
+    what = f"{basis.sources['generated_keyframes'].spelled('generated_keyframes')} {count} cannot be used"
+    if not basis.transformer.has_keyframe_embedding:
+        why = f"model {basis.files.name} has no keyframe embedding, which marks such frames"
+        raise RequestError(what, why, "leave it out, or --model names one of LTX-2.5")
+    frames = length.frames
+    if length.auto is not None:
+        frames = length.auto.frames(0, length.fps, basis.frames_per_latent)
+    inside = basis.recipe.stages[0].frames(frames) - 2
+    if count > inside:
+        shortest = "the shortest clip that the model may choose" if length.auto else "the clip"
+        why = f"{shortest} has {max(0, inside)} frames between its ends in the first stage"
+        raise RequestError(what, why, "a longer clip, or fewer keyframes")
+    return count
+
+
 def _spelled(basis: Basis) -> str:
     return f"{basis.sources['duration'].spelled('duration')} {AUTO}"

@@ -14,7 +14,7 @@ from .basis import Basis, Mode
 from .clips import settle_v2v
 from .follow import settle_a2v, settle_v2a
 from .inputs import ModeInputs, read_images
-from .length import length_of, require_known_times
+from .length import keyframes_within, length_of, require_known_times
 from .sizes import choose_size
 
 
@@ -37,6 +37,7 @@ def _settle_from_images(basis: Basis, path: Path | None, *, follows_image: bool)
         length=length,
         size=choose_size(basis.merged, basis.recipe, basis.vae, shown),
         images=images.inputs,
+        generated_keyframes=keyframes_within(basis, length),
         files=images.files,
         notes=images.notes,
     )

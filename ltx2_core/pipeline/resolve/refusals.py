@@ -136,7 +136,16 @@ def without_effect(video: str, audio: str) -> dict[str, str]:
         names = ("decoder", "aspect", "crop", "fps", "codec", "crf", *GUIDES_VIDEO, "video_sm")
         without |= dict.fromkeys(names, "the given video stays as it is")
     if video == "off":
-        names = ("decoder", "res", "codec", "crf", "audio_codec", *GUIDES_VIDEO, *GUIDES_EACH_OTHER)
+        names = (
+            "decoder",
+            "generated_keyframes",
+            "res",
+            "codec",
+            "crf",
+            "audio_codec",
+            *GUIDES_VIDEO,
+            *GUIDES_EACH_OTHER,
+        )
         without |= dict.fromkeys(names, "--video off leaves only audio")
     if audio == "keep":
         without |= dict.fromkeys((*GUIDES_AUDIO, "audio_sm"), "the given audio stays as it is")

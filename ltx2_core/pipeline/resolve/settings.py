@@ -134,6 +134,7 @@ class Settings(BaseModel):
 
     image: Paths | None = None
     image_crf: Annotated[int, WHOLE_NUMBER, Field(ge=0, le=51)] | None = None
+    generated_keyframes: Annotated[int, WHOLE_NUMBER, Field(ge=0, le=100)] | None = None
 
     preset: Text | None = None
     sampler: SamplerName | None = None
@@ -177,6 +178,7 @@ DEFAULTS: Mapping[str, Any] = {  # what holds where neither a person nor the mod
     "precision": "auto",
     "memory": "auto",
     "decoder": "auto",
+    "generated_keyframes": 0,
     "force": False,
     "device": "auto",
     "cache": True,

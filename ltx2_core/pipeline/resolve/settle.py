@@ -125,6 +125,7 @@ def _request(basis: Basis, inputs: ModeInputs, prompt: str) -> Request:
         window=inputs.window,
         extension=inputs.extension,
         auto_length=inputs.length.auto,
+        generated_keyframes=inputs.generated_keyframes,
         schedule_tokens=required(settings.schedule_tokens),
         text_rows=required(settings.text_rows),
         decoder=basis.vae.decoder_name,

@@ -1,0 +1,88 @@
+"""`--generated-keyframes`: frames that the model generates beside the clip, where it has learnt to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ltx2_core.headers import read_header
+from ltx2_core.media.probe import probe
+from ltx2_core.pipeline.made import Made
+from ltx2_core.pipeline.request import Request
+from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
+from ltx2_core.pipeline.resolve.settle import settle
+from tests.commands import ltx2, rendered
+
+CHECKPOINT = "ltx-2-tiny-dev.safetensors"
+LENGTH = ("--preset", "smoke", "--frames", "9", "--seed", "7")
+COMMON = (*LENGTH, "--res", "128x128")
+
+
+@pytest.fixture(scope="module")
+def marking(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a keyframe embedding, as those of LTX-2.5 have."""
+    folder, header = tmp_path_factory.mktemp("marking"), read_header(tiny / CHECKPOINT)
+    for path in tiny.iterdir():
+        if path.name != CHECKPOINT:
+            (folder / path.name).symlink_to(path)
+    tensors, config = load_file(header.path), dict(header.config)
+    config["transformer"] = config["transformer"] | {"use_keyframes_abs_pos_embedding": True}
+    width = tensors["model.diffusion_model.patchify_proj.weight"].shape[0]
+    torch.manual_seed(0)
+    tensors["model.diffusion_model.keyframes_abs_pos_embedding"] = torch.randn(1, width).bfloat16()
+    save_file(tensors, folder / CHECKPOINT, {**header.metadata, "config": json.dumps(config)})
+    return folder
+
+
+def made_by(model: Path, out: Path, *words: object) -> tuple[Request, bytes]:
+    """What a file says that was asked for, and the file."""
+    path = rendered("t2v", "a bell", "--model", model, *words, *COMMON, "-o", out)
+    comment = probe(path).comment
+    assert comment is not None
+    return Made.parse(comment).request, path.read_bytes()
+
+
+def refused(model: Path, *words: object) -> str:
+    result = ltx2("t2v", "a bell", "--model", model, *LENGTH, *words, "-o", "never.mp4")
+    assert result.exit_code == 2
+    return " ".join(result.stderr.split())
+
+
+def test_generated_keyframes_change_the_clip_and_leave_its_length(marking: Path, tmp_path: Path) -> None:
+    request, file = made_by(marking, tmp_path / "a.mp4", "--generated-keyframes", 2)
+    plain, without = made_by(marking, tmp_path / "b.mp4")
+    assert (request.generated_keyframes, plain.generated_keyframes) == (2, 0)
+    assert file != without
+    assert probe(tmp_path / "a.mp4").video == probe(tmp_path / "b.mp4").video
+
+
+def test_the_plan_counts_their_tokens(marking: Path) -> None:
+    flags = {"model": str(marking), "preset": "one-stage", "res": "128x128", "frames": "9", "output": "never.mp4"}
+
+    def denoising_flops(count: int) -> float:
+        phases = settle("t2v", "a bell", [(COMMAND_LINE, flags | {"generated_keyframes": str(count)})]).costs.phases
+        return next(phase.flops for phase in phases if phase.name == "denoising")
+
+    assert denoising_flops(0) < denoising_flops(2) < denoising_flops(7)
+
+
+def test_a_model_without_a_keyframe_embedding_refuses_them(tiny: Path) -> None:
+    told = refused(tiny, "--generated-keyframes", 2)
+    assert "--generated-keyframes 2 cannot be used" in told
+    assert "has no keyframe embedding, which marks such frames" in told
+    assert "leave it out, or --model names one of LTX-2.5" in told
+
+
+def test_a_clip_without_as_many_frames_between_its_ends_refuses_them(marking: Path) -> None:
+    told = refused(marking, "--generated-keyframes", 8)
+    assert "the clip has 7 frames between its ends in the first stage" in told
+
+
+def test_audio_alone_has_no_use_for_them(marking: Path) -> None:
+    told = refused(marking, "--video", "off", "--generated-keyframes", 2)
+    assert "--generated-keyframes cannot be used here" in told
+    assert "--video off leaves only audio" in told
