@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from fractions import Fraction
+from math import lcm
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +25,7 @@ from .reading import BT709_LIMITED
 from .waveform import Waveform, to_pcm
 
 B_FRAMES = 3
+LARGEST_TIMESCALE = 2**31 - 1
 FORMATS = {torch.int16: "s16", torch.int32: "s32"}
 
 
@@ -39,16 +41,21 @@ class Track(Protocol):
         ...
 
 
-def open_output(path: Path, container_format: str, comment: str | None, sample_rate_hz: int | None) -> OutputContainer:
-    """A new file in which nothing differs between two runs. sample_rate_hz: of its audio, if it has any."""
+def open_output(path: Path, container_format: str, comment: str | None, *rates: int) -> OutputContainer:
+    """A new file in which nothing differs between two runs.
+
+    Args: rates: units of a second in which its streams end, such as the sample rate of its audio, the first before the
+    others where there is no common unit.
+    """
     options = {
         "fflags": "+bitexact",  # no version of the library, no time
         "movflags": "+faststart",
         "max_interleave_delta": "0",  # encoders may look ahead as far as they like, the streams stay interleaved
         "avoid_negative_ts": "disabled",  # else AVI moves a video by a frame for what AAC puts in front
     }
-    if sample_rate_hz:  # edit lists count in this unit: in milliseconds, the default, audio would not end on its sample
-        options["movie_timescale"] = str(sample_rate_hz)
+    # edit lists count in this unit: in milliseconds, the default, a stream would not end on its frame or its sample
+    common = lcm(*rates)
+    options["movie_timescale"] = str(common if common <= LARGEST_TIMESCALE else rates[0])
     container = av.open(f"file:{path.absolute()}", "w", format=container_format, container_options=options)
     if comment is not None:
         container.metadata["comment"] = comment

@@ -28,6 +28,7 @@ from .wav_flac import encode
 from .waveform import Waveform, fit_waveform, to_pcm16
 
 OnFrames = Callable[[int], None]  # takes how many frames have been encoded so far
+MILLISECONDS = 1000  # the unit of a file without audio
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,8 @@ def write_clip(
     with written(output) as partial:
         findings = [check_audio(made)] if made else []
         with ExitStack() as files:
-            rate_hz = audio.sample_rate_hz if audio else None
-            container = files.enter_context(open_output(partial, "mp4", output.comment, rate_hz))
+            rate_hz = audio.sample_rate_hz if audio else MILLISECONDS
+            container = files.enter_context(open_output(partial, "mp4", output.comment, rate_hz, shape.fps.numerator))
             video = VideoTrack(container, shape, encoding)
             copied = None
             if isinstance(audio, AudioSource):

@@ -52,6 +52,11 @@ def test_a_seed_gives_the_same_bytes_also_decoded_again(tiny: Path, vae: Path, t
     run("decode", f"{first}.job", "-o", again)
     assert first.read_bytes() == again.read_bytes()
     assert probe(first).video.frames == 17
+    tiled = [tmp_path / name for name in ("tiled.mp4", "twice.mp4")]
+    for path in tiled:
+        run("decode", f"{first}.job", "--tiles", "16x64x64", "-o", path)
+    assert tiled[0].read_bytes() == tiled[1].read_bytes()
+    assert probe(tiled[0]).video.frames == 17
 
 
 @pytest.mark.parametrize(("with_vae", "asked"), [(True, "conv"), (False, "diffusion")])
