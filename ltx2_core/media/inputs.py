@@ -18,7 +18,7 @@ LARGEST_IMAGE = 89_478_485  # pixels; Pillow takes more for an attack
 LONGEST_SIDE = 16384  # pixels; the H.264 encoder takes no more
 LONGEST_S = 24 * 60 * 60
 SAMPLE_RATES_HZ = range(1_000, 768_001)
-ROUNDING_S = Fraction(1, 1000)  # Matroska counts milliseconds
+ROUNDING_S = Fraction(1, 1000)  # containers such as Matroska count in milliseconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

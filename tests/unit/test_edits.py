@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ltx2_core.conditioning.conditions import TimeWindow
+from ltx2_core.errors import RequestError
 from ltx2_core.grids import Factors, audio_latent_count
 from ltx2_core.latents import LatentState
+from ltx2_core.media.accept import check_input
+from ltx2_core.media.inputs import ROUNDING_S, VideoSource
 from ltx2_core.pipeline.request import Extension, Window
-from ltx2_core.pipeline.resolve.edits import regenerated_frames
+from ltx2_core.pipeline.resolve.edits import choose_window, regenerated_frames
+from ltx2_core.pipeline.resolve.settings import Settings
 from ltx2_core.pipeline.resolve.sizes import ClipLength
 from ltx2_core.sampling.schedules import from_level, ltx2_schedule, with_level
+from tests.synthetic_media import write_video
 
 RATES = st.sampled_from([Fraction(24), Fraction(25), Fraction(50), Fraction(30000, 1001)])
 STEPS = st.integers(0, 12)
@@ -34,6 +41,15 @@ def test_frames_that_are_said_to_be_regenerated_frames_are_those_of_the_mask(
     assert made.stop == 8 * new[-1] + 1
     assert made.start <= begin
     assert made.stop >= min(begin + length, 97)
+
+
+def test_a_span_may_end_as_long_after_the_clip_as_containers_round(tmp_path: Path) -> None:
+    clip = check_input(write_video(tmp_path / "a.mp4", frames=25), VideoSource)
+    part = ClipLength(frames=25, fps=Fraction(25))
+    window = choose_window(clip, Settings.model_validate({"retake": "0.5s-1.001s"}), Fraction(0), part, 8)
+    assert window.end_s == clip.duration_s + ROUNDING_S
+    with pytest.raises(RequestError, match=r"what is used of a\.mp4 is 0\.00 to 1\.00 s"):
+        choose_window(clip, Settings.model_validate({"retake": "0.5s-1.0011s"}), Fraction(0), part, 8)
 
 
 @given(STEPS, st.integers(1, 12), STEPS, RATES)

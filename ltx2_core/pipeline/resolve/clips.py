@@ -12,7 +12,7 @@ from ...errors import RequestError
 from ...grids import AUDIO_LATENTS_PER_SECOND, snap_down
 from ...lora_file import reference_scales
 from ...media.accept import check_input
-from ...media.inputs import VideoSource
+from ...media.inputs import ROUNDING_S, VideoSource
 from ..recipe import Edit
 from ..request import AudioInput, ClipInput, Extension, ReferenceInput, Window
 from ..values import Size, show_fps, show_time
@@ -23,7 +23,6 @@ from .inputs import ModeInputs
 from .settings import Origin, Place, required
 from .sizes import ClipLength, beyond_training, choose_length, choose_size, rate_of, stated_duration
 
-ROUNDING_S = Fraction(1, 1000)  # containers count in milliseconds
 ROLE = "clip"
 
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from ...errors import MediaError, RequestError
 from ...lora_file import read_lora
-from ...media.inputs import VideoSource
+from ...media.inputs import ROUNDING_S, VideoSource
 from ..recipe import Edit
 from ..request import Extension, Window
 from ..values import option_name, show_time
@@ -28,7 +28,6 @@ EDITS: Mapping[str, Edit] = {  # the settings that ask for each; a clip is resty
     "control": Edit.CONTROL,
 }
 STRENGTH = 0.7
-ROUNDING_S = Fraction(1, 1000)  # containers count in milliseconds
 
 
 def edit_of(settings: Settings) -> Edit:
