@@ -152,6 +152,14 @@ def test_a_file_is_found_where_other_programs_keep_it_if_its_size_is_right(
     assert library.find(reference) == tmp_path / place
 
 
+def test_a_file_is_found_in_every_snapshot_of_its_repository(shipped: Catalogue, tmp_path: Path) -> None:
+    snapshots = tmp_path / "cache" / "models--me--mine" / "snapshots"
+    for revision in ("0", "1", "2"):
+        put(snapshots / revision / f"{revision}.safetensors", 1)
+    places = [Library(shipped).find(Reference("me/mine", f"{revision}.safetensors")) for revision in ("0", "1", "2")]
+    assert places == [snapshots / revision / f"{revision}.safetensors" for revision in ("0", "1", "2")]
+
+
 def test_the_files_of_an_open_copy_are_those_of_the_repository(shipped: Catalogue, tmp_path: Path) -> None:
     gated, name = Reference("google/gemma-3-12b-it-qat-q4_0-unquantized", "config.json"), "config.json"
     there = tmp_path / "cache" / "models--Lightricks--gemma-3-12b-it-qat-q4_0-unquantized" / "snapshots" / "0" / name

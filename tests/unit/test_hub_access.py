@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import close_session
 
 from ltx2_core.errors import AccessError, LTX2Error, RequestError, StorageError
+from ltx2_core.hub.connection import Connection
 from ltx2_core.hub.remote import Hub
 from tests.fake_hub import PAGE, FakeHub, Fault, use
 
@@ -66,6 +67,24 @@ def test_token_stays_where_the_hub_leads_to_another_one(server: FakeHub, token: 
     server.always_at_hub = Fault(status=307, headers={"Location": location})
     refused()
     assert {one.headers.get("authorization") for one in server.asked("storage", "HEAD")} == {None}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "url", "is_same"),
+    [
+        ("https://hub.example", "https://hub.example:443/a", True),
+        ("https://hub.example:443", "https://HUB.example/a", True),
+        ("http://hub.example", "http://hub.example:80/a", True),
+        ("https://hub.example", "https://hub.example:444/a", False),
+        ("https://hub.example", "http://hub.example:443/a", False),
+        ("https://hub.example", "https://other.example/a", False),
+    ],
+)
+def test_the_usual_port_may_be_written_in_the_address_of_the_hub(
+    endpoint: str, url: str, is_same: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    assert Connection()._is_endpoint(url) == is_same
 
 
 def test_renamed_repository_is_followed_with_the_token(server: FakeHub, token: str):

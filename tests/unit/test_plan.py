@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import device, nn
 
 from ltx2_core.cards import Card
@@ -22,6 +23,7 @@ from ltx2_core.pipeline.resolve.phases import Load, Phase
 from ltx2_core.pipeline.resolve.plan import GIB, MARGIN_BYTES, Row, make_plan
 from ltx2_core.pipeline.resolve.resolve import Asked, Planning, plan_render, planned_card, resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
+from ltx2_core.sampling.schedules import from_level, with_level
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +79,15 @@ def test_a_larger_card_keeps_more_blocks_and_in_the_end_all() -> None:
     assert kept == sorted(set(kept))
 
 
+def test_loaded_models_may_fill_what_the_largest_phase_leaves_of_the_card() -> None:
+    device = planned_card(16)
+    asked = Asked(mode="t2v", prompt="x", layers=[(COMMAND_LINE, {"model": "toy"})])
+    costs = asked.settle(Planned(device)).costs
+    largest = max(costs.phases, key=lambda phase: phase.active + phase.workspace)
+    assert largest.workspace > 0  # of the convolutions of the decoder
+    assert costs.machine.kept_bytes + largest.active + largest.workspace == plans.class_bytes(device)
+
+
 def test_text_is_kept_only_where_there_is_room() -> None:
     small, large = (planned(vram=vram, res="480p", preset="one-stage") for vram in (5, 80))
     assert not small.resolved.task.machine.keeps_text
@@ -114,6 +125,16 @@ def test_inputs_may_be_left_out(mode: str, flags: dict[str, str], phase: str) ->
     found = planned(mode, vram=24, res="480p", **flags) if mode != "v2a" else planned(mode, vram=24, **flags)
     assert phase in rows(found)
     assert any("left out" in note for note in found.resolved.notes)
+
+
+def test_a_clip_is_restyled_in_as_many_steps_as_its_strength_leaves_of_the_list() -> None:
+    planned_request = planned("v2v", vram=24, res="480p", preset="restyle").resolved.task.request
+    (sigmas,) = (torch.tensor(stage.listed_sigmas()) for stage in planned_request.recipe.stages)
+    for strength in (0.1, 0.7, 0.725, 0.95, 1.0):
+        request = planned_request.model_copy(update={"strength": strength})
+        assert request.steps_of_stages == [len(from_level(sigmas, strength)) - 1]
+        silent = request.model_copy(update={"audio_source": None})  # its audio begins with noise, at the first level
+        assert silent.steps_of_stages == [len(with_level(sigmas, strength)) - 1]
 
 
 def test_a_render_takes_no_model_that_is_not_here() -> None:

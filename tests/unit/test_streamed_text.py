@@ -9,10 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ltx2_core.hub.find import find_model
+from ltx2_core.machine import Machine
+from ltx2_core.pipeline.render.models import Models
 from ltx2_core.quantize.embedding import QuantisedEmbedding
 from ltx2_core.streaming import SLOTS, StreamedBlocks
 from ltx2_core.text.files import EncoderFiles, find_encoder
 from ltx2_core.text.gemma import Gemma, load_gemma, stream_gemma
+from ltx2_core.tiles import TilePlan
 from scripts.quantise import largest_group, stored, with_markers
 
 CPU = torch.device("cpu")
@@ -70,3 +74,15 @@ def test_the_table_stays_in_its_file_and_two_layers_are_alive(tiny: Path) -> Non
     assert len(places) == SLOTS < len(layers)
     assert all(x.is_meta for x in layers.parameters())
     assert gemma.model.embed_tokens.table.weight.dtype == torch.bfloat16  # as it is stored, not as it is computed with
+
+
+def test_no_layer_stays_when_the_text_is_read(tiny: Path) -> None:
+    tiles = TilePlan()
+    machine = Machine(
+        device="cpu", precision="fp32", memory="lean", kept_bytes=10**9, decode_tiles=tiles, encode_tiles=tiles
+    )
+    with Models(find_model(str(tiny), {}), machine).text_encoder() as gemma:
+        gemma(PROMPTS[:1], ROWS)
+        layers: StreamedBlocks = gemma.model.layers
+        assert len(layers._slots) == SLOTS
+    assert not layers._slots

@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from ltx2_core.checkpoint import load_component
 from ltx2_core.components import COMPONENTS
 from ltx2_core.config.text import ConnectorConfig, ProjectionConfig
 from ltx2_core.errors import CheckpointError, StorageError
-from ltx2_core.headers import read_header
+from ltx2_core.header_text import TensorInfo
+from ltx2_core.headers import Header, read_header
 from ltx2_core.home import ltx2_home
 from ltx2_core.hub.published import TENSORS
 from ltx2_core.keymap import official_name
@@ -32,6 +33,7 @@ from ltx2_core.text.cache import ContextCache
 from ltx2_core.text.encode import ContextModels, TextContext, encode_prompts
 from ltx2_core.text.files import check_pair, find_encoder
 from ltx2_core.text.gemma import Gemma, PromptTokenizer, build_language_model, load_gemma
+from ltx2_core.text.released import config_of
 
 MANIFEST = TENSORS / "text-2.0.json.gz"
 ROWS = 64
@@ -250,6 +252,39 @@ def test_the_published_gemma_has_the_tensors_that_are_loaded() -> None:
     prefix = COMPONENTS["language_model"].prefixes[0]
     ours = {official_name("language_model", name): list(tensor.shape) for name, tensor in model.state_dict().items()}
     assert ours == {name: shape for name, shape in listed["tensors"].items() if name.startswith(prefix)}
+
+
+def published_shapes() -> dict[str, tuple[int, ...]]:
+    listed = json.loads(gzip.decompress(MANIFEST.read_bytes()))["text_encoder"]["tensors"]
+    return {name: tuple(shape) for name, shape in listed.items()}
+
+
+def header_of(shapes: Mapping[str, tuple[int, ...]]) -> Header:
+    return Header(Path("g.safetensors"), {}, {name: TensorInfo("BF16", shape, 0, 0) for name, shape in shapes.items()})
+
+
+def test_the_shapes_of_the_published_gemma_prove_its_config() -> None:
+    expected = json.loads(gzip.decompress(MANIFEST.read_bytes()))["text_encoder"]["config"]["text_config"]
+    found = config_of(header_of(published_shapes()))["text_config"]
+    assert found.items() <= expected.items()
+    assert found["vocab_size"] == 262208
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "why"),
+    [
+        ("layers.0.self_attn.k_proj.weight", (4096, 3840), "layers.0.self_attn.k_proj.weight is not [2048, 3840]"),
+        ("layers.0.mlp.down_proj.weight", None, "layers.0.mlp.down_proj.weight is not [3840, 15360]"),
+        ("embed_tokens.weight", (262208, 2560), "embed_tokens.weight is not 3840 wide"),
+        ("embed_tokens.weight", None, "embed_tokens.weight is not 3840 wide"),
+        ("layers.48.mlp.up_proj.weight", (15360, 3840), "it has 49 layers"),
+    ],
+)
+def test_one_shape_that_differs_proves_nothing(name: str, shape: tuple[int, ...] | None, why: str) -> None:
+    shapes = published_shapes() | {COMPONENTS["language_model"].prefixes[0] + name: shape}
+    with pytest.raises(CheckpointError, match="its shapes are not those of Gemma 3 12B") as error:
+        config_of(header_of({name: shape for name, shape in shapes.items() if shape is not None}))
+    assert error.value.why == why
 
 
 def test_a_folder_around_the_encoder_is_as_good(gemma_folder: Path) -> None:

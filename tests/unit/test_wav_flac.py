@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import soundfile
 import torch
 from numpy.typing import NDArray
 
@@ -52,6 +53,14 @@ def test_samples_are_those_that_pyav_decodes(name: str, layout: str, tmp_path: P
     read = read_audio(check_input(path, AudioSource)).samples
     assert header == AudioHeader(RATE_HZ, len(read), read.shape[1])
     assert torch.equal(read, torch.from_numpy(by_pyav(path))[:, : read.shape[1]])
+
+
+@pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
+def test_flac_of_every_depth_is_read_by_libsndfile(subtype: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, tone(RATE_HZ, 2, RATE_HZ).T, RATE_HZ, subtype=subtype)
+    assert read_header(path) == AudioHeader(RATE_HZ, 2, RATE_HZ)
+    assert torch.equal(read_audio(check_input(path, AudioSource)).samples, torch.from_numpy(by_pyav(path)))
 
 
 @pytest.mark.parametrize("layout", ["mono", "stereo"])
