@@ -63,6 +63,7 @@ def layers(header: Header) -> dict[str, StoredLayer]:
         ("fp8 (scaled)", FP8 | {"a.weight_scale": zeros(1), "a.input_scale": zeros(1)}),
         ("fp8 (scaled)", FP8 | {"a.weight": zeros(4, 8, dtype=E5M2), "a.comfy_quant": marker(format="float8_e5m2")}),
         ("fp8 (scaled)", LEGACY),
+        ("fp8 (scaled)", FP8 | {"a.weight": zeros(3, 5, dtype=E4M3)}),
         ("fp8 (rowwise)", ROWS),
         ("fp8 (rowwise)", ROWS | {"a.weight_scale": zeros(4, 1)}),
         ("fp8 (blockwise)", {"a.weight": zeros(256, 128, dtype=E4M3), "a.weight_scale": zeros(2, 1)}),
