@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 # one pass of the model for a step in place of four, where a test is not about guidance
 VIDEO_UNGUIDED = ("--video-st=1", "--video-sm=1", "--video-stg=0")
 AUDIO_UNGUIDED = ("--audio-st=1", "--audio-sm=1", "--audio-stg=0")
+UNGUIDED = (*VIDEO_UNGUIDED, *AUDIO_UNGUIDED)
 
 
 def ltx2(*words: object) -> Result:

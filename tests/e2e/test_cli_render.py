@@ -23,14 +23,14 @@ from ltx2_cli.display import Display
 from ltx2_core.media.probe import probe
 from ltx2_core.media.reading import BT709_LIMITED
 from ltx2_core.sampling.denoiser import GuidedDenoiser
-from tests.commands import ltx2, rendered
+from tests.commands import UNGUIDED, ltx2, rendered
 from tests.hostile.guard import guarded
 
 pytestmark = pytest.mark.usefixtures("kept_models")
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "drone over misty mountains, birds chirping"
-TWO_STAGES = ("--preset", "two-stage", "--res", "128x128", "--frames", "9", "--steps", "4")
+TWO_STAGES = ("--preset", "two-stage", "--res", "128x128", "--frames", "9", "--steps", "4", *UNGUIDED)
 
 
 def events(result: Result) -> list[dict[str, Any]]:

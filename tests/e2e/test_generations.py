@@ -9,11 +9,10 @@ import pytest
 from PIL import Image
 
 from ltx2_core.media.probe import MediaInfo, probe
-from tests.commands import AUDIO_UNGUIDED, VIDEO_UNGUIDED, rendered
+from tests.commands import AUDIO_UNGUIDED, UNGUIDED, VIDEO_UNGUIDED, rendered
 from tests.synthetic_media import tone, write_sound, write_video
 
 RATE_HZ = 48000
-UNGUIDED = (*VIDEO_UNGUIDED, *AUDIO_UNGUIDED)
 SMALL = ("--res", "64x64", "--steps", 2, "--seed", 3)
 DOUBLE = ("--res", "128x128", "--seed", 3, "--frames", 9)
 

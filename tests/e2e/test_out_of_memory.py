@@ -16,7 +16,7 @@ from ltx2_core.pipeline.job import Job
 from ltx2_core.pipeline.made import Made
 from ltx2_core.pipeline.render import engine
 from ltx2_core.tiles import Cut, TilePlan
-from tests.commands import ltx2, rendered
+from tests.commands import UNGUIDED, ltx2, rendered
 
 STAGE_2_TOKENS = 2 * 4 * 4
 ERRORS = [
@@ -30,7 +30,7 @@ ERRORS = [
 def words(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[object]]:
     """The words of a render of two stages, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    size = ["--preset", "two-stage", "--res", "128x128", "--frames", 9, "--steps", 2, "--seed", 7]
+    size = ["--preset", "two-stage", "--res", "128x128", "--frames", 9, "--steps", 2, "--seed", 7, *UNGUIDED]
     return lambda *more: ["t2v", "a bell rings", "--model", tiny, *size, *more]
 
 

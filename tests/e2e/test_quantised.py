@@ -18,7 +18,7 @@ from ltx2_core.quantize.linear import QuantisedLinear
 from ltx2_core.weights import map_tensors
 from scripts import gguf_quantise
 from scripts.quantise import PRECISIONS, stored, with_markers
-from tests.commands import ltx2, rendered
+from tests.commands import UNGUIDED, ltx2, rendered
 from tests.tolerances import LORA_BRANCHES
 
 CHECKPOINT, STYLE = "ltx-2-tiny-dev.safetensors", "ltx-2-tiny-lora-style.safetensors"
@@ -30,11 +30,11 @@ Latents = Mapping[str, Tensor]
 
 
 def latents(model: Path, target: Path) -> Latents:
-    """The latents of a clip of two stages, the first guided. The style LoRA acts in both, the distilled one in the
+    """The latents of a clip of two stages. The style LoRA acts in both, the distilled one in the
     second alone. All is computed in float32."""
     few = target.with_suffix(".yaml")
     few.write_text("steps: 2\npreset: two-stage\nprecision: fp32\n")
-    size = ("--res", "128x128", "--frames", 9, "--seed", 7, "--config", few)
+    size = ("--res", "128x128", "--frames", 9, "--seed", 7, "--config", few, *UNGUIDED)
     words = ("--model", model, "--lora", f"{model / STYLE}:0.7", "--keep-latents", "-o", target)
     rendered("t2v", "a bell rings", *size, *words)
     stages = [load_file(Path(f"{target}.job") / f"latents-{stage}.safetensors") for stage in (1, 2)]

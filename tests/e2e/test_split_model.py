@@ -18,6 +18,7 @@ from ltx2_core.hub import find
 from ltx2_core.hub.registry import RegisteredModel
 from ltx2_core.media.probe import probe
 from ltx2_core.pipeline.resolve import basis
+from tests.commands import UNGUIDED
 
 RUN = CliRunner()
 WHOLE = "ltx-2-tiny-dev.safetensors"
@@ -63,7 +64,19 @@ def render(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
 
     def render(model: Path | str, *words: object) -> bytes:
         target = tmp_path_factory.mktemp("clip") / "a.mp4"
-        common = ["--preset", "two-stage", "--res", "128x128", "--frames", "9", "--steps", "2", "--seed", "7"]
+        common = [
+            "--preset",
+            "two-stage",
+            "--res",
+            "128x128",
+            "--frames",
+            "9",
+            "--steps",
+            "2",
+            "--seed",
+            "7",
+            *UNGUIDED,
+        ]
         given = ["--model", model, *words, *common, "--no-metadata", "-o", target]
         result = RUN.invoke(app, ["t2v", "a bell rings", *map(str, given)])
         assert result.exit_code == 0, result.stderr

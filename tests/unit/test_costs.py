@@ -100,7 +100,7 @@ def test_denoiser_takes_what_is_said(is_guided: bool, keeps_text: bool, chunks: 
     ("plan", "size"),
     [
         (TilePlan(), (384, 256, 25)),
-        (TilePlan(frames=Cut(32, 16), height=Cut(128, 64), width=Cut(192, 64)), (320, 192, 73)),
+        (TilePlan(frames=Cut(32, 16), height=Cut(128, 64), width=Cut(192, 64)), (256, 160, 41)),
     ],
 )
 def test_video_vae_takes_what_is_said(plan: TilePlan, size: tuple[int, int, int]) -> None:
