@@ -5,7 +5,8 @@ PYTHON ?= python3
 N ?= 2000
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/pip install -q -c constraints.txt
+# what is used is compiled where it is first used: compiling all of torch takes longer than the rest of an installation
+INSTALL := $(BIN)/pip install -q --no-compile -c constraints.txt
 
 # modules are compiled once, and not by each worker and each command that the tests start
 unexport PYTHONDONTWRITEBYTECODE

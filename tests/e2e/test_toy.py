@@ -30,6 +30,7 @@ PROMPTS = {
     ),
     "stormy waves on the ocean at night": Scene(Kind.WAVES, strength="stormy", time_of_day="night"),
 }
+QUICK = list(PROMPTS)[:3]
 BALL = Scene(Kind.BALL, "green", "big", "slow", side="right", seed=3)
 GIVEN = Scene(Kind.LAMP, "green", tempo="slow", pitch="low", side="left", seed=1)
 NEAR = 10  # of 255: a clip of another kind is further away
@@ -68,7 +69,9 @@ def difference(frames: np.ndarray, others: np.ndarray) -> float:
     return float(np.abs(frames.astype(np.float32) - others).mean())
 
 
-@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize(
+    "prompt", [*QUICK, *(pytest.param(one, marks=pytest.mark.slow) for one in PROMPTS if one not in QUICK)]
+)
 def test_a_clip_shows_what_its_prompt_says(prompt: str, tmp_path: Path) -> None:
     scene = PROMPTS[prompt]
     frames, sound = render(tmp_path, "t2v", prompt)

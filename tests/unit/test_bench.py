@@ -160,6 +160,7 @@ def test_nothing_to_measure_or_nothing_to_measure_it_on_is_exit_2(
     assert caught.value.code == 2
 
 
+@pytest.mark.slow
 def test_the_memory_modes_are_timed_beside_resident_weights_in_the_formats_that_are_named(tmp_path: Path):
     out = tmp_path / "small.md"
     words = ["--gpu", "--device", "cpu", "--modes", "--formats", "bf16", "fp8", "--cap", "8"]
