@@ -137,7 +137,7 @@ MODEL = panel(
     decoder=value(
         "%(choices)s",
         "The decoder of the video; default %(default)s: the one in the video VAE file, or, where a folder has both, "
-        " the diffusion decoder.",
+        "the diffusion decoder.",
     ),
     audio_vae=value("FILE", "Use this audio VAE and vocoder instead of the model's."),
     text_encoder=value("FOLDER|FILE", "Use this text encoder; default: the one beside the model."),
