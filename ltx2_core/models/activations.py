@@ -1,7 +1,8 @@
-"""Activations of the vocoder that make no frequencies above what the rate can hold.
+"""Antialiased activations of the vocoder: SnakeBeta between an upsampling and a downsampling filter.
 
-A periodic activation adds overtones. It is applied at twice the rate, between two filters that are stored in the
-checkpoint; computed anew, they would differ from what was trained. In shapes, `s` are samples.
+SnakeBeta is periodic, so it adds overtones. It is applied at twice the sample rate, where they do not alias. Both
+filters are read from the checkpoint: computed ones would differ from those that the model was trained with.
+Shapes: b batch, c channels, s samples.
 Source: docs/reference/audio.md, "Vocoder"; Lee et al., "BigVGAN" (arXiv 2206.04658).
 """
 
@@ -29,7 +30,7 @@ class SnakeBeta(nn.Module):
         return x + torch.sin(x * alpha).square() / (beta + EPSILON)
 
 
-class Finer(nn.Module):
+class Upsample(nn.Module):
     """(b c s) to (b c 2s) through the stored filter; the ends are repeated."""
 
     filter: Tensor
@@ -42,8 +43,8 @@ class Finer(nn.Module):
         side = TAPS // RATIO - 1
         crop = side * RATIO + (TAPS - RATIO) // 2
         padded = F.pad(rearrange(x, "b c s -> (b c) 1 s"), (side, side), mode="replicate")
-        finer = RATIO * F.conv_transpose1d(padded, self.filter, stride=RATIO)
-        return rearrange(finer[..., crop:-crop], "(b c) 1 s -> b c s", b=len(x))
+        upsampled = RATIO * F.conv_transpose1d(padded, self.filter, stride=RATIO)
+        return rearrange(upsampled[..., crop:-crop], "(b c) 1 s -> b c s", b=len(x))
 
 
 class LowPass(nn.Module):
@@ -60,7 +61,7 @@ class LowPass(nn.Module):
         return rearrange(F.conv1d(padded, self.filter, stride=RATIO), "(b c) 1 s -> b c s", b=len(x))
 
 
-class Coarser(nn.Module):
+class Downsample(nn.Module):
     """The low-pass filter, under the name that it has in the checkpoint."""
 
     def __init__(self) -> None:
@@ -76,9 +77,9 @@ class Antialiased(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.upsample = Finer()
+        self.upsample = Upsample()
         self.act = SnakeBeta(channels)
-        self.downsample = Coarser()
+        self.downsample = Downsample()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.downsample(self.act(self.upsample(x)))
