@@ -151,7 +151,7 @@ def _whole(value: Any) -> int:
 
 
 def _check_widths(decoder: Section, channels: Sequence[int], growths: Sequence[Growth], head_dim: int) -> None:
-    for before, after, growth in zip(channels, channels[1:], growths, strict=False):
+    for before, after, growth in zip(channels[:-1], channels[1:], growths, strict=True):
         if after * growth.reduction != before:
             decoder.refuse("stage_channels", f"{before} divided by {growth.reduction} is not {after}")
     for width in channels:

@@ -141,7 +141,9 @@ class DiffusionCases:
             decoder = DiffusionDecoder(VideoVAEConfig.from_metadata(self.header.config)).requires_grad_(False)
         names = own_names("video_decoder", self.header)
         tensors = {names[name]: tensor for name, tensor in map_tensors(self.header, names).items()}
-        decoder.load_state_dict(tensors, strict=False, assign=True)
+        unknown = decoder.load_state_dict(tensors, strict=False, assign=True).unexpected_keys  # what lacks stays empty
+        if unknown:
+            raise ValueError(f"{self.header.path.name} has tensors that no decoder has: {unknown}")
         return decoder
 
     def run(self) -> None:
