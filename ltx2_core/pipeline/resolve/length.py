@@ -63,7 +63,7 @@ def keyframes_within(basis: Basis, length: ClipLength) -> int:
     what = f"{basis.sources['generated_keyframes'].spelled('generated_keyframes')} {count} cannot be used"
     if not basis.transformer.has_keyframe_embedding:
         why = f"model {basis.files.name} has no keyframe embedding, which marks such frames"
-        raise RequestError(what, why, "leave it out, or --model names one of LTX-2.5")
+        raise RequestError(what, why, "leave it out")
     frames = length.frames
     if length.auto is not None:
         frames = length.auto.frames(0, length.fps, basis.frames_per_latent)
