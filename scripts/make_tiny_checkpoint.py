@@ -1,9 +1,10 @@
 """Write a complete tiny random model in the official layout: `scripts/make_tiny_checkpoint.py OUT --version 2.3`.
 
-OUT gets a single-file checkpoint with its metadata, a Gemma folder with tokenizer, spatial and temporal latent
-upsamplers, a distilled LoRA, a style LoRA and an in-context LoRA. Nothing is learned: pictures are coloured noise and
-sounds are hiss, but every code path runs, in a second or two. With `--precision gguf-…` the checkpoint is in parts, as
-people have it: the denoiser alone in a GGUF file, and connectors, video VAE and audio VAE in files of their own.
+OUT gets the model with its metadata, its text encoder with tokenizer, spatial and temporal latent upsamplers, a
+distilled LoRA, a style LoRA and an in-context LoRA. Nothing is learned: pictures are coloured noise and sounds are
+hiss, but every code path runs, in a second or two. A model of 2.0 or 2.3 is one file, unless `--layout components` asks
+for a file for each part, as 2.5 is published, with two video VAEs and a duration head. With `--precision gguf-…` the
+connectors lie in a file of their own too, and the denoiser alone in a GGUF file.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ import copy
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,110 +22,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
-from torch import Tensor, nn
-from transformers import Gemma3TextConfig, Gemma3TextModel
+from torch import Tensor
 
 from ltx2_core.checkpoint import BUILDERS
-from ltx2_core.components import AUDIO_CONNECTOR, DIT, PROJECTION, VIDEO_CONNECTOR
+from ltx2_core.components import DIT, PROJECTION
 from ltx2_core.config.released import released_configs
 from ltx2_core.keymap import official_name
-from ltx2_core.text.released import RELEASED
 from scripts.gguf_quantise import PRECISIONS as GGUF_PRECISIONS
 from scripts.gguf_quantise import gguf_tensors
 from scripts.gguf_writer import gguf_bytes
 from scripts.quantise import PRECISIONS, stored_as
+from scripts.tiny_text import gemma_3_folder, gemma_4_file
+from scripts.tiny_versions import AUDIO_VAE, CONNECTORS, GEMMA_4_VERSION, PARTS, VERSIONS, WIDE, Config, Parts, Version
 
-Config = dict[str, Any]
-
-SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>")
-SPECIAL_TOKENS += ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
-TOKENIZER_CONFIG = {f"{name}_token": f"<{name}>" for name in ("bos", "eos", "pad", "unk")} | {"padding_side": "left"}
-WORDS = (
-    "a an and are as at background ball bell big bird birds black blue bouncing bright bursts camera car cat "
-    "chirping city close cloud cold dark day dog door drone drops fast fire flies floor forest from glass gold "
-    "green grey hard heard high hits hums in into is kettle lamp large left light loud low man metal mist misty "
-    "moon morning mountain mountains moves music night of off on over people rain red river road room rustle "
-    "sea shot sky slams slow small snow soft song sound speaks starts steel stone street sun the thud to train "
-    "tree turns under voice wall water wave waves whistle white wide wind window with woman wood yellow"
-)
-
-# Widths that differ from each other, so that a mix-up cannot go unseen; latent widths and rates are the released ones.
-TEXT_WIDTH, TEXT_LAYERS = 32, 7
-TRANSFORMER = {
-    "num_attention_heads": 4,
-    "attention_head_dim": 20,
-    "cross_attention_dim": 80,
-    "audio_num_attention_heads": 4,
-    "audio_attention_head_dim": 10,
-    "audio_cross_attention_dim": 40,
-    "num_layers": 4,
-    "caption_channels": TEXT_WIDTH,
-    "connector_num_attention_heads": 4,
-    "connector_attention_head_dim": 8,
-}
-# Widths that blocks of 256 values and rotations of 256 columns go into; that of the context stays the text encoder's.
-WIDE = {
-    "attention_head_dim": 128,
-    "cross_attention_dim": 512,
-    "audio_attention_head_dim": 64,
-    "audio_cross_attention_dim": 256,
-    "num_layers": 2,
-}
-CONNECTORS_AS_WIDE_AS_CONTEXTS = {
-    "connector_attention_head_dim": 20,
-    "connector_num_layers": 2,
-    "audio_connector_num_attention_heads": 4,
-    "audio_connector_attention_head_dim": 10,
-}
-RES_X = ["res_x", {"num_layers": 1, "inject_noise": False}]
-UP = ["compress_all", {"multiplier": 2, "residual": True}]
-UPS = [[f"compress_{axes}", {"multiplier": by}] for axes, by in (("space", 2), ("time", 2), ("all", 1), ("all", 2))]
-VIDEO_VAE = {
-    "encoder_blocks": [[f"compress_{axes}_res", {"multiplier": 1}] for axes in ("space", "time", "all", "all")],
-    "decoder_blocks": [RES_X, UP, RES_X, UP, RES_X, UP, RES_X],
-    "decoder_base_channels": 8,
-}
-AUDIO_VAE = {"ch_mult": [1, 1, 1], "num_res_blocks": 1}
-VOCODER = {"upsample_initial_channel": 64}
-FEW_BLOCKS = {"resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 3, 5]]}
-
-
-@dataclass(frozen=True)
-class Version:
-    """A generation. changes: to its released config, by section. upsamplers: by file, the released one with changes."""
-
-    stem: str
-    changes: Mapping[str, Config]
-    upsamplers: Mapping[str, tuple[str, Config]]
-    metadata: Mapping[str, str] = field(default_factory=dict)
-
-
-VERSIONS = {
-    "2.0": Version(
-        stem="ltx-2-tiny",
-        changes={"transformer": TRANSFORMER, "vae": VIDEO_VAE, "vocoder": VOCODER},
-        upsamplers={
-            "spatial-upscaler-x2": ("upsampler-spatial-x2-rational", {}),
-            "spatial-upscaler-x1.5": ("upsampler-spatial-x2-rational", {"spatial_scale": 1.5}),
-            "temporal-upscaler-x2": ("upsampler-temporal-x2", {}),
-        },
-    ),
-    "2.3": Version(
-        stem="ltx-2.3-tiny",
-        changes={
-            "transformer": TRANSFORMER | CONNECTORS_AS_WIDE_AS_CONTEXTS,
-            "vae": VIDEO_VAE | {"decoder_blocks": [RES_X, *(part for one in UPS for part in (one, RES_X))]},
-            "vocoder": {"vocoder": VOCODER | FEW_BLOCKS, "bwe": VOCODER | FEW_BLOCKS},
-        },
-        upsamplers={
-            "spatial-upscaler-x2": ("upsampler-spatial-x2", {}),
-            "spatial-upscaler-x1.5": ("upsampler-spatial-x1.5", {}),
-            "temporal-upscaler-x2": ("upsampler-temporal-x2", {}),
-        },
-        metadata={"model_version": "2.3"},
-    ),
-}
 COMPONENTS = (
     "transformer",
     "video_connector",
@@ -137,23 +46,18 @@ COMPONENTS = (
     "audio_decoder",
     "vocoder",
 )
-# The files beside a denoiser in GGUF: what the names of their tensors begin with, and the sections of their config.
-PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "connectors": ((DIT + VIDEO_CONNECTOR, DIT + AUDIO_CONNECTOR, PROJECTION), ()),
-    "video-vae": (("vae.",), ("vae",)),
-    "audio-vae": (("audio_vae.", "vocoder."), ("audio_vae", "vocoder")),
-}
-# What no config tells: the projection takes the hidden states of all layers of this text encoder.
-SHAPES = {"aggregate_embed.weight": (TEXT_WIDTH, TEXT_WIDTH * (TEXT_LAYERS + 1))}
 # The last layers decide how loud and how bright the result is; these keep pictures and sounds inside their range.
 GAINS = {
     "decoder.conv_out.conv.weight": 0.6,
+    "decoder.conv_out.weight": 0.3,
+    "duration_head.mlp_out.weight": 0.1,  # so that clips are short
     "vocoder.conv_post.weight": 0.3,
     "bwe_generator.conv_post.weight": 0.1,
     "proj_out.weight": 0.7,
 }
 # What the files of lower precision store quantised; as in the published ones, not everything.
 QUANTISED = re.compile(r"transformer(_1d)?_blocks\.[1-9]\d*\.")
+LEFT = ("transformer", "scheduler")  # sections of the config of a denoiser in a file of its own
 GROUPNORM_CHANNELS = 32  # the upsampler's norms have 32 groups
 
 
@@ -162,6 +66,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, made if it is missing")
     parser.add_argument("--version", choices=VERSIONS, required=True, help="model generation")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--layout", choices=["single", "components"], help="one file, or one for each part")
     precisions = ["bf16", *PRECISIONS, *GGUF_PRECISIONS]
     parser.add_argument("--precision", choices=precisions, default="bf16", help="how the linears are stored")
     parser.add_argument(
@@ -170,14 +75,20 @@ def main() -> None:
         help="widths of 512 and 256, as some quantised formats need; GGUF always has them",
     )
     options = parser.parse_args()
-    chosen = {"version": options.version, "precision": options.precision}
+    chosen = {"version": options.version, "layout": options.layout, "precision": options.precision}
     make_tiny_checkpoint(options.out, seed=options.seed, is_wide=options.wide, **chosen)
 
 
 def make_tiny_checkpoint(
-    out: Path, *, version: str = "2.0", seed: int = 0, precision: str = "bf16", is_wide: bool = False
+    out: Path,
+    *,
+    version: str = "2.0",
+    layout: str | None = None,
+    seed: int = 0,
+    precision: str = "bf16",
+    is_wide: bool = False,
 ) -> None:
-    """Write the whole model into a folder.
+    """Write the whole model into a folder. layout: None takes that in which the generation is published.
 
     The same seed and widths give the same files, whatever the precision, but for those that hold quantised weights.
     """
@@ -185,34 +96,76 @@ def make_tiny_checkpoint(
     generator = torch.Generator().manual_seed(seed)
     is_gguf = precision in GGUF_PRECISIONS
     made = VERSIONS[version]
+    stem = out / made.stem
     config = tiny_config(version, is_wide=is_wide or is_gguf)
-    weights: dict[str, Tensor] = {}
-    for name in COMPONENTS:
-        weights |= random_component(name, config, generator)
+    weights = random_components((*COMPONENTS, *made.more), config, made, generator)
+    write_text_encoder(out, made, weights, generator)
+    tensors = quantised(weights, precision) if precision in PRECISIONS else weights
     if is_gguf:
-        write_parts(out / made.stem, weights, config, precision)
+        write_gguf(stem, tensors, config, precision)
+    elif (layout or made.layout) == "single":
+        save_file(tensors, beside(stem, "dev.safetensors"), {"config": json.dumps(config), **made.metadata})
     else:
-        tensors = weights if precision == "bf16" else quantised(weights, precision)
-        save_file(tensors, out / f"{made.stem}-dev.safetensors", {"config": json.dumps(config), **made.metadata})
-    write_gemma(out / "gemma", generator)
+        denoiser = write_parts(stem, tensors, config, PARTS, made.metadata)
+        save_file(denoiser, beside(stem, "dev-transformer.safetensors"), said(config, LEFT) | made.metadata)
+    if made.conv_vae is not None and (layout or made.layout) == "components":
+        write_conv_vae(stem, made, weights, generator)
+    write_upsamplers(stem, made, generator)
+    write_loras(stem, version, weights, generator)
+
+
+def beside(stem: Path, name: str) -> Path:
+    """The path of a file of the model. stem: what the paths of all of them begin with."""
+    return stem.with_name(f"{stem.name}-{name}")
+
+
+def said(config: Config, sections: Iterable[str]) -> dict[str, str]:
+    """The metadata of a file that has these sections of the config; none where it has none of them."""
+    own = {section: config[section] for section in sections if section in config}
+    return {"config": json.dumps(own)} if own else {}
+
+
+def write_text_encoder(out: Path, made: Version, weights: dict[str, Tensor], generator: torch.Generator) -> None:
+    """The text encoder, and with Gemma 4 the text projection, which is taken out of the weights."""
+    if made.encoder == "gemma3":
+        gemma_3_folder(out / "gemma", generator)
+        return
+    projection = {name: weights.pop(name) for name in [*weights] if name.startswith(PROJECTION)}
+    gemma_4_file(beside(out / made.stem, "text-encoder.safetensors"), projection, GEMMA_4_VERSION, generator)
+
+
+def write_conv_vae(stem: Path, made: Version, weights: Mapping[str, Tensor], generator: torch.Generator) -> None:
+    """A second video VAE: the same encoder with a convolutional decoder."""
+    config = changed({"vae": released_configs()["2.3"]["vae"]}, {"vae": made.conv_vae})
+    decoder = random_component("video_decoder", config, generator, made)
+    same = {name: tensor for name, tensor in weights.items() if name.startswith(("vae.encoder.", "vae.per_channel"))}
+    tensors = {name.removeprefix("vae."): tensor for name, tensor in (decoder | same).items()}
+    save_file(tensors, beside(stem, "video-vae-conv.safetensors"), said(config, ["vae"]) | version_of(made.metadata))
+
+
+def write_upsamplers(stem: Path, made: Version, generator: torch.Generator) -> None:
     for name, (released, changes) in made.upsamplers.items():
         upsampler = (
             released_configs()[released] | changes | {"mid_channels": GROUPNORM_CHANNELS, "num_blocks_per_stage": 1}
         )
-        tensors = random_component("upsampler", upsampler, generator)
-        save_file(tensors, out / f"{made.stem}-{name}-1.0.safetensors", {"config": json.dumps(upsampler)})
+        tensors = random_component("upsampler", upsampler, generator, made)
+        save_file(tensors, beside(stem, f"{name}-1.0.safetensors"), {"config": json.dumps(upsampler)})
+
+
+def write_loras(stem: Path, version: str, weights: Mapping[str, Tensor], generator: torch.Generator) -> None:
     linears = {
         name: t
         for name, t in weights.items()
         if name.startswith(DIT) and "connector" not in name and is_linear(name, t)
     }
-    projection = {name: t for name, t in weights.items() if name.startswith(PROJECTION) and is_linear(name, t)}
     attention = {name: t for name, t in linears.items() if ".attn" in name}
-    # The 19B distilled LoRA has a pair for the text projection too, which the official code does not apply.
-    save_file(lora(linears | projection, 8, generator), out / f"{made.stem}-distilled-lora.safetensors")
-    save_file(lora(attention, 4, generator), out / f"{made.stem}-lora-style.safetensors")
+    projection: dict[str, Tensor] = {}
+    if version == "2.0":  # the 19B distilled LoRA has a pair for it, which the official code does not apply
+        projection = {name: t for name, t in weights.items() if name.startswith(PROJECTION) and is_linear(name, t)}
+    save_file(lora(linears | projection, 8, generator), beside(stem, "distilled-lora.safetensors"))
+    save_file(lora(attention, 4, generator), beside(stem, "lora-style.safetensors"))
     metadata = {"reference_downscale_factor": "2"}
-    save_file(lora(attention, 4, generator), out / f"{made.stem}-ic-lora-ref0.5.safetensors", metadata)
+    save_file(lora(attention, 4, generator), beside(stem, "ic-lora-ref0.5.safetensors"), metadata)
 
 
 def tiny_config(version: str = "2.0", *, is_wide: bool = False) -> Config:
@@ -230,10 +183,22 @@ def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Config:
     return merged
 
 
-def random_component(name: str, config: Mapping[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
+def random_components(
+    names: Iterable[str], config: Config, made: Version, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Random weights of several components; what two of them have in common is drawn for the last."""
+    weights: dict[str, Tensor] = {}
+    for name in names:
+        weights |= random_component(name, config, generator, made)
+    return weights
+
+
+def random_component(
+    name: str, config: Mapping[str, Any], generator: torch.Generator, made: Version = VERSIONS["2.0"]
+) -> dict[str, Tensor]:
     """Random weights of one component under their official names."""
     with torch.device("meta"):
-        module = BUILDERS[name]({**config, "shapes": SHAPES})
+        module = BUILDERS[name]({**config, "shapes": made.shapes})
     tensors = {}
     for own, tensor in module.state_dict().items():
         official = official_name(name, own)
@@ -280,21 +245,30 @@ def quantised(weights: Mapping[str, Tensor], precision: str) -> dict[str, Tensor
     return plain | stored_as(precision, {name.removesuffix(".weight"): weights[name] for name in chosen})
 
 
-def write_parts(stem: Path, weights: Mapping[str, Tensor], config: Config, precision: str) -> None:
-    """The checkpoint as the users of GGUF have it: a file for each part, the names of the denoiser without prefix.
-
-    Args: stem: what the paths of the files begin with.
-    """
+def write_parts(
+    stem: Path, weights: Mapping[str, Tensor], config: Config, parts: Parts, metadata: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """The parts of a model that have files of their own, without the prefix of the video VAE. Returns: the rest."""
     left = dict(weights)
-    for part, (starts, sections) in PARTS.items():
+    for part, (starts, sections) in parts.items():
         tensors = {name: left.pop(name) for name in weights if name.startswith(starts)}
-        said = {section: config[section] for section in sections}
-        metadata = {"config": json.dumps(said)} if said else None
-        own = {name.removeprefix("vae."): tensor for name, tensor in tensors.items()}
-        save_file(own, stem.with_name(f"{stem.name}-{part}.safetensors"), metadata)
+        if tensors:
+            own = {name.removeprefix("vae."): tensor for name, tensor in tensors.items()}
+            save_file(own, beside(stem, f"{part}.safetensors"), said(config, sections) | version_of(metadata))
+    return left
+
+
+def version_of(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What every file of a generation says about itself."""
+    return {key: value for key, value in metadata.items() if key == "model_version"}
+
+
+def write_gguf(stem: Path, weights: Mapping[str, Tensor], config: Config, precision: str) -> None:
+    """The checkpoint as the users of GGUF have it: a file for each part, the names of the denoiser without prefix."""
+    left = write_parts(stem, weights, config, {**CONNECTORS, **PARTS}, {})
     denoiser = {name.removeprefix(DIT): tensor for name, tensor in left.items()}
     content = gguf_bytes(gguf_tensors(denoiser, precision), {"config": json.dumps(config)})
-    stem.with_name(f"{stem.name}-dev-{precision.removeprefix('gguf-')}.gguf").write_bytes(content)
+    beside(stem, f"dev-{precision.removeprefix('gguf-')}.gguf").write_bytes(content)
 
 
 def is_linear(name: str, tensor: Tensor) -> bool:
@@ -311,66 +285,6 @@ def lora(weights: Mapping[str, Tensor], rank: int, generator: torch.Generator) -
         pairs[f"{key}.lora_A.weight"] = (torch.randn(r, width, generator=generator) * width**-0.5).bfloat16()
         pairs[f"{key}.lora_B.weight"] = (torch.randn(out, r, generator=generator) * 0.1).bfloat16()
     return pairs
-
-
-def write_gemma(folder: Path, generator: torch.Generator) -> None:
-    """A Gemma 3 folder as published: config, one shard named as Google names it, tokenizer with its settings."""
-    folder.mkdir(exist_ok=True)
-    tokenizer = make_tokenizer(WORDS.split(), 700)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    text_config = {
-        **RELEASED,
-        "hidden_size": TEXT_WIDTH,
-        "intermediate_size": 2 * TEXT_WIDTH,
-        "num_hidden_layers": TEXT_LAYERS,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "query_pre_attn_scalar": 8,
-        "vocab_size": tokenizer.get_vocab_size(),
-    }
-    config = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text_config}
-    write_json(folder / "config.json", config | {"eos_token_id": [1, 6]})
-    write_json(folder / "tokenizer_config.json", TOKENIZER_CONFIG)
-    with torch.device("meta"):
-        model: nn.Module = Gemma3TextModel(Gemma3TextConfig(**text_config))
-    tensors = {
-        f"language_model.model.{name}": random_gemma(name, t.shape, generator) for name, t in model.state_dict().items()
-    }
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-
-
-def random_gemma(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Norms are stored as weight − 1; embeddings are multiplied by the root of their width when looked up."""
-    values = torch.randn(shape, generator=generator)
-    scale = 0.1 if len(shape) == 1 else shape[-1] ** -0.5
-    return (values * scale).bfloat16()
-
-
-def make_tokenizer(words: Sequence[str], size: int) -> Tokenizer:
-    """A byte-pair tokenizer in Gemma's manner: spaces as ▁, unknown characters as bytes, BOS in front.
-
-    Args: words: that it learns pairs from. size: tokens at most.
-    """
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=[*SPECIAL_TOKENS, *(f"<0x{i:02X}>" for i in range(256))],
-        initial_alphabet=["▁", *map(chr, range(33, 127))],
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([word for plain in words for word in (plain, f" {plain}")], trainer)
-    bos = SPECIAL_TOKENS.index("<bos>")
-    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", bos)])
-    state = json.loads(tokenizer.to_str())  # only the trainer had to take the bytes for special tokens
-    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in SPECIAL_TOKENS]
-    return Tokenizer.from_str(json.dumps(state))
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Render with a model of full size whose weights are zeros, and tell time and memory of each phase: `make fullsize`.
 
-The files are those of scripts/make_fullsize_checkpoint.py: 77 GB that take no room on the disk. --weights tells how the
-checkpoint is stored, --preset and --memory how it is rendered. A render goes through all phases and ends with exit code
+The files are those of scripts/make_fullsize_checkpoint.py: 77 GB that take no room on the disk. --model tells which
+model it is, --preset and --memory how it is rendered. A render goes through all phases and ends with exit code
 8, because weights of zero make a flat clip. This script fails if it ends otherwise, if a phase is missing, or if it
 takes more than LIMIT_GB of memory of its own, which no file backs. So it shows that a machine with less memory than the
 checkpoint has bytes can load it. Linux only: memory is read from /proc.
@@ -26,11 +26,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.make_fullsize_checkpoint import WEIGHTS, make_fullsize_checkpoint
+from scripts.make_fullsize_checkpoint import MODELS, make_fullsize_model
 
 ROOT = Path(__file__).resolve().parent.parent
-RENDER = "t2v x --device cpu --precision bf16 --frames 9 --steps 2 --json"
-SIZES = {"one-stage": "64x64", "two-stage": "128x128"}  # the smallest, by preset
+RENDER = "t2v x --device cpu --precision bf16 --frames 9 --json"
+STEPS = ("--steps", "2")
+SIZES = {  # the smallest, and what else a preset is told
+    "one-stage": ("--res", "64x64", *STEPS),
+    "two-stage": ("--res", "128x128", *STEPS),
+    "distilled-one-stage": ("--res", "64x64"),
+    "distilled": ("--res", "128x128"),
+}
 PHASES = ("text", "denoise", "sound", "video")
 FLAT_CLIP = 8
 LIMIT_GB = 4.0
@@ -79,16 +85,16 @@ class Meter:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="where the files go; a temporary folder without it")
-    parser.add_argument("--weights", choices=WEIGHTS, default=WEIGHTS[0], help="how the checkpoint is stored")
+    parser.add_argument("--model", choices=MODELS, default="ltx-2", help="as `ltx2 models` lists them")
     parser.add_argument("--preset", choices=SIZES, default="one-stage")
     parser.add_argument("--memory", choices=("resident", "streamed", "lean"), default="streamed")
     options = parser.parse_args()
-    words = ["--preset", options.preset, "--res", SIZES[options.preset], "--memory", options.memory]
+    words = ["--preset", options.preset, *SIZES[options.preset], "--memory", options.memory]
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary) / "model"
-        make_fullsize_checkpoint(folder, options.weights)
+        make_fullsize_model(folder, options.model)
         exit_code, usage = render(folder, Path(temporary), words)
-    print(f"{options.weights}, {' '.join(words)}")
+    print(f"{options.model}, {' '.join(words)}")
     report(usage)
     peak = max(one.anonymous for one in usage.values())
     missing = [phase for phase in PHASES if phase not in usage]

@@ -68,25 +68,47 @@ def tiny_in(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
 
 
 @pytest.fixture(scope="session")
+def tiny_of(tiny: Path, tmp_path_factory: pytest.TempPathFactory, _fixed: list[Path]) -> Callable[[str], Path]:
+    """The folder of a tiny model of a generation, in the layout in which it is published; do not change it."""
+    from scripts.make_tiny_checkpoint import make_tiny_checkpoint
+
+    @cache
+    def made(version: str) -> Path:
+        folder = tmp_path_factory.mktemp(version)
+        make_tiny_checkpoint(folder, version=version)
+        _fixed.append(folder)
+        return folder
+
+    return lambda version: tiny if version == "2.0" else made(version)
+
+
+@pytest.fixture(scope="session")
+def _fixed(tiny: Path) -> list[Path]:
+    """The folders of models that no test changes."""
+    return [tiny, TOY]
+
+
+@pytest.fixture(scope="session")
 def _loaded() -> list[Models]:
     """What `kept_models` has loaded."""
     return []
 
 
 @pytest.fixture
-def kept_models(tiny: Path, _loaded: list[Models], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands keep the tiny model and the built-in one for the next test, as `run(models=…)` does in one process.
+def kept_models(_fixed: list[Path], _loaded: list[Models], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands keep the tiny models and the built-in one for the next test, as `run(models=…)` does in one process.
 
     That this gives the bytes of models of one's own is what test_models.py tests.
     """
     from ltx2_core.pipeline.render import run
 
     usual = run._models_for
-    fixed = (tiny, TOY)
 
     @contextmanager
     def kept(task: RenderTask, models: Models | None) -> Iterator[Models]:
-        if models is None and all(any(path.is_relative_to(one) for one in fixed) for path in task.files.paths.values()):
+        if models is None and all(
+            any(path.is_relative_to(one) for one in _fixed) for path in task.files.paths.values()
+        ):
             models = next((one for one in _loaded if one.are_of(task)), None)
             if models is None:
                 models = run.Models(task.files, task.machine)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from math import prod
 from pathlib import Path
@@ -28,10 +28,50 @@ UPSAMPLERS = {  # of a generation and role: the list of its tensors, and the nam
     ("2.3", "upsampler_x1.5"): ("upsampler-spatial-x1.5-2.3", "upsampler-spatial-x1.5"),
     ("2.0", "temporal_upsampler"): ("upsampler-temporal-x2", "upsampler-temporal-x2"),
     ("2.3", "temporal_upsampler"): ("upsampler-temporal-x2", "upsampler-temporal-x2"),
+    ("2.5", "upsampler"): ("upsampler-spatial-x2-2.3", "upsampler-spatial-x2"),
+    ("2.5", "temporal_upsampler"): ("upsampler-temporal-x2", "upsampler-temporal-x2"),
 }
-PLAIN_BLOCKS = 3  # at each end of a quantised denoiser
-LORA_RANK = 384
-QUANTISED = re.compile(r"transformer_blocks\.(\d+)\..*\.(to_q|to_k|to_v|to_out\.0|net\.0\.proj|net\.2)\.weight$")
+MARKERS = {"int8": {"format": "int8_tensorwise", "convrot": True, "convrot_groupsize": 256}}
+LORA_RANKS = {"2.0": 384, "2.3": 384, "2.5": 450}
+NONE = re.compile(r"(?!)")
+LINEARS = r"to_q|to_k|to_v|to_out\.0|net\.0\.proj|net\.2"
+IN_BLOCKS = re.compile(rf"\.transformer_blocks\.(\d+)\..*\.(?:{LINEARS})\.weight$")
+WITH_GATES = re.compile(rf"\.transformer_blocks\.(\d+)\..*\.(?:{LINEARS}|to_gate_logits)\.weight$")
+IN_ALL_PARTS = re.compile(rf"\.(?:layers|transformer_(?:1d_)?blocks)\.(\d+)\..*\.(?:{LINEARS}|\w+_proj)\.weight$")
+# Of a generation and precision: the matrices that are stored quantised, and how many blocks at each end have none.
+QUANTISED = {
+    ("2.0", "fp8"): (IN_BLOCKS, 3),
+    ("2.0", "nvfp4"): (IN_BLOCKS, 3),
+    ("2.3", "fp8"): (WITH_GATES, 2),
+    ("2.3", "nvfp4"): (WITH_GATES, 2),
+    ("2.5", "int8"): (IN_ALL_PARTS, 0),
+    ("2.5", "nvfp4"): (IN_BLOCKS, 3),
+}
+# The lists that hold the tensors of a file, by its role: NAME/SECTION is a part of a list, NAME:VARIANT one of several.
+WHOLE = {
+    "checkpoint": ("text/projection", "text/connectors", "transformer", "video-vae", "audio-vae", "vocoder"),
+    "text_encoder": ("text/text_encoder",),
+}
+IN_PARTS = {
+    "transformer": ("transformer", "text/connectors"),
+    "text_encoder": ("text/text_encoder", "text/projection"),
+    "video_vae": ("video-vae:diffusion",),
+    "audio_vae": ("audio-vae", "vocoder"),
+    "duration_head": ("text/duration_head",),
+}
+LISTS: Mapping[str, Mapping[str, Sequence[str]]] = {"2.0": WHOLE, "2.3": WHOLE, "2.5": IN_PARTS}
+QUANTISED_ROLES = ("checkpoint", "transformer", "text_encoder")
+SECTIONS = {  # of the released config that the file of a part has
+    "transformer": ("transformer", "scheduler"),
+    "video_vae": ("vae",),
+    "audio_vae": ("audio_vae", "vocoder"),
+}
+METADATA = {  # beside the config
+    ("2.5", "transformer"): {
+        "model_version": "2.5.0",
+        "gemma_source_checkpoint": '{"ltx_version": "2.5.0", "gemma_version": "gemma4-12b-ltx-v1"}',
+    }
+}
 Shapes = Mapping[str, Sequence[int]]
 Stored = Iterator[tuple[str, str, Sequence[int]]]  # names, dtypes and shapes
 
@@ -46,20 +86,37 @@ def published_header(model: RegisteredModel, role: str, path: Path) -> Header | 
 
 @lru_cache(maxsize=32)
 def _made(generation: str, precision: str, role: str, path: Path) -> Header | None:
-    if not (TENSORS / f"transformer-{generation}.json.gz").is_file():
-        return None
-    if role == "checkpoint":
-        return _header(path, _in_precision(checkpoint_shapes(generation), precision), generation)
-    if role == "text_encoder":
-        return _header(path, _plain(tensor_list(f"text-{generation}")["text_encoder"]["tensors"]))
-    if role == "duration_head":
-        return _header(path, _plain(tensor_list(f"text-{generation}")[role]["tensors"]))
-    if role == "distilled_lora":
-        return _header(path, _plain(lora_shapes(generation)))
     if (generation, role) in UPSAMPLERS:
         name, config = UPSAMPLERS[generation, role]
-        return _header(path, _plain(tensor_list(name)["tensors"]), config)
-    return None
+        return _header(path, _plain(tensor_list(name)["tensors"]), {"config": json.dumps(released_configs()[config])})
+    lists = LISTS.get(generation, {})
+    if role == "distilled_lora" and lists:
+        return _header(path, _plain(lora_shapes(generation)))
+    if role not in lists:
+        return None
+    shapes = file_shapes(generation, role)
+    quantised = _quantised_names(shapes, generation, precision) if role in QUANTISED_ROLES else []
+    metadata = _metadata(generation, role) | _marker(quantised, precision)
+    return _header(path, _in_precision(shapes, set(quantised), precision), metadata)
+
+
+def _metadata(generation: str, role: str) -> dict[str, str]:
+    """What the file of a part says about itself; a whole model is known by its tensors."""
+    if role == "text_encoder" and LISTS[generation] is IN_PARTS:
+        return {"format": "pt", "gemma_config": json.dumps(tensor_list(f"text-{generation}")[role]["config"])}
+    if role not in SECTIONS:
+        return {}
+    config = {section: released_configs()[generation][section] for section in SECTIONS[role]}
+    return {"config": json.dumps(config)} | METADATA.get((generation, role), {})
+
+
+def _marker(quantised: Iterable[str], precision: str) -> dict[str, str]:
+    """What says how matrices are stored where their tensors do not: here once for the file, as nothing can be read."""
+    said = MARKERS.get(precision)
+    if said is None:
+        return {}
+    layers = {name.removesuffix(".weight"): said for name in quantised}
+    return {"_quantization_metadata": json.dumps({"layers": layers})}
 
 
 @cache
@@ -68,12 +125,15 @@ def tensor_list(name: str) -> dict[str, Any]:
     return json.loads(gzip.decompress((TENSORS / f"{name}.json.gz").read_bytes()))
 
 
-def checkpoint_shapes(generation: str) -> Shapes:
-    """All tensors of a whole model."""
-    text = tensor_list(f"text-{generation}")
-    shapes = {**text["projection"]["tensors"], **text["connectors"]["tensors"]}
-    for part in ("transformer", "video-vae", "audio-vae", "vocoder"):
-        shapes |= tensor_list(f"{part}-{generation}")["tensors"]
+def file_shapes(generation: str, role: str) -> Shapes:
+    """All tensors of a file, by its role."""
+    shapes: dict[str, Sequence[int]] = {}
+    for place in LISTS[generation][role]:
+        part, _, section = place.partition("/")
+        name, _, variant = part.partition(":")
+        listed = tensor_list("-".join(filter(None, (name, generation, variant))))
+        held = listed[section] if section else listed
+        shapes |= held["tensors"] | held.get("asset_tensors_U8", {})
     return shapes
 
 
@@ -85,13 +145,15 @@ def lora_shapes(generation: str) -> Shapes:
     pairs: dict[str, Sequence[int]] = {}
     for name, shape in layers.items():
         if name.endswith(".weight") and len(shape) == 2:
-            layer, rank = name.removeprefix("model.").removesuffix(".weight"), min(LORA_RANK, *shape)
+            layer, rank = name.removeprefix("model.").removesuffix(".weight"), min(LORA_RANKS[generation], *shape)
             pairs |= {f"{layer}.lora_A.weight": (rank, shape[1]), f"{layer}.lora_B.weight": (shape[0], rank)}
     return pairs
 
 
 def plain_dtype(name: str) -> str:
-    """How a weight is stored that is not quantised: bfloat16, but for the modulation tables."""
+    """How a tensor is stored that is not quantised: bfloat16, but for the modulation tables and files inside a file."""
+    if name == "tokenizer_json" or name.startswith("hf_asset__"):
+        return "U8"
     return "F32" if "scale_shift_table" in name else "BF16"
 
 
@@ -99,36 +161,49 @@ def _plain(shapes: Shapes) -> Stored:
     return ((name, plain_dtype(name), shape) for name, shape in shapes.items())
 
 
-def _in_precision(shapes: Shapes, precision: str) -> Stored:
-    last = max(int(found[1]) for name in shapes if (found := QUANTISED.search(name)))
+def _quantised_names(shapes: Shapes, generation: str, precision: str) -> list[str]:
+    """The matrices that are stored quantised."""
+    pattern, plain_blocks = QUANTISED.get((generation, precision), (NONE, 0))
+    blocks = {name: int(found[1]) for name in shapes if (found := pattern.search(name))}
+    last = max(blocks.values(), default=0)
+    return [name for name, block in blocks.items() if plain_blocks <= block <= last - plain_blocks]
+
+
+def _in_precision(shapes: Shapes, quantised: Collection[str], precision: str) -> Stored:
     for name, shape in shapes.items():
-        found = QUANTISED.search(name)
-        is_inside = found is not None and PLAIN_BLOCKS <= int(found[1]) <= last - PLAIN_BLOCKS
-        yield from _quantised(name, shape, precision) if is_inside else [(name, plain_dtype(name), shape)]
+        if name in quantised:
+            yield from STORED[precision](name, shape)
+        else:
+            yield name, plain_dtype(name), shape
 
 
-def _quantised(name: str, shape: Sequence[int], precision: str) -> Stored:
-    """A matrix with the scales that belong to it."""
-    rows, columns = shape
-    if precision == "fp8":
-        yield name, "F8_E4M3", shape
-    elif precision == "nvfp4":
-        yield name, "U8", (rows, columns // 2)
-        yield f"{name}_scale", "F8_E4M3", (rows, columns // 16)
-        yield f"{name}_scale_2", "F32", ()
-        return
-    else:
-        yield name, plain_dtype(name), shape
-        return
+def _fp8(name: str, shape: Sequence[int]) -> Stored:
+    yield name, "F8_E4M3", shape
     yield f"{name}_scale", "F32", ()
     yield f"{name.removesuffix('weight')}input_scale", "F32", ()
 
 
-def _header(path: Path, stored: Iterable[tuple[str, str, Sequence[int]]], config: str | None = None) -> Header:
+def _nvfp4(name: str, shape: Sequence[int]) -> Stored:
+    rows, columns = shape
+    yield name, "U8", (rows, columns // 2)
+    yield f"{name}_scale", "F8_E4M3", (rows, columns // 16)
+    yield f"{name}_scale_2", "F32", ()
+
+
+def _int8(name: str, shape: Sequence[int]) -> Stored:
+    yield name, "I8", shape
+    yield f"{name}_scale", "F32", (shape[0], 1)
+
+
+STORED = {"fp8": _fp8, "nvfp4": _nvfp4, "int8": _int8}  # a matrix, with what belongs to it
+
+
+def _header(
+    path: Path, stored: Iterable[tuple[str, str, Sequence[int]]], metadata: Mapping[str, str] | None = None
+) -> Header:
     tensors: dict[str, TensorInfo] = {}
     end = 0
     for name, dtype, shape in stored:
         start, end = end, end + DTYPE_BYTES[dtype] * prod(shape)
         tensors[name] = TensorInfo(dtype, tuple(shape), start, end)
-    metadata = {} if config is None else {"config": json.dumps(released_configs()[config])}
-    return Header(path, metadata, tensors)
+    return Header(path, dict(metadata or {}), tensors)

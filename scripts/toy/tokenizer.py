@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it runs 
 
 from tokenizers import Tokenizer, normalizers
 
-from scripts.make_tiny_checkpoint import TOKENIZER_CONFIG, make_tokenizer, write_json
+from scripts.tiny_text import TOKENIZER_CONFIG, make_tokenizer, write_json
 from scripts.toy.model import HOME, TEXT_ENCODER, VOCABULARY
 from scripts.toy.prompts import WORDS
 

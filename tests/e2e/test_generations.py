@@ -1,7 +1,8 @@
-"""Every mode on a model of another generation: what comes out has its rate, and sound as long as the picture."""
+"""Every mode on models of other generations: what comes out has its rate, and sound as long as the picture."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,24 +13,22 @@ from ltx2_core.media.probe import MediaInfo, probe
 from tests.commands import AUDIO_UNGUIDED, UNGUIDED, VIDEO_UNGUIDED, rendered
 from tests.synthetic_media import tone, write_sound, write_video
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 RATE_HZ = 48000
 SMALL = ("--res", "64x64", "--steps", 2, "--seed", 3)
 DOUBLE = ("--res", "128x128", "--seed", 3, "--frames", 9)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model of 2.3; do not change it."""
-    from scripts.make_tiny_checkpoint import make_tiny_checkpoint
-
-    folder = tmp_path_factory.mktemp("2.3")
-    make_tiny_checkpoint(folder, version="2.3")
-    return folder
+@pytest.fixture(params=["2.3", "2.5"])
+def model(request: pytest.FixtureRequest, tiny_of: Callable[[str], Path]) -> Path:
+    """A tiny model of a generation; do not change it."""
+    return tiny_of(request.param)
 
 
-def made(folder: Path, mode: str, *words: object) -> MediaInfo:
+def made(folder: Path, *words: object) -> MediaInfo:
     """What is in the clip that a command makes in a folder."""
-    return probe(rendered(mode, *words, "-o", folder / "made.mp4"))
+    return probe(rendered(*words, "-o", folder / "made.mp4"))
 
 
 def lengths(info: MediaInfo) -> tuple[int, int]:
@@ -41,7 +40,8 @@ def lengths(info: MediaInfo) -> tuple[int, int]:
 
 @pytest.mark.parametrize("fps", ["8", "12.5", "23.976", "24", "25", "29.97", "30", "50", "60"])
 def test_picture_and_sound_are_equally_long(fps: str, model: Path, tmp_path: Path) -> None:
-    info = made(tmp_path, "t2v", "a bell", "--model", model, *SMALL, *UNGUIDED, "--frames", 9, "--fps", fps)
+    words = ("--model", model, *SMALL, *UNGUIDED, "--decoder", "conv", "--frames", 9, "--fps", fps)
+    info = made(tmp_path, "t2v", "a bell", *words)
     assert info.video is not None
     assert info.video.duration_s is not None
     rate_hz, samples = lengths(info)
@@ -65,20 +65,43 @@ def test_presets_make_a_clip(words: tuple[object, ...], model: Path, tmp_path: P
     assert lengths(info)[0] == RATE_HZ
 
 
-def test_every_other_mode_makes_what_it_should(model: Path, tmp_path: Path) -> None:
-    clip = write_video(tmp_path / "clip.mp4", frames=9, sound="aac")
-    song = write_sound(tmp_path / "song.wav", samples=tone(RATE_HZ // 3))
-    still = tmp_path / "still.png"
-    Image.new("RGB", (64, 64), "red").save(still)
-    common = ("--model", model, *SMALL, "--overwrite")
-    given = made(tmp_path, "a2v", song, "a bell", *VIDEO_UNGUIDED, *common)
-    assert lengths(given)[0] == RATE_HZ
-    restyled = made(tmp_path, "v2v", clip, "a bell", "--strength", "0.5", *UNGUIDED, *common)
-    assert restyled.video is not None
-    followed = made(tmp_path, "v2a", clip, "a bell", *AUDIO_UNGUIDED, *common)
-    assert lengths(followed)[0] == RATE_HZ
-    first = made(tmp_path, "i2v", still, "a bell", "--frames", 9, *UNGUIDED, *common)
-    assert first.video is not None
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a clip, a sound and a picture."""
+    folder = tmp_path_factory.mktemp("given")
+    write_video(folder / "clip.mp4", frames=17, sound="aac")
+    write_sound(folder / "song.wav", samples=tone(RATE_HZ // 3))
+    Image.new("RGB", (64, 64), "red").save(folder / "still.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("a2v", "song.wav", "a bell", *VIDEO_UNGUIDED),
+        ("v2a", "clip.mp4", "a bell", *AUDIO_UNGUIDED),
+        ("i2v", "still.png", "a bell", "--frames", 9, *UNGUIDED),
+        ("i2v", "still.png", "a bell", "--image", "still.png@0.2s:0.5", "--image", "still.png@last", "--frames", 17),
+        ("v2v", "clip.mp4", "a bell", "--strength", "0.5", *UNGUIDED),
+        ("v2v", "clip.mp4", "a bell", "--extend", "0.4s", *UNGUIDED),
+        ("v2v", "clip.mp4", "a bell", "--retake", "0.2s-0.4s", *UNGUIDED),
+    ],
+)
+def test_every_other_mode_makes_a_clip_with_sound(
+    words: tuple[object, ...], model: Path, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(given)
+    info = made(tmp_path, *words, "--model", model, *SMALL)
+    assert info.video is not None
+    assert lengths(info)[0] == RATE_HZ
+
+
+def test_an_in_context_lora_follows_a_clip(model: Path, given: Path, tmp_path: Path) -> None:
+    (lora,) = model.glob("*-ic-lora-*")
+    words = ("--model", model, *UNGUIDED, "--res", "128x128", "--steps", 2, "--frames", 9)
+    info = made(tmp_path, "v2v", given / "clip.mp4", "a bell", "--control", lora, *words)
+    assert info.video is not None
+    assert info.video.frames == 9
 
 
 def test_sound_alone_is_as_the_vocoder_makes_it(model: Path, tmp_path: Path) -> None:

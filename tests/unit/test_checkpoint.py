@@ -179,8 +179,8 @@ def test_loading_a_component_adds_at_most_a_tenth_of_its_bytes_to_anonymous_memo
     with torch.device("meta"):
         state = BUILDERS["transformer"](config).state_dict()
     path = tmp_path / "full-width.safetensors"
-    shapes = {official_name("transformer", own): tensor.shape for own, tensor in state.items()}
-    write_sparse(path, shapes, {"config": json.dumps(config)})
+    tensors = {official_name("transformer", own): ("BF16", tensor.shape) for own, tensor in state.items()}
+    write_sparse(path, tensors, {"config": json.dumps(config)})
     done = subprocess.run([sys.executable, "-c", LOAD, path], capture_output=True, text=True, check=True)
     total, added = (float(number) for number in done.stdout.split())
     assert total > 1e9

@@ -14,7 +14,8 @@ from ltx2_core.hub.registry import Reference, read_catalogue
 
 CATALOGUE = read_catalogue()
 HEADER_BYTES = 2_000_000  # that the header itself takes at most
-ROLES = ("checkpoint", "upsampler", "temporal_upsampler", "distilled_lora")
+# One more block of this file is stored plainly than of the others, and which one is not known.
+ONE_BLOCK = {"ltx-2.3-distilled-fp8": 390_000_000}
 
 
 def header(name: str, role: str) -> Header:
@@ -23,20 +24,15 @@ def header(name: str, role: str) -> Header:
     return found
 
 
-@pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize(
-    "name", ["ltx-2", "ltx-2-fp8", "ltx-2-nvfp4", "ltx-2-distilled", "ltx-2-distilled-fp8", "ltx-2.3"]
-)
-def test_header_describes_as_many_bytes_as_are_published(name: str, role: str) -> None:
-    place = next((place for own, place in CATALOGUE.models[name].files.items() if own == role), None)
-    if place is None:
-        assert "distilled" in name  # which needs fewer files
-        return
-    reference = Reference.parse(place)
-    assert reference is not None
-    published = CATALOGUE.published(reference).size
-    assert published is not None
-    assert 0 <= published - header(name, role).nbytes <= HEADER_BYTES
+@pytest.mark.parametrize("name", [name for name in CATALOGUE.models if name != "toy"])
+def test_headers_describe_as_many_bytes_as_are_published(name: str) -> None:
+    for role, place in CATALOGUE.models[name].files.items():
+        reference = Reference.parse(place)
+        assert reference is not None
+        published = CATALOGUE.published(reference)
+        if published.bytes is not None:
+            short = published.bytes - header(name, role).nbytes
+            assert 0 <= short <= HEADER_BYTES + ONE_BLOCK.get(name, 0), role
 
 
 def test_header_is_known_for_what_it_is() -> None:
@@ -49,7 +45,17 @@ def test_header_is_known_for_what_it_is() -> None:
     ]
     assert classify(header("ltx-2", "distilled_lora")) is FileKind.LORA
     assert components_in(header("ltx-2", "text_encoder")) == ["language_model"]
-    assert published_header(CATALOGUE.models["ltx-2.5"], "transformer", Path("x")) is None
+
+
+def test_parts_are_known_for_what_they_are() -> None:
+    names = ("ltx-2.5", "ltx-2.5-int8", "ltx-2.5-distilled-nvfp4")
+    files = [header(name, "transformer") for name in names]
+    assert [precision(file) for file in files] == ["bf16", "int8 (convrot)", "nvfp4"]
+    assert {generation(file) for file in files} == {"2.5"}
+    assert classify(header("ltx-2.5", "video_vae")) is FileKind.VIDEO_VAE
+    assert components_in(header("ltx-2.5", "text_encoder")) == ["text_projection", "language_model"]
+    assert precision(header("ltx-2.5-int8", "text_encoder")) == "int8 (convrot)"
+    assert published_header(CATALOGUE.models["ltx-2.5"], "checkpoint", Path("x")) is None
 
 
 def test_blocks_and_the_rest_are_the_whole() -> None:

@@ -12,8 +12,10 @@ import pytest
 from ltx2_core.hub.registry import registered_models
 from ltx2_core.pipeline.recipe import Stage
 from ltx2_core.pipeline.request import Resolved
+from ltx2_core.pipeline.resolve.basis import Planned
 from ltx2_core.pipeline.resolve.presets import generation_defaults, named_values, names, read_tier, recipe
-from ltx2_core.pipeline.resolve.resolve import resolve
+from ltx2_core.pipeline.resolve.resolve import Asked, resolve
+from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from ltx2_core.pipeline.resolve.sizes import nearest_aspect, turned
 from tests.places import A_FILE
 
@@ -96,6 +98,8 @@ GENERATIONS: dict[str, dict[str, Any]] = {
     }
 }
 GENERATIONS["2.3"] = GENERATIONS["2.0"] | {"steps": 30, "stg_block": "28/48"}
+ANCESTRAL = dict.fromkeys(("distilled", "distilled-lora", "distilled-one-stage"), "ancestral")
+GENERATIONS["2.5"] = GENERATIONS["2.3"] | {"image_crf": 18, "samplers": ANCESTRAL}
 # One stage, two stages, file, least and recommended memory in GB, other values.
 TIERS = {
     "480p": ("832x480", "832x512", "832x480", 8, 12, {}),
@@ -232,6 +236,25 @@ def test_every_shipped_model_resolves_at_its_size(
     request = resolved(model=name).request
     assert (request.preset, (request.width, request.height), request.frames, request.steps_of_stages) == RESOLVED[name]
     assert request.fps == 24
+
+
+@pytest.mark.parametrize(
+    ("model", "flags", "samplers"),
+    [
+        ("ltx-2.3-distilled", {}, ["euler", "euler"]),
+        ("ltx-2.5-distilled", {}, ["ancestral", "euler"]),
+        ("ltx-2.5-distilled", {"preset": "distilled-one-stage"}, ["ancestral"]),
+        ("ltx-2.5-distilled", {"sampler": "euler"}, ["euler", "euler"]),
+        ("ltx-2.5", {"preset": "one-stage"}, ["euler"]),
+        ("ltx-2.5", {"preset": "hq"}, ["res2s", "res2s"]),
+    ],
+)
+def test_distilled_models_of_2_5_are_sampled_with_new_noise_first(
+    model: str, flags: dict[str, Any], samplers: list[str]
+) -> None:
+    asked = Asked(mode="t2v", prompt="x", layers=[(COMMAND_LINE, {"model": model, "res": "480p"} | flags)])
+    recipe = asked.settle(Planned()).resolved.request.recipe
+    assert [stage.sampler for stage in recipe.stages] == samplers
 
 
 SIZES = {  # of 720p in one stage: rendered, and cut to

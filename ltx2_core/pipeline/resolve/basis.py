@@ -34,6 +34,8 @@ from .presets import NamedPreset, generation_defaults, names, read_tier, recipe,
 from .refusals import check_decoder, check_recipe, check_streams
 from .settings import BUILT_IN, DEFAULTS, Layer, Merged, Origin, Place, Settings, merge, required
 
+NO_SETTINGS = ("stg_block", "samplers")  # what a generation says beside the values of settings
+
 Settle = Callable[["Basis", Path | None], ModeInputs]
 
 
@@ -129,7 +131,7 @@ class _Model:
 
     @cached_property
     def defaults(self) -> dict[str, Any]:
-        """Settings by name, and `stg_block`. Raises: CheckpointError for a generation that is not supported."""
+        """Settings by name, `stg_block` and `samplers`. Raises: CheckpointError for an unsupported generation."""
         header = self.headers.header("transformer")
         made = generation(header)
         if made not in names("generations"):
@@ -146,8 +148,15 @@ class _Model:
 
     @property
     def layers(self) -> list[Layer]:
-        settings = {name: value for name, value in self.defaults.items() if name != "stg_block"}
+        settings = {name: value for name, value in self.defaults.items() if name not in NO_SETTINGS}
         return [(Place(Origin.MODEL, self.files.name), settings), (BUILT_IN, DEFAULTS)]
+
+    def sampler_layer(self, preset: str) -> list[Layer]:
+        """The sampler that models of this generation take with a recipe, where it is not the recipe's own."""
+        sampler = self.defaults.get("samplers", {}).get(preset)
+        if sampler is None or "sampler" in self.defaults:
+            return []
+        return [(Place(Origin.MODEL, self.files.name), {"sampler": sampler})]
 
 
 def settle_basis(
@@ -178,7 +187,7 @@ def settle_basis(
         preset, layers, notes = chosen.recipe, [*layers, *chosen.layers], (*notes, chosen.note)
     res = required(merge([*layers, *model.layers]).settings.res)
     model.headers.check(ALWAYS_READ)
-    merged = merge([*layers, *_tier_layer(res, model), *model.layers])
+    merged = merge([*layers, *_tier_layer(res, model), *model.sampler_layer(preset), *model.layers])
     adjusted = _adjusted(preset, merged)
     if len(adjusted.stages) < len(recipe(preset).stages):
         notes = (*notes, f"{preset}: only its first stage is run, as no video is generated")
