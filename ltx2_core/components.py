@@ -19,6 +19,7 @@ Role = Literal[
     "transformer",
     "connectors",
     "video_vae",
+    "video_vae_conv",
     "audio_vae",
     "text_encoder",
     "upsampler",
@@ -45,7 +46,9 @@ UPSAMPLERS: dict[tuple[Fraction, Fraction], Role] = {
     (Fraction(1), Fraction(3, 2)): "upsampler_x1.5",
     (Fraction(2), Fraction(1)): "temporal_upsampler",
 }
-NOT_ALWAYS_NEEDED = {*UPSAMPLERS.values(), "distilled_lora", "duration_head"}
+# A second video VAE of a registered model, with the convolutional decoder; a render takes one of the two.
+CONV_VAE: Role = "video_vae_conv"
+NOT_ALWAYS_NEEDED = {*UPSAMPLERS.values(), "distilled_lora", "duration_head", CONV_VAE}
 
 DIT = "model.diffusion_model."  # of the official files
 # Whoever saved a denoiser has put one of these before its names. They mean the same.

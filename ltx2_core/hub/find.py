@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field
 
-from ..components import NOT_ALWAYS_NEEDED, SPLIT, UPSAMPLERS, WHOLE, Role, components_in
+from ..components import CONV_VAE, NOT_ALWAYS_NEEDED, SPLIT, UPSAMPLERS, WHOLE, Role, components_in
 from ..config.released import effective_config
 from ..config.upsampler import UpsamplerConfig
 from ..config.video_vae import DecoderName, VideoVAEConfig
@@ -80,14 +80,15 @@ def find_model(
 
     Args: registered: by name. given: files that stand in for the model's own, by role. library: where the files of
     registered models lie; None for the places that are always searched. is_planned: the files of a registered model
-    need not be there, if their headers are known. decoder: which one is wanted where a folder has several video VAEs;
+    need not be there, if their headers are known. decoder: which one is wanted where there are several video VAEs;
     None for the diffusion decoder.
     Raises: RequestError for a name that nobody knows; StorageError if files are missing, with where it looked;
     CheckpointError if several could be meant.
     """
     given = given or {}
     if spec.lower() in registered:
-        return _registered(spec.lower(), registered, given, library or Library(read_catalogue()), is_planned=is_planned)
+        library = library or Library(read_catalogue())
+        return _registered(spec.lower(), registered, given, library, is_planned=is_planned, decoder=decoder)
     path = given_path(spec, "--model")
     if path.is_dir():
         return _scan(path.resolve().name, path, given, decoder=decoder)
@@ -127,11 +128,18 @@ def _registered(
     library: Library,
     *,
     is_planned: bool,
+    decoder: DecoderName | None,
 ) -> ModelFiles:
     model = registered[name]
-    paths = {**own_files(name, model, library), **given}
-    assumed = _assumed(name, model, paths.keys()) if is_planned else {}
-    paths |= {role: header.path for role, header in assumed.items()}
+    paths = own_files(name, model, library)
+    published = _assumed(name, model, paths.keys() | given.keys()) if is_planned else {}
+    paths |= {role: header.path for role, header in published.items()}
+    conv = paths.pop(CONV_VAE, None)
+    if conv is not None and (decoder == "conv" or "video_vae" not in paths):
+        paths["video_vae"] = conv
+    paths |= given
+    headers = {header.path: header for header in published.values()}
+    assumed = {role: headers[path] for role, path in paths.items() if path in headers}
     optional = NOT_ALWAYS_NEEDED | (WHOLE.keys() if SPLIT.keys() <= given.keys() else set())
     missing = [place for role, place in model.files.items() if role not in optional and role not in paths]
     if missing:

@@ -16,6 +16,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from ..components import CONV_VAE
 from ..config.released import released_configs
 from ..header_text import DTYPE_BYTES, TensorInfo
 from ..headers import Header
@@ -56,12 +57,14 @@ IN_PARTS = {
     "transformer": ("transformer", "text/connectors"),
     "text_encoder": ("text/text_encoder", "text/projection"),
     "video_vae": ("video-vae:diffusion",),
+    "video_vae_conv": ("video-vae",),
     "audio_vae": ("audio-vae", "vocoder"),
     "duration_head": ("text/duration_head",),
 }
 LISTS: Mapping[str, Mapping[str, Sequence[str]]] = {"2.0": WHOLE, "2.3": WHOLE, "2.5": IN_PARTS}
 QUANTISED_ROLES = ("checkpoint", "transformer", "text_encoder")
-SECTIONS = {  # of the released config that the file of a part has
+SECTIONS = {  # of the released config that a file has
+    "checkpoint": ("transformer", "vae", "audio_vae", "vocoder", "scheduler"),
     "transformer": ("transformer", "scheduler"),
     "video_vae": ("vae",),
     "audio_vae": ("audio_vae", "vocoder"),
@@ -101,13 +104,14 @@ def _made(generation: str, precision: str, role: str, path: Path) -> Header | No
 
 
 def _metadata(generation: str, role: str) -> dict[str, str]:
-    """What the file of a part says about itself; a whole model is known by its tensors."""
+    """What the file says about itself."""
     if role == "text_encoder" and LISTS[generation] is IN_PARTS:
         return {"format": "pt", "gemma_config": json.dumps(tensor_list(f"text-{generation}")[role]["config"])}
-    if role not in SECTIONS:
-        return {}
-    config = {section: released_configs()[generation][section] for section in SECTIONS[role]}
-    return {"config": json.dumps(config)} | METADATA.get((generation, role), {})
+    if role == CONV_VAE:
+        return {"config": json.dumps(tensor_list(f"video-vae-{generation}")["metadata_config"])}
+    released = released_configs()[generation]
+    config = {section: released[section] for section in SECTIONS.get(role, ())}
+    return ({"config": json.dumps(config)} if config else {}) | METADATA.get((generation, role), {})
 
 
 def _marker(quantised: Iterable[str], precision: str) -> dict[str, str]:

@@ -123,6 +123,8 @@ def _nearest(asked: Asked, settled: Settled, planned: Planned) -> Iterator[str]:
 def _changes(settled: Settled) -> Iterator[dict[str, str]]:
     """What may make a request smaller, the least change first."""
     request, machine = settled.resolved.request, settled.costs.machine
+    if settled.costs.headers.shapes.video_vae.decoder_name == "diffusion":
+        yield {"decoder": "conv"}
     if machine.memory != "lean":
         yield {"memory": "auto"}
         yield {"memory": "lean"}
