@@ -149,17 +149,20 @@ def _is_for(change: Change, checkpoint: Header, name: str) -> bool:
 
 
 def reference_scales(loras: Sequence[LoraFile]) -> tuple[int, int]:
-    """The one spatial and temporal scale at which all in-context LoRAs look at a reference; 1 where none says.
+    """The one spatial and temporal scale at which all in-context LoRAs look at a reference; 1 where one does not say.
 
     Raises: RequestError if they differ.
     """
+    seeing = [lora for lora in loras if lora.is_in_context]
     scales = []
     for kind in ("spatial", "temporal"):
-        said = {scale: lora for lora in loras if (scale := getattr(lora, f"{kind}_scale")) is not None}
+        said = {getattr(lora, f"{kind}_scale") or 1: lora for lora in seeing}
         if len(said) > 1:
             each = " and ".join(f"{lora.path.name} 1/{scale}" for scale, lora in said.items())
             raise RequestError(
-                "these LoRAs cannot be used together", f"they look at references of another {kind} scale: {each}"
+                "these LoRAs cannot be used together",
+                f"they look at references of another {kind} scale: {each}",
+                "leave one of them out",
             )
         scales.append(next(iter(said), 1))
     return scales[0], scales[1]

@@ -80,15 +80,32 @@ def files_table(catalogue: Catalogue) -> str:
 def loras_table(catalogue: Catalogue) -> str:
     """The LoRAs that have a name."""
     rows = [
-        (f"`{name}`", control.summary, option(control), made, f"{control.strength:g}", size_text(place, catalogue))
+        (
+            f"`{name}`",
+            control.summary,
+            option(control),
+            made,
+            f"{control.strength:g}",
+            reference(control),
+            size_text(place, catalogue),
+        )
         for name, control in sorted(catalogue.controls.items())
         for made, place in control.files.items()
     ]
-    return table(("Name", "What it does", "Option", "For", "Strength", "Size"), rows)
+    return table(("Name", "What it does", "Option", "For", "Strength", "Reference", "Size"), rows)
 
 
 def option(control: Control) -> str:
+    if control.refused is not None:
+        return "not yet"
     return "`v2v --control`" if control.in_context else "`--lora`"
+
+
+def reference(control: Control) -> str:
+    """How large the clip that it looks at is, beside the one that is made."""
+    if not control.in_context:
+        return "none"
+    return "full size" if control.spatial_scale == 1 else f"1/{control.spatial_scale}"
 
 
 def total(model: RegisteredModel, catalogue: Catalogue) -> int:

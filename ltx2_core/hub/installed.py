@@ -92,7 +92,7 @@ def _lora(name: str, control: Control, library: Library) -> InstalledModel:
         paths={made: path for made, one in references.items() if one and (path := library.find_all(one))},
         roles=tuple(references),
         needed=(),
-        lacking=None,
+        lacking=control.refused,
         size=_size(control.files.values(), library),
     )
 

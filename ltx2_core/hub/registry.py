@@ -131,13 +131,23 @@ class Control(Record):
     """A published LoRA that has a name.
 
     Args: files: generation of the model to a reference on the Hub. in_context: whether it looks at a reference clip, as
-    `--control` takes one. strength: where it is not 1.
+    `--control` takes one. strength: where it is not 1; is_strength_fixed: it was made for no other. spatial_scale: how
+    much larger the made clip is than that reference, where the file does not say. refused: why this version cannot use
+    it; None if it can.
     """
 
     summary: str
     in_context: bool
     files: dict[str, Place]
     strength: float = 1.0
+    is_strength_fixed: bool = False
+    spatial_scale: Annotated[int, Field(ge=1)] = 1
+    refused: str | None = None
+
+    def is_in(self, file_name: str) -> bool:
+        """Whether a file of this name, in small letters, is the one of a generation."""
+        references = map(Reference.parse, self.files.values())
+        return any(one is not None and one.path and one.last.lower() == file_name for one in references)
 
 
 @dataclass(frozen=True)
@@ -147,6 +157,12 @@ class Catalogue:
     models: Mapping[str, RegisteredModel]
     controls: Mapping[str, Control]
     repositories: Mapping[str, Repository]
+
+    def control_in(self, file_name: str) -> Control | None:
+        """The LoRA that is published in a file of this name; None if no LoRA is known to be."""
+        name = file_name.lower()
+        of_files = (control for control in self.controls.values() if control.is_in(name))
+        return next(of_files, None)
 
     def repository(self, name: str) -> Repository:
         """What is known of a repository; nothing if it is not listed. One without files lists those of its copy."""

@@ -184,27 +184,32 @@ def named(shipped: Catalogue) -> NamedLoras:
     return NamedLoras(Library(shipped), "2.3")
 
 
+def chosen(named: NamedLoras, spec: str) -> tuple[Path, float]:
+    found = named.choose(spec, "--lora")
+    return found.path, found.strength
+
+
 def test_a_lora_is_named_with_or_without_a_strength(named: NamedLoras) -> None:
     place = "Lightricks/LTX-2.3-22b-LoRA-Cinemagraph/ltx-2.3-22b-lora-cinemagraph-0.9.safetensors"
     path = put(models_home() / place, 201453416)
-    assert named.split("Cinemagraph", "--lora") == (path, 2.0)
-    assert named.split("cinemagraph:0.5", "--lora") == (path, 0.5)
+    assert chosen(named, "Cinemagraph") == (path, 2.0)
+    assert chosen(named, "cinemagraph:0.5") == (path, 0.5)
 
 
 def test_a_lora_whose_file_name_only_the_hub_knows_is_found_by_its_repository(shipped: Catalogue) -> None:
     path = put(models_home() / "Lightricks/LTX-2-19b-LoRA-Camera-Control-Static" / "whatever.safetensors", 9)
-    assert NamedLoras(Library(shipped), "2.0").split("static", "--lora") == (path, 1.0)
+    assert chosen(NamedLoras(Library(shipped), "2.0"), "static") == (path, 1.0)
 
 
 def test_a_name_of_a_lora_goes_before_a_file_of_that_name(
     named: NamedLoras, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    put(Path("hdr"), 4)
-    with pytest.raises(StorageError, match=r"LoRA hdr is not installed(.|\n)*ltx2 download hdr --only 2.3"):
-        named.split("hdr:0.3", "--lora")
-    assert named.hides("hdr:0.3") == "hdr"
-    assert named.split("./hdr:0.3", "--lora") == (Path("hdr"), 0.3)
+    put(Path("union"), 4)
+    with pytest.raises(StorageError, match=r"LoRA union is not installed(.|\n)*ltx2 download union --only 2.3"):
+        named.choose("union:0.3", "--lora")
+    assert named.hides("union:0.3") == "union"
+    assert chosen(named, "./union:0.3") == (Path("union"), 0.3)
 
 
 @pytest.mark.parametrize(
@@ -212,14 +217,41 @@ def test_a_name_of_a_lora_goes_before_a_file_of_that_name(
     [
         ("dolly-in", RequestError, "published for models of generation 2.0"),
         ("dubitt", RequestError, "did you mean dubit"),
-        ("hdr:99", RequestError, "99 is not a strength"),
-        ("./hdr", StorageError, "there is no such file"),
-        ("hdr.safetensors", StorageError, "there is no such file"),
+        ("union:99", RequestError, "99 is not a strength"),
+        ("./union", StorageError, "there is no such file"),
+        ("union.safetensors", StorageError, "there is no such file"),
+        ("dubit", RequestError, "it looks at the audio of the clip as well"),
     ],
 )
 def test_a_lora_that_cannot_be_meant_is_refused_in_words(
     named: NamedLoras, spec: str, error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error) as caught:
-        named.split(spec, "--lora")
+        named.choose(spec, "--lora")
     assert words in str(caught.value)
+
+
+def test_a_lora_that_was_made_for_one_strength_takes_no_other(shipped: Catalogue) -> None:
+    place = "Lightricks/LTX-2.5-22b-IC-LoRA-Pixel-Spatial-Upscaler"
+    name = "ltx-2.5-22b-ic-lora-pixel-spatial-upscaler-x2-1.0.safetensors"
+    named, path = NamedLoras(Library(shipped), "2.5"), put(models_home() / place / name, 327322640)
+    assert chosen(named, "pixel-upscaler") == chosen(named, "pixel-upscaler:0.5") == (path, 0.5)
+    assert chosen(named, f"{path}:0.8") == (path, 0.8)
+    with pytest.raises(RequestError, match=r"made for strength 0\.5 alone"):
+        named.choose("pixel-upscaler:0.8", "--control")
+
+
+@pytest.mark.parametrize(
+    ("name", "warned"),
+    [
+        ("ltx-2.5-22b-ic-lora-new.safetensors", "made for models of generation 2.5, and this one is of 2.3"),
+        ("ltx-2-19b-ic-lora-new.safetensors", "made for models of generation 2.0"),
+        ("ltx-2.3-22b-ic-lora-new.safetensors", None),
+        ("my-ltx-2.5-22b-style.safetensors", None),
+    ],
+)
+def test_an_official_lora_of_another_generation_is_used_with_a_warning(
+    name: str, warned: str | None, named: NamedLoras, tmp_path: Path
+) -> None:
+    warning = named.warning_of(named.choose(str(put(tmp_path / name, 9)), "--lora"))
+    assert warning is None if warned is None else warned in str(warning)

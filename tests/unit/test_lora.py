@@ -250,6 +250,9 @@ def test_reference_scales_that_differ_are_refused(tiny: Path, tmp_path: Path) ->
     assert reference_scales([plain, two, two]) == (2, 1)
     with pytest.raises(RequestError, match=r"ref0\.5\.safetensors 1/2 and changed\.safetensors 1/3"):
         reference_scales([two, plain, three])
+    silent = read_lora(changed(tiny, tmp_path, dict).rename(tmp_path / "depth-ic-lora.safetensors"))
+    with pytest.raises(RequestError, match=r"depth-ic-lora\.safetensors 1/1 and .*ref0\.5\.safetensors 1/2"):
+        reference_scales([silent, two])
 
 
 @pytest.mark.parametrize("value", ["0", "-2", "0.5", "two", "", "nan", "1e3"])

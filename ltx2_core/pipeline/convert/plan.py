@@ -16,7 +16,7 @@ from ...errors import CheckpointError, RequestError, StorageError, shown
 from ...gguf_header import MAGIC
 from ...header_text import TensorInfo
 from ...headers import FileKind, Header, classify, generation, read_header
-from ...lora_file import MatchedLora, match, read_lora
+from ...lora_file import MatchedLora, match
 from ...paths import given_path, require_file
 from ...stored.encoding import DENOISER_MATRIX, GEMMA_MATRIX, TARGETS, Encoding, Target, lay_out, plan_encodings
 from ..resolve.library import own_library
@@ -157,8 +157,8 @@ def _encodings(source: Header, to: Target) -> dict[str, Encoding]:
 
 def _matched(spec: str, source: Header, named: NamedLoras, *, allow_partial: bool) -> tuple[MatchedLora, float]:
     """A LoRA of --lora beside the file, and its strength."""
-    path, strength = named.split(spec, "--lora")
-    return match(read_lora(path), source, allow_partial=allow_partial), strength
+    chosen = named.choose(spec, "--lora")
+    return match(chosen.read(), source, allow_partial=allow_partial), chosen.strength
 
 
 def _metadata(source: Header, merged: Sequence[tuple[MatchedLora, float]]) -> dict[str, str]:

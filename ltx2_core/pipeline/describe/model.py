@@ -11,7 +11,7 @@ from ...errors import StorageError
 from ...hub.find import find_model, own_files
 from ...hub.installed import parts_of
 from ...hub.library import Library
-from ...hub.registry import Reference
+from ...hub.registry import Control, Reference
 from ..resolve.library import own_library
 from .folder import role_facts
 from .words import Facts
@@ -61,11 +61,22 @@ def _lora(name: str, library: Library) -> Facts:
     yield "name", name
     yield "summary", control.summary
     yield "option", "--control" if control.in_context else "--lora"
-    yield "strength", f"{control.strength:g}"
+    yield "strength", f"{control.strength:g}{', and no other' * control.is_strength_fixed}"
+    if control.in_context:
+        yield "reference", _reference(control)
     there = parts_of(name, library)
     for made, place in control.files.items():
         yield f"for {made}", str(there.get(made) or f"not installed: {place}")
     if there.keys() < control.files.keys():
         yield "hint", f"ltx2 download {name}"
+    if control.refused is not None:
+        yield "problem", control.refused
     if os.path.lexists(name):
         yield "note", f"./{name} names what lies in this folder"
+
+
+def _reference(control: Control) -> str:
+    """The size of the clip that it looks at, where its file does not say otherwise."""
+    if control.spatial_scale == 1:
+        return "a clip of the same size"
+    return f"a clip of 1/{control.spatial_scale} of the width and height"

@@ -11,7 +11,6 @@ from dataclasses import replace
 from fractions import Fraction
 
 from ...errors import MediaError, RequestError
-from ...lora_file import read_lora
 from ...media.inputs import ROUNDING_S, VideoSource
 from ..recipe import Edit
 from ..request import Extension, Window
@@ -62,13 +61,9 @@ def control_lora(settings: Settings, named: NamedLoras) -> tuple[str, ...]:
     """
     if settings.control is None:
         return ()
-    path, _ = named.split(settings.control, "--control")
-    lora = read_lora(path)
-    what = f"--control {settings.control} cannot be used"
-    if lora.hdr_transform is not None:
-        raise RequestError(what, "it makes HDR video, which is not supported yet", "use another one")
-    if not lora.is_in_context:
+    if not named.choose(settings.control, "--control").read().is_in_context:
         why = "neither its header nor its name says that it is an in-context LoRA"
+        what = f"--control {settings.control} cannot be used"
         raise RequestError(what, why, f"--lora {settings.control} takes LoRAs of other kinds")
     return (settings.control,)
 

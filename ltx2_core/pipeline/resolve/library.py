@@ -44,8 +44,13 @@ def model_tables(library: Library) -> dict[str, dict[str, str]]:
         "models that this version cannot use yet": {
             model.name: f"{_to_download(model)}; {model.lacking}" for model in models if model.lacking
         },
-        "installed LoRAs": {lora.name: _installed_lora(lora) for lora in loras if lora.paths},
-        "LoRAs to download": {lora.name: _lora_to_download(lora) for lora in loras if not lora.paths},
+        "installed LoRAs": {lora.name: _installed_lora(lora) for lora in loras if lora.paths and not lora.lacking},
+        "LoRAs to download": {
+            lora.name: _lora_to_download(lora) for lora in loras if not lora.paths and not lora.lacking
+        },
+        "LoRAs that this version cannot use yet": {
+            lora.name: f"{_lora_to_download(lora)}; {lora.lacking}" for lora in loras if lora.lacking
+        },
         "unfinished downloads (ltx2 models rm --partial)": {path.name: show_bytes(size_of([path])) for path in partial},
     }
 

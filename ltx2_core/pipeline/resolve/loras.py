@@ -5,29 +5,59 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import RequestError, StorageError, shown
 from ...headers import Header
 from ...hub.find import is_path
 from ...hub.library import Library
-from ...hub.registry import Reference
+from ...hub.registry import Control, Reference
 from ...lora_file import LoraFile, match, read_lora
 from ...paths import given_path, require_file
 from ..request import LoraInput
 from ..values import did_you_mean
 
 STRONGEST = 10
+USABLE = "ltx2 models lists the LoRAs that can be used"
+HDR = "it makes video of high dynamic range, which this version cannot store"
+# The generation in the name of an official file, such as ltx-2-19b-… and ltx-2.3-22b-….
+MADE_FOR = re.compile(r"ltx-(2|2\.\d)-(19|22)b-")
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenLora:
+    """The LoRA that a person means. published: the one of the catalogue that it is, by its name or that of its file."""
+
+    spec: str
+    option: str
+    path: Path
+    strength: float
+    published: Control | None = None
+
+    def read(self) -> LoraFile:
+        """What the file holds. Where it says nothing of its reference, what is known of the published one holds.
+
+        Raises: StorageError, CheckpointError; RequestError for one whose colours cannot be stored.
+        """
+        file = read_lora(self.path)
+        refuse_hdr(file, f"{self.option} {shown(self.spec)}")
+        if file.spatial_scale is None and self.published is not None and self.published.in_context:
+            file = replace(file, spatial_scale=self.published.spatial_scale)
+        return file
 
 
 @dataclass(frozen=True, slots=True)
 class GivenLora:
-    """A LoRA that fits the model. report: how much of it fits, for a person."""
+    """A LoRA that fits the model.
+
+    Args: report: how much of it fits, for a person. warning: why it may not do what it was made for; None if it should.
+    """
 
     input: LoraInput
     file: LoraFile
     report: str
+    warning: str | None = None
 
     @property
     def note(self) -> str:
@@ -41,14 +71,42 @@ class NamedLoras:
     library: Library
     generation: str | None
 
-    def find(self, name: str, option: str) -> tuple[Path, float] | None:
-        """The file of a LoRA by its name, and its usual strength; None if no LoRA has that name.
+    def choose(self, spec: str, option: str) -> ChosenLora:
+        """What NAME, PATH, NAME:STRENGTH or PATH:STRENGTH means. A name goes before a file of that name.
+
+        Raises: RequestError if the name, the path or the number makes no sense, and for a LoRA that this version
+        refuses; StorageError if there is no such file.
+        """
+        name, strength = spec, None
+        if self._control(spec) is None:
+            name, strength = _with_number(spec)
+        if strength is not None and not abs(strength) <= STRONGEST:
+            why = f"{spec.rpartition(':')[2]} is not a strength from -{STRONGEST} to {STRONGEST}"
+            raise RequestError(f"{option} {shown(spec)} cannot be used", why, f"{option} PATH:0.8")
+        control = self._control(name)
+        if control is not None:
+            return self._published(control, name, spec, option, control.strength if strength is None else strength)
+        path = self._given_path(name, spec, option)
+        published = self.library.catalogue.control_in(path.name)
+        _require_usable(published, spec, option)
+        return ChosenLora(spec, option, path, 1.0 if strength is None else strength, published)
+
+    def _published(self, control: Control, name: str, spec: str, option: str, strength: float) -> ChosenLora:
+        """A LoRA of the catalogue by its name."""
+        _require_usable(control, spec, option)
+        if control.is_strength_fixed and strength != control.strength:
+            why = f"it was made for strength {control.strength:g} alone"
+            raise RequestError(f"{option} {spec} cannot be used", why, f"{option} {name}")
+        return ChosenLora(spec, option, self._named_path(name, control, option), strength, control)
+
+    def _control(self, name: str) -> Control | None:
+        return self.library.catalogue.controls.get(name.lower())
+
+    def _named_path(self, name: str, control: Control, option: str) -> Path:
+        """The file of a LoRA that has a name.
 
         Raises: RequestError if there is none for this generation; StorageError if it is not installed.
         """
-        control = self.library.catalogue.controls.get(name.lower())
-        if control is None:
-            return None
         place = control.files.get(self.generation or "")
         if place is None:
             why = f"it is published for models of generation {' and '.join(control.files)}"
@@ -58,28 +116,30 @@ class NamedLoras:
         if path is None:
             fetch = f"ltx2 download {name.lower()} --only {self.generation}"
             raise StorageError(f"LoRA {name.lower()} is not installed", f"{place} was not found", fetch)
-        return path, control.strength
+        return path
 
-    def split(self, spec: str, option: str) -> tuple[Path, float]:
-        """The file that NAME, PATH, NAME:STRENGTH or PATH:STRENGTH means, and the strength.
-
-        A name goes before a file of that name. Raises: RequestError if the name, the path or the number makes no sense;
-        StorageError if there is no such file.
-        """
-        if found := self.find(spec, option):
-            return found
-        text, strength = _with_number(spec)
-        if strength is not None and not abs(strength) <= STRONGEST:
-            why = f"{spec.rpartition(':')[2]} is not a strength from -{STRONGEST} to {STRONGEST}"
-            raise RequestError(f"{option} {shown(spec)} cannot be used", why, f"{option} PATH:0.8")
-        if strength is not None and (found := self.find(text, option)):
-            return found[0], strength
+    def _given_path(self, text: str, spec: str, option: str) -> Path:
+        """The file that a text names which is no name. Raises: RequestError, StorageError if there is none."""
         path = given_path(text, option)
         if not os.path.exists(path) and not is_path(text):  # noqa: PTH110 (a path that may not be looked at)
             hint = did_you_mean(text.lower(), [*self.library.catalogue.controls])
             raise RequestError(f"unknown LoRA {shown(text)}", f"{option} takes a name or a file", hint)
         require_file(path, f"{option} {spec}", f"{option} PATH:0.8 gives a strength; check the path")
-        return path, 1.0 if strength is None else strength
+        return path
+
+    def warning_of(self, chosen: ChosenLora) -> str | None:
+        """A line about an official LoRA that was made for another generation than the model is of.
+
+        Layers of 2.3 and 2.5 have the same shapes, so that such a LoRA loads, and some do what they should.
+        """
+        found = MADE_FOR.match(chosen.path.name.lower())
+        made = {"2": "2.0"}.get(found[1], found[1]) if found else None
+        if made is None or self.generation is None or made == self.generation:
+            return None
+        name = chosen.path.name
+        return (
+            f"{name} was made for models of generation {made}, and this one is of {self.generation}: look at the result"
+        )
 
     def hides(self, spec: str) -> str | None:
         """The name of a LoRA that is meant, where something in this folder has it too."""
@@ -87,6 +147,22 @@ class NamedLoras:
             (one for one in (spec, _with_number(spec)[0]) if one.lower() in self.library.catalogue.controls), ""
         )
         return name if name and os.path.lexists(name) else None
+
+
+def _require_usable(published: Control | None, spec: str, option: str) -> None:
+    """Raises: RequestError for a LoRA of the catalogue that this version refuses."""
+    if published is not None and published.refused is not None:
+        raise RequestError(f"{option} {shown(spec)} cannot be used", published.refused, USABLE)
+
+
+def refuse_hdr(file: LoraFile, given: str) -> None:
+    """Refuse a LoRA whose colours are no ordinary ones. given: as what it was given.
+
+    Raises: RequestError.
+    """
+    if file.hdr_transform is not None:
+        why = f"its metadata names the transform {shown(file.hdr_transform)}: {HDR}"
+        raise RequestError(f"{given} cannot be used", why, USABLE)
 
 
 def read_loras(
@@ -98,11 +174,11 @@ def read_loras(
     """
     found = []
     for number, spec in enumerate(specs, 1):
-        path, strength = named.split(spec, "--lora")
-        file = read_lora(path)
+        chosen = named.choose(spec, "--lora")
+        file = chosen.read()
         matched = match(file, checkpoint, allow_partial=allow_partial)
-        given = LoraInput(role=f"lora-{number}", name=path.name, strength=strength)
-        found.append(GivenLora(given, file, matched.report))
+        given = LoraInput(role=f"lora-{number}", name=chosen.path.name, strength=chosen.strength)
+        found.append(GivenLora(given, file, matched.report, named.warning_of(chosen)))
     return tuple(found)
 
 

@@ -22,6 +22,7 @@ from ..parts import ModelHeaders
 from ..recipe import Edit, Recipe
 from ..request import Request, StreamMode
 from ..values import option_name
+from .loras import refuse_hdr
 from .presets import names, recipe
 from .settings import Merged, Origin, Settings, required
 
@@ -88,7 +89,9 @@ def check_recipe(
         if role in files.assumed:
             continue
         if role == "distilled_lora":
-            match(read_lora(path), headers.header("transformer"))
+            lora = read_lora(path)
+            refuse_hdr(lora, f"--distilled-lora {path.name}")
+            match(lora, headers.header("transformer"))
         else:
             _check_upsampler(path, headers.shapes.video_vae)
     video, audio = required(merged.settings.video), required(merged.settings.sound)

@@ -84,6 +84,7 @@ def settle(
         require_writable(job_dir, str(job_dir))
     sources = {**basis.sources, **inputs.sources}
     lora_notes = (lora.note for lora in basis.loras)
+    lora_warnings = (lora.warning for lora in basis.loras if lora.warning is not None)
     resolved = Resolved(
         task=task,
         job_dir=job_dir,
@@ -92,7 +93,7 @@ def settle(
         skip_existing=required(settings.skip_existing),
         sources={name: str(place) for name, place in sources.items()},
         notes=(*basis.notes, *inputs.size.notes, *inputs.length.notes, *lora_notes, *inputs.notes, *machine_notes),
-        warnings=inputs.length.warnings,
+        warnings=(*inputs.length.warnings, *lora_warnings),
     )
     return Settled(resolved=resolved, costs=costs, device=basis.device, is_forced=bool(settings.force))
 
