@@ -10,7 +10,7 @@ Source: docs/reference/checkpoints.md, "Loading" and "Tensor names of the compon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,7 @@ BUILDERS: dict[str, Builder] = {
 
 
 SHOWN = 10
+WEIGHT_AND_BIAS = ("weight", "bias")
 
 
 def load_component(
@@ -191,7 +192,8 @@ def assign(
     Args: dtype: for floating tensors; what is stored otherwise stays as it is.
     Raises: CheckpointError for a quantised layer whose scales make no sense.
     """
-    return _finish(module, {own: _on(device, source) for own, source in _sources(name, files, dtype)}, device, dtype)
+    state = {own: _on(device, source) for own, source in _sources(name, files, dtype)}
+    return _finish(module, _without_gates(name, state), device, dtype)
 
 
 def assign_streamed(
@@ -241,12 +243,29 @@ def _sources(name: str, files: Sequence[Header], dtype: torch.dtype | None) -> I
             if official in scales:
                 require_usable_scale(header.path, *scales[official], tensor)
             if official in names:
-                cast = None if official in scales else _dtype_here(tensor, dtype)
+                is_kept = official in scales or COMPONENTS[name].gated_by(names[official])
+                cast = None if is_kept else _dtype_here(tensor, dtype)
                 yield names[official], Source(tensor, cast or tensor.dtype, header)
 
 
 def _on(device: torch.device | str, source: Source) -> Tensor:
     return source.tensor.to(torch.device(device), source.dtype)
+
+
+def _without_gates(component: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a component, with its gates made part of the layers whose outputs they scale.
+
+    Source: docs/reference/video-diffusion-decoder.md, "Tensors of the diffusion decoder".
+    """
+    row = COMPONENTS[component]
+    gates = {own: layers for own in state if (layers := row.gated_by(own))}
+    folded = {own: tensor for own, tensor in state.items() if own not in gates}
+    for own, layers in gates.items():
+        scaled = [name for layer in layers for part in WEIGHT_AND_BIAS if (name := f"{layer}.{part}") in folded]
+        for name in scaled:
+            rows = state[own].float().unflatten(0, (-1, *[1] * (folded[name].dim() - 1)))
+            folded[name] = (folded[name].float() * rows).to(folded[name].dtype)
+    return folded
 
 
 def _finish(
@@ -312,8 +331,9 @@ def _dtype_here(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype | None
 
 
 def _require_fit(module: nn.Module, component: str, header: Header, names: Mapping[str, str]) -> None:
-    """Refuse a file whose tensors are not exactly those of the module, in the file's own names."""
+    """Refuse a file whose tensors are not exactly those of the module and its gates, in the file's own names."""
     wanted = module.state_dict()
+    wanted |= _gates(component, names.values(), wanted)
     found = {own: official for official, own in names.items()}
     prefix = COMPONENTS[component].prefix_in(names)
     needed = wanted.keys() - optional_names(component)
@@ -335,6 +355,20 @@ def _require_fit(module: nn.Module, component: str, header: Header, names: Mappi
         raise CheckpointError(
             f"{header.path.name} does not hold the model that its config describes", "; ".join(listed)
         )
+
+
+def _gates(component: str, names: Iterable[str], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the gates among the tensors of a file must be like: as many values as their layer has rows.
+
+    One is none that scales a layer which the module does not have, or not in full precision.
+    """
+    found = {}
+    for own in names:
+        layers = COMPONENTS[component].gated_by(own)
+        weights = [wanted[name] for layer in layers if (name := f"{layer}.weight") in wanted]
+        if layers and len(weights) == len(layers) and all(weight.dtype in FLOAT_DTYPES for weight in weights):
+            found[own] = weights[0].new_empty(len(weights[0]))
+    return found
 
 
 def _is_stored_as(info: TensorInfo, tensor: Tensor) -> bool:

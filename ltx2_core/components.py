@@ -61,6 +61,13 @@ UNUSED_STATISTICS = frozenset(
 )
 VIDEO_VAE_PREFIXES = ("vae.", "")
 UNUSED_TYPES = frozenset({"decoder.type_emb"})  # of keyframes, for a decoder that was never released
+COARSE = "decoder.coarse_"  # of a coarse prediction beside the result, which nothing reads
+# Vectors that some files have in a block of a decoder, each with the layers whose outputs it scales.
+GATES: Mapping[str, tuple[str, ...]] = {
+    "gate_msa": ("attn.proj",),
+    "gate_mlp": ("mlp.w_down",),
+    "gate_ctx": ("context_proj",),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,11 +76,12 @@ class Component:
 
     Args: role: of the file that holds it in a model that is split. else_in: the roles of files that may hold it
     instead. may_stay: whether other files, at last the whole checkpoint, still give it where the file of its role
-    lacks it. is_always_read: whether every render needs it. prefixes: what the names of
-    its tensors may begin with in a file; the first that occurs, followed by the sign, counts for all. parts: what may
-    follow the prefix, and what the module has in its place. excludes: what may follow but belongs to other components.
-    optional: names without prefix that are zeros where the file lacks them. ignored: names without prefix that files
-    have and nothing reads.
+    lacks it. is_always_read: whether every render needs it. prefixes: what the names of its tensors may begin with in
+    a file; the first that occurs, followed by the sign, counts for all. parts: what may follow the prefix, and what
+    the module has in its place. excludes: what may follow but belongs to other components, or to nothing. optional:
+    names without prefix that are zeros where the file lacks them. ignored: names without prefix that files have and
+    nothing reads. gates: the last part of the names of vectors that become part of other weights when they are
+    loaded, each with the layers beside it whose rows it scales.
     """
 
     role: Role
@@ -86,6 +94,7 @@ class Component:
     excludes: tuple[str, ...] = ()
     optional: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
+    gates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def prefix_in(self, names: Iterable[str]) -> str | None:
         """The prefix of this component's tensors among names of a file; None if it has none of them."""
@@ -112,6 +121,11 @@ class Component:
             if part is not None:
                 found[name] = self.parts[part] + rest[len(part) :]
         return found
+
+    def gated_by(self, inside: str) -> tuple[str, ...]:
+        """The layers whose rows a tensor scales, by its name inside the component; none if it is no gate."""
+        block, _, last = inside.rpartition(".")
+        return tuple(f"{block}.{layer}" for layer in self.gates.get(last, ()))
 
     def full_name(self, inside: str, prefix: str | None = None) -> str:
         """What a file calls a tensor of this component. prefix: None takes that of the official files."""
@@ -154,7 +168,9 @@ COMPONENTS: dict[str, Component] = {
         prefixes=VIDEO_VAE_PREFIXES,
         sign="decoder.",
         parts={"decoder.": "", STATISTICS: STATISTICS},
+        excludes=(COARSE,),
         ignored=UNUSED_STATISTICS | UNUSED_TYPES,
+        gates=GATES,
     ),
     "video_statistics": Component(
         role="video_vae",

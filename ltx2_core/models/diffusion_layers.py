@@ -191,7 +191,7 @@ class DenoisingBlock(nn.Module):
         for tokens, read in zip(token_parts(x), token_parts(context), strict=True):
             tokens += self.context_proj(read)
         # Rows in turn: scale, shift, gate of attention; the same of the feed-forward; gate of the context. The gates
-        # are part of the weights already.
+        # are not used; those of files that have some apart are part of the weights already.
         rows = (modulation + self.scale_shift_table).unbind()
         of = Modulated(rows[0], rows[1], rows[3], rows[4])
         self.attn.add_to(
