@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch i
 MOST_RECORD_BYTES = 1_000_000
 MOST_GENERATOR_BYTES = 10_000  # the state of torch's generator for the CPU has 5,056
 SAVED = ("latents-*.safetensors", "stopped-*.safetensors")
+KEYFRAMES = "keyframes"  # the tensor of those that were generated
 AGAIN = "remove it, and ltx2 resume makes it again"
 STORED_AS = {"fp32": "F32", "bf16": "BF16"}
 
@@ -89,12 +90,14 @@ def _checksum(record: dict[str, Any]) -> str:
 class Saved:
     """Latents on disk.
 
-    generator: state of the random generator afterwards. step: how many steps of the stage are done.
+    generator: state of the random generator afterwards. step: how many steps of the stage are done. keyframes:
+    (1 c k h w), single frames that were generated beside the clip; None if none were, and inside a stage.
     """
 
     latents: Latents
     generator: Tensor
     step: int = 0
+    keyframes: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,10 +220,10 @@ class Job:
                 if self._has(path):
                     self._check(path, number, shapes)
 
-    def save(self, stage: int, latents: Latents, generator: torch.Generator) -> None:
-        """Keep the latents that a stage ended with. Stages count from 1."""
+    def save(self, stage: int, latents: Latents, generator: torch.Generator, keyframes: Tensor | None = None) -> None:
+        """Keep the latents that a stage ended with, and the keyframes that it generated. Stages count from 1."""
         self.saved.pop(self._stopped(stage).name, None)
-        self._write(self._latents(stage), Saved(latents, generator.get_state()))
+        self._write(self._latents(stage), Saved(latents, generator.get_state(), keyframes=keyframes))
         self._stopped(stage).unlink(missing_ok=True)
 
     def load(self, stage: int) -> Saved:
@@ -297,7 +300,8 @@ class Job:
         from safetensors import SafetensorError
         from safetensors.torch import save
 
-        tensors = {name: t.contiguous().cpu() for name, t in saved.latents._asdict().items() if t is not None}
+        given = {**saved.latents._asdict(), KEYFRAMES: saved.keyframes}
+        tensors = {name: t.contiguous().cpu() for name, t in given.items() if t is not None}
         try:
             content = save({**tensors, "generator": saved.generator}, {"step": str(saved.step)})
             if self.saved.pop(path.name, None) is not None:
@@ -315,7 +319,8 @@ class Job:
         try:
             step = int(read_header(path).metadata["step"])
             tensors = load_file(path)
-            return Saved(Streams(tensors.get("video"), tensors.get("audio")), tensors["generator"], step)
+            latents = Streams(tensors.get("video"), tensors.get("audio"))
+            return Saved(latents, tensors["generator"], step, tensors.get(KEYFRAMES))
         except (LTX2Error, SafetensorError, KeyError, ValueError) as error:
             raise StorageError(f"{path} is damaged", hint=AGAIN) from error
 
@@ -339,6 +344,8 @@ class Job:
     def _check_tensors(self, header: Header, number: int, shapes: LatentShapes, *, is_stopped: bool) -> None:
         """Raises: ValueError for tensors that a stage of this request does not leave; KeyError for one that lacks."""
         expected = latent_shapes(self.request, number, shapes)
+        if is_stopped:
+            expected.pop(KEYFRAMES, None)  # they are among the tokens of the video
         if header.tensors.keys() != {*expected, "generator"}:
             raise ValueError(f"it holds {', '.join(sorted(header.tensors))}")
         generator = header.tensors["generator"]
@@ -355,15 +362,21 @@ class Job:
 
 
 def latent_shapes(request: Request, number: int, shapes: LatentShapes) -> dict[str, tuple[int, ...]]:
-    """The latents (1 c f h w) and (1 c t m) that a stage of a request ends with. Stages count from 1."""
+    """The latents (1 c f h w) and (1 c t m) that a stage of a request ends with, and the keyframes (1 c k h w) that it
+    generates. Stages count from 1.
+    """
     stage = request.recipe.stages[number - 1]
     video, audio = shapes.video_vae, shapes.audio_vae
     steps = audio_latent_count(request.frames, request.fps)
+    frames, rows, columns = request.grid(video.factors, stage).latent
     both = {
-        "video": (1, video.latent_channels, *request.grid(video.factors, stage).latent),
+        "video": (1, video.latent_channels, frames, rows, columns),
         "audio": (1, audio.latent_channels, steps, audio.latent_bins),
     }
-    return {name: both[name] for name, mode in request.streams._asdict().items() if mode != "off"}
+    found = {name: both[name] for name, mode in request.streams._asdict().items() if mode != "off"}
+    if keyframes := request.keyframes_of(stage):
+        found[KEYFRAMES] = (1, video.latent_channels, len(keyframes), rows, columns)
+    return found
 
 
 def _tokens(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -60,6 +60,22 @@ def test_generated_keyframes_change_the_clip_and_leave_its_length(marking: Path,
     assert probe(tmp_path / "a.mp4").video == probe(tmp_path / "b.mp4").video
 
 
+def test_they_are_kept_with_the_latents_of_the_stage_that_made_them(marking: Path, tmp_path: Path) -> None:
+    target, again = tmp_path / "a.mp4", tmp_path / "again.mp4"
+    words = ("--generated-keyframes", 2, "--keep-latents", "--sound", "off")
+    _, file = made_by(marking, target, *words)
+    kept = tmp_path / "a.mp4.job" / "latents-1.safetensors"
+    tensors = load_file(kept)
+    assert tensors["keyframes"].shape == (1, 128, 2, *tensors["video"].shape[3:])
+    assert not tensors["keyframes"][:, :, 0].equal(tensors["keyframes"][:, :, 1])
+    assert rendered("decode", tmp_path / "a.mp4.job", "-o", again).read_bytes() == file
+    assert "generated keyframes  2, each as a latent frame of its own" in ltx2("inspect", kept).stdout
+    save_file({name: t for name, t in tensors.items() if name != "keyframes"}, kept, {"step": "0"})
+    told = ltx2("decode", tmp_path / "a.mp4.job", "--overwrite")
+    assert told.exit_code == 7
+    assert "latents-1.safetensors is damaged" in told.stderr
+
+
 def test_the_plan_counts_their_tokens(marking: Path) -> None:
     flags = {"model": str(marking), "preset": "one-stage", "res": "128x128", "frames": "9", "output": "never.mp4"}
 

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from ...errors import LTX2Error
 from ...grids import AUDIO_LATENTS_PER_SECOND, Factors
 from ...header_text import TensorInfo
 from ...headers import Header
+from ..job import KEYFRAMES, Job
 from ..values import show_fps
 from .words import Facts
-
-if TYPE_CHECKING:
-    from ..job import Job
 
 STREAMS = ("video", "audio")
 NAME = re.compile(r"(latents|stopped)-(\d+)\.safetensors")
@@ -27,7 +24,11 @@ RELEASED = Factors(8, 32, 32)  # of the video VAE of every released model
 def is_latents(header: Header) -> bool:
     """Whether a file holds what a stage of a render leaves: streams, and the state of the generator after them."""
     names = header.tensors.keys()
-    return "generator" in names and "step" in header.metadata and {"generator"} < names <= {*STREAMS, "generator"}
+    return (
+        "generator" in names
+        and "step" in header.metadata
+        and {"generator"} < names <= {*STREAMS, KEYFRAMES, "generator"}
+    )
 
 
 def facts(header: Header) -> Facts:
@@ -45,6 +46,8 @@ def facts(header: Header) -> Facts:
     for name in STREAMS:
         if info := header.tensors.get(name):
             yield name, f"{info.dtype} {'x'.join(map(str, info.shape))}"
+    if keyframes := header.tensors.get(KEYFRAMES):
+        yield "generated keyframes", f"{keyframes.shape[2]}, each as a latent frame of its own"
     if is_whole:
         yield "decodes to", ", ".join(_decoded(header, job))
     if job:
@@ -72,8 +75,6 @@ def _frames(video: TensorInfo) -> str:
 
 def _job_of(header: Header) -> Job | None:
     """The render whose folder holds the file, if it lies in one."""
-    from ..job import Job
-
     with suppress(LTX2Error):
         job = Job.open(header.path.parent)
         return job if header.path.name in job.saved else None

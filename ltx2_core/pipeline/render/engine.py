@@ -96,8 +96,9 @@ class Engine:
         for number, stage in list(enumerate(stages, 1))[len(results) :]:
             run = self.stage_run(stage, results, contexts, generator, job.load_stopped(number))
             with self.models.transformer(self.models.loras(self.task, stage)) as model:
-                results.append(run.run(model, self.watch, f"denoising, stage {number} of {len(stages)}"))
-            job.save(number, results[-1], generator)
+                done = run.run(model, self.watch, f"denoising, stage {number} of {len(stages)}")
+            results.append(done.latents)
+            job.save(number, done.latents, generator, done.keyframes)
         return self.shipped(results)
 
     def shipped(self, results: Sequence[Latents]) -> Latents:

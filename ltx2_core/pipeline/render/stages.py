@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +39,13 @@ from .tiled import TiledDenoiser, tiled
 NEUTRAL = GuidanceScales()
 
 
+class Finished(NamedTuple):
+    """What a stage ends with. keyframes: (1 c k h w), single frames made beside the clip; None if there are none."""
+
+    latents: Latents
+    keyframes: Tensor | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRun:
     """What a stage needs beside the model.
@@ -57,8 +65,8 @@ class StageRun:
     generator: torch.Generator
     saved: Saved | None = None
 
-    def run(self, model: Transformer, watch: Watch, name: str) -> Latents:
-        """Denoise from noise to latents (1 c f h w) and (1 c t m).
+    def run(self, model: Transformer, watch: Watch, name: str) -> Finished:
+        """Denoise from noise to latents (1 c f h w) and (1 c t m), and the keyframes that the model fills.
 
         Raises: StoppedError with the tokens so far if the watcher says so; NotFiniteError.
         """
@@ -73,7 +81,8 @@ class StageRun:
         with watch.phase("denoise", name, total) as on_step:
             denoise = self._held(self._guarded(self._tiled(self.denoiser(model), states), watch, done, total))
             states = self.sample(denoise, states, sigmas[done:], lambda step, _: on_step(min(done + step, total)))
-        return self.finish(states)
+        video = states.video
+        return Finished(self.finish(states), video.slots if video is not None and video.slot_tokens else None)
 
     def states(self) -> States:
         """Both streams as the sampler finds them: conditions applied, then noise, video's drawn first.
