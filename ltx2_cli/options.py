@@ -276,6 +276,14 @@ CONTINUED = panel(
     overwrite=switch("Replace the output if it exists."),
     memory=value("%(choices)s", "Go on in this memory mode; default: the one that the render began in."),
 )
+DECODER = panel(
+    "Model",
+    decoder=value(
+        "%(choices)s",
+        "Decode the video with this decoder, of the render's own file or of one beside it; default: as before.",
+    ),
+    video_vae=value("FILE", "Decode the video with this video VAE; default: as before."),
+)
 ENCODING = panel(
     "Output",
     codec=value("%(choices)s", "Video codec; default %(default)s."),

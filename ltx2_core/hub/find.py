@@ -258,6 +258,11 @@ def decoder_of(path: Path) -> DecoderName | None:
         return None
 
 
+def video_vaes_in(folder: Path, decoder: DecoderName) -> list[Path]:
+    """The files of a folder that hold a video VAE with a decoder, and nothing else. Raises: StorageError."""
+    return [path for path in _Content.of([folder]).paths(FileKind.VIDEO_VAE) if decoder_of(path) == decoder]
+
+
 def _connectors(
     folder: Path, transformer: Path, content: _Content, places: ModelPlaces, *, is_given: bool
 ) -> Path | None:

@@ -106,6 +106,7 @@ class Job:
 
     Args: identities: of the files that it reads, when the render began. saved: the SHA-256 of each file of latents, by
     name. result: the finished file. is_redirected: a person has said where the result goes, whatever the record says.
+    exchanged: the identities of files that are read in place of those in the record, by role.
     """
 
     folder: Path
@@ -114,6 +115,7 @@ class Job:
     saved: dict[str, str] = field(default_factory=dict)
     result: Identity | None = None
     is_redirected: bool = False
+    exchanged: Mapping[str, Identity] = field(default_factory=dict)
 
     @classmethod
     def create(cls, folder: Path, task: RenderTask, identities: Mapping[str, Identity]) -> Self:
@@ -158,7 +160,8 @@ class Job:
     def reopened(self) -> Self:
         """The same job as its folder is now. Raises: as `open`."""
         found = Job.open(self.folder)
-        return replace(self, identities=found.identities, saved=found.saved, result=found.result)
+        identities = {**found.identities, **self.exchanged}
+        return replace(self, identities=identities, saved=found.saved, result=found.result)
 
     @property
     def request(self) -> Request:

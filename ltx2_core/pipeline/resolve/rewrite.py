@@ -15,9 +15,10 @@ from ...machine import MemoryMode
 from ...tiles import TilePlan
 from ..job import Job
 from ..parts import ModelHeaders
-from ..request import OutputSettings, RenderTask
+from ..request import OutputSettings, RenderTask, Request
 from .fit import decode_tiles as usual_tiles
 from .machine import choose_device
+from .other_decoder import with_decoder
 from .refusals import refuse, without_effect
 from .settings import COMMAND_LINE, Settings, check_layer
 from .target import require_apart, suffixes_of, target_of
@@ -56,14 +57,14 @@ def continued(job: Job, flags: Mapping[str, Any]) -> Job:
 def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> Job:
     """The same render, to be written again: what the flags say about the output holds, and the latents stay.
 
-    Args: tiles: how the video is decoded, as `decode_tiles` takes it; None as before.
+    Args: tiles: how the video is decoded, as `decode_tiles` takes it; None as before, unless the decoder is another.
     Raises: RequestError if its latents are not finished, for a flag that does not fit, and if the target exists.
     """
     task, request = job.task, job.task.request
     if not job.has_all_latents:
         raise RequestError(f"{job.folder} has no finished latents", hint=job.resume_command)
     given = check_layer(COMMAND_LINE, flags)
-    refuse(given, without_effect(request.video, request.audio))
+    refuse(given, _without_effect(request))
     changed = {name: value for name, value in given.items() if name in OutputSettings.model_fields}
     changed = {"overwrite": False} | changed | {"keep_latents": True}
     output = task.output.model_copy(update=changed)
@@ -72,10 +73,19 @@ def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> J
     found.require_target()
     if not output.overwrite:
         require_free(found.task.target)
+    found = with_decoder(found, given)
+    if tiles is None and found.exchanged:
+        tiles = "auto"  # what fits one decoder does not fit another
     machine = task.machine
     if tiles is not None:
-        machine = replace(machine, decode_tiles=decode_tiles(tiles, task))
+        machine = replace(machine, decode_tiles=decode_tiles(tiles, found.task))
     return replace(found, task=found.task.model_copy(update={"output": output, "machine": machine}))
+
+
+def _without_effect(request: Request) -> dict[str, str]:
+    """Settings that change nothing when latents are decoded, each with the reason."""
+    without = without_effect(request.video, request.audio)
+    return without | ({"video_vae": without["decoder"]} if "decoder" in without else {})
 
 
 def decode_tiles(asked: str, task: RenderTask) -> TilePlan:
