@@ -40,7 +40,8 @@ class Machine:
     from one phase to the next. decode_tiles, encode_tiles: how the video VAE cuts a clip. batches_passes: whether all
     passes of guidance go through the transformer as one batch. keeps_text: whether keys and values of the text are
     made once for all steps. products: the quantised formats that are multiplied as they are stored; others are decoded
-    first. attention: the backend. compiles: whether torch.compile is used. threads: of the CPU that compute.
+    first. attention: the backend. neighbours: what attends in the diffusion decoder, boxes of queries or the kernel of
+    comfy-kitchen. compiles: whether torch.compile is used. threads: of the CPU that compute.
     """
 
     device: str
@@ -55,6 +56,7 @@ class Machine:
     keeps_text: bool = True
     products: tuple[Format, ...] = ()
     attention: Literal["sdpa"] = "sdpa"
+    neighbours: Literal["boxes", "fused"] = "boxes"
     compiles: bool = False
     threads: int = 1
 

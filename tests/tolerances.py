@@ -2,6 +2,7 @@
 
 UNIQUE_TIMESTEPS = 1e-6  # the same AdaLN on fewer rows: only the blocking of a matrix product differs
 ATTENTION_IN_BOXES = 2e-6  # the same softmax over the same keys, among more that are masked: 5e-7 seen
+FUSED_NEIGHBOURS = 3e-6  # the same softmax over the same keys, summed in another order by comfy-kitchen on the CPU
 BATCHED_PASSES = 1e-5  # four samples in one matrix product instead of one: other blocking in every layer
 CHUNKED_TOKENS = 1e-6  # the same rows in smaller matrix products and fewer queries at a time
 COMPILED_BLOCKS = 5e-6  # torch.compile splits a fused product and sum of the rotation in two: 5e-7 seen

@@ -17,13 +17,14 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config.diffusion_decoder import AttentionStage, Growth
-from .neighbours import AxisBox, Neighbourhood, Windows
+from .neighbours import QUERY_BOX, AxisBox, Neighbourhood, Windows, fused_attention
 
 NORM_EPS = 1e-6
 ROPE_BASE = 10_000
 TOKENS_AT_A_TIME = 16_384
 WIDTH_MULTIPLE = 16  # of the inner width of a feed-forward
 FREQUENCIES = 128  # of the timestep
+FUSED_WIDTH, FUSED_WIDEST = 16, 64  # heads of a multiple of this width, and up to that one, are taken by the kernel
 Prepare = Callable[[Tensor], Tensor]
 Made = tuple[Tensor, Tensor, Tensor]  # queries, keys and values
 
@@ -76,7 +77,12 @@ def rotate(x: Tensor, tables: tuple[RotaryTables, RotaryTables, RotaryTables]) -
 
 
 class NeighbourhoodAttention(nn.Module):
-    """Attention of every position to a box of `kernel` positions around it. It adds to what it attends from."""
+    """Attention of every position to a box of `kernel` positions around it. It adds to what it attends from.
+
+    is_fused: whether the kernel of comfy-kitchen attends, which computes the same and rounds elsewhere.
+    """
+
+    is_fused: bool = False
 
     def __init__(self, stage: AttentionStage, head_dim: int) -> None:
         super().__init__()
@@ -104,13 +110,46 @@ class NeighbourhoodAttention(nn.Module):
         widths, device = axis_widths(self.head_dim), x.device
         down = rotary_tables(range(rows), widths[1], device)
         along = rotary_tables(range(-border, columns + border), widths[2], device)
+
+        def read(number: int) -> Made:
+            in_time = rotary_tables(range(number, number + 1), widths[0], device)
+            return self._read(x[:, number : number + 1], prepare, border, (in_time, down, along))
+
+        if self.is_fused:
+            return self._add_fused(x, read, near.frames, border)
         made: dict[int, Made] = {}  # of frames, by their number
         for box in near.frame_boxes:
             for number in range(max(made, default=-1) + 1, box.keys.stop):
-                in_time = rotary_tables(range(number, number + 1), widths[0], device)
-                made[number] = self._read(x[:, number : number + 1], prepare, border, (in_time, down, along))
+                made[number] = read(number)
             made = {number: tensors for number, tensors in made.items() if number >= box.base}
             x[:, box.queries] += self._mixed(made, near, box)
+        return x
+
+    def _add_fused(self, x: Tensor, read: Callable[[int], Made], frames: Windows, border: int) -> Tensor:
+        """The same by a kernel that takes queries, keys and values of the same positions.
+
+        It attends from a box of frames together with the frames around it that they read. With as many frames to a box
+        as here it needs no more memory than boxes of queries do. read: what a frame is read as, by its number.
+        """
+        batch, _, rows, columns, width = x.shape
+        boxes = frames.boxes(max(QUERY_BOX.time, self.kernel.time // 2 + 1))
+        shape = batch, boxes[0].span, rows, columns + 2 * border, width // self.head_dim, self.head_dim
+        queries, keys, values = held = x.new_zeros(shape), x.new_zeros(shape), x.new_zeros(shape)
+        inside = slice(border, border + columns)  # of all columns, those that have queries
+        base, done = 0, 0
+        for box in boxes:
+            for number in range(box.base, done):  # what is read again moves to the front
+                for volume in held:
+                    volume[:, number - box.base] = volume[:, number - base]
+            for number in range(done, box.keys.stop):
+                q, k, v = read(number)
+                at = number - box.base
+                queries[:, at, :, inside], keys[:, at], values[:, at] = q[:, 0], k[:, 0], v[:, 0]
+            base, done = box.base, box.keys.stop
+            mixed = fused_attention(queries, keys, values, self.kernel)[
+                :, box.first - base : box.last - base, :, inside
+            ]
+            x[:, box.queries] += self.proj(rearrange(mixed, "b t y x h d -> b t y x (h d)"))
         return x
 
     def _mixed(self, made: Mapping[int, Made], near: Neighbourhood, box: AxisBox) -> Tensor:
@@ -134,6 +173,13 @@ class NeighbourhoodAttention(nn.Module):
         q, k, v = qkv
         q = rotate(self.q_norm(q), tables)[:, :, :, border : border + columns]
         return q, rotate(self.k_norm(k), tables), v.contiguous()  # a view would keep all three
+
+
+def fuse_neighbourhoods(module: nn.Module) -> None:
+    """Let the kernel of comfy-kitchen attend wherever it takes the width of the heads."""
+    for layer in module.modules():
+        if isinstance(layer, NeighbourhoodAttention):
+            layer.is_fused = layer.head_dim % FUSED_WIDTH == 0 and layer.head_dim <= FUSED_WIDEST
 
 
 class SwiGLU(nn.Module):

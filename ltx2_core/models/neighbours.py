@@ -20,6 +20,17 @@ from .attention import attention
 QUERY_BOX = Factors(4, 8, 8)  # frames, rows and columns of queries that share the keys that are gathered for them
 
 
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, kernel: Factors) -> Tensor:
+    """Attention of every position of a volume (b t y x h d) to the `kernel` positions around it, by comfy-kitchen.
+
+    Windows move inwards at the ends of all three axes, as `Windows.shifted` says. Returns: (b t y x h d).
+    Source: the documentation of `comfy_kitchen.na3d`.
+    """
+    import comfy_kitchen
+
+    return comfy_kitchen.na3d(q, k, v, [*kernel])
+
+
 @dataclass(frozen=True, slots=True)
 class AxisBox:
     """Queries along one axis that share their keys.

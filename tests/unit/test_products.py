@@ -140,11 +140,20 @@ def test_scales_come_back_from_pieces(rows: int, blocks: int) -> None:
 def test_products_are_those_of_the_card(
     capability: tuple[int, int] | None, expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "has_fused_int8", lambda: False)
+    monkeypatch.setattr(machine, "has_fast_kernels", lambda: False)
     assert products_on(Card(name="a card", nbytes=1, capability=capability)) == expected
 
 
 def test_integers_are_multiplied_where_a_fused_kernel_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "has_fused_int8", lambda: True)
+    monkeypatch.setattr(machine, "has_fast_kernels", lambda: True)
     assert products_on(Card(name="a card", nbytes=1, capability=(8, 6))) == ("int8", "w4a8", "w6a8")
     assert products_on(None) == ()
+
+
+def test_the_fused_kernel_attends_in_bfloat16_on_cards_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = (Card(name="a card", nbytes=1, capability=(major, 5)) for major in (7, 8))
+    monkeypatch.setattr(machine, "has_fast_kernels", lambda: True)
+    assert [machine.neighbours_on(card, "bf16") for card in (None, old, new)] == ["boxes", "boxes", "fused"]
+    assert machine.neighbours_on(new, "fp32") == "boxes"
+    monkeypatch.setattr(machine, "has_fast_kernels", lambda: False)
+    assert machine.neighbours_on(new, "bf16") == "boxes"

@@ -21,6 +21,7 @@ from ...lora_file import match, read_lora
 from ...machine import Machine
 from ...memory import Residency
 from ...models.chunks import Chunks
+from ...models.diffusion_layers import fuse_neighbourhoods
 from ...models.transformer import Transformer
 from ...quantize.linear import multiply_as_stored
 from ...streaming import StreamedBlocks
@@ -65,7 +66,7 @@ class Models:
         def what(files: ModelFiles, machine: Machine) -> object:
             chosen = machine.device, machine.precision, machine.memory, machine.resident_blocks, machine.chunk_tokens
             paths = {role: path.absolute() for role, path in files.paths.items()}
-            return paths, chosen, machine.products
+            return paths, chosen, machine.products, machine.neighbours
 
         return what(self.files, self.machine) == what(task.files, task.machine)
 
@@ -177,8 +178,10 @@ class Models:
         return build_component(name, header, self.headers.config(name) if name in (*TEXT, DURATION_HEAD) else None)
 
     def _multiplying(self, module: M) -> M:
-        """The same module, whose quantised layers multiply as the machine does."""
+        """The same module, whose quantised layers multiply, and whose neighbourhoods attend, as the machine does."""
         multiply_as_stored(module, self.machine.products)
+        if self.machine.neighbours == "fused":
+            fuse_neighbourhoods(module)
         return module
 
     def _use(

@@ -17,7 +17,7 @@ from ...machine import ITEM_BYTES, KEPT_SHARE, Machine, MemoryMode, Precision, c
 from ...tiles import Cut, TilePlan
 from ..parts import ModelHeaders
 from ..request import Request
-from .machine import PRECISIONS, Device, measured_on, products_on
+from .machine import PRECISIONS, Device, measured_on, neighbours_on, products_on
 from .phases import Costs
 from .plan import class_bytes, with_memory
 from .settings import Settings, required
@@ -56,7 +56,10 @@ def settle_machine(
     if names:
         chosen = ", ".join(f"{name} {getattr(machine, name)}" for name in names)
         notes = (f"{FILE}: {chosen}, as measured on this machine",)
-    machine = replace(machine, decode_tiles=decode_tiles(headers, grid, device, machine.precision))
+    neighbours = neighbours_on(device.card, machine.precision)
+    machine = replace(
+        machine, neighbours=neighbours, decode_tiles=decode_tiles(headers, grid, device, machine.precision)
+    )
     memory = required(settings.memory)
     modes: tuple[MemoryMode, ...] = tuple(mode for mode in get_args(MemoryMode) if memory in ("auto", mode))
     costs = with_memory(Costs(request, machine, files, headers, loras), device, modes)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import takewhile
+from typing import Literal
 
 from ...cards import Card, find_card, has_cuda_build, torch_build
 from ...errors import RequestError
@@ -19,6 +20,7 @@ PRECISIONS: Mapping[str, Precision] = {"cuda": "bf16", "mps": "fp32", "cpu": "fp
 MOST_CARDS = 64
 # The least compute capability of the cards of NVIDIA that multiply a format as it is stored.
 PRODUCTS: Mapping[Format, tuple[int, int]] = {"fp8": (8, 9), "fp8_rows": (8, 9), "mxfp8": (10, 0), "nvfp4": (10, 0)}
+FUSED_NEIGHBOURS = (8, 0)  # the oldest card for which comfy-kitchen has a kernel of neighbourhood attention
 INTEGER_PRODUCTS: Mapping[Format, tuple[int, int]] = {"int8": (7, 5), "w4a8": (7, 5), "w6a8": (7, 5)}
 
 
@@ -84,12 +86,20 @@ def products_on(card: Card | None) -> tuple[Format, ...]:
     if card is None or card.capability is None:
         return ()
     least: dict[Format, tuple[int, int]] = {**PRODUCTS}
-    if has_fused_int8():
+    if has_fast_kernels():
         least |= INTEGER_PRODUCTS
     return tuple(form for form, capability in least.items() if card.capability >= capability)
 
 
-def has_fused_int8() -> bool:
+def neighbours_on(card: Card | None, precision: Precision) -> Literal["boxes", "fused"]:
+    """What attends in the diffusion decoder on a card: the fused kernel where it is installed and takes the numbers."""
+    if card is None or card.capability is None or precision != "bf16":
+        return "boxes"
+    is_taken = card.capability >= FUSED_NEIGHBOURS and has_fast_kernels()
+    return "fused" if is_taken else "boxes"
+
+
+def has_fast_kernels() -> bool:
     """Whether the kernels of the extra `fast` are installed."""
     return find_spec("comfy_kitchen") is not None
 
