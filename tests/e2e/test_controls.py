@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from ltx2_core.pipeline.made import Made
 from ltx2_core.pipeline.request import Request
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from ltx2_core.pipeline.resolve.settle import settle
-from scripts.make_tiny_checkpoint import VERSIONS, make_tiny_checkpoint
+from scripts.tiny_versions import VERSIONS
 from tests.commands import ltx2, rendered
 from tests.synthetic_media import write_video
 
@@ -36,19 +35,7 @@ HALF_SIZE = {"union", "motion-track", "pixel-upscaler"}
 STRENGTHS = {"cinemagraph": 2.0, "detailer": 0.5, "pixel-upscaler": 0.5}
 
 
-@pytest.fixture(scope="module")
-def model_of(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Callable[[str], Path]:
-    """The folder of a tiny model of a generation; do not change it."""
-
-    @cache
-    def made(version: str) -> Path:
-        if version == "2.0":
-            return tiny
-        folder = tmp_path_factory.mktemp(version)
-        make_tiny_checkpoint(folder, version=version)
-        return folder
-
-    return made
+pytestmark = pytest.mark.usefixtures("kept_models")
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +74,9 @@ def request_in(path: Path) -> Request:
 
 @pytest.mark.parametrize(("made", "name"), USED)
 def test_a_lora_renders_by_its_name_as_it_was_made_for(
-    made: str, name: str, model_of: Callable, clip: Path, install: Callable, tmp_path: Path
+    made: str, name: str, tiny_of: Callable, clip: Path, install: Callable, tmp_path: Path
 ) -> None:
-    model, in_context = model_of(made), read_shipped().controls[name].in_context
+    model, in_context = tiny_of(made), read_shipped().controls[name].in_context
     install(style_of(model), {})
     mode = ("v2v", clip, "a bell", "--control") if in_context else ("t2v", "a bell", "--lora")
     words = [*mode, name, "--model", model, *SMALL, *UNGUIDED, "-o", tmp_path / "made.mp4"]
@@ -100,9 +87,9 @@ def test_a_lora_renders_by_its_name_as_it_was_made_for(
 
 
 def test_what_a_file_says_of_its_reference_holds_before_what_is_known(
-    model_of: Callable, clip: Path, install: Callable, tmp_path: Path
+    tiny_of: Callable, clip: Path, install: Callable, tmp_path: Path
 ) -> None:
-    model = model_of("2.3")
+    model = tiny_of("2.3")
     install(style_of(model), {"reference_downscale_factor": "1", "reference_temporal_scale_factor": "4"})
     flags = {"model": str(model), "control": "union", "res": "128x128", "output": str(tmp_path / "never.mp4")}
     (reference,) = settle("v2v", "a bell", [(COMMAND_LINE, flags)], main=clip).resolved.request.references
@@ -110,9 +97,9 @@ def test_what_a_file_says_of_its_reference_holds_before_what_is_known(
 
 
 def test_two_that_look_at_references_of_different_sizes_are_refused_by_name(
-    model_of: Callable, clip: Path, install: Callable, tmp_path: Path
+    tiny_of: Callable, clip: Path, install: Callable, tmp_path: Path
 ) -> None:
-    model = model_of("2.3")
+    model = tiny_of("2.3")
     install(style_of(model), {})
     result = ltx2("v2v", clip, "--control", "union", "--lora", "deblur", "--model", model, *SMALL)
     assert (result.exit_code, result.stdout) == (2, "")
@@ -147,11 +134,11 @@ def hdr(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_lora_of_high_dynamic_range_is_refused_however_it_is_given(
-    given: tuple[str, str], hdr: Path, model_of: Callable, clip: Path, monkeypatch: pytest.MonkeyPatch
+    given: tuple[str, str], hdr: Path, tiny_of: Callable, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(hdr)
     monkeypatch.setattr("ltx2_core.pipeline.render.run.Models", None)
-    result = ltx2("v2v", clip, "a bell", "--model", model_of("2.0"), *given, *SMALL, "--json", "-o", "never.mp4")
+    result = ltx2("v2v", clip, "a bell", "--model", tiny_of("2.0"), *given, *SMALL, "--json", "-o", "never.mp4")
     error, _ = map(json.loads, result.stdout.splitlines())
     assert result.exit_code == 2
     assert error["message"] == f"{' '.join(given)} cannot be used"
