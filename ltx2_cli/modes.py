@@ -34,6 +34,7 @@ from .options import (
     SAMPLING,
     SHAPE,
     SOUND,
+    STILLS,
     STREAMS,
     TARGET,
     AudioArg,
@@ -62,11 +63,11 @@ class ModeCommand:
 COMMANDS: Mapping[str, ModeCommand] = {
     "t2v": ModeCommand(
         summary="Make a video with synchronised stereo audio from a text.",
-        panels=(MODEL, SHAPE, KEYFRAMES, SAMPLING, STREAMS, TARGET, ENCODING, RENDER),
+        panels=(MODEL, SHAPE, KEYFRAMES, SAMPLING, STREAMS, TARGET, ENCODING, STILLS, RENDER),
     ),
     "i2v": ModeCommand(
         summary="Animate an image; more images can follow along the way.",
-        panels=(MODEL, SHAPE, IMAGES, KEYFRAMES, SAMPLING, SOUND, TARGET, ENCODING, RENDER),
+        panels=(MODEL, SHAPE, IMAGES, KEYFRAMES, SAMPLING, SOUND, TARGET, ENCODING, STILLS, RENDER),
         main=ImageArg,
     ),
     "v2v": ModeCommand(

@@ -276,6 +276,10 @@ CONTINUED = panel(
     overwrite=switch("Replace the output if it exists."),
     memory=value("%(choices)s", "Go on in this memory mode; default: the one that the render began in."),
 )
+STILLS = panel(
+    "Output",
+    keyframe_stills=switch("Also write the keyframes that were generated, as OUTPUT-keyframe-1.png and so on."),
+)
 DECODER = panel(
     "Model",
     decoder=value(

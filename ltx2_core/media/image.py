@@ -6,6 +6,7 @@ Source: docs/reference/sampling.md, "Images".
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import av
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from .image_header import ORIENTATION, UPRIGHT, open_image
 from .inputs import ImageSource
+from .partial import partial_file
 from .resize import to_clip
 
 TURNS = {
@@ -34,6 +36,13 @@ def prepare_image(source: ImageSource, height: int, width: int, crf: int) -> Ten
     Args: crf: how much; 0 leaves it as it is.
     """
     return to_clip([compress(read_image(source), crf)], height, width)
+
+
+def write_still(path: Path, frame: Tensor, *, overwrite: bool) -> None:
+    """Write a frame (3 H W) in [0, 1] as a PNG. Raises: RequestError if it exists; StorageError if the disk refuses."""
+    codes = rearrange((255 * frame).round().byte(), "c H W -> H W c")
+    with partial_file(path, overwrite=overwrite) as partial:
+        Image.fromarray(codes.numpy()).save(partial, "PNG")
 
 
 def read_image(source: ImageSource) -> Tensor:

@@ -192,6 +192,11 @@ class Request(Record):
         return [round(frame * stage.rate) for frame in given]
 
     @property
+    def keyframe_count(self) -> int:
+        """How many keyframes are generated beside the clip."""
+        return sum(len(self.keyframes_of(stage)) for stage in self.recipe.stages)
+
+    @property
     def file_size(self) -> tuple[int, int]:
         """Width and height of the frames in the file."""
         return self.crop or (self.width, self.height)
@@ -220,7 +225,8 @@ class Request(Record):
 class OutputSettings(Record):
     """How the result is written; none of it changes a latent. The defaults are those of the settings of these names.
 
-    audio_codec: "copy" means the packets of a given audio track.
+    audio_codec: "copy" means the packets of a given audio track. keyframe_stills: whether the keyframes that were
+    generated are written as stills too.
     """
 
     codec: VideoCodecName = "h264"
@@ -229,6 +235,7 @@ class OutputSettings(Record):
     old_sound: OldTrackName = "drop"
     metadata: bool = True
     sheet: bool = False
+    keyframe_stills: bool = False
     strict: bool = False
     keep_latents: bool = False
     overwrite: bool = False
@@ -300,6 +307,11 @@ class Resolved:
 def sheet_of(target: Path) -> Path:
     """Where the contact sheet of a file goes."""
     return target.with_suffix(".png")
+
+
+def stills_of(target: Path, count: int) -> list[Path]:
+    """Where the keyframes go that were generated beside a clip."""
+    return [target.with_name(f"{target.stem}-keyframe-{number}.png") for number in range(1, count + 1)]
 
 
 def lies_beside(folder: Path, target: Path) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ltx2_core.headers import read_header
@@ -68,12 +69,31 @@ def test_they_are_kept_with_the_latents_of_the_stage_that_made_them(marking: Pat
     tensors = load_file(kept)
     assert tensors["keyframes"].shape == (1, 128, 2, *tensors["video"].shape[3:])
     assert not tensors["keyframes"][:, :, 0].equal(tensors["keyframes"][:, :, 1])
-    assert rendered("decode", tmp_path / "a.mp4.job", "-o", again).read_bytes() == file
+    assert rendered("decode", tmp_path / "a.mp4.job", "-o", again, "--keyframe-stills").read_bytes() == file
+    stills = [Image.open(tmp_path / f"again-keyframe-{number}.png").convert("RGB") for number in (1, 2)]
+    assert [still.size for still in stills] == [(128, 128)] * 2
+    assert stills[0].tobytes() != stills[1].tobytes()
     assert "generated keyframes  2, each as a latent frame of its own" in ltx2("inspect", kept).stdout
     save_file({name: t for name, t in tensors.items() if name != "keyframes"}, kept, {"step": "0"})
     told = ltx2("decode", tmp_path / "a.mp4.job", "--overwrite")
     assert told.exit_code == 7
     assert "latents-1.safetensors is damaged" in told.stderr
+
+
+def test_stills_of_a_render_without_them_are_refused(marking: Path, tmp_path: Path) -> None:
+    made_by(marking, tmp_path / "a.mp4", "--keep-latents", "--sound", "off")
+    told = ltx2("decode", tmp_path / "a.mp4.job", "-o", tmp_path / "b.mp4", "--keyframe-stills")
+    assert told.exit_code == 2
+    assert "this render generated no keyframes" in told.stderr
+    assert "no keyframes are generated" in refused(marking, "--keyframe-stills")
+
+
+def test_a_still_that_exists_is_not_replaced_unasked(marking: Path, tmp_path: Path) -> None:
+    (tmp_path / "a-keyframe-2.png").touch()
+    words = ("--generated-keyframes", 2, "--keyframe-stills", *COMMON)
+    told = ltx2("t2v", "a bell", "--model", marking, *words, "-o", tmp_path / "a.mp4")
+    assert told.exit_code == 2
+    assert "a-keyframe-2.png already exists" in told.stderr
 
 
 def test_the_plan_counts_their_tokens(marking: Path) -> None:

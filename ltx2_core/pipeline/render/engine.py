@@ -20,6 +20,7 @@ from ...media.audio import at_rate_of
 from ...media.clip import ClipShape, Output
 from ...media.copy import LAYOUTS, container_for, copyable_span
 from ...media.dub import write_dubbed
+from ...media.image import write_still
 from ...media.inputs import AudioSource, VideoSource
 from ...media.waveform import Waveform, fit_waveform
 from ...media.writer import Report, write_audio, write_clip
@@ -27,7 +28,7 @@ from ...models.mel import to_stereo
 from ...sampling.guidance import Contexts
 from ...text.cache import ContextCache
 from ...text.encode import TextContext, encode_prompts
-from ...tiling.video import decode_video
+from ...tiling.video import Decoder, decode_video
 from ...types import Streams
 from ...version import __version__
 from ..events import LengthChosen, Watch
@@ -35,7 +36,7 @@ from ..job import Job, Saved
 from ..made import Made, MadeFile, MadeModel
 from ..parts import DURATION_HEAD
 from ..recipe import Stage
-from ..request import COPY, RenderTask, Request
+from ..request import COPY, RenderTask, Request, stills_of
 from .models import Models
 from .stage_inputs import InputEncoder
 from .stages import StageRun, schedule
@@ -195,7 +196,19 @@ class Engine:
             latent = latents.video.to(self.models.device, self.models.dtype)
             frames = decode_video(latent, decoder, task.machine.decode_tiles, generator)
             chunks = cropped(frames, request.file_size)
-            return write_clip(output, shape, chunks, audio, task.output.encoding, on_frames)
+            report = write_clip(output, shape, chunks, audio, task.output.encoding, on_frames)
+            if task.output.keyframe_stills and request.keyframe_count:
+                self.write_stills(decoder, generator)
+            return report
+
+    def write_stills(self, decoder: Decoder, generator: torch.Generator) -> None:
+        """Decode the keyframes that the first stage generated, each as a clip of a single frame, into stills."""
+        keyframes, task = self.job.load(1).keyframes, self.task
+        assert keyframes is not None
+        latents = keyframes.to(self.models.device, self.models.dtype).split(1, dim=2)
+        for path, latent in zip(stills_of(task.target, len(latents)), latents, strict=True):
+            (frame,) = torch.cat(list(decode_video(latent, decoder, task.machine.decode_tiles, generator)))
+            write_still(path, frame.cpu(), overwrite=task.output.overwrite)
 
     def dub(self, output: Output, latents: Latents) -> Report:
         """Give the video that is kept its audio."""

@@ -178,6 +178,8 @@ def _nothing_to_act_on(settings: Settings) -> dict[str, str]:
     without: dict[str, str] = {}
     if not settings.lora and settings.control is None:
         without["allow_partial_lora"] = "no LoRA is given"
+    if not settings.generated_keyframes:
+        without["keyframe_stills"] = "no keyframes are generated"
     made = {"video": settings.video == "generate", "audio": settings.sound == "generate"}
     streams = [stream for stream, is_made in made.items() if is_made]
     if not any(getattr(settings, f"{stream}_stg") for stream in streams):

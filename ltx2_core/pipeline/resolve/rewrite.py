@@ -15,7 +15,7 @@ from ...machine import MemoryMode
 from ...tiles import TilePlan
 from ..job import Job
 from ..parts import ModelHeaders
-from ..request import OutputSettings, RenderTask, Request
+from ..request import OutputSettings, RenderTask, Request, stills_of
 from .fit import decode_tiles as usual_tiles
 from .machine import choose_device
 from .other_decoder import with_decoder
@@ -72,7 +72,9 @@ def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> J
     found = _redirected(job, given)
     found.require_target()
     if not output.overwrite:
-        require_free(found.task.target)
+        stills = stills_of(found.task.target, request.keyframe_count) if output.keyframe_stills else []
+        for path in (found.task.target, *stills):
+            require_free(path)
     found = with_decoder(found, given)
     if tiles is None and found.exchanged:
         tiles = "auto"  # what fits one decoder does not fit another
@@ -85,7 +87,11 @@ def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> J
 def _without_effect(request: Request) -> dict[str, str]:
     """Settings that change nothing when latents are decoded, each with the reason."""
     without = without_effect(request.video, request.audio)
-    return without | ({"video_vae": without["decoder"]} if "decoder" in without else {})
+    if "decoder" in without:
+        without["video_vae"] = without["decoder"]
+    if not request.keyframe_count:
+        without["keyframe_stills"] = "this render generated no keyframes"
+    return without
 
 
 def decode_tiles(asked: str, task: RenderTask) -> TilePlan:

@@ -17,7 +17,7 @@ from ...disk import MOST_NAME_BYTES, require_free
 from ...errors import RequestError, shown
 from ...media.clip import AUDIO_FILES, COPIED_FILES
 from ...paths import given_path
-from ..request import sheet_of
+from ..request import sheet_of, stills_of
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
         require_free(target, hint=TAKEN_HINT)
         if settings.sheet:
             require_free(sheet_of(target), hint=TAKEN_HINT)
+        if settings.keyframe_stills:
+            for still in stills_of(target, request.keyframe_count):
+                require_free(still, hint=TAKEN_HINT)
     return target
 
 
