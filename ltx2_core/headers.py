@@ -245,6 +245,7 @@ GENERATION_SIGNS: tuple[tuple[str, frozenset[str], str | None], ...] = (
     ("2.3", frozenset({"prompt_adaln_single.linear.weight", "transformer_blocks.0.ff.net.2.bias"}), None),
     ("2.5", frozenset({"prompt_adaln_single.linear.weight"}), "transformer_blocks.0.ff.net.2.bias"),
     ("2.5", frozenset({"tokenizer_json"}), None),
+    ("2.5", frozenset({"decoder.det_stages.0.0.attn.qkv.weight"}), None),
     ("2.5", frozenset({"duration_head.attention_pooler.query_tokens"}), None),
 )
 

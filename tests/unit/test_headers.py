@@ -345,8 +345,9 @@ def test_an_upsampler_without_metadata_is_known_by_its_middle(name: str, setting
     assert released.effective_config(header_of_release(name))[setting] is True
 
 
-def test_a_transformer_of_2_5_without_metadata_is_known_by_its_tensors():
-    assert released.effective_config(header_of_release("transformer-2.5")) == released.released_configs()["2.5"]
+@pytest.mark.parametrize("name", ["transformer-2.5", "video-vae-2.5-diffusion"])
+def test_parts_of_2_5_without_metadata_are_known_by_their_tensors(name: str):
+    assert released.effective_config(header_of_release(name)) == released.released_configs()["2.5"]
 
 
 @pytest.mark.parametrize(

@@ -264,7 +264,10 @@ def test_every_preset_file_is_right() -> None:
     assert [recipe(name).summary for name in names("recipes")]
     for model in (one for one in registered_models().values() if one.lacking is None):
         values = generation_defaults(model.generation) | model.defaults
-        values.pop("stg_block")
+        samplers = values.pop("samplers", {})
+        assert values.pop("stg_block")
+        assert all("sampler" in merge([(A_FILE, {"sampler": one})]).sources for one in samplers.values())
+        assert {*samplers} <= {*names("recipes")}
         assert recipe(merge([(A_FILE, values)]).settings.preset or "one-stage").summary
         assert {*(model.tiers or ())} <= {*names("tiers")}
 
