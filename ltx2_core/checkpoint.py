@@ -11,11 +11,13 @@ Source: docs/reference/checkpoints.md, "Loading" and "Tensor names of the compon
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .components import COMPONENTS, lacking
 from .config.released import effective_config
@@ -160,9 +162,25 @@ def build_component(name: str, header: Header, config: Mapping[str, Any] | None 
     if not names:
         raise lacking(name, header)
     shapes = {own: header.matrix_shape(official) for official, own in names.items()}
-    with torch.device("meta"):
+    with without_data():
         module = BUILDERS[name]({**(effective_config(header) if config is None else config), "shapes": shapes})
     return adapt(module, name, header)
+
+
+@contextmanager
+def without_data() -> Iterator[None]:
+    """What is made in this `with` block is on the meta device, and its weights are not drawn at random first."""
+    with torch.device("meta"), _Undrawn():
+        yield
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves a tensor as it is where a module would fill it for a training."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def adapt(module: nn.Module, name: str, header: Header) -> nn.Module:

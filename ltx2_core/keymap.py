@@ -6,6 +6,7 @@ A row replaces whole dotted segments wherever they stand in a name, so `ff` neve
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 
 from .components import COMPONENTS
@@ -88,10 +89,14 @@ def to_official(name: str, rows: Rows) -> str:
     return _replace(name, rows, True)
 
 
-def own_names(component: str, header: Header) -> dict[str, str]:
+def own_names(component: str, header: Header) -> Mapping[str, str]:
     """The names in a file of a component's tensors, each with its name in the module here."""
-    rows = ROWS.get(component, ())
-    return {name: from_official(inside, rows) for name, inside in COMPONENTS[component].names_in(header).items()}
+
+    def find() -> dict[str, str]:
+        rows = ROWS.get(component, ())
+        return {name: from_official(inside, rows) for name, inside in COMPONENTS[component].names_in(header).items()}
+
+    return header.once(("own names", component), find)
 
 
 def optional_names(component: str) -> set[str]:

@@ -1,9 +1,11 @@
 """Measure how long a quantised denoiser takes to load, beside reading its file: `scripts/measure_load.py FOLDER`.
 
-It writes files of about one gigabyte with random valid bytes into FOLDER, one for each format. Each is read as it is
-and loaded, in turns: once with every tensor copied from the mapped file, as it is for a card, and once streamed, block
-after block. The file is in the memory of the system before, so that a disk has no say. Printed are medians, and the
-median of the ratios of neighbours.
+It writes files of about one gigabyte with random valid bytes into FOLDER, one for each format, with matrices of the
+released models' width unless `--heads` says another. Each is read and loaded, in turns: copied from the mapped file
+into new memory, copied into memory that is there already, as a card's is, and streamed, block after block. What is
+read goes into memory of the same kind. The file is in the memory of the system before, so that a disk has no say.
+Printed are medians, and the median of the ratios of neighbours: of the processor's seconds, in which other programs do
+not count, and of all that passed. All of it is done by one thread, as reading is.
 """
 
 from __future__ import annotations
@@ -16,36 +18,45 @@ from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+from torch import Tensor
 
-from ltx2_core import headers
-from ltx2_core.checkpoint import BUILDERS, assign_streamed, build_component, load_component
+from ltx2_core import checkpoint, headers
+from ltx2_core.checkpoint import BUILDERS, assign_streamed, build_component
+from ltx2_core.costs.weights import aligned
 from ltx2_core.gguf_header import BLOCK_TYPES
 from ltx2_core.header_text import DTYPE_BYTES, TensorInfo
 from ltx2_core.keymap import official_name
 from ltx2_core.pipeline.doctor.sample import scaled_settings
 from ltx2_core.stored.encoding import DENOISER_MATRIX, lay_out, plan_encodings
+from ltx2_core.streaming import Source
 from scripts.gguf_writer import Stored, gguf_bytes
 
-HEADS = 16  # half the width of the released models
+HEADS = 32  # of each stream of the released models
 PIECE = bytes(byte & 0x3F for byte in torch.randint(0, 256, (2**20,), dtype=torch.uint8).tolist())  # finite everywhere
 CPU = torch.device("cpu")
+BYTES = {"int8": 1.0, "fp8": 1.0, **{name: kind.nbytes / kind.elements for name, kind in BLOCK_TYPES.items()}}
 Shapes = Mapping[str, tuple[int, ...]]
+Call = Callable[[Path], object]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--gigabytes", type=float, default=1.0)
+    parser.add_argument("--heads", type=int, default=HEADS)
     parser.add_argument("--runs", type=int, default=9)
     given = parser.parse_args()
+    torch.set_num_threads(1)
     given.folder.mkdir(parents=True, exist_ok=True)
     for form, write in {"int8": write_safetensors, "fp8": write_safetensors, "GGUF_Q4_K": write_gguf}.items():
         path = given.folder / f"large-{form}"
-        write(path, form, given.gigabytes * 1e9)
+        write(path, form, *denoiser(BYTES[form], given.gigabytes * 1e9, given.heads))
         print(f"{form}, {path.stat().st_size / 1e9:.2f} GB, {len(headers.read_header(path).tensors):,} tensors")
         for line in measured(path, given.runs):
             print(f"  {line}", flush=True)
@@ -54,18 +65,33 @@ def main() -> None:
 
 def measured(path: Path, runs: int) -> Iterator[str]:
     """What loading takes, a line for each way to do it."""
-    for title, load in {"copied": load_copied, "streamed": load_streamed}.items():
-        pairs = [(seconds(read, path), seconds(load, path)) for _ in range(runs + 1)][1:]
-        read_s, load_s = (median(times) for times in zip(*pairs, strict=True))
-        ratio = median(loaded / plain for plain, loaded in pairs)
-        yield f"{title}: read {read_s:.3f} s, loaded {load_s:.3f} s, ratio {ratio:.2f}"
+    there = MemoryThere(path.stat().st_size)
+    ways: dict[str, tuple[Call, Call]] = {
+        "copied to new memory": (read, load_copied),
+        "copied to memory that is there": (there.read, there.load),
+        "streamed": (read, load_streamed),
+    }
+    for title, (plain, load) in ways.items():
+        pairs = [(Seconds.of(plain, path), Seconds.of(load, path)) for _ in range(runs + 1)][1:]
+        for kind in ("cpu", "wall"):
+            both = [(getattr(first, kind), getattr(second, kind)) for first, second in pairs]
+            read_s, load_s = (median(times) for times in zip(*both, strict=True))
+            ratio = median(loaded / read for read, loaded in both)
+            yield f"{title}, {kind}: read {read_s:.3f} s, loaded {load_s:.3f} s, ratio {ratio:.2f}"
 
 
-def seconds(call: Callable[[Path], object], path: Path) -> float:
-    headers._parsed.cache_clear()
-    start = time.perf_counter()
-    call(path)
-    return time.perf_counter() - start
+class Seconds(NamedTuple):
+    """What a call took: of the processor, and in all."""
+
+    cpu: float
+    wall: float
+
+    @classmethod
+    def of(cls, call: Call, path: Path) -> Seconds:
+        headers._parsed.cache_clear()
+        wall, cpu = time.perf_counter(), time.process_time()
+        call(path)
+        return cls(time.process_time() - cpu, time.perf_counter() - wall)
 
 
 def read(path: Path) -> object:
@@ -73,8 +99,38 @@ def read(path: Path) -> object:
 
 
 def load_copied(path: Path) -> object:
-    """The whole denoiser, without a view of the file."""
-    return load_component("transformer", path, dtype=torch.bfloat16)._apply(torch.clone)
+    """The whole denoiser, each tensor copied where it would be copied to a card."""
+    return _loaded(path, lambda _, source: source.tensor.to(source.dtype, copy=True))
+
+
+class MemoryThere:
+    """Memory that was used before, so that the system has no page of it to find and to clear."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.memory = torch.ones(nbytes + nbytes // 8, dtype=torch.uint8)  # tensors are aligned
+
+    def read(self, path: Path) -> object:
+        rest = memoryview(self.memory.numpy())[: path.stat().st_size]
+        with path.open("rb", buffering=0) as file:
+            while rest:
+                rest = rest[file.readinto(rest) :]
+        return None
+
+    def load(self, path: Path) -> object:
+        start = 0
+
+        def copied(_: object, source: Source) -> Tensor:
+            nonlocal start
+            part = self.memory[start : start + source.nbytes].view(source.dtype).reshape(source.tensor.shape)
+            start += aligned(source.nbytes)
+            return part.copy_(source.tensor)
+
+        return _loaded(path, copied)
+
+
+def _loaded(path: Path, copied: Callable[[object, Source], Tensor]) -> object:
+    with patch.object(checkpoint, "_on", copied):
+        return checkpoint.load_component("transformer", path, dtype=torch.bfloat16)
 
 
 def load_streamed(path: Path) -> object:
@@ -85,9 +141,8 @@ def load_streamed(path: Path) -> object:
     return sum(1 for _ in module.blocks)  # pyright: ignore[reportArgumentType]
 
 
-def write_safetensors(path: Path, form: str, nbytes: float) -> None:
+def write_safetensors(path: Path, form: str, config: str, shapes: Shapes) -> None:
     """A file as `ltx2 convert` would write it, with other bytes."""
-    config, shapes = denoiser(DTYPE_BYTES["I8"], nbytes)
     infos, end = {}, 0
     for name, shape in shapes.items():
         dtype = "F32" if "scale_shift_table" in name else "BF16"
@@ -103,10 +158,9 @@ def write_safetensors(path: Path, form: str, nbytes: float) -> None:
             file.write(markers.get(name) or noise(info.nbytes))
 
 
-def write_gguf(path: Path, form: str, nbytes: float) -> None:
+def write_gguf(path: Path, form: str, config: str, shapes: Shapes) -> None:
     """A file as the tools of llama.cpp write it, with other bytes."""
     kind = BLOCK_TYPES[form]
-    config, shapes = denoiser(kind.nbytes / kind.elements, nbytes)
     tensors = {}
     for name, shape in shapes.items():
         if DENOISER_MATRIX.fullmatch(name):
@@ -117,11 +171,11 @@ def write_gguf(path: Path, form: str, nbytes: float) -> None:
     path.write_bytes(gguf_bytes(tensors, {"config": config}))
 
 
-def denoiser(bytes_per_number: float, nbytes: float) -> tuple[str, Shapes]:
+def denoiser(bytes_per_number: float, nbytes: float, heads: int) -> tuple[str, Shapes]:
     """The config and the tensors of a denoiser that takes about so many bytes."""
     layers = 1
     while True:
-        settings = scaled_settings(layers, HEADS)
+        settings = scaled_settings(layers, heads)
         with torch.device("meta"):
             state = BUILDERS["transformer"](settings).state_dict()
         shapes = {official_name("transformer", own): tuple(tensor.shape) for own, tensor in state.items()}

@@ -32,6 +32,7 @@ SCALES_AT = {
     "GGUF_Q5_K": (0, 2),
     "GGUF_Q6_K": (208,),
 }
+WORDS = {1: torch.int16, 2: torch.int32}  # that hold so many float16 numbers
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -54,9 +55,13 @@ def decode_blocks(stored: Tensor, kind: str) -> Tensor:
 
 
 def scales_of_blocks(stored: Tensor, kind: str) -> Tensor:
-    """The scales and offsets (n s), float16, of the blocks of a tensor (rows, bytes of a row)."""
-    halves = rearrange(stored, "r (k b) -> (r k) b", b=BLOCK_TYPES[kind].nbytes).view(torch.float16)
-    return halves[:, [at // halves.element_size() for at in SCALES_AT[kind]]]
+    """The scales and offsets (n s), float16, of the blocks of a tensor (rows, bytes of a row).
+
+    A scale and the offset beside it are copied as one word, which takes half the time of two numbers.
+    """
+    at = SCALES_AT[kind]
+    words = rearrange(stored, "r (k b) -> (r k) b", b=BLOCK_TYPES[kind].nbytes).view(WORDS[len(at)])
+    return words[:, at[0] // words.element_size(), None].contiguous().view(torch.float16)
 
 
 def _halves(blocks: Tensor, at: int) -> Tensor:

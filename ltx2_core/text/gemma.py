@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoint import adapt, assign, assign_streamed
+from ..checkpoint import adapt, assign, assign_streamed, without_data
 from ..errors import CheckpointError, LTX2Error, StorageError
 from ..quantize.embedding import QuantisedEmbedding
 from ..streaming import StreamedBlocks
@@ -167,7 +167,7 @@ def stream_gemma(files: EncoderFiles, *, device: torch.device, dtype: torch.dtyp
 def _unloaded(files: EncoderFiles) -> tuple[Any, PromptTokenizer]:
     """The language model on the meta device, as its files store it, and the tokenizer."""
     tokenizer = PromptTokenizer.load(files)
-    with torch.device("meta"):
+    with without_data():
         model = build_language_model(files.config)
     return adapt(model, COMPONENT, files.header), tokenizer
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ltx2_core.checkpoint import BUILDERS, load_component
+from ltx2_core.checkpoint import BUILDERS, load_component, without_data
 from ltx2_core.components import COMPONENTS, DIT
 from ltx2_core.config.released import released_configs
 from ltx2_core.errors import CheckpointError
@@ -59,6 +59,16 @@ def test_the_prefixes_of_a_denoiser_are_one(tiny: Path, tmp_path: Path, prefix: 
     official = load_component(name, tiny / CHECKPOINT).state_dict()
     assert renamed.keys() == official.keys()
     assert all(tensor.equal(official[own]) for own, tensor in renamed.items())
+
+
+def test_modules_are_made_without_drawing_their_weights() -> None:
+    given = torch.ones(3)
+    with without_data():
+        layer = torch.nn.Linear(2, 3)
+        assert torch.nn.init.uniform_(given) is given
+    assert layer.weight.is_meta
+    assert given.equal(torch.ones(3))
+    assert not torch.nn.Linear(2, 3).weight.is_meta
 
 
 def test_missing_tensors_are_named_with_the_prefix_of_the_file(tiny: Path, tmp_path: Path) -> None:
