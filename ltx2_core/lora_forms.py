@@ -49,7 +49,7 @@ class Change:
     Args: operands: names of tensors in the file; those of an operand are multiplied as matrices. combine: how two
     operands become one. shape: of the tensor that is changed. rank: what an alpha is divided by; None where the form
     has no rank and alpha does not count. alpha: the name of a tensor of one number. scale: what the change is
-    multiplied by where it has no such tensor.
+    multiplied by where it has no such tensor. numbers: in all operands together.
     """
 
     operands: tuple[tuple[str, ...], ...]
@@ -58,6 +58,7 @@ class Change:
     rank: int | None = None
     alpha: str | None = None
     scale: float = 1.0
+    numbers: int = 0
 
     @property
     def factors(self) -> list[str]:
@@ -198,7 +199,8 @@ def _change(
     if combine == "product" and shapes[0] != shapes[1]:
         raise ValueError(f"{list(shapes[0])} and {list(shapes[1])} differ")
     shape = tuple(map(prod, zip(*shapes, strict=True))) if combine == "kronecker" else shapes[0]
-    return Change(operands=tuple(map(tuple, operands)), combine=combine, shape=shape, alpha=alpha)
+    numbers = sum(prod(header.tensors[name].shape) for operand in operands for name in operand)
+    return Change(operands=tuple(map(tuple, operands)), combine=combine, shape=shape, alpha=alpha, numbers=numbers)
 
 
 def _product_shape(header: Header, operand: Sequence[str]) -> Shape:

@@ -35,10 +35,14 @@ class Residency:
 
     @contextmanager
     def use(self, key: Hashable, nbytes: int, load: Callable[[], M]) -> Iterator[M]:
-        """A model, or a tuple of them, for the length of a `with` block. nbytes: of its weights on the device."""
-        if key not in self._loaded:
-            self._make_room(nbytes)
+        """A model, or a tuple of them, for the length of a `with` block.
+
+        Args: nbytes: of its weights on the device, which may be another number at its next use.
+        """
+        self._make_room(key, nbytes)
         entry = self._loaded[key] = self._loaded.pop(key, None) or _Loaded(load(), nbytes)
+        if not entry.uses:
+            entry.nbytes = nbytes
         entry.uses += 1
         try:
             yield entry.model
@@ -61,11 +65,12 @@ class Residency:
         for key in list(self._loaded):
             self.drop(key)
 
-    def _make_room(self, nbytes: int) -> None:
+    def _make_room(self, wanted: Hashable, nbytes: int) -> None:
+        """Let others go until a model of this size fits."""
         for key, entry in list(self._loaded.items()):
-            if sum(one.nbytes for one in self._loaded.values()) + nbytes <= self.budget_bytes:
+            if sum(one.nbytes for key, one in self._loaded.items() if key != wanted) + nbytes <= self.budget_bytes:
                 return
-            if not entry.uses:
+            if not entry.uses and key != wanted:
                 self.drop(key)
 
 

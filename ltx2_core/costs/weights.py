@@ -66,17 +66,24 @@ def streamed_bytes(blocks: Sequence[int], resident: int) -> int:
 class BlockBytes:
     """The weights of a model that is a row of blocks: each block as it lies in a slot, and all that is outside."""
 
-    blocks: tuple[int, ...]
-    outside: int
+    blocks: tuple[int, ...] = ()
+    outside: int = 0
 
     @property
     def whole(self) -> int:
         """All of it."""
         return sum(self.blocks) + self.outside
 
+    def staying(self, resident: int) -> int:
+        """What does not leave the device while blocks are streamed, so many of the first ones kept."""
+        return self.outside + sum(self.blocks[:resident])
+
     def streamed(self, resident: int) -> int:
         """What is on the device while blocks are streamed, so many of the first ones kept."""
         return self.outside + streamed_bytes(self.blocks, resident)
+
+
+NOTHING = BlockBytes()
 
 
 @_once
@@ -96,26 +103,15 @@ def block_bytes(header: Header, component: str, itemsize: int) -> BlockBytes:
     return BlockBytes(tuple(blocks[number] for number in sorted(blocks)), outside)
 
 
-@dataclass(frozen=True, slots=True)
-class Matrices:
-    """The matrices in the blocks of a model. stored_share: of their numbers, in layers that are stored quantised.
-    largest_plain: numbers of the largest one that is not; 0 where there is none.
-    """
-
-    stored_share: float
-    largest_plain: int
-
-
 @_once
-def matrices(header: Header, component: str, itemsize: int) -> Matrices:
-    """Of the blocks of a component. Raises: as `component_bytes`."""
-    stored: list[int] = []
-    plain: list[int] = []
-    for name in COMPONENTS[component].names_in(header):
-        shape = header.matrix_shape(name)
-        if BLOCK.search(name) and name.endswith(".weight") and len(shape) == 2:
-            (stored if name in header.stored.layers else plain).append(prod(shape))
-    return Matrices(sum(stored) / max(1, sum(stored) + sum(plain)), max(plain, default=0))
+def largest_plain(header: Header, component: str, itemsize: int) -> int:
+    """Numbers of the largest matrix in the blocks of a component that is not stored quantised; 0 if all are.
+
+    Raises: as `component_bytes`.
+    """
+    names = [name for name in COMPONENTS[component].names_in(header) if BLOCK.search(name) and name.endswith(".weight")]
+    shapes = [header.tensors[name].shape for name in names if name not in header.stored.layers]
+    return max((prod(shape) for shape in shapes if len(shape) == 2), default=0)
 
 
 @_once

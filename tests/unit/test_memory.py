@@ -50,6 +50,18 @@ def test_models_used_longest_ago_leave_until_the_next_fits() -> None:
     assert load.loaded == ["a", "b", "c"]
 
 
+def test_model_that_takes_more_at_its_next_use_makes_others_leave() -> None:
+    residency, load = Residency(CPU, 10), Loader()
+    a, b = use(residency, load, "a", 4), use(residency, load, "b", 4)
+    assert use(residency, load, "a", 7) is a
+    assert not a.weight.is_meta
+    assert b.weight.is_meta
+    use(residency, load, "a", 4)
+    use(residency, load, "b", 4)
+    use(residency, load, "a", 4)
+    assert load.loaded == ["a", "b", "b"]
+
+
 def test_model_larger_than_the_budget_is_alone_and_leaves_after_its_use() -> None:
     residency, load = Residency(CPU, 10), Loader()
     small = use(residency, load, "small", 1)

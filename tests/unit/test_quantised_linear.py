@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -15,24 +17,30 @@ from torch.nn import functional as F
 
 from ltx2_core.checkpoint import load_component
 from ltx2_core.components import DIT
+from ltx2_core.costs.weights import block_bytes, component_bytes
 from ltx2_core.errors import CheckpointError
 from ltx2_core.headers import read_header
+from ltx2_core.hub.find import find_model
 from ltx2_core.lora import WeightedLora, fuse, take_out
-from ltx2_core.lora_file import MatchedLora, match, read_lora
+from ltx2_core.lora_file import MatchedLora, branch_bytes, match, read_lora
+from ltx2_core.machine import Machine, MemoryMode
 from ltx2_core.models.passes import Pass, StreamInput
 from ltx2_core.models.transformer import run_passes
+from ltx2_core.pipeline.render.models import Models
 from ltx2_core.quantize import linear as quantised
 from ltx2_core.quantize.decode import decode_matrix
 from ltx2_core.quantize.embedding import QuantisedEmbedding
 from ltx2_core.quantize.linear import QuantisedLinear
 from ltx2_core.text.files import find_encoder
 from ltx2_core.text.gemma import load_gemma
+from ltx2_core.tiles import TilePlan
 from ltx2_core.types import Streams
 from scripts.make_tiny_checkpoint import QUANTISED
 from scripts.quantise import PRECISIONS, largest_group, stored, with_markers
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 STYLE, DISTILLED = "ltx-2-tiny-lora-style.safetensors", "ltx-2-tiny-distilled-lora.safetensors"
+MACHINE = Machine(device="cpu", precision="fp32", decode_tiles=TilePlan(), encode_tiles=TilePlan())
 TO_Q = DIT + "transformer_blocks.1.attn1.to_q"
 Tensors = dict[str, Tensor]
 
@@ -301,6 +309,43 @@ def test_loras_beside_quantised_weights_add_what_they_add_to_decoded_ones(
         fuse(model, chosen)
     for a, b in zip(velocity(ours), velocity(plain), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("mixed", torch.float32), ("int8", torch.bfloat16)])
+def test_what_loras_take_beside_quantised_layers_is_what_is_counted(
+    precision: str, dtype: torch.dtype, tinies: Mapping[str, Path]
+) -> None:
+    path = tinies[precision] / CHECKPOINT
+    model = load_component("transformer", path, dtype=dtype)
+    before, both = {name for name, _ in model.named_buffers()}, loras(path.parent, path)
+    fuse(model, both)
+    added = {name: buffer.nbytes for name, buffer in model.named_buffers() if name not in before}
+    counted = branch_bytes((lora for lora, _ in both), read_header(path), dtype.itemsize)
+    for number, nbytes in enumerate(counted.blocks):
+        assert nbytes == sum(size for name, size in added.items() if name.startswith(f"blocks.{number}."))
+    assert counted.whole == sum(added.values()) > 0
+
+
+def test_merged_loras_take_nothing(tiny: Path) -> None:
+    path = tiny / CHECKPOINT
+    assert branch_bytes((lora for lora, _ in loras(tiny, path)), read_header(path), 4).whole == 0
+
+
+@pytest.mark.parametrize("memory", get_args(MemoryMode))
+def test_a_model_with_loras_leaves_less_room_for_others(memory: MemoryMode, tinies: Mapping[str, Path]) -> None:
+    path = tinies["fp8"] / CHECKPOINT
+    header, both = read_header(path), loras(path.parent, path)
+    machine = replace(MACHINE.in_mode(memory), resident_blocks=2)  # the first one is plain
+    sizes = block_bytes(header, "transformer", 4)
+    whole = component_bytes(header, "transformer", 4) if memory == "resident" else sizes.streamed(2)
+    kept = whole + component_bytes(header, "video_statistics", 4)
+    models = Models(find_model(str(path.parent), {}), replace(machine, kept_bytes=kept))
+    with models.component("video_statistics") as small, models.transformer([]):
+        pass
+    assert not next(small.buffers()).is_meta
+    with models.transformer(both):
+        assert next(small.buffers()).is_meta
+    models.clear()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

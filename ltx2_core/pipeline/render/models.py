@@ -13,11 +13,11 @@ from torch import nn
 
 from ...checkpoint import assign, assign_streamed, build_component
 from ...components import COMPONENTS, UPSAMPLERS
-from ...costs.weights import block_bytes, component_bytes, table_bytes
+from ...costs.weights import NOTHING, BlockBytes, block_bytes, component_bytes, table_bytes
 from ...headers import Header, read_header
 from ...hub.find import ModelFiles
 from ...lora import Addends, WeightedLora, fuse_addends, take_out
-from ...lora_file import match, read_lora
+from ...lora_file import branch_bytes, match, read_lora
 from ...machine import Machine
 from ...memory import Residency
 from ...models.chunks import Chunks
@@ -120,7 +120,8 @@ class Models:
         Its tables, float32 in the files, are rounded here instead of wherever they are used: the bits are the same.
         """
         header = self.headers.header("transformer")
-        with self._use("transformer", header, self.dtype, on_load=self._fused.clear) as model:
+        branches = branch_bytes((lora for lora, _ in loras), header, self.dtype.itemsize)
+        with self._use("transformer", header, self.dtype, on_load=self._fused.clear, branches=branches) as model:
             is_streamed = isinstance(model.blocks, StreamedBlocks)
             stays = _outside_blocks if is_streamed else _anywhere
             if list(loras) != self._fused:
@@ -185,8 +186,15 @@ class Models:
         return module
 
     def _use(
-        self, name: str, header: Header, dtype: torch.dtype, on_load: Callable[[], None] = lambda: None
+        self,
+        name: str,
+        header: Header,
+        dtype: torch.dtype,
+        on_load: Callable[[], None] = lambda: None,
+        branches: BlockBytes = NOTHING,
     ) -> AbstractContextManager[Any]:
+        """A component. branches: what is put beside its layers after it is loaded."""
+
         def load() -> Any:
             on_load()
             built = self._built.pop((name, header.path), None)
@@ -199,9 +207,9 @@ class Models:
 
         is_streamed = name == "transformer" and self.machine.memory != "resident"
         resident = self.machine.resident_blocks
-        nbytes = header.loaded_bytes(COMPONENTS[name].names_in(header), dtype.itemsize)
+        nbytes = component_bytes(header, name, dtype.itemsize) + branches.whole
         if is_streamed:
-            nbytes = block_bytes(header, name, dtype.itemsize).streamed(resident)
+            nbytes = block_bytes(header, name, dtype.itemsize).streamed(resident) + branches.staying(resident)
         return self._residency.use((name, header.path, dtype), nbytes, load)
 
 

@@ -11,8 +11,8 @@ from typing import get_args
 from ...costs.decoding import auto_plan
 from ...costs.weights import component_bytes
 from ...grids import VideoGrid
-from ...headers import Header
 from ...hub.find import ModelFiles
+from ...lora_file import MatchedLora
 from ...machine import ITEM_BYTES, KEPT_SHARE, Machine, MemoryMode, Precision, cpu_threads
 from ...tiles import Cut, TilePlan
 from ..parts import ModelHeaders
@@ -32,7 +32,7 @@ def settle_machine(
     request: Request,
     files: ModelFiles,
     headers: ModelHeaders,
-    loras: tuple[Header, ...] = (),
+    loras: tuple[MatchedLora, ...] = (),
 ) -> tuple[Costs, tuple[str, ...]]:
     """What a request takes on a machine that is settled for it, and what a person should know of that.
 

@@ -13,7 +13,7 @@ from ...headers import Header
 from ...hub.find import is_path
 from ...hub.library import Library
 from ...hub.registry import Control, Reference
-from ...lora_file import LoraFile, match, read_lora
+from ...lora_file import LoraFile, MatchedLora, match, read_lora
 from ...paths import given_path, require_file
 from ..request import LoraInput
 from ..values import did_you_mean
@@ -51,17 +51,17 @@ class ChosenLora:
 class GivenLora:
     """A LoRA that fits the model.
 
-    Args: report: how much of it fits, for a person. warning: why it may not do what it was made for; None if it should.
+    Args: matched: what it changes there. warning: why it may not do what it was made for; None if it should.
     """
 
     input: LoraInput
     file: LoraFile
-    report: str
+    matched: MatchedLora
     warning: str | None = None
 
     @property
     def note(self) -> str:
-        return f"{self.input.name} at {self.input.strength:g}: {self.report}"
+        return f"{self.input.name} at {self.input.strength:g}: {self.matched.report}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def read_loras(
         file = chosen.read()
         matched = match(file, checkpoint, allow_partial=allow_partial)
         given = LoraInput(role=f"lora-{number}", name=chosen.path.name, strength=chosen.strength)
-        found.append(GivenLora(given, file, matched.report, named.warning_of(chosen)))
+        found.append(GivenLora(given, file, matched, named.warning_of(chosen)))
     return tuple(found)
 
 

@@ -5,7 +5,7 @@ Source: docs/architecture.md, "From a command to a file".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from math import prod
@@ -20,17 +20,19 @@ from ...costs.denoiser import Evaluation, Walk, activation_bytes, forward_flops,
 from ...costs.text import LanguageModel, connecting_bytes, connecting_flops, most_tokens
 from ...costs.upsampler import upsample_bytes, upsample_flops
 from ...costs.weights import (
+    NOTHING,
     PINNED_SLOTS,
     BlockBytes,
     block_bytes,
     component_bytes,
     converted_bytes,
-    matrices,
+    largest_plain,
     table_bytes,
 )
 from ...grids import VideoGrid, audio_latent_count
 from ...headers import Header
 from ...hub.find import ModelFiles
+from ...lora_file import MatchedLora, branch_bytes, match, read_lora
 from ...machine import ITEM_BYTES, Machine
 from ...sampling.guidance import GuidanceScales, PassKind, plan_passes
 from ...sampling.table import SAMPLERS
@@ -76,13 +78,13 @@ class Phase:
 
 @dataclass(frozen=True)
 class Costs:
-    """Counts what a request takes on a machine. loras: the headers of those that a person gave."""
+    """Counts what a request takes on a machine. loras: those that a person gave."""
 
     request: Request
     machine: Machine
     files: ModelFiles
     headers: ModelHeaders
-    loras: tuple[Header, ...] = ()
+    loras: tuple[MatchedLora, ...] = ()
 
     @cached_property
     def phases(self) -> list[Phase]:
@@ -210,19 +212,15 @@ class Costs:
         if walk.keeps_text:
             active += text_memory_bytes(config, given, self.itemsize)
         active += self._decoded(given) + self._latent_bytes(stage)
-        loras = [*(self.loras if stage.user_loras else ())]
-        if stage.distilled_lora is not None:
-            loras.append(self.files.header("distilled_lora"))
-        sizes = self.blocks
-        branches, fusing = self._lora_bytes(loras)
-        nbytes = self._weights(self._transformer, "transformer", sizes.whole) + branches
+        sizes, (branches, fusing) = self.blocks, self._lora_bytes(stage)
+        nbytes = self._weights(self._transformer, "transformer", sizes.whole) + branches.whole
         load, moved = Load(TRANSFORMER, nbytes, sizes.whole), 0
         if self.is_streamed:
             resident = self.machine.resident_blocks
-            branch = branches // len(sizes.blocks)
-            nbytes = sizes.streamed(resident) + resident * branch
-            load = Load(TRANSFORMER, nbytes, sizes.outside + sum(sizes.blocks[:resident]))
-            moved, active = len(steps) * sum(sizes.blocks[resident:]), active + max(branch, fusing)
+            nbytes = sizes.streamed(resident) + branches.staying(resident)
+            load = Load(TRANSFORMER, nbytes, sizes.staying(resident))
+            moved = len(steps) * sum(sizes.blocks[resident:])
+            active += max((fusing, *branches.blocks))
         return Phase(
             name=f"stage {number}" if len(self.request.recipe.stages) > 1 else "denoising",
             loads=(load,),
@@ -294,13 +292,24 @@ class Costs:
         whole = held_bytes(self.headers.shapes.transformer, self.itemsize)
         return whole if max(given.video, given.audio) > self.machine.chunk_tokens else whole // 2
 
-    def _lora_bytes(self, loras: Sequence[Header]) -> tuple[int, int]:
-        """What LoRAs take: beside the quantised layers of all blocks, and while one is fused into a plain layer."""
+    def _lora_bytes(self, stage: Stage) -> tuple[BlockBytes, int]:
+        """What LoRAs take: beside the quantised layers, and while one is fused into a plain layer."""
+        loras = [*(self.loras if stage.user_loras else ())]
+        if stage.distilled_lora is not None:
+            loras.append(self._distilled_lora)
         if not loras:
-            return 0, 0
-        inside = matrices(self._transformer, "transformer", self.itemsize)
-        given = sum(header.nbytes for header in loras)
-        return int(given * inside.stored_share), FUSING_BYTES * inside.largest_plain
+            return NOTHING, 0
+        fusing = FUSING_BYTES * largest_plain(self._transformer, "transformer", self.itemsize)
+        return branch_bytes(loras, self._transformer, self.itemsize), fusing
+
+    @property
+    def _distilled_lora(self) -> MatchedLora:
+        header = self.files.header("distilled_lora")
+
+        def find() -> MatchedLora:
+            return match(read_lora(header), self._transformer, allow_partial=True)
+
+        return header.once(("beside", self._transformer.path), find)
 
     # Results
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
-from ...headers import read_header
 from ...paths import given_path, require_writable
 from ...sampling.guidance import GuidanceScales
 from ...types import Streams
@@ -68,7 +67,7 @@ def settle(
     job_dir = target.with_name(target.name + ".job")
     if settings.job_dir:
         job_dir = given_path(settings.job_dir, "--job-dir")
-    loras = tuple(read_header(lora.file.path) for lora in basis.loras)
+    loras = tuple(lora.matched for lora in basis.loras)
     costs, machine_notes = settle_machine(basis.device, settings, request, basis.files, basis.headers, loras)
     task = RenderTask(
         request=request,
