@@ -56,13 +56,15 @@ STAND_INS = (
 class Header:
     """The header of one weight file, or of the shards of a model together.
 
-    `start` values of its tensors are offsets from the beginning of the file.
+    `start` values of its tensors are offsets from the beginning of the file. is_gguf: whether it is a GGUF file, not a
+    safetensors file.
     """
 
     path: Path
     metadata: Mapping[str, str]
     tensors: Mapping[str, TensorInfo]
     shards: tuple[Header, ...] = ()
+    is_gguf: bool = False
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -309,7 +311,7 @@ def _parsed(path: Path, size: int, version: tuple[int, ...]) -> Header:
             start = file.read(START_BYTES)
             if start.startswith(MAGIC):
                 file.seek(0)
-                return Header(path, *read_gguf(file, path.name, size))
+                return Header(path, *read_gguf(file, path.name, size), is_gguf=True)
             length = _header_length(path, start, size)
             file.seek(8)
             raw = file.read(length)

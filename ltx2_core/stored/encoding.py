@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+from ..components import AUDIO_CONNECTOR, COMPONENTS, VIDEO_CONNECTOR
 from ..header_text import DTYPE_BYTES, METADATA, TensorInfo
 
 Target = Literal["int8", "fp8"]
@@ -20,17 +21,36 @@ GROUPS = (256, 64, 16)  # columns that are rotated together: the largest that di
 ALIGNMENT = 8  # of the first tensor in a file
 PLAIN_FLOATS = ("BF16", "F16", "F32", "F64")
 
-ATTENTIONS = r"(audio_)?attn[12]|audio_to_video_attn|video_to_audio_attn"
-PROJECTIONS = r"to_q|to_k|to_v|to_out\.0"
-FEED_FORWARD = r"(audio_)?ff\.net\.(0\.proj|2)"
+
+def _weights(prefixes: Sequence[str], blocks: Sequence[str], layers: Sequence[str]) -> re.Pattern[str]:
+    """The names of the weights of some layers in every block. blocks: the names of lists of blocks."""
+    parts = ("|".join(map(re.escape, names)) for names in (prefixes, blocks, layers))
+    return re.compile(r"({})({})\.\d+\.({})\.weight".format(*parts))
+
+
+def _each(layers: Sequence[str], parts: Sequence[str]) -> list[str]:
+    return [f"{layer}.{part}" for layer in layers for part in parts]
+
+
+CONNECTOR_BLOCKS = [f"{connector}transformer_1d_blocks" for connector in (VIDEO_CONNECTOR, AUDIO_CONNECTOR)]
+ATTENTIONS = ("attn1", "attn2", "audio_attn1", "audio_attn2", "audio_to_video_attn", "video_to_audio_attn")
 # The matrices of a denoiser and of its connectors, as the official int8 file of 2.5 has them.
-DENOISER_MATRIX = re.compile(
-    r"(model\.diffusion_model\.|diffusion_model\.)?(transformer_blocks|(video|audio)_embeddings_connector\.transformer_1d_blocks)"
-    rf"\.\d+\.(({ATTENTIONS})\.({PROJECTIONS})|{FEED_FORWARD})\.weight"
+DENOISER_MATRIX = _weights(
+    prefixes=COMPONENTS["transformer"].prefixes,
+    blocks=["transformer_blocks", *CONNECTOR_BLOCKS],
+    layers=[
+        *_each(ATTENTIONS, ("to_q", "to_k", "to_v", "to_out.0")),
+        *_each(("ff.net", "audio_ff.net"), ("0.proj", "2")),
+    ],
 )
 # The seven of each language layer of a text encoder.
-GEMMA_MATRIX = re.compile(
-    r"(language_model\.model\.|model\.language_model\.|model\.)?layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj\.weight"
+GEMMA_MATRIX = _weights(
+    prefixes=COMPONENTS["language_model"].prefixes,
+    blocks=["layers"],
+    layers=[
+        *_each(("self_attn",), ("q_proj", "k_proj", "v_proj", "o_proj")),
+        *_each(("mlp",), ("gate_proj", "up_proj", "down_proj")),
+    ],
 )
 
 

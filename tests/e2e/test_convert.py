@@ -16,6 +16,7 @@ from ltx2_core.headers import read_header
 from ltx2_core.pipeline.convert import run as converting
 from ltx2_core.quantize.decode import decode
 from ltx2_core.weights import map_tensors
+from scripts.gguf_writer import Stored, gguf_bytes
 from tests.commands import ltx2, rendered
 
 CHECKPOINT, STYLE = "ltx-2-tiny-dev.safetensors", "ltx-2-tiny-lora-style.safetensors"
@@ -178,7 +179,7 @@ def test_what_cannot_be_converted_is_refused_before_anything_is_written(
 ) -> None:
     new = tmp_path / "new.safetensors"
     gguf = tmp_path / "model.gguf"
-    gguf.write_bytes(b"GGUF" + bytes(100))
+    gguf.write_bytes(gguf_bytes({f"{PLAIN}.weight": Stored("BF16", (1, 2), bytes(4))}))
     assert "--to int4 is not known" in refused(2, source, "--to", "int4", "-o", new)
     assert "--to is missing" in refused(2, source, "-o", new)
     assert "-o is missing" in refused(2, source, "--to", "int8")
@@ -186,7 +187,7 @@ def test_what_cannot_be_converted_is_refused_before_anything_is_written(
     assert "it is the file that is converted" in refused(2, source, "--to", "int8", "-o", source, "--overwrite")
     assert "it is a LoRA" in refused(7, tiny / STYLE, "--to", "int8", "-o", new)
     assert "it is a folder" in refused(7, tiny, "--to", "int8", "-o", new)
-    assert refused(7, gguf, "--to", "int8", "-o", new)
+    assert "it is a GGUF file" in refused(7, gguf, "--to", "int8", "-o", new)
     assert "there is no such file" in refused(7, tmp_path / "none.safetensors", "--to", "int8", "-o", new)
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from ...disk import disk_errors, free_bytes, require_free, show_bytes
 from ...errors import CheckpointError, RequestError, StorageError, shown
-from ...gguf_header import MAGIC
 from ...header_text import TensorInfo
 from ...headers import FileKind, Header, classify, generation, read_header
 from ...lora_file import MatchedLora, match
@@ -137,9 +136,8 @@ def _check_target(target: Path, source: Path, *, overwrite: bool) -> None:
 def _encodings(source: Header, to: Target) -> dict[str, Encoding]:
     """The matrices that are encoded. Raises: CheckpointError for a file of another kind, or one that is quantised."""
     what = f"{source.path.name} cannot be converted"
-    with disk_errors(source.path, "cannot be read"), source.path.open("rb") as file:
-        if file.read(len(MAGIC)) == MAGIC:
-            raise CheckpointError(what, "it is a GGUF file", HINT)
+    if source.is_gguf:
+        raise CheckpointError(what, "it is a GGUF file", HINT)
     kind = classify(source)
     if kind not in MATRICES:
         raise CheckpointError(
