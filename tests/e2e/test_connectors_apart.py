@@ -13,6 +13,7 @@ from torch import Tensor
 from ltx2_core.components import DIT
 from ltx2_core.headers import read_header
 from scripts.gguf_writer import Stored, gguf_bytes
+from scripts.quantise import stored_as
 from tests.commands import ltx2, rendered
 
 WHOLE = "ltx-2-tiny-dev.safetensors"
@@ -145,6 +146,36 @@ def test_connectors_of_another_width_are_refused(tiny: Path, apart: Path, tmp_pa
     save_file(narrow, tmp_path / "narrow.safetensors")
     told = refused(tiny, "--connectors", tmp_path / "narrow.safetensors")
     assert "narrow.safetensors does not hold the model that its config describes" in told
+
+
+def test_a_registered_model_may_name_its_connectors(
+    folder: Path, apart: Path, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"transformer": "transformer", "video_vae": "video", "audio_vae": "audio"}
+    files = {role: str(folder / f"{name}.safetensors") for role, name in names.items()}
+    files |= {"connectors": str(apart), "text_encoder": str(folder / "gemma")}
+    entry = tmp_path / "home" / "models" / "mine.yaml"
+    entry.parent.mkdir(parents=True)
+    entry.write_text(json.dumps({"summary": "in parts", "generation": "2.0", "files": files}))
+    monkeypatch.setenv("LTX2_HOME", str(tmp_path / "home"))
+    assert clip(Path("mine"), tmp_path) == whole
+    assert str(apart) in ltx2("inspect", "mine").stdout
+
+
+def test_a_quantised_gemma_in_one_file_goes_with_connectors_apart(
+    folder: Path, apart: Path, tiny: Path, whole: bytes, tmp_path: Path
+) -> None:
+    weights = load_file(tiny / "gemma" / "model.safetensors")
+    linears = {name.removesuffix(".weight"): weights.pop(name) for name in [*weights] if name.endswith("_proj.weight")}
+    tokenizer = torch.tensor(list((tiny / "gemma" / "tokenizer.json").read_bytes()), dtype=torch.uint8)
+    gemma, said = tmp_path / "gemma.safetensors", json.loads((tiny / "gemma" / "config.json").read_text())
+    tensors = weights | stored_as("int8", linears) | {"tokenizer_json": tokenizer}
+    save_file(tensors, gemma, {"text_config": json.dumps(said["text_config"])})
+    (folder / "gemma").unlink()
+    words = ("--text-encoder", gemma, "--no-cache")
+    found = clip(folder, tmp_path, "--connectors", apart, *words)
+    assert found == clip(tiny, tmp_path, *words)
+    assert found != whole
 
 
 def in_gguf(tensor: Tensor) -> Stored:
