@@ -11,6 +11,7 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Self
 
@@ -70,6 +71,11 @@ class Machine:
         tokens = LEAN_CHUNK_TOKENS if memory == "lean" else CHUNK_TOKENS
         keeps_text = self.keeps_text and memory != "lean"
         return replace(self, memory=memory, resident_blocks=resident, chunk_tokens=tokens, keeps_text=keeps_text)
+
+
+def has_fast_kernels() -> bool:
+    """Whether the kernels of the extra `fast` are installed."""
+    return find_spec("comfy_kitchen") is not None
 
 
 def cpu_threads() -> int:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.functional import ScalingType, SwizzleType
 
 from ..errors import RequestError
+from ..machine import has_fast_kernels
 from ..stored.layer import Format, StoredLayer
 from .blocks import E2M1, MXFP8_BLOCK, NVFP4_BLOCK
 from .decode import CHUNK, decode
@@ -133,7 +134,7 @@ def _nvfp4(layer: StoredLayer, stored: Stored, x: Tensor) -> Tensor:
 def _int8(layer: StoredLayer, stored: Stored, x: Tensor) -> Tensor:
     """Products of int8; where the weight is rotated, the inputs are rotated alike and the weight is left as it is."""
     whole, scales = whole_numbers(layer, stored, range(layer.shape[0]))
-    if x.is_cuda:
+    if x.is_cuda and has_fast_kernels():
         import comfy_kitchen
 
         group = layer.rotation
@@ -141,7 +142,9 @@ def _int8(layer: StoredLayer, stored: Stored, x: Tensor) -> Tensor:
             x, whole, scales, out_dtype=x.dtype, convrot=group > 1, convrot_groupsize=group
         )
     codes, own = to_int8(x, layer.rotation)
-    return (torch.ops.aten._int_mm(codes, whole.t()).float() * own * scales.reshape(1, -1)).to(x.dtype)
+    filled = F.pad(codes, (0, 0, 0, max(0, LEAST_ROWS - len(codes))))  # the last chunk of rows may be a small one
+    sums = torch.ops.aten._int_mm(filled, whole.t())[: len(codes)]
+    return (sums.float() * own * scales.reshape(1, -1)).to(x.dtype)
 
 
 INT8 = Product(_int8, columns=8, rows=32)

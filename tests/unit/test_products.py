@@ -81,7 +81,7 @@ def test_rows_do_not_depend_on_how_they_are_cut(form: str, tmp_path: Path, monke
     module, x = linear_of(form, tmp_path), inputs(4 * LEAST_ROWS)
     tensors = dict(module.stored.named_buffers())
     whole = multiply(module.layer, tensors, x)
-    monkeypatch.setattr(products, "CHUNK", 0)
+    monkeypatch.setattr(products, "CHUNK", 0)  # as few rows at a time as may be
     assert torch.equal(multiply(module.layer, tensors, x), whole)
 
 
@@ -119,6 +119,23 @@ def test_a_card_that_cannot_multiply_is_told_with_what_to_do(tmp_path: Path, mon
     with pytest.raises(RequestError, match="fp8") as error:
         module(inputs(LEAST_ROWS))
     assert (error.value.why, "--precision bf16" in error.value.hint) == ("no kernel for this card", True)
+
+
+def test_a_last_chunk_of_few_rows_is_filled_up_for_the_product_of_int8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, x, seen = linear_of("convrot", tmp_path), inputs(2 * LEAST_ROWS + 1), []
+    multiply_as_stored(module, ALL)
+    whole, product = module(x), torch.ops.aten._int_mm
+
+    def watched(codes: Tensor, weight: Tensor) -> Tensor:
+        seen.append(len(codes))
+        return product(codes, weight)
+
+    monkeypatch.setattr(products, "CHUNK", 0)  # as few rows at a time as may be
+    monkeypatch.setattr(torch.ops.aten, "_int_mm", watched)
+    assert module(x).equal(whole)
+    assert seen == [LEAST_ROWS] * 3
 
 
 @pytest.mark.parametrize(("rows", "blocks"), [(1, 1), (128, 4), (130, 5), (300, 9)])

@@ -15,6 +15,7 @@ from ltx2_core.pipeline.doctor import tune
 from ltx2_core.pipeline.doctor.tune import Plan, Shape, choose_precision, choose_switch, timed
 from ltx2_core.pipeline.request import Resolved
 from ltx2_core.pipeline.resolve import machine
+from ltx2_core.pipeline.resolve.fit import products_of
 from ltx2_core.pipeline.resolve.machine import Device, measured_on
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
@@ -240,6 +241,58 @@ def test_large_shapes_are_measured_where_the_memory_allows(monkeypatch: pytest.M
 
     assert names(16) == ["tiny"]
     assert names(24) == ["tiny", "large"]
+
+
+CARD = Card(name="a card", nbytes=2**34, capability=(8, 6))
+
+
+@pytest.mark.parametrize(
+    ("card", "is_fused", "expected"),
+    [
+        (CARD, False, True),
+        (CARD, True, False),
+        (None, False, False),
+        (Card(name="old", nbytes=1, capability=(7, 0)), False, False),
+        (Card(name="of AMD", nbytes=1), False, False),
+    ],
+)
+def test_products_of_int8_are_measured_where_torch_has_the_only_kernel(
+    card: Card | None, is_fused: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "has_fast_kernels", lambda: is_fused)
+    monkeypatch.setattr(tune, "PLANS", {"cpu": TINY})
+    monkeypatch.setattr(tune, "RUNS", 1)
+    assert (tune.tune(Device("cpu", card)).int8 is not None) == expected
+
+
+def test_both_ways_to_multiply_int8_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "RUNS", 3)
+    found = tune.choose_int8(CPU, 128, 40)
+    assert found.on_s is not None
+    assert found.runs == 3
+
+
+def test_int8_that_a_card_cannot_multiply_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RequestError("no kernel")
+
+    monkeypatch.setattr(tune, "multiply", refuse)
+    found = tune.choose_int8(CPU, 128, 40)
+    assert (found.on_s, found.chosen) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("int8", "precision", "expected"),
+    [(ON, "auto", ("int8",)), (OFF, "auto", ()), (None, "auto", ()), (ON, "fp32", ()), (ON, "bf16", ())],
+)
+def test_int8_is_multiplied_as_stored_only_where_that_was_measured_to_pay(
+    int8: Switch | None, precision: str, expected: tuple[str, ...], tiny: Path
+) -> None:
+    write_tuning(tuning().model_copy(update={"int8": int8}))
+    found = settled(tiny, precision=precision)
+    assert found.task.machine.products == expected
+    assert products_of(CPU) == (("int8",) if int8 is ON else ())
+    assert any("products int8" in note for note in found.notes) == bool(expected)
 
 
 def test_devices_are_those_of_the_drivers_and_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 from ...errors import CheckpointError, LTX2Error, MediaError
 from ...headers import Header, precision, quantised_weights, require_downloaded
 from ..request import Request
-from ..resolve.machine import choose_device, products_on
+from ..resolve.fit import products_of
+from ..resolve.machine import choose_device
 
 Facts = Iterator[tuple[str, str]]  # name of a fact and its text, or JSON where it is a record
 
@@ -81,7 +82,7 @@ def stored_facts(header: Header) -> Facts:
 def _multiplied(header: Header) -> str:
     """Which quantised layers the first card multiplies as they are stored, and which it decodes."""
     device = choose_device("auto")
-    products = products_on(device.card)
+    products = products_of(device)
     titles = {layer.title: layer.format in products for layer in header.stored.layers.values()}
     ways = {
         "multiplied as stored": [title for title, is_product in titles.items() if is_product],

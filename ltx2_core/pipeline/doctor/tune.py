@@ -14,21 +14,26 @@ from functools import partial
 from statistics import median
 
 import torch
+from torch.nn import functional as F
 
 from ...config.transformer import TransformerConfig
 from ...errors import RequestError
 from ...grids import Factors, VideoGrid, audio_latent_count
 from ...latents import LatentState, States
 from ...machine import Precision, cpu_threads
+from ...quantize.decode import decode_matrix
+from ...quantize.products import multiply
 from ...sampling.denoiser import GuidedDenoiser
 from ...sampling.guidance import Contexts, GuidanceScales
+from ...stored.encoding import GROUPS
+from ...stored.layer import StoredLayer
 from ...types import Streams
 from ..render.models import DTYPES
-from ..resolve.machine import PRECISIONS, Device, choose_device, measured_on
+from ..resolve.machine import PRECISIONS, Device, choose_device, measured_on, must_measure_int8
 from ..resolve.tuning import LEAST_RUNS, PrecisionChoice, ShapeClass, Switch, Tuning
 from .sample import guidance, random_transformer, scaled_settings
 
-LAYERS = 2
+LAYERS, HEAD = 2, 128  # blocks, and the width of a head
 RUNS, MOST_S = 5, 5.0  # of each choice, in turns, after one to warm up; fewer where they take so long together
 LEAST_GAIN = 1.15  # a choice that is not the usual one must be so many times as fast
 BATCH_SHARE = 0.1  # of a card's memory that a batch of passes may take: the rest is for weights and everything else
@@ -101,12 +106,16 @@ def tune(device: Device | None = None, tell: Callable[[str], None] = lambda line
         tell(f"measuring on {device.name}: precision")
         precision = _precision(device, plan)
         chosen = PRECISIONS[device.kind] if precision is None else precision.chosen
+        int8 = None
+        if must_measure_int8(device.card):
+            tell(f"measuring on {device.name}: products of int8")
+            int8 = choose_int8(device, plan.heads * HEAD, shapes[0].grid.tokens)
         sample = _Sample(device, plan, chosen)
         measured = []
         for shape in shapes:
             tell(f"measuring on {device.name}: a guided step, {shape.name}")
             measured.append(sample.measure(shape))
-    return Tuning(measured_on=measured_on(device), precision=precision, shapes=tuple(measured))
+    return Tuning(measured_on=measured_on(device), precision=precision, int8=int8, shapes=tuple(measured))
 
 
 def _require_device(device: Device) -> None:
@@ -137,6 +146,29 @@ def choose_precision(seconds: Seconds, usual: Precision) -> PrecisionChoice:
         bf16_s = median(seconds["bf16"])
     is_faster = bf16_s is not None and bf16_s * LEAST_GAIN <= fp32_s and runs >= LEAST_RUNS
     return PrecisionChoice(fp32_s=fp32_s, bf16_s=bf16_s, runs=runs, chosen="bf16" if is_faster else usual)
+
+
+def choose_int8(device: Device, width: int, rows: int) -> Switch:
+    """Whether a square matrix in int8 is clearly faster multiplied as it is stored than decoded.
+
+    Args: width: of the matrix, a multiple of 16. rows: of the inputs.
+    """
+    group = next(one for one in GROUPS if width % one == 0)
+    layer = StoredLayer(name="sample", format="int8", tensors={}, shape=(width, width), rotation=group)
+    weight = torch.randint(-127, 128, (width, width), dtype=torch.int8, device=device.name)
+    stored = {"weight": weight, "weight_scale": torch.full((width, 1), 1e-3, device=device.name)}
+    x = torch.randn(rows, width, dtype=torch.bfloat16, device=device.name)
+    calls = {
+        "decoded": lambda: F.linear(x, decode_matrix(layer, stored, (width, width), x.dtype)),
+        "as stored": lambda: multiply(layer, stored, x),
+    }
+    calls["decoded"]()
+    try:
+        calls["as stored"]()
+    except RequestError:  # a card without such a product
+        del calls["as stored"]
+    seconds = timed(calls, device)
+    return choose_switch(seconds["decoded"], seconds.get("as stored", []), usual=False)
 
 
 def choose_switch(off: list[float], on: list[float], *, usual: bool, is_possible: bool = True) -> Switch:

@@ -14,6 +14,7 @@ from ...grids import VideoGrid
 from ...hub.find import ModelFiles
 from ...lora_file import MatchedLora
 from ...machine import ITEM_BYTES, KEPT_SHARE, Machine, MemoryMode, Precision, cpu_threads
+from ...stored.layer import Format
 from ...tiles import Cut, TilePlan
 from ..parts import ModelHeaders
 from ..request import Request
@@ -54,7 +55,7 @@ def settle_machine(
     machine = usual if tuning is None else _tuned(usual, tuning, grid.tokens, takes_precision=is_auto)
     names = [one.name for one in fields(Machine) if getattr(machine, one.name) != getattr(usual, one.name)]
     if names:
-        chosen = ", ".join(f"{name} {getattr(machine, name)}" for name in names)
+        chosen = ", ".join(f"{name} {_shown(getattr(machine, name))}" for name in names)
         notes = (f"{FILE}: {chosen}, as measured on this machine",)
     neighbours = neighbours_on(device.card, machine.precision)
     machine = replace(
@@ -66,6 +67,10 @@ def settle_machine(
     if memory == "auto" and costs.machine.memory != "resident":
         notes = (*notes, _told_memory(costs.machine, device))
     return costs, notes
+
+
+def _shown(value: object) -> str:
+    return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def decode_tiles(headers: ModelHeaders, grid: VideoGrid, device: Device, precision: Precision) -> TilePlan:
@@ -91,11 +96,27 @@ def _tuning_for(device: Device) -> tuple[Tuning | None, tuple[str, ...]]:
     return None, (f"{FILE} is not used: it was measured on {tuning.measured_on}; {AGAIN}",)
 
 
+def products_of(device: Device) -> tuple[Format, ...]:
+    """The quantised formats that a device multiplies as they are stored, by what it is and by what was measured on it.
+
+    Raises: RequestError if what was measured on this machine cannot be read.
+    """
+    tuning, _ = _tuning_for(device)
+    found = products_on(device.card)
+    return found if tuning is None else _with_measured(found, tuning)
+
+
+def _with_measured(products: tuple[Format, ...], tuning: Tuning) -> tuple[Format, ...]:
+    is_faster = tuning.int8 is not None and tuning.int8.chosen
+    return (*products, "int8") if is_faster and "int8" not in products else products
+
+
 def _tuned(usual: Machine, tuning: Tuning, tokens: int, *, takes_precision: bool) -> Machine:
     """The machine with what was measured as the faster choice, for a clip of so many video tokens."""
     tuned, shape = usual, tuning.shape_of(tokens)
-    if takes_precision and tuning.precision is not None:
-        tuned = replace(tuned, precision=tuning.precision.chosen)
+    if takes_precision:
+        precision = usual.precision if tuning.precision is None else tuning.precision.chosen
+        tuned = replace(tuned, precision=precision, products=_with_measured(usual.products, tuning))
     if shape is not None:
         tuned = replace(tuned, batches_passes=shape.batches_passes.chosen, keeps_text=shape.keeps_text.chosen)
     return tuned

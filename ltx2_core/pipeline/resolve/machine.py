@@ -6,13 +6,12 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import takewhile
 from typing import Literal
 
 from ...cards import Card, find_card, has_cuda_build, torch_build
 from ...errors import RequestError
-from ...machine import Precision, cpu_name, ram_bytes
+from ...machine import Precision, cpu_name, has_fast_kernels, ram_bytes
 from ...stored.layer import Format
 from .tuning import MeasuredOn
 
@@ -81,7 +80,7 @@ def products_on(card: Card | None) -> tuple[Format, ...]:
     """The quantised formats that a card multiplies as they are stored; the others are decoded first.
 
     Integers are among them only where a fused kernel is installed: torch's own product of int8 is said to be slower
-    than bfloat16 on some cards.
+    than bfloat16 on some cards, so that it is taken only where it was measured to be faster.
     """
     if card is None or card.capability is None:
         return ()
@@ -99,9 +98,10 @@ def neighbours_on(card: Card | None, precision: Precision) -> Literal["boxes", "
     return "fused" if is_taken else "boxes"
 
 
-def has_fast_kernels() -> bool:
-    """Whether the kernels of the extra `fast` are installed."""
-    return find_spec("comfy_kitchen") is not None
+def must_measure_int8(card: Card | None) -> bool:
+    """Whether a card has no product of int8 but torch's own, of which only a measurement tells if it pays."""
+    is_able = card is not None and card.capability is not None and card.capability >= INTEGER_PRODUCTS["int8"]
+    return is_able and not has_fast_kernels()
 
 
 def _why_not(kind: str, number: str) -> str:

@@ -43,7 +43,7 @@ class MeasuredOn(Record):
 
 
 class Switch(Record):
-    """A choice between off and on: the median seconds of a guided step with each, None where it did not fit."""
+    """A choice between off and on: the median seconds with each, None where on did not fit."""
 
     off_s: Seconds
     on_s: Seconds | None
@@ -86,11 +86,15 @@ class ShapeClass(Record):
 
 
 class Tuning(Record):
-    """Everything that was measured. precision: None where the device leaves no choice."""
+    """Everything that was measured. precision, int8: None where the device leaves no choice.
+
+    int8: whether weights in int8 are multiplied as they are stored, by torch's own product.
+    """
 
     version: Literal[1] = Field(default=1, alias="schema")
     measured_on: MeasuredOn
     precision: PrecisionChoice | None
+    int8: Switch | None = None
     shapes: Annotated[tuple[ShapeClass, ...], Field(min_length=1, max_length=16)]
 
     def shape_of(self, tokens: int) -> ShapeClass | None:
@@ -103,6 +107,8 @@ class Tuning(Record):
         rows = {"measured on": str(self.measured_on)}
         if self.precision is not None:
             rows["precision"] = str(self.precision)
+        if self.int8 is not None:
+            rows["int8 as stored"] = str(self.int8)
         for shape in self.shapes:
             of = f"up to {shape.tokens:,} tokens"
             rows |= {f"batches_passes, {of}": str(shape.batches_passes), f"keeps_text, {of}": str(shape.keeps_text)}
