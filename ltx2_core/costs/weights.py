@@ -18,7 +18,7 @@ ALIGNMENT = 256  # bytes, of a tensor in a slot
 PLAIN_DTYPES = {2: "BF16", 4: "F32"}  # by the size of a number
 T = TypeVar("T")
 MARKER = ".comfy_quant"  # of a quantised layer: text, which is read and not loaded
-BLOCK = re.compile(r"(?:^|\.)(?:transformer_blocks|layers)\.(\d+)\.")
+BLOCK = re.compile(r"(?:^|\.)(?:transformer_blocks|transformer_1d_blocks|layers)\.(\d+)\.")
 
 
 def aligned(nbytes: int) -> int:

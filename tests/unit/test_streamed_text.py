@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,18 @@ def test_no_layer_stays_when_the_text_is_read(tiny: Path) -> None:
         layers: StreamedBlocks = gemma.model.layers
         assert len(layers._slots) == SLOTS
     assert not layers._slots
+
+
+def test_connectors_are_streamed_too_with_the_bits_of_those_that_are_loaded_whole(tiny: Path) -> None:
+    tiles = TilePlan()
+    machine = Machine(device="cpu", precision="bf16", decode_tiles=tiles, encode_tiles=tiles)
+    hidden = torch.randn(1, 5, 32, 8, generator=torch.Generator().manual_seed(1)).bfloat16()
+    contexts = []
+    for memory in ("resident", "streamed"):
+        models = Models(find_model(str(tiny), {}), replace(machine, memory=memory))
+        with models.connectors() as found:
+            contexts.append(found.connect(hidden, ROWS))
+            assert isinstance(found.video.blocks, StreamedBlocks) == (memory == "streamed")
+    assert contexts[0].video.equal(contexts[1].video)
+    assert contexts[0].audio.equal(contexts[1].audio)
+    assert all(x.is_meta for x in found.audio.blocks.parameters())

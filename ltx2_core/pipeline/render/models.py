@@ -29,7 +29,7 @@ from ...text.encode import ContextModels
 from ...text.files import find_encoder
 from ...text.gemma import COMPONENT, Gemma, load_gemma, stream_gemma
 from ...weights import map_tensors, require_finite
-from ..parts import DURATION_HEAD, TEXT, LatentShapes, ModelHeaders, components_of
+from ..parts import CONNECTORS, DURATION_HEAD, TEXT, LatentShapes, ModelHeaders, components_of
 from ..recipe import Stage
 from ..request import RenderTask, Request
 
@@ -166,6 +166,9 @@ class Models:
         projection, video, audio = (self.component(name) for name in TEXT)
         with projection as first, video as second, audio as third:
             yield ContextModels(first, second, third)
+            for connector in (second, third):
+                if isinstance(connector.blocks, StreamedBlocks):
+                    connector.blocks.let_go()
 
     def clear(self) -> None:
         """Let every model go."""
@@ -205,8 +208,8 @@ class Models:
                 assign(module, name, [header], device=self.device, dtype=dtype)
             return self._multiplying(module)
 
-        is_streamed = name == "transformer" and self.machine.memory != "resident"
-        resident = self.machine.resident_blocks
+        is_streamed = name in ("transformer", *CONNECTORS) and self.machine.memory != "resident"
+        resident = self.machine.resident_blocks if name == "transformer" else 0
         nbytes = component_bytes(header, name, dtype.itemsize) + branches.whole
         if is_streamed:
             nbytes = block_bytes(header, name, dtype.itemsize).streamed(resident) + branches.staying(resident)

@@ -39,7 +39,7 @@ from ...sampling.table import SAMPLERS
 from ...text.files import find_encoder
 from ...tiles import STAGE_OVERLAP, split_evenly
 from ...types import Streams
-from ..parts import CONNECTORS, DURATION_HEAD, TEXT, ModelHeaders
+from ..parts import CONNECTORS, DURATION_HEAD, ModelHeaders
 from ..recipe import Stage
 from ..request import Request
 
@@ -155,7 +155,11 @@ class Costs:
         heads = (DURATION_HEAD,) * (self.request.auto_length is not None)
         return Phase(
             name="text context",
-            loads=tuple(self._component(name) for name in (*TEXT, *heads)),
+            loads=(
+                self._component("text_projection"),
+                *(self._connector(name) for name in CONNECTORS),
+                *(self._component(name) for name in heads),
+            ),
             active=connecting_bytes(*given, self.itemsize),
             flops=connecting_flops(*given),
         )
@@ -363,6 +367,13 @@ class Costs:
         header, itemsize = self.headers.header(name), itemsize or self.itemsize
         nbytes = component_bytes(header, name, itemsize)
         return Load(name.replace("_", " "), self._weights(header, name, nbytes, itemsize), nbytes)
+
+    def _connector(self, name: str) -> Load:
+        """A connector, whose blocks are read again for each prompt where they are streamed."""
+        if not self.is_streamed:
+            return self._component(name)
+        sizes = block_bytes(self.headers.header(name), name, self.itemsize)
+        return Load(name.replace("_", " "), sizes.streamed(0), sizes.whole * len(self.prompts))
 
     def _weights(self, header: Header, component: str, nbytes: int, itemsize: int | None = None) -> int:
         """What weights take on the device; on the CPU only those that do not stay mapped."""
