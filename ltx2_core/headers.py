@@ -193,6 +193,11 @@ def classify(header: Header) -> FileKind:
     Source: docs/reference/checkpoints.md, "Which file is which"; a transformer of diffusers is looked for first,
     because it also has the names by which an official one is known.
     """
+    return header.once(FileKind, lambda: _kind_of(header))
+
+
+def _kind_of(header: Header) -> FileKind:
+    """The same, looked for in all names. Raises: CheckpointError."""
     names = header.names
 
     def some(*starts: str) -> bool:

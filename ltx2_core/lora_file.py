@@ -89,6 +89,11 @@ def read_lora(source: Header | Path) -> LoraFile:
     metadata makes no sense.
     """
     header = source if isinstance(source, Header) else read_header(source)
+    return header.once(LoraFile, lambda: _lora_of(header))
+
+
+def _lora_of(header: Header) -> LoraFile:
+    """The same, read from its tensors. Raises: CheckpointError."""
     kind = classify(header)
     if kind is not FileKind.LORA:
         raise CheckpointError(f"{header.path.name} is not a LoRA", f"it is {kind.value}")
@@ -114,7 +119,9 @@ def match(lora: LoraFile, checkpoint: Header, *, allow_partial: bool = False) ->
     Raises: CheckpointError that names the changes.
     """
     files = {inside: name for name, inside in COMPONENTS["transformer"].names_in(checkpoint).items()}
-    layers = _Layers.of(name.removesuffix(".weight") for name in files if name.endswith(".weight"))
+    layers = checkpoint.once(
+        _Layers, lambda: _Layers.of(name.removesuffix(".weight") for name in files if name.endswith(".weight"))
+    )
     changes: dict[str, Change] = {}
     skipped: list[str] = []
     unmatched = dict(lora.rejected)
