@@ -47,7 +47,7 @@ VIDEO_VAE = {
     "decoder_blocks": [RES_X, UP, RES_X, UP, RES_X, UP, RES_X],
     "decoder_base_channels": 8,
 }
-AUDIO_VAE = {"ch_mult": [1, 1, 1], "num_res_blocks": 1}
+AUDIO_VAE = {"ch": 24, "ch_mult": [1, 1, 1], "num_res_blocks": 1}
 VOCODER = {"upsample_initial_channel": 64}
 FEW_BLOCKS = {"resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 3, 5]]}
 TWO_VOCODERS = {"vocoder": VOCODER | FEW_BLOCKS, "bwe": VOCODER | FEW_BLOCKS}

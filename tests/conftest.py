@@ -41,6 +41,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setattr(machine, "find_card", lambda number: None)
     monkeypatch.setattr(machine, "has_mps", lambda: False)
     monkeypatch.setattr(facts, "find_cards", list)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a disk takes up to 20 ms, and a test need outlive none
 
 
 @pytest.fixture(scope="session")
