@@ -251,7 +251,7 @@ def assign_streamed(
 
 def _sources(name: str, files: Sequence[Header], dtype: torch.dtype | None) -> Iterator[tuple[str, Source]]:
     """What a component keeps of its files, by the names in the module. Raises: CheckpointError for unusable scales."""
-    whole = together(files)
+    whole = together(files) if len(files) > 1 else files[0]
     names = _places(name, whole)
     scales = {
         tensor: (layer, role) for layer in _quantised(name, whole).values() for role, tensor in layer.tensors.items()

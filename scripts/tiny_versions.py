@@ -93,7 +93,7 @@ GEMMA_4_VERSION = "gemma4-tiny-ltx-v1"
 VERSIONS = {
     "2.0": Version(
         stem="ltx-2-tiny",
-        changes={"transformer": TRANSFORMER, "vae": VIDEO_VAE, "vocoder": VOCODER},
+        changes={"transformer": TRANSFORMER, "vae": VIDEO_VAE, "vocoder": VOCODER | FEW_BLOCKS},
         upsamplers={
             "spatial-upscaler-x2": ("upsampler-spatial-x2-rational", {}),
             "spatial-upscaler-x1.5": ("upsampler-spatial-x2-rational", {"spatial_scale": 1.5}),

@@ -28,6 +28,7 @@ from .encode import TextContext
 
 logger = logging.getLogger("ltx2")
 
+_version = cache(metadata.version)  # parses a file each time
 REVISION = 2  # one more whenever this program keeps other contexts of the same inputs
 
 
@@ -59,7 +60,7 @@ class ContextCache:
 
     def _path(self, prompt: str) -> Path:
         parts = [REVISION, self.encoder, self.weights, prompt.strip(), self.rows, str(self.dtype), self.device]
-        parts += [torch.__version__, metadata.version("transformers")]
+        parts += [torch.__version__, _version("transformers")]
         name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         return ltx2_home() / "cache" / "text" / f"{name}.safetensors"
 

@@ -37,7 +37,7 @@ NEAR = 10  # of 255: a clip of another kind is further away
 HALF = 0.5  # of the events: chance is a quarter, and a single clip has but three to five
 
 
-FEWER_STEPS = ("--steps", "10")  # half of the preset's: enough to follow what is given
+FEWER_STEPS = ("--steps", "6")  # of the preset's twenty: enough to show what is asked for, and to follow what is given
 
 
 def render(folder: Path, *words: object) -> tuple[np.ndarray, np.ndarray]:
@@ -70,11 +70,12 @@ def difference(frames: np.ndarray, others: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(
-    "prompt", [*QUICK, *(pytest.param(one, marks=pytest.mark.slow) for one in PROMPTS if one not in QUICK)]
+    ("prompt", "steps"),
+    [*((one, FEWER_STEPS) for one in QUICK), *(pytest.param(one, (), marks=pytest.mark.slow) for one in PROMPTS)],
 )
-def test_a_clip_shows_what_its_prompt_says(prompt: str, tmp_path: Path) -> None:
+def test_a_clip_shows_what_its_prompt_says(prompt: str, steps: tuple[str, ...], tmp_path: Path) -> None:
     scene = PROMPTS[prompt]
-    frames, sound = render(tmp_path, "t2v", prompt)
+    frames, sound = render(tmp_path, "t2v", prompt, *steps)
     seen, heard = see(frames), hear(sound, scene.kind)
     assert frames.shape == (model.FRAMES, model.HEIGHT, model.WIDTH, 3)
     assert seen.kind == scene.kind
@@ -84,7 +85,10 @@ def test_a_clip_shows_what_its_prompt_says(prompt: str, tmp_path: Path) -> None:
         assert getattr(scene, name) in (None, getattr(heard, name)), name
 
 
-@pytest.mark.parametrize(("preset", "size"), [("distilled-lora", "192x128"), ("two-stage", "384x256")])
+@pytest.mark.parametrize(
+    ("preset", "size"),
+    [("distilled-lora", "192x128"), pytest.param("two-stage", "384x256", marks=pytest.mark.slow)],
+)
 def test_other_presets_show_it_too(preset: str, size: str, tmp_path: Path) -> None:
     frames, sound = render(tmp_path, "t2v", "a big red ball bounces on the left", "--preset", preset, "--res", size)
     seen = see(frames)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 
 import torch
@@ -41,6 +41,7 @@ from .models import Models
 from .stage_inputs import InputEncoder
 from .stages import StageRun, schedule
 
+_version = cache(version)  # parses a file each time
 LIBRARIES = ("torch", "transformers")  # whose versions may change a bit
 
 
@@ -257,7 +258,7 @@ class Engine:
             for role, path in paths.items()
             if role in read
         }
-        versions = {name: version(name) for name in LIBRARIES}
+        versions = {name: _version(name) for name in LIBRARIES}
         return Made(
             made_with={"ltx2": __version__, **versions},
             model=MadeModel(name=self.task.files.name, files=files),
