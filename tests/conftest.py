@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ltx2_core.pipeline.render.models import Models
     from ltx2_core.pipeline.request import RenderTask
 
-TOY = Path(__file__).parents[1] / "ltx2_core" / "toy"
+Stamps = dict[Path, tuple[int, int, int]]
 
 os.environ["OMP_NUM_THREADS"] = (
     "1"  # before torch is there: tiny tensors, for which more threads only wait for each other
@@ -69,7 +70,7 @@ def tiny_in(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
 
 
 @pytest.fixture(scope="session")
-def tiny_of(tiny: Path, tmp_path_factory: pytest.TempPathFactory, _fixed: list[Path]) -> Callable[[str], Path]:
+def tiny_of(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The folder of a tiny model of a generation, in the layout in which it is published; do not change it."""
     from scripts.make_tiny_checkpoint import make_tiny_checkpoint
 
@@ -77,27 +78,20 @@ def tiny_of(tiny: Path, tmp_path_factory: pytest.TempPathFactory, _fixed: list[P
     def made(version: str) -> Path:
         folder = tmp_path_factory.mktemp(version)
         make_tiny_checkpoint(folder, version=version)
-        _fixed.append(folder)
         return folder
 
     return lambda version: tiny if version == "2.0" else made(version)
 
 
 @pytest.fixture(scope="session")
-def _fixed(tiny: Path) -> list[Path]:
-    """The folders of models that no test changes."""
-    return [tiny, TOY]
-
-
-@pytest.fixture(scope="session")
-def _loaded() -> list[Models]:
-    """What `kept_models` has loaded."""
-    return []
+def _loaded() -> deque[tuple[Models, Stamps]]:
+    """What `kept_models` has loaded, the last few models, with how their files were then."""
+    return deque(maxlen=4)
 
 
 @pytest.fixture
-def kept_models(_fixed: list[Path], _loaded: list[Models], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands keep the tiny models and the built-in one for the next test, as `run(models=…)` does in one process.
+def kept_models(_loaded: deque[tuple[Models, Stamps]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands keep their models for the next test whose files are the same, as `run(models=…)` does in one process.
 
     That this gives the bytes of models of one's own is what test_models.py tests.
     """
@@ -107,14 +101,19 @@ def kept_models(_fixed: list[Path], _loaded: list[Models], monkeypatch: pytest.M
 
     @contextmanager
     def kept(task: RenderTask, models: Models | None) -> Iterator[Models]:
-        if models is None and all(
-            any(path.is_relative_to(one) for one in _fixed) for path in task.files.paths.values()
-        ):
-            models = next((one for one in _loaded if one.are_of(task)), None)
+        if models is None:
+            stamps = _stamps(task.files.paths.values())
+            models = next((one for one, known in _loaded if known == stamps and one.are_of(task)), None)
             if models is None:
                 models = run.Models(task.files, task.machine)
-                _loaded.append(models)
+                _loaded.append((models, stamps))
         with usual(task, models) as ready:
             yield ready
 
     monkeypatch.setattr(run, "_models_for", kept)
+
+
+def _stamps(paths: Iterable[Path]) -> Stamps:
+    """What changes whenever one of some files, or a file in one of some folders, does."""
+    files = [file for path in paths for file in (path.iterdir() if path.is_dir() else [path])]
+    return {file: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for file in files if (stat := file.stat())}

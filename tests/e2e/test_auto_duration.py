@@ -17,6 +17,8 @@ from ltx2_core.media.probe import probe
 from ltx2_core.pipeline.made import Made
 from tests.commands import ltx2, rendered
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 SIZES = {"mlp_hidden.weight": (24, 16), "attention_pooler.query_tokens": (1, 16)}
 COMMON = ("--preset", "smoke", "--res", "128x128", "--fps", "8", "--seed", "7", "--no-cache")
 CONTEXT = 32  # values of a row of the tiny model's contexts

@@ -16,6 +16,8 @@ from scripts.gguf_writer import Stored, gguf_bytes
 from scripts.quantise import stored_as
 from tests.commands import ltx2, rendered
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 WHOLE = "ltx-2-tiny-dev.safetensors"
 SECTIONS = ("transformer", "scheduler")
 CONNECTORS = tuple(f"{DIT}{stream}_embeddings_connector." for stream in ("video", "audio"))

@@ -19,6 +19,8 @@ from ltx2_core.weights import map_tensors
 from scripts.gguf_writer import Stored, gguf_bytes
 from tests.commands import ltx2, rendered
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 CHECKPOINT, STYLE = "ltx-2-tiny-dev.safetensors", "ltx-2-tiny-lora-style.safetensors"
 # Root mean square error of an encoded matrix, relative. int8: a step is 1/127 of the largest number of a row, which is
 # taken to be 6 times the root mean square, and rounding is off by 1/√12 of a step. E4M3: 1/√3 of half a step, 1/16.

@@ -14,6 +14,8 @@ from ltx2_core.hub.find import find_model
 from ltx2_core.media.probe import open_media, probe
 from ltx2_core.pipeline.made import Made
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 RUN = CliRunner()
 COMMON = ["--preset", "one-stage", "--res", "64x64", "--frames", "17", "--steps", "2", "--seed", "7", "--sound", "off"]
 CONV, DIFFUSION = "ltx-2.5-tiny-video-vae-conv.safetensors", "ltx-2.5-tiny-video-vae.safetensors"

@@ -18,6 +18,8 @@ from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from ltx2_core.pipeline.resolve.settle import settle
 from tests.commands import ltx2, rendered
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 LENGTH = ("--preset", "smoke", "--frames", "9", "--seed", "7")
 COMMON = (*LENGTH, "--res", "128x128")

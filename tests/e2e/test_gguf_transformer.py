@@ -22,6 +22,8 @@ from scripts.gguf_writer import gguf_bytes
 from scripts.make_tiny_checkpoint import random_component, tiny_config
 from tests.commands import ltx2, rendered
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 Render = Callable[..., bytes]
 
 

@@ -19,6 +19,8 @@ from scripts.gguf_writer import gguf_bytes
 from scripts.quantise import largest_group, stored, with_markers
 from tests.commands import ltx2, rendered
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 PREFIX = "language_model.model."
 COMMON = ("--preset", "smoke", "--res", "128x128", "--frames", "9", "--seed", "7", "--no-metadata", "--overwrite")
 Encoder = Callable[..., Path]

@@ -16,6 +16,8 @@ from ltx2_core.components import DIT, PROJECTION
 from ltx2_core.headers import FileKind, classify, read_header
 from tests.commands import ltx2, rendered
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 WHOLE = "ltx-2-tiny-dev.safetensors"
 COMMON = ("--preset", "smoke", "--res", "128x128", "--frames", "9", "--seed", "7", "--no-metadata")
 VERSION = "gemma-tiny-ltx-v1"

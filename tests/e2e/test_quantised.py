@@ -21,6 +21,8 @@ from scripts.quantise import PRECISIONS, stored, with_markers
 from tests.commands import UNGUIDED, ltx2, rendered
 from tests.tolerances import LORA_BRANCHES
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 CHECKPOINT, STYLE = "ltx-2-tiny-dev.safetensors", "ltx-2-tiny-lora-style.safetensors"
 MAIN = "ltx-2-tiny-dev*"  # the file with the quantised weights
 # How far the latents may be from those of the bf16 file, relative to their root mean square. The weights of the formats

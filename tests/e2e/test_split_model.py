@@ -20,6 +20,8 @@ from ltx2_core.media.probe import probe
 from ltx2_core.pipeline.resolve import basis
 from tests.commands import UNGUIDED
 
+pytestmark = pytest.mark.usefixtures("kept_models")
+
 RUN = CliRunner()
 WHOLE = "ltx-2-tiny-dev.safetensors"
 PREFIXES = {
