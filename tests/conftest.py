@@ -28,7 +28,9 @@ os.environ["OMP_NUM_THREADS"] = (
     "1"  # before torch is there: tiny tensors, for which more threads only wait for each other
 )
 testing._get_command = cache(testing._get_command)  # the commands are the same in each call, and take 20 ms to be made
-hypothesis.settings.register_profile("untimed", deadline=None)  # how long an example takes depends on the machine
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, max_examples=40
+)  # an example takes its time on a busy machine
 hypothesis.settings.load_profile("untimed")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a script starts the tests with `&`
 

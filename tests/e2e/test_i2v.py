@@ -90,7 +90,7 @@ def test_three_keyframes_stand_where_they_were_put(tiny: Path, pictures: Path, t
 
 
 def test_standing_picture_makes_a_standing_clip(tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    clip, _ = render(tiny, tmp_path, str(pictures / "tall.png"), "--res", "480p", "--frames", "9")
+    clip, _ = render(tiny, tmp_path, str(pictures / "tall.png"), "--res", "480p", "--frames", "1")
     info = probe(clip)
     assert info.video is not None
     assert (info.video.width, info.video.height) == (480, 832)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from ltx2_cli.app import app
 from ltx2_core.sampling.distilled import DISTILLED_SIGMAS
 from ltx2_core.sampling.schedules import ltx2_schedule
+from tests.commands import UNGUIDED
 
 pytestmark = pytest.mark.usefixtures("kept_models")
 
@@ -45,7 +46,7 @@ def test_noise_levels_by_option_take_the_place_of_the_presets_own(
 
 @pytest.mark.parametrize("sampler", ["gradient", "ancestral", "res2s"])
 def test_sampler_by_option_goes_another_way_and_the_same_one_again(sampler: str, tiny: Path, tmp_path: Path) -> None:
-    words = ("--preset", "two-stage", "--steps", "3")
+    words = ("--preset", "two-stage", "--steps", "3", *UNGUIDED)
     euler, _ = latents(tiny, tmp_path, *words)
     other, refined = latents(tiny, tmp_path, *words, "--sampler", sampler)
     again, refined_again = latents(tiny, tmp_path, *words, "--sampler", sampler)

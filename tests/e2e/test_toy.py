@@ -120,6 +120,7 @@ def test_an_extended_clip_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert match([event.time_s for event in whole.events], see(frames).times_s).recall > HALF
 
 
+@pytest.mark.slow
 def test_a_retake_changes_its_span_and_goes_with_what_is_around_it(tmp_path: Path) -> None:
     clip = world.render(BALL)
     given = write_frames(tmp_path / "ball.mp4", clip.frames)

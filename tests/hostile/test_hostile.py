@@ -11,8 +11,8 @@ import pytest
 from .guard import guarded
 from .run import KINDS, Runner, plain_machine
 
-SAMPLE = 60
-FEWER = {"media": 30, "weights": 40}
+SAMPLE = 40
+FEWER = {"media": 20, "weights": 30}
 
 
 @pytest.fixture(scope="module")

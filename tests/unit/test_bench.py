@@ -17,7 +17,7 @@ from scripts.benchmarks.paired import Pair
 from scripts.benchmarks.subjects import Size, make_inputs
 
 CPU = torch.device("cpu")
-SMALL = ["--layers", "2", "--heads", "1", "--runs", "3", "--sizes", "64x64x9", "96x64x9"]
+SMALL = ["--layers", "2", "--heads", "1", "--runs", "1", "--sizes", "64x64x9", "96x64x9"]
 ROW_BYTES = 1000 * 4
 
 

@@ -127,13 +127,11 @@ def assert_on_meta(made: object) -> None:
     ("changes", "options"),
     [
         ({}, {}),
-        ({}, {"keeps_text": False}),
-        ({}, {"is_batched": True}),
+        ({"rope_type": "interleaved"}, {"keeps_text": False}),
         (LATER_GENERATION, {}),
-        (LATER_GENERATION | {"use_prompt_adaln_single": False}, {}),
-        ({"rope_type": "interleaved"}, {}),
+        (LATER_GENERATION | {"use_prompt_adaln_single": False}, {"is_batched": True}),
     ],
-    ids=["plain", "text-made-anew", "batched", "gated-and-modulated", "no-prompt-adaln", "interleaved"],
+    ids=["plain", "interleaved, text made anew", "gated and modulated", "no prompt adaln, batched"],
 )
 def test_guided_denoiser_computes_where_its_states_are(changes: dict, options: dict) -> None:
     denoise, states = guided(changes, **options), noisy_states()
