@@ -29,8 +29,10 @@ from ltx2_core.sampling.guidance import GuidanceScales, PassKind, guide
 from ltx2_core.sampling.schedules import ltx2_schedule
 from ltx2_core.text.encode import ContextModels
 from ltx2_core.types import Streams
-from scripts import make_tiny_checkpoint as tiny
+from scripts import tiny_text
+from scripts import tiny_versions as tiny
 from scripts.diffusers_names import REFERENCES, transformer_arguments
+from scripts.make_tiny_checkpoint import make_tiny_checkpoint
 from tests import tolerances
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is missing; `make parity` installs it")
@@ -53,7 +55,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setitem(tiny.VIDEO_VAE, "encoder_blocks", ENCODER_BLOCKS)
         patch.setitem(tiny.AUDIO_VAE, "ch", 128)  # as released: diffusers keeps a mean for each of them
         patch.setitem(tiny.AUDIO_VAE, "ch_mult", AUDIO_MULTIPLIERS)
-        tiny.make_tiny_checkpoint(folder)
+        patch.setitem(tiny.VERSIONS["2.0"].changes, "vocoder", tiny.VOCODER)
+        make_tiny_checkpoint(folder)
     return folder
 
 
@@ -91,7 +94,7 @@ def stream_input(positions: Tensor, seed: int) -> StreamInput:
         sigma=torch.tensor([0.6, 0.9]),
         unique_timesteps=torch.tensor([[0.6], [0.9]]),
         positions=positions.expand(2, -1, -1, -1),
-        context=random(2, TEXT_TOKENS, tiny.TEXT_WIDTH, seed=seed + 1),
+        context=random(2, TEXT_TOKENS, tiny_text.WIDTH, seed=seed + 1),
     )
 
 
@@ -148,8 +151,12 @@ def test_positions_are_the_same(denoisers: tuple[Any, Any]) -> None:
 
 
 def test_text_contexts_agree(folder: Path) -> None:
-    rows, lengths, layers = 256, (5, 200), tiny.TEXT_LAYERS + 1  # twice the registers; the second prompt skips some
-    hidden = random(2, rows, tiny.TEXT_WIDTH, layers)
+    rows, lengths, layers = (
+        256,
+        (5, 200),
+        tiny_text.LAYERS["gemma3"] + 1,
+    )  # twice the registers; the second prompt skips some
+    hidden = random(2, rows, tiny_text.WIDTH, layers)
     mask = torch.stack([torch.arange(rows) >= rows - length for length in lengths]).long()
     *expected, _ = theirs("connectors", folder / CHECKPOINT, text_proj_in_factor=layers)(hidden, mask)
     parts = ("text_projection", "video_connector", "audio_connector")
