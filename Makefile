@@ -23,8 +23,8 @@ demo: $(VENV)/.with-core  ## a clip with its contact sheet, from a bare machine 
 	$(BIN)/ltx2 t2v "drone over misty mountains, birds chirping" --model toy --seed 2 --sheet --overwrite -o out/demo.mp4
 	@echo "the clip is out/demo.mp4, its contact sheet out/demo.png"
 
-test: $(VENV)/.with-test  ## the default tests, from a bare machine on
-	$(BIN)/pytest -n auto --dist worksteal
+test: $(VENV)/.with-test  ## the default tests but those of `make parity`, from a bare machine on
+	$(BIN)/pytest -n auto --dist worksteal --ignore=tests/parity
 
 parity: $(VENV)/.with-test $(VENV)/.with-parity  ## our models against golden tensors and diffusers
 	$(BIN)/pytest -n auto --dist worksteal tests/parity

@@ -86,8 +86,9 @@ def with_linears(model: nn.Module) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [*((precision, torch.float32) for precision in PRECISIONS), ("mixed", torch.bfloat16)]
+)
 def test_a_quantised_model_computes_what_its_decoded_weights_do(
     precision: str, dtype: torch.dtype, tinies: Mapping[str, Path]
 ) -> None:
