@@ -34,3 +34,19 @@ def cover(frames: Tensor, height: int, width: int) -> Tensor:
     scaled = F.interpolate(frames.float(), (new_height, new_width), mode="bilinear", align_corners=False)
     top, left = (new_height - height) // 2, (new_width - width) // 2
     return scaled[..., top : top + height, left : left + width]
+
+
+def fit(frames: Tensor, height: int, width: int) -> Tensor:
+    """Scale frames (F 3 H W) down until they fit into a size, and fill it up at the bottom and on the right.
+
+    Returns: float32 in the same range. What is filled mirrors the frame, without its last row and column; where there
+    is more to fill than the frame has, the last row and column are repeated.
+    """
+    old_height, old_width = frames.shape[-2:]
+    scale, scaled = min(height / old_height, width / old_width), frames.float()
+    if scale < 1:
+        size = round(old_height * scale), round(old_width * scale)
+        scaled = F.interpolate(scaled, size, mode="bilinear", align_corners=False)
+    below, right = height - scaled.shape[-2], width - scaled.shape[-1]
+    is_mirrored = below < scaled.shape[-2] and right < scaled.shape[-1]
+    return F.pad(scaled, (0, right, 0, below), mode="reflect" if is_mirrored else "replicate")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ltx2_core.errors import RequestError
 from ltx2_core.media.clip import ClipShape, Encoding
 from ltx2_core.media.pixels import to_i420
+from ltx2_core.media.resize import fit
 from ltx2_core.media.waveform import Waveform, fit_waveform, to_pcm16
 
 RATES = [Fraction(text) for text in ("24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60")]
@@ -27,6 +28,16 @@ def random_frames(frames: int, height: int, width: int) -> torch.Tensor:
 def test_frames_converted_together_are_frames_converted_alone():
     frames = random_frames(5, 8, 12)
     assert torch.equal(to_i420(frames), torch.cat([to_i420(frame) for frame in frames.split(1)]))
+
+
+def test_fitted_frames_are_filled_up_with_their_mirror_image():
+    frames = random_frames(1, 5, 4)
+    fitted = fit(frames, 8, 6)
+    assert torch.equal(fitted[..., :5, :4], frames)
+    assert torch.equal(fitted[..., 5:, :4], frames.flip(-2)[..., 1:4, :])
+    assert torch.equal(fitted[..., 4:], fitted[..., :4].flip(-1)[..., 1:3])
+    assert torch.equal(fit(frames, 5, 9)[..., 3:], frames[..., -1:].expand(-1, -1, -1, 6))
+    assert fit(random_frames(1, 20, 10), 10, 10).shape[-2:] == (10, 10)
 
 
 @pytest.mark.parametrize("height", [8, 10])

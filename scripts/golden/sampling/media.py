@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from einops import rearrange
+from torch import Tensor
 
 from ltx2_core.media.accept import check_input
 from ltx2_core.media.image import compress, read_image
 from ltx2_core.media.inputs import ImageSource
 from ltx2_core.media.pixels import to_i420
-from ltx2_core.media.resize import cover, to_clip
+from ltx2_core.media.resize import cover, fit, to_clip
 from ltx2_core.media.waveform import to_pcm16
 
 from ..report import GoldenFile
@@ -22,7 +24,14 @@ I420_SHARE = 0.001
 CODED_RMS = 255 * 10 ** (-45 / 20)  # a peak signal to noise ratio of 45 dB
 
 
-MIRRORED = ("decode_exif_2", "decode_exif_4", "decode_exif_5", "decode_exif_7")  # the official reader leaves them so
+# By the orientation of a photo that is stored mirrored, what mirrors (H W c) back: the official reader leaves it as it
+# is stored, and ours makes it stand upright.
+AS_STORED: dict[int, Callable[[Tensor], Tensor]] = {
+    2: lambda upright: upright.flip(1),
+    4: lambda upright: upright.flip(0),
+    5: lambda upright: upright.transpose(0, 1),
+    7: lambda upright: upright.flip(0, 1).transpose(0, 1),
+}
 
 
 def i420(golden: GoldenFile, case: str, parameters: Parameters) -> None:
@@ -52,13 +61,23 @@ def compressed(golden: GoldenFile, case: str, parameters: Parameters) -> None:
 
 
 def decoded(golden: GoldenFile, case: str, parameters: Parameters) -> None:
-    if case in MIRRORED:
-        return
     with tempfile.NamedTemporaryFile(suffix=".png") as file:
         file.write(bytes(golden[f"{case}/png"].tolist()))
         file.flush()
         picture = read_image(check_input(Path(file.name), ImageSource))
-    exact(golden, f"{case}/rgb", rearrange(picture, "1 c H W -> H W c"))
+    pixels = rearrange(picture, "1 c H W -> H W c")
+    mirrored_back = AS_STORED.get(parameters.get("orientation", 1))
+    if mirrored_back is None:
+        exact(golden, f"{case}/rgb", pixels)
+    else:
+        note = "after mirroring it back: ours stands upright, and the official reader leaves it as it is stored"
+        golden.compare(f"{case}/rgb", mirrored_back(pixels), 0.0, note=note)
+
+
+def fitted(golden: GoldenFile, case: str, parameters: Parameters) -> None:
+    height, width = parameters["target_hw"]
+    ours = fit(rearrange(golden[f"{case}/input"], "H W c -> 1 c H W"), height, width)
+    close(golden, f"{case}/out", rearrange(ours, "1 c H W -> 1 c 1 H W"))
 
 
 def pcm16(golden: GoldenFile, case: str, parameters: Parameters) -> None:
@@ -66,13 +85,14 @@ def pcm16(golden: GoldenFile, case: str, parameters: Parameters) -> None:
 
 
 MEDIA = CaseTable(
-    inputs=("i420_*/rgb", "pcm16/wav", "image_*/input", "clip/input", "decode_*/png"),
+    inputs=("i420_*/rgb", "pcm16/wav", "image_*/input", "clip/input", "reflect_pad_*/input", "decode_*/png"),
     checks={
         "i420_*": i420,
         "pcm16": pcm16,
         "image_*_crf*": compressed,
         "image_*": resized,
         "clip": resized,
+        "reflect_pad_*": fitted,
         "decode_*": decoded,
     },
 )
