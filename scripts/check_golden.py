@@ -33,15 +33,10 @@ from scripts.golden import audio, e2e, quantised, sampling, text, transformer, v
 from scripts.golden.report import FAIL, LATER, Line, Report
 
 # What waits for a later step: "family/version/case" (sampling has no version) and the reason.
-ENHANCE = "prompt enhancement is not implemented yet"
 UNUSED = "no recipe uses it"
 ROUNDS = "keyframe rounds come with the modes that need them"
-MEDIA = "wide gamut and reflected borders come with the modes that use them"
-MIRRORED = "photos that are stored mirrored are made to stand upright here, and by the official reader they are not"
+MEDIA = "wide gamut comes with the modes that use it"
 WAITING = {
-    "text/2.[03]/enhance_t2v": ENHANCE,
-    "text/2.[03]/clean_response": ENHANCE,
-    "text/2.5/clean_response": ENHANCE,
     "sampling/beta_*": UNUSED,
     "sampling/linear_quadratic_*": UNUSED,
     "sampling/cfg_pp_*": UNUSED,
@@ -51,8 +46,6 @@ WAITING = {
     "sampling/acescct": MEDIA,
     "sampling/acescg_to_rec709": MEDIA,
     "sampling/logc3": MEDIA,
-    "sampling/reflect_pad_*": MEDIA,
-    "sampling/decode_exif_[2457]": MIRRORED,
 }
 
 Run = Callable[[Path, str, Report], None]

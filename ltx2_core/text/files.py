@@ -82,6 +82,20 @@ class EncoderFiles:
             return holder.metadata[TOKENIZER]
         return holder.read(TOKENIZER).decode("utf-8")
 
+    def asset(self, name: str) -> str | None:
+        """The text of a file that belongs to the model: beside its config, beside its tokenizer, or inside its weights.
+
+        Raises: OSError, UnicodeDecodeError, StorageError.
+        """
+        folders = [file.parent for file in (self.config_file, self.tokenizer) if file is not None]
+        found = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        if found is not None:
+            return found.read_text(encoding="utf-8")
+        holder = self._tokenizer_holder
+        if holder is not None and ASSET + name in holder.tensors:
+            return holder.read(ASSET + name).decode("utf-8")
+        return None if holder is None else holder.metadata.get(name)
+
     def token_settings(self) -> Mapping[str, Any]:
         """What the tokenizer's config says of special tokens. Raises: StorageError, CheckpointError."""
         if self.tokenizer_config is not None:
@@ -120,6 +134,16 @@ def find_encoder(path: Path) -> EncoderFiles:
         raise CheckpointError(f"{path.name} cannot be the text encoder", found, HINT)
     if config["model_type"] == encoder.text_type:
         config = {**config, "model_type": encoder.model_type, "text_config": config}
+    files = in_folder(path, config_file, config)
+    check_header("language_model", files.header, config)
+    return files
+
+
+def in_folder(path: Path, config_file: Path, config: Mapping[str, Any]) -> EncoderFiles:
+    """The files of a language model in a folder and the folders in it, whichever model its config describes.
+
+    Raises: StorageError if something is missing; CheckpointError if its config says that it is quantised.
+    """
     beside = path.parent / "tokenizer"  # where diffusers puts it
     words = path if any(_matching(path, "tokenizer.json")) or not beside.is_dir() else beside
     tokenizer, tokenizer_config = _find(words, "tokenizer.json"), _find(words, TOKENIZER_CONFIG)
@@ -127,14 +151,12 @@ def find_encoder(path: Path) -> EncoderFiles:
     require_downloaded(tokenizer_config)
     _require_plain(config_file, config)
     place = config_file.parent if any(config_file.parent.glob(WEIGHTS)) else path
-    weights = tuple(read_header(shard) for shard in _shards(_find(place, WEIGHTS).parent))
-    check_header("language_model", together(weights), config)
     return EncoderFiles(
         config=config,
         config_file=config_file,
         tokenizer=tokenizer,
         tokenizer_config=tokenizer_config,
-        weights=weights,
+        weights=tuple(read_header(shard) for shard in _shards(_find(place, WEIGHTS).parent)),
     )
 
 

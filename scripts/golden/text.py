@@ -15,7 +15,10 @@ from ltx2_core.checkpoint import load_component
 from ltx2_core.components import COMPONENTS
 from ltx2_core.grids import frames_lasting
 from ltx2_core.headers import read_header
+from ltx2_core.text.answers import clean_response
 from ltx2_core.text.encode import ContextModels
+from ltx2_core.text.enhance import Conversation
+from ltx2_core.text.enhancers import enhancer_of_encoder
 from ltx2_core.text.files import EncoderFiles, check_pair, find_encoder
 from ltx2_core.text.gemma import Gemma, load_gemma
 from scripts.golden.report import GoldenFile, Report
@@ -24,7 +27,7 @@ EXACT = 0.0
 RELATIVE = 1e-5
 BFLOAT16_STEPS = 1.0
 INPUTS = ("*.valid_rows", "*.rows", "duration.*_tokens")
-JSON_GOLDENS = ("clean_response", "enhance_t2v")  # of cases.json, apart from its cases
+REWRITING = "enhance_t2v"
 
 Tensors = Mapping[str, Tensor]
 
@@ -115,6 +118,15 @@ def compare_frames(golden: GoldenFile, rows: Sequence[Sequence[float]]) -> None:
         golden.compare_value("duration_to_frames", f"{given}", frames_lasting(*given), frames)
 
 
+def compare_conversation(golden: GoldenFile, encoder: EncoderFiles, said: Mapping[str, str]) -> None:
+    """What a language model is told that rewrites a prompt: as a text, and as ids."""
+    conversation = Conversation(enhancer_of_encoder(encoder))
+    text = conversation.render(said["prompt"], said["system_prompt"])
+    golden.compare_value(REWRITING, "templated", text, said["templated"])
+    for name, tensor in conversation.encode(text).items():
+        golden.compare(f"{REWRITING}.{name}", tensor[0], EXACT, REWRITING)
+
+
 def run(folder: Path, where: str, report: Report) -> None:
     cases: dict[str, Any] = json.loads((folder / "cases.json").read_text())
     golden = GoldenFile(folder / "expected.safetensors", where, report, INPUTS)
@@ -131,7 +143,10 @@ def run(folder: Path, where: str, report: Report) -> None:
             compare_durations(golden, folder)
     with golden.case("duration_to_frames"):
         compare_frames(golden, cases.get("duration_to_frames", {}).get("rows", []))
-    for name in JSON_GOLDENS:
-        if name in cases:
-            report.add_uncompared(f"{where}/{name}", name, "not compared")
+    with golden.case("clean_response"):
+        for row in cases.get("clean_response", []):
+            golden.compare_value("clean_response", repr(row["text"]), clean_response(row["text"]), row["cleaned"])
+    if REWRITING in cases:
+        with golden.case(REWRITING):
+            compare_conversation(golden, models.encoder, cases[REWRITING])
     golden.close(case_of=lambda name: name.split(".")[0])
