@@ -99,6 +99,9 @@ def start(
 
 def make(show: Display, asked: Asked) -> None:
     """Settle what was asked for, and render it unless it exists already, or is being written."""
+    if asked.flags.pop("enhance_only", False):
+        print_prompt(show, core.resolve(*asked.for_prompt_alone().arguments))
+        return
     resolved = core.resolve(*asked.arguments)
     try:
         if not resolved.is_done:
@@ -112,6 +115,18 @@ def make(show: Display, asked: Asked) -> None:
             show.warn(f"skipped: {error.what}")
             return
     show.file(resolved.target, is_new=False)
+
+
+def print_prompt(show: Display, resolved: core.Resolved) -> None:
+    """Rewrite the prompt and print it; nothing is rendered."""
+    for warning in resolved.warnings:
+        show.warn(warning)
+    with Stop(lambda: show.say("stopping after this word; Ctrl-C again stops at once")) as stop:
+        try:
+            watch = core.Watch(on_event=show.event, should_stop=stop.should_stop)
+            show.prompt(core.enhance(resolved, watch), is_result=True)
+        except core.StoppedError as stopped:
+            raise UserStopError(stop.exit_code) from stopped
 
 
 def render(show: Display, resolved: core.Resolved, action: Callable[[core.Watch], core.Result]) -> None:

@@ -103,6 +103,21 @@ class Display:
         else:
             self._print(visible(str(path)) if sys.stdout.isatty() else os.fsencode(path))
 
+    def prompt(self, rewritten: core.PromptRewritten, *, is_result: bool) -> None:
+        """A prompt that was rewritten. is_result: it is what somebody asked for, and goes to stdout, on one line."""
+        seed, is_rewritten = rewritten.seed, not rewritten.problem
+        self._tell("prompt", prompt=rewritten.prompt, given=rewritten.given, is_rewritten=is_rewritten, seed=seed)
+        if not is_rewritten:
+            self.warn(rewritten.message)
+        elif not is_result:
+            self.say(rewritten.message)
+        if is_result:
+            self.close()
+            self.say(f"seed {seed}")
+        if is_result and not self.is_json:
+            text = " ".join(rewritten.prompt.split())
+            self._print(visible(text) if sys.stdout.isatty() else text)
+
     def result(self, result: core.Result) -> None:
         """A finished render."""
         self.close()
@@ -174,7 +189,13 @@ class Display:
         self._tell("step", phase=progress.action, name=progress.name, done=progress.done, total=progress.total)
 
     def event(
-        self, event: core.PhaseStarted | core.StepDone | core.PhaseDone | core.LengthChosen | core.Message
+        self,
+        event: core.PhaseStarted
+        | core.StepDone
+        | core.PhaseDone
+        | core.LengthChosen
+        | core.PromptRewritten
+        | core.Message,
     ) -> None:
         """What core tells while it renders."""
         match event:
@@ -198,6 +219,8 @@ class Display:
             case core.LengthChosen(frames=frames, fps=fps, seconds=seconds):
                 self._tell("length", frames=frames, fps=str(fps), wanted_seconds=round(seconds, 3))
                 self.say(event.message)
+            case core.PromptRewritten():
+                self.prompt(event, is_result=False)
             case core.Message(message=message, is_warning=True):
                 self.warn(message)
             case core.Message(message=message):

@@ -6,7 +6,7 @@ A new mode is a row here beside its row in core; the panels of options are in op
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from .options import (
     ALONG_VIDEO,
     EDIT,
     ENCODING,
+    ENHANCE,
+    ENHANCE_ONLY,
     GIVEN_AUDIO,
     GUIDES_AUDIO,
     IMAGES,
@@ -63,27 +65,28 @@ class ModeCommand:
 COMMANDS: Mapping[str, ModeCommand] = {
     "t2v": ModeCommand(
         summary="Make a video with synchronised stereo audio from a text.",
-        panels=(MODEL, SHAPE, KEYFRAMES, SAMPLING, STREAMS, TARGET, ENCODING, STILLS, RENDER),
+        panels=(MODEL, SHAPE, KEYFRAMES, ENHANCE, SAMPLING, STREAMS, TARGET, ENCODING, STILLS, RENDER),
     ),
     "i2v": ModeCommand(
         summary="Animate an image; more images can follow along the way.",
-        panels=(MODEL, SHAPE, IMAGES, KEYFRAMES, SAMPLING, SOUND, TARGET, ENCODING, STILLS, RENDER),
+        panels=(MODEL, SHAPE, IMAGES, KEYFRAMES, ENHANCE, SAMPLING, SOUND, TARGET, ENCODING, STILLS, RENDER),
         main=ImageArg,
     ),
     "v2v": ModeCommand(
         summary="Edit a clip: restyle it, extend it, regenerate a span, or follow it as a control signal.",
-        panels=(MODEL, EDIT, PART, SAMPLING, OLD_STREAMS, TARGET, ENCODING, RENDER),
+        panels=(MODEL, EDIT, PART, ENHANCE, SAMPLING, OLD_STREAMS, TARGET, ENCODING, RENDER),
         main=VideoArg,
     ),
     "a2v": ModeCommand(
         summary="Make a video for an audio file, which is kept as it is.",
-        panels=(MODEL, ALONG_AUDIO, unlisted(SAMPLING, GUIDES_AUDIO), TARGET, ENCODING, GIVEN_AUDIO, RENDER),
+        panels=(MODEL, ALONG_AUDIO, ENHANCE, unlisted(SAMPLING, GUIDES_AUDIO), TARGET, ENCODING, GIVEN_AUDIO, RENDER),
         main=AudioArg,
     ),
     "v2a": ModeCommand(
         summary="Make audio for a clip, whose video is copied as it is.",
         panels=tuple(
-            unlisted(panel, NO_VIDEO) for panel in (MODEL, ALONG_VIDEO, SAMPLING, OLD_TRACK, TARGET, ENCODING, RENDER)
+            unlisted(panel, NO_VIDEO)
+            for panel in (MODEL, ALONG_VIDEO, ENHANCE, SAMPLING, OLD_TRACK, TARGET, ENCODING, RENDER)
         ),
         main=VideoArg,
     ),
@@ -106,6 +109,11 @@ class Asked:
         given = core.gather(self.flags, self.config)
         return self.mode, core.read_prompt(self.prompt), given.layers, given.own_presets, self.main
 
+    def for_prompt_alone(self) -> Asked:
+        """The same, of which nothing is rendered or written but the prompt."""
+        flags = {name: value for name, value in self.flags.items() if name != "skip_existing"}
+        return replace(self, flags={**flags, "enhance": True, "overwrite": True, "force": True})
+
 
 Make = Callable[[Display, Asked], None]
 
@@ -115,7 +123,7 @@ def add_modes(app: typer.Typer, make: Make) -> None:
     for name, row in COMMANDS.items():
         command = _with_main(name, row, make) if row.main else _with_prompt(name, make)
         command.__name__, command.__doc__ = name, row.summary
-        app.command(name, cls=PanelCommand, epilog=EPILOG)(takes(*row.panels)(command))
+        app.command(name, cls=PanelCommand, epilog=EPILOG)(takes(*row.panels, ENHANCE_ONLY)(command))
 
 
 def _with_prompt(name: str, make: Make) -> Callable[..., None]:

@@ -233,6 +233,15 @@ KEYFRAMES = panel(
         "N", "Generate so many single frames beside the clip, at even distances (LTX-2.5); default %(default)s."
     ),
 )
+ENHANCE = panel(
+    "Prompt",
+    enhance=switch("Let a language model rewrite the prompt before it is read; default: the prompt word for word."),
+    enhancer=value(
+        "FOLDER",
+        "The language model for --enhance: a Gemma 3 or Gemma 4 instruct model; default: the model's own text encoder.",
+    ),
+)
+ENHANCE_ONLY = panel("Prompt", enhance_only=switch("Print the rewritten prompt, and render nothing."))
 SAMPLING = panel(
     "Sampling",
     preset=value("NAME", "A preset (see ltx2 presets); default: the model's own.", complete=names("presets")),

@@ -56,10 +56,19 @@ if TYPE_CHECKING:
     from .pipeline.doctor.proof import try_model
     from .pipeline.doctor.report import Diagnosis
     from .pipeline.doctor.tune import tune
-    from .pipeline.events import LengthChosen, Message, PhaseDone, PhaseStarted, StepDone, Watch
+    from .pipeline.events import (
+        LengthChosen,
+        Message,
+        PhaseDone,
+        PhaseStarted,
+        PromptRewritten,
+        StepDone,
+        StoppedError,
+        Watch,
+    )
     from .pipeline.job import Job
     from .pipeline.render.models import Models
-    from .pipeline.render.run import Interrupted, Result, resume, run
+    from .pipeline.render.run import Interrupted, Result, enhance, resume, run
     from .pipeline.request import Resolved
     from .pipeline.resolve.explain import choices_text, default_text
     from .pipeline.resolve.library import model_tables, own_library
@@ -105,11 +114,13 @@ __all__ = [
     "PhaseStarted",
     "Plan",
     "Planning",
+    "PromptRewritten",
     "Reference",
     "RequestError",
     "Resolved",
     "Result",
     "StepDone",
+    "StoppedError",
     "StorageError",
     "TargetTakenError",
     "TilePlan",
@@ -127,6 +138,7 @@ __all__ = [
     "diagnose",
     "effective_config",
     "encode_prompts",
+    "enhance",
     "fetch_files",
     "gather",
     "generation",
@@ -231,7 +243,16 @@ _HOMES = {
     "pipeline.doctor.proof": ("try_model",),
     "pipeline.doctor.report": ("Diagnosis",),
     "pipeline.doctor.tune": ("tune",),
-    "pipeline.events": ("PhaseDone", "PhaseStarted", "StepDone", "LengthChosen", "Message", "Watch"),
+    "pipeline.events": (
+        "PhaseDone",
+        "PhaseStarted",
+        "StepDone",
+        "StoppedError",
+        "LengthChosen",
+        "PromptRewritten",
+        "Message",
+        "Watch",
+    ),
     "pipeline.job": ("Job",),
     "pipeline.resolve.setting_sources": ("Gathered", "gather", "own_presets"),
     "pipeline.resolve.presets": ("catalogue",),
@@ -242,7 +263,7 @@ _HOMES = {
     "pipeline.resolve.resolve": ("Planning", "plan_render", "resolve"),
     "pipeline.resolve.rewrite": ("continued", "rewritten"),
     "pipeline.render.models": ("Models",),
-    "pipeline.render.run": ("Interrupted", "Result", "resume", "run"),
+    "pipeline.render.run": ("Interrupted", "Result", "enhance", "resume", "run"),
     "pipeline.resolve.tuning": ("write_tuning",),
     "pipeline.values": ("show_fps",),
     "text.encode": ("encode_prompts",),

@@ -54,8 +54,10 @@ class Residency:
             if entry.nbytes > self.budget_bytes and not entry.uses:
                 self.drop(key)
 
-    def drop(self, key: Hashable) -> None:
+    def drop(self, key: Hashable, *, if_there: bool = False) -> None:
         """Let a model go. It is emptied, so that a name that a caller still holds keeps no weights."""
+        if if_there and key not in self._loaded:
+            return
         _empty(self._loaded.pop(key).model)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

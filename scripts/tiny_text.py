@@ -22,6 +22,12 @@ from ltx2_core.text.released import RELEASED
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>")
 SPECIAL_TOKENS += ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
 TOKENIZER_CONFIG = {f"{name}_token": f"<{name}>" for name in ("bos", "eos", "pad", "unk")} | {"padding_side": "left"}
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ m['role'] }}\n"
+    "{% if m['content'] is string %}{{ m['content'] }}"
+    "{% else %}{% for p in m['content'] %}{{ p['text'] }}{% endfor %}{% endif %}<end_of_turn>\n"
+    "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
 WORDS = (
     "a an and are as at background ball bell big bird birds black blue bouncing bright bursts camera car cat "
     "chirping city close cloud cold dark day dog door drone drops fast fire flies floor forest from glass gold "
@@ -70,6 +76,7 @@ def gemma_3_folder(folder: Path, generator: torch.Generator) -> None:
     config = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text_config}
     write_json(folder / "config.json", config | {"eos_token_id": [1, 6]})
     write_json(folder / "tokenizer_config.json", TOKENIZER_CONFIG)
+    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     with torch.device("meta"):
         model = Gemma3TextModel(Gemma3TextConfig(**text_config))
     tensors = {

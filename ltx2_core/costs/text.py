@@ -9,7 +9,8 @@ from typing import Self
 from ..components import COMPONENTS
 from ..config.text import ConnectorConfig
 from ..headers import Header
-from .weights import BLOCK
+from ..machine import Machine
+from .weights import BLOCK, BlockBytes
 
 BLOCK_TOKENS = 16  # prompts are padded to a multiple of it
 FEEDING_COPIES = 3  # of the wide hidden states inside a feed-forward: gate, up, and their product
@@ -18,12 +19,17 @@ NORMALISED_COPIES = 4  # of all hidden states of a prompt while they are normali
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanguageModel:
-    """The shape of a language model. parameters: of its layers, without the table of embeddings."""
+    """The shape of a language model.
+
+    Args: parameters: of its layers, without the table of embeddings. kept: values of all keys and values of a token,
+    which stay while it writes.
+    """
 
     width: int
     feed_forward: int
     layers: int
     parameters: int
+    kept: int
 
     @classmethod
     def of(cls, header: Header) -> Self:
@@ -41,6 +47,7 @@ class LanguageModel:
                 (shape[0] for own, shape in shapes.items() if own.endswith("gate_proj.weight")), default=0
             ),
             layers=len(layers),
+            kept=2 * sum(shape[0] for own, shape in shapes.items() if own.endswith("k_proj.weight")),
             parameters=sum(shape[0] * shape[1] for shape in matrices if len(shape) == 2),
         )
 
@@ -54,9 +61,22 @@ class LanguageModel:
         inside = FEEDING_COPIES * longest * self.feed_forward * itemsize
         return sum(self.hidden_bytes(one, itemsize) for one in prompts) + self.hidden_bytes(longest, itemsize) + inside
 
+    def writing_bytes(self, tokens: int, itemsize: int) -> int:
+        """The most that is alive while it goes on with a text, up to so many tokens."""
+        inside = FEEDING_COPIES * tokens * (self.feed_forward + self.width) * itemsize
+        return self.kept * tokens * itemsize + inside
+
     def flops(self, prompts: Sequence[int]) -> float:
         """Two for a product and its sum, in linear layers."""
         return 2.0 * self.parameters * sum(prompts)
+
+
+def layers_that_stay(sizes: BlockBytes, machine: Machine) -> int:
+    """How many layers of a streamed language model stay while it writes, which goes through all of them for each token.
+
+    On the CPU none does: the file is mapped, and nothing has to be copied.
+    """
+    return 0 if machine.device == "cpu" else sizes.most_resident(machine.kept_bytes)
 
 
 def most_tokens(prompt: str, rows: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -81,6 +82,10 @@ class BlockBytes:
     def streamed(self, resident: int) -> int:
         """What is on the device while blocks are streamed, so many of the first ones kept."""
         return self.outside + streamed_bytes(self.blocks, resident)
+
+    def most_resident(self, nbytes: int) -> int:
+        """How many of the first blocks can stay within so many bytes."""
+        return max(0, bisect_right(range(len(self.blocks)), nbytes, key=self.streamed) - 1)
 
 
 NOTHING = BlockBytes()

@@ -19,13 +19,14 @@ from torch import Tensor
 from .image_header import ORIENTATION, UPRIGHT, open_image
 from .inputs import ImageSource
 from .partial import partial_file
-from .resize import to_clip
+from .resize import cover, to_clip
 
 TURNS = {
     90: Image.Transpose.ROTATE_90,
     180: Image.Transpose.ROTATE_180,
     270: Image.Transpose.ROTATE_270,
 }  # counter-clockwise
+LOOKED_AT = 896  # pixels of the longer side of an image that a language model looks at
 SHORTEST_CODED = 2  # rows and columns; one colour sample stands for 2x2 pixels
 
 
@@ -59,6 +60,16 @@ def read_image(source: ImageSource) -> Tensor:
         pixels = _to_srgb(_without_alpha(image), profile)
         upright = pixels if turn is None else pixels.transpose(turn)
         return rearrange(torch.from_numpy(np.array(upright)), "H W c -> 1 c H W")
+
+
+def image_to_look_at(source: ImageSource) -> Tensor:
+    """A still as a language model takes it: (3 H W) uint8, at the size to which the reference brings it first.
+
+    Source: docs/reference/text.md, "Rewriting prompts".
+    """
+    image = read_image(source)
+    height, width = (max(1, int(side * LOOKED_AT / max(image.shape[-2:]))) for side in image.shape[-2:])
+    return cover(image, height, width).round().to(torch.uint8)[0]
 
 
 def compress(image: Tensor, crf: int) -> Tensor:

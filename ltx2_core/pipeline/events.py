@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from .job import Saved
 
-Phase = Literal["text", "inputs", "denoise", "upsample", "sound", "video", "check", "convert", "verify"]
+Phase = Literal["enhance", "text", "inputs", "denoise", "upsample", "sound", "video", "check", "convert", "verify"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,28 @@ class LengthChosen:
         return f"the model chose {lasts:.2f} s for this prompt: {self.frames} frames"
 
 
-Event = PhaseStarted | StepDone | PhaseDone | Message | LengthChosen
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptRewritten:
+    """A language model has rewritten the prompt.
+
+    Args: prompt: what is rendered. given: what a person wrote. seed: that of the render, with which it was written.
+    problem: why the given one is kept; "" where it is not.
+    """
+
+    prompt: str
+    given: str
+    seed: int
+    problem: str = ""
+
+    @property
+    def message(self) -> str:
+        """One line for a person."""
+        if self.problem:
+            return f"the prompt is used as you wrote it, because the rewritten one {self.problem}"
+        return f"the rewritten prompt: {self.prompt}"
+
+
+Event = PhaseStarted | StepDone | PhaseDone | Message | LengthChosen | PromptRewritten
 
 
 class StoppedError(Exception):

@@ -199,7 +199,17 @@ class Job:
 
         Raises: StorageError if the record cannot be written.
         """
-        request = self.request.model_copy(update={"frames": frames, "auto_length": None})
+        return self._with_request(frames=frames, auto_length=None)
+
+    def with_prompt(self, prompt: str) -> Self:
+        """The same job with a prompt that was rewritten, which its record holds from now on beside what a person wrote.
+
+        Raises: StorageError if the record cannot be written.
+        """
+        return self._with_request(prompt=prompt, given_prompt=self.request.prompt, enhances=False)
+
+    def _with_request(self, **changes: Any) -> Self:
+        request = self.request.model_copy(update=changes)
         job = replace(self, task=self.task.model_copy(update={"request": request}))
         try:
             job._write_record()

@@ -34,6 +34,8 @@ AUDIO_CODECS = ("aac", "alac", "flac", COPY)  # in MP4, each by the encoder of t
 AudioCodecName = Annotated[str, BeforeValidator(Choice(AUDIO_CODECS))]
 OldTrackName = Annotated[str, BeforeValidator(Choice(("drop", "second-track")))]
 
+ENHANCER = "enhancer"  # the role of a language model in a folder of its own that rewrites the prompt
+
 RECORD = "job.json"  # the file in a job folder that holds the task
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -131,9 +133,10 @@ class AutoLength(Record):
 class Request(Record):
     """Everything that decides what comes out, down to the bit. crop: size of the file, where it is smaller.
 
-    auto_length: the model has yet to choose the length, and until then `frames` is the most that it can choose.
-    generated_keyframes: how many single frames the model generates beside the clip, at even distances, or the frames of
-    the clip at which it does.
+    enhances: a language model has yet to rewrite the prompt. given_prompt: what a person wrote, where one has done so,
+    and the prompt is what it made of that. auto_length: the model has yet to choose the length, and until then `frames`
+    is the most that it can choose. generated_keyframes: how many single frames the model generates beside the clip, at
+    even distances, or the frames of the clip at which it does.
     """
 
     mode: str
@@ -159,6 +162,8 @@ class Request(Record):
     strength: Annotated[float, Field(gt=0, le=1)] | None = None
     window: Window | None = None
     extension: Extension | None = None
+    enhances: bool = False
+    given_prompt: str | None = None
     auto_length: AutoLength | None = None
     generated_keyframes: PixelFrame | tuple[PixelFrame, ...] = 0
     schedule_tokens: int
@@ -195,6 +200,13 @@ class Request(Record):
     def keyframe_count(self) -> int:
         """How many keyframes are generated beside the clip."""
         return sum(len(self.keyframes_of(stage)) for stage in self.recipe.stages)
+
+    @property
+    def first_image(self) -> ImageInput | None:
+        """The image that the video begins with, if one does; a span that is regenerated has its own surroundings."""
+        if self.video != "generate" or self.window is not None:
+            return None
+        return next((image for image in self.images if image.frame == 0), None)
 
     @property
     def file_size(self) -> tuple[int, int]:

@@ -151,13 +151,15 @@ def load_gemma(files: EncoderFiles, *, device: torch.device | str = "cpu", dtype
     return Gemma(model.to(device), tokenizer).eval()
 
 
-def stream_gemma(files: EncoderFiles, *, device: torch.device, dtype: torch.dtype) -> Gemma:
+def stream_gemma(files: EncoderFiles, *, device: torch.device, dtype: torch.dtype, resident: int = 0) -> Gemma:
     """The same model, whose layers are loaded one after another while it reads, and whose table stays in its file.
 
-    Raises: as `load_gemma`.
+    Args: resident: how many layers stay once they are loaded. Raises: as `load_gemma`.
     """
     model, tokenizer = _unloaded(files)
-    assign_streamed(model, COMPONENT, files.weights, device=device, dtype=dtype, blocks=LAYERS, table=TABLE)
+    assign_streamed(
+        model, COMPONENT, files.weights, device=device, dtype=dtype, blocks=LAYERS, table=TABLE, resident=resident
+    )
     restore_buffers(model, later=LAYERS)
     model.rotary_emb.to(device)
     model.embed_tokens = TableInFile(model.embed_tokens, device, dtype)

@@ -62,8 +62,9 @@ def test_the_language_model_alone_writes_what_the_whole_folder_writes(writer: Wr
 
 
 def test_streamed_layers_write_what_loaded_ones_write(gemma: EnhancerFiles, writer: Writer) -> None:
-    streamed = Writer.of_gemma(gemma, stream_gemma(gemma.files, device=CPU, dtype=torch.float32))
-    assert streamed.write("a dog runs", 5) == writer.write("a dog runs", 5)
+    given = {"device": CPU, "dtype": torch.float32}
+    streamed = [Writer.of_gemma(gemma, stream_gemma(gemma.files, **given, resident=count)) for count in (0, 2)]
+    assert {one.write("a dog runs", 5) for one in streamed} == {writer.write("a dog runs", 5)}
 
 
 def test_whoever_watches_is_told_of_every_token_and_may_stop(writer: Writer) -> None:

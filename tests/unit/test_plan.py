@@ -88,6 +88,15 @@ def test_loaded_models_may_fill_what_the_largest_phase_leaves_of_the_card() -> N
     assert costs.machine.kept_bytes + largest.active + largest.workspace == plans.class_bytes(device)
 
 
+def test_as_many_layers_as_can_stay_on_the_card_while_the_prompt_is_rewritten() -> None:
+    found = [rows(planned(vram=vram, res="480p", model="ltx-2", enhance=True)) for vram in (12, 24)]
+    small, large = ((one["enhancing"].vram or 0) / GIB for one in found)
+    assert 6 < small < 12 < large < 24
+    plain = rows(planned(vram=24, res="480p", model="ltx-2"))
+    assert "enhancing" not in plain
+    assert found[1]["denoising"] == plain["denoising"]  # what rewrote the prompt has left
+
+
 def test_text_is_kept_only_where_there_is_room() -> None:
     small, large = (planned(vram=vram, res="480p", preset="one-stage") for vram in (5, 80))
     assert not small.resolved.task.machine.keeps_text

@@ -6,7 +6,6 @@ Source: docs/reference/pipelines.md, "Order of one run".
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -37,7 +36,8 @@ from ..made import Made, MadeFile, MadeModel
 from ..parts import DURATION_HEAD
 from ..recipe import Stage
 from ..request import COPY, RenderTask, Request, stills_of
-from .models import Models
+from .enhancement import rewrite_prompt
+from .models import Models, computing
 from .stage_inputs import InputEncoder
 from .stages import StageRun, schedule
 
@@ -54,12 +54,20 @@ class Engine:
     watch: Watch
     text: Streams[Contexts] | None = None
 
+    def with_prompt(self) -> Engine:
+        """The same with the prompt that a language model has made of the given one, if that is wanted."""
+        if not self.request.enhances:
+            return self
+        rewritten = rewrite_prompt(self.task, self.models, self.watch)
+        self.watch.on_event(rewritten)
+        return replace(self, job=self.job.with_prompt(rewritten.prompt))
+
     def with_length(self) -> Engine:
         """The same with a clip whose length the model has chosen from the prompt, if it is left to the model."""
         bounds, request = self.request.auto_length, self.request
         if bounds is None:
             return self
-        with self._computing():
+        with computing(self.task.machine.threads):
             contexts = self.contexts()
             seconds = self.wanted_seconds(contexts)
         factor = request.recipe.frame_multiple(self.models.shapes.video_vae.factors.time)
@@ -74,18 +82,9 @@ class Engine:
 
     def render(self) -> Report:
         """Go through the stages that are not finished yet, then decode and write the file."""
-        with self._computing():
+        with computing(self.task.machine.threads):
             generator = torch.Generator(self.models.device).manual_seed(self.request.seed)
             return self.write(self.denoise(generator), generator)
-
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        """What holds while models compute."""
-        torch.set_num_threads(self.task.machine.threads)
-        # On CUDA, float32 is float32 and the same input gives the same bits, also in convolutions.
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        with torch.inference_mode(), exact:
-            yield
 
     def denoise(self, generator: torch.Generator) -> Latents:
         """The latents that go into the file, each stage's saved before the next begins."""

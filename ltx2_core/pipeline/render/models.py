@@ -13,6 +13,7 @@ from torch import nn
 
 from ...checkpoint import assign, assign_streamed, build_component
 from ...components import COMPONENTS, UPSAMPLERS
+from ...costs.text import layers_that_stay
 from ...costs.weights import NOTHING, BlockBytes, block_bytes, component_bytes, table_bytes
 from ...headers import Header, read_header
 from ...hub.find import ModelFiles
@@ -26,15 +27,27 @@ from ...models.transformer import Transformer
 from ...quantize.linear import multiply_as_stored
 from ...streaming import StreamedBlocks
 from ...text.encode import ContextModels
-from ...text.files import find_encoder
+from ...text.enhance import Conversation, Writer, load_network
+from ...text.enhancers import EnhancerFiles
+from ...text.files import EncoderFiles, find_encoder
 from ...text.gemma import COMPONENT, Gemma, load_gemma, stream_gemma
 from ...weights import map_tensors, require_finite
 from ..parts import CONNECTORS, DURATION_HEAD, TEXT, LatentShapes, ModelHeaders, components_of
 from ..recipe import Stage
-from ..request import RenderTask, Request
+from ..request import ENHANCER, RenderTask, Request
 
 M = TypeVar("M", bound=nn.Module)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@contextmanager
+def computing(threads: int) -> Iterator[None]:
+    """What holds while models compute. threads: of the CPU."""
+    torch.set_num_threads(threads)
+    # On CUDA, float32 is float32 and the same input gives the same bits, also in convolutions.
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    with torch.inference_mode(), exact:
+        yield
 
 
 class Models:
@@ -146,19 +159,47 @@ class Models:
     def text_encoder(self) -> Iterator[Gemma]:
         """The language model that reads prompts."""
         files = find_encoder(self.files.require_file("text_encoder"))
-        is_streamed = self.machine.memory != "resident"
-        nbytes = component_bytes(files.header, COMPONENT, self.dtype.itemsize)
-        if is_streamed:
-            sizes = block_bytes(files.header, COMPONENT, self.dtype.itemsize)
-            nbytes = sizes.streamed(0) - table_bytes(files.header, COMPONENT, self.dtype.itemsize)
-        load_from = stream_gemma if is_streamed else load_gemma
-
-        def load() -> Gemma:
-            return self._multiplying(load_from(files, device=self.device, dtype=self.dtype))
-
-        with self._residency.use(("text_encoder", self.dtype), nbytes, load) as gemma:
+        with self._language_model("text_encoder", files) as gemma:
             yield gemma
             gemma.let_go()  # the denoiser is next, and needs the room
+
+    @contextmanager
+    def writer(self, enhancer: EnhancerFiles, *, is_encoder: bool, with_image: bool) -> Iterator[Writer]:
+        """The language model that rewrites prompts; it leaves afterwards, unless it is the text encoder and resident.
+
+        With images, and where it is no Gemma 3, transformers loads it whole, on the CPU where it is too large for the
+        memory that models may stay in.
+        """
+        if enhancer.is_loaded_whole(with_image=with_image):
+            nbytes = enhancer.whole_bytes(self.dtype.itemsize)
+            device = self.device if nbytes <= self.machine.kept_bytes else torch.device("cpu")
+
+            def load() -> nn.Module:
+                return load_network(enhancer, device=device, dtype=self.dtype)
+
+            with self._residency.use((ENHANCER, self.dtype), nbytes, load) as network:
+                yield Writer(Conversation(enhancer), network)
+        else:
+            stays = is_encoder and self.machine.memory == "resident"
+            key = "text_encoder" if stays else ENHANCER
+            with self._language_model(key, enhancer.files, writes=True) as gemma:
+                yield Writer.of_gemma(enhancer, gemma)
+        self._residency.drop((ENHANCER, self.dtype), if_there=True)
+
+    @contextmanager
+    def _language_model(self, key: str, files: EncoderFiles, *, writes: bool = False) -> Iterator[Gemma]:
+        """A language model. writes: it goes through all layers for each token, so that as many as can stay do."""
+        nbytes = component_bytes(files.header, COMPONENT, self.dtype.itemsize)
+        load_from, on = load_gemma, {"device": self.device, "dtype": self.dtype}
+        if self.machine.memory != "resident":
+            sizes = block_bytes(files.header, COMPONENT, self.dtype.itemsize)
+            resident = layers_that_stay(sizes, self.machine) if writes else 0
+            nbytes = sizes.streamed(resident)
+            if not writes:
+                nbytes -= table_bytes(files.header, COMPONENT, self.dtype.itemsize)
+            load_from = partial(stream_gemma, resident=resident)
+        with self._residency.use((key, self.dtype), nbytes, lambda: self._multiplying(load_from(files, **on))) as gemma:
+            yield gemma
 
     @contextmanager
     def connectors(self) -> Iterator[ContextModels]:

@@ -12,20 +12,22 @@ from pathlib import Path
 import torch
 
 from ...disk import remove_leftovers, require_free
-from ...errors import NotFiniteError, RequestError, StorageError, shown
+from ...errors import NotFiniteError, OutOfMemoryError, RequestError, StorageError, shown
 from ...identity import Identity, identity
 from ...lock import locked
 from ...machine import Machine
 from ...media.probe import probe
 from ...media.sheet import contact_sheet
 from ...media.writer import Report
+from ...text.enhancers import find_enhancer
 from ...text.files import find_encoder
-from ..events import StoppedError, Watch
+from ..events import PromptRewritten, StoppedError, Watch
 from ..job import Job
 from ..parts import DURATION_HEAD, ModelHeaders
-from ..request import RenderTask, Resolved, sheet_of
+from ..request import ENHANCER, RenderTask, Resolved, sheet_of
 from ..resolve.target import TAKEN_HINT, check_place
 from .engine import Engine
+from .enhancement import rewrite_prompt
 from .models import Models
 from .ran_out import Progress, out_of_memory, ran_out
 
@@ -94,6 +96,25 @@ def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None) -> Res
             return _finish(job, watch, ready)
 
 
+def enhance(resolved: Resolved, watch: Watch = NOBODY) -> PromptRewritten:
+    """Rewrite the prompt of a request whose settings ask for that, and render nothing. No other model is loaded.
+
+    Raises: StoppedError if the watcher says stop; LTX2Error for everything else that can go wrong.
+    """
+    task, progress = resolved.task, Progress(watch)
+    check_device(task.machine)
+    models = Models(task.files, task.machine)
+    try:
+        return rewrite_prompt(task, models, progress.watch)
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        hint = "--memory streamed, or --enhancer FOLDER names a smaller model"
+        raise OutOfMemoryError(f"memory ran out{progress.words}", str(error).partition("\n")[0], hint) from error
+    finally:
+        models.clear()
+
+
 def identities(task: RenderTask) -> dict[str, Identity]:
     """What tells each file that a render reads from all others, by role; of a folder, its files by their names too."""
     return {role: identity(path) for role, path in files_of(task, ModelHeaders.of(task.files)).items()}
@@ -113,13 +134,17 @@ def require_unchanged(job: Job) -> ModelHeaders:
 
 
 def files_of(task: RenderTask, headers: ModelHeaders) -> dict[str, Path]:
-    """The files that a render reads, by role; those of the text encoder by role and name."""
+    """The files that a render reads, by role; those of language models by role and name."""
     roles = [role for role in (*headers.roles, *task.request.recipe.needs) if role != "text_encoder"]
     if task.request.auto_length is not None:
         roles.append(headers.role(DURATION_HEAD))
     encoder = find_encoder(task.files.require_file("text_encoder"))
     files = {role: task.files.require_file(role) for role in roles}
-    return files | {f"text_encoder/{path.name}": path for path in encoder.paths} | dict(task.inputs)
+    files |= {f"text_encoder/{path.name}": path for path in encoder.paths}
+    if task.request.enhances and ENHANCER in task.inputs:  # once the prompt is rewritten, it is not needed any more
+        enhancer = find_enhancer(task.inputs[ENHANCER])
+        files |= {f"{ENHANCER}/{path.name}": path for path in enhancer.files.paths}
+    return files | {role: path for role, path in task.inputs.items() if role != ENHANCER}
 
 
 def check_device(machine: Machine) -> None:
@@ -169,7 +194,7 @@ def _one_writer(target: Path, job_dir: Path) -> Iterator[None]:
 def _finish(job: Job, watch: Watch, models: Models) -> Result:
     start, progress = time.perf_counter(), Progress(watch)
     try:
-        engine = Engine(job, models, progress.watch).with_length()
+        engine = Engine(job, models, progress.watch).with_prompt().with_length()
         job = engine.job
         report = engine.render()
     except StoppedError as stopped:

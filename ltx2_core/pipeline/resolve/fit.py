@@ -15,6 +15,7 @@ from ...hub.find import ModelFiles
 from ...lora_file import MatchedLora
 from ...machine import ITEM_BYTES, KEPT_SHARE, Machine, MemoryMode, Precision, cpu_threads
 from ...stored.layer import Format
+from ...text.enhancers import EnhancerFiles
 from ...tiles import Cut, TilePlan
 from ..parts import ModelHeaders
 from ..request import Request
@@ -34,6 +35,7 @@ def settle_machine(
     files: ModelFiles,
     headers: ModelHeaders,
     loras: tuple[MatchedLora, ...] = (),
+    enhancer: EnhancerFiles | None = None,
 ) -> tuple[Costs, tuple[str, ...]]:
     """What a request takes on a machine that is settled for it, and what a person should know of that.
 
@@ -63,7 +65,7 @@ def settle_machine(
     )
     memory = required(settings.memory)
     modes: tuple[MemoryMode, ...] = tuple(mode for mode in get_args(MemoryMode) if memory in ("auto", mode))
-    costs = with_memory(Costs(request, machine, files, headers, loras), device, modes)
+    costs = with_memory(Costs(request, machine, files, headers, loras, enhancer), device, modes)
     if memory == "auto" and costs.machine.memory != "resident":
         notes = (*notes, _told_memory(costs.machine, device))
     return costs, notes

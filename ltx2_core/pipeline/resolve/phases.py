@@ -17,7 +17,7 @@ from ...config.transformer import TransformerConfig
 from ...config.upsampler import UpsamplerConfig
 from ...costs import audio, decoding, video_vae
 from ...costs.denoiser import Evaluation, Walk, activation_bytes, forward_flops, held_bytes, text_memory_bytes
-from ...costs.text import LanguageModel, connecting_bytes, connecting_flops, most_tokens
+from ...costs.text import LanguageModel, connecting_bytes, connecting_flops, layers_that_stay, most_tokens
 from ...costs.upsampler import upsample_bytes, upsample_flops
 from ...costs.weights import (
     NOTHING,
@@ -36,14 +36,16 @@ from ...lora_file import MatchedLora, branch_bytes, match, read_lora
 from ...machine import ITEM_BYTES, Machine
 from ...sampling.guidance import GuidanceScales, PassKind, plan_passes
 from ...sampling.table import SAMPLERS
+from ...text.enhancers import MOST_TOKENS, EnhancerFiles
 from ...text.files import find_encoder
 from ...tiles import STAGE_OVERLAP, split_evenly
 from ...types import Streams
 from ..parts import CONNECTORS, DURATION_HEAD, ModelHeaders
 from ..recipe import Stage
-from ..request import Request
+from ..request import ENHANCER, Request
 
 FLOAT32 = 4
+INSTRUCTION_TOKENS = 400  # that a language model is given beside the prompt that it rewrites, about
 TRANSFORMER = "transformer"  # the key of its weights
 FUSING_BYTES = 6  # of a number of a weight, while a LoRA is fused into it: the sum in float32, and the result
 FILE_BITS = 0.2  # of a pixel of the result, about
@@ -51,16 +53,21 @@ FILE_BITS = 0.2  # of a pixel of the result, about
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A model that a phase needs. nbytes: of its weights on the device. moved: what is copied there to load it."""
+    """A model that a phase needs.
+
+    Args: nbytes: of its weights on the device. moved: what is copied there to load it. stays: afterwards, if there is
+    room.
+    """
 
     key: str
     nbytes: int
     moved: int
+    stays: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """One phase. Args: name: for a person. loads: one after another; each stays if there is room. active: bytes on the
+    """One phase. Args: name: for a person. loads: one after another. active: bytes on the
     device beside the weights. flops: of the whole phase. moved: weights that are copied to the device while it runs.
     disk: bytes that it writes. host: memory of the computer that it takes beside what every phase has. workspace: bytes
     on the device that kernels may take besides, where there is room; nobody can count them beforehand.
@@ -78,18 +85,23 @@ class Phase:
 
 @dataclass(frozen=True)
 class Costs:
-    """Counts what a request takes on a machine. loras: those that a person gave."""
+    """Counts what a request takes on a machine.
+
+    Args: loras: those that a person gave. enhancer: what rewrites the prompt, where that is loaded apart from the text
+    encoder.
+    """
 
     request: Request
     machine: Machine
     files: ModelFiles
     headers: ModelHeaders
     loras: tuple[MatchedLora, ...] = ()
+    enhancer: EnhancerFiles | None = None
 
     @cached_property
     def phases(self) -> list[Phase]:
         """All phases, in the order in which they run."""
-        found = [self.reading, self.connecting, *self.encoding()]
+        found = [self.enhancing] * self.request.enhances + [self.reading, self.connecting, *self.encoding()]
         for number, stage in enumerate(self.request.recipe.stages, 1):
             if stage.start == "upsampled" and self.request.video != "off":
                 found.append(self.upsampling(stage))
@@ -121,7 +133,10 @@ class Costs:
     def prompts(self) -> list[int]:
         """The most tokens of each prompt that is read."""
         texts = [self.request.prompt] + [self.request.negative] * (self.request.negative is not None)
-        return [most_tokens(text or "", self.request.text_rows) for text in texts]
+        found = [most_tokens(text or "", self.request.text_rows) for text in texts]
+        if self.request.enhances:
+            found[0] = max(found[0], min(MOST_TOKENS, self.request.text_rows))
+        return found
 
     @cached_property
     def encoder(self) -> Header:
@@ -132,6 +147,49 @@ class Costs:
     @cached_property
     def language_model(self) -> LanguageModel:
         return LanguageModel.of(self.encoder)
+
+    @property
+    def enhancing(self) -> Phase:
+        """The prompt is rewritten in as many tokens as it may have, and layers that do not stay are loaded for each."""
+        header = self.encoder if self.enhancer is None else self.enhancer.files.header
+        model, sizes = LanguageModel.of(header), block_bytes(header, "language_model", self.itemsize)
+        tokens = INSTRUCTION_TOKENS + most_tokens(self.request.prompt, self.request.text_rows) + MOST_TOKENS
+        stay = layers_that_stay(sizes, self.machine)
+        return Phase(
+            name="enhancing",
+            loads=(self._writer(header, sizes),),
+            active=model.writing_bytes(tokens, self.itemsize),
+            flops=model.flops([tokens]),
+            moved=sum(sizes.blocks[stay:]) * MOST_TOKENS * (self.is_streamed and not self._whole_writer),
+            host=self._whole_writer * (not self._fits_on_device(self._whole_writer)),
+        )
+
+    def _writer(self, header: Header, sizes: BlockBytes) -> Load:
+        """What rewrites the prompt; the text encoder stays if it is loaded whole, and anything else leaves."""
+        if nbytes := self._whole_writer:
+            nbytes *= self._fits_on_device(nbytes)
+            return Load(ENHANCER, nbytes, nbytes, stays=False)
+        if self.is_streamed:
+            stay = layers_that_stay(sizes, self.machine)
+            return Load(ENHANCER, sizes.streamed(stay), sizes.outside + sum(sizes.blocks[:stay]), stays=False)
+        nbytes = self._weights(header, "language_model", sizes.whole)
+        if self.enhancer is None:
+            return Load("text encoder", nbytes, sizes.whole)
+        return Load(ENHANCER, nbytes, sizes.whole, stays=False)
+
+    @property
+    def _whole_writer(self) -> int:
+        """The bytes of a model that transformers loads whole to rewrite the prompt; 0 where none is."""
+        apart = self.enhancer
+        if apart is None or not apart.is_loaded_whole(with_image=self._shows_image(apart)):
+            return 0
+        return apart.whole_bytes(self.itemsize)
+
+    def _fits_on_device(self, nbytes: int) -> bool:
+        return self.machine.device == "cpu" or nbytes <= self.machine.kept_bytes
+
+    def _shows_image(self, enhancer: EnhancerFiles) -> bool:
+        return enhancer.sees_images and self.request.first_image is not None
 
     @property
     def reading(self) -> Phase:

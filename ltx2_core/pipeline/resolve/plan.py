@@ -205,7 +205,7 @@ def loaded(phases: Sequence[Phase], budget: int) -> Iterator[tuple[Phase, int, i
             models[load.key] = models.pop(load.key, load.nbytes)
         yield phase, sum(models.values()), moved
         for load in phase.loads:
-            if load.nbytes > budget:
+            if load.nbytes > budget or not load.stays:
                 models.pop(load.key, None)
 
 

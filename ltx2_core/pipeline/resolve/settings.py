@@ -136,6 +136,9 @@ class Settings(BaseModel):
     image_crf: Annotated[int, WHOLE_NUMBER, Field(ge=0, le=51)] | None = None
     generated_keyframes: Annotated[int, WHOLE_NUMBER, Field(ge=0, le=100)] | None = None
 
+    enhance: Switch | None = None
+    enhancer: Text | None = None
+
     preset: Text | None = None
     sampler: SamplerName | None = None
     sigmas: Annotated[Sigmas, BeforeValidator(split_list)] | None = None
@@ -180,6 +183,7 @@ DEFAULTS: Mapping[str, Any] = {  # what holds where neither a person nor the mod
     "memory": "auto",
     "decoder": "auto",
     "generated_keyframes": 0,
+    "enhance": False,
     "force": False,
     "device": "auto",
     "cache": True,

@@ -17,6 +17,7 @@ from ..parts import ALWAYS_READ, components_of
 from ..request import COPY, OutputSettings, RenderTask, Request, Resolved
 from .assumed import assumed_inputs
 from .basis import Basis, Planned, settle_basis
+from .enhancement import settle_enhancement
 from .fit import settle_machine
 from .inputs import ModeInputs
 from .machine import Device
@@ -57,18 +58,19 @@ def settle(
     basis = settle_basis(row, layers, own_presets or {}, planned)
     is_left_out = planned is not None and main is None and row.main is not None
     inputs = assumed_inputs(basis) if is_left_out else row.settle(basis, main)
+    enhancement = settle_enhancement(basis, inputs, prompt, is_planned=planned is not None)
     request = _request(basis, inputs, prompt)
     check_guidance(basis.merged, request)
     basis.headers.check(component for component in components_of(request) if component not in ALWAYS_READ)
     settings = basis.settings
     target = target_of(settings, request, inputs.suffix)
-    files = {**{lora.input.role: lora.file.path for lora in basis.loras}, **inputs.files}
+    files = {**{lora.input.role: lora.file.path for lora in basis.loras}, **inputs.files, **enhancement.files}
     require_apart(target, files.values())
     job_dir = target.with_name(target.name + ".job")
     if settings.job_dir:
         job_dir = given_path(settings.job_dir, "--job-dir")
-    loras = tuple(lora.matched for lora in basis.loras)
-    costs, machine_notes = settle_machine(basis.device, settings, request, basis.files, basis.headers, loras)
+    given = basis.files, basis.headers, tuple(lora.matched for lora in basis.loras), enhancement.apart
+    costs, machine_notes = settle_machine(basis.device, settings, request, *given)
     task = RenderTask(
         request=request,
         machine=costs.machine,
@@ -92,7 +94,7 @@ def settle(
         skip_existing=required(settings.skip_existing),
         sources={name: str(place) for name, place in sources.items()},
         notes=(*basis.notes, *inputs.size.notes, *inputs.length.notes, *lora_notes, *inputs.notes, *machine_notes),
-        warnings=(*inputs.length.warnings, *lora_warnings),
+        warnings=(*inputs.length.warnings, *lora_warnings, *enhancement.warnings),
     )
     return Settled(resolved=resolved, costs=costs, device=basis.device, is_forced=bool(settings.force))
 
@@ -124,6 +126,7 @@ def _request(basis: Basis, inputs: ModeInputs, prompt: str) -> Request:
         strength=inputs.strength,
         window=inputs.window,
         extension=inputs.extension,
+        enhances=required(settings.enhance),
         auto_length=inputs.length.auto,
         generated_keyframes=inputs.generated_keyframes,
         schedule_tokens=required(settings.schedule_tokens),

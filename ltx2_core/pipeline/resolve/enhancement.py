@@ -1,0 +1,82 @@
+"""Who rewrites the prompt, where that is wanted: the model's own text encoder, or a language model that is named.
+
+Source: docs/cli.md, "Rewriting the prompt".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...components import components_in
+from ...errors import CheckpointError, RequestError
+from ...paths import given_path
+from ...text.enhancers import HINT, READS_ONLY, EnhancerFiles, enhancer_of_encoder, find_enhancer
+from ...text.files import find_encoder
+from ..request import ENHANCER
+from .basis import Basis
+from .inputs import ModeInputs
+from .refusals import refuse
+from .settings import COMMAND_LINE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enhancement:
+    """What rewrites a prompt.
+
+    Args: files: the folder that was named, by its role. apart: its files, where it is loaded apart from the text
+    encoder. warnings: what a person should know.
+    """
+
+    files: Mapping[str, Path] = field(default_factory=dict)
+    apart: EnhancerFiles | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def settle_enhancement(basis: Basis, inputs: ModeInputs, prompt: str, *, is_planned: bool) -> Enhancement:
+    """Find what rewrites the prompt; nothing is found where nobody wants that.
+
+    Raises: RequestError where the model has no text encoder that can do it, and where there is nothing to rewrite;
+    StorageError and CheckpointError for a folder that was named and cannot be used.
+    """
+    settings = basis.settings
+    if not settings.enhance:
+        is_given = basis.sources.get(ENHANCER) is COMMAND_LINE  # a file may name it for later
+        refuse([ENHANCER] * is_given, {ENHANCER: "nothing is rewritten without --enhance"})
+        return Enhancement()
+    what = f"{basis.sources['enhance'].spelled('enhance')} cannot be used"
+    if settings.enhancer is not None:
+        path = given_path(settings.enhancer, "--enhancer")
+        found, files = find_enhancer(path), {ENHANCER: path}
+    else:
+        found, files = _of_model(basis, what), {}
+    begins_with_image = settings.video == "generate" and any(image.frame == 0 for image in inputs.images)
+    is_shown = begins_with_image and found is not None and found.sees_images
+    if not prompt.strip() and not is_shown and not is_planned:
+        raise RequestError(what, "there is no prompt to rewrite", "give a prompt, or leave --enhance out")
+    apart = found if files or is_shown else None
+    if begins_with_image and found is not None and not is_shown:
+        missing = f"{found.enhancer.title} in {found.files.tokenizer.parent.name} is here without what looks at images"
+        if found.enhancer.image_style is None:
+            missing = f"{found.enhancer.title} rewrites from texts alone here"
+        return Enhancement(
+            files=files, apart=apart, warnings=(f"the image has no say in the rewritten prompt: {missing}",)
+        )
+    return Enhancement(files=files, apart=apart)
+
+
+def _of_model(basis: Basis, what: str) -> EnhancerFiles | None:
+    """The model's own text encoder; None where it is not here, and is only planned with.
+
+    Raises: RequestError if it cannot write.
+    """
+    assumed = basis.files.assumed.get("text_encoder")
+    if assumed is not None:
+        if "text_projection" in components_in(assumed):
+            raise RequestError(what, f"the model's own is {READS_ONLY}", HINT)
+        return None
+    try:
+        return enhancer_of_encoder(find_encoder(basis.files.require_file("text_encoder")))
+    except CheckpointError as error:
+        raise RequestError(what, error.why, error.hint) from error
