@@ -22,7 +22,19 @@ from scripts.model_table import table
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cards.md"
 BLOCK = re.compile(r"(<!-- cards: scripts/card_table.py writes this table -->\n).*?(<!-- end -->)", re.DOTALL)
-MODELS = ("ltx-2", "ltx-2-fp8", "ltx-2-nvfp4", "ltx-2-distilled", "ltx-2-distilled-fp8")
+MODELS = (
+    "ltx-2",
+    "ltx-2-fp8",
+    "ltx-2-nvfp4",
+    "ltx-2-distilled",
+    "ltx-2-distilled-fp8",
+    "ltx-2.3",
+    "ltx-2.3-fp8",
+    "ltx-2.3-nvfp4",
+    "ltx-2.5",
+    "ltx-2.5-int8",
+    "ltx-2.5-distilled-nvfp4",
+)
 SIZES = ("480p", "720p", "1080p", "4k")
 CARDS_GB = (8, 12, 16, 24, 32, 80)
 

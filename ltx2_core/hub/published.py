@@ -190,7 +190,7 @@ def _fp8(name: str, shape: Sequence[int]) -> Stored:
 def _nvfp4(name: str, shape: Sequence[int]) -> Stored:
     rows, columns = shape
     yield name, "U8", (rows, columns // 2)
-    yield f"{name}_scale", "F8_E4M3", (rows, columns // 16)
+    yield f"{name}_scale", "F8_E4M3", (-(-rows // 128) * 128, -(-columns // 64) * 4)  # in whole tiles
     yield f"{name}_scale_2", "F32", ()
 
 

@@ -232,3 +232,17 @@ def test_cards_are_known_by_the_name_of_the_driver(name: str, summary: str | Non
 def test_no_settings_are_made_up_for_what_is_wrong() -> None:
     with pytest.raises(RequestError):
         planned(vram=8, res="481p")
+
+
+def test_the_convolutional_decoder_is_chosen_where_only_that_fits(tmp_path: Path) -> None:
+    flags = {"model": "ltx-2.5-int8", "res": "4k", "output": str(tmp_path / "x.mp4")}
+
+    def planned(vram_gb: int, **more: str) -> Planning:
+        return plan_render("t2v", "x", [(COMMAND_LINE, flags | more)], vram_gb=vram_gb)
+
+    chosen, roomy, asked = planned(16), planned(32), planned(16, decoder="diffusion")
+    assert (chosen.plan.fits, chosen.resolved.task.request.decoder) == (True, "conv")
+    assert chosen.resolved.notes[-1] == "decoder: conv, as the diffusion decoder does not fit"
+    assert chosen.resolved.sources["decoder"] == "preset auto"
+    assert (roomy.plan.fits, roomy.resolved.task.request.decoder) == (True, "diffusion")
+    assert (asked.plan.fits, asked.nearest[0]) == (False, "--decoder conv")

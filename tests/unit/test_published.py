@@ -58,6 +58,14 @@ def test_parts_are_known_for_what_they_are() -> None:
     assert published_header(CATALOGUE.models["ltx-2.5"], "checkpoint", Path("x")) is None
 
 
+@pytest.mark.parametrize("name", [name for name, model in CATALOGUE.models.items() if model.folder is None])
+def test_quantised_matrices_are_as_a_render_reads_them(name: str) -> None:
+    for role in CATALOGUE.models[name].files.keys() & {"checkpoint", "transformer", "text_encoder"}:
+        file = header(name, role)
+        is_large = precision(file) in ("bf16", "fp32")
+        assert is_large or len(file.stored.layers) > 300, role
+
+
 def test_blocks_and_the_rest_are_the_whole() -> None:
     for name, role, component in (
         ("ltx-2-fp8", "checkpoint", "transformer"),

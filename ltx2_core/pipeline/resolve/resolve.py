@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from .machine import Device
 from .peaks import rates_of
 from .plan import GIB, Plan, make_plan
 from .presets import names, read_tier
-from .settings import COMMAND_LINE, Layer
+from .settings import COMMAND_LINE, Layer, Origin, Place
 from .settle import Settled, settle
 
 NEAREST = 3  # settings that fit, of which a person is told
@@ -38,9 +38,11 @@ class Asked:
     own_presets: Mapping[str, Any] | None = None
     main: Path | None = None
 
-    def settle(self, planned: Planned | None, flags: Mapping[str, Any] | None = None) -> Settled:
-        """Settle it. flags: given in place of those that it has."""
-        layers = [(COMMAND_LINE, dict(flags)), *self.layers] if flags else self.layers
+    def settle(
+        self, planned: Planned | None, flags: Mapping[str, Any] | None = None, place: Place = COMMAND_LINE
+    ) -> Settled:
+        """Settle it. flags: given in place of those that it has. place: where those come from, for a person."""
+        layers = [(place, dict(flags)), *self.layers] if flags else self.layers
         return settle(self.mode, self.prompt, layers, self.own_presets, self.main, planned)
 
 
@@ -70,7 +72,7 @@ def resolve(
     settled = asked.settle(None)
     if settled.is_forced or settled.resolved.is_done:
         return settled.resolved
-    plan = make_plan(settled.costs, settled.device)
+    settled, plan = _with_fitting_decoder(asked, settled, None)
     if not plan.fits:
         found = " or ".join(_nearest(asked, settled, Planned()))
         hint = f"{found}; --force renders all the same" if found else "--force renders all the same"
@@ -94,10 +96,29 @@ def plan_render(
     """
     asked = Asked(mode=mode, prompt=prompt, layers=layers, own_presets=own_presets, main=main)
     planned = Planned(None if vram_gb is None else planned_card(vram_gb))
-    settled = asked.settle(planned)
-    plan = make_plan(settled.costs, settled.device, rates_of(settled.device.card, settled.costs.machine))
+    settled, plan = _with_fitting_decoder(asked, asked.settle(planned), planned)
     nearest = () if plan.fits else tuple(_nearest(asked, settled, planned))
     return Planning(resolved=settled.resolved, plan=plan, nearest=nearest)
+
+
+def _with_fitting_decoder(asked: Asked, settled: Settled, planned: Planned | None) -> tuple[Settled, Plan]:
+    """What is settled, or the same with the convolutional decoder where only that fits and nobody asked for another."""
+    plan = _planned(settled)
+    is_diffusion = settled.costs.headers.shapes.video_vae.decoder_name == "diffusion"
+    if plan.fits or settled.is_forced or not (is_diffusion and settled.chooses_decoder):
+        return settled, plan
+    try:
+        other = asked.settle(planned, {"decoder": "conv"}, Place(Origin.PRESET, "auto"))
+    except LTX2Error:
+        return settled, plan
+    if not (its := _planned(other)).fits:
+        return settled, plan
+    note = "decoder: conv, as the diffusion decoder does not fit"
+    return replace(other, resolved=replace(other.resolved, notes=(*other.resolved.notes, note))), its
+
+
+def _planned(settled: Settled) -> Plan:
+    return make_plan(settled.costs, settled.device, rates_of(settled.device.card, settled.costs.machine))
 
 
 def planned_card(vram_gb: int) -> Device:
@@ -123,7 +144,7 @@ def _nearest(asked: Asked, settled: Settled, planned: Planned) -> Iterator[str]:
 def _changes(settled: Settled) -> Iterator[dict[str, str]]:
     """What may make a request smaller, the least change first."""
     request, machine = settled.resolved.request, settled.costs.machine
-    if settled.costs.headers.shapes.video_vae.decoder_name == "diffusion":
+    if settled.costs.headers.shapes.video_vae.decoder_name == "diffusion" and not settled.chooses_decoder:
         yield {"decoder": "conv"}
     if machine.memory != "lean":
         yield {"memory": "auto"}

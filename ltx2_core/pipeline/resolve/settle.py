@@ -30,12 +30,16 @@ from .target import require_apart, target_of
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """A request with every value settled, what it takes, and the device that it is settled for."""
+    """A request with every value settled, what it takes, and the device that it is settled for.
+
+    Args: chooses_decoder: whether nobody has said which video decoder.
+    """
 
     resolved: Resolved
     costs: Costs
     device: Device
     is_forced: bool
+    chooses_decoder: bool
 
 
 def settle(
@@ -96,7 +100,13 @@ def settle(
         notes=(*basis.notes, *inputs.size.notes, *inputs.length.notes, *lora_notes, *inputs.notes, *machine_notes),
         warnings=(*inputs.length.warnings, *lora_warnings, *enhancement.warnings),
     )
-    return Settled(resolved=resolved, costs=costs, device=basis.device, is_forced=bool(settings.force))
+    return Settled(
+        resolved=resolved,
+        costs=costs,
+        device=basis.device,
+        is_forced=bool(settings.force),
+        chooses_decoder=settings.decoder == "auto" and request.video == "generate",
+    )
 
 
 def _request(basis: Basis, inputs: ModeInputs, prompt: str) -> Request:
