@@ -172,7 +172,7 @@ def tiny_config(version: str = "2.0", *, is_wide: bool = False) -> Config:
     """The released config of a generation with small widths and depths. is_wide: with those of WIDE."""
     config = changed(released_configs()[version], VERSIONS[version].changes)
     config["audio_vae"]["model"]["params"]["ddconfig"] |= AUDIO_VAE
-    return changed(config, {"transformer": WIDE}) if is_wide else config
+    return changed(config, {"transformer": WIDE | VERSIONS[version].wide}) if is_wide else config
 
 
 def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Config:

@@ -39,6 +39,7 @@ CONNECTORS_AS_WIDE_AS_CONTEXTS = {
     "audio_connector_num_attention_heads": 4,
     "audio_connector_attention_head_dim": 10,
 }
+WIDE_CONNECTORS = {"connector_attention_head_dim": 128, "audio_connector_attention_head_dim": 64}
 RES_X = ["res_x", {"num_layers": 1, "inject_noise": False}]
 UP = ["compress_all", {"multiplier": 2, "residual": True}]
 UPS = [[f"compress_{axes}", {"multiplier": by}] for axes, by in (("space", 2), ("time", 2), ("all", 1), ("all", 2))]
@@ -70,8 +71,8 @@ class Version:
     """A generation.
 
     Args: changes: to its released config, by section. upsamplers: by file, the released one with changes. encoder: the
-    kind of its text encoder. more: components that others have not. conv_vae: changes to the released config of 2.3 for
-    a second video VAE, with a convolutional decoder.
+    kind of its text encoder. wide: changes beside WIDE. more: components that others have not. conv_vae: changes to the
+    released config of 2.3 for a second video VAE, with a convolutional decoder.
     """
 
     stem: str
@@ -80,6 +81,7 @@ class Version:
     encoder: str = "gemma3"
     layout: str = "single"
     metadata: Mapping[str, str] = field(default_factory=dict)
+    wide: Config = field(default_factory=dict)
     more: tuple[str, ...] = ()
     conv_vae: Config | None = None
 
@@ -112,6 +114,7 @@ VERSIONS = {
             "spatial-upscaler-x1.5": ("upsampler-spatial-x1.5", {}),
             "temporal-upscaler-x2": ("upsampler-temporal-x2", {}),
         },
+        wide=WIDE_CONNECTORS,
         metadata={"model_version": "2.3"},
     ),
     "2.5": Version(
@@ -131,6 +134,7 @@ VERSIONS = {
             "model_version": "2.5.0",
             "gemma_source_checkpoint": f'{{"ltx_version": "2.5.0", "gemma_version": "{GEMMA_4_VERSION}"}}',
         },
+        wide=WIDE_CONNECTORS,
         more=("duration_head",),
         conv_vae=CONV_VAE,
     ),

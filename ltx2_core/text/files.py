@@ -19,8 +19,8 @@ from ..config.landmarks import check_header
 from ..config.section import Section
 from ..errors import CheckpointError, StorageError, shown
 from ..folders import snapshot_of
-from ..headers import FileKind, Header, classify, read_header, read_json, require_downloaded, together
-from .encoders import GEMMA_3, Encoder, described, encoder_of
+from ..headers import FileKind, Header, classify, generation, read_header, read_json, require_downloaded, together
+from .encoders import GEMMA_3, GEMMA_4, Encoder, described, encoder_of
 from .released import config_of
 
 logger = logging.getLogger("ltx2")
@@ -35,6 +35,7 @@ TOKENIZER = "tokenizer_json"  # the tensor or the metadata entry of a file that 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 ASSET = "hf_asset__"  # before the name of a file that such a file holds as a tensor
 NAMES_ENCODER = (2, 4)  # the version from which on a checkpoint should say which encoder it was trained with
+OF_GEMMA_4 = "2.5"  # the generation that was trained with it
 TOKENS = {"bos_token": "<bos>", "pad_token": "<pad>"}  # of Gemma, where no tokenizer_config.json names them
 
 MOST_CONFIGS = 50  # that are looked at in a folder which holds many others
@@ -217,16 +218,21 @@ def check_pair(encoder: EncoderFiles, checkpoint: Header, projection: Header) ->
     Args: checkpoint: the file of the transformer. projection: the file of the text projection, often the same.
     Raises: CheckpointError.
     """
-    wanted = source_version(checkpoint)
-    found = encoder.config.get("gemma_version")
-    is_named = checkpoint.model_version >= NAMES_ENCODER
-    if wanted != found or (wanted is None and not is_named and encoder.encoder is not GEMMA_3):
+    wanted, found = source_version(checkpoint), encoder.config.get("gemma_version")
+    may_name = checkpoint.model_version >= NAMES_ENCODER
+    usual = GEMMA_3
+    is_right = wanted == found and (wanted is not None or may_name or encoder.encoder is GEMMA_3)
+    if wanted is None and not checkpoint.model_version and generation(checkpoint) == OF_GEMMA_4:  # a copy, as in GGUF
+        usual = GEMMA_4
+        is_right = may_name = encoder.encoder is GEMMA_4
+    if not is_right:
+        trained_with = wanted or usual.title
         raise CheckpointError(
             f"the text encoder does not belong to {checkpoint.path.name}",
-            f"the checkpoint was trained with {wanted or GEMMA_3.title}, and this is {found or encoder.encoder.title}",
-            f"--text-encoder FOLDER|FILE names {wanted or GEMMA_3.title}",
+            f"the checkpoint was trained with {trained_with}, and this is {found or encoder.encoder.title}",
+            f"--text-encoder FOLDER|FILE names {trained_with}",
         )
-    if wanted is None and is_named:
+    if wanted is None and may_name:
         _tell(f"{checkpoint.path.name} does not say which text encoder it was trained with")
     for name in COMPONENTS["text_projection"].names_in(projection):
         if name.endswith(".weight") and (width := projection.matrix_shape(name)[-1]) != encoder.features:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from ltx2_core.media.probe import MediaInfo, probe
-from tests.commands import AUDIO_UNGUIDED, UNGUIDED, VIDEO_UNGUIDED, rendered
+from tests.commands import AUDIO_UNGUIDED, UNGUIDED, VIDEO_UNGUIDED, ltx2, rendered
 from tests.synthetic_media import tone, write_sound, write_video
 
 pytestmark = pytest.mark.usefixtures("kept_models")
@@ -109,3 +112,27 @@ def test_sound_alone_is_as_the_vocoder_makes_it(model: Path, tmp_path: Path) -> 
     info = probe(rendered("t2v", "a bell", *words))
     assert info.video is None
     assert lengths(info)[0] == RATE_HZ
+
+
+@pytest.mark.parametrize(("version", "precision"), [("2.3", "nvfp4"), ("2.5", "gguf-q4_k")])
+def test_quantised_files_of_other_generations_render(version: str, precision: str, tmp_path: Path) -> None:
+    from scripts.make_tiny_checkpoint import make_tiny_checkpoint
+
+    make_tiny_checkpoint(tmp_path / "model", version=version, precision=precision, is_wide=True)
+    words = ("--model", tmp_path / "model", *SMALL, *UNGUIDED, "--decoder", "auto", "--frames", 9)
+    info = made(tmp_path, "t2v", "a bell", *words)
+    assert lengths(info)[0] == RATE_HZ
+
+
+def test_contexts_of_another_width_than_the_transformer_takes_are_refused(
+    tiny_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = tiny_of("2.3") / "ltx-2.3-tiny-dev.safetensors"
+    with safe_open(source, "pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    config = json.loads(metadata["config"])
+    config["transformer"]["connector_attention_head_dim"] = 8
+    save_file(tensors, tmp_path / "odd.safetensors", metadata | {"config": json.dumps(config)})
+    result = ltx2("t2v", "a bell", "--model", tmp_path / "odd.safetensors", *SMALL, "-o", tmp_path / "a.mp4")
+    assert result.exit_code == 7
+    assert "have 32 values, and the transformer takes 80" in result.stderr

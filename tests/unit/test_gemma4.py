@@ -16,6 +16,7 @@ from torch import Tensor
 from ltx2_core.components import COMPONENTS
 from ltx2_core.costs.text import LanguageModel
 from ltx2_core.errors import CheckpointError
+from ltx2_core.header_text import TensorInfo
 from ltx2_core.headers import FileKind, Header, classify, read_header
 from ltx2_core.hub.published import tensor_list
 from ltx2_core.text import files, gemma
@@ -231,6 +232,27 @@ def test_an_encoder_of_another_version_is_refused_with_the_one_that_is_wanted(
         check_pair(found, transformer(**said), read_header(FILE))
     wanted = VERSION if said.keys() & NAMED.keys() else "Gemma 3"
     assert error.value.hint == f"--text-encoder FOLDER|FILE names {wanted}"
+
+
+# What proves that a transformer without metadata is of 2.5.
+OF_2_5 = {"transformer_blocks.0.attn1.to_q.weight", "prompt_adaln_single.linear.weight"}
+
+
+def without_metadata() -> Header:
+    return Header(Path("transformer.gguf"), {}, dict.fromkeys(OF_2_5, TensorInfo("BF16", (1,), 0, 2)))
+
+
+def test_a_copy_of_2_5_without_metadata_takes_gemma_4_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    files._tell.cache_clear()
+    with caplog.at_level(logging.WARNING, "ltx2"):
+        check_pair(encoder(VERSION), without_metadata(), read_header(FILE))
+    assert "transformer.gguf does not say which text encoder it was trained with" in caplog.text
+
+
+def test_a_copy_of_2_5_without_metadata_takes_no_gemma_3() -> None:
+    with pytest.raises(CheckpointError, match="does not belong to transformer") as error:
+        check_pair(encoder(None, is_stock=True), without_metadata(), read_header(FILE))
+    assert error.value.hint == "--text-encoder FOLDER|FILE names Gemma 4"
 
 
 def test_a_late_model_that_names_no_encoder_is_used_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
