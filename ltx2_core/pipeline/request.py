@@ -278,6 +278,17 @@ class RenderTask(Record):
     target: Path
     uses_cache: bool = True
 
+    @property
+    def results(self) -> list[Path]:
+        """Every file that the render writes: the result, and the pictures beside it that were asked for."""
+        sheets = [sheet_of(self.target)] if self.output.sheet else []
+        return [self.target, *sheets, *self.stills]
+
+    @property
+    def stills(self) -> list[Path]:
+        """Where the keyframes go that are generated, if they are asked for as stills."""
+        return stills_of(self.target, self.request.keyframe_count) if self.output.keyframe_stills else []
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:

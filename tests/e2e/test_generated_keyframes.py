@@ -9,10 +9,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from ltx2_core.errors import StorageError
 from ltx2_core.headers import read_header
 from ltx2_core.media.probe import probe
 from ltx2_core.pipeline.made import Made
+from ltx2_core.pipeline.render import engine
 from ltx2_core.pipeline.request import Request
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from ltx2_core.pipeline.resolve.settle import settle
@@ -96,6 +99,39 @@ def test_a_still_that_exists_is_not_replaced_unasked(marking: Path, tmp_path: Pa
     told = ltx2("t2v", "a bell", "--model", marking, *words, "-o", tmp_path / "a.mp4")
     assert told.exit_code == 2
     assert "a-keyframe-2.png already exists" in told.stderr
+
+
+def test_a_picture_beside_the_result_does_not_replace_what_it_is_made_from(marking: Path, tmp_path: Path) -> None:
+    words = ("--generated-keyframes", 1, "--keyframe-stills", "--sheet", "--overwrite", *COMMON)
+    for name in ("a-keyframe-1.png", "a.png"):
+        image = tmp_path / name
+        Image.new("RGB", (128, 128)).save(image)
+        before = image.read_bytes()
+        told = ltx2("i2v", image, "x", "--model", marking, *words, "-o", tmp_path / "a.mp4")
+        assert told.exit_code == 2
+        assert f"the render starts from {image}" in told.stderr
+        assert image.read_bytes() == before
+        image.unlink()
+
+
+def test_stills_that_could_not_be_written_are_not_lost(
+    marking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, frame: Tensor, *, overwrite: bool) -> None:
+        raise StorageError(f"{path} cannot be written", "no space left on device")
+
+    words = ("--generated-keyframes", 1, "--keyframe-stills", "--sound", "off", *COMMON)
+    target, still = tmp_path / "a.mp4", tmp_path / "a-keyframe-1.png"
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "write_still", refuse)
+        told = ltx2("t2v", "a bell", "--model", marking, *words, "-o", target)
+    assert (told.exit_code, target.is_file()) == (7, True)
+    told = ltx2("resume", tmp_path / "a.mp4.job")
+    assert told.exit_code == 2
+    assert f"{still} was not written" in told.stderr
+    file = target.read_bytes()
+    assert rendered("decode", tmp_path / "a.mp4.job", "--overwrite").read_bytes() == file
+    assert still.is_file()
 
 
 def test_the_plan_counts_their_tokens(marking: Path) -> None:

@@ -35,7 +35,7 @@ from ..job import Job, Saved
 from ..made import Made, MadeFile, MadeModel
 from ..parts import DURATION_HEAD
 from ..recipe import Stage
-from ..request import COPY, RenderTask, Request, stills_of
+from ..request import COPY, RenderTask, Request
 from .enhancement import rewrite_prompt
 from .models import Models, computing
 from .stage_inputs import InputEncoder
@@ -197,7 +197,7 @@ class Engine:
             frames = decode_video(latent, decoder, task.machine.decode_tiles, generator)
             chunks = cropped(frames, request.file_size)
             report = write_clip(output, shape, chunks, audio, task.output.encoding, on_frames)
-            if task.output.keyframe_stills and request.keyframe_count:
+            if task.stills:
                 self.write_stills(decoder, generator)
             return report
 
@@ -206,7 +206,7 @@ class Engine:
         keyframes, task = self.job.load(1).keyframes, self.task
         assert keyframes is not None
         latents = keyframes.to(self.models.device, self.models.dtype).split(1, dim=2)
-        for path, latent in zip(stills_of(task.target, len(latents)), latents, strict=True):
+        for path, latent in zip(task.stills, latents, strict=True):
             (frame,) = torch.cat(list(decode_video(latent, decoder, task.machine.decode_tiles, generator)))
             write_still(path, frame.cpu(), overwrite=task.output.overwrite)
 

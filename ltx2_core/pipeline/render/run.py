@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,7 +86,8 @@ def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None) -> Res
     check_place(task.target)
     with _one_writer(task.target, job.folder):
         job = job.reopened()
-        if job.is_written:
+        if job.is_written and not task.output.keep_latents:  # or it is to be decoded again
+            _require_stills(job)
             has_sheet = sheet_of(task.target).exists()
             return _conclude(job, Report(probe(task.target), ()), start, has_sheet=has_sheet)
         if not task.output.overwrite:
@@ -231,6 +233,15 @@ def _conclude(job: Job, report: Report, start: float, *, has_sheet: bool = False
         seconds=time.perf_counter() - start,
         report=report,
     )
+
+
+def _require_stills(job: Job) -> None:
+    """Raises: RequestError if a render ended after the clip had its name, and before all of its stills had theirs."""
+    for still in job.task.stills:
+        if not still.exists():
+            what, why = f"{still} was not written", f"the render ended when {job.task.target.name} was finished"
+            command = f"ltx2 decode {shlex.quote(str(job.folder))} --overwrite"
+            raise RequestError(what, why, f"{command} writes all of it again")
 
 
 def _how_far(job: Job, stopped: StoppedError) -> str:

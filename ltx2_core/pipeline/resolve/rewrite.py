@@ -15,7 +15,7 @@ from ...machine import MemoryMode
 from ...tiles import TilePlan
 from ..job import Job
 from ..parts import ModelHeaders
-from ..request import OutputSettings, RenderTask, Request, stills_of
+from ..request import OutputSettings, RenderTask, Request
 from .fit import decode_tiles as usual_tiles
 from .machine import choose_device
 from .other_decoder import with_decoder
@@ -36,6 +36,7 @@ def continued(job: Job, flags: Mapping[str, Any]) -> Job:
     given = check_layer(COMMAND_LINE, flags)
     found = _redirected(job, given)
     found.require_target()
+    require_apart(found.task)
     if (
         found.has_all_latents
         and found.task.output.keep_latents
@@ -71,9 +72,10 @@ def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> J
     _ = output.encoding  # refuses a crf that the codec does not have
     found = _redirected(job, given)
     found.require_target()
+    found = replace(found, task=found.task.model_copy(update={"output": output}))
+    require_apart(found.task)
     if not output.overwrite:
-        stills = stills_of(found.task.target, request.keyframe_count) if output.keyframe_stills else []
-        for path in (found.task.target, *stills):
+        for path in found.task.results:
             require_free(path)
     found = with_decoder(found, given)
     if tiles is None and found.exchanged:
@@ -81,7 +83,7 @@ def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> J
     machine = task.machine
     if tiles is not None:
         machine = replace(machine, decode_tiles=decode_tiles(tiles, found.task))
-    return replace(found, task=found.task.model_copy(update={"output": output, "machine": machine}))
+    return replace(found, task=found.task.model_copy(update={"machine": machine}))
 
 
 def _without_effect(request: Request) -> dict[str, str]:
@@ -132,6 +134,5 @@ def _redirected(job: Job, given: Mapping[str, Any]) -> Job:
         raise RequestError(
             what, f"its render was to become {target}, which is not the name of a result", "-o FILE says where"
         )
-    require_apart(target, task.inputs.values())
     is_redirected = job.is_redirected or "output" in given
     return replace(job, task=task.model_copy(update={"target": target}), is_redirected=is_redirected)

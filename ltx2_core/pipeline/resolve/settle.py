@@ -69,7 +69,6 @@ def settle(
     settings = basis.settings
     target = target_of(settings, request, inputs.suffix)
     files = {**{lora.input.role: lora.file.path for lora in basis.loras}, **inputs.files, **enhancement.files}
-    require_apart(target, files.values())
     job_dir = target.with_name(target.name + ".job")
     if settings.job_dir:
         job_dir = given_path(settings.job_dir, "--job-dir")
@@ -84,6 +83,7 @@ def settle(
         target=target,
         uses_cache=required(settings.cache),
     )
+    require_apart(task)
     if not (settings.skip_existing and target.exists()):
         require_writable(target.parent, str(target))
         require_writable(job_dir, str(job_dir))

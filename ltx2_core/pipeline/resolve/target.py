@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from ..request import sheet_of, stills_of
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from ..request import Request
+    from ..request import RenderTask, Request
 
 DEFAULT_NAME = "{mode}-{slug}-{seed}.mp4"
 SLUG_LENGTH = 40
@@ -104,10 +104,16 @@ def _named_by(request: Request) -> str:
     return next((Path(one.name).stem for one in given if one is not None), "")
 
 
-def require_apart(target: Path, inputs: Iterable[Path]) -> None:
-    """Raises: RequestError if the result would replace what it is made from."""
-    if target.exists() and any(path.exists() and target.samefile(path) for path in inputs):
-        raise RequestError(f"-o {target} cannot be used", "it is what the render starts from", "-o gives another name")
+def require_apart(task: RenderTask) -> None:
+    """Raises: RequestError if the result, or a picture beside it, would replace what it is made from."""
+    there = [path for path in task.results if path.exists()]
+    for path in task.inputs.values():
+        for taken in there:
+            if path.exists() and taken.samefile(path):
+                what, why = f"-o {task.target} cannot be used", "it is what the render starts from"
+                if taken != task.target:
+                    why = f"the render starts from {taken}, which it would replace"
+                raise RequestError(what, why, "-o gives another name")
 
 
 def slug(text: str) -> str:
