@@ -104,10 +104,10 @@ def enhancer_of_encoder(files: EncoderFiles) -> EnhancerFiles:
     """
     what = "the text encoder cannot rewrite prompts"
     if files.encoder is GEMMA_4:
-        raise CheckpointError(what, f"it is {READS_ONLY}", HINT)
+        raise CheckpointError(what, f"the model's own is {READS_ONLY}", HINT)
     template = _template(files)
     if template is None:
-        raise CheckpointError(what, f"the text encoder {NO_TEMPLATE}", HINT)
+        raise CheckpointError(what, f"the model's own text encoder {NO_TEMPLATE}", HINT)
     return EnhancerFiles(enhancer=INSTRUCT_3, files=files, template=template)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,24 @@ def test_a_converted_model_renders_within_the_error_of_its_format(
     for stream in ("video", "audio"):
         error = (ours[stream] - from_bf16[stream]).norm() / from_bf16[stream].norm()
         assert 0 < error < GUIDANCE_GAIN * LARGEST_ERROR[to]
+
+
+def test_a_converted_transformer_of_ltx_2_5_renders_within_the_error_of_int8(
+    tiny_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = tiny_of("2.5")
+    whole = model / "ltx-2.5-tiny-dev-transformer.safetensors"
+    new = rendered("convert", whole, "--to", "int8", "-o", tmp_path / "new.safetensors")
+
+    def audio_of(transformer: Path) -> torch.Tensor:
+        few = ("--video", "off", "--frames", 9, "--seed", 7, "--steps", 2, "--audio-stg", 0, "--keep-latents")
+        target = tmp_path / f"{transformer.stem}.wav"
+        rendered("t2v", "a bell", "--model", model, "--transformer", transformer, *few, "-o", target)
+        return load_file(Path(f"{target}.job") / "latents-1.safetensors")["audio"]
+
+    ours, theirs = audio_of(new), audio_of(whole)
+    error = (ours - theirs).norm() / theirs.norm()
+    assert 0 < error < GUIDANCE_GAIN * LARGEST_ERROR["int8"]
 
 
 def test_the_same_input_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:

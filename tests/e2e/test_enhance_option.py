@@ -179,7 +179,7 @@ def test_an_image_is_looked_at_where_the_model_can(tiny: Path, monkeypatch: pyte
 
 def test_a_model_whose_text_encoder_cannot_write_is_refused_before_anything_is_loaded() -> None:
     found = told("t2v", PROMPT, "--model", "toy", "--enhance", exit_code=2)
-    assert "error: --enhance cannot be used the text encoder has no chat template" in found
+    assert "error: --enhance cannot be used the model's own text encoder has no chat template" in found
     assert "hint: --enhancer FOLDER names an instruct model" in found
 
 

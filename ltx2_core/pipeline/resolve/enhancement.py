@@ -54,7 +54,7 @@ def settle_enhancement(basis: Basis, inputs: ModeInputs, prompt: str, *, is_plan
     begins_with_image = settings.video == "generate" and any(image.frame == 0 for image in inputs.images)
     is_shown = begins_with_image and found is not None and found.sees_images
     if not prompt.strip() and not is_shown and not is_planned:
-        raise RequestError(what, "there is no prompt to rewrite", "give a prompt, or leave --enhance out")
+        raise RequestError(what, "there is no prompt to rewrite", "give a prompt, or have none rewritten")
     apart = found if files or is_shown else None
     if begins_with_image and found is not None and not is_shown:
         missing = f"{found.enhancer.title} in {found.files.tokenizer.parent.name} is here without what looks at images"
