@@ -247,7 +247,7 @@ SAMPLING = panel(
     preset=value("NAME", "A preset (see ltx2 presets); default: the model's own.", complete=names("presets")),
     steps=value("N", "Number of denoising steps; default: the model's own."),
     sigmas=value("1,…,0", "Noise levels of the first stage, instead of --steps."),
-    sampler=value("NAME", "Sampler of the first stage: %(choices)s; default: that of the preset."),
+    sampler=value("NAME", "Sampler of the first stage: %(choices)s; default: that of the preset, or of the model."),
     seed=value("N", "Random seed; the same seed gives the same result; default: random."),
     negative=value("TEXT", "Negative prompt; default: the model's own."),
     video_st=value("X", "Text guidance for the video; 1 disables it."),

@@ -114,6 +114,13 @@ def test_a_picture_beside_the_result_does_not_replace_what_it_is_made_from(marki
         image.unlink()
 
 
+def test_a_name_that_is_too_long_for_stills_is_refused_at_once(marking: Path, tmp_path: Path) -> None:
+    words = ("--generated-keyframes", 1, "--keyframe-stills", *COMMON)
+    told = ltx2("t2v", "a bell", "--model", marking, *words, "-o", tmp_path / f"{'a' * 237}.mp4")
+    assert told.exit_code == 2
+    assert "its name has 252 bytes, and 241 is the most" in told.stderr
+
+
 def test_stills_that_could_not_be_written_are_not_lost(
     marking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,7 +83,8 @@ def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None) -> Res
     task, start = job.task, time.perf_counter()
     check_device(task.machine)
     job.require_target()
-    check_place(task.target)
+    for path in task.results:
+        check_place(path)
     with _one_writer(task.target, job.folder):
         job = job.reopened()
         if job.is_written and not task.output.keep_latents:  # or it is to be decoded again

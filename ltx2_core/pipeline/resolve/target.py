@@ -51,14 +51,12 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
         what = {"generate": "a video", "keep": "this video", "off": "audio alone"}[request.video]
         why = f"{what} goes into a file that ends in {' or '.join(suffixes)}"
         raise RequestError(f"-o {target.name} cannot be used", why, f"-o {target.with_suffix(suffixes[0]).name}")
-    check_place(target)
-    if not (settings.overwrite or settings.skip_existing):
-        require_free(target, hint=TAKEN_HINT)
-        if settings.sheet:
-            require_free(sheet_of(target), hint=TAKEN_HINT)
-        if settings.keyframe_stills:
-            for still in stills_of(target, request.keyframe_count):
-                require_free(still, hint=TAKEN_HINT)
+    sheets = [sheet_of(target)] if settings.sheet else []
+    stills = stills_of(target, request.keyframe_count) if settings.keyframe_stills else []
+    for path in (target, *sheets, *stills):
+        check_place(path)
+        if not (settings.overwrite or settings.skip_existing):
+            require_free(path, hint=TAKEN_HINT)
     return target
 
 
