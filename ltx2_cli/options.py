@@ -136,8 +136,8 @@ MODEL = panel(
     video_vae=value("FILE", "Use this video VAE instead of the model's."),
     decoder=value(
         "%(choices)s",
-        "The decoder of the video; default %(default)s: the one in the video VAE file, or, where a folder has both, "
-        "the diffusion decoder.",
+        "The decoder of the video; default %(default)s: the one that the model has; of both, the diffusion decoder "
+        "if it fits into the memory.",
     ),
     audio_vae=value("FILE", "Use this audio VAE and vocoder instead of the model's."),
     text_encoder=value("FOLDER|FILE", "Use this text encoder; default: the one beside the model."),
