@@ -208,6 +208,7 @@ def test_what_a_file_sets_holds_below_variables_and_flags(
 
 
 def test_a_reader_that_goes_away_does_not_end_the_render(smoke: Callable[..., list[object]]):
+    rendered(*smoke("-o", "b.mp4"))  # the prompt was read before: the process needs no transformers
     words = [str(word) for word in smoke("-o", "a.mp4", "--json")]
     with subprocess.Popen(
         [sys.executable, "-m", "ltx2_cli", *words],

@@ -41,7 +41,7 @@ def wait_for(part: Path, nbytes: int, process: subprocess.Popen[str]) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(60, marks=pytest.mark.slow)])
 def test_killed_download_fetches_at_most_one_piece_again(tmp_path: Path, kills: int):
     choose, part = random.Random(kills), tmp_path / (FILE + ".part")
     with FakeHub({REPOSITORY: {FILE: CONTENT}}, bytes_per_s=40e6) as server:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -25,7 +24,6 @@ from ltx2_core.media.waveform import Waveform, to_pcm16
 from ltx2_core.media.writer import write_audio as write_output
 from tests.synthetic_media import RATE_HZ, tone, write_sound
 
-ROOT = Path(__file__).parents[2]
 CODECS = {
     "u8.wav": "pcm_u8",
     "s16.wav": "pcm_s16le",
@@ -168,17 +166,10 @@ def test_a_wav_holds_its_format_its_comment_and_16_bit_samples_alone(tmp_path: P
     assert data[20:24] == bytes((1, 0, 2, 0))
 
 
-def test_libsndfile_is_loaded_with_the_first_samples_only(tmp_path: Path) -> None:
+def test_libsndfile_is_loaded_with_the_first_samples_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_sound(tmp_path / "a.wav")
-    script = f"""
-import sys
-from pathlib import Path
-from ltx2_core.media.audio import read_audio
-from ltx2_core.media.accept import check_input
-from ltx2_core.media.inputs import AudioSource
-source = check_input(Path({str(path)!r}), AudioSource)
-assert "soundfile" not in sys.modules
-read_audio(source)
-assert "soundfile" in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+    monkeypatch.delitem(sys.modules, "soundfile", raising=False)
+    source = check_input(path, AudioSource)
+    assert "soundfile" not in sys.modules
+    read_audio(source)
+    assert "soundfile" in sys.modules  # by this call: a module that had imported it would not ask again
