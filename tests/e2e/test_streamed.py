@@ -43,7 +43,7 @@ def latents(model: Path, target: Path, **flags: str) -> dict[str, torch.Tensor]:
 # mixed has layers in all other formats of safetensors files
 @pytest.mark.parametrize(
     ("weights", "number"),
-    [("bf16", "fp32"), ("bf16", "bf16"), ("mixed", "bf16"), ("gguf-q4_k", "fp32")],
+    [("bf16", "fp32"), pytest.param("bf16", "bf16", marks=pytest.mark.slow), ("mixed", "bf16"), ("gguf-q4_k", "fp32")],
 )
 def test_streamed_weights_give_the_bits_of_resident_ones(
     weights: str, number: str, tiny_in: Callable[[str], Path], tmp_path: Path

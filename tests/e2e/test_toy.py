@@ -30,7 +30,7 @@ PROMPTS = {
     ),
     "stormy waves on the ocean at night": Scene(Kind.WAVES, strength="stormy", time_of_day="night"),
 }
-QUICK = list(PROMPTS)[:3]
+QUICK = ["drone over misty mountains, birds chirping", "a blue door on the right slams shut"]
 BALL = Scene(Kind.BALL, "green", "big", "slow", side="right", seed=3)
 GIVEN = Scene(Kind.LAMP, "green", tempo="slow", pitch="low", side="left", seed=1)
 NEAR = 10  # of 255: a clip of another kind is further away

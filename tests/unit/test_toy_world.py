@@ -10,7 +10,7 @@ from scripts.toy import detect, prompts, world
 from scripts.toy.world import Clip, Kind, Scene
 
 ATTRIBUTES = ("colour", "size", "tempo", "side", "strength", "time_of_day")
-CLIPS_PER_KIND = 4
+CLIPS_PER_KIND = 2  # one that training may meet, and one that is held out
 
 
 @cache
