@@ -169,11 +169,11 @@ class ModelHeaders:
                     f"its latents have {width} values to a token, and the transformer takes {stream.in_channels}",
                     f"{option} FILE names the one that the transformer was trained with",
                 )
-        self._check_contexts(transformer)
         return shapes
 
-    def _check_contexts(self, transformer: TransformerConfig) -> None:
-        """Refuse connectors whose contexts have another width than the transformer takes."""
+    def check_contexts(self) -> None:
+        """Raises: CheckpointError for connectors whose contexts have another width than the transformer takes."""
+        transformer = self.shapes.transformer
         for component, stream in zip(CONNECTORS, (transformer.video, transformer.audio), strict=True):
             given = ConnectorConfig.from_metadata(self.config(component), component.partition("_")[0]).width
             if stream is not None and given != (taken := transformer.caption_channels or stream.width):

@@ -187,6 +187,7 @@ def settle_basis(
         preset, layers, notes = chosen.recipe, [*layers, *chosen.layers], (*notes, chosen.note)
     res = required(merge([*layers, *model.layers]).settings.res)
     model.headers.check(ALWAYS_READ)
+    model.headers.check_contexts()
     merged = merge([*layers, *_tier_layer(res, model), *model.sampler_layer(preset), *model.layers])
     adjusted = _adjusted(preset, merged)
     if len(adjusted.stages) < len(recipe(preset).stages):
