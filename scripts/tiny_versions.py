@@ -91,6 +91,7 @@ class Version:
         return {"aggregate_embed.weight": (WIDTH, WIDTH * (LAYERS[self.encoder] + 1))}
 
 
+NEWER = {"transformer": TRANSFORMER | CONNECTORS_AS_WIDE_AS_CONTEXTS, "vocoder": TWO_VOCODERS}  # than 2.0
 GEMMA_4_VERSION = "gemma4-tiny-ltx-v1"
 VERSIONS = {
     "2.0": Version(
@@ -104,11 +105,7 @@ VERSIONS = {
     ),
     "2.3": Version(
         stem="ltx-2.3-tiny",
-        changes={
-            "transformer": TRANSFORMER | CONNECTORS_AS_WIDE_AS_CONTEXTS,
-            "vae": CONV_VAE,
-            "vocoder": TWO_VOCODERS,
-        },
+        changes=NEWER | {"vae": CONV_VAE},
         upsamplers={
             "spatial-upscaler-x2": ("upsampler-spatial-x2", {}),
             "spatial-upscaler-x1.5": ("upsampler-spatial-x1.5", {}),
@@ -119,11 +116,7 @@ VERSIONS = {
     ),
     "2.5": Version(
         stem="ltx-2.5-tiny",
-        changes={
-            "transformer": TRANSFORMER | CONNECTORS_AS_WIDE_AS_CONTEXTS,
-            "vae": DIFFUSION_VAE,
-            "vocoder": TWO_VOCODERS,
-        },
+        changes=NEWER | {"vae": DIFFUSION_VAE},
         upsamplers={
             "spatial-upscaler-x2": ("upsampler-spatial-x2", {}),
             "temporal-upscaler-x2": ("upsampler-temporal-x2", {}),

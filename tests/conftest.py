@@ -58,31 +58,31 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_in(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of the tiny model in a precision, "bf16" or another of its script; do not change it."""
+def _made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """The folder of a tiny model of a generation in a precision, in the layout in which it is published."""
     from scripts.make_tiny_checkpoint import make_tiny_checkpoint
 
     @cache
-    def made(precision: str) -> Path:
-        folder = tmp_path_factory.mktemp(precision)
-        make_tiny_checkpoint(folder, precision=precision)
+    def made(version: str, precision: str) -> Path:
+        if (version, precision) == ("2.0", "bf16"):
+            return tiny
+        folder = tmp_path_factory.mktemp(f"{version}-{precision}")
+        make_tiny_checkpoint(folder, version=version, precision=precision)
         return folder
 
-    return lambda precision: tiny if precision == "bf16" else made(precision)
+    return made
 
 
 @pytest.fixture(scope="session")
-def tiny_of(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a tiny model of a generation, in the layout in which it is published; do not change it."""
-    from scripts.make_tiny_checkpoint import make_tiny_checkpoint
+def tiny_in(_made: Callable[[str, str], Path]) -> Callable[[str], Path]:
+    """The folder of the tiny model in a precision, "bf16" or another of its script; do not change it."""
+    return lambda precision: _made("2.0", precision)
 
-    @cache
-    def made(version: str) -> Path:
-        folder = tmp_path_factory.mktemp(version)
-        make_tiny_checkpoint(folder, version=version)
-        return folder
 
-    return lambda version: tiny if version == "2.0" else made(version)
+@pytest.fixture(scope="session")
+def tiny_of(_made: Callable[[str, str], Path]) -> Callable[[str], Path]:
+    """The folder of the tiny model of a generation; do not change it."""
+    return lambda version: _made(version, "bf16")
 
 
 @pytest.fixture(scope="session")
