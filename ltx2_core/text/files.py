@@ -219,12 +219,14 @@ def check_pair(encoder: EncoderFiles, checkpoint: Header, projection: Header) ->
     Raises: CheckpointError.
     """
     wanted, found = source_version(checkpoint), encoder.config.get("gemma_version")
+    usual = GEMMA_4 if _is_copy_of_2_5(checkpoint) else GEMMA_3
     may_name = checkpoint.model_version >= NAMES_ENCODER
-    usual = GEMMA_3
-    is_right = wanted == found and (wanted is not None or may_name or encoder.encoder is GEMMA_3)
-    if wanted is None and not checkpoint.model_version and generation(checkpoint) == OF_GEMMA_4:  # a copy, as in GGUF
-        usual = GEMMA_4
-        is_right = may_name = encoder.encoder is GEMMA_4
+    if wanted is not None:
+        is_right = found == wanted
+    elif usual is GEMMA_4:
+        is_right = encoder.encoder is GEMMA_4
+    else:
+        is_right = found is None and (may_name or encoder.encoder is GEMMA_3)
     if not is_right:
         trained_with = wanted or usual.title
         raise CheckpointError(
@@ -232,7 +234,7 @@ def check_pair(encoder: EncoderFiles, checkpoint: Header, projection: Header) ->
             f"the checkpoint was trained with {trained_with}, and this is {found or encoder.encoder.title}",
             f"--text-encoder FOLDER|FILE names {trained_with}",
         )
-    if wanted is None and may_name:
+    if wanted is None and (may_name or usual is GEMMA_4):
         _tell(f"{checkpoint.path.name} does not say which text encoder it was trained with")
     for name in COMPONENTS["text_projection"].names_in(projection):
         if name.endswith(".weight") and (width := projection.matrix_shape(name)[-1]) != encoder.features:
@@ -241,6 +243,11 @@ def check_pair(encoder: EncoderFiles, checkpoint: Header, projection: Header) ->
                 f"{name} takes {width} values for a token, and this encoder gives {encoder.features}",
                 HINT,
             )
+
+
+def _is_copy_of_2_5(checkpoint: Header) -> bool:
+    """Whether tensors prove that a file which says nothing of its version, as those in GGUF do, is of LTX-2.5."""
+    return not checkpoint.model_version and generation(checkpoint) == OF_GEMMA_4
 
 
 @cache
