@@ -72,7 +72,8 @@ def resolve(
     settled = asked.settle(None)
     if settled.is_forced or settled.resolved.is_done:
         return settled.resolved
-    settled, plan = _with_fitting_decoder(asked, settled, None)
+    settled = _with_fitting_decoder(asked, settled, None)
+    plan = make_plan(settled.costs, settled.device)
     if not plan.fits:
         found = " or ".join(_nearest(asked, settled, Planned()))
         hint = f"{found}; --force renders all the same" if found else "--force renders all the same"
@@ -96,29 +97,29 @@ def plan_render(
     """
     asked = Asked(mode=mode, prompt=prompt, layers=layers, own_presets=own_presets, main=main)
     planned = Planned(None if vram_gb is None else planned_card(vram_gb))
-    settled, plan = _with_fitting_decoder(asked, asked.settle(planned), planned)
+    settled = _with_fitting_decoder(asked, asked.settle(planned), planned)
+    plan = make_plan(settled.costs, settled.device, rates_of(settled.device.card, settled.costs.machine))
     nearest = () if plan.fits else tuple(_nearest(asked, settled, planned))
     return Planning(resolved=settled.resolved, plan=plan, nearest=nearest)
 
 
-def _with_fitting_decoder(asked: Asked, settled: Settled, planned: Planned | None) -> tuple[Settled, Plan]:
+def _with_fitting_decoder(asked: Asked, settled: Settled, planned: Planned | None) -> Settled:
     """What is settled, or the same with the convolutional decoder where only that fits and nobody asked for another."""
-    plan = _planned(settled)
     is_diffusion = settled.costs.headers.shapes.video_vae.decoder_name == "diffusion"
-    if plan.fits or settled.is_forced or not (is_diffusion and settled.chooses_decoder):
-        return settled, plan
+    if settled.is_forced or not (is_diffusion and settled.chooses_decoder) or _fits(settled):
+        return settled
     try:
         other = asked.settle(planned, {"decoder": "conv"}, Place(Origin.PRESET, "auto"))
     except LTX2Error:
-        return settled, plan
-    if not (its := _planned(other)).fits:
-        return settled, plan
+        return settled
+    if not _fits(other):
+        return settled
     note = "decoder: conv, as the diffusion decoder does not fit"
-    return replace(other, resolved=replace(other.resolved, notes=(*other.resolved.notes, note))), its
+    return replace(other, resolved=replace(other.resolved, notes=(*other.resolved.notes, note)))
 
 
-def _planned(settled: Settled) -> Plan:
-    return make_plan(settled.costs, settled.device, rates_of(settled.device.card, settled.costs.machine))
+def _fits(settled: Settled) -> bool:
+    return make_plan(settled.costs, settled.device).fits
 
 
 def planned_card(vram_gb: int) -> Device:
@@ -134,7 +135,7 @@ def _nearest(asked: Asked, settled: Settled, planned: Planned) -> Iterator[str]:
             other = asked.settle(planned, flags)
         except LTX2Error:
             continue
-        if make_plan(other.costs, other.device).fits:
+        if _fits(other):
             found += 1
             yield " ".join(f"--{name} {shlex.quote(value)}" for name, value in flags.items())
         if found == NEAREST:
