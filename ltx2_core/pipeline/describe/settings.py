@@ -22,6 +22,7 @@ SHIPPED = {  # by a name in them
     "files": "the entry of a model",
     "one_stage": "the entry of a size",
     "stg_block": "the defaults of a generation",
+    "like": "the defaults of a generation",
 }
 
 

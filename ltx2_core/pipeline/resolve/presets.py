@@ -54,8 +54,10 @@ def recipe_for(edit: Edit, *, guided: bool) -> str:
 
 @cache
 def generation_defaults(generation: str) -> dict[str, Any]:
-    """What models of a generation get where nothing else is said."""
-    return _read("generations", generation, "generation")
+    """What models of a generation get where nothing else is said; its file says what differs from the one before."""
+    values = _read("generations", generation, "generation")
+    before = values.get("like")
+    return {**(generation_defaults(before) if before else {}), **without(values, "like")}
 
 
 @cache
