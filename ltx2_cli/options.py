@@ -155,6 +155,10 @@ MODEL = panel(
         "How weights reach the device; default %(default)s: resident if the transformer fits, else streamed block by "
         "block; lean also saves on activations.",
     ),
+    compile=switch(
+        "Compile the transformer's blocks with torch.compile: the first step takes longer, the others less; the result "
+        "differs in the last bits."
+    ),
     force=switch("Render even if the plan says that it does not fit."),
     device=value("auto|cuda|mps|cpu", "Where the model runs; default %(default)s; cuda:1 is the second GPU."),
     cache=switch("Do not read or write the prompt cache.", off=True),

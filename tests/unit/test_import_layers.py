@@ -39,6 +39,7 @@ LAYERS = {
     1: ("models",),
     2: (
         "checkpoint",
+        "compiling",
         "keymap",
         "lora",
         "lora_file",

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ...checkpoint import assign, assign_streamed, build_component
+from ...compiling import compile_blocks, told_compiler_failures
 from ...components import COMPONENTS, UPSAMPLERS
 from ...costs.text import layers_that_stay
 from ...costs.weights import NOTHING, BlockBytes, block_bytes, component_bytes, table_bytes
@@ -79,7 +80,7 @@ class Models:
         def what(files: ModelFiles, machine: Machine) -> object:
             chosen = machine.device, machine.precision, machine.memory, machine.resident_blocks, machine.chunk_tokens
             paths = {role: path.absolute() for role, path in files.paths.items()}
-            return paths, chosen, machine.products, machine.neighbours
+            return paths, chosen, machine.products, machine.neighbours, machine.compiles
 
         return what(self.files, self.machine) == what(task.files, task.machine)
 
@@ -146,7 +147,8 @@ class Models:
                     model.blocks.arrived = partial(_fuse_block, model, addends)
                 self._fused[:] = loras
             model.work_in(Chunks(self.machine.chunk_tokens, keeps_tables=self.machine.memory != "lean"))
-            yield model
+            with told_compiler_failures():
+                yield model
 
     @contextmanager
     def upsampler(self, role: str) -> Iterator[tuple[Any, Any]]:
@@ -247,6 +249,8 @@ class Models:
                 assign_streamed(module, name, [header], device=self.device, dtype=dtype, resident=resident)
             else:
                 assign(module, name, [header], device=self.device, dtype=dtype)
+            if name == "transformer" and self.machine.compiles:
+                compile_blocks(module)
             return self._multiplying(module)
 
         is_streamed = name in ("transformer", *CONNECTORS) and self.machine.memory != "resident"

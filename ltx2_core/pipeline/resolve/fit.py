@@ -19,7 +19,7 @@ from ...text.enhancers import EnhancerFiles
 from ...tiles import Cut, TilePlan
 from ..parts import ModelHeaders
 from ..request import Request
-from .machine import PRECISIONS, Device, measured_on, neighbours_on, products_on
+from .machine import PRECISIONS, Device, lacking_compiler, measured_on, neighbours_on, products_on
 from .phases import Costs
 from .plan import class_bytes, with_memory
 from .settings import Settings, required
@@ -63,6 +63,9 @@ def settle_machine(
     machine = replace(
         machine, neighbours=neighbours, decode_tiles=decode_tiles(headers, grid, device, machine.precision)
     )
+    if required(settings.compile):
+        lacking = lacking_compiler(device)
+        machine, notes = replace(machine, compiles=not lacking), (*notes, _told_compile(lacking))
     memory = required(settings.memory)
     modes: tuple[MemoryMode, ...] = tuple(mode for mode in get_args(MemoryMode) if memory in ("auto", mode))
     costs = with_memory(Costs(request, machine, files, headers, loras, enhancer), device, modes)
@@ -81,6 +84,13 @@ def decode_tiles(headers: ModelHeaders, grid: VideoGrid, device: Device, precisi
     if limit is not None:
         limit -= component_bytes(headers.header("video_decoder"), "video_decoder", itemsize)
     return auto_plan(headers.shapes.video_vae, grid, itemsize, limit)
+
+
+def _told_compile(lacking: str) -> str:
+    """What is said of compiled blocks. lacking: why they are not compiled; "" if they are."""
+    if lacking:
+        return f"compile: not used, as {lacking}"
+    return "compile: the first step of each size takes longer; what is compiled is kept for later runs"
 
 
 def _told_memory(machine: Machine, device: Device) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import takewhile
 from typing import Literal
 
@@ -96,6 +99,22 @@ def neighbours_on(card: Card | None, precision: Precision) -> Literal["boxes", "
         return "boxes"
     is_taken = card.capability >= FUSED_NEIGHBOURS and has_fast_kernels()
     return "fused" if is_taken else "boxes"
+
+
+def lacking_compiler(device: Device) -> str:
+    """Why torch.compile cannot be used on a device, as the end of a sentence; "" if it can.
+
+    On the CPU it makes C++, on a card it makes Triton kernels, which start through a small C program.
+    """
+    if device.kind == "mps":
+        return "torch.compile is not supported on mps here"
+    if device.kind == "cpu":
+        usual = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+        return "" if shutil.which(usual) else f"there is no C++ compiler on this machine ({usual})"
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang", "cl"]
+    return "" if any(map(shutil.which, compilers)) else f"there is no C compiler on this machine ({compilers[0]})"
 
 
 def must_measure_int8(card: Card | None) -> bool:

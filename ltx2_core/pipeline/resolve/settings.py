@@ -114,6 +114,7 @@ class Settings(BaseModel):
     allow_partial_lora: Switch | None = None
     precision: PrecisionName | None = None
     memory: MemoryName | None = None
+    compile: Switch | None = None
     force: Switch | None = None
     device: Device | None = None
     cache: Switch | None = None
@@ -181,6 +182,7 @@ DEFAULTS: Mapping[str, Any] = {  # what holds where neither a person nor the mod
     "model": "ltx-2",
     "precision": "auto",
     "memory": "auto",
+    "compile": False,
     "decoder": "auto",
     "generated_keyframes": 0,
     "enhance": False,

@@ -1,0 +1,48 @@
+"""Compile the blocks of a denoiser with torch.compile: one graph for all of them, made when the first one runs.
+
+Fused operations round less often than separate ones, so that a compiled block gives other last bits. Nothing here is
+used unless a person asks for it.
+Source: docs/reference/transformer.md, "Compiled blocks".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from .errors import RequestError
+from .home import ltx2_home
+
+MOST_GRAPHS = 512  # of one block: each size, and each set of what guidance leaves out, is a graph of its own
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+LONGEST_REASON = 200
+
+
+def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
+    """Compile the blocks of a denoiser; those that are streamed are not loaded for that.
+
+    What the compiler makes is kept under LTX2_HOME, unless its own variable names another folder.
+    """
+    import torch._dynamo.config as tracing  # which imports the compiler
+    import torch._inductor.config as making
+
+    os.environ.setdefault(CACHE_VARIABLE, str(ltx2_home() / "cache" / "compiled"))
+    tracing.recompile_limit = tracing.accumulated_recompile_limit = MOST_GRAPHS
+    making.deterministic = True  # nothing is chosen by what was measured in this process
+    for block in model.get_submodule("blocks").children():
+        block.compile(fullgraph=True, dynamic=False, backend=backend)
+
+
+@contextmanager
+def told_compiler_failures() -> Iterator[None]:
+    """Raises: RequestError in place of what the compiler raises."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        why = str(error).strip().partition("\n")[0][:LONGEST_REASON]
+        raise RequestError("--compile cannot be used on this machine", why, "render without --compile") from error
