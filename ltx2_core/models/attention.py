@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from .chunks import ALL_TOKENS, Chunks, Rows
 from .rope import LazyRope, Rope
 
+WIDEST_REGISTER = 16  # float32 numbers in one of a CPU
+
 
 class KeysValues(NamedTuple):
     """What attention reads: keys and values, both (b h n d)."""
@@ -27,12 +29,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Te
     """Scaled dot-product attention on (b h n d), the only place where a kernel is chosen.
 
     bias: additive, (b|1 h|1 n|1 n). Where gradients are wanted on the CPU it is written out, because torch's kernel is
-    slow backwards there.
+    slow backwards there. With fewer keys than a register holds, that kernel also loses NaN, which is put back.
     """
     if q.requires_grad and q.device.type == "cpu":
         scores = q * q.shape[-1] ** -0.5 @ k.mT
         return (scores if bias is None else scores + bias).softmax(-1).to(v.dtype) @ v
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    if q.device.type == "cpu" and k.shape[-2] < WIDEST_REGISTER:
+        is_lost = q.isnan().any(-1, keepdim=True) | k.isnan().any(-1).any(-1)[..., None, None]
+        mixed = mixed.masked_fill(is_lost, torch.nan)
+    return mixed
 
 
 def rms_norm(x: Tensor, eps: float) -> Tensor:

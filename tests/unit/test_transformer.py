@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ltx2_core.config.transformer import CONSTANTS, StreamConfig, TransformerConfig
 from ltx2_core.errors import CheckpointError
+from ltx2_core.models.attention import attention
 from ltx2_core.models.chunks import Chunks
 from ltx2_core.models.passes import ALL_BLOCKS, Pass, Perturbation, StreamInput
 from ltx2_core.models.transformer import Transformer, run_passes
@@ -234,6 +235,16 @@ def test_blocks_that_are_loaded_and_dropped_give_the_same_text_memory(changes: d
         assert all(
             a.equal(b) for one, other in zip(resident, loaded, strict=True) for a, b in zip(one, other, strict=True)
         )
+
+
+@pytest.mark.parametrize("keys", [1, 5, 16])
+@pytest.mark.parametrize("broken", ["q", "k", "v"])
+def test_no_attention_loses_a_value_that_is_no_number(broken: str, keys: int) -> None:
+    given = {name: torch.ones(1, 2, count, 8) for name, count in (("q", 3), ("k", keys), ("v", keys))}
+    given[broken][0, 1, 0, 0] = torch.nan
+    is_nan = attention(**given).isnan()
+    assert is_nan[0, 1, 0].any()
+    assert not is_nan[0, 0].any()
 
 
 @pytest.mark.parametrize("stream", ["video", "audio"])
