@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import torch
 
+from ltx2_core.errors import NotFiniteError
 from ltx2_core.pipeline.doctor import tune
+from ltx2_core.pipeline.doctor.proof import sha256_of
 from ltx2_core.pipeline.render import engine
+from ltx2_core.types import Streams
 from tests.commands import ltx2
 
 
@@ -76,3 +81,12 @@ def test_what_is_measured_here_is_obeyed_by_the_next_render(tmp_path: Path, monk
     assert (chosen["precision"], chosen["batches_passes"], chosen["keeps_text"]) == ("bf16", True, False)
     assert any(note.startswith("machine.json: precision bf16, batches_passes True") for note in plan["notes"])
     assert '"batches_passes": true' in ltx2("inspect", tmp_path / "a.mp4", "--json").stdout.replace('\\"', '"')
+
+
+def test_the_digest_of_latents_is_that_of_their_bytes_and_nan_has_none() -> None:
+    video, audio = torch.arange(6.0).reshape(1, 2, 3), torch.ones(1, 4, dtype=torch.bfloat16)
+    digest = sha256_of(Streams(video, audio))
+    assert digest == sha256(video.numpy().tobytes() + audio.view(torch.uint8).numpy().tobytes()).hexdigest()
+    assert sha256_of(Streams(video.mT, audio)) != digest
+    with pytest.raises(NotFiniteError):
+        sha256_of(Streams(video / 0, audio))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,14 @@ def test_each_header_is_read_once(resolved: Callable, monkeypatch: pytest.Monkey
     read = headers._parsed.cache_info()
     assert read.misses == read.currsize  # no file twice
     assert read.hits  # though they are asked for again
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "mps"])
+def test_a_device_that_torch_cannot_use_ends_a_render_before_anything_is_written(
+    device: str, resolved: Callable, tmp_path: Path
+) -> None:
+    asked = resolved("a")
+    task = asked.task.model_copy(update={"machine": replace(asked.task.machine, device=device)})
+    with pytest.raises(core.RequestError, match=f"--device {device} cannot be used"):
+        core.run(replace(asked, task=task))
+    assert list(tmp_path.iterdir()) == []

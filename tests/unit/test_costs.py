@@ -15,13 +15,13 @@ from ltx2_core.config.released import released_configs
 from ltx2_core.config.transformer import TransformerConfig
 from ltx2_core.config.upsampler import UpsamplerConfig
 from ltx2_core.config.video_vae import VideoVAEConfig
-from ltx2_core.costs import audio, decoding, video_vae
+from ltx2_core.costs import audio, decoding, diffusion_decoder, video_vae
 from ltx2_core.costs.denoiser import Evaluation, Walk, activation_bytes, forward_flops, text_memory_bytes
 from ltx2_core.costs.upsampler import upsample_bytes, upsample_flops
 from ltx2_core.grids import VideoGrid, audio_latent_count
 from ltx2_core.hub.published import tensor_list
 from ltx2_core.latents import LatentState
-from ltx2_core.models import neighbours
+from ltx2_core.models import diffusion_layers, neighbours
 from ltx2_core.models.audio_vae import AudioDecoder, AudioEncoder
 from ltx2_core.models.chunks import Chunks
 from ltx2_core.models.diffusion_decoder import DiffusionDecoder
@@ -196,3 +196,16 @@ def test_upsamplers_take_what_is_said(name: str) -> None:
     peak, flops = counted(lambda: model(latent), model, latent)
     assert LEAST <= upsample_bytes(config, after, 2) / peak <= MOST
     assert upsample_flops(config, 6 * 8 * 12, after) == pytest.approx(flops, rel=0.15)
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 8, 5), (9, 20, 33)])
+def test_boxes_of_the_diffusion_decoder_read_as_many_keys_as_is_said(size: tuple[int, int, int]) -> None:
+    assert diffusion_decoder.QUERY_BOX == neighbours.QUERY_BOX
+    assert diffusion_decoder.TOKENS_AT_A_TIME == diffusion_layers.TOKENS_AT_A_TIME
+    stage = diffusion_decoder._diffusion(VideoVAEConfig.from_metadata(vae_metadata())).stages[0]
+    lengths = [max(length, kernel) for length, kernel in zip(size, stage.kernel, strict=True)]
+    spans = [
+        {one.span for one in neighbours.Windows.shifted(length, kernel).boxes(min(box, length))}
+        for length, kernel, box in zip(lengths, stage.kernel, neighbours.QUERY_BOX, strict=True)
+    ]
+    assert [{one} for one in diffusion_decoder._spans(stage, (lengths[0], lengths[1], lengths[2]), 0)] == spans

@@ -367,3 +367,7 @@ def test_a_lora_that_has_a_name_tells_where_its_file_is_for_each_generation(
     assert (facts["kind"], facts["option"], facts["for 2.0"]) == ("a registered LoRA", "--control", str(path))
     assert facts["for 2.3"].startswith("not installed: Lightricks/LTX-2.3")
     assert facts["hint"] == "ltx2 download union"
+    monkeypatch.chdir(tmp_path)
+    assert "note" not in facts
+    (tmp_path / "union").touch()
+    assert describe("union")["note"] == "./union names what lies in this folder"

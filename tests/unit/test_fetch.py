@@ -406,3 +406,12 @@ def test_link_in_the_place_of_the_file_is_replaced_and_not_what_it_names(
 def test_folder_that_is_a_file_is_named(hub: Hub, file: RemoteFile, target: Path):
     target.parent.write_text("not a folder")
     assert str(target.parent) in refused(hub, file, target).what
+
+
+@pytest.mark.parametrize("kind", ["InvalidURL", "UnsupportedProtocol"])
+def test_an_address_that_cannot_be_used_is_no_failure_of_the_network(kind: str) -> None:
+    error = type(kind, (Exception,), {"__module__": f"{sorted(failures.PROGRAMS)[0]}._exceptions"})()
+    wanted = failures.Wanted(endpoint="https://hub.example", has_token=False, repository="a/b")
+    failure = failures.transport_failure(wanted, "hub.example", error)
+    assert isinstance(failure, StorageError)
+    assert failure.what == "hub.example leads to an address that cannot be used"

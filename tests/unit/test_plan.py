@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import device, nn
 
 from ltx2_core.cards import Card
@@ -246,3 +247,22 @@ def test_the_convolutional_decoder_is_chosen_where_only_that_fits(tmp_path: Path
     assert chosen.resolved.sources["decoder"] == "preset auto"
     assert (roomy.plan.fits, roomy.resolved.task.request.decoder) == (True, "diffusion")
     assert (asked.plan.fits, asked.nearest[0]) == (False, "--decoder conv")
+
+
+def test_a_still_takes_tokens_of_its_own_only_where_it_is_appended(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    still = str(tmp_path / "a.png")
+
+    def tokens(preset: str, *images: str) -> int:
+        asked = Asked(
+            mode="i2v",
+            prompt="x",
+            layers=[(COMMAND_LINE, {"preset": preset, "res": "512x512", "image": images})],
+            main=tmp_path / "a.png",
+        )
+        costs = asked.settle(Planned()).costs
+        return sum(costs._tiles(costs.request.recipe.stages[0]))
+
+    frame = (512 // 32) ** 2
+    assert tokens("one-stage", f"{still}@last") - tokens("one-stage") == frame
+    assert tokens("keyframes") - tokens("two-stage") == frame // 4

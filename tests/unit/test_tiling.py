@@ -261,3 +261,8 @@ def test_tiles_fade_into_each_other_from_zero_in_time_and_from_above_zero_in_spa
     # In time a later tile has one cell more, of weight 0, at its beginning.
     for axes, frames, rows in ((((4, 2), None, None), 1 + 5 * TINY.time, 1), ((None, (4, 2), None), 1, 6)):
         assert numbered(frames, rows, axes) == pytest.approx([0, 0, 1 / 3, 2 / 3, 1, 1], abs=1e-6)
+
+
+def test_tiles_of_two_cells_are_not_halved_again() -> None:
+    assert TilePlan().halved((4, 2, 2), RELEASED) == (16, 64, 64)
+    assert TilePlan().halved((2, 2, 2), RELEASED) is None

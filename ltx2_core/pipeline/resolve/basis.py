@@ -154,9 +154,7 @@ class _Model:
     def sampler_layer(self, preset: str) -> list[Layer]:
         """The sampler that models of this generation take with a recipe, where it is not the recipe's own."""
         sampler = self.defaults.get("samplers", {}).get(preset)
-        if sampler is None or "sampler" in self.defaults:
-            return []
-        return [(Place(Origin.MODEL, self.files.name), {"sampler": sampler})]
+        return [] if sampler is None else [(Place(Origin.MODEL, self.files.name), {"sampler": sampler})]
 
 
 def settle_basis(
