@@ -6,15 +6,17 @@ docs/reference/audio.md, "From samples to a file".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from einops import rearrange
 from torch import Tensor
 
 from ..errors import OutputError
+from .behind import Behind
 from .check import Findings, VideoCheck, check_audio, check_file, require_finite
 from .clip import AUDIO_FILES, VIDEO_CODECS, ClipShape, Encoding, Output
 from .copy import CopiedTrack
@@ -28,6 +30,7 @@ from .wav_flac import encode
 from .waveform import Waveform, fit_waveform, to_pcm16
 
 OnFrames = Callable[[int], None]  # takes how many frames have been encoded so far
+MOST_WAITING_BYTES = 2**29  # of frames that are to be encoded while the next ones are decoded
 MILLISECONDS = 1000  # the unit of a file without audio
 
 
@@ -49,43 +52,60 @@ def write_clip(
 ) -> Report:
     """Write frames, and audio if there is any, as an MP4.
 
-    Args: chunks: (F 3 H W) frames in [0, 1] each, on any device, in display order; the next is asked for when one has
-    been encoded. audio: is made as long as the frames, and encoded; the packets of a source are copied instead.
+    Args: chunks: (F 3 H W) frames in [0, 1] each, on any device, in display order; the next is asked for while those
+    before are encoded. audio: is made as long as the frames, and encoded; the packets of a source are copied instead.
     Raises: OutputError if the self-check fails; the file is then kept under another name. RequestError if there is a
     file already. StorageError if the disk refuses.
     """
     made = fit_waveform(audio, shape.duration_s) if isinstance(audio, Waveform) else None
     video_check = VideoCheck(shape.height)
-    with written(output) as partial:
+    with written(output) as path:
         findings = [check_audio(made)] if made else []
         with ExitStack() as files:
             rate_hz = audio.sample_rate_hz if audio else MILLISECONDS
-            container = files.enter_context(open_output(partial, "mp4", output.comment, rate_hz, shape.fps.numerator))
+            container = files.enter_context(open_output(path, "mp4", output.comment, rate_hz, shape.fps.numerator))
             video = VideoTrack(container, shape, encoding)
             copied = None
             if isinstance(audio, AudioSource):
                 copied = CopiedTrack(container, audio, files.enter_context(open_media(audio.path)))
             track = AudioTrack(container, encoding.audio, made) if made else copied
-            frames = (frame for chunk in chunks for frame in chunk.split(1))
-            for number, frame in enumerate(frames):
-                require_finite(frame, f"frame {number}")
-                planes = to_i420(frame)
-                video_check.add(planes)
-                video.put(planes)
-                if track:
-                    track.put((number + 1) / shape.fps)
-                on_frames(number + 1)
-            video.end()
-            if track:
-                track.end()
+            _encode(_seen(chunks, video_check), video, track, on_frames)
         info = MediaInfo(
             container=MP4,
             video=_video_info(encoding.video, shape),
             audio=made and audio_info(encoding.audio, made),
             comment=output.comment,
         )
-        findings += [video_check.findings(), check_file(partial, info, made, [copied.copy] if copied else ())]
-        return conclude(output, partial, findings)
+        findings += [video_check.findings(), check_file(path, info, made, [copied.copy] if copied else ())]
+        return conclude(output, path, findings)
+
+
+def _seen(chunks: Iterable[Tensor], check: VideoCheck) -> Iterator[Tensor]:
+    """The frames of chunks one by one, as a codec takes them: (1 3H/2 W) uint8 on the CPU, each looked at."""
+    frames = (frame for chunk in chunks for frame in chunk.split(1))
+    for number, frame in enumerate(frames):
+        require_finite(frame, f"frame {number}")
+        planes = to_i420(frame).cpu()
+        check.add(planes)
+        yield planes
+
+
+def _encode(
+    frames: Iterable[Tensor], video: VideoTrack, track: AudioTrack | CopiedTrack | None, on_frames: OnFrames
+) -> None:
+    """Encode frames, and the audio that goes with them, while the next ones are made."""
+
+    def put(planes: Tensor) -> None:
+        video.put(planes)
+        if track:
+            track.put(video.done / video.shape.fps)
+
+    with Behind(MOST_WAITING_BYTES, on_frames) as encoder:
+        for planes in frames:
+            encoder.put(partial(put, planes), planes.nbytes)
+    video.end()
+    if track:
+        track.end()
 
 
 def write_audio(output: Output, audio: Waveform) -> Report:

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from ltx2_core.errors import LTX2Error, MediaError, OutputError, RequestError, StorageError
+from ltx2_core.media import writer
 from ltx2_core.media.accept import check_input
 from ltx2_core.media.audio import read_audio
 from ltx2_core.media.check import check_file, count_decoded
@@ -279,12 +280,13 @@ def test_a_clip_may_be_silent(tmp_path: Path):
 # When it appears
 
 
-def test_frames_are_encoded_as_they_come_under_a_hidden_name(tmp_path: Path):
+def test_frames_are_encoded_as_they_come_under_a_hidden_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(writer, "MOST_WAITING_BYTES", 0)
     seen: list[int] = []
 
     def chunks() -> Iterator[Tensor]:
         for number, chunk in enumerate(moving(SHAPE, chunk=3)):
-            assert len(seen) == 3 * number
+            assert len(seen) >= 3 * number - 1, "the last frame may be on its way"
             assert not (tmp_path / "a.mp4").exists()
             yield chunk
 

@@ -1,0 +1,49 @@
+"""Work that goes on in a thread of its own, one step after the other, while the caller makes what it takes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+
+class Behind:
+    """Does steps in the order in which they are put, behind the caller; leaving the block waits for the last one.
+
+    Args: most_bytes: of what steps that are not done hold; whoever puts more waits. on_done: called in the caller's
+    thread, for each step in turn, with how many are done.
+    Raises: what a step raises, where the next one is put or the block ends; no later step is begun then.
+    """
+
+    def __init__(self, most_bytes: int, on_done: Callable[[int], None] = lambda done: None) -> None:
+        self.most_bytes, self.on_done = most_bytes, on_done
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="behind")
+        self._waiting: deque[tuple[Future[None], int]] = deque()
+        self._held_bytes = self._done = 0
+
+    def put(self, step: Callable[[], None], nbytes: int) -> None:
+        """Do this after all that was put before. nbytes: what the step holds until it is done."""
+        while self._waiting and (self._waiting[0][0].done() or self._held_bytes + nbytes > self.most_bytes):
+            self._collect()
+        self._waiting.append((self._thread.submit(step), nbytes))
+        self._held_bytes += nbytes
+
+    def _collect(self) -> None:
+        """Wait for the oldest step. Raises: what it raised."""
+        future, nbytes = self._waiting.popleft()
+        future.result()
+        self._held_bytes -= nbytes
+        self._done += 1
+        self.on_done(self._done)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            while kind is None and self._waiting:
+                self._collect()
+        finally:
+            self._thread.shutdown(cancel_futures=True)
