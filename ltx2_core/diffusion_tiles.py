@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import product
 from math import prod
 
@@ -28,12 +29,16 @@ def cut(plan: TilePlan, grid: VideoGrid, config: DiffusionDecoderConfig) -> Axes
     plan.check(config.cell_pixels)
     length = cells_of(grid, config)
     frames, rows, columns = (
-        [Interval(0, n)]
-        if one is None or n < least
-        else grown(split(n, max(2, one.overlap // by + 1, one.tile // by), one.overlap // by), least)
+        [Interval(0, n)] if one is None or n < least else [*_pieces(n, one.tile // by, one.overlap // by, least)]
         for n, one, by, least in zip(length, plan.cuts, config.cell_pixels, least_cells(config), strict=True)
     )
     return frames, rows, columns
+
+
+@lru_cache(maxsize=1024)
+def _pieces(length: int, tile: int, overlap: int, least: int) -> tuple[Interval, ...]:
+    """The tiles of an axis, in cells."""
+    return tuple(grown(split(length, max(2, overlap + 1, tile), overlap), least))
 
 
 def cells_of(grid: VideoGrid, config: DiffusionDecoderConfig) -> Size:

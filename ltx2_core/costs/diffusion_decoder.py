@@ -14,7 +14,7 @@ from ..config.diffusion_decoder import AttentionStage, DiffusionDecoderConfig, G
 from ..config.video_vae import IMAGE_CHANNELS, VideoVAEConfig
 from ..diffusion_tiles import auto, cells_of, cut, least_overlap, of_sizes, pixels
 from ..grids import Factors, VideoGrid
-from ..tiles import FRAMES_PER_CHUNK, Interval, TilePlan
+from ..tiles import FRAMES_PER_CHUNK, Axes, Interval, TilePlan
 
 QUERY_BOX = Factors(4, 8, 8)  # as in models/neighbours.py
 TOKENS_AT_A_TIME = 16_384  # as in models/diffusion_layers.py
@@ -34,7 +34,7 @@ def decode_bytes(vae: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize:
     frames, *_ = pixels(cells, config)
     sums = itemsize if itemsize > SUM_BYTES else SUM_BYTES
     frame = grid.height * grid.width * IMAGE_CHANNELS
-    tile = max(_tile_peak(vae, *sizes) for sizes in _largest(config, grid, plan))
+    tile = max(_tile_peak(vae, *sizes) for sizes in _largest(config, grid, cells))
     handed = min(FRAMES_PER_CHUNK, grid.frames) * frame * (itemsize + FLOAT_BYTES)
     if all(len(axis) == 1 for axis in cells):
         last = features * itemsize + grid.frames * frame * itemsize + handed
@@ -64,6 +64,7 @@ def decode_flops(vae: VideoVAEConfig, grid: VideoGrid, plan: TilePlan) -> float:
     return total
 
 
+@lru_cache(maxsize=64)
 def auto_plan(vae: VideoVAEConfig, grid: VideoGrid, itemsize: int, nbytes: int) -> TilePlan:
     """The plan that decodes a clip with the least work in so many bytes; the smallest tiles where none fits."""
     config = _diffusion(vae)
@@ -77,6 +78,7 @@ def _diffusion(vae: VideoVAEConfig) -> DiffusionDecoderConfig:
     return vae.decoder
 
 
+@lru_cache(maxsize=64)
 def enlarged(grid: VideoGrid, config: DiffusionDecoderConfig) -> VideoGrid:
     """The clip whose latent is large enough for every window."""
     frames, rows, columns = map(max, zip(grid.latent, config.least_latent, strict=True))
@@ -103,9 +105,9 @@ def _tiles(config: DiffusionDecoderConfig, grid: VideoGrid, plan: TilePlan) -> I
     yield from _sized(config, product(*cut(plan, grid, config)), grid)
 
 
-def _largest(config: DiffusionDecoderConfig, grid: VideoGrid, plan: TilePlan) -> Iterator[tuple[Size, Size]]:
+def _largest(config: DiffusionDecoderConfig, grid: VideoGrid, cells: Axes) -> Iterator[tuple[Size, Size]]:
     """Those of them that can take the most: the longest, and the last in time."""
-    frames, rows, columns = cut(plan, grid, config)
+    frames, rows, columns = cells
     row, column = (max(axis, key=lambda one: one.length) for axis in (rows, columns))
     in_time = {max(frames, key=lambda one: one.length), frames[-1]}
     yield from _sized(config, ((one, row, column) for one in in_time), grid)
@@ -123,6 +125,7 @@ def _sized(
         yield size, (kept, plane[0], plane[1])
 
 
+@lru_cache(maxsize=64)
 def _features(vae: VideoVAEConfig, grid: VideoGrid) -> tuple[float, float]:
     """Numbers of the features, and the most that are alive while they are made."""
     config = _diffusion(vae)

@@ -132,7 +132,7 @@ def _registered(
 ) -> ModelFiles:
     model = registered[name]
     paths = own_files(name, model, library)
-    published = _assumed(name, model, paths.keys() | given.keys()) if is_planned else {}
+    published = _assumed(name, registered, paths.keys() | given.keys()) if is_planned else {}
     paths |= {role: header.path for role, header in published.items()}
     conv = paths.pop(CONV_VAE, None)
     if conv is not None and (decoder == "conv" or "video_vae" not in paths):
@@ -147,11 +147,17 @@ def _registered(
     return ModelFiles(name=name, paths=paths, assumed=assumed)
 
 
-def _assumed(name: str, model: RegisteredModel, found: Collection[str]) -> dict[str, Header]:
-    """The headers that the files of a model have which are not on this machine, as far as they are known."""
-    lacking = {
-        role: models_home() / name / Path(place).name for role, place in model.files.items() if role not in found
-    }
+def _assumed(name: str, registered: Mapping[str, RegisteredModel], found: Collection[str]) -> dict[str, Header]:
+    """The headers that the files of a model have which are not on this machine, as far as they are known.
+
+    A file that several models have lies with the first of them.
+    """
+    model = registered[name]
+    lacking: dict[str, Path] = {}
+    for role, place in model.files.items():
+        if role not in found:
+            first = next(other for other, its in registered.items() if its.files.get(role) == place)
+            lacking[role] = models_home() / first / Path(place).name
     headers = {role: published_header(model, role, path) for role, path in lacking.items()}
     return {role: header for role, header in headers.items() if header is not None}
 

@@ -84,7 +84,7 @@ def published_header(model: RegisteredModel, role: str, path: Path) -> Header | 
 
     Returns: None where the tensors of the file are not known.
     """
-    return _made(model.generation, model.precision, role, path)
+    return _made(model.generation, model.precision if role in QUANTISED_ROLES else "", role, path)
 
 
 @lru_cache(maxsize=32)
