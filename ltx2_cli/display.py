@@ -210,12 +210,14 @@ class Display:
                 self._tell("step", phase=phase, done=done, total=total)
                 if self.render_bars:
                     self.render_bars.step(done)
-            case core.PhaseDone(phase=phase, seconds=seconds):
-                self._tell("phase", phase=phase, state="done", name=self.phase, seconds=round(seconds, 3))
+            case core.PhaseDone(phase=phase, seconds=seconds, peak_bytes=peak):
+                took = {"seconds": round(seconds, 3), "peak_bytes": peak}
+                self._tell("phase", phase=phase, state="done", name=self.phase, **took)
                 if self.render_bars:
                     self.render_bars.done()
                 else:
-                    self.say(f"{self.phase}: {seconds:.1f} s", DETAILS)
+                    most = "" if peak is None else f", at most {core.gigabytes(peak)}"
+                    self.say(f"{self.phase}: {seconds:.1f} s{most}", DETAILS)
             case core.LengthChosen(frames=frames, fps=fps, seconds=seconds):
                 self._tell("length", frames=frames, fps=str(fps), wanted_seconds=round(seconds, 3))
                 self.say(event.message)

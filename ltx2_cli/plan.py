@@ -106,7 +106,7 @@ def _lines(plan: core.Plan) -> list[str]:
     for row in plan.rows:
         mark = " <- peak" if row is plan.peak else ""
         vram = "-" if row.vram is None else about + core.gigabytes(row.vram)
-        seconds = "-" if row.seconds is None else f"~{row.seconds:,.1f}"
+        seconds = "-" if row.seconds is None else f"{'~' * row.is_estimate}{row.seconds:,.1f}"
         teraflops = f"{row.flops / TERA:,.1f}"
         disk = core.show_bytes(row.disk) if row.disk else "-"
         cells = [row.name, vram, core.gigabytes(row.ram), disk, teraflops, seconds + mark]
@@ -133,6 +133,6 @@ def _remarks(planning: core.Planning) -> list[str]:
     lines = [f"{room}{mode}"]
     if plan.is_assumed:
         lines.append("~: files of the model are not here; their sizes are those of the release")
-    if plan.estimated_by:
-        lines.append(f"~ seconds: {plan.estimated_by}")
+    sources = {row.source: row.is_estimate for row in plan.rows if row.seconds is not None}
+    lines += [f"{'~ ' * is_estimate}seconds: {source}" for source, is_estimate in sources.items()]
     return lines

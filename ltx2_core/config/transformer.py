@@ -79,6 +79,11 @@ class TransformerConfig:
     has_keyframe_embedding: bool
 
     @property
+    def width(self) -> int:
+        """That of the video stream, or of the only one."""
+        return next(stream.width for stream in (self.video, self.audio) if stream is not None)
+
+    @property
     def modulation_rows(self) -> int:
         """Shift, scale and gate for self-attention and feed-forward, and for text attention where that is modulated."""
         return 9 if self.has_text_modulation else 6

@@ -35,10 +35,15 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseDone:
-    """A phase is over."""
+    """A phase is over.
+
+    Args: peak_bytes: the most that it took, with what was loaded for it: of a card's memory what tensors take there, on
+    the CPU what the process holds beside the pages of files. None where nobody tells.
+    """
 
     phase: Phase
     seconds: float
+    peak_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

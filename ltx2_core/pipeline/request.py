@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -27,6 +27,9 @@ from ..sampling.guidance import GuidanceScales
 from ..types import Streams
 from .recipe import Recipe, Stage
 from .values import Choice, FrameRate, Seconds
+
+if TYPE_CHECKING:
+    from .resolve.plan import Plan
 
 VideoCodecName = Annotated[str, BeforeValidator(Choice.of(VIDEO_CODECS))]
 COPY = "copy"  # in place of a codec: the packets of the given audio
@@ -296,7 +299,8 @@ class Resolved:
 
     Args: preset: what was named on a command line, in a file or in the environment, where that is a set of values.
     overridden: what it overrides in files and in the environment. sources: where each setting came from, in words.
-    notes: what was chosen or rounded. warnings: the same, where the result may suffer.
+    notes: what was chosen or rounded. warnings: the same, where the result may suffer. plan: what it will take; None
+    where nothing is rendered.
     """
 
     task: RenderTask
@@ -307,6 +311,7 @@ class Resolved:
     sources: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    plan: Plan | None = None
 
     @property
     def request(self) -> Request:

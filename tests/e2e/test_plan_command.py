@@ -60,6 +60,24 @@ def test_explained_settings_say_where_they_come_from() -> None:
     assert explained["res"] == "model toy"
 
 
+def test_a_finished_render_tells_the_next_plan_how_long_it_takes(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LTX2_HOME", str(tmp_path / "home"))
+    words = ("t2v", "a bell rings", "--model", tiny, "--preset", "smoke", "--seed", 7, "-o")
+    before, made = ltx2("plan", *words, tmp_path / "a.mp4"), ltx2(*words, tmp_path / "a.mp4", "-v")
+    after = ltx2("plan", *words, tmp_path / "b.mp4")
+    assert made.exit_code == 0, made.stderr
+    assert [row.split()[-1] for row in before.stdout.splitlines() if row.startswith("denoising")] == ["-"]
+    (row,) = (row for row in after.stdout.splitlines() if row.startswith("denoising"))
+    assert float(row.split()[-1]) > 0
+    assert after.stdout.splitlines()[-1] == "seconds: measured on this machine"
+    (line,) = (line for line in made.stderr.splitlines() if line.startswith("peak: "))
+    assert " of memory in " in line
+    assert "; planned: " in line
+    assert before.stderr == after.stderr
+
+
 @pytest.mark.parametrize("value", ["0", "-8", "8.5", "many", "1001"])
 def test_vram_is_a_whole_number(value: str) -> None:
     result = ltx2("plan", "t2v", "x", "--model", "toy", f"--vram={value}")

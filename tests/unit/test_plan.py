@@ -18,6 +18,7 @@ from ltx2_core.errors import DoesNotFitError, RequestError, StorageError
 from ltx2_core.memory import Residency
 from ltx2_core.pipeline.resolve import plan as plans
 from ltx2_core.pipeline.resolve.basis import Planned
+from ltx2_core.pipeline.resolve.clock import Clock
 from ltx2_core.pipeline.resolve.machine import Device
 from ltx2_core.pipeline.resolve.peaks import Rates, rates_of, read_peaks
 from ltx2_core.pipeline.resolve.phases import Load, Phase
@@ -71,6 +72,20 @@ def test_what_does_not_fit_names_three_settings_that_do() -> None:
         words = shlex.split(flags)
         given = {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
         assert planned(vram=8, **{"res": "4k", "model": "ltx-2"} | given).plan.fits
+
+
+def test_only_settings_are_tried_that_act_on_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Mapping[str, Any]] = []
+    settle = Asked.settle
+
+    def noted(self: Asked, planned: Planned | None, flags: Mapping[str, Any] | None = None, *rest: Any) -> Any:
+        tried.append(flags or {})
+        return settle(self, planned, flags, *rest)
+
+    monkeypatch.setattr(Asked, "settle", noted)
+    found = planned(vram=8, res="4k", model="ltx-2")
+    assert found.plan.lacking == {"video"}
+    assert [list(flags) for flags in tried] == [[], ["res"], ["res"], ["res"]]
 
 
 def test_a_larger_card_keeps_more_blocks_and_in_the_end_all() -> None:
@@ -160,7 +175,9 @@ def test_a_render_that_does_not_fit_is_refused_unless_it_is_forced(monkeypatch: 
         resolve("t2v", "x", [(COMMAND_LINE, flags)])
     assert "and 0.0 GB can be used" in caught.value.why
     assert "--force" in caught.value.hint
-    assert resolve("t2v", "x", [(COMMAND_LINE, flags | {"force": True})])
+    forced = resolve("t2v", "x", [(COMMAND_LINE, flags | {"force": True})])
+    assert forced.plan is not None
+    assert not forced.plan.fits
 
 
 def test_a_card_is_judged_by_what_is_free_and_planned_for_by_its_class() -> None:
@@ -191,7 +208,8 @@ def test_models_stay_and_leave_in_the_plan_as_in_a_render() -> None:
         for name in order:
             with residency.use(name, sizes[name], nn.Identity):
                 seen.append(sum(entry.nbytes for entry in residency._loaded.values()))
-        phases = [Phase(name=name, loads=(Load(name, sizes[name], 0),), active=0, flops=0) for name in order]
+        loads = {name: (Load(name, nbytes, 0),) for name, nbytes in sizes.items()}
+        phases = [Phase(kind="denoise", name=name, loads=loads[name], active=0, flops=0) for name in order]
         assert [weights for _, weights, _ in plans.loaded(phases, budget)] == seen
 
 
@@ -199,11 +217,10 @@ def test_seconds_are_told_for_cards_whose_peak_is_known() -> None:
     asked = Asked(mode="t2v", prompt="x", layers=[(COMMAND_LINE, {"res": "480p", "model": "ltx-2-fp8"})])
     card = Card(name="NVIDIA GeForce RTX 4090", nbytes=24 * GIB, capability=(8, 9))
     settled = asked.settle(Planned(Device("cuda:0", card)))
-    rates = rates_of(card, settled.costs.machine)
-    assert rates is not None
-    found = make_plan(settled.costs, Device("cuda:0", card), rates)
-    assert "published peak" in found.estimated_by
+    clock = Clock.of_this_machine(settled.costs, Device("cuda:0", card))
+    found = make_plan(settled.costs, Device("cuda:0", card), clock)
     assert all(row.seconds is not None and row.seconds > 0 for row in found.rows)
+    assert all(row.is_estimate and "published peak" in row.source for row in found.rows)
     assert rates_of(card, replace(settled.costs.machine, precision="fp32")) is None
     assert rates_of(replace(card, name="another"), settled.costs.machine) is None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from ltx2_core.cards import Card
 from ltx2_core.errors import RequestError
@@ -212,7 +213,27 @@ def test_every_choice_of_a_device_is_measured(monkeypatch: pytest.MonkeyPatch) -
     (shape,) = found.shapes
     assert (shape.name, shape.tokens) == ("tiny", 8)
     assert shape.batches_passes.on_s is not None
+    assert shape.flops_per_s is not None
+    assert (found.width, found.link_bytes_per_s) == (tune.HEAD, None)
     assert len(told) == 2
+
+
+def test_the_flops_of_a_measured_step_are_those_that_it_computes() -> None:
+    sample = tune._Sample(CPU, TINY, "fp32")
+    with torch.inference_mode():
+        step = sample.step(TINY.shapes[0])
+        step()
+        with FlopCounterMode(display=False) as counter:
+            step()
+    assert sample.flops(TINY.shapes[0]) == pytest.approx(counter.get_total_flops(), rel=0.05)
+
+
+def test_the_link_to_a_card_is_as_fast_as_memory_is_copied_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tune.link_speed(CPU) is None
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda size, dtype, **_: empty(16, dtype=dtype))
+    monkeypatch.setattr(tune, "timed", lambda calls, device: {"copied": [0.5, 2.0, 4.0]})
+    assert tune.link_speed(Device("cuda:0", CARD)) == tune.LINK_BYTES / 2
 
 
 def test_what_does_not_fit_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,10 +17,11 @@ import torch
 from torch.nn import functional as F
 
 from ...config.transformer import TransformerConfig
+from ...costs.denoiser import Evaluation, Walk
 from ...errors import RequestError
 from ...grids import Factors, VideoGrid, audio_latent_count
 from ...latents import LatentState, States
-from ...machine import Precision, cpu_threads
+from ...machine import CHUNK_TOKENS, Precision, cpu_threads
 from ...quantize.decode import decode_matrix
 from ...quantize.products import multiply
 from ...sampling.denoiser import GuidedDenoiser
@@ -30,12 +31,14 @@ from ...stored.layer import StoredLayer
 from ...types import Streams
 from ..render.models import DTYPES
 from ..resolve.machine import PRECISIONS, Device, choose_device, measured_on, must_measure_int8
+from ..resolve.phases import stage_flops
 from ..resolve.tuning import LEAST_RUNS, PrecisionChoice, ShapeClass, Switch, Tuning
 from .sample import guidance, random_transformer, scaled_settings
 
 LAYERS, HEAD = 2, 128  # blocks, and the width of a head
 RUNS, MOST_S = 5, 5.0  # of each choice, in turns, after one to warm up; fewer where they take so long together
 LEAST_GAIN = 1.15  # a choice that is not the usual one must be so many times as fast
+LINK_BYTES = 2**28  # that are copied to a card at a time, to see how fast that goes
 BATCH_SHARE = 0.1  # of a card's memory that a batch of passes may take: the rest is for weights and everything else
 SIGMA, FPS, FACTORS = 0.7, Fraction(24), Factors(8, 32, 32)
 LATENT_CHANNELS, AUDIO_CHANNELS, AUDIO_BINS = 128, 8, 16
@@ -115,7 +118,14 @@ def tune(device: Device | None = None, tell: Callable[[str], None] = lambda line
         for shape in shapes:
             tell(f"measuring on {device.name}: a guided step, {shape.name}")
             measured.append(sample.measure(shape))
-    return Tuning(measured_on=measured_on(device), precision=precision, int8=int8, shapes=tuple(measured))
+        return Tuning(
+            measured_on=measured_on(device),
+            precision=precision,
+            int8=int8,
+            shapes=tuple(measured),
+            width=sample.model.config.width,
+            link_bytes_per_s=link_speed(device),
+        )
 
 
 def _require_device(device: Device) -> None:
@@ -169,6 +179,17 @@ def choose_int8(device: Device, width: int, rows: int) -> Switch:
         del calls["as stored"]
     seconds = timed(calls, device)
     return choose_switch(seconds["decoded"], seconds.get("as stored", []), usual=False)
+
+
+def link_speed(device: Device) -> float | None:
+    """Bytes per second at which weights are copied to a card from memory that is pinned for that; None elsewhere."""
+    if device.kind != "cuda":
+        return None
+    source = torch.empty(LINK_BYTES, dtype=torch.uint8, pin_memory=True)
+    target = torch.empty(LINK_BYTES, dtype=torch.uint8, device=device.name)
+    calls = {"copied": partial(target.copy_, source, non_blocking=True)}
+    calls["copied"]()
+    return LINK_BYTES / median(timed(calls, device)["copied"])
 
 
 def choose_switch(off: list[float], on: list[float], *, usual: bool, is_possible: bool = True) -> Switch:
@@ -234,7 +255,22 @@ class _Sample:
             tokens=shape.grid.tokens,
             batches_passes=choose_switch(seconds["usual"], seconds.get("batched", []), usual=False, is_possible=fits),
             keeps_text=choose_switch(seconds["without text"], seconds["usual"], usual=True),
+            flops_per_s=self.flops(shape) / median(seconds["usual"]),
         )
+
+    def flops(self, shape: Shape) -> float:
+        """Those of a guided step as it usually is, in which keys and values of the text are known."""
+        config = self.model.config
+        audio = audio_latent_count(shape.frames, FPS)
+        given = Evaluation(video=shape.grid.tokens, audio=audio, text=self.plan.text_rows)
+        walk = Walk(
+            itemsize=self.dtype.itemsize,
+            chunk_tokens=CHUNK_TOKENS,
+            keeps_tables=True,
+            keeps_text=config.has_static_text,
+        )
+        first, both = (stage_flops(config, given, guidance(LAYERS), range(steps), walk) for steps in (1, 2))
+        return both - first
 
     def step(
         self, shape: Shape, *, is_guided: bool = True, is_batched: bool = False, keeps_text: bool = True

@@ -137,8 +137,15 @@ class Engine:
             return self.text
         request = self.request
         prompts = [request.prompt] if request.negative is None else [request.prompt, request.negative]
-        with self.watch.phase("text", "reading the prompt"):
-            found = self.cache().recall(prompts, self.encode) if self.task.uses_cache else self.encode(prompts)
+        read: list[str] = []
+
+        def encode(unknown: list[str]) -> list[TextContext]:
+            read.extend(unknown)
+            return self.encode(unknown)
+
+        with self.watch.phase("text", "reading the prompt") as on_prompt:
+            found = self.cache().recall(prompts, encode) if self.task.uses_cache else encode(prompts)
+            on_prompt(len(read))
         for what, context in zip(("prompt", "negative prompt")[: len(prompts)], found, strict=True):
             if context.dropped:
                 total = request.text_rows + context.dropped

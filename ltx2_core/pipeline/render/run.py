@@ -29,6 +29,7 @@ from ..request import ENHANCER, RenderTask, Resolved, sheet_of
 from ..resolve.target import TAKEN_HINT, check_place
 from .engine import Engine
 from .enhancement import rewrite_prompt
+from .meter import measured
 from .models import Models
 from .ran_out import Progress, out_of_memory, ran_out
 
@@ -68,8 +69,10 @@ def run(resolved: Resolved, watch: Watch = NOBODY, models: Models | None = None)
     with _one_writer(task.target, resolved.job_dir):
         if not task.output.overwrite:
             require_free(task.target, hint=TAKEN_HINT)
-        with _models_for(task, models) as ready:
-            return _finish(Job.create(resolved.job_dir, task, identities(task)), watch, ready)
+        with _models_for(task, models) as ready, measured(watch, ready.device) as meter:
+            result = _finish(Job.create(resolved.job_dir, task, identities(task)), meter.watch, ready)
+            meter.conclude(resolved)
+            return result
 
 
 def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None) -> Result:
@@ -95,8 +98,8 @@ def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None) -> Res
             require_free(task.target)
         headers = require_unchanged(job)
         job.check_saved(headers.shapes)
-        with _models_for(task, models) as ready:
-            return _finish(job, watch, ready)
+        with _models_for(task, models) as ready, measured(watch, ready.device) as meter:
+            return _finish(job, meter.watch, ready)
 
 
 def enhance(resolved: Resolved, watch: Watch = NOBODY) -> PromptRewritten:

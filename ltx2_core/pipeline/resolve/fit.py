@@ -53,7 +53,7 @@ def settle_machine(
         products=products_on(device.card) if is_auto else (),
         threads=cpu_threads(),
     )
-    tuning, notes = _tuning_for(device)
+    tuning, notes = tuning_for(device)
     machine = usual if tuning is None else _tuned(usual, tuning, grid.tokens, takes_precision=is_auto)
     names = [one.name for one in fields(Machine) if getattr(machine, one.name) != getattr(usual, one.name)]
     if names:
@@ -100,7 +100,7 @@ def _told_memory(machine: Machine, device: Device) -> str:
     return f"memory: {machine.memory}{stays}, as the models do not fit {where} whole"
 
 
-def _tuning_for(device: Device) -> tuple[Tuning | None, tuple[str, ...]]:
+def tuning_for(device: Device) -> tuple[Tuning | None, tuple[str, ...]]:
     """What was measured on a device, and a line where what is kept was measured on another."""
     tuning = read_tuning()
     if tuning is None or tuning.measured_on.is_same(measured_on(device)):
@@ -113,7 +113,7 @@ def products_of(device: Device) -> tuple[Format, ...]:
 
     Raises: RequestError if what was measured on this machine cannot be read.
     """
-    tuning, _ = _tuning_for(device)
+    tuning, _ = tuning_for(device)
     found = products_on(device.card)
     return found if tuning is None else _with_measured(found, tuning)
 

@@ -16,27 +16,21 @@ from ...cards import Card
 from ...machine import Machine
 from ...records import Record, presets_folder
 from ...yaml_file import read_yaml
+from .tuning import GIGA, TERA, Rate
 
-TERA, GIGA = 1e12, 1e9
-SOURCE = "from the card's published peak"
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PEAK = "an estimate from the card's published peak"
 
 
 class Peaks(Record):
     """What a card can do at most, in dense products with sums in float32.
 
-    Args: matches: a pattern in the name that the driver gives it. memory_gb: as it is sold. capability: of NVIDIA.
-    bf16, fp8: TFLOP/s. int8: TOP/s. link_gbs: GB/s at which weights are copied to it. share: of the peak that a render
-    reaches, as public runs do.
+    Args: matches: a pattern in the name that the driver gives it. bf16: TFLOP/s. link_gbs: GB/s at which weights are
+    copied to it. share: of the peak that a render reaches, as public runs do.
     """
 
     summary: str
     matches: str
-    memory_gb: Annotated[int, Field(gt=0)]
-    capability: tuple[int, int]
     bf16: Rate
-    int8: Rate | None = None
-    fp8: Rate | None = None
     link_gbs: Rate
     share: Annotated[float, Field(gt=0, le=1)]
 
@@ -47,7 +41,7 @@ class Rates:
 
     flops_per_s: float
     link_bytes_per_s: float
-    source: str = SOURCE
+    source: str = PEAK
 
     def seconds(self, flops: float, moved: int) -> float:
         """What a phase takes at least: its products, or its weights on their way, whichever takes longer."""

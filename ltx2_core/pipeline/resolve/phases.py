@@ -40,6 +40,7 @@ from ...text.enhancers import MOST_TOKENS, EnhancerFiles
 from ...text.files import find_encoder
 from ...tiles import STAGE_OVERLAP, split_evenly
 from ...types import Streams
+from ..events import Phase as Kind
 from ..parts import CONNECTORS, DURATION_HEAD, ModelHeaders
 from ..recipe import Stage
 from ..request import ENHANCER, Request
@@ -67,12 +68,15 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """One phase. Args: name: for a person. loads: one after another. active: bytes on the
+    """One phase.
+
+    Args: kind: of the work, as a render tells it. name: for a person. loads: one after another. active: bytes on the
     device beside the weights. flops: of the whole phase. moved: weights that are copied to the device while it runs.
     disk: bytes that it writes. host: memory of the computer that it takes beside what every phase has. workspace: bytes
     on the device that kernels may take besides, where there is room; nobody can count them beforehand.
     """
 
+    kind: Kind
     name: str
     loads: tuple[Load, ...]
     active: int
@@ -156,6 +160,7 @@ class Costs:
         tokens = INSTRUCTION_TOKENS + most_tokens(self.request.prompt, self.request.text_rows) + MOST_TOKENS
         stay = layers_that_stay(sizes, self.machine)
         return Phase(
+            kind="enhance",
             name="enhancing",
             loads=(self._writer(header, sizes),),
             active=model.writing_bytes(tokens, self.itemsize),
@@ -199,6 +204,7 @@ class Costs:
             on_device = sizes.streamed(0) - table_bytes(self.encoder, "language_model", self.itemsize)
             load = Load("text encoder", on_device, sizes.whole * len(self.prompts))
         return Phase(
+            kind="text",
             name="text",
             loads=(load,),
             active=self.language_model.activation_bytes(self.prompts, self.itemsize),
@@ -212,6 +218,7 @@ class Costs:
         given = self.language_model, self.prompts, connectors, self.request.text_rows
         heads = (DURATION_HEAD,) * (self.request.auto_length is not None)
         return Phase(
+            kind="text",
             name="text context",
             loads=(
                 self._component("text_projection"),
@@ -233,6 +240,7 @@ class Costs:
         if clips or stills:
             given, plan = [*clips, *stills], self.machine.encode_tiles
             yield Phase(
+                kind="inputs",
                 name="inputs",
                 loads=(self._component("video_encoder"),),
                 active=max(video_vae.encode_bytes(vae, grid, plan, self.itemsize) for grid in given),
@@ -242,6 +250,7 @@ class Costs:
         if request.audio_source is not None and request.audio != "off":
             config = self.headers.shapes.audio_vae
             yield Phase(
+                kind="inputs",
                 name="audio input",
                 loads=(self._component("audio_encoder"),),
                 active=audio.encode_bytes(config, self._steps, self.itemsize),
@@ -258,6 +267,7 @@ class Costs:
         before, after = self._grid(stages[stages.index(stage) - 1]).tokens, self._grid(stage).tokens
         nbytes = component_bytes(header, "upsampler", self.itemsize)
         return Phase(
+            kind="upsample",
             name="upsampling",
             loads=(Load("upsampler", self._weights(header, "upsampler", nbytes), nbytes),),
             active=upsample_bytes(config, after, self.itemsize),
@@ -284,6 +294,7 @@ class Costs:
             moved = len(steps) * sum(sizes.blocks[resident:])
             active += max((fusing, *branches.blocks))
         return Phase(
+            kind="denoise",
             name=f"stage {number}" if len(self.request.recipe.stages) > 1 else "denoising",
             loads=(load,),
             active=active,
@@ -380,12 +391,14 @@ class Costs:
         config = AudioVAEConfig.from_metadata(self.headers.config("audio_decoder"))
         vocoder = VocoderConfig.from_metadata(self.headers.config("vocoder"))
         yield Phase(
+            kind="sound",
             name="audio",
             loads=(self._component("audio_decoder"),),
             active=audio.decode_bytes(config, self._steps, self.itemsize),
             flops=audio.decode_flops(config, self._steps),
         )
         yield Phase(
+            kind="sound",
             name="vocoder",
             loads=(self._component("vocoder", FLOAT32),),
             active=audio.vocode_bytes(vocoder, self._steps),
@@ -397,6 +410,7 @@ class Costs:
         """The video is decoded and encoded."""
         vae, grid, plan = self.headers.shapes.video_vae, self._grid(None), self.machine.decode_tiles
         return Phase(
+            kind="video",
             name="video",
             loads=(self._component("video_decoder"),),
             active=decoding.decode_bytes(vae, grid, plan, self.itemsize),

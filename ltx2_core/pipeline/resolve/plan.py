@@ -8,16 +8,21 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ...machine import MemoryMode, available_bytes, ram_bytes
+from ..events import Phase as Kind
 from .machine import Device
-from .peaks import Rates
 from .phases import TRANSFORMER, Costs, Phase
+from .speeds import MEASURED, Work
+
+if TYPE_CHECKING:
+    from .clock import Clock
 
 GIB = 2**30
 MARGIN_BYTES = int(0.4 * GIB)  # of free memory that a plan leaves alone
 TAKEN_BYTES = int(0.8 * GIB)  # of a card by its driver and a desktop, before a render begins
-BASE_BYTES = 205_000_000  # of the computer's memory: the program itself
+BASE_BYTES = 300_000_000  # of the computer's memory: the program itself, with what reads a prompt
 RAM_SHARE = 0.9  # of the memory of the computer that a render on the CPU may be planned for
 UNIFIED_SHARE = 0.75  # of the same, for a GPU that shares it
 KEEPS_TEXT: Mapping[MemoryMode, tuple[bool, ...]] = {  # keys and values of the text, in the order of what is tried
@@ -32,17 +37,24 @@ MODES: tuple[MemoryMode, ...] = tuple(KEEPS_TEXT)
 class Row:
     """What a phase takes at its peak, in bytes.
 
-    Args: vram: None on the CPU. workspace: of the card, that kernels may take besides. seconds: None where nothing
-    tells them.
+    Args: kind: of the work, as a render tells it. vram: None on the CPU. workspace: of the card, that kernels may take
+    besides. seconds: None where nothing tells them. source: where they are known from, in words.
     """
 
+    kind: Kind
     name: str
     vram: int | None
     workspace: int
     ram: int
     disk: int
     flops: float
-    seconds: float | None
+    seconds: float | None = None
+    source: str = ""
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether the seconds are not those of the same work on this machine."""
+        return self.source != MEASURED
 
     @property
     def needed(self) -> int:
@@ -51,19 +63,43 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Streaming:
+    """How a transformer is streamed to a card.
+
+    Args: limit: bytes of the card that are planned with. resident: how many blocks stay. blocks: bytes of each.
+    """
+
+    limit: int
+    resident: int
+    blocks: tuple[int, ...]
+
+    def could_stay(self, peak: int) -> int:
+        """How many more blocks could have stayed, if so many bytes were the most that denoising took."""
+        room, count = self.limit - peak, 0
+        for nbytes in self.blocks[self.resident :]:
+            room -= nbytes
+            if room < 0:
+                break
+            count += 1
+        return count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """All phases of a render, and what there is for them.
 
     Args: vram: free bytes of the card, without a margin; None on the CPU, and where nobody tells. ram: the same of the
     computer; None where that is not known. is_assumed: files of the model are not here, and their sizes those of the
-    release. estimated_by: what the seconds are an estimate from; "" where there are none.
+    release. streaming: what a memory mode leaves to the link; None where the whole transformer stays on the card, and
+    on the CPU. work: what measured seconds are kept for; None where nobody asked for seconds.
     """
 
     rows: tuple[Row, ...]
     vram: int | None
     ram: int | None
     is_assumed: bool = False
-    estimated_by: str = ""
+    streaming: Streaming | None = None
+    work: Work | None = None
 
     @property
     def peak(self) -> Row:
@@ -71,28 +107,39 @@ class Plan:
         return max(self.rows, key=lambda row: (row.vram or 0, row.ram))
 
     @property
+    def flops(self) -> dict[Kind, float]:
+        """Those of all phases of a kind."""
+        found: dict[Kind, float] = {}
+        for row in self.rows:
+            found[row.kind] = found.get(row.kind, 0.0) + row.flops
+        return found
+
+    @property
     def fits(self) -> bool:
         """Whether there is enough memory for every phase."""
-        return self._has_vram and self._has_ram
+        return not self.lacking
+
+    @property
+    def lacking(self) -> set[Kind]:
+        """The kinds of phases that there is too little memory for."""
+        return {row.kind for row in self.rows if not (self._has_vram_for(row) and self._has_ram_for(row))}
 
     @property
     def lack(self) -> str:
         """What there is too little of, in words."""
-        if not self._has_vram and self.vram is not None:
-            row = max(self.rows, key=lambda row: row.needed)
+        row = max(self.rows, key=lambda row: row.needed)
+        if not self._has_vram_for(row) and self.vram is not None:
             besides = f" and {gigabytes(row.workspace)} for its convolutions" if row.workspace else ""
             needed = f"{row.name} needs {gigabytes(row.vram or 0)} of the card's memory{besides}"
             return f"{needed}, and {gigabytes(self.vram)} can be used"
         row = max(self.rows, key=lambda row: row.ram)
         return f"{row.name} needs {gigabytes(row.ram)} of memory, and {gigabytes(self.ram or 0)} can be used"
 
-    @property
-    def _has_vram(self) -> bool:
-        return self.vram is None or all(row.needed <= self.vram for row in self.rows)
+    def _has_vram_for(self, row: Row) -> bool:
+        return self.vram is None or row.needed <= self.vram
 
-    @property
-    def _has_ram(self) -> bool:
-        return self.ram is None or all(row.ram <= self.ram for row in self.rows)
+    def _has_ram_for(self, row: Row) -> bool:
+        return self.ram is None or row.ram <= self.ram
 
 
 def gigabytes(nbytes: float) -> str:
@@ -100,16 +147,24 @@ def gigabytes(nbytes: float) -> str:
     return f"{nbytes / GIB:.1f} GB"
 
 
-def make_plan(costs: Costs, device: Device, rates: Rates | None = None) -> Plan:
-    """Count what a request takes on a machine. rates: how fast the device is, where that is known."""
+def make_plan(costs: Costs, device: Device, clock: Clock | None = None) -> Plan:
+    """Count what a request takes on a machine. clock: tells how long that takes."""
     phases = costs.phases
     return Plan(
-        rows=tuple(_rows(phases, costs, device, rates)),
+        rows=tuple(_rows(phases, costs, device, clock)),
         vram=None if device.kind == "cpu" else free_bytes(device),
         ram=_free_ram(device),
         is_assumed=bool(costs.files.assumed),
-        estimated_by="" if rates is None else rates.source,
+        streaming=_streaming(costs, device),
+        work=None if clock is None else clock.work,
     )
+
+
+def _streaming(costs: Costs, device: Device) -> Streaming | None:
+    limit = class_bytes(device)
+    if not costs.is_streamed or costs.machine.device == "cpu" or limit is None:
+        return None
+    return Streaming(limit=limit, resident=costs.machine.resident_blocks, blocks=tuple(costs.blocks.blocks))
 
 
 def free_bytes(device: Device) -> int | None:
@@ -176,17 +231,20 @@ def _fits(costs: Costs, device: Device, limit: int) -> bool:
     return all(row.needed <= limit for row in rows)
 
 
-def _rows(phases: Sequence[Phase], costs: Costs, device: Device, rates: Rates | None) -> Iterator[Row]:
+def _rows(phases: Sequence[Phase], costs: Costs, device: Device, clock: Clock | None) -> Iterator[Row]:
     is_cpu = device.kind == "cpu"
     for phase, weights, moved in loaded(phases, costs.machine.kept_bytes):
+        lasts = None if clock is None else clock.duration(phase, moved + phase.moved)
         yield Row(
+            kind=phase.kind,
             name=phase.name,
             vram=None if is_cpu else weights + phase.active,
             workspace=phase.workspace,
             ram=BASE_BYTES + phase.host + (weights + phase.active if is_cpu else costs.pinned_bytes),
             disk=phase.disk,
             flops=phase.flops,
-            seconds=None if rates is None else rates.seconds(phase.flops, moved + phase.moved),
+            seconds=None if lasts is None else lasts.seconds,
+            source="" if lasts is None else lasts.source,
         )
 
 

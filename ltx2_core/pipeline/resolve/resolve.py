@@ -14,11 +14,12 @@ from typing import Any
 from ...cards import Card
 from ...errors import DoesNotFitError, LTX2Error
 from ...hub.registry import registered_models
+from ..events import Phase as Kind
 from ..request import Resolved
 from ..values import parse_size
 from .basis import Planned
+from .clock import Clock
 from .machine import Device
-from .peaks import rates_of
 from .plan import GIB, Plan, make_plan
 from .presets import names, read_tier
 from .settings import COMMAND_LINE, Layer, Origin, Place
@@ -26,6 +27,14 @@ from .settle import Settled, settle
 
 NEAREST = 3  # settings that fit, of which a person is told
 SHARES = (2, 4)  # of a duration that may fit
+SIZED: frozenset[Kind] = frozenset({"inputs", "denoise", "upsample", "sound", "video"})
+ACTS_ON: Mapping[str, frozenset[Kind]] = {  # the kinds of phases that a setting makes smaller
+    "decoder": frozenset({"video"}),
+    "memory": frozenset({"enhance", "text", "denoise"}),
+    "model": frozenset({"enhance", "text", "denoise"}),
+    "res": SIZED,
+    "duration": SIZED,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +79,15 @@ def resolve(
     """
     asked = Asked(mode=mode, prompt=prompt, layers=layers, own_presets=own_presets, main=main)
     settled = asked.settle(None)
-    if settled.is_forced or settled.resolved.is_done:
+    if settled.resolved.is_done:
         return settled.resolved
     settled = _with_fitting_decoder(asked, settled, None)
-    plan = make_plan(settled.costs, settled.device)
-    if not plan.fits:
+    plan = _planned(settled)
+    if not plan.fits and not settled.is_forced:
         found = " or ".join(_nearest(asked, settled, Planned()))
         hint = f"{found}; --force renders all the same" if found else "--force renders all the same"
         raise DoesNotFitError("this does not fit into the memory of this machine", plan.lack, hint)
-    return settled.resolved
+    return replace(settled.resolved, plan=plan)
 
 
 def plan_render(
@@ -98,9 +107,14 @@ def plan_render(
     asked = Asked(mode=mode, prompt=prompt, layers=layers, own_presets=own_presets, main=main)
     planned = Planned(None if vram_gb is None else planned_card(vram_gb))
     settled = _with_fitting_decoder(asked, asked.settle(planned), planned)
-    plan = make_plan(settled.costs, settled.device, rates_of(settled.device.card, settled.costs.machine))
+    plan = _planned(settled)
     nearest = () if plan.fits else tuple(_nearest(asked, settled, planned))
     return Planning(resolved=settled.resolved, plan=plan, nearest=nearest)
+
+
+def _planned(settled: Settled) -> Plan:
+    """What is settled takes, with the seconds that are known."""
+    return make_plan(settled.costs, settled.device, Clock.of_this_machine(settled.costs, settled.device))
 
 
 def _with_fitting_decoder(asked: Asked, settled: Settled, planned: Planned | None) -> Settled:
@@ -129,8 +143,12 @@ def planned_card(vram_gb: int) -> Device:
 
 def _nearest(asked: Asked, settled: Settled, planned: Planned) -> Iterator[str]:
     """Flags with which it fits, the least change first."""
-    found = 0
+    found, lacking = 0, make_plan(settled.costs, settled.device).lacking
+    if settled.device.kind == "cpu":  # where what one phase leaves loaded may be in the way of another
+        lacking = set()
     for flags in _changes(settled):
+        if not lacking <= frozenset().union(*(ACTS_ON[name] for name in flags)):
+            continue
         try:
             other = asked.settle(planned, flags)
         except LTX2Error:

@@ -19,10 +19,12 @@ from ...records import Record
 
 FILE = "machine.json"  # in the folder that LTX2_HOME names
 MOST_BYTES = 100_000
+TERA, GIGA = 1e12, 1e9
 AGAIN = "ltx2 doctor --tune measures again and replaces the file"
 LEAST_RUNS = 3  # with fewer, the machine was too busy to tell, and what is usual holds
 Text = Annotated[str, Field(max_length=200)]
 Seconds = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Runs = Annotated[int, Field(gt=0, le=1000)]
 
 
@@ -77,18 +79,24 @@ def _ratio(seconds: float | None, usual_s: float, runs: int) -> str:
 
 
 class ShapeClass(Record):
-    """What holds for clips of up to so many video tokens. The two choices are those of `Machine`."""
+    """What holds for clips of up to so many video tokens. The two choices are those of `Machine`.
+
+    flops_per_s: in a guided step as it usually is; None in files of versions that did not keep it.
+    """
 
     name: Text
     tokens: Annotated[int, Field(gt=0, le=10_000_000)]
     batches_passes: Switch
     keeps_text: Switch
+    flops_per_s: Rate | None = None
 
 
 class Tuning(Record):
     """Everything that was measured. precision, int8: None where the device leaves no choice.
 
-    int8: whether weights in int8 are multiplied as they are stored, by torch's own product.
+    int8: whether weights in int8 are multiplied as they are stored, by torch's own product. width: of the model in the
+    steps. link_bytes_per_s: at which weights are copied to a card; None where the device has no memory of its own. What
+    they and `flops_per_s` tell is how long a plan says that a render takes; nothing is chosen by it.
     """
 
     version: Literal[1] = Field(default=1, alias="schema")
@@ -96,6 +104,8 @@ class Tuning(Record):
     precision: PrecisionChoice | None
     int8: Switch | None = None
     shapes: Annotated[tuple[ShapeClass, ...], Field(min_length=1, max_length=16)]
+    width: Annotated[int, Field(gt=0)] | None = None
+    link_bytes_per_s: Rate | None = None
 
     def shape_of(self, tokens: int) -> ShapeClass | None:
         """The smallest class that holds a clip of so many video tokens; None for a larger one than was measured."""
@@ -112,6 +122,10 @@ class Tuning(Record):
         for shape in self.shapes:
             of = f"up to {shape.tokens:,} tokens"
             rows |= {f"batches_passes, {of}": str(shape.batches_passes), f"keeps_text, {of}": str(shape.keeps_text)}
+            if shape.flops_per_s is not None:
+                rows[f"a guided step, {of}"] = f"{shape.flops_per_s / TERA:.3g} TFLOP/s"
+        if self.link_bytes_per_s is not None:
+            rows["copying to the card"] = f"{self.link_bytes_per_s / GIGA:.3g} GB/s"
         return rows
 
 

@@ -1,0 +1,154 @@
+"""What a render takes while it runs: memory and seconds of each phase, beside what was planned for it.
+
+Source: docs/cards.md, "After a render".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Event as Flag
+from threading import Thread
+
+import torch
+
+from ..events import Event, PhaseDone, StepDone, Watch
+from ..events import Phase as Kind
+from ..request import Resolved
+from ..resolve.plan import Plan, gigabytes
+from ..resolve.speeds import keep_speeds, speeds_of
+
+STATUS = Path("/proc/self/status")  # of Linux alone
+OFTEN_S = 0.02  # between two looks at the memory of this process
+
+
+class CardPeak:
+    """The most that tensors took on a card. It sees all that is allocated."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        torch.cuda.reset_peak_memory_stats(device)
+
+    def take(self) -> int | None:
+        """The most since this was asked last."""
+        peak = torch.cuda.max_memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return peak
+
+
+class ProcessPeak:
+    """The most memory that this process held beside the pages of files, which the system may take back.
+
+    The system keeps no such maximum, so a thread looks often.
+    """
+
+    def __init__(self) -> None:
+        self._most = held_bytes()
+        self.is_over = Flag()
+
+    def look(self) -> None:
+        """Look again and again until it is over."""
+        while self._most is not None and not self.is_over.wait(OFTEN_S):
+            self.look_once()
+
+    def look_once(self) -> None:
+        self._most = max(self._most or 0, held_bytes() or 0)
+
+    def take(self) -> int | None:
+        """The most since this was asked last; None where the system does not tell."""
+        if self._most is None:
+            return None
+        now = held_bytes() or 0
+        peak, self._most = max(self._most, now), now
+        return peak
+
+
+def held_bytes() -> int | None:
+    """What this process holds at the moment beside the pages of files; None where the system does not tell."""
+    try:
+        found = re.search(r"^RssAnon:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return 1024 * int(found[1]) if found else None
+
+
+@dataclass
+class Meter:
+    """Passes on what a watch is told, with the peak of each phase, and adds up what each kind of phase took.
+
+    Args: prompts: how many were read, and not known from before.
+    """
+
+    outer: Watch
+    peak: CardPeak | ProcessPeak
+    seconds: dict[Kind, float] = field(default_factory=dict)
+    peaks: dict[Kind, int] = field(default_factory=dict)
+    prompts: int = 0
+
+    @property
+    def watch(self) -> Watch:
+        return Watch(on_event=self._note, should_stop=self.outer.should_stop)
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case StepDone(phase="text", done=done):
+                self.prompts = done
+            case PhaseDone(phase=kind):
+                event = replace(event, peak_bytes=self.peak.take())
+                self.seconds[kind] = self.seconds.get(kind, 0.0) + event.seconds
+                self.peaks[kind] = max(self.peaks.get(kind, 0), event.peak_bytes or 0)
+        self.outer.on_event(event)
+
+    def conclude(self, resolved: Resolved) -> None:
+        """Compare with the plan, and keep how fast a finished render went for the plans that follow."""
+        plan, request = resolved.plan, resolved.request
+        if plan is None:
+            return
+        for line in compared(plan, self.peaks):
+            self.outer.tell(line)
+        if plan.work is None or request.auto_length is not None:
+            return
+        if self.prompts < 1 + (request.negative is not None):
+            self.seconds.pop("text", None)
+        if problem := keep_speeds(speeds_of(plan.work, plan.flops, self.seconds)):
+            self.outer.tell(f"how long this took is not kept: {problem}")
+
+
+def compared(plan: Plan, peaks: dict[Kind, int]) -> Iterator[str]:
+    """Lines about the measured peak beside the planned one, and about what could have stayed on the card."""
+    kind = max(peaks, key=lambda one: peaks[one], default=None)
+    if kind is None or not peaks[kind]:
+        return
+    row, is_card = plan.peak, plan.peak.vram is not None
+    where = "of the card's memory" if is_card else "of memory"
+    planned = gigabytes(row.ram if row.vram is None else row.vram)
+    most = max((one for one in plan.rows if one.kind == kind), key=lambda one: one.vram or one.ram, default=row)
+    yield f"peak: {gigabytes(peaks[kind])} {where} in {most.name}; planned: {planned} in {row.name}"
+    if plan.streaming is None or "denoise" not in peaks:
+        return
+    count, left = plan.streaming.could_stay(peaks["denoise"]), len(plan.streaming.blocks) - plan.streaming.resident
+    if count == left:
+        yield "the whole transformer could have stayed on the card"
+    elif count:
+        yield f"{count} more of the {left} blocks that were streamed could have stayed on the card"
+    else:
+        yield "no other block of the transformer could have stayed on the card"
+
+
+@contextmanager
+def measured(watch: Watch, device: torch.device) -> Iterator[Meter]:
+    """A meter for the length of a render."""
+    if device.type == "cuda":
+        yield Meter(watch, CardPeak(device))
+        return
+    peak = ProcessPeak()
+    looks = Thread(target=peak.look, name="memory", daemon=True)
+    looks.start()
+    try:
+        yield Meter(watch, peak)
+    finally:
+        peak.is_over.set()
+        looks.join()

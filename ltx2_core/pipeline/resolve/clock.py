@@ -1,0 +1,103 @@
+"""How long a phase takes: as it was measured on this machine, else what the card's published peak makes of its FLOPs.
+
+For a person to read only; nothing is chosen by it. Source: docs/cards.md, "Seconds".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf, log2
+
+from ...headers import generation
+from ..events import Phase as Kind
+from .fit import tuning_for
+from .machine import PRECISIONS, Device, measured_on
+from .peaks import Rates, rates_of
+from .phases import Costs, Phase
+from .speeds import MEASURED, SCALED, Speeds, Work, read_speeds
+from .tuning import Tuning
+
+MOST_DOUBLINGS = 2  # between the work that was measured and what is planned, up to which that is no estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """How long a phase takes. source: where that is known from, in words."""
+
+    seconds: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Tells how long the phases of a request take on a device.
+
+    Args: speeds: of finished renders. tuning: what `ltx2 doctor --tune` measured on the same device.
+    """
+
+    costs: Costs
+    device: Device
+    speeds: Speeds
+    tuning: Tuning | None
+
+    @classmethod
+    def of_this_machine(cls, costs: Costs, device: Device) -> Clock:
+        """One that knows what was measured here. Raises: RequestError if the tuning cannot be read."""
+        tuning, _ = tuning_for(device)
+        return cls(costs, device, read_speeds(), tuning)
+
+    @cached_property
+    def work(self) -> Work:
+        """What measurements must be of to hold here: the device, the kind of model, its precision and memory mode."""
+        costs, shapes = self.costs, self.costs.headers.shapes
+        header, config, machine = costs.headers.header("transformer"), shapes.transformer, costs.machine
+        formats = sorted({layer.format for layer in header.stored.layers.values()})
+        parts = [
+            f"{generation(header) or 'unknown'}: {config.layers} blocks of {config.width}",
+            "+".join(formats) or "plain",
+            f"{shapes.video_vae.decoder_name} decoder",
+            machine.precision,
+            machine.memory,
+        ]
+        return Work(measured_on=measured_on(self.device), model=", ".join(parts))
+
+    @cached_property
+    def flops(self) -> dict[Kind, float]:
+        """Those of all phases of a kind, which is what renders are measured by."""
+        found: dict[Kind, float] = {}
+        for phase in self.costs.phases:
+            found[phase.kind] = found.get(phase.kind, 0.0) + phase.flops
+        return found
+
+    def duration(self, phase: Phase, moved: int) -> Duration | None:
+        """How long a phase takes. moved: bytes that are copied to the device for it."""
+        if phase.flops <= 0:
+            return None
+        total = self.flops[phase.kind]
+        if known := self.speeds.nearest(self.work, phase.kind, total):
+            is_near = abs(log2(known.flops / total)) <= MOST_DOUBLINGS
+            return Duration(phase.flops / known.flops_per_s, MEASURED if is_near else SCALED)
+        if phase.kind == "denoise" and (tuned := self._tuned) is not None:
+            return Duration(tuned.seconds(phase.flops, moved), tuned.source)
+        rates = self._published
+        return None if rates is None else Duration(rates.seconds(phase.flops, moved), rates.source)
+
+    @cached_property
+    def _tuned(self) -> Rates | None:
+        """What the doctor measured, where that was a model as wide as this one, and this one is not quantised."""
+        costs, tuning = self.costs, self.tuning
+        header, shapes, machine = costs.headers.header("transformer"), costs.headers.shapes, costs.machine
+        if tuning is None or tuning.width != shapes.transformer.width or header.stored.layers:
+            return None
+        precision = tuning.precision.chosen if tuning.precision is not None else PRECISIONS[self.device.kind]
+        known = tuning.shape_of(costs.request.grid(shapes.video_vae.factors).tokens)
+        shape = known or max(tuning.shapes, key=lambda one: one.tokens)
+        link = inf if machine.device == "cpu" else tuning.link_bytes_per_s
+        if precision != machine.precision or shape.flops_per_s is None or link is None:
+            return None
+        return Rates(shape.flops_per_s, link, MEASURED if known else SCALED)
+
+    @cached_property
+    def _published(self) -> Rates | None:
+        return rates_of(self.device.card, self.costs.machine)
