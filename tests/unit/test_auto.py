@@ -12,8 +12,9 @@ from ltx2_core import cards
 from ltx2_core.errors import RequestError
 from ltx2_core.hub.registry import RegisteredModel
 from ltx2_core.pipeline.request import Resolved
-from ltx2_core.pipeline.resolve import basis, machine
-from ltx2_core.pipeline.resolve.resolve import resolve
+from ltx2_core.pipeline.resolve import basis, machine, plan
+from ltx2_core.pipeline.resolve import resolve as resolves
+from ltx2_core.pipeline.resolve.resolve import Asked, planned_card, resolve
 from tests.places import A_FILE
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
@@ -121,3 +122,108 @@ def test_entry_of_a_model_says_its_recipe_and_its_sizes(tiny: Path, monkeypatch:
     assert found.notes[0] == "auto: distilled, as the model's own recipe"
     with pytest.raises(RequestError, match="made for none of the sizes by name"):
         resolved("small", res="720p")
+
+
+# In which precision the files are
+
+
+@pytest.fixture
+def in_precisions(
+    tiny: Path, tiny_in: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Registers the tiny model in bf16, and in other precisions, on a machine with a card of 8 GB."""
+
+    def register(*precisions: str, absent: str = "") -> None:
+        folders = {"bf16": tiny, **{precision: tiny_in(precision) for precision in precisions}}
+        entries = {
+            "small" if precision == "bf16" else f"small-{precision}": RegisteredModel(
+                summary="",
+                generation="2.0",
+                files={"checkpoint": next(folder.glob("ltx-2-tiny-dev*")).name, "text_encoder": "gemma"},
+                precision=precision,
+                folder=str(tmp_path / "none" if precision == absent else folder),
+                defaults={"res": "128x128"},
+            )
+            for precision, folder in folders.items()
+        }
+        for module in (basis, resolves):
+            monkeypatch.setattr(module, "registered_models", lambda: entries)
+
+    show_card(monkeypatch, 8)
+    return register
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Let only some models go well."""
+    monkeypatch.setattr(resolves, "goes_well", lambda costs, device: costs.files.name in names)
+
+
+@pytest.mark.parametrize(
+    ("precisions", "well", "chosen"),
+    [
+        (("fp8",), ("small", "small-fp8"), "small"),
+        (("fp8",), ("small-fp8",), "small-fp8"),
+        (("int8",), ("small-int8",), "small-int8"),
+        (("fp8",), (), "small"),
+    ],
+)
+def test_a_model_that_is_too_large_is_taken_in_8_bits_where_that_goes_well(
+    precisions: tuple[str, ...],
+    well: tuple[str, ...],
+    chosen: str,
+    in_precisions: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    in_precisions(*precisions)
+    only(monkeypatch, *well)
+    found = resolved("small")
+    assert found.task.files.name == chosen
+    (note,) = (note for note in found.notes if note.startswith("auto: "))
+    said = f"; {chosen}, as small is too large for a card of 8 GB"
+    assert note.endswith(said) == (chosen != "small")
+    assert (found.sources["model"] == "preset auto") == (chosen != "small")
+
+
+@pytest.mark.parametrize(
+    "flags", [{"precision": "bf16"}, {"memory": "streamed"}, {"preset": "one-stage"}, {"force": True}]
+)
+def test_files_stay_where_a_person_has_said_how_to_render(
+    flags: dict[str, object], in_precisions: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_precisions("fp8")
+    only(monkeypatch, "small-fp8")
+    assert resolved("small", **flags).task.files.name == "small"
+
+
+def test_no_file_is_chosen_that_is_not_installed(
+    in_precisions: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_precisions("fp8", absent="fp8")
+    only(monkeypatch, "small-fp8")
+    assert resolved("small").task.files.name == "small"
+
+
+@pytest.mark.parametrize(
+    ("model", "vram", "ram", "expected"),
+    [
+        ("ltx-2", 80, 16, True),  # it stays on the card
+        ("ltx-2", 24, 64, True),  # what is streamed stays in the memory of the computer
+        ("ltx-2", 24, 16, False),
+        ("ltx-2-fp8", 24, 16, True),
+        ("ltx-2", 4, 64, False),
+    ],
+)
+def test_a_model_goes_well_that_needs_no_sparing(
+    model: str, vram: int, ram: int, expected: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LTX2_HOME", str(tmp_path))
+    monkeypatch.setattr(plan, "ram_bytes", lambda: ram * plan.GIB)
+    device = planned_card(vram)
+    flags = {"model": model, "res": "480p", "precision": "auto"}
+    asked = Asked(mode="t2v", prompt="x", layers=[(A_FILE, flags)])
+    assert plan.goes_well(asked.settle(basis.Planned(device)).costs, device) == expected
+
+
+def test_a_computer_without_a_card_keeps_the_files(tiny: Path) -> None:
+    found = Asked(mode="t2v", prompt="x", layers=[(A_FILE, {"model": str(tiny), "output": "none.mp4"})]).settle(None)
+    assert plan.goes_well(found.costs, found.device)

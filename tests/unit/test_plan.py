@@ -85,7 +85,7 @@ def test_only_settings_are_tried_that_act_on_what_does_not_fit(monkeypatch: pyte
     monkeypatch.setattr(Asked, "settle", noted)
     found = planned(vram=8, res="4k", model="ltx-2")
     assert found.plan.lacking == {"video"}
-    assert [list(flags) for flags in tried] == [[], ["res"], ["res"], ["res"]]
+    assert [list(flags) for flags in tried] == [[], ["model"], ["res"], ["res"], ["res"]]  # whether it is installed
 
 
 def test_a_larger_card_keeps_more_blocks_and_in_the_end_all() -> None:

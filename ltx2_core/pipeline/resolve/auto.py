@@ -18,6 +18,7 @@ from .machine import Device
 from .presets import Tier, names, read_tier, recipe, recipe_for
 from .settings import Layer, Merged, Origin, Place, Settings, required
 
+AUTO_NOTE = "auto: "  # what the line about the choice begins with
 ONE_STAGE_UP_TO = 1.5  # times the pixels of the model's own size
 
 
@@ -58,7 +59,7 @@ def choose(
     if edit is not None:
         is_guided = recipe(name).is_guided
         name, why = recipe_for(edit, guided=is_guided), f"the model is {'not ' * is_guided}distilled"
-    return Choice(recipe=name, layers=layers, note=f"auto: {name}, as {why}{sized}")
+    return Choice(recipe=name, layers=layers, note=f"{AUTO_NOTE}{name}, as {why}{sized}")
 
 
 def tier_for(card: int, parts: ModelHeaders, tiers: Sequence[str]) -> str | None:

@@ -108,6 +108,13 @@ class Basis:
         return self.headers.shapes.video_vae
 
     @property
+    def chooses_files(self) -> bool:
+        """Whether nobody has said in which precision the model is stored and computes, nor how it is loaded."""
+        settings = self.settings
+        is_open = self.named.recipe is None and settings.transformer is None
+        return is_open and settings.precision == settings.memory == "auto"
+
+    @property
     def frames_per_latent(self) -> int:
         """What the number of frames must be one more than a multiple of."""
         return self.recipe.frame_multiple(self.vae.factors.time)
@@ -115,10 +122,14 @@ class Basis:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """That nothing is rendered: a registered model need not be here. device: what is planned for; None for what
-    `--device` means."""
+    """That nothing is rendered.
+
+    Args: device: what is planned for; None for what `--device` means. needs_files: whether the files of a registered
+    model must be here all the same.
+    """
 
     device: Device | None = None
+    needs_files: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,7 +184,7 @@ def settle_basis(
     edit = edit_of(settings) if mode.edits else None
     device = planned.device if planned and planned.device else choose_device(required(settings.device))
     library = Library(read_catalogue(), model_folders(settings))
-    files = _find_files(settings, library, is_planned=planned is not None)
+    files = _find_files(settings, library, is_planned=planned is not None and not planned.needs_files)
     model = _Model(files, ModelHeaders.of(files), registered_models().get(files.name))
     check_decoder(required(settings.decoder), model.headers)
     _check_text_encoder(model)

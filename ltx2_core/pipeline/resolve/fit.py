@@ -19,7 +19,15 @@ from ...text.enhancers import EnhancerFiles
 from ...tiles import Cut, TilePlan
 from ..parts import ModelHeaders
 from ..request import Request
-from .machine import PRECISIONS, Device, lacking_compiler, measured_on, neighbours_on, products_on
+from .machine import (
+    PRECISIONS,
+    Device,
+    lacking_compiler,
+    measured_on,
+    neighbours_on,
+    place_of,
+    products_on,
+)
 from .phases import Costs
 from .plan import class_bytes, with_memory
 from .settings import Settings, required
@@ -96,8 +104,7 @@ def _told_compile(lacking: str) -> str:
 def _told_memory(machine: Machine, device: Device) -> str:
     """What is said of a memory mode that was chosen."""
     stays = f", {machine.resident_blocks} blocks of the transformer stay" if machine.resident_blocks else ""
-    where = "this computer" if device.card is None else f"a card of {device.card.gb} GB"
-    return f"memory: {machine.memory}{stays}, as the models do not fit {where} whole"
+    return f"memory: {machine.memory}{stays}, as the models do not fit {place_of(device)} whole"
 
 
 def tuning_for(device: Device) -> tuple[Tuning | None, tuple[str, ...]]:

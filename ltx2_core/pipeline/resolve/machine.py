@@ -79,6 +79,11 @@ def measured_on(device: Device) -> MeasuredOn:
     return MeasuredOn(device=device.kind, name=name, torch=version, driver=driver)
 
 
+def place_of(device: Device) -> str:
+    """Where the weights are, for a person."""
+    return "this computer" if device.card is None else f"a card of {device.card.gb} GB"
+
+
 def products_on(card: Card | None) -> tuple[Format, ...]:
     """The quantised formats that a card multiplies as they are stored; the others are decoded first.
 

@@ -24,6 +24,8 @@ MARGIN_BYTES = int(0.4 * GIB)  # of free memory that a plan leaves alone
 TAKEN_BYTES = int(0.8 * GIB)  # of a card by its driver and a desktop, before a render begins
 BASE_BYTES = 300_000_000  # of the computer's memory: the program itself, with what reads a prompt
 RAM_SHARE = 0.9  # of the memory of the computer that a render on the CPU may be planned for
+PAGES_SHARE = 0.8  # of the memory of the computer that pages of a file can stay in
+OF_MODEL: frozenset[Kind] = frozenset({"enhance", "text", "denoise"})  # phases whose weights come in precisions
 UNIFIED_SHARE = 0.75  # of the same, for a GPU that shares it
 KEEPS_TEXT: Mapping[MemoryMode, tuple[bool, ...]] = {  # keys and values of the text, in the order of what is tried
     "resident": (True, False),
@@ -185,6 +187,19 @@ def class_bytes(device: Device) -> int | None:
         return device.card.gb * GIB - TAKEN_BYTES - MARGIN_BYTES if device.card.nbytes else None
     share = RAM_SHARE if device.kind == "cpu" else UNIFIED_SHARE
     return int(share * ram_bytes()) or None
+
+
+def goes_well(costs: Costs, device: Device) -> bool:
+    """Whether a model need not be spared on a card: what goes through it fits without `lean`, and blocks that are
+    streamed stay in the memory of the computer from step to step. It depends on what there is, never on the moment.
+    """
+    limit, ram = class_bytes(device), ram_bytes()
+    if device.card is None or limit is None:
+        return True
+    streamed = sum(costs.blocks.blocks[costs.machine.resident_blocks :]) if costs.is_streamed else 0
+    rows = _rows(costs.phases, costs, device, None)
+    fits = all(row.needed <= limit for row in rows if row.kind in OF_MODEL)
+    return costs.machine.memory != "lean" and fits and (not ram or streamed <= PAGES_SHARE * ram)
 
 
 def with_memory(costs: Costs, device: Device, modes: Sequence[MemoryMode] = MODES) -> Costs:

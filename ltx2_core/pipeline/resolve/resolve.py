@@ -6,32 +6,35 @@ Source: docs/cards.md.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...cards import Card
 from ...errors import DoesNotFitError, LTX2Error
-from ...hub.registry import registered_models
+from ...hub.registry import BUILT_PRECISIONS, registered_models
 from ..events import Phase as Kind
 from ..request import Resolved
 from ..values import parse_size
+from .auto import AUTO_NOTE
 from .basis import Planned
 from .clock import Clock
-from .machine import Device
-from .plan import GIB, Plan, make_plan
+from .machine import Device, place_of
+from .plan import GIB, OF_MODEL, Plan, goes_well, make_plan
 from .presets import names, read_tier
 from .settings import COMMAND_LINE, Layer, Origin, Place
 from .settle import Settled, settle
 
+FILE_PRECISIONS = ("fp8", "int8")  # that are chosen in place of bf16
+AUTO_PLACE = Place(Origin.PRESET, "auto")
 NEAREST = 3  # settings that fit, of which a person is told
 SHARES = (2, 4)  # of a duration that may fit
 SIZED: frozenset[Kind] = frozenset({"inputs", "denoise", "upsample", "sound", "video"})
 ACTS_ON: Mapping[str, frozenset[Kind]] = {  # the kinds of phases that a setting makes smaller
     "decoder": frozenset({"video"}),
-    "memory": frozenset({"enhance", "text", "denoise"}),
-    "model": frozenset({"enhance", "text", "denoise"}),
+    "memory": OF_MODEL,
+    "model": OF_MODEL,
     "res": SIZED,
     "duration": SIZED,
 }
@@ -81,7 +84,7 @@ def resolve(
     settled = asked.settle(None)
     if settled.resolved.is_done:
         return settled.resolved
-    settled = _with_fitting_decoder(asked, settled, None)
+    settled = _with_what_fits(asked, settled, None)
     plan = _planned(settled)
     if not plan.fits and not settled.is_forced:
         found = " or ".join(_nearest(asked, settled, Planned()))
@@ -106,7 +109,7 @@ def plan_render(
     """
     asked = Asked(mode=mode, prompt=prompt, layers=layers, own_presets=own_presets, main=main)
     planned = Planned(None if vram_gb is None else planned_card(vram_gb))
-    settled = _with_fitting_decoder(asked, asked.settle(planned), planned)
+    settled = _with_what_fits(asked, asked.settle(planned), planned)
     plan = _planned(settled)
     nearest = () if plan.fits else tuple(_nearest(asked, settled, planned))
     return Planning(resolved=settled.resolved, plan=plan, nearest=nearest)
@@ -117,13 +120,43 @@ def _planned(settled: Settled) -> Plan:
     return make_plan(settled.costs, settled.device, Clock.of_this_machine(settled.costs, settled.device))
 
 
+def _with_what_fits(asked: Asked, settled: Settled, planned: Planned | None) -> Settled:
+    """What is settled, or the same with other files of the model where those that it has are too large."""
+    if settled.is_forced:
+        return settled
+    return _with_fitting_decoder(asked, _with_fitting_files(asked, settled, planned), planned)
+
+
+def _with_fitting_files(asked: Asked, settled: Settled, planned: Planned | None) -> Settled:
+    """What is settled, or the same model in 8 bits where that is installed and only that goes well on the card."""
+    if not settled.chooses_files or goes_well(settled.costs, settled.device):
+        return settled
+    name, device = settled.resolved.task.files.name, settled.device
+    installed = None if planned is None else replace(planned, needs_files=True)
+    for other_name in _smaller_models(name, FILE_PRECISIONS):
+        try:
+            other = asked.settle(installed, {"model": other_name}, AUTO_PLACE)
+        except LTX2Error:
+            continue
+        if goes_well(other.costs, device):
+            why = f"as {name} is too large for {place_of(device)}"
+            return replace(other, resolved=_told(other.resolved, f"{other_name}, {why}"))
+    return settled
+
+
+def _told(resolved: Resolved, chosen: str) -> Resolved:
+    """The same with more in the line about what `--preset auto` chose."""
+    notes = (f"{note}; {chosen}" if note.startswith(AUTO_NOTE) else note for note in resolved.notes)
+    return replace(resolved, notes=tuple(notes))
+
+
 def _with_fitting_decoder(asked: Asked, settled: Settled, planned: Planned | None) -> Settled:
     """What is settled, or the same with the convolutional decoder where only that fits and nobody asked for another."""
     is_diffusion = settled.costs.headers.shapes.video_vae.decoder_name == "diffusion"
-    if settled.is_forced or not (is_diffusion and settled.chooses_decoder) or _fits(settled):
+    if not (is_diffusion and settled.chooses_decoder) or _fits(settled):
         return settled
     try:
-        other = asked.settle(planned, {"decoder": "conv"}, Place(Origin.PRESET, "auto"))
+        other = asked.settle(planned, {"decoder": "conv"}, AUTO_PLACE)
     except LTX2Error:
         return settled
     if not _fits(other):
@@ -182,7 +215,7 @@ def _changes(settled: Settled) -> Iterator[dict[str, str]]:
         yield from ({"res": name, "model": model, "memory": "lean"} for model in models)
 
 
-def _smaller_models(name: str) -> list[str]:
+def _smaller_models(name: str, precisions: Collection[str] = BUILT_PRECISIONS) -> list[str]:
     """Registered models that are the same in another precision, and take less."""
     models = registered_models()
     own = models.get(name)
@@ -191,5 +224,8 @@ def _smaller_models(name: str) -> list[str]:
     return [
         other
         for other, its in models.items()
-        if other == f"{name}-{its.precision}" and its.generation == own.generation and its.lacking is None
+        if other == f"{name}-{its.precision}"
+        and its.precision in precisions
+        and its.generation == own.generation
+        and its.lacking is None
     ]

@@ -32,7 +32,8 @@ from .target import require_apart, target_of
 class Settled:
     """A request with every value settled, what it takes, and the device that it is settled for.
 
-    Args: chooses_decoder: whether nobody has said which video decoder.
+    Args: chooses_decoder: whether nobody has said which video decoder. chooses_files: whether `--preset auto` may take
+    other files of the same model.
     """
 
     resolved: Resolved
@@ -40,6 +41,7 @@ class Settled:
     device: Device
     is_forced: bool
     chooses_decoder: bool
+    chooses_files: bool
 
 
 def settle(
@@ -106,6 +108,7 @@ def settle(
         device=basis.device,
         is_forced=bool(settings.force),
         chooses_decoder=settings.decoder == "auto" and request.video == "generate",
+        chooses_files=basis.chooses_files,
     )
 
 
