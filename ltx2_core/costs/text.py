@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from ..components import COMPONENTS
-from ..config.text import ConnectorConfig
+from ..config.text import PROJECTED_ROWS, ConnectorConfig
 from ..headers import Header
 from ..machine import Machine
 from .weights import BLOCK, BlockBytes
 
 BLOCK_TOKENS = 16  # prompts are padded to a multiple of it
 FEEDING_COPIES = 3  # of the wide hidden states inside a feed-forward: gate, up, and their product
-NORMALISED_COPIES = 4  # of all hidden states of a prompt while they are normalised and projected
+# Copies of all hidden states of a prompt, while they are normalised and while they are projected, where one matrix
+# serves both streams and where each has its own.
+SHARED_COPIES, OWN_COPIES = (4, 1), (2, 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +87,42 @@ def most_tokens(prompt: str, rows: int) -> int:
     return min(rows, -(-tokens // BLOCK_TOKENS) * BLOCK_TOKENS)
 
 
+def is_projected_from_file(header: Header, machine: Machine) -> bool:
+    """Whether the text projection stays in its mapped file, from which rows are brought to the device as they are used:
+    where models are not loaded whole, unless it is stored quantised.
+    """
+    return machine.memory != "resident" and not _projection_names(header).keys() & header.stored.layers.keys()
+
+
+def projected_rows_bytes(header: Header, itemsize: int) -> int:
+    """The rows of a matrix of the text projection that are computed with at a time, at most."""
+    shapes = [header.tensors[name].shape for name in _projection_names(header)]
+    return max(min(PROJECTED_ROWS, shape[0]) * shape[1] * itemsize for shape in shapes if len(shape) == 2)
+
+
+def _projection_names(header: Header) -> Mapping[str, str]:
+    return COMPONENTS["text_projection"].names_in(header)
+
+
 def connecting_bytes(
-    model: LanguageModel, prompts: Sequence[int], connectors: Sequence[ConnectorConfig], rows: int, itemsize: int
+    model: LanguageModel,
+    prompts: Sequence[int],
+    connectors: Sequence[ConnectorConfig],
+    rows: int,
+    itemsize: int,
+    *,
+    is_shared: bool,
+    brought: int = 0,
 ) -> int:
-    """The most that is alive while hidden states become contexts, the hidden states of all prompts among it."""
-    projecting = NORMALISED_COPIES * model.hidden_bytes(max(prompts), itemsize)
-    refining = max(12 * rows * one.width * itemsize for one in connectors)
+    """The most that is alive while hidden states become contexts, the hidden states of all prompts among it.
+
+    Args: is_shared: whether one matrix projects them for both streams. brought: of that matrix, or of the larger one,
+    beside what is loaded.
+    """
+    longest = model.hidden_bytes(max(prompts), itemsize)
+    normalised, projected = SHARED_COPIES if is_shared else OWN_COPIES
+    projecting = max(normalised * longest, projected * longest + brought)
+    refining = max((12 * rows * one.width * itemsize for one in connectors), default=0)
     contexts = len(prompts) * sum(rows * one.width * itemsize for one in connectors)
     return sum(model.hidden_bytes(one, itemsize) for one in prompts) + max(projecting, refining) + contexts
 

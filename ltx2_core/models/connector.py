@@ -10,8 +10,9 @@ import math
 import torch
 from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ..config.text import ConnectorConfig, ProjectionConfig
+from ..config.text import PROJECTED_ROWS, ConnectorConfig, ProjectionConfig
 from .attention import MLP, Attention, rms_norm
 from .rope import Rope, rope_tables
 
@@ -40,6 +41,21 @@ def normalise_per_token(hidden: Tensor) -> Tensor:
     return hidden * mean.float().rsqrt().to(hidden.dtype)  # bfloat16 roots on the CPU round twice where vectors end
 
 
+class RowLinear(nn.Linear):
+    """A linear layer that computes some of its outputs at a time, which gives the same bits.
+
+    Its matrix may lie elsewhere than the input and in another dtype, as in a mapped file: only the rows of those
+    outputs are brought to the input, and are gone afterwards.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (… d) to (… outputs)."""
+        weights = self.weight.split(PROJECTED_ROWS)
+        biases = [None] * len(weights) if self.bias is None else self.bias.to(input).split(PROJECTED_ROWS)
+        pieces = zip(weights, biases, strict=True)
+        return torch.cat([F.linear(input, weight.to(input), bias) for weight, bias in pieces], dim=-1)
+
+
 class TextProjection(nn.Module):
     """Maps all hidden states of a token to one vector per stream."""
 
@@ -47,10 +63,10 @@ class TextProjection(nn.Module):
         super().__init__()
         self.config = config
         if config.is_shared:
-            self.aggregate_embed = nn.Linear(config.features, config.video_width, bias=False)
+            self.aggregate_embed = RowLinear(config.features, config.video_width, bias=False)
         else:
-            self.video_aggregate_embed = nn.Linear(config.features, config.video_width)
-            self.audio_aggregate_embed = nn.Linear(config.features, config.audio_width)
+            self.video_aggregate_embed = RowLinear(config.features, config.video_width)
+            self.audio_aggregate_embed = RowLinear(config.features, config.audio_width)
 
     def normalise(self, hidden: Tensor) -> Tensor:
         """Normalise the hidden states (b l d k) of real tokens as in training, and flatten them: (b l (d k))."""

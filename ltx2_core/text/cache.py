@@ -29,7 +29,7 @@ from .encode import TextContext
 logger = logging.getLogger("ltx2")
 
 _version = cache(metadata.version)  # parses a file each time
-REVISION = 2  # one more whenever this program keeps other contexts of the same inputs
+REVISION = 3  # one more whenever this program keeps other contexts of the same inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

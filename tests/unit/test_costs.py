@@ -12,11 +12,13 @@ from torch import nn
 
 from ltx2_core.config.audio import AudioVAEConfig, VocoderConfig
 from ltx2_core.config.released import released_configs
+from ltx2_core.config.text import PROJECTED_ROWS, ProjectionConfig
 from ltx2_core.config.transformer import TransformerConfig
 from ltx2_core.config.upsampler import UpsamplerConfig
 from ltx2_core.config.video_vae import VideoVAEConfig
 from ltx2_core.costs import audio, decoding, diffusion_decoder, video_vae
 from ltx2_core.costs.denoiser import Evaluation, Walk, activation_bytes, forward_flops, text_memory_bytes
+from ltx2_core.costs.text import LanguageModel, connecting_bytes
 from ltx2_core.costs.upsampler import upsample_bytes, upsample_flops
 from ltx2_core.grids import VideoGrid, audio_latent_count
 from ltx2_core.hub.published import tensor_list
@@ -24,6 +26,7 @@ from ltx2_core.latents import LatentState
 from ltx2_core.models import diffusion_layers, neighbours
 from ltx2_core.models.audio_vae import AudioDecoder, AudioEncoder
 from ltx2_core.models.chunks import Chunks
+from ltx2_core.models.connector import TextProjection
 from ltx2_core.models.diffusion_decoder import DiffusionDecoder
 from ltx2_core.models.upsampler import LatentUpsampler
 from ltx2_core.models.video_vae import VideoDecoder, VideoEncoder
@@ -209,3 +212,18 @@ def test_boxes_of_the_diffusion_decoder_read_as_many_keys_as_is_said(size: tuple
         for length, kernel, box in zip(lengths, stage.kernel, neighbours.QUERY_BOX, strict=True)
     ]
     assert [{one} for one in diffusion_decoder._spans(stage, (lengths[0], lengths[1], lengths[2]), 0)] == spans
+
+
+@pytest.mark.parametrize("generation", ["2.0", "2.3"])
+@pytest.mark.parametrize(("tokens", "is_brought"), [(16, True), (16, False), (256, True), (256, False)])
+def test_projecting_hidden_states_takes_what_is_said(tokens: int, is_brought: bool, generation: str) -> None:
+    layers, width, is_shared = 49, 960, generation == "2.0"
+    config = ProjectionConfig(features=layers * width, video_width=1024, audio_width=512, is_shared=is_shared)
+    projection = on_meta(TextProjection, config, torch.float32 if is_brought else torch.bfloat16)
+    hidden = empty(1, tokens, width, layers)
+    model = LanguageModel(width=width, feed_forward=0, layers=layers - 1, parameters=0, kept=0)
+    brought = is_brought * PROJECTED_ROWS * layers * width * 2
+    peak = peak_of(lambda: projection(hidden), projection, hidden)
+    said = connecting_bytes(model, [tokens], [], 128, 2, is_shared=is_shared, brought=brought)
+    said -= model.hidden_bytes(tokens, 2)  # which are there before
+    assert LEAST <= said / peak <= MOST

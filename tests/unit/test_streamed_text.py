@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ltx2_core.components import COMPONENTS
+from ltx2_core.costs.text import is_projected_from_file
+from ltx2_core.headers import Header, read_header
 from ltx2_core.hub.find import find_model
-from ltx2_core.machine import Machine
+from ltx2_core.machine import Machine, Precision
+from ltx2_core.models import connector
 from ltx2_core.pipeline.render.models import Models
 from ltx2_core.quantize.embedding import QuantisedEmbedding
+from ltx2_core.stored.layer import StoredLayer, StoredLayers
 from ltx2_core.streaming import SLOTS, StreamedBlocks
 from ltx2_core.text.files import EncoderFiles, find_encoder
 from ltx2_core.text.gemma import Gemma, load_gemma, stream_gemma
@@ -102,3 +108,39 @@ def test_connectors_are_streamed_too_with_the_bits_of_those_that_are_loaded_whol
     assert contexts[0].video.equal(contexts[1].video)
     assert contexts[0].audio.equal(contexts[1].audio)
     assert all(x.is_meta for x in found.audio.blocks.parameters())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("version", ["2.0", "2.3", "2.5"])
+def test_the_projection_that_stays_in_its_file_gives_the_bits_of_one_that_is_loaded(
+    version: str, precision: Precision, tiny_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiles = TilePlan()
+    machine = Machine(device="cpu", precision=precision, decode_tiles=tiles, encode_tiles=tiles)
+    found = []
+    for memory, rows in (("resident", 10_000), ("streamed", 10_000), ("lean", 16), ("resident", 16)):
+        monkeypatch.setattr(connector, "PROJECTED_ROWS", rows)
+        models = Models(find_model(str(tiny_of(version)), {}), replace(machine, memory=memory))
+        with models.connectors() as parts:
+            weights = [weight for name, weight in parts.projection.named_parameters() if name.endswith("weight")]
+            is_stored = all(weight.dtype == torch.bfloat16 for weight in weights)
+            assert is_stored == (memory != "resident" or precision == "bf16")
+            features = parts.projection.config.features
+            hidden = torch.randn(1, 5, features // 5, 5, generator=torch.Generator().manual_seed(1)).to(models.dtype)
+            found.append(parts.projection(hidden))
+    first, *others = found
+    assert all(one.equal(other) for pair in others for one, other in zip(first, pair, strict=True))
+
+
+def test_a_projection_that_is_quantised_is_loaded(tiny_in: Callable[[str], Path]) -> None:
+    header = read_header(next(tiny_in("bf16").glob("ltx-2-tiny-dev*")))
+    name = next(iter(COMPONENTS["text_projection"].names_in(header)))
+    machine = Machine(device="cpu", precision="bf16", decode_tiles=TilePlan(), encode_tiles=TilePlan())
+    for memory, expected in (("resident", False), ("streamed", True), ("lean", True)):
+        assert is_projected_from_file(header, replace(machine, memory=memory)) == expected
+    stored = StoredLayers(
+        layers={name: StoredLayer(name=name, format="fp8", tensors={}, shape=(1, 1))}, companions=frozenset()
+    )
+    quantised = Header(header.path, header.metadata, header.tensors)
+    quantised.__dict__["stored"] = stored
+    assert not is_projected_from_file(quantised, replace(machine, memory="lean"))

@@ -14,7 +14,7 @@ from torch import nn
 from ...checkpoint import assign, assign_streamed, build_component
 from ...compiling import compile_blocks, told_compiler_failures
 from ...components import COMPONENTS, UPSAMPLERS
-from ...costs.text import layers_that_stay
+from ...costs.text import is_projected_from_file, layers_that_stay
 from ...costs.weights import NOTHING, BlockBytes, block_bytes, component_bytes, table_bytes
 from ...headers import Header, read_header
 from ...hub.find import ModelFiles
@@ -247,6 +247,8 @@ class Models:
             module = self._build(name, header) if built is None else built
             if is_streamed:
                 assign_streamed(module, name, [header], device=self.device, dtype=dtype, resident=resident)
+            elif is_mapped:
+                assign(module, name, [header])
             else:
                 assign(module, name, [header], device=self.device, dtype=dtype)
             if name == "transformer" and self.machine.compiles:
@@ -255,7 +257,8 @@ class Models:
 
         is_streamed = name in ("transformer", *CONNECTORS) and self.machine.memory != "resident"
         resident = self.machine.resident_blocks if name == "transformer" else 0
-        nbytes = component_bytes(header, name, dtype.itemsize) + branches.whole
+        is_mapped = name == "text_projection" and is_projected_from_file(header, self.machine)
+        nbytes = 0 if is_mapped else component_bytes(header, name, dtype.itemsize) + branches.whole
         if is_streamed:
             nbytes = block_bytes(header, name, dtype.itemsize).streamed(resident) + branches.staying(resident)
         return self._residency.use((name, header.path, dtype), nbytes, load)

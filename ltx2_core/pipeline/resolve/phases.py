@@ -12,12 +12,21 @@ from math import prod
 
 from ...config.audio import AudioVAEConfig, VocoderConfig
 from ...config.released import effective_config
-from ...config.text import ConnectorConfig
+from ...config.text import ConnectorConfig, ProjectionConfig
 from ...config.transformer import TransformerConfig
 from ...config.upsampler import UpsamplerConfig
 from ...costs import audio, decoding, video_vae
 from ...costs.denoiser import Evaluation, Walk, activation_bytes, forward_flops, held_bytes, text_memory_bytes
-from ...costs.text import LanguageModel, connecting_bytes, connecting_flops, layers_that_stay, most_tokens
+from ...costs.host import clip_bytes, written_bytes
+from ...costs.text import (
+    LanguageModel,
+    connecting_bytes,
+    connecting_flops,
+    is_projected_from_file,
+    layers_that_stay,
+    most_tokens,
+    projected_rows_bytes,
+)
 from ...costs.upsampler import upsample_bytes, upsample_flops
 from ...costs.weights import (
     NOTHING,
@@ -136,7 +145,7 @@ class Costs:
     @cached_property
     def prompts(self) -> list[int]:
         """The most tokens of each prompt that is read."""
-        texts = [self.request.prompt] + [self.request.negative] * (self.request.negative is not None)
+        texts = [self.request.prompt, *[self.request.negative] * (self.request.negative is not None)]
         found = [most_tokens(text or "", self.request.text_rows) for text in texts]
         if self.request.enhances:
             found[0] = max(found[0], min(MOST_TOKENS, self.request.text_rows))
@@ -217,17 +226,28 @@ class Costs:
         connectors = [ConnectorConfig.from_metadata(config, name.partition("_")[0]) for name in CONNECTORS]
         given = self.language_model, self.prompts, connectors, self.request.text_rows
         heads = (DURATION_HEAD,) * (self.request.auto_length is not None)
+        projection, brought = self._projection
+        is_shared = ProjectionConfig.from_metadata(config).is_shared
         return Phase(
             kind="text",
             name="text context",
             loads=(
-                self._component("text_projection"),
+                projection,
                 *(self._connector(name) for name in CONNECTORS),
                 *(self._component(name) for name in heads),
             ),
-            active=connecting_bytes(*given, self.itemsize),
+            active=connecting_bytes(*given, self.itemsize, is_shared=is_shared, brought=brought),
             flops=connecting_flops(*given),
         )
+
+    @property
+    def _projection(self) -> tuple[Load, int]:
+        """The text projection, and the bytes of it that are brought to the device as they are used."""
+        header, load = self.headers.header("text_projection"), self._component("text_projection")
+        if not is_projected_from_file(header, self.machine):
+            return load, 0
+        brought = load.nbytes and projected_rows_bytes(header, self.itemsize)  # nothing is where it is read in place
+        return Load(load.key, 0, load.moved * len(self.prompts)), brought
 
     # Inputs
 
@@ -245,7 +265,7 @@ class Costs:
                 loads=(self._component("video_encoder"),),
                 active=max(video_vae.encode_bytes(vae, grid, plan, self.itemsize) for grid in given),
                 flops=sum(video_vae.encode_flops(vae, grid, plan) for grid in given),
-                host=max(_clip_bytes(grid) for grid in given),
+                host=max(clip_bytes(grid) for grid in given),
             )
         if request.audio_source is not None and request.audio != "off":
             config = self.headers.shapes.audio_vae
@@ -416,7 +436,7 @@ class Costs:
             active=decoding.decode_bytes(vae, grid, plan, self.itemsize),
             flops=decoding.decode_flops(vae, grid, plan),
             disk=int(prod(self.request.file_size) * self.request.frames * FILE_BITS / 8),
-            host=_writing_bytes(grid),
+            host=written_bytes(grid),
             workspace=decoding.decode_workspace_bytes(vae, grid, plan, self.itemsize),
         )
 
@@ -472,13 +492,3 @@ def stage_flops(
                 exchanges=not one.is_isolated,
             )
     return total
-
-
-def _clip_bytes(grid: VideoGrid) -> int:
-    """A clip in float32, as it is read."""
-    return grid.frames * grid.height * grid.width * 3 * FLOAT32
-
-
-def _writing_bytes(grid: VideoGrid) -> int:
-    """What the encoder of a video holds: frames that it looks ahead at, and those that wait."""
-    return int(grid.height * grid.width * (1.5 * 100 + 3 * FLOAT32 * 14))
