@@ -42,7 +42,9 @@ def normalise_per_token(hidden: Tensor) -> Tensor:
 
 
 class RowLinear(nn.Linear):
-    """A linear layer that computes some of its outputs at a time, which gives the same bits.
+    """A linear layer that computes some of its outputs at a time.
+
+    The bits are those of one product on the CPU, where kernels round otherwise only for less than 16 outputs.
 
     Its matrix may lie elsewhere than the input and in another dtype, as in a mapped file: only the rows of those
     outputs are brought to the input, and are gone afterwards.

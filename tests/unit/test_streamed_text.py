@@ -111,14 +111,14 @@ def test_connectors_are_streamed_too_with_the_bits_of_those_that_are_loaded_whol
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("version", ["2.0", "2.3", "2.5"])
+@pytest.mark.parametrize(("version", "few"), [("2.0", 16), ("2.3", 40), ("2.5", 40)])  # no piece under 16 rows
 def test_the_projection_that_stays_in_its_file_gives_the_bits_of_one_that_is_loaded(
-    version: str, precision: Precision, tiny_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    version: str, few: int, precision: Precision, tiny_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiles = TilePlan()
     machine = Machine(device="cpu", precision=precision, decode_tiles=tiles, encode_tiles=tiles)
     found = []
-    for memory, rows in (("resident", 10_000), ("streamed", 10_000), ("lean", 16), ("resident", 16)):
+    for memory, rows in (("resident", 10_000), ("streamed", 10_000), ("lean", few), ("resident", few)):
         monkeypatch.setattr(connector, "PROJECTED_ROWS", rows)
         models = Models(find_model(str(tiny_of(version)), {}), replace(machine, memory=memory))
         with models.connectors() as parts:
@@ -126,10 +126,10 @@ def test_the_projection_that_stays_in_its_file_gives_the_bits_of_one_that_is_loa
             is_stored = all(weight.dtype == torch.bfloat16 for weight in weights)
             assert is_stored == (memory != "resident" or precision == "bf16")
             features = parts.projection.config.features
-            hidden = torch.randn(1, 5, features // 5, 5, generator=torch.Generator().manual_seed(1)).to(models.dtype)
+            hidden = torch.randn(1, 5, features // 4, 4, generator=torch.Generator().manual_seed(1)).to(models.dtype)
             found.append(parts.projection(hidden))
     first, *others = found
-    assert all(one.equal(other) for pair in others for one, other in zip(first, pair, strict=True))
+    assert [[one.equal(other) for one, other in zip(first, pair, strict=True)] for pair in others] == [[True, True]] * 3
 
 
 def test_a_projection_that_is_quantised_is_loaded(tiny_in: Callable[[str], Path]) -> None:

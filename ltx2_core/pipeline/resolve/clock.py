@@ -59,6 +59,7 @@ class Clock:
             f"{shapes.video_vae.decoder_name} decoder",
             machine.precision,
             machine.memory,
+            *["compiled"] * machine.compiles,
         ]
         return Work(measured_on=measured_on(self.device), model=", ".join(parts))
 
