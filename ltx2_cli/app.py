@@ -24,6 +24,7 @@ from .modes import Asked, add_modes
 from .options import CONTINUED, DECODER, ENCODING, OLD_TRACK, STILLS, TARGET, JobArg, TilesOpt, TopicArg, WhatArg, takes
 from .plan import add_plan
 from .stop import Stop
+from .sync import add_sync
 
 BRIEF = """\
 ltx2 t2v "a lamp blinks on the left" --model toy   try the built-in model
@@ -144,6 +145,7 @@ add_modes(app, make)
 add_downloads(app)
 add_doctor(app)
 add_convert(app)
+add_sync(app)
 add_plan(app)
 
 

@@ -72,6 +72,13 @@ class Display:
             line = f"  {visible(name):{width}}  {visible(value)}"
             self._print(wrapped(line, columns, " " * (width + 4)))
 
+    def measured(self, title: str, rows: Mapping[str, str], **numbers: Any) -> None:
+        """What was measured: numbers as JSON, else a row each."""
+        if self.is_json:
+            self._tell("output", title=title, **numbers)
+        else:
+            self.table(title, rows)
+
     def text(self, *lines: str) -> None:
         """Lines for a person, such as a block to paste. In JSON they stand in the facts, and not here."""
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize

@@ -33,6 +33,7 @@ WhatArg = Annotated[
         metavar="WHAT", help="A weight file, a clip, an image, a folder, OUTPUT.job, a YAML file, or a model's name."
     ),
 ]
+ClipArg = Annotated[Path, path_argument("FILE", "A clip with video and audio.")]
 WeightsArg = Annotated[Path, path_argument("FILE", "A checkpoint, transformer or one-file text encoder in bf16.")]
 JobArg = Annotated[Path, path_argument("JOB_DIR", "The folder OUTPUT.job of a render, or its OUTPUT.")]
 TilesOpt = Annotated[

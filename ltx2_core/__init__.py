@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .hub.registry import Reference, licences, read_catalogue
     from .hub.remote import Hub
     from .hub.wanted import DownloadPlan, WantedFile, plan_download
+    from .media.sync import Sync
     from .paths import given_path
     from .pipeline.convert.plan import Conversion, plan_conversion
     from .pipeline.convert.run import Converted, convert
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from .pipeline.resolve.rewrite import continued, rewritten
     from .pipeline.resolve.setting_sources import Gathered, gather, own_presets
     from .pipeline.resolve.tuning import write_tuning
+    from .pipeline.synchrony import sync_of
     from .pipeline.values import show_fps
     from .text.encode import encode_prompts
     from .tiles import TilePlan
@@ -122,6 +124,7 @@ __all__ = [
     "StepDone",
     "StoppedError",
     "StorageError",
+    "Sync",
     "TargetTakenError",
     "TilePlan",
     "VideoGrid",
@@ -172,6 +175,7 @@ __all__ = [
     "show_bytes",
     "show_fps",
     "size_of",
+    "sync_of",
     "try_devices",
     "try_model",
     "tune",
@@ -211,6 +215,7 @@ _HOMES = {
         "WantedFile",
         "plan_download",
     ),
+    "media.sync": ("Sync",),
     "disk": ("show_bytes",),
     "pipeline.resolve.library": (
         "model_tables",
@@ -265,6 +270,7 @@ _HOMES = {
     "pipeline.render.models": ("Models",),
     "pipeline.render.run": ("Interrupted", "Result", "enhance", "resume", "run"),
     "pipeline.resolve.tuning": ("write_tuning",),
+    "pipeline.synchrony": ("sync_of",),
     "pipeline.values": ("show_fps",),
     "text.encode": ("encode_prompts",),
     "tiles": ("TilePlan",),

@@ -5,17 +5,14 @@ Source: ITU-R BT.2100 (PQ and HLG), BT.2408 (diffuse white), BT.2087 (primaries)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 import av
 import torch
-from av.error import BlockingIOError as NeedsMore
-from av.error import EOFError as AtEnd
 from av.filter import Graph
 from einops import rearrange
 from torch import Tensor
 
 from .reading import FULL, HDR_NAMES, PQ, FrameReading
+from .shown import linked
 
 # How swscale computes: 8 bits as the official reader does, to the same pixels; more bits without its rounding down.
 FLAGS_8_BIT = "bilinear"
@@ -71,20 +68,7 @@ class FrameConverter:
         options.append(f"in_range={'full' if reading.colour.range == FULL else 'limited'}")
         if name := MATRIX_NAMES.get(reading.colour.matrix):
             options.append(f"in_color_matrix={name}")
-        return _linked(frame, ("scale", ":".join(options)), ("format", "gbrp16le" if self.is_hdr else "rgb24"))
-
-
-def deinterlaced(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """The same number of frames, of which those that hold two fields are made whole from the first."""
-    graph = None
-    for frame in frames:
-        if graph is None:
-            graph = _linked(frame, ("bwdif", "mode=send_frame:deint=interlaced"))
-        graph.push(frame)
-        yield from _pulled(graph)
-    if graph is not None:
-        graph.push(None)
-        yield from _pulled(graph)
+        return linked(frame, ("scale", ":".join(options)), ("format", "gbrp16le" if self.is_hdr else "rgb24"))
 
 
 def to_sdr(image: Tensor, transfer: int) -> Tensor:
@@ -111,23 +95,3 @@ def _pq_nits(image: Tensor) -> Tensor:
     power = image.double() ** (1 / m2)  # in single precision, what is dark would be off by a code
     nits = PQ_PEAK_NITS * ((power - c1).clamp(min=0) / (c2 - c3 * power)) ** (1 / m1)
     return nits.float()
-
-
-def _linked(frame: av.VideoFrame, *filters: tuple[str, str]) -> Graph:
-    """A graph for frames like this one."""
-    graph = Graph()
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
-    graph.link_nodes(source, *(graph.add(name, options) for name, options in filters), graph.add("buffersink"))
-    graph.configure()
-    return graph
-
-
-def _pulled(graph: Graph) -> Iterator[av.VideoFrame]:
-    """What a graph has ready."""
-    while True:
-        try:
-            frame = graph.pull()
-        except (NeedsMore, AtEnd):
-            return
-        assert isinstance(frame, av.VideoFrame)
-        yield frame

@@ -9,14 +9,13 @@ from collections.abc import Collection, Iterable, Iterator
 from fractions import Fraction
 from itertools import chain, islice
 from math import floor
-from typing import NamedTuple
 
 import av
 from torch import Tensor
 
-from .frames import FrameConverter, deinterlaced
+from .frames import FrameConverter
 from .inputs import ROUNDING_S, VideoSource, refusal
-from .sources import open_clip, video_stream_of
+from .shown import Shown, shown_frames
 
 BEGINNING = Fraction(0)
 
@@ -42,44 +41,23 @@ def frames_by_number(source: VideoSource, numbers: Collection[int]) -> Iterator[
     Raises: MediaError if the file is damaged.
     """
     converter = FrameConverter(source.reading)
-    for number, (frame, time_s) in enumerate(_decode_from(source, None)):
+    for number, (frame, time_s) in enumerate(shown_frames(source, None)):
         if number in numbers:
             yield time_s, converter.pixels(frame)[0]
 
 
-class _Shown(NamedTuple):
-    """A frame, and when it begins: seconds after the beginning of its file."""
-
-    frame: av.VideoFrame
-    time_s: Fraction
-
-
-def _decode(source: VideoSource, start_s: Fraction) -> Iterator[_Shown]:
+def _decode(source: VideoSource, start_s: Fraction) -> Iterator[Shown]:
     """All frames from the one that is seen at a time, or an earlier one."""
     if not (start_s and source.is_timed):
-        return _decode_from(source, None)
-    frames = _decode_from(source, start_s)
+        return shown_frames(source, None)
+    frames = shown_frames(source, start_s)
     first = next(frames, None)
     if first is None or first.time_s > start_s:  # a file without an index: one's place is hard to find
-        return _decode_from(source, None)
+        return shown_frames(source, None)
     return chain((first,), frames)
 
 
-def _decode_from(source: VideoSource, start_s: Fraction | None) -> Iterator[_Shown]:
-    """All frames, or those from about a time."""
-    with open_clip(source.path) as container:
-        stream = video_stream_of(container)
-        assert stream is not None
-        tick_s = stream.time_base or Fraction(1)
-        if start_s is not None:
-            container.seek(floor((start_s + source.zero_s) / tick_s), stream=stream)
-        frames = container.decode(stream)
-        for number, frame in enumerate(deinterlaced(frames) if source.reading.is_interlaced else frames):
-            is_timed = source.is_timed and frame.pts is not None
-            yield _Shown(frame, _shown_s(frame) - source.zero_s if is_timed else number / source.fps)
-
-
-def _at_constant_rate(clip: Iterable[_Shown], fps: Fraction, start_s: Fraction) -> Iterator[av.VideoFrame]:
+def _at_constant_rate(clip: Iterable[Shown], fps: Fraction, start_s: Fraction) -> Iterator[av.VideoFrame]:
     """The frame that is seen at each tick, the first tick being a frame's beginning; the last frame comes for ever."""
     origin_s, ticks = None, 0
     seen = None
@@ -94,7 +72,3 @@ def _at_constant_rate(clip: Iterable[_Shown], fps: Fraction, start_s: Fraction) 
         seen = frame
     while seen is not None:
         yield seen
-
-
-def _shown_s(frame: av.VideoFrame) -> Fraction:
-    return (frame.pts or 0) * (frame.time_base or Fraction(1))

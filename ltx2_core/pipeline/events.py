@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from .job import Saved
 
-Phase = Literal["enhance", "text", "inputs", "denoise", "upsample", "sound", "video", "check", "convert", "verify"]
+Phase = Literal[
+    "enhance", "text", "inputs", "denoise", "upsample", "sound", "video", "check", "convert", "verify", "sync"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

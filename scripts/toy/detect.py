@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cache
 
 import numpy as np
 
+from ltx2_core.media.pieces import Piece
+from ltx2_core.media.sync import BINS_PER_S, energies
 from scripts.toy import world
 from scripts.toy.world import FPS, RATE_HZ, Kind, Scene
 
@@ -307,7 +310,7 @@ def _side_of(x: float, picture: np.ndarray) -> str:
 
 # The sound
 
-BIN_S, RISE_BINS, GAP_BINS = 0.005, 6, 20
+BIN_S, RISE_BINS, GAP_BINS = 1 / BINS_PER_S, 6, 20
 ONSET_BINS = 2.3  # from the steepest rise of the smoothed energy to the onset itself
 PITCH_BANDS_HZ = {Kind.BALL: (60, 600), Kind.LAMP: (200, 2500), Kind.FLIGHT: (2000, 6000), Kind.DOOR: (40, 400)}
 STRENGTH_LEVELS = {  # root mean square below an edge in Hz that keeps chirps out
@@ -339,9 +342,8 @@ def _strength(sound: np.ndarray, edge_hz: float, levels: dict[str, float]) -> st
 
 def _onsets(sound: np.ndarray) -> tuple[float, ...]:
     """When the energy grows 3.7 times within 30 ms, to a 30th of the loudest or more: at the steepest place."""
-    size = round(BIN_S * RATE_HZ)
-    bins = sound.shape[1] // size
-    energy = (sound[:, : bins * size] ** 2).sum(0).reshape(bins, size).mean(1) + 1e-6
+    whole_s = sound.shape[1] * BINS_PER_S // RATE_HZ * BIN_S
+    energy = energies([Piece(Fraction(0), RATE_HZ, sound)], RATE_HZ, whole_s) + 1e-6
     energy = np.convolve(np.pad(energy, 1, "edge"), np.full(3, 1 / 3), "valid")
     level, loud = np.log(energy), energy > energy.max() / 30
     rise = level[RISE_BINS:] - level[:-RISE_BINS]

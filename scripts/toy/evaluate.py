@@ -132,7 +132,7 @@ def evaluate(rows: Sequence[Row], folder: Path, clips: int, batch: int, path: Pa
         for start in range(0, len(missing), batch):
             cases = [Case.of(number, row.is_held_out) for number in missing[start : start + batch]]
             began = time.monotonic()
-            for finding in _examine(row, cases, *_make(row, cases, codec, generator, resolved.request)):
+            for finding in _examine(row, cases, *make(row, cases, codec, generator, resolved.request)):
                 known[key, finding.clip] = finding
                 _append(path, key, finding)
             seconds = (time.monotonic() - began) / len(cases)
@@ -141,7 +141,7 @@ def evaluate(rows: Sequence[Row], folder: Path, clips: int, batch: int, path: Pa
     return findings
 
 
-def _make(
+def make(
     row: Row, cases: Sequence[Case], codec: Codec, generator: Generator, request: Request
 ) -> tuple[np.ndarray, np.ndarray]:
     """The frames (b F H W 3) uint8 and sounds (b 2 s) of a row."""

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from ltx2_core.errors import MediaError
 from ltx2_core.media.accept import check_input
-from ltx2_core.media.audio import _decode, _samples, read_audio
+from ltx2_core.media.audio import read_audio
 from ltx2_core.media.clip import Output
 from ltx2_core.media.inputs import AudioSource
+from ltx2_core.media.pieces import _decode, _samples
 from ltx2_core.media.probe import probe
 from ltx2_core.media.wav_flac import AudioHeader, read_header
 from ltx2_core.media.waveform import Waveform, to_pcm16

@@ -1,0 +1,77 @@
+"""Decoded frames with the times at which they are shown: by PyAV, without torch.
+
+Source: docs/reference/pipelines.md, "Decoding video".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from math import floor
+from typing import NamedTuple
+
+import av
+from av.error import BlockingIOError as NeedsMore
+from av.error import EOFError as AtEnd
+from av.filter import Graph
+
+from .inputs import VideoSource
+from .sources import open_clip, video_stream_of
+
+
+class Shown(NamedTuple):
+    """A frame, and when it begins: seconds after the beginning of its file."""
+
+    frame: av.VideoFrame
+    time_s: Fraction
+
+
+def shown_frames(source: VideoSource, start_s: Fraction | None) -> Iterator[Shown]:
+    """All frames, or those from about a time."""
+    with open_clip(source.path) as container:
+        stream = video_stream_of(container)
+        assert stream is not None
+        tick_s = stream.time_base or Fraction(1)
+        if start_s is not None:
+            container.seek(floor((start_s + source.zero_s) / tick_s), stream=stream)
+        frames = container.decode(stream)
+        for number, frame in enumerate(deinterlaced(frames) if source.reading.is_interlaced else frames):
+            is_timed = source.is_timed and frame.pts is not None
+            yield Shown(frame, _shown_s(frame) - source.zero_s if is_timed else number / source.fps)
+
+
+def deinterlaced(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """The same number of frames, of which those that hold two fields are made whole from the first."""
+    graph = None
+    for frame in frames:
+        if graph is None:
+            graph = linked(frame, ("bwdif", "mode=send_frame:deint=interlaced"))
+        graph.push(frame)
+        yield from _pulled(graph)
+    if graph is not None:
+        graph.push(None)
+        yield from _pulled(graph)
+
+
+def linked(frame: av.VideoFrame, *filters: tuple[str, str]) -> Graph:
+    """A graph for frames like this one."""
+    graph = Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    graph.link_nodes(source, *(graph.add(name, options) for name, options in filters), graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def _pulled(graph: Graph) -> Iterator[av.VideoFrame]:
+    """What a graph has ready."""
+    while True:
+        try:
+            frame = graph.pull()
+        except (NeedsMore, AtEnd):
+            return
+        assert isinstance(frame, av.VideoFrame)
+        yield frame
+
+
+def _shown_s(frame: av.VideoFrame) -> Fraction:
+    return (frame.pts or 0) * (frame.time_base or Fraction(1))

@@ -1,0 +1,29 @@
+"""What `ltx2 sync` asks of a clip: whether its sound and its motion belong together as they are.
+
+Source: docs/reference/sync.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..media.accept import check_input
+from ..media.inputs import VideoSource, refusal
+from .events import Watch
+
+if TYPE_CHECKING:  # PyAV and numpy, which a file that is refused does not need
+    from ..media.sync import Sync
+
+NOBODY = Watch()
+
+
+def sync_of(path: Path, watch: Watch = NOBODY) -> Sync:
+    """Measure how sound and motion of a clip agree. Raises: MediaError for a file without video or without audio."""
+    video = check_input(path, VideoSource)
+    if video.audio is None:
+        raise refusal(path, "there is no audio in it", "give a clip with video and audio")
+    from ..media.sync import measure_sync
+
+    with watch.phase("sync", "comparing sound and motion", video.frames) as on_frames:
+        return measure_sync(video, video.audio, on_frames)
