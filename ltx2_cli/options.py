@@ -309,6 +309,9 @@ ENCODING = panel(
         "%(choices)s", "Audio codec; alac and flac are lossless; copy is for audio that is given; default %(default)s."
     ),
     crf=value("N", "Video quality, lower is better; default %(default)s."),
+    loudness=value(
+        "LUFS|off", "Bring the audio to a loudness such as -16, with peaks of at most -1 dBTP; default %(default)s."
+    ),
     metadata=switch("Do not store the recipe in the file.", off=True),
 )
 GIVEN_AUDIO = panel(

@@ -18,6 +18,8 @@ from av.filter import Graph
 from .inputs import VideoSource
 from .sources import open_clip, video_stream_of
 
+Frame = av.VideoFrame | av.AudioFrame
+
 
 class Shown(NamedTuple):
     """A frame, and when it begins: seconds after the beginning of its file."""
@@ -46,11 +48,15 @@ def deinterlaced(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
     for frame in frames:
         if graph is None:
             graph = linked(frame, ("bwdif", "mode=send_frame:deint=interlaced"))
-        graph.push(frame)
-        yield from _pulled(graph)
+        yield from _video(graph, frame)
     if graph is not None:
-        graph.push(None)
-        yield from _pulled(graph)
+        yield from _video(graph, None)
+
+
+def _video(graph: Graph, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+    for done in through(graph, frame):
+        assert isinstance(done, av.VideoFrame)
+        yield done
 
 
 def linked(frame: av.VideoFrame, *filters: tuple[str, str]) -> Graph:
@@ -62,15 +68,14 @@ def linked(frame: av.VideoFrame, *filters: tuple[str, str]) -> Graph:
     return graph
 
 
-def _pulled(graph: Graph) -> Iterator[av.VideoFrame]:
-    """What a graph has ready."""
+def through(graph: Graph, frame: Frame | None) -> Iterator[Frame]:
+    """What a graph has ready after one more frame, or after the last."""
+    graph.push(frame)
     while True:
         try:
-            frame = graph.pull()
+            yield graph.pull()
         except (NeedsMore, AtEnd):
             return
-        assert isinstance(frame, av.VideoFrame)
-        yield frame
 
 
 def _shown_s(frame: av.VideoFrame) -> Fraction:

@@ -27,17 +27,22 @@ class MadeModel(Record):
 
 
 class Made(Record):
-    """The recipe inside a file. made_with: versions of this program and its libraries, by name."""
+    """The recipe inside a file.
+
+    Args: made_with: versions of this program and its libraries, by name. loudness: in LUFS, which its audio was brought
+    to; None where it is as it was made.
+    """
 
     version: Literal[2] = Field(default=2, alias="schema")
     made_with: Mapping[str, str]
     model: MadeModel
     request: Request
     machine: Machine
+    loudness: float | None = None
 
     def dump(self) -> str:
         """The text that goes into the file's comment."""
-        return self.model_dump_json(by_alias=True)
+        return self.model_dump_json(by_alias=True, exclude={"loudness"} if self.loudness is None else None)
 
     @classmethod
     def parse(cls, comment: str) -> Made:

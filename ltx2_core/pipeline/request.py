@@ -26,7 +26,7 @@ from ..records import Record
 from ..sampling.guidance import GuidanceScales
 from ..types import Streams
 from .recipe import Recipe, Stage
-from .values import Choice, FrameRate, Seconds
+from .values import OFF, Choice, FrameRate, Loudness, Seconds
 
 if TYPE_CHECKING:
     from .resolve.plan import Plan
@@ -240,13 +240,15 @@ class Request(Record):
 class OutputSettings(Record):
     """How the result is written; none of it changes a latent. The defaults are those of the settings of these names.
 
-    audio_codec: "copy" means the packets of a given audio track. keyframe_stills: whether the keyframes that were
+    audio_codec: "copy" means the packets of a given audio track. loudness: in LUFS, of audio that is encoded;
+    "off" leaves it as it comes. keyframe_stills: whether the keyframes that were
     generated are written as stills too.
     """
 
     codec: VideoCodecName = "h264"
     audio_codec: AudioCodecName = "aac"
     crf: int | None = None
+    loudness: Loudness = OFF
     old_sound: OldTrackName = "drop"
     metadata: bool = True
     sheet: bool = False

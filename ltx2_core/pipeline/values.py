@@ -25,6 +25,8 @@ ASPECTS: dict[str, Fraction] = {
 }
 Size = tuple[int, int]  # width, height
 AUTO: Literal["auto"] = "auto"
+OFF: Literal["off"] = "off"
+LOUDNESS_LIMITS = (-50, -5)  # LUFS
 SWITCHED_OFF = {"cache", "crop", "metadata"}  # what holds unless somebody says --no-…
 
 
@@ -185,6 +187,20 @@ def _digits(value: Any, why_not: str) -> Any:
     return value
 
 
+def parse_loudness(value: Any) -> float | Literal["off"]:
+    """A loudness in LUFS from "-16" or -16, or "off". Raises: ValueError."""
+    if str(value).strip().lower() == OFF:
+        return OFF
+    try:
+        loudness = float(parse_number(value))
+    except ValueError as error:
+        raise ValueError("it must be a number such as -16, or off") from error
+    quietest, loudest = LOUDNESS_LIMITS
+    if not quietest <= loudness <= loudest:
+        raise ValueError(f"it must be between {quietest} and {loudest} LUFS, or off")
+    return loudness
+
+
 def require_text(value: str) -> str:
     """A text that is not blank. Raises: ValueError."""
     if not value.strip():
@@ -221,4 +237,5 @@ Tiles = Annotated[tuple[TileCount, TileCount], BeforeValidator(parse_tiles)]
 Device = Annotated[str, BeforeValidator(parse_device)]
 Portion = Annotated[Fraction, BeforeValidator(parse_portion), Rational]
 Seconds = Annotated[Fraction, BeforeValidator(parse_fraction), Rational]
+Loudness = Annotated[float | Literal["off"], BeforeValidator(parse_loudness)]
 FrameRate = Annotated[Fraction, BeforeValidator(parse_fps), Rational]

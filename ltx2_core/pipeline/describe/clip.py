@@ -109,5 +109,7 @@ def _recipe(comment: str | None) -> Facts:
         return
     yield "made with", ", ".join(f"{name} {version}" for name, version in made.made_with.items())
     yield "model", made.model.name
+    if made.loudness is not None:
+        yield "loudness", f"{made.loudness:g} LUFS"
     yield from request_facts(made.request)
     yield "machine", as_text(made.model_dump(mode="json")["machine"])

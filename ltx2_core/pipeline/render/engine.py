@@ -21,6 +21,7 @@ from ...media.copy import LAYOUTS, container_for, copyable_span
 from ...media.dub import write_dubbed
 from ...media.image import write_still
 from ...media.inputs import AudioSource, VideoSource
+from ...media.loudness import at_loudness
 from ...media.waveform import Waveform, fit_waveform
 from ...media.writer import Report, write_audio, write_clip
 from ...models.mel import to_stereo
@@ -36,6 +37,7 @@ from ..made import Made, MadeFile, MadeModel
 from ..parts import DURATION_HEAD
 from ..recipe import Stage
 from ..request import COPY, RenderTask, Request
+from ..values import OFF
 from .enhancement import rewrite_prompt
 from .models import Models, computing
 from .stage_inputs import InputEncoder
@@ -193,9 +195,11 @@ class Engine:
         if request.video == "keep":
             return self.dub(output, latents)
         audio = self.audio(latents)
+        if isinstance(audio, Waveform):
+            audio = self.levelled(fit_waveform(audio, shape.duration_s))
         if latents.video is None:
             assert isinstance(audio, Waveform)
-            return write_audio(output, fit_waveform(audio, shape.duration_s))
+            return write_audio(output, audio)
         with (
             self.models.component("video_decoder") as decoder,
             self.watch.phase("video", "decoding and encoding", request.frames) as on_frames,
@@ -228,7 +232,8 @@ class Engine:
             span = copyable_span(source, given.start_s, given.start_s + given.duration_s)
         keeps_audio = settings.old_sound == "second-track"
         container = container_for(source, settings.audio_codec, keeps_audio=keeps_audio)
-        audio = self.decode_audio(latents.audio)
+        duration_s = source.duration_s if span is None else span.duration_s
+        audio = self.levelled(fit_waveform(self.decode_audio(latents.audio), duration_s))
         with self.watch.phase("video", "copying the video"):
             return write_dubbed(output, source, span, container, audio, settings.audio_codec, keeps_audio=keeps_audio)
 
@@ -255,6 +260,15 @@ class Engine:
             with models.component("vocoder", torch.float32) as vocoder:
                 return Waveform(vocoder(mel)[0].cpu(), vocoder.config.sample_rate_hz)
 
+    def levelled(self, audio: Waveform) -> Waveform:
+        """Audio of the length that it will have, at the loudness that is wanted."""
+        wanted = self.task.output.loudness
+        if wanted == OFF:
+            return audio
+        made = at_loudness(audio, wanted)
+        self.watch.tell(made.problem or made.summary, is_warning=bool(made.problem))
+        return made.audio
+
     def made(self) -> Made:
         """What the file says about itself."""
         paths = {**self.task.files.paths, **self.task.inputs}
@@ -270,6 +284,7 @@ class Engine:
             model=MadeModel(name=self.task.files.name, files=files),
             request=self.request,
             machine=self.task.machine,
+            loudness=None if self.task.output.loudness == OFF else self.task.output.loudness,
         )
 
     @cached_property

@@ -20,8 +20,8 @@ from ...lora_file import match, read_lora
 from ...sampling.guidance import PassKind
 from ..parts import ModelHeaders
 from ..recipe import Edit, Recipe
-from ..request import Request, StreamMode
-from ..values import option_name
+from ..request import COPY, OutputSettings, Request, StreamMode
+from ..values import OFF, option_name
 from .loras import refuse_hdr
 from .presets import names, recipe
 from .settings import Merged, Origin, Settings, required
@@ -71,6 +71,13 @@ def check_decoder(asked: str, headers: ModelHeaders) -> None:
         why = f"{headers.header('video_decoder').path.name} holds the {name} decoder"
         hint = f"--video-vae FILE names a file with the {asked} decoder; or leave --decoder out"
         raise RequestError(f"--decoder {asked} cannot be used", why, hint)
+
+
+def check_loudness(output: OutputSettings) -> None:
+    """Raises: RequestError for a loudness of audio whose packets are copied."""
+    if output.loudness != OFF and output.audio_codec == COPY:
+        what = f"--loudness {output.loudness:g} cannot be used here"
+        raise RequestError(what, "the given audio is copied as it is", "--audio-codec aac encodes it")
 
 
 def check_recipe(
@@ -153,7 +160,7 @@ def without_effect(video: str, audio: str) -> dict[str, str]:
     if audio == "keep":
         without |= dict.fromkeys((*GUIDES_AUDIO, "audio_sm"), "the given audio stays as it is")
     if audio == "off":
-        names = ("audio_codec", *GUIDES_AUDIO, *GUIDES_EACH_OTHER)
+        names = ("audio_codec", "loudness", *GUIDES_AUDIO, *GUIDES_EACH_OTHER)
         without |= dict.fromkeys(names, "--sound off leaves only video")
     return without
 

@@ -19,7 +19,7 @@ from ..request import OutputSettings, RenderTask, Request
 from .fit import decode_tiles as usual_tiles
 from .machine import choose_device
 from .other_decoder import with_decoder
-from .refusals import refuse, without_effect
+from .refusals import check_loudness, refuse, without_effect
 from .settings import COMMAND_LINE, Settings, check_layer
 from .target import require_apart, suffixes_of, target_of
 
@@ -70,6 +70,7 @@ def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> J
     changed = {"overwrite": False} | changed | {"keep_latents": True}
     output = task.output.model_copy(update=changed)
     _ = output.encoding  # refuses a crf that the codec does not have
+    check_loudness(output)
     found = _redirected(job, given)
     found.require_target()
     found = replace(found, task=found.task.model_copy(update={"output": output}))

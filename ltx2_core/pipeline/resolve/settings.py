@@ -25,6 +25,7 @@ from ..values import (
     Duration,
     FrameRate,
     Length,
+    Loudness,
     Span,
     Tiles,
     Time,
@@ -170,6 +171,7 @@ class Settings(BaseModel):
     codec: VideoCodecName | None = None
     audio_codec: AudioCodecName | None = None
     crf: Annotated[int, WHOLE_NUMBER, Field(ge=0, le=63)] | None = None
+    loudness: Loudness | None = None
     metadata: Switch | None = None
     keep_latents: Switch | None = None
     job_dir: Text | None = None

@@ -15,6 +15,7 @@ from ...sampling.guidance import GuidanceScales
 from ...types import Streams
 from ..parts import ALWAYS_READ, components_of
 from ..request import COPY, OutputSettings, RenderTask, Request, Resolved
+from ..values import OFF
 from .assumed import assumed_inputs
 from .basis import Basis, Planned, settle_basis
 from .enhancement import settle_enhancement
@@ -23,8 +24,8 @@ from .inputs import ModeInputs
 from .machine import Device
 from .modes import mode_of
 from .phases import Costs
-from .refusals import check_guidance, check_prompt
-from .settings import Layer, required
+from .refusals import check_guidance, check_loudness, check_prompt
+from .settings import COMMAND_LINE, Layer, required
 from .target import require_apart, target_of
 
 
@@ -151,14 +152,19 @@ def _request(basis: Basis, inputs: ModeInputs, prompt: str) -> Request:
 def _output(basis: Basis, inputs: ModeInputs) -> OutputSettings:
     """How the result is written.
 
-    Raises: RequestError for a crf that the codec does not have, and where there is no audio to copy.
+    Raises: RequestError for a crf that the codec does not have, where there is no audio to copy, and for a loudness of
+    audio that is copied.
     """
     chosen = {name: getattr(basis.settings, name) for name in OutputSettings.model_fields}
     if chosen["audio_codec"] == COPY and not inputs.copies_audio:
         raise RequestError("--audio-codec copy cannot be used", "the audio is generated", "--audio-codec aac")
     if inputs.copies_audio:
         chosen["audio_codec"] = COPY
+    is_flag = basis.merged.sources.get("loudness") == COMMAND_LINE
+    if not is_flag and (inputs.copies_audio or basis.settings.sound == "off"):
+        chosen["loudness"] = OFF  # of a file for all renders, which this one does not follow
     output = OutputSettings(**chosen)
+    check_loudness(output)
     _ = output.encoding
     return output
 

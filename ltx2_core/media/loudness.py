@@ -1,0 +1,174 @@
+"""How loud audio is by EBU R128, and audio at a loudness that is asked for.
+
+Source: docs/reference/audio.md, "Loudness"; EBU R128 and ITU-R BS.1770 for the measure, which libavfilter computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import av
+import torch
+from av.filter import Graph
+from einops import rearrange, reduce
+from torch import Tensor
+from torch.nn import functional
+
+from .shown import through
+from .waveform import Waveform
+
+CEILING_DBTP = -1.0
+MARGIN_DB = 0.05  # below the ceiling: the measure tells peaks in thousandths, and a file has 16 bits
+BLOCK_S = Fraction(2, 5)  # what the measure looks at, at a time; shorter audio has none
+GATE_LUFS = -70.0  # blocks that are quieter do not count; where none counts, the measure says this
+TOLERANCE_LU = 0.1  # where rounds of limiting stop; 0.5 is what is promised
+PROMISED_LU = 0.5
+ROUNDS = 12
+MOST_LIMITED_DB = 12.0  # by which peaks are lowered at most
+BLOCKS_PER_S, LOOK_AHEAD = 1000, 5  # of the limiter; how many blocks before and after a peak its gain moves
+OVERSAMPLING = 4  # places between two samples where peaks are looked for, the sample among them
+TAPS = 24  # samples that each of them is computed from
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How loud audio is. lufs: integrated, None where no block is above the gate. peak: true peak, 1 is full scale."""
+
+    lufs: float | None
+    peak: float
+
+    @property
+    def peak_dbtp(self) -> float:
+        return _decibels(self.peak)
+
+
+@dataclass(frozen=True, slots=True)
+class Levelled:
+    """Audio at another loudness. before, after: how loud it was and is. gain_db: which its quiet parts got."""
+
+    audio: Waveform
+    before: Level
+    after: Level
+    gain_db: float
+    target_lufs: float
+
+    @property
+    def problem(self) -> str:
+        """Why it is not as loud as was asked for, in words, or nothing."""
+        asked = f"the loudness of {self.target_lufs:g} LUFS"
+        if self.before.lufs is None or self.after.lufs is None:
+            if self.audio.duration_s < BLOCK_S:
+                return f"{asked} cannot be set: the audio lasts {float(self.audio.duration_s):.2f} s, less than 0.4 s"
+            return f"{asked} cannot be set: the audio is silent"
+        if abs(self.after.lufs - self.target_lufs) > PROMISED_LU:
+            why = f"with peaks of {CEILING_DBTP:g} dBTP the audio comes to {self.after.lufs:.1f} LUFS"
+            return f"{asked} is not reached: {why}"
+        return ""
+
+    @property
+    def summary(self) -> str:
+        """What was done, in words."""
+        assert self.before.lufs is not None
+        assert self.after.lufs is not None
+        levels = f"{self.before.lufs:.1f} → {self.after.lufs:.1f} LUFS"
+        return f"loudness {levels}, gain {self.gain_db:+.2f} dB, true peak {self.after.peak_dbtp:.1f} dBTP"
+
+
+def measure_level(audio: Waveform) -> Level:
+    """Measure audio of one, two or six channels."""
+    told_every = audio.sample_rate_hz // 10  # samples after which the filter says what it has measured
+    samples = functional.pad(audio.samples.double(), (0, -audio.samples.shape[-1] % told_every))
+    graph = Graph()
+    layout = LAYOUTS[len(samples)]
+    source = graph.add_abuffer(sample_rate=audio.sample_rate_hz, format="dblp", layout=layout)
+    measure = graph.add("ebur128", "metadata=1:peak=true:framelog=quiet")
+    graph.link_nodes(source, measure, graph.add("abuffersink"))
+    graph.configure()
+    told: dict[str, str] = {}
+    for frame in (*_frames(samples, audio.sample_rate_hz, layout), None):
+        for measured in through(graph, frame):
+            told = measured.metadata or told
+    lufs = float(told.get("lavfi.r128.I", GATE_LUFS))
+    is_heard = audio.duration_s >= BLOCK_S and lufs > GATE_LUFS
+    return Level(lufs if is_heard else None, float(told.get("lavfi.r128.true_peak", 0)))
+
+
+def at_loudness(audio: Waveform, target_lufs: float) -> Levelled:
+    """Amplify or attenuate audio to a loudness, and limit what would peak above -1 dBTP.
+
+    Limiting takes loudness away, so the gain is raised until the measure is right, or peaks would be lowered by more
+    than 12 dB. The same audio gives the same samples. Silence stays as it is, and so does audio that is too short.
+    """
+    before = after = measure_level(audio)
+    if before.lufs is None:
+        return Levelled(audio, before, after, 0.0, target_lufs)
+    gain_db, made = 0.0, audio
+    most_db = CEILING_DBTP - before.peak_dbtp + MOST_LIMITED_DB
+    for _ in range(ROUNDS):
+        assert after.lufs is not None
+        gain_db = round(min(gain_db + target_lufs - after.lufs, most_db), 2)
+        made = _amplified(audio, gain_db)
+        after = measure_level(made)
+        if after.lufs is None or abs(after.lufs - target_lufs) <= TOLERANCE_LU or gain_db >= most_db - 0.01:
+            break
+    return Levelled(made, before, after, gain_db, target_lufs)
+
+
+def _amplified(audio: Waveform, gain_db: float) -> Waveform:
+    """Audio with a gain and no peak above the ceiling."""
+    ceiling = _factor(CEILING_DBTP - MARGIN_DB)
+    samples = audio.samples.double() * _factor(gain_db)
+    samples = samples * limiter_gain(samples, ceiling, audio.sample_rate_hz)
+    made = replace(audio, samples=samples.float())
+    peak = measure_level(made).peak
+    if peak > ceiling:  # the gain moves while a peak passes
+        made = replace(made, samples=(samples * (ceiling / peak)).float())
+    return made
+
+
+def limiter_gain(samples: Tensor, ceiling: float, sample_rate_hz: int) -> Tensor:
+    """The gain (s) in (0, 1], smooth over time and the same for all channels, that keeps samples (c s) below a peak."""
+    peaks = reduce(true_peaks(samples), "c s -> s", "max")
+    if float(peaks.max()) <= ceiling:
+        return torch.ones_like(peaks)
+    block = max(1, sample_rate_hz // BLOCKS_PER_S)
+    padded = functional.pad(rearrange(peaks, "s -> 1 1 s"), (0, -len(peaks) % block))
+    needed = ceiling / functional.max_pool1d(padded, block).clamp(min=ceiling)
+    outside = 2 * LOOK_AHEAD + 1  # the blocks beside a block count as well: between their middles the gain is a line
+    needed = functional.pad(needed, (outside, outside), value=1.0)
+    held = -functional.max_pool1d(-needed, 2 * (LOOK_AHEAD + 1) + 1, stride=1)
+    weights = torch.hann_window(2 * LOOK_AHEAD + 3, periodic=False, dtype=samples.dtype)[1:-1]
+    smooth = functional.conv1d(held, rearrange(weights / weights.sum(), "k -> 1 1 k"))
+    gain = functional.interpolate(smooth, size=padded.shape[-1], mode="linear")
+    return rearrange(gain, "1 1 s -> s")[: len(peaks)].clamp(max=1)
+
+
+def true_peaks(samples: Tensor) -> Tensor:
+    """The largest magnitude (c s) at each sample and between it and the next, of samples (c s)."""
+    places = torch.arange(OVERSAMPLING, dtype=samples.dtype) / OVERSAMPLING
+    offsets = torch.arange(1 - TAPS // 2, TAPS // 2 + 1, dtype=samples.dtype)
+    distance = rearrange(offsets, "k -> 1 k") - rearrange(places, "p -> p 1")
+    taps = torch.sinc(distance) * torch.cos(torch.pi * distance / TAPS).square()
+    padded = functional.pad(rearrange(samples, "c s -> c 1 s"), (TAPS // 2 - 1, TAPS // 2))
+    between = functional.conv1d(padded, rearrange(taps, "p k -> p 1 k"))
+    return reduce(between.abs(), "c p s -> c s", "max")
+
+
+def _frames(samples: Tensor, sample_rate_hz: int, layout: str) -> Iterator[av.AudioFrame]:
+    """Samples (c s) in pieces of a second, as the filter takes them."""
+    for start in range(0, samples.shape[-1], sample_rate_hz):
+        piece = samples[:, start : start + sample_rate_hz].contiguous().numpy()
+        frame = av.AudioFrame.from_ndarray(piece, format="dblp", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = sample_rate_hz, start, Fraction(1, sample_rate_hz)
+        yield frame
+
+
+def _factor(decibels: float) -> float:
+    return 10 ** (decibels / 20)
+
+
+def _decibels(factor: float) -> float:
+    return 20 * torch.tensor(factor).clamp(min=1e-9).log10().item()
