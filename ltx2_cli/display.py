@@ -129,6 +129,9 @@ class Display:
         """A finished render."""
         self.close()
         self.file(result.path)
+        for path in map(_place, result.beside):
+            self._tell("output", path=str(path), is_new=True)
+            self.say(f"wrote {path}")
         kept = f", latents in {result.job_dir}" if result.job_dir else ""
         self.say(f"seed {result.seed}, {result.seconds:.1f} s{kept}")
 

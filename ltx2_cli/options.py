@@ -324,7 +324,7 @@ RENDER = panel(
     "Output",
     skip_existing=switch("If the output exists, do nothing and exit 0."),
     keep_latents=switch("Keep the job folder, for ltx2 decode."),
-    sheet=switch("Also write a contact sheet, a PNG beside the output."),
+    sheet=switch("Also write a contact sheet, a PNG beside the output: frames, sound, prompt, loudness, sync."),
     job_dir=value("FOLDER", "Folder for intermediate latents; default: OUTPUT.job."),
     strict=switch("Treat warnings about the result as errors."),
 )

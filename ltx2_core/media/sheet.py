@@ -1,100 +1,170 @@
-"""A clip at a glance: some of its frames, its waveform and what it was made from, as one PNG."""
+"""A clip at a glance: what it is, some of its frames, its sound over time and what it was made from, as one PNG."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from einops import rearrange
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from .accept import check_input
-from .inputs import VideoSource
+from .audio import read_audio
+from .inputs import AudioSource, VideoSource
+from .lettering import DIM, INK, PAPER, SMALL, USUAL, font, font_for, lines, plain
+from .loudness import LAYOUTS, measure_level
 from .partial import partial_file
-from .probe import open_media, probe
+from .plots import WIDTH, spectrogram, time_axis, waveform
+from .probe import AudioInfo, MediaInfo, VideoInfo, probe
+from .sync import measure_sync
 from .video import frames_by_number
+from .waveform import Waveform
 
-COLUMNS, ROWS = 4, 2
-THUMBNAIL_WIDTH = 320
+FRAMES = 8
+COLUMNS, COLUMNS_UPRIGHT = 4, 8  # of frames that are wide, and of such that are tall
 MARGIN = 8
-WIDTH = COLUMNS * (THUMBNAIL_WIDTH + MARGIN) - MARGIN
-WAVE_HEIGHT = 64  # of one channel
-TEXT_HEIGHT, TEXT_COLUMNS = 18, 140
-PAPER, INK, WAVE = (22, 24, 29), (232, 232, 232), (127, 178, 229)
+LINE = 6  # between lines of text
+MOST_PROMPT_LINES = 5
+LARGEST_BYTES = 200_000
+COLOURS = (256, 128, 64, 32)  # that a sheet is reduced to, one after another, where it would be larger
+CHANNEL_NAMES = ("left", "right")
 
 
-def contact_sheet(clip: Path, target: Path, *, prompt: str, seed: int, overwrite: bool = False) -> None:
-    """Draw a finished file: frames at even distances with their times, its waveform, the prompt and the seed.
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of text. is_small: it is a fact, in small and dim letters."""
 
-    A file without video, or without audio, gives a sheet without that part.
+    text: str
+    is_small: bool = False
+
+
+def contact_sheet(
+    clip: Path, target: Path, *, prompt: str, seed: int, made_with: str = "", overwrite: bool = False
+) -> None:
+    """Draw a finished file: frames at even distances with their times, waveform, spectrogram, and what is known of it.
+
+    A file without video, or without audio, gives a sheet without that part. made_with: model and preset, in words.
     Raises: MediaError if the file cannot be read. RequestError if the sheet exists. StorageError if the disk refuses.
     """
     info = probe(clip)
-    thumbnails = _thumbnails(check_input(clip, VideoSource)) if info.video else []
-    samples = _samples(clip) if info.audio else ()
-    parts = [_grid(thumbnails)] if thumbnails else []
-    parts += [_waveform(channel) for channel in samples]
-    parts.append(_text(prompt, seed))
+    video = check_input(clip, VideoSource) if info.video else None
+    source = video.audio if video else check_input(clip, AudioSource)
+    audio = read_audio(source) if source else None
+    frames = [*thumbnails(video)] if video else []
+    parts = [_text([Line(_title(clip.name, info))]), *_prompt(prompt), _text([Line(_made(seed, made_with), True)])]
+    parts += [_grid([image for _, image in frames])] if frames else []
+    if audio:
+        duration_s = float(max(audio.duration_s, video.duration_s if video else 0))
+        parts += _sound(audio, duration_s, [float(time_s) for time_s, _ in frames])
+        parts.append(_text([Line(text, True) for text in _measures(video, source, audio)]))
     with partial_file(target, overwrite=overwrite) as partial:
-        _stack(parts).save(partial, "PNG")
+        save_small(_stack(parts), partial)
 
 
-def _thumbnails(source: VideoSource) -> list[Image.Image]:
+def save_small(sheet: Image.Image, path: Path) -> None:
+    """Write a PNG without loss, or in fewer colours where it would be larger than 200 kB."""
+    sheet.save(path, "PNG", compress_level=9)
+    for colours in COLOURS:
+        if path.stat().st_size <= LARGEST_BYTES:
+            return
+        sheet.quantize(colours, dither=Image.Dither.NONE).save(path, "PNG", compress_level=9)
+
+
+def _title(name: str, info: MediaInfo) -> str:
+    """What the file is, on one line."""
+    streams = [_video_words(info.video)] if info.video else []
+    streams += [_audio_words(info.audio)] if info.audio else []
+    return f"{plain(name)}: {'; '.join(streams)}"
+
+
+def _video_words(video: VideoInfo) -> str:
+    size = f"{video.width}x{video.height}"
+    return (
+        f"{size}, {video.frames} frames at {float(video.fps):.5g} fps, {float(video.duration_s):.2f} s, {video.codec}"
+    )
+
+
+def _audio_words(audio: AudioInfo) -> str:
+    channels = {1: "mono", 2: "stereo"}.get(audio.channels, f"{audio.channels} channels")
+    return f"{audio.codec} {audio.sample_rate_hz} Hz, {channels}"
+
+
+def _made(seed: int, made_with: str) -> str:
+    return f"seed {seed}, {plain(made_with)}" if made_with else f"seed {seed}"
+
+
+def _measures(video: VideoSource | None, source: AudioSource | None, audio: Waveform) -> Iterator[str]:
+    """What is measured of the sound: how loud it is, and whether it goes with what moves."""
+    if len(audio.samples) in LAYOUTS:
+        level = measure_level(audio)
+        loudness = "none that can be measured" if level.lufs is None else f"{level.lufs:.1f} LUFS"
+        yield f"loudness: {loudness}, true peak {level.peak_dbtp:.1f} dBTP"
+    if video and source:
+        sync = measure_sync(video, source)
+        numbers = f" (agreement {sync.agreement:.2f}, confidence {sync.confidence:.2f})" if not sync.problem else ""
+        yield f"sync: {sync.verdict}{numbers}"
+
+
+def _sound(audio: Waveform, duration_s: float, times_s: Sequence[float]) -> list[Image.Image]:
+    """Strips over the same time: the channels, or all of them in one if they are more than two, and a spectrogram."""
+    samples, rate_hz = audio.samples.numpy(), audio.sample_rate_hz
+    names = CHANNEL_NAMES if len(samples) == 2 else ("mono" if len(samples) == 1 else "all",)
+    channels = np.split(samples, 2) if len(samples) == 2 else [samples]
+    strips = [waveform(part, name, rate_hz, duration_s) for part, name in zip(channels, names, strict=True)]
+    return [*strips, spectrogram(samples, rate_hz, duration_s), time_axis(duration_s, times_s)]
+
+
+def thumbnails(source: VideoSource) -> Iterator[tuple[Fraction, Image.Image]]:
     """Frames at even distances, small, with their times on them."""
-    numbers = {int(number) for number in np.linspace(0, source.frames - 1, COLUMNS * ROWS).round()}
-    return [_thumbnail(pixels, time_s) for time_s, pixels in frames_by_number(source, numbers)]
+    numbers = {int(number) for number in np.linspace(0, source.frames - 1, FRAMES).round()}
+    columns = COLUMNS if source.width >= source.height else COLUMNS_UPRIGHT
+    width = (WIDTH + MARGIN) // columns - MARGIN
+    for time_s, pixels in frames_by_number(source, numbers):
+        yield time_s, _thumbnail(pixels, time_s, width)
 
 
-def _thumbnail(pixels: Tensor, time_s: Fraction) -> Image.Image:
+def _thumbnail(pixels: Tensor, time_s: Fraction, width: int) -> Image.Image:
     image = Image.fromarray(rearrange(pixels, "c H W -> H W c").numpy())
-    image = image.resize((THUMBNAIL_WIDTH, round(THUMBNAIL_WIDTH * image.height / image.width)))
-    ImageDraw.Draw(image).text((6, 4), f"{float(time_s):.2f} s", INK, _font(), stroke_width=2, stroke_fill=PAPER)
+    image = image.resize((width, max(1, round(width * image.height / image.width))))
+    place, text = (6, 4), f"{float(time_s):.2f} s"
+    ImageDraw.Draw(image).text(place, text, INK, font(USUAL), stroke_width=2, stroke_fill=PAPER)
     return image
 
 
-def _samples(clip: Path) -> NDArray:
-    """All samples (2 s) of the audio."""
-    as_float = av.AudioResampler(format="fltp", layout="stereo")
-    with open_media(clip) as container:
-        pieces = [piece.to_ndarray() for frame in container.decode(audio=0) for piece in as_float.resample(frame)]
-    return np.concatenate([np.zeros((2, 0), np.float32), *pieces], -1)
-
-
-def _grid(thumbnails: list[Image.Image]) -> Image.Image:
+def _grid(images: list[Image.Image]) -> Image.Image:
     """Thumbnails in rows."""
-    height = thumbnails[0].height + MARGIN
-    rows = (len(thumbnails) - 1) // COLUMNS + 1
+    width, height = (side + MARGIN for side in images[0].size)
+    columns = (WIDTH + MARGIN) // width
+    rows = (len(images) - 1) // columns + 1
     grid = Image.new("RGB", (WIDTH, rows * height - MARGIN), PAPER)
-    for number, thumbnail in enumerate(thumbnails):
-        row, column = divmod(number, COLUMNS)
-        grid.paste(thumbnail, (column * (THUMBNAIL_WIDTH + MARGIN), row * height))
+    for number, image in enumerate(images):
+        row, column = divmod(number, columns)
+        grid.paste(image, (column * width, row * height))
     return grid
 
 
-def _waveform(channel: NDArray) -> Image.Image:
-    """The range of the samples (s) of one channel in each column of pixels."""
-    starts = np.linspace(0, channel.size, WIDTH, endpoint=False).astype(int)
-    low, high = np.minimum.reduceat(channel, starts), np.maximum.reduceat(channel, starts)
-    level = np.linspace(1, -1, WAVE_HEIGHT)[:, None]
-    pixel = 1 / WAVE_HEIGHT  # silence is a thin line
-    is_wave = (level <= high + pixel) & (level >= low - pixel)
-    return Image.fromarray(np.where(is_wave[..., None], WAVE, PAPER).astype(np.uint8))
+def _prompt(prompt: str) -> list[Image.Image]:
+    """The prompt in lines of its own, if there is one."""
+    text = plain(prompt)
+    wrapped = lines(text, font_for(text, USUAL), WIDTH, MOST_PROMPT_LINES)
+    return [_text([Line(line) for line in wrapped])] if text else []
 
 
-def _text(prompt: str, seed: int) -> Image.Image:
-    """The prompt in lines of its own, and the seed."""
-    lines = [*textwrap.wrap(prompt, TEXT_COLUMNS), f"seed {seed}"]
-    text = Image.new("RGB", (WIDTH, len(lines) * (TEXT_HEIGHT + MARGIN)), PAPER)
-    draw = ImageDraw.Draw(text)
-    for number, line in enumerate(lines):
-        draw.text((0, number * (TEXT_HEIGHT + MARGIN)), line, INK, _font())
-    return text
+def _text(texts: Sequence[Line]) -> Image.Image:
+    """Lines of text below each other."""
+    sizes = [SMALL if line.is_small else USUAL for line in texts]
+    image = Image.new("RGB", (WIDTH, sum(size + LINE for size in sizes)), PAPER)
+    draw, top = ImageDraw.Draw(image), 0
+    for line, size in zip(texts, sizes, strict=True):
+        known = font_for(line.text, size)
+        (fitting, *_) = lines(line.text, known, WIDTH, 1)
+        draw.text((0, top + size), fitting, DIM if line.is_small else INK, known, "ls")
+        top += size + LINE
+    return image
 
 
 def _stack(parts: Iterable[Image.Image]) -> Image.Image:
@@ -106,7 +176,3 @@ def _stack(parts: Iterable[Image.Image]) -> Image.Image:
         sheet.paste(part, (MARGIN, top))
         top += part.height + MARGIN
     return sheet
-
-
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(TEXT_HEIGHT)

@@ -15,7 +15,6 @@ import av
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ltx2_core.errors import LTX2Error, MediaError, OutputError, RequestError, StorageError
@@ -503,24 +502,6 @@ def test_an_unknown_codec_is_said_to_be_one(tmp_path: Path):
     (tmp_path / "b.mp4").write_bytes(content.replace(b"avc1", b"xyz1"))
     with pytest.raises(MediaError, match="decodes its video"):
         probe(tmp_path / "b.mp4")
-
-
-def test_a_sheet_shows_picture_and_sound(tmp_path: Path):
-    shape = ClipShape(width=128, height=64, frames=25, fps=Fraction(24))
-    red = torch.tensor([0.9, 0.1, 0.1]).reshape(1, 3, 1, 1) * torch.rand(25, 1, 64, 128).clamp(0.9, 1)
-    write(tmp_path / "a.mp4", shape, chunks=[red])
-    write(tmp_path / "silent.mp4", shape, sound=None)
-    write_audio(Output(path=tmp_path / "a.wav"), tone())
-    sheets = []
-    for name in ("a.mp4", "silent.mp4", "a.wav"):
-        contact_sheet(tmp_path / name, tmp_path / f"{name}.png", prompt="a kettle\nstarts to whistle", seed=7)
-        with Image.open(tmp_path / f"{name}.png") as sheet:
-            sheets.append(np.asarray(sheet, np.int16))
-    whole, silent, heard = sheets
-    assert len(whole) > len(silent) > len(heard)
-    assert whole.shape[1] == silent.shape[1] == heard.shape[1]
-    is_red = (whole[..., 0] > 200) & (whole[..., 1] < 60) & (whole[..., 2] < 60)
-    assert is_red.sum() > 8 * 320 * 160 * 0.9
 
 
 def test_a_sheet_replaces_nothing_unasked(tmp_path: Path):

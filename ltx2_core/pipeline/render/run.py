@@ -47,11 +47,14 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A finished render. job_dir: where its latents are, if they were kept. sheet: the contact sheet, if wanted."""
+    """A finished render.
+
+    Args: job_dir: where its latents are, if they were kept. beside: pictures that were written beside it, if wanted.
+    """
 
     path: Path
     job_dir: Path | None
-    sheet: Path | None
+    beside: tuple[Path, ...]
     seed: int
     seconds: float
     report: Report
@@ -225,18 +228,30 @@ def _conclude(job: Job, report: Report, start: float, *, has_sheet: bool = False
     task = job.task
     sheet = sheet_of(task.target) if task.output.sheet else None
     if sheet is not None and not has_sheet:
-        prompt, seed = task.request.prompt, task.request.seed
-        contact_sheet(task.target, sheet, prompt=prompt, seed=seed, overwrite=task.output.overwrite)
+        contact_sheet(
+            task.target,
+            sheet,
+            prompt=task.request.prompt,
+            seed=task.request.seed,
+            made_with=_made_with(task),
+            overwrite=task.output.overwrite,
+        )
     if not task.output.keep_latents:
         job.remove()
     return Result(
         path=task.target,
         job_dir=job.folder if task.output.keep_latents else None,
-        sheet=sheet,
+        beside=tuple(path for path in task.results if path != task.target),
         seed=task.request.seed,
         seconds=time.perf_counter() - start,
         report=report,
     )
+
+
+def _made_with(task: RenderTask) -> str:
+    """Model, preset and steps of a render, in words."""
+    steps = " + ".join(map(str, task.request.steps_of_stages))
+    return f"{task.request.mode}, model {task.files.name}, preset {task.request.preset}, {steps} steps"
 
 
 def _require_stills(job: Job) -> None:

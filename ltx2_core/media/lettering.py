@@ -1,0 +1,99 @@
+"""Text in a picture: in a font that has its letters, in lines that fit, cut where it is seen."""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import cache, lru_cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+PAPER, INK, DIM = (22, 24, 29), (232, 232, 232), (150, 155, 165)
+SMALL, USUAL = 13, 18  # sizes in pixels
+# looked for on the machine, in this order, where Pillow's own font lacks a letter
+OTHER_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
+OTHER_FONTS += ("msgothic.ttc", "NotoSansArabic-Regular.ttf", "NotoSansDevanagari-Regular.ttf")
+HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # what acts on a line and is no letter
+NO_LETTER = "\U0010ffff"  # which no font has
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@cache
+def font(size: int) -> Font:
+    """The font that comes with Pillow."""
+    return ImageFont.load_default(size)
+
+
+def font_for(text: str, size: int) -> Font:
+    """The first font that has all letters of a text, or else Pillow's own."""
+    for known in (font(size), *_other_fonts(size)):
+        if not missing(text, known):
+            return known
+    return font(size)
+
+
+def missing(text: str, known: Font) -> set[str]:
+    """The letters of a text that a font lacks: those that it draws as it draws what no font has."""
+    nothing = _drawn(NO_LETTER, known)
+    return {letter for letter in set(text) if not letter.isspace() and _drawn(letter, known) == nothing}
+
+
+def plain(text: str) -> str:
+    r"""A text on one line, whose control characters are shown as \x1b."""
+    spaced = " ".join(text.split())
+    return "".join(
+        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in HIDDEN else letter
+        for letter in spaced
+    )
+
+
+def lines(text: str, known: Font, width: int, most: int) -> list[str]:
+    """A text in at most so many lines of a width in pixels, broken between words where it can.
+
+    What is cut off is said at the end, and so is how many letters the font lacks, which are shown as a question mark.
+    """
+    absent = missing(text, known)
+    shown = "".join("?" if letter in absent else letter for letter in text)
+    wrapped = _wrapped(shown, known, width)
+    notes = [f"cut, {len(text)} characters in all"] if len(wrapped) > most else []
+    notes += [f"no font here has {sum(letter in absent for letter in text)} of its characters"] if absent else []
+    if not notes:
+        return wrapped
+    kept, end = wrapped[:most], f" … ({'; '.join(notes)})"
+    while kept[-1] and known.getlength(kept[-1] + end) > width:
+        kept[-1] = kept[-1][:-1]
+    return [*kept[:-1], kept[-1].rstrip() + end]
+
+
+def _wrapped(text: str, known: Font, width: int) -> list[str]:
+    done = [""]
+    for word in text.split(" "):
+        longer = f"{done[-1]} {word}" if done[-1] else word
+        if known.getlength(longer) <= width:
+            done[-1] = longer
+            continue
+        if done[-1]:
+            done.append("")
+        for letter in word:  # one that is longer than a line, or a language without spaces
+            if known.getlength(done[-1] + letter) > width:
+                done.append("")
+            done[-1] += letter
+    return done
+
+
+@cache
+def _other_fonts(size: int) -> tuple[Font, ...]:
+    found = []
+    for name in OTHER_FONTS:
+        try:
+            found.append(ImageFont.truetype(name, size))
+        except OSError:
+            continue
+    return tuple(found)
+
+
+@lru_cache(maxsize=4096)
+def _drawn(letter: str, known: Font) -> bytes:
+    image = Image.new("L", (2 * USUAL, 2 * USUAL))
+    ImageDraw.Draw(image).text((0, 0), letter, 255, known)
+    return image.tobytes()

@@ -1,0 +1,127 @@
+"""Sound over time as strips of a picture, with their axes: a waveform for each channel, a spectrogram, seconds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from .lettering import DIM, INK, PAPER, SMALL, font
+
+WIDTH = 1304
+GUTTER = 76  # for the labels of an axis, to the left of what is plotted
+PLOT = WIDTH - GUTTER
+WAVE_HEIGHT = 121  # of one channel, odd, so that silence is in the middle
+BARS_PER_S = 100  # at most, so that a short clip shows levels and not each swing
+QUIETEST_DB = -60  # in the middle of a waveform, below full scale at its edges
+SPECTRUM_HEIGHT = 96
+FAINTEST_DB, STEP_DB = -90, 5  # of a spectrogram; few colours keep the file small
+WINDOW, COLUMN = 2048, 2  # samples, pixels
+LOWEST_HZ, HIGHEST_HZ = 50, 20_000
+WAVE, GRID = (127, 178, 229), (52, 56, 66)
+HEAT = (PAPER, (36, 52, 92), (52, 104, 170), (127, 178, 229), (250, 214, 120), (255, 255, 255))  # faint to loud
+STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600)
+MOST_TICKS = 14
+
+
+def waveform(samples: NDArray, name: str, sample_rate_hz: int, duration_s: float) -> Image.Image:
+    """The range of samples (c s) over time, on a scale of decibels, so that quiet sound is seen too."""
+    padded = _lasting(samples, sample_rate_hz, duration_s)
+    bars = min(PLOT, math.ceil(duration_s * BARS_PER_S))
+    starts = np.linspace(0, padded.shape[1], bars, endpoint=False).astype(int)
+    bar = np.arange(PLOT) * bars // PLOT  # of each column of pixels
+    low = heights(np.minimum.reduceat(padded, starts, axis=1).min(0).clip(max=0))[bar]
+    high = heights(np.maximum.reduceat(padded, starts, axis=1).max(0).clip(min=0))[bar]
+    place = np.linspace(1, -1, WAVE_HEIGHT)[:, None]
+    pixel = 1 / WAVE_HEIGHT
+    pixels = np.full((WAVE_HEIGHT, PLOT, 3), PAPER, np.uint8)
+    marks_db = range(0, QUIETEST_DB, -20)
+    for decibels in marks_db:
+        pixels[[_row(decibels), WAVE_HEIGHT - 1 - _row(decibels)]] = GRID
+    pixels[(place <= high + pixel) & (place >= low - pixel)] = WAVE
+    labels = ((_row(decibels), f"{decibels}") for decibels in marks_db)
+    return _strip(pixels, name, "dBFS", labels)
+
+
+def heights(samples: NDArray) -> NDArray:
+    """Where samples stand in a waveform: 1 and -1 at full scale, 0 at -60 dB and below."""
+    decibels = 20 * np.log10(np.maximum(np.abs(samples), 1e-9))
+    return np.sign(samples) * np.clip(1 - decibels / QUIETEST_DB, 0, 1)
+
+
+def spectrogram(samples: NDArray, sample_rate_hz: int, duration_s: float) -> Image.Image:
+    """How loud each frequency of samples (c s) is over time, the mean of the channels."""
+    mono = _lasting(samples, sample_rate_hz, duration_s).mean(0)
+    centres = np.linspace(0, len(mono), PLOT // COLUMN, endpoint=False).astype(int)
+    padded = np.pad(mono, WINDOW // 2)
+    window = np.hanning(WINDOW)
+    spectra = np.fft.rfft(padded[centres[:, None] + np.arange(WINDOW)] * window)
+    decibels = 20 * np.log10(np.maximum(np.abs(spectra) * 2 / window.sum(), 1e-9))
+    highest_hz = min(HIGHEST_HZ, sample_rate_hz / 2)
+    rows_hz = np.geomspace(highest_hz, LOWEST_HZ, SPECTRUM_HEIGHT)
+    bins = np.clip((rows_hz * WINDOW / sample_rate_hz).round().astype(int), 0, WINDOW // 2)
+    steps = np.clip(decibels[:, bins].T / STEP_DB, FAINTEST_DB / STEP_DB, 0).round() * STEP_DB
+    pixels = np.repeat(_heat(steps), COLUMN, axis=1)
+    marks_hz = [hertz for hertz in (100, 1000, 10_000) if hertz < highest_hz]
+    labels = ((int(np.abs(rows_hz - hertz).argmin()), _hertz(hertz)) for hertz in marks_hz)
+    return _strip(pixels, "", "", labels)
+
+
+def time_axis(duration_s: float, marks_s: Iterable[float]) -> Image.Image:
+    """Seconds below a strip, and triangles where the frames of the sheet are."""
+    image = Image.new("RGB", (WIDTH, 30), PAPER)
+    draw = ImageDraw.Draw(image)
+    step_s = next((step for step in STEPS_S if duration_s / step <= MOST_TICKS), STEPS_S[-1])
+    draw.line((GUTTER, 0, WIDTH - 1, 0), DIM)
+    for number in range(math.floor(duration_s / step_s) + 1):
+        x = _column(number * step_s, duration_s)
+        draw.line((x, 0, x, 5), DIM)
+        anchor = "ra" if x > WIDTH - 30 else "ma"
+        draw.text((x, 9), f"{number * step_s:g} s", DIM, font(SMALL), anchor)
+    for time_s in marks_s:
+        x = _column(time_s, duration_s)
+        draw.polygon([(x, 0), (x - 4, 7), (x + 4, 7)], WAVE)
+    return image
+
+
+def _lasting(samples: NDArray, sample_rate_hz: int, duration_s: float) -> NDArray:
+    """Samples (c s) with silence up to a time."""
+    wanted = max(round(duration_s * sample_rate_hz), PLOT)
+    return np.pad(samples, ((0, 0), (0, max(wanted - samples.shape[1], 0))))[:, :wanted]
+
+
+def _strip(pixels: NDArray, name: str, unit: str, labels: Iterable[tuple[int, str]]) -> Image.Image:
+    """What is plotted, with its name, its unit and labels at some of its rows."""
+    height = len(pixels)
+    image = Image.new("RGB", (WIDTH, height), PAPER)
+    image.paste(Image.fromarray(pixels), (GUTTER, 0))
+    draw = ImageDraw.Draw(image)
+    for row, text in labels:
+        y = min(max(row, SMALL // 2), height - SMALL // 2)
+        draw.text((GUTTER - 6, y), text, DIM, font(SMALL), "rm")
+    draw.text((0, height // 2), name, INK, font(SMALL), "lm")
+    draw.text((GUTTER - 6, height - 2), unit, DIM, font(SMALL), "rd")
+    return image
+
+
+def _heat(decibels: NDArray) -> NDArray:
+    """Colours (… 3) of levels between the faintest and 0 dB."""
+    places = np.linspace(FAINTEST_DB, 0, len(HEAT))
+    channels = [np.interp(decibels, places, [colour[channel] for colour in HEAT]) for channel in range(3)]
+    return np.stack(channels, -1).round().astype(np.uint8)
+
+
+def _row(decibels: float) -> int:
+    """The row of a waveform at which a positive sample of this level stands."""
+    return round((WAVE_HEIGHT - 1) / 2 * decibels / QUIETEST_DB)
+
+
+def _column(time_s: float, duration_s: float) -> int:
+    return GUTTER + min(round(PLOT * time_s / duration_s), PLOT - 1)
+
+
+def _hertz(hertz: int) -> str:
+    return f"{hertz // 1000} kHz" if hertz >= 1000 else f"{hertz} Hz"
