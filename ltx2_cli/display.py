@@ -150,8 +150,8 @@ class Display:
 
     # What happens meanwhile
 
-    def plan(self, resolved: core.Resolved) -> None:
-        """What will be rendered, and what was rounded or chosen for it."""
+    def plan(self, resolved: core.Resolved, *, advice_level: int = DETAILS) -> None:
+        """What will be rendered, and what was rounded or chosen for it. advice_level: from which on advice is told."""
         request, task = resolved.request, resolved.task
         if self.is_json:
             told = task.model_dump(mode="json")
@@ -168,6 +168,7 @@ class Display:
                 preset=resolved.preset,
                 overridden=list(resolved.overridden),
                 notes=list(resolved.notes),
+                advice=list(resolved.advice),
             )
         width, height = request.file_size
         what = f"{width}x{height}, {counted(request.frames, 'frame')} at {core.show_fps(request.fps)} fps"
@@ -183,6 +184,8 @@ class Display:
             self.say(f"{source} sets {', '.join(names)}", DETAILS)
         for warning in resolved.warnings:
             self.warn(warning)
+        for advice in resolved.advice:
+            self.say(f"advice: {advice}", advice_level)
 
     def plan_of_download(self, facts: Mapping[str, Any], rows: Mapping[str, str], *, is_result: bool = True) -> None:
         """What would be fetched. is_result: it is what somebody asked for, and not what happens on the way."""

@@ -11,7 +11,7 @@ import typer
 
 import ltx2_core as core
 
-from .display import Display
+from .display import USUAL, Display
 from .help import PanelCommand, PanelGroup
 from .modes import COMMANDS, EPILOG, Asked, ModeCommand
 from .options import PLAN, ConfigOpt, MaybePromptArg, takes
@@ -86,7 +86,7 @@ def show_planning(show: Display, planning: core.Planning, *, explains: bool) -> 
     Raises: DoesNotFitError, after the table, for what does not fit.
     """
     plan, resolved = planning.plan, planning.resolved
-    show.plan(resolved)
+    show.plan(resolved, advice_level=USUAL)
     if explains:
         show.table("settings", {name: f"{value}" for name, value in resolved.sources.items()})
     if show.is_json:

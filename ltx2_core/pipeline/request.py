@@ -301,8 +301,8 @@ class Resolved:
 
     Args: preset: what was named on a command line, in a file or in the environment, where that is a set of values.
     overridden: what it overrides in files and in the environment. sources: where each setting came from, in words.
-    notes: what was chosen or rounded. warnings: the same, where the result may suffer. plan: what it will take; None
-    where nothing is rendered.
+    notes: what was chosen or rounded. warnings: the same, where the result may suffer. advice: on the prompt. plan: what
+    it will take; None where nothing is rendered.
     """
 
     task: RenderTask
@@ -313,6 +313,7 @@ class Resolved:
     sources: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
     plan: Plan | None = None
 
     @property

@@ -6,22 +6,21 @@ Source: docs/reference/text.md, "Tokens of a prompt", "The language model" and "
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from math import ceil
-from typing import Any, Self
+from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checkpoint import adapt, assign, assign_streamed, without_data
-from ..errors import CheckpointError, LTX2Error, StorageError
+from ..errors import CheckpointError
 from ..quantize.embedding import QuantisedEmbedding
 from ..streaming import StreamedBlocks
 from .encoders import encoder_of
 from .files import EncoderFiles
+from .tokens import PromptTokenizer
 
 # Batches are padded to whole blocks of rows: kernels round the rows of a partial block differently, and so a prompt
 # would not give the same bits alone, in a batch and fully padded.
@@ -29,59 +28,12 @@ BLOCK_TOKENS = 16
 COMPONENT, LAYERS, TABLE = "language_model", "layers", "embed_tokens"
 
 
-@dataclass(frozen=True, slots=True)
-class PromptTokenizer:
-    """Turns a prompt into ids: `bos` first, no end token, no chat template. pad: what fills up shorter prompts."""
-
-    tokenizer: Tokenizer
-    bos: int
-    pad: int
-
-    @classmethod
-    def load(cls, files: EncoderFiles) -> Self:
-        """Read the tokenizer of a text encoder. Raises: CheckpointError or StorageError if it cannot be used."""
-        try:
-            tokenizer = Tokenizer.from_str(files.read_tokenizer())
-        except LTX2Error:
-            raise
-        except OSError as error:
-            raise StorageError(f"{files.tokenizer} cannot be read", error.strerror or str(error)) from error
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise CheckpointError(f"{files.tokenizer} is damaged", str(error)) from error
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        settings, place = files.token_settings(), files.tokenizer_config or files.tokenizer
-
-        def token_id(role: str) -> int:
-            token = settings.get(role)
-            name = token.get("content") if isinstance(token, Mapping) else token
-            found = tokenizer.token_to_id(name) if isinstance(name, str) else None
-            if found is None:
-                raise CheckpointError(f"{place} names no usable {role}", f"it says {token!r}")
-            return found
-
-        return cls(
-            tokenizer, token_id("bos_token"), token_id("pad_token" if settings.get("pad_token") else "eos_token")
-        )
-
-    def encode(self, prompt: str, rows: int) -> list[int]:
-        """The ids of a prompt, at most `rows` of them; what does not fit is dropped at its end."""
-        return self._ids(prompt)[:rows]
-
-    def count_dropped(self, prompt: str, rows: int) -> int:
-        """How many tokens of a prompt do not fit into so many rows."""
-        return max(0, len(self._ids(prompt)) - rows)
-
-    def _ids(self, prompt: str) -> list[int]:
-        ids = self.tokenizer.encode(prompt.strip()).ids
-        return ids if ids[:1] == [self.bos] else [self.bos, *ids]
-
-    def pad_left(self, prompts: Sequence[Sequence[int]], length: int) -> tuple[Tensor, Tensor]:
-        """Ids of several prompts in one tensor (b length), and a mask of the same shape with 1 for real tokens."""
-        missing = [length - len(ids) for ids in prompts]
-        padded = [[self.pad] * count + list(ids) for count, ids in zip(missing, prompts, strict=True)]
-        mask = [[0] * count + [1] * len(ids) for count, ids in zip(missing, prompts, strict=True)]
-        return torch.tensor(padded), torch.tensor(mask)
+def pad_left(prompts: Sequence[Sequence[int]], length: int, pad: int) -> tuple[Tensor, Tensor]:
+    """Ids of several prompts in one tensor (b length), and a mask of the same shape with 1 for real tokens."""
+    missing = [length - len(ids) for ids in prompts]
+    padded = [[pad] * count + list(ids) for count, ids in zip(missing, prompts, strict=True)]
+    mask = [[0] * count + [1] * len(ids) for count, ids in zip(missing, prompts, strict=True)]
+    return torch.tensor(padded), torch.tensor(mask)
 
 
 class Gemma(nn.Module):
@@ -112,7 +64,7 @@ class Gemma(nn.Module):
     def _read(self, ids: list[int], rows: int) -> Tensor:
         """The hidden states (1 l d k) of one prompt's tokens."""
         length = min(rows, ceil(len(ids) / BLOCK_TOKENS) * BLOCK_TOKENS)
-        tokens, mask = self.tokenizer.pad_left([ids], length)
+        tokens, mask = pad_left([ids], length, self.tokenizer.pad)
         device = self.model.get_parameter("norm.weight").device
         result = self.model(
             input_ids=tokens.to(device),

@@ -20,7 +20,7 @@ from ltx2_core.text.encode import ContextModels
 from ltx2_core.text.enhance import Conversation
 from ltx2_core.text.enhancers import enhancer_of_encoder
 from ltx2_core.text.files import EncoderFiles, check_pair, find_encoder
-from ltx2_core.text.gemma import Gemma, load_gemma
+from ltx2_core.text.gemma import Gemma, load_gemma, pad_left
 from scripts.golden.report import GoldenFile, Report
 
 EXACT = 0.0
@@ -65,7 +65,7 @@ class Folder:
 def run_case(folder: Folder, prompt: str, rows: int, picked: Tensors) -> dict[str, Tensor]:
     """Everything that the golden file may hold of one prompt. picked: which tokens and context rows it keeps."""
     tokenizer = folder.gemma.tokenizer
-    ids, mask = tokenizer.pad_left([tokenizer.encode(prompt, rows)], rows)
+    ids, mask = pad_left([tokenizer.encode(prompt, rows)], rows, tokenizer.pad)
     (hidden,) = folder.gemma([prompt], rows)
     video, audio = folder.models.projection(hidden)
     context = folder.models.connect(hidden, rows)

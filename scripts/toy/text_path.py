@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ltx2_core.models.connector import Connector, TextProjection
 from ltx2_core.text.files import find_encoder
-from ltx2_core.text.gemma import PromptTokenizer, load_gemma
+from ltx2_core.text.gemma import PromptTokenizer, load_gemma, pad_left
 from ltx2_core.types import Streams
 from scripts.toy.model import HOME, TEXT_ENCODER, TEXT_ROWS, fresh, fresh_gemma, trained
 from scripts.toy.tokenizer import toy_tokenizer
@@ -48,7 +48,7 @@ class TextPath(nn.Module):
         """The contexts (b rows d) of prompts, one per stream."""
         ids = [self.tokenizer.encode(prompt, TEXT_ROWS) for prompt in prompts]
         length = max(map(len, ids))
-        tokens, mask = self.tokenizer.pad_left(ids, length)
+        tokens, mask = pad_left(ids, length, self.tokenizer.pad)
         device = self.video_connector.learnable_registers.device
         states = self.gemma(
             input_ids=tokens.to(device),

@@ -29,7 +29,7 @@ from ltx2_core.keymap import official_name
 from ltx2_core.models.connector import Connector, TextProjection
 from ltx2_core.text.encode import ContextModels, TextContext, encode_prompts
 from ltx2_core.text.files import check_pair, find_encoder
-from ltx2_core.text.gemma import Gemma, PromptTokenizer, build_language_model, load_gemma
+from ltx2_core.text.gemma import Gemma, PromptTokenizer, build_language_model, load_gemma, pad_left
 from ltx2_core.text.released import config_of
 
 MANIFEST = TENSORS / "text-2.0.json.gz"
@@ -195,7 +195,7 @@ def test_padding_that_the_assets_ask_for_is_ignored(own_folder: Path) -> None:
 def run_padded(gemma: Gemma, prompt: str) -> torch.Tensor:
     """The hidden states of the real tokens (l d k), with the prompt padded to all rows."""
     ids = gemma.tokenizer.encode(prompt, ROWS)
-    tokens, mask = gemma.tokenizer.pad_left([ids], ROWS)
+    tokens, mask = pad_left([ids], ROWS, gemma.tokenizer.pad)
     with torch.no_grad():
         result = gemma.model(input_ids=tokens, attention_mask=mask, use_cache=False, output_hidden_states=True)
     return torch.stack(result.hidden_states, dim=-1)[0, -len(ids) :]

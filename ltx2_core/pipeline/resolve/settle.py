@@ -21,6 +21,7 @@ from .basis import Basis, Planned, settle_basis
 from .enhancement import settle_enhancement
 from .fit import settle_machine
 from .inputs import ModeInputs
+from .lint import prompt_advice
 from .machine import Device
 from .modes import mode_of
 from .phases import Costs
@@ -102,6 +103,7 @@ def settle(
         sources={name: str(place) for name, place in sources.items()},
         notes=(*basis.notes, *inputs.size.notes, *inputs.length.notes, *lora_notes, *inputs.notes, *machine_notes),
         warnings=(*inputs.length.warnings, *lora_warnings, *enhancement.warnings),
+        advice=prompt_advice(request, basis.files),
     )
     return Settled(
         resolved=resolved,

@@ -1,0 +1,63 @@
+"""From a prompt to the tokens that a language model reads, without torch.
+
+Source: docs/reference/text.md, "Tokens of a prompt".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from tokenizers import Tokenizer
+
+from ..errors import CheckpointError, LTX2Error, StorageError
+from .files import EncoderFiles
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTokenizer:
+    """Turns a prompt into ids: `bos` first, no end token, no chat template. pad: what fills up shorter prompts."""
+
+    tokenizer: Tokenizer
+    bos: int
+    pad: int
+
+    @classmethod
+    def load(cls, files: EncoderFiles) -> Self:
+        """Read the tokenizer of a text encoder. Raises: CheckpointError or StorageError if it cannot be used."""
+        try:
+            tokenizer = Tokenizer.from_str(files.read_tokenizer())
+        except LTX2Error:
+            raise
+        except OSError as error:
+            raise StorageError(f"{files.tokenizer} cannot be read", error.strerror or str(error)) from error
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise CheckpointError(f"{files.tokenizer} is damaged", str(error)) from error
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        settings, place = files.token_settings(), files.tokenizer_config or files.tokenizer
+
+        def token_id(role: str) -> int:
+            token = settings.get(role)
+            name = token.get("content") if isinstance(token, Mapping) else token
+            found = tokenizer.token_to_id(name) if isinstance(name, str) else None
+            if found is None:
+                raise CheckpointError(f"{place} names no usable {role}", f"it says {token!r}")
+            return found
+
+        return cls(
+            tokenizer, token_id("bos_token"), token_id("pad_token" if settings.get("pad_token") else "eos_token")
+        )
+
+    def encode(self, prompt: str, rows: int) -> list[int]:
+        """The ids of a prompt, at most `rows` of them; what does not fit is dropped at its end."""
+        return self._ids(prompt)[:rows]
+
+    def count_dropped(self, prompt: str, rows: int) -> int:
+        """How many tokens of a prompt do not fit into so many rows."""
+        return max(0, len(self._ids(prompt)) - rows)
+
+    def _ids(self, prompt: str) -> list[int]:
+        ids = self.tokenizer.encode(prompt.strip()).ids
+        return ids if ids[:1] == [self.bos] else [self.bos, *ids]
