@@ -12,6 +12,7 @@ SMALL, USUAL = 13, 18  # sizes in pixels
 # looked for on the machine, in this order, where Pillow's own font lacks a letter
 OTHER_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
 OTHER_FONTS += ("msgothic.ttc", "NotoSansArabic-Regular.ttf", "NotoSansDevanagari-Regular.ttf")
+LEAST_WIDTH = 3  # pixels that a letter takes
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # what acts on a line and is no letter
 NO_LETTER = "\U0010ffff"  # which no font has
 
@@ -54,8 +55,10 @@ def lines(text: str, known: Font, width: int, most: int) -> list[str]:
     """
     absent = missing(text, known)
     shown = "".join("?" if letter in absent else letter for letter in text)
-    wrapped = _wrapped(shown, known, width)
-    notes = [f"cut, {len(text)} characters in all"] if len(wrapped) > most else []
+    begin = shown[: (most + 1) * width // LEAST_WIDTH]  # more do not fit, and each is measured
+    wrapped = _wrapped(begin, known, width)
+    is_cut = len(wrapped) > most or len(begin) < len(shown)
+    notes = [f"cut, {len(text)} characters in all"] if is_cut else []
     notes += [f"no font here has {sum(letter in absent for letter in text)} of its characters"] if absent else []
     if not notes:
         return wrapped

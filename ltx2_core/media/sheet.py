@@ -71,7 +71,7 @@ def save_small(sheet: Image.Image, path: Path) -> None:
     for colours in COLOURS:
         if path.stat().st_size <= LARGEST_BYTES:
             return
-        sheet.quantize(colours, dither=Image.Dither.NONE).save(path, "PNG", compress_level=9)
+        sheet.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, "PNG", compress_level=9)
 
 
 def _title(name: str, info: MediaInfo) -> str:

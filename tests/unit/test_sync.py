@@ -38,7 +38,7 @@ def check(found: Sync, late_s: float) -> None:
 
 
 @pytest.mark.parametrize("late_s", [-0.16, -0.08, -0.04, 0, 0.04, 0.08, 0.16])
-@pytest.mark.parametrize("fps", [Fraction(24), Fraction(30000, 1001), Fraction(60)])
+@pytest.mark.parametrize("fps", [Fraction(24), Fraction(60000, 1001)])
 def test_shifted_claps_are_recovered_within_a_frame(late_s: float, fps: Fraction, tmp_path: Path) -> None:
     check(measure(tmp_path, late_s=late_s, fps=fps), late_s)
 
@@ -50,10 +50,11 @@ def test_shifted_claps_are_recovered_within_a_frame(late_s: float, fps: Fraction
         {"layout": "5.1", "rate_hz": 44100},
         {"times_s": UNEVEN},
         {"fps": Fraction(10)},
+        {"fps": Fraction(30000, 1001)},
         {"gain": 0.01},
         {"seconds": 1.0},
     ],
-    ids=["mono", "5.1", "variable rate", "few frames", "quiet", "one clap"],
+    ids=["mono", "5.1", "variable rate", "few frames", "29.97", "quiet", "one clap"],
 )
 def test_claps_of_any_kind_are_recovered(options: dict[str, Any], tmp_path: Path) -> None:
     check(measure(tmp_path, late_s=-0.08, **options), -0.08)
