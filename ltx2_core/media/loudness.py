@@ -16,6 +16,7 @@ from einops import rearrange, reduce
 from torch import Tensor
 from torch.nn import functional
 
+from .copy import LAYOUTS
 from .shown import through
 from .waveform import Waveform
 
@@ -30,7 +31,6 @@ MOST_LIMITED_DB = 12.0  # by which peaks are lowered at most
 BLOCKS_PER_S, LOOK_AHEAD = 1000, 5  # of the limiter; how many blocks before and after a peak its gain moves
 OVERSAMPLING = 4  # places between two samples where peaks are looked for, the sample among them
 TAPS = 24  # samples that each of them is computed from
-LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from .accept import check_input
 from .audio import read_audio
+from .copy import LAYOUTS
 from .inputs import AudioSource, VideoSource
 from .lettering import DIM, INK, PAPER, SMALL, USUAL, font, font_for, lines, plain
-from .loudness import LAYOUTS, measure_level
+from .loudness import measure_level
 from .partial import partial_file
 from .plots import WIDTH, spectrogram, time_axis, waveform
 from .probe import AudioInfo, MediaInfo, VideoInfo, probe
