@@ -31,15 +31,19 @@ SWITCHED_OFF = {"cache", "crop", "metadata"}  # what holds unless somebody says 
 
 
 def parse_duration(value: Any) -> Fraction:
-    """Seconds from "5s", "2.5s", "1m30s", 5 or 2.5. Raises: ValueError."""
-    match = re.fullmatch(r"(?:(\d{1,4})m)?(?:(\d{1,6}(?:\.\d{1,9})?)s?)?", str(value).strip())
-    if not match or not any(match.groups()):
-        raise ValueError("it is not a duration such as 5s or 2.5s")
-    minutes, seconds = match.groups()
-    duration = 60 * Fraction(minutes or 0) + Fraction(seconds or 0)
+    """Seconds from "5s", "2.5s", "1m30s", 5, 2.5 or an exact fraction. Raises: ValueError."""
+    duration = value if isinstance(value, Fraction) else _seconds(str(value).strip())
     if not 0 < duration <= LONGEST_S:
         raise ValueError(f"it must be above 0 and at most {LONGEST_S} seconds")
     return duration
+
+
+def _seconds(text: str) -> Fraction:
+    match = re.fullmatch(r"(?:(\d{1,4})m)?(?:(\d{1,6}(?:\.\d{1,9})?)s?)?", text)
+    if not match or not any(match.groups()):
+        raise ValueError("it is not a duration such as 5s or 2.5s")
+    minutes, seconds = match.groups()
+    return 60 * Fraction(minutes or 0) + Fraction(seconds or 0)
 
 
 def parse_length(value: Any) -> Fraction | Literal["auto"]:
@@ -54,19 +58,23 @@ def parse_length(value: Any) -> Fraction | Literal["auto"]:
 
 def parse_time(value: Any) -> Fraction:
     """A place in a clip: as a duration, also 0. Raises: ValueError."""
-    text = str(value).strip()
-    return Fraction(0) if re.fullmatch(r"0+(\.0+)?s?", text) else parse_duration(text)
+    return Fraction(0) if re.fullmatch(r"0+(\.0+)?s?", str(value).strip()) else parse_duration(value)
 
 
 def parse_span(value: Any) -> tuple[Fraction, Fraction]:
-    """A place and a later one from "2.0s-4.5s". Raises: ValueError."""
-    begin, dash, end = str(value).partition("-")
-    if not dash:
-        raise ValueError("it is not a span such as 2.0s-4.5s")
+    """A place and a later one from "2.0s-4.5s", or from two exact fractions. Raises: ValueError."""
+    begin, end = value if isinstance(value, tuple) else _ends(str(value))
     span = parse_time(begin), parse_time(end)
     if span[0] >= span[1]:
         raise ValueError("it must end after it begins")
     return span
+
+
+def _ends(text: str) -> tuple[str, str]:
+    begin, dash, end = text.partition("-")
+    if not dash:
+        raise ValueError("it is not a span such as 2.0s-4.5s")
+    return begin, end
 
 
 def show_time(seconds: Fraction) -> str:
@@ -103,9 +111,9 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_tiles(value: Any) -> Any:
-    """How many across and down from "2x2"; anything but text stays as it is. Raises: ValueError."""
+    """How many across and down from "2x2", or from a list as JSON has it. Raises: ValueError."""
     if not isinstance(value, str):
-        return value
+        return tuple(value) if isinstance(value, list) else value
     match = re.fullmatch(r"([1-9]|1\d)[xX×]([1-9]|1\d)", value.strip())
     if not match:
         raise ValueError("it is not a number of tiles across and down such as 2x2")
