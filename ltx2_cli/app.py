@@ -23,6 +23,7 @@ from .log import routed
 from .modes import Asked, add_modes
 from .options import CONTINUED, DECODER, ENCODING, OLD_TRACK, STILLS, TARGET, JobArg, TilesOpt, TopicArg, WhatArg, takes
 from .plan import add_plan
+from .rerun import add_rerun
 from .stop import Stop
 from .sync import add_sync
 
@@ -99,11 +100,15 @@ def start(
 
 
 def make(show: Display, asked: Asked) -> None:
-    """Settle what was asked for, and render it unless it exists already, or is being written."""
+    """Settle what was asked for, and render it, or only rewrite its prompt."""
     if asked.flags.pop("enhance_only", False):
         print_prompt(show, core.resolve(*asked.for_prompt_alone().arguments))
         return
-    resolved = core.resolve(*asked.arguments)
+    render_once(show, core.resolve(*asked.arguments))
+
+
+def render_once(show: Display, resolved: core.Resolved) -> None:
+    """Render a request unless its result exists already, or is being written."""
     try:
         if not resolved.is_done:
             show.plan(resolved)
@@ -147,6 +152,7 @@ add_doctor(app)
 add_convert(app)
 add_sync(app)
 add_plan(app)
+add_rerun(app, render_once)
 
 
 @app.command(cls=PanelCommand)

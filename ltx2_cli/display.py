@@ -187,6 +187,23 @@ class Display:
         for advice in resolved.advice:
             self.say(f"advice: {advice}", advice_level)
 
+    def recipe(self, found: core.FoundRecipe) -> None:
+        """The recipe of a file that somebody else may have written, before it is rendered."""
+        self._tell("recipe", path=str(_place(found.path)), is_own=found.is_own, facts=dict(found.facts))
+        self.say(f"{found.path.name} says of itself:")
+        for name, value in readable(found.facts, is_whole=True).items():
+            self.say(f"  {name}: {value}")
+
+    def differences(self, path: Path, rows: Mapping[str, str]) -> None:
+        """What a render does otherwise than the file that it is made from again."""
+        self._tell("differences", path=str(_place(path)), differences=dict(rows))
+        if not rows:
+            self.say(f"nothing differs from how {path.name} was made: the result will have the same bytes")
+            return
+        self.say(f"this differs from how {path.name} was made:")
+        for name, value in rows.items():
+            self.say(f"  {name}: {value}")
+
     def plan_of_download(self, facts: Mapping[str, Any], rows: Mapping[str, str], *, is_result: bool = True) -> None:
         """What would be fetched. is_result: it is what somebody asked for, and not what happens on the way."""
         if self.is_json:

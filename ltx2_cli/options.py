@@ -35,6 +35,7 @@ WhatArg = Annotated[
 ]
 ClipArg = Annotated[Path, path_argument("FILE", "A clip with video and audio.")]
 WeightsArg = Annotated[Path, path_argument("FILE", "A checkpoint, transformer or one-file text encoder in bf16.")]
+ResultArg = Annotated[Path, path_argument("FILE", "A finished file with its recipe: MP4, MOV, MKV, WAV or FLAC.")]
 JobArg = Annotated[Path, path_argument("JOB_DIR", "The folder OUTPUT.job of a render, or its OUTPUT.")]
 TilesOpt = Annotated[
     str | None,
@@ -289,6 +290,22 @@ CONTINUED = panel(
     output=value("FILE", "Where the result goes; default: where the render was to put it.", "-o"),
     overwrite=switch("Replace the output if it exists."),
     memory=value("%(choices)s", "Go on in this memory mode; default: the one that the render began in."),
+)
+RERUN = panel(
+    "Rerun",
+    set=value("KEY=VALUE", "Change a setting, as seed=8 or prompt=TEXT; can be repeated.", is_repeated=True),
+    input=value(
+        "FILE|FOLDER", "Also look here for weights, images, clips and audio; can be repeated.", is_repeated=True
+    ),
+    yes=switch("Do not ask before rendering a file that was not made on this machine."),
+)
+RERUN_TARGET = panel(
+    "Output",
+    output=value(
+        "FILE", "Output file; {mode}, {slug}, {seed} and {preset} are filled in; default FILE-rerun.mp4.", "-o"
+    ),
+    overwrite=switch("Replace the output if it exists."),
+    skip_existing=switch("If the output exists, do nothing and exit 0."),
 )
 STILLS = panel(
     "Output",

@@ -71,6 +71,8 @@ if TYPE_CHECKING:
     from .pipeline.render.models import Models
     from .pipeline.render.run import Interrupted, Result, enhance, resume, run
     from .pipeline.request import Resolved
+    from .pipeline.rerun.recipe import FoundRecipe, read_recipe
+    from .pipeline.rerun.rerun import Rerun, parse_changes, resolve_again
     from .pipeline.resolve.explain import choices_text, default_text
     from .pipeline.resolve.library import model_tables, own_library
     from .pipeline.resolve.plan import Plan, gigabytes
@@ -98,6 +100,7 @@ __all__ = [
     "DownloadPlan",
     "FileKind",
     "FileProgress",
+    "FoundRecipe",
     "Gathered",
     "Header",
     "Hub",
@@ -119,6 +122,7 @@ __all__ = [
     "PromptRewritten",
     "Reference",
     "RequestError",
+    "Rerun",
     "Resolved",
     "Result",
     "StepDone",
@@ -158,6 +162,7 @@ __all__ = [
     "needs_hub",
     "own_library",
     "own_presets",
+    "parse_changes",
     "plan_conversion",
     "plan_download",
     "plan_removal",
@@ -166,9 +171,11 @@ __all__ = [
     "read_catalogue",
     "read_header",
     "read_prompt",
+    "read_recipe",
     "remember_accepted",
     "remove_files",
     "resolve",
+    "resolve_again",
     "resume",
     "rewritten",
     "run",
@@ -266,6 +273,8 @@ _HOMES = {
     "pipeline.resolve.prompt": ("read_prompt",),
     "pipeline.resolve.plan": ("Plan", "gigabytes"),
     "pipeline.resolve.resolve": ("Planning", "plan_render", "resolve"),
+    "pipeline.rerun.recipe": ("FoundRecipe", "read_recipe"),
+    "pipeline.rerun.rerun": ("Rerun", "parse_changes", "resolve_again"),
     "pipeline.resolve.rewrite": ("continued", "rewritten"),
     "pipeline.render.models": ("Models",),
     "pipeline.render.run": ("Interrupted", "Result", "enhance", "resume", "run"),

@@ -1,13 +1,14 @@
-"""What this program remembers in LTX2_HOME: which files were verified, and which licences were accepted.
+"""What this program remembers in LTX2_HOME: files that were verified, licences that were accepted, what was made here.
 
-Source: docs/models.md.
+Source: docs/models.md; docs/cli.md, "Rendering again".
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from ..disk import disk_errors, read_whole, write_whole
+from ..disk import NO_LINK, disk_errors, read_whole, write_whole
 from ..home import ltx2_home
 from ..identity import Identity, identity
 from ..lock import locked
@@ -24,7 +25,9 @@ from ..records import Record
 
 MOST_BYTES = 4_000_000
 POLL_S = 0.05
-VERIFIED, ACCEPTED = "verified.json", "licences.json"
+MOST_MADE_BYTES = 1_000_000  # some 15,000 results; then the older half is forgotten
+MOST_PLACES = 2000
+VERIFIED, ACCEPTED, PLACES, MADE = "verified.json", "licences.json", "places.json", "made.txt"
 
 Kept = TypeVar("Kept", bound=Record)
 _writing = Lock()  # between threads; files are locked between processes
@@ -105,6 +108,51 @@ def remember_accepted(licence: str) -> None:
     with _changing(ACCEPTED):
         known = _read(ACCEPTED, AcceptedLicences).accepted
         _write(ACCEPTED, AcceptedLicences(accepted={**known, licence: _today()}))
+
+
+class Places(Record):
+    """Where files that renders read were last seen, by the hash of what they hold, the newest last."""
+
+    seen: dict[str, str] = Field(default_factory=dict)
+
+
+def remember_made(content: str) -> None:
+    """Remember that a file with this hash was made on this machine; a line each. Raises: OSError, StorageError."""
+    path = ltx2_home() / MADE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | NO_LINK, 0o666), "ab") as file:
+        file.write(f"{content}\n".encode())
+        is_full = file.tell() > MOST_MADE_BYTES
+    if is_full:
+        with _changing(MADE):
+            lines = path.read_bytes().splitlines(keepends=True)
+            write_whole(path, b"".join(lines[len(lines) // 2 :]))
+
+
+def is_made_here(content: str) -> bool:
+    """Whether a file with this hash is remembered as made on this machine."""
+    try:
+        lines = read_whole(ltx2_home() / MADE, 2 * MOST_MADE_BYTES).splitlines()
+    except (OSError, ValueError):
+        return False
+    return content.encode() in lines
+
+
+def remember_places(places: Mapping[str, Path]) -> None:
+    """Remember where files and folders lie, by the hash of what they hold. Raises: StorageError."""
+    given = {content: str(path.absolute()) for content, path in places.items()}
+    if given.items() <= _read(PLACES, Places).seen.items():
+        return
+    with _changing(PLACES):
+        known = _read(PLACES, Places).seen
+        kept = {content: path for content, path in known.items() if content not in given} | given
+        _write(PLACES, Places(seen=dict(list(kept.items())[-MOST_PLACES:])))
+
+
+def place_of(content: str) -> Path | None:
+    """Where something with this hash was last seen; whatever has become of it."""
+    seen = _read(PLACES, Places).seen.get(content)
+    return None if seen is None else Path(seen)
 
 
 def _today() -> str:

@@ -24,8 +24,8 @@ from ..identity import Identity, identity
 from ..paths import given_path
 from ..records import Record
 from ..types import Streams
-from .parts import LatentShapes
-from .request import RECORD, RenderTask, Request, lies_beside, resume_command
+from .parts import DURATION_HEAD, LatentShapes
+from .request import ENHANCER, RECORD, MadeFile, RenderTask, Request, lies_beside, resume_command
 
 if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch is imported
     import torch
@@ -38,6 +38,7 @@ MOST_GENERATOR_BYTES = 10_000  # the state of torch's generator for the CPU has 
 SAVED = ("latents-*.safetensors", "stopped-*.safetensors")
 KEYFRAMES = "keyframes"  # the tensor of those that were generated
 AGAIN = "remove it, and ltx2 resume makes it again"
+CHOSE_BEFORE = (ENHANCER, DURATION_HEAD)  # what has made the prompt, or the length, that is rendered again
 STORED_AS = {"fp32": "F32", "bf16": "BF16"}
 
 
@@ -189,10 +190,18 @@ class Job:
 
     def fingerprint(self, role: str) -> str:
         """The hash of what a file holds, or of the hashes of the files of a folder, by its role."""
-        if role in self.identities:
-            return self.identities[role].content
-        inside = {name: one.content for name, one in self.identities.items() if name.startswith(f"{role}/")}
-        return hashlib.sha256(json.dumps(inside, sort_keys=True).encode()).hexdigest()
+        return content_of(self.identities, role).fingerprint
+
+    def made_files(self) -> dict[str, MadeFile]:
+        """What the result says of the files that it is made from, by role."""
+        paths, recorded = {**self.task.files.paths, **self.task.inputs}, self.task.recorded
+        read = {role.partition("/")[0] for role in self.identities}
+        files = {role: content_of(self.identities, role, path.name) for role, path in paths.items() if role in read}
+        for role, known in recorded.items():
+            is_same = role in files and files[role].fingerprint == known.fingerprint
+            if is_same or role in CHOSE_BEFORE:
+                files[role] = known
+        return dict(sorted(files.items()))
 
     def with_length(self, frames: int) -> Self:
         """The same job with the length that the model has chosen, which its record holds from now on.
@@ -372,6 +381,19 @@ class Job:
                 is_of_request = found.shape[::2] == (1, width) and found.shape[1] >= least
             if not is_of_request or found.dtype != STORED_AS[self.task.machine.precision]:
                 raise ValueError(f"its {name} is {found.dtype} {list(found.shape)}, which is not this request's")
+
+
+def content_of(identities: Mapping[str, Identity], role: str, name: str = "") -> MadeFile:
+    """What tells a file from all others, or a folder by the names and hashes of its files.
+
+    Args: identities: by role; of what is in a folder by role and name. name: of the file or folder.
+    """
+    if role in identities:
+        return MadeFile(name=name, fingerprint=identities[role].content, size=identities[role].size)
+    inside = {key: one for key, one in identities.items() if key.startswith(f"{role}/")}
+    text = json.dumps({key: one.content for key, one in inside.items()}, sort_keys=True)
+    size = sum(one.size for one in inside.values())
+    return MadeFile(name=name, fingerprint=hashlib.sha256(text.encode()).hexdigest(), size=size)
 
 
 def latent_shapes(request: Request, number: int, shapes: LatentShapes) -> dict[str, tuple[int, ...]]:

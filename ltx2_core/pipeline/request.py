@@ -237,12 +237,11 @@ class Request(Record):
         return [steps(stage) for stage in self.recipe.stages]
 
 
-class OutputSettings(Record):
-    """How the result is written; none of it changes a latent. The defaults are those of the settings of these names.
+class EncodingSettings(Record):
+    """What decides the bytes of a file beside its latents. The defaults are those of the settings of these names.
 
-    audio_codec: "copy" means the packets of a given audio track. loudness: in LUFS, of audio that is encoded;
-    "off" leaves it as it comes. keyframe_stills: whether the keyframes that were
-    generated are written as stills too.
+    audio_codec: "copy" means the packets of a given audio track. loudness: in LUFS, of audio that is encoded; "off"
+    leaves it as it comes.
     """
 
     codec: VideoCodecName = "h264"
@@ -250,6 +249,14 @@ class OutputSettings(Record):
     crf: int | None = None
     loudness: Loudness = OFF
     old_sound: OldTrackName = "drop"
+
+
+class OutputSettings(EncodingSettings):
+    """How the result is written; none of it changes a latent. The defaults are those of the settings of these names.
+
+    keyframe_stills: whether the keyframes that were generated are written as stills too.
+    """
+
     metadata: bool = True
     sheet: bool = False
     keyframe_stills: bool = False
@@ -269,10 +276,20 @@ def _settled(machine: Machine) -> Machine:
     return machine
 
 
+class MadeFile(Record):
+    """A file that a render read. fingerprint: the hash of what it holds. size: in bytes; None in older recipes."""
+
+    name: str
+    fingerprint: str
+    size: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+
+
 class RenderTask(Record):
     """Everything that a render needs to know: what a job folder stores.
 
     Args: inputs: files that the request names, by role. uses_cache: whether the prompt cache is read and written.
+    recorded: by role, what the recipe says of its files that is rendered again. The result says the same of those that
+    it need not read any more, such as what has rewritten the prompt, and of those that have another name by now.
     """
 
     request: Request
@@ -282,6 +299,7 @@ class RenderTask(Record):
     inputs: Mapping[str, Path]
     target: Path
     uses_cache: bool = True
+    recorded: Mapping[str, MadeFile] = Field(default_factory=dict)
 
     @property
     def results(self) -> list[Path]:
@@ -301,8 +319,8 @@ class Resolved:
 
     Args: preset: what was named on a command line, in a file or in the environment, where that is a set of values.
     overridden: what it overrides in files and in the environment. sources: where each setting came from, in words.
-    notes: what was chosen or rounded. warnings: the same, where the result may suffer. advice: on the prompt. plan: what
-    it will take; None where nothing is rendered.
+    notes: what was chosen or rounded. warnings: the same, where the result may suffer. advice: on the prompt. plan:
+    what it will take; None where nothing is rendered.
     """
 
     task: RenderTask

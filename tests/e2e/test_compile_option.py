@@ -46,5 +46,6 @@ def test_a_compiled_render_repeats_and_its_recipe_says_that_it_was_compiled(tmp_
     first, again = (rendered(*CLIP, "--compile", "-o", tmp_path / name) for name in ("first.mp4", "again.mp4"))
     assert first.read_bytes() == again.read_bytes()
     assert Made.parse(probe(first).comment).machine.compiles
+    assert rendered("rerun", first, "-o", tmp_path / "rerun.mp4").read_bytes() == first.read_bytes()
     plain = rendered(*CLIP, "-o", tmp_path / "plain.mp4")
     assert not Made.parse(probe(plain).comment).machine.compiles

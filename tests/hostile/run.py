@@ -45,7 +45,7 @@ from ltx2_core.pipeline.render import run as rendering
 from ltx2_core.pipeline.resolve import machine
 from scripts.make_tiny_checkpoint import make_tiny_checkpoint
 
-from . import commands, job_records, media_files, path_names, weight_files, yaml_files
+from . import commands, job_records, media_files, path_names, recipes, weight_files, yaml_files
 from .case import Case, Ground, clips
 from .guard import guarded
 
@@ -57,6 +57,7 @@ KINDS: Mapping[str, Make] = {
     "records": job_records.make,
     "media": media_files.make,
     "paths": path_names.make,
+    "recipes": recipes.make,
 }
 FEWER = {"media": 7}  # of these kinds only every so manyth case is run
 REACHES_MODELS = ("weights", "records")  # their files are read up to where models would be loaded

@@ -35,6 +35,8 @@ LIGHT = (
     "ltx2_core.sampling.table",
     "ltx2_core.pipeline.convert.plan",
     "ltx2_core.pipeline.describe",
+    "ltx2_core.pipeline.made",
+    "ltx2_core.pipeline.rerun",
     "ltx2_core.media.installed",
     "ltx2_core.pipeline.doctor.facts",
     "ltx2_core.pipeline.request",

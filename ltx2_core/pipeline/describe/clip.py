@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ...errors import MediaError
 from ..made import Made
 from ..values import show_fps
-from .words import Facts, as_text, counted, numbered, request_facts, require_content
+from .words import Facts, counted, numbered, recipe_facts, require_content
 
 if TYPE_CHECKING:  # PyAV, which only clips need
     from ...media.probe import AudioInfo, Track, TrackList, VideoInfo
@@ -107,9 +107,4 @@ def _recipe(comment: str | None) -> Facts:
     except (ValueError, RecursionError):
         yield "recipe", "it holds no recipe that can be read"
         return
-    yield "made with", ", ".join(f"{name} {version}" for name, version in made.made_with.items())
-    yield "model", made.model.name
-    if made.loudness is not None:
-        yield "loudness", f"{made.loudness:g} LUFS"
-    yield from request_facts(made.request)
-    yield "machine", as_text(made.model_dump(mode="json")["machine"])
+    yield from recipe_facts(made)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...errors import CheckpointError, LTX2Error, MediaError
 from ...headers import Header, precision, quantised_weights, require_downloaded
+from ..made import Made
 from ..request import Request
 from ..resolve.fit import products_of
 from ..resolve.machine import choose_device
@@ -97,6 +98,20 @@ def request_facts(request: Request) -> Facts:
     for name, value in request.model_dump(mode="json").items():
         if value not in ("", None, [], {}):
             yield name, as_text(value)
+
+
+def recipe_facts(made: Made) -> Facts:
+    """What a recipe says: how a file was made, from which files, and on what."""
+    told = made.model_dump(mode="json")
+    yield "made with", ", ".join(f"{name} {version}" for name, version in made.made_with.items())
+    if made.hardware:
+        yield "made on", made.hardware
+    yield "model", made.model.name
+    yield "files", as_text({role: file.name for role, file in made.model.files.items()})
+    yield from request_facts(made.request)
+    yield "machine", as_text(told["machine"])
+    if made.output is not None:
+        yield "output", as_text(told["output"])
 
 
 def require_content(path: Path) -> None:

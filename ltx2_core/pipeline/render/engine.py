@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from importlib.metadata import version
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -30,21 +29,18 @@ from ...text.cache import ContextCache
 from ...text.encode import TextContext, encode_prompts
 from ...tiling.video import Decoder, decode_video
 from ...types import Streams
-from ...version import __version__
 from ..events import LengthChosen, Watch
 from ..job import Job, Saved
-from ..made import Made, MadeFile, MadeModel
+from ..made import Made, MadeModel, versions
 from ..parts import DURATION_HEAD
 from ..recipe import Stage
-from ..request import COPY, RenderTask, Request
+from ..request import COPY, EncodingSettings, RenderTask, Request
+from ..resolve.machine import hardware
 from ..values import OFF
 from .enhancement import rewrite_prompt
 from .models import Models, computing
 from .stage_inputs import InputEncoder
 from .stages import StageRun, schedule
-
-_version = cache(version)  # parses a file each time
-LIBRARIES = ("torch", "transformers")  # whose versions may change a bit
 
 
 @dataclass(frozen=True)
@@ -271,20 +267,14 @@ class Engine:
 
     def made(self) -> Made:
         """What the file says about itself."""
-        paths = {**self.task.files.paths, **self.task.inputs}
-        read = {role.partition("/")[0] for role in self.job.identities}
-        files = {
-            role: MadeFile(name=path.name, fingerprint=self.job.fingerprint(role))
-            for role, path in paths.items()
-            if role in read
-        }
-        versions = {name: _version(name) for name in LIBRARIES}
+        output = self.task.output.model_dump(include=set(EncodingSettings.model_fields))
         return Made(
-            made_with={"ltx2": __version__, **versions},
-            model=MadeModel(name=self.task.files.name, files=files),
+            made_with=versions(),
+            hardware=hardware(self.task.machine.device),
+            model=MadeModel(name=self.task.files.name, files=self.job.made_files()),
             request=self.request,
             machine=self.task.machine,
-            loudness=None if self.task.output.loudness == OFF else self.task.output.loudness,
+            output=EncodingSettings(**output),
         )
 
     @cached_property

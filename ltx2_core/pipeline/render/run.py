@@ -6,7 +6,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import torch
 
 from ...disk import remove_leftovers, require_free
 from ...errors import NotFiniteError, OutOfMemoryError, RequestError, StorageError, shown
+from ...hub.ledger import remember_made, remember_places
 from ...identity import Identity, identity
 from ...lock import locked
 from ...machine import Machine
@@ -236,6 +237,7 @@ def _conclude(job: Job, report: Report, start: float, *, has_sheet: bool = False
             made_with=_made_with(task),
             overwrite=task.output.overwrite,
         )
+    _remember(job)
     if not task.output.keep_latents:
         job.remove()
     return Result(
@@ -252,6 +254,14 @@ def _made_with(task: RenderTask) -> str:
     """Model, preset and steps of a render, in words."""
     steps = " + ".join(map(str, task.request.steps_of_stages))
     return f"{task.request.mode}, model {task.files.name}, preset {task.request.preset}, {steps} steps"
+
+
+def _remember(job: Job) -> None:
+    """Remember what was made and from which files, for `ltx2 rerun`. A result is none the worse if that fails."""
+    paths = {**job.task.files.paths, **job.task.inputs}
+    with suppress(OSError, StorageError):
+        remember_places({file.fingerprint: paths[role] for role, file in job.made_files().items() if role in paths})
+        remember_made(identity(job.task.target).content)
 
 
 def _require_stills(job: Job) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -169,11 +169,15 @@ class _Model:
 
 
 def settle_basis(
-    mode: Mode, layers: Sequence[Layer], own_presets: Mapping[str, Any], planned: Planned | None = None
+    mode: Mode,
+    layers: Sequence[Layer],
+    own_presets: Mapping[str, Any],
+    planned: Planned | None = None,
+    found: ModelFiles | None = None,
 ) -> Basis:
     """Merge all settings, find the model and check that recipe, files and flags go together.
 
-    planned: what holds where nothing is rendered.
+    planned: what holds where nothing is rendered. found: the model, where its files are found already.
     """
     layers, named = with_presets(layers, own_presets)
     preset = named.recipe
@@ -184,12 +188,12 @@ def settle_basis(
     edit = edit_of(settings) if mode.edits else None
     device = planned.device if planned and planned.device else choose_device(required(settings.device))
     library = Library(read_catalogue(), model_folders(settings))
-    files = _find_files(settings, library, is_planned=planned is not None and not planned.needs_files)
+    files = _find_files(settings, library, found, is_planned=planned is not None and not planned.needs_files)
     model = _Model(files, ModelHeaders.of(files), registered_models().get(files.name))
     check_decoder(required(settings.decoder), model.headers)
     _check_text_encoder(model)
     loras = NamedLoras(library, generation(model.headers.header("transformer")))
-    notes = (*files.notes, *_hidden_by_name(settings, loras))
+    notes = files.notes if found is not None else (*files.notes, *_hidden_by_name(settings, loras))
     if preset is None:
         merged = merge([*layers, *model.layers])
         chosen = choose(merged, recipe_edit(edit), device, model.defaults, files, model.headers, model.tiers)
@@ -250,8 +254,8 @@ def _adjusted(preset: str, merged: Merged) -> Recipe:
     return chosen.adjusted(sampler, sigmas, settings.tiles)
 
 
-def _find_files(settings: Settings, library: Library, *, is_planned: bool) -> ModelFiles:
-    """The model's files, with those that were given by path instead of its own."""
+def _find_files(settings: Settings, library: Library, found: ModelFiles | None, *, is_planned: bool) -> ModelFiles:
+    """The model's files, with those that were given by path instead of its own. found: the former, if known."""
     given = [(role, getattr(settings, role, None)) for role in ROLES if role not in UPSAMPLERS.values()]
     given += [("upsampler", path) for path in settings.upsampler or ()]
     paths: dict[str, Path] = {}
@@ -262,6 +266,8 @@ def _find_files(settings: Settings, library: Library, *, is_planned: bool) -> Mo
         if not os.path.exists(path):  # noqa: PTH110 (a path that may not be looked at is not there either)
             raise StorageError(f"{option_name(role)} {spec} does not exist", hint="check the path, or leave it out")
         paths[upsampler_role(read_header(path)) if role == "upsampler" else role] = path
+    if found is not None:
+        return replace(found, paths={**found.paths, **paths})
     name, models = required(settings.model), registered_models()
     registered = models.get(name.lower())
     if registered is not None and registered.lacking is not None:

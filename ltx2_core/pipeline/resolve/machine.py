@@ -71,6 +71,13 @@ def has_mps() -> bool:
     return sys.platform == "darwin" and platform.machine() == "arm64"
 
 
+def hardware(device: str) -> str:
+    """What the card or the CPU of a device is called. device: "cpu", "mps" or "cuda:N"."""
+    kind, _, number = device.partition(":")
+    card = find_card(int(number or 0)) if kind == "cuda" else None
+    return cpu_name() if card is None else card.name
+
+
 def measured_on(device: Device) -> MeasuredOn:
     """The device as measurements are kept for it."""
     build = torch_build()

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...cards import Card
 from ...errors import DoesNotFitError, LTX2Error
+from ...hub.find import ModelFiles
 from ...hub.registry import BUILT_PRECISIONS, registered_models
 from ..events import Phase as Kind
 from ..request import Resolved
@@ -42,20 +43,21 @@ ACTS_ON: Mapping[str, frozenset[Kind]] = {  # the kinds of phases that a setting
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What was asked for. The fields are the arguments of `resolve`."""
+    """What was asked for. The fields are the arguments of `settle`."""
 
     mode: str
     prompt: str
     layers: Sequence[Layer]
     own_presets: Mapping[str, Any] | None = None
     main: Path | None = None
+    found: ModelFiles | None = None
 
     def settle(
         self, planned: Planned | None, flags: Mapping[str, Any] | None = None, place: Place = COMMAND_LINE
     ) -> Settled:
         """Settle it. flags: given in place of those that it has. place: where those come from, for a person."""
         layers = [(place, dict(flags)), *self.layers] if flags else self.layers
-        return settle(self.mode, self.prompt, layers, self.own_presets, self.main, planned)
+        return settle(self.mode, self.prompt, layers, self.own_presets, self.main, planned, self.found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,11 @@ def resolve(
     is forced.
     """
     asked = Asked(mode=mode, prompt=prompt, layers=layers, own_presets=own_presets, main=main)
-    settled = asked.settle(None)
+    return require_fit(asked, asked.settle(None))
+
+
+def require_fit(asked: Asked, settled: Settled) -> Resolved:
+    """What is settled, which fits into the memory that is free. Raises: DoesNotFitError, unless that is forced."""
     if settled.resolved.is_done:
         return settled.resolved
     settled = _with_what_fits(asked, settled, None)
@@ -153,19 +159,20 @@ def _told(resolved: Resolved, chosen: str) -> Resolved:
 def _with_fitting_decoder(asked: Asked, settled: Settled, planned: Planned | None) -> Settled:
     """What is settled, or the same with the convolutional decoder where only that fits and nobody asked for another."""
     is_diffusion = settled.costs.headers.shapes.video_vae.decoder_name == "diffusion"
-    if not (is_diffusion and settled.chooses_decoder) or _fits(settled):
+    if not (is_diffusion and settled.chooses_decoder) or fits(settled):
         return settled
     try:
         other = asked.settle(planned, {"decoder": "conv"}, AUTO_PLACE)
     except LTX2Error:
         return settled
-    if not _fits(other):
+    if not fits(other):
         return settled
     note = "decoder: conv, as the diffusion decoder does not fit"
     return replace(other, resolved=replace(other.resolved, notes=(*other.resolved.notes, note)))
 
 
-def _fits(settled: Settled) -> bool:
+def fits(settled: Settled) -> bool:
+    """Whether a request fits into the memory that is free."""
     return make_plan(settled.costs, settled.device).fits
 
 
@@ -186,7 +193,7 @@ def _nearest(asked: Asked, settled: Settled, planned: Planned) -> Iterator[str]:
             other = asked.settle(planned, flags)
         except LTX2Error:
             continue
-        if _fits(other):
+        if fits(other):
             found += 1
             yield " ".join(f"--{name} {shlex.quote(value)}" for name, value in flags.items())
         if found == NEAREST:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
+from ...hub.find import ModelFiles
+from ...machine import Machine
 from ...paths import given_path, require_writable
 from ...sampling.guidance import GuidanceScales
 from ...types import Streams
@@ -45,6 +47,12 @@ class Settled:
     chooses_decoder: bool
     chooses_files: bool
 
+    def on(self, machine: Machine) -> Settled:
+        """The same with everything that the machine decides as given."""
+        task = self.resolved.task.model_copy(update={"machine": machine})
+        resolved, costs = replace(self.resolved, task=task), replace(self.costs, machine=machine)
+        return replace(self, resolved=resolved, costs=costs)
+
 
 def settle(
     mode: str,
@@ -53,17 +61,19 @@ def settle(
     own_presets: Mapping[str, Any] | None = None,
     main: Path | None = None,
     planned: Planned | None = None,
+    found: ModelFiles | None = None,
 ) -> Settled:
     """Settle every value, find every file and check everything that can be checked before a model is read.
 
     Args: mode: t2v, i2v, v2v, a2v or v2a. layers: what was set and where, most important first: flags, environment,
     files. own_presets: the user's, by name, each a mapping of settings. main: the image that i2v begins with, the clip
-    of v2v and v2a, the audio of a2v. planned: what holds where nothing is rendered.
+    of v2v and v2a, the audio of a2v. planned: what holds where nothing is rendered. found: the model's files, where
+    they are found already.
     Raises: RequestError, StorageError, CheckpointError, MediaError.
     """
     row = mode_of(mode)
     check_prompt(prompt, is_needed=row.main is None and planned is None)
-    basis = settle_basis(row, layers, own_presets or {}, planned)
+    basis = settle_basis(row, layers, own_presets or {}, planned, found)
     is_left_out = planned is not None and main is None and row.main is not None
     inputs = assumed_inputs(basis) if is_left_out else row.settle(basis, main)
     enhancement = settle_enhancement(basis, inputs, prompt, is_planned=planned is not None)

@@ -1,0 +1,36 @@
+"""The command `rerun`: a finished file is rendered again from the recipe inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+import ltx2_core as core
+
+from .display import Display
+from .downloads import confirm
+from .help import PanelCommand
+from .options import RERUN, RERUN_TARGET, ResultArg, takes
+
+EPILOG = "Settings are those of ltx2 help settings, and beside them prompt and, for what the render starts from, input."
+
+
+def add_rerun(app: typer.Typer, render: Callable[[Display, core.Resolved], None]) -> None:
+    """Add the command to an app. render: renders a request unless its result exists already."""
+
+    @app.command(cls=PanelCommand, epilog=EPILOG)
+    @takes(RERUN, RERUN_TARGET)
+    def rerun(file: ResultArg, flags: dict[str, Any], show: Display) -> None:
+        """Render a finished file again from its recipe; on the machine that made it, to the same bytes."""
+        changes = core.parse_changes(flags.pop("set", ()))
+        given = [core.given_path(path, "--input") for path in flags.pop("input", ())]
+        is_agreed = flags.pop("yes", False)
+        found = core.read_recipe(file)
+        if not found.is_own:
+            show.recipe(found)
+            confirm(f"{file} was not made on this machine: render it?", "--yes", is_given=is_agreed)
+        again = core.resolve_again(found, changes, flags, given)
+        show.differences(file, again.differences)
+        render(show, again.resolved)

@@ -1,0 +1,45 @@
+"""The machine of a recipe, as far as this one can be it: what decides the bits is used again."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from ...config.video_vae import VideoVAEConfig
+from ...errors import RequestError
+from ...machine import CHUNK_TOKENS, LEAN_CHUNK_TOKENS, Machine
+from ...tiles import ENCODE_LEAST_OVERLAP, TilePlan
+
+THREADS_PER_CPU = 4  # more than that only wait for each other
+
+
+def same_machine(stored: Machine, own: Machine, layers: int, vae: VideoVAEConfig) -> Machine:
+    """What a recipe says, and what this machine has chosen wherever it cannot do that.
+
+    Args: own: what it has chosen for the same request. layers: of the transformer.
+    """
+    if stored.device.partition(":")[0] != own.device.partition(":")[0]:
+        return own
+    is_possible = {
+        "device": False,  # several cards are alike, and this is the one that is asked for
+        "resident_blocks": 0 <= stored.resident_blocks <= layers,
+        "chunk_tokens": stored.chunk_tokens in (CHUNK_TOKENS, LEAN_CHUNK_TOKENS),
+        "kept_bytes": 0 <= stored.kept_bytes <= own.kept_bytes,
+        "decode_tiles": _can_cut(stored.decode_tiles, vae),
+        "encode_tiles": _can_cut(stored.encode_tiles, vae, ENCODE_LEAST_OVERLAP),
+        "products": {*stored.products} <= {*own.products},
+        "neighbours": stored.neighbours in ("boxes", own.neighbours),
+        "compiles": stored.compiles is own.compiles,
+        "threads": 1 <= stored.threads <= THREADS_PER_CPU * (os.cpu_count() or 1),
+    }
+    own_choices: dict[str, Any] = {name: getattr(own, name) for name, is_so in is_possible.items() if not is_so}
+    return replace(stored, **own_choices)
+
+
+def _can_cut(plan: TilePlan, vae: VideoVAEConfig, least_overlap: int = 0) -> bool:
+    try:
+        plan.check(vae.factors, least_overlap=least_overlap)
+    except RequestError:
+        return False
+    return True

@@ -1,0 +1,209 @@
+"""The door to rendering a finished file again: from its recipe, and what a person changes, to a settled request.
+
+Source: docs/cli.md, "Rendering again".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...components import ROLES, UPSAMPLERS
+from ...errors import LTX2Error, MediaError, RequestError, shown
+from ...hub.library import Library
+from ...hub.registry import read_catalogue
+from ...paths import given_path
+from ..parts import DURATION_HEAD
+from ..request import ENHANCER, Request, Resolved
+from ..resolve.edits import EDITS
+from ..resolve.library import model_folders
+from ..resolve.machine import choose_device
+from ..resolve.resolve import Asked, fits, require_fit
+from ..resolve.setting_sources import gather
+from ..resolve.settings import COMMAND_LINE, Origin, Place, Settings, merge
+from ..resolve.settle import Settled
+from ..values import did_you_mean
+from .differences import differences
+from .files import Search, find_files, model_of, with_names
+from .machine import same_machine
+from .recipe import FoundRecipe
+from .settings import MAIN, settings_of
+
+PROMPT, INPUT = "prompt", "input"  # what --set takes beside settings
+OF_MACHINE = ("device", "precision", "memory", "compile", "force")
+OF_LENGTH = ("duration", "frames")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rerun:
+    """A render from a recipe. differences: what it does otherwise than that of the file, by name."""
+
+    resolved: Resolved
+    differences: Mapping[str, str]
+
+
+def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
+    """The values of `--set KEY=VALUE` by key; of one that repeats a list.
+
+    Raises: RequestError for what is no such text, and for a key that is no setting.
+    """
+    found: dict[str, list[str]] = {}
+    known = [*Settings.model_fields, PROMPT, INPUT]
+    for text in texts:
+        key, sign, value = text.partition("=")
+        name = key.strip().lower().replace("-", "_")
+        if not sign:
+            raise RequestError(
+                f"--set {shown(text)} cannot be used", "it takes a setting and its value", "--set seed=8"
+            )
+        if name not in known:
+            raise RequestError(f"--set {shown(key)} is no setting", hint=did_you_mean(name, known))
+        found.setdefault(name, []).append(value)
+    return {name: values[0] if len(values) == 1 else tuple(values) for name, values in found.items()}
+
+
+def resolve_again(
+    found: FoundRecipe, changes: Mapping[str, Any], flags: Mapping[str, Any], given: Sequence[Path] = ()
+) -> Rerun:
+    """Settle the request of a file again, with some values changed.
+
+    Args: changes: as `parse_changes` gives them. flags: of the output. given: files and folders to search first.
+    Raises: RequestError, StorageError, CheckpointError, MediaError, DoesNotFitError.
+    """
+    for path in given:
+        if not os.path.exists(path):  # noqa: PTH110 (a path that may not be looked at is not there either)
+            raise MediaError(f"--input {path} does not exist", hint="check the path")
+    made, request = found.made, found.made.request
+    gathered = gather({})
+    folders = merge(gathered.layers).settings.model_folders
+    library = Library(read_catalogue(), model_folders(Settings(model_folders=folders)))
+    search = Search(library=library, clip=found.path, given=given, model=made.model.name)
+    paths = find_files(search, made, _replaced(request, changes))
+    stored = _without_other_edit(settings_of(request, made.output, paths), changes)
+    stored |= {"model_folders": folders, "device": _device(made.machine.device), "compile": made.machine.compiles}
+    own = {name: value for name, value in changes.items() if name not in (PROMPT, INPUT)}
+    output = {"output": _default_name(found.path), **flags}
+    asked = Asked(
+        mode=request.mode,
+        prompt=_prompt(request, changes),
+        layers=[(COMMAND_LINE, {**output, **own}), (Place(Origin.FILE, found.path.name), stored)],
+        own_presets=gathered.own_presets,
+        main=_main(request, changes, paths),
+        found=None if "model" in changes else model_of(made, paths, library),
+    )
+    settled = _as_it_was(found, asked.settle(None), changes, paths)
+    resolved = require_fit(asked, settled)
+    _require_other(found.path, resolved)
+    return Rerun(resolved=resolved, differences=differences(made, resolved.task))
+
+
+def _replaced(request: Request, changes: Mapping[str, Any]) -> set[str]:
+    """The roles of files in whose place others are given, and which need not be found."""
+    replaced = {role for role in ROLES if role in changes or "model" in changes}
+    replaced |= {*UPSAMPLERS.values()} if "upsampler" in changes else set()
+    replaced |= {lora.role for lora in request.loras} if {"lora", "control"} & changes.keys() else set()
+    main = MAIN.get(request.mode)
+    replaced |= {image.role for image in request.images if image.role != main} if "image" in changes else set()
+    return replaced | ({main} if main and INPUT in changes else set())
+
+
+def _without_other_edit(stored: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a recipe without its edit and the preset for that, where another edit is asked for."""
+    edits = {EDITS[name] for name in stored if name in EDITS}
+    asked = {EDITS[name] for name in changes if name in EDITS}
+    if not asked or edits & asked:
+        return stored
+    return {name: value for name, value in stored.items() if name not in EDITS and name != "preset"}
+
+
+def _main(request: Request, changes: Mapping[str, Any], paths: Mapping[str, Path]) -> Path | None:
+    """What the mode starts from.
+
+    Raises: RequestError where that is changed, and the mode starts from a text; MediaError where the recipe lacks it.
+    """
+    role = MAIN.get(request.mode)
+    if role is not None and INPUT not in changes:
+        if role not in paths:
+            raise MediaError(f"{request.mode} cannot be rendered again", "its recipe does not say what it starts from")
+        return paths[role]
+    if INPUT not in changes:
+        return None
+    if role is None:
+        raise RequestError(
+            f"--set {INPUT} cannot be used", f"{request.mode} starts from a text", f"--set {PROMPT}=TEXT"
+        )
+    return given_path(str(changes[INPUT]), f"--set {INPUT}")
+
+
+def _prompt(request: Request, changes: Mapping[str, Any]) -> str:
+    """The prompt: another one, that which is to be rewritten anew, or the one that was rendered."""
+    if "enhance" in changes and request.given_prompt is not None:
+        return str(changes.get(PROMPT, request.given_prompt))
+    return str(changes.get(PROMPT, request.prompt))
+
+
+def _device(stored: str) -> str:
+    """The device that a recipe names, or, where this machine does not have it, the usual one."""
+    try:
+        return choose_device(stored).name
+    except (LTX2Error, ValueError):
+        return "auto"
+
+
+def _default_name(clip: Path) -> str:
+    """The name of the result beside the original's, in the current folder."""
+    name = f"{clip.stem}-rerun{clip.suffix}"
+    return name.replace("{", "{{").replace("}", "}}")
+
+
+def _as_it_was(found: FoundRecipe, settled: Settled, changes: Mapping[str, Any], paths: Mapping[str, Path]) -> Settled:
+    """What is settled, with what no setting says: names, the prompt that was rewritten, the machine."""
+    made, stored, task = found.made, found.made.request, settled.resolved.task
+    recorded = {role: file for role, file in made.model.files.items() if role in {*paths, *_still_true(changes)}}
+    request = with_names(task.request, {role: recorded[role].name for role in paths})
+    if (request.width, request.height) == (stored.width, stored.height) and not {"res", "crop"} & changes.keys():
+        request = request.model_copy(update={"crop": _crop(stored)})
+    if ENHANCER in _still_true(changes):
+        request = request.model_copy(update={"given_prompt": stored.given_prompt})
+    task = task.model_copy(update={"request": request, "recorded": recorded})
+    settled = replace(settled, resolved=replace(settled.resolved, task=task))
+    if not _is_same_work(request, stored) or {*OF_MACHINE, "model"} & changes.keys():
+        return settled
+    shapes = settled.costs.headers.shapes
+    again = settled.on(same_machine(made.machine, task.machine, shapes.transformer.layers, shapes.video_vae))
+    return again if settled.is_forced or fits(again) else settled
+
+
+def _still_true(changes: Mapping[str, Any]) -> list[str]:
+    """The roles of files that have chosen something before, which is rendered again."""
+    asked = {ENHANCER: (PROMPT, "enhance"), DURATION_HEAD: OF_LENGTH}
+    return [role for role, names in asked.items() if not {*names} & changes.keys()]
+
+
+def _crop(request: Request) -> tuple[int, int] | None:
+    """The size of the file, where it is one. Raises: RequestError."""
+    if request.crop is None:
+        return None
+    for cut, side in zip(request.crop, (request.width, request.height), strict=True):
+        if not 0 < cut <= side or cut % 2:
+            size = "x".join(map(str, request.crop))
+            raise RequestError(f"a file of {size} cannot be made", "it must be even, and no larger than the render")
+    return request.crop
+
+
+def _is_same_work(request: Request, stored: Request) -> bool:
+    """Whether tiles that suited one request suit the other."""
+    names = ("width", "height", "frames", "video", "audio", "decoder", "recipe")
+    return all(getattr(request, name) == getattr(stored, name) for name in names)
+
+
+def _require_other(clip: Path, resolved: Resolved) -> None:
+    """Raises: RequestError if the result would replace the file whose recipe it is made from."""
+    for path in resolved.task.results:
+        if path.exists() and path.samefile(clip):
+            raise RequestError(
+                f"-o {path} cannot be used", "it is the file that is rendered again", "-o gives another name"
+            )

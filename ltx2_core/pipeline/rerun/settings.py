@@ -1,0 +1,136 @@
+"""From a settled request back to the settings that it follows from: what `resolve` does, the other way round.
+
+What is rendered is settled anew from these, by the one way that every render takes. So a recipe can ask for nothing
+that a person could not, and a setting can be changed as on a command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from ...sampling.guidance import GuidanceScales
+from ..recipe import Edit
+from ..request import AudioInput, ClipInput, EncodingSettings, Extension, ImageInput, LoraInput, ReferenceInput, Request
+from ..resolve.presets import recipe
+
+MAIN = {"i2v": "image-1", "v2v": "clip", "a2v": "sound", "v2a": "clip"}  # the role of what each mode starts from
+
+MediaInput = ImageInput | ClipInput | AudioInput | ReferenceInput
+
+
+def media_of(request: Request) -> dict[str, MediaInput]:
+    """The images, clips and audio of a request, by the role of their file."""
+    given = (*request.images, request.source, request.audio_source, *request.references)
+    return {one.role: one for one in given if one is not None}
+
+
+def settings_of(request: Request, output: EncodingSettings | None, inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """Settings by name with which a request is settled as it was.
+
+    Args: output: how its file was written; None where the recipe does not say. inputs: LoRAs and images, by role; one
+    that is not among them is left out.
+    Raises: RequestError for a preset that nobody knows.
+    """
+    found = {
+        "preset": request.preset,
+        "seed": request.seed,
+        "negative": request.negative,
+        "res": f"{request.width}x{request.height}",
+        "video": request.video,
+        "sound": request.audio,
+        "generated_keyframes": request.generated_keyframes,
+        "schedule_tokens": request.schedule_tokens,
+        "text_rows": request.text_rows,
+        "decoder": request.decoder if request.video == "generate" else None,
+        **_length(request),
+        **_sampling(request),
+        **_guidance(request),
+        **_edit(request),
+        **_images(request, inputs),
+        **_loras(request, inputs),
+        **(output.model_dump() if output is not None else {}),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _length(request: Request) -> dict[str, Any]:
+    """What is used of an input from where on, and how long the clip is."""
+    start_s = _start_s(request)
+    part = {"start": start_s} if start_s else {}
+    if request.video == "keep":  # which has the rate and the length of the video, or of a part of it
+        return part | {"duration": request.source.duration_s if request.source else None}
+    extension = request.extension or Extension()
+    return part | {"frames": request.frames - extension.before - extension.after, "fps": request.fps}
+
+
+def _start_s(request: Request) -> Fraction:
+    """Where the part begins that is used of what a mode starts from."""
+    given = (request.source, *request.references, request.audio_source if request.mode == "a2v" else None)
+    return next((one.start_s for one in given if one is not None), Fraction(0))
+
+
+def _sampling(request: Request) -> dict[str, Any]:
+    """What the stages do otherwise than the preset says, and the number of steps."""
+    own = recipe(request.preset)
+    first, usual = request.recipe.stages[0], own.stages[0]
+    is_listed = isinstance(first.sigmas, tuple) and first.sigmas != usual.sigmas
+    tiles = (stage.tiles for stage in request.recipe.stages if stage.tiles is not None)
+    return {
+        "sampler": None if own.names_its_sampler else first.sampler,
+        "tiles": next(tiles, None),
+        **({"sigmas": first.sigmas} if is_listed else {"steps": request.steps}),
+    }
+
+
+def _guidance(request: Request) -> dict[str, Any]:
+    """The scales of the streams that are guided."""
+    found: dict[str, Any] = {}
+    for stream, mode, scales in zip(request.streams._fields, request.streams, request.guidance, strict=True):
+        if scales is not None and mode != "keep":
+            found |= {f"{stream}_{name}": getattr(scales, name) for name in _names(request)}
+            found |= {"stg_blocks": scales.stg_blocks} if scales.stg_blocks else {}
+    skips = (scales.skip_step for scales in request.guidance if isinstance(scales, GuidanceScales))
+    return found | {"skip_step": next(skips, None)}
+
+
+def _names(request: Request) -> Iterator[str]:
+    yield from ("st", "stg", "rescale")
+    if "off" not in request.streams:  # a stream that is alone is not pulled towards another
+        yield "sm"
+
+
+def _edit(request: Request) -> dict[str, Any]:
+    """What is done to a clip, but for the LoRA that follows it."""
+    start_s, fps = _start_s(request), request.fps
+    found: dict[str, Any] = {"strength": request.strength}
+    if request.window is not None:
+        found["retake"] = (start_s + request.window.start_s, start_s + request.window.end_s)
+    if request.extension is not None:
+        grown = {"extend": request.extension.after, "extend_before": request.extension.before}
+        found |= {name: frames / fps for name, frames in grown.items() if frames}
+    return found
+
+
+def _images(request: Request, inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """The images but that which a mode starts from."""
+    given = [one for one in request.images if one.role in inputs and one.role != MAIN.get(request.mode)]
+    specs = [f"{inputs[one.role]}@{one.frame}:{Decimal(repr(one.strength)):f}" for one in given]
+    crf = {image.crf for image in request.images}
+    return {"image": tuple(specs) or None, "image_crf": min(crf, default=None)}
+
+
+def _loras(request: Request, inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """The LoRAs, the first as that which a clip is followed with where one is. They had fitted, if only in part."""
+    specs = [_spec(inputs[one.role], one) for one in request.loras if one.role in inputs]
+    if not specs:
+        return {}
+    control = specs.pop(0) if request.recipe.edit == Edit.CONTROL else None
+    return {"control": control, "lora": tuple(specs) or None, "allow_partial_lora": True}
+
+
+def _spec(path: Path, lora: LoraInput) -> str:
+    return f"{path}:{lora.strength!r}"
