@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := check
-.PHONY: check demo test parity fullsize fuzz soak format
+.PHONY: check demo test parity fullsize fuzz soak man format
 
 PYTHON ?= python3
 N ?= 2000
@@ -37,6 +37,9 @@ fuzz: $(VENV)/.with-test  ## odd commands and damaged files, N of each kind (of 
 
 soak: $(VENV)/.with-core  ## kills, signals, full disks and parallel writers, and what becomes of them (hours on two cores)
 	$(BIN)/python scripts/soak.py
+
+man: $(VENV)/.with-core  ## the manual page, made of the help: docs/ltx2.1
+	$(BIN)/python -m scripts.man_page
 
 format: $(VENV)/.with-dev
 	$(BIN)/ruff check --fix .

@@ -28,13 +28,19 @@ MOST_COLUMNS = 80
 LAST = "Other"  # the panel of what every command has
 
 
-def write_panels(command: Any, context: Any, formatter: Any) -> None:
-    """A list for each panel: arguments, options by the titles that they have, then what every command has."""
+def panels_of(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
+    """How each argument and option is typed, with its text, by the title of its panel; what every command has last."""
     panels: dict[str, list[tuple[str, str]]] = {"Arguments": []}
     for one in (one for one in command.get_params(context) if not getattr(one, "hidden", False)):
         title = "Arguments" if one.param_type_name == "argument" else one.rich_help_panel or LAST
         panels.setdefault(title, []).append((written(one), filled(one, one.help)))
     panels[LAST] = panels.pop(LAST)
+    return panels
+
+
+def write_panels(command: Any, context: Any, formatter: Any) -> None:
+    """A list for each panel: arguments, options by the titles that they have, then what every command has."""
+    panels = panels_of(command, context)
     width = min(WIDEST_NAME, max(len(name) for rows in panels.values() for name, _ in rows))
     for title, rows in panels.items():
         if rows:

@@ -58,6 +58,11 @@ def test_presets_are_found_in_a_wheel_and_say_the_same(installed: Path, outside:
     assert said == list_presets(outside)[1]
 
 
+def test_a_wheel_brings_the_manual_page(installed: Path) -> None:
+    (page,) = installed.glob("ltx2-*.data/data/share/man/man1/ltx2.1")
+    assert page.read_bytes() == (ROOT / "docs" / "ltx2.1").read_bytes()
+
+
 def test_a_wheel_renders_with_the_model_that_it_brings(installed: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ltx2_cli", "t2v", "x", "--preset", "smoke", "-o", "x.mp4"]
     environment = {"PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
