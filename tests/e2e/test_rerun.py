@@ -276,6 +276,7 @@ def test_a_setting_is_parsed_as_everywhere(make: Callable[..., Path]) -> None:
         "seed": "it takes a setting and its value",
         "input=a.png": "t2v starts from a text",
         "steps=0": "it must be at least 2",
+        "prompt=@nothing.txt": "nothing.txt",
     }.items():
         result = ltx2("rerun", path, "--set", words)
         assert result.exit_code == 2, (words, result.stderr)

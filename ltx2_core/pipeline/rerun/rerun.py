@@ -21,6 +21,7 @@ from ..request import ENHANCER, Request, Resolved
 from ..resolve.edits import EDITS
 from ..resolve.library import model_folders
 from ..resolve.machine import choose_device
+from ..resolve.prompt import read_prompt
 from ..resolve.resolve import Asked, fits, require_fit
 from ..resolve.setting_sources import gather
 from ..resolve.settings import COMMAND_LINE, Origin, Place, Settings, merge
@@ -46,7 +47,7 @@ class Rerun:
 
 
 def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
-    """The values of `--set KEY=VALUE` by key; of one that repeats a list.
+    """The values of `--set KEY=VALUE` by key; of a setting that is given several times, all of them.
 
     Raises: RequestError for what is no such text, and for a key that is no setting.
     """
@@ -61,6 +62,8 @@ def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
             )
         if name not in known:
             raise RequestError(f"--set {shown(key)} is no setting", hint=did_you_mean(name, known))
+        if name in found and name in (PROMPT, INPUT):
+            raise RequestError(f"--set {name} is given twice", hint="leave one of them out")
         found.setdefault(name, []).append(value)
     return {name: values[0] if len(values) == 1 else tuple(values) for name, values in found.items()}
 
@@ -85,11 +88,11 @@ def resolve_again(
     stored = _without_other_edit(settings_of(request, made.output, paths), changes)
     stored |= {"model_folders": folders, "device": _device(made.machine.device), "compile": made.machine.compiles}
     own = {name: value for name, value in changes.items() if name not in (PROMPT, INPUT)}
-    output = {"output": _default_name(found.path), **flags}
+    own = {"output": _default_name(found.path), **own, **flags}
     asked = Asked(
         mode=request.mode,
         prompt=_prompt(request, changes),
-        layers=[(COMMAND_LINE, {**output, **own}), (Place(Origin.FILE, found.path.name), stored)],
+        layers=[(COMMAND_LINE, own), (Place(Origin.FILE, found.path.name), stored)],
         own_presets=gathered.own_presets,
         main=_main(request, changes, paths),
         found=None if "model" in changes else model_of(made, paths, library),
@@ -140,9 +143,11 @@ def _main(request: Request, changes: Mapping[str, Any], paths: Mapping[str, Path
 
 def _prompt(request: Request, changes: Mapping[str, Any]) -> str:
     """The prompt: another one, that which is to be rewritten anew, or the one that was rendered."""
+    if PROMPT in changes:
+        return read_prompt(str(changes[PROMPT]))
     if "enhance" in changes and request.given_prompt is not None:
-        return str(changes.get(PROMPT, request.given_prompt))
-    return str(changes.get(PROMPT, request.prompt))
+        return request.given_prompt
+    return request.prompt
 
 
 def _device(stored: str) -> str:
