@@ -1,0 +1,96 @@
+"""Jobs: what a person or a program wrote, and what it was settled to.
+
+Source: docs/batch.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...errors import RequestError, shown
+from ...paths import given_path
+from ..request import Resolved
+from ..resolve.modes import mode_of
+from ..resolve.settings import Settings
+from ..values import did_you_mean
+
+DEFAULT_MODE = "t2v"
+OWN_KEYS = ("mode", "prompt", "input", "name")  # of a job, besides the settings of its mode
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobLine:
+    """One job: a command line of its own.
+
+    Args: main: what its mode starts from. settings: by name, as they were written; those of the batch's own command
+    line stand among them, where the job does not set the same. name: of its file, without the ending; "" leaves it to
+    the template. place: where it was written, for messages, such as `scenes.yaml, line 12`.
+    """
+
+    mode: str = DEFAULT_MODE
+    prompt: str = ""
+    main: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
+    place: str = ""
+
+    def dump(self) -> dict[str, Any]:
+        """The job as one JSON object, from which `parse` makes the same job."""
+        own = {"mode": self.mode, "prompt": self.prompt, "input": self.main and str(self.main), "name": self.name}
+        return {**{key: value for key, value in own.items() if value}, **self.settings}
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any], place: str) -> JobLine:
+        """A job from its keys. The prompt is taken word for word; None counts as not set.
+
+        Raises: RequestError for a key that nobody knows, and for text that is none. Values of settings are checked
+        when the job is settled.
+        """
+        given = {key: value for key, value in content.items() if value is not None}
+        known = [*OWN_KEYS, *Settings.model_fields]
+        if unknown := next((key for key in given if key not in known), None):
+            raise RequestError(f"unknown key {shown(unknown)}", hint=did_you_mean(unknown, known))
+        own = {key: _text(key, given.pop(key)) for key in OWN_KEYS if key in given}
+        main = own.get("input")
+        return cls(
+            mode=mode_of(own.get("mode", DEFAULT_MODE)).name,
+            prompt=own.get("prompt", ""),
+            main=None if main is None else given_path(main, "input"),
+            settings=given,
+            name=own.get("name", ""),
+            place=place,
+        )
+
+
+def _text(key: str, value: Any) -> str:
+    """A value that must be text; a number stands for its digits. Raises: RequestError."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise RequestError(f"{key} {shown(value)} cannot be used", "it must be text", f"put {key} in quotes")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchJob:
+    """A job that is settled. name: of its file without the ending, which no other job of the batch has."""
+
+    name: str
+    line: JobLine
+    resolved: Resolved
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Jobs that are rendered into one folder. seed: from which those of the jobs are derived.
+
+    Args: notes: what a person should know about all of it.
+    """
+
+    folder: Path
+    jobs: tuple[BatchJob, ...]
+    seed: int
+    notes: tuple[str, ...] = ()

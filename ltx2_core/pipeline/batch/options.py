@@ -1,0 +1,77 @@
+"""How a batch is run, as the command line says it: nothing here changes what comes out.
+
+Source: docs/batch.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from ...errors import RequestError, shown
+from ...records import Record
+from ..resolve.settings import Switch
+from ..values import Choice, option_name
+
+LONGEST_S = 60 * 60 * 24 * 365
+
+
+def parse_time_limit(value: Any) -> float:
+    """Seconds from "90", "90s", "45m", "1h30m" or "2d". Raises: ValueError."""
+    text = str(value).strip().lower()
+    match = re.fullmatch(r"(?:(\d{1,4})d)?(?:(\d{1,5})h)?(?:(\d{1,6})m)?(?:(\d{1,8}(?:\.\d{1,3})?)s?)?", text)
+    if not match or not any(match.groups()):
+        raise ValueError("it is not a time such as 90s, 45m or 1h30m")
+    days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    found = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    if not 0 < found <= LONGEST_S:
+        raise ValueError("it must be above 0 and at most a year")
+    return found
+
+
+def parse_gpus(value: Any) -> Any:
+    """Numbers of cards from "0,1" or "0-3"; anything but text stays as it is. Raises: ValueError."""
+    if not isinstance(value, str):
+        return value
+    found: list[int] = []
+    for part in value.split(","):
+        match = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part, re.ASCII)
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise ValueError("it is not a list of cards such as 0,1 or 0-3")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    if len(found) != len({*found}):
+        raise ValueError("a card stands twice in it")
+    return tuple(found)
+
+
+class BatchOptions(Record):
+    """How a batch is run.
+
+    Args: overwrite: jobs that have changed are rendered again, and what lies in their place is replaced. keep_going:
+    a job that fails stops no other. max_time: seconds, after which no further job begins. gpus: the cards; None for
+    all. address: of a Ray cluster. shard: which part of the jobs this process does, as it was written. order: `models`
+    puts what can share loaded models together, `file` keeps the order of the file.
+    """
+
+    overwrite: Switch = False
+    keep_going: Switch = True
+    max_time: Annotated[float, BeforeValidator(parse_time_limit)] | None = None
+    engine: Annotated[str, BeforeValidator(Choice(("local", "ray")))] = "local"
+    gpus: Annotated[tuple[int, ...], BeforeValidator(parse_gpus), Field(min_length=1)] | None = None
+    address: str | None = None
+    shard: str | None = None
+    order: Annotated[str, BeforeValidator(Choice(("models", "file")))] = "models"
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> BatchOptions:
+        """Options from flags by name. Raises: RequestError for a value that cannot be used."""
+        try:
+            return cls.model_validate(dict(given))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0])
+            what = f"{option_name(name)} {shown(given[name])} cannot be used"
+            raise RequestError(what, first["msg"].removeprefix("Value error, ")) from error
