@@ -5,6 +5,8 @@ Each class carries its exit code; the command line only prints them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 LONGEST_SHOWN = 60
 
 
@@ -47,6 +49,17 @@ class RequestError(LTX2Error):
     """The request cannot be done as it was put: a wrong size, option, preset or configuration."""
 
     exit_code = 2
+
+
+class JobsError(RequestError):
+    """Jobs of a batch cannot be rendered.
+
+    Args: problems: each failure, with the places of the jobs that have it.
+    """
+
+    def __init__(self, what: str, problems: Sequence[tuple[Sequence[str], LTX2Error]], hint: str = "") -> None:
+        super().__init__(what, hint=hint)
+        self.problems = tuple(problems)
 
 
 class TargetTakenError(RequestError):

@@ -43,6 +43,14 @@ class Written(dict[str, Any]):
         return f"{self.file}, line {self.lines[name]}"
 
 
+class WrittenList(list[Any]):
+    """A list as it stands in a file. lines: where each of its values begins, from 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[int] = []
+
+
 def without(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """The same values but one; those of a file keep their lines."""
     rest = copy(values) if isinstance(values, Written) else dict(values)
@@ -52,29 +60,43 @@ def without(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def read_yaml(path: Path) -> Written:
     """The names and values of a file. Raises: RequestError that names the file, and the line where there is one."""
+    content = read_yaml_value(path)
+    if content is None:
+        return Written(str(path))
+    if not isinstance(content, Written):
+        raise RequestError(f"{path} cannot be used", "it must hold names and values, one to a line")
+    return content
+
+
+def read_yaml_value(path: Path, *, most_values: int = MOST_VALUES) -> Any:
+    """What a file holds: a `Written`, a `WrittenList`, a single value, or None where it is empty. Raises: as above."""
+    return _Reader(str(path), most_values).read(read_text(path))
+
+
+def read_text(path: Path, largest_bytes: int = LARGEST_BYTES) -> str:
+    """The text of a regular file in UTF-8, with or without a byte order mark. Raises: RequestError."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise RequestError(f"{path} cannot be read", "it is not a regular file")
-        if status.st_size > LARGEST_BYTES:
-            raise RequestError(f"{path} cannot be read", f"it is larger than {LARGEST_BYTES // 2**20} MB")
-        text = path.read_bytes()[: LARGEST_BYTES + 1].decode("utf-8-sig")
+        if status.st_size > largest_bytes:
+            raise RequestError(f"{path} cannot be read", f"it is larger than {largest_bytes // 2**20} MB")
+        return path.read_bytes()[: largest_bytes + 1].decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not text in UTF-8"
         raise RequestError(f"{path} cannot be read", why) from error
-    return _Reader(str(path)).read(text)
 
 
 class _Reader:
-    """Builds values from what PyYAML's parser finds. file: its name for messages."""
+    """Builds values from what PyYAML's parser finds. file: its name for messages. most_values: that it may hold."""
 
-    def __init__(self, file: str) -> None:
-        self.file = file
+    def __init__(self, file: str, most_values: int) -> None:
+        self.file, self.most_values = file, most_values
         self.count = 0  # values so far
         self.aliased = 0  # of them, those that stand there by an alias
         self.anchors: dict[str, tuple[Any, int]] = {}  # a value and how many it holds, itself included
 
-    def read(self, text: str) -> Written:
+    def read(self, text: str) -> Any:
         try:
             events = self._checked(yaml.parse(text, Loader=LOADER))
             first = next(events, None)
@@ -83,10 +105,6 @@ class _Reader:
                 raise self._error(more, "a second document begins here", "keep one document in a file")
         except yaml.YAMLError as error:
             raise self._unreadable(error) from error
-        if content is None:
-            return Written(self.file)
-        if not isinstance(content, Written):
-            raise RequestError(f"{self.file} cannot be used", "it must hold names and values, one to a line")
         return content
 
     def _checked(self, events: Iterator[Any]) -> Iterator[Any]:
@@ -101,8 +119,8 @@ class _Reader:
         """The value that begins with an event."""
         before = self.count
         self.count += 1
-        if self.count > MOST_VALUES:
-            raise self._error(event, f"it holds more than {MOST_VALUES:,} values")
+        if self.count > self.most_values:
+            raise self._error(event, f"it holds more than {self.most_values:,} values")
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
         if depth > DEEPEST:
@@ -110,7 +128,7 @@ class _Reader:
         if isinstance(event, yaml.MappingStartEvent):
             value: Any = self._mapping(events, depth)
         elif isinstance(event, yaml.SequenceStartEvent):
-            value = [self._value(one, events, depth + 1) for one in _until_end(events)]
+            value = self._list(events, depth)
         else:
             value = self._scalar(event)
         if event.anchor is not None:
@@ -138,6 +156,13 @@ class _Reader:
                 raise self._error(key, why, "keep one of them")
             found.lines[name] = key.start_mark.line + 1
             found[name] = self._value(next(events), events, depth + 1)
+        return found
+
+    def _list(self, events: Iterator[Any], depth: int) -> WrittenList:
+        found = WrittenList()
+        for one in _until_end(events):
+            found.lines.append(one.start_mark.line + 1)
+            found.append(self._value(one, events, depth + 1))
         return found
 
     def _scalar(self, event: Any) -> Any:
