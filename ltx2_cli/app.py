@@ -13,6 +13,7 @@ import typer
 
 import ltx2_core as core
 
+from .batch import add_batch
 from .convert import add_convert
 from .display import Display
 from .doctor import add_doctor
@@ -147,6 +148,7 @@ def render(show: Display, resolved: core.Resolved, action: Callable[[core.Watch]
 
 
 add_modes(app, make)
+add_batch(app)
 add_downloads(app)
 add_doctor(app)
 add_convert(app)

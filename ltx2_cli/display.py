@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, format characters such as bidi marks, surrogates, separators
+MOST_PLACES = 4  # where jobs of one failure stand; the others are counted
+LONGEST_PROMPT = 60  # characters, in the list of a batch
 STOPS = (130, 143)  # exit codes of a command that the user stopped
 ERRORS, USUAL, DETAILS, TRACEBACKS = range(-1, 3)  # how much is told: -q, nothing, -v, -vv
 
@@ -204,6 +206,23 @@ class Display:
         for name, value in rows.items():
             self.say(f"  {name}: {value}")
 
+    def batch(self, batch: core.Batch, *, is_result: bool) -> None:
+        """What a batch holds. is_result: its jobs are what somebody asked for, and each of them is shown."""
+        if self.is_json:
+            jobs = [{"job": job.name, **job.line.dump()} for job in batch.jobs] if is_result else []
+            counts = {"count": len(batch.jobs), "seed": batch.seed, "notes": list(batch.notes)}
+            self._tell("batch", folder=str(_place(batch.folder)), **counts, **({"jobs": jobs} if is_result else {}))
+        elif is_result:
+            self.table(f"{batch.folder}/", {job.resolved.target.name: _job_words(job) for job in batch.jobs})
+        models = sorted({job.resolved.task.files.name for job in batch.jobs})
+        self.say(f"{counted(len(batch.jobs), 'job')} in {batch.folder}/, {', '.join(models)}, seed {batch.seed}")
+        for note in batch.notes:
+            self.say(note)
+        told = [warning for job in batch.jobs for warning in job.resolved.warnings]
+        for warning in dict.fromkeys(told):
+            count = told.count(warning)
+            self.warn(warning if count == 1 else f"{warning} ({counted(count, 'job')})")
+
     def plan_of_download(self, facts: Mapping[str, Any], rows: Mapping[str, str], *, is_result: bool = True) -> None:
         """What would be fetched. is_result: it is what somebody asked for, and not what happens on the way."""
         if self.is_json:
@@ -283,10 +302,20 @@ class Display:
         for line in "".join(traceback.format_exception(error)).splitlines():
             self.say(line, TRACEBACKS)
         what = error.what if error.exit_code in STOPS else f"error: {error.what}"
-        for line in (what, error.why, error.hint and f"hint: {error.hint}"):
+        problems = error.problems if isinstance(error, core.JobsError) else ()
+        listed = [line for places, problem in problems for line in self._problem(places, problem)]
+        for line in (what, error.why, *listed, error.hint and f"hint: {error.hint}"):
             if line:
                 self.say(line, ERRORS)
         return error.exit_code
+
+    def _problem(self, places: Sequence[str], problem: core.LTX2Error) -> list[str]:
+        """The lines about one failure of some jobs; in JSON it is an event of its own."""
+        fields = {"code": problem.exit_code, "message": problem.what, "why": problem.why, "hint": problem.hint}
+        self._tell("job_error", places=list(places), **fields)
+        more = f" and {len(places) - MOST_PLACES:,} more" if len(places) > MOST_PLACES else ""
+        lines = [f"{'; '.join(places[:MOST_PLACES])}{more}: {problem.what}"]
+        return lines + [f"  {line}" for line in (problem.why, problem.hint and f"hint: {problem.hint}") if line]
 
     def close(self) -> None:
         """No more bars."""
@@ -326,6 +355,17 @@ def _place(path: Path) -> Path:
 def counted(number: int, what: str) -> str:
     """`1 frame`, `9 frames`."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _job_words(job: core.BatchJob) -> str:
+    """A job of a batch in a line."""
+    request = job.resolved.request
+    width, height = request.file_size
+    what = f"{request.mode}, {width}x{height}, {counted(request.frames, 'frame')}, seed {request.seed}"
+    prompt = " ".join(request.prompt.split())
+    if len(prompt) > LONGEST_PROMPT:
+        prompt = prompt[: LONGEST_PROMPT - 1] + "…"
+    return f"{what}: {prompt}" if prompt else what
 
 
 def _preset_words(resolved: core.Resolved) -> str:

@@ -34,6 +34,9 @@ WhatArg = Annotated[
     ),
 ]
 ClipArg = Annotated[Path, path_argument("FILE", "A clip with video and audio.")]
+JobsArg = Annotated[
+    Path, path_argument("JOBS", "A file of jobs: .txt, .yaml, .jsonl or .csv; - reads JSON lines from stdin.")
+]
 WeightsArg = Annotated[Path, path_argument("FILE", "A checkpoint, transformer or one-file text encoder in bf16.")]
 ResultArg = Annotated[Path, path_argument("FILE", "A finished file with its recipe: MP4, MOV, MKV, WAV or FLAC.")]
 JobArg = Annotated[Path, path_argument("JOB_DIR", "The folder OUTPUT.job of a render, or its OUTPUT.")]
@@ -79,6 +82,20 @@ def switch(text: str, *, off: bool = False) -> Option:
         return Annotated[bool | None, typer.Option(names, help=text, rich_help_panel=title)]
 
     return option
+
+
+def either(off: str, text: str) -> Option:
+    """A switch with a name for each of its two states. off: that of the second."""
+
+    def option(flag: str, title: str) -> Any:
+        return Annotated[bool | None, typer.Option(f"{flag}/{off}", help=text, rich_help_panel=title)]
+
+    return option
+
+
+def without(options: Options, *names: str) -> Options:
+    """The same options but some."""
+    return {name: kind for name, kind in options.items() if name not in names}
 
 
 def unlisted(options: Options, names: Collection[str]) -> Options:
@@ -369,6 +386,33 @@ CONVERT = panel(
     allow_partial_lora=PARTIAL_LORA,
     output=value("FILE", "The new file, which ends in .safetensors.", "-o"),
     overwrite=switch("Replace the output if it exists."),
+)
+BATCH = panel(
+    "Batch",
+    seeds=value("1-16", "Render each job with each of these seeds: 1-16 or 1-4,9."),
+    sweep=value(
+        "KEY=A:B:STEP",
+        "Render each job with each of these values, such as video_st=2:4:1 or preset=distilled,hq; can be repeated.",
+        is_repeated=True,
+    ),
+    plan=switch("Show the jobs, and stop."),
+    keep_going=either("--fail-fast", "Whether to go on after a job that fails; default: --keep-going."),
+    max_time=value("TIME", "Begin no job after so long: 45m, 1h30m."),
+    engine=value("local|ray", "Where jobs run: on this machine, or on a Ray cluster; default local."),
+    gpus=value("0,1", "Use these cards, one job at a time on each; default: all."),
+    address=value("ADDRESS", "The Ray cluster."),
+    shard=value("I/N", "Do only the part I of N, from 0; in an array job, I is known from the environment."),
+    order=value("models|file", "Order of the jobs: file keeps that of the file; default models: few loads."),
+)
+BATCH_TARGET = panel(
+    "Output",
+    output=value(
+        "FOLDER",
+        "Folder of the results, or FOLDER/NAME.mp4, where {index}, {slug}, {seed}, {mode}, {preset} and KEYs of sweeps "
+        "are filled in; default: the name of JOBS.",
+        "-o",
+    ),
+    overwrite=switch("Render jobs that have changed again, and replace what lies in their place."),
 )
 GUIDES_AUDIO = ("audio_st", "audio_sm", "audio_stg", "audio_rescale")
 GUIDES_VIDEO = ("video_st", "video_sm", "video_stg", "video_rescale")

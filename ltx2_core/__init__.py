@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         BatchError,
         CheckpointError,
         DoesNotFitError,
+        JobsError,
         LTX2Error,
         MediaError,
         OutOfMemoryError,
@@ -49,6 +50,10 @@ if TYPE_CHECKING:
     from .hub.wanted import DownloadPlan, WantedFile, plan_download
     from .media.sync import Sync
     from .paths import given_path
+    from .pipeline.batch.drafts import AskedBatch
+    from .pipeline.batch.jobs import Batch, BatchJob, JobLine
+    from .pipeline.batch.options import BatchOptions
+    from .pipeline.batch.settle import read_batch
     from .pipeline.convert.plan import Conversion, plan_conversion
     from .pipeline.convert.run import Converted, convert
     from .pipeline.describe.describe import describe
@@ -91,7 +96,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessError",
+    "AskedBatch",
+    "Batch",
     "BatchError",
+    "BatchJob",
+    "BatchOptions",
     "CheckpointError",
     "Conversion",
     "Converted",
@@ -106,6 +115,8 @@ __all__ = [
     "Hub",
     "Interrupted",
     "Job",
+    "JobLine",
+    "JobsError",
     "LTX2Error",
     "LengthChosen",
     "Library",
@@ -168,6 +179,7 @@ __all__ = [
     "plan_removal",
     "plan_render",
     "precision",
+    "read_batch",
     "read_catalogue",
     "read_header",
     "read_prompt",
@@ -235,6 +247,7 @@ _HOMES = {
         "BatchError",
         "CheckpointError",
         "DoesNotFitError",
+        "JobsError",
         "LTX2Error",
         "MediaError",
         "OutOfMemoryError",
@@ -247,6 +260,10 @@ _HOMES = {
     "headers": ("FileKind", "Header", "classify", "generation", "precision", "read_header"),
     "home": ("ltx2_home",),
     "paths": ("given_path",),
+    "pipeline.batch.drafts": ("AskedBatch",),
+    "pipeline.batch.jobs": ("Batch", "BatchJob", "JobLine"),
+    "pipeline.batch.options": ("BatchOptions",),
+    "pipeline.batch.settle": ("read_batch",),
     "pipeline.convert.plan": ("Conversion", "plan_conversion"),
     "pipeline.convert.run": ("Converted", "convert"),
     "pipeline.describe.describe": ("describe",),

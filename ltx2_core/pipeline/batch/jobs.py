@@ -20,6 +20,8 @@ from ..values import did_you_mean
 DEFAULT_MODE = "t2v"
 OWN_KEYS = ("mode", "prompt", "input", "name")  # of a job, besides the settings of its mode
 
+BATCH_KEYS = ("output", "overwrite", "skip_existing", "job_dir")  # settings of the whole batch, and of no job
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobLine:

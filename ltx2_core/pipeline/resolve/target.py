@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..request import RenderTask, Request
 
 DEFAULT_NAME = "{mode}-{slug}-{seed}.mp4"
+FIELDS = ("mode", "slug", "seed", "preset", "ext")  # of a name
 SLUG_LENGTH = 40
 TAKEN_HINT = "--overwrite replaces it, --skip-existing leaves it, -o gives another name"
 
@@ -40,13 +41,9 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
         template = str(Path(template) / DEFAULT_NAME)
     if settings.output is None or template.endswith(DEFAULT_NAME):
         template = template.removesuffix(".mp4") + suffixes[0]
-    fields = {
-        "mode": request.mode,
-        "slug": slug(request.prompt.strip() or _named_by(request)),
-        "seed": str(request.seed),
-        "preset": request.preset,
-    }
-    target = given_path(_filled(template, fields), "-o")
+    named_by = slug(request.prompt.strip() or _named_by(request))
+    values = (request.mode, named_by, str(request.seed), request.preset, suffixes[0].removeprefix("."))
+    target = given_path(_filled(template, dict(zip(FIELDS, values, strict=True))), "-o")
     if target.suffix.lower() not in suffixes:
         what = {"generate": "a video", "keep": "this video", "off": "audio alone"}[request.video]
         why = f"{what} goes into a file that ends in {' or '.join(suffixes)}"

@@ -1,0 +1,102 @@
+"""The command `batch`: many renders, from a file of jobs, with one load of the weights."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+import ltx2_core as core
+
+from .batch_view import run_jobs, serve_lines
+from .display import Display, counted
+from .help import PanelCommand
+from .modes import COMMANDS
+from .options import (
+    BATCH,
+    BATCH_TARGET,
+    ENCODING,
+    ENHANCE,
+    KEYFRAMES,
+    MODEL,
+    RENDER,
+    SAMPLING,
+    SHAPE,
+    STILLS,
+    STREAMS,
+    ConfigOpt,
+    JobsArg,
+    takes,
+    without,
+)
+
+EPILOG = """\
+A job is a command line of its own: each of its keys is an option of its mode, besides mode, prompt, input and name.
+docs/batch.md shows the four kinds of files."""
+STDIN = "-"
+MANY = 200  # jobs that take a second or more to settle
+PANELS = (
+    BATCH,
+    MODEL,
+    SHAPE,
+    KEYFRAMES,
+    ENHANCE,
+    SAMPLING,
+    STREAMS,
+    BATCH_TARGET,
+    ENCODING,
+    STILLS,
+    without(RENDER, "skip_existing", "job_dir"),
+)
+RUNS = ("keep_going", "max_time", "engine", "gpus", "address", "shard", "order")  # how jobs are run, not what they are
+TAKES: Mapping[str, frozenset[str]] = {
+    name: frozenset(setting for panel in row.panels for setting in panel) for name, row in COMMANDS.items()
+}
+
+
+def add_batch(app: typer.Typer) -> None:
+    """Add the command to an app."""
+    app.command("batch", cls=PanelCommand, epilog=EPILOG)(takes(*PANELS)(batch))
+
+
+def batch(jobs: JobsArg, flags: dict[str, Any], show: Display, config: ConfigOpt = None) -> None:
+    """Render many jobs from a file of prompts, YAML, JSON lines or CSV; what is done already is not done again."""
+    options = core.BatchOptions.of({name: flags.pop(name) for name in RUNS if name in flags} | _overwrite(flags))
+    plans, seeds, sweeps = flags.pop("plan", False), flags.pop("seeds", None), flags.pop("sweep", [])
+    if str(jobs) == STDIN:
+        _refuse_for_lines(plan=plans, seeds=seeds, sweep=sweeps)
+        serve_lines(show, flags, config, TAKES)
+        return
+    asked = core.AskedBatch(
+        path=jobs,
+        flags=flags,
+        takes=TAKES,
+        config=config,
+        seeds=seeds,
+        sweeps=sweeps,
+        shares_seed=options.shard is not None,
+        is_planned=plans,
+    )
+    settled = core.read_batch(asked, lambda count: _announce(show, count))
+    show.batch(settled, is_result=plans)
+    if not plans:
+        run_jobs(show, settled, options, config)
+
+
+def _overwrite(flags: Mapping[str, Any]) -> dict[str, Any]:
+    return {"overwrite": True} if flags.get("overwrite") else {}
+
+
+def _announce(show: Display, count: int) -> None:
+    if count > MANY:
+        show.say(f"settling {counted(count, 'job')}")
+
+
+def _refuse_for_lines(**given: Any) -> None:
+    """Raises: RequestError for what only a file of jobs can have, and where nothing can be read."""
+    if wrong := next((name for name, value in given.items() if value), None):
+        raise core.RequestError(f"--{wrong} cannot be used with -", "each line that is read is one job", "leave it out")
+    if sys.stdin is None or sys.stdin.closed:
+        raise core.RequestError("standard input cannot be read", "it is closed", "ltx2 batch - < jobs.jsonl")

@@ -1,0 +1,129 @@
+"""Where the results of a batch go: one folder, and a name for each job that no other has.
+
+Source: docs/batch.md, "Names".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+
+from ...disk import disk_errors
+from ...errors import RequestError, shown
+from ...paths import given_path
+from ..resolve.target import FIELDS, slug
+from .expand import Variant
+
+DEFAULT_TEMPLATE = "{index}-{slug}-{seed}"
+NOT_IN_A_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
+PLAIN_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How results are named. template: of a file in the folder; None for what follows from the job itself."""
+
+    folder: Path
+    template: str | None = None
+
+    @classmethod
+    def of(cls, output: str | None, jobs: Path) -> Naming:
+        """What `-o` means: a folder, or a folder and the template of a name. jobs: the file of jobs.
+
+        Raises: RequestError.
+        """
+        path = given_path(jobs.stem if output is None else output, "-o")
+        is_folder = output is None or output.endswith(("/", "\\")) or path.is_dir() or not path.suffix
+        folder, template = (path, None) if is_folder else (path.parent, path.name)
+        what = f"-o {shown(str(output or folder))} cannot be used"
+        if "{" in str(folder) or "}" in str(folder):
+            raise RequestError(what, "a batch has one folder", "-o FOLDER/ or -o 'FOLDER/{slug}-{seed}.mp4'")
+        if folder.exists() and not folder.is_dir():
+            raise RequestError(what, f"{folder} is not a folder", "-o FOLDER/ names another")
+        return cls(folder, template)
+
+    def output(self, number: int, name: str, variant: Variant) -> str:
+        """The template of one job, with only those fields left that follow from its settled request.
+
+        Args: number: of the job in its file, from 1. name: its own, or "". Raises: RequestError.
+        """
+        if name:
+            check_name(name)
+        if name or self.template is None:
+            given = escaped(name) if name else DEFAULT_TEMPLATE
+            seed = "-{seed}" if name and variant.seed is not None else ""
+            file = given + seed + "".join(f"-{key.replace('_', '-')}-{{{key}}}" for key in variant.swept) + ".{ext}"
+        else:
+            file = self.template
+        known = {"index": f"{number:04d}", **{key: _in_a_name(value) for key, value in variant.swept.items()}}
+        return f"{escaped(str(self.folder))}/{_filled(file, known)}"
+
+
+def check_name(name: str) -> None:
+    """Raises: RequestError for a name of a job that cannot be the name of a file in a folder."""
+    if NOT_IN_A_NAME.search(name) or name.startswith(".") or name != name.strip():
+        why = "it becomes the name of a file in the folder of the batch"
+        raise RequestError(f"name {shown(name)} cannot be used", why, f"name: {slug(name)}")
+
+
+@contextmanager
+def made_folder(folder: Path, *, stays: bool) -> Iterator[None]:
+    """A folder for the time of a block, and for good if it stays, unless the block fails.
+
+    Raises: StorageError if it cannot be made.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    with disk_errors(folder, "cannot be made"):
+        folder.mkdir(parents=True, exist_ok=True)
+    is_done = False
+    try:
+        yield
+        is_done = True
+    finally:
+        if not (is_done and stays):
+            remove_empty(missing)
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders as far as nothing is in them, the innermost first."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+def escaped(text: str) -> str:
+    """A text as part of a template, without fields."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _in_a_name(value: str) -> str:
+    """A value of a sweep as part of a name: a number as it is, else its words."""
+    return value if PLAIN_NUMBER.fullmatch(value) else slug(value)
+
+
+def _filled(template: str, known: Mapping[str, str]) -> str:
+    """A template with some fields filled in; the others are those that are known later.
+
+    Raises: RequestError for any other.
+    """
+    what = f"-o {shown(template)} cannot be used"
+    names = ", ".join(f"{{{name}}}" for name in (*known, *FIELDS))
+    try:
+        pieces = list(Formatter().parse(template))
+    except ValueError as error:
+        raise RequestError(what, "a brace in it has no partner", f"known fields are {names}") from error
+    found = ""
+    for text, name, form, conversion in pieces:
+        found += escaped(text)
+        if name is None:
+            continue
+        if name not in (*known, *FIELDS) or form or conversion:
+            raise RequestError(what, f"known fields are {names}", "give one of them alone between braces, or none")
+        found += escaped(known[name]) if name in known else f"{{{name}}}"
+    return found

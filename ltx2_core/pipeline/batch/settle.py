@@ -1,0 +1,166 @@
+"""From a file of jobs to a batch in which every job is settled, or to one list of all that is wrong.
+
+Source: docs/batch.md.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ...errors import DoesNotFitError, JobsError, LTX2Error, RequestError
+from ..request import Resolved
+from ..resolve.presets import with_presets
+from ..resolve.resolve import resolve
+from ..resolve.setting_sources import Gathered, gather
+from ..resolve.settings import COMMAND_LINE, Settings, merge
+from .drafts import AskedBatch, Draft, Problem, make_drafts
+from .expand import job_seed
+from .jobs import Batch, BatchJob, JobLine
+from .names import Naming, escaped, made_folder
+
+
+def settle_line(line: JobLine, given: Gathered) -> Resolved:
+    """Settle one job that is complete. given: the environment and the settings files, below the job's own settings.
+
+    Raises: as `resolve`.
+    """
+    layers = [(COMMAND_LINE, line.settings), *given.layers]
+    return resolve(line.mode, line.prompt, layers, given.own_presets, line.main)
+
+
+def read_batch(asked: AskedBatch, on_begin: Callable[[int], None] = lambda count: None) -> Batch:
+    """Read a file of jobs and settle all of them. The folder of the batch is there afterwards.
+
+    Args: on_begin: is told how many jobs there are, before they are settled.
+    Raises: RequestError for what concerns the whole batch; JobsError with everything that is wrong with its jobs.
+    """
+    given = gather({}, asked.config)
+    common = _common(asked, given)
+    naming = Naming.of(common.output, asked.path)
+    drafts = make_drafts(asked, given)
+    on_begin(len(drafts.jobs))
+    with made_folder(naming.folder, stays=not asked.is_planned):
+        base = _base(asked, common, naming.folder)
+        settling = _Settling(given, naming, base, is_replacing=bool(common.overwrite))
+        for draft in drafts.jobs:
+            settling.add(draft)
+        problems = [*drafts.problems, *settling.problems, *settling.chained()]
+        if problems:
+            raise _refusal(asked.path, problems)
+    return Batch(
+        folder=naming.folder, jobs=tuple(job for _, job in settling.jobs), seed=base, notes=tuple(drafts.notes)
+    )
+
+
+def _common(asked: AskedBatch, given: Gathered) -> Settings:
+    """The settings of the whole batch. Raises: RequestError for any that a batch does not take."""
+    layers = [(COMMAND_LINE, asked.flags), *given.layers]
+    merged = merge(with_presets(layers, given.own_presets)[0])
+    if merged.settings.job_dir is not None:
+        why = f"{merged.sources['job_dir']} sets it, and each job has a folder of its own beside its result"
+        raise RequestError("a batch cannot use --job-dir", why, "leave it out")
+    return merged.settings
+
+
+def _base(asked: AskedBatch, common: Settings, folder: Path) -> int:
+    """The seed of the batch: the one that is set, or that of the same batch before, or a random one."""
+    if common.seed is not None:
+        return common.seed
+    before = asked.seed_of(folder)
+    if before is None and asked.shares_seed:
+        why = "jobs get seeds that follow from it, and all shards have to find the same"
+        raise RequestError("--shard needs --seed", why, "--seed 1")
+    return secrets.randbelow(2**31) if before is None else before
+
+
+@dataclass
+class _Settling:
+    """The jobs of a batch that are settled so far. base: its seed. problems: what is wrong with the others."""
+
+    given: Gathered
+    naming: Naming
+    base: int
+    is_replacing: bool
+    jobs: list[tuple[int, BatchJob]] = field(default_factory=list)  # with its number in the file
+    problems: list[Problem] = field(default_factory=list)
+    taken: dict[str, str] = field(default_factory=dict)  # a file that a job writes, and the place of that job
+    unfitting: dict[Hashable, DoesNotFitError] = field(default_factory=dict)  # by what decides the size of a job
+
+    def add(self, draft: Draft) -> None:
+        """Settle one more job, or tell what is wrong with it."""
+        line = draft.line
+        size = repr((line.mode, line.main, sorted({**line.settings, "seed": None}.items())))
+        try:
+            if size in self.unfitting:  # what would fit takes long to be found
+                raise self.unfitting[size]
+            job = self._settle(draft)
+            self._take(job)
+            self.jobs.append((draft.number, job))
+        except LTX2Error as error:
+            self.problems.append(Problem(draft.number, line.place, error))
+            if isinstance(error, DoesNotFitError):
+                self.unfitting[size] = error
+
+    def _settle(self, draft: Draft) -> BatchJob:
+        line = draft.line
+        existing = "overwrite" if self.is_replacing else "skip_existing"
+        settings = {
+            "seed": job_seed(self.base, draft.number),
+            **line.settings,
+            "output": self.naming.output(draft.number, line.name, draft.variant),
+            existing: True,
+        }
+        resolved = settle_line(replace(line, settings=settings), self.given)
+        target = resolved.target
+        if resolved.job_dir != target.with_name(target.name + ".job"):
+            why = "each job has a folder of its own beside its result"
+            raise RequestError("a preset that sets job_dir cannot be used in a batch", why, "leave job_dir out")
+        final = replace(line, settings={**settings, "output": escaped(str(target))})
+        return BatchJob(name=target.stem, line=final, resolved=resolved)
+
+    def _take(self, job: BatchJob) -> None:
+        """Note what a job writes. Raises: RequestError if another job writes the same."""
+        files = [_key(path) for path in (job.resolved.target.with_suffix(""), *job.resolved.task.results)]
+        other = next((self.taken[file] for file in files if file in self.taken), None)
+        if other is not None:
+            why = f"{other} has a job of the same name, and names are compared without case"
+            if other == job.line.place:
+                why = "this job becomes several, which have the same name"
+            hint = "-o 'FOLDER/{index}-{slug}-{seed}.mp4' keeps names apart, or name: NAME"
+            raise RequestError(f"two jobs would write {job.resolved.target.name}", why, hint)
+        self.taken |= dict.fromkeys(files, job.line.place)
+
+    def chained(self) -> list[Problem]:
+        """The jobs that start from what another one writes: nothing says which of them would be first."""
+        found: list[Problem] = []
+        for number, job in self.jobs:
+            other = next((path for path in job.resolved.task.inputs.values() if _key(path) in self.taken), None)
+            if other is not None:
+                why = f"{self.taken[_key(other)]} writes it in the same batch"
+                error = RequestError(
+                    f"{other} cannot be the input of a job", why, "make a second batch of what follows"
+                )
+                found.append(Problem(number, job.line.place, error))
+        return found
+
+
+def _key(path: Path) -> str:
+    return str(path.absolute()).casefold()
+
+
+def _refusal(path: Path, problems: Sequence[Problem]) -> JobsError:
+    """All that is wrong in the order of the file, the same failures of several jobs together."""
+    grouped: dict[tuple[str, str, str], tuple[list[str], LTX2Error]] = {}
+    for problem in sorted(problems, key=lambda problem: problem.number):
+        error = problem.error
+        places, _ = grouped.setdefault((error.what, error.why, error.hint), ([], error))
+        if problem.place not in places[-1:]:
+            places.append(problem.place)
+    count = len({problem.number for problem in problems})
+    what = "1 job cannot be rendered" if count == 1 else f"{count:,} jobs cannot be rendered"
+    hint = f"ltx2 batch {shlex.quote(str(path))} --plan checks the jobs again when they are corrected"
+    return JobsError(f"{path}: {what}", [*grouped.values()], hint)
