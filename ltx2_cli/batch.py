@@ -16,13 +16,13 @@ from .help import PanelCommand
 from .modes import COMMANDS
 from .options import (
     BATCH,
+    BATCH_SAMPLING,
     BATCH_TARGET,
     ENCODING,
     ENHANCE,
     KEYFRAMES,
     MODEL,
     RENDER,
-    SAMPLING,
     SHAPE,
     STILLS,
     STREAMS,
@@ -33,8 +33,8 @@ from .options import (
 )
 
 EPILOG = """\
-A job is a command line of its own: each of its keys is an option of its mode, besides mode, prompt, input and name.
-docs/batch.md shows the four kinds of files."""
+The keys of a job are mode, prompt, input, name, and the options of its mode, such as steps: 30. What a job sets wins
+over the options given here. ltx2 help jobs describes the four kinds of files."""
 STDIN = "-"
 MANY = 200  # jobs that take a second or more to settle
 PANELS = (
@@ -43,7 +43,7 @@ PANELS = (
     SHAPE,
     KEYFRAMES,
     ENHANCE,
-    SAMPLING,
+    BATCH_SAMPLING,
     STREAMS,
     BATCH_TARGET,
     ENCODING,

@@ -215,7 +215,7 @@ class Display:
         elif is_result:
             self.table(f"{batch.folder}/", {job.resolved.target.name: _job_words(job) for job in batch.jobs})
         models = sorted({job.resolved.task.files.name for job in batch.jobs})
-        self.say(f"{counted(len(batch.jobs), 'job')} in {batch.folder}/, {', '.join(models)}, seed {batch.seed}")
+        self.say(f"{counted(len(batch.jobs), 'job')} in {batch.folder}/: {', '.join(models)}")
         for note in batch.notes:
             self.say(note)
         told = [warning for job in batch.jobs for warning in job.resolved.warnings]

@@ -22,6 +22,12 @@ Every option of a render can also be given in ./ltx2.yaml and in config.yaml in 
 and in the environment, as LTX2_STEPS=30. The command line wins over the environment, that over the file of --config,
 that over ./ltx2.yaml, and that over config.yaml. Presets of your own stand in these files under "presets:"; a preset
 wins over everything below the place that names it.""",
+    "jobs": """\
+A .txt file holds a prompt a line; lines that begin with # are comments. A .jsonl file holds a JSON object a line, and
+the first row of a .csv file names the keys of the rows below. A .yaml file holds a list of jobs, or jobs: with
+defaults: for all of them. The keys of a job are mode (t2v where there is none), prompt, input (the image, clip or audio
+that the mode starts from), name (of its file), and the options of its mode, such as steps: 30. Paths are relative to
+the current folder.""",
 }
 WIDEST_NAME = 28
 MOST_COLUMNS = 80

@@ -52,7 +52,7 @@ TilesOpt = Annotated[
 MaybePromptArg = Annotated[
     str, typer.Argument(metavar="[PROMPT]", help="What happens and what is heard, in quotes; or -, or @FILE.")
 ]
-TopicArg = Annotated[str | None, typer.Argument(metavar="[COMMAND]", help="A command, or: guidance, settings.")]
+TopicArg = Annotated[str | None, typer.Argument(metavar="[COMMAND]", help="A command, or: guidance, jobs, settings.")]
 
 Options = Mapping[str, Any]  # name of a setting to its annotation
 Option = Callable[[str, str], Any]  # flag and title of its panel to such an annotation
@@ -395,15 +395,22 @@ BATCH = panel(
         "Render each job with each of these values, such as video_st=2:4:1 or preset=distilled,hq; can be repeated.",
         is_repeated=True,
     ),
-    plan=switch("Show the jobs, and stop."),
-    keep_going=either("--fail-fast", "Whether to go on after a job that fails; default: --keep-going."),
+    plan=switch("List the jobs, and stop."),
+    keep_going=either("--fail-fast", "Go on after a job that fails, which is the default, or stop there."),
     max_time=value("TIME", "Begin no job after so long: 45m, 1h30m."),
     engine=value("local|ray", "Where jobs run: on this machine, or on a Ray cluster; default local."),
     gpus=value("0,1", "Use these cards, one job at a time on each; default: all."),
-    address=value("ADDRESS", "The Ray cluster."),
-    shard=value("I/N", "Do only the part I of N, from 0; in an array job, I is known from the environment."),
+    address=value("ADDRESS", "Address of the Ray cluster, for --engine ray."),
+    shard=value("I/N", "Render only part I of N, from 0; in an array job, I is known from the environment."),
     order=value("models|file", "Order of the jobs: file keeps that of the file; default models: few loads."),
 )
+BATCH_SAMPLING = {
+    **SAMPLING,
+    **panel(
+        "Sampling",
+        seed=value("N", "Seed of the batch, from which a job without its own gets one; default: random, and kept."),
+    ),
+}
 BATCH_TARGET = panel(
     "Output",
     output=value(

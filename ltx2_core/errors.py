@@ -5,7 +5,10 @@ Each class carries its exit code; the command line only prints them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LONGEST_SHOWN = 60
 

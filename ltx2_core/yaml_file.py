@@ -84,7 +84,8 @@ def read_text(path: Path, largest_bytes: int = LARGEST_BYTES) -> str:
         return path.read_bytes()[: largest_bytes + 1].decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not text in UTF-8"
-        raise RequestError(f"{path} cannot be read", why) from error
+        hint = "save it in UTF-8" if isinstance(error, UnicodeDecodeError) else "check the path"
+        raise RequestError(f"{path} cannot be read", why, hint) from error
 
 
 class _Reader:

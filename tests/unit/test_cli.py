@@ -30,7 +30,7 @@ from ltx2_core.pipeline.resolve.target import DEFAULT_NAME
 from ltx2_core.pipeline.values import option_name
 
 RUN = CliRunner()
-COMMANDS = ("t2v", "i2v", "v2v", "a2v", "v2a", "resume", "decode", "inspect", "presets", "doctor")
+COMMANDS = ("t2v", "i2v", "v2v", "a2v", "v2a", "batch", "resume", "decode", "inspect", "presets", "doctor")
 ONLY_IN_FILES = {"model_folders", "tiles", "schedule_tokens", "text_rows", "image_crf"}
 
 

@@ -18,6 +18,7 @@ EXIT_CODES = {
     "OutputError": 8,
     "NotFiniteError": 8,
     "BatchError": 9,
+    "JobsError": 2,
 }
 
 

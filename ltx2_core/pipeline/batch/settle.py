@@ -51,9 +51,10 @@ def read_batch(asked: AskedBatch, on_begin: Callable[[int], None] = lambda count
         problems = [*drafts.problems, *settling.problems, *settling.chained()]
         if problems:
             raise _refusal(asked.path, problems)
-    return Batch(
-        folder=naming.folder, jobs=tuple(job for _, job in settling.jobs), seed=base, notes=tuple(drafts.notes)
-    )
+    notes = list(drafts.notes)
+    if any("seed" not in draft.line.settings for draft in drafts.jobs):
+        notes.append(f"seed {base}, from which those of the jobs follow; --seed {base} gives the same ones again")
+    return Batch(folder=naming.folder, jobs=tuple(job for _, job in settling.jobs), seed=base, notes=tuple(notes))
 
 
 def _common(asked: AskedBatch, given: Gathered) -> Settings:
