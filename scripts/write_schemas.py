@@ -1,0 +1,120 @@
+"""Write the JSON Schemas in docs/schemas: of a job, and of the events that --json prints.
+
+    python scripts/write_schemas.py
+
+A test compares the files with what is written here, and validates what the commands print.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ltx2_cli.batch import TAKES
+from ltx2_cli.display import SCHEMA
+from ltx2_core.pipeline.batch.jobs import BATCH_KEYS
+from ltx2_core.pipeline.resolve.settings import choices
+
+FOLDER = Path(__file__).parent.parent / "docs" / "schemas"
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+TEXT, WHOLE, NUMBER, YES_OR_NO = ({"type": name} for name in ("string", "integer", "number", "boolean"))
+MAYBE_TEXT = {"type": ["string", "null"]}
+TEXTS = {"type": "array", "items": TEXT}
+OBJECT = {"type": "object"}
+AS_WRITTEN = {  # the value of an option: as on a command line, or as JSON has it
+    "anyOf": [
+        {"type": ["string", "number", "boolean", "null"]},
+        {"type": "array", "items": {"type": ["string", "number"]}},
+    ]
+}
+
+
+def job_schema() -> dict[str, Any]:
+    """What a line of a file of jobs may hold, and each job of the event `batch`."""
+    settings = sorted({name for names in TAKES.values() for name in names})
+    own = {
+        "mode": {"enum": [*TAKES], "default": "t2v"},
+        "prompt": {"type": ["string", "number", "null"], "description": "what to see and hear"},
+        "input": {"type": ["string", "number", "null"], "description": "the file that the mode starts from"},
+        "name": {"type": ["string", "number", "null"], "description": "of the file, without its ending"},
+    }
+    return {
+        "$schema": DRAFT,
+        "title": "a job of ltx2 batch",
+        "description": f"Only jobs that the program has settled have {', '.join(BATCH_KEYS)}; a file of jobs has not.",
+        "type": "object",
+        "properties": {**own, **{name: _setting(name) for name in settings}},
+        "additionalProperties": False,
+        "$defs": {"option": AS_WRITTEN},
+    }
+
+
+def _setting(name: str) -> dict[str, Any]:
+    option: dict[str, Any] = {"$ref": "#/$defs/option"}
+    if names := choices(name):
+        option["examples"] = [*names]
+    return option
+
+
+FAILURE = {"code": WHOLE, "message": TEXT, "why": TEXT, "hint": TEXT}
+EVENTS: dict[str, list[dict[str, Any]]] = {  # the fields of each event besides schema and event, in each of its forms
+    "plan": [
+        {
+            **dict.fromkeys(("mode", "model", "path", "job_dir"), TEXT),
+            **dict.fromkeys(("request", "machine", "output", "sources"), OBJECT),
+            "preset": MAYBE_TEXT,
+            **dict.fromkeys(("overridden", "notes"), TEXTS),
+        }
+    ],
+    "batch": [
+        {"folder": TEXT, "count": WHOLE, "seed": WHOLE, "notes": TEXTS, "jobs?": {"type": "array", "items": OBJECT}}
+    ],
+    "phase": [
+        {"phase": TEXT, "state": {"const": "started"}, "name": TEXT, "total": {"type": ["integer", "null"]}},
+        {"phase": TEXT, "state": {"const": "done"}, "name": TEXT, "seconds": NUMBER},
+    ],
+    "step": [{"phase": TEXT, "done": WHOLE, "total": WHOLE}],
+    "prompt": [{"prompt": TEXT, "given": TEXT, "is_rewritten": YES_OR_NO, "seed": WHOLE}],
+    "length": [{"frames": WHOLE, "fps": TEXT, "wanted_seconds": NUMBER}],
+    "warning": [{"message": TEXT}],
+    "output": [{"path": TEXT, "is_new": YES_OR_NO}, {"title": TEXT, "facts": OBJECT}],
+    "job_error": [{"places": TEXTS, **FAILURE}],
+    "error": [FAILURE],
+    "summary": [{"exit_code": WHOLE, "seconds": NUMBER}],
+}
+
+
+def event_schema() -> dict[str, Any]:
+    """A line that a command prints with --json; `job` names the job of a batch that it is about."""
+    return {
+        "$schema": DRAFT,
+        "title": "an event of ltx2 --json",
+        "oneOf": [_event(name, fields) for name, forms in EVENTS.items() for fields in forms],
+    }
+
+
+def _event(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    properties = {"schema": {"const": SCHEMA}, "event": {"const": name}}
+    required = [*properties, *(field for field in fields if not field.endswith("?"))]
+    properties |= {field.removesuffix("?"): kind for field, kind in fields.items()}
+    return {
+        "type": "object",
+        "properties": {**properties, "job": TEXT},
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+SCHEMAS = {"job": job_schema, "event": event_schema}
+
+
+def written(schema: Mapping[str, Any]) -> str:
+    """A schema as it stands in its file."""
+    return json.dumps(schema, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    for name, make in SCHEMAS.items():
+        (FOLDER / f"{name}.schema.json").write_text(written(make()), encoding="utf-8")

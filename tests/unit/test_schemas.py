@@ -1,0 +1,58 @@
+"""The JSON Schemas in docs/schemas are those of this version, and what commands print and read is valid by them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator, ValidationError
+
+from scripts.write_schemas import FOLDER, SCHEMAS, written
+from tests.commands import ltx2
+
+
+def validator(name: str) -> Any:
+    schema = json.loads((FOLDER / f"{name}.schema.json").read_text(encoding="utf-8"))
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+def events(*words: object) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in ltx2(*words, "--json").stdout.splitlines()]
+    for event in found:
+        validator("event").validate(event)
+    return found
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_schema_is_that_of_this_version(name: str):
+    assert (FOLDER / f"{name}.schema.json").read_text(encoding="utf-8") == written(SCHEMAS[name]())
+
+
+def test_every_event_of_a_batch_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_models: None):
+    monkeypatch.chdir(tmp_path)
+    Path("a.jsonl").write_text('{"prompt": "a lamp", "name": "one"}\n')
+    found = events("batch", "a.jsonl", "--preset", "smoke", "--sweep", "seed_is=1")  # refused
+    assert {event["event"] for event in found} == {"error", "summary"}
+    found = events("batch", "a.jsonl", "--preset", "smoke", "--seed", 1)
+    assert {"batch", "phase", "step", "output", "summary"} <= {event["event"] for event in found}
+    found = events("batch", "a.jsonl", "--preset", "smoke", "--steps", 2, "--video-st", 2, "--plan")
+    (job,) = found[0]["jobs"]
+    validator("job").validate({key: value for key, value in job.items() if key != "job"})
+    Path("b.yaml").write_text("- {steps: 1, prompt: a}")
+    assert "job_error" in [event["event"] for event in events("batch", "b.yaml", "--preset", "smoke")]
+
+
+def test_every_event_of_a_render_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_models: None):
+    monkeypatch.chdir(tmp_path)
+    found = events("t2v", "a lamp", "--preset", "smoke", "-o", "a.mp4")
+    assert {"plan", "phase", "step", "output", "summary"} <= {event["event"] for event in found}
+    assert "error" in {event["event"] for event in events("t2v", "a lamp", "--preset", "smoke", "-o", "a.mp4")}
+
+
+@pytest.mark.parametrize("job", [{"stepz": 1}, {"mode": "t2w"}, {"steps": {"a": 1}}, [], "a"])
+def test_what_no_job_can_be_is_invalid(job: Any):
+    with pytest.raises(ValidationError):
+        validator("job").validate(job)
