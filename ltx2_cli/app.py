@@ -186,7 +186,7 @@ def inspect(what: WhatArg, show: Display) -> None:
 
 @app.command("help", cls=PanelCommand)
 def show_help(context: typer.Context, topic: TopicArg = None) -> None:
-    """Show the help of a command, or explain guidance or settings."""
+    """Show the help of a command, or explain guidance, files of jobs or settings."""
     assert context.parent is not None
     typer.echo(help_text(topic, context.parent.command, context.parent))
 
