@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ import yaml
 
 import ltx2_core as core
 from ltx2_core.media.probe import probe
+from ltx2_core.pipeline.batch.expand import job_seed
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
-GITHUB, GITLAB = (yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))
+GITHUB, GITLAB, CLIPS = (
+    yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+)
 (LOOK,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
 
@@ -33,19 +37,30 @@ def test_both_jobs_run_the_same_commands() -> None:
     assert COMMANDS["GitHub"] == COMMANDS["GitLab"]
 
 
-def test_the_jobs_run_and_stop_where_a_command_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = [one for one in COMMANDS["GitLab"] if not one.startswith("pip install ")]
-    assert len(commands) == len(COMMANDS["GitLab"]) - 2
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[[str], Any]:
+    """Runs a script in a folder of its own, with `ltx2` on the path."""
     (tmp_path / "bin").mkdir()
     ltx2 = tmp_path / "bin" / "ltx2"
     ltx2.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ltx2_cli "$@"\n')
     ltx2.chmod(0o755)
     environment = {**os.environ, "PATH": f"{ltx2.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    return lambda script: subprocess.run(
+        ["sh", "-ec", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
 
-    def run(words: list[str]) -> Any:
-        script = "\n".join(words)
-        return subprocess.run(["sh", "-ec", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
 
+def without_installing(commands: list[str]) -> str:
+    """The commands of a job as a script, but for the two that install."""
+    left = [one for one in commands if not one.startswith("pip install ")]
+    assert len(left) == len(commands) - 2
+    return "\n".join(left)
+
+
+def test_the_jobs_run_and_stop_where_a_command_fails(
+    run: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = without_installing(COMMANDS["GitLab"])
     done = run(commands)
     assert done.returncode == 0, done.stderr
     assert "made with" in done.stdout
@@ -56,3 +71,19 @@ def test_the_jobs_run_and_stop_where_a_command_fails(tmp_path: Path, monkeypatch
     exec(compile(LOOK, "docs/ci.md", "exec"), {})
     again = run(commands)  # the output exists
     assert again.returncode == core.RequestError("").exit_code
+
+
+def test_a_job_renders_several_clips(run: Callable[[str], Any], tmp_path: Path) -> None:
+    done = run(without_installing(CLIPS["clips"]["script"]))
+    assert done.returncode == 0, done.stderr
+    names = [path.name for path in sorted((tmp_path / "scenes").glob("*.mp4"))]
+    assert names == [f"0001-a-lamp-blinks-{job_seed(1, 1)}.mp4", f"0002-a-red-ball-rolls-{job_seed(1, 2)}.mp4"]
+
+
+def test_the_example_script_renders_what_it_says(run: Callable[[str], Any], tmp_path: Path) -> None:
+    done = run(f"{ROOT}/scripts/batch_example.sh here --steps 2")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "all clips are made"
+    assert [line.rpartition(" ")[2] for line in lines[1:]] == ["lamp.mp4", "ball.mp4"]
+    assert "lamp.mp4" in (tmp_path / "here" / "plan.txt").read_text()

@@ -53,7 +53,8 @@ def read_batch(asked: AskedBatch, on_begin: Callable[[int], None] = lambda count
             raise _refusal(asked.path, problems)
     notes = list(drafts.notes)
     if any("seed" not in draft.line.settings for draft in drafts.jobs):
-        notes.append(f"seed {base}, from which those of the jobs follow; --seed {base} gives the same ones again")
+        again = f"; --seed {base} gives the same ones again" if common.seed is None else ""
+        notes.append(f"seed {base}, from which those of the jobs follow{again}")
     return Batch(folder=naming.folder, jobs=tuple(job for _, job in settling.jobs), seed=base, notes=tuple(notes))
 
 
