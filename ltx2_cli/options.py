@@ -387,12 +387,23 @@ CONVERT = panel(
     output=value("FILE", "The new file, which ends in .safetensors.", "-o"),
     overwrite=switch("Replace the output if it exists."),
 )
+
+
+def complete_sweep(incomplete: str) -> list[tuple[str, str]]:
+    """Completes the name of a setting that has a value, up to the `=`."""
+    panels = (MODEL, SHAPE, KEYFRAMES, SAMPLING, STREAMS, ENCODING)
+    known = {name: kind.__metadata__[0].help for options in panels for name, kind in options.items() if name != "seed"}
+    spelled = {name.replace("_", "-") if "-" in incomplete else name: help for name, help in known.items()}
+    return [(f"{name}=", help.partition(";")[0]) for name, help in spelled.items() if name.startswith(incomplete)]
+
+
 BATCH = panel(
     "Batch",
     seeds=value("1-16", "Render each job with each of these seeds: 1-16 or 1-4,9."),
     sweep=value(
         "KEY=A:B:STEP",
         "Render each job with each of these values, such as video_st=2:4:1 or preset=distilled,hq; can be repeated.",
+        complete=complete_sweep,
         is_repeated=True,
     ),
     plan=switch("List the jobs, and stop."),

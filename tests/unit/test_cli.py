@@ -132,6 +132,15 @@ def test_shells_complete_names(shell: str):
     assert "smoke" in run.invoke(app, [], prog_name="ltx2").stdout
 
 
+@pytest.mark.parametrize(
+    ("begun", "names"), [("audio_s", "audio_st= audio_sm= audio_stg="), ("video-r", "video-rescale=")]
+)
+def test_shells_complete_the_key_of_a_sweep(begun: str, names: str):
+    words = {"COMP_WORDS": f"ltx2 batch x --sweep {begun}", "COMP_CWORD": "4"}
+    run = CliRunner(env={"_LTX2_COMPLETE": "complete_bash", **words})
+    assert run.invoke(app, [], prog_name="ltx2").stdout.split() == names.split()
+
+
 def test_inspect_says_what_a_file_is(tmp_path: Path):
     result = RUN.invoke(app, ["inspect", str(write_weights(tmp_path / "a.safetensors"))])
     facts = dict(line.strip().split(maxsplit=1) for line in result.stdout.splitlines()[1:])
