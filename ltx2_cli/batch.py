@@ -63,7 +63,7 @@ def add_batch(app: typer.Typer) -> None:
 
 def batch(jobs: JobsArg, flags: dict[str, Any], show: Display, config: ConfigOpt = None) -> None:
     """Render many jobs from a file of prompts, YAML, JSON lines or CSV; what is done already is not done again."""
-    options = core.BatchOptions.of({name: flags.pop(name) for name in RUNS if name in flags} | _overwrite(flags))
+    options = core.BatchOptions.of({name: flags.pop(name) for name in RUNS if name in flags})
     plans, seeds, sweeps = flags.pop("plan", False), flags.pop("seeds", None), flags.pop("sweep", [])
     if str(jobs) == STDIN:
         _refuse_for_lines(plan=plans, seeds=seeds, sweep=sweeps)
@@ -82,11 +82,7 @@ def batch(jobs: JobsArg, flags: dict[str, Any], show: Display, config: ConfigOpt
     settled = core.read_batch(asked, lambda count: _announce(show, count))
     show.batch(settled, is_result=plans)
     if not plans:
-        run_jobs(show, settled, options, config)
-
-
-def _overwrite(flags: Mapping[str, Any]) -> dict[str, Any]:
-    return {"overwrite": True} if flags.get("overwrite") else {}
+        run_jobs(show, settled, options.model_copy(update={"overwrite": settled.is_replacing}), config)
 
 
 def _announce(show: Display, count: int) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 import ltx2_core as core
 from ltx2_cli.batch import TAKES
 from ltx2_core.errors import LTX2Error, RequestError
-from ltx2_core.pipeline.batch import drafts
+from ltx2_core.pipeline.batch import drafts, settle
 from ltx2_core.pipeline.batch.drafts import completed
 from ltx2_core.pipeline.batch.expand import job_seed, parse_seeds, parse_sweep, parse_sweeps
 from ltx2_core.pipeline.batch.jobs import JobLine
@@ -421,6 +421,27 @@ def test_the_environment_sets_seed_and_folder_of_a_batch(monkeypatch: pytest.Mon
     monkeypatch.setenv("LTX2_OUTPUT", "there/")
     found = batch("b.txt", "a")
     assert (found.folder, seeds_of(found)) == (Path("there"), [job_seed(1, 1)])
+
+
+def test_what_does_not_fit_is_looked_at_once_for_jobs_of_one_size(monkeypatch: pytest.MonkeyPatch):
+    calls: list[str] = []
+
+    def too_large(mode: str, prompt: str, *rest: Any) -> None:
+        calls.append(prompt)
+        raise core.DoesNotFitError("this does not fit", "it takes 90 GB", "--res 480p")
+
+    monkeypatch.setattr(settle, "resolve", too_large)
+    content = "- a\n- b\n- {prompt: c, steps: 3}\n- {prompt: d, seed: 4}"
+    assert problems("b.yaml", content) == ["1,2,3,4: this does not fit / it takes 90 GB / hint: --res 480p"]
+    assert calls == ["a", "c"]
+
+
+def test_what_may_be_replaced_is_said_in_any_place(monkeypatch: pytest.MonkeyPatch):
+    assert not batch("b.txt", "a").is_replacing
+    monkeypatch.setenv("LTX2_OVERWRITE", "true")
+    found = batch("b.txt", "a")
+    assert found.is_replacing
+    assert found.jobs[0].line.settings["overwrite"] is True
 
 
 @pytest.mark.parametrize(

@@ -89,10 +89,12 @@ class BatchJob:
 class Batch:
     """Jobs that are rendered into one folder. seed: from which those of the jobs are derived.
 
-    Args: notes: what a person should know about all of it.
+    Args: is_replacing: what lies in the place of a result may be replaced. notes: what a person should know about all
+    of it.
     """
 
     folder: Path
     jobs: tuple[BatchJob, ...]
     seed: int
+    is_replacing: bool = False
     notes: tuple[str, ...] = ()

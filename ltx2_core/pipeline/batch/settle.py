@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import shlex
+import unicodedata
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,7 +56,9 @@ def read_batch(asked: AskedBatch, on_begin: Callable[[int], None] = lambda count
     if any("seed" not in draft.line.settings for draft in drafts.jobs):
         again = f"; --seed {base} gives the same ones again" if common.seed is None else ""
         notes.append(f"seed {base}, from which those of the jobs follow{again}")
-    return Batch(folder=naming.folder, jobs=tuple(job for _, job in settling.jobs), seed=base, notes=tuple(notes))
+    jobs = tuple(job for _, job in settling.jobs)
+    is_replacing = bool(common.overwrite)
+    return Batch(folder=naming.folder, jobs=jobs, seed=base, is_replacing=is_replacing, notes=tuple(notes))
 
 
 def _common(asked: AskedBatch, given: Gathered) -> Settings:
@@ -151,7 +154,7 @@ class _Settling:
 
 
 def _key(path: Path) -> str:
-    return str(path.absolute()).casefold()
+    return unicodedata.normalize("NFC", str(path.absolute())).casefold()
 
 
 def _refusal(path: Path, problems: Sequence[Problem]) -> JobsError:
