@@ -298,12 +298,12 @@ class Display:
     def fail(self, error: core.LTX2Error) -> int:
         """What went wrong, why, and what to do about it, a line each. Gives the exit code."""
         self.close()
+        problems = error.problems if isinstance(error, core.JobsError) else ()
+        listed = [line for places, problem in problems for line in self._problem(places, problem)]
         self._tell("error", code=error.exit_code, message=error.what, why=error.why, hint=error.hint)
         for line in "".join(traceback.format_exception(error)).splitlines():
             self.say(line, TRACEBACKS)
         what = error.what if error.exit_code in STOPS else f"error: {error.what}"
-        problems = error.problems if isinstance(error, core.JobsError) else ()
-        listed = [line for places, problem in problems for line in self._problem(places, problem)]
         for line in (what, error.why, *listed, error.hint and f"hint: {error.hint}"):
             if line:
                 self.say(line, ERRORS)

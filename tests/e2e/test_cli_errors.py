@@ -368,6 +368,38 @@ REFUSALS = {
     "wrong value in a variable": Refusal(
         words="t2v x", environment={"LTX2_STEPS": "0"}, says=("LTX2_STEPS 0", "at least 2")
     ),
+    # batches
+    "batch of nothing": Refusal(
+        words="batch a.txt", files={"a.txt": "# no job\n"}, says=("a.txt holds no jobs", "hint: write one: a lamp")
+    ),
+    "file of jobs that is not there": Refusal(words="batch a.yaml", says=("a.yaml cannot be read", "hint: check")),
+    "file of jobs of no kind": Refusal(
+        words="batch jobs.json", files={"jobs.json": "[]"}, says=("jobs.json", "must end in .txt, .yaml")
+    ),
+    "jobs in a wrong mapping": Refusal(
+        words="batch a.yaml", files={"a.yaml": "prompt: a"}, says=("a.yaml cannot be used", "line 1: prompt", "jobs")
+    ),
+    "sweep that never ends": Refusal(
+        words="batch a.txt --sweep video_st=4:2:1",
+        files={"a.txt": "a"},
+        says=("--sweep video_st=4:2:1", "never reach 2", "hint: --sweep video_st=2:4:1"),
+    ),
+    "sweep of no setting": Refusal(
+        words="batch a.txt --sweep vido_st=1:2", files={"a.txt": "a"}, says=("--sweep vido_st", "did you mean video_st")
+    ),
+    "more jobs than are allowed": Refusal(
+        words="batch a.txt --seeds 1-6000", files={"a.txt": "a\nb"}, says=("a.txt", "12,000 jobs", "10,000", "fewer")
+    ),
+    "wrong value for all jobs": Refusal(
+        words="batch a.txt --steps 1", files={"a.txt": "a"}, says=("--steps 1", "at least 2")
+    ),
+    "folder of a batch that is a file": Refusal(
+        words="batch a.txt -o a.txt/", files={"a.txt": "a"}, says=("-o a.txt/", "a.txt is not a folder")
+    ),
+    "shards without a seed": Refusal(
+        words="batch a.txt --model {tiny} --shard 0/2", files={"a.txt": "a"}, says=("--shard needs", "hint: --seed 1")
+    ),
+    "lines with seeds": Refusal(words="batch - --seeds 1-2", says=("--seeds cannot be used with -", "one job")),
     # other commands
     "folder without a render": Refusal(words="resume .", says=("holds no render", "not the folder OUTPUT.job")),
     "damaged render": Refusal(

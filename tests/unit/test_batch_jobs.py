@@ -370,9 +370,9 @@ def test_the_list_of_mistakes_is_exit_2_and_an_event_for_each_in_json():
     result = ltx2("batch", "b.yaml", "--preset", "smoke", "--json")
     assert result.exit_code == 2
     events = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [event["event"] for event in events] == ["error", *["job_error"] * 14, "summary"]
-    assert events[1]["places"] == ["b.yaml, line 2", "b.yaml, line 17"]
-    assert events[0]["message"] == "b.yaml: 15 jobs cannot be rendered"
+    assert [event["event"] for event in events] == [*["job_error"] * 14, "error", "summary"]
+    assert events[0]["places"] == ["b.yaml, line 2", "b.yaml, line 17"]
+    assert events[-2]["message"] == "b.yaml: 15 jobs cannot be rendered"
     lines = result.stderr.splitlines()
     assert lines[0] == "error: b.yaml: 15 jobs cannot be rendered"
     assert lines[1] == "b.yaml, line 2; b.yaml, line 17: --steps 1 cannot be used"
