@@ -259,6 +259,10 @@ GENERATION_SIGNS: tuple[tuple[str, frozenset[str], str | None], ...] = (
 
 def generation(header: Header) -> str | None:
     """The model generation that the tensor names prove: "2.0", "2.3", "2.5"; None if they are silent or disagree."""
+    return header.once(generation, lambda: _generation_of(header))
+
+
+def _generation_of(header: Header) -> str | None:
     names = header.names | {name.removeprefix("vae.") for name in header.names}
     found = {version for version, own, absent in GENERATION_SIGNS if names >= own and absent not in names}
     return found.pop() if len(found) == 1 else None

@@ -6,7 +6,7 @@ module itself, which needs torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,17 +51,28 @@ def check_header(component: str, header: Header, config: Config | None = None) -
     _ = header.stored  # which refuses what is contradictory
     inside = {own: name for name, own in names.items()}
     landmarks = LANDMARKS[component](effective_config(header) if config is None else config)
-    problems = [*_wrong_lists(landmarks, inside), *_wrong_sizes(landmarks, inside, header)]
+    lists = header.once(("lists", component), lambda: _entries(inside))
+    problems = [*_wrong_lists(landmarks, lists), *_wrong_sizes(landmarks, inside, header)]
     if problems:
         raise CheckpointError(
             f"{header.path.name} does not hold the model that its config describes", "; ".join(problems)
         )
 
 
-def _wrong_lists(landmarks: Landmarks, inside: Mapping[str, str]) -> list[str]:
+def _entries(names: Iterable[str]) -> dict[str, set[str]]:
+    """The entries of every list of modules, by the name of the list: of `blocks.0.weight` the entry 0 of `blocks`."""
+    found: dict[str, set[str]] = {}
+    for name in names:
+        parts = name.split(".")
+        for end in range(1, len(parts)):
+            found.setdefault(".".join(parts[:end]), set()).add(parts[end])
+    return found
+
+
+def _wrong_lists(landmarks: Landmarks, lists: Mapping[str, set[str]]) -> list[str]:
     problems = []
     for name, count in landmarks.lists.items():
-        found = {own[len(name) + 1 :].partition(".")[0] for own in inside if own.startswith(f"{name}.")}
+        found = lists.get(name, set())
         missing = [number for number in range(count) if str(number) not in found]
         if len(found) != count:
             problems.append(f"it has {len(found)} {name}, its config says {count}")
