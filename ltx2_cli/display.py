@@ -209,7 +209,7 @@ class Display:
     def batch(self, batch: core.Batch, *, is_result: bool) -> None:
         """What a batch holds. is_result: its jobs are what somebody asked for, and each of them is shown."""
         if self.is_json:
-            jobs = [{"job": job.name, **job.line.dump()} for job in batch.jobs] if is_result else []
+            jobs = [{**job.line.dump(), "name": job.name} for job in batch.jobs] if is_result else []
             counts = {"count": len(batch.jobs), "seed": batch.seed, "notes": list(batch.notes)}
             self._tell("batch", folder=str(_place(batch.folder)), **counts, **({"jobs": jobs} if is_result else {}))
         elif is_result:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
+from ltx2_core.pipeline.batch.jobs import JobLine
 from scripts.write_schemas import FOLDER, SCHEMAS, written
 from tests.commands import ltx2
 
@@ -40,7 +41,8 @@ def test_every_event_of_a_batch_is_valid(tmp_path: Path, monkeypatch: pytest.Mon
     assert {"batch", "phase", "step", "output", "summary"} <= {event["event"] for event in found}
     found = events("batch", "a.jsonl", "--preset", "smoke", "--steps", 2, "--video-st", 2, "--plan")
     (job,) = found[0]["jobs"]
-    validator("job").validate({key: value for key, value in job.items() if key != "job"})
+    validator("job").validate(job)
+    assert JobLine.parse(job, "line 1").name == "one"
     Path("b.yaml").write_text("- {steps: 1, prompt: a}")
     assert "job_error" in [event["event"] for event in events("batch", "b.yaml", "--preset", "smoke")]
 
