@@ -76,6 +76,7 @@ def batch(jobs: JobsArg, flags: dict[str, Any], show: Display, config: ConfigOpt
         config=config,
         seeds=seeds,
         sweeps=sweeps,
+        seed_of=core.stored_seed,
         shares_seed=options.shard is not None,
         is_planned=plans,
     )

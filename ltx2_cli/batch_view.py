@@ -1,43 +1,202 @@
-"""Runs a batch and shows how far it is."""
+"""Runs a batch and shows how far it is; and renders what comes as lines of JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ltx2_core as core
 
-from .display import Display, counted
+from .display import DETAILS, Display, counted
 from .failures import UserStopError
 from .stop import Stop
 
+if TYPE_CHECKING:
+    from .progress import BatchBars
+
+LONGEST_LINE = 2**20  # bytes of a job on standard input
+
 
 def run_jobs(show: Display, batch: core.Batch, options: core.BatchOptions, config: Path | None) -> None:
-    """Render the jobs of a batch one after another. Raises: BatchError if some failed."""
-    failed: list[str] = []
+    """Do the jobs of a batch that are not done yet. Raises: BatchError if some failed, or time was up."""
+    view = BatchView(show, total=len(batch.jobs))
     with Stop(lambda: show.say("stopping after this step; Ctrl-C again stops at once")) as stop:
-        watch = core.Watch(on_event=show.event, should_stop=stop.should_stop)
-        for job in batch.jobs:
-            if job.resolved.is_done:
-                show.file(job.resolved.target, is_new=False)
-                continue
-            show.plan(job.resolved)
-            try:
-                show.result(core.run(job.resolved, watch))
-            except core.Interrupted as stopped:
-                raise UserStopError(stop.exit_code, stopped.what, command=stopped.command) from stopped
-            except core.LTX2Error as error:
-                show.fail(error)
-                failed.append(job.name)
-                if not options.keep_going:
-                    break
-    if failed:
-        raise core.BatchError(f"{counted(len(failed), 'job')} failed: {', '.join(failed)}")
+        watch = core.BatchWatch(view.started, view.event, view.outcome, show.warn, stop.should_stop)
+        try:
+            end = core.run_batch(batch, options, config, watch)
+        except KeyboardInterrupt as stopped:
+            what = f"stopped at once: {view.words}"
+            raise UserStopError(stop.exit_code, what, command="the same command again goes on") from stopped
+        finally:
+            view.close()
+    if end.is_stopped and end.left:
+        what = f"stopped: {view.words}"
+        raise UserStopError(stop.exit_code, what, command="the same command again goes on")
+    _require_all(end)
+
+
+def _require_all(end: core.BatchEnd) -> None:
+    """Raises: BatchError with what failed, or if something is left."""
+    if not end.failed and not end.left:
+        return
+    problems = []
+    for entry in end.failed:
+        assert entry.failure is not None
+        problems.append(((entry.job,), core.LTX2Error(entry.failure.what, entry.failure.why, entry.failure.hint)))
+    parts = [f"{len(end.failed):,} of {counted(end.count, 'job')} failed"] if end.failed else []
+    if end.left:
+        reason = "as the time was up" if end.is_late else "after that"
+        parts.append(f"{counted(len(end.left), 'job')} did not begin {reason}")
+    again = "the same command again tries what is missing" if end.failed else "the same command again does the rest"
+    raise core.BatchError("; ".join(parts), hint=again, problems=problems)
+
+
+@dataclass
+class BatchView:
+    """What is shown of a batch while it runs. total: its jobs, of all shards."""
+
+    show: Display
+    total: int
+    counts: dict[str, int] = field(default_factory=dict)  # of jobs by what became of them
+    bars: BatchBars | None = None
+
+    @property
+    def words(self) -> str:
+        """How far the batch is."""
+        return f"{self._finished:,} of {counted(self.total, 'job')} are done"
+
+    @property
+    def _finished(self) -> int:
+        return self.counts.get("done", 0) + self.counts.get("existing", 0)
+
+    def started(self, worker: int, job: str) -> None:
+        with self.show.about(job):
+            self.show.job(state="started", worker=worker)
+        if bars := self._bars():
+            bars.begin(worker, job)
+
+    def event(self, worker: int, job: str, event: Any) -> None:
+        """What a worker tells: as JSON all of it, else where its job is."""
+        if self.show.is_json:
+            with self.show.about(job):
+                self.show.event(event)
+            return
+        match event:
+            case core.PhaseStarted(name=name, total=total) if self.bars is not None:
+                self.bars.phase(worker, job, name, total)
+            case core.StepDone(done=done) if self.bars is not None:
+                self.bars.step(worker, done)
+            case core.Message(message=message, is_warning=True):
+                self.show.warn(f"{job}: {message}")
+            case core.Message(message=message) | core.LengthChosen(message=message):
+                self.show.say(f"{job}: {message}", DETAILS)
+            case core.PromptRewritten(message=message):
+                self.show.say(f"{job}: {message}")
+
+    def outcome(self, worker: int, outcome: core.Outcome) -> None:
+        """What became of a job: the path of a result goes to stdout."""
+        self.counts[outcome.state] = self.counts.get(outcome.state, 0) + 1
+        if self.bars is not None:
+            self.bars.end(worker)
+        with self.show.about(outcome.job):
+            failure = {} if outcome.failure is None else outcome.failure.model_dump()
+            if failure:
+                failure["message"] = failure.pop("what")
+            self.show.job(state=outcome.state, worker=worker, seconds=round(outcome.seconds, 3), **failure)
+            if outcome.path is not None:
+                self.show.file(outcome.path, is_new=outcome.state == "done")
+        if outcome.state == "done":
+            done, total = self._finished, self.total
+            self.show.say(f"{done}/{total} {outcome.job}: seed {outcome.seed}, {outcome.seconds:.1f} s")
+        elif outcome.failure is not None:
+            self.show.say(f"{outcome.job} failed: {outcome.failure.what}")
+        if self.bars is not None:
+            self.bars.advance(self._finished + self.counts.get("failed", 0))
+
+    def close(self) -> None:
+        """Show nothing that moves any more."""
+        self.show.close()
+        self.bars = None
+
+    def _bars(self) -> BatchBars | None:
+        if self.bars is None and self.show.takes_bars:
+            from .progress import BatchBars  # rich, which only a terminal needs
+
+            self.bars = BatchBars(self.total, self._finished)
+            self.show.bars = self.bars
+        return self.bars
 
 
 def serve_lines(
     show: Display, flags: dict[str, Any], config: Path | None, takes: Mapping[str, Collection[str]]
 ) -> None:
-    """Render what comes as JSON lines on standard input."""
-    raise core.RequestError("- cannot be used yet", "jobs are read from files", "ltx2 batch jobs.jsonl")
+    """Render what comes as lines of JSON on standard input, and answer in lines of JSON, until no more come.
+
+    Raises: BatchError if some jobs failed.
+    """
+    show.set_level(as_json=True, quiet=False, verbose=max(show.level, 0))
+    server = _Server(show, core.Worker(config), flags, takes)
+    with Stop(server.stop_if_idle) as stop:
+        try:
+            for number, text in enumerate(server.lines(), 1):
+                server.do(number, text, stop)
+        except core.Interrupted as stopped:
+            raise UserStopError(stop.exit_code, stopped.what, command=stopped.command) from stopped
+        except KeyboardInterrupt as stopped:
+            raise UserStopError(stop.exit_code) from stopped
+    if server.failed:
+        raise core.BatchError(f"{server.failed:,} of {counted(server.count, 'job')} failed")
+
+
+@dataclass
+class _Server:
+    """Jobs that come one after another, with models that stay loaded between them."""
+
+    show: Display
+    worker: core.Worker
+    flags: dict[str, Any]
+    takes: Mapping[str, Collection[str]]
+    is_idle: bool = False
+    count: int = 0
+    failed: int = 0
+
+    def lines(self) -> Iterator[bytes]:
+        """What stands on standard input. One that is too long is given up to its limit, which no job can be."""
+        while True:
+            self.is_idle = True
+            line = sys.stdin.buffer.readline(LONGEST_LINE + 1)
+            self.is_idle = False
+            if not line:
+                return
+            while len(line) > LONGEST_LINE and not line.endswith(b"\n"):
+                line = line[:LONGEST_LINE] + sys.stdin.buffer.readline(LONGEST_LINE)[-1:]
+            yield line
+
+    def do(self, number: int, text: bytes, stop: Stop) -> None:
+        """One job. Raises: Interrupted."""
+        if not text.strip():
+            return
+        self.count += 1
+        place = f"line {number}"
+        watch = core.Watch(on_event=self.show.event, should_stop=stop.should_stop)
+        with self.show.about(place):
+            try:
+                line = core.job_of_line(text, place, self.flags, self.takes, self.worker.given)
+                self.show.about_job = line.name or place
+                resolved = core.settle_line(line, self.worker.given)
+                self.show.plan(resolved)
+                if resolved.is_done:
+                    self.show.file(resolved.target, is_new=False)
+                    return
+                self.show.result(self.worker.finish(resolved, watch))
+            except core.LTX2Error as error:
+                self.failed += 1
+                self.show.fail(error)
+
+    def stop_if_idle(self) -> None:
+        """A signal that comes while nothing is rendered ends the command at once."""
+        if self.is_idle:
+            raise KeyboardInterrupt

@@ -9,7 +9,8 @@ import sys
 import time
 import traceback
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from .facts import readable
 from .wrap import wrapped
 
 if TYPE_CHECKING:
-    from .progress import Bars, FileBars
+    from .progress import Bars, BatchBars, FileBars
 
 SCHEMA = 1
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, format characters such as bidi marks, surrogates, separators
@@ -46,12 +47,13 @@ class Display:
         self.is_json = is_json
         self.level = USUAL
         self.start = time.perf_counter()
-        self.bars: Bars | FileBars | None = None
+        self.bars: Bars | BatchBars | FileBars | None = None
         self.render_bars: Bars | None = None  # the same, where a render has begun them
         self.phase = ""
         self.has_told = False
         self.refused: OSError | None = None  # why stdout did not take a line
         self.finished: Path | None = None
+        self.about_job = ""  # the job of a batch that is told of
 
     def set_level(self, *, as_json: bool, quiet: bool, verbose: int) -> None:
         """What --json, -q and -v ask for. Raises: RequestError for -q and -v together."""
@@ -151,6 +153,19 @@ class Display:
         return self.fail(failure)
 
     # What happens meanwhile
+
+    @contextmanager
+    def about(self, job: str) -> Iterator[None]:
+        """Inside, all JSON lines carry the name of a job of a batch."""
+        self.about_job = job
+        try:
+            yield
+        finally:
+            self.about_job = ""
+
+    def job(self, *, state: str, **fields: Any) -> None:
+        """What becomes of the job that is told of, as JSON."""
+        self._tell("job", state=state, **fields)
 
     def plan(self, resolved: core.Resolved, *, advice_level: int = DETAILS) -> None:
         """What will be rendered, and what was rounded or chosen for it. advice_level: from which on advice is told."""
@@ -298,7 +313,7 @@ class Display:
     def fail(self, error: core.LTX2Error) -> int:
         """What went wrong, why, and what to do about it, a line each. Gives the exit code."""
         self.close()
-        problems = error.problems if isinstance(error, core.JobsError) else ()
+        problems = error.problems
         listed = [line for places, problem in problems for line in self._problem(places, problem)]
         self._tell("error", code=error.exit_code, message=error.what, why=error.why, hint=error.hint)
         for line in "".join(traceback.format_exception(error)).splitlines():
@@ -340,7 +355,8 @@ class Display:
         """A JSON line; ASCII, so that nothing in it acts on a terminal."""
         if self.is_json:
             self.has_told = True
-            self._print(json.dumps({"schema": SCHEMA, "event": event, **fields}))
+            about = {"job": self.about_job} if self.about_job else {}
+            self._print(json.dumps({"schema": SCHEMA, "event": event, **about, **fields}))
 
     def _print(self, line: str | bytes) -> None:
         """A line on stdout. If that refuses it, the rest of the command goes on, and its end tells."""

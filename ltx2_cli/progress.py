@@ -99,6 +99,56 @@ class FileBars:
         self.progress.stop()
 
 
+class BatchBars:
+    """A line for each worker with its job and where that is, and a bar over all jobs. done: those that are already."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=12),
+            TextColumn("{task.fields[count]}", markup=False),
+            Clock(),
+            console=self.console,
+            speed_estimate_period=SLOWEST_STEP_S,
+            refresh_per_second=4,
+        )
+        self.workers: dict[int, TaskID] = {}
+        self.total = total
+        self.all = self.progress.add_task("all jobs", total=total, completed=done, count=f"{done}/{total}")
+        self.progress.start()
+
+    def begin(self, worker: int, job: str) -> None:
+        """A worker begins a job."""
+        self.end(worker)
+        self.workers[worker] = self.progress.add_task(shortened(job), total=None, count="")
+
+    def phase(self, worker: int, job: str, name: str, total: int | None) -> None:
+        """A job comes to a phase of so many steps."""
+        self.begin(worker, job)
+        task = self.workers[worker]
+        self.progress.update(task, description=f"{shortened(job)}: {shortened(name)}", total=total)
+
+    def step(self, worker: int, done: int) -> None:
+        if (task := self.workers.get(worker)) is not None:
+            self.progress.update(task, completed=done, count=str(done))
+
+    def end(self, worker: int) -> None:
+        """A worker has no job any more."""
+        if (task := self.workers.pop(worker, None)) is not None:
+            self.progress.remove_task(task)
+
+    def advance(self, done: int) -> None:
+        """So many jobs of all are over."""
+        self.progress.update(self.all, completed=done, count=f"{done}/{self.total}")
+
+    def say(self, line: str) -> None:
+        self.console.print(Text(line), soft_wrap=True)
+
+    def stop(self) -> None:
+        self.progress.stop()
+
+
 def shortened(name: str, longest: int = 24) -> str:
     """A file name that leaves room for its bar: its beginning and its end."""
     return name if len(name) <= longest else f"{name[: longest // 2]}…{name[-(longest // 2 - 1) :]}"

@@ -52,8 +52,13 @@ if TYPE_CHECKING:
     from .paths import given_path
     from .pipeline.batch.drafts import AskedBatch
     from .pipeline.batch.jobs import Batch, BatchJob, JobLine
+    from .pipeline.batch.lines import job_of_line
     from .pipeline.batch.options import BatchOptions
-    from .pipeline.batch.settle import read_batch
+    from .pipeline.batch.outcome import BatchWatch, Outcome
+    from .pipeline.batch.record import stored_seed
+    from .pipeline.batch.run import BatchEnd, run_batch
+    from .pipeline.batch.settle import read_batch, settle_line
+    from .pipeline.batch.worker import Worker
     from .pipeline.convert.plan import Conversion, plan_conversion
     from .pipeline.convert.run import Converted, convert
     from .pipeline.describe.describe import describe
@@ -98,9 +103,11 @@ __all__ = [
     "AccessError",
     "AskedBatch",
     "Batch",
+    "BatchEnd",
     "BatchError",
     "BatchJob",
     "BatchOptions",
+    "BatchWatch",
     "CheckpointError",
     "Conversion",
     "Converted",
@@ -125,6 +132,7 @@ __all__ = [
     "Message",
     "Models",
     "OutOfMemoryError",
+    "Outcome",
     "OutputError",
     "PhaseDone",
     "PhaseStarted",
@@ -145,6 +153,7 @@ __all__ = [
     "VideoGrid",
     "WantedFile",
     "Watch",
+    "Worker",
     "catalogue",
     "choices_text",
     "classify",
@@ -163,6 +172,7 @@ __all__ = [
     "gigabytes",
     "given_path",
     "installed_names",
+    "job_of_line",
     "leftovers",
     "licences",
     "link_files",
@@ -191,9 +201,12 @@ __all__ = [
     "resume",
     "rewritten",
     "run",
+    "run_batch",
+    "settle_line",
     "show_bytes",
     "show_fps",
     "size_of",
+    "stored_seed",
     "sync_of",
     "try_devices",
     "try_model",
@@ -263,7 +276,12 @@ _HOMES = {
     "pipeline.batch.drafts": ("AskedBatch",),
     "pipeline.batch.jobs": ("Batch", "BatchJob", "JobLine"),
     "pipeline.batch.options": ("BatchOptions",),
-    "pipeline.batch.settle": ("read_batch",),
+    "pipeline.batch.lines": ("job_of_line",),
+    "pipeline.batch.outcome": ("BatchWatch", "Outcome"),
+    "pipeline.batch.record": ("stored_seed",),
+    "pipeline.batch.run": ("BatchEnd", "run_batch"),
+    "pipeline.batch.settle": ("read_batch", "settle_line"),
+    "pipeline.batch.worker": ("Worker",),
     "pipeline.convert.plan": ("Conversion", "plan_conversion"),
     "pipeline.convert.run": ("Converted", "convert"),
     "pipeline.describe.describe": ("describe",),

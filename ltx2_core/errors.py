@@ -34,14 +34,17 @@ class LTX2Error(Exception):
     """A failure with a message for the user.
 
     Args: what: one line, lower-case, with the bad value and the name that the user typed. why: one line, or empty.
-    hint: a command to run or a thing to change, or empty.
+    hint: a command to run or a thing to change, or empty. problems: failures of single jobs, which this one sums up,
+    each with the places of the jobs that have it.
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, why: str = "", hint: str = "") -> None:
+    def __init__(
+        self, what: str, why: str = "", hint: str = "", problems: Sequence[tuple[Sequence[str], LTX2Error]] = ()
+    ) -> None:
         super().__init__(what)
-        self.what, self.why, self.hint = what, why, hint
+        self.what, self.why, self.hint, self.problems = what, why, hint, tuple(problems)
 
     def __str__(self) -> str:
         hint = f"hint: {self.hint}" if self.hint else ""
@@ -55,14 +58,7 @@ class RequestError(LTX2Error):
 
 
 class JobsError(RequestError):
-    """Jobs of a batch cannot be rendered.
-
-    Args: problems: each failure, with the places of the jobs that have it.
-    """
-
-    def __init__(self, what: str, problems: Sequence[tuple[Sequence[str], LTX2Error]], hint: str = "") -> None:
-        super().__init__(what, hint=hint)
-        self.problems = tuple(problems)
+    """Jobs of a batch cannot be rendered; its problems say why."""
 
 
 class TargetTakenError(RequestError):
@@ -116,6 +112,6 @@ class NotFiniteError(OutputError):
 
 
 class BatchError(LTX2Error):
-    """A batch came to its end, and some of its jobs failed."""
+    """A batch came to its end, and some of its jobs failed, as its problems say, or did not begin."""
 
     exit_code = 9

@@ -1,4 +1,4 @@
-"""Write the JSON Schemas in docs/schemas: of a job, and of the events that --json prints.
+"""Write the JSON Schemas in docs/schemas: of a job, of the events that --json prints, and of batch.json.
 
     python scripts/write_schemas.py
 
@@ -15,6 +15,7 @@ from typing import Any
 from ltx2_cli.batch import TAKES
 from ltx2_cli.display import SCHEMA
 from ltx2_core.pipeline.batch.jobs import BATCH_KEYS
+from ltx2_core.pipeline.batch.record import BatchRecord
 from ltx2_core.pipeline.resolve.settings import choices
 
 FOLDER = Path(__file__).parent.parent / "docs" / "schemas"
@@ -80,6 +81,14 @@ EVENTS: dict[str, list[dict[str, Any]]] = {  # the fields of each event besides 
     "length": [{"frames": WHOLE, "fps": TEXT, "wanted_seconds": NUMBER}],
     "warning": [{"message": TEXT}],
     "output": [{"path": TEXT, "is_new": YES_OR_NO}, {"title": TEXT, "facts": OBJECT}],
+    "job": [
+        {
+            "state": {"enum": ["started", "done", "existing", "failed", "busy", "stopped"]},
+            "worker": WHOLE,
+            "seconds?": NUMBER,
+            **{f"{name}?": kind for name, kind in FAILURE.items()},
+        }
+    ],
     "job_error": [{"places": TEXTS, **FAILURE}],
     "error": [FAILURE],
     "summary": [{"exit_code": WHOLE, "seconds": NUMBER}],
@@ -107,7 +116,12 @@ def _event(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-SCHEMAS = {"job": job_schema, "event": event_schema}
+def batch_schema() -> dict[str, Any]:
+    """What `batch.json` in the folder of a batch holds."""
+    return {"$schema": DRAFT, **BatchRecord.model_json_schema(by_alias=True)}
+
+
+SCHEMAS = {"job": job_schema, "event": event_schema, "batch": batch_schema}
 
 
 def written(schema: Mapping[str, Any]) -> str:

@@ -168,4 +168,4 @@ def _refusal(path: Path, problems: Sequence[Problem]) -> JobsError:
     count = len({problem.number for problem in problems})
     what = "1 job cannot be rendered" if count == 1 else f"{count:,} jobs cannot be rendered"
     hint = f"ltx2 batch {shlex.quote(str(path))} --plan checks the jobs again when they are corrected"
-    return JobsError(f"{path}: {what}", [*grouped.values()], hint)
+    return JobsError(f"{path}: {what}", hint=hint, problems=[*grouped.values()])

@@ -25,7 +25,8 @@ from ...machine import Machine, cpu_name
 from ..events import Event, PhaseDone, PhaseStarted, Watch
 from ..job import Job
 from ..parts import ModelHeaders
-from ..render.run import NOBODY, Result, files_of, run
+from ..reads import files_of
+from ..render.run import NOBODY, Result, run
 from ..request import Resolved
 from ..resolve import machine
 from ..resolve.resolve import resolve

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from collections.abc import Iterator
@@ -13,20 +12,18 @@ from pathlib import Path
 import torch
 
 from ...disk import remove_leftovers, require_free
-from ...errors import NotFiniteError, OutOfMemoryError, RequestError, StorageError, shown
+from ...errors import NotFiniteError, OutOfMemoryError, RequestError, StorageError
 from ...hub.ledger import remember_made, remember_places
-from ...identity import Identity, identity
+from ...identity import identity
 from ...lock import locked
 from ...machine import Machine
 from ...media.probe import probe
 from ...media.sheet import contact_sheet
 from ...media.writer import Report
-from ...text.enhancers import find_enhancer
-from ...text.files import find_encoder
 from ..events import PromptRewritten, StoppedError, Watch
 from ..job import Job
-from ..parts import DURATION_HEAD, ModelHeaders
-from ..request import ENHANCER, RenderTask, Resolved, sheet_of
+from ..reads import identities, require_unchanged
+from ..request import RenderTask, Resolved, sheet_of
 from ..resolve.target import TAKEN_HINT, check_place
 from .engine import Engine
 from .enhancement import rewrite_prompt
@@ -35,7 +32,6 @@ from .models import Models
 from .ran_out import Progress, out_of_memory, ran_out
 
 NOBODY = Watch()
-LONGEST_PATH = 400  # in a message
 
 
 class Interrupted(Exception):
@@ -123,38 +119,6 @@ def enhance(resolved: Resolved, watch: Watch = NOBODY) -> PromptRewritten:
         raise OutOfMemoryError(f"memory ran out{progress.words}", str(error).partition("\n")[0], hint) from error
     finally:
         models.clear()
-
-
-def identities(task: RenderTask) -> dict[str, Identity]:
-    """What tells each file that a render reads from all others, by role; of a folder, its files by their names too."""
-    return {role: identity(path) for role, path in files_of(task, ModelHeaders.of(task.files)).items()}
-
-
-def require_unchanged(job: Job) -> ModelHeaders:
-    """The headers of a job's model. Raises: StorageError that names a file which is gone, or which has changed."""
-    headers = ModelHeaders.of(job.task.files)
-    for role, path in files_of(job.task, headers).items():
-        if not os.path.exists(path):  # noqa: PTH110 (a path that no disk can hold is not there either)
-            raise StorageError(
-                f"{shown(str(path), LONGEST_PATH)} does not exist any more", hint="put it back, or render again"
-            )
-        if role not in job.identities or not job.identities[role].is_of(path):
-            raise StorageError(f"{path} has changed since this render began", hint="put it back, or render again")
-    return headers
-
-
-def files_of(task: RenderTask, headers: ModelHeaders) -> dict[str, Path]:
-    """The files that a render reads, by role; those of language models by role and name."""
-    roles = [role for role in (*headers.roles, *task.request.recipe.needs) if role != "text_encoder"]
-    if task.request.auto_length is not None:
-        roles.append(headers.role(DURATION_HEAD))
-    encoder = find_encoder(task.files.require_file("text_encoder"))
-    files = {role: task.files.require_file(role) for role in roles}
-    files |= {f"text_encoder/{path.name}": path for path in encoder.paths}
-    if task.request.enhances and ENHANCER in task.inputs:  # once the prompt is rewritten, it is not needed any more
-        enhancer = find_enhancer(task.inputs[ENHANCER])
-        files |= {f"{ENHANCER}/{path.name}": path for path in enhancer.files.paths}
-    return files | {role: path for role, path in task.inputs.items() if role != ENHANCER}
 
 
 def check_device(machine: Machine) -> None:

@@ -1,0 +1,163 @@
+"""What of a batch has to be done: which jobs are done, missing or changed, by its record and by what lies there.
+
+Source: docs/batch.md, "The same command again".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...disk import remove_leftovers
+from ...errors import RequestError, StorageError, TargetTakenError
+from ...lock import locked
+from ..reads import identities
+from ..request import RenderTask
+from .jobs import Batch, BatchJob, JobLine
+from .record import BatchRecord, Fingerprint, JobEntry, change_record
+
+MOST_NAMED = 5  # jobs in a message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One job as a worker gets it: the folder of its batch, its name there, and the job itself."""
+
+    folder: Path
+    job: str
+    fingerprint: Fingerprint
+    line: JobLine
+
+    def dump(self) -> str:
+        """The order as a line of JSON."""
+        content = {
+            "folder": str(self.folder),
+            "job": self.job,
+            "fingerprint": self.fingerprint.model_dump(),
+            "line": self.line.dump(),
+            "place": self.line.place,
+        }
+        return json.dumps(content)
+
+    @classmethod
+    def parse(cls, text: str) -> Order:
+        """The order that `dump` wrote."""
+        content = json.loads(text)
+        return cls(
+            folder=Path(content["folder"]),
+            job=content["job"],
+            fingerprint=Fingerprint(**content["fingerprint"]),
+            line=JobLine.parse(content["line"], content["place"]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A batch whose record says what it holds. done: jobs that need nothing. orders: what is left, in their order."""
+
+    batch: Batch
+    done: tuple[BatchJob, ...]
+    orders: tuple[tuple[BatchJob, Order], ...]
+
+
+def begin(batch: Batch, part: tuple[BatchJob, ...], *, overwrites: bool) -> Begun:
+    """Compare a batch with its record, and write down what it holds now.
+
+    Args: part: the jobs that this process is to do. overwrites: whether results of jobs that have changed, and files
+    of others in their places, may be replaced.
+    Raises: RequestError if there are any and they may not; StorageError.
+    """
+    prints = {job.name: fingerprint(job.resolved.task) for job in batch.jobs}
+    for job in part:
+        _remove_locks(job)
+
+    def compared(before: BatchRecord | None) -> BatchRecord:
+        known = {} if before is None else before.by_name
+        found = [(job, _conflict(job, prints[job.name], known.get(job.name))) for job in part]
+        if (conflicts := [(job, why) for job, why in found if why]) and not overwrites:
+            raise _refusal(conflicts)
+        entries = {job.name: known.get(job.name) or _waiting(job, prints[job.name]) for job in batch.jobs}
+        entries |= {job.name: _begun(job, prints[job.name], entries[job.name]) for job in part}
+        return BatchRecord(seed=batch.seed, jobs=tuple({**entries, **known, **entries}.values()))
+
+    record = change_record(batch.folder, compared)
+    done = tuple(job for job in part if record.by_name[job.name].state == "done")
+    orders = tuple(
+        (job, Order(folder=batch.folder, job=job.name, fingerprint=prints[job.name], line=job.line))
+        for job in part
+        if record.by_name[job.name].state != "done"
+    )
+    return Begun(batch=batch, done=done, orders=orders)
+
+
+def fingerprint(task: RenderTask) -> Fingerprint:
+    """What decides the result of a task, besides the machine that makes it. Raises: StorageError."""
+    output = task.output.model_dump(mode="json", exclude={"overwrite"})
+    settings = {"request": task.request.model_dump(mode="json"), "output": output, "file": task.target.name}
+    try:
+        inputs = {role: one.content for role, one in identities(task).items()}
+    except OSError as error:
+        raise StorageError(f"{error.filename} cannot be read", error.strerror or str(error)) from error
+    return Fingerprint(settings=_digest(settings), inputs=_digest(inputs))
+
+
+def claim_of(target: Path) -> Path:
+    """The path whose lock a worker holds for as long as it does the job of a target."""
+    return target.with_name(f"{target.name}.claim")
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _begun(job: BatchJob, now: Fingerprint, entry: JobEntry) -> JobEntry:
+    """The entry of a job that this process is to do: kept where that is done already, or where its render began."""
+    is_same = entry.fingerprint == now
+    stays = is_same and (entry.state == "running" or entry.is_done(job.resolved.target.parent))
+    return entry if stays else _waiting(job, now)
+
+
+def _waiting(job: BatchJob, print_: Fingerprint) -> JobEntry:
+    target = job.resolved.target
+    return JobEntry(job=job.name, file=target.name, seed=job.resolved.request.seed, fingerprint=print_)
+
+
+def _conflict(job: BatchJob, now: Fingerprint, entry: JobEntry | None) -> str:
+    """Why the result of a job cannot be made without replacing something; "" if it can."""
+    target, job_dir = job.resolved.target, job.resolved.job_dir
+    is_there = any(os.path.lexists(path) for path in job.resolved.task.results)
+    if entry is None or (entry.state in ("waiting", "failed") and not job_dir.exists()):
+        return "a file of this name exists, which this batch did not make" if is_there else ""
+    if entry.fingerprint.settings != now.settings:
+        return "its settings have changed" if is_there or job_dir.exists() else ""
+    if entry.fingerprint.inputs != now.inputs:
+        return "a file that it reads has changed" if is_there or job_dir.exists() else ""
+    if entry.state == "done" and target.exists() and not entry.is_done(target.parent):
+        return "the file was changed after it was rendered"
+    return ""
+
+
+def _refusal(changed: Sequence[tuple[BatchJob, str]]) -> RequestError:
+    """What would be replaced, and how to say that it may be."""
+    names = [f"{job.resolved.target.name}: {why}" for job, why in changed]
+    more = f"; and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    what = "1 result would be replaced" if len(names) == 1 else f"{len(names):,} results would be replaced"
+    hint = "--overwrite renders them again, -o FOLDER/ renders into another folder"
+    return RequestError(what, "; ".join(names[:MOST_NAMED]) + more, hint)
+
+
+def _remove_locks(job: BatchJob) -> None:
+    """Remove what killed processes have left beside a result, unless another one is at work on it."""
+    target = job.resolved.target
+    paths = (claim_of(target), target, job.resolved.job_dir)
+    if not any(path.with_name(f".{path.name}.lock").exists() for path in paths):
+        return
+    with suppress(TargetTakenError), locked(paths[0]), locked(paths[1]), locked(paths[2]):
+        for path in job.resolved.task.results:
+            remove_leftovers(path)

@@ -1,0 +1,152 @@
+"""What lies in the folder of a batch: `batch.json`, which says how far each job is, and `summary.csv`.
+
+Neither holds a time, so that a batch that was disturbed ends with the bytes of one that was not.
+Source: docs/batch.md, "The folder of a batch".
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError
+
+from ...disk import disk_errors, read_whole, remove_leftovers, write_whole
+from ...errors import LTX2Error, StorageError
+from ...lock import locked
+from ...records import Record
+
+RECORD, SUMMARY = "batch.json", "summary.csv"
+MOST_BYTES = 16 * 2**20
+POLL_S = 0.01  # while another process writes the record
+COLUMNS = ("job", "state", "file", "seed", "exit_code", "error", "why", "hint")
+
+
+class Failure(Record):
+    """Why a job failed. code: the exit code that its own command would have had."""
+
+    code: int
+    what: str
+    why: str = ""
+    hint: str = ""
+
+    @classmethod
+    def of(cls, error: LTX2Error) -> Self:
+        """The failure that an error tells."""
+        return cls(code=error.exit_code, what=error.what, why=error.why, hint=error.hint)
+
+
+class Fingerprint(Record):
+    """What decides the result of a job. settings: SHA-256 of its request. inputs: of the files that it reads."""
+
+    settings: str
+    inputs: str
+
+
+class JobEntry(Record):
+    """How far a job is.
+
+    Args: file: its result, in the folder of the batch. nbytes: the size of that, when it is done. replaces: SHA-256 of
+    a file that stood in its place when it began.
+    """
+
+    job: str
+    file: str
+    seed: int
+    fingerprint: Fingerprint
+    state: Literal["waiting", "running", "done", "failed"] = "waiting"
+    nbytes: int | None = None
+    replaces: str | None = None
+    failure: Failure | None = None
+
+    def is_done(self, folder: Path) -> bool:
+        """Whether the result is there, and has the size that it was written with."""
+        path = folder / self.file
+        return self.state == "done" and path.is_file() and path.stat().st_size == self.nbytes
+
+
+class BatchRecord(Record):
+    """How far a batch is. seed: from which those of its jobs follow. jobs: in the order of their file."""
+
+    version: Literal[1] = Field(default=1, alias="schema")
+    seed: int
+    jobs: tuple[JobEntry, ...] = ()
+
+    @property
+    def by_name(self) -> Mapping[str, JobEntry]:
+        """The entries by the names of their jobs."""
+        return {entry.job: entry for entry in self.jobs}
+
+    def with_entry(self, new: JobEntry) -> Self:
+        """The same with another entry for a job that it knows."""
+        return self.model_copy(update={"jobs": tuple(new if old.job == new.job else old for old in self.jobs)})
+
+    def summary(self) -> str:
+        """A row for each job, as CSV."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for entry in self.jobs:
+            failure = entry.failure
+            why = ("", "", "", "") if failure is None else (failure.code, failure.what, failure.why, failure.hint)
+            writer.writerow((entry.job, entry.state, entry.file, entry.seed, *why))
+        return text.getvalue()
+
+
+def stored_seed(folder: Path) -> int | None:
+    """The seed of the batch in a folder; None if there is none. Raises: StorageError if its record is damaged."""
+    record = read_record(folder)
+    return None if record is None else record.seed
+
+
+def read_record(folder: Path) -> BatchRecord | None:
+    """The record of a batch; None if there is none. Raises: StorageError if it is damaged."""
+    path = folder / RECORD
+    try:
+        return BatchRecord.model_validate_json(read_whole(path, MOST_BYTES), strict=True)
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        why = f"it is not what this program wrote: {error.errors()[0]['msg']}"
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+    hint = "move it away and add --overwrite, or -o FOLDER/ names another folder"
+    raise StorageError(f"{path} cannot be read", why, hint)
+
+
+def change_record(folder: Path, change: Callable[[BatchRecord | None], BatchRecord]) -> BatchRecord:
+    """Change the record of a batch while no other process does. Raises: StorageError."""
+    path = folder / RECORD
+    with locked(path, wait=lambda: time.sleep(POLL_S)), disk_errors(path):
+        remove_leftovers(path)
+        before = read_record(folder)
+        after = change(before)
+        if after != before:
+            write_whole(path, after.model_dump_json(by_alias=True, indent=1).encode() + b"\n")
+    return after
+
+
+def change_entry(folder: Path, job: str, change: Callable[[JobEntry], JobEntry]) -> JobEntry:
+    """Change the entry of one job, and give it. Raises: StorageError, also if the record does not know the job."""
+
+    def changed(record: BatchRecord | None) -> BatchRecord:
+        if record is None or job not in record.by_name:
+            raise StorageError(f"{folder / RECORD} does not know job {job}", "it was removed or changed meanwhile")
+        return record.with_entry(change(record.by_name[job]))
+
+    return change_record(folder, changed).by_name[job]
+
+
+def write_summary(folder: Path) -> BatchRecord | None:
+    """Write the table of a batch, and give its record. Raises: StorageError."""
+    path = folder / SUMMARY
+    with locked(path, wait=lambda: time.sleep(POLL_S)), disk_errors(path):
+        remove_leftovers(path)
+        record = read_record(folder)
+        if record is not None:
+            write_whole(path, record.summary().encode())
+    return record

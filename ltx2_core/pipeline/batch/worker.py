@@ -1,0 +1,165 @@
+"""Renders jobs one after another with models that stay loaded: what a child process does, and `ltx2 batch -`.
+
+Source: docs/batch.md, "The same command again".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+from ...errors import LTX2Error, OutOfMemoryError, StorageError, TargetTakenError
+from ...identity import identity
+from ...lock import locked
+from ..events import Watch
+from ..job import Job
+from ..reads import require_unchanged
+from ..render.models import Models
+from ..render.run import NOBODY, Result, resume, run
+from ..request import RECORD as JOB_RECORD
+from ..request import RenderTask, Request, Resolved
+from ..resolve.setting_sources import gather
+from .begin import Order, claim_of
+from .jobs import JobLine
+from .outcome import Outcome
+from .record import Failure, JobEntry, change_entry
+from .settle import settle_line
+
+
+class Worker:
+    """Renders jobs. Models stay for the next job, as long as that is of the same files on the same device.
+
+    Args: config: the file that --config names.
+    """
+
+    def __init__(self, config: Path | None = None) -> None:
+        self.given = gather({}, config)
+        self._models: Models | None = None
+
+    def render(self, line: JobLine, watch: Watch = NOBODY) -> Result:
+        """Render one job, or go on with it if its folder holds the same render. Raises: as `run`."""
+        return self.finish(settle_line(line, self.given), watch)
+
+    def finish(self, resolved: Resolved, watch: Watch = NOBODY) -> Result:
+        """The same for a job that is settled."""
+        job = unfinished(resolved)
+        try:
+            if job is None:
+                return run(resolved, watch, self._models_for(resolved.task))
+            return resume(job, watch, self._models_for(job.task))
+        except OutOfMemoryError:
+            self.clear()
+            raise
+
+    def do(self, order: Order, watch: Watch = NOBODY) -> Outcome:
+        """Do a job of a batch, unless it is done or another process is doing it, and note what came of it.
+
+        What came of it goes into the record of the batch.
+
+        Raises: Interrupted if the watcher says stop; nothing that is the fault of the job.
+        """
+        resolved = None
+        try:
+            resolved = settle_line(order.line, self.given)
+            with ExitStack() as claim:
+                try:
+                    claim.enter_context(locked(claim_of(resolved.target)))
+                except TargetTakenError:
+                    return Outcome(job=order.job, state="busy")
+                return self._do_claimed(order, resolved, watch)
+        except LTX2Error as error:
+            failure = Failure.of(error)
+            note_failure(order, failure)
+            return Outcome(job=order.job, state="failed", failure=failure)
+
+    def clear(self) -> None:
+        """Let every model go."""
+        if self._models is not None:
+            self._models.clear()
+            self._models = None
+
+    def _do_claimed(self, order: Order, resolved: Resolved, watch: Watch) -> Outcome:
+        target, seed = resolved.target, resolved.request.seed
+        entry = change_entry(order.folder, order.job, lambda entry: _started(entry, order, resolved))
+        if entry.state == "done":
+            return Outcome(job=order.job, state="existing", path=target, seed=seed)
+        result = self.finish(resolved, watch)
+        change_entry(order.folder, order.job, lambda entry: _done(entry, target))
+        return Outcome(job=order.job, state="done", path=target, seed=seed, seconds=result.seconds, sheet=result.sheet)
+
+    def _models_for(self, task: RenderTask) -> Models:
+        """The models of the job before, or new ones if those are of other files or another device."""
+        if self._models is None or not self._models.are_of(task):
+            self.clear()
+            self._models = Models(task.files, task.machine)
+        return self._models
+
+
+def unfinished(resolved: Resolved) -> Job | None:
+    """The render that a job folder holds, if it is the same one and its files are too; None if it has to begin.
+
+    It goes on where the settled task says, whatever card of this machine it began on.
+    """
+    if not os.path.lexists(resolved.job_dir / JOB_RECORD):
+        return None
+    task, replaces = resolved.task, resolved.task.output.overwrite
+    try:
+        job = Job.open(resolved.job_dir)
+        if not _is_same(job.task, task):
+            return None
+        if replaces:
+            require_unchanged(job)
+    except StorageError:
+        if replaces:
+            return None
+        raise
+    machine = dataclasses.replace(job.task.machine, device=task.machine.device)
+    changes = {"machine": machine, "output": task.output}
+    return dataclasses.replace(job, task=job.task.model_copy(update=changes))
+
+
+def note_failure(order: Order, failure: Failure) -> None:
+    """Write into the record of a batch that a job failed."""
+    changes = {"state": "failed", "failure": failure, "replaces": None}
+    change_entry(order.folder, order.job, lambda entry: entry.model_copy(update=changes))
+
+
+def _is_same(begun: RenderTask, now: RenderTask) -> bool:
+    """Whether a render that began is the one that a job asks for, whatever a model chose for it since."""
+
+    def output(task: RenderTask) -> object:
+        return task.output.model_copy(update={"overwrite": False})
+
+    return as_asked(begun.request, now.request) == now.request and output(begun) == output(now)
+
+
+def as_asked(begun: Request, asked: Request) -> Request:
+    """A request as it was before a model rewrote its prompt and chose its length, where the other leaves that to it."""
+    changes: dict[str, object] = {}
+    if asked.enhances and begun.given_prompt is not None:
+        changes |= {"prompt": begun.given_prompt, "given_prompt": asked.given_prompt, "enhances": True}
+    if asked.auto_length is not None and begun.auto_length is None:
+        changes |= {"frames": asked.frames, "auto_length": asked.auto_length}
+    return begun.model_copy(update=changes)
+
+
+def _started(entry: JobEntry, order: Order, resolved: Resolved) -> JobEntry:
+    """The entry of a job that a worker has claimed: done, if it turns out that it is."""
+    if entry.is_done(order.folder) and entry.fingerprint == order.fingerprint:
+        return entry
+    was_running = entry.state == "running" and entry.fingerprint == order.fingerprint
+    stands_there = identity(resolved.target).content if resolved.target.is_file() else None
+    replaces = entry.replaces if was_running else stands_there
+    is_whole = all(path.exists() for path in resolved.task.results)
+    has_ended = resolved.task.output.keep_latents or not resolved.job_dir.exists()
+    if was_running and is_whole and has_ended and stands_there != replaces:  # killed before this was noted
+        return _done(entry, resolved.target)
+    changes = {"state": "running", "fingerprint": order.fingerprint, "replaces": replaces, "failure": None}
+    return entry.model_copy(update={**changes, "nbytes": None})
+
+
+def _done(entry: JobEntry, target: Path) -> JobEntry:
+    changes = {"state": "done", "nbytes": target.stat().st_size, "replaces": None, "failure": None}
+    return entry.model_copy(update=changes)
