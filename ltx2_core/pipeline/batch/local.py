@@ -6,7 +6,6 @@ Source: docs/batch.md, "Workers".
 from __future__ import annotations
 
 import signal
-import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from .begin import Order
@@ -107,7 +107,7 @@ class LocalEngine:
     is_stopped: bool = False
     is_late: bool = False
     has_failed: bool = False
-    start: float = field(default_factory=time.monotonic)
+    start: float = field(default_factory=lambda: monotonic())
 
     def __post_init__(self) -> None:
         self.waiting = deque(self.jobs)
@@ -136,7 +136,7 @@ class LocalEngine:
                 if child.doing is not None:
                     child.send(STOP)
         limit = self.options.max_time
-        if limit is not None and self.waiting and time.monotonic() - self.start >= limit:
+        if limit is not None and self.waiting and monotonic() - self.start >= limit:
             self.is_late = True
         return any(child.doing for child in self.children) or (bool(self.waiting) and not self._begins_no_more)
 
@@ -148,7 +148,7 @@ class LocalEngine:
         """Take the first job that a worker can do now."""
         if self._begins_no_more:
             return None
-        now = time.monotonic()
+        now = monotonic()
         for job in self.waiting:
             is_for_any_card = job.device is None and child.device.startswith("cuda")
             if job.after <= now and (is_for_any_card or job.device == child.device):
@@ -169,7 +169,7 @@ class LocalEngine:
         """Take what workers tell, for a moment."""
         open_ones = {child.connection: child for child in self.children if child.connection is not None}
         if not any(child.doing for child in open_ones.values()):
-            time.sleep(LISTEN_S)
+            sleep(LISTEN_S)
             return
         for connection in wait(list(open_ones), LISTEN_S):
             child = open_ones[connection]
@@ -190,7 +190,7 @@ class LocalEngine:
             if not self.busy[outcome.job]:
                 self.watch.say(f"{outcome.job}: another process is doing this job; waiting for it")
             self.busy[outcome.job] += 1
-            self.waiting.append(replace(job, after=time.monotonic() + BUSY_S))
+            self.waiting.append(replace(job, after=monotonic() + BUSY_S))
         self.has_failed |= outcome.state == "failed"
         self.watch.on_outcome(child.number, outcome)
 

@@ -1,0 +1,327 @@
+"""How batches run: what is done, missing or changed, workers that die, shards, and lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator
+from io import BytesIO, TextIOWrapper
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ltx2_core as core
+from ltx2_cli.batch import TAKES
+from ltx2_core.lock import locked
+from ltx2_core.pipeline.batch import local
+from ltx2_core.pipeline.batch.begin import claim_of
+from ltx2_core.pipeline.batch.record import RECORD, change_record, read_record
+from ltx2_core.pipeline.batch.worker import Worker
+from tests.commands import ltx2
+
+# a process that is forked has torch already, and the models are tiny
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+FORK = multiprocessing.get_context("fork")
+COMMON = ("--preset", "smoke", "--seed", 1, "--steps", 2)
+FLAGS = {"preset": "smoke", "seed": "1", "steps": "2"}
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(local, "START_METHOD", "fork")
+
+
+def write_jobs(number: int) -> Path:
+    path = Path("s.jsonl")
+    path.write_text("".join(f'{{"prompt": "lamp {number}", "name": "j{number}"}}\n' for number in range(number)))
+    return path
+
+
+def settled(jobs: int, folder: str) -> core.Batch:
+    asked = core.AskedBatch(
+        path=write_jobs(jobs), flags={**FLAGS, "output": f"{folder}/"}, takes=TAKES, seed_of=core.stored_seed
+    )
+    return core.read_batch(asked)
+
+
+def tree(folder: str) -> dict[str, bytes]:
+    """All files below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def states(folder: str = "s") -> dict[str, str]:
+    record = read_record(Path(folder))
+    assert record is not None
+    return {entry.job: entry.state for entry in record.jobs}
+
+
+def batch(*words: object) -> Any:
+    return ltx2("batch", "s.jsonl", *COMMON, *words)
+
+
+def test_the_same_command_again_does_only_what_is_missing():
+    write_jobs(2)
+    first = batch()
+    assert first.exit_code == 0, first.stderr
+    assert [Path(line).name for line in first.stdout.splitlines()] == ["j0.mp4", "j1.mp4"]
+    before = tree("s")
+    Path("s/j1.mp4").unlink()
+    again = batch()
+    assert again.exit_code == 0
+    assert "2/2 j1: seed" in again.stderr
+    assert " j0: seed" not in again.stderr
+    assert tree("s") == before
+
+
+def test_a_job_of_a_batch_has_the_bytes_of_its_own_command():
+    write_jobs(1)
+    assert batch().exit_code == 0
+    seed = read_record(Path("s")).jobs[0].seed  # type: ignore[union-attr]
+    single = ltx2("t2v", "lamp 0", "--preset", "smoke", "--steps", 2, "--seed", seed, "-o", "single.mp4")
+    assert single.exit_code == 0, single.stderr
+    assert Path("single.mp4").read_bytes() == Path("s/j0.mp4").read_bytes()
+
+
+def test_jobs_that_have_changed_are_refused_and_rendered_again_with_overwrite():
+    write_jobs(2)
+    assert batch().exit_code == 0
+    before = tree("s")
+    text = Path("s.jsonl").read_text()
+    Path("s.jsonl").write_text(text.replace("lamp 1", "a bell"))
+    refused = batch()
+    assert refused.exit_code == 2
+    assert "j1.mp4: its settings have changed" in refused.stderr
+    assert "j0" not in refused.stderr
+    assert tree("s") == before
+    assert batch("--overwrite").exit_code == 0
+    after = tree("s")
+    assert after["j0.mp4"] == before["j0.mp4"]
+    assert after["j1.mp4"] != before["j1.mp4"]
+
+
+def test_a_file_that_the_batch_did_not_make_is_not_replaced():
+    write_jobs(1)
+    Path("s").mkdir()
+    Path("s/j0.mp4").write_bytes(b"mine")
+    refused = batch()
+    assert refused.exit_code == 2
+    assert "j0.mp4: a file of this name exists, which this batch did not make" in refused.stderr
+    assert tree("s") == {"j0.mp4": b"mine"}
+
+
+def fail_for(monkeypatch: pytest.MonkeyPatch, job: str, how: Callable[[], None]) -> None:
+    """Let something happen where a worker begins a job."""
+    usual = Worker.finish
+
+    def finish(self: Worker, resolved: core.Resolved, watch: core.Watch) -> core.Result:
+        if resolved.target.stem == job:
+            how()
+        return usual(self, resolved, watch)
+
+    monkeypatch.setattr(Worker, "finish", finish)
+
+
+def broken() -> None:
+    raise core.StorageError("the disk is gone", "it was removed", "put it back")
+
+
+def test_a_job_that_fails_stops_no_other_and_the_end_lists_it(monkeypatch: pytest.MonkeyPatch):
+    write_jobs(3)
+    fail_for(monkeypatch, "j1", broken)
+    done = batch()
+    assert done.exit_code == 9
+    assert "error: 1 of 3 jobs failed" in done.stderr
+    assert "j1: the disk is gone\n  it was removed\n  hint: put it back" in done.stderr
+    assert states() == {"j0": "done", "j1": "failed", "j2": "done"}
+    rows = Path("s/summary.csv").read_text().splitlines()
+    assert rows[2].startswith("j1,failed,j1.mp4,")
+    assert rows[2].endswith(",7,the disk is gone,it was removed,put it back")
+    monkeypatch.undo()
+
+
+def test_fail_fast_begins_no_further_job(monkeypatch: pytest.MonkeyPatch):
+    write_jobs(3)
+    fail_for(monkeypatch, "j0", broken)
+    done = batch("--fail-fast")
+    assert done.exit_code == 9
+    assert "1 of 3 jobs failed; 2 jobs did not begin after that" in done.stderr
+    assert states() == {"j0": "failed", "j1": "waiting", "j2": "waiting"}
+
+
+def test_no_job_begins_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch):
+    write_jobs(2)
+    monkeypatch.setattr(local, "monotonic", count(0, 100).__next__)  # each look at the clock is 100 s later
+    done = batch("--max-time", "90s")
+    assert done.exit_code == 9
+    assert "2 jobs did not begin as the time was up" in done.stderr
+    assert "the same command again does the rest" in done.stderr
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_dies_is_replaced_and_its_job_tried_twice(monkeypatch: pytest.MonkeyPatch):
+    write_jobs(2)
+    fail_for(monkeypatch, "j0", die)
+    done = batch()
+    assert done.exit_code == 9
+    assert "j0: the worker on cpu died with signal 9; the job is tried once more" in done.stderr
+    assert "j0: its worker died 2 times" in done.stderr
+    assert states() == {"j0": "failed", "j1": "done"}
+
+
+def test_a_mistake_of_ours_ends_its_job_and_no_other(monkeypatch: pytest.MonkeyPatch):
+    write_jobs(2)
+    fail_for(monkeypatch, "j0", lambda: [][0])
+    done = batch()
+    assert done.exit_code == 9
+    assert "j0: internal error: IndexError: list index out of range" in done.stderr
+    assert states() == {"j0": "failed", "j1": "done"}
+
+
+def test_a_stop_keeps_what_is_done_of_a_job():
+    found, steps = settled(2, "s"), []
+    stopping = core.BatchWatch(on_event=lambda *told: steps.append(told), should_stop=lambda: bool(steps))
+    end = core.run_batch(found, core.BatchOptions(), None, stopping)
+    assert end.is_stopped
+    assert {entry.job for entry in end.left} == {"j0", "j1"}
+    assert states() == {"j0": "running", "j1": "waiting"}
+    again = core.run_batch(settled(2, "s"), core.BatchOptions(), None)
+    assert not again.left
+    assert not again.failed
+    core.run_batch(settled(2, "other"), core.BatchOptions(), None)
+    assert tree("s") == tree("other")
+
+
+def test_a_job_that_another_process_does_is_waited_for():
+    found, said = settled(1, "s"), []
+    target = found.jobs[0].resolved.target
+    holder = locked(claim_of(target))
+    holder.__enter__()
+
+    def say(line: str) -> None:
+        said.append(line)
+        holder.__exit__(None, None, None)
+
+    end = core.run_batch(found, core.BatchOptions(), None, core.BatchWatch(say=say))
+    assert not end.left
+    assert said == ["j0: another process is doing this job; waiting for it"]
+
+
+def run_apart(found: core.Batch, tell: Any, shard: str | None = None) -> Any:
+    """A process that runs a batch, and tells a byte for each event and each job that it did itself."""
+    marks = {"done": b"d"}
+    watch = core.BatchWatch(
+        on_event=lambda *told: tell.send_bytes(b"e"),
+        on_outcome=lambda worker, outcome: tell.send_bytes(marks.get(outcome.state, b"o")),
+    )
+
+    def run() -> None:
+        end = core.run_batch(found, core.BatchOptions(shard=shard), None, watch)
+        os._exit(len(end.left) + len(end.failed))
+
+    process = FORK.Process(target=run)
+    process.start()
+    return process
+
+
+def child_of(pid: int) -> Iterator[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return map(int, listed.read_text().split()) if listed.exists() else iter(())
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux, to find the children of a process")
+def test_kills_leave_the_tree_of_an_undisturbed_run():
+    choose, jobs = random.Random(7), 10
+    core.run_batch(settled(jobs, "whole"), core.BatchOptions(), None)
+    for number in range(8):
+        heard, tell = FORK.Pipe(duplex=False)
+        process = run_apart(settled(jobs, "killed"), tell)
+        tell.close()
+        try:
+            for _ in range(choose.randrange(1, 24)):
+                heard.recv_bytes()
+        except EOFError:
+            pass
+        if number % 2:
+            process.kill()
+        else:
+            for child in child_of(process.pid):
+                os.kill(child, signal.SIGKILL)
+            process.kill()
+        process.join()
+        heard.close()
+    end = core.run_batch(settled(jobs, "killed"), core.BatchOptions(), None)
+    assert not end.left
+    assert not end.failed
+    assert tree("killed") == tree("whole")
+
+
+def test_two_runs_of_one_batch_at_once_do_no_job_twice():
+    for number in range(6):
+        folder, jobs = f"race{number}", 2
+        pipes = [FORK.Pipe(duplex=False) for _ in range(2)]
+        racers = [run_apart(settled(jobs, folder), tell) for _, tell in pipes]
+        done = 0
+        for heard, tell in pipes:
+            tell.close()
+            try:
+                while True:
+                    done += heard.recv_bytes() == b"d"
+            except EOFError:
+                heard.close()
+        for racer in racers:
+            racer.join()
+            assert racer.exitcode == 0
+        assert done == jobs
+    assert tree("race0") == tree("race5")
+
+
+def test_shards_make_the_tree_of_one_run():
+    core.run_batch(settled(3, "whole"), core.BatchOptions(), None)
+    for shard in ("1/2", "0/2"):
+        assert core.run_batch(settled(3, "parts"), core.BatchOptions(shard=shard), None).count == 2 - int(shard[0])
+    assert tree("parts") == tree("whole")
+
+
+def test_lines_of_json_are_rendered_and_answered(monkeypatch: pytest.MonkeyPatch):
+    lines = ['{"prompt": "a lamp", "name": "one"}', "", '{"prompt": "a lamp", "stepz": 2}', "[", "\x00"]
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO("\n".join(lines).encode())))
+    from ltx2_cli.batch_view import serve_lines
+    from ltx2_cli.display import Display
+
+    with pytest.raises(core.BatchError, match="3 of 4 jobs failed"):
+        serve_lines(Display(), dict(FLAGS), None, TAKES)
+    assert Path("one.mp4").exists()
+
+
+def test_a_damaged_record_is_refused_and_left():
+    write_jobs(1)
+    Path("s").mkdir()
+    Path("s", RECORD).write_text('{"schema": 1}')
+    refused = batch()
+    assert refused.exit_code == 7
+    assert "batch.json cannot be read" in refused.stderr
+    assert Path("s", RECORD).read_text() == '{"schema": 1}'
+
+
+def test_events_of_a_batch_carry_its_job():
+    write_jobs(1)
+    told = [json.loads(line) for line in batch("--json").stdout.splitlines()]
+    about = [event for event in told if event["event"] in ("job", "phase", "step", "output")]
+    assert {event["job"] for event in about} == {"j0"}
+    assert [event["state"] for event in about if event["event"] == "job"] == ["started", "done"]
+
+
+def test_a_record_changes_only_under_its_lock():
+    settled(1, "s")
+    core.run_batch(settled(1, "s"), core.BatchOptions(), None)
+    before = read_record(Path("s"))
+    assert change_record(Path("s"), lambda record: record) == before  # type: ignore[arg-type, return-value]
