@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+JOBS, RACERS = 10, 2  # of a batch, and how many commands share one
 LTX2 = (sys.executable, "-m", "ltx2_cli")
 RENDER = ("t2v", "a yellow lamp blinks on the right, low beeps", "--model", "toy", "--frames", "9", "--steps", "3")
 TARGET = Path("clip.mp4")
@@ -48,6 +49,32 @@ COLUMNS = ("torn files", "wrong bytes", "of another run", "resumes differ", "lef
 
 def command(seed: int, *more: str) -> list[str]:
     return [*LTX2, *RENDER, "--seed", str(seed), "-o", str(TARGET), *more]
+
+
+def batch_command(folder: Path) -> list[str]:
+    """A batch of small jobs in a folder."""
+    lines = (f'{{"prompt": "lamp {number}", "name": "job-{number}"}}\n' for number in range(JOBS))
+    (folder / "s.jsonl").write_text("".join(lines))
+    return [*LTX2, "batch", "s.jsonl", "--preset", "smoke", "--steps", "3", "--seed", "1"]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def is_whole(folder: Path, wanted: dict[str, bytes]) -> bool:
+    """Whether a batch has all its results."""
+    return all((folder / "s" / name).exists() for name in wanted)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that still run; none where the system does not tell."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    try:
+        return [int(word) for word in listed.read_text().split()]
+    except OSError:
+        return []
 
 
 @dataclass
@@ -212,6 +239,56 @@ class Soak:
             self.check_target(part, folder, done, f"exit codes {[one.code for one in ended]}")
             self.check_left(part, folder, f"exit codes {[one.code for one in ended]}")
 
+    def kill_batches(self, kills: int) -> None:
+        """Kill a batch, or its worker, again and again until it is done, then another one, for so many kills in all.
+
+        Each has to end with the tree of an undisturbed one.
+        """
+        with self.folder() as whole:
+            start = time.monotonic()
+            if code := Running(batch_command(whole), whole).end().code:
+                raise SystemExit(f"an undisturbed batch ends with {code}")
+            seconds = time.monotonic() - start
+            wanted = tree(whole / "s")
+        while self.cases["kill a batch"] < kills:
+            with self.folder() as folder:
+                while self.cases["kill a batch"] < kills and not is_whole(folder, wanted):
+                    self.cases["kill a batch"] += 1
+                    running = Running(batch_command(folder), folder)
+                    time.sleep(self.choose.uniform(0, seconds / 2))
+                    for child in children(running.process.pid) if self.choose.random() < 0.5 else ():
+                        os.kill(child, signal.SIGKILL)
+                        time.sleep(self.choose.uniform(0, 2))
+                    running.process.kill()
+                    running.end()
+                self.check_batch("kill a batch", wanted, folder, [Running(batch_command(folder), folder)])
+
+    def race_batches(self, rounds: int) -> None:
+        """Let commands share one batch: no job is done twice, and the tree is that of one command."""
+        wanted: dict[str, bytes] | None = None
+        for _ in range(rounds):
+            self.cases["share a batch"] += 1
+            with self.folder() as folder:
+                racers = [Running(batch_command(folder), folder) for _ in range(RACERS)]
+                told = self.check_batch("share a batch", wanted, folder, racers)
+                if sum(text.count(": seed ") for text in told) != JOBS:
+                    self.failed("share a batch", "wrong ends", f"a job was done twice: {told}")
+                wanted = wanted or tree(folder / "s")
+
+    def check_batch(
+        self, part: str, wanted: dict[str, bytes] | None, folder: Path, commands: list[Running]
+    ) -> list[str]:
+        """Let commands on a batch end, and compare what they leave. Gives what they told."""
+        ended = [one.end() for one in commands]
+        for one in ended:
+            if one.code:
+                self.failed(part, "wrong ends", f"exit {one.code}: {one.told[-300:]}")
+        found = tree(folder / "s")
+        if wanted is not None and found != wanted:
+            names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+            self.failed(part, "resumes differ", f"{names}")
+        return [one.told for one in ended]
+
     def table(self) -> str:
         """What went wrong, a row for each part."""
         rows = [("", "cases", *COLUMNS)]
@@ -228,6 +305,9 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200, help="renders that are killed")
     parser.add_argument("--signals", type=int, default=60, help="renders that get signals")
     parser.add_argument("--rounds", type=int, default=10, help=f"rounds of {WRITERS} renders of one output, each mode")
+    parser.add_argument(
+        "--batches", type=int, default=200, help="kills of batches, and rounds of commands that share one"
+    )
     parser.add_argument("--full", type=int, default=20, help="renders that run into a full disk")
     parser.add_argument("--seed", type=int, default=0, help="of the random times")
     given = parser.parse_args()
@@ -245,6 +325,8 @@ def main() -> None:
         for _ in range(given.rounds):
             for mode in MODES:
                 soak.together(mode)
+        soak.kill_batches(given.batches)
+        soak.race_batches(given.batches)
     print(soak.table())
     sys.exit(1 if soak.wrong.total() else 0)
 

@@ -37,6 +37,13 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "START_METHOD", "fork")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _warm(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What a render imports on its way is there before the first worker is forked."""
+    done = ltx2("t2v", "a lamp", "--preset", "smoke", "--steps", 2, "-o", tmp_path_factory.mktemp("warm") / "a.mp4")
+    assert done.exit_code == 0, done.stderr
+
+
 def write_jobs(number: int) -> Path:
     path = Path("s.jsonl")
     path.write_text("".join(f'{{"prompt": "lamp {number}", "name": "j{number}"}}\n' for number in range(number)))
