@@ -50,7 +50,7 @@ PANELS = (
     STILLS,
     without(RENDER, "skip_existing", "job_dir"),
 )
-RUNS = ("keep_going", "max_time", "engine", "gpus", "address", "shard", "order")  # how jobs are run, not what they are
+RUNS = ("keep_going", "max_time", "gpus", "shard", "order")  # how jobs are run, not what they are
 TAKES: Mapping[str, frozenset[str]] = {
     name: frozenset(setting for panel in row.panels for setting in panel) for name, row in COMMANDS.items()
 }

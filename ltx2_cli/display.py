@@ -313,8 +313,7 @@ class Display:
     def fail(self, error: core.LTX2Error) -> int:
         """What went wrong, why, and what to do about it, a line each. Gives the exit code."""
         self.close()
-        problems = error.problems
-        listed = [line for places, problem in problems for line in self._problem(places, problem)]
+        listed = [line for places, problem in error.problems for line in self._problem(places, problem)]
         self._tell("error", code=error.exit_code, message=error.what, why=error.why, hint=error.hint)
         for line in "".join(traceback.format_exception(error)).splitlines():
             self.say(line, TRACEBACKS)

@@ -409,10 +409,10 @@ BATCH = panel(
     plan=switch("List the jobs, and stop."),
     keep_going=either("--fail-fast", "Go on after a job that fails, which is the default, or stop there."),
     max_time=value("TIME", "Begin no job after so long: 45m, 1h30m."),
-    engine=value("local|ray", "Where jobs run: on this machine, or on a Ray cluster; default local."),
     gpus=value("0,1", "Use these cards, one job at a time on each; default: all."),
-    address=value("ADDRESS", "Address of the Ray cluster, for --engine ray."),
-    shard=value("I/N", "Render only part I of N, from 0; in an array job, I is known from the environment."),
+    shard=value(
+        "I/N", "Render only part I of N, from 0; auto in a SLURM array job, auto/N in an indexed job of Kubernetes."
+    ),
     order=value("models|file", "Order of the jobs: file keeps that of the file; default models: few loads."),
 )
 BATCH_SAMPLING = {

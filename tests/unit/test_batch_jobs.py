@@ -399,7 +399,6 @@ def test_the_plan_of_a_batch_lists_its_jobs_and_leaves_nothing():
         (["--job-dir", "x"], "no such option"),
         (["--gpus", "x"], "not a list of cards"),
         (["--max-time", "soon"], "not a time"),
-        (["--engine", "cloud"], "local or ray"),
         (["--order", "random"], "models or file"),
     ],
 )

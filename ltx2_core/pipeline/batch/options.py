@@ -52,16 +52,14 @@ class BatchOptions(Record):
 
     Args: overwrite: jobs that have changed are rendered again, and what lies in their place is replaced. keep_going:
     a job that fails stops no other. max_time: seconds, after which no further job begins. gpus: the cards; None for
-    all. address: of a Ray cluster. shard: which part of the jobs this process does, as it was written. order: `models`
-    puts what can share loaded models together, `file` keeps the order of the file.
+    all. shard: which part of the jobs this process does, as it was written. order: `models` puts what can share loaded
+    models together, `file` keeps the order of the file.
     """
 
     overwrite: Switch = False
     keep_going: Switch = True
     max_time: Annotated[float, BeforeValidator(parse_time_limit)] | None = None
-    engine: Annotated[str, BeforeValidator(Choice(("local", "ray")))] = "local"
     gpus: Annotated[tuple[int, ...], BeforeValidator(parse_gpus), Field(min_length=1)] | None = None
-    address: str | None = None
     shard: str | None = None
     order: Annotated[str, BeforeValidator(Choice(("models", "file")))] = "models"
 

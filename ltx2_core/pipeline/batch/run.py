@@ -1,4 +1,4 @@
-"""Runs a batch: what is left of it, by the engine that was asked for, and how it ended.
+"""Runs a batch: what is left of it, and how it ended.
 
 Source: docs/batch.md.
 """
@@ -44,8 +44,6 @@ def run_batch(batch: Batch, options: BatchOptions, config: Path | None, watch: B
     Args: config: the file that --config names, which the workers read too.
     Raises: RequestError if something would be replaced, or cards or a shard are not there; StorageError.
     """
-    if options.engine != "local":
-        raise RequestError(f"--engine {options.engine} cannot be used", "this version runs jobs on this machine alone")
     part = part_of(batch.jobs, options.shard)
     workers = devices_for(part, options.gpus)
     begun = begin(batch, part, overwrites=options.overwrite)
