@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,8 @@ class BatchView:
                 failure["message"] = failure.pop("what")
             self.show.job(state=outcome.state, worker=worker, seconds=round(outcome.seconds, 3), **failure)
             if outcome.path is not None:
-                self.show.file(outcome.path, is_new=outcome.state == "done")
+                with nullcontext() if self.bars is None else self.bars.hidden():
+                    self.show.file(outcome.path, is_new=outcome.state == "done")
         if outcome.state == "done":
             done, total = self._finished, self.total
             self.show.say(f"{done}/{total} {outcome.job}: seed {outcome.seed}, {outcome.seconds:.1f} s")

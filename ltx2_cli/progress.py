@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -112,6 +115,8 @@ class BatchBars:
             console=self.console,
             speed_estimate_period=SLOWEST_STEP_S,
             refresh_per_second=4,
+            transient=True,
+            redirect_stdout=False,  # paths of results go where standard output goes
         )
         self.workers: dict[int, TaskID] = {}
         self.total = total
@@ -141,6 +146,15 @@ class BatchBars:
     def advance(self, done: int) -> None:
         """So many jobs of all are over."""
         self.progress.update(self.all, completed=done, count=f"{done}/{self.total}")
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Inside, no bars are there, so that a line on standard output does not run into them."""
+        self.progress.stop()
+        try:
+            yield
+        finally:
+            self.progress.start()
 
     def say(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
