@@ -68,12 +68,12 @@ class Child:
         except OSError:
             return
 
-    def end(self, *, at_once: bool) -> None:
+    def end(self) -> None:
+        """End the process. One that has no job has nothing to lose, and leaving on its own would take it a second."""
         if self.process is None:
             return
         self.connection.close()
-        if at_once:
-            self.process.kill()
+        self.process.kill()
         self.process.join()
         self.process = self.connection = None
 
@@ -116,17 +116,15 @@ class LocalEngine:
 
     def run(self) -> None:
         """Do all jobs, or as many as the options let it. Raises: whatever the watcher raises, and ends the workers."""
-        is_done = False
         try:
             while self._goes_on():
                 for child in self.children:
                     if child.doing is None and (job := self._next(child)) is not None:
                         self._give(child, job)
                 self._listen()
-            is_done = True
         finally:
             for child in self.children:
-                child.end(at_once=not is_done)
+                child.end()
 
     def _goes_on(self) -> bool:
         """Whether there is anything left to do or to wait for."""
@@ -200,7 +198,7 @@ class LocalEngine:
         child.process.join()
         code = child.process.exitcode
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        child.end(at_once=True)
+        child.end()
         if job is None:
             return
         name, tries = job.order.job, job.tries + 1
