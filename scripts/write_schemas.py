@@ -21,9 +21,10 @@ from ltx2_core.pipeline.resolve.settings import choices
 FOLDER = Path(__file__).parent.parent / "docs" / "schemas"
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 TEXT, WHOLE, NUMBER, YES_OR_NO = ({"type": name} for name in ("string", "integer", "number", "boolean"))
-MAYBE_TEXT = {"type": ["string", "null"]}
+MAYBE_TEXT, MAYBE_WHOLE, MAYBE_NUMBER = ({"type": [name, "null"]} for name in ("string", "integer", "number"))
 TEXTS = {"type": "array", "items": TEXT}
 OBJECT = {"type": "object"}
+OBJECTS = {"type": "array", "items": OBJECT}
 AS_WRITTEN = {  # the value of an option: as on a command line, or as JSON has it
     "anyOf": [
         {"type": ["string", "number", "boolean", "null"]},
@@ -66,21 +67,46 @@ EVENTS: dict[str, list[dict[str, Any]]] = {  # the fields of each event besides 
             **dict.fromkeys(("mode", "model", "path", "job_dir"), TEXT),
             **dict.fromkeys(("request", "machine", "output", "sources"), OBJECT),
             "preset": MAYBE_TEXT,
-            **dict.fromkeys(("overridden", "notes"), TEXTS),
-        }
+            **dict.fromkeys(("overridden", "notes", "advice"), TEXTS),
+        },
+        {
+            **dict.fromkeys(("name", "folder"), TEXT),
+            **dict.fromkeys(("to_fetch", "free"), WHOLE),
+            "is_exact": YES_OR_NO,
+            "gated": TEXTS,
+            **dict.fromkeys(("licences", "files"), OBJECTS),
+        },
     ],
-    "batch": [
-        {"folder": TEXT, "count": WHOLE, "seed": WHOLE, "notes": TEXTS, "jobs?": {"type": "array", "items": OBJECT}}
-    ],
+    "recipe": [{"path": TEXT, "is_own": YES_OR_NO, "facts": OBJECT}],
+    "differences": [{"path": TEXT, "differences": OBJECT}],
+    "batch": [{"folder": TEXT, "count": WHOLE, "seed": WHOLE, "notes": TEXTS, "jobs?": OBJECTS}],
     "phase": [
-        {"phase": TEXT, "state": {"const": "started"}, "name": TEXT, "total": {"type": ["integer", "null"]}},
-        {"phase": TEXT, "state": {"const": "done"}, "name": TEXT, "seconds": NUMBER},
+        {"phase": TEXT, "state": {"const": "started"}, "name": TEXT, "total": MAYBE_WHOLE},
+        {"phase": TEXT, "state": {"const": "done"}, "name": TEXT, "seconds": NUMBER, "peak_bytes": MAYBE_WHOLE},
     ],
-    "step": [{"phase": TEXT, "done": WHOLE, "total": WHOLE}],
+    "step": [{"phase": TEXT, "name?": TEXT, "done": WHOLE, "total": MAYBE_WHOLE}],
     "prompt": [{"prompt": TEXT, "given": TEXT, "is_rewritten": YES_OR_NO, "seed": WHOLE}],
     "length": [{"frames": WHOLE, "fps": TEXT, "wanted_seconds": NUMBER}],
     "warning": [{"message": TEXT}],
-    "output": [{"path": TEXT, "is_new": YES_OR_NO}, {"title": TEXT, "facts": OBJECT}],
+    "output": [
+        {"path": TEXT, "is_new": YES_OR_NO},
+        {"title": TEXT, "facts": OBJECT},
+        {
+            "title": {"const": "plan"},
+            **dict.fromkeys(("fits", "is_assumed"), YES_OR_NO),
+            **dict.fromkeys(("vram_bytes", "ram_bytes"), MAYBE_WHOLE),
+            "peak": TEXT,
+            "phases": OBJECTS,
+        },
+        {
+            "title": TEXT,
+            **dict.fromkeys(("lag_ms", "agreement", "best", "confidence", "frame_ms"), MAYBE_NUMBER),
+            "is_clear": YES_OR_NO,
+            "frames": WHOLE,
+            "seconds": NUMBER,
+            "problem": MAYBE_TEXT,
+        },
+    ],
     "job": [
         {
             "state": {"enum": ["started", "done", "existing", "failed", "busy", "stopped"]},

@@ -47,13 +47,6 @@ def test_every_event_of_a_batch_is_valid(tmp_path: Path, monkeypatch: pytest.Mon
     assert "job_error" in [event["event"] for event in events("batch", "b.yaml", "--preset", "smoke")]
 
 
-def test_every_event_of_a_render_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_models: None):
-    monkeypatch.chdir(tmp_path)
-    found = events("t2v", "a lamp", "--preset", "smoke", "-o", "a.mp4")
-    assert {"plan", "phase", "step", "output", "summary"} <= {event["event"] for event in found}
-    assert "error" in {event["event"] for event in events("t2v", "a lamp", "--preset", "smoke", "-o", "a.mp4")}
-
-
 @pytest.mark.parametrize("job", [{"stepz": 1}, {"mode": "t2w"}, {"steps": {"a": 1}}, [], "a"])
 def test_what_no_job_can_be_is_invalid(job: Any):
     with pytest.raises(ValidationError):

@@ -15,13 +15,12 @@ from .record import Failure
 class Outcome:
     """What became of a job.
 
-    Args: state: "existing" was done already; "busy" is being done by another process. sheet: its contact sheet.
+    Args: state: "existing" was done already; "busy" is being done by another process.
     """
 
     job: str
     state: Literal["done", "existing", "failed", "busy", "stopped"]
     path: Path | None = None
-    sheet: Path | None = None
     seed: int = 0
     seconds: float = 0.0
     failure: Failure | None = None

@@ -87,7 +87,7 @@ class Worker:
             return Outcome(job=order.job, state="existing", path=target, seed=seed)
         result = self.finish(resolved, watch)
         change_entry(order.folder, order.job, lambda entry: _done(entry, target))
-        return Outcome(job=order.job, state="done", path=target, seed=seed, seconds=result.seconds, sheet=result.sheet)
+        return Outcome(job=order.job, state="done", path=target, seed=seed, seconds=result.seconds)
 
     def _models_for(self, task: RenderTask) -> Models:
         """The models of the job before, or new ones if those are of other files or another device."""
