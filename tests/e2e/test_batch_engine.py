@@ -20,7 +20,7 @@ from ltx2_cli.batch import TAKES
 from ltx2_core.lock import locked
 from ltx2_core.pipeline.batch import local
 from ltx2_core.pipeline.batch.begin import claim_of
-from ltx2_core.pipeline.batch.record import RECORD, change_record, read_record
+from ltx2_core.pipeline.batch.record import RECORD, change_entry, change_record, read_record
 from ltx2_core.pipeline.batch.worker import Worker
 from tests.commands import ltx2
 
@@ -205,6 +205,20 @@ def test_a_stop_keeps_what_is_done_of_a_job():
     assert not again.failed
     core.run_batch(settled(2, "other"), core.BatchOptions(), None)
     assert tree("s") == tree("other")
+
+
+def test_a_job_that_was_killed_before_its_end_was_noted_is_done():
+    core.run_batch(settled(1, "s"), core.BatchOptions(), None)
+    before = tree("s")
+    changes = {"state": "running", "nbytes": None}
+    change_entry(Path("s"), "j0", lambda entry: entry.model_copy(update=changes))
+    Path("s/j0.mp4.job").mkdir()  # its record was removed, and it was not yet
+    told: list[str] = []
+    watch = core.BatchWatch(on_outcome=lambda worker, outcome: told.append(outcome.state))
+    assert not core.run_batch(settled(1, "s"), core.BatchOptions(), None, watch).failed
+    assert told == ["existing"]
+    assert tree("s") == before
+    assert not Path("s/j0.mp4.job").exists()
 
 
 def test_a_job_that_another_process_does_is_waited_for():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ...errors import LTX2Error, OutOfMemoryError, StorageError, TargetTakenError
@@ -153,8 +153,10 @@ def _started(entry: JobEntry, order: Order, resolved: Resolved) -> JobEntry:
     stands_there = identity(resolved.target).content if resolved.target.is_file() else None
     replaces = entry.replaces if was_running else stands_there
     is_whole = all(path.exists() for path in resolved.task.results)
-    has_ended = resolved.task.output.keep_latents or not resolved.job_dir.exists()
+    has_ended = resolved.task.output.keep_latents or not os.path.lexists(resolved.job_dir / JOB_RECORD)
     if was_running and is_whole and has_ended and stands_there != replaces:  # killed before this was noted
+        with suppress(OSError):  # the folder is not there, or holds what is not ours
+            resolved.job_dir.rmdir()
         return _done(entry, resolved.target)
     changes = {"state": "running", "fingerprint": order.fingerprint, "replaces": replaces, "failure": None}
     return entry.model_copy(update={**changes, "nbytes": None})
