@@ -35,6 +35,7 @@ LIGHT = (
     "ltx2_core.sampling.table",
     "ltx2_core.pipeline.batch.jobs",
     "ltx2_core.pipeline.batch.options",
+    "ltx2_core.pipeline.batch.run",
     "ltx2_core.pipeline.batch.settle",
     "ltx2_core.pipeline.convert.plan",
     "ltx2_core.pipeline.describe",

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
+from ltx2_core.pipeline.batch import local
 from ltx2_core.pipeline.batch.jobs import JobLine
+from ltx2_core.pipeline.batch.record import BatchRecord, Failure, Fingerprint, JobEntry, change_record
 from scripts.write_schemas import FOLDER, SCHEMAS, written
 from tests.commands import ltx2
 
@@ -32,8 +34,10 @@ def test_a_schema_is_that_of_this_version(name: str):
     assert (FOLDER / f"{name}.schema.json").read_text(encoding="utf-8") == written(SCHEMAS[name]())
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_every_event_of_a_batch_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_models: None):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(local, "START_METHOD", "fork")  # a process that is forked has torch already
     Path("a.jsonl").write_text('{"prompt": "a lamp", "name": "one"}\n')
     found = events("batch", "a.jsonl", "--preset", "smoke", "--sweep", "seed_is=1")  # refused
     assert {event["event"] for event in found} == {"error", "summary"}
@@ -51,3 +55,14 @@ def test_every_event_of_a_batch_is_valid(tmp_path: Path, monkeypatch: pytest.Mon
 def test_what_no_job_can_be_is_invalid(job: Any):
     with pytest.raises(ValidationError):
         validator("job").validate(job)
+
+
+def test_the_record_of_a_batch_is_valid(tmp_path: Path):
+    print_ = Fingerprint(settings="a", inputs="b")
+    failure = Failure(code=7, what="the disk is gone")
+    entries = [
+        JobEntry(job="a", file="a.mp4", seed=1, fingerprint=print_, state="done", nbytes=9),
+        JobEntry(job="b", file="b.mp4", seed=2, fingerprint=print_, state="failed", failure=failure),
+    ]
+    change_record(tmp_path, lambda before: BatchRecord(seed=1, jobs=tuple(entries)))
+    validator("batch").validate(json.loads((tmp_path / "batch.json").read_text()))
