@@ -23,9 +23,9 @@ LONGEST_LINE = 2**20  # bytes of a job on standard input
 
 def run_jobs(show: Display, batch: core.Batch, options: core.BatchOptions, config: Path | None) -> None:
     """Do the jobs of a batch that are not done yet. Raises: BatchError if some failed, or time was up."""
-    view = BatchView(show, total=len(batch.jobs))
+    view = BatchView(show)
     with Stop(lambda: show.say("stopping after this step; Ctrl-C again stops at once")) as stop:
-        watch = core.BatchWatch(view.started, view.event, view.outcome, show.warn, stop.should_stop)
+        watch = core.BatchWatch(view.begun, view.started, view.event, view.outcome, show.warn, stop.should_stop)
         try:
             end = core.run_batch(batch, options, config, watch)
         except KeyboardInterrupt as stopped:
@@ -57,10 +57,10 @@ def _require_all(end: core.BatchEnd) -> None:
 
 @dataclass
 class BatchView:
-    """What is shown of a batch while it runs. total: its jobs, of all shards."""
+    """What is shown of a batch while it runs. total: the jobs that this process is to do."""
 
     show: Display
-    total: int
+    total: int = 0
     counts: dict[str, int] = field(default_factory=dict)  # of jobs by what became of them
     bars: BatchBars | None = None
 
@@ -72,6 +72,9 @@ class BatchView:
     @property
     def _finished(self) -> int:
         return self.counts.get("done", 0) + self.counts.get("existing", 0)
+
+    def begun(self, count: int) -> None:
+        self.total = count
 
     def started(self, worker: int, job: str) -> None:
         with self.show.about(job):

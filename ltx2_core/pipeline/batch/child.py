@@ -22,6 +22,7 @@ from .record import Failure
 if TYPE_CHECKING:
     from .worker import Worker
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOP = "stop"  # what a parent sends to have a render stopped after its step
 
 
@@ -32,9 +33,10 @@ def serve(connection: Connection, parents: Connection, config: Path | None) -> N
     noticed, and the render stops after its step. config: the file that --config names.
     """
     parents.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the parent decides
+    for number in SIGNALS:  # a terminal and SLURM send them to all processes; the parent decides
+        signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     pipe = _Pipe(connection)
     logger = logging.getLogger("ltx2")
     logger.handlers, logger.propagate = [_ToParent(pipe)], False

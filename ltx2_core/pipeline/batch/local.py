@@ -17,7 +17,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from .begin import Order
-from .child import STOP, serve
+from .child import SIGNALS, STOP, serve
 from .options import BatchOptions
 from .outcome import BatchWatch, Outcome
 from .record import Failure, change_entry
@@ -26,7 +26,6 @@ START_METHOD = "spawn"  # CUDA cannot be used in a process that was forked
 MOST_TRIES = 2
 LISTEN_S = 0.2  # for events, before the watcher is asked again whether to stop
 BUSY_S = 0.5  # before a job is tried again that another process has been doing
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(kw_only=True)

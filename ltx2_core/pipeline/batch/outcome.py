@@ -30,10 +30,12 @@ class Outcome:
 class BatchWatch:
     """Whoever watches a batch.
 
-    Args: on_start: is told which job a worker begins; workers are numbered from 0. on_event: what happens in it.
-    on_outcome: what became of it. say: one line for a person, a warning. should_stop: asked several times a second.
+    Args: on_begin: is told how many jobs this process is to do. on_start: is told which job a worker begins; workers
+    are numbered from 0. on_event: what happens in it. on_outcome: what became of it. say: one line for a person, a
+    warning. should_stop: asked several times a second.
     """
 
+    on_begin: Callable[[int], None] = lambda count: None
     on_start: Callable[[int, str], None] = lambda worker, job: None
     on_event: Callable[[int, str, Event], None] = lambda worker, job, event: None
     on_outcome: Callable[[int, Outcome], None] = lambda worker, outcome: None

@@ -47,6 +47,7 @@ def run_batch(batch: Batch, options: BatchOptions, config: Path | None, watch: B
     part = part_of(batch.jobs, options.shard)
     workers = devices_for(part, options.gpus)
     begun = begin(batch, part, overwrites=options.overwrite)
+    watch.on_begin(len(part))
     for job in begun.done:
         target, seed = job.resolved.target, job.resolved.request.seed
         watch.on_outcome(-1, Outcome(job=job.name, state="existing", path=target, seed=seed))
