@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 import ltx2_core as core
 from ltx2_core.media.probe import probe
@@ -73,9 +75,14 @@ def test_the_jobs_run_and_stop_where_a_command_fails(
     assert again.returncode == core.RequestError("").exit_code
 
 
-def test_a_job_renders_several_clips(run: Callable[[str], Any], tmp_path: Path) -> None:
+def test_a_job_renders_several_clips_and_its_events_are_valid(run: Callable[[str], Any], tmp_path: Path) -> None:
     done = run(without_installing(CLIPS["clips"]["script"]))
     assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    schema = Draft202012Validator(json.loads((ROOT / "docs" / "schemas" / "event.schema.json").read_text()))
+    for event in told:
+        schema.validate(event)
+    assert {"batch", "phase", "step", "output", "summary"} <= {event["event"] for event in told}
     names = [path.name for path in sorted((tmp_path / "scenes").glob("*.mp4"))]
     assert names == [f"0001-a-lamp-blinks-{job_seed(1, 1)}.mp4", f"0002-a-red-ball-rolls-{job_seed(1, 2)}.mp4"]
 
