@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import ltx2_core as core
 from ltx2_core.media.accept import check_input
 from ltx2_core.media.audio import read_audio
 from ltx2_core.media.inputs import AudioSource
@@ -54,6 +55,26 @@ def test_a_render_comes_to_the_loudness_and_latents_are_decoded_to_the_same_byte
     quieter = lufs(rendered("decode", "loud.mp4.job", "-o", "quieter.mp4", "--loudness", "-23"))
     assert quieter is not None
     assert abs(quieter + 23) <= 0.5
+
+
+def test_a_stopped_render_goes_on_to_the_same_bytes(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = {"model": str(tiny), "frames": "9", "steps": "3", "seed": "5", "video": "off", "loudness": "-16"}
+
+    def resolved(name: str) -> core.Resolved:
+        return core.resolve("t2v", "a bell", core.gather({**flags, "output": name}).layers)
+
+    undisturbed = core.run(resolved("a.wav")).path.read_bytes()
+    steps: list[core.StepDone] = []
+    watch = core.Watch(
+        on_event=lambda event: steps.append(event) if isinstance(event, core.StepDone) else None,
+        should_stop=lambda: bool(steps),
+    )
+    with pytest.raises(core.Interrupted):
+        core.run(resolved("b.wav"), watch)
+    assert core.resume(core.Job.open(Path("b.wav.job"))).path.read_bytes() == undisturbed
 
 
 def test_audio_alone_and_audio_for_a_clip_come_to_the_loudness(
