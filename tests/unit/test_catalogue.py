@@ -196,6 +196,16 @@ def test_a_lora_is_named_with_or_without_a_strength(named: NamedLoras) -> None:
     assert chosen(named, "cinemagraph:0.5") == (path, 0.5)
 
 
+def test_a_published_lora_that_is_given_by_its_path_acts_as_strongly_as_by_its_name(
+    named: NamedLoras, tmp_path: Path
+) -> None:
+    path = put(tmp_path / "ltx-2.3-22b-lora-cinemagraph-0.9.safetensors", 9)
+    assert chosen(named, str(path)) == (path, 2.0)
+    assert chosen(named, f"{path}:0.5") == (path, 0.5)
+    other = put(tmp_path / "of-ones-own.safetensors", 9)
+    assert chosen(named, str(other)) == (other, 1.0)
+
+
 def test_a_lora_whose_file_name_only_the_hub_knows_is_found_by_its_repository(shipped: Catalogue) -> None:
     path = put(models_home() / "Lightricks/LTX-2-19b-LoRA-Camera-Control-Static" / "whatever.safetensors", 9)
     assert chosen(NamedLoras(Library(shipped), "2.0"), "static") == (path, 1.0)

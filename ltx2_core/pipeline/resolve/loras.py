@@ -89,7 +89,9 @@ class NamedLoras:
         path = self._given_path(name, spec, option)
         published = self.library.catalogue.control_in(path.name)
         _require_usable(published, spec, option)
-        return ChosenLora(spec, option, path, 1.0 if strength is None else strength, published)
+        if strength is None:
+            strength = 1.0 if published is None else published.strength
+        return ChosenLora(spec, option, path, strength, published)
 
     def _published(self, control: Control, name: str, spec: str, option: str, strength: float) -> ChosenLora:
         """A LoRA of the catalogue by its name."""
