@@ -49,7 +49,7 @@ ANY = GUIDED | {
     "decoder": st.just("conv"),
 }
 SHAPED = {
-    "res": st.sampled_from(["128x128", "480p", "720p", "1080p", "64x192"]),
+    "res": st.sampled_from(["128x128", "480p", "720p", "1080p", "128x192"]),
     "frames": st.sampled_from([1, 9, 121]),
     "fps": st.sampled_from(["24", "23.976", "12.5", "59.94", "7/2"]),
 }
