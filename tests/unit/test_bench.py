@@ -51,7 +51,7 @@ def test_a_block_takes_no_more_launches_than_it_needs():
         config = TransformerConfig.from_metadata(scaled_settings(layers, 1))
         model = random_transformer(config, torch.bfloat16, CPU)
         with torch.inference_mode(), Launches() as launches:
-            model(make_inputs(config, (64, 64, 9), torch.bfloat16, CPU))
+            model(make_inputs(config, (64, 64, 33), torch.bfloat16, CPU))
         return launches.count
 
     assert launches(3) - launches(2) <= 118
