@@ -205,6 +205,11 @@ class Request(Record):
         return sum(len(self.keyframes_of(stage)) for stage in self.recipe.stages)
 
     @property
+    def prompts(self) -> list[str]:
+        """The texts that are read: the prompt, and the negative one where the render is guided."""
+        return [self.prompt] if self.negative is None else [self.prompt, self.negative]
+
+    @property
     def first_image(self) -> ImageInput | None:
         """The image that the video begins with, if one does; a span that is regenerated has its own surroundings."""
         if self.video != "generate" or self.window is not None:

@@ -95,6 +95,20 @@ def test_a_job_of_a_batch_has_the_bytes_of_its_own_command():
     assert Path("single.mp4").read_bytes() == Path("s/j0.mp4").read_bytes()
 
 
+@pytest.mark.parametrize(("words", "is_together"), [((), True), (("--order", "file"), False)])
+def test_prompts_are_read_together_before_the_first_job_is_denoised(
+    words: tuple[str, ...], is_together: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LTX2_HOME", str(tmp_path / "home"))
+    write_jobs(3)
+    events = [json.loads(line) for line in batch("--json", *words).stdout.splitlines()]
+    read = [(one["job"], one["done"]) for one in events if (one["event"], one.get("phase")) == ("step", "text")]
+    found = {name: sum(count for job, count in read if job == name) for name in ("j0", "j1", "j2")}
+    assert sum(found.values()) >= 3
+    assert (found["j0"] == sum(found.values())) is is_together
+    assert states() == dict.fromkeys(found, "done")
+
+
 def test_jobs_that_have_changed_are_refused_and_rendered_again_with_overwrite():
     write_jobs(2)
     assert batch().exit_code == 0

@@ -27,12 +27,16 @@ MOST_NAMED = 5  # jobs in a message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One job as a worker gets it: the folder of its batch, its name there, and the job itself."""
+    """One job as a worker gets it: the folder of its batch, its name there, and the job itself.
+
+    Args: ahead: jobs that follow, whose prompts are read together with its own.
+    """
 
     folder: Path
     job: str
     fingerprint: Fingerprint
     line: JobLine
+    ahead: tuple[JobLine, ...] = ()
 
     def dump(self) -> str:
         """The order as a line of JSON."""
@@ -42,6 +46,7 @@ class Order:
             "fingerprint": self.fingerprint.model_dump(),
             "line": self.line.dump(),
             "place": self.line.place,
+            "ahead": [line.dump() for line in self.ahead],
         }
         return json.dumps(content)
 
@@ -54,6 +59,7 @@ class Order:
             job=content["job"],
             fingerprint=Fingerprint(**content["fingerprint"]),
             line=JobLine.parse(content["line"], content["place"]),
+            ahead=tuple(JobLine.parse(line, content["place"]) for line in content["ahead"]),
         )
 
 

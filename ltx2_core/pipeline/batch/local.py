@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -18,12 +19,14 @@ from typing import Any
 
 from .begin import Order
 from .child import SIGNALS, STOP, serve
+from .jobs import JobLine
 from .options import BatchOptions
 from .outcome import BatchWatch, Outcome
 from .record import Failure, change_entry
 
 START_METHOD = "spawn"  # CUDA cannot be used in a process that was forked
 MOST_TRIES = 2
+AHEAD = 15  # jobs whose prompts are read together with that of the job before them
 LISTEN_S = 0.2  # for events, before the watcher is asked again whether to stop
 BUSY_S = 0.5  # before a job is tried again that another process has been doing
 
@@ -112,6 +115,7 @@ class LocalEngine:
         self.waiting = deque(self.jobs)
         self.children = [Child(number, device) for number, device in enumerate(self.devices)]
         self.busy: Counter[str] = Counter()
+        self.read: set[str] = set()  # jobs whose prompts a worker was told to read with those of another
 
     def run(self) -> None:
         """Do all jobs, or as many as the options let it. Raises: whatever the watcher raises, and ends the workers."""
@@ -157,10 +161,22 @@ class LocalEngine:
         if child.process is None:
             child.start(self.config)
         self.watch.on_start(child.number, job.order.job)
-        line = job.order.line
-        if job.device is None:
-            line = replace(line, settings={**line.settings, "device": child.device})
-        child.give(replace(job, order=replace(job.order, line=line)))
+        ahead = self._ahead(job)
+
+        def placed(line: JobLine) -> JobLine:
+            return line if job.device else replace(line, settings={**line.settings, "device": child.device})
+
+        order = replace(job.order, line=placed(job.order.line), ahead=tuple(map(placed, ahead)))
+        child.give(replace(job, order=order))
+
+    def _ahead(self, job: Queued) -> list[JobLine]:
+        """The jobs whose prompts are read with that of a job: those that follow, unless somebody reads its own."""
+        if self.options.order == "file" or job.order.job in self.read:
+            return []
+        following = islice((one for one in self.waiting if one.device == job.device), AHEAD)
+        found = [one.order for one in following if one.order.job not in self.read]
+        self.read.update(order.job for order in found)
+        return [order.line for order in found]
 
     def _listen(self) -> None:
         """Take what workers tell, for a moment."""

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ...errors import LTX2Error, OutOfMemoryError, StorageError, TargetTakenError
 from ...identity import identity
 from ...lock import locked
-from ..events import Watch
+from ..events import StoppedError, Watch
 from ..job import Job
-from ..reads import require_unchanged
-from ..render.models import Models
-from ..render.run import NOBODY, Result, resume, run
+from ..reads import identities, require_unchanged
+from ..render.engine import Engine
+from ..render.models import Models, computing
+from ..render.ran_out import ran_out
+from ..render.run import NOBODY, Result, check_device, resume, run
 from ..request import RECORD as JOB_RECORD
 from ..request import RenderTask, Request, Resolved
 from ..resolve.setting_sources import gather
@@ -68,11 +71,33 @@ class Worker:
                     claim.enter_context(locked(claim_of(resolved.target)))
                 except TargetTakenError:
                     return Outcome(job=order.job, state="busy")
+                if order.ahead:
+                    self.read_ahead(resolved.task, order.ahead, watch)
                 return self._do_claimed(order, resolved, watch)
         except LTX2Error as error:
             failure = Failure.of(error)
             note_failure(order, failure)
             return Outcome(job=order.job, state="failed", failure=failure)
+
+    def read_ahead(self, task: RenderTask, lines: Iterable[JobLine], watch: Watch = NOBODY) -> None:
+        """Read the prompts of a job and of jobs that follow it, so that the text encoder is loaded once for all.
+
+        They are kept in the prompt cache, where each job finds its own. What cannot be read is told by its own job.
+        """
+        try:
+            tasks = [task, *(settle_line(line, self.given).task for line in lines)]
+            alike = [one for one in tasks if _reads_as(one, task)]
+            prompts = list(dict.fromkeys(text for one in alike for text in one.request.prompts))
+            check_device(task.machine)
+            job = Job(folder=task.target.parent, task=task, identities=identities(task))
+            with computing(task.machine.threads):
+                Engine(job, self._models_for(task), watch).read(prompts)
+        except (LTX2Error, StoppedError):
+            self.clear()
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            self.clear()
 
     def clear(self) -> None:
         """Let every model go."""
@@ -95,6 +120,13 @@ class Worker:
             self.clear()
             self._models = Models(task.files, task.machine)
         return self._models
+
+
+def _reads_as(task: RenderTask, first: RenderTask) -> bool:
+    """Whether the prompts of two tasks are read by the same models, to as many rows, and kept."""
+    are_kept = task.uses_cache and first.uses_cache and not task.request.enhances
+    rows = task.request.text_rows == first.request.text_rows
+    return are_kept and rows and (task.files.paths, task.machine) == (first.files.paths, first.machine)
 
 
 def unfinished(resolved: Resolved) -> Job | None:

@@ -133,17 +133,8 @@ class Engine:
         """The text as the denoiser reads it, for the streams that are present; from the cache where it is known."""
         if self.text is not None:
             return self.text
-        request = self.request
-        prompts = [request.prompt] if request.negative is None else [request.prompt, request.negative]
-        read: list[str] = []
-
-        def encode(unknown: list[str]) -> list[TextContext]:
-            read.extend(unknown)
-            return self.encode(unknown)
-
-        with self.watch.phase("text", "reading the prompt") as on_prompt:
-            found = self.cache().recall(prompts, encode) if self.task.uses_cache else encode(prompts)
-            on_prompt(len(read))
+        request, prompts = self.request, self.request.prompts
+        found = self.read(prompts)
         for what, context in zip(("prompt", "negative prompt")[: len(prompts)], found, strict=True):
             if context.dropped:
                 total = request.text_rows + context.dropped
@@ -159,6 +150,19 @@ class Engine:
             return Contexts(*features)
 
         return Streams(of("video", request.video), of("audio", request.audio))
+
+    def read(self, prompts: list[str]) -> list[TextContext]:
+        """The contexts of prompts: from the cache where they are known, and kept there where they are not."""
+        unknown: list[str] = []
+
+        def encode(texts: list[str]) -> list[TextContext]:
+            unknown.extend(texts)
+            return self.encode(texts)
+
+        with self.watch.phase("text", "reading the prompt") as on_prompt:
+            found = self.cache().recall(prompts, encode) if self.task.uses_cache else encode(prompts)
+            on_prompt(len(unknown))
+        return found
 
     def cache(self) -> ContextCache:
         """What was encoded before with the same text encoder and connectors."""
