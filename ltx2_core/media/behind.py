@@ -12,6 +12,8 @@ from typing import Self
 class Behind:
     """Does steps in the order in which they are put, behind the caller; leaving the block waits for the last one.
 
+    So it does after an error of the caller, but not where the user stops it at once.
+
     Args: most_bytes: of what steps that are not done hold; whoever puts more waits. on_done: called in the caller's
     thread, for each step in turn, with how many are done.
     Raises: what a step raises, where the next one is put or the block ends; no later step is begun then.
@@ -46,4 +48,5 @@ class Behind:
             while kind is None and self._waiting:
                 self._collect()
         finally:
-            self._thread.shutdown(cancel_futures=True)
+            gives_up = kind is None or not issubclass(kind, Exception)
+            self._thread.shutdown(cancel_futures=gives_up)

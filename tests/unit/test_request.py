@@ -50,7 +50,7 @@ def test_perturbed_block_is_at_the_same_depth_in_a_model_of_fewer_blocks(tiny: P
 @given(st.fractions(min_value=Fraction(1, 20), max_value=20), st.sampled_from([24, 25, 30, 60, Fraction(30000, 1001)]))
 def test_duration_takes_the_nearest_frames_of_8k_plus_1(tiny: Path, duration: Fraction, fps: Fraction) -> None:
     wanted = round(duration, 6) * fps
-    frames = resolved(tiny, duration=str(float(round(duration, 6))), fps=str(fps)).request.frames
+    frames = resolved(tiny, duration=str(float(round(duration, 6))), fps=str(fps), sound="off").request.frames
     assert frames % 8 == 1
     assert abs(frames - wanted) <= abs(frames - 8 - wanted) or frames == 1
     assert abs(frames - wanted) < abs(frames + 8 - wanted) or frames == 1
@@ -322,3 +322,13 @@ def test_preset_may_name_its_model_and_a_flag_names_another(entry: Callable[...,
     layers = [(A_FILE, {"preset": "quick", "output": f"{tiny}/none.mp4"})]
     assert resolve("t2v", "x", layers, own).task.files.name == "small"
     assert resolved(tiny, own=own, preset="quick").task.files.name == tiny.name
+
+
+@pytest.mark.parametrize("video", ["generate", "off"])
+def test_a_clip_that_is_too_short_for_audio_is_refused_with_what_is_long_enough(video: str, tmp_path: Path) -> None:
+    flags = {"model": "toy", "video": video, "frames": 1, "output": str(tmp_path / ("a.mp4", "a.wav")[video == "off"])}
+    with pytest.raises(RequestError, match="1 frame at 59.94 fps cannot have audio") as refused:
+        resolve("t2v", "x", [(COMMAND_LINE, {**flags, "fps": "59.94"})])
+    assert refused.value.hint.startswith("--frames 9")
+    assert ("--sound off" in refused.value.hint) is (video == "generate")
+    assert resolve("t2v", "x", [(COMMAND_LINE, {**flags, "fps": "24"})]).request.frames == 1

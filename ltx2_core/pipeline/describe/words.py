@@ -14,6 +14,7 @@ from ..made import Made
 from ..request import Request
 from ..resolve.fit import products_of
 from ..resolve.machine import choose_device
+from ..values import OFF
 
 Facts = Iterator[tuple[str, str]]  # name of a fact and its text, or JSON where it is a record
 
@@ -112,6 +113,8 @@ def recipe_facts(made: Made) -> Facts:
     yield "machine", as_text(told["machine"])
     if made.output is not None:
         yield "output", as_text(told["output"])
+        if made.output.loudness != OFF:
+            yield "loudness", f"{made.output.loudness:g} LUFS"
 
 
 def require_content(path: Path) -> None:

@@ -5,7 +5,9 @@ Source: docs/cli.md, "Commands" and "Strictness".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from pathlib import Path
 
 from ...components import UPSAMPLERS
@@ -14,6 +16,7 @@ from ...config.released import effective_config
 from ...config.upsampler import UpsamplerConfig
 from ...config.video_vae import VideoVAEConfig
 from ...errors import CheckpointError, RequestError
+from ...grids import AUDIO_LATENTS_PER_SECOND, audio_latent_count, snap_up
 from ...headers import read_header
 from ...hub.find import ModelFiles
 from ...lora_file import match, read_lora
@@ -21,7 +24,7 @@ from ...sampling.guidance import PassKind
 from ..parts import ModelHeaders
 from ..recipe import Edit, Recipe
 from ..request import COPY, OutputSettings, Request, StreamMode
-from ..values import OFF, option_name
+from ..values import OFF, option_name, show_fps
 from .loras import refuse_hdr
 from .presets import names, recipe
 from .settings import Merged, Origin, Settings, required
@@ -120,6 +123,16 @@ def check_guidance(merged: Merged, request: Request) -> None:
         if scales.rescale and not any(scales.needs(kind) for kind in PassKind if kind is not PassKind.COND):
             without[f"{name}_rescale"] = f"no guidance of the {name} is switched on"
     refuse(_flags(merged), without)
+
+
+def check_audio_length(request: Request) -> None:
+    """Raises: RequestError for a clip that is too short for a single step of audio, which lasts 40 ms."""
+    if request.audio == "off" or audio_latent_count(request.frames, request.fps):
+        return
+    what = f"{request.frames} frame{'s' * (request.frames > 1)} at {show_fps(request.fps)} fps cannot have audio"
+    least = snap_up(math.ceil(request.fps / Fraction(AUDIO_LATENTS_PER_SECOND)))
+    hint = f"--frames {least}" if request.video == "off" else f"--frames {least}, or --sound off"
+    raise RequestError(what, "audio is made in steps of 40 ms, and this is less", hint)
 
 
 def _flags(merged: Merged) -> list[str]:

@@ -27,7 +27,7 @@ from .lint import prompt_advice
 from .machine import Device
 from .modes import mode_of
 from .phases import Costs
-from .refusals import check_guidance, check_loudness, check_prompt
+from .refusals import check_audio_length, check_guidance, check_loudness, check_prompt
 from .settings import COMMAND_LINE, Layer, required
 from .target import require_apart, target_of
 
@@ -79,6 +79,7 @@ def settle(
     enhancement = settle_enhancement(basis, inputs, prompt, is_planned=planned is not None)
     request = _request(basis, inputs, prompt)
     check_guidance(basis.merged, request)
+    check_audio_length(request)
     basis.headers.check(component for component in components_of(request) if component not in ALWAYS_READ)
     settings = basis.settings
     target = target_of(settings, request, inputs.suffix)
