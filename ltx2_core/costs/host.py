@@ -6,6 +6,7 @@ from ..grids import VideoGrid
 
 FLOAT32 = 4
 AHEAD, WAITING = 100, 14  # frames that an encoder looks ahead at, in 1.5 bytes a pixel; that wait for it, in float32
+MOST_WAITING_BYTES = 2**29  # as in media/writer.py: of frames in 1.5 bytes a pixel that wait behind those
 
 
 def clip_bytes(grid: VideoGrid) -> int:
@@ -15,4 +16,6 @@ def clip_bytes(grid: VideoGrid) -> int:
 
 def written_bytes(grid: VideoGrid) -> int:
     """What the encoder of a video holds: frames that it looks ahead at, and those that wait."""
-    return int(grid.height * grid.width * (1.5 * AHEAD + 3 * FLOAT32 * WAITING))
+    pixels = grid.height * grid.width
+    waiting = min(1.5 * pixels * grid.frames, MOST_WAITING_BYTES)
+    return int(pixels * (1.5 * AHEAD + 3 * FLOAT32 * WAITING) + waiting)

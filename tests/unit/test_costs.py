@@ -16,13 +16,14 @@ from ltx2_core.config.text import PROJECTED_ROWS, ProjectionConfig
 from ltx2_core.config.transformer import TransformerConfig
 from ltx2_core.config.upsampler import UpsamplerConfig
 from ltx2_core.config.video_vae import VideoVAEConfig
-from ltx2_core.costs import audio, decoding, diffusion_decoder, video_vae
+from ltx2_core.costs import audio, decoding, diffusion_decoder, host, video_vae
 from ltx2_core.costs.denoiser import Evaluation, Walk, activation_bytes, forward_flops, text_memory_bytes
 from ltx2_core.costs.text import LanguageModel, connecting_bytes
 from ltx2_core.costs.upsampler import upsample_bytes, upsample_flops
 from ltx2_core.grids import VideoGrid, audio_latent_count
 from ltx2_core.hub.published import tensor_list
 from ltx2_core.latents import LatentState
+from ltx2_core.media import writer
 from ltx2_core.models import diffusion_layers, neighbours
 from ltx2_core.models.audio_vae import AudioDecoder, AudioEncoder
 from ltx2_core.models.chunks import Chunks
@@ -227,3 +228,14 @@ def test_projecting_hidden_states_takes_what_is_said(tokens: int, is_brought: bo
     said = connecting_bytes(model, [tokens], [], 128, 2, is_shared=is_shared, brought=brought)
     said -= model.hidden_bytes(tokens, 2)  # which are there before
     assert LEAST <= said / peak <= MOST
+
+
+def test_frames_that_wait_for_the_encoder_are_counted_as_far_as_they_may_wait() -> None:
+    assert host.MOST_WAITING_BYTES == writer.MOST_WAITING_BYTES
+
+    def waiting(frames: int) -> int:
+        grid = VideoGrid(frames=frames, height=1088, width=1920, factors=VAE.factors)
+        return host.written_bytes(grid)
+
+    assert waiting(17) - waiting(9) == 8 * 1.5 * 1088 * 1920
+    assert waiting(1001) == waiting(2001)

@@ -327,7 +327,7 @@ def test_preset_may_name_its_model_and_a_flag_names_another(entry: Callable[...,
 @pytest.mark.parametrize("video", ["generate", "off"])
 def test_a_clip_that_is_too_short_for_audio_is_refused_with_what_is_long_enough(video: str, tmp_path: Path) -> None:
     flags = {"model": "toy", "video": video, "frames": 1, "output": str(tmp_path / ("a.mp4", "a.wav")[video == "off"])}
-    with pytest.raises(RequestError, match="1 frame at 59.94 fps cannot have audio") as refused:
+    with pytest.raises(RequestError, match=r"1 frame at 59\.94 fps cannot have audio") as refused:
         resolve("t2v", "x", [(COMMAND_LINE, {**flags, "fps": "59.94"})])
     assert refused.value.hint.startswith("--frames 9")
     assert ("--sound off" in refused.value.hint) is (video == "generate")

@@ -61,3 +61,9 @@ def test_the_record_of_a_batch_is_valid(tmp_path: Path):
     ]
     change_record(tmp_path, lambda before: BatchRecord(seed=1, jobs=tuple(entries)))
     validator("batch").validate(json.loads((tmp_path / "batch.json").read_text()))
+
+
+def test_no_cell_of_the_summary_is_a_formula():
+    entry = JobEntry(job="=1+1", file="@a.mp4", seed=1, fingerprint=Fingerprint(settings="a", inputs="b"), state="done")
+    row = BatchRecord(seed=1, jobs=(entry,)).summary().splitlines()[1]
+    assert row == "'=1+1,done,'@a.mp4,1,,,,"

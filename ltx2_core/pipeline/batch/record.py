@@ -93,8 +93,14 @@ class BatchRecord(Record):
         for entry in self.jobs:
             failure = entry.failure
             why = ("", "", "", "") if failure is None else (failure.code, failure.what, failure.why, failure.hint)
-            writer.writerow((entry.job, entry.state, entry.file, entry.seed, *why))
+            row = (entry.job, entry.state, entry.file, entry.seed, *why)
+            writer.writerow([_harmless(str(cell)) for cell in row])
         return text.getvalue()
+
+
+def _harmless(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t")) else cell
 
 
 def stored_seed(folder: Path) -> int | None:
