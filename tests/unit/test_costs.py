@@ -20,6 +20,7 @@ from ltx2_core.costs import audio, decoding, diffusion_decoder, host, video_vae
 from ltx2_core.costs.denoiser import Evaluation, Walk, activation_bytes, forward_flops, text_memory_bytes
 from ltx2_core.costs.text import LanguageModel, connecting_bytes
 from ltx2_core.costs.upsampler import upsample_bytes, upsample_flops
+from ltx2_core.costs.weights import streamed_bytes
 from ltx2_core.grids import VideoGrid, audio_latent_count
 from ltx2_core.hub.published import tensor_list
 from ltx2_core.latents import LatentState
@@ -239,3 +240,9 @@ def test_frames_that_wait_for_the_encoder_are_counted_as_far_as_they_may_wait() 
 
     assert waiting(17) - waiting(9) == 8 * 1.5 * 1088 * 1920
     assert waiting(1001) == waiting(2001)
+
+
+def test_streamed_blocks_take_those_that_stay_and_two_slots_for_the_largest_of_the_others() -> None:
+    blocks = (3, 5, 7, 2)
+    assert [streamed_bytes(blocks, resident) for resident in range(5)] == [2 * 7, 3 + 2 * 7, 8 + 2 * 7, 15 + 2, 17]
+    assert streamed_bytes((), 0) == 0

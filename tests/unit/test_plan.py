@@ -137,6 +137,13 @@ def test_guidance_and_steps_make_flops() -> None:
     assert 3 < few / alone < 4  # four passes, of which one begins late
 
 
+def test_steps_are_those_of_the_first_stage_and_the_second_has_its_own() -> None:
+    few, many = (rows(planned(vram=80, res="720p", preset="two-stage", steps=steps)) for steps in (10, 20))
+    first, second = (name for name in few if name.startswith("stage"))
+    assert many[first].flops == pytest.approx(2 * few[first].flops, rel=0.01)
+    assert many[second].flops == few[second].flops
+
+
 @pytest.mark.parametrize(
     ("mode", "flags", "phase"),
     [
