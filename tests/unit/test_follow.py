@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -47,6 +47,7 @@ def silence(path: Path, samples: int, rate_hz: int = 8000) -> Path:
 def test_clip_has_the_fewest_frames_that_cover_its_sound(
     tiny: Path, tmp_path: Path, samples: int, fps: Fraction
 ) -> None:
+    assume(samples * fps > 8000 or fps < 50)  # else a single frame is shorter than a step of audio
     found = resolved("a2v", tiny, silence(tmp_path / "a.wav", samples), fps=str(fps)).request
     assert found.frames % 8 == 1
     assert round(found.frames / fps * 8000) >= samples
