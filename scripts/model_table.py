@@ -54,7 +54,7 @@ def models_table(catalogue: Catalogue) -> str:
         for name, model in models
         if model.folder is None
     ]
-    return table(("Name", "Weights", "To fetch", "Card", "For", "Gated", "Usable"), rows)
+    return table(("Name", "Weights", "To fetch", "Card", "Take it for", "Gated", "Usable"), rows)
 
 
 def purpose(name: str) -> str:
