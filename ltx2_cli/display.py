@@ -317,7 +317,8 @@ class Display:
         self._tell("error", code=error.exit_code, message=error.what, why=error.why, hint=error.hint)
         for line in "".join(traceback.format_exception(error)).splitlines():
             self.say(line, TRACEBACKS)
-        what = error.what if error.exit_code in STOPS else f"error: {error.what}"
+        about = f"{self.about_job}: " if self.about_job else ""
+        what = error.what if error.exit_code in STOPS else f"error: {about}{error.what}"
         for line in (what, error.why, *listed, error.hint and f"hint: {error.hint}"):
             if line:
                 self.say(line, ERRORS)

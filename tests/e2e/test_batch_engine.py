@@ -326,7 +326,7 @@ def test_shards_make_the_tree_of_one_run():
     assert tree("parts") == tree("whole")
 
 
-def test_lines_of_json_are_rendered_and_answered(monkeypatch: pytest.MonkeyPatch):
+def test_lines_of_json_are_rendered_and_answered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     lines = ['{"prompt": "a lamp", "name": "one"}', "", '{"prompt": "a lamp", "stepz": 2}', "[", "\x00"]
     monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO("\n".join(lines).encode())))
     from ltx2_cli.batch_view import serve_lines
@@ -335,6 +335,7 @@ def test_lines_of_json_are_rendered_and_answered(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(core.BatchError, match="3 of 4 jobs failed"):
         serve_lines(Display(), dict(FLAGS), None, TAKES)
     assert Path("one.mp4").exists()
+    assert "error: line 3: unknown key stepz" in capsys.readouterr().err
 
 
 def test_a_damaged_record_is_refused_and_left():
