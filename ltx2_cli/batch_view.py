@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import ltx2_core as core
 
 from .display import DETAILS, Display, counted
-from .failures import UserStopError
+from .failures import UserStopError, crash, is_stop
 from .stop import Stop
 
 if TYPE_CHECKING:
@@ -197,9 +197,13 @@ class _Server:
                     self.show.file(resolved.target, is_new=False)
                     return
                 self.show.result(self.worker.finish(resolved, watch))
-            except core.LTX2Error as error:
+            except core.Interrupted:
+                raise
+            except Exception as error:
+                if is_stop(error):
+                    raise KeyboardInterrupt from error
                 self.failed += 1
-                self.show.fail(error)
+                self.show.fail(error if isinstance(error, core.LTX2Error) else crash(error, ["batch", "-"]))
 
     def stop_if_idle(self) -> None:
         """A signal that comes while nothing is rendered ends the command at once."""

@@ -17,11 +17,15 @@ import pytest
 
 import ltx2_core as core
 from ltx2_cli.batch import TAKES
+from ltx2_cli.batch_view import serve_lines
+from ltx2_cli.display import Display
 from ltx2_core.lock import locked
 from ltx2_core.pipeline.batch import local
+from ltx2_core.pipeline.batch import worker as worker_module
 from ltx2_core.pipeline.batch.begin import claim_of
 from ltx2_core.pipeline.batch.record import RECORD, change_entry, change_record, read_record
 from ltx2_core.pipeline.batch.worker import Worker
+from ltx2_core.pipeline.render.run import run
 from tests.commands import ltx2
 
 # a process that is forked has torch already, and the models are tiny
@@ -329,13 +333,40 @@ def test_shards_make_the_tree_of_one_run():
 def test_lines_of_json_are_rendered_and_answered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     lines = ['{"prompt": "a lamp", "name": "one"}', "", '{"prompt": "a lamp", "stepz": 2}', "[", "\x00"]
     monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO("\n".join(lines).encode())))
-    from ltx2_cli.batch_view import serve_lines
-    from ltx2_cli.display import Display
-
     with pytest.raises(core.BatchError, match="3 of 4 jobs failed"):
         serve_lines(Display(), dict(FLAGS), None, TAKES)
     assert Path("one.mp4").exists()
     assert "error: line 3: unknown key stepz" in capsys.readouterr().err
+
+
+def test_a_mistake_of_ours_in_one_line_ends_no_other_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(
+        "sys.stdin", TextIOWrapper(BytesIO(b'{"prompt": "a", "name": "one"}\n{"prompt": "b", "name": "two"}'))
+    )
+
+    def breaks(resolved: core.Resolved, *rest: Any) -> core.Result:
+        if resolved.target.stem == "two":
+            return run(resolved, *rest)
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(worker_module, "run", breaks)
+    with pytest.raises(core.BatchError, match="1 of 2 jobs failed"):
+        serve_lines(Display(), dict(FLAGS), None, TAKES)
+    assert Path("two.mp4").exists()
+    assert "one: internal error: RuntimeError: a mistake" in capsys.readouterr().err
+
+
+def test_a_worker_keeps_no_model_of_a_job_that_broke_down(monkeypatch: pytest.MonkeyPatch):
+    def breaks(*given: object) -> core.Result:
+        raise RuntimeError("a mistake")
+
+    worker, resolved = Worker(), settled(1, "s").jobs[0].resolved
+    monkeypatch.setattr(worker_module, "run", breaks)
+    with pytest.raises(RuntimeError, match="a mistake"):
+        worker.finish(resolved)
+    assert worker._models is None
 
 
 def test_a_damaged_record_is_refused_and_left():

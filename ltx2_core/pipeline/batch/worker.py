@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from ...errors import LTX2Error, OutOfMemoryError, StorageError, TargetTakenError
+from ...errors import LTX2Error, StorageError, TargetTakenError
 from ...identity import identity
 from ...lock import locked
 from ..events import StoppedError, Watch
@@ -20,7 +20,7 @@ from ..reads import identities, require_unchanged
 from ..render.engine import Engine
 from ..render.models import Models, computing
 from ..render.ran_out import ran_out
-from ..render.run import NOBODY, Result, check_device, resume, run
+from ..render.run import NOBODY, Interrupted, Result, check_device, resume, run
 from ..request import RECORD as JOB_RECORD
 from ..request import RenderTask, Request, Resolved
 from ..resolve.setting_sources import gather
@@ -52,7 +52,9 @@ class Worker:
             if job is None:
                 return run(resolved, watch, self._models_for(resolved.task))
             return resume(job, watch, self._models_for(job.task))
-        except OutOfMemoryError:
+        except Interrupted:
+            raise
+        except BaseException:  # what is loaded may be half changed, as by a LoRA that was being fused
             self.clear()
             raise
 
