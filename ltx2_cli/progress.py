@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -33,21 +34,32 @@ class Clock(ProgressColumn):
         return Text("" if task.time_remaining is None else f"eta {minutes(task.time_remaining)}")
 
 
-class Bars:
-    """A bar for each phase that began, the last one moving. Nothing that is shown is read as markup."""
+class Moving:
+    """What moves on stderr, with lines above it. Nothing that is shown is read as markup."""
+
+    def __init__(self, *columns: ProgressColumn, **options: Any) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        name = TextColumn("{task.description}", markup=False)
+        self.progress = Progress(name, *columns, console=self.console, refresh_per_second=4, **options)
+        self.progress.start()
+
+    def say(self, line: str) -> None:
+        self.console.print(Text(line), soft_wrap=True)
+
+    def stop(self) -> None:
+        self.progress.stop()
+
+
+def counting(width: int) -> tuple[ProgressColumn, ...]:
+    """A bar of so many characters, how many steps are done, and the time."""
+    return BarColumn(bar_width=width), TextColumn("{task.fields[count]}", markup=False), Clock()
+
+
+class Bars(Moving):
+    """A bar for each phase that began, the last one moving."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
-        self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[count]}", markup=False),
-            Clock(),
-            console=self.console,
-            speed_estimate_period=SLOWEST_STEP_S,
-            refresh_per_second=4,
-        )
-        self.progress.start()
+        super().__init__(*counting(20), speed_estimate_period=SLOWEST_STEP_S)
 
     def start(self, name: str, total: int | None) -> None:
         self.total = total
@@ -61,30 +73,14 @@ class Bars:
         self.step(self.total or 0)
         self.progress.update(self.task, total=self.total or 1, completed=self.total or 1)
 
-    def say(self, line: str) -> None:
-        self.console.print(Text(line), soft_wrap=True)
 
-    def stop(self) -> None:
-        self.progress.stop()
-
-
-class FileBars:
+class FileBars(Moving):
     """A bar for each file, with its rate and the time that remains. total: of all that is fetched, with a bar too."""
 
     def __init__(self, total: int = 0) -> None:
-        self.console = Console(stderr=True, highlight=False)
-        self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=12),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            refresh_per_second=4,
-        )
+        super().__init__(BarColumn(bar_width=12), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
         self.tasks: dict[tuple[str, str], TaskID] = {}
         self.all = self.progress.add_task("in all", total=total, visible=total > 0)
-        self.progress.start()
 
     def step(self, progress: core.FileProgress) -> None:
         """How far a file is. One that is done leaves its bar to those that are not."""
@@ -95,33 +91,16 @@ class FileBars:
         self.progress.update(self.tasks[key], completed=progress.done, visible=progress.done < progress.total)
         self.progress.update(self.all, advance=progress.done - before)
 
-    def say(self, line: str) -> None:
-        self.console.print(Text(line), soft_wrap=True)
 
-    def stop(self) -> None:
-        self.progress.stop()
-
-
-class BatchBars:
+class BatchBars(Moving):
     """A line for each worker with its job and where that is, and a bar over all jobs. done: those that are already."""
 
     def __init__(self, total: int, done: int) -> None:
-        self.console = Console(stderr=True, highlight=False)
-        self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=12),
-            TextColumn("{task.fields[count]}", markup=False),
-            Clock(),
-            console=self.console,
-            speed_estimate_period=SLOWEST_STEP_S,
-            refresh_per_second=4,
-            transient=True,
-            redirect_stdout=False,  # paths of results go where standard output goes
-        )
+        options = {"transient": True, "redirect_stdout": False}  # paths of results go where standard output goes
+        super().__init__(*counting(12), speed_estimate_period=SLOWEST_STEP_S, **options)
         self.workers: dict[int, TaskID] = {}
         self.total = total
         self.all = self.progress.add_task("all jobs", total=total, completed=done, count=f"{done}/{total}")
-        self.progress.start()
 
     def begin(self, worker: int, job: str) -> None:
         """A worker begins a job."""
@@ -155,12 +134,6 @@ class BatchBars:
             yield
         finally:
             self.progress.start()
-
-    def say(self, line: str) -> None:
-        self.console.print(Text(line), soft_wrap=True)
-
-    def stop(self) -> None:
-        self.progress.stop()
 
 
 def shortened(name: str, longest: int = 24) -> str:
