@@ -6,7 +6,7 @@ from ..grids import VideoGrid
 
 FLOAT32 = 4
 AHEAD, WAITING = 100, 14  # frames that an encoder looks ahead at, in 1.5 bytes a pixel; that wait for it, in float32
-MOST_WAITING_BYTES = 2**29  # as in media/writer.py: of frames in 1.5 bytes a pixel that wait behind those
+MOST_WAITING_BYTES = 2**29  # of decoded frames, in 1.5 bytes a pixel, that may wait until they are encoded
 
 
 def clip_bytes(grid: VideoGrid) -> int:

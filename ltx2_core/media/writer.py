@@ -15,6 +15,7 @@ from pathlib import Path
 from einops import rearrange
 from torch import Tensor
 
+from ..costs.host import MOST_WAITING_BYTES
 from ..errors import OutputError
 from .behind import Behind
 from .check import Findings, VideoCheck, check_audio, check_file, require_finite
@@ -30,7 +31,6 @@ from .wav_flac import encode
 from .waveform import Waveform, fit_waveform, to_pcm16
 
 OnFrames = Callable[[int], None]  # takes how many frames have been encoded so far
-MOST_WAITING_BYTES = 2**29  # of frames that are to be encoded while the next ones are decoded
 MILLISECONDS = 1000  # the unit of a file without audio
 
 

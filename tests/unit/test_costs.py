@@ -24,7 +24,6 @@ from ltx2_core.costs.weights import streamed_bytes
 from ltx2_core.grids import VideoGrid, audio_latent_count
 from ltx2_core.hub.published import tensor_list
 from ltx2_core.latents import LatentState
-from ltx2_core.media import writer
 from ltx2_core.models import diffusion_layers, neighbours
 from ltx2_core.models.audio_vae import AudioDecoder, AudioEncoder
 from ltx2_core.models.chunks import Chunks
@@ -232,8 +231,6 @@ def test_projecting_hidden_states_takes_what_is_said(tokens: int, is_brought: bo
 
 
 def test_frames_that_wait_for_the_encoder_are_counted_as_far_as_they_may_wait() -> None:
-    assert host.MOST_WAITING_BYTES == writer.MOST_WAITING_BYTES
-
     def waiting(frames: int) -> int:
         grid = VideoGrid(frames=frames, height=1088, width=1920, factors=VAE.factors)
         return host.written_bytes(grid)

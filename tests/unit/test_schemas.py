@@ -60,7 +60,9 @@ def test_the_record_of_a_batch_is_valid(tmp_path: Path):
         JobEntry(job="b", file="b.mp4", seed=2, fingerprint=print_, state="failed", failure=failure),
     ]
     change_record(tmp_path, lambda before: BatchRecord(seed=1, jobs=tuple(entries)))
-    validator("batch").validate(json.loads((tmp_path / "batch.json").read_text()))
+    written_down = json.loads((tmp_path / "batch.json").read_text())
+    assert list(validator("batch").iter_errors(written_down)) == []
+    assert list(validator("batch").iter_errors({**written_down, "seed": "one"})) != []
 
 
 def test_no_cell_of_the_summary_is_a_formula():

@@ -142,7 +142,11 @@ def _main(request: Request, changes: Mapping[str, Any], paths: Mapping[str, Path
 
 
 def _prompt(request: Request, changes: Mapping[str, Any]) -> str:
-    """The prompt: another one, that which is to be rewritten anew, or the one that was rendered."""
+    """The prompt to render.
+
+    It is the one of `--set prompt`; where `enhance` is changed, the one that a person wrote, which is then rewritten
+    again; else the one that the file was rendered from.
+    """
     if PROMPT in changes:
         return read_prompt(str(changes[PROMPT]))
     if "enhance" in changes and request.given_prompt is not None:

@@ -1,7 +1,7 @@
 """From a settled request back to the settings that it follows from: what `resolve` does, the other way round.
 
-What is rendered is settled anew from these, by the one way that every render takes. So a recipe can ask for nothing
-that a person could not, and a setting can be changed as on a command line.
+The settings then go through `settle`, as those of every other render do. A recipe can therefore ask for nothing that a
+person could not ask for on a command line, and each setting in it can be changed as it can be there.
 """
 
 from __future__ import annotations
