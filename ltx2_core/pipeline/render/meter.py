@@ -111,7 +111,7 @@ class Meter:
             self.outer.tell(line)
         if plan.work is None or request.auto_length is not None:
             return
-        if self.prompts < 1 + (request.negative is not None):
+        if self.prompts < len(request.prompts):
             self.seconds.pop("text", None)
         if problem := keep_speeds(speeds_of(plan.work, plan.flops, self.seconds)):
             self.outer.tell(f"how long this took is not kept: {problem}")

@@ -145,7 +145,7 @@ class Costs:
     @cached_property
     def prompts(self) -> list[int]:
         """The most tokens of each prompt that is read."""
-        texts = [self.request.prompt, *[self.request.negative] * (self.request.negative is not None)]
+        texts = self.request.prompts
         found = [most_tokens(text or "", self.request.text_rows) for text in texts]
         if self.request.enhances:
             found[0] = max(found[0], min(MOST_TOKENS, self.request.text_rows))
