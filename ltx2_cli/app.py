@@ -22,7 +22,8 @@ from .failures import UserStopError, crash, is_stop, wrong_usage
 from .help import PanelCommand, PanelGroup, help_text
 from .log import routed
 from .modes import Asked, add_modes
-from .options import CONTINUED, DECODER, ENCODING, OLD_TRACK, STILLS, TARGET, JobArg, TilesOpt, TopicArg, WhatArg, takes
+from .options import CONTINUED, DECODER, ENCODING, OLD_TRACK, STILLS, TARGET, JobArg, TilesOpt, TopicArg, WhatArg
+from .panels import takes
 from .plan import add_plan
 from .rerun import add_rerun
 from .stop import Stop

@@ -28,9 +28,8 @@ from .options import (
     STREAMS,
     ConfigOpt,
     JobsArg,
-    takes,
-    without,
 )
+from .panels import takes, without
 
 EPILOG = """\
 The keys of a job are mode, prompt, input, name, and the options of its mode, such as steps: 30. What a job sets wins

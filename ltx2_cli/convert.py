@@ -11,7 +11,8 @@ import ltx2_core as core
 from .display import Display
 from .failures import UserStopError
 from .help import PanelCommand
-from .options import CONVERT, WeightsArg, takes
+from .options import CONVERT, WeightsArg
+from .panels import takes
 from .stop import Stop
 
 

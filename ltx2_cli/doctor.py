@@ -10,7 +10,7 @@ import ltx2_core as core
 
 from .display import Display
 from .help import PanelCommand
-from .options import takes
+from .panels import takes
 
 TryOpt = Annotated[
     str | None,

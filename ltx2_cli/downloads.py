@@ -15,7 +15,8 @@ from .display import Display, counted
 from .download_view import DownloadView, plan_facts, plan_rows
 from .failures import UserStopError
 from .help import PanelCommand, PanelGroup
-from .options import FETCH, REMOVE, MaybeNameArg, takes
+from .options import FETCH, REMOVE, MaybeNameArg
+from .panels import takes
 from .stop import Stop
 
 VERDICTS = {True: "as published", False: "damaged", None: "not known; ltx2 download NAME asks the Hub"}

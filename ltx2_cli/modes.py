@@ -1,6 +1,6 @@
 """The commands that render, as a table: what each starts from, says of itself, and takes.
 
-A new mode is a row here beside its row in core; the panels of options are in options.py.
+A new mode is a row here beside its row in core; the panels of options are in options.py, how they are written in panels.py.
 """
 
 from __future__ import annotations
@@ -43,12 +43,10 @@ from .options import (
     ConfigOpt,
     ImageArg,
     MaybePromptArg,
-    Options,
     PromptArg,
     VideoArg,
-    takes,
-    unlisted,
 )
+from .panels import Options, takes, unlisted
 
 EPILOG = "ltx2 help guidance explains the guidance scales, ltx2 help settings where settings can be given."
 

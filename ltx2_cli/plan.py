@@ -14,7 +14,8 @@ import ltx2_core as core
 from .display import USUAL, Display
 from .help import PanelCommand, PanelGroup
 from .modes import COMMANDS, EPILOG, Asked, ModeCommand
-from .options import PLAN, ConfigOpt, MaybePromptArg, takes
+from .options import PLAN, ConfigOpt, MaybePromptArg
+from .panels import takes
 
 MOST_VRAM_GB = 1000
 TERA = 1e12

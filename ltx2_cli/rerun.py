@@ -12,7 +12,8 @@ import ltx2_core as core
 from .display import Display
 from .downloads import confirm
 from .help import PanelCommand
-from .options import RERUN, RERUN_TARGET, ResultArg, takes
+from .options import RERUN, RERUN_TARGET, ResultArg
+from .panels import takes
 
 EPILOG = "Settings are those of ltx2 help settings, and beside them prompt and, for what the render starts from, input."
 

@@ -8,7 +8,8 @@ import ltx2_core as core
 
 from .display import Display, counted
 from .help import PanelCommand
-from .options import ClipArg, takes
+from .options import ClipArg
+from .panels import takes
 
 
 def add_sync(app: typer.Typer) -> None:
