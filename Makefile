@@ -4,6 +4,7 @@
 PYTHON ?= python3
 N ?= 2000
 MODEL ?= ltx-2
+PRESET ?= one-stage
 VENV := .venv
 BIN := $(VENV)/bin
 # what is used is compiled where it is first used: compiling all of torch takes longer than the rest of an installation
@@ -29,8 +30,8 @@ test: $(VENV)/.with-test  ## the default tests but those of `make parity`, from 
 parity: $(VENV)/.with-test $(VENV)/.with-parity  ## our models against golden tensors and diffusers
 	$(BIN)/pytest -n auto --dist worksteal tests/parity
 
-fullsize: $(VENV)/.with-core  ## a render with a model of full size, all zeros; tells time and memory of each phase: make fullsize MODEL=ltx-2.5
-	$(BIN)/python scripts/try_fullsize.py --model $(MODEL)
+fullsize: $(VENV)/.with-core  ## a render with a model of full size, all zeros; tells time and memory of each phase: make fullsize MODEL=ltx-2.5 PRESET="one-stage two-stage"
+	$(BIN)/python scripts/try_fullsize.py --model $(MODEL) --preset $(PRESET)
 
 fuzz: $(VENV)/.with-test  ## odd commands and damaged files, N of each kind (of media a seventh): make fuzz N=20000
 	$(BIN)/python -m tests.hostile.run --cases $(N)

@@ -1,10 +1,11 @@
 """Render with a model of full size whose weights are zeros, and tell time and memory of each phase: `make fullsize`.
 
 The files are those of scripts/make_fullsize_checkpoint.py: 77 GB that take no room on the disk. --model tells which
-model it is, --preset and --memory how it is rendered. A render goes through all phases and ends with exit code
-8, because weights of zero make a flat clip. This script fails if it ends otherwise, if a phase is missing, or if it
-takes more than LIMIT_GB of memory of its own, which no file backs. So it shows that a machine with less memory than the
-checkpoint has bytes can load it. Linux only: memory is read from /proc.
+model it is, --memory and --preset how it is rendered, in one preset after the other. A render goes through all phases
+and ends with exit code 8, because weights of zero make a flat clip. This script fails if it ends otherwise, if a phase
+is missing, or if it takes more than LIMIT_GB of memory of its own, which no file backs. So it shows that a machine with
+less memory than the checkpoint has bytes can load it. Beside each phase stands what `ltx2 plan` said of it: memory with
+the pages of files, and seconds where a preset before it was timed. Linux only: memory is read from /proc.
 
 It takes minutes where the CPU computes in bfloat16 (AVX-512 BF16, AMX), and most of an hour where it does not; there
 LTX2_TEXT_ROWS=128 in the environment makes it several times faster.
@@ -29,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from scripts.make_fullsize_checkpoint import MODELS, make_fullsize_model
 
 ROOT = Path(__file__).resolve().parent.parent
-RENDER = "t2v x --device cpu --precision bf16 --frames 9 --json"
+RENDER = "t2v x --device cpu --precision bf16 --frames 9 --json --overwrite"
 STEPS = ("--steps", "2")
 SIZES = {  # the smallest, and what else a preset is told
     "one-stage": ("--res", "64x64", *STEPS),
@@ -86,29 +87,82 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="where the files go; a temporary folder without it")
     parser.add_argument("--model", choices=MODELS, default="ltx-2", help="as `ltx2 models` lists them")
-    parser.add_argument("--preset", choices=SIZES, default="one-stage")
+    parser.add_argument("--preset", choices=SIZES, default=["one-stage"], nargs="+", help="one after the other")
     parser.add_argument("--memory", choices=("resident", "streamed", "lean"), default="streamed")
     options = parser.parse_args()
-    words = ["--preset", options.preset, *SIZES[options.preset], "--memory", options.memory]
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary) / "model"
         make_fullsize_model(folder, options.model)
-        exit_code, usage = render(folder, Path(temporary), words)
-    print(f"{options.model}, {' '.join(words)}")
-    report(usage)
+        for preset in options.preset:
+            words = ["--preset", preset, *SIZES[preset], "--memory", options.memory]
+            try_render(options.model, Command(folder, Path(temporary), words))
+
+
+def try_render(model: str, command: Command) -> None:
+    """Plan and render, and print a line for each phase. Exits if it does not go as it should."""
+    expected, plan_s = plan(command)
+    exit_code, usage = render(command)
+    print(f"{model}, {' '.join(command.words)}, planned in {plan_s:.2f} s")
+    report(usage, expected)
     peak = max(one.anonymous for one in usage.values())
     missing = [phase for phase in PHASES if phase not in usage]
     if exit_code != FLAT_CLIP or missing or peak > LIMIT_GB:
         sys.exit(f"exit code {exit_code}, missing phases {missing}, {peak:.2f} GB of at most {LIMIT_GB} GB")
-    print(f"all phases, exit code {exit_code} as for a flat clip, at most {peak:.2f} GB of memory of its own")
+    print(f"all phases, exit code {exit_code} as for a flat clip, at most {peak:.2f} GB of own memory", flush=True)
 
 
-def render(model: Path, folder: Path, words: Sequence[str]) -> tuple[int, dict[str, Usage]]:
-    """Run the command in a folder. words: more of its options. Returns its exit code, and what each phase took."""
-    options = [*RENDER.split(), *words, "--model", str(model.resolve()), "-o", "x.mp4"]
-    command = [sys.executable, "-m", "ltx2_cli", *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "LTX2_HOME": str(folder / "home")}
-    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
+@dataclass(frozen=True)
+class Command:
+    """A render of a model, run in a folder. words: more of its options."""
+
+    model: Path
+    folder: Path
+    words: Sequence[str]
+
+    def start(self, *before: str, name: str = "x.mp4") -> subprocess.Popen[str]:
+        """Start it. before: what comes before the mode."""
+        options = [
+            *before,
+            *RENDER.split(),
+            *self.words,
+            "--model",
+            str(self.model.resolve()),
+            "-o",
+            name,
+            "--overwrite",
+        ]
+        command = [sys.executable, "-m", "ltx2_cli", *options]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "LTX2_HOME": str(self.folder / "home")}
+        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a plan says of the phases of a kind: the most memory in GB, and seconds where it has them."""
+
+    ram: float
+    seconds: float | None
+
+
+def plan(command: Command) -> tuple[dict[str, Planned], float]:
+    """What `ltx2 plan` says of each phase, and how long it takes to say so."""
+    begun = time.monotonic()
+    with command.start("plan", name="planned.mp4") as process:
+        assert process.stdout is not None
+        events = [json.loads(line) for line in process.stdout]
+    took = time.monotonic() - begun
+    rows = next(event["phases"] for event in events if event.get("title") == "plan")
+    found: dict[str, Planned] = {}
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        own = [row for row in rows if row["kind"] == kind]
+        known = [row["seconds"] for row in own if row["seconds"] is not None]
+        found[kind] = Planned(max(row["ram"] for row in own) / 1e9, sum(known) if len(known) == len(own) else None)
+    return found, took
+
+
+def render(command: Command) -> tuple[int, dict[str, Usage]]:
+    """Run the command. Returns its exit code, and what each phase took."""
+    with command.start() as process:
         meter = Meter(process.pid)
         watcher = threading.Thread(target=meter.run)
         watcher.start()
@@ -122,11 +176,14 @@ def render(model: Path, folder: Path, words: Sequence[str]) -> tuple[int, dict[s
     return process.returncode, meter.usage
 
 
-def report(usage: dict[str, Usage]) -> None:
-    """Print a line for each phase."""
-    print(f"{'phase':16} {'seconds':>8} {'own GB':>8} {'mapped GB':>10}")
+def report(usage: dict[str, Usage], expected: dict[str, Planned]) -> None:
+    """Print a line for each phase, beside what was planned for it."""
+    print(f"{'phase':16} {'seconds':>8} {'own GB':>8} {'mapped GB':>10} {'planned s':>10} {'planned GB':>11}")
     for phase, one in usage.items():
-        print(f"{phase:16} {one.seconds:8.1f} {one.anonymous:8.2f} {one.mapped:10.2f}")
+        line = f"{phase:16} {one.seconds:8.1f} {one.anonymous:8.2f} {one.mapped:10.2f}"
+        if planned := expected.get(phase):
+            line += f" {'-' if planned.seconds is None else f'{planned.seconds:.1f}':>10} {planned.ram:11.2f}"
+        print(line)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,10 @@ from typer.testing import Result
 
 import ltx2_core as core
 from ltx2_cli.display import Display
+from ltx2_core.media import check
 from ltx2_core.media.probe import probe
 from ltx2_core.media.reading import BT709_LIMITED
+from ltx2_core.pipeline.resolve.speeds import read_speeds
 from ltx2_core.sampling.denoiser import GuidedDenoiser
 from tests.commands import UNGUIDED, ltx2, rendered
 from tests.hostile.guard import guarded
@@ -117,6 +119,16 @@ def test_values_that_are_not_finite_end_a_render_at_their_step(
     result = ltx2(*smoke("--steps", 3, "-o", "a.mp4"))
     assert result.exit_code == 8
     assert "error: the model produced NaN or infinite values\nstep 2 of 3 gave them" in result.stderr
+    assert read_speeds().speeds == ()
+
+
+def test_a_clip_that_fails_its_check_was_as_fast_as_a_good_one(
+    smoke: Callable[..., list[object]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(check, "DARK_LUMA", 1.0)
+    result = ltx2(*smoke("--strict", "-o", "a.mp4"))
+    assert result.exit_code == 8
+    assert "denoise" in {one.kind for one in read_speeds().speeds}
 
 
 def test_a_silent_video(smoke: Callable[..., list[object]]):

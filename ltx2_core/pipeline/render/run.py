@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ...disk import remove_leftovers, require_free
-from ...errors import NotFiniteError, OutOfMemoryError, RequestError, StorageError
+from ...errors import NotFiniteError, OutOfMemoryError, OutputError, RequestError, StorageError
 from ...hub.ledger import remember_made, remember_places
 from ...identity import identity
 from ...lock import locked
@@ -70,7 +70,13 @@ def run(resolved: Resolved, watch: Watch = NOBODY, models: Models | None = None)
         if not task.output.overwrite:
             require_free(task.target, hint=TAKEN_HINT)
         with _models_for(task, models) as ready, measured(watch, ready.device) as meter:
-            result = _finish(Job.create(resolved.job_dir, task, identities(task)), meter.watch, ready)
+            try:
+                result = _finish(Job.create(resolved.job_dir, task, identities(task)), meter.watch, ready)
+            except NotFiniteError:  # which ends a phase before it is done
+                raise
+            except OutputError:  # a clip that fails its check took as long as a good one
+                meter.conclude(resolved)
+                raise
             meter.conclude(resolved)
             return result
 
