@@ -1,6 +1,6 @@
 """The commands that render, as a table: what each starts from, says of itself, and takes.
 
-A new mode is a row here beside its row in core; the panels of options are in options.py, how they are written in panels.py.
+A new mode is a row here beside its row in core; the panels of options are in options.py, written as panels.py says.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 OUT gets what a person downloads under that name, with names, shapes and dtypes of the published files: for `ltx-2` the
 checkpoint (43.3 GB), the Gemma folder (24.4 GB), the distilled LoRA (7.7 GB) and the latent upsamplers. A file is a
-header with a hole behind it, which reads as zeros; only the deviations of the latents are ones, because the encoders
-divide by them, and the tokenizer is a small one. So loading, memory and time can be tried at full size on any machine
-whose file system knows holes. Clips are flat and silent. What is stored quantised has scales of zero.
+header with a hole behind it, which reads as zeros; only what is divided by is one, the deviations of the latents and
+the scales of inputs, and the tokenizer is a small one. So loading, memory and time can be tried at full size on any
+machine whose file system knows holes. Clips are flat and silent. Quantised weights have scales of zero.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from scripts.tiny_text import TOKENIZER_CONFIG, WORDS, bare_tokenizer, make_toke
 
 MODELS = {name: model for name, model in read_shipped().models.items() if model.folder is None}
 SHARD_BYTES = 5_000_000_000  # of Gemma's files, about
-ONE = b"\x80\x3f"  # in bfloat16
+ONES = {"BF16": b"\x80\x3f", "F32": b"\x00\x00\x80\x3f"}
+DIVISORS = ("std-of-means", ".input_scale")
 
 ASSETS = {  # the files that a Gemma 4 holds as tensors
     "tokenizer_json": bare_tokenizer(),
@@ -67,15 +68,15 @@ def make_fullsize_model(out: Path, name: str) -> dict[str, Path]:
 
 
 def write_sparse(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file as a header and a hole, with ones for the deviations of latents, and a tokenizer."""
+    """Write a safetensors file as a header and a hole, with ones for what is divided by, and a tokenizer."""
     entries: dict[str, object] = {"__metadata__": dict(metadata)}
     content: dict[int, bytes] = {}  # of what is not zero, by where it begins
     end = 0
     for name, (dtype, shape) in tensors.items():
         begin, end = end, end + DTYPE_BYTES[dtype] * prod(shape)
         entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
-        if name.endswith("std-of-means"):
-            content[begin] = ONE * prod(shape)
+        if name.endswith(DIVISORS):
+            content[begin] = ONES[dtype] * prod(shape)
         elif name in ASSETS:
             content[begin] = json.dumps(ASSETS[name]).encode().ljust(end - begin)
     header = json.dumps(entries).encode()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ltx2_core.config.video_vae import VideoVAEConfig
 from ltx2_core.diffusion_tiles import auto, cut, grown, least_overlap, of_sizes, pixels
@@ -111,6 +112,17 @@ def test_a_latent_smaller_than_the_windows_is_decoded_at_its_size(size: tuple[in
     video = decoded(noise(1, 4, *size), plan=plan)
     assert video.shape == (1, 3, 8 * (frames - 1) + 1, 32 * rows, 32 * columns)
     assert video.isfinite().all()
+
+
+def test_a_latent_smaller_than_the_windows_lies_in_the_middle_of_copies_of_its_edges() -> None:
+    decoder = random_decoder()
+    frames, rows, columns = decoder.decoder.least_latent
+    latent = noise(1, 4, frames, rows - 2, columns)
+    with torch.inference_mode():
+        found = decoder.features(latent)
+        whole = decoder.features(functional.pad(latent, (0, 0, 1, 1, 0, 0), mode="replicate"))
+    assert (found.top, found.left, whole.top, whole.left) == (1, 0, 0, 0)
+    assert torch.equal(found.volume, whole.volume)
 
 
 def test_the_rule_for_edges_matters_near_them_alone() -> None:

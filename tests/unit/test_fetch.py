@@ -168,7 +168,9 @@ def test_part_with_a_flipped_byte_is_fetched_once_more_from_the_beginning(
 def test_file_that_is_there_and_right_is_not_fetched(server: FakeHub, hub: Hub, file: RemoteFile, target: Path):
     target.parent.mkdir()
     target.write_bytes(CONTENT)
-    assert hub.fetch(file, target) == sha256(CONTENT)
+    counted: list[int] = []
+    assert hub.fetch(file, target, counted.append) == sha256(CONTENT)
+    assert sum(counted) == len(CONTENT)
     assert server.asked("storage") == []
 
 

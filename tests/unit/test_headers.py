@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ltx2_core import headers
 from ltx2_core.config import released
 from ltx2_core.errors import CheckpointError, StorageError
 from ltx2_core.headers import FileKind, Header, TensorInfo, classify, generation, precision, read_header
@@ -184,6 +185,16 @@ def test_a_config_that_is_no_object_or_too_large_is_refused_by_name(weights: Pat
     weights.write_bytes(raw_file({"__metadata__": {"config": text}, "x": entry()}, bytes(8)))
     with pytest.raises(CheckpointError, match="damaged config"):
         _ = read_header(weights).config
+
+
+def test_a_config_may_be_as_long_as_the_limit_and_no_longer(monkeypatch: pytest.MonkeyPatch):
+    text = '{"a": 1}'
+    header = header_of("x", metadata={"config": text})
+    monkeypatch.setattr(headers, "LARGEST_JSON_BYTES", len(text))
+    assert header.entry("config") == {"a": 1}
+    monkeypatch.setattr(headers, "LARGEST_JSON_BYTES", len(text) - 1)
+    with pytest.raises(CheckpointError, match="longer than 7 characters"):
+        header.entry("config")
 
 
 def test_a_version_of_thousands_of_digits_counts_as_none():

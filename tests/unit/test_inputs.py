@@ -43,6 +43,7 @@ ROOT = Path(__file__).parents[2]
 IN_FRONT = {"movflags": "+faststart"}
 NOTE = ("photo.gif holds several images; the first is used",)
 NTSC = Fraction(30000, 1001)
+JITTERY_S = [number / 25 + (0.004, -0.004, 0.008)[number % 3] for number in range(12)]
 UNEVEN_S = (0, 0.04, 0.08, 0.5, 0.54, 0.96)
 
 REFUSED: dict[str, tuple[type, str, Write, str]] = {
@@ -97,6 +98,7 @@ ACCEPTED: dict[str, tuple[type, str, Write, dict[str, Any]]] = {
     "upside down": (VideoSource, "clip.mp4", video(rotation=180), {"width": 48, "height": 32}),
     "variable rate": (VideoSource, "clip.mp4", video(times_s=UNEVEN_S), {"is_variable": True, "fps": 6, "frames": 6}),
     "uneven Matroska": (VideoSource, "clip.mkv", video(times_s=UNEVEN_S), {"is_variable": True, "fps": 6, "frames": 6}),
+    "jitter": (VideoSource, "clip.mkv", video(times_s=JITTERY_S), {"is_variable": False, "frames": 12, "holes": 0}),
     "Matroska that breaks off": (VideoSource, "clip.mkv", cut(video(frames=50, sound="aac"), 0.5), {"fps": 25}),
     "5.1": (AudioSource, "song.wav", sound(layout="5.1"), {"channels": 6, "sample_rate_hz": 48000, "duration_s": 1}),
     "odd rate": (AudioSource, "song.wav", sound(rate_hz=44099), {"sample_rate_hz": 44099, "duration_s": 1}),

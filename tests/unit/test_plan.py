@@ -21,11 +21,14 @@ from ltx2_core.pipeline.resolve.basis import Planned
 from ltx2_core.pipeline.resolve.clock import Clock
 from ltx2_core.pipeline.resolve.machine import Device
 from ltx2_core.pipeline.resolve.peaks import Rates, rates_of, read_peaks
-from ltx2_core.pipeline.resolve.phases import Load, Phase
+from ltx2_core.pipeline.resolve.phases import Costs, Load, Phase
 from ltx2_core.pipeline.resolve.plan import GIB, MARGIN_BYTES, Row, make_plan
 from ltx2_core.pipeline.resolve.resolve import Asked, Planning, plan_render, planned_card, resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from ltx2_core.sampling.schedules import from_level, with_level
+from ltx2_core.text.enhancers import MOST_TOKENS, find_enhancer
+
+GEMMA = Path(__file__).parents[1] / "golden/text/2.0/gemma"
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +39,10 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def planned(mode: str = "t2v", *, vram: int | None = None, **flags: Any) -> Planning:
     return plan_render(mode, "x", [(COMMAND_LINE, flags)], vram_gb=vram)
+
+
+def settled_costs(vram: int, **flags: Any) -> Costs:
+    return Asked(mode="t2v", prompt="x", layers=[(COMMAND_LINE, flags)]).settle(Planned(planned_card(vram))).costs
 
 
 def rows(planning: Planning) -> Mapping[str, Row]:
@@ -96,12 +103,10 @@ def test_a_larger_card_keeps_more_blocks_and_in_the_end_all() -> None:
 
 
 def test_loaded_models_may_fill_what_the_largest_phase_leaves_of_the_card() -> None:
-    device = planned_card(16)
-    asked = Asked(mode="t2v", prompt="x", layers=[(COMMAND_LINE, {"model": "toy"})])
-    costs = asked.settle(Planned(device)).costs
+    costs = settled_costs(16, model="toy")
     largest = max(costs.phases, key=lambda phase: phase.active + phase.workspace)
     assert largest.workspace > 0  # of the convolutions of the decoder
-    assert costs.machine.kept_bytes + largest.active + largest.workspace == plans.class_bytes(device)
+    assert costs.machine.kept_bytes + largest.active + largest.workspace == plans.class_bytes(planned_card(16))
 
 
 def test_as_many_layers_as_can_stay_on_the_card_while_the_prompt_is_rewritten() -> None:
@@ -111,6 +116,24 @@ def test_as_many_layers_as_can_stay_on_the_card_while_the_prompt_is_rewritten() 
     plain = rows(planned(vram=24, res="480p", model="ltx-2"))
     assert "enhancing" not in plain
     assert found[1]["denoising"] == plain["denoising"]  # what rewrote the prompt has left
+
+
+def test_layers_that_do_not_stay_are_loaded_for_every_token_of_a_rewritten_prompt() -> None:
+    small, large = (settled_costs(vram, model="ltx-2", enhance=True) for vram in (12, 24))
+    a_token = [costs.enhancing.moved / MOST_TOKENS for costs in (small, large)]
+    assert GIB < a_token[1] < a_token[0] < 24 * GIB
+
+
+@pytest.mark.parametrize(("kept", "on_card"), [(2**40, True), (0, False)])
+def test_what_is_loaded_whole_to_rewrite_a_prompt_lies_on_the_card_where_it_fits(kept: int, on_card: bool) -> None:
+    own = find_enhancer(GEMMA)
+    apart = replace(own, enhancer=replace(own.enhancer, model_type="another"))
+    costs = settled_costs(24, model="ltx-2", enhance=True)
+    costs = replace(costs, machine=replace(costs.machine, kept_bytes=kept), enhancer=apart)
+    nbytes = apart.whole_bytes(costs.itemsize)
+    (load,) = costs.enhancing.loads
+    assert (load.nbytes, costs.enhancing.host) == ((nbytes, 0) if on_card else (0, nbytes))
+    assert costs.enhancing.moved == 0
 
 
 def test_text_is_kept_only_where_there_is_room() -> None:
