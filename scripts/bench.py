@@ -1,4 +1,5 @@
-"""Measure the denoiser, with random weights or none; only torch, transformers, einops and safetensors are needed.
+"""Measure the denoiser and the decoders, with random weights or none; torch, transformers, einops and safetensors are
+all that is needed.
 
     python scripts/bench.py --meta   # FLOPs, live bytes and launches of the full-size model, without its weights
     python scripts/bench.py --cpu    # a mid-size model in float32 beside diffusers'; must not be slower, must agree
@@ -20,18 +21,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from scripts.benchmarks import meta, modes, paired
+from scripts.benchmarks import decoders, meta, modes, paired
 from scripts.benchmarks.section import Section, machine
 from scripts.benchmarks.subjects import Size
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
-OVERRIDES = ("device", "layers", "heads", "sizes", "runs")
+OVERRIDES = ("device", "layers", "heads", "sizes", "runs", "decoded")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,16 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     given = {name: value for name in OVERRIDES if (value := getattr(options, name)) is not None}
     cpu, gpu = (replace(setup, **given) for setup in (paired.CPU, paired.GPU))
-    what = paired.section
+    what = [paired.section, decoders.section]
     if options.modes is not None:
-        what = partial(modes.section, formats=options.formats, modes=options.modes or modes.MODES, cap_gb=options.cap)
-    benches = {"meta": meta.section, "cpu": partial(what, cpu), "gpu": partial(what, gpu)}
+        chosen = options.modes or modes.MODES
+        what = [partial(modes.section, formats=options.formats, modes=chosen, cap_gb=options.cap)]
+    benches = {
+        "meta": [meta.section],
+        "cpu": [partial(one, cpu) for one in what],
+        "gpu": [partial(one, gpu) for one in what],
+    }
     command = shlex.join(["python", "scripts/bench.py", *arguments])
     head = "\n".join([f"# The denoiser, {date.today()}\n", *(f"- {line}" for line in machine()), f"- `{command}`"])
     print(head)
     sections: list[Section] = []
-    for bench in [name for name in benches if getattr(options, name)]:
-        sections.append(benches[bench]())
+    for bench in chain.from_iterable(benches[name] for name in benches if getattr(options, name)):
+        sections.append(bench())
         print(f"\n{sections[-1].markdown}", flush=True)
     out = options.out or (default_out(gpu) if options.gpu else None)
     if out is not None:
@@ -74,6 +81,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     timed.add_argument("--layers", type=int)
     timed.add_argument("--heads", type=int)
     timed.add_argument("--sizes", type=size, nargs="+", metavar="WxHxF")
+    timed.add_argument("--decoded", type=size, metavar="WxHxF", help="of the clip that the decoders are timed with")
     timed.add_argument("--runs", type=int)
     timed.add_argument("--modes", nargs="*", choices=modes.MODES, help="memory modes, all of them where none is named")
     timed.add_argument("--formats", nargs="+", choices=modes.FORMATS, default=["bf16"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ltx2_core.config.transformer import TransformerConfig
 from ltx2_core.machine import CHUNK_TOKENS, LEAN_CHUNK_TOKENS
-from ltx2_core.models.chunks import Chunks
+from ltx2_core.models.chunks import WHOLE, Chunks
 from ltx2_core.models.passes import StreamInput
 from ltx2_core.pipeline.doctor.sample import random_transformer, scaled_settings
 
@@ -34,6 +34,7 @@ class Budget:
 
     Args: memory: the mode of the machine. chunks: what goes with it. bytes_per_token: of video tokens, at the peak.
     launches_per_block: all launches, also those before and after the blocks, divided by the number of blocks.
+    keeps_text: the keys and values of the text are there, as from the second step on.
     """
 
     size: Size
@@ -42,9 +43,11 @@ class Budget:
     launches_per_block: int
     memory: str = "resident"
     chunks: Chunks = DEFAULT
+    keeps_text: bool = False
 
 
 BUDGETS = (
+    Budget((768, 512, 121), 194.7, 115_000, 116, chunks=WHOLE, keeps_text=True),
     Budget((768, 512, 121), 198.9, 60_000, 400),
     Budget((1920, 1088, 121), 1714.9, 60_000, 1400),
     Budget((768, 512, 121), 198.9, 35_000, 1200, "lean", LEAN),
@@ -121,6 +124,9 @@ def section(budgets: Sequence[Budget] = BUDGETS, layers: int = 48, heads: int = 
         for budget in budgets:
             model.work_in(budget.chunks)
             inputs = make_inputs(config, budget.size, torch.bfloat16, torch.device("cpu"))
+            if budget.keeps_text:
+                memory = model.text_memory(inputs.map(lambda one: one.context))
+                inputs = inputs.map(lambda one, kept: replace(one, context=kept), memory)
             assert inputs.video is not None
             given = [getattr(one, field.name) for one in inputs for field in fields(StreamInput)]
             known = [*model.parameters(), *(value for value in given if isinstance(value, torch.Tensor))]
@@ -135,7 +141,7 @@ def section(budgets: Sequence[Budget] = BUDGETS, layers: int = 48, heads: int = 
             rows.append(
                 {
                     "size": name,
-                    "memory": budget.memory,
+                    "memory": budget.memory + ", text kept, one chunk" * budget.keeps_text,
                     "video tokens": f"{tokens:,}",
                     "TFLOP": f"{teraflops:,.1f}",
                     "expected": f"{budget.teraflops:,.1f}",

@@ -57,8 +57,8 @@ class Limits(NamedTuple):
 class Setup:
     """What is timed: a forward at every size, and a guided step at the first.
 
-    runs: of each forward; half as many of the guided step, which is longer. limits: what is asked of the result;
-    diffusers then has to be there.
+    runs: of each forward; half as many of the guided step, which is longer. decoded: the size of the video that
+    decoders are timed with. limits: what is asked of the result; diffusers then has to be there.
     """
 
     device: torch.device
@@ -67,6 +67,7 @@ class Setup:
     heads: int
     sizes: tuple[Size, ...]
     runs: int
+    decoded: Size
     limits: Limits | None = None
 
     @property
@@ -87,6 +88,7 @@ CPU = Setup(  # 317 million parameters, 1,000 video tokens
     heads=8,
     sizes=((320, 320, 73),),
     runs=15,
+    decoded=(192, 192, 17),
     limits=Limits(ratio=1.03, difference=1e-4),
 )
 GPU = Setup(
@@ -96,6 +98,7 @@ GPU = Setup(
     heads=32,
     sizes=((768, 512, 121), (1280, 704, 121), (1920, 1088, 121)),
     runs=13,
+    decoded=(768, 512, 41),
 )
 
 
@@ -176,13 +179,13 @@ def section(setup: Setup) -> Section:
             "ours keeps rotary tables and the text's keys and values, as during a render, and begins the perturbed "
             "pass at the block where it differs",
         ],
-        rows=[label | _figures(pair, setup) for label, pair in zip(labels, pairs, strict=True)],
+        rows=[label | figures(pair, setup) for label, pair in zip(labels, pairs, strict=True)],
         verdict=verdict,
         is_good=is_good,
     )
 
 
-def _figures(pair: Pair, setup: Setup) -> dict[str, str]:
+def figures(pair: Pair, setup: Setup) -> dict[str, str]:
     """The cells of a row; FLOPs and floor are those of ours."""
     names = ("ours", "diffusers")[: len(pair.seconds)]
     cells = {"runs": str(len(pair.seconds[0]))}

@@ -8,20 +8,24 @@ from dataclasses import replace
 import pytest
 
 from scripts import bench
-from scripts.benchmarks import paired
+from scripts.benchmarks import decoders, paired
 from scripts.benchmarks.paired import Limits
 from tests import tolerances
+from tests.benches import narrow_the_decoders
 
 pytest.importorskip("diffusers", reason="diffusers is missing; `make parity` installs it")
 
-SMALL = ["--cpu", "--layers", "2", "--heads", "1", "--runs", "3", "--sizes", "64x64x9"]
+SMALL = ["--cpu", "--layers", "2", "--heads", "1", "--runs", "3", "--decoded", "64x64x1", "--sizes", "64x64x9"]
 
 
 @pytest.mark.parametrize(("limits", "code"), [(Limits(1e9, tolerances.DIFFUSERS_STEP), 0), (Limits(0.0, 1.0), 1)])
-def test_forward_and_guided_step_do_the_same_work(
+def test_denoisers_and_decoders_do_the_same_work(
     limits: Limits, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    narrow_the_decoders(monkeypatch)
     monkeypatch.setattr(paired, "CPU", replace(paired.CPU, limits=limits))
+    monkeypatch.setattr(decoders, "LIMITS", dict.fromkeys(decoders.LIMITS, limits))
     assert bench.main(SMALL) == code
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert re.fullmatch(r"ratio \d+\.\d{3} \(ours/theirs\), outputs agree to \S+", last)
+    lines = capsys.readouterr().out.splitlines()
+    assert any(re.fullmatch(r"ratio \d+\.\d{3} \(ours/theirs\), outputs agree to \S+", line) for line in lines)
+    assert re.fullmatch(r"video decoder \S+ \(ours/theirs\), vocoder \S+ \(ours/theirs\), agree to \S+", lines[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,14 @@ from ltx2_core.config.transformer import TransformerConfig
 from ltx2_core.pipeline.doctor.sample import random_transformer, scaled_settings
 from ltx2_core.types import Streams
 from scripts import bench
-from scripts.benchmarks import meta, paired
+from scripts.benchmarks import decoders, meta, paired
 from scripts.benchmarks.meta import Budget, Launches, LiveBytes, flop_counter
 from scripts.benchmarks.paired import Pair
 from scripts.benchmarks.subjects import Size, make_inputs
+from tests.benches import narrow_the_decoders
 
 CPU = torch.device("cpu")
-SMALL = ["--layers", "2", "--heads", "1", "--runs", "1", "--sizes", "64x64x9", "96x64x9"]
+SMALL = ["--layers", "2", "--heads", "1", "--runs", "1", "--decoded", "64x64x1", "--sizes", "64x64x9", "96x64x9"]
 ROW_BYTES = 1000 * 4
 
 
@@ -128,18 +130,26 @@ def test_the_ratio_is_that_of_neighbours():
 
 @pytest.fixture
 def without_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paired, "find_spec", lambda name: None)
+    for module in (paired, decoders):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
+
+
+@pytest.fixture(autouse=True)
+def narrow_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow_the_decoders(monkeypatch)
 
 
 @pytest.mark.usefixtures("without_diffusers")
 def test_the_gpu_bench_runs_end_to_end_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "tables" / "small.md"
     assert bench.main(["--gpu", "--device", "cpu", *SMALL, "--out", str(out)]) == 0
-    rows = [line for line in out.read_text().splitlines() if line.startswith("| ")]
-    assert [" ".join(row.split()[1:6]) for row in rows[2:]] == [
+    rows = [line for line in out.read_text().splitlines() if re.match(r"\| (?!work|-)", line)]
+    assert [" ".join(row.split()[1:6]) for row in rows] == [
         "forward | 64x64x9 | 8",
         "guided step | 64x64x9 |",
         "forward | 96x64x9 | 12",
+        "video decoder | 64x64x1 |",
+        "vocoder | 4 steps |",
     ]
     assert out.read_text() == capsys.readouterr().out
 
