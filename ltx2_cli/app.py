@@ -22,7 +22,19 @@ from .failures import UserStopError, crash, is_stop, wrong_usage
 from .help import PanelCommand, PanelGroup, help_text
 from .log import routed
 from .modes import Asked, add_modes
-from .options import CONTINUED, DECODER, ENCODING, OLD_TRACK, STILLS, TARGET, JobArg, TilesOpt, TopicArg, WhatArg
+from .options import (
+    CONTINUED,
+    DECODER,
+    ENCODING,
+    OLD_TRACK,
+    REPORT,
+    STILLS,
+    TARGET,
+    JobArg,
+    TilesOpt,
+    TopicArg,
+    WhatArg,
+)
 from .panels import takes
 from .plan import add_plan
 from .rerun import add_rerun
@@ -169,7 +181,7 @@ def resume(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
 
 
 @app.command(cls=PanelCommand)
-@takes(TARGET, ENCODING, STILLS, OLD_TRACK, DECODER)
+@takes(TARGET, ENCODING, STILLS, OLD_TRACK, DECODER, REPORT)
 def decode(job_dir: JobArg, flags: dict[str, Any], show: Display, tiles: TilesOpt = None) -> None:
     """Make the file again from kept latents, also with another codec, decoder or tiles. What is not given stays."""
     job = core.rewritten(core.Job.open(job_dir), flags, tiles)

@@ -47,7 +47,7 @@ PANELS = (
     BATCH_TARGET,
     ENCODING,
     STILLS,
-    without(RENDER, "skip_existing", "job_dir"),
+    without(RENDER, "skip_existing", "job_dir", "report"),
 )
 RUNS = ("keep_going", "max_time", "gpus", "shard", "order")  # how jobs are run, not what they are
 TAKES: Mapping[str, frozenset[str]] = {

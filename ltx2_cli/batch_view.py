@@ -33,10 +33,23 @@ def run_jobs(show: Display, batch: core.Batch, options: core.BatchOptions, confi
             raise UserStopError(stop.exit_code, what, command="the same command again goes on") from stopped
         finally:
             view.close()
+        if batch.has_report and not end.is_stopped:
+            _write_report(show, batch.folder, stop)
     if end.is_stopped and end.left:
         what = f"stopped: {view.words}"
         raise UserStopError(stop.exit_code, what, command="the same command again goes on")
     _require_all(end)
+
+
+def _write_report(show: Display, folder: Path, stop: Stop) -> None:
+    """Write the page about a batch. Raises: UserStopError if the user stops that."""
+    try:
+        page = core.write_batch_report(folder, core.Watch(on_event=show.event, should_stop=stop.should_stop))
+    except core.StoppedError as stopped:
+        what = "stopped: the results are there, the report is not written"
+        raise UserStopError(stop.exit_code, what, command="the same command again writes it") from stopped
+    show.close()
+    show.beside(page)
 
 
 def _require_all(end: core.BatchEnd) -> None:

@@ -303,9 +303,11 @@ RENDER = panel(
     skip_existing=switch("If the output exists, do nothing and exit 0."),
     keep_latents=switch("Keep the job folder, for ltx2 decode."),
     sheet=switch("Also write a contact sheet, a PNG beside the output: frames, sound, prompt, loudness, sync."),
+    report=switch("Also write a report, an HTML page beside the output: clip, sound, checks, recipe."),
     job_dir=value("FOLDER", "Folder for intermediate latents; default: OUTPUT.job."),
     strict=switch("Treat warnings about the result as errors."),
 )
+REPORT = {"report": RENDER["report"]}
 FETCH = panel(
     "Download",
     plan=switch("Show what would be fetched, and stop."),
@@ -375,6 +377,7 @@ BATCH_TARGET = panel(
         "-o",
     ),
     overwrite=switch("Render jobs that have changed again, and replace what lies in their place."),
+    report=switch("Also write report.html in the folder: all results side by side, to hear, compare and pick."),
 )
 GUIDES_AUDIO = ("audio_st", "audio_sm", "audio_stg", "audio_rescale")
 GUIDES_VIDEO = ("video_st", "video_sm", "video_stg", "video_rescale")

@@ -12,7 +12,7 @@ import ltx2_core as core
 from .display import Display
 from .downloads import confirm
 from .help import PanelCommand
-from .options import RERUN, RERUN_TARGET, ResultArg
+from .options import REPORT, RERUN, RERUN_TARGET, ResultArg
 from .panels import takes
 
 EPILOG = "Settings are those of ltx2 help settings, and beside them prompt and, for what the render starts from, input."
@@ -22,7 +22,7 @@ def add_rerun(app: typer.Typer, render: Callable[[Display, core.Resolved], None]
     """Add the command to an app. render: renders a request unless its result exists already."""
 
     @app.command(cls=PanelCommand, epilog=EPILOG)
-    @takes(RERUN, RERUN_TARGET)
+    @takes(RERUN, RERUN_TARGET, REPORT)
     def rerun(file: ResultArg, flags: dict[str, Any], show: Display) -> None:
         """Render a finished file again from its recipe; on the machine that made it, to the same bytes."""
         changes = core.parse_changes(flags.pop("set", ()))

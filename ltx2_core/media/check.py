@@ -6,7 +6,7 @@ Source: docs/cli.md, "Self-check" and "One clock".
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,19 @@ CLIPPED_SHARE = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What the content of a file looks like: errors and warnings, each a few words."""
+    """What the content of a file looks like: errors and warnings, each a few words.
+
+    marks: what is found in the video or the audio itself, in one word each: flat, dark, static, silent, quiet, clipped.
+    """
 
     errors: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+
+    @property
+    def by_mark(self) -> Mapping[str, str]:
+        """The sentence that belongs to each mark."""
+        return dict(zip(self.marks, (*self.errors, *self.warnings), strict=True))
 
 
 class VideoCheck:
@@ -67,14 +76,14 @@ class VideoCheck:
         if not self.frames:
             return Findings(("there is not a single frame",))
         if self.is_flat:
-            return Findings(("every frame of the video is one flat colour",))
-        warnings = []
+            return Findings(("every frame of the video is one flat colour",), marks=("flat",))
+        warnings: dict[str, str] = {}
         brightness = self.brightness_sum / self.frames
         if brightness < DARK_LUMA:
-            warnings.append(f"the video is dark: its mean brightness is {brightness:.1%}")
+            warnings["dark"] = f"the video is dark: its mean brightness is {brightness:.1%}"
         if self.frames > 1 and self.largest_change < STATIC_CHANGE:
-            warnings.append("the video is static: hardly anything changes from frame to frame")
-        return Findings(warnings=tuple(warnings))
+            warnings["static"] = "the video is static: hardly anything changes from frame to frame"
+        return Findings(warnings=tuple(warnings.values()), marks=tuple(warnings))
 
 
 def require_finite(values: Tensor, what: str) -> None:
@@ -90,16 +99,16 @@ def check_audio(audio: Waveform) -> Findings:
     if audio.is_given:
         return Findings()
     if not to_pcm16(audio.samples).any():
-        return Findings(("the audio is nothing but zeros",))
-    warnings = []
+        return Findings(("the audio is nothing but zeros",), marks=("silent",))
+    warnings: dict[str, str] = {}
     samples = audio.samples.double()
     level_db = 20 * float(samples.square().mean().sqrt().log10())
     if level_db < QUIET_DB:
-        warnings.append(f"the audio is very quiet: {-level_db:.0f} dB below full scale")
+        warnings["quiet"] = f"the audio is very quiet: {-level_db:.0f} dB below full scale"
     clipped = float((samples.abs() >= 1).double().mean())
     if clipped > CLIPPED_SHARE:
-        warnings.append(f"{clipped:.1%} of the samples are clipped")
-    return Findings(warnings=tuple(warnings))
+        warnings["clipped"] = f"{clipped:.1%} of the samples are clipped"
+    return Findings(warnings=tuple(warnings.values()), marks=tuple(warnings))
 
 
 def check_file(path: Path, expected: MediaInfo, audio: Waveform | None, copies: Sequence[Copy] = ()) -> Findings:

@@ -29,7 +29,7 @@ MOST_TICKS = 14
 
 def waveform(samples: NDArray, name: str, sample_rate_hz: int, duration_s: float) -> Image.Image:
     """The range of samples (c s) over time, on a scale of decibels, so that quiet sound is seen too."""
-    padded = _lasting(samples, sample_rate_hz, duration_s)
+    padded = _lasting(samples, sample_rate_hz, duration_s, PLOT)
     bars = min(PLOT, math.ceil(duration_s * BARS_PER_S))
     starts = np.linspace(0, padded.shape[1], bars, endpoint=False).astype(int)
     bar = np.arange(PLOT) * bars // PLOT  # of each column of pixels
@@ -54,20 +54,37 @@ def heights(samples: NDArray) -> NDArray:
 
 def spectrogram(samples: NDArray, sample_rate_hz: int, duration_s: float) -> Image.Image:
     """How loud each frequency of samples (c s) is over time, the mean of the channels."""
-    mono = _lasting(samples, sample_rate_hz, duration_s).mean(0)
-    centres = np.linspace(0, len(mono), PLOT // COLUMN, endpoint=False).astype(int)
+    pixels = spectrum(samples, sample_rate_hz, duration_s, PLOT // COLUMN, SPECTRUM_HEIGHT)
+    rows_hz = frequencies(sample_rate_hz, SPECTRUM_HEIGHT)
+    marks_hz = [hertz for hertz in (100, 1000, 10_000) if hertz < rows_hz[0]]
+    labels = ((int(np.abs(rows_hz - hertz).argmin()), _hertz(hertz)) for hertz in marks_hz)
+    return _strip(np.repeat(pixels, COLUMN, axis=1), "", "", labels)
+
+
+def spectrum(samples: NDArray, sample_rate_hz: int, duration_s: float, columns: int, rows: int) -> NDArray:
+    """The colours (rows columns 3) of a spectrogram of samples (c s), the mean of the channels."""
+    mono = _lasting(samples, sample_rate_hz, duration_s, columns).mean(0)
+    centres = np.linspace(0, len(mono), columns, endpoint=False).astype(int)
     padded = np.pad(mono, WINDOW // 2)
     window = np.hanning(WINDOW)
     spectra = np.fft.rfft(padded[centres[:, None] + np.arange(WINDOW)] * window)
     decibels = 20 * np.log10(np.maximum(np.abs(spectra) * 2 / window.sum(), 1e-9))
-    highest_hz = min(HIGHEST_HZ, sample_rate_hz / 2)
-    rows_hz = np.geomspace(highest_hz, LOWEST_HZ, SPECTRUM_HEIGHT)
+    rows_hz = frequencies(sample_rate_hz, rows)
     bins = np.clip((rows_hz * WINDOW / sample_rate_hz).round().astype(int), 0, WINDOW // 2)
     steps = np.clip(decibels[:, bins].T / STEP_DB, FAINTEST_DB / STEP_DB, 0).round() * STEP_DB
-    pixels = np.repeat(_heat(steps), COLUMN, axis=1)
-    marks_hz = [hertz for hertz in (100, 1000, 10_000) if hertz < highest_hz]
-    labels = ((int(np.abs(rows_hz - hertz).argmin()), _hertz(hertz)) for hertz in marks_hz)
-    return _strip(pixels, "", "", labels)
+    return _heat(steps)
+
+
+def frequencies(sample_rate_hz: int, rows: int) -> NDArray:
+    """The frequency of each row of a spectrogram, in Hz, the highest first."""
+    return np.geomspace(min(HIGHEST_HZ, sample_rate_hz / 2), LOWEST_HZ, rows)
+
+
+def peaks(samples: NDArray, sample_rate_hz: int, duration_s: float, columns: int) -> NDArray:
+    """The largest magnitude of one channel, samples (s), in each of some columns: 1 at full scale, 0 at -60 dB."""
+    padded = np.abs(_lasting(samples[None], sample_rate_hz, duration_s, columns)[0])
+    starts = np.linspace(0, len(padded), columns, endpoint=False).astype(int)
+    return heights(np.maximum.reduceat(padded, starts))
 
 
 def time_axis(duration_s: float, marks_s: Iterable[float]) -> Image.Image:
@@ -87,9 +104,9 @@ def time_axis(duration_s: float, marks_s: Iterable[float]) -> Image.Image:
     return image
 
 
-def _lasting(samples: NDArray, sample_rate_hz: int, duration_s: float) -> NDArray:
-    """Samples (c s) with silence up to a time."""
-    wanted = max(round(duration_s * sample_rate_hz), PLOT)
+def _lasting(samples: NDArray, sample_rate_hz: int, duration_s: float, columns: int) -> NDArray:
+    """Samples (c s) with silence up to a time, at least one for each column."""
+    wanted = max(round(duration_s * sample_rate_hz), columns)
     return np.pad(samples, ((0, 0), (0, max(wanted - samples.shape[1], 0))))[:, :wanted]
 
 

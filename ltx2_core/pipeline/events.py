@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .job import Saved
 
 Phase = Literal[
-    "enhance", "text", "inputs", "denoise", "upsample", "sound", "video", "check", "convert", "verify", "sync"
+    "enhance", "text", "inputs", "denoise", "upsample", "sound", "video", "check", "convert", "verify", "sync", "report"
 ]
 
 

@@ -264,6 +264,7 @@ class OutputSettings(EncodingSettings):
 
     metadata: bool = True
     sheet: bool = False
+    report: bool = False
     keyframe_stills: bool = False
     strict: bool = False
     keep_latents: bool = False
@@ -308,9 +309,9 @@ class RenderTask(Record):
 
     @property
     def results(self) -> list[Path]:
-        """Every file that the render writes: the result, and the pictures beside it that were asked for."""
-        sheets = [sheet_of(self.target)] if self.output.sheet else []
-        return [self.target, *sheets, *self.stills]
+        """Every file that the render writes: the result, and what was asked for beside it."""
+        beside = beside_of(self.target, sheet=self.output.sheet, report=self.output.report)
+        return [self.target, *beside, *self.stills]
 
     @property
     def stills(self) -> list[Path]:
@@ -361,6 +362,17 @@ class Resolved:
 def sheet_of(target: Path) -> Path:
     """Where the contact sheet of a file goes."""
     return target.with_suffix(".png")
+
+
+def report_of(target: Path) -> Path:
+    """Where the report on a file goes."""
+    return target.with_suffix(".html")
+
+
+def beside_of(target: Path, *, sheet: bool | None, report: bool | None) -> list[Path]:
+    """Where the contact sheet and the report on a file go, as far as they are wanted."""
+    wanted = {sheet_of(target): sheet, report_of(target): report}
+    return [path for path, is_wanted in wanted.items() if is_wanted]
 
 
 def stills_of(target: Path, count: int) -> list[Path]:

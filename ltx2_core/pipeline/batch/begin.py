@@ -104,7 +104,7 @@ def begin(batch: Batch, part: tuple[BatchJob, ...], *, overwrites: bool) -> Begu
 
 def fingerprint(task: RenderTask) -> Fingerprint:
     """What decides the result of a task, besides the machine that makes it. Raises: StorageError."""
-    output = task.output.model_dump(mode="json", exclude={"overwrite"})
+    output = task.output.model_dump(mode="json", exclude={"overwrite", "report"})
     settings = {"request": task.request.model_dump(mode="json"), "output": output, "file": task.target.name}
     try:
         inputs = {role: one.content for role, one in identities(task).items()}

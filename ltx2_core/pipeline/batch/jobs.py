@@ -20,7 +20,7 @@ from ..values import did_you_mean
 DEFAULT_MODE = "t2v"
 OWN_KEYS = ("mode", "prompt", "input", "name")  # of a job, besides the settings of its mode
 
-BATCH_KEYS = ("output", "overwrite", "skip_existing", "job_dir")  # settings of the whole batch, and of no job
+BATCH_KEYS = ("output", "overwrite", "skip_existing", "job_dir", "report")  # settings of the whole batch, and of no job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +89,13 @@ class BatchJob:
 class Batch:
     """Jobs that are rendered into one folder. seed: from which those of the jobs are derived.
 
-    Args: is_replacing: what lies in the place of a result may be replaced. notes: what a person should know about all
-    of it.
+    Args: is_replacing: what lies in the place of a result may be replaced. has_report: one page about all of it is
+    asked for. notes: what a person should know about all of it.
     """
 
     folder: Path
     jobs: tuple[BatchJob, ...]
     seed: int
     is_replacing: bool = False
+    has_report: bool = False
     notes: tuple[str, ...] = ()

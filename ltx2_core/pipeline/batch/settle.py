@@ -57,8 +57,14 @@ def read_batch(asked: AskedBatch, on_begin: Callable[[int], None] = lambda count
         again = f"; --seed {base} gives the same ones again" if common.seed is None else ""
         notes.append(f"seed {base}, from which those of the jobs follow{again}")
     jobs = tuple(job for _, job in settling.jobs)
-    is_replacing = bool(common.overwrite)
-    return Batch(folder=naming.folder, jobs=jobs, seed=base, is_replacing=is_replacing, notes=tuple(notes))
+    return Batch(
+        folder=naming.folder,
+        jobs=jobs,
+        seed=base,
+        is_replacing=bool(common.overwrite),
+        has_report=bool(common.report),
+        notes=tuple(notes),
+    )
 
 
 def _common(asked: AskedBatch, given: Gathered) -> Settings:
@@ -118,6 +124,7 @@ class _Settling:
             **line.settings,
             "output": self.naming.output(draft.number, line.name, draft.variant),
             existing: True,
+            "report": False,  # one page is about all jobs
         }
         resolved = settle_line(replace(line, settings=settings), self.given)
         target = resolved.target

@@ -23,7 +23,8 @@ from ...media.writer import Report
 from ..events import PromptRewritten, StoppedError, Watch
 from ..job import Job
 from ..reads import identities, require_unchanged
-from ..request import RenderTask, Resolved, sheet_of
+from ..report.write import write_clip_report
+from ..request import RenderTask, Resolved, report_of, sheet_of
 from ..resolve.target import TAKEN_HINT, check_place
 from .engine import Engine
 from .enhancement import rewrite_prompt
@@ -46,7 +47,7 @@ class Interrupted(Exception):
 class Result:
     """A finished render.
 
-    Args: job_dir: where its latents are, if they were kept. beside: pictures that were written beside it, if wanted.
+    Args: job_dir: where its latents are, if they were kept. beside: what was written beside it, if wanted.
     """
 
     path: Path
@@ -98,8 +99,7 @@ def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None) -> Res
         job = job.reopened()
         if job.is_written and not task.output.keep_latents:  # or it is to be decoded again
             _require_stills(job)
-            has_sheet = sheet_of(task.target).exists()
-            return _conclude(job, Report(probe(task.target), ()), start, has_sheet=has_sheet)
+            return _conclude(job, Report(probe(task.target), ()), start, is_new=False)
         if not task.output.overwrite:
             require_free(task.target)
         headers = require_unchanged(job)
@@ -194,19 +194,10 @@ def _finish(job: Job, watch: Watch, models: Models) -> Result:
     return _conclude(job, report, start)
 
 
-def _conclude(job: Job, report: Report, start: float, *, has_sheet: bool = False) -> Result:
-    """What follows when the file has its name: its contact sheet, and the end of the job folder."""
+def _conclude(job: Job, report: Report, start: float, *, is_new: bool = True) -> Result:
+    """What follows when the file has its name: what is written beside it, and the end of the job folder."""
     task = job.task
-    sheet = sheet_of(task.target) if task.output.sheet else None
-    if sheet is not None and not has_sheet:
-        contact_sheet(
-            task.target,
-            sheet,
-            prompt=task.request.prompt,
-            seed=task.request.seed,
-            made_with=_made_with(task),
-            overwrite=task.output.overwrite,
-        )
+    _write_beside(task, is_new=is_new)
     _remember(job)
     if not task.output.keep_latents:
         job.remove()
@@ -218,6 +209,22 @@ def _conclude(job: Job, report: Report, start: float, *, has_sheet: bool = False
         seconds=time.perf_counter() - start,
         report=report,
     )
+
+
+def _write_beside(task: RenderTask, *, is_new: bool) -> None:
+    """Write the contact sheet and the report that were asked for.
+
+    Args: is_new: the file was written just now; else what a killed process has written beside it may be there.
+    """
+    target, output, request = task.target, task.output, task.request
+    sheet, page = sheet_of(target), report_of(target)
+    keeps = not (is_new or output.overwrite)
+    if output.sheet and not (keeps and sheet.exists()):
+        made_with = _made_with(task)
+        about = {"prompt": request.prompt, "seed": request.seed, "made_with": made_with}
+        contact_sheet(target, sheet, **about, overwrite=output.overwrite)
+    if output.report and not (keeps and page.exists()):
+        write_clip_report(target, page, overwrite=output.overwrite)
 
 
 def _made_with(task: RenderTask) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from ...errors import shown
 from ...types import Streams
 from ..made import Made, versions
-from ..request import RenderTask
+from ..request import EncodingSettings, RenderTask
 from ..resolve.machine import hardware
 
 NONE = "none"
@@ -22,30 +22,35 @@ def differences(made: Made, task: RenderTask) -> dict[str, str]:
         "model": task.files.name,
         "request": task.request.model_dump(mode="json"),
         "machine": task.model_dump(mode="json", include={"machine"})["machine"],
+        "output": task.output.model_dump(include={*EncodingSettings.model_fields}),
     }
-    stored = made.model_dump(mode="json")
-    then = {
-        "version": stored["made_with"],
-        "hardware": made.hardware,
-        "model": made.model.name,
-        "request": stored["request"],
-        "machine": stored["machine"],
-    }
+    then = recorded(made)
     if made.output is None:  # older recipes tell less than is written now
         then["recipe"], now["recipe"] = "schema 2", "schema 3, which also tells hardware and codecs"
-        del then["hardware"], now["hardware"]
-    else:
-        then["output"] = stored["output"]
-        now["output"] = task.output.model_dump(include={*stored["output"]})
-    for record in (then, now):
-        record["request"] |= {"guidance": dict(zip(Streams._fields, record["request"]["guidance"], strict=True))}
-    old, new = dict(_leaves("", then)), dict(_leaves("", now))
+        for name in ("hardware", "output"):
+            del then[name], now[name]
+    old, new = dict(leaves("", then)), dict(leaves("", _by_stream(now)))
     names = dict.fromkeys((*old, *new))
     changed = [name for name in names if old.get(name) != new.get(name)]
     return {name: f"{_word(old.get(name))} -> {_word(new.get(name))}" for name in changed}
 
 
-def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+def recorded(made: Made) -> dict[str, Any]:
+    """What a recipe says but for the hashes of files, as one record."""
+    stored = made.model_dump(mode="json")
+    names = ("hardware", "request", "machine", "output")
+    told = {"version": stored["made_with"], "model": made.model.name, **{name: stored[name] for name in names}}
+    return _by_stream(told)
+
+
+def _by_stream(told: dict[str, Any]) -> dict[str, Any]:
+    """The same with the guidance by the names of the streams."""
+    request = told["request"]
+    guidance = dict(zip(Streams._fields, request["guidance"], strict=True))
+    return {**told, "request": {**request, "guidance": guidance}}
+
+
+def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Every value in a record, by its name from the root on. Records in lists are numbered from 1."""
     parts: Mapping[Any, Any] = {}
     if isinstance(value, dict):
@@ -56,7 +61,7 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
     for key, part in parts.items():
         own = str(key) if name in ("", "request", "output") else f"{name} {key}"
-        yield from _leaves(own, part)
+        yield from leaves(own, part)
 
 
 def _word(value: Any) -> str:

@@ -176,6 +176,7 @@ class Settings(BaseModel):
     keep_latents: Switch | None = None
     job_dir: Text | None = None
     sheet: Switch | None = None
+    report: Switch | None = None
     keyframe_stills: Switch | None = None
     strict: Switch | None = None
 

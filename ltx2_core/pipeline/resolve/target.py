@@ -17,7 +17,7 @@ from ...disk import MOST_NAME_BYTES, require_free
 from ...errors import RequestError, shown
 from ...media.clip import AUDIO_FILES, COPIED_FILES
 from ...paths import given_path
-from ..request import sheet_of, stills_of
+from ..request import beside_of, stills_of
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
         what = {"generate": "a video", "keep": "this video", "off": "audio alone"}[request.video]
         why = f"{what} goes into a file that ends in {' or '.join(suffixes)}"
         raise RequestError(f"-o {target.name} cannot be used", why, f"-o {target.with_suffix(suffixes[0]).name}")
-    sheets = [sheet_of(target)] if settings.sheet else []
     stills = stills_of(target, request.keyframe_count) if settings.keyframe_stills else []
-    for path in (target, *sheets, *stills):
+    beside = beside_of(target, sheet=settings.sheet, report=settings.report)
+    for path in (target, *beside, *stills):
         check_place(path)
         if not (settings.overwrite or settings.skip_existing):
             require_free(path, hint=TAKEN_HINT)

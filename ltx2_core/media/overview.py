@@ -1,0 +1,141 @@
+"""A finished file at a glance: a poster, its sound over time, how loud it is, what its self-check finds, sync.
+
+Source: docs/report.md.
+"""
+
+from __future__ import annotations
+
+import io
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from av.video.reformatter import VideoReformatter
+from einops import rearrange
+from numpy.typing import NDArray
+from PIL import Image
+
+from .accept import check_input
+from .audio import read_audio
+from .check import Findings, VideoCheck, check_audio
+from .copy import LAYOUTS
+from .frames import FrameConverter
+from .inputs import AudioSource, VideoSource
+from .loudness import Level, measure_level
+from .plots import peaks, spectrum
+from .probe import MediaInfo, probe
+from .shown import shown_frames
+from .sync import Sync, measure_sync
+from .waveform import Waveform
+
+CANDIDATES = 8  # frames of which one becomes the poster
+POSTER_QUALITY, SPECTRUM_QUALITY = 75, 45  # of WebP, of 100
+LEVELS = string.digits + string.ascii_uppercase + string.ascii_lowercase + "-_"  # of a waveform, quiet to loud
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """How finely things are drawn. poster: pixels of its longer side, at most. columns, rows: of the spectrogram."""
+
+    poster: int
+    columns: int
+    rows: int
+
+
+OF_MANY, OF_ONE = Detail(poster=384, columns=128, rows=32), Detail(poster=960, columns=400, rows=80)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A small WebP image."""
+
+    content: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """What is seen and heard of a finished file.
+
+    Args: duration_s: of the video, or of audio that is alone. size: width and height of its frames as they are seen;
+    None without video. poster, spectrogram: None without video, or without audio. waves: the waveform, a text of one
+    letter of `LEVELS` a column for each channel, or one text for all channels if they are not two. problems: what its
+    self-check finds, a sentence for each word.
+    """
+
+    info: MediaInfo
+    duration_s: float
+    size: tuple[int, int] | None = None
+    poster: Picture | None = None
+    spectrogram: Picture | None = None
+    waves: tuple[str, ...] = ()
+    level: Level | None = None
+    sync: Sync | None = None
+    problems: Mapping[str, str]
+
+
+def look_at(path: Path, detail: Detail = OF_MANY) -> Overview:
+    """Decode a finished file once and measure it; with audio, its frames are decoded twice.
+
+    The same file gives the same overview. Raises: MediaError if the file cannot be read.
+    """
+    info = probe(path)
+    video = check_input(path, VideoSource) if info.video else None
+    source = video.audio if video else check_input(path, AudioSource)
+    audio = read_audio(source) if source else None
+    duration_s = float(video.duration_s if video else audio.duration_s if audio else 0)
+    poster, seen = _look(video, detail) if video else (None, Findings())
+    heard = check_audio(replace(audio, is_given=False)) if audio else Findings()
+    return Overview(
+        info=info,
+        duration_s=duration_s,
+        size=(video.width, video.height) if video else None,
+        poster=poster,
+        spectrogram=_spectrogram(audio, duration_s, detail) if audio else None,
+        waves=_waves(audio, duration_s, detail) if audio else (),
+        level=measure_level(audio) if audio and len(audio.samples) in LAYOUTS else None,
+        sync=measure_sync(video, source) if video and source else None,
+        problems={**seen.by_mark, **heard.by_mark},
+    )
+
+
+def _look(video: VideoSource, detail: Detail) -> tuple[Picture | None, Findings]:
+    """The frame of some with the most contrast, small, and what the self-check says of all."""
+    numbers = {int(number) for number in np.linspace(0, video.frames - 1, CANDIDATES).round()}
+    converter, planar, check = FrameConverter(video.reading), VideoReformatter(), None
+    best: tuple[float, Image.Image] | None = None
+    for number, (frame, _) in enumerate(shown_frames(video, None)):
+        width, height = max(frame.width & ~1, 2), max(frame.height & ~1, 2)  # I420 has no odd sizes
+        check = check or VideoCheck(height)
+        check.add(torch.from_numpy(planar.reformat(frame, width, height, "yuv420p").to_ndarray())[None])
+        if number in numbers:
+            image = Image.fromarray(rearrange(converter.pixels(frame)[0], "c H W -> H W c").numpy())
+            image.thumbnail((detail.poster, detail.poster))
+            contrast = float(np.asarray(image.convert("L")).std())
+            if best is None or contrast > best[0]:
+                best = contrast, image
+    assert check is not None
+    return best and _picture(best[1], POSTER_QUALITY), check.findings()
+
+
+def _spectrogram(audio: Waveform, duration_s: float, detail: Detail) -> Picture:
+    pixels = spectrum(audio.samples.numpy(), audio.sample_rate_hz, duration_s, detail.columns, detail.rows)
+    return _picture(Image.fromarray(pixels), SPECTRUM_QUALITY)
+
+
+def _waves(audio: Waveform, duration_s: float, detail: Detail) -> tuple[str, ...]:
+    samples = audio.samples.numpy()
+    channels: list[NDArray] = list(samples) if len(samples) == 2 else [np.abs(samples).max(0)]
+    found = (peaks(channel, audio.sample_rate_hz, duration_s, detail.columns) for channel in channels)
+    return tuple("".join(LEVELS[round(float(one) * (len(LEVELS) - 1))] for one in row) for row in found)
+
+
+def _picture(image: Image.Image, quality: int) -> Picture:
+    """An image as WebP."""
+    content = io.BytesIO()
+    image.save(content, "WEBP", quality=quality, method=6)
+    return Picture(content=content.getvalue(), width=image.width, height=image.height)

@@ -1,0 +1,1 @@
+"""One HTML page about a finished file, or about all results of a batch."""

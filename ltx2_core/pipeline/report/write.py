@@ -1,0 +1,67 @@
+"""Writes reports: a page beside a finished file, or one page in the folder of a batch.
+
+Source: docs/report.md.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from ...disk import disk_errors, remove_leftovers, require_free, write_whole
+from ...errors import MediaError, RequestError
+from ...lock import locked
+from ...media.overview import OF_MANY, OF_ONE, look_at
+from ..batch.record import POLL_S, RECORD, JobEntry, read_record
+from ..events import Watch
+from .cells import Result, result_of, unreadable
+from .page import batch_page, clip_page
+
+PAGE = "report.html"  # in the folder of a batch
+NOBODY = Watch()
+
+
+def write_clip_report(clip: Path, target: Path, *, overwrite: bool = False) -> None:
+    """Write the page about a finished file, which lies in the folder of the page.
+
+    Raises: MediaError if the file cannot be read. TargetTakenError if the page exists. StorageError.
+    """
+    content = clip_page(result_of(clip.name, look_at(clip, OF_ONE)))
+    if not overwrite:
+        require_free(target)
+    with disk_errors(target):
+        write_whole(target, content)
+
+
+def write_batch_report(folder: Path, watch: Watch = NOBODY) -> Path:
+    """Write the page about a batch, finished or not, from its record and from what its results hold. Gives its path.
+
+    A page that is there is replaced. The same results give the same page.
+    Raises: RequestError if the folder holds no batch. StorageError. StoppedError if the watcher says stop.
+    """
+    target = folder / PAGE
+    with locked(target, wait=lambda: time.sleep(POLL_S)):
+        record = read_record(folder)
+        if record is None:
+            raise RequestError(f"{folder} holds no batch", f"there is no {RECORD} in it")
+        results = []
+        with watch.phase("report", "measuring the results", len(record.jobs)) as on_done:
+            for number, entry in enumerate(record.jobs, 1):
+                results.append(_result(folder, entry))
+                on_done(number)
+        content = batch_page(folder.resolve().name, results)
+        with disk_errors(target):
+            remove_leftovers(target)
+            write_whole(target, content)
+    return target
+
+
+def _result(folder: Path, entry: JobEntry) -> Result:
+    """What the record of a batch and the file say of one job."""
+    if not entry.is_done(folder):
+        state = "missing" if entry.state == "done" else entry.state
+        return Result(file=entry.file, state=state, seed=entry.seed)
+    try:
+        return result_of(entry.file, look_at(folder / entry.file, OF_MANY), entry.seed)
+    except MediaError as error:
+        return unreadable(entry.file, entry.seed, error)
