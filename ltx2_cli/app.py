@@ -37,6 +37,7 @@ from .options import (
 )
 from .panels import takes
 from .plan import add_plan
+from .report import add_report
 from .rerun import add_rerun
 from .stop import Stop
 from .sync import add_sync
@@ -166,6 +167,7 @@ add_downloads(app)
 add_doctor(app)
 add_convert(app)
 add_sync(app)
+add_report(app)
 add_plan(app)
 add_rerun(app, render_once)
 

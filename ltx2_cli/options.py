@@ -31,6 +31,7 @@ WhatArg = Annotated[
         metavar="WHAT", help="A weight file, a clip, an image, a folder, OUTPUT.job, a YAML file, or a model's name."
     ),
 ]
+ReportedArg = Annotated[Path, path_argument("FILE|FOLDER", "A clip, audio, or the folder of a batch.")]
 ClipArg = Annotated[Path, path_argument("FILE", "A clip with video and audio.")]
 JobsArg = Annotated[
     Path, path_argument("JOBS", "A file of jobs: .txt, .yaml, .jsonl or .csv; - reads JSON lines from stdin.")
@@ -308,6 +309,7 @@ RENDER = panel(
     strict=switch("Treat warnings about the result as errors."),
 )
 REPORT = {"report": RENDER["report"]}
+REPORTED = panel("Output", overwrite=switch("Replace the page about a clip if it exists."))
 FETCH = panel(
     "Download",
     plan=switch("Show what would be fetched, and stop."),

@@ -80,7 +80,7 @@ if TYPE_CHECKING:
     from .pipeline.job import Job
     from .pipeline.render.models import Models
     from .pipeline.render.run import Interrupted, Result, enhance, resume, run
-    from .pipeline.report.write import write_batch_report, write_clip_report
+    from .pipeline.report.write import write_batch_report, write_clip_report, write_report
     from .pipeline.request import Resolved
     from .pipeline.rerun.recipe import FoundRecipe, read_recipe
     from .pipeline.rerun.rerun import Rerun, parse_changes, resolve_again
@@ -216,6 +216,7 @@ __all__ = [
     "verify_found",
     "write_batch_report",
     "write_clip_report",
+    "write_report",
     "write_tuning",
 ]
 
@@ -317,7 +318,7 @@ _HOMES = {
     "pipeline.render.models": ("Models",),
     "pipeline.render.run": ("Interrupted", "Result", "enhance", "resume", "run"),
     "pipeline.resolve.tuning": ("write_tuning",),
-    "pipeline.report.write": ("write_batch_report", "write_clip_report"),
+    "pipeline.report.write": ("write_batch_report", "write_clip_report", "write_report"),
     "pipeline.synchrony": ("sync_of",),
     "pipeline.values": ("show_fps",),
     "text.encode": ("encode_prompts",),

@@ -32,7 +32,7 @@ from .sync import Sync, measure_sync
 from .waveform import Waveform
 
 CANDIDATES = 8  # frames of which one becomes the poster
-POSTER_QUALITY, SPECTRUM_QUALITY = 75, 45  # of WebP, of 100
+POSTER_QUALITY, SPECTRUM_QUALITY = 75, 40  # of WebP, of 100
 LEVELS = string.digits + string.ascii_uppercase + string.ascii_lowercase + "-_"  # of a waveform, quiet to loud
 
 
@@ -45,7 +45,7 @@ class Detail:
     rows: int
 
 
-OF_MANY, OF_ONE = Detail(poster=384, columns=128, rows=32), Detail(poster=960, columns=400, rows=80)
+OF_MANY, OF_ONE = Detail(poster=384, columns=96, rows=24), Detail(poster=960, columns=400, rows=80)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

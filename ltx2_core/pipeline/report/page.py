@@ -158,5 +158,6 @@ def _environment() -> Environment:
 
 @cache
 def _part(name: str) -> Markup:
-    """A file that goes into the page as it is."""
-    return Markup((FOLDER / name).read_text(encoding="utf-8"))
+    """A file that goes into the page as it is, but for its indentation."""
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    return Markup("\n".join(line.strip() for line in text.splitlines()))

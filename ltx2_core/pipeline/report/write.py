@@ -14,6 +14,7 @@ from ...lock import locked
 from ...media.overview import OF_MANY, OF_ONE, look_at
 from ..batch.record import POLL_S, RECORD, JobEntry, read_record
 from ..events import Watch
+from ..request import report_of
 from .cells import Result, result_of, unreadable
 from .page import batch_page, clip_page
 
@@ -21,14 +22,26 @@ PAGE = "report.html"  # in the folder of a batch
 NOBODY = Watch()
 
 
+def write_report(what: Path, watch: Watch = NOBODY, *, overwrite: bool = False) -> Path:
+    """Write the page about a file, beside it, or about the batch in a folder, into it. Gives its path.
+
+    Raises: as the functions below.
+    """
+    if what.is_dir():
+        return write_batch_report(what, watch)
+    target = report_of(what)
+    write_clip_report(what, target, overwrite=overwrite)
+    return target
+
+
 def write_clip_report(clip: Path, target: Path, *, overwrite: bool = False) -> None:
     """Write the page about a finished file, which lies in the folder of the page.
 
     Raises: MediaError if the file cannot be read. TargetTakenError if the page exists. StorageError.
     """
-    content = clip_page(result_of(clip.name, look_at(clip, OF_ONE)))
     if not overwrite:
-        require_free(target)
+        require_free(target, hint="--overwrite replaces it")
+    content = clip_page(result_of(clip.name, look_at(clip, OF_ONE)))
     with disk_errors(target):
         write_whole(target, content)
 
