@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := check
-.PHONY: check demo test parity fullsize fuzz soak man format
+.PHONY: check demo test parity report-test fullsize fuzz soak man format
 
 PYTHON ?= python3
 N ?= 2000
@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # what is used is compiled where it is first used: compiling all of torch takes longer than the rest of an installation
 INSTALL := $(BIN)/pip install -q --no-compile -c constraints.txt
+
+APT := DEBIAN_FRONTEND=noninteractive apt-get -y -qq --no-install-recommends
 
 # modules are compiled once, and not by each worker and each command that the tests start
 unexport PYTHONDONTWRITEBYTECODE
@@ -24,11 +26,16 @@ demo: $(VENV)/.with-core  ## a clip with its contact sheet, from a bare machine 
 	$(BIN)/ltx2 t2v "drone over misty mountains, birds chirping" --model toy --seed 2 --sheet --overwrite -o out/demo.mp4
 	@echo "the clip is out/demo.mp4, its contact sheet out/demo.png"
 
-test: $(VENV)/.with-test  ## the default tests but those of `make parity`, from a bare machine on
-	$(BIN)/pytest -n auto --dist worksteal --ignore=tests/parity
+test: $(VENV)/.with-test  ## the default tests but those of `make parity` and `make report-test`, from a bare machine on
+	$(BIN)/pytest -n auto --dist worksteal --ignore=tests/parity --ignore=tests/browser
 
 parity: $(VENV)/.with-test $(VENV)/.with-parity  ## our models against golden tensors and diffusers
 	$(BIN)/pytest -n auto --dist worksteal tests/parity
+
+report-test: $(VENV)/.with-test  ## reports in Chromium, which is installed where that can be done: on Debian, as root
+	@command -v chromium || [ "$$(id -u)" != 0 ] || ! command -v apt-get || $(APT) install chromium || \
+		{ $(APT) update && $(APT) install chromium; } || echo "Chromium cannot be installed"
+	$(BIN)/pytest tests/browser
 
 fullsize: $(VENV)/.with-core  ## a render with a model of full size, all zeros; tells time and memory of each phase: make fullsize MODEL=ltx-2.5 PRESET="one-stage two-stage"
 	$(BIN)/python scripts/try_fullsize.py --model $(MODEL) --preset $(PRESET)

@@ -6,6 +6,7 @@ Source: https://chromedevtools.github.io/devtools-protocol/, "--remote-debugging
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -142,19 +143,19 @@ class Page:
 def chromium(folder: Path) -> Iterator[Page]:
     """A running Chromium with one empty page. folder: an empty one for what it keeps."""
     assert PROGRAM is not None
-    its_reading, writing = os.pipe()
-    reading, its_writing = os.pipe()
+    (ours, writing), (reading, theirs) = os.pipe(), os.pipe()
+    pair = [fcntl.fcntl(one, fcntl.F_DUPFD, 10) for one in (ours, theirs)]  # out of the way of 3 and 4
+
+    def wire() -> None:
+        """In the new process: it reads from 3 and writes to 4."""
+        os.dup2(pair[0], 3)
+        os.dup2(pair[1], 4)
+
     words = [PROGRAM, *FLAGS, f"--user-data-dir={folder}", "about:blank"]
-    script = f'exec "$@" 3<&{its_reading} 4>&{its_writing}'
-    process = subprocess.Popen(
-        ["sh", "-c", script, "sh", *words],
-        pass_fds=(its_reading, its_writing),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(its_reading)
-    os.close(its_writing)
+    quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    process = subprocess.Popen(words, pass_fds=(3, 4), preexec_fn=wire, **quiet)
+    for one in (ours, theirs, *pair):
+        os.close(one)
     try:
         yield Page.attached(reading, writing)
     finally:

@@ -1,4 +1,4 @@
-"""`--report` and `ltx2 report` through the real command line: where pages go, what they hold, how they are made anew."""
+"""`--report` and `ltx2 report` through the real command line: where pages go, what they hold, how they are renewed."""
 
 from __future__ import annotations
 

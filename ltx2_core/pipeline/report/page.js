@@ -118,8 +118,13 @@ function load(cell) {
   return player;
 }
 
-function follow(cell, player) {
+function hush(cell) {
   for (const other of cells) if (other !== cell && isPlaying(other)) media(other).pause();
+}
+
+function follow(cell, player) {
+  if (player.paused) return; /* another clip has been started since */
+  hush(cell);
   cell.classList.add("running");
   const step = () => {
     cell.style.setProperty("--at", player.currentTime / Number(cell.dataset.seconds));
@@ -129,10 +134,11 @@ function follow(cell, player) {
 }
 
 function play(cell) {
-  if (cell.querySelector(".trouble")) return;
+  if (cell.querySelector(".trouble")) return null;
   const player = media(cell) || load(cell);
-  if (player.paused) player.play().catch(() => {});
-  else player.pause();
+  if (!player.paused) return player.pause();
+  hush(cell);
+  return player.play().catch(() => {});
 }
 
 function seek(cell, seconds) {
@@ -140,6 +146,7 @@ function seek(cell, seconds) {
   player.currentTime = seconds;
   cell.classList.add("running");
   cell.style.setProperty("--at", seconds / Number(cell.dataset.seconds));
+  hush(cell);
   player.play().catch(() => {});
 }
 
@@ -257,7 +264,7 @@ const both = { players: {}, seconds: 0, isRunning: false, sound: "a", step: 1 / 
 
 function openCompare() {
   if (!(chosen.a && chosen.b)) return tell("Choose A and B first: keys a and b.");
-  for (const cell of cells) if (isPlaying(cell)) media(cell).pause();
+  hush(null);
   const stage = compare.querySelector(".stage");
   const tracks = compare.querySelector(".tracks");
   tracks.replaceChildren();
@@ -373,7 +380,7 @@ function setView(view) {
   const stage = compare.querySelector(".stage");
   const ratio = (view === "beside" ? 2 * width : width) / height;
   stage.style.aspectRatio = ratio;
-  stage.style.width = `min(100%, ${52 * ratio}vh)`;
+  for (const wide of [stage, byId("wipe")]) wide.style.width = `min(100%, ${52 * ratio}vh)`;
 }
 
 function setSound(side) {
