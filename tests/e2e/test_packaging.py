@@ -63,10 +63,11 @@ def test_a_wheel_brings_the_manual_page(installed: Path) -> None:
     assert page.read_bytes() == (ROOT / "docs" / "ltx2.1").read_bytes()
 
 
-def test_a_wheel_renders_with_the_model_that_it_brings(installed: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ltx2_cli", "t2v", "x", "--preset", "smoke", "-o", "x.mp4"]
+def test_a_wheel_renders_with_the_model_that_it_brings_and_writes_a_report(installed: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ltx2_cli", "t2v", "x", "--preset", "smoke", "--report", "-o", "x.mp4"]
     environment = {"PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "toy" in done.stderr
     assert (tmp_path / done.stdout.strip()).is_file()
+    assert "<style>" in (tmp_path / "x.html").read_text()

@@ -64,7 +64,7 @@ def make(random: Random, ground: Ground) -> Case:
         for _ in range(random.choice((1, 1, 1, 2))):
             words = (*words, "--" + random.choice(SETTINGS).replace("_", "-"), _odd(random))
     if random.random() < 0.25:
-        words = (*words, random.choice(("--overwrite", "--skip-existing", "--sheet", "--json")))
+        words = (*words, random.choice(("--overwrite", "--skip-existing", "--sheet", "--report", "--json")))
     return Case(words=words, files=files, environment=environment)
 
 

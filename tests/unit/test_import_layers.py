@@ -62,6 +62,7 @@ ONLY_HERE = {
     "soundfile": "ltx2_core.media",
     "huggingface_hub": "ltx2_core.hub",
     "pynvml": "ltx2_core.cards",
+    "jinja2": "ltx2_core.pipeline.report",
     "typer": "ltx2_cli",
     "rich": "ltx2_cli",
 }

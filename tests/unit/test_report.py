@@ -284,6 +284,13 @@ def test_a_picked_file_is_no_comment_and_an_address_is_no_scheme() -> None:
     assert address("javascript:alert(1).mp4") == "./javascript%3Aalert%281%29.mp4"
 
 
+def test_a_name_or_a_prompt_that_is_no_text_makes_a_page_all_the_same(overview: Overview) -> None:
+    page = batch_page("scenes", [result(overview, "\udcff\n.mp4", prompt="a lamp", seed=seed) for seed in (1, 2)])
+    elements = Elements(page)
+    assert [one["href"] for one in elements.tags("a")] == ["./%FF%0A.mp4"] * 2
+    assert elements.tags("article")[0]["data-file"] == "?\n.mp4"
+
+
 def test_a_file_without_a_recipe_has_a_page_all_the_same(tmp_path: Path) -> None:
     page = write_report(clip(tmp_path / "a.mp4", None, noise()))
     assert page == tmp_path / "a.html"
