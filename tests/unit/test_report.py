@@ -261,7 +261,12 @@ def test_what_is_not_there_is_said_without_its_place(overview: Overview) -> None
     damaged = unreadable("c.mp4", 3, MediaError("/home/somebody/c.mp4 cannot be read", "it is empty"))
     waiting = [Result(file=f"{state}.mp4", state=state, seed=1) for state in ("waiting", "failed")]
     page = batch_page("scenes", [result(overview), *waiting, damaged])
-    for words in ("4 jobs, 2 prompts, 2 seeds, 1 waiting, 1 failed, 1 unreadable", "failed.mp4", "it is empty"):
+    for words in (
+        "4 jobs, 1 prompt, 2 seeds, 1 waiting, 1 failed, 1 unreadable",
+        ">not rendered</h2>",
+        "failed.mp4",
+        "it is empty",
+    ):
         assert words in page.decode()
     assert "/home" not in page.decode()
     assert len(Elements(page).tags("article")) == 4
@@ -289,6 +294,13 @@ def test_a_name_or_a_prompt_that_is_no_text_makes_a_page_all_the_same(overview: 
     elements = Elements(page)
     assert [one["href"] for one in elements.tags("a")] == ["./%FF%0A.mp4"] * 2
     assert elements.tags("article")[0]["data-file"] == "?\n.mp4"
+
+
+def test_what_has_no_prompt_says_why(overview: Overview) -> None:
+    (wordless,), _ = grouped([result(overview, f"{seed}.mp4", prompt="", seed=seed) for seed in (1, 2)])
+    assert wordless.heading == "no prompt"
+    bare = Result(file="a.mp4", overview=overview)
+    assert (bare.heading, Result(file="a.mp4", state="waiting").heading) == ("no recipe", "not rendered")
 
 
 def test_a_file_without_a_recipe_has_a_page_all_the_same(tmp_path: Path) -> None:

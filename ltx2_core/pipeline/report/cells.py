@@ -23,7 +23,7 @@ MOST_LABELS = 3  # values that tell neighbours apart, beside the seed
 LABELLED_LENGTH = 24  # characters of such a value
 FINGERPRINT_LENGTH = 12  # hexadecimal digits of a file's hash
 APART = ("prompt", "seed", "version", "hardware", "machine", "file ")  # what is no label of a cell
-NO_RECIPE = "no recipe"
+NO_RECIPE, NO_PROMPT, NOT_RENDERED = "no recipe", "no prompt", "not rendered"  # in the place of a prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,11 @@ class Result:
     problem: str = ""
 
     @property
-    def prompt(self) -> str:
-        return self.made.request.prompt if self.made else ""
+    def heading(self) -> str:
+        """The prompt, or why there is none."""
+        if self.made is not None:
+            return self.made.request.prompt or NO_PROMPT
+        return NO_RECIPE if self.overview else NOT_RENDERED
 
 
 def result_of(file: str, overview: Overview, seed: int | None = None) -> Result:

@@ -18,7 +18,6 @@ from markupsafe import Markup
 
 from ...media.overview import LEVELS
 from .cells import (
-    NO_RECIPE,
     Badge,
     Recipes,
     Result,
@@ -57,7 +56,7 @@ class Group:
 def clip_page(result: Result) -> bytes:
     """The page about one file."""
     cell = Cell(number=0, result=result, title=_title(result), badges=_badges(result))
-    return _render([Group(heading=result.prompt or NO_RECIPE, cells=(cell,))], [result], folder="", columns=1)
+    return _render([Group(heading=result.heading, cells=(cell,))], [result], folder="", columns=1)
 
 
 def batch_page(folder: str, results: Sequence[Result]) -> bytes:
@@ -70,17 +69,17 @@ def grouped(results: Sequence[Result]) -> tuple[list[Group], int]:
     """Results by prompt and seed, and how many columns they take. Where no prompt has two, all are in one group."""
     by_prompt: dict[str, list[int]] = {}
     for number, result in enumerate(results):
-        by_prompt.setdefault(result.prompt, []).append(number)
+        by_prompt.setdefault(result.heading, []).append(number)
     recipes = Recipes.of(results)
     if all(len(numbers) == 1 for numbers in by_prompt.values()):
-        cells = (_cell(number, result, (result.prompt or NO_RECIPE,)) for number, result in enumerate(results))
+        cells = (_cell(number, result, (result.heading,)) for number, result in enumerate(results))
         return [Group(heading="", cells=tuple(cells))], min(len(results), MOST_COLUMNS)
     groups = []
     seeds = dict.fromkeys(result.seed for result in results)
     for prompt, numbers in by_prompt.items():
         labels = recipes.labels(numbers)
         cells = [_cell(number, results[number], tuple(labels[number])) for number in numbers]
-        groups.append(Group(heading=prompt or NO_RECIPE, cells=_in_columns(cells, [*seeds])))
+        groups.append(Group(heading=prompt, cells=_in_columns(cells, [*seeds])))
     return groups, min(max(len(group.cells) for group in groups), MOST_COLUMNS)
 
 
@@ -113,7 +112,7 @@ def _render(groups: Sequence[Group], results: Sequence[Result], *, folder: str, 
         folder=folder,
         groups=groups,
         columns=columns,
-        counts=_counts(groups, results),
+        counts=_counts(results),
         style=_part("page.css"),
         script=script,
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
@@ -122,9 +121,10 @@ def _render(groups: Sequence[Group], results: Sequence[Result], *, folder: str, 
     return text.encode("utf-8", "replace")
 
 
-def _counts(groups: Sequence[Group], results: Sequence[Result]) -> str:
+def _counts(results: Sequence[Result]) -> str:
     """How many results, prompts and seeds there are, and what is missing, in words."""
-    prompts, seeds = ({getattr(result, name) for result in results} for name in ("prompt", "seed"))
+    prompts = {result.heading for result in results if result.made}
+    seeds = {result.seed for result in results}
     words = [_counted(len(results), "job"), _counted(len(prompts), "prompt"), _counted(len(seeds), "seed")]
     states = [result.state for result in results if result.state != "done"]
     return ", ".join([*words, *(f"{states.count(state)} {state}" for state in dict.fromkeys(states))])
