@@ -28,6 +28,22 @@ CPU_INFO, MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
+@dataclass(frozen=True, slots=True)
+class RankLayout:
+    """How ranks share the work of a stage. parts: of the passes of guidance. width: ranks of a part, which share the
+    rows of the video.
+    """
+
+    parts: int
+    width: int
+
+    @classmethod
+    def of(cls, ranks: int, passes: int) -> Self:
+        """As many parts as there are passes for, and the ranks in equal teams: passes need no exchange in a block."""
+        parts = max(count for count in range(1, min(ranks, passes) + 1) if ranks % count == 0)
+        return cls(parts, ranks // parts)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """Everything that the machine, and not the request, decides.
@@ -42,7 +58,8 @@ class Machine:
     passes of guidance go through the transformer as one batch. keeps_text: whether keys and values of the text are
     made once for all steps. products: the quantised formats that are multiplied as they are stored; others are decoded
     first. attention: the backend. neighbours: what attends in the diffusion decoder, boxes of queries or the kernel of
-    comfy-kitchen. compiles: whether torch.compile is used. threads: of the CPU that compute.
+    comfy-kitchen. compiles: whether torch.compile is used. threads: of the CPU that compute, in each rank. ranks: how
+    many processes share the clip. gpus: the numbers of their cards; none on the CPU.
     """
 
     device: str
@@ -60,6 +77,17 @@ class Machine:
     neighbours: Literal["boxes", "fused"] = "boxes"
     compiles: bool = False
     threads: int = 1
+    ranks: int = 1
+    gpus: tuple[int, ...] = ()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Where each rank computes."""
+        return tuple(f"cuda:{number}" for number in self.gpus) if self.gpus else (self.device,) * self.ranks
+
+    def of_rank(self, number: int) -> Self:
+        """The same machine as one of its ranks sees it."""
+        return replace(self, device=self.devices[number])
 
     def in_mode(self, memory: MemoryMode) -> Self:
         """The same machine in another memory mode, with what belongs to it.

@@ -41,6 +41,21 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Te
     return mixed
 
 
+class Kernel:
+    """How an attention module attends: to all tokens, with all heads. Another one may share the work with others."""
+
+    def memory(self, made: KeysValues) -> KeysValues:
+        """What is attended to, of the keys and values that were made here."""
+        return made
+
+    def __call__(self, q: Tensor, memory: KeysValues, bias: Tensor | None) -> Tensor:
+        """What queries (b h n d) read."""
+        return attention(q, memory.keys, memory.values, bias)
+
+
+PLAIN = Kernel()
+
+
 def rms_norm(x: Tensor, eps: float) -> Tensor:
     """Normalise (… d) to a root mean square of one, without weights."""
     return F.rms_norm(x, x.shape[-1:], eps=eps)
@@ -66,6 +81,7 @@ class Attention(nn.Module):
         super().__init__()
         inner = heads * head_dim
         self.heads = heads
+        self.kernel = PLAIN
         self.to_q = nn.Linear(query_dim, inner)
         self.to_k = nn.Linear(context_dim, inner)
         self.to_v = nn.Linear(context_dim, inner)
@@ -94,15 +110,15 @@ class Attention(nn.Module):
             mixed = self._split(self.to_v(x))
         else:
             if context is None:
-                context = self.keys_values(x, rope)
+                context = self.kernel.memory(self.keys_values(x, rope))
             elif isinstance(context, Tensor):
                 context = self.keys_values(context, context_rope)
             q = self._split(self.q_norm(self.to_q(x)))
             q = q if rope is None else rope.rotate(q)
-            mixed = attention(q, context.keys, context.values, bias)
+            mixed = self.kernel(q, context, bias)
             if isinstance(keep, Tensor):
                 keep = keep[..., None]
-                is_whole = context.values.shape[-2] == x.shape[1]
+                is_whole = context.values.shape == mixed.shape
                 values = context.values if is_whole else self._split(self.to_v(x))
                 mixed = mixed * keep + values * (1 - keep)
         if self.to_gate is not None:
@@ -121,13 +137,14 @@ class Attention(nn.Module):
         """
         parts = chunks.of(x.shape[1])
         if len(parts) == 1:
-            return self.keys_values(prepare(x, ALL_TOKENS), None if rope is None else rope.of_tokens(ALL_TOKENS))
+            made = self.keys_values(prepare(x, ALL_TOKENS), None if rope is None else rope.of_tokens(ALL_TOKENS))
+            return self.kernel.memory(made)
         shape = (x.shape[0], self.heads, x.shape[1], self.to_k.out_features // self.heads)
         keys, values = (x.new_empty(shape) for _ in range(2))
         for rows in parts:
             part = self.keys_values(prepare(x[:, rows], rows), None if rope is None else rope.of_tokens(rows))
             keys[:, :, rows], values[:, :, rows] = part
-        return KeysValues(keys, values)
+        return self.kernel.memory(KeysValues(keys, values))
 
     def _split(self, x: Tensor) -> Tensor:
         return rearrange(x, "b n (h d) -> b h n d", h=self.heads)

@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..latents import Latents, LatentState, States, to_denoised
+from ..models.chunks import ALL_TOKENS
 from ..models.passes import ALL_BLOCKS, Pass, Perturbation, StreamInput, TextMemory
 from ..models.rope import StreamRope
 from ..models.transformer import StreamIO, Transformer, run_passes
+from ..parallel import Split
 from ..types import Streams
-from .guidance import Contexts, GuidancePass, GuidanceScales, PassKind, guide, plan_passes
+from .guidance import Contexts, GuidancePass, GuidanceScales, PassKind, guide, plan_passes, share_passes
 
 Text = Tensor | TextMemory
 
@@ -29,7 +31,8 @@ class GuidedDenoiser:
 
     Args: contexts: text features (b l d), of the batch size of the states. is_batched: whether all passes go through
     the model as one batch, which is faster for small grids and holds more at a time. keeps_text: whether the text's
-    keys and values are made once instead of in every call, where the model allows it; they take memory.
+    keys and values are made once instead of in every call, where the model allows it; they take memory. split: how
+    several ranks share the work; None where there is one.
     """
 
     model: Transformer
@@ -37,6 +40,7 @@ class GuidedDenoiser:
     scales: Streams[GuidanceScales]
     is_batched: bool = False
     keeps_text: bool = True
+    split: Split | None = None
     _last: Latents = field(default_factory=Streams, init=False)
     _texts: dict[bool, Streams[Text]] = field(default_factory=dict, init=False)
     _ropes: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary, init=False)
@@ -57,47 +61,64 @@ class GuidedDenoiser:
 
     def estimates(self, plan: Sequence[GuidancePass], states: States, sigma: float) -> list[Latents]:
         """The clean estimates of each pass of a plan."""
-        passes = self._passes(plan, states, sigma)
-        velocities = run_batched(self.model, passes) if self.is_batched else run_passes(self.model, passes)
+        velocities = self._velocities(plan, states, sigma) if self.split is None else self._shared(plan, states, sigma)
 
         def estimate(state: LatentState, velocity: Tensor) -> Tensor:
             return to_denoised(state.latent, velocity, state.timesteps(sigma))
 
         return [states.map(estimate, velocity) for velocity in velocities]
 
+    def _velocities(self, plan: Sequence[GuidancePass], states: States, sigma: float) -> list[Streams[Tensor]]:
+        passes = self._passes(plan, states, sigma)
+        return run_batched(self.model, passes) if self.is_batched else run_passes(self.model, passes)
+
+    def _shared(self, plan: Sequence[GuidancePass], states: States, sigma: float) -> list[Streams[Tensor]]:
+        """The same of all ranks, each of which makes some of the passes with its rows of the video."""
+        assert self.split is not None
+        shares = share_passes(plan, self.split.layout.parts)
+        own = [plan[place] for place in shares[self.split.part]]
+        made = self._velocities(own, states, sigma)
+        return self.split.gathered(made, shares, states.map(lambda state: state.latent))
+
     def _passes(self, plan: Sequence[GuidancePass], states: States, sigma: float) -> list[Pass]:
-        """The calls of the model. Those that read the prompt have the inputs of the first, and take over from it."""
+        """The calls of the model. Those that read the prompt have the inputs of the first that does, and take over from
+        it.
+        """
         passes: list[Pass] = []
-        for one in plan:
-            is_first = not passes
+        first: int | None = None  # that reads the prompt
+        for number, one in enumerate(plan):
             reads_prompt = one.kind is not PassKind.UNCOND
-            follows = 0 if reads_prompt and not is_first else None
-            inputs = passes[0].inputs if follows == 0 else self._inputs(one, states, sigma)
+            follows = first if reads_prompt else None
+            inputs = self._inputs(one, states, sigma) if follows is None else passes[follows].inputs
+            if reads_prompt and first is None:
+                first = number
             batch = next(state for state in states if state is not None).latent.shape[0]
             passes.append(Pass(inputs=inputs, perturbations=[_perturbation(one)] * batch, follows=follows))
         return passes
 
     def _inputs(self, one: GuidancePass, states: States, sigma: float) -> Streams[StreamInput]:
-        texts = self._text(one.kind)
+        texts, rows = self._text(one.kind), Streams(ALL_TOKENS, ALL_TOKENS)
+        if self.split is not None and states.video is not None:
+            rows = Streams(self.split.own_rows(states.video.latent.shape[1]), ALL_TOKENS)
 
-        def stream(state: LatentState, text: Text, is_enabled: bool, io: StreamIO) -> StreamInput:
+        def stream(state: LatentState, text: Text, is_enabled: bool, io: StreamIO, rows: slice) -> StreamInput:
             return StreamInput(
-                latent=state.latent,
+                latent=state.latent[:, rows],
                 sigma=state.stream_sigma(sigma),
                 unique_timesteps=state.unique_timesteps(sigma).expand(state.latent.shape[0], -1),
-                timestep_index=state.mask.index,
-                positions=self._rope(state, io),
+                timestep_index=_rows(state.mask.index, rows),
+                positions=self._rope(state, io, rows),
                 context=text,
-                attention_mask=state.attention_mask,
-                keyframes_mask=state.keyframes_mask,
+                attention_mask=_rows(state.attention_mask, rows),
+                keyframes_mask=_rows(state.keyframes_mask, rows),
                 is_enabled=is_enabled,
             )
 
-        return states.map(stream, texts, one.enabled, self.model.streams)
+        return states.map(stream, texts, one.enabled, self.model.streams, rows)
 
-    def _rope(self, state: LatentState, io: StreamIO) -> StreamRope:
+    def _rope(self, state: LatentState, io: StreamIO, rows: slice) -> StreamRope:
         if state.positions not in self._ropes:
-            self._ropes[state.positions] = io.rotary_tables(state.positions.to(state.latent.device))
+            self._ropes[state.positions] = io.rotary_tables(state.positions[:, :, rows].to(state.latent.device))
         return self._ropes[state.positions]
 
     def _text(self, kind: PassKind) -> Streams[Text]:
@@ -122,6 +143,10 @@ def run_batched(model: Transformer, passes: Sequence[Pass]) -> list[Streams[Tens
     (velocity,) = run_passes(model, [Pass(inputs=inputs, perturbations=perturbations)])
     parts = velocity.map(lambda v: v.chunk(len(passes)))
     return [parts.map(lambda chunks, i=i: chunks[i]) for i in range(len(passes))]
+
+
+def _rows(x: Tensor | None, rows: slice) -> Tensor | None:
+    return None if x is None else x[:, rows]
 
 
 def _concatenate(inputs: Sequence[StreamInput]) -> StreamInput:

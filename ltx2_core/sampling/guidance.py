@@ -6,7 +6,7 @@ Source: docs/reference/sampling.md, "Guidance".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import methodcaller
@@ -104,6 +104,21 @@ def plan_passes(scales: Streams[GuidanceScales], step: int) -> tuple[GuidancePas
         for kind in PassKind
         if any(scales.map(methodcaller("needs", kind)))
     )
+
+
+def share_passes(plan: Sequence[GuidancePass], parts: int) -> list[list[int]]:
+    """Which passes of a plan each of so many parts makes, by their place in it; there are no more parts than passes.
+
+    The perturbed pass stays with that of the prompt as long as there is no part for it alone: it takes over from it.
+    """
+    kinds = [one.kind for one in plan]
+    together = [i for i, kind in enumerate(kinds) if kind in (PassKind.COND, PassKind.PERTURBED)]
+    if parts == len(plan):
+        return [[i] for i in range(parts)]
+    if parts == 1:
+        return [[*range(len(plan))]]
+    others = [i for i in range(len(plan)) if i not in together]
+    return [together, *(others[part :: parts - 1] for part in range(parts - 1))]
 
 
 def guide(estimates: Mapping[PassKind, Tensor], scales: GuidanceScales) -> Tensor:

@@ -51,6 +51,11 @@ def blend(
         del made  # before the next group is made: together they would take twice as much
 
 
+def in_order(source: Axes, target: Axes) -> Iterator[tuple[Tile, Tile]]:
+    """Where tiles lie in what is read and in the result, in the order in which `blend` makes them."""
+    return zip(product(*source), product(*target), strict=True)
+
+
 def _only(axes: Axes) -> Tile:
     (frames,), (rows,), (columns,) = axes
     return frames, rows, columns

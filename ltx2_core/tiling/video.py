@@ -14,34 +14,41 @@ from torch import Tensor
 from ..config.video_vae import IMAGE_CHANNELS
 from ..models.diffusion_decoder import DiffusionDecoder
 from ..models.video_vae import VideoDecoder, VideoEncoder
+from ..parallel import Dealt, Ranks
 from ..tiles import ENCODE_LEAST_OVERLAP, FRAMES_PER_CHUNK, TilePlan, pixels
-from .blending import Tile, blend
+from .blending import Tile, blend, in_order
 from .diffusion import decode_diffused
 
 Decoder = VideoDecoder | DiffusionDecoder
 
 
 def decode_video(
-    latent: Tensor, decoder: Decoder, tiles: TilePlan | None = None, generator: torch.Generator | None = None
+    latent: Tensor,
+    decoder: Decoder,
+    tiles: TilePlan | None = None,
+    generator: torch.Generator | None = None,
+    ranks: Ranks | None = None,
 ) -> Iterator[Tensor]:
     """Decode a video latent into RGB frames, chunk by chunk.
 
     Args: latent: (1 c f h w), normalised. tiles: how to cut the grid; None decodes in one piece. generator: for a
-    decoder that draws noise.
+    decoder that draws noise. ranks: those that make tiles in turn, where `can_be_dealt` says so.
     Yields: (F 3 H W) float32 frames in [0, 1], in display order; 8 * (f - 1) + 1 frames in all.
     Raises: RequestError if tiles of these sizes cannot be made.
     Source: docs/reference/video-vae.md, "Frames for display".
     """
-    for video in _decoded(latent, decoder, tiles or TilePlan(), generator):
+    for video in _decoded(latent, decoder, tiles or TilePlan(), generator, ranks):
         yield from _shown(video)
         del video  # before the next is made: large frames take gigabytes
 
 
-def _decoded(latent: Tensor, decoder: Decoder, plan: TilePlan, generator: torch.Generator | None) -> Iterator[Tensor]:
+def _decoded(
+    latent: Tensor, decoder: Decoder, plan: TilePlan, generator: torch.Generator | None, ranks: Ranks | None
+) -> Iterator[Tensor]:
     """The video as either decoder makes it, in pieces."""
     if isinstance(decoder, DiffusionDecoder):
         return decode_diffused(latent, decoder, plan, generator)
-    return decode_tiled(latent, decoder, plan, generator)
+    return decode_tiled(latent, decoder, plan, generator, ranks)
 
 
 def _shown(video: Tensor) -> Iterator[Tensor]:
@@ -53,11 +60,16 @@ def _shown(video: Tensor) -> Iterator[Tensor]:
 
 
 def decode_tiled(
-    latent: Tensor, decoder: VideoDecoder, plan: TilePlan, generator: torch.Generator | None = None
+    latent: Tensor,
+    decoder: VideoDecoder,
+    plan: TilePlan,
+    generator: torch.Generator | None = None,
+    ranks: Ranks | None = None,
 ) -> Iterator[Tensor]:
     """Decode a latent tile by tile; frames leave as soon as no later tile changes them.
 
     Args: latent: (b c f h w), normalised. generator: for a decoder that draws noise; it draws for each tile in turn.
+    ranks: those that make tiles in turn; this is the first of them.
     Yields: (b 3 F H W) in display order, as the decoder makes them: about [-1, 1], not clamped. One tile equals the
     plain decoder.
     Raises: RequestError if tiles of these sizes cannot be made.
@@ -70,7 +82,31 @@ def decode_tiled(
         return decoder(_cut_out(latent, source), generator)
 
     blank = latent.new_empty(len(latent), IMAGE_CHANNELS, 0, 0, 0)
-    yield from blend(decode, cells, pixels(cells, factors), blank, from_zero=True)
+    make = decode if ranks is None else dealt(latent, decoder, ranks)
+    yield from blend(make, cells, pixels(cells, factors), blank, from_zero=True)
+
+
+def can_be_dealt(latent: Tensor, decoder: Decoder, plan: TilePlan) -> bool:
+    """Whether ranks can share the tiles of a latent: there are several, and none draws noise after another."""
+    if isinstance(decoder, DiffusionDecoder) or decoder.decoder.timestep_conditioning:
+        return False
+    return any(len(axis) > 1 for axis in plan.cells(latent.shape[2:], decoder.config.factors))
+
+
+def dealt(latent: Tensor, decoder: VideoDecoder, ranks: Ranks) -> Dealt:
+    """The tiles of a latent, made by ranks in turn."""
+
+    def blank(source: Tile, target: Tile) -> Tensor:
+        return latent.new_empty(len(latent), IMAGE_CHANNELS, *(piece.length for piece in target))
+
+    return Dealt(ranks, lambda source, _: decoder(_cut_out(latent, source)), blank)
+
+
+def serve_tiles(latent: Tensor, decoder: VideoDecoder, plan: TilePlan, ranks: Ranks) -> None:
+    """Make the tiles that fall to a rank which is not the first, and hand them to that."""
+    factors = decoder.config.factors
+    cells = plan.cells(latent.shape[2:], factors)
+    dealt(latent, decoder, ranks).serve(in_order(cells, pixels(cells, factors)))
 
 
 def encode_tiled(video: Tensor, encoder: VideoEncoder, plan: TilePlan) -> Tensor:
