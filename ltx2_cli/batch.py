@@ -38,7 +38,7 @@ STDIN = "-"
 MANY = 200  # jobs that take a second or more to settle
 PANELS = (
     BATCH,
-    MODEL,
+    without(MODEL, "ranks", "gpus"),
     SHAPE,
     KEYFRAMES,
     ENHANCE,

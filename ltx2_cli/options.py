@@ -123,6 +123,12 @@ MODEL = panel(
         "Compile the transformer's blocks with torch.compile: the first step takes longer, the others less; the result "
         "differs in the last bits."
     ),
+    ranks=value(
+        "N",
+        "Render the clip on N GPUs together, a process on each; the passes of guidance are shared first, then the "
+        "video's tokens; default %(default)s.",
+    ),
+    gpus=value("0,1", "The cards of --ranks; default: the first N."),
     force=switch("Render even if the plan says that it does not fit."),
     device=value("auto|cuda|mps|cpu", "Where the model runs; default %(default)s; cuda:1 is the second GPU."),
     cache=switch("Do not read or write the prompt cache.", off=True),

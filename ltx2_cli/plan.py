@@ -131,6 +131,8 @@ def _remarks(planning: core.Planning) -> list[str]:
     mode = f"memory mode {machine.memory}"
     if machine.memory == "streamed":
         mode += f", {machine.resident_blocks} blocks stay"
+    if machine.ranks > 1:
+        mode += f"; {machine.ranks} ranks, each with the weights on a device of its own"
     lines = [f"{room}{mode}"]
     if plan.is_assumed:
         lines.append("~: files of the model are not here; their sizes are those of the release")

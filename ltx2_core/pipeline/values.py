@@ -221,6 +221,21 @@ def split_list(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
 
 
+def parse_gpus(value: Any) -> Any:
+    """Numbers of cards from "0,1" or "0-3"; anything but text stays as it is. Raises: ValueError."""
+    if not isinstance(value, str):
+        return value
+    found: list[int] = []
+    for part in value.split(","):
+        match = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part, re.ASCII)
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise ValueError("it is not a list of cards such as 0,1 or 0-3")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    if len(found) != len({*found}):
+        raise ValueError("a card stands twice in it")
+    return tuple(found)
+
+
 def option_name(name: str) -> str:
     """How a setting is written on the command line."""
     return ("--no-" if name in SWITCHED_OFF else "--") + name.replace("_", "-")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import LTX2Error
-from ..events import Event, Message, Watch
+from ..events import Message, Watch
 from .begin import Order
 from .outcome import Outcome
 from .record import Failure
@@ -37,9 +37,9 @@ def serve(connection: Connection, parents: Connection, config: Path | None) -> N
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    pipe = _Pipe(connection)
+    pipe = Pipe(connection)
     logger = logging.getLogger("ltx2")
-    logger.handlers, logger.propagate = [_ToParent(pipe)], False
+    logger.handlers, logger.propagate = [ToParent(pipe)], False
     from .worker import Worker
 
     worker = Worker(config)
@@ -69,14 +69,14 @@ def _outcome(worker: Worker, order: Order, watch: Watch) -> Outcome:
         return Outcome(job=order.job, state="failed", failure=failure)
 
 
-class _Pipe:
+class Pipe:
     """The child's end of the pipe. Where the parent is gone, the child ends too."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.has_stopped = False
 
-    def send(self, message: Event | Outcome) -> None:
+    def send(self, message: object) -> None:
         try:
             self.connection.send(message)
         except OSError:
@@ -105,10 +105,10 @@ class _Pipe:
         return self.has_stopped
 
 
-class _ToParent(logging.Handler):
+class ToParent(logging.Handler):
     """Sends warnings that are logged to the parent."""
 
-    def __init__(self, pipe: _Pipe) -> None:
+    def __init__(self, pipe: Pipe) -> None:
         super().__init__(logging.WARNING)
         self.pipe = pipe
 

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from ...errors import RequestError, shown
 from ...records import Record
 from ..resolve.settings import Switch
-from ..values import Choice, option_name
+from ..values import Choice, option_name, parse_gpus
 
 LONGEST_S = 60 * 60 * 24 * 365
 
@@ -30,21 +30,6 @@ def parse_time_limit(value: Any) -> float:
     if not 0 < found <= LONGEST_S:
         raise ValueError("it must be above 0 and at most a year")
     return found
-
-
-def parse_gpus(value: Any) -> Any:
-    """Numbers of cards from "0,1" or "0-3"; anything but text stays as it is. Raises: ValueError."""
-    if not isinstance(value, str):
-        return value
-    found: list[int] = []
-    for part in value.split(","):
-        match = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part, re.ASCII)
-        if not match or int(match[2] or match[1]) < int(match[1]):
-            raise ValueError("it is not a list of cards such as 0,1 or 0-3")
-        found += range(int(match[1]), int(match[2] or match[1]) + 1)
-    if len(found) != len({*found}):
-        raise ValueError("a card stands twice in it")
-    return tuple(found)
 
 
 class BatchOptions(Record):

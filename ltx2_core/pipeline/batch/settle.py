@@ -27,10 +27,13 @@ from .names import Naming, escaped, made_folder
 def settle_line(line: JobLine, given: Gathered) -> Resolved:
     """Settle one job that is complete. given: the environment and the settings files, below the job's own settings.
 
-    Raises: as `resolve`.
+    Raises: as `resolve`, and RequestError for one that several ranks would share.
     """
     layers = [(COMMAND_LINE, line.settings), *given.layers]
-    return resolve(line.mode, line.prompt, layers, given.own_presets, line.main)
+    resolved = resolve(line.mode, line.prompt, layers, given.own_presets, line.main)
+    if resolved.task.machine.ranks > 1:
+        raise RequestError("--ranks cannot be used in a batch", "it renders a job on each card", "leave it out")
+    return resolved
 
 
 def read_batch(asked: AskedBatch, on_begin: Callable[[int], None] = lambda count: None) -> Batch:

@@ -24,10 +24,11 @@ from ...media.loudness import at_loudness
 from ...media.waveform import Waveform, fit_waveform
 from ...media.writer import Report, write_audio, write_clip
 from ...models.mel import to_stereo
+from ...parallel import Ranks
 from ...sampling.guidance import Contexts
 from ...text.cache import ContextCache
 from ...text.encode import TextContext, encode_prompts
-from ...tiling.video import Decoder, decode_video
+from ...tiling.video import Decoder, can_be_dealt, decode_video
 from ...types import Streams
 from ..events import LengthChosen, Watch
 from ..job import Job, Saved
@@ -38,6 +39,7 @@ from ..request import COPY, EncodingSettings, RenderTask, Request
 from ..resolve.machine import hardware
 from ..values import OFF
 from .enhancement import rewrite_prompt
+from .follow import DecodeTask, StageTask
 from .models import Models, computing
 from .stage_inputs import InputEncoder
 from .stages import StageRun, schedule
@@ -45,12 +47,17 @@ from .stages import StageRun, schedule
 
 @dataclass(frozen=True)
 class Engine:
-    """Runs one job with the models that it needs. text: the text as the denoiser reads it, where that is known."""
+    """Runs one job with the models that it needs.
+
+    Args: text: the text as the denoiser reads it, where that is known. ranks: those that denoise and decode together,
+    of which this is the first; None where there is one.
+    """
 
     job: Job
     models: Models
     watch: Watch
     text: Streams[Contexts] | None = None
+    ranks: Ranks | None = None
 
     def with_prompt(self) -> Engine:
         """The same with the prompt that a language model has made of the given one, if that is wanted."""
@@ -94,6 +101,7 @@ class Engine:
         contexts = self.contexts() if len(results) < len(stages) else Streams()
         for number, stage in list(enumerate(stages, 1))[len(results) :]:
             run = self.stage_run(stage, results, contexts, generator, job.load_stopped(number))
+            self.share(StageTask.of(self.task, run))
             with self.models.transformer(self.models.loras(self.task, stage)) as model:
                 done = run.run(model, self.watch, f"denoising, stage {number} of {len(stages)}")
             results.append(done.latents)
@@ -127,7 +135,13 @@ class Engine:
             machine=self.task.machine,
             generator=generator,
             saved=saved,
+            ranks=self.ranks,
         )
+
+    def share(self, task: StageTask | DecodeTask) -> None:
+        """Let the other ranks, if there are any, do what this one is about to do."""
+        if self.ranks is not None:
+            self.ranks.from_first(task)
 
     def contexts(self) -> Streams[Contexts]:
         """The text as the denoiser reads it, for the streams that are present; from the cache where it is known."""
@@ -204,8 +218,15 @@ class Engine:
             self.models.component("video_decoder") as decoder,
             self.watch.phase("video", "decoding and encoding", request.frames) as on_frames,
         ):
-            latent = latents.video.to(self.models.device, self.models.dtype)
-            frames = decode_video(latent, decoder, task.machine.decode_tiles, generator)
+            latent, tiles, ranks = (
+                latents.video.to(self.models.device, self.models.dtype),
+                task.machine.decode_tiles,
+                None,
+            )
+            if self.ranks is not None and can_be_dealt(latent, decoder, tiles):
+                ranks = self.ranks
+                self.share(DecodeTask(task, latent))
+            frames = decode_video(latent, decoder, tiles, generator, ranks)
             chunks = cropped(frames, request.file_size)
             report = write_clip(output, shape, chunks, audio, task.output.encoding, on_frames)
             if task.stills:

@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,6 +22,7 @@ from ...machine import Machine
 from ...media.probe import probe
 from ...media.sheet import contact_sheet
 from ...media.writer import Report
+from ...parallel import Ranks
 from ..events import PromptRewritten, StoppedError, Watch
 from ..job import Job
 from ..reads import identities, require_unchanged
@@ -28,6 +31,8 @@ from ..request import RenderTask, Resolved, report_of, sheet_of
 from ..resolve.target import TAKEN_HINT, check_place
 from .engine import Engine
 from .enhancement import rewrite_prompt
+from .follow import follow
+from .launch import launched
 from .meter import measured
 from .models import Models
 from .ran_out import Progress, out_of_memory, ran_out
@@ -41,6 +46,10 @@ class Interrupted(Exception):
     def __init__(self, job: Job, what: str) -> None:
         super().__init__(f"{what}; {job.resume_command}")
         self.job_dir, self.what, self.command = job.folder, what, job.resume_command
+        self._made_of = job, what
+
+    def __reduce__(self) -> Any:
+        return Interrupted, self._made_of  # it may come from another process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,21 +67,24 @@ class Result:
     report: Report
 
 
-def run(resolved: Resolved, watch: Watch = NOBODY, models: Models | None = None) -> Result:
-    """Render a request.
+def run(resolved: Resolved, watch: Watch = NOBODY, models: Models | None = None, ranks: Ranks | None = None) -> Result:
+    """Render a request; on several ranks where its machine says so.
 
-    Args: models: those of an earlier render of the same model on the same machine, to load nothing twice.
+    Args: models: those of an earlier render of the same model on the same machine, to load nothing twice. ranks: the
+    ranks, in the process of the first one.
     Raises: Interrupted if the watcher says stop; LTX2Error for everything else that can go wrong.
     """
     task = resolved.task
     check_device(task.machine)
+    if task.machine.ranks > 1 and ranks is None:
+        return launched(task.machine, partial(run, resolved), follow, watch, resolved.resume_command)
     watch.tell(described(task.machine))
     with _one_writer(task.target, resolved.job_dir):
         if not task.output.overwrite:
             require_free(task.target, hint=TAKEN_HINT)
         with _models_for(task, models) as ready, measured(watch, ready.device) as meter:
             try:
-                result = _finish(Job.create(resolved.job_dir, task, identities(task)), meter.watch, ready)
+                result = _finish(Job.create(resolved.job_dir, task, identities(task)), meter.watch, ready, ranks)
             except NotFiniteError:  # which ends a phase before it is done
                 raise
             except OutputError:  # a clip that fails its check took as long as a good one
@@ -82,7 +94,7 @@ def run(resolved: Resolved, watch: Watch = NOBODY, models: Models | None = None)
             return result
 
 
-def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None) -> Result:
+def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None, ranks: Ranks | None = None) -> Result:
     """Go on after the last finished stage, or inside the stage where the user stopped. Gives the bytes of one run.
 
     A job that is done, and is to be written another way, is only decoded. One that was killed when its file had its
@@ -92,6 +104,8 @@ def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None) -> Res
     """
     task, start = job.task, time.perf_counter()
     check_device(task.machine)
+    if task.machine.ranks > 1 and ranks is None:
+        return launched(task.machine, partial(resume, job), follow, watch, job.resume_command)
     job.require_target()
     for path in task.results:
         check_place(path)
@@ -105,7 +119,7 @@ def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None) -> Res
         headers = require_unchanged(job)
         job.check_saved(headers.shapes)
         with _models_for(task, models) as ready, measured(watch, ready.device) as meter:
-            return _finish(job, meter.watch, ready)
+            return _finish(job, meter.watch, ready, ranks)
 
 
 def enhance(resolved: Resolved, watch: Watch = NOBODY) -> PromptRewritten:
@@ -128,20 +142,26 @@ def enhance(resolved: Resolved, watch: Watch = NOBODY) -> PromptRewritten:
 
 
 def check_device(machine: Machine) -> None:
-    """Raises: RequestError if torch cannot compute on the device of a render, whatever the driver says."""
-    device = torch.device(machine.device)
+    """Raises: RequestError if torch cannot compute on a device of a render, whatever the driver says."""
+    for device in map(torch.device, machine.devices):
+        _check(device, "ltx2 doctor lists the cards" if machine.ranks > 1 else "--device cpu always works")
+
+
+def _check(device: torch.device, hint: str) -> None:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         why = f"torch {torch.__version__} cannot use this card; its driver may be too old"
-        raise RequestError(f"--device {machine.device} cannot be used", why, "--device cpu always works")
+        raise RequestError(f"--device {device} cannot be used", why, hint)
     if device.type == "mps" and not torch.backends.mps.is_available():
         why = f"torch {torch.__version__} cannot use the GPU of this Mac"
-        raise RequestError(f"--device {machine.device} cannot be used", why, "--device cpu always works")
+        raise RequestError(f"--device {device} cannot be used", why, hint)
 
 
 def described(machine: Machine) -> str:
     """One line about what the machine decides."""
     kept = f"up to {machine.kept_bytes / 1e9:.1f} GB of weights stay loaded"
-    where = f"computing on {machine.device} in {machine.precision}, {machine.threads} CPU threads"
+    ranks = f"{machine.ranks} ranks of " * (machine.ranks > 1)
+    devices = " and ".join(dict.fromkeys(machine.devices))
+    where = f"computing on {ranks}{devices} in {machine.precision}, {machine.threads} CPU threads"
     return f"{where}, memory mode {machine.memory}, {kept}"
 
 
@@ -171,10 +191,10 @@ def _one_writer(target: Path, job_dir: Path) -> Iterator[None]:
         yield
 
 
-def _finish(job: Job, watch: Watch, models: Models) -> Result:
+def _finish(job: Job, watch: Watch, models: Models, ranks: Ranks | None) -> Result:
     start, progress = time.perf_counter(), Progress(watch)
     try:
-        engine = Engine(job, models, progress.watch).with_prompt().with_length()
+        engine = Engine(job, models, progress.watch, ranks=ranks).with_prompt().with_length()
         job = engine.job
         report = engine.render()
     except StoppedError as stopped:

@@ -5,8 +5,9 @@ Source: docs/reference/pipelines.md, "Order of one run"; docs/reference/sampling
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from typing import NamedTuple
@@ -19,10 +20,11 @@ from ...conditioning.conditions import Condition
 from ...errors import NotFiniteError, StorageError
 from ...grids import VideoGrid, audio_latent_count
 from ...latents import Latents, LatentState, States, unpatchify_audio, unpatchify_video
-from ...machine import Machine
+from ...machine import Machine, RankLayout
 from ...models.transformer import Transformer
+from ...parallel import Ranks, Split
 from ...sampling.denoiser import GuidedDenoiser
-from ...sampling.guidance import Contexts, GuidanceScales
+from ...sampling.guidance import Contexts, GuidanceScales, plan_passes
 from ...sampling.noise import NOISE_DTYPE, add_noise
 from ...sampling.samplers import Denoiser, OnStep
 from ...sampling.schedules import from_level, ltx2_schedule, with_level
@@ -51,7 +53,7 @@ class StageRun:
     """What a stage needs beside the model.
 
     Args: given: what it starts from, of this stage's size. contexts: of the streams that are present. saved: where the
-    stage was stopped before.
+    stage was stopped before. ranks: those that run it together; None where there is one.
     """
 
     stage: Stage
@@ -64,6 +66,7 @@ class StageRun:
     machine: Machine
     generator: torch.Generator
     saved: Saved | None = None
+    ranks: Ranks | None = None
 
     def run(self, model: Transformer, watch: Watch, name: str) -> Finished:
         """Denoise from noise to latents (1 c f h w) and (1 c t m), and the keyframes that the model fills.
@@ -78,8 +81,11 @@ class StageRun:
         total = len(sigmas) - 1
         tokens = Streams(*(0 if state is None else state.latent.shape[1] for state in states))
         watch.tell(f"{name}: {tokens.video:,} video and {tokens.audio:,} audio tokens")
-        with watch.phase("denoise", name, total) as on_step:
-            denoise = self._held(self._guarded(self._tiled(self.denoiser(model), states), watch, done, total))
+        if (ranks := self.ranks) is not None:
+            asked = watch.should_stop
+            watch = replace(watch, should_stop=lambda: ranks.agree(asked()))
+        with watch.phase("denoise", name, total) as on_step, self._shared(self.denoiser(model)) as denoiser:
+            denoise = self._held(self._guarded(self._tiled(denoiser, states), watch, done, total))
             states = self.sample(denoise, states, sigmas[done:], lambda step, _: on_step(min(done + step, total)))
         video = states.video
         return Finished(self.finish(states), video.slots if video is not None and video.slot_tokens else None)
@@ -150,6 +156,16 @@ class StageRun:
             is_batched=self.machine.batches_passes,
             keeps_text=self.machine.keeps_text,
         )
+
+    @contextmanager
+    def _shared(self, denoise: GuidedDenoiser) -> Iterator[GuidedDenoiser]:
+        """The denoiser, whose work is shared by the ranks."""
+        if self.ranks is None:
+            yield denoise
+            return
+        split = Split.of(self.ranks, RankLayout.of(self.ranks.count, len(plan_passes(denoise.scales, 0))))
+        with split.over(denoise.model):
+            yield replace(denoise, split=split)
 
     def _tiled(self, denoise: GuidedDenoiser, states: States) -> GuidedDenoiser | TiledDenoiser:
         return denoise if self.stage.tiles is None else tiled(denoise, states, self.stage.tiles, self.grid.factors)

@@ -10,6 +10,7 @@ from ...config.video_vae import VideoVAEConfig
 from ...errors import RequestError
 from ...machine import CHUNK_TOKENS, LEAN_CHUNK_TOKENS, Machine
 from ...tiles import ENCODE_LEAST_OVERLAP, TilePlan
+from ..resolve.machine import devices
 
 THREADS_PER_CPU = 4  # more than that only wait for each other
 
@@ -30,11 +31,25 @@ def same_machine(stored: Machine, own: Machine, layers: int, vae: VideoVAEConfig
         "encode_tiles": _can_cut(stored.encode_tiles, vae, ENCODE_LEAST_OVERLAP),
         "products": {*stored.products} <= {*own.products},
         "neighbours": stored.neighbours in ("boxes", own.neighbours),
+        "ranks": False,  # which are settled from what `ranks_here` gives
+        "gpus": False,
         "compiles": stored.compiles is own.compiles,
         "threads": 1 <= stored.threads <= THREADS_PER_CPU * (os.cpu_count() or 1),
     }
     own_choices: dict[str, Any] = {name: getattr(own, name) for name, is_so in is_possible.items() if not is_so}
     return replace(stored, **own_choices)
+
+
+def ranks_here(stored: Machine) -> dict[str, int | str]:
+    """The settings with which a recipe is rendered on as many ranks as before; none where this machine has not as many
+    cards, and one process renders it.
+    """
+    if stored.ranks == 1:
+        return {}
+    if stored.device != "cpu":
+        here = [device for device in devices() if device.kind == stored.device.partition(":")[0]]
+        return {"ranks": stored.ranks, "device": "cuda"} if len(here) >= stored.ranks else {}
+    return {"ranks": stored.ranks}
 
 
 def _can_cut(plan: TilePlan, vae: VideoVAEConfig, least_overlap: int = 0) -> bool:

@@ -31,6 +31,7 @@ from .library import model_folders
 from .loras import GivenLora, NamedLoras, read_loras
 from .machine import Device, choose_device
 from .presets import NamedPreset, generation_defaults, names, read_tier, recipe, with_presets
+from .ranks import first_device
 from .refusals import check_decoder, check_recipe, check_streams
 from .settings import BUILT_IN, DEFAULTS, Layer, Merged, Origin, Place, Settings, merge, required
 
@@ -186,7 +187,7 @@ def settle_basis(
     settings = merge([*layers, (BUILT_IN, DEFAULTS)]).settings
     check_streams(mode.name, mode.streams, settings)
     edit = edit_of(settings) if mode.edits else None
-    device = planned.device if planned and planned.device else choose_device(required(settings.device))
+    device = planned.device if planned and planned.device else choose_device(first_device(settings))
     library = Library(read_catalogue(), model_folders(settings))
     files = _find_files(settings, library, found, is_planned=planned is not None and not planned.needs_files)
     model = _Model(files, ModelHeaders.of(files), registered_models().get(files.name))

@@ -60,6 +60,7 @@ class Clock:
             machine.precision,
             machine.memory,
             *["compiled"] * machine.compiles,
+            *[f"{machine.ranks} ranks"] * (machine.ranks > 1),
         ]
         return Work(measured_on=measured_on(self.device), model=", ".join(parts))
 
@@ -79,10 +80,11 @@ class Clock:
         if known := self.speeds.nearest(self.work, phase.kind, total):
             is_near = abs(log2(known.flops / total)) <= MOST_DOUBLINGS
             return Duration(phase.flops / known.flops_per_s, MEASURED if is_near else SCALED)
+        flops = phase.flops / self.costs.ranks_in(phase)
         if phase.kind == "denoise" and (tuned := self._tuned) is not None:
-            return Duration(tuned.seconds(phase.flops, moved), tuned.source)
+            return Duration(tuned.seconds(flops, moved), tuned.source)
         rates = self._published
-        return None if rates is None else Duration(rates.seconds(phase.flops, moved), rates.source)
+        return None if rates is None else Duration(rates.seconds(flops, moved), rates.source)
 
     @cached_property
     def _tuned(self) -> Rates | None:

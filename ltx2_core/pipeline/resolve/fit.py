@@ -30,6 +30,7 @@ from .machine import (
 )
 from .phases import Costs
 from .plan import class_bytes, with_memory
+from .ranks import cards_of, check_ranks
 from .settings import Settings, required
 from .tuning import AGAIN, FILE, Tuning, read_tuning
 
@@ -52,15 +53,20 @@ def settle_machine(
     """
     vae, asked = headers.shapes.video_vae, required(settings.precision)
     grid, is_auto = request.grid(vae.factors), asked == "auto"
+    ranks = required(settings.ranks)
+    sharing = ranks if device.kind == "cpu" else 1  # the memory and the threads of the computer
     usual = Machine(
         device=device.name,
         precision=PRECISIONS[device.kind] if is_auto else _precision(asked),
-        kept_bytes=int(KEPT_SHARE * device.nbytes),
+        kept_bytes=int(KEPT_SHARE * device.nbytes) // sharing,
         decode_tiles=TilePlan(),
         encode_tiles=ENCODE_TILES,
         products=products_on(device.card) if is_auto else (),
-        threads=cpu_threads(),
+        threads=max(1, cpu_threads() // sharing),
+        ranks=ranks,
+        gpus=cards_of(settings, device),
     )
+    check_ranks(usual, settings, request, headers.shapes.transformer)
     tuning, notes = tuning_for(device)
     machine = usual if tuning is None else _tuned(usual, tuning, grid.tokens, takes_precision=is_auto)
     names = [one.name for one in fields(Machine) if getattr(machine, one.name) != getattr(usual, one.name)]

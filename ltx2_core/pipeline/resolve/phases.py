@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from math import prod
+from math import ceil, prod
 
 from ...config.audio import AudioVAEConfig, VocoderConfig
 from ...config.released import effective_config
@@ -42,8 +42,8 @@ from ...grids import VideoGrid, audio_latent_count
 from ...headers import Header
 from ...hub.find import ModelFiles
 from ...lora_file import MatchedLora, branch_bytes, match, read_lora
-from ...machine import ITEM_BYTES, Machine
-from ...sampling.guidance import GuidanceScales, PassKind, plan_passes
+from ...machine import ITEM_BYTES, Machine, RankLayout
+from ...sampling.guidance import GuidanceScales, PassKind, plan_passes, share_passes
 from ...sampling.table import SAMPLERS
 from ...text.enhancers import MOST_TOKENS, EnhancerFiles
 from ...text.files import find_encoder
@@ -139,6 +139,10 @@ class Costs:
         if not self.is_streamed or self.machine.device == "cpu":
             return 0
         return PINNED_SLOTS * (1 << max(0, max(self.blocks.blocks) - 1).bit_length())
+
+    def ranks_in(self, phase: Phase) -> int:
+        """How many ranks share a phase. The first one does all others alone."""
+        return self.machine.ranks if phase.kind == "denoise" else 1
 
     # Text
 
@@ -298,8 +302,8 @@ class Costs:
         """One stage: every step walks through all blocks."""
         config, steps = self.headers.shapes.transformer, self._evaluations(stage, number)
         scales = self.request.guidance if stage.guided else Streams(GuidanceScales(), GuidanceScales())
-        given = self._evaluation(stage, scales)
-        tiles, walk = self._tiles(stage), self._walk
+        whole, given = self._evaluation(stage, scales, 1), self._evaluation(stage, scales, self.machine.ranks)
+        tiles, walk = self._tiles(stage), self._walk(given.video < whole.video)
         active = activation_bytes(config, given, walk)
         if walk.keeps_text:
             active += text_memory_bytes(config, given, self.itemsize)
@@ -318,7 +322,7 @@ class Costs:
             name=f"stage {number}" if len(self.request.recipe.stages) > 1 else "denoising",
             loads=(load,),
             active=active,
-            flops=len(tiles) * stage_flops(config, given, scales, steps, walk),
+            flops=len(tiles) * stage_flops(config, whole, scales, steps, walk),
             moved=moved * len(tiles),
             disk=self._latent_bytes(stage),
         )
@@ -331,31 +335,32 @@ class Costs:
     def _transformer(self) -> Header:
         return self.headers.header("transformer")
 
-    @property
-    def _walk(self) -> Walk:
+    def _walk(self, exchanges_rows: bool) -> Walk:
         can_keep = self.headers.shapes.transformer.has_static_text and not self.machine.batches_passes
         return Walk(
             itemsize=self.itemsize,
             chunk_tokens=self.machine.chunk_tokens,
             keeps_tables=self.machine.memory != "lean",
             keeps_text=self.machine.keeps_text and can_keep,
+            exchanges_rows=exchanges_rows,
         )
 
     def _evaluations(self, stage: Stage, number: int) -> range:
         """The evaluations of a stage; a sampler may take several for a step."""
         return range(self.request.steps_of_stages[number - 1] * SAMPLERS[stage.sampler].evaluations)
 
-    def _evaluation(self, stage: Stage, scales: Streams[GuidanceScales]) -> Evaluation:
-        request = self.request
-        kinds = {one.kind for one in plan_passes(scales, 0)}
-        passes = len(kinds)
-        is_batched = self.machine.batches_passes
+    def _evaluation(self, stage: Stage, scales: Streams[GuidanceScales], ranks: int) -> Evaluation:
+        """What the rank that has the most to do works on, of so many."""
+        request, plan = self.request, plan_passes(scales, 0)
+        layout = RankLayout.of(ranks, len(plan))
+        shares = [[plan[place].kind for place in share] for share in share_passes(plan, layout.parts)]
+        passes, is_batched = max(map(len, shares)), self.machine.batches_passes
         return Evaluation(
-            video=0 if request.video == "off" else max(self._tiles(stage)),
+            video=0 if request.video == "off" else ceil(max(self._tiles(stage)) / layout.width),
             audio=0 if request.audio == "off" else self._steps,
             text=request.text_rows,
             copies=1 if is_batched else passes,
-            contexts=1 + (PassKind.UNCOND in kinds),
+            contexts=max(len({kind is PassKind.UNCOND for kind in kinds}) for kinds in shares),
             batch=passes if is_batched else 1,
         )
 

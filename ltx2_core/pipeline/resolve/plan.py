@@ -250,12 +250,14 @@ def _rows(phases: Sequence[Phase], costs: Costs, device: Device, clock: Clock | 
     is_cpu = device.kind == "cpu"
     for phase, weights, moved in loaded(phases, costs.machine.kept_bytes):
         lasts = None if clock is None else clock.duration(phase, moved + phase.moved)
+        ranks = costs.ranks_in(phase)
+        beside = ranks * (weights + phase.active) if is_cpu else costs.machine.ranks * costs.pinned_bytes
         yield Row(
             kind=phase.kind,
             name=phase.name,
             vram=None if is_cpu else weights + phase.active,
             workspace=phase.workspace,
-            ram=BASE_BYTES + phase.host + (weights + phase.active if is_cpu else costs.pinned_bytes),
+            ram=BASE_BYTES * costs.machine.ranks + phase.host + beside,
             disk=phase.disk,
             flops=phase.flops,
             seconds=None if lasts is None else lasts.seconds,

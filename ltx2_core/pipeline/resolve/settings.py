@@ -31,6 +31,7 @@ from ..values import (
     Time,
     did_you_mean,
     option_name,
+    parse_gpus,
     parse_number,
     parse_switch,
     parse_whole,
@@ -116,6 +117,8 @@ class Settings(BaseModel):
     precision: PrecisionName | None = None
     memory: MemoryName | None = None
     compile: Switch | None = None
+    ranks: Annotated[int, WHOLE_NUMBER, Field(ge=1, le=64)] | None = None
+    gpus: Annotated[tuple[int, ...], BeforeValidator(parse_gpus), Field(min_length=1, max_length=64)] | None = None
     force: Switch | None = None
     device: Device | None = None
     cache: Switch | None = None
@@ -186,6 +189,7 @@ DEFAULTS: Mapping[str, Any] = {  # what holds where neither a person nor the mod
     "precision": "auto",
     "memory": "auto",
     "compile": False,
+    "ranks": 1,
     "decoder": "auto",
     "generated_keyframes": 0,
     "enhance": False,

@@ -1,0 +1,79 @@
+"""What ranks that are not the first do: denoise and decode their part of what the first one renders.
+
+They read no prompt and no input, draw the same noise, and write nothing. Source: docs/ranks.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ...errors import OutOfMemoryError
+from ...parallel import Ranks
+from ...tiling.video import serve_tiles
+from ..events import StoppedError, Watch
+from ..request import RenderTask
+from .models import Models, computing
+from .ran_out import NEXT, ran_out
+from .stages import StageRun
+
+NOBODY = Watch()
+
+
+@dataclass(frozen=True)
+class StageTask:
+    """A stage that all ranks run. noise: the state of the generator before it."""
+
+    task: RenderTask
+    run: StageRun
+    noise: Tensor
+
+    @classmethod
+    def of(cls, task: RenderTask, run: StageRun) -> Self:
+        """The task of a stage that the first rank is about to run."""
+        shown = replace(run, generator=torch.Generator(), ranks=None)  # neither means anything elsewhere
+        return cls(task, shown, run.generator.get_state())
+
+    def do(self, models: Models, ranks: Ranks) -> None:
+        """Run it with the others, to the same latents, which the first one keeps."""
+        generator = torch.Generator(models.device)
+        generator.set_state(self.noise)
+        run = replace(self.run, device=models.device, generator=generator, ranks=ranks)
+        with models.transformer(models.loras(self.task, run.stage)) as model:
+            run.run(model, NOBODY, "")
+
+
+@dataclass(frozen=True)
+class DecodeTask:
+    """A video latent (1 c f h w) whose tiles all ranks decode."""
+
+    task: RenderTask
+    latent: Tensor
+
+    def do(self, models: Models, ranks: Ranks) -> None:
+        """Decode some of the tiles."""
+        with models.component("video_decoder") as decoder:
+            serve_tiles(self.latent, decoder, models.machine.decode_tiles, ranks)
+
+
+def follow(ranks: Ranks) -> None:
+    """Do whatever the first rank is about to do, until it is done. Raises: OutOfMemoryError."""
+    models: Models | None = None
+    while (given := ranks.from_first()) is not None:
+        machine = given.task.machine
+        if models is None:
+            models = Models(given.task.files, machine.of_rank(ranks.number))
+        try:
+            with computing(machine.threads):
+                given.do(models, ranks)
+        except StoppedError:
+            continue  # the first rank keeps what is done, and ends all
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            hint = f"--memory {NEXT.get(machine.memory, 'lean')}, or a smaller --res"
+            why = str(error).partition("\n")[0].split(". ")[0]
+            raise OutOfMemoryError(f"memory ran out on rank {ranks.number}", why, hint) from error

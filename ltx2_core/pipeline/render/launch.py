@@ -1,0 +1,262 @@
+"""Start the ranks of a render with torchrun's launcher, pass on what the first one tells, and end them together.
+
+The launcher runs in a thread and this process only listens. Ranks are deaf to Ctrl-C and TERM, which a terminal sends
+to all of them: this process decides, and has the first rank stop after its step. Each rank ends as soon as this process
+is gone. Source: docs/ranks.md; torch's documentation of `torch.distributed.launcher` and `torchrun`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import active_children, get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.resource_tracker import ensure_running
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import Any, NoReturn, TypeVar
+
+from ...errors import LTX2Error
+from ...machine import Machine
+from ...parallel import FIRST, PeerLostError, Ranks
+from ..batch.child import SIGNALS, STOP, Pipe, ToParent
+from ..events import Watch
+
+T = TypeVar("T")
+START_METHOD = "spawn"  # CUDA cannot be used in a process that was forked
+TIMEOUT_S = 1800.0  # after which a rank that does not answer is lost; one may still be reading weights
+LISTEN_S = 0.1  # for events, before the watcher is asked again whether to stop
+END_S = 10.0  # that ranks are given to end, and that one which has lost another waits to be ended
+LOOPBACK = "lo"  # ranks of one machine talk through no other interface
+STOPPED_CODE = 130
+LONGEST_REASON = 200
+
+
+@dataclass(frozen=True)
+class Here:
+    """A rank has begun."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The first rank is done. result: what it returned."""
+
+    result: Any
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What a rank raised. trace: where, in words."""
+
+    error: BaseException
+    trace: str
+
+
+class RankError(Exception):
+    """What happened to a rank, where an error that was raised in another process does not say it."""
+
+
+def launched(machine: Machine, first: Callable[..., T], others: Callable[[Ranks], None], watch: Watch, again: str) -> T:
+    """What a function returns that the first of several ranks runs, while the others follow it.
+
+    Args: machine: says how many ranks there are, and where each computes. first: called with `watch` and `ranks` in the
+    first rank. others: called with its ranks in each of the others. again: the command that goes on after a rank died.
+    Raises: what a rank raises; LTX2Error with its exit code for one that died.
+    """
+    context = get_context(START_METHOD)
+    pipes = [context.Pipe() for _ in range(machine.ranks)]
+    mine, theirs = [list(ends) for ends in zip(*pipes, strict=True)]
+    with TemporaryDirectory(prefix="ltx2-ranks-") as folder:
+        meeting = Path(folder) / "ranks"
+        launcher = Launcher(machine.ranks, Path(folder), (theirs, first, others, machine.devices, meeting, TIMEOUT_S))
+        hearing = Hearing(launcher, mine, theirs, watch)
+        ensure_running()  # which lets signals through in the thread that it is first called in
+        launcher.start()
+        try:
+            hearing.listen()
+        finally:
+            hearing.end()
+        return hearing.outcome(again)
+
+
+class Launcher(Thread):
+    """Runs torchrun's agent. failure: how the first rank ended that did not end well. args: those of `_rank`."""
+
+    def __init__(self, count: int, folder: Path, args: Sequence[Any]) -> None:
+        super().__init__(name="launcher", daemon=True)
+        self.count, self.folder, self.args = count, folder, args
+        self.failure: Any = None
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.launcher.api import LaunchConfig, launch_agent
+
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # ranks begin with these blocked, and stay deaf to them
+        logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=self.count,
+            run_id=self.folder.name,
+            rdzv_backend="c10d",  # over a file: nothing listens on a port
+            rdzv_endpoint=str(self.folder / "launcher"),
+            rdzv_configs={"store_type": "file"},
+            local_addr="localhost",
+            max_restarts=0,
+            start_method=START_METHOD,
+            logs_specs=DefaultLogsSpecs(log_dir=str(self.folder), redirects=Std.ALL),
+            shutdown_timeout=int(END_S),
+        )
+        try:
+            launch_agent(config, _rank, list(self.args))
+        except ChildFailedError as error:
+            _, self.failure = error.get_first_failure()
+        except Exception as error:  # it is raised where ranks are waited for
+            self.error = error
+
+
+@dataclass
+class Hearing:
+    """Listens to the ranks.
+
+    Args: ears: the ends of their pipes here. mouths: those there, which are closed here in time. before: child
+    processes that are none of the ranks.
+    """
+
+    launcher: Launcher
+    ears: list[Connection]
+    mouths: list[Connection]
+    watch: Watch
+    before: frozenset[Any] = field(default_factory=lambda: frozenset(active_children()))
+    begun: int = 0
+    finished: Finished | None = None
+    failures: list[Failed] = field(default_factory=list)
+    is_stopping: bool = False
+
+    def listen(self) -> None:
+        """Hear what ranks tell, until all have ended."""
+        first, open_ones = self.ears[FIRST], list(self.ears)
+        while open_ones and (self.launcher.is_alive() or any(ear.poll() for ear in open_ones)):
+            for ear in wait(open_ones, LISTEN_S):
+                assert isinstance(ear, Connection)
+                try:
+                    self._hear(ear.recv())
+                except (EOFError, OSError):
+                    open_ones.remove(ear)
+            if not self.is_stopping and self.watch.should_stop():
+                self.is_stopping = True
+                with suppress(OSError):
+                    first.send(STOP)
+        self.launcher.join(END_S)
+
+    def _hear(self, message: Any) -> None:
+        match message:
+            case Here():
+                self.begun += 1
+                if self.begun == len(self.ears):  # all have theirs: the end of one is noticed from now on
+                    for mouth in self.mouths:
+                        mouth.close()
+            case Finished():
+                self.finished = message
+            case Failed():
+                self.failures.append(message)
+            case _:
+                self.watch.on_event(message)
+
+    def end(self) -> None:
+        """End whatever still runs."""
+        deadline = time.monotonic() + END_S
+        while self.launcher.is_alive() and time.monotonic() < deadline:
+            for process in set(active_children()) - self.before:
+                process.terminate()
+            self.launcher.join(LISTEN_S)
+        for end in (*self.ears, *self.mouths):
+            end.close()
+
+    def outcome(self, again: str) -> Any:
+        """What the first rank returned. Raises: what a rank raised, or that one died."""
+        if self.failures:
+            first = min(self.failures, key=lambda one: _distance(one.error))
+            raise first.error from RankError(first.trace)
+        if self.finished is not None:
+            return self.finished.result
+        if self.launcher.failure is not None:
+            raise _died(self.launcher.failure, self.launcher.count, again)
+        raise self.launcher.error or RankError("the ranks ended without a word")
+
+
+def _distance(error: BaseException) -> int:
+    """How far an error is from what went wrong: one for a person is that, and one of a lost rank a consequence."""
+    return 2 if isinstance(error, PeerLostError) else int(not isinstance(error, LTX2Error))
+
+
+def _died(failure: Any, count: int, again: str) -> LTX2Error:
+    """The error that says how a rank ended which told nothing. failure: of torch's launcher."""
+    code = failure.exitcode
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    errors = Path(failure.error_file).with_name("stderr.log")
+    lines = errors.read_text(errors="replace").split("\n") if errors.is_file() else []
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    why = last[:LONGEST_REASON] or "out of memory is a common reason"
+    error = LTX2Error(f"rank {failure.local_rank} of {count} ended with {how}", why, again)
+    error.exit_code = 128 - code if code < 0 else code
+    return error
+
+
+def _rank(
+    ends: Sequence[Connection],
+    first: Callable[..., Any],
+    others: Callable[[Ranks], None],
+    devices: Sequence[str],
+    meeting: Path,
+    timeout_s: float,
+) -> None:
+    """One rank, in a process of its own. ends: of the pipes of all ranks."""
+    Thread(target=_obey, args=(os.getppid(),), name="obeys", daemon=True).start()
+    number = int(os.environ["RANK"])
+    for other in (*ends[:number], *ends[number + 1 :]):
+        other.close()
+    pipe = Pipe(ends[number])
+    pipe.send(Here())
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        os.environ.setdefault(variable, LOOPBACK)
+    logger = logging.getLogger("ltx2")
+    logger.handlers, logger.propagate = [ToParent(pipe)] if number == FIRST else [], False
+    try:
+        ranks = Ranks.meet(number, devices, meeting, timeout_s)
+        if number == FIRST:
+            watch = Watch(on_event=pipe.send, should_stop=pipe.is_asked_to_stop)
+            pipe.send(Finished(first(watch=watch, ranks=ranks)))
+            ranks.from_first()
+        else:
+            others(ranks)
+        ranks.part()
+    except PeerLostError as error:
+        time.sleep(END_S)  # the launcher sees the rank that is gone, and ends this one
+        _fail(pipe, error)
+    except BaseException as error:  # torch's launcher would wait for ever for a rank that was interrupted
+        _fail(pipe, error)
+
+
+def _fail(pipe: Pipe, error: BaseException) -> NoReturn:
+    """End this rank, and with it all others, with what it raised. It does not wait for threads of torch."""
+    pipe.send(Failed(error, traceback.format_exc()))
+    os._exit(getattr(error, "exit_code", 1))
+
+
+def _obey(parent: int) -> None:
+    """End this process as soon as its parent says so or is gone; signals from anybody else are for the parent."""
+    while os.getppid() == parent:
+        heard = signal.sigtimedwait(SIGNALS, 1)
+        if heard is not None and heard.si_pid == parent:
+            break
+    os._exit(128 + signal.SIGTERM)

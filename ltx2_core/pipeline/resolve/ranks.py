@@ -1,0 +1,110 @@
+"""How many ranks share a clip and on which cards, and what is refused because of them.
+
+Source: docs/ranks.md.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ...config.transformer import TransformerConfig
+from ...errors import RequestError
+from ...machine import Machine, RankLayout
+from ...sampling.guidance import GuidanceScales, plan_passes
+from ...types import Streams
+from ..recipe import Stage
+from ..request import Request
+from .machine import Device, choose_device
+from .settings import Settings, required
+
+MOST_NAMED = 16  # counts of ranks up to this one are named where another cannot be used
+NEUTRAL = Streams(GuidanceScales(), GuidanceScales())
+
+
+def first_device(settings: Settings) -> str:
+    """The device that `--device` and `--gpus` mean: that of the first rank.
+
+    Raises: RequestError where they contradict each other or `--ranks`.
+    """
+    ranks, gpus, asked = required(settings.ranks), settings.gpus, required(settings.device)
+    if gpus is None:
+        if ranks > 1 and ":" in asked:
+            why = "each rank has a card of its own"
+            raise RequestError(f"--device {asked} cannot be used with --ranks", why, "--gpus names the cards")
+        return asked
+    named = ",".join(map(str, gpus))
+    if len(gpus) != ranks:
+        hint = f"--ranks {len(gpus)} renders the clip on all of them" if len(gpus) > 1 else f"--device cuda:{named}"
+        raise RequestError(f"--gpus {named} cannot be used with --ranks {ranks}", "each rank has one card", hint)
+    if asked not in ("auto", "cuda"):
+        raise RequestError(f"--gpus {named} cannot be used with --device {asked}", "it names cards", "leave one out")
+    return f"cuda:{next(iter(gpus))}"
+
+
+def cards_of(settings: Settings, device: Device) -> tuple[int, ...]:
+    """The cards of the ranks, by their numbers; none where one process renders, and on the CPU.
+
+    Args: device: that of the first rank. Raises: RequestError for cards that are not there or not alike.
+    """
+    ranks = required(settings.ranks)
+    if ranks == 1 or device.kind == "cpu":
+        return ()
+    gpus = tuple(range(ranks)) if settings.gpus is None else settings.gpus
+    if device.card is None or device.card.free_bytes is None:  # a card that is only planned for
+        return gpus
+    for number in gpus:
+        try:
+            card = choose_device(f"cuda:{number}").card
+        except RequestError as error:
+            hint = "ltx2 doctor lists the cards"
+            raise RequestError(f"--ranks {ranks} cannot be used here", error.why, hint) from error
+        if card is not None and (card.name, card.gb) != (device.card.name, device.card.gb):
+            why = f"{device.name} is {device.card.name}, and cuda:{number} is {card.name}"
+            raise RequestError("ranks need cards that are alike", why, "--gpus names other cards")
+    return gpus
+
+
+def check_ranks(machine: Machine, settings: Settings, request: Request, config: TransformerConfig) -> None:
+    """Raises: RequestError for ranks that cannot share a request."""
+    ranks = machine.ranks
+    if ranks == 1:
+        return
+    what = f"--ranks {ranks} cannot be used"
+    if machine.device == "mps":
+        raise RequestError(what, "a Mac has one GPU", "leave it out")
+    if sys.platform != "linux":
+        raise RequestError(what, "several ranks are supported on Linux alone", "leave it out")
+    if required(settings.compile):
+        raise RequestError(
+            f"{what} with --compile", "blocks that talk to other ranks are not compiled", "leave one out"
+        )
+    problem = _problem(ranks, request, config)
+    if problem:
+        counts = [str(count) for count in range(2, MOST_NAMED + 1) if not _problem(count, request, config)]
+        hint = f"--ranks {' or '.join(counts)}" if counts else "leave it out"
+        raise RequestError(what, problem, hint)
+
+
+def _problem(ranks: int, request: Request, config: TransformerConfig) -> str:
+    """Why so many ranks cannot share a request; "" if they can."""
+    for number, stage in enumerate(request.recipe.stages, 1):
+        passes = passes_of(stage, request)
+        width = RankLayout.of(ranks, passes).width
+        if width == 1:
+            continue
+        has = "1 pass" if passes == 1 else f"{passes} passes"
+        if request.video == "off":
+            return f"stage {number} has {has}, and no video whose tokens could be shared"
+        heads = {config.video.heads if config.video is not None else 0}
+        heads |= {config.exchange_heads} if config.audio is not None else set()
+        if any(count % width for count in heads):
+            counts = " and ".join(map(str, sorted(heads)))
+            return (
+                f"stage {number} has {has}, so that {width} ranks would share {counts} heads, which they do not divide"
+            )
+    return ""
+
+
+def passes_of(stage: Stage, request: Request) -> int:
+    """How many passes a step of a stage takes."""
+    return len(plan_passes(request.guidance if stage.guided else NEUTRAL, 0))
