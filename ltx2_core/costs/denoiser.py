@@ -14,7 +14,7 @@ from ..config.transformer import StreamConfig, TransformerConfig
 # while it attends to itself, and inside the feed-forward, which is four times as wide.
 ATTENDING_ROWS, FEEDING_ROWS = 6.2, 10.5
 LAZY_ROWS = 1.0  # more, where rotary tables are made for the chunk
-EXCHANGED_ROWS = 6.0  # more of all tokens, where their keys and values are exchanged with other ranks
+EXCHANGED_ROWS = 8.0  # of all tokens, while their keys and values are exchanged with other ranks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +65,9 @@ def _working(count: int, stream: StreamConfig, walk: Walk, batch: int) -> float:
     """The numbers that a stream of so many tokens holds while it attends to itself or is fed forward."""
     chunk = min(count, walk.chunk_tokens)
     lazy = 0 if walk.keeps_tables else LAZY_ROWS
-    kept = 2 * count if count > chunk or walk.exchanges_rows else 0
-    kept += EXCHANGED_ROWS * count * walk.exchanges_rows
-    return batch * stream.width * max(kept + (ATTENDING_ROWS + lazy) * chunk, FEEDING_ROWS * chunk)
+    kept = 2 * count if count > chunk else 0
+    exchanged = EXCHANGED_ROWS * count * walk.exchanges_rows
+    return batch * stream.width * max(kept + (ATTENDING_ROWS + lazy) * chunk, FEEDING_ROWS * chunk, exchanged)
 
 
 def text_memory_bytes(config: TransformerConfig, given: Evaluation, itemsize: int) -> int:

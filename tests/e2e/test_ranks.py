@@ -6,15 +6,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from multiprocessing import active_children
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 
 import ltx2_core as core
@@ -32,7 +34,7 @@ from scripts import tiny_versions
 from scripts.make_tiny_checkpoint import make_tiny_checkpoint
 from tests.commands import ROOT, UNGUIDED, ltx2, rendered
 from tests.ranks import on_ranks
-from tests.synthetic_media import RATE_HZ, tone, write_sound
+from tests.synthetic_media import RATE_HZ, tone, write_sound, write_video
 from tests.tolerances import RANKS
 
 STYLE = "ltx-2-tiny-lora-style.safetensors"
@@ -42,6 +44,9 @@ CASES: dict[str, dict[str, Any]] = {
     "guided": {},
     "one pass": PLAIN,
     "kept audio": {"mode": "a2v"},
+    "given images": {**PLAIN, "mode": "i2v", "image": "IMAGE@last:0.5"},
+    "kept video": {"mode": "v2a"},
+    "restyled": {**PLAIN, "mode": "v2v", "strength": 0.5, "preset": "restyle-guided"},
     "two stages": TWO_STAGES,
     "lora": {"lora": STYLE},
     "streamed": {**PLAIN, "memory": "streamed", "lora": STYLE},
@@ -63,6 +68,20 @@ def settled(model: Path | str, target: Path, ranks: int = 1, **flags: Any) -> co
         flags["lora"] = f"{Path(model) / flags['lora']}:0.7"
     gathered = core.gather({**given, "steps": 2, "ranks": ranks, **flags})
     return core.resolve(mode, "a bell rings", gathered.layers, main=main)
+
+
+def given_to(flags: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What a mode starts from, and the images that it is given."""
+    found: dict[str, Any] = {}
+    if flags.get("mode") == "a2v":
+        found["main"] = write_sound(folder / "tone.wav", samples=tone(RATE_HZ // 2))
+    if flags.get("mode") in ("v2v", "v2a"):
+        found["main"] = write_video(folder / "clip.mp4", frames=9, fps=Fraction(24), size=(160, 96))
+    if flags.get("mode") == "i2v":
+        found["main"] = folder / "still.png"
+        Image.linear_gradient("L").resize((160, 96)).convert("RGB").save(found["main"])
+        found["image"] = flags["image"].replace("IMAGE", str(found["main"]))
+    return found
 
 
 def difference(one: Path, other: Path) -> float:
@@ -157,17 +176,27 @@ def test_cards_are_the_first_ones_or_those_that_are_named(monkeypatch: pytest.Mo
 def test_ranks_render_what_one_does(count: int, model: str, case: str, tmp_path: Path, six_heads: Path) -> None:
     flags = dict(CASES[case])
     if model == "toy":
-        if "lora" in flags or "preset" in flags or (count == 3 and "video_st" in flags):
+        if "lora" in flags or flags.get("preset") == "two-stage" or (count == 3 and "video_st" in flags):
             pytest.skip("the toy has neither LoRA nor a second stage, and four heads")
-        third = {"video_sm": 3} if flags.get("mode") == "a2v" else {"video_sm": 3, "audio_sm": 3}
-        flags = third | flags  # a third pass
+        kept = {"a2v": "audio_sm", "v2a": "video_sm"}.get(flags.get("mode", ""))
+        flags = {name: 3 for name in ("video_sm", "audio_sm") if name != kept} | flags  # a third pass
     name = model if model == "toy" else six_heads
-    if flags.get("mode") == "a2v":
-        flags["main"] = write_sound(tmp_path / "tone.wav", samples=tone(RATE_HZ // 2))
+    flags |= given_to(flags, tmp_path)
     alone, shared = (settled(name, tmp_path / f"{n}.mp4", n, **flags) for n in (1, count))
     core.run(alone)
     on_ranks(count, part, tmp_path, shared)
     assert difference(tmp_path / "1.mp4", tmp_path / f"{count}.mp4") <= RANKS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["fp8", "int8", "mixed", "gguf-q4_k"])
+def test_ranks_render_with_quantised_weights_what_one_does(
+    form: str, tiny_in: Callable[[str], Path], tmp_path: Path
+) -> None:
+    alone, shared = (settled(tiny_in(form), tmp_path / f"{n}.mp4", n, lora=STYLE, **PLAIN) for n in (1, 2))
+    core.run(alone)
+    on_ranks(2, part, tmp_path, shared)
+    assert difference(tmp_path / "1.mp4", tmp_path / "2.mp4") <= RANKS
 
 
 @pytest.mark.slow

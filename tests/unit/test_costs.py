@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from math import ceil
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from ltx2_core import parallel
 from ltx2_core.config.audio import AudioVAEConfig, VocoderConfig
 from ltx2_core.config.released import released_configs
 from ltx2_core.config.text import PROJECTED_ROWS, ProjectionConfig
@@ -24,6 +27,7 @@ from ltx2_core.costs.weights import streamed_bytes
 from ltx2_core.grids import VideoGrid, audio_latent_count
 from ltx2_core.hub.published import tensor_list
 from ltx2_core.latents import LatentState
+from ltx2_core.machine import RankLayout
 from ltx2_core.models import diffusion_layers, neighbours
 from ltx2_core.models.audio_vae import AudioDecoder, AudioEncoder
 from ltx2_core.models.chunks import Chunks
@@ -32,6 +36,7 @@ from ltx2_core.models.diffusion_decoder import DiffusionDecoder
 from ltx2_core.models.upsampler import LatentUpsampler
 from ltx2_core.models.video_vae import VideoDecoder, VideoEncoder
 from ltx2_core.models.vocoder import build_vocoder
+from ltx2_core.parallel import Ranks, Split
 from ltx2_core.pipeline.doctor.sample import guidance, random_transformer, scaled_settings
 from ltx2_core.sampling.denoiser import GuidedDenoiser
 from ltx2_core.sampling.guidance import Contexts, GuidanceScales
@@ -106,6 +111,38 @@ def test_denoiser_takes_what_is_said(is_guided: bool, keeps_text: bool, chunks: 
     else:
         peak, flops = counted(run, model, *given)
         assert forward_flops(config, evaluation, blocks=LAYERS) == pytest.approx(flops, rel=0.02)
+    assert LEAST <= said / peak <= MOST
+
+
+@pytest.mark.parametrize("width", [2, 4])
+@pytest.mark.parametrize("chunks", [Chunks(), Chunks(100)], ids=["whole", "chunks"])
+def test_a_rank_that_has_some_rows_of_the_video_takes_what_is_said(
+    width: int, chunks: Chunks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(*_: Any, **__: Any) -> None:
+        """Nothing is sent: tensors without data need none."""
+
+    talk = SimpleNamespace(all_to_all_single=nothing, all_gather=nothing, broadcast=nothing)
+    monkeypatch.setattr(parallel, "dist", talk)
+    config = TransformerConfig.from_metadata(scaled_settings(LAYERS, 8))
+    grid = VideoGrid(frames=41, height=384, width=512, factors=VAE.factors)
+    model = random_transformer(config, torch.bfloat16, torch.device("meta"))
+    model.work_in(chunks)
+    steps = audio_latent_count(41, FPS)
+    video = LatentState.video(empty(1, 128, *grid.latent), FPS, VAE.factors)
+    states = Streams(video, LatentState.audio(empty(1, 8, steps, 16)))
+    text = empty(1, ROWS, config.caption_channels or 0)
+    scales = Streams(GuidanceScales(), GuidanceScales())
+    meta = torch.device("meta")
+    split = Split(Ranks(0, width, meta, meta, None), RankLayout(1, width))
+    contexts = Streams(Contexts(text), Contexts(text))
+    denoise = GuidedDenoiser(model=model, contexts=contexts, scales=scales, split=split)
+    walk = Walk(itemsize=2, chunk_tokens=chunks.tokens, keeps_tables=True, keeps_text=True, exchanges_rows=True)
+    evaluation = Evaluation(video=ceil(grid.tokens / width), audio=steps, text=ROWS)
+    said = activation_bytes(config, evaluation, walk) + text_memory_bytes(config, evaluation, 2)
+    given = [text, *(state.latent for state in states if state is not None)]
+    with split.over(model):
+        peak = peak_of(lambda: denoise(states, 0.7, 1), model, *given)
     assert LEAST <= said / peak <= MOST
 
 
