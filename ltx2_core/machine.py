@@ -24,6 +24,7 @@ ITEM_BYTES: Mapping[Precision, int] = {"bf16": 2, "fp32": 4}
 KEPT_SHARE = 0.6  # of the memory that weights may fill between phases; activations take the rest
 RESIDENT_BLOCKS = 2  # of a streamed transformer, so that the reader is ahead when they are done
 CHUNK_TOKENS, LEAN_CHUNK_TOKENS = 2048, 768  # that the denoiser works on at a time
+MOST_RANKS = 64
 CPU_INFO, MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 

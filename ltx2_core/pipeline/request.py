@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from ..config.video_vae import DecoderName
 from ..grids import Factors, VideoGrid, audio_latent_count, audio_latents_within, evenly_spaced, frames_lasting
 from ..hub.find import ModelFiles
-from ..machine import Machine
+from ..machine import MOST_RANKS, Machine
 from ..media.clip import VIDEO_CODECS, Encoding
 from ..media.reading import FrameReading
 from ..records import Record
@@ -279,6 +279,9 @@ class OutputSettings(EncodingSettings):
 def _settled(machine: Machine) -> Machine:
     if not re.fullmatch(r"cpu|mps|cuda:\d{1,3}", machine.device):
         raise ValueError("its device is not cpu, mps or cuda:N")
+    cards = machine.ranks if machine.ranks > 1 and machine.device != "cpu" else 0
+    if not 1 <= machine.ranks <= MOST_RANKS or len({*machine.gpus}) != len(machine.gpus) or len(machine.gpus) != cards:
+        raise ValueError("its ranks have not a card each")
     return machine
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
 import ltx2_core as core
@@ -28,7 +29,9 @@ from ltx2_core.pipeline.job import Job
 from ltx2_core.pipeline.made import Made
 from ltx2_core.pipeline.render import launch
 from ltx2_core.pipeline.render.follow import follow
+from ltx2_core.pipeline.request import RenderTask
 from ltx2_core.pipeline.resolve import machine
+from ltx2_core.pipeline.resolve.plan import GIB, Row
 from ltx2_core.tiles import Cut, TilePlan
 from scripts import tiny_versions
 from scripts.make_tiny_checkpoint import make_tiny_checkpoint
@@ -167,6 +170,30 @@ def test_cards_are_the_first_ones_or_those_that_are_named(monkeypatch: pytest.Mo
         settled("toy", tmp_path / "a.mp4", 4)
     with pytest.raises(core.RequestError, match="cannot be used here"):
         settled("toy", tmp_path / "a.mp4", 2, gpus="0,9")
+
+
+def test_a_plan_divides_what_is_divided_and_counts_the_weights_for_each_card() -> None:
+    def planned(ranks: int) -> dict[str, Row]:
+        layers = core.gather({"model": "ltx-2-distilled", "res": "4k", "duration": "20s", "ranks": ranks}).layers
+        return {row.name: row for row in core.plan_render("t2v", "", layers, vram_gb=80).plan.rows}
+
+    alone, shared = planned(1), planned(8)
+    assert alone.keys() == shared.keys()
+    assert all(row.flops == alone[name].flops for name, row in shared.items())
+    whole, divided = ((plan["stage 2"].vram or 0) / GIB for plan in (alone, shared))
+    assert whole - 1 > divided > 35  # the transformer of each card
+    assert shared["text"].vram == alone["text"].vram
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [{"ranks": 65}, {"ranks": 0}, {"ranks": 2, "device": "cuda:0"}, {"gpus": (1,)}, {"ranks": 2, "gpus": (0, 1)}],
+)
+def test_a_job_whose_ranks_have_not_a_card_each_is_refused(machine: dict[str, Any], tmp_path: Path) -> None:
+    task = settled("toy", tmp_path / "a.mp4").task
+    changed = task.model_copy(update={"machine": replace(task.machine, **machine)})
+    with pytest.raises(ValidationError, match="a card each"):
+        RenderTask.model_validate(changed.model_dump(), strict=False)
 
 
 @pytest.mark.slow

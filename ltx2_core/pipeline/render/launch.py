@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import signal
 import time
 import traceback
@@ -73,7 +74,7 @@ def launched(machine: Machine, first: Callable[..., T], others: Callable[[Ranks]
     context = get_context(START_METHOD)
     pipes = [context.Pipe() for _ in range(machine.ranks)]
     mine, theirs = [list(ends) for ends in zip(*pipes, strict=True)]
-    with TemporaryDirectory(prefix="ltx2-ranks-") as folder:
+    with TemporaryDirectory(prefix="ltx2-ranks-", ignore_cleanup_errors=True) as folder:
         meeting = Path(folder) / "ranks"
         launcher = Launcher(machine.ranks, Path(folder), (theirs, first, others, machine.devices, meeting, TIMEOUT_S))
         hearing = Hearing(launcher, mine, theirs, watch)
@@ -249,7 +250,12 @@ def _rank(
 
 def _fail(pipe: Pipe, error: BaseException) -> NoReturn:
     """End this rank, and with it all others, with what it raised. It does not wait for threads of torch."""
-    pipe.send(Failed(error, traceback.format_exc()))
+    trace = traceback.format_exc()
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # of a class that cannot be handed over
+        error = RankError(f"{type(error).__name__}: {error}")
+    pipe.send(Failed(error, trace))
     os._exit(getattr(error, "exit_code", 1))
 
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ...config.video_vae import DecoderName
 from ...errors import RequestError, shown
-from ...machine import MemoryMode, Precision
+from ...machine import MOST_RANKS, MemoryMode, Precision
 from ...yaml_file import Written
 from ..recipe import SamplerName, Sigmas
 from ..request import AudioCodecName, OldTrackName, OutputSettings, StreamMode, VideoCodecName
@@ -117,8 +117,8 @@ class Settings(BaseModel):
     precision: PrecisionName | None = None
     memory: MemoryName | None = None
     compile: Switch | None = None
-    ranks: Annotated[int, WHOLE_NUMBER, Field(ge=1, le=64)] | None = None
-    gpus: Annotated[tuple[int, ...], BeforeValidator(parse_gpus), Field(min_length=1, max_length=64)] | None = None
+    ranks: Annotated[int, WHOLE_NUMBER, Field(ge=1, le=MOST_RANKS)] | None = None
+    gpus: Annotated[tuple[int, ...], BeforeValidator(parse_gpus), Field(min_length=1)] | None = None
     force: Switch | None = None
     device: Device | None = None
     cache: Switch | None = None
