@@ -10,6 +10,7 @@ The disk is filled by a limit on the size of files (RLIMIT_FSIZE), which every f
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import resource
@@ -21,7 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +30,11 @@ ROOT = Path(__file__).resolve().parent.parent
 JOBS, RACERS = 10, 2  # of a batch, and how many commands share one
 LTX2 = (sys.executable, "-m", "ltx2_cli")
 RENDER = ("t2v", "a yellow lamp blinks on the right, low beeps", "--model", "toy", "--frames", "9", "--steps", "3")
+BATCH = ("--model", "toy", "--preset", "distilled-lora", "--sigmas", "1,0.9,0.4,0", "--frames", "9", "--res", "128x96")
+BATCH += ("--seed", "1", "--json")
+STEPS = 3  # of the only stage of such a job
+DONE = ("job", "done")  # the event of a job that was rendered
+EVENTS = "events.jsonl"  # what the commands on a batch told, in its folder
 TARGET = Path("clip.mp4")
 WRITERS = 8
 MODES = {"refuse": (), "overwrite": ("--overwrite",), "skip-existing": ("--skip-existing",)}
@@ -44,23 +50,30 @@ ENDS = {  # how a signalled process may end, beside 0: it was done, or it had no
     "HUP": (-signal.SIGHUP,),
     "INT twice": (130, -signal.SIGINT),
 }
-COLUMNS = ("torn files", "wrong bytes", "of another run", "resumes differ", "left behind", "wrong ends")
+COLUMNS = ("torn files", "wrong bytes", "of another run", "resumes differ", "work redone", "left behind", "wrong ends")
 
 
 def command(seed: int, *more: str) -> list[str]:
     return [*LTX2, *RENDER, "--seed", str(seed), "-o", str(TARGET), *more]
 
 
-def batch_command(folder: Path) -> list[str]:
+def batch_command(folder: Path, *more: str) -> list[str]:
     """A batch of small jobs in a folder."""
     lines = (f'{{"prompt": "lamp {number}", "name": "job-{number}"}}\n' for number in range(JOBS))
     (folder / "s.jsonl").write_text("".join(lines))
-    return [*LTX2, "batch", "s.jsonl", "--preset", "smoke", "--steps", "3", "--seed", "1"]
+    return [*LTX2, "batch", "s.jsonl", *BATCH, *more]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
     """All files below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def batch_events(folder: Path) -> Iterator[dict[str, object]]:
+    """What the commands on a batch told, but for lines that a kill has cut off."""
+    for line in (folder / EVENTS).read_text(errors="replace").splitlines():
+        with suppress(ValueError):
+            yield json.loads(line)
 
 
 def is_whole(folder: Path, wanted: dict[str, bytes]) -> bool:
@@ -92,20 +105,17 @@ class Running:
     words: list[str]
     folder: Path
     limit: int | None = None
+    events: str | None = None
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
         before = None if self.limit is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit,) * 2)
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "LTX2_HOME": str(self.folder.parent / "home")}
         environment["OMP_NUM_THREADS"] = "1"  # the work of a toy is small, and processes run side by side
-        self.process = subprocess.Popen(
-            self.words,
-            cwd=self.folder,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            preexec_fn=before,
-        )
+        with Path(os.devnull if self.events is None else self.folder / self.events).open("ab") as told:
+            self.process = subprocess.Popen(
+                self.words, cwd=self.folder, env=environment, stdout=told, stderr=subprocess.PIPE, preexec_fn=before
+            )
 
     def end(self) -> Ended:
         told = self.process.communicate()[1].decode(errors="replace")
@@ -142,6 +152,23 @@ class Soak:
                 if ended.code:
                     raise SystemExit(f"an undisturbed render fails:\n{ended.told}")
                 self.references[seed] = (folder / TARGET).read_bytes()
+
+    def run(self, given: argparse.Namespace) -> None:
+        """All parts, with as many cases of each as the command line says."""
+        self.prepare(WRITERS if given.rounds else 1)
+        print(f"an undisturbed render takes {self.seconds:.1f} s", flush=True)
+        for _ in range(given.kills):
+            self.disturbed("kill", self.kill)
+        for number in range(given.signals):
+            name = [*SIGNALS][number % len(SIGNALS)]
+            self.disturbed(f"signal {name}", lambda folder, name=name: self.signal(folder, name))
+        for _ in range(given.full):
+            self.disturbed("full disk", self.fill)
+        for _ in range(given.rounds):
+            for mode in MODES:
+                self.together(mode)
+        self.kill_batches(given.batches)
+        self.race_batches(given.races)
 
     def failed(self, part: str, column: str, told: str) -> None:
         self.wrong[part, column] += 1
@@ -242,26 +269,38 @@ class Soak:
     def kill_batches(self, kills: int) -> None:
         """Kill a batch, or its worker, again and again until it is done, then another one, for so many kills in all.
 
-        Each has to end with the tree of an undisturbed one.
+        Each has to end with the tree of an undisturbed one, and a kill may cost no more than one stage.
         """
+        part = "kill a batch"
         with self.folder() as whole:
             start = time.monotonic()
             if code := Running(batch_command(whole), whole).end().code:
                 raise SystemExit(f"an undisturbed batch ends with {code}")
             seconds = time.monotonic() - start
             wanted = tree(whole / "s")
-        while self.cases["kill a batch"] < kills:
+        while self.cases[part] < kills:
             with self.folder() as folder:
-                while self.cases["kill a batch"] < kills and not is_whole(folder, wanted):
-                    self.cases["kill a batch"] += 1
-                    running = Running(batch_command(folder), folder)
-                    time.sleep(self.choose.uniform(0, seconds / 2))
-                    for child in children(running.process.pid) if self.choose.random() < 0.5 else ():
-                        os.kill(child, signal.SIGKILL)
-                        time.sleep(self.choose.uniform(0, 2))
-                    running.process.kill()
-                    running.end()
-                self.check_batch("kill a batch", wanted, folder, [Running(batch_command(folder), folder)])
+                disturbed = 0
+                while self.cases[part] < kills and not is_whole(folder, wanted):
+                    self.cases[part] += 1
+                    disturbed += self.kill_batch(folder, seconds)
+                self.check_batch(part, wanted, folder, [self.batch(folder)])
+                steps = sum((one["event"], one.get("phase")) == ("step", "denoise") for one in batch_events(folder))
+                if steps > STEPS * (JOBS + disturbed):
+                    self.failed(part, "work redone", f"{steps} steps of {STEPS * JOBS}, and {disturbed} kills")
+
+    def kill_batch(self, folder: Path, seconds: float) -> int:
+        """Run a batch and kill it, at times its worker before. Gives how many kills might cost a stage."""
+        running, count = self.batch(folder), 1
+        time.sleep(self.choose.uniform(0, seconds / 2))
+        for child in children(running.process.pid) if self.choose.random() < 0.5 else ():
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(child, signal.SIGKILL)
+                count += 1
+            time.sleep(self.choose.uniform(0, 2))
+        running.process.kill()
+        running.end()
+        return count
 
     def race_batches(self, rounds: int) -> None:
         """Let commands share one batch: no job is done twice, and the tree is that of one command."""
@@ -269,25 +308,26 @@ class Soak:
         for _ in range(rounds):
             self.cases["share a batch"] += 1
             with self.folder() as folder:
-                racers = [Running(batch_command(folder), folder) for _ in range(RACERS)]
-                told = self.check_batch("share a batch", wanted, folder, racers)
-                if sum(text.count(": seed ") for text in told) != JOBS:
-                    self.failed("share a batch", "wrong ends", f"a job was done twice: {told}")
+                racers = [self.batch(folder) for _ in range(RACERS)]
+                self.check_batch("share a batch", wanted, folder, racers)
+                done = [one["job"] for one in batch_events(folder) if (one["event"], one.get("state")) == DONE]
+                if len(done) != JOBS:
+                    self.failed("share a batch", "work redone", f"these jobs were done: {sorted(map(str, done))}")
                 wanted = wanted or tree(folder / "s")
 
-    def check_batch(
-        self, part: str, wanted: dict[str, bytes] | None, folder: Path, commands: list[Running]
-    ) -> list[str]:
-        """Let commands on a batch end, and compare what they leave. Gives what they told."""
-        ended = [one.end() for one in commands]
-        for one in ended:
+    def batch(self, folder: Path, *more: str) -> Running:
+        """A command that does the batch of a folder."""
+        return Running(batch_command(folder, *more), folder, events=EVENTS)
+
+    def check_batch(self, part: str, wanted: dict[str, bytes] | None, folder: Path, commands: list[Running]) -> None:
+        """Let commands on a batch end, and compare what they leave."""
+        for one in [running.end() for running in commands]:
             if one.code:
                 self.failed(part, "wrong ends", f"exit {one.code}: {one.told[-300:]}")
         found = tree(folder / "s")
         if wanted is not None and found != wanted:
             names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
             self.failed(part, "resumes differ", f"{names}")
-        return [one.told for one in ended]
 
     def table(self) -> str:
         """What went wrong, a row for each part."""
@@ -305,29 +345,17 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200, help="renders that are killed")
     parser.add_argument("--signals", type=int, default=60, help="renders that get signals")
     parser.add_argument("--rounds", type=int, default=10, help=f"rounds of {WRITERS} renders of one output, each mode")
-    parser.add_argument(
-        "--batches", type=int, default=200, help="kills of batches, and rounds of commands that share one"
-    )
+    parser.add_argument("--batches", type=int, default=200, help="batches that are killed, or their workers")
+    parser.add_argument("--races", type=int, default=200, help=f"rounds of {RACERS} commands that share one batch")
     parser.add_argument("--full", type=int, default=20, help="renders that run into a full disk")
     parser.add_argument("--seed", type=int, default=0, help="of the random times")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         soak = Soak(Path(root), random.Random(given.seed))
-        soak.prepare(WRITERS if given.rounds else 1)
-        print(f"an undisturbed render takes {soak.seconds:.1f} s", flush=True)
-        for _ in range(given.kills):
-            soak.disturbed("kill", soak.kill)
-        for number in range(given.signals):
-            name = [*SIGNALS][number % len(SIGNALS)]
-            soak.disturbed(f"signal {name}", lambda folder, name=name: soak.signal(folder, name))
-        for _ in range(given.full):
-            soak.disturbed("full disk", soak.fill)
-        for _ in range(given.rounds):
-            for mode in MODES:
-                soak.together(mode)
-        soak.kill_batches(given.batches)
-        soak.race_batches(given.batches)
-    print(soak.table())
+        try:
+            soak.run(given)
+        finally:  # also where somebody stops it
+            print(soak.table(), flush=True)
     sys.exit(1 if soak.wrong.total() else 0)
 
 
