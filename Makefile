@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := check
-.PHONY: check demo test parity report-test fullsize fuzz soak man format
+.PHONY: check demo test parity report-test ray-test fullsize fuzz soak man format
 
 PYTHON ?= python3
 N ?= 2000
@@ -36,6 +36,9 @@ report-test: $(VENV)/.with-test  ## reports in Chromium, which is installed wher
 	@command -v chromium || [ "$$(id -u)" != 0 ] || ! command -v apt-get || $(APT) install chromium || \
 		{ $(APT) update && $(APT) install chromium; } || echo "Chromium cannot be installed"
 	$(BIN)/pytest tests/browser
+
+ray-test: $(VENV)/.with-test $(VENV)/.with-ray  ## batches on a Ray cluster that is started here
+	$(BIN)/pytest -m ray tests/ray
 
 fullsize: $(VENV)/.with-core  ## a render with a model of full size, all zeros; tells time and memory of each phase: make fullsize MODEL=ltx-2.5 PRESET="one-stage two-stage"
 	$(BIN)/python scripts/try_fullsize.py --model $(MODEL) --preset $(PRESET)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
@@ -49,7 +49,7 @@ PANELS = (
     STILLS,
     without(RENDER, "skip_existing", "job_dir", "report"),
 )
-RUNS = ("keep_going", "max_time", "gpus", "shard", "order")  # how jobs are run, not what they are
+RUNS = ("keep_going", "max_time", "gpus", "shard", "order", "engine", "address")  # how jobs are run, not what they are
 TAKES: Mapping[str, frozenset[str]] = {
     name: frozenset(setting for panel in row.panels for setting in panel) for name, row in COMMANDS.items()
 }
@@ -62,10 +62,12 @@ def add_batch(app: typer.Typer) -> None:
 
 def batch(jobs: JobsArg, flags: dict[str, Any], show: Display, config: ConfigOpt = None) -> None:
     """Render many jobs from a file of prompts, YAML, JSON lines or CSV; what is done already is not done again."""
-    options = core.BatchOptions.of({name: flags.pop(name) for name in RUNS if name in flags})
+    runs = {name: flags.pop(name) for name in RUNS if name in flags}
+    options = core.BatchOptions.of(runs)
     plans, seeds, sweeps = flags.pop("plan", False), flags.pop("seeds", None), flags.pop("sweep", [])
     if str(jobs) == STDIN:
-        _refuse_for_lines(plan=plans, seeds=seeds, sweep=sweeps)
+        given = {"plan": plans, "seeds": seeds, "sweep": sweeps}
+        _refuse_for_lines([*(name for name, value in given.items() if value), *runs])
         serve_lines(show, flags, config, TAKES)
         return
     asked = core.AskedBatch(
@@ -90,9 +92,10 @@ def _announce(show: Display, count: int) -> None:
         show.say(f"settling {counted(count, 'job')}")
 
 
-def _refuse_for_lines(**given: Any) -> None:
+def _refuse_for_lines(given: Sequence[str]) -> None:
     """Raises: RequestError for what only a file of jobs can have, and where nothing can be read."""
-    if wrong := next((name for name, value in given.items() if value), None):
-        raise core.RequestError(f"--{wrong} cannot be used with -", "each line that is read is one job", "leave it out")
+    if given:
+        option = "--keep-going or --fail-fast" if given[0] == "keep_going" else f"--{given[0].replace('_', '-')}"
+        raise core.RequestError(f"{option} cannot be used with -", "each line that is read is one job", "leave it out")
     if sys.stdin is None or sys.stdin.closed:
         raise core.RequestError("standard input cannot be read", "it is closed", "ltx2 batch - < jobs.jsonl")

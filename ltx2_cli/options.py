@@ -367,6 +367,8 @@ BATCH = panel(
     shard=value(
         "I/N", "Render only part I of N, from 0; auto in a SLURM array job, auto/N in an indexed job of Kubernetes."
     ),
+    engine=value("local|ray", "Where jobs are rendered: on this machine, which is the default, or on a Ray cluster."),
+    address=value("HOST:PORT", "Head of the Ray cluster; auto finds the one that this machine is part of."),
     order=value("models|file", "Order of the jobs: file keeps that of the file; default models: few loads."),
 )
 BATCH_SAMPLING = {

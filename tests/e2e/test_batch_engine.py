@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -20,25 +19,24 @@ from ltx2_cli.batch import TAKES
 from ltx2_cli.batch_view import serve_lines
 from ltx2_cli.display import Display
 from ltx2_core.lock import locked
-from ltx2_core.pipeline.batch import local
+from ltx2_core.pipeline.batch import loop, processes
 from ltx2_core.pipeline.batch import worker as worker_module
 from ltx2_core.pipeline.batch.begin import claim_of
 from ltx2_core.pipeline.batch.record import RECORD, change_entry, change_record, read_record
 from ltx2_core.pipeline.batch.worker import Worker
 from ltx2_core.pipeline.render.run import run
+from tests.batches import FLAGS, FORK, HERE, race, run_apart, settled, states, tree, write_jobs
 from tests.commands import ltx2
 
 # a process that is forked has torch already, and the models are tiny
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-FORK = multiprocessing.get_context("fork")
 COMMON = ("--preset", "smoke", "--seed", 1, "--steps", 2)
-FLAGS = {"preset": "smoke", "seed": "1", "steps": "2"}
 
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(local, "START_METHOD", "fork")
+    monkeypatch.setattr(processes, "START_METHOD", "fork")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,30 +44,6 @@ def _warm(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What a render imports on its way is there before the first worker is forked."""
     done = ltx2("t2v", "a lamp", "--preset", "smoke", "--steps", 2, "-o", tmp_path_factory.mktemp("warm") / "a.mp4")
     assert done.exit_code == 0, done.stderr
-
-
-def write_jobs(number: int) -> Path:
-    path = Path("s.jsonl")
-    path.write_text("".join(f'{{"prompt": "lamp {number}", "name": "j{number}"}}\n' for number in range(number)))
-    return path
-
-
-def settled(jobs: int, folder: str) -> core.Batch:
-    asked = core.AskedBatch(
-        path=write_jobs(jobs), flags={**FLAGS, "output": f"{folder}/"}, takes=TAKES, seed_of=core.stored_seed
-    )
-    return core.read_batch(asked)
-
-
-def tree(folder: str) -> dict[str, bytes]:
-    """All files below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
-
-
-def states(folder: str = "s") -> dict[str, str]:
-    record = read_record(Path(folder))
-    assert record is not None
-    return {entry.job: entry.state for entry in record.jobs}
 
 
 def batch(*words: object) -> Any:
@@ -181,11 +155,20 @@ def test_fail_fast_begins_no_further_job(monkeypatch: pytest.MonkeyPatch):
 
 def test_no_job_begins_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch):
     write_jobs(2)
-    monkeypatch.setattr(local, "monotonic", count(0, 100).__next__)  # each look at the clock is 100 s later
+    monkeypatch.setattr(loop, "monotonic", count(0, 100).__next__)  # each look at the clock is 100 s later
     done = batch("--max-time", "90s")
     assert done.exit_code == 9
     assert "2 jobs did not begin as the time was up" in done.stderr
     assert "the same command again does the rest" in done.stderr
+
+
+def test_a_worker_that_settles_a_job_in_another_way_does_not_render_it(monkeypatch: pytest.MonkeyPatch):
+    found = settled(1, "s")
+    monkeypatch.setattr(worker_module, "settings_digest", lambda task: "other")
+    (failed,) = core.run_batch(found, HERE, None).failed
+    assert failed.failure is not None
+    assert failed.failure.what == "j0 means something else on this machine"
+    assert not Path("s/j0.mp4").exists()
 
 
 def die() -> None:
@@ -254,23 +237,6 @@ def test_a_job_that_another_process_does_is_waited_for():
     assert said == ["j0: another process is doing this job; waiting for it"]
 
 
-def run_apart(found: core.Batch, tell: Any, shard: str | None = None) -> Any:
-    """A process that runs a batch, and tells a byte for each event and each job that it did itself."""
-    marks = {"done": b"d"}
-    watch = core.BatchWatch(
-        on_event=lambda *told: tell.send_bytes(b"e"),
-        on_outcome=lambda worker, outcome: tell.send_bytes(marks.get(outcome.state, b"o")),
-    )
-
-    def run() -> None:
-        end = core.run_batch(found, core.BatchOptions(shard=shard), None, watch)
-        os._exit(len(end.left) + len(end.failed))
-
-    process = FORK.Process(target=run)
-    process.start()
-    return process
-
-
 def child_of(pid: int) -> Iterator[int]:
     listed = Path(f"/proc/{pid}/task/{pid}/children")
     return map(int, listed.read_text().split()) if listed.exists() else iter(())
@@ -305,21 +271,7 @@ def test_kills_leave_the_tree_of_an_undisturbed_run():
 
 def test_two_runs_of_one_batch_at_once_do_no_job_twice():
     for number in range(6):
-        folder, jobs = f"race{number}", 2
-        pipes = [FORK.Pipe(duplex=False) for _ in range(2)]
-        racers = [run_apart(settled(jobs, folder), tell) for _, tell in pipes]
-        done = 0
-        for heard, tell in pipes:
-            tell.close()
-            try:
-                while True:
-                    done += heard.recv_bytes() == b"d"
-            except EOFError:
-                heard.close()
-        for racer in racers:
-            racer.join()
-            assert racer.exitcode == 0
-        assert done == jobs
+        assert race(2, f"race{number}", HERE, HERE) == 2
     assert tree("race0") == tree("race5")
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from ltx2_core.errors import RequestError
-from ltx2_core.pipeline.batch import run
+from ltx2_core.pipeline.batch import local
 from ltx2_core.pipeline.batch.jobs import BatchJob
 from ltx2_core.pipeline.resolve.machine import Device
 
@@ -21,17 +21,17 @@ def job(found: str, **settings: Any) -> BatchJob:
 
 @pytest.fixture(autouse=True)
 def _three_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "devices", lambda: [*(Device(f"cuda:{number}") for number in range(3)), Device("cpu")])
+    monkeypatch.setattr(local, "devices", lambda: [*(Device(f"cuda:{number}") for number in range(3)), Device("cpu")])
 
 
 def test_every_card_gets_a_worker_unless_jobs_name_theirs():
-    assert run.devices_for([job("cuda:0")], None) == ["cuda:0", "cuda:1", "cuda:2"]
-    assert run.devices_for([job("cuda:0", device="cuda")], (2, 0)) == ["cuda:2", "cuda:0"]
-    assert run.devices_for([job("cuda:0", device="cuda:0")], None) == ["cuda:0"]
-    assert run.devices_for([job("cuda:1", device="cuda:1"), job("cpu")], None) == ["cpu", "cuda:1"]
-    assert run.devices_for([job("cuda:0"), job("cpu")], (1,)) == ["cuda:1", "cpu"]
-    assert run.devices_for([job("cpu")], None) == ["cpu"]
-    assert run.devices_for([], None) == []
+    assert local.devices_for([job("cuda:0")], None) == ["cuda:0", "cuda:1", "cuda:2"]
+    assert local.devices_for([job("cuda:0", device="cuda")], (2, 0)) == ["cuda:2", "cuda:0"]
+    assert local.devices_for([job("cuda:0", device="cuda:0")], None) == ["cuda:0"]
+    assert local.devices_for([job("cuda:1", device="cuda:1"), job("cpu")], None) == ["cpu", "cuda:1"]
+    assert local.devices_for([job("cuda:0"), job("cpu")], (1,)) == ["cuda:1", "cpu"]
+    assert local.devices_for([job("cpu")], None) == ["cpu"]
+    assert local.devices_for([], None) == []
 
 
 @pytest.mark.parametrize(
@@ -40,5 +40,5 @@ def test_every_card_gets_a_worker_unless_jobs_name_theirs():
 )
 def test_cards_that_are_not_there_or_not_used_are_refused(device: str, gpus: tuple[int, ...], why: str):
     with pytest.raises(RequestError) as failure:
-        run.devices_for([job(device)], gpus)
+        local.devices_for([job(device)], gpus)
     assert why in failure.value.why

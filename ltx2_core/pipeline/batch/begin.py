@@ -104,13 +104,17 @@ def begin(batch: Batch, part: tuple[BatchJob, ...], *, overwrites: bool) -> Begu
 
 def fingerprint(task: RenderTask) -> Fingerprint:
     """What decides the result of a task, besides the machine that makes it. Raises: StorageError."""
-    output = task.output.model_dump(mode="json", exclude={"overwrite", "report"})
-    settings = {"request": task.request.model_dump(mode="json"), "output": output, "file": task.target.name}
     try:
         inputs = {role: one.content for role, one in identities(task).items()}
     except OSError as error:
         raise StorageError(f"{error.filename} cannot be read", error.strerror or str(error)) from error
-    return Fingerprint(settings=_digest(settings), inputs=_digest(inputs))
+    return Fingerprint(settings=settings_digest(task), inputs=_digest(inputs))
+
+
+def settings_digest(task: RenderTask) -> str:
+    """SHA-256 of what is asked for, without the files that it reads."""
+    output = task.output.model_dump(mode="json", exclude={"overwrite", "report"})
+    return _digest({"request": task.request.model_dump(mode="json"), "output": output, "file": task.target.name})
 
 
 def claim_of(target: Path) -> Path:

@@ -6,49 +6,44 @@ Source: docs/batch.md, "Workers".
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import LTX2Error
-from ..events import Message, Watch
+from ..events import Event, Message, Watch
 from .begin import Order
 from .outcome import Outcome
+from .processes import begin
 from .record import Failure
 
 if TYPE_CHECKING:
     from .worker import Worker
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOP = "stop"  # what a parent sends to have a render stopped after its step
 
 
 def serve(connection: Connection, parents: Connection, config: Path | None) -> None:
     """Do orders until the parent sends no more.
 
-    Args: parents: the other end of the pipe, which a child must not hold open: without it the end of the parent is
-    noticed, and the render stops after its step. config: the file that --config names.
+    Args: parents: the other end of the pipe. config: the file that --config names.
     """
-    parents.close()
-    for number in SIGNALS:  # a terminal and SLURM send them to all processes; the parent decides
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    begin(parents)
     pipe = Pipe(connection)
-    logger = logging.getLogger("ltx2")
-    logger.handlers, logger.propagate = [ToParent(pipe)], False
+    tell_warnings(pipe.send)
     from .worker import Worker
 
     worker = Worker(config)
     while (text := pipe.receive()) is not None:
         order = Order.parse(text)
-        pipe.send(_outcome(worker, order, Watch(on_event=pipe.send, should_stop=pipe.is_asked_to_stop)))
+        pipe.send(outcome_of(worker, order, Watch(on_event=pipe.send, should_stop=pipe.is_asked_to_stop)))
 
 
-def _outcome(worker: Worker, order: Order, watch: Watch) -> Outcome:
+def outcome_of(worker: Worker, order: Order, watch: Watch) -> Outcome:
+    """Do an order, whatever becomes of it."""
     from ..render.run import Interrupted
     from .worker import note_failure
 
@@ -105,12 +100,16 @@ class Pipe:
         return self.has_stopped
 
 
-class ToParent(logging.Handler):
-    """Sends warnings that are logged to the parent."""
+def tell_warnings(tell: Callable[[Event], None]) -> None:
+    """Send warnings that are logged to whoever listens to this process, and nowhere else."""
+    logger = logging.getLogger("ltx2")
+    logger.handlers, logger.propagate = [_Told(tell)], False
 
-    def __init__(self, pipe: Pipe) -> None:
+
+class _Told(logging.Handler):
+    def __init__(self, tell: Callable[[Event], None]) -> None:
         super().__init__(logging.WARNING)
-        self.pipe = pipe
+        self.tell = tell
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.pipe.send(Message(message=record.getMessage(), is_warning=True))
+        self.tell(Message(message=record.getMessage(), is_warning=True))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationError
@@ -16,6 +17,7 @@ from ...records import Record
 from ..resolve.settings import Switch
 from ..values import Choice, option_name, parse_gpus
 
+ADDRESSES = "--address HOST:6379 of the head, or --address auto on a machine of the cluster"
 LONGEST_S = 60 * 60 * 24 * 365
 
 
@@ -38,7 +40,8 @@ class BatchOptions(Record):
     Args: overwrite: jobs that have changed are rendered again, and what lies in their place is replaced. keep_going:
     a job that fails stops no other. max_time: seconds, after which no further job begins. gpus: the cards; None for
     all. shard: which part of the jobs this process does, as it was written. order: `models` puts what can share loaded
-    models together, `file` keeps the order of the file.
+    models together, `file` keeps the order of the file. engine: whether workers are on this machine, or on a Ray
+    cluster. address: of that cluster.
     """
 
     overwrite: Switch = False
@@ -47,14 +50,36 @@ class BatchOptions(Record):
     gpus: Annotated[tuple[int, ...], BeforeValidator(parse_gpus), Field(min_length=1)] | None = None
     shard: str | None = None
     order: Annotated[str, BeforeValidator(Choice(("models", "file")))] = "models"
+    engine: Annotated[str, BeforeValidator(Choice(("local", "ray")))] = "local"
+    address: str | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> BatchOptions:
-        """Options from flags by name. Raises: RequestError for a value that cannot be used."""
+        """Options from flags by name. Raises: RequestError for a value that cannot be used, alone or with another."""
         try:
-            return cls.model_validate(dict(given))
+            found = cls.model_validate(dict(given))
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0])
             what = f"{option_name(name)} {shown(given[name])} cannot be used"
             raise RequestError(what, first["msg"].removeprefix("Value error, ")) from error
+        found._require_consistent()
+        return found
+
+    def _require_consistent(self) -> None:
+        """Raises: RequestError for options of another engine, and for Ray without an address or without Ray."""
+        if self.engine != "ray":
+            if self.address is not None:
+                raise RequestError("--address has no effect", "it names a Ray cluster", "--engine ray")
+            return
+        if self.gpus is not None:
+            why = "Ray decides which card a worker gets, and each card of the cluster gets one"
+            hint = "ray start --num-gpus N says how many cards a machine offers"
+            raise RequestError("--gpus cannot be used with --engine ray", why, hint)
+        if self.address is None:
+            raise RequestError("--engine ray needs an address", "no cluster is started here", ADDRESSES)
+        if self.address != "auto" and not re.fullmatch(r"[^\s/:]+:\d{1,5}|\[[0-9a-fA-F:.]+\]:\d{1,5}", self.address):
+            why = "it is neither auto nor HOST:PORT"
+            raise RequestError(f"--address {shown(self.address)} cannot be used", why, ADDRESSES)
+        if find_spec("ray") is None:
+            raise RequestError("--engine ray cannot be used", "ray is not installed", 'pip install "ltx2[ray]"')

@@ -26,6 +26,16 @@ class Outcome:
     failure: Failure | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gone:
+    """A worker has died, and with it whatever it did. how: in words."""
+
+    how: str
+
+
+Told = Event | Outcome | Gone  # what comes from a worker
+
+
 @dataclass(frozen=True, slots=True)
 class BatchWatch:
     """Whoever watches a batch.

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from ...errors import LTX2Error, StorageError, TargetTakenError
+from ...errors import LTX2Error, RequestError, StorageError, TargetTakenError
 from ...identity import identity
 from ...lock import locked
 from ..events import StoppedError, Watch
@@ -24,11 +24,13 @@ from ..render.run import NOBODY, Interrupted, Result, check_device, resume, run
 from ..request import RECORD as JOB_RECORD
 from ..request import RenderTask, Request, Resolved
 from ..resolve.setting_sources import gather
-from .begin import Order, claim_of
+from .begin import Order, claim_of, settings_digest
 from .jobs import JobLine
 from .outcome import Outcome
 from .record import Failure, JobEntry, change_entry
 from .settle import settle_line
+
+DIFFERS = "--preset, --res and --config say what would be chosen on each machine"
 
 
 class Worker:
@@ -68,6 +70,9 @@ class Worker:
         resolved = None
         try:
             resolved = settle_line(order.line, self.given)
+            if settings_digest(resolved.task) != order.fingerprint.settings:
+                why = "the files of settings or the card are not those of the machine where the batch was started"
+                raise RequestError(f"{order.job} means something else on this machine", why, DIFFERS)
             with ExitStack() as claim:
                 try:
                     claim.enter_context(locked(claim_of(resolved.target)))

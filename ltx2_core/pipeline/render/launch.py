@@ -27,7 +27,8 @@ from typing import Any, NoReturn, TypeVar
 from ...errors import LTX2Error
 from ...machine import Machine
 from ...parallel import FIRST, PeerLostError, Ranks
-from ..batch.child import SIGNALS, STOP, Pipe, ToParent
+from ..batch.child import STOP, Pipe, tell_warnings
+from ..batch.processes import SIGNALS
 from ..events import Watch
 
 T = TypeVar("T")
@@ -230,8 +231,7 @@ def _rank(
     pipe.send(Here())
     for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         os.environ.setdefault(variable, LOOPBACK)
-    logger = logging.getLogger("ltx2")
-    logger.handlers, logger.propagate = [ToParent(pipe)] if number == FIRST else [], False
+    tell_warnings(pipe.send if number == FIRST else lambda event: None)
     try:
         ranks = Ranks.meet(number, devices, meeting, timeout_s)
         if number == FIRST:

@@ -1,0 +1,182 @@
+"""The loop over the jobs of a batch, whatever runs them: who does which, what is tried again, and when it ends.
+
+Source: docs/batch.md, "Workers".
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from time import monotonic
+from typing import Protocol
+
+from .begin import Order
+from .jobs import BatchJob, JobLine
+from .options import BatchOptions
+from .outcome import BatchWatch, Gone, Outcome, Told
+from .record import Failure, change_entry
+
+MOST_TRIES = 2
+AHEAD = 15  # jobs whose prompts are read together with that of the job before them
+LISTEN_S = 0.2  # for events, before the watcher is asked again whether to stop
+BUSY_S = 0.5  # before a job is tried again that another process has been doing
+
+
+class Workers(Protocol):
+    """The workers of an engine, numbered from 0. One that dies is replaced by another of the same number.
+
+    devices: what each of them computes on, "cpu" or "cuda:N".
+    """
+
+    devices: Sequence[str]
+
+    def device_of(self, job: BatchJob) -> str | None:
+        """The only device that a job may run on; None if any card will do."""
+        ...
+
+    def is_ready(self, number: int) -> bool:
+        """Whether a worker that has no job could take one."""
+        ...
+
+    def give(self, number: int, order: Order) -> None:
+        """Give a worker a job. It tells what happens in it, and an outcome at the end, unless it dies."""
+        ...
+
+    def stop(self, number: int) -> None:
+        """Ask a worker to stop after its step, and to take no further job."""
+        ...
+
+    def listen(self, seconds: float) -> Iterable[tuple[int, Told]]:
+        """What workers tell within some time, and which. Raises: StorageError if there can be no workers any more."""
+        ...
+
+    def close(self) -> None:
+        """End all workers, at once."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Queued:
+    """A job that has to be done. device: the only one that it may run on; None for any card. after: not before."""
+
+    order: Order
+    device: str | None
+    tries: int = 0
+    after: float = 0.0
+
+
+@dataclass
+class BatchLoop:
+    """Does jobs with workers.
+
+    Args: jobs: what is to be done. Afterwards `is_stopped` says whether the watcher stopped it, and `is_late` whether
+    its time was up.
+    """
+
+    jobs: Sequence[Queued]
+    workers: Workers
+    options: BatchOptions
+    watch: BatchWatch
+    is_stopped: bool = False
+    is_late: bool = False
+    has_failed: bool = False
+    start: float = field(default_factory=lambda: monotonic())
+
+    def __post_init__(self) -> None:
+        self.waiting = deque(self.jobs)
+        self.doing: dict[int, Queued] = {}  # by worker
+        self.busy: Counter[str] = Counter()
+        self.read: set[str] = set()  # jobs whose prompts a worker was told to read with those of another
+
+    def run(self) -> None:
+        """Do all jobs, or as many as the options let it. Raises: whatever the watcher raises; StorageError."""
+        while self._goes_on():
+            for number in range(len(self.workers.devices)):
+                if number not in self.doing and self.workers.is_ready(number) and (job := self._next(number)):
+                    self._give(number, job)
+            for number, message in self.workers.listen(LISTEN_S):
+                self._hear(number, message)
+
+    def _goes_on(self) -> bool:
+        """Whether there is anything left to do or to wait for."""
+        if not self.is_stopped and self.watch.should_stop():
+            self.is_stopped = True
+            for number in self.doing:
+                self.workers.stop(number)
+        limit = self.options.max_time
+        if limit is not None and self.waiting and monotonic() - self.start >= limit:
+            self.is_late = True
+        return bool(self.doing) or (bool(self.waiting) and not self._begins_no_more)
+
+    @property
+    def _begins_no_more(self) -> bool:
+        return self.is_stopped or self.is_late or (self.has_failed and not self.options.keep_going)
+
+    def _next(self, number: int) -> Queued | None:
+        """Take the first job that a worker can do now."""
+        if self._begins_no_more:
+            return None
+        now, device = monotonic(), self.workers.devices[number]
+        for job in self.waiting:
+            is_for_any_card = job.device is None and device.startswith("cuda")
+            if job.after <= now and (is_for_any_card or job.device == device):
+                self.waiting.remove(job)
+                return job
+        return None
+
+    def _give(self, number: int, job: Queued) -> None:
+        device = self.workers.devices[number]
+
+        def placed(line: JobLine) -> JobLine:
+            return replace(line, settings={**line.settings, "device": device})
+
+        self.watch.on_start(number, job.order.job)
+        ahead = tuple(map(placed, self._ahead(job)))
+        self.doing[number] = job
+        self.workers.give(number, replace(job.order, line=placed(job.order.line), ahead=ahead))
+
+    def _ahead(self, job: Queued) -> list[JobLine]:
+        """The jobs whose prompts are read with that of a job: those that follow, unless somebody reads its own."""
+        if self.options.order == "file" or job.order.job in self.read:
+            return []
+        following = islice((one for one in self.waiting if one.device == job.device), AHEAD)
+        found = [one.order for one in following if one.order.job not in self.read]
+        self.read.update(order.job for order in found)
+        return [order.line for order in found]
+
+    def _hear(self, number: int, message: Told) -> None:
+        match message:
+            case Outcome():
+                self._conclude(number, self.doing.pop(number), message)
+            case Gone():
+                if (job := self.doing.pop(number, None)) is not None:
+                    self._bury(number, job, message)
+            case event if number in self.doing:
+                self.watch.on_event(number, self.doing[number].order.job, event)
+
+    def _conclude(self, number: int, job: Queued, outcome: Outcome) -> None:
+        if outcome.state == "busy":
+            if not self.busy[outcome.job]:
+                self.watch.say(f"{outcome.job}: another process is doing this job; waiting for it")
+            self.busy[outcome.job] += 1
+            self.waiting.append(replace(job, after=monotonic() + BUSY_S))
+        self.has_failed |= outcome.state == "failed"
+        self.watch.on_outcome(number, outcome)
+
+    def _bury(self, number: int, job: Queued, gone: Gone) -> None:
+        """A worker has died: its job is tried once more, by another one that goes on with the job's folder."""
+        name, tries = job.order.job, job.tries + 1
+        if tries < MOST_TRIES or self.is_stopped:
+            if not self.is_stopped:
+                self.watch.say(f"{name}: {gone.how}; the job is tried once more")
+            self.waiting.appendleft(replace(job, tries=tries))
+            self.watch.on_outcome(number, Outcome(job=name, state="stopped"))
+            return
+        why = f"the last time {gone.how}; out of memory is a common reason"
+        failure = Failure(code=1, what=f"its worker died {tries} times", why=why, hint="--memory streamed needs less")
+        changes = {"state": "failed", "failure": failure}
+        change_entry(job.order.folder, name, lambda entry: entry.model_copy(update=changes))
+        self.has_failed = True
+        self.watch.on_outcome(number, Outcome(job=name, state="failed", failure=failure))
