@@ -59,11 +59,17 @@ def run_apart(found: core.Batch, tell: Any, options: core.BatchOptions = HERE) -
     return process
 
 
-def race(jobs: int, folder: str, *runs: core.BatchOptions) -> int:
-    """Let several processes do one batch at once. Gives how many jobs were rendered."""
+def race(jobs: int, folder: str, *runs: core.BatchOptions, gives_start: bool = False) -> int:
+    """Let several processes do one batch at once. Gives how many jobs were rendered.
+
+    Args: gives_start: the others begin when the first of them, which takes long to start, renders.
+    """
     pipes = [FORK.Pipe(duplex=False) for _ in runs]
-    racers = [run_apart(settled(jobs, folder), tell, one) for (_, tell), one in zip(pipes, runs, strict=True)]
-    done = 0
+    racers, done = [], 0
+    for (heard, tell), options in zip(pipes, runs, strict=True):
+        racers.append(run_apart(settled(jobs, folder), tell, options))
+        if gives_start and len(racers) == 1:
+            heard.recv_bytes()
     for heard, tell in pipes:
         tell.close()
         with suppress(EOFError):

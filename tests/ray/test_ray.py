@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
-import secrets
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +14,7 @@ import ltx2_core as core
 from ltx2_cli.batch import TAKES
 from ltx2_core.pipeline.batch import cluster, processes
 from ltx2_core.pipeline.batch.begin import claim_of
+from scripts.local_cluster import local_cluster, new_token
 from tests.batches import FLAGS, HERE, race, settled, states, tree
 from tests.commands import ROOT, ltx2
 
@@ -31,39 +24,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]
 NOBODY = "127.0.0.1:1"
-NODE = ("--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000", "--disable-usage-stats", "--block")
-HEAD = ("--head", "--port=0", "--include-dashboard=false")
-ADDRESS = re.compile(r"--address='(\S+)'")
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex()}  # nobody else may use the cluster
+TOKEN = new_token()
 TWO_STAGES = {"model": "toy", "preset": "two-stage", "frames": "9", "res": "128x128", "steps": "3", "seed": "1"}
 STEPS = 6  # of both stages
 
 
-@contextmanager
-def node(log: Path, *words: str) -> Iterator[str]:
-    """A node of a cluster for the time of a block. Gives what it says when it has started. log: a file for that."""
-    environment = {**os.environ, **TOKEN, "PYTHONPATH": str(ROOT)}
-    with log.open("wb") as told:
-        words = (str(Path(sys.executable).with_name("ray")), "start", *words, *NODE)
-        process = subprocess.Popen(words, stdout=told, stderr=subprocess.STDOUT, env=environment)
-    try:
-        while "ray stop" not in log.read_text():  # the last of what it says
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.05)
-        yield log.read_text()
-    finally:
-        process.terminate()  # with all that it has started; so would a kill of these tests
-        process.wait()
-
-
 @pytest.fixture(scope="module")
 def _cluster() -> Iterator[str]:
-    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # the name of a socket in it has at most 107 characters
-    with ExitStack() as nodes:
-        nodes.callback(shutil.rmtree, folder, ignore_errors=True)
-        said = nodes.enter_context(node(folder / "head.log", *HEAD, f"--temp-dir={folder}"))
-        (address,) = ADDRESS.findall(said)
-        nodes.enter_context(node(folder / "node.log", f"--address={address}"))
+    with local_cluster(2, TOKEN) as address:
         yield address
 
 
@@ -108,7 +76,7 @@ def test_an_actor_that_is_killed_costs_no_more_than_a_stage(ray: core.BatchOptio
     assert stages[-STEPS // 2 :] == [1, 2, 3]
 
 
-def test_a_stop_keeps_latents_and_the_same_command_goes_on(ray: core.BatchOptions):
+def test_a_stop_keeps_latents_and_another_engine_goes_on(ray: core.BatchOptions):
     steps: list[str] = []
 
     def on_event(worker: int, job: str, event: object) -> None:
@@ -120,7 +88,7 @@ def test_a_stop_keeps_latents_and_the_same_command_goes_on(ray: core.BatchOption
     assert states("ray")[steps[0]] == "running"
     assert Path(f"ray/{steps[0]}.mp4.job/job.json").exists()
     assert not [name for name, state in states("ray").items() if state in ("done", "failed")]
-    assert not core.run_batch(settled(3, "ray"), ray, None).left
+    assert not core.run_batch(settled(3, "ray"), HERE, None).left  # on this machine, which sees the folder too
     core.run_batch(settled(3, "local"), HERE, None)
     assert tree("ray") == tree("local")
 
@@ -140,7 +108,7 @@ def test_a_job_that_fails_stops_no_other(ray: core.BatchOptions):
 def test_two_shards_beside_a_cluster_do_no_job_twice(ray: core.BatchOptions):
     shards = [core.BatchOptions(shard=f"{number}/2") for number in range(2)]
     for number in range(6):
-        assert race(3, f"race{number}", ray, *shards) == 3
+        assert race(3, f"race{number}", ray, *shards, gives_start=True) == 3
     assert tree("race0") == tree("race5")
 
 

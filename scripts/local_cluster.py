@@ -1,0 +1,80 @@
+"""A Ray cluster on this machine, for tests and measurements: each node is a process that `ray start` keeps.
+
+    python -m scripts.local_cluster --nodes 2     prints the address, and runs until it is stopped
+
+Nobody without its token may use it: it listens on all interfaces. It ends with the process that started it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAD = ("--head", "--port=0", "--include-dashboard=false")
+NODE = ("--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000", "--disable-usage-stats", "--block")
+ADDRESS = re.compile(r"--address='(\S+)'")
+LAST_WORDS = "ray stop"  # of what a node says when it has started
+LOOK_S = 0.05
+TOKEN = "RAY_AUTH_TOKEN"
+
+
+def new_token() -> dict[str, str]:
+    """Variables for a cluster, and for whoever is to use it. They have to be set before ray is imported."""
+    return {"RAY_AUTH_MODE": "token", TOKEN: secrets.token_hex()}
+
+
+@contextmanager
+def local_cluster(nodes: int, token: Mapping[str, str]) -> Iterator[str]:
+    """A cluster of nodes with one CPU each, for the time of a block. Gives its address. token: as `new_token`."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # the name of a socket in it has at most 107 characters
+    with ExitStack() as started:
+        started.callback(shutil.rmtree, folder, ignore_errors=True)
+        said = started.enter_context(_node(folder / "0.log", token, *HEAD, f"--temp-dir={folder}"))
+        (address,) = ADDRESS.findall(said)
+        for number in range(1, nodes):
+            started.enter_context(_node(folder / f"{number}.log", token, f"--address={address}"))
+        yield address
+
+
+@contextmanager
+def _node(log: Path, token: Mapping[str, str], *words: str) -> Iterator[str]:
+    """A node, for the time of a block. Gives what it says when it has started. log: a file for that."""
+    environment = {**os.environ, **token, "PYTHONPATH": str(ROOT)}
+    with log.open("wb") as told:
+        words = (str(Path(sys.executable).with_name("ray")), "start", *words, *NODE)
+        process = subprocess.Popen(words, stdout=told, stderr=subprocess.STDOUT, env=environment)
+    try:
+        while LAST_WORDS not in log.read_text():
+            if process.poll() is not None:
+                raise SystemExit(log.read_text())
+            time.sleep(LOOK_S)
+        yield log.read_text()
+    finally:
+        process.terminate()  # with all that it has started; a kill of this process does the same
+        process.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--nodes", type=int, default=2)
+    given, token = parser.parse_args(), new_token()
+    signal.signal(signal.SIGTERM, lambda *told: sys.exit())
+    with local_cluster(given.nodes, token) as address:
+        print(f"export RAY_AUTH_MODE=token {TOKEN}={token[TOKEN]} ADDRESS={address}", flush=True)
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()
