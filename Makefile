@@ -38,7 +38,7 @@ report-test: $(VENV)/.with-test  ## reports in Chromium, which is installed wher
 	$(BIN)/pytest tests/browser
 
 ray-test: $(VENV)/.with-test $(VENV)/.with-ray  ## batches on a Ray cluster that is started here
-	$(BIN)/pytest -m ray tests/ray
+	$(BIN)/pytest -m "ray and not slow" tests/ray
 
 fullsize: $(VENV)/.with-core  ## a render with a model of full size, all zeros; tells time and memory of each phase: make fullsize MODEL=ltx-2.5 PRESET="one-stage two-stage"
 	$(BIN)/python scripts/try_fullsize.py --model $(MODEL) --preset $(PRESET)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +49,14 @@ def run_in_process(script: str, cases: list[Any], home: Path) -> subprocess.Comp
         text=True,
         env={"PYTHONPATH": str(ROOT), "LTX2_HOME": str(home), "OMP_NUM_THREADS": "1"},
     )
+
+
+def in_shell(folder: Path, *words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder, with `ltx2` on the path. environment: variables besides those of this process."""
+    program = folder / "bin" / "ltx2"
+    if not program.exists():
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ltx2_cli "$@"\n')
+        program.chmod(0o755)
+    own = {"PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(words, cwd=folder, env={**os.environ, **own, **environment}, capture_output=True, text=True)

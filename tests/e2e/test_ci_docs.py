@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +15,8 @@ from jsonschema import Draft202012Validator
 import ltx2_core as core
 from ltx2_core.media.probe import probe
 from ltx2_core.pipeline.batch.expand import job_seed
+from tests.commands import ROOT, in_shell
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
 GITHUB, GITLAB, CLIPS = (
     yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -42,14 +39,7 @@ def test_both_jobs_run_the_same_commands() -> None:
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[[str], Any]:
     """Runs a script in a folder of its own, with `ltx2` on the path."""
-    (tmp_path / "bin").mkdir()
-    ltx2 = tmp_path / "bin" / "ltx2"
-    ltx2.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ltx2_cli "$@"\n')
-    ltx2.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{ltx2.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    return lambda script: subprocess.run(
-        ["sh", "-ec", script], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    return lambda script: in_shell(tmp_path, "sh", "-ec", script)
 
 
 def without_installing(commands: list[str]) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import sys
+import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +19,7 @@ from ltx2_core.pipeline.batch import cluster, processes
 from ltx2_core.pipeline.batch.begin import claim_of
 from scripts.local_cluster import local_cluster, new_token
 from tests.batches import FLAGS, HERE, race, settled, states, tree
-from tests.commands import ROOT, ltx2
+from tests.commands import ROOT, in_shell, ltx2
 
 pytestmark = [
     pytest.mark.ray,
@@ -27,6 +30,19 @@ NOBODY = "127.0.0.1:1"
 TOKEN = new_token()
 TWO_STAGES = {"model": "toy", "preset": "two-stage", "frames": "9", "res": "128x128", "steps": "3", "seed": "1"}
 STEPS = 6  # of both stages
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose path is short, as that of a socket in it has at most 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def free_port() -> int:
+    """A port that nobody listens to."""
+    with socket.create_server(("", 0)) as server:
+        return server.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +152,23 @@ def test_a_cluster_that_does_not_answer_is_exit_7(ray: core.BatchOptions, monkey
     assert done.exit_code == 7
     assert done.stdout == ""
     assert f"error: no Ray cluster answers at {NOBODY}" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_script_of_the_page_starts_a_cluster_and_a_batch(
+    tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bin").mkdir()
+    srun = tmp_path / "bin" / "srun"  # which starts a task on another node
+    srun.write_text('#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"\n')
+    srun.chmod(0o755)
+    programs = Path(sys.executable).parent  # with `ray`
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}:{programs}")
+    monkeypatch.setenv("RAY_TMPDIR", str(short))
+    (tmp_path / "s.txt").write_text("a lamp\na ball\n")
+    words = ("s.txt", "-o", "shared/", *(f"--{name}={value}" for name, value in FLAGS.items()))
+    slurm = {"SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "1", "PORT": str(free_port())}
+    done = in_shell(tmp_path, "bash", ROOT / "docs" / "scale" / "ray.sh", *words, **slurm)
+    assert done.returncode == 0, done.stderr
+    assert len(list(Path("shared").glob("*.mp4"))) == len(done.stdout.splitlines()) == 2

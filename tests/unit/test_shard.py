@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ltx2_core.errors import RequestError
 from ltx2_core.pipeline.batch.shard import parse_shard, part_of
 
-ROOT = Path(__file__).parents[2]
 SLURM = {"ID": "9", "MIN": "5", "STEP": "2", "COUNT": "4"}
 
 
@@ -60,19 +56,3 @@ def test_any_text_is_a_part_or_refused(text: str):
     except RequestError:
         return
     assert 0 <= number < count
-
-
-def test_the_files_on_the_page_ask_for_parts_that_are_there():
-    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
-    job = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
-    (container,) = job["spec"]["template"]["spec"]["containers"]
-    command = container["command"]
-    shard = command[command.index("--shard") + 1]
-    indices = range(job["spec"]["completions"])
-    assert [parse_shard(shard, {"JOB_COMPLETION_INDEX": str(n)}) for n in indices] == [
-        (n, len(indices)) for n in indices
-    ]
-    array = page.partition("#SBATCH --array=")[2].partition("\n")[0]
-    first, last = map(int, array.split("-"))
-    told = slurm(MIN=str(first), STEP="1", COUNT=str(last - first + 1), ID=str(last))
-    assert parse_shard("auto", told) == (last - first, last - first + 1)
