@@ -31,6 +31,7 @@ from .cells import (
 )
 
 FOLDER = Path(__file__).parent
+SCRIPTS = ("compare.js", "page.js")  # of which the last begins
 MOST_COLUMNS = 8  # of a group on a wide screen; more seeds go on in the next row
 
 
@@ -104,7 +105,7 @@ def _badges(result: Result) -> tuple[Badge, ...]:
 
 
 def _render(groups: Sequence[Group], results: Sequence[Result], *, folder: str, columns: int) -> bytes:
-    script = _part("page.js")
+    script = Markup("\n").join(_part(name) for name in SCRIPTS)
     data = {"folder": folder, "levels": LEVELS, "recipes": Recipes.of(results).dump()}
     page = _environment().get_template("page.html")
     text = page.render(
