@@ -47,7 +47,7 @@ fuzz: $(VENV)/.with-test  ## odd commands and damaged files, N of each kind (of 
 	$(BIN)/python -m tests.hostile.run --cases $(N)
 
 soak: $(VENV)/.with-core  ## kills, signals, full disks and parallel writers, and what becomes of them (hours on two cores)
-	$(BIN)/python scripts/soak.py
+	$(BIN)/python -m scripts.soak
 
 man: $(VENV)/.with-core  ## the manual page, made of the help: docs/ltx2.1
 	$(BIN)/python -m scripts.man_page

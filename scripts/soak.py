@@ -24,10 +24,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
+from scripts.local_cluster import local_cluster, new_token
+
 ROOT = Path(__file__).resolve().parent.parent
-JOBS, RACERS = 10, 2  # of a batch, and how many commands share one
+JOBS = 10  # of a batch
 LTX2 = (sys.executable, "-m", "ltx2_cli")
 RENDER = ("t2v", "a yellow lamp blinks on the right, low beeps", "--model", "toy", "--frames", "9", "--steps", "3")
 BATCH = ("--model", "toy", "--preset", "distilled-lora", "--sigmas", "1,0.9,0.4,0", "--frames", "9", "--res", "128x96")
@@ -168,7 +171,15 @@ class Soak:
             for mode in MODES:
                 self.together(mode)
         self.kill_batches(given.batches)
-        self.race_batches(given.races)
+        self.race_batches("share a batch", given.races, (), ())
+        if given.ray_races and find_spec("ray") is None:
+            print("ray is not installed: no batch is shared with a Ray cluster", flush=True)
+        elif given.ray_races:
+            token = new_token()
+            os.environ.update(token)
+            with local_cluster(2, token) as address:
+                racers = (("--engine", "ray", "--address", address), ("--shard", "0/2"), ("--shard", "1/2"))
+                self.race_batches("share with Ray", given.ray_races, *racers)
 
     def failed(self, part: str, column: str, told: str) -> None:
         self.wrong[part, column] += 1
@@ -302,17 +313,19 @@ class Soak:
         running.end()
         return count
 
-    def race_batches(self, rounds: int) -> None:
-        """Let commands share one batch: no job is done twice, and the tree is that of one command."""
+    def race_batches(self, part: str, rounds: int, *racers: tuple[str, ...]) -> None:
+        """Let commands share one batch: no job is done twice, and the tree is that of one command.
+
+        Args: racers: the options of each command.
+        """
         wanted: dict[str, bytes] | None = None
         for _ in range(rounds):
-            self.cases["share a batch"] += 1
+            self.cases[part] += 1
             with self.folder() as folder:
-                racers = [self.batch(folder) for _ in range(RACERS)]
-                self.check_batch("share a batch", wanted, folder, racers)
+                self.check_batch(part, wanted, folder, [self.batch(folder, *options) for options in racers])
                 done = [one["job"] for one in batch_events(folder) if (one["event"], one.get("state")) == DONE]
                 if len(done) != JOBS:
-                    self.failed("share a batch", "work redone", f"these jobs were done: {sorted(map(str, done))}")
+                    self.failed(part, "work redone", f"these jobs were done: {sorted(map(str, done))}")
                 wanted = wanted or tree(folder / "s")
 
     def batch(self, folder: Path, *more: str) -> Running:
@@ -346,7 +359,8 @@ def main() -> None:
     parser.add_argument("--signals", type=int, default=60, help="renders that get signals")
     parser.add_argument("--rounds", type=int, default=10, help=f"rounds of {WRITERS} renders of one output, each mode")
     parser.add_argument("--batches", type=int, default=200, help="batches that are killed, or their workers")
-    parser.add_argument("--races", type=int, default=200, help=f"rounds of {RACERS} commands that share one batch")
+    parser.add_argument("--races", type=int, default=200, help="rounds of two commands that share one batch")
+    parser.add_argument("--ray-races", type=int, default=200, help="rounds of two shards beside a run on a Ray cluster")
     parser.add_argument("--full", type=int, default=20, help="renders that run into a full disk")
     parser.add_argument("--seed", type=int, default=0, help="of the random times")
     given = parser.parse_args()

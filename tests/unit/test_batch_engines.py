@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from ltx2_core.errors import DoesNotFitError, RequestError
-from ltx2_core.pipeline.batch import options
+from ltx2_core.errors import DoesNotFitError, RequestError, StorageError
+from ltx2_core.pipeline.batch import cluster, options, processes
 from ltx2_core.pipeline.batch.actor import Probe, Surroundings, look
-from ltx2_core.pipeline.batch.cluster import passed_on, require_same_kind, taken_seats, wanted_seats
-from ltx2_core.pipeline.batch.driver import Seat
-from ltx2_core.pipeline.batch.jobs import BatchJob
+from ltx2_core.pipeline.batch.begin import Order
+from ltx2_core.pipeline.batch.cluster import ClusterWorkers, passed_on, require_same_kind, taken_seats, wanted_seats
+from ltx2_core.pipeline.batch.driver import Connected, Imported, Ready, Seat, Seen
+from ltx2_core.pipeline.batch.jobs import Batch, BatchJob, JobLine
+from ltx2_core.pipeline.batch.loop import NOBODY, BatchLoop, Queued
 from ltx2_core.pipeline.batch.options import BatchOptions
+from ltx2_core.pipeline.batch.outcome import BatchWatch, Gone, Outcome
+from ltx2_core.pipeline.batch.record import Failure, Fingerprint
+from ltx2_core.pipeline.events import Message
 from tests.commands import ltx2
 
 GIB = 2**30
@@ -131,3 +138,83 @@ def test_a_machine_looks_before_it_is_used(tmp_path: Path):
     found += [look(other, Probe(path=path, content="new")), look(away, Probe(path=path, content="new"))]
     whats = [failure.what.rpartition(" ")[2] if failure else "" for failure in found]
     assert whats == ["storage", "storage", "used", "storage"]
+
+
+def workers_of(monkeypatch: pytest.MonkeyPatch, folder: Path, *told: object) -> tuple[ClusterWorkers, Connection]:
+    """Workers on a cluster of which a script tells what it says, and the other end of the pipe to it."""
+    ours, its = Pipe()
+    for message in told:
+        its.send((NOBODY, message))
+    process = SimpleNamespace(join=lambda *seconds: None, kill=lambda: None)
+    monkeypatch.setattr(processes, "start", lambda *given: (process, ours))
+    batch = Batch(folder=folder, jobs=(), seed=1)
+    return ClusterWorkers(batch, [job("cpu", threads=1)] * 3, BatchOptions(**RAY), None), its
+
+
+NODES = Connected(nodes=({"CPU": 2.0, "memory": 1.0 * GIB},))
+
+
+def test_a_cluster_that_starts_no_worker_is_waited_for_and_a_person_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    workers, its = workers_of(monkeypatch, tmp_path, Imported(version="2.60"), NODES, Seen())
+    assert list(workers.devices) == ["cpu", "cpu"]
+    monkeypatch.setattr(cluster, "WAIT_S", -1.0)
+    ((number, message),) = workers.listen(0)
+    assert number == NOBODY
+    assert isinstance(message, Message)
+    assert "has started none of 2 workers yet" in message.message
+    its.send((1, Ready()))
+    assert list(workers.listen(1)) == []
+    assert [workers.is_ready(number) for number in range(2)] == [False, True]
+    its.send((1, Gone(how="worker 1 on node died")))
+    assert list(workers.listen(1)) == [(1, Gone(how="worker 1 on node died"))]
+    assert not workers.is_ready(1)
+    assert list(tmp_path.iterdir()) == []  # no probe is left
+    its.close()
+    with pytest.raises(StorageError, match="the connection to the Ray cluster at head:6379 was lost"):
+        list(workers.listen(1))
+
+
+def test_what_a_machine_says_of_the_folder_ends_the_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    failure = Failure(code=7, what="it is not on shared storage", hint="move it")
+    with pytest.raises(StorageError, match="it is not on shared storage"):
+        workers_of(monkeypatch, tmp_path, Imported(version="2.60"), NODES, failure)
+    assert list(tmp_path.iterdir()) == []
+
+
+class OneWorker:
+    """A worker that tells what a script says for each job that it gets, and before that what concerns nobody."""
+
+    devices = ("cpu",)
+
+    def __init__(self, *answers: object) -> None:
+        self.told: list[tuple[int, Any]] = [(NOBODY, Message(message="waiting"))]
+        self.answers = iter(answers)
+
+    def device_of(self, job: BatchJob) -> str | None:
+        return "cpu"
+
+    def is_ready(self, number: int) -> bool:
+        return True
+
+    def give(self, number: int, order: Order) -> None:
+        self.told.append((number, next(self.answers)))
+
+    def stop(self, number: int) -> None: ...
+
+    def listen(self, seconds: float) -> list[tuple[int, Any]]:
+        told, self.told = self.told, []
+        return told
+
+    def close(self) -> None: ...
+
+
+def test_a_loop_tries_a_job_once_more_and_says_what_concerns_nobody(tmp_path: Path):
+    order = Order(folder=tmp_path, job="a", fingerprint=Fingerprint(settings="", inputs=""), line=JobLine())
+    said, ended = [], []
+    watch = BatchWatch(say=said.append, on_outcome=lambda worker, outcome: ended.append(outcome.state))
+    workers = OneWorker(Gone(how="worker 0 on node died"), Outcome(job="a", state="done"))
+    BatchLoop([Queued(order=order, device="cpu")], workers, BatchOptions(), watch).run()
+    assert said == ["waiting", "a: worker 0 on node died; the job is tried once more"]
+    assert ended == ["stopped", "done"]

@@ -17,12 +17,14 @@ from typing import Any, TypeVar
 from ...disk import disk_errors, hidden_file, remove_leftovers, show_bytes
 from ...errors import DoesNotFitError, RequestError, StorageError
 from ...lock import locked
+from ..events import Message
 from . import processes
 from .actor import Probe, Surroundings
 from .begin import Order
 from .child import STOP
 from .driver import Connected, Imported, Node, Ready, Seat, Seen, drive
 from .jobs import Batch, BatchJob
+from .loop import NOBODY
 from .options import BatchOptions
 from .outcome import Gone, Outcome, Told
 from .record import Failure
@@ -32,6 +34,7 @@ IMPORT_S = 120.0  # for ray to be imported
 ANSWER_S = 10.0  # for a cluster to answer
 LOOK_S = 120.0  # for its machines to start a process each, and look for a file
 END_S = 5.0  # for the process that talks to a cluster to leave it
+WAIT_S = 20.0  # for a worker, before a person is told
 POLL_S = 0.1  # while another process looks
 PROBE = "probe"
 CARD = "cuda:0"  # what Ray shows a worker of its machine's cards
@@ -66,6 +69,7 @@ class ClusterWorkers:
             except BaseException:
                 self.close()
                 raise
+        self.start, self.has_waited = time.monotonic(), False
         self.devices: Sequence[str] = [seat.device for seat in seats]
 
     def device_of(self, job: BatchJob) -> str | None:
@@ -87,6 +91,10 @@ class ClusterWorkers:
 
     def listen(self, seconds: float) -> Iterator[tuple[int, Told]]:
         """What workers tell within some time. Raises: StorageError if the connection to the cluster is lost."""
+        if not (self.ready or self.has_waited) and time.monotonic() - self.start > WAIT_S:
+            self.has_waited = True
+            waiting = f"waiting for the Ray cluster, which has started none of {len(self.devices)} workers yet"
+            yield NOBODY, Message(message=f"{waiting}; what they need may be in use")
         if not self.connection.poll(seconds):
             return
         number, message = self._next()

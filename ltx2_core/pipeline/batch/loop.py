@@ -12,12 +12,14 @@ from itertools import islice
 from time import monotonic
 from typing import Protocol
 
+from ..events import Message
 from .begin import Order
 from .jobs import BatchJob, JobLine
 from .options import BatchOptions
 from .outcome import BatchWatch, Gone, Outcome, Told
 from .record import Failure, change_entry
 
+NOBODY = -1  # in place of the number of a worker, where something concerns all of them
 MOST_TRIES = 2
 AHEAD = 15  # jobs whose prompts are read together with that of the job before them
 LISTEN_S = 0.2  # for events, before the watcher is asked again whether to stop
@@ -49,7 +51,10 @@ class Workers(Protocol):
         ...
 
     def listen(self, seconds: float) -> Iterable[tuple[int, Told]]:
-        """What workers tell within some time, and which. Raises: StorageError if there can be no workers any more."""
+        """What workers tell within some time, and which. A message of `NOBODY` is for a person.
+
+        Raises: StorageError if there can be no workers any more.
+        """
         ...
 
     def close(self) -> None:
@@ -153,6 +158,8 @@ class BatchLoop:
             case Gone():
                 if (job := self.doing.pop(number, None)) is not None:
                     self._bury(number, job, message)
+            case Message(message=line) if number == NOBODY:
+                self.watch.say(line)
             case event if number in self.doing:
                 self.watch.on_event(number, self.doing[number].order.job, event)
 
