@@ -26,6 +26,7 @@ HEAD = ("--head", "--port=0", "--include-dashboard=false")
 NODE = ("--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000", "--disable-usage-stats", "--block")
 ADDRESS = re.compile(r"--address='(\S+)'")
 LAST_WORDS = "ray stop"  # of what a node says when it has started
+ENDS_WITH_US = 'exec 3<&0; (read -r <&3; kill $$) & exec "$@" 3<&-'  # when our end of its input is closed
 LOOK_S = 0.05
 TOKEN = "RAY_AUTH_TOKEN"
 
@@ -54,7 +55,9 @@ def _node(log: Path, token: Mapping[str, str], *words: str) -> Iterator[str]:
     environment = {**os.environ, **token, "PYTHONPATH": str(ROOT)}
     with log.open("wb") as told:
         words = (str(Path(sys.executable).with_name("ray")), "start", *words, *NODE)
-        process = subprocess.Popen(words, stdout=told, stderr=subprocess.STDOUT, env=environment)
+        words = ("bash", "-c", ENDS_WITH_US, "node", *words)
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=told, stderr=subprocess.STDOUT, env=environment)
+    assert process.stdin is not None
     try:
         while LAST_WORDS not in log.read_text():
             if process.poll() is not None:
@@ -62,8 +65,8 @@ def _node(log: Path, token: Mapping[str, str], *words: str) -> Iterator[str]:
             time.sleep(LOOK_S)
         yield log.read_text()
     finally:
-        process.terminate()  # with all that it has started; a kill of this process does the same
-        process.wait()
+        process.stdin.close()
+        process.wait()  # `ray start --block` ends with all that it has started
 
 
 def main() -> None:

@@ -364,6 +364,7 @@ def main() -> None:
     parser.add_argument("--full", type=int, default=20, help="renders that run into a full disk")
     parser.add_argument("--seed", type=int, default=0, help="of the random times")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which leads to the table too
     with tempfile.TemporaryDirectory() as root:
         soak = Soak(Path(root), random.Random(given.seed))
         try:
