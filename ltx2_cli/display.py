@@ -193,7 +193,7 @@ class Display:
                 advice=list(resolved.advice),
             )
         width, height = request.file_size
-        what = f"{width}x{height}, {counted(request.frames, 'frame')} at {core.show_fps(request.fps)} fps"
+        what = f"{width}x{height}, {counted(request.file_frames, 'frame')} at {core.show_fps(request.file_fps)} fps"
         steps = " + ".join(map(str, request.steps_of_stages))
         line = f"{task.files.name}, {_preset_words(resolved)}: {what}, {steps} steps, seed {request.seed}"
         if resolved.overridden:
@@ -382,7 +382,7 @@ def _job_words(job: core.BatchJob) -> str:
     """A job of a batch in a line."""
     request = job.resolved.request
     width, height = request.file_size
-    what = f"{request.mode}, {width}x{height}, {counted(request.frames, 'frame')}, seed {request.seed}"
+    what = f"{request.mode}, {width}x{height}, {counted(request.file_frames, 'frame')}, seed {request.seed}"
     prompt = " ".join(request.prompt.split())
     if len(prompt) > LONGEST_PROMPT:
         prompt = prompt[: LONGEST_PROMPT - 1] + "…"

@@ -222,6 +222,7 @@ SAMPLING = panel(
     steps=value("N", "Number of denoising steps; default: the model's own."),
     sigmas=value("1,…,0", "Noise levels of the first stage, instead of --steps."),
     sampler=value("NAME", "Sampler of the first stage: %(choices)s; default: that of the preset, or of the model."),
+    draft=switch("Render a draft: the first stage alone, in few steps, with the noise of the full render."),
     seed=value("N", "Random seed; the same seed gives the same result; default: random."),
     negative=value("TEXT", "Negative prompt; default: the model's own."),
     video_st=value("X", "Text guidance for the video; 1 disables it."),

@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from .hub.wanted import DownloadPlan, WantedFile, plan_download
     from .media.sync import Sync
     from .paths import given_path
-    from .pipeline.batch.drafts import AskedBatch
     from .pipeline.batch.jobs import Batch, BatchJob, JobLine
     from .pipeline.batch.lines import job_of_line
     from .pipeline.batch.options import BatchOptions
@@ -58,6 +57,7 @@ if TYPE_CHECKING:
     from .pipeline.batch.record import stored_seed
     from .pipeline.batch.run import BatchEnd, run_batch
     from .pipeline.batch.settle import read_batch, settle_line
+    from .pipeline.batch.unsettled import AskedBatch
     from .pipeline.batch.worker import Worker
     from .pipeline.convert.plan import Conversion, plan_conversion
     from .pipeline.convert.run import Converted, convert
@@ -277,7 +277,7 @@ _HOMES = {
     "headers": ("FileKind", "Header", "classify", "generation", "precision", "read_header"),
     "home": ("ltx2_home",),
     "paths": ("given_path",),
-    "pipeline.batch.drafts": ("AskedBatch",),
+    "pipeline.batch.unsettled": ("AskedBatch",),
     "pipeline.batch.jobs": ("Batch", "BatchJob", "JobLine"),
     "pipeline.batch.options": ("BatchOptions",),
     "pipeline.batch.lines": ("job_of_line",),

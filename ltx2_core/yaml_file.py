@@ -51,10 +51,11 @@ class WrittenList(list[Any]):
         self.lines: list[int] = []
 
 
-def without(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The same values but one; those of a file keep their lines."""
+def without(values: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """The same values but some; those of a file keep their lines."""
     rest = copy(values) if isinstance(values, Written) else dict(values)
-    rest.pop(name, None)
+    for name in names:
+        rest.pop(name, None)
     return rest
 
 

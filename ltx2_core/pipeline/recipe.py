@@ -53,7 +53,8 @@ class Stage(Record):
     of the stage before with the video enlarged, or from the source clip. noise: how much goes on them; None means all
     on nothing, and the first sigma on what there is. conditions: which of the request's hold: references and images,
     images, or none. sigmas: the name of a distilled list, or numbers; None makes the schedule of as many steps as the
-    request says. schedule_tokens: what that schedule is shifted for, the request's number or the stage's own grid.
+    request says, or as `steps` where that is less. schedule_tokens: what that schedule is shifted for, the request's
+    number or the stage's own grid.
     guided: with the guidance of the request, or one plain pass per step. distilled_lora: its strength; None leaves it
     out. user_loras: whether the LoRAs of the request act. tiles: how many, across and down, an unguided stage takes the
     video in; None for the whole.
@@ -64,6 +65,7 @@ class Stage(Record):
     start: Literal["noise", "upsampled", "source"] = "noise"
     noise: Annotated[float, Field(gt=0, le=1)] | None = None
     sigmas: Sigmas | Annotated[str, AfterValidator(_listed)] | None = None
+    steps: Annotated[int, Field(ge=2)] | None = None
     schedule_tokens: Literal["fixed", "grid"] = "fixed"
     sampler: SamplerName = "euler"
     guided: bool = False
@@ -117,6 +119,13 @@ class Recipe(Record):
         """
         first = self.stages[0].model_copy(update={"scale": Fraction(1), "rate": Fraction(1)})
         return self.model_copy(update={"stages": (first,)})
+
+    def drafted(self, steps: int) -> Self:
+        """What is left of a recipe for a draft: its first stage, at its size, in at most so many steps.
+
+        Noise belongs to a grid, so that a draft of another size would show another clip.
+        """
+        return self.model_copy(update={"stages": (self.stages[0].model_copy(update={"steps": steps}),)})
 
     @property
     def names_its_sampler(self) -> bool:

@@ -139,7 +139,8 @@ class Request(Record):
     enhances: a language model has yet to rewrite the prompt. given_prompt: what a person wrote, where one has done so,
     and the prompt is what it made of that. auto_length: the model has yet to choose the length, and until then `frames`
     is the most that it can choose. generated_keyframes: how many single frames the model generates beside the clip, at
-    even distances, or the frames of the clip at which it does.
+    even distances, or the frames of the clip at which it does. full_recipe: where this is a draft, the recipe of the
+    full render, of which everything else here but `recipe` is too.
     """
 
     mode: str
@@ -155,6 +156,7 @@ class Request(Record):
     audio: StreamMode
     preset: str
     recipe: Recipe
+    full_recipe: Recipe | None = None
     steps: int
     guidance: Streams[GuidanceScales]
     loras: tuple[LoraInput, ...] = ()
@@ -185,10 +187,14 @@ class Request(Record):
 
     def grid(self, factors: Factors, stage: Stage | None = None) -> VideoGrid:
         """The video grid of a stage; without one, that of the result. factors: of the model's video VAE."""
-        frames, width, height = self.frames, self.width, self.height
-        if stage is not None:
-            frames, width, height = stage.frames(frames), int(width * stage.scale), int(height * stage.scale)
-        return VideoGrid(frames=frames, height=height, width=width, factors=factors)
+        stage = stage or self.last_stage
+        width, height = int(self.width * stage.scale), int(self.height * stage.scale)
+        return VideoGrid(frames=stage.frames(self.frames), height=height, width=width, factors=factors)
+
+    @property
+    def last_stage(self) -> Stage:
+        """The stage whose video goes into the file; of a draft it is not as large as what it is a draft of."""
+        return self.recipe.stages[-1]
 
     def keyframes_of(self, stage: Stage) -> list[int]:
         """The frames of a stage at which keyframes are generated; none where it refines what a stage before it made."""
@@ -219,7 +225,22 @@ class Request(Record):
     @property
     def file_size(self) -> tuple[int, int]:
         """Width and height of the frames in the file."""
-        return self.crop or (self.width, self.height)
+        scale = self.last_stage.scale
+        if self.crop is None or scale == 1:
+            width, height = self.crop or (self.width, self.height)
+            return int(width * scale), int(height * scale)
+        width, height = (2 * int(side * scale / 2) for side in self.crop)
+        return width, height
+
+    @property
+    def file_frames(self) -> int:
+        """How many frames the file has."""
+        return self.last_stage.frames(self.frames)
+
+    @property
+    def file_fps(self) -> Fraction:
+        """The frame rate of the file."""
+        return self.fps * self.last_stage.rate
 
     @property
     def has_new_audio(self) -> bool:
@@ -233,7 +254,7 @@ class Request(Record):
         def steps(stage: Stage) -> int:
             sigmas = stage.listed_sigmas()
             if sigmas is None:
-                return self.steps
+                return min(self.steps, stage.steps or self.steps)
             if self.strength is None or stage.start != "source":
                 return len(sigmas) - 1
             levels = {*sigmas, min(self.strength, sigmas[0])}

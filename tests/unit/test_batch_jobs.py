@@ -16,12 +16,12 @@ from PIL import Image
 import ltx2_core as core
 from ltx2_cli.batch import TAKES
 from ltx2_core.errors import LTX2Error, RequestError
-from ltx2_core.pipeline.batch import drafts, settle
-from ltx2_core.pipeline.batch.drafts import completed
+from ltx2_core.pipeline.batch import settle, unsettled
 from ltx2_core.pipeline.batch.expand import job_seed, parse_seeds, parse_sweep, parse_sweeps
 from ltx2_core.pipeline.batch.jobs import JobLine
 from ltx2_core.pipeline.batch.options import BatchOptions, parse_gpus, parse_time_limit
 from ltx2_core.pipeline.batch.settle import settle_line
+from ltx2_core.pipeline.batch.unsettled import completed
 from tests.commands import ltx2
 
 
@@ -180,7 +180,7 @@ def test_seed_and_seeds_say_the_same():
 
 
 def test_seeds_and_sweeps_of_thousands_are_counted_before_anything_is_settled(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(drafts, "MOST_JOBS", 5)
+    monkeypatch.setattr(unsettled, "MOST_JOBS", 5)
     assert len(batch("a.txt", "a\n", "seeds", "1-5").jobs) == 5
     with pytest.raises(RequestError, match="make 6 jobs of it, and 5 is the most"):
         batch("b.txt", "a\nb", "seeds", "1-3")

@@ -17,6 +17,7 @@ from ltx2_core.pipeline.request import EncodingSettings, RenderTask
 from ltx2_core.pipeline.rerun.recipe import FoundRecipe
 from ltx2_core.pipeline.rerun.rerun import resolve_again
 from ltx2_core.pipeline.resolve.machine import hardware
+from ltx2_core.pipeline.resolve.presets import recipe
 from ltx2_core.pipeline.resolve.settings import Origin, Place
 from ltx2_core.pipeline.resolve.settle import settle
 from tests.synthetic_media import write_sound, write_video
@@ -98,6 +99,8 @@ def test_settings_read_out_of_a_request_settle_it_again(
     data: st.DataObject, preset: str, tiny: Path, media: Path
 ) -> None:
     asked = data.draw(st.fixed_dictionaries({}, optional=ANY | SHAPED))
+    if recipe(preset).stages[0].guided:
+        asked |= data.draw(st.sampled_from([{}, {"draft": True}, {"draft": True, "draft_steps": 3}]))
     streams = data.draw(st.sampled_from([{}, {"video": "off"}, {"sound": "off"}]))
     images = data.draw(st.sampled_from([(), (f"{media}/photo.png",), (f"{media}/photo.png@0:0.125",)]))
     mode = data.draw(st.sampled_from(["t2v", "i2v"])) if "video" not in streams else "t2v"

@@ -20,6 +20,7 @@ from ...lock import locked
 from ..reads import identities
 from ..request import RenderTask
 from .jobs import Batch, BatchJob, JobLine
+from .picks import keep_drafts
 from .record import BatchRecord, Fingerprint, JobEntry, change_record
 
 MOST_NAMED = 5  # jobs in a message
@@ -93,6 +94,7 @@ def begin(batch: Batch, part: tuple[BatchJob, ...], *, overwrites: bool) -> Begu
         return BatchRecord(seed=batch.seed, jobs=tuple({**entries, **known, **entries}.values()))
 
     record = change_record(batch.folder, compared)
+    keep_drafts(batch)
     done = tuple(job for job in part if record.by_name[job.name].state == "done")
     orders = tuple(
         (job, Order(folder=batch.folder, job=job.name, fingerprint=prints[job.name], line=job.line))

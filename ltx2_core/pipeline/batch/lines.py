@@ -11,10 +11,10 @@ from typing import Any
 
 from ...errors import RequestError
 from ..resolve.setting_sources import Gathered
-from .drafts import Takes, check_line, completed
 from .jobs import JobLine
 from .names import check_name, escaped
 from .reading import json_object
+from .unsettled import Takes, check_line, completed
 
 
 def job_of_line(text: bytes, place: str, flags: Mapping[str, Any], takes: Takes, given: Gathered) -> JobLine:

@@ -18,6 +18,7 @@ from ...paths import given_path
 from ..resolve.target import FIELDS, slug
 from .expand import Variant
 
+DRAFT_ENDING = "-draft"  # behind the name of a folder
 DEFAULT_TEMPLATE = "{index}-{slug}-{seed}"
 NOT_IN_A_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
 PLAIN_NUMBER = re.compile(r"-?\d+(\.\d+)?")
@@ -31,12 +32,13 @@ class Naming:
     template: str | None = None
 
     @classmethod
-    def of(cls, output: str | None, jobs: Path) -> Naming:
-        """What `-o` means: a folder, or a folder and the template of a name. jobs: the file of jobs.
+    def of(cls, output: str | None, jobs: Path, *, is_draft: bool = False) -> Naming:
+        """What `-o` means: a folder, or a folder and the template of a name.
 
+        Args: jobs: the file of jobs. is_draft: whether they are drafts, which have a folder of their own.
         Raises: RequestError.
         """
-        path = given_path(jobs.stem if output is None else output, "-o")
+        path = given_path(jobs.stem + DRAFT_ENDING * is_draft if output is None else output, "-o")
         is_folder = output is None or output.endswith(("/", "\\")) or path.is_dir() or not path.suffix
         folder, template = (path, None) if is_folder else (path.parent, path.name)
         what = f"-o {shown(str(output or folder))} cannot be used"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from ...errors import LTX2Error, RequestError, shown
 from ...yaml_file import Written, WrittenList, read_text, read_yaml_value
 from ..values import did_you_mean
+from .picks import PickedDrafts, picked_batch
 
 MOST_JOBS = 10_000
 LARGEST_BYTES = 16 * 2**20
@@ -26,11 +27,16 @@ COMMENT = "#"
 
 @dataclass(frozen=True, slots=True)
 class RawJob:
-    """A job as it stands in a file. place: where. keys: its own. defaults: those of the file, below its own."""
+    """A job as it stands in a file.
+
+    Args: place: where. keys: its own. defaults: those of the file, below its own. is_pick: it was rendered as a draft,
+    from this prompt word for word.
+    """
 
     place: str
     keys: Mapping[str, Any]
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    is_pick: bool = False
 
 
 Entry = RawJob | tuple[str, LTX2Error]  # a job, or where one stands that cannot be read, and why
@@ -71,8 +77,20 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _from_text(path: Path) -> Iterator[Entry]:
-    """A prompt from every line that is no comment."""
-    return (RawJob(place, {"prompt": text}) for place, text in _lines(path) if not text.startswith(COMMENT))
+    """A prompt from every line that is no comment, or a pick."""
+    lines = ((place, text) for place, text in _lines(path) if not text.startswith(COMMENT))
+    batch = picked_batch(path)
+    return (RawJob(place, {"prompt": text}) for place, text in lines) if batch is None else _picks(path, batch, lines)
+
+
+def _picks(path: Path, batch: str, lines: Iterable[tuple[str, str]]) -> Iterator[Entry]:
+    """The full job of every draft that was picked."""
+    drafts = PickedDrafts(path, batch)
+    for place, text in lines:
+        try:
+            yield RawJob(place, *drafts.full_job(text), is_pick=True)
+        except LTX2Error as error:
+            yield place, error
 
 
 def _from_json_lines(path: Path) -> Iterator[Entry]:

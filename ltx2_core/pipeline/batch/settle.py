@@ -18,10 +18,11 @@ from ..resolve.presets import with_presets
 from ..resolve.resolve import resolve
 from ..resolve.setting_sources import Gathered, gather
 from ..resolve.settings import COMMAND_LINE, Settings, merge
-from .drafts import AskedBatch, Draft, Problem, make_drafts
 from .expand import job_seed
 from .jobs import Batch, BatchJob, JobLine
 from .names import Naming, escaped, made_folder
+from .picks import picked_batch
+from .unsettled import AskedBatch, Problem, UnsettledJob, unsettled_jobs
 
 
 def settle_line(line: JobLine, given: Gathered) -> Resolved:
@@ -44,19 +45,21 @@ def read_batch(asked: AskedBatch, on_begin: Callable[[int], None] = lambda count
     """
     given = gather({}, asked.config)
     common = _common(asked, given)
-    naming = Naming.of(common.output, asked.path)
-    drafts = make_drafts(asked, given)
-    on_begin(len(drafts.jobs))
+    is_draft = bool(common.draft) and picked_batch(asked.path) is None
+    naming = Naming.of(common.output, asked.path, is_draft=is_draft)
+    unsettled = unsettled_jobs(asked, given)
+    on_begin(len(unsettled.jobs))
     with made_folder(naming.folder, stays=not asked.is_planned):
-        base = _base(asked, common, naming.folder)
+        needs_base = any("seed" not in job.line.settings for job in unsettled.jobs)
+        base = _base(asked, common, naming.folder, is_used=needs_base)
         settling = _Settling(given, naming, base, is_replacing=bool(common.overwrite))
-        for draft in drafts.jobs:
-            settling.add(draft)
-        problems = [*drafts.problems, *settling.problems, *settling.chained()]
+        for job in unsettled.jobs:
+            settling.add(job)
+        problems = [*unsettled.problems, *settling.problems, *settling.chained()]
         if problems:
             raise _refusal(asked.path, problems)
-    notes = list(drafts.notes)
-    if any("seed" not in draft.line.settings for draft in drafts.jobs):
+    notes = list(unsettled.notes)
+    if needs_base:
         again = f"; --seed {base} gives the same ones again" if common.seed is None else ""
         notes.append(f"seed {base}, from which those of the jobs follow{again}")
     jobs = tuple(job for _, job in settling.jobs)
@@ -80,12 +83,15 @@ def _common(asked: AskedBatch, given: Gathered) -> Settings:
     return merged.settings
 
 
-def _base(asked: AskedBatch, common: Settings, folder: Path) -> int:
-    """The seed of the batch: the one that is set, or that of the same batch before, or a random one."""
+def _base(asked: AskedBatch, common: Settings, folder: Path, *, is_used: bool) -> int:
+    """The seed of the batch: the one that is set, or that of the same batch before, or a random one.
+
+    is_used: whether the seed of any job follows from it.
+    """
     if common.seed is not None:
         return common.seed
     before = asked.seed_of(folder)
-    if before is None and asked.shares_seed:
+    if before is None and asked.shares_seed and is_used:
         why = "jobs get seeds that follow from it, and all shards have to find the same"
         raise RequestError("--shard needs --seed", why, "--seed 1")
     return secrets.randbelow(2**31) if before is None else before
@@ -104,28 +110,28 @@ class _Settling:
     taken: dict[str, str] = field(default_factory=dict)  # a file that a job writes, and the place of that job
     unfitting: dict[Hashable, DoesNotFitError] = field(default_factory=dict)  # by what decides the size of a job
 
-    def add(self, draft: Draft) -> None:
+    def add(self, unsettled: UnsettledJob) -> None:
         """Settle one more job, or tell what is wrong with it."""
-        line = draft.line
+        line = unsettled.line
         size = repr((line.mode, line.main, sorted({**line.settings, "seed": None}.items())))
         try:
             if size in self.unfitting:  # what would fit takes long to be found
                 raise self.unfitting[size]
-            job = self._settle(draft)
+            job = self._settle(unsettled)
             self._take(job)
-            self.jobs.append((draft.number, job))
+            self.jobs.append((unsettled.number, job))
         except LTX2Error as error:
-            self.problems.append(Problem(draft.number, line.place, error))
+            self.problems.append(Problem(unsettled.number, line.place, error))
             if isinstance(error, DoesNotFitError):
                 self.unfitting[size] = error
 
-    def _settle(self, draft: Draft) -> BatchJob:
-        line = draft.line
+    def _settle(self, unsettled: UnsettledJob) -> BatchJob:
+        line = unsettled.line
         existing = "overwrite" if self.is_replacing else "skip_existing"
         settings = {
-            "seed": job_seed(self.base, draft.number),
+            "seed": job_seed(self.base, unsettled.number),
             **line.settings,
-            "output": self.naming.output(draft.number, line.name, draft.variant),
+            "output": self.naming.output(unsettled.number, line.name, unsettled.variant),
             existing: True,
             "report": False,  # one page is about all jobs
         }

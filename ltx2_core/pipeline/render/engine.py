@@ -197,7 +197,7 @@ class Engine:
         """Decode the latents and write the file: the audio first, since it is short, then frame after frame."""
         task, request = self.task, self.request
         width, height = request.file_size
-        shape = ClipShape(width=width, height=height, frames=request.frames, fps=request.fps)
+        shape = ClipShape(width=width, height=height, frames=request.file_frames, fps=request.file_fps)
         comment = self.made().dump() if task.output.metadata else None
         output = Output(
             path=task.target,
@@ -216,7 +216,7 @@ class Engine:
             return write_audio(output, audio)
         with (
             self.models.component("video_decoder") as decoder,
-            self.watch.phase("video", "decoding and encoding", request.frames) as on_frames,
+            self.watch.phase("video", "decoding and encoding", request.file_frames) as on_frames,
         ):
             latent, tiles, ranks = (
                 latents.video.to(self.models.device, self.models.dtype),

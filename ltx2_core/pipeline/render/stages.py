@@ -215,7 +215,8 @@ def schedule(stage: Stage, request: Request, grid: VideoGrid) -> Tensor:
     """
     listed = stage.listed_sigmas()
     tokens = grid.tokens if stage.schedule_tokens == "grid" else request.schedule_tokens
-    sigmas = ltx2_schedule(request.steps, tokens) if listed is None else torch.tensor(listed)
+    steps = min(request.steps, stage.steps or request.steps)
+    sigmas = ltx2_schedule(steps, tokens) if listed is None else torch.tensor(listed)
     if request.strength is None or stage.start != "source":
         return sigmas
     return with_level(sigmas, request.strength) if request.has_new_audio else from_level(sigmas, request.strength)

@@ -39,6 +39,8 @@ def settings_of(request: Request, output: EncodingSettings | None, inputs: Mappi
         "preset": request.preset,
         "seed": request.seed,
         "negative": request.negative,
+        "draft": request.full_recipe is not None,
+        "draft_steps": request.recipe.stages[0].steps,
         "res": f"{request.width}x{request.height}",
         "video": request.video,
         "sound": request.audio,
@@ -75,10 +77,10 @@ def _start_s(request: Request) -> Fraction:
 
 def _sampling(request: Request) -> dict[str, Any]:
     """What the stages do otherwise than the preset says, and the number of steps."""
-    own = recipe(request.preset)
-    first, usual = request.recipe.stages[0], own.stages[0]
+    own, full = recipe(request.preset), request.full_recipe or request.recipe
+    first, usual = full.stages[0], own.stages[0]
     is_listed = isinstance(first.sigmas, tuple) and first.sigmas != usual.sigmas
-    tiles = (stage.tiles for stage in request.recipe.stages if stage.tiles is not None)
+    tiles = (stage.tiles for stage in full.stages if stage.tiles is not None)
     return {
         "sampler": None if own.names_its_sampler else first.sampler,
         "tiles": next(tiles, None),

@@ -440,7 +440,7 @@ class Costs:
             loads=(self._component("video_decoder"),),
             active=decoding.decode_bytes(vae, grid, plan, self.itemsize),
             flops=decoding.decode_flops(vae, grid, plan),
-            disk=int(prod(self.request.file_size) * self.request.frames * FILE_BITS / 8),
+            disk=int(prod(self.request.file_size) * self.request.file_frames * FILE_BITS / 8),
             host=written_bytes(grid),
             workspace=decoding.decode_workspace_bytes(vae, grid, plan, self.itemsize),
         )

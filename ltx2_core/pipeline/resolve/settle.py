@@ -20,6 +20,7 @@ from ..request import COPY, OutputSettings, RenderTask, Request, Resolved
 from ..values import OFF
 from .assumed import assumed_inputs
 from .basis import Basis, Planned, settle_basis
+from .draft import draft_notes, drafted
 from .enhancement import settle_enhancement
 from .fit import settle_machine
 from .inputs import ModeInputs
@@ -77,7 +78,7 @@ def settle(
     is_left_out = planned is not None and main is None and row.main is not None
     inputs = assumed_inputs(basis) if is_left_out else row.settle(basis, main)
     enhancement = settle_enhancement(basis, inputs, prompt, is_planned=planned is not None)
-    request = _request(basis, inputs, prompt)
+    request = drafted(basis.merged, _request(basis, inputs, prompt))
     check_guidance(basis.merged, request)
     check_audio_length(request)
     basis.headers.check(component for component in components_of(request) if component not in ALWAYS_READ)
@@ -112,7 +113,15 @@ def settle(
         overridden=basis.merged.overridden,
         skip_existing=required(settings.skip_existing),
         sources={name: str(place) for name, place in sources.items()},
-        notes=(*basis.notes, *inputs.size.notes, *inputs.length.notes, *lora_notes, *inputs.notes, *machine_notes),
+        notes=(
+            *basis.notes,
+            *inputs.size.notes,
+            *inputs.length.notes,
+            *draft_notes(request),
+            *lora_notes,
+            *inputs.notes,
+            *machine_notes,
+        ),
         warnings=(*inputs.length.warnings, *lora_warnings, *enhancement.warnings),
         advice=prompt_advice(request, basis.files),
     )

@@ -23,7 +23,7 @@ from .settings import Settings
 if TYPE_CHECKING:
     from ..request import RenderTask, Request
 
-DEFAULT_NAME = "{mode}-{slug}-{seed}.mp4"
+DEFAULT_NAME, DEFAULT_DRAFT_NAME = "{mode}-{slug}-{seed}.mp4", "{mode}-{slug}-{seed}-draft.mp4"
 FIELDS = ("mode", "slug", "seed", "preset", "ext")  # of a name
 SLUG_LENGTH = 40
 TAKEN_HINT = "--overwrite replaces it, --skip-existing leaves it, -o gives another name"
@@ -35,11 +35,12 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
     Args: suffix: that of a container which is settled already.
     Raises: RequestError, also if it already exists.
     """
-    template = settings.output or DEFAULT_NAME
+    usual = DEFAULT_NAME if request.full_recipe is None else DEFAULT_DRAFT_NAME
+    template = settings.output or usual
     suffixes = suffixes_of(request) if suffix is None else (suffix,)
     if template.endswith(("/", "\\")) or given_path(template, "-o").is_dir():
-        template = str(Path(template) / DEFAULT_NAME)
-    if settings.output is None or template.endswith(DEFAULT_NAME):
+        template = str(Path(template) / usual)
+    if settings.output is None or template.endswith(usual):
         template = template.removesuffix(".mp4") + suffixes[0]
     named_by = slug(request.prompt.strip() or _named_by(request))
     values = (request.mode, named_by, str(request.seed), request.preset, suffixes[0].removeprefix("."))

@@ -19,6 +19,7 @@ from ..resolve.settings import Layer, Origin, Place, merge
 from ..values import option_name
 from .expand import Sweep, Variant, count_variants, parse_seeds, parse_sweeps, variants
 from .jobs import BATCH_KEYS, OWN_KEYS, JobLine
+from .picks import picked_batch
 from .reading import MOST_JOBS, RawJob, read_jobs
 
 Takes = Mapping[str, Collection[str]]  # name of a mode to the settings that are options of it
@@ -55,7 +56,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class UnsettledJob:
     """A job before it is settled. number: in its file, from 1. line: with all its settings but seed and output."""
 
     number: int
@@ -64,10 +65,10 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Drafts:
+class UnsettledJobs:
     """The jobs of a file. problems: what is wrong with those that are not among them. notes: for a person."""
 
-    jobs: Sequence[Draft]
+    jobs: Sequence[UnsettledJob]
     problems: Sequence[Problem]
     notes: Sequence[str]
 
@@ -81,7 +82,7 @@ class _Row:
     defaults: Mapping[str, Any]
 
 
-def make_drafts(asked: AskedBatch, given: Gathered) -> Drafts:
+def unsettled_jobs(asked: AskedBatch, given: Gathered) -> UnsettledJobs:
     """Read a file of jobs, and make of each what its seeds, sweeps and settings make of it.
 
     Raises: RequestError for what concerns all of them.
@@ -90,20 +91,23 @@ def make_drafts(asked: AskedBatch, given: Gathered) -> Drafts:
     sweeps = parse_sweeps(asked.sweeps)
     if seeds and asked.flags.get("seed") is not None:
         raise RequestError("--seeds and --seed cannot be used together", "both say the seeds", "give one of them")
+    if asked.flags.get("draft") and picked_batch(asked.path) is not None:
+        why = f"{asked.path} holds picks, which are rendered in full"
+        raise RequestError("--draft cannot be used here", why, "leave it out")
     rows, problems = _read(asked.path)
     count = sum(count_variants(seeds, sweeps, row.line.settings) for row in rows)
     if count > MOST_JOBS:
         why = f"its seeds and sweeps make {count:,} jobs of it, and {MOST_JOBS:,} is the most"
         raise RequestError(f"{asked.path} cannot be used", why, "give fewer seeds or values, or split the file")
     notes = _notes(rows, [*(sweep.key for sweep in sweeps), *(["seed"] if seeds else [])])
-    jobs: list[Draft] = []
+    jobs: list[UnsettledJob] = []
     for row in rows:
         try:
             found = variants(seeds, sweeps, row.line.settings)
-            jobs += [Draft(row.number, _completed(row, one, asked, given), one) for one in found]
+            jobs += [UnsettledJob(row.number, _completed(row, one, asked, given), one) for one in found]
         except LTX2Error as error:
             problems.append(Problem(row.number, row.line.place, error))
-    return Drafts(jobs, problems, (*(_told(sweep) for sweep in sweeps), *notes))
+    return UnsettledJobs(jobs, problems, (*(_told(sweep) for sweep in sweeps), *notes))
 
 
 def _read(path: Path) -> tuple[list[_Row], list[Problem]]:
@@ -130,6 +134,8 @@ def _row(number: int, entry: RawJob) -> _Row:
         if name in BATCH_KEYS:
             hint = "name: NAME says what its file is called" if name == "output" else "leave it out"
             raise RequestError(f"{name} cannot be set by a job", "it is said once for the whole batch", hint)
+    if entry.is_pick:
+        return _Row(number, line, defaults)
     if line.prompt == IN_STDIN:
         raise RequestError("the prompt - cannot be used", "a job reads nothing from standard input", "prompt: @FILE")
     return _Row(number, replace(line, prompt=read_prompt(line.prompt)), defaults)
