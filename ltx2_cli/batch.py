@@ -65,8 +65,9 @@ def batch(jobs: JobsArg, flags: dict[str, Any], show: Display, config: ConfigOpt
     runs = {name: flags.pop(name) for name in RUNS if name in flags}
     options = core.BatchOptions.of(runs)
     plans, seeds, sweeps = flags.pop("plan", False), flags.pop("seeds", None), flags.pop("sweep", [])
+    has_grid = flags.pop("grid", False)
     if str(jobs) == STDIN:
-        given = {"plan": plans, "seeds": seeds, "sweep": sweeps}
+        given = {"plan": plans, "seeds": seeds, "sweep": sweeps, "grid": has_grid}
         _refuse_for_lines([*(name for name, value in given.items() if value), *runs])
         serve_lines(show, flags, config, TAKES)
         return
@@ -82,9 +83,10 @@ def batch(jobs: JobsArg, flags: dict[str, Any], show: Display, config: ConfigOpt
         is_planned=plans,
     )
     settled = core.read_batch(asked, lambda count: _announce(show, count))
+    rows = core.grid_layout(settled) if has_grid else ()
     show.batch(settled, is_result=plans)
     if not plans:
-        run_jobs(show, settled, options.model_copy(update={"overwrite": settled.is_replacing}), config)
+        run_jobs(show, settled, rows, options.model_copy(update={"overwrite": settled.is_replacing}), config)
 
 
 def _announce(show: Display, count: int) -> None:

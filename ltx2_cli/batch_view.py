@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 LONGEST_LINE = 2**20  # bytes of a job on standard input
 
 
-def run_jobs(show: Display, batch: core.Batch, options: core.BatchOptions, config: Path | None) -> None:
-    """Do the jobs of a batch that are not done yet. Raises: BatchError if some failed, or time was up."""
+def run_jobs(
+    show: Display, batch: core.Batch, rows: Sequence[core.Row], options: core.BatchOptions, config: Path | None
+) -> None:
+    """Do the jobs of a batch that are not done yet, and join all results in the rows of a grid, if there are any rows.
+
+    Raises: BatchError if some failed, or time was up.
+    """
     view = BatchView(show)
     with Stop(lambda: show.say("stopping after this step; Ctrl-C again stops at once")) as stop:
         watch = core.BatchWatch(view.begun, view.started, view.event, view.outcome, show.warn, stop.should_stop)
@@ -38,6 +43,10 @@ def run_jobs(show: Display, batch: core.Batch, options: core.BatchOptions, confi
     if end.is_stopped and end.left:
         what = f"stopped: {view.words}"
         raise UserStopError(stop.exit_code, what, command="the same command again goes on")
+    if rows and not end.is_stopped:
+        show.say("joining the results")
+        for path in core.draw_grid(rows, batch.folder):
+            show.beside(path)
     _require_all(end)
 
 

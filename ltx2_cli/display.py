@@ -114,6 +114,12 @@ class Display:
         else:
             self._print(visible(str(path)) if sys.stdout.isatty() else os.fsencode(path))
 
+    def beside(self, path: Path) -> None:
+        """A picture or a clip that was written beside a result."""
+        path = _place(path)
+        self._tell("output", path=str(path), is_new=True)
+        self.say(f"wrote {path}")
+
     def prompt(self, rewritten: core.PromptRewritten, *, is_result: bool) -> None:
         """A prompt that was rewritten. is_result: it is what somebody asked for, and goes to stdout, on one line."""
         seed, is_rewritten = rewritten.seed, not rewritten.problem

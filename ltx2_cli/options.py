@@ -362,6 +362,7 @@ BATCH = panel(
         is_repeated=True,
     ),
     plan=switch("List the jobs, and stop."),
+    grid=switch("Also join the results, labelled by what varies, into grid.png and grid.mp4 in their folder."),
     keep_going=either("--fail-fast", "Go on after a job that fails, which is the default, or stop there."),
     max_time=value("TIME", "Begin no job after so long: 45m, 1h30m."),
     gpus=value("0,1", "Use these cards, one job at a time on each; default: all."),

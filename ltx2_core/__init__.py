@@ -48,9 +48,12 @@ if TYPE_CHECKING:
     from .hub.registry import Reference, licences, read_catalogue
     from .hub.remote import Hub
     from .hub.wanted import DownloadPlan, WantedFile, plan_download
+    from .media.board import Row
     from .media.sync import Sync
     from .paths import given_path
+    from .pipeline.batch.grid import draw_grid
     from .pipeline.batch.jobs import Batch, BatchJob, JobLine
+    from .pipeline.batch.layout import grid_layout
     from .pipeline.batch.lines import job_of_line
     from .pipeline.batch.options import BatchOptions
     from .pipeline.batch.outcome import BatchWatch, Outcome
@@ -145,6 +148,7 @@ __all__ = [
     "Rerun",
     "Resolved",
     "Result",
+    "Row",
     "StepDone",
     "StoppedError",
     "StorageError",
@@ -164,6 +168,7 @@ __all__ = [
     "default_text",
     "describe",
     "diagnose",
+    "draw_grid",
     "effective_config",
     "encode_prompts",
     "enhance",
@@ -172,6 +177,7 @@ __all__ = [
     "generation",
     "gigabytes",
     "given_path",
+    "grid_layout",
     "installed_names",
     "job_of_line",
     "leftovers",
@@ -251,6 +257,7 @@ _HOMES = {
         "WantedFile",
         "plan_download",
     ),
+    "media.board": ("Row",),
     "media.sync": ("Sync",),
     "disk": ("show_bytes",),
     "pipeline.resolve.library": (
@@ -278,7 +285,9 @@ _HOMES = {
     "home": ("ltx2_home",),
     "paths": ("given_path",),
     "pipeline.batch.unsettled": ("AskedBatch",),
+    "pipeline.batch.grid": ("draw_grid",),
     "pipeline.batch.jobs": ("Batch", "BatchJob", "JobLine"),
+    "pipeline.batch.layout": ("grid_layout",),
     "pipeline.batch.options": ("BatchOptions",),
     "pipeline.batch.lines": ("job_of_line",),
     "pipeline.batch.outcome": ("BatchWatch", "Outcome"),

@@ -68,6 +68,16 @@ def lines(text: str, known: Font, width: int, most: int) -> list[str]:
     return [*kept[:-1], kept[-1].rstrip() + end]
 
 
+def fitted(text: str, known: Font, width: int) -> str:
+    """A text on one line of a width in pixels, cut with an ellipsis where it is longer."""
+    shown = text[: width // LEAST_WIDTH]
+    if shown == text and known.getlength(text) <= width:
+        return text
+    while shown and known.getlength(f"{shown}…") > width:
+        shown = shown[:-1]
+    return f"{shown.rstrip()}…"
+
+
 def _wrapped(text: str, known: Font, width: int) -> list[str]:
     done = [""]
     for word in text.split(" "):

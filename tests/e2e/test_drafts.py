@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 import ltx2_core as core
+from ltx2_core.media.probe import probe
 from ltx2_core.pipeline.batch import local
 from ltx2_core.pipeline.batch.picks import DRAFTS, picked_batch
 from ltx2_core.pipeline.batch.record import read_record
@@ -72,8 +73,11 @@ def test_a_draft_is_as_large_as_the_first_stage_and_its_file_is_cut_like_the_ful
 def test_picks_of_a_batch_of_drafts_are_rendered_in_full():
     Path("p.txt").write_text("@ is a sign")
     Path("s.txt").write_text("a lamp\n@p.txt\n")
-    drafts = ltx2("batch", "s.txt", *SMALL, "--seeds", "1-2", "--draft")
+    drafts = ltx2("batch", "s.txt", *SMALL, "--seeds", "1-2", "--draft", "--grid")
     assert drafts.exit_code == 0, drafts.stderr
+    assert len(drafts.stdout.splitlines()) == 4
+    assert f"wrote {Path.cwd() / 's-draft/grid.png'}\nwrote {Path.cwd() / 's-draft/grid.mp4'}" in drafts.stderr
+    assert probe(Path("s-draft/grid.mp4")).video is not None
     assert {Path(line).parent.name for line in drafts.stdout.splitlines()} == {"s-draft"}
     before = sorted(path.name for path in Path("s-draft").iterdir())
     Path("picks.txt").write_text("# ltx2 picks of s-draft\n# the best ones\n0001-a-lamp-2.mp4\n0002-is-a-sign-1.mp4")
