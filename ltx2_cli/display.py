@@ -144,12 +144,6 @@ class Display:
         kept = f", latents in {result.job_dir}" if result.job_dir else ""
         self.say(f"seed {result.seed}, {result.seconds:.1f} s{kept}")
 
-    def beside(self, path: Path) -> None:
-        """A file that was written beside a result."""
-        path = _place(path)
-        self._tell("output", path=str(path), is_new=True)
-        self.say(f"wrote {path}")
-
     def end(self, exit_code: int) -> int:
         """The last line of what is told as JSON. Gives the exit code: 7 where stdout did not take what it should."""
         self.close()

@@ -129,6 +129,11 @@ MODEL = panel(
         "video's tokens; default %(default)s.",
     ),
     gpus=value("0,1", "The cards of --ranks; default: the first N."),
+    attention_backend=value(
+        "%(choices)s",
+        "The kernel of attention in the transformer, of those that this machine has; default %(default)s: torch's own "
+        "choice, or what ltx2 doctor --tune has measured as faster. The result differs in the last bits.",
+    ),
     force=switch("Render even if the plan says that it does not fit."),
     device=value("auto|cuda|mps|cpu", "Where the model runs; default %(default)s; cuda:1 is the second GPU."),
     cache=switch("Do not read or write the prompt cache.", off=True),

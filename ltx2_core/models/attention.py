@@ -5,16 +5,27 @@ Source: docs/reference/transformer.md, "Attention"; docs/reference/text.md, "Con
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import attention as kernels
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend
 
 from .chunks import ALL_TOKENS, Chunks, Rows
 from .rope import LazyRope, Rope
 
+BACKENDS: Mapping[str, SDPBackend] = {
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+FLASH_VERSIONS = {"flash3": "FA3", "flash4": "FA4"}  # as torch calls them
 WIDEST_REGISTER = 16  # float32 numbers in one of a CPU
 
 
@@ -54,6 +65,32 @@ class Kernel:
 
 
 PLAIN = Kernel()
+
+
+@contextmanager
+def attending(name: str) -> Iterator[None]:
+    """Which kernel `attention` takes in a block; afterwards it is the one of before.
+
+    What a kernel does not take, as flash attention a bias on a card, goes to the next of efficient and math. name: a
+    backend of `Machine`; "sdpa" leaves the choice to torch.
+    """
+    if name == "sdpa":
+        yield
+        return
+    version, before = FLASH_VERSIONS.get(name), None
+    first = SDPBackend.FLASH_ATTENTION if version else BACKENDS[name]
+    others = [other for other in (SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH) if other != first]
+    if version:
+        before = kernels.current_flash_attention_impl()
+        kernels.activate_flash_attention_impl(version)
+    try:
+        with kernels.sdpa_kernel([first] if name == "math" else [first, *others], set_priority=True):
+            yield
+    finally:
+        if before is not None:
+            kernels.activate_flash_attention_impl(before)
+        elif version:
+            kernels.restore_flash_attention_impl()
 
 
 def rms_norm(x: Tensor, eps: float) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from statistics import median
+from typing import get_args
 
 import torch
 from torch.nn import functional as F
@@ -21,7 +22,8 @@ from ...costs.denoiser import Evaluation, Walk
 from ...errors import RequestError
 from ...grids import Factors, VideoGrid, audio_latent_count
 from ...latents import LatentState, States
-from ...machine import CHUNK_TOKENS, Precision, cpu_threads
+from ...machine import CHUNK_TOKENS, Backend, Precision, cpu_threads
+from ...models.attention import attending
 from ...quantize.decode import decode_matrix
 from ...quantize.products import multiply
 from ...sampling.denoiser import GuidedDenoiser
@@ -30,9 +32,9 @@ from ...stored.encoding import GROUPS
 from ...stored.layer import StoredLayer
 from ...types import Streams
 from ..render.models import DTYPES
-from ..resolve.machine import PRECISIONS, Device, choose_device, measured_on, must_measure_int8
+from ..resolve.machine import PRECISIONS, Device, backends_on, choose_device, measured_on, must_measure_int8
 from ..resolve.phases import stage_flops
-from ..resolve.tuning import LEAST_RUNS, PrecisionChoice, ShapeClass, Switch, Tuning
+from ..resolve.tuning import LEAST_RUNS, AttentionChoice, PrecisionChoice, ShapeClass, Switch, Tuning
 from .sample import guidance, random_transformer, scaled_settings
 
 LAYERS, HEAD = 2, 128  # blocks, and the width of a head
@@ -158,6 +160,16 @@ def choose_precision(seconds: Seconds, usual: Precision) -> PrecisionChoice:
     return PrecisionChoice(fp32_s=fp32_s, bf16_s=bf16_s, runs=runs, chosen="bf16" if is_faster else usual)
 
 
+def choose_attention(seconds: Mapping[str, list[float]]) -> AttentionChoice:
+    """The fastest kernel where it is clearly faster than torch's own choice. seconds: of each run, that as "sdpa"."""
+    sdpa_s, runs = median(seconds["sdpa"]), len(seconds["sdpa"])
+    fixed: dict[Backend, float] = {name: median(seconds[name]) for name in get_args(Backend) if name in seconds}
+    best = min(fixed, key=lambda name: fixed[name], default=None)
+    is_faster = best is not None and fixed[best] * LEAST_GAIN <= sdpa_s and runs >= LEAST_RUNS
+    chosen = best if is_faster and best is not None else "sdpa"
+    return AttentionChoice(sdpa_s=sdpa_s, fixed_s=fixed, runs=runs, chosen=chosen)
+
+
 def choose_int8(device: Device, width: int, rows: int) -> Switch:
     """Whether a square matrix in int8 is clearly faster multiplied as it is stored than decoded.
 
@@ -233,8 +245,9 @@ def _wait(device: Device) -> None:
 class _Sample:
     """A denoiser of random weights on a device, and guided steps with it."""
 
-    def __init__(self, device: Device, plan: Plan, precision: str) -> None:
+    def __init__(self, device: Device, plan: Plan, precision: Precision) -> None:
         self.device, self.plan, self.dtype = device, plan, DTYPES[precision]
+        self.precision: Precision = precision
         config = TransformerConfig.from_metadata(scaled_settings(LAYERS, plan.heads))
         self.model = random_transformer(config, self.dtype, torch.device(device.name))
 
@@ -245,6 +258,7 @@ class _Sample:
             call()
         batched = self.step(shape, is_batched=True)
         peak = self._peak(batched)
+        attention = self.attention(shape)
         if peak is not None:
             calls["batched"] = batched
         seconds = timed(calls, self.device)
@@ -255,8 +269,24 @@ class _Sample:
             tokens=shape.grid.tokens,
             batches_passes=choose_switch(seconds["usual"], seconds.get("batched", []), usual=False, is_possible=fits),
             keeps_text=choose_switch(seconds["without text"], seconds["usual"], usual=True),
+            attention=attention,
             flops_per_s=self.flops(shape) / median(seconds["usual"]),
         )
+
+    def attention(self, shape: Shape) -> AttentionChoice:
+        """The kernel of attention for clips up to this one."""
+        step = self.step(shape)
+
+        def attend(name: Backend) -> None:
+            with attending(name):
+                step()
+
+        calls: dict[str, Callable[[], object]] = {"sdpa": step}
+        for name in backends_on(self.device, self.precision):
+            call = partial(attend, name)
+            if self._peak(call) is not None:
+                calls[name] = call
+        return choose_attention(timed(calls, self.device))
 
     def flops(self, shape: Shape) -> float:
         """Those of a guided step as it usually is, in which keys and values of the text are known."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from ...headers import Header, read_header
 from ...hub.find import ModelFiles
 from ...lora import Addends, WeightedLora, fuse_addends, take_out
 from ...lora_file import branch_bytes, match, read_lora
-from ...machine import Machine
+from ...machine import Machine, Precision
 from ...memory import Residency
 from ...models.chunks import Chunks
 from ...models.diffusion_layers import fuse_neighbourhoods
@@ -38,7 +38,7 @@ from ..recipe import Stage
 from ..request import ENHANCER, RenderTask, Request
 
 M = TypeVar("M", bound=nn.Module)
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES: Mapping[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @contextmanager

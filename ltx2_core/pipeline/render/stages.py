@@ -21,6 +21,7 @@ from ...errors import NotFiniteError, StorageError
 from ...grids import VideoGrid, audio_latent_count
 from ...latents import Latents, LatentState, States, unpatchify_audio, unpatchify_video
 from ...machine import Machine, RankLayout
+from ...models.attention import attending
 from ...models.transformer import Transformer
 from ...parallel import Ranks, Split
 from ...sampling.denoiser import GuidedDenoiser
@@ -86,7 +87,8 @@ class StageRun:
             watch = replace(watch, should_stop=lambda: ranks.agree(asked()))
         with watch.phase("denoise", name, total) as on_step, self._shared(self.denoiser(model)) as denoiser:
             denoise = self._held(self._guarded(self._tiled(denoiser, states), watch, done, total))
-            states = self.sample(denoise, states, sigmas[done:], lambda step, _: on_step(min(done + step, total)))
+            with attending(self.machine.attention):
+                states = self.sample(denoise, states, sigmas[done:], lambda step, _: on_step(min(done + step, total)))
         video = states.video
         return Finished(self.finish(states), video.slots if video is not None and video.slot_tokens else None)
 

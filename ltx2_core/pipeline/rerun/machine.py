@@ -10,7 +10,7 @@ from ...config.video_vae import VideoVAEConfig
 from ...errors import RequestError
 from ...machine import CHUNK_TOKENS, LEAN_CHUNK_TOKENS, Machine
 from ...tiles import ENCODE_LEAST_OVERLAP, TilePlan
-from ..resolve.machine import devices
+from ..resolve.machine import backends_on, choose_device, devices
 
 THREADS_PER_CPU = 4  # more than that only wait for each other
 
@@ -30,6 +30,7 @@ def same_machine(stored: Machine, own: Machine, layers: int, vae: VideoVAEConfig
         "decode_tiles": _can_cut(stored.decode_tiles, vae),
         "encode_tiles": _can_cut(stored.encode_tiles, vae, ENCODE_LEAST_OVERLAP),
         "products": {*stored.products} <= {*own.products},
+        "attention": stored.attention in ("sdpa", own.attention),
         "neighbours": stored.neighbours in ("boxes", own.neighbours),
         "ranks": False,  # which are settled from what `ranks_here` gives
         "gpus": False,
@@ -50,6 +51,15 @@ def ranks_here(stored: Machine) -> dict[str, int | str]:
         here = [device for device in devices() if device.kind == stored.device.partition(":")[0]]
         return {"ranks": stored.ranks, "device": "cuda"} if len(here) >= stored.ranks else {}
     return {"ranks": stored.ranks}
+
+
+def same_backend(stored: Machine) -> str:
+    """The kernel of attention of a recipe, or where this machine does not have it the usual one."""
+    try:
+        device = choose_device(stored.device)
+    except RequestError:
+        return "auto"
+    return stored.attention if stored.attention in backends_on(device, stored.precision) else "auto"
 
 
 def _can_cut(plan: TilePlan, vae: VideoVAEConfig, least_overlap: int = 0) -> bool:

@@ -29,12 +29,12 @@ from ..resolve.settle import Settled
 from ..values import did_you_mean
 from .differences import differences
 from .files import Search, find_files, model_of, with_names
-from .machine import ranks_here, same_machine
+from .machine import ranks_here, same_backend, same_machine
 from .recipe import FoundRecipe
 from .settings import MAIN, settings_of
 
 PROMPT, INPUT = "prompt", "input"  # what --set takes beside settings
-OF_MACHINE = ("device", "precision", "memory", "compile", "ranks", "gpus", "force")
+OF_MACHINE = ("device", "precision", "memory", "compile", "ranks", "gpus", "attention_backend", "force")
 OF_LENGTH = ("duration", "frames")
 
 
@@ -88,6 +88,8 @@ def resolve_again(
     stored = _without_other_edit(settings_of(request, made.output, paths), changes)
     stored |= {"model_folders": folders, "device": _device(made.machine.device), "compile": made.machine.compiles}
     stored |= ranks_here(made.machine)
+    if not {"device", "precision"} & changes.keys():
+        stored["attention_backend"] = same_backend(made.machine)
     own = {name: value for name, value in changes.items() if name not in (PROMPT, INPUT)}
     own = {"output": _default_name(found.path), **own, **flags}
     asked = Asked(

@@ -61,6 +61,7 @@ class Clock:
             machine.memory,
             *["compiled"] * machine.compiles,
             *[f"{machine.ranks} ranks"] * (machine.ranks > 1),
+            *[f"{machine.attention} attention"] * (machine.attention != "sdpa"),
         ]
         return Work(measured_on=measured_on(self.device), model=", ".join(parts))
 

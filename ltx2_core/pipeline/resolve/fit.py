@@ -10,10 +10,11 @@ from typing import get_args
 
 from ...costs.decoding import auto_plan
 from ...costs.weights import component_bytes
+from ...errors import RequestError
 from ...grids import VideoGrid
 from ...hub.find import ModelFiles
 from ...lora_file import MatchedLora
-from ...machine import ITEM_BYTES, KEPT_SHARE, Machine, MemoryMode, Precision, cpu_threads
+from ...machine import ITEM_BYTES, KEPT_SHARE, Backend, Machine, MemoryMode, Precision, cpu_threads
 from ...stored.layer import Format
 from ...text.enhancers import EnhancerFiles
 from ...tiles import Cut, TilePlan
@@ -22,6 +23,8 @@ from ..request import Request
 from .machine import (
     PRECISIONS,
     Device,
+    backends_on,
+    hardware,
     lacking_compiler,
     measured_on,
     neighbours_on,
@@ -77,6 +80,10 @@ def settle_machine(
     machine = replace(
         machine, neighbours=neighbours, decode_tiles=decode_tiles(headers, grid, device, machine.precision)
     )
+    backend = required(settings.attention_backend)
+    if backend != "auto":
+        machine = replace(machine, attention=_checked_backend(backend, device, machine.precision))
+        notes = (*notes, f"attention: {backend}, and where that does not take the inputs the next kernel of torch")
     if required(settings.compile):
         lacking = lacking_compiler(device)
         machine, notes = replace(machine, compiles=not lacking), (*notes, _told_compile(lacking))
@@ -98,6 +105,16 @@ def decode_tiles(headers: ModelHeaders, grid: VideoGrid, device: Device, precisi
     if limit is not None:
         limit -= component_bytes(headers.header("video_decoder"), "video_decoder", itemsize)
     return auto_plan(headers.shapes.video_vae, grid, itemsize, limit)
+
+
+def _checked_backend(name: str, device: Device, precision: Precision) -> Backend:
+    """A kernel of attention that is there. Raises: RequestError for one that this machine does not have."""
+    there = backends_on(device, precision)
+    if name not in there:
+        what = f"--attention-backend {name} cannot be used"
+        why = f"{hardware(device.name)} has {', '.join(there)} for {precision}"
+        raise RequestError(what, why, f"--attention-backend {there[0]}, or leave it out")
+    return there[[*map(str, there)].index(name)]
 
 
 def _told_compile(lacking: str) -> str:
@@ -144,6 +161,8 @@ def _tuned(usual: Machine, tuning: Tuning, tokens: int, *, takes_precision: bool
         tuned = replace(tuned, precision=precision, products=_with_measured(usual.products, tuning))
     if shape is not None:
         tuned = replace(tuned, batches_passes=shape.batches_passes.chosen, keeps_text=shape.keeps_text.chosen)
+    if shape is not None and shape.attention is not None:
+        tuned = replace(tuned, attention=shape.attention.chosen)
     return tuned
 
 

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import takewhile
+from pathlib import Path
 from typing import Literal
 
 from ...cards import Card, find_card, has_cuda_build, torch_build
 from ...errors import RequestError
-from ...machine import Precision, cpu_name, has_fast_kernels, ram_bytes
+from ...machine import Backend, Precision, cpu_name, has_fast_kernels, ram_bytes
 from ...stored.layer import Format
 from .tuning import MeasuredOn
 
@@ -23,6 +24,12 @@ MOST_CARDS = 64
 # The least compute capability of the cards of NVIDIA that multiply a format as it is stored.
 PRODUCTS: Mapping[Format, tuple[int, int]] = {"fp8": (8, 9), "fp8_rows": (8, 9), "mxfp8": (10, 0), "nvfp4": (10, 0)}
 FUSED_NEIGHBOURS = (8, 0)  # the oldest card for which comfy-kitchen has a kernel of neighbourhood attention
+BACKENDS: Mapping[Backend, tuple[int, int]] = {"cudnn": (8, 0), "flash": (8, 0), "efficient": (5, 0)}
+FLASH_PACKAGES: Mapping[Backend, tuple[str, str, tuple[int, ...]]] = {  # package, a module in it, generations of cards
+    "flash3": ("flash_attn_interface", "", (9,)),
+    "flash4": ("flash_attn", "cute", (9, 10)),
+}
+ONLY_HALF: tuple[Backend, ...] = ("cudnn", "flash", "flash3", "flash4")  # on a card
 INTEGER_PRODUCTS: Mapping[Format, tuple[int, int]] = {"int8": (7, 5), "w4a8": (7, 5), "w6a8": (7, 5)}
 
 
@@ -111,6 +118,30 @@ def neighbours_on(card: Card | None, precision: Precision) -> Literal["boxes", "
         return "boxes"
     is_taken = card.capability >= FUSED_NEIGHBOURS and has_fast_kernels()
     return "fused" if is_taken else "boxes"
+
+
+def backends_on(device: Device, precision: Precision) -> tuple[Backend, ...]:
+    """The kernels of attention that a device and what is installed have for a precision.
+
+    Source: torch.nn.attention, whose FlashAttention 3 and 4 come from packages of their own.
+    """
+    if device.kind == "cpu":
+        return ("flash", "math")
+    if device.card is None or device.card.capability is None:
+        return ("math",)
+    capability = device.card.capability
+    found: list[Backend] = [name for name, least in BACKENDS.items() if capability >= least]
+    for name, (package, module, majors) in FLASH_PACKAGES.items():
+        if capability[0] in majors and _is_installed(package, module):
+            found.append(name)
+    return (*(name for name in found if precision == "bf16" or name not in ONLY_HALF), "math")
+
+
+def _is_installed(package: str, module: str) -> bool:
+    """Whether a package is there, and a module in it, without importing either."""
+    found = find_spec(package)
+    folders = (found and found.submodule_search_locations) or ()
+    return found is not None and (not module or any((Path(folder) / module).exists() for folder in folders))
 
 
 def lacking_compiler(device: Device) -> str:

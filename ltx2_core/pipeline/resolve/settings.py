@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ...config.video_vae import DecoderName
 from ...errors import RequestError, shown
-from ...machine import MOST_RANKS, MemoryMode, Precision
+from ...machine import MOST_RANKS, Backend, MemoryMode, Precision
 from ...yaml_file import Written
 from ..recipe import SamplerName, Sigmas
 from ..request import AudioCodecName, OldTrackName, OutputSettings, StreamMode, VideoCodecName
@@ -90,6 +90,7 @@ Text = Annotated[str, Field(max_length=4096), AfterValidator(require_text)]
 Paths = Annotated[tuple[Text, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 Aspect = Annotated[str, BeforeValidator(Choice.of(ASPECTS))]
 PrecisionName = Annotated[str, BeforeValidator(Choice(("auto", *get_args(Precision))))]
+BackendName = Annotated[str, BeforeValidator(Choice(("auto", *get_args(Backend))))]
 MemoryName = Annotated[str, BeforeValidator(Choice(("auto", *get_args(MemoryMode))))]
 DecoderChoice = Annotated[str, BeforeValidator(Choice(DECODERS))]
 Switch = Annotated[bool, BeforeValidator(parse_switch)]
@@ -119,6 +120,7 @@ class Settings(BaseModel):
     compile: Switch | None = None
     ranks: Annotated[int, WHOLE_NUMBER, Field(ge=1, le=MOST_RANKS)] | None = None
     gpus: Annotated[tuple[int, ...], BeforeValidator(parse_gpus), Field(min_length=1)] | None = None
+    attention_backend: BackendName | None = None
     force: Switch | None = None
     device: Device | None = None
     cache: Switch | None = None
@@ -192,6 +194,7 @@ DEFAULTS: Mapping[str, Any] = {  # what holds where neither a person nor the mod
     "memory": "auto",
     "compile": False,
     "ranks": 1,
+    "attention_backend": "auto",
     "decoder": "auto",
     "generated_keyframes": 0,
     "enhance": False,

@@ -6,6 +6,7 @@ A render obeys it only on the device and with the torch that it was measured wit
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +15,7 @@ from pydantic import Field
 from ...disk import disk_errors, read_whole, write_whole
 from ...errors import RequestError
 from ...home import ltx2_home
-from ...machine import Precision
+from ...machine import Backend, Precision
 from ...records import Record
 
 FILE = "machine.json"  # in the folder that LTX2_HOME names
@@ -70,6 +71,22 @@ class PrecisionChoice(Record):
         return f"{self.chosen} (bf16: {ratio})"
 
 
+class AttentionChoice(Record):
+    """The median seconds of a guided step with torch's own choice of a kernel, and with each that is there.
+
+    fixed: those by name that fit into the memory.
+    """
+
+    sdpa_s: Seconds
+    fixed_s: Mapping[Backend, Seconds]
+    runs: Runs
+    chosen: Literal["sdpa"] | Backend
+
+    def __str__(self) -> str:
+        ratios = [f"{name}: {_ratio(seconds, self.sdpa_s, self.runs)}" for name, seconds in self.fixed_s.items()]
+        return f"{self.chosen} ({'; '.join(ratios)})" if ratios else self.chosen
+
+
 def _ratio(seconds: float | None, usual_s: float, runs: int) -> str:
     """How much longer something takes than what is usual, in words; empty where it could not be measured."""
     if seconds is None:
@@ -81,13 +98,14 @@ def _ratio(seconds: float | None, usual_s: float, runs: int) -> str:
 class ShapeClass(Record):
     """What holds for clips of up to so many video tokens. The two choices are those of `Machine`.
 
-    flops_per_s: in a guided step as it usually is; None in files of versions that did not keep it.
+    attention, flops_per_s: of a guided step as it usually is; None in files of versions that did not measure them.
     """
 
     name: Text
     tokens: Annotated[int, Field(gt=0, le=10_000_000)]
     batches_passes: Switch
     keeps_text: Switch
+    attention: AttentionChoice | None = None
     flops_per_s: Rate | None = None
 
 
@@ -122,6 +140,8 @@ class Tuning(Record):
         for shape in self.shapes:
             of = f"up to {shape.tokens:,} tokens"
             rows |= {f"batches_passes, {of}": str(shape.batches_passes), f"keeps_text, {of}": str(shape.keeps_text)}
+            if shape.attention is not None:
+                rows[f"attention, {of}"] = str(shape.attention)
             if shape.flops_per_s is not None:
                 rows[f"a guided step, {of}"] = f"{shape.flops_per_s / TERA:.3g} TFLOP/s"
         if self.link_bytes_per_s is not None:
