@@ -27,6 +27,7 @@ from .options import (
     DECODER,
     ENCODING,
     OLD_TRACK,
+    OVERLAY,
     REPORT,
     STILLS,
     TARGET,
@@ -183,7 +184,7 @@ def resume(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
 
 
 @app.command(cls=PanelCommand)
-@takes(TARGET, ENCODING, STILLS, OLD_TRACK, DECODER, REPORT)
+@takes(TARGET, ENCODING, STILLS, OVERLAY, OLD_TRACK, DECODER, REPORT)
 def decode(job_dir: JobArg, flags: dict[str, Any], show: Display, tiles: TilesOpt = None) -> None:
     """Make the file again from kept latents, also with another codec, decoder or tiles. What is not given stays."""
     job = core.rewritten(core.Job.open(job_dir), flags, tiles)

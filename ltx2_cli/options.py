@@ -311,15 +311,26 @@ GIVEN_AUDIO = panel(
         "%(choices)s", "Audio codec; default: copy AAC, MP3 and ALAC as they are, and encode the rest as %(default)s."
     ),
 )
-RENDER = panel(
+OVERLAY = panel(
     "Output",
-    skip_existing=switch("If the output exists, do nothing and exit 0."),
-    keep_latents=switch("Keep the job folder, for ltx2 decode."),
-    sheet=switch("Also write a contact sheet, a PNG beside the output: frames, sound, prompt, loudness, sync."),
-    report=switch("Also write a report, an HTML page beside the output: clip, sound, checks, recipe."),
-    job_dir=value("FOLDER", "Folder for intermediate latents; default: OUTPUT.job."),
-    strict=switch("Treat warnings about the result as errors."),
+    attention=value(
+        "FILE.mp4", "Also write a clip that shows where in the picture the audio looks: a heat map over each frame."
+    ),
 )
+RENDER = {
+    **OVERLAY,
+    **panel(
+        "Output",
+        skip_existing=switch("If the output exists, do nothing and exit 0."),
+        keep_latents=switch("Keep the job folder, for ltx2 decode."),
+        sheet=switch("Also write a contact sheet, a PNG beside the output: frames, sound, prompt, loudness, sync."),
+        report=switch("Also write a report, an HTML page beside the output: clip, sound, checks, recipe."),
+        attention_blocks=value("0-9,12", "Blocks of the transformer that count for --attention; default: all."),
+        attention_steps=value("1-8", "Denoising steps that count for --attention; default: all."),
+        job_dir=value("FOLDER", "Folder for intermediate latents; default: OUTPUT.job."),
+        strict=switch("Treat warnings about the result as errors."),
+    ),
+}
 REPORT = {"report": RENDER["report"]}
 REPORTED = panel("Output", overwrite=switch("Replace the page about a clip if it exists."))
 FETCH = panel(

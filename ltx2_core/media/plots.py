@@ -29,12 +29,7 @@ MOST_TICKS = 14
 
 def waveform(samples: NDArray, name: str, sample_rate_hz: int, duration_s: float) -> Image.Image:
     """The range of samples (c s) over time, on a scale of decibels, so that quiet sound is seen too."""
-    padded = _lasting(samples, sample_rate_hz, duration_s, PLOT)
-    bars = min(PLOT, math.ceil(duration_s * BARS_PER_S))
-    starts = np.linspace(0, padded.shape[1], bars, endpoint=False).astype(int)
-    bar = np.arange(PLOT) * bars // PLOT  # of each column of pixels
-    low = heights(np.minimum.reduceat(padded, starts, axis=1).min(0).clip(max=0))[bar]
-    high = heights(np.maximum.reduceat(padded, starts, axis=1).max(0).clip(min=0))[bar]
+    low, high = bars(samples, sample_rate_hz, duration_s, PLOT)
     place = np.linspace(1, -1, WAVE_HEIGHT)[:, None]
     pixel = 1 / WAVE_HEIGHT
     pixels = np.full((WAVE_HEIGHT, PLOT, 3), PAPER, np.uint8)
@@ -44,6 +39,17 @@ def waveform(samples: NDArray, name: str, sample_rate_hz: int, duration_s: float
     pixels[(place <= high + pixel) & (place >= low - pixel)] = WAVE
     labels = ((_row(decibels), f"{decibels}") for decibels in marks_db)
     return _strip(pixels, name, "dBFS", labels)
+
+
+def bars(samples: NDArray, sample_rate_hz: int, duration_s: float, width: int) -> tuple[NDArray, NDArray]:
+    """The lowest and the highest of samples (c s) in each of so many columns, (width) each, as `heights`."""
+    padded = _lasting(samples, sample_rate_hz, duration_s, width)
+    count = min(width, math.ceil(duration_s * BARS_PER_S))
+    starts = np.linspace(0, padded.shape[1], count, endpoint=False).astype(int)
+    bar = np.arange(width) * count // width  # of each column of pixels
+    low = heights(np.minimum.reduceat(padded, starts, axis=1).min(0).clip(max=0))[bar]
+    high = heights(np.maximum.reduceat(padded, starts, axis=1).max(0).clip(min=0))[bar]
+    return low, high
 
 
 def heights(samples: NDArray) -> NDArray:

@@ -150,9 +150,7 @@ class Attention(nn.Module):
                 context = self.kernel.memory(self.keys_values(x, rope))
             elif isinstance(context, Tensor):
                 context = self.keys_values(context, context_rope)
-            q = self._split(self.q_norm(self.to_q(x)))
-            q = q if rope is None else rope.rotate(q)
-            mixed = self.kernel(q, context, bias)
+            mixed = self.kernel(self.queries(x, rope), context, bias)
             if isinstance(keep, Tensor):
                 keep = keep[..., None]
                 is_whole = context.values.shape == mixed.shape
@@ -162,10 +160,19 @@ class Attention(nn.Module):
             mixed = mixed * rearrange(2 * torch.sigmoid(self.to_gate(x)), "b n h -> b h n 1")
         return self.to_out(rearrange(mixed, "b h n d -> b n (h d)"))
 
+    def queries(self, x: Tensor, rope: Rope | None = None) -> Tensor:
+        """The queries (b h n d) of tokens x (b n query_dim)."""
+        queries = self._split(self.q_norm(self.to_q(x)))
+        return queries if rope is None else rope.rotate(queries)
+
+    def keys(self, context: Tensor, rope: Rope | None = None) -> Tensor:
+        """The keys (b h l d) of a context (b l context_dim)."""
+        keys = self._split(self.k_norm(self.to_k(context)))
+        return keys if rope is None else rope.rotate(keys)
+
     def keys_values(self, context: Tensor, rope: Rope | None = None) -> KeysValues:
         """Keys and values of a context (b l context_dim); they may be kept while the context stays the same."""
-        keys = self._split(self.k_norm(self.to_k(context)))
-        return KeysValues(keys if rope is None else rope.rotate(keys), self._split(self.to_v(context)))
+        return KeysValues(self.keys(context, rope), self._split(self.to_v(context)))
 
     def chunked_keys_values(self, x: Tensor, chunks: Chunks, prepare: Rows, rope: Rope | LazyRope | None) -> KeysValues:
         """Keys and values of all rows of x (b n d), made chunk by chunk.

@@ -9,6 +9,7 @@ Source: docs/reference/transformer.md, "Forward pass".
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from operator import methodcaller
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 from ..config.transformer import StreamConfig, TransformerConfig
 from ..types import Streams
 from .attention import MLP, Attention, KeysValues, normed_rows, rms_norm
+from .capture import AttentionCapture
 from .chunks import WHOLE, Chunks, Rows, add_in_chunks, held_weights
 from .modulation import AdaLN, Modulation
 from .passes import BlockInputs, Pass, PassMask, Perturbation, StreamInput, TextMemory
@@ -277,6 +279,24 @@ class Exchange(nn.Module):
                 a = self._add(self.video_to_audio, a, as_, partial(audio, 2), seen, gate)
         return Streams(v, a)
 
+    def reading(self, x: Streams[Tensor], s: Streams[BlockInputs]) -> tuple[Tensor, Tensor]:
+        """The queries (b h na d) with which the audio reads the video, and the keys (b h nv d) that it finds there."""
+
+        def projected(x: Tensor, s: BlockInputs, table: Tensor, project: Callable[[Tensor, Rope], Tensor]) -> Tensor:
+            assert s.exchange is not None
+            assert s.rope.exchange is not None
+            rope, modulation = s.rope.exchange, s.exchange.with_table(table, EXCHANGE_SCALES)
+            modulated = partial(_modulated, normed_rows(x, s.chunks, self.eps), modulation, 2)
+            parts = s.chunks.of(x.shape[1])
+            return torch.cat([project(modulated(x[:, rows], rows), rope.of_tokens(rows)) for rows in parts], dim=-2)
+
+        attention = self.video_to_audio
+        tables, projections = Streams(self.video_table, self.audio_table), Streams(attention.keys, attention.queries)
+        keys, queries = x.map(projected, s, tables, projections)
+        assert keys is not None
+        assert queries is not None
+        return queries, keys
+
     def _memory(self, attention: Attention, x: Tensor, s: BlockInputs, modulated: Rows) -> KeysValues:
         """What a stream gives the other to read. modulated: its rows, normalised, scaled and shifted."""
         return attention.chunked_keys_values(x, s.chunks, modulated, s.rope.exchange)
@@ -379,11 +399,16 @@ class Transformer(nn.Module):
 OnBlock = Callable[[int, int, Streams[Tensor]], None]  # block, pass, hidden states after it
 
 
-def run_passes(model: Transformer, passes: Sequence[Pass], on_block: OnBlock | None = None) -> list[Streams[Tensor]]:
+def run_passes(
+    model: Transformer,
+    passes: Sequence[Pass],
+    on_block: OnBlock | None = None,
+    capture: AttentionCapture | None = None,
+) -> list[Streams[Tensor]]:
     """Take passes through the model side by side, so that each block is needed once; returns their velocities.
 
     A pass that follows another is the same up to the first block that it perturbs, so it takes over there. This is
-    exact: nothing before that block can differ.
+    exact: nothing before that block can differ. capture: watches the first pass.
     """
     layers = len(model.blocks)
     hidden: dict[int, Streams[Tensor]] = {}
@@ -405,7 +430,8 @@ def run_passes(model: Transformer, passes: Sequence[Pass], on_block: OnBlock | N
             take_over(i, j, one)
             if j in hidden:
                 inputs = prepared[j].map(methodcaller("of_block", i))
-                hidden[j] = block(hidden[j], inputs, pass_mask(one.perturbations, i, hidden[j]))
+                with nullcontext() if capture is None or j else capture.watching(block, i):
+                    hidden[j] = block(hidden[j], inputs, pass_mask(one.perturbations, i, hidden[j]))
                 if on_block is not None:
                     on_block(i, j, hidden[j])
     for j, one in enumerate(passes):

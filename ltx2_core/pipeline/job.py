@@ -37,6 +37,7 @@ MOST_RECORD_BYTES = 1_000_000
 MOST_GENERATOR_BYTES = 10_000  # the state of torch's generator for the CPU has 5,056
 SAVED = ("latents-*.safetensors", "stopped-*.safetensors")
 KEYFRAMES = "keyframes"  # the tensor of those that were generated
+ATTENTION = "attention"  # the tensor that says where the audio looks
 AGAIN = "remove it, and ltx2 resume makes it again"
 CHOSE_BEFORE = (ENHANCER, DURATION_HEAD)  # what has made the prompt, or the length, that is rendered again
 STORED_AS = {"fp32": "F32", "bf16": "BF16"}
@@ -92,13 +93,15 @@ class Saved:
     """Latents on disk.
 
     generator: state of the random generator afterwards. step: how many steps of the stage are done. keyframes:
-    (1 c k h w), single frames that were generated beside the clip; None if none were, and inside a stage.
+    (1 c k h w), single frames that were generated beside the clip; None if none were, and inside a stage. attention:
+    (na nv) float32, how much each audio token attended to each video token so far; None where that is not captured.
     """
 
     latents: Latents
     generator: Tensor
     step: int = 0
     keyframes: Tensor | None = None
+    attention: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,10 +245,21 @@ class Job:
                 if self._has(path):
                     self._check(path, number, shapes)
 
-    def save(self, stage: int, latents: Latents, generator: torch.Generator, keyframes: Tensor | None = None) -> None:
-        """Keep the latents that a stage ended with, and the keyframes that it generated. Stages count from 1."""
+    def save(
+        self,
+        stage: int,
+        latents: Latents,
+        generator: torch.Generator,
+        keyframes: Tensor | None = None,
+        attention: Tensor | None = None,
+    ) -> None:
+        """Keep what a stage ended with: latents, the keyframes that it generated, where its audio looked.
+
+        Stages count from 1.
+        """
         self.saved.pop(self._stopped(stage).name, None)
-        self._write(self._latents(stage), Saved(latents, generator.get_state(), keyframes=keyframes))
+        saved = Saved(latents, generator.get_state(), keyframes=keyframes, attention=attention)
+        self._write(self._latents(stage), saved)
         self._stopped(stage).unlink(missing_ok=True)
 
     def load(self, stage: int) -> Saved:
@@ -322,7 +336,7 @@ class Job:
         from safetensors import SafetensorError
         from safetensors.torch import save
 
-        given = {**saved.latents._asdict(), KEYFRAMES: saved.keyframes}
+        given = {**saved.latents._asdict(), KEYFRAMES: saved.keyframes, ATTENTION: saved.attention}
         tensors = {name: t.contiguous().cpu() for name, t in given.items() if t is not None}
         try:
             content = save({**tensors, "generator": saved.generator}, {"step": str(saved.step)})
@@ -342,7 +356,7 @@ class Job:
             step = int(read_header(path).metadata["step"])
             tensors = load_file(path)
             latents = Streams(tensors.get("video"), tensors.get("audio"))
-            return Saved(latents, tensors["generator"], step, tensors.get(KEYFRAMES))
+            return Saved(latents, tensors["generator"], step, tensors.get(KEYFRAMES), tensors.get(ATTENTION))
         except (LTX2Error, SafetensorError, KeyError, ValueError) as error:
             raise StorageError(f"{path} is damaged", hint=AGAIN) from error
 
@@ -368,11 +382,16 @@ class Job:
         expected = latent_shapes(self.request, number, shapes)
         if is_stopped:
             expected.pop(KEYFRAMES, None)  # they are among the tokens of the video
-        if header.tensors.keys() != {*expected, "generator"}:
+        if header.tensors.keys() - {ATTENTION} != {*expected, "generator"}:
             raise ValueError(f"it holds {', '.join(sorted(header.tensors))}")
         generator = header.tensors["generator"]
         if generator.dtype != "U8" or len(generator.shape) != 1 or generator.nbytes > MOST_GENERATOR_BYTES:
             raise ValueError("its generator is not the state of one")
+        if attention := header.tensors.get(ATTENTION):
+            counts = [_tokens(expected[name])[0] for name in ("audio", "video")]
+            is_large = is_stopped and attention.shape[1:] > (counts[1],)  # with tokens that conditions appended
+            if attention.dtype != "F32" or not (is_large or [*attention.shape] == counts):
+                raise ValueError(f"its {ATTENTION} is not of as many tokens as there are")
         for name, shape in expected.items():
             found = header.tensors[name]
             is_of_request = found.shape == shape

@@ -128,6 +128,11 @@ class Recipe(Record):
         return self.model_copy(update={"stages": (self.stages[0].model_copy(update={"steps": steps}),)})
 
     @property
+    def audio_stage(self) -> int:
+        """Which stage's audio goes into the file; stages count from 1."""
+        return 1 if self.audio_from == "first" else len(self.stages)
+
+    @property
     def names_its_sampler(self) -> bool:
         """Whether its file says how the first stage is sampled, so that nothing else will do."""
         return "sampler" in self.stages[0].model_fields_set

@@ -280,12 +280,17 @@ class EncodingSettings(Record):
 class OutputSettings(EncodingSettings):
     """How the result is written; none of it changes a latent. The defaults are those of the settings of these names.
 
-    keyframe_stills: whether the keyframes that were generated are written as stills too.
+    keyframe_stills: whether the keyframes that were generated are written as stills too. attention: where a clip goes
+    that shows where the audio looks; None where none is made. attention_blocks: of the denoiser, from 0, that count for
+    it. attention_steps: from 1; None means all.
     """
 
     metadata: bool = True
     sheet: bool = False
     report: bool = False
+    attention: Path | None = None
+    attention_blocks: tuple[int, ...] | None = None
+    attention_steps: tuple[int, ...] | None = None
     keyframe_stills: bool = False
     strict: bool = False
     keep_latents: bool = False
@@ -335,7 +340,8 @@ class RenderTask(Record):
     def results(self) -> list[Path]:
         """Every file that the render writes: the result, and what was asked for beside it."""
         beside = beside_of(self.target, sheet=self.output.sheet, report=self.output.report)
-        return [self.target, *beside, *self.stills]
+        overlays = [self.output.attention] if self.output.attention else []
+        return [self.target, *beside, *overlays, *self.stills]
 
     @property
     def stills(self) -> list[Path]:

@@ -236,6 +236,33 @@ def parse_gpus(value: Any) -> Any:
     return tuple(found)
 
 
+def parse_ranges(value: Any) -> Any:
+    """Whole numbers from "1-4,9", each once and in their order; what is no text stays as it is. Raises: ValueError."""
+    if not isinstance(value, str):
+        return value
+    found: set[int] = set()
+    for part in value.split(","):
+        match = re.fullmatch(r"\s*(\d{1,4})(?:\s*-\s*(\d{1,4}))?\s*", part, re.ASCII)
+        if not match:
+            raise ValueError("it must be numbers and ranges of them such as 1-4,9")
+        numbers = range(int(match[1]), int(match[2] or match[1]) + 1)
+        if not numbers:
+            raise ValueError(f"{match[0].strip()} ends before it begins")
+        found.update(numbers)
+    return tuple(sorted(found))
+
+
+def show_ranges(numbers: Iterable[int]) -> str:
+    """Rising whole numbers as `parse_ranges` reads them: "1-4,9"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    return ",".join("-".join(map(str, run)) for run in runs)
+
+
 def option_name(name: str) -> str:
     """How a setting is written on the command line."""
     return ("--no-" if name in SWITCHED_OFF else "--") + name.replace("_", "-")
@@ -260,5 +287,6 @@ Tiles = Annotated[tuple[TileCount, TileCount], BeforeValidator(parse_tiles)]
 Device = Annotated[str, BeforeValidator(parse_device)]
 Portion = Annotated[Fraction, BeforeValidator(parse_portion), Rational]
 Seconds = Annotated[Fraction, BeforeValidator(parse_fraction), Rational]
+Numbers = Annotated[tuple[Annotated[int, Field(ge=0, le=9999)], ...], BeforeValidator(parse_ranges)]
 Loudness = Annotated[float | Literal["off"], BeforeValidator(parse_loudness)]
 FrameRate = Annotated[Fraction, BeforeValidator(parse_fps), Rational]

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..latents import Latents, LatentState, States, to_denoised
+from ..models.capture import AttentionCapture
 from ..models.chunks import ALL_TOKENS
 from ..models.passes import ALL_BLOCKS, Pass, Perturbation, StreamInput, TextMemory
 from ..models.rope import StreamRope
@@ -32,7 +33,8 @@ class GuidedDenoiser:
     Args: contexts: text features (b l d), of the batch size of the states. is_batched: whether all passes go through
     the model as one batch, which is faster for small grids and holds more at a time. keeps_text: whether the text's
     keys and values are made once instead of in every call, where the model allows it; they take memory. split: how
-    several ranks share the work; None where there is one.
+    several ranks share the work; None where there is one. capture: adds up where the audio looks in the video, in the
+    passes that read the prompt and leave nothing out.
     """
 
     model: Transformer
@@ -41,6 +43,7 @@ class GuidedDenoiser:
     is_batched: bool = False
     keeps_text: bool = True
     split: Split | None = None
+    capture: AttentionCapture | None = None
     _last: Latents = field(default_factory=Streams, init=False)
     _texts: dict[bool, Streams[Text]] = field(default_factory=dict, init=False)
     _ropes: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary, init=False)
@@ -69,8 +72,8 @@ class GuidedDenoiser:
         return [states.map(estimate, velocity) for velocity in velocities]
 
     def _velocities(self, plan: Sequence[GuidancePass], states: States, sigma: float) -> list[Streams[Tensor]]:
-        passes = self._passes(plan, states, sigma)
-        return run_batched(self.model, passes) if self.is_batched else run_passes(self.model, passes)
+        run = run_batched if self.is_batched else run_passes
+        return run(self.model, self._passes(plan, states, sigma), capture=self.capture)
 
     def _shared(self, plan: Sequence[GuidancePass], states: States, sigma: float) -> list[Streams[Tensor]]:
         """The same of all ranks, each of which makes some of the passes with its rows of the video."""
@@ -132,15 +135,17 @@ class GuidedDenoiser:
         return self._texts[is_negative]
 
 
-def run_batched(model: Transformer, passes: Sequence[Pass]) -> list[Streams[Tensor]]:
+def run_batched(
+    model: Transformer, passes: Sequence[Pass], capture: AttentionCapture | None = None
+) -> list[Streams[Tensor]]:
     """The same velocities as `run_passes`, with all passes as one batch and nothing shared between them.
 
-    Their tokens stand at the same places.
+    Their tokens stand at the same places. capture: watches the first samples of the batch, which are the first pass.
     """
     first, *others = (one.inputs for one in passes)
     inputs = first.map(lambda *streams: _concatenate(streams), *others)
     perturbations = [p for one in passes for p in one.perturbations]
-    (velocity,) = run_passes(model, [Pass(inputs=inputs, perturbations=perturbations)])
+    (velocity,) = run_passes(model, [Pass(inputs=inputs, perturbations=perturbations)], capture=capture)
     parts = velocity.map(lambda v: v.chunk(len(passes)))
     return [parts.map(lambda chunks, i=i: chunks[i]) for i in range(len(passes))]
 

@@ -11,6 +11,7 @@ import torch
 
 from ltx2_core.hub.registry import registered_models
 from ltx2_core.latents import DenoiseMask, Latents, LatentState, States
+from ltx2_core.models.capture import AttentionCapture
 from ltx2_core.pipeline.render.models import Models
 from ltx2_core.pipeline.render.stage_inputs import Given
 from ltx2_core.pipeline.render.stages import NEUTRAL, StageRun
@@ -45,8 +46,17 @@ class Generator:
         return cls(resolved.task, Models(resolved.task.files, resolved.task.machine))
 
     @torch.inference_mode()
-    def generate(self, request: Request, prompts: Sequence[str], seeds: Sequence[int], kept: Latents) -> Latents:
+    def generate(
+        self,
+        request: Request,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        kept: Latents,
+        capture: AttentionCapture | None = None,
+    ) -> Latents:
         """Latents (b c f h w) and (b c t m) float32 from prompts and seeds. kept: those of a stream that is given.
+
+        capture: adds up where the audio of the first clips looks.
 
         The recipe of the request has one stage, and nothing that looks across a batch, as rescaled guidance does.
         """
@@ -79,7 +89,8 @@ class Generator:
         first = runs[0]
         states = _joined([run.states() for run in runs])
         with self.models.transformer(self.models.loras(self.task, stage)) as model:
-            states = first.sample(first.denoiser(model), states, first.sigmas(), lambda *_: None)
+            denoise = replace(first, capture=capture).denoiser(model)
+            states = first.sample(denoise, states, first.sigmas(), capture.note_step if capture else lambda *_: None)
         return first.finish(states).map(lambda latent: latent.float().cpu())
 
     def contexts(self, request: Request, prompts: Sequence[str]) -> Streams[Contexts]:

@@ -12,7 +12,7 @@ from ...errors import LTX2Error
 from ...grids import AUDIO_LATENTS_PER_SECOND, Factors
 from ...header_text import TensorInfo
 from ...headers import Header
-from ..job import KEYFRAMES, Job
+from ..job import ATTENTION, KEYFRAMES, Job
 from ..values import show_fps
 from .words import Facts
 
@@ -27,7 +27,7 @@ def is_latents(header: Header) -> bool:
     return (
         "generator" in names
         and "step" in header.metadata
-        and {"generator"} < names <= {*STREAMS, KEYFRAMES, "generator"}
+        and {"generator"} < names <= {*STREAMS, KEYFRAMES, ATTENTION, "generator"}
     )
 
 
@@ -48,6 +48,8 @@ def facts(header: Header) -> Facts:
             yield name, f"{info.dtype} {'x'.join(map(str, info.shape))}"
     if keyframes := header.tensors.get(KEYFRAMES):
         yield "generated keyframes", f"{keyframes.shape[2]}, each as a latent frame of its own"
+    if ATTENTION in header.tensors:
+        yield "attention", "where the audio looks in the video"
     if is_whole:
         yield "decodes to", ", ".join(_decoded(header, job))
     if job:

@@ -23,6 +23,7 @@ from ...media.inputs import AudioSource, VideoSource
 from ...media.loudness import at_loudness
 from ...media.waveform import Waveform, fit_waveform
 from ...media.writer import Report, write_audio, write_clip
+from ...models.capture import ALL, AttentionCapture
 from ...models.mel import to_stereo
 from ...parallel import Ranks
 from ...sampling.guidance import Contexts
@@ -102,16 +103,27 @@ class Engine:
         for number, stage in list(enumerate(stages, 1))[len(results) :]:
             run = self.stage_run(stage, results, contexts, generator, job.load_stopped(number))
             self.share(StageTask.of(self.task, run))
+            run = replace(run, capture=self.capture(number))
             with self.models.transformer(self.models.loras(self.task, stage)) as model:
                 done = run.run(model, self.watch, f"denoising, stage {number} of {len(stages)}")
             results.append(done.latents)
-            job.save(number, done.latents, generator, done.keyframes)
+            job.save(number, done.latents, generator, done.keyframes, done.attention)
         return self.shipped(results)
 
     def shipped(self, results: Sequence[Latents]) -> Latents:
         """What goes into the file, of the latents of all stages."""
-        audio = results[0] if self.request.recipe.audio_from == "first" else results[-1]
-        return Streams(results[-1].video, audio.audio)
+        return Streams(results[-1].video, results[self.request.recipe.audio_stage - 1].audio)
+
+    def capture(self, number: int) -> AttentionCapture | None:
+        """What adds up where the audio looks, in the stage whose audio goes into the file, if that is asked for."""
+        output = self.task.output
+        if output.attention is None or number != self.request.recipe.audio_stage:
+            return None
+        blocks, steps = output.attention_blocks, output.attention_steps
+        return AttentionCapture(
+            blocks=ALL if blocks is None else frozenset(blocks),
+            steps=ALL if steps is None else frozenset(steps),
+        )
 
     def stage_run(
         self,

@@ -29,6 +29,7 @@ from ..reads import identities, require_unchanged
 from ..report.write import write_clip_report
 from ..request import RenderTask, Resolved, report_of, sheet_of
 from ..resolve.target import TAKEN_HINT, check_place
+from .attention import write_attention
 from .engine import Engine
 from .enhancement import rewrite_prompt
 from .follow import follow
@@ -217,7 +218,7 @@ def _finish(job: Job, watch: Watch, models: Models, ranks: Ranks | None) -> Resu
 def _conclude(job: Job, report: Report, start: float, *, is_new: bool = True) -> Result:
     """What follows when the file has its name: what is written beside it, and the end of the job folder."""
     task = job.task
-    _write_beside(task, is_new=is_new)
+    _write_beside(job, is_new=is_new)
     _remember(job)
     if not task.output.keep_latents:
         job.remove()
@@ -231,11 +232,12 @@ def _conclude(job: Job, report: Report, start: float, *, is_new: bool = True) ->
     )
 
 
-def _write_beside(task: RenderTask, *, is_new: bool) -> None:
-    """Write the contact sheet and the report that were asked for.
+def _write_beside(job: Job, *, is_new: bool) -> None:
+    """Write the contact sheet, the clip of what the audio looks at, and the report, where they were asked for.
 
     Args: is_new: the file was written just now; else what a killed process has written beside it may be there.
     """
+    task = job.task
     target, output, request = task.target, task.output, task.request
     sheet, page = sheet_of(target), report_of(target)
     keeps = not (is_new or output.overwrite)
@@ -243,6 +245,8 @@ def _write_beside(task: RenderTask, *, is_new: bool) -> None:
         made_with = _made_with(task)
         about = {"prompt": request.prompt, "seed": request.seed, "made_with": made_with}
         contact_sheet(target, sheet, **about, overwrite=output.overwrite)
+    if output.attention is not None and not (keeps and output.attention.exists()):
+        write_attention(job, output.attention)
     if output.report and not (keeps and page.exists()):
         write_clip_report(target, page, overwrite=output.overwrite)
 

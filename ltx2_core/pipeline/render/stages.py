@@ -22,6 +22,7 @@ from ...grids import VideoGrid, audio_latent_count
 from ...latents import Latents, LatentState, States, unpatchify_audio, unpatchify_video
 from ...machine import Machine, RankLayout
 from ...models.attention import attending
+from ...models.capture import AttentionCapture
 from ...models.transformer import Transformer
 from ...parallel import Ranks, Split
 from ...sampling.denoiser import GuidedDenoiser
@@ -43,10 +44,15 @@ NEUTRAL = GuidanceScales()
 
 
 class Finished(NamedTuple):
-    """What a stage ends with. keyframes: (1 c k h w), single frames made beside the clip; None if there are none."""
+    """What a stage ends with.
+
+    keyframes: (1 c k h w), single frames made beside the clip; None if there are none. attention: (na nv) float32, how
+    much each audio token attended to each token of the video's own grid; None where that was not captured.
+    """
 
     latents: Latents
     keyframes: Tensor | None
+    attention: Tensor | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +60,8 @@ class StageRun:
     """What a stage needs beside the model.
 
     Args: given: what it starts from, of this stage's size. contexts: of the streams that are present. saved: where the
-    stage was stopped before. ranks: those that run it together; None where there is one.
+    stage was stopped before. capture: adds up where the audio looks. ranks: those that run it together; None where
+    there is one.
     """
 
     stage: Stage
@@ -67,6 +74,7 @@ class StageRun:
     machine: Machine
     generator: torch.Generator
     saved: Saved | None = None
+    capture: AttentionCapture | None = None
     ranks: Ranks | None = None
 
     def run(self, model: Transformer, watch: Watch, name: str) -> Finished:
@@ -85,12 +93,27 @@ class StageRun:
         if (ranks := self.ranks) is not None:
             asked = watch.should_stop
             watch = replace(watch, should_stop=lambda: ranks.agree(asked()))
+        if self.capture is not None:
+            self.capture.begin(done + 1, None if self.saved is None else self.saved.attention)
         with watch.phase("denoise", name, total) as on_step, self._shared(self.denoiser(model)) as denoiser:
+
+            def step_done(step: int, _: int) -> None:
+                if self.capture is not None:
+                    self.capture.note_step(done + step, total)
+                on_step(min(done + step, total))
+
             denoise = self._held(self._guarded(self._tiled(denoiser, states), watch, done, total))
             with attending(self.machine.attention):
-                states = self.sample(denoise, states, sigmas[done:], lambda step, _: on_step(min(done + step, total)))
+                states = self.sample(denoise, states, sigmas[done:], step_done)
         video = states.video
-        return Finished(self.finish(states), video.slots if video is not None and video.slot_tokens else None)
+        keyframes = video.slots if video is not None and video.slot_tokens else None
+        return Finished(self.finish(states), keyframes, self._attention(states))
+
+    def _attention(self, states: States) -> Tensor | None:
+        """Where the audio looked, without what conditions appended."""
+        if self.capture is None or self.capture.weights is None or states.video is None:
+            return None
+        return self.capture.weights[0, :, : states.video.base_tokens].clone()
 
     def states(self) -> States:
         """Both streams as the sampler finds them: conditions applied, then noise, video's drawn first.
@@ -157,6 +180,7 @@ class StageRun:
             scales=self.contexts.map(lambda _, scale: scale, scales),
             is_batched=self.machine.batches_passes,
             keeps_text=self.machine.keeps_text,
+            capture=self.capture,
         )
 
     @contextmanager
@@ -197,7 +221,9 @@ class StageRun:
             # Guidance that skips this step would need the estimate of an earlier one, which is not kept.
             is_fresh = all(scales.runs_at(done + step) for scales in denoise.scales if scales is not None)
             if step and is_fresh and watch.should_stop():
-                saved = Saved(states.map(lambda s: s.latent), self.generator.get_state(), done + step)
+                latents = states.map(lambda s: s.latent)
+                attention = self.capture.weights[0] if self.capture and self.capture.weights is not None else None
+                saved = Saved(latents, self.generator.get_state(), done + step, attention=attention)
                 is_resumable = SAMPLERS[self.stage.sampler].is_resumable
                 raise StoppedError(f"after step {done + step} of {total}", saved if is_resumable else None)
             estimate = denoise(states, sigma, done + step)

@@ -83,6 +83,29 @@ def check_loudness(output: OutputSettings) -> None:
         raise RequestError(what, "the given audio is copied as it is", "--audio-codec aac encodes it")
 
 
+def check_attention(merged: Merged, request: Request, layers: int) -> None:
+    """Refuse a map of the attention that cannot be captured. layers: of the denoiser."""
+    settings, number = merged.settings, request.recipe.audio_stage
+    what = f"{merged.sources['attention'].spelled('attention')} cannot be used here"
+    if settings.compile:
+        raise RequestError(what, "compiled blocks cannot be watched", "render without --compile")
+    if (settings.ranks or 1) > 1:
+        raise RequestError(what, "each rank has only its own rows of the video", "render without --ranks")
+    if request.recipe.stages[number - 1].tiles is not None:
+        why = f"stage {number}, whose audio goes into the file, takes the video in tiles"
+        raise RequestError(what, why, "another --preset, or leave --tiles out")
+    steps = request.steps_of_stages[number - 1]
+    for name, first, last in (("blocks", 0, layers - 1), ("steps", 1, steps)):
+        setting = f"attention_{name}"
+        wrong = next((one for one in getattr(settings, setting) or () if not first <= one <= last), None)
+        if wrong is not None:
+            whose = "the model" if name == "blocks" else f"stage {number}"
+            raise RequestError(
+                f"{merged.sources[setting].spelled(setting)} {wrong} cannot be used",
+                f"{whose} has the {name} {first} to {last}",
+            )
+
+
 def check_recipe(
     preset: str, chosen: Recipe, wanted: Edit | None, merged: Merged, files: ModelFiles, headers: ModelHeaders
 ) -> None:
@@ -166,6 +189,7 @@ def without_effect(video: str, audio: str) -> dict[str, str]:
             "codec",
             "crf",
             "audio_codec",
+            "attention",
             *GUIDES_VIDEO,
             *GUIDES_EACH_OTHER,
         )
@@ -173,7 +197,7 @@ def without_effect(video: str, audio: str) -> dict[str, str]:
     if audio == "keep":
         without |= dict.fromkeys((*GUIDES_AUDIO, "audio_sm"), "the given audio stays as it is")
     if audio == "off":
-        names = ("audio_codec", "loudness", *GUIDES_AUDIO, *GUIDES_EACH_OTHER)
+        names = ("audio_codec", "loudness", "attention", *GUIDES_AUDIO, *GUIDES_EACH_OTHER)
         without |= dict.fromkeys(names, "--sound off leaves only video")
     return without
 
@@ -198,6 +222,8 @@ def _nothing_to_act_on(settings: Settings) -> dict[str, str]:
     without: dict[str, str] = {}
     if not settings.lora and settings.control is None:
         without["allow_partial_lora"] = "no LoRA is given"
+    if settings.attention is None:
+        without |= dict.fromkeys(("attention_blocks", "attention_steps"), "no --attention is given")
     if not settings.generated_keyframes:
         without["keyframe_stills"] = "no keyframes are generated"
     made = {"video": settings.video == "generate", "audio": settings.sound == "generate"}

@@ -15,13 +15,13 @@ from ...machine import MemoryMode
 from ...tiles import TilePlan
 from ..job import Job
 from ..parts import ModelHeaders
-from ..request import OutputSettings, RenderTask, Request
+from ..request import OutputSettings, RenderTask
 from .fit import decode_tiles as usual_tiles
 from .machine import choose_device
 from .other_decoder import with_decoder
 from .refusals import check_loudness, refuse, without_effect
 from .settings import COMMAND_LINE, Settings, check_layer
-from .target import require_apart, suffixes_of, target_of
+from .target import attention_of, require_apart, suffixes_of, target_of
 
 
 def continued(job: Job, flags: Mapping[str, Any]) -> Job:
@@ -65,14 +65,16 @@ def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> J
     if not job.has_all_latents:
         raise RequestError(f"{job.folder} has no finished latents", hint=job.resume_command)
     given = check_layer(COMMAND_LINE, flags)
-    refuse(given, _without_effect(request))
+    refuse(given, _without_effect(task))
     changed = {name: value for name, value in given.items() if name in OutputSettings.model_fields}
-    changed = {"overwrite": False} | changed | {"keep_latents": True}
+    changed = {"overwrite": False, "attention": None} | changed | {"keep_latents": True}
     output = task.output.model_copy(update=changed)
     _ = output.encoding  # refuses a crf that the codec does not have
     check_loudness(output)
     found = _redirected(job, given)
     found.require_target()
+    overlay = Settings(attention=given.get("attention"), overwrite=True)  # whether it is free is looked at below
+    output = output.model_copy(update={"attention": attention_of(overlay, request, found.task.target)})
     found = replace(found, task=found.task.model_copy(update={"output": output}))
     require_apart(found.task)
     if not output.overwrite:
@@ -87,9 +89,12 @@ def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> J
     return replace(found, task=found.task.model_copy(update={"machine": machine}))
 
 
-def _without_effect(request: Request) -> dict[str, str]:
+def _without_effect(task: RenderTask) -> dict[str, str]:
     """Settings that change nothing when latents are decoded, each with the reason."""
+    request = task.request
     without = without_effect(request.video, request.audio)
+    if task.output.attention is None:
+        without["attention"] = "this render has not kept where its audio looks"
     if "decoder" in without:
         without["video_vae"] = without["decoder"]
     if not request.keyframe_count:

@@ -26,6 +26,7 @@ from ..values import (
     FrameRate,
     Length,
     Loudness,
+    Numbers,
     Span,
     Tiles,
     Time,
@@ -184,6 +185,9 @@ class Settings(BaseModel):
     job_dir: Text | None = None
     sheet: Switch | None = None
     report: Switch | None = None
+    attention: Text | None = None
+    attention_blocks: Numbers | None = None
+    attention_steps: Numbers | None = None
     keyframe_stills: Switch | None = None
     strict: Switch | None = None
 

@@ -28,9 +28,9 @@ from .lint import prompt_advice
 from .machine import Device
 from .modes import mode_of
 from .phases import Costs
-from .refusals import check_audio_length, check_guidance, check_loudness, check_prompt
+from .refusals import check_attention, check_audio_length, check_guidance, check_loudness, check_prompt
 from .settings import COMMAND_LINE, Layer, required
-from .target import require_apart, target_of
+from .target import attention_of, require_apart, target_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +84,10 @@ def settle(
     basis.headers.check(component for component in components_of(request) if component not in ALWAYS_READ)
     settings = basis.settings
     target = target_of(settings, request, inputs.suffix)
+    output = _output(basis, inputs)
+    if output.attention:
+        check_attention(basis.merged, request, basis.transformer.layers)
+        output = output.model_copy(update={"attention": attention_of(settings, request, target)})
     files = {**{lora.input.role: lora.file.path for lora in basis.loras}, **inputs.files, **enhancement.files}
     job_dir = target.with_name(target.name + ".job")
     if settings.job_dir:
@@ -93,7 +97,7 @@ def settle(
     task = RenderTask(
         request=request,
         machine=costs.machine,
-        output=_output(basis, inputs),
+        output=output,
         files=basis.files,
         inputs=files,
         target=target,
@@ -185,6 +189,8 @@ def _output(basis: Basis, inputs: ModeInputs) -> OutputSettings:
     is_flag = basis.merged.sources.get("loudness") == COMMAND_LINE
     if not is_flag and (inputs.copies_audio or basis.settings.sound == "off"):
         chosen["loudness"] = OFF  # of a file for all renders, which this one does not follow
+    if "off" in (basis.settings.video, basis.settings.sound):
+        chosen["attention"] = None  # the same
     output = OutputSettings(**chosen)
     check_loudness(output)
     _ = output.encoding

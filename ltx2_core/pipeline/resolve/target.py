@@ -42,9 +42,7 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
         template = str(Path(template) / usual)
     if settings.output is None or template.endswith(usual):
         template = template.removesuffix(".mp4") + suffixes[0]
-    named_by = slug(request.prompt.strip() or _named_by(request))
-    values = (request.mode, named_by, str(request.seed), request.preset, suffixes[0].removeprefix("."))
-    target = given_path(_filled(template, dict(zip(FIELDS, values, strict=True))), "-o")
+    target = given_path(_filled(template, _fields(request, suffixes[0])), "-o")
     if target.suffix.lower() not in suffixes:
         what = {"generate": "a video", "keep": "this video", "off": "audio alone"}[request.video]
         why = f"{what} goes into a file that ends in {' or '.join(suffixes)}"
@@ -58,30 +56,58 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
     return target
 
 
+def attention_of(settings: Settings, request: Request, target: Path) -> Path | None:
+    """Where the clip goes that shows where the audio looks, with the fields of the name filled in, if it is asked for.
+
+    Raises: RequestError, also if it already exists.
+    """
+    if settings.attention is None:
+        return None
+    given_path(settings.attention, "--attention")
+    name = _filled(settings.attention, _fields(request, ".mp4"), "--attention")
+    path = given_path(name, "--attention").absolute()
+    what = f"--attention {shown(name)} cannot be used"
+    if path.suffix.lower() != ".mp4":
+        raise RequestError(what, "it goes into a file that ends in .mp4", f"--attention {path.stem}.mp4")
+    if path == target.absolute():
+        raise RequestError(what, "it is the result itself", "give it another name")
+    check_place(path, "--attention")
+    if not (settings.overwrite or settings.skip_existing):
+        require_free(path, hint="--overwrite replaces it, or give it another name")
+    return path
+
+
+def _fields(request: Request, suffix: str) -> dict[str, str]:
+    """What the fields of a name stand for."""
+    named_by = slug(request.prompt.strip() or _named_by(request))
+    values = (request.mode, named_by, str(request.seed), request.preset, suffix.removeprefix("."))
+    return dict(zip(FIELDS, values, strict=True))
+
+
 def suffixes_of(request: Request) -> tuple[str, ...]:
     """What the name of a result may end in; the default comes first."""
     return {"generate": (".mp4",), "keep": COPIED_FILES, "off": tuple(AUDIO_FILES)}[request.video]
 
 
-def check_place(target: Path) -> None:
+def check_place(target: Path, option: str = "-o") -> None:
     """Raises: RequestError if no file of this name can be written there, hidden names beside it included."""
     length = len(os.fsencode(target.name))
     if length > MOST_NAME_BYTES:
         why = f"its name has {length} bytes, and {MOST_NAME_BYTES} is the most"
-        raise RequestError(f"-o {target.name[:40]}… cannot be used", why, "-o gives a shorter name")
+        raise RequestError(f"{option} {target.name[:40]}… cannot be used", why, f"{option} gives a shorter name")
     if not target.parent.is_dir():
         folder = shlex.quote(str(target.parent))
         raise RequestError(
-            f"-o {target} cannot be used", f"there is no folder {target.parent}", f"mkdir -p {folder} makes it"
+            f"{option} {target} cannot be used", f"there is no folder {target.parent}", f"mkdir -p {folder} makes it"
         )
 
 
-def _filled(template: str, fields: Mapping[str, str]) -> str:
+def _filled(template: str, fields: Mapping[str, str], option: str = "-o") -> str:
     """A name with its fields filled in, which are plain: `{seed}`, and nothing else between the braces.
 
     Raises: RequestError.
     """
-    what = f"-o {shown(template)} cannot be used"
+    what = f"{option} {shown(template)} cannot be used"
     known = ", ".join(f"{{{name}}}" for name in fields)
     try:
         pieces = list(Formatter().parse(template))

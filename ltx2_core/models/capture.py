@@ -1,0 +1,89 @@
+"""Where the audio looks in the video: its cross-attention weights, added up while passes go through the blocks.
+
+The weights that a kernel uses never exist as a tensor, so they are computed again, head by head and for some rows of
+queries at a time. Nothing of the pass itself changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .passes import ALL_BLOCKS
+
+if TYPE_CHECKING:
+    from .transformer import Exchange
+
+ALL: Container[int] = ALL_BLOCKS  # blocks, or steps
+MOST_WEIGHTS = 2**24  # numbers that exist at a time: 64 MiB
+
+
+@dataclass(kw_only=True)
+class AttentionCapture:
+    """Adds up how much each audio token attends to each video token.
+
+    Args: blocks: of the denoiser, from 0, that count. steps: of the sampler, from 1, that count. samples: how many of a
+    batch count, from its first; what follows them are other passes of guidance. step: which one runs. weights:
+    (b na nv) float32, the mean over heads, added up over blocks and evaluations; None until there is one.
+    most_weights: how many numbers may exist at a time.
+    """
+
+    blocks: Container[int] = ALL
+    steps: Container[int] = ALL
+    samples: int = 1
+    step: int = 1
+    weights: Tensor | None = None
+    most_weights: int = MOST_WEIGHTS
+
+    def begin(self, step: int, weights: Tensor | None = None) -> None:
+        """Begin at a step, with what was added up before it: (na nv)."""
+        self.step, self.weights = step, None if weights is None else weights[None].clone()
+
+    def note_step(self, done: int, total: int) -> None:
+        """So many steps of all are done. What a sampler estimates after the last one counts as part of that."""
+        self.step = min(done, total - 1) + 1
+
+    @contextmanager
+    def watching(self, block: nn.Module, number: int) -> Iterator[None]:
+        """Inside, what the block of this number reads across is added up."""
+        exchange = getattr(block, "exchange", None)
+        if exchange is None or number not in self.blocks or self.step not in self.steps:
+            yield
+            return
+        handle = exchange.register_forward_pre_hook(self._add)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _add(self, exchange: Exchange, given: tuple[Any, ...]) -> None:
+        """Add the weights of one exchange, given what it is called with."""
+        x, inputs, _ = given
+        if not inputs.audio.is_enabled:
+            return
+        queries, keys = (part[: self.samples] for part in exchange.reading(x, inputs))
+        if self.weights is None:
+            shape = (len(queries), queries.shape[2], keys.shape[2])
+            self.weights = torch.zeros(shape, dtype=torch.float32, device=queries.device)
+        self.weights = self.weights.to(queries.device)
+        add_weights(self.weights, queries, keys, self.most_weights)
+
+
+def add_weights(total: Tensor, queries: Tensor, keys: Tensor, most: int = MOST_WEIGHTS) -> None:
+    """Add to a map (b n l) float32 the attention weights of queries (b h n d) on keys (b h l d), the mean over heads.
+
+    Args: most: how many weights exist at a time, of some queries of one head, but at least those of one query.
+    """
+    samples, heads, count, width = queries.shape
+    at_once = max(1, most // (samples * keys.shape[2]))
+    for head in range(heads):
+        found = keys[:, head].float().mT  # float32: the weights of many keys are small
+        for first in range(0, count, at_once):
+            rows = slice(first, first + at_once)
+            scores = queries[:, head, rows].float() * width**-0.5 @ found
+            total[:, rows] += scores.softmax(-1) / heads

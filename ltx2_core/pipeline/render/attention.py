@@ -1,0 +1,55 @@
+"""From what a stage has kept of its attention to a clip that shows it.
+
+Source: docs/cli.md, "Attention".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from einops import rearrange
+
+from ...errors import StorageError
+from ...media.accept import check_input
+from ...media.inputs import VideoSource
+from ...media.overlay import AttentionMap, write_overlay
+from ..job import Job
+from ..parts import ModelHeaders
+from ..request import RenderTask
+from ..values import show_ranges
+
+
+def write_attention(job: Job, target: Path) -> None:
+    """Write where the audio of a finished render looks, from the latents of the stage that its audio comes from.
+
+    Raises: StorageError if they do not tell; what `write_overlay` raises.
+    """
+    task, request = job.task, job.request
+    number = request.recipe.audio_stage
+    stage, weights = request.recipe.stages[number - 1], job.load(number).attention
+    if weights is None:
+        why = "none of the steps and blocks that count were run, or another version began this render"
+        raise StorageError(f"{job.folder} does not say where the audio looks", why)
+    factors = ModelHeaders.of(task.files).shapes.video_vae.factors
+    frames, rows, columns = request.grid(factors, stage).latent
+    width, height = float(request.width), float(request.height)
+    if request.video == "keep":  # the model has looked at its middle
+        clip = check_input(task.target, VideoSource)
+        scale = max(width / clip.width, height / clip.height)
+        width, height = width / scale, height / scale
+    attention = AttentionMap(
+        weights=rearrange(weights, "t (f h w) -> t f h w", f=frames, h=rows, w=columns),
+        fps=request.fps * stage.rate,
+        frames_per_latent=factors.time,
+        width=width,
+        height=height,
+    )
+    write_overlay(task.target, target, attention, words=_words(task), overwrite=task.output.overwrite)
+
+
+def _words(task: RenderTask) -> str:
+    """What the map was made of."""
+    output = task.output
+    blocks = "all blocks" if output.attention_blocks is None else f"blocks {show_ranges(output.attention_blocks)}"
+    steps = "all steps" if output.attention_steps is None else f"steps {show_ranges(output.attention_steps)}"
+    return f"{blocks}, {steps}"

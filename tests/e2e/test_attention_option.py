@@ -1,0 +1,105 @@
+"""`--attention` through the real command line: the clip beside the result, the same result, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ltx2_core.pipeline.render import stages
+from tests.commands import UNGUIDED, ltx2, rendered
+
+pytestmark = pytest.mark.usefixtures("kept_models")
+SMALL = ("--res", "64x64", "--frames", 17, "--steps", 3, "--seed", 3)
+
+
+def attention_of(clip: Path, stage: int = 1) -> Tensor:
+    """What a render with --keep-latents has kept."""
+    return load_file(f"{clip}.job/latents-{stage}.safetensors")["attention"]
+
+
+def test_the_result_has_the_same_bytes_and_the_overlay_its_audio(tiny: Path, tmp_path: Path) -> None:
+    words = ("t2v", "a bell", "--model", tiny, *SMALL)
+    plain = rendered(*words, "-o", tmp_path / "a.mp4")
+    shown = tmp_path / "bell-3.mp4"
+    watched = rendered(*words, "-o", tmp_path / "b.mp4", "--attention", tmp_path / "bell-{seed}.mp4", "--sheet")
+    assert plain.read_bytes() == watched.read_bytes()
+    with av.open(shown) as overlay, av.open(plain) as clip:
+        assert overlay.streams.video[0].frames == clip.streams.video[0].frames == 17
+        assert [bytes(one) for one in overlay.demux(audio=0)] == [bytes(one) for one in clip.demux(audio=0)]
+    result = ltx2(*words, "-o", tmp_path / "c.mp4", "--attention", shown)
+    assert result.exit_code == 2
+    assert f"{shown} already exists" in result.stderr
+    told = ltx2(*words, "-o", tmp_path / "c.mp4", "--attention", shown, "--overwrite", "--json").stdout.splitlines()
+    assert str(shown) in [event.get("path") for event in map(json.loads, told) if event["event"] == "output"]
+
+
+def test_streamed_weights_and_a_stop_give_the_same_map(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("t2v", "a bell", "--model", tiny, *SMALL, *UNGUIDED, "--keep-latents")
+    one = rendered(*words, "-o", tmp_path / "a.mp4", "--attention", tmp_path / "aa.mp4", "--memory", "resident")
+    other = rendered(*words, "-o", tmp_path / "b.mp4", "--attention", tmp_path / "bb.mp4", "--memory", "streamed")
+    found = attention_of(one)
+    assert found.shape == (18, 3 * 2 * 2)
+    assert found.sum(-1).allclose(found.new_full((18,), 3.0 * 4), rtol=1e-4)  # steps, blocks
+    assert found.equal(attention_of(other))
+    usual, answers = stages.StageRun._guarded, iter([False, True])
+
+    def stopping(self: stages.StageRun, denoise: Any, watch: stages.Watch, done: int, total: int) -> Any:
+        stop = stages.Watch(on_event=watch.on_event, should_stop=lambda: next(answers))
+        return usual(self, denoise, stop, done, total)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages.StageRun, "_guarded", stopping)
+        third = ltx2(*words, "-o", tmp_path / "c.mp4", "--attention", tmp_path / "cc.mp4")
+    assert third.exit_code == 130, third.stderr
+    assert ltx2("resume", tmp_path / "c.mp4.job").exit_code == 0
+    assert (tmp_path / "c.mp4").read_bytes() == one.read_bytes()
+    assert attention_of(tmp_path / "c.mp4").equal(found)
+    assert (tmp_path / "cc.mp4").read_bytes() == (tmp_path / "aa.mp4").read_bytes()
+    rendered("decode", tmp_path / "a.mp4.job", "-o", tmp_path / "d.mp4", "--attention", tmp_path / "dd.mp4")
+    assert (tmp_path / "dd.mp4").read_bytes() == (tmp_path / "aa.mp4").read_bytes()
+    rendered("decode", tmp_path / "a.mp4.job", "-o", tmp_path / "e.mp4")
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (("--sound", "off"), "leaves only video"),
+        (("--compile",), "compiled blocks cannot be watched"),
+        (("--ranks", "2"), "each rank has only its own rows"),
+        (("--attention-blocks", "2,9"), "the model has the blocks 0 to 3"),
+        (("--attention-steps", "0-3"), "stage 1 has the steps 1 to 3"),
+        (("--attention-steps", "3-1"), "ends before it begins"),
+    ],
+)
+def test_what_cannot_be_captured_is_refused(flags: tuple[str, ...], why: str, tiny: Path, tmp_path: Path) -> None:
+    words = ("t2v", "a bell", "--model", tiny, *SMALL, "-o", tmp_path / "a.mp4", "--attention", tmp_path / "b.mp4")
+    result = ltx2(*words, *flags)
+    assert result.exit_code == 2
+    assert why in result.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_names_that_cannot_be_used_are_refused(tiny: Path, tmp_path: Path) -> None:
+    words = ("t2v", "a bell", "--model", tiny, *SMALL, "-o", tmp_path / "a.mp4")
+    for name, why in (
+        ("b.mkv", "ends in .mp4"),
+        ("a.mp4", "it is the result itself"),
+        ("no/b.mp4", "there is no folder"),
+    ):
+        result = ltx2(*words, "--attention", tmp_path / name)
+        assert result.exit_code == 2
+        assert why in result.stderr
+    result = ltx2(*words, "--attention-steps", "1")
+    assert "no --attention is given" in result.stderr
+    audio = ltx2(
+        "t2v", "a bell", "--model", tiny, "--video", "off", "--attention", tmp_path / "b.mp4", "-o", tmp_path / "a.wav"
+    )
+    assert "leaves only audio" in audio.stderr
