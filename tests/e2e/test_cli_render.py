@@ -107,8 +107,9 @@ def test_sound_alone_into_a_folder_has_the_name_and_suffix_of_sound(smoke: Calla
 
 
 def test_values_that_are_not_finite_end_a_render_at_their_step(
-    smoke: Callable[..., list[object]], monkeypatch: pytest.MonkeyPatch
+    smoke: Callable[..., list[object]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
+    monkeypatch.setenv("LTX2_HOME", str(tmp_path / "home"))
     denoise = GuidedDenoiser.__call__
 
     def broken(self: GuidedDenoiser, states: Any, sigma: float, step: int) -> Any:
@@ -123,8 +124,9 @@ def test_values_that_are_not_finite_end_a_render_at_their_step(
 
 
 def test_a_clip_that_fails_its_check_was_as_fast_as_a_good_one(
-    smoke: Callable[..., list[object]], monkeypatch: pytest.MonkeyPatch
+    smoke: Callable[..., list[object]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
+    monkeypatch.setenv("LTX2_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(check, "DARK_LUMA", 1.0)
     result = ltx2(*smoke("--strict", "-o", "a.mp4"))
     assert result.exit_code == 8

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import ltx2_core as core
 from ltx2_core.media.probe import probe
-from ltx2_core.pipeline.batch import local
+from ltx2_core.pipeline.batch import processes
 from ltx2_core.pipeline.batch.picks import DRAFTS, picked_batch
 from ltx2_core.pipeline.batch.record import read_record
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
@@ -29,7 +29,7 @@ SMALL = ("--preset", "smoke", "--steps", 3, *UNGUIDED)
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(local, "START_METHOD", "fork")
+    monkeypatch.setattr(processes, "START_METHOD", "fork")
     Path("ltx2.yaml").write_text("draft_steps: 2\n")
 
 

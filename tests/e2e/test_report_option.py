@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ltx2_core as core
-from ltx2_core.pipeline.batch import local
+from ltx2_core.pipeline.batch import processes
 from ltx2_core.pipeline.batch.record import RECORD
 from ltx2_core.pipeline.batch.worker import Worker
 from ltx2_core.pipeline.job import Job
@@ -30,7 +30,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "somebody"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(local, "START_METHOD", "fork")
+    monkeypatch.setattr(processes, "START_METHOD", "fork")
 
 
 def refused(code: int, *words: object) -> str:

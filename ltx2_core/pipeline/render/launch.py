@@ -28,11 +28,10 @@ from ...errors import LTX2Error
 from ...machine import Machine
 from ...parallel import FIRST, PeerLostError, Ranks
 from ..batch.child import STOP, Pipe, tell_warnings
-from ..batch.processes import SIGNALS
+from ..batch.processes import SIGNALS, START_METHOD
 from ..events import Watch
 
 T = TypeVar("T")
-START_METHOD = "spawn"  # CUDA cannot be used in a process that was forked
 TIMEOUT_S = 1800.0  # after which a rank that does not answer is lost; one may still be reading weights
 LISTEN_S = 0.1  # for events, before the watcher is asked again whether to stop
 END_S = 10.0  # that ranks are given to end, and that one which has lost another waits to be ended
