@@ -337,6 +337,7 @@ def test_events_of_a_batch_carry_its_job():
     about = [event for event in told if event["event"] in ("job", "phase", "step", "output")]
     assert {event["job"] for event in about} == {"j0"}
     assert [event["state"] for event in about if event["event"] == "job"] == ["started", "done"]
+    assert [event["is_new"] for event in about if event["event"] == "output"] == [True]
 
 
 def test_a_record_changes_only_under_its_lock():

@@ -21,7 +21,7 @@ from ltx2_core.errors import LTX2Error, MediaError, OutputError, RequestError, S
 from ltx2_core.media import writer
 from ltx2_core.media.accept import check_input
 from ltx2_core.media.audio import read_audio
-from ltx2_core.media.check import check_file, count_decoded
+from ltx2_core.media.check import VideoCheck, check_file, count_decoded
 from ltx2_core.media.clip import VIDEO_CODECS, ClipShape, Encoding, Output
 from ltx2_core.media.copy import Copy
 from ltx2_core.media.inputs import AudioSource
@@ -510,3 +510,12 @@ def test_a_sheet_replaces_nothing_unasked(tmp_path: Path):
     with pytest.raises(LTX2Error, match="already exists"):
         contact_sheet(tmp_path / "a.mp4", tmp_path / "a.png", prompt="x", seed=0)
     assert (tmp_path / "a.png").read_bytes() == b"mine"
+
+
+def test_a_single_frame_is_no_static_video() -> None:
+    frame = torch.randint(16, 235, (1, 96, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = VideoCheck(64)
+    found.add(frame)
+    assert "static" not in found.findings().marks
+    found.add(frame)
+    assert "static" in found.findings().marks

@@ -18,6 +18,7 @@ from ltx2_core.grids import Factors, VideoGrid
 from ltx2_core.models.diffusion_layers import axis_widths
 from ltx2_core.models.neighbours import Neighbourhood, Windows
 from ltx2_core.tiles import Cut, Interval, TilePlan
+from ltx2_core.tiling import diffusion
 from ltx2_core.tiling.diffusion import decode_diffused
 from ltx2_core.tiling.video import decode_video
 from scripts.golden.report import relative_error
@@ -123,6 +124,25 @@ def test_a_latent_smaller_than_the_windows_lies_in_the_middle_of_copies_of_its_e
         whole = decoder.features(functional.pad(latent, (0, 0, 1, 1, 0, 0), mode="replicate"))
     assert (found.top, found.left, whole.top, whole.left) == (1, 0, 0, 0)
     assert torch.equal(found.volume, whole.volume)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sums"), [(torch.float32, torch.float32), (torch.bfloat16, torch.float16), (torch.float64, torch.float64)]
+)
+def test_tiles_are_added_up_as_in_the_official_code(
+    dtype: torch.dtype, sums: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added: list[torch.dtype] = []
+    blend = diffusion.blend
+
+    def noted(work: Any, cells: Any, places: Any, blank: Tensor, **how: Any) -> Any:
+        added.append(blank.dtype)
+        return blend(work, cells, places, blank, **how)
+
+    monkeypatch.setattr(diffusion, "blend", noted)
+    with torch.inference_mode():
+        next(decode_diffused(noise(1, 4, 3, 3, 3).to(dtype), random_decoder().to(dtype), TILES, seeded(1)))
+    assert added == [sums]
 
 
 def test_the_rule_for_edges_matters_near_them_alone() -> None:

@@ -60,6 +60,12 @@ def test_five_seconds_at_24_fps_are_121_frames(tiny: Path) -> None:
     assert resolved(tiny, duration="5s").request.frames == 121
 
 
+def test_a_duration_that_is_asked_for_is_told_in_frames_and_a_usual_one_where_it_is_rounded(tiny: Path) -> None:
+    assert "9 s at 1 fps: 9 frames" in resolved(tiny, duration="9s", fps="1", sound="off").notes
+    rounded = resolved(tiny, fps="24")
+    assert any(note.endswith(f"fps: {rounded.request.frames} frames") for note in rounded.notes)
+
+
 @given(st.integers(-100, 20000), st.sampled_from([32, 64]))
 def test_nearest_legal_sides_are_legal_and_near(side: int, multiple: int) -> None:
     below, above = nearest_legal(side, multiple, 64)

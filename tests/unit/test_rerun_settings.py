@@ -15,10 +15,10 @@ from ltx2_core.pipeline.made import Made, MadeModel, versions
 from ltx2_core.pipeline.render.run import identities
 from ltx2_core.pipeline.request import EncodingSettings, RenderTask
 from ltx2_core.pipeline.rerun.recipe import FoundRecipe
-from ltx2_core.pipeline.rerun.rerun import resolve_again
+from ltx2_core.pipeline.rerun.rerun import _prompt, resolve_again
 from ltx2_core.pipeline.resolve.machine import hardware
 from ltx2_core.pipeline.resolve.presets import recipe
-from ltx2_core.pipeline.resolve.settings import Origin, Place
+from ltx2_core.pipeline.resolve.settings import COMMAND_LINE, Origin, Place
 from ltx2_core.pipeline.resolve.settle import settle
 from tests.synthetic_media import write_sound, write_video
 
@@ -128,3 +128,20 @@ def test_parts_of_clips_and_audio_are_the_same_parts_again(
         asked.pop("fps", None)
     main = media / ("bell.wav" if mode == "a2v" else "clip.mp4")
     require_same("v2v" if mode in EDITS else mode, asked, main, media)
+
+
+@pytest.mark.parametrize(
+    ("changes", "written", "prompt"),
+    [
+        ({}, "a dog", "a brown dog"),
+        ({"enhance": "true"}, "a dog", "a dog"),
+        ({"enhance": "true"}, None, "a brown dog"),
+        ({"enhance": "true", "prompt": "a cat"}, "a dog", "a cat"),
+    ],
+)
+def test_a_prompt_is_rewritten_again_from_what_a_person_wrote(
+    changes: dict[str, str], written: str | None, prompt: str
+) -> None:
+    found = settle("t2v", "a brown dog", [(COMMAND_LINE, {"model": "toy"})], {}, None).resolved
+    request = found.request.model_copy(update={"given_prompt": written})
+    assert _prompt(request, changes) == prompt
