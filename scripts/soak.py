@@ -367,9 +367,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # which leads to the table too
     with tempfile.TemporaryDirectory() as root:
         soak = Soak(Path(root), random.Random(given.seed))
-        with suppress(KeyboardInterrupt):  # the table is printed all the same; its last case may not be complete
-            soak.run(given)
-        print(soak.table(), flush=True)
+        try:
+            with suppress(KeyboardInterrupt):  # its last case may not be complete
+                soak.run(given)
+        finally:
+            print(soak.table(), flush=True)
     sys.exit(1 if soak.wrong.total() else 0)
 
 
