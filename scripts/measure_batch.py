@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=20)
     parser.add_argument("--engine", choices=("local", "ray"), default="local")
     given = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a node of the cluster has one CPU
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         options = core.BatchOptions()
