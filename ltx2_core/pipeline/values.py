@@ -225,12 +225,7 @@ def parse_gpus(value: Any) -> Any:
     """Numbers of cards from "0,1" or "0-3"; anything but text stays as it is. Raises: ValueError."""
     if not isinstance(value, str):
         return value
-    found: list[int] = []
-    for part in value.split(","):
-        match = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part, re.ASCII)
-        if not match or int(match[2] or match[1]) < int(match[1]):
-            raise ValueError("it is not a list of cards such as 0,1 or 0-3")
-        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    found = _numbers(value, "it is not a list of cards such as 0,1 or 0-3")
     if len(found) != len({*found}):
         raise ValueError("a card stands twice in it")
     return tuple(found)
@@ -240,16 +235,21 @@ def parse_ranges(value: Any) -> Any:
     """Whole numbers from "1-4,9", each once and in their order; what is no text stays as it is. Raises: ValueError."""
     if not isinstance(value, str):
         return value
-    found: set[int] = set()
-    for part in value.split(","):
+    return tuple(sorted({*_numbers(value, "it must be numbers and ranges of them such as 1-4,9")}))
+
+
+def _numbers(text: str, why: str) -> list[int]:
+    """All numbers of a list of whole numbers and ranges. Raises: ValueError that says why, where it is none."""
+    found: list[int] = []
+    for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,4})(?:\s*-\s*(\d{1,4}))?\s*", part, re.ASCII)
         if not match:
-            raise ValueError("it must be numbers and ranges of them such as 1-4,9")
-        numbers = range(int(match[1]), int(match[2] or match[1]) + 1)
-        if not numbers:
-            raise ValueError(f"{match[0].strip()} ends before it begins")
-        found.update(numbers)
-    return tuple(sorted(found))
+            raise ValueError(why)
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"{first}-{last} ends before it begins")
+        found += range(first, last + 1)
+    return found
 
 
 def show_ranges(numbers: Iterable[int]) -> str:

@@ -1,4 +1,4 @@
-"""The grid of a batch: its results beside each other, drawn anew from what lies in its folder.
+"""The grid of a batch: its results beside each other, made from the finished files in its folder.
 
 Source: docs/batch.md, "All results beside each other".
 """

@@ -88,7 +88,10 @@ def launched(machine: Machine, first: Callable[..., T], others: Callable[[Ranks]
 
 
 class Launcher(Thread):
-    """Runs torchrun's agent. failure: how the first rank ended that did not end well. args: those of `_rank`."""
+    """Runs the agent of torchrun.
+
+    Args: args: those of `_rank`. failure: of the rank that failed first, as torch reports it; None where none did.
+    """
 
     def __init__(self, count: int, folder: Path, args: Sequence[Any]) -> None:
         super().__init__(name="launcher", daemon=True)
