@@ -19,9 +19,10 @@ from ltx2_core.memory import Residency
 from ltx2_core.pipeline.resolve import plan as plans
 from ltx2_core.pipeline.resolve.basis import Planned
 from ltx2_core.pipeline.resolve.clock import Clock
+from ltx2_core.pipeline.resolve.counting import Load, Phase
 from ltx2_core.pipeline.resolve.machine import Device
 from ltx2_core.pipeline.resolve.peaks import Rates, rates_of, read_peaks
-from ltx2_core.pipeline.resolve.phases import Costs, Load, Phase
+from ltx2_core.pipeline.resolve.phases import Costs
 from ltx2_core.pipeline.resolve.plan import GIB, MARGIN_BYTES, Row, make_plan
 from ltx2_core.pipeline.resolve.resolve import Asked, Planning, plan_render, planned_card, resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE

@@ -6,27 +6,17 @@ Source: docs/architecture.md, "From a command to a file".
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from math import ceil, prod
 
 from ...config.audio import AudioVAEConfig, VocoderConfig
 from ...config.released import effective_config
-from ...config.text import ConnectorConfig, ProjectionConfig
 from ...config.transformer import TransformerConfig
 from ...config.upsampler import UpsamplerConfig
 from ...costs import audio, decoding, video_vae
 from ...costs.denoiser import Evaluation, Walk, activation_bytes, forward_flops, held_bytes, text_memory_bytes
 from ...costs.host import clip_bytes, written_bytes
-from ...costs.text import (
-    LanguageModel,
-    connecting_bytes,
-    connecting_flops,
-    is_projected_from_file,
-    layers_that_stay,
-    most_tokens,
-    projected_rows_bytes,
-)
 from ...costs.upsampler import upsample_bytes, upsample_flops
 from ...costs.weights import (
     NOTHING,
@@ -34,82 +24,28 @@ from ...costs.weights import (
     BlockBytes,
     block_bytes,
     component_bytes,
-    converted_bytes,
     largest_plain,
-    table_bytes,
 )
 from ...grids import VideoGrid, audio_latent_count
 from ...headers import Header
-from ...hub.find import ModelFiles
 from ...lora_file import MatchedLora, branch_bytes, match, read_lora
-from ...machine import ITEM_BYTES, Machine, RankLayout
+from ...machine import RankLayout
 from ...sampling.guidance import GuidanceScales, PassKind, plan_passes, share_passes
 from ...sampling.table import SAMPLERS
-from ...text.enhancers import MOST_TOKENS, EnhancerFiles
-from ...text.files import find_encoder
 from ...tiles import STAGE_OVERLAP, split_evenly
 from ...types import Streams
-from ..events import Phase as Kind
-from ..parts import CONNECTORS, DURATION_HEAD, ModelHeaders
 from ..recipe import Stage
-from ..request import ENHANCER, Request
+from .counting import Load, Phase
+from .text_phases import TextPhases
 
 FLOAT32 = 4
-INSTRUCTION_TOKENS = 400  # that a language model is given beside the prompt that it rewrites, about
 TRANSFORMER = "transformer"  # the key of its weights
 FUSING_BYTES = 6  # of a number of a weight, while a LoRA is fused into it: the sum in float32, and the result
 FILE_BITS = 0.2  # of a pixel of the result, about
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """A model that a phase needs.
-
-    Args: nbytes: of its weights on the device. moved: what is copied there to load it. stays: afterwards, if there is
-    room.
-    """
-
-    key: str
-    nbytes: int
-    moved: int
-    stays: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Phase:
-    """One phase.
-
-    Args: kind: of the work, as a render tells it. name: for a person. loads: one after another. active: bytes on the
-    device beside the weights. flops: of the whole phase. moved: weights that are copied to the device while it runs.
-    disk: bytes that it writes. host: memory of the computer that it takes beside what every phase has. workspace: bytes
-    on the device that kernels may take besides, where there is room; nobody can count them beforehand.
-    """
-
-    kind: Kind
-    name: str
-    loads: tuple[Load, ...]
-    active: int
-    flops: float
-    moved: int = 0
-    disk: int = 0
-    host: int = 0
-    workspace: int = 0
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Counts what a request takes on a machine.
-
-    Args: loras: those that a person gave. enhancer: what rewrites the prompt, where that is loaded apart from the text
-    encoder.
-    """
-
-    request: Request
-    machine: Machine
-    files: ModelFiles
-    headers: ModelHeaders
-    loras: tuple[MatchedLora, ...] = ()
-    enhancer: EnhancerFiles | None = None
+class Costs(TextPhases):
+    """Counts what a request takes on a machine, from its text to its file."""
 
     @cached_property
     def phases(self) -> list[Phase]:
@@ -126,14 +62,6 @@ class Costs:
         return found
 
     @property
-    def itemsize(self) -> int:
-        return ITEM_BYTES[self.machine.precision]
-
-    @property
-    def is_streamed(self) -> bool:
-        return self.machine.memory != "resident"
-
-    @property
     def pinned_bytes(self) -> int:
         """Memory of the computer that weights are copied to a card through; torch pins powers of two."""
         if not self.is_streamed or self.machine.device == "cpu":
@@ -143,115 +71,6 @@ class Costs:
     def ranks_in(self, phase: Phase) -> int:
         """How many ranks share a phase. The first one does all others alone."""
         return self.machine.ranks if phase.kind == "denoise" else 1
-
-    # Text
-
-    @cached_property
-    def prompts(self) -> list[int]:
-        """The most tokens of each prompt that is read."""
-        texts = self.request.prompts
-        found = [most_tokens(text or "", self.request.text_rows) for text in texts]
-        if self.request.enhances:
-            found[0] = max(found[0], min(MOST_TOKENS, self.request.text_rows))
-        return found
-
-    @cached_property
-    def encoder(self) -> Header:
-        """The header of the text encoder."""
-        assumed = self.files.assumed.get("text_encoder")
-        return find_encoder(self.files.require_file("text_encoder")).header if assumed is None else assumed
-
-    @cached_property
-    def language_model(self) -> LanguageModel:
-        return LanguageModel.of(self.encoder)
-
-    @property
-    def enhancing(self) -> Phase:
-        """The prompt is rewritten in as many tokens as it may have, and layers that do not stay are loaded for each."""
-        header = self.encoder if self.enhancer is None else self.enhancer.files.header
-        model, sizes = LanguageModel.of(header), block_bytes(header, "language_model", self.itemsize)
-        tokens = INSTRUCTION_TOKENS + most_tokens(self.request.prompt, self.request.text_rows) + MOST_TOKENS
-        stay = layers_that_stay(sizes, self.machine)
-        return Phase(
-            kind="enhance",
-            name="enhancing",
-            loads=(self._writer(header, sizes),),
-            active=model.writing_bytes(tokens, self.itemsize),
-            flops=model.flops([tokens]),
-            moved=sum(sizes.blocks[stay:]) * MOST_TOKENS * (self.is_streamed and not self._whole_writer),
-            host=self._whole_writer * (not self._fits_on_device(self._whole_writer)),
-        )
-
-    def _writer(self, header: Header, sizes: BlockBytes) -> Load:
-        """What rewrites the prompt; the text encoder stays if it is loaded whole, and anything else leaves."""
-        if nbytes := self._whole_writer:
-            nbytes *= self._fits_on_device(nbytes)
-            return Load(ENHANCER, nbytes, nbytes, stays=False)
-        if self.is_streamed:
-            stay = layers_that_stay(sizes, self.machine)
-            return Load(ENHANCER, sizes.streamed(stay), sizes.outside + sum(sizes.blocks[:stay]), stays=False)
-        nbytes = self._weights(header, "language_model", sizes.whole)
-        if self.enhancer is None:
-            return Load("text encoder", nbytes, sizes.whole)
-        return Load(ENHANCER, nbytes, sizes.whole, stays=False)
-
-    @property
-    def _whole_writer(self) -> int:
-        """The bytes of a model that transformers loads whole to rewrite the prompt; 0 where none is."""
-        apart = self.enhancer
-        if apart is None or not apart.is_loaded_whole(with_image=self._shows_image(apart)):
-            return 0
-        return apart.whole_bytes(self.itemsize)
-
-    def _fits_on_device(self, nbytes: int) -> bool:
-        return self.machine.device == "cpu" or nbytes <= self.machine.kept_bytes
-
-    def _shows_image(self, enhancer: EnhancerFiles) -> bool:
-        return enhancer.sees_images and self.request.first_image is not None
-
-    @property
-    def reading(self) -> Phase:
-        sizes = block_bytes(self.encoder, "language_model", self.itemsize)
-        load = Load("text encoder", self._weights(self.encoder, "language_model", sizes.whole), sizes.whole)
-        if self.is_streamed:
-            on_device = sizes.streamed(0) - table_bytes(self.encoder, "language_model", self.itemsize)
-            load = Load("text encoder", on_device, sizes.whole * len(self.prompts))
-        return Phase(
-            kind="text",
-            name="text",
-            loads=(load,),
-            active=self.language_model.activation_bytes(self.prompts, self.itemsize),
-            flops=self.language_model.flops(self.prompts),
-        )
-
-    @property
-    def connecting(self) -> Phase:
-        config = self.headers.config("video_connector")
-        connectors = [ConnectorConfig.from_metadata(config, name.partition("_")[0]) for name in CONNECTORS]
-        given = self.language_model, self.prompts, connectors, self.request.text_rows
-        heads = (DURATION_HEAD,) * (self.request.auto_length is not None)
-        projection, brought = self._projection
-        is_shared = ProjectionConfig.from_metadata(config).is_shared
-        return Phase(
-            kind="text",
-            name="text context",
-            loads=(
-                projection,
-                *(self._connector(name) for name in CONNECTORS),
-                *(self._component(name) for name in heads),
-            ),
-            active=connecting_bytes(*given, self.itemsize, is_shared=is_shared, brought=brought),
-            flops=connecting_flops(*given),
-        )
-
-    @property
-    def _projection(self) -> tuple[Load, int]:
-        """The text projection, and the bytes of it that are brought to the device as they are used."""
-        header, load = self.headers.header("text_projection"), self._component("text_projection")
-        if not is_projected_from_file(header, self.machine):
-            return load, 0
-        brought = load.nbytes and projected_rows_bytes(header, self.itemsize)  # nothing is where it is read in place
-        return Load(load.key, 0, load.moved * len(self.prompts)), brought
 
     # Inputs
 
@@ -266,7 +85,7 @@ class Costs:
             yield Phase(
                 kind="inputs",
                 name="inputs",
-                loads=(self._component("video_encoder"),),
+                loads=(self.component("video_encoder"),),
                 active=max(video_vae.encode_bytes(vae, grid, plan, self.itemsize) for grid in given),
                 flops=sum(video_vae.encode_flops(vae, grid, plan) for grid in given),
                 host=max(clip_bytes(grid) for grid in given),
@@ -276,7 +95,7 @@ class Costs:
             yield Phase(
                 kind="inputs",
                 name="audio input",
-                loads=(self._component("audio_encoder"),),
+                loads=(self.component("audio_encoder"),),
                 active=audio.encode_bytes(config, self._steps, self.itemsize),
                 flops=audio.encode_flops(config, self._steps),
             )
@@ -293,7 +112,7 @@ class Costs:
         return Phase(
             kind="upsample",
             name="upsampling",
-            loads=(Load("upsampler", self._weights(header, "upsampler", nbytes), nbytes),),
+            loads=(Load("upsampler", self.weights(header, "upsampler", nbytes), nbytes),),
             active=upsample_bytes(config, after, self.itemsize),
             flops=upsample_flops(config, before, after),
         )
@@ -309,7 +128,7 @@ class Costs:
             active += text_memory_bytes(config, given, self.itemsize)
         active += self._decoded(given) + self._latent_bytes(stage)
         sizes, (branches, fusing) = self.blocks, self._lora_bytes(stage)
-        nbytes = self._weights(self._transformer, "transformer", sizes.whole) + branches.whole
+        nbytes = self.weights(self._transformer, "transformer", sizes.whole) + branches.whole
         load, moved = Load(TRANSFORMER, nbytes, sizes.whole), 0
         if self.is_streamed:
             resident = self.machine.resident_blocks
@@ -418,14 +237,14 @@ class Costs:
         yield Phase(
             kind="sound",
             name="audio",
-            loads=(self._component("audio_decoder"),),
+            loads=(self.component("audio_decoder"),),
             active=audio.decode_bytes(config, self._steps, self.itemsize),
             flops=audio.decode_flops(config, self._steps),
         )
         yield Phase(
             kind="sound",
             name="vocoder",
-            loads=(self._component("vocoder", FLOAT32),),
+            loads=(self.component("vocoder", FLOAT32),),
             active=audio.vocode_bytes(vocoder, self._steps),
             flops=audio.vocode_flops(vocoder, self._steps),
         )
@@ -437,7 +256,7 @@ class Costs:
         return Phase(
             kind="video",
             name="video",
-            loads=(self._component("video_decoder"),),
+            loads=(self.component("video_decoder"),),
             active=decoding.decode_bytes(vae, grid, plan, self.itemsize),
             flops=decoding.decode_flops(vae, grid, plan),
             disk=int(prod(self.request.file_size) * self.request.file_frames * FILE_BITS / 8),
@@ -459,24 +278,6 @@ class Costs:
         shapes = self.headers.shapes
         video = self._grid(stage).tokens * shapes.video_vae.latent_channels
         return (video + self._steps * shapes.audio_vae.latent_channels * shapes.audio_vae.latent_bins) * self.itemsize
-
-    def _component(self, name: str, itemsize: int | None = None) -> Load:
-        header, itemsize = self.headers.header(name), itemsize or self.itemsize
-        nbytes = component_bytes(header, name, itemsize)
-        return Load(name.replace("_", " "), self._weights(header, name, nbytes, itemsize), nbytes)
-
-    def _connector(self, name: str) -> Load:
-        """A connector, whose blocks are read again for each prompt where they are streamed."""
-        if not self.is_streamed:
-            return self._component(name)
-        sizes = block_bytes(self.headers.header(name), name, self.itemsize)
-        return Load(name.replace("_", " "), sizes.streamed(0), sizes.whole * len(self.prompts))
-
-    def _weights(self, header: Header, component: str, nbytes: int, itemsize: int | None = None) -> int:
-        """What weights take on the device; on the CPU only those that do not stay mapped."""
-        if self.machine.device != "cpu":
-            return nbytes
-        return converted_bytes(header, component, itemsize or self.itemsize)
 
 
 @lru_cache(maxsize=256)

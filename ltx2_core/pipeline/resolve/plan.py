@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from ...machine import MemoryMode, available_bytes, ram_bytes
 from ..events import Phase as Kind
+from .counting import Phase
 from .machine import Device
-from .phases import TRANSFORMER, Costs, Phase
+from .phases import TRANSFORMER, Costs
 from .speeds import MEASURED, Work
 
 if TYPE_CHECKING:
