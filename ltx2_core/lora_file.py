@@ -13,7 +13,6 @@ from typing import Self
 
 from . import keymap
 from .components import COMPONENTS
-from .costs.weights import BLOCK, BlockBytes, block_bytes
 from .errors import CheckpointError, RequestError
 from .headers import FileKind, Header, classify, read_header
 from .lora_forms import Change, Target, foreign_form, read_changes
@@ -149,24 +148,6 @@ def match(lora: LoraFile, checkpoint: Header, *, allow_partial: bool = False) ->
     if not changes or (unmatched and not allow_partial):
         raise _refusal(matched, checkpoint)
     return matched
-
-
-def branch_bytes(loras: Iterable[MatchedLora], checkpoint: Header, itemsize: int) -> BlockBytes:
-    """What LoRAs take beside the quantised layers of a denoiser; what is merged into plain layers takes nothing.
-
-    Args: itemsize: of a number that is computed with. Raises: CheckpointError if the layers cannot be understood.
-    """
-    inside = COMPONENTS["transformer"].names_in(checkpoint)
-    beside = {inside[name] for name in inside.keys() & checkpoint.stored.layers.keys()}
-    blocks, outside = [0] * len(block_bytes(checkpoint, "transformer", itemsize).blocks), 0
-    for lora in loras:
-        for official in lora.changes.keys() & beside:
-            nbytes, block = lora.changes[official].numbers * itemsize, BLOCK.search(official)
-            if block is None:
-                outside += nbytes
-            else:
-                blocks[int(block[1])] += nbytes
-    return BlockBytes(tuple(blocks), outside)
 
 
 def _is_for(change: Change, checkpoint: Header, name: str) -> bool:

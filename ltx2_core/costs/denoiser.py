@@ -46,6 +46,18 @@ class Walk:
     exchanges_rows: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class RowFlops:
+    """What is computed beside the linear layers of all blocks for each row of a kind that goes through them."""
+
+    video: float = 0.0
+    audio: float = 0.0
+    text: float = 0.0
+
+
+NO_ROWS = RowFlops()
+
+
 def activation_bytes(config: TransformerConfig, given: Evaluation, walk: Walk) -> int:
     """The most that is alive in one evaluation beside weights and keys and values of the text that are kept."""
     rows = 0.0
@@ -82,9 +94,17 @@ def held_bytes(config: TransformerConfig, itemsize: int) -> int:
 
 
 def forward_flops(
-    config: TransformerConfig, given: Evaluation, *, blocks: int, reads_text: bool = True, exchanges: bool = True
+    config: TransformerConfig,
+    given: Evaluation,
+    *,
+    blocks: int,
+    reads_text: bool = True,
+    exchanges: bool = True,
+    beside: RowFlops = NO_ROWS,
 ) -> float:
-    """One pass through so many of its blocks. reads_text: whether keys and values of the text are made in it.
+    """One pass through so many of its blocks.
+
+    Args: reads_text: whether keys and values of the text are made in it. beside: what LoRAs compute beside its layers.
 
     Source: two for a product and its sum, in linear layers and attention; all else is left out.
     """
@@ -101,4 +121,6 @@ def forward_flops(
         if config.caption_channels is not None and reads_text:
             total += 2 * given.text * width * (config.caption_channels + width)
     both = config.video is not None and config.audio is not None and exchanges
+    rows = given.video * beside.video + given.audio * beside.audio + given.text * beside.text * reads_text
+    total += rows * blocks / config.layers
     return total + both * blocks * 8 * given.video * given.audio * across

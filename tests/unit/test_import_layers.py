@@ -42,6 +42,7 @@ LAYERS = {
         "compiling",
         "keymap",
         "lora",
+        "lora_costs",
         "lora_file",
         "lora_forms",
         "lora_scale",

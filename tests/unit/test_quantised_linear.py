@@ -14,15 +14,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from ltx2_core.checkpoint import load_component
 from ltx2_core.components import DIT
+from ltx2_core.costs.denoiser import Evaluation, forward_flops
 from ltx2_core.costs.weights import block_bytes, component_bytes
 from ltx2_core.errors import CheckpointError
 from ltx2_core.headers import read_header
 from ltx2_core.hub.find import find_model
 from ltx2_core.lora import WeightedLora, fuse, take_out
-from ltx2_core.lora_file import MatchedLora, branch_bytes, match, read_lora
+from ltx2_core.lora_costs import branch_bytes, lora_flops
+from ltx2_core.lora_file import MatchedLora, match, read_lora
 from ltx2_core.machine import Machine, MemoryMode
 from ltx2_core.models.passes import Pass, StreamInput
 from ltx2_core.models.transformer import run_passes
@@ -325,6 +328,29 @@ def test_what_loras_take_beside_quantised_layers_is_what_is_counted(
     for number, nbytes in enumerate(counted.blocks):
         assert nbytes == sum(size for name, size in added.items() if name.startswith(f"blocks.{number}."))
     assert counted.whole == sum(added.values()) > 0
+
+
+@pytest.mark.parametrize("precision", ["mixed", "int8"])
+def test_what_loras_compute_is_what_is_counted(precision: str, tinies: Mapping[str, Path]) -> None:
+    path = tinies[precision] / CHECKPOINT
+    model, chosen = load_component("transformer", path, dtype=torch.float32), matched(path.parent, DISTILLED, path)
+    said = lora_flops([chosen], read_header(path))
+    plain, fusing, beside = (FlopCounterMode(display=False) for _ in range(3))
+    with plain:
+        velocity(model)
+    with fusing:
+        fuse(model, [(chosen, 0.7)])
+    with beside:
+        velocity(model)
+    blocks = len(said.blocks)
+    assert said.fusing(blocks, 1) == fusing.get_total_flops() > 0
+    assert said.fusing(1, 5) == said.outside + said.blocks[0] + 5 * sum(said.blocks[1:])
+    rows = 6 * said.beside.video + 4 * said.beside.audio + 5 * said.beside.text
+    assert rows == beside.get_total_flops() - plain.get_total_flops() > 0
+    config = model.config
+    given = Evaluation(video=6, audio=4, text=5)
+    more = forward_flops(config, given, blocks=blocks, beside=said.beside) - forward_flops(config, given, blocks=blocks)
+    assert more == pytest.approx(rows)
 
 
 def test_merged_loras_take_nothing(tiny: Path) -> None:

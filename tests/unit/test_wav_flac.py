@@ -167,6 +167,17 @@ def test_a_wav_holds_its_format_its_comment_and_16_bit_samples_alone(tmp_path: P
     assert data[20:24] == bytes((1, 0, 2, 0))
 
 
+@pytest.mark.parametrize("length", [18, 19, 20])
+def test_adpcm_needs_the_samples_of_a_block_in_its_layout(length: int, tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.wav", "adpcm_ima_wav")
+    data = path.read_bytes()
+    at = data.index(b"fmt ")
+    layout = data[at + 8 : at + 8 + length]
+    rest = data[at + 8 + int.from_bytes(data[at + 4 : at + 8], "little") :]
+    path.write_bytes(data[:at] + b"fmt " + length.to_bytes(4, "little") + layout + bytes(length % 2) + rest)
+    assert (read_header(path) is None) == (length < 20)
+
+
 def test_libsndfile_is_loaded_with_the_first_samples_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_sound(tmp_path / "a.wav")
     monkeypatch.delitem(sys.modules, "soundfile", raising=False)

@@ -19,7 +19,8 @@ from ...costs.weights import NOTHING, BlockBytes, block_bytes, component_bytes, 
 from ...headers import Header, read_header
 from ...hub.find import ModelFiles
 from ...lora import Addends, WeightedLora, fuse_addends, take_out
-from ...lora_file import branch_bytes, match, read_lora
+from ...lora_costs import branch_bytes
+from ...lora_file import match, read_lora
 from ...machine import Machine, Precision
 from ...memory import Residency
 from ...models.chunks import Chunks

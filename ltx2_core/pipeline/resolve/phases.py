@@ -5,7 +5,7 @@ Source: docs/architecture.md, "From a command to a file".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from math import ceil, prod
@@ -15,7 +15,16 @@ from ...config.released import effective_config
 from ...config.transformer import TransformerConfig
 from ...config.upsampler import UpsamplerConfig
 from ...costs import audio, decoding, video_vae
-from ...costs.denoiser import Evaluation, Walk, activation_bytes, forward_flops, held_bytes, text_memory_bytes
+from ...costs.denoiser import (
+    NO_ROWS,
+    Evaluation,
+    RowFlops,
+    Walk,
+    activation_bytes,
+    forward_flops,
+    held_bytes,
+    text_memory_bytes,
+)
 from ...costs.host import clip_bytes, written_bytes
 from ...costs.upsampler import upsample_bytes, upsample_flops
 from ...costs.weights import (
@@ -28,7 +37,8 @@ from ...costs.weights import (
 )
 from ...grids import VideoGrid, audio_latent_count
 from ...headers import Header
-from ...lora_file import MatchedLora, branch_bytes, match, read_lora
+from ...lora_costs import LoraFlops, branch_bytes, lora_flops
+from ...lora_file import MatchedLora, match, read_lora
 from ...machine import RankLayout
 from ...sampling.guidance import GuidanceScales, PassKind, plan_passes, share_passes
 from ...sampling.table import SAMPLERS
@@ -127,9 +137,11 @@ class Costs(TextPhases):
         if walk.keeps_text:
             active += text_memory_bytes(config, given, self.itemsize)
         active += self._decoded(given) + self._latent_bytes(stage)
-        sizes, (branches, fusing) = self.blocks, self._lora_bytes(stage)
+        sizes, loras = self.blocks, self._loras_of(stage)
+        branches, fusing = self._lora_bytes(loras)
+        computed = lora_flops(loras, self._transformer) if loras else LoraFlops()
         nbytes = self.weights(self._transformer, "transformer", sizes.whole) + branches.whole
-        load, moved = Load(TRANSFORMER, nbytes, sizes.whole), 0
+        load, moved, resident = Load(TRANSFORMER, nbytes, sizes.whole), 0, len(sizes.blocks)
         if self.is_streamed:
             resident = self.machine.resident_blocks
             nbytes = sizes.streamed(resident) + branches.staying(resident)
@@ -141,7 +153,8 @@ class Costs(TextPhases):
             name=f"stage {number}" if len(self.request.recipe.stages) > 1 else "denoising",
             loads=(load,),
             active=active,
-            flops=len(tiles) * stage_flops(config, whole, scales, steps, walk),
+            flops=len(tiles) * stage_flops(config, whole, scales, steps, walk, computed.beside)
+            + computed.fusing(resident, len(steps) * len(tiles)),
             moved=moved * len(tiles),
             disk=self._latent_bytes(stage),
         )
@@ -209,11 +222,15 @@ class Costs(TextPhases):
         whole = held_bytes(self.headers.shapes.transformer, self.itemsize)
         return whole if max(given.video, given.audio) > self.machine.chunk_tokens else whole // 2
 
-    def _lora_bytes(self, stage: Stage) -> tuple[BlockBytes, int]:
-        """What LoRAs take: beside the quantised layers, and while one is fused into a plain layer."""
+    def _loras_of(self, stage: Stage) -> list[MatchedLora]:
+        """The LoRAs that act in a stage."""
         loras = [*(self.loras if stage.user_loras else ())]
         if stage.distilled_lora is not None:
             loras.append(self._distilled_lora)
+        return loras
+
+    def _lora_bytes(self, loras: Sequence[MatchedLora]) -> tuple[BlockBytes, int]:
+        """What LoRAs take: beside the quantised layers, and while one is fused into a plain layer."""
         if not loras:
             return NOTHING, 0
         fusing = FUSING_BYTES * largest_plain(self._transformer, "transformer", self.itemsize)
@@ -282,9 +299,17 @@ class Costs(TextPhases):
 
 @lru_cache(maxsize=256)
 def stage_flops(
-    config: TransformerConfig, given: Evaluation, scales: Streams[GuidanceScales], steps: range, walk: Walk
+    config: TransformerConfig,
+    given: Evaluation,
+    scales: Streams[GuidanceScales],
+    steps: range,
+    walk: Walk,
+    beside: RowFlops = NO_ROWS,
 ) -> float:
-    """All evaluations of a stage; passes that read the prompt begin where they first differ from the first."""
+    """All evaluations of a stage; passes that read the prompt begin where they first differ from the first.
+
+    Args: beside: what LoRAs compute beside its layers.
+    """
     total = 0.0
     for step in steps:
         for one in plan_passes(scales, step):
@@ -296,5 +321,6 @@ def stage_flops(
                 blocks=config.layers - follows * start,
                 reads_text=not walk.keeps_text or step == steps.start,
                 exchanges=not one.is_isolated,
+                beside=beside,
             )
     return total

@@ -1,0 +1,110 @@
+"""What LoRAs take beside the weights that they change: bytes, and the FLOPs of fusing them or of what runs beside.
+
+Source: docs/cards.md, "How it is counted".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from .components import COMPONENTS
+from .costs.denoiser import NO_ROWS, RowFlops
+from .costs.weights import BLOCK, BlockBytes, block_bytes
+from .headers import Header
+from .lora_file import MatchedLora
+from .lora_forms import Change
+
+# Whose rows a linear layer of the denoiser takes, by its official name; the first that is found counts. Layers outside
+# of these, which take a noise level or nothing, have a few rows at most.
+Kind = Literal["video", "audio", "text"]
+ROWS: tuple[tuple[re.Pattern[str], Kind | None], ...] = (
+    (re.compile(r"adaln|scale_shift|gate_logits"), None),
+    (re.compile(r"attn2\.to_[kv]|caption_projection"), "text"),
+    (re.compile(r"audio_to_video_attn\.to_[kv]|video_to_audio_attn\.to_(q|out)"), "audio"),
+    (re.compile(r"audio_to_video_attn|video_to_audio_attn"), "video"),
+    (re.compile(r"audio_"), "audio"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFlops:
+    """What LoRAs compute.
+
+    Args: blocks: to fuse them into the plain layers of each block, once. outside: into the others. beside: what runs
+    beside the quantised layers in one pass through all blocks.
+    """
+
+    blocks: tuple[float, ...] = ()
+    outside: float = 0.0
+    beside: RowFlops = NO_ROWS
+
+    def fusing(self, resident: int, visits: int) -> float:
+        """To fuse them where so many of the first blocks stay and each of the others is loaded for every visit."""
+        staying, leaving = sum(self.blocks[:resident]), sum(self.blocks[resident:])
+        return self.outside + staying + leaving * visits
+
+
+def branch_bytes(loras: Iterable[MatchedLora], checkpoint: Header, itemsize: int) -> BlockBytes:
+    """What LoRAs take beside the quantised layers of a denoiser; what is merged into plain layers takes nothing.
+
+    Args: itemsize: of a number that is computed with. Raises: CheckpointError if the layers cannot be understood.
+    """
+    blocks, outside = [0] * _block_count(checkpoint), 0
+    for official, change, is_beside in _changes(loras, checkpoint):
+        nbytes, block = is_beside * change.numbers * itemsize, BLOCK.search(official)
+        if block is None:
+            outside += nbytes
+        else:
+            blocks[int(block[1])] += nbytes
+    return BlockBytes(tuple(blocks), outside)
+
+
+def lora_flops(loras: Iterable[MatchedLora], checkpoint: Header) -> LoraFlops:
+    """What LoRAs compute, two for a product and its sum. Raises: CheckpointError as `branch_bytes`."""
+    blocks, outside = [0.0] * _block_count(checkpoint), 0.0
+    beside: dict[Kind, float] = {"video": 0.0, "audio": 0.0, "text": 0.0}
+    for official, change, is_beside in _changes(loras, checkpoint):
+        block = BLOCK.search(official)
+        if is_beside:
+            if rows := _rows(official):
+                beside[rows] += _row_flops(change)
+        elif block is None:
+            outside += _whole_flops(change)
+        else:
+            blocks[int(block[1])] += _whole_flops(change)
+    return LoraFlops(tuple(blocks), outside, RowFlops(**beside))
+
+
+def _changes(loras: Iterable[MatchedLora], checkpoint: Header) -> Iterator[tuple[str, Change, bool]]:
+    """Each change of a denoiser by its official name, and whether its layer is quantised, so that it runs beside."""
+    inside = COMPONENTS["transformer"].names_in(checkpoint)
+    quantised = {inside[name] for name in inside.keys() & checkpoint.stored.layers.keys()}
+    for lora in loras:
+        for official, change in lora.changes.items():
+            yield official, change, official in quantised
+
+
+def _block_count(checkpoint: Header) -> int:
+    return len(block_bytes(checkpoint, "transformer", 4).blocks)
+
+
+def _rows(official: str) -> Kind | None:
+    for pattern, rows in ROWS:
+        if pattern.search(official):
+            return rows
+    return "video"
+
+
+def _whole_flops(change: Change) -> float:
+    """To make the matrix of a change: each of its operands that is a product of two factors."""
+    return sum(2.0 * prod(change.shape) * (change.rank or 1) for operand in change.operands if len(operand) > 1)
+
+
+def _row_flops(change: Change) -> float:
+    """Of a row that goes through the change beside its layer: through both factors, or through the whole matrix."""
+    is_pair = len(change.operands) == 1 and len(change.operands[0]) > 1
+    return 2.0 * (change.numbers if is_pair else prod(change.shape))
