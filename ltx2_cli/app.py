@@ -53,7 +53,7 @@ ltx2 --help                                        list all commands"""
 SCRIPTS = """\
 In a script: the path of the result goes to stdout and everything else to stderr; --json prints events as JSON lines
 instead. Exit codes: 0 done, 2 wrong usage, 3 unusable input file, 4 does not fit, 5 out of memory, 6 login needed,
-7 weights or disk, 8 the result failed its check, 130 Ctrl-C, 143 TERM, 1 an internal error.
+7 weights or disk, 8 the result failed its check, 9 jobs of a batch failed, 130 Ctrl-C, 143 TERM, 1 an internal error.
 
 ltx2 t2v "a lamp blinks" --model toy -o lamp.mp4 --skip-existing --seed 7"""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 import typer.main
 
-from ltx2_cli.app import app
+from ltx2_cli.app import SCRIPTS, app
+from ltx2_core import errors
 from scripts.man_page import PAGE, man_page
 
 OF_ALL = ("--json", "--quiet", "--verbose", "--help")
@@ -33,6 +35,16 @@ def test_every_command_and_option_is_on_the_page() -> None:
         shown = [one for one in command.params if one.param_type_name == "option" and not one.hidden]
         flags = [max((*one.opts, *one.secondary_opts), key=len) for one in shown]
         assert [flag for flag in flags if flag not in own and flag not in OF_ALL] == [], name
+
+
+def test_the_help_names_every_exit_code() -> None:
+    kinds = [
+        value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.LTX2Error)
+    ]
+    assert len(kinds) > 8
+    _, _, listed = SCRIPTS.partition("Exit codes: ")
+    told = {int(number) for number in re.findall(r"(\d+) [A-Za-z]", listed.partition(".\n")[0])}
+    assert told == {0, 130, 143} | {kind.exit_code for kind in kinds}
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff, which formats manual pages, is not installed")
