@@ -20,7 +20,7 @@ from torch import Tensor
 from ltx2_core.errors import MediaError
 from ltx2_core.media.accept import check_input
 from ltx2_core.media.audio import at_rate_of, at_workable_rate, read_audio
-from ltx2_core.media.image import compress, prepare_image, read_image
+from ltx2_core.media.image import compress, image_to_look_at, prepare_image, read_image
 from ltx2_core.media.inputs import AudioSource, ImageSource, VideoSource
 from ltx2_core.media.resize import cover, to_clip
 from ltx2_core.media.video import frames_by_time
@@ -401,3 +401,15 @@ def test_an_encoder_gets_a_rate_that_it_takes():
         given = Waveform(torch.zeros(2, rate_hz // 100), rate_hz)
         assert at_rate_of("aac", given).sample_rate_hz == taken_hz
         assert at_rate_of("alac", given) is given
+
+
+@pytest.mark.parametrize(
+    ("size", "looked_at"),
+    [((300, 200), (896, 597)), ((200, 300), (597, 896)), ((3000, 2), (896, 1)), ((64, 64), (896, 896))],
+)
+def test_a_language_model_looks_at_an_image_whose_longer_side_has_896_pixels(
+    size: tuple[int, int], looked_at: tuple[int, int], tmp_path: Path
+) -> None:
+    seen = image_to_look_at(image(tmp_path / "a.png", Image.new("RGB", size, (10, 200, 30))))
+    assert (seen.shape, seen.dtype) == ((3, looked_at[1], looked_at[0]), torch.uint8)
+    assert seen.flatten(1).unique(dim=1).flatten().tolist() == [10, 200, 30]

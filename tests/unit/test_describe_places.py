@@ -12,9 +12,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ltx2_core.errors import CheckpointError, RequestError, StorageError
+from ltx2_core.headers import read_header
 from ltx2_core.hub import find
 from ltx2_core.latents import patchify_video
 from ltx2_core.pipeline.describe.describe import describe
+from ltx2_core.pipeline.describe.latents import is_latents
 from ltx2_core.pipeline.job import Job, Saved
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.types import Streams
@@ -231,6 +233,23 @@ def test_a_damaged_job_is_an_error_of_files(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text("{")
     with pytest.raises(StorageError, match="is damaged"):
         describe(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "metadata"),
+    [
+        (["video", "generator"], {}),
+        (["video", "audio"], {"step": "1"}),
+        (["generator"], {"step": "1"}),
+        (["video", "generator", "other"], {"step": "1"}),
+    ],
+)
+def test_what_lacks_a_part_of_saved_latents_is_something_else(
+    names: list[str], metadata: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "latents-1.safetensors"
+    save_file({name: torch.zeros(1) for name in names}, path, metadata)
+    assert not is_latents(read_header(path))
 
 
 def test_saved_latents_tell_what_they_decode_to(tiny: Path, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
+from ltx2_core.disk import hidden_file
 from ltx2_core.pipeline.batch.jobs import JobLine
-from ltx2_core.pipeline.batch.record import BatchRecord, Failure, Fingerprint, JobEntry, change_record
+from ltx2_core.pipeline.batch.record import BatchRecord, Failure, Fingerprint, JobEntry, change_record, write_summary
 from scripts.write_schemas import FOLDER, SCHEMAS, written
 from tests.commands import ltx2
 
@@ -63,6 +64,18 @@ def test_the_record_of_a_batch_is_valid(tmp_path: Path):
     written_down = json.loads((tmp_path / "batch.json").read_text())
     assert list(validator("batch").iter_errors(written_down)) == []
     assert list(validator("batch").iter_errors({**written_down, "seed": "one"})) != []
+
+
+def test_what_a_killed_command_left_beside_a_record_is_removed(tmp_path: Path):
+    kept = BatchRecord(seed=1, jobs=())
+    for name, write in (
+        ("batch.json", lambda: change_record(tmp_path, lambda before: kept)),
+        ("summary.csv", lambda: write_summary(tmp_path)),
+    ):
+        left = hidden_file(tmp_path / name)
+        write()
+        assert not left.exists()
+        assert (tmp_path / name).exists()
 
 
 def test_no_cell_of_the_summary_is_a_formula():
