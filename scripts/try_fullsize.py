@@ -31,12 +31,12 @@ from scripts.make_fullsize_checkpoint import MODELS, make_fullsize_model
 
 ROOT = Path(__file__).resolve().parent.parent
 RENDER = "t2v x --device cpu --precision bf16 --frames 9 --json --overwrite"
-STEPS = ("--steps", "2")
+GUIDED, DISTILLED = ("--steps", "2"), ("--sigmas", "1,0.5,0")  # two steps for the first stage, the fewest
 SIZES = {  # the smallest, and what else a preset is told
-    "one-stage": ("--res", "64x64", *STEPS),
-    "two-stage": ("--res", "128x128", *STEPS),
-    "distilled-one-stage": ("--res", "64x64"),
-    "distilled": ("--res", "128x128"),
+    "one-stage": ("--res", "64x64", *GUIDED),
+    "two-stage": ("--res", "128x128", *GUIDED),
+    "distilled-one-stage": ("--res", "64x64", *DISTILLED),
+    "distilled": ("--res", "128x128", *DISTILLED),
 }
 PHASES = ("text", "denoise", "sound", "video")
 FLAT_CLIP = 8
@@ -129,7 +129,6 @@ class Command:
             str(self.model.resolve()),
             "-o",
             name,
-            "--overwrite",
         ]
         command = [sys.executable, "-m", "ltx2_cli", *options]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "LTX2_HOME": str(self.folder / "home")}
