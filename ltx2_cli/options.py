@@ -119,9 +119,10 @@ MODEL = panel(
         "How weights reach the device; default %(default)s: resident if the transformer fits, else streamed block by "
         "block; lean also saves on activations.",
     ),
-    compile=switch(
+    compile=either(
+        "--no-compile",
         "Compile the transformer's blocks with torch.compile: the first step takes longer, the others less; the result "
-        "differs in the last bits."
+        "differs in the last bits. Off unless ltx2 doctor --tune has measured that it is faster.",
     ),
     ranks=value(
         "N",

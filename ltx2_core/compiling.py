@@ -45,4 +45,4 @@ def told_compiler_failures() -> Iterator[None]:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         why = str(error).strip().partition("\n")[0][:LONGEST_REASON]
-        raise RequestError("--compile cannot be used on this machine", why, "render without --compile") from error
+        raise RequestError("--compile cannot be used on this machine", why, "render with --no-compile") from error

@@ -53,6 +53,7 @@ def test_a_model_that_fails_ends_with_the_code_of_its_failure(monkeypatch: pytes
 
 def test_what_is_measured_here_is_obeyed_by_the_next_render(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LTX2_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tune, "lacking_compiler", lambda device: "there is none, and a minute is saved")
     shapes = (tune.Shape(name="all", width=64, height=64, frames=9),)
     monkeypatch.setattr(tune, "PLANS", {"cpu": tune.Plan(heads=1, text_rows=8, shapes=shapes)})
     monkeypatch.setattr(tune, "LEAST_GAIN", 1e-6)  # whatever is not usual is chosen

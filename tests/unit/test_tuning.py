@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.exc import TorchRuntimeError
 from torch.utils.flop_counter import FlopCounterMode
 
 from ltx2_core.cards import Card
 from ltx2_core.errors import RequestError
+from ltx2_core.models.transformer import Transformer
 from ltx2_core.pipeline.doctor import tune
 from ltx2_core.pipeline.doctor.tune import Plan, Shape, choose_precision, choose_switch, timed
 from ltx2_core.pipeline.request import Resolved
@@ -40,8 +43,25 @@ TINY = Plan(heads=1, text_rows=8, shapes=(Shape(name="tiny", width=64, height=64
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home of a machine without a compiler, which would take a minute for each shape."""
     monkeypatch.setenv("LTX2_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tune, "lacking_compiler", lambda device: "there is none")
     return tmp_path / "home"
+
+
+def with_compiler(monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+    """A machine whose compiler leaves blocks as they are, or raises an error when the first one runs."""
+
+    def run(*_: object) -> None:
+        if error is not None:
+            raise error
+
+    def compile_blocks(model: Transformer) -> None:
+        model.blocks[0].register_forward_pre_hook(run)
+
+    monkeypatch.setattr(tune, "PLANS", {"cpu": TINY})
+    monkeypatch.setattr(tune, "lacking_compiler", lambda device: "")
+    monkeypatch.setattr(tune, "compile_blocks", compile_blocks)
 
 
 def tuning(device: Device = CPU, precision: PrecisionChoice | None = BF16, **tokens: int) -> Tuning:
@@ -216,6 +236,49 @@ def test_every_choice_of_a_device_is_measured(monkeypatch: pytest.MonkeyPatch) -
     assert shape.flops_per_s is not None
     assert (found.width, found.link_bytes_per_s) == (tune.HEAD, None)
     assert len(told) == 2
+
+
+def test_compiled_blocks_are_measured_where_there_is_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_compiler(monkeypatch)
+    told: list[str] = []
+    found = tune.tune(CPU, told.append)
+    (shape,) = found.shapes
+    assert shape.compiles is not None
+    assert shape.compiles.on_s is not None
+    assert told[-1] == "measuring on cpu: compiled blocks, tiny; the compiler may run for minutes"
+    assert found.rows["compiled blocks, up to 8 tokens"] == str(shape.compiles)
+    assert read_tuning() is None  # the command writes it
+
+
+def test_a_compiler_that_fails_leaves_the_rest_of_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_compiler(monkeypatch, TorchRuntimeError("no such instruction\nsecond line"))
+    told: list[str] = []
+    (shape,) = tune.tune(CPU, told.append).shapes
+    assert (shape.compiles, shape.flops_per_s is None) == (None, False)
+    assert told[-1].startswith("the blocks cannot be compiled: no such instruction")
+
+
+def test_compiled_blocks_that_do_not_fit_are_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_compiler(monkeypatch)
+    monkeypatch.setattr(tune._Sample, "_peak", lambda self, call: None)
+    (shape,) = tune.tune(CPU).shapes
+    assert shape.compiles is not None
+    assert (shape.compiles.on_s, shape.compiles.chosen) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "compiles"),
+    [({}, True), ({"compile": False}, False), ({"ranks": 2}, False), ({"attention": "map.mp4"}, False)],
+)
+def test_blocks_are_compiled_as_measured_where_the_render_allows_it(
+    flags: dict[str, Any], compiles: bool, tiny: Path
+) -> None:
+    shape = ShapeClass(name="all", tokens=10_000, batches_passes=OFF, keeps_text=ON, compiles=ON)
+    write_tuning(tuning().model_copy(update={"shapes": (shape,), "precision": None}))
+    found = settled(tiny, **flags)
+    assert found.task.machine.compiles == compiles
+    assert any(note.startswith("compile: the first step") for note in found.notes) == compiles
+    assert any("compiles True" in note for note in found.notes) == compiles
 
 
 def test_the_flops_of_a_measured_step_are_those_that_it_computes() -> None:

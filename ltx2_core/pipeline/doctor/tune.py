@@ -17,6 +17,7 @@ from typing import get_args
 import torch
 from torch.nn import functional as F
 
+from ...compiling import compile_blocks, told_compiler_failures
 from ...config.transformer import TransformerConfig
 from ...costs.denoiser import Evaluation, Walk
 from ...errors import RequestError
@@ -24,6 +25,7 @@ from ...grids import Factors, VideoGrid, audio_latent_count
 from ...latents import LatentState, States
 from ...machine import CHUNK_TOKENS, Backend, Precision, cpu_threads
 from ...models.attention import attending
+from ...models.transformer import Transformer
 from ...quantize.decode import decode_matrix
 from ...quantize.products import multiply
 from ...sampling.denoiser import GuidedDenoiser
@@ -32,7 +34,15 @@ from ...stored.encoding import GROUPS
 from ...stored.layer import StoredLayer
 from ...types import Streams
 from ..render.models import DTYPES
-from ..resolve.machine import PRECISIONS, Device, backends_on, choose_device, measured_on, must_measure_int8
+from ..resolve.machine import (
+    PRECISIONS,
+    Device,
+    backends_on,
+    choose_device,
+    lacking_compiler,
+    measured_on,
+    must_measure_int8,
+)
 from ..resolve.phases import stage_flops
 from ..resolve.tuning import LEAST_RUNS, AttentionChoice, PrecisionChoice, ShapeClass, Switch, Tuning
 from .sample import guidance, random_transformer, scaled_settings
@@ -119,7 +129,11 @@ def tune(device: Device | None = None, tell: Callable[[str], None] = lambda line
         measured = []
         for shape in shapes:
             tell(f"measuring on {device.name}: a guided step, {shape.name}")
-            measured.append(sample.measure(shape))
+            found = sample.measure(shape)
+            if not lacking_compiler(device):
+                tell(f"measuring on {device.name}: compiled blocks, {shape.name}; the compiler may run for minutes")
+                found = found.model_copy(update={"compiles": sample.compiled(shape, tell)})
+            measured.append(found)
         return Tuning(
             measured_on=measured_on(device),
             precision=precision,
@@ -288,6 +302,27 @@ class _Sample:
                 calls[name] = call
         return choose_attention(timed(calls, self.device))
 
+    def compiled(self, shape: Shape, tell: Callable[[str], None]) -> Switch | None:
+        """Whether compiled blocks are faster for clips up to this one; None where the compiler fails, with a line."""
+        config = self.model.config
+        with torch.device("meta"):
+            model = Transformer(config)
+        model.load_state_dict(self.model.state_dict(), assign=True)
+        compile_blocks(model.requires_grad_(False).eval())
+        steps = self.step(shape, is_guided=False), self.step(shape, is_guided=False, model=model)
+        steps[0]()
+        try:
+            with told_compiler_failures():
+                peak = self._peak(steps[1])
+        except RequestError as error:
+            tell(f"the blocks cannot be compiled: {error.why}")
+            return None
+        calls: dict[str, Callable[[], object]] = {"plain": steps[0]}
+        if peak is not None:
+            calls["compiled"] = steps[1]
+        seconds = timed(calls, self.device)
+        return choose_switch(seconds["plain"], seconds.get("compiled", []), usual=False)
+
     def flops(self, shape: Shape) -> float:
         """Those of a guided step as it usually is, in which keys and values of the text are known."""
         config = self.model.config
@@ -303,13 +338,19 @@ class _Sample:
         return both - first
 
     def step(
-        self, shape: Shape, *, is_guided: bool = True, is_batched: bool = False, keeps_text: bool = True
+        self,
+        shape: Shape,
+        *,
+        is_guided: bool = True,
+        is_batched: bool = False,
+        keeps_text: bool = True,
+        model: Transformer | None = None,
     ) -> Callable[[], object]:
-        """A step in the middle of a render: four passes, or one where it is not guided."""
+        """A step in the middle of a render: four passes, or one where it is not guided. model: in place of its own."""
         channels = self.model.config.caption_channels or 1
         text = partial(torch.randn, 1, self.plan.text_rows, channels, dtype=self.dtype, device=self.device.name)
         denoise = GuidedDenoiser(
-            model=self.model,
+            model=model or self.model,
             contexts=Streams(Contexts(text(), text()), Contexts(text(), text())),
             scales=guidance(LAYERS) if is_guided else Streams(NEUTRAL, NEUTRAL),
             is_batched=is_batched,

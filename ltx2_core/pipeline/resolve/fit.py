@@ -48,8 +48,12 @@ def settle_machine(
     headers: ModelHeaders,
     loras: tuple[MatchedLora, ...] = (),
     enhancer: EnhancerFiles | None = None,
-) -> tuple[Costs, tuple[str, ...]]:
-    """What a request takes on a machine that is settled for it, and what a person should know of that.
+    *,
+    is_watched: bool = False,
+) -> tuple[Costs, tuple[str, ...], tuple[str, ...]]:
+    """What a request takes on a machine that is settled for it; then what a person should know of that, and warnings.
+
+    is_watched: whether attention is captured, which compiled blocks do not allow.
 
     Only `--precision auto` multiplies quantised weights as they are stored.
     Raises: RequestError if what was measured on this machine cannot be read.
@@ -72,6 +76,7 @@ def settle_machine(
     check_ranks(usual, settings, request, headers.shapes.transformer)
     tuning, notes = tuning_for(device)
     machine = usual if tuning is None else _tuned(usual, tuning, grid.tokens, takes_precision=is_auto)
+    machine, warnings = _with_compiler(machine, device, settings.compile, is_possible=ranks == 1 and not is_watched)
     names = [one.name for one in fields(Machine) if getattr(machine, one.name) != getattr(usual, one.name)]
     if names:
         chosen = ", ".join(f"{name} {_shown(getattr(machine, name))}" for name in names)
@@ -84,15 +89,14 @@ def settle_machine(
     if backend != "auto":
         machine = replace(machine, attention=_checked_backend(backend, device, machine.precision))
         notes = (*notes, f"attention: {backend}, and where that does not take the inputs the next kernel of torch")
-    if required(settings.compile):
-        lacking = lacking_compiler(device)
-        machine, notes = replace(machine, compiles=not lacking), (*notes, _told_compile(lacking))
+    if machine.compiles:
+        notes = (*notes, "compile: the first step of each size takes longer; what is compiled is kept for later runs")
     memory = required(settings.memory)
     modes: tuple[MemoryMode, ...] = tuple(mode for mode in get_args(MemoryMode) if memory in ("auto", mode))
     costs = with_memory(Costs(request, machine, files, headers, loras, enhancer), device, modes)
     if memory == "auto" and costs.machine.memory != "resident":
         notes = (*notes, _told_memory(costs.machine, device))
-    return costs, notes
+    return costs, notes, warnings
 
 
 def _shown(value: object) -> str:
@@ -117,11 +121,18 @@ def _checked_backend(name: str, device: Device, precision: Precision) -> Backend
     return there[[*map(str, there)].index(name)]
 
 
-def _told_compile(lacking: str) -> str:
-    """What is said of compiled blocks. lacking: why they are not compiled; "" if they are."""
-    if lacking:
-        return f"compile: not used, as {lacking}"
-    return "compile: the first step of each size takes longer; what is compiled is kept for later runs"
+def _with_compiler(
+    machine: Machine, device: Device, asked: bool | None, *, is_possible: bool
+) -> tuple[Machine, tuple[str, ...]]:
+    """The machine with or without compiled blocks, and a warning where they are wanted and the compiler is missing.
+
+    Args: asked: None leaves it to what was measured. is_possible: whether the render allows it, which is not asked of
+    one that was told to compile: that is refused.
+    """
+    wanted = (machine.compiles and is_possible) if asked is None else asked
+    lacking = lacking_compiler(device) if wanted else ""
+    warnings = (f"compile: the blocks are not compiled, as {lacking}",) if lacking else ()
+    return replace(machine, compiles=wanted and not lacking), warnings
 
 
 def _told_memory(machine: Machine, device: Device) -> str:
@@ -163,6 +174,8 @@ def _tuned(usual: Machine, tuning: Tuning, tokens: int, *, takes_precision: bool
         tuned = replace(tuned, batches_passes=shape.batches_passes.chosen, keeps_text=shape.keeps_text.chosen)
     if shape is not None and shape.attention is not None:
         tuned = replace(tuned, attention=shape.attention.chosen)
+    if shape is not None and shape.compiles is not None:
+        tuned = replace(tuned, compiles=shape.compiles.chosen)
     return tuned
 
 

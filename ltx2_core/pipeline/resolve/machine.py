@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import sys
+import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -147,10 +148,13 @@ def _is_installed(package: str, module: str) -> bool:
 def lacking_compiler(device: Device) -> str:
     """Why torch.compile cannot be used on a device, as the end of a sentence; "" if it can.
 
-    On the CPU it makes C++, on a card it makes Triton kernels, which start through a small C program.
+    On the CPU it makes C++, on a card it makes Triton kernels, which start through a small C program. Both include
+    Python.h.
     """
     if device.kind == "mps":
         return "torch.compile is not supported on mps here"
+    if not _has_python_header():
+        return "the headers of Python are not installed (Python.h, in a package like python3-dev)"
     if device.kind == "cpu":
         usual = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
         return "" if shutil.which(usual) else f"there is no C++ compiler on this machine ({usual})"
@@ -158,6 +162,11 @@ def lacking_compiler(device: Device) -> str:
         return "triton is not installed"
     compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang", "cl"]
     return "" if any(map(shutil.which, compilers)) else f"there is no C compiler on this machine ({compilers[0]})"
+
+
+def _has_python_header() -> bool:
+    """Whether what is compiled can be called from Python. On a Mac, a framework keeps the header elsewhere."""
+    return sys.platform == "darwin" or Path(sysconfig.get_path("include"), "Python.h").is_file()
 
 
 def must_measure_int8(card: Card | None) -> bool:

@@ -74,7 +74,7 @@ def check_ranks(machine: Machine, settings: Settings, request: Request, config: 
         raise RequestError(what, "a Mac has one GPU", "leave it out")
     if sys.platform != "linux":
         raise RequestError(what, "several ranks are supported on Linux alone", "leave it out")
-    if required(settings.compile):
+    if settings.compile:
         raise RequestError(
             f"{what} with --compile", "blocks that talk to other ranks are not compiled", "leave one out"
         )

@@ -196,7 +196,6 @@ DEFAULTS: Mapping[str, Any] = {  # what holds where neither a person nor the mod
     "model": "ltx-2",
     "precision": "auto",
     "memory": "auto",
-    "compile": False,
     "ranks": 1,
     "attention_backend": "auto",
     "decoder": "auto",

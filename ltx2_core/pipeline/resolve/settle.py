@@ -93,7 +93,9 @@ def settle(
     if settings.job_dir:
         job_dir = given_path(settings.job_dir, "--job-dir")
     given = basis.files, basis.headers, tuple(lora.matched for lora in basis.loras), enhancement.apart
-    costs, machine_notes = settle_machine(basis.device, settings, request, *given)
+    costs, machine_notes, machine_warnings = settle_machine(
+        basis.device, settings, request, *given, is_watched=bool(output.attention)
+    )
     task = RenderTask(
         request=request,
         machine=costs.machine,
@@ -126,7 +128,7 @@ def settle(
             *inputs.notes,
             *machine_notes,
         ),
-        warnings=(*inputs.length.warnings, *lora_warnings, *enhancement.warnings),
+        warnings=(*inputs.length.warnings, *lora_warnings, *enhancement.warnings, *machine_warnings),
         advice=prompt_advice(request, basis.files),
     )
     return Settled(

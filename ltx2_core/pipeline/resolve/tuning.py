@@ -96,9 +96,10 @@ def _ratio(seconds: float | None, usual_s: float, runs: int) -> str:
 
 
 class ShapeClass(Record):
-    """What holds for clips of up to so many video tokens. The two choices are those of `Machine`.
+    """What holds for clips of up to so many video tokens. The choices are those of `Machine`.
 
     attention, flops_per_s: of a guided step as it usually is; None in files of versions that did not measure them.
+    compiles: of a step without guidance, after the compiler has run; None also where there is no compiler.
     """
 
     name: Text
@@ -106,6 +107,7 @@ class ShapeClass(Record):
     batches_passes: Switch
     keeps_text: Switch
     attention: AttentionChoice | None = None
+    compiles: Switch | None = None
     flops_per_s: Rate | None = None
 
 
@@ -142,6 +144,8 @@ class Tuning(Record):
             rows |= {f"batches_passes, {of}": str(shape.batches_passes), f"keeps_text, {of}": str(shape.keeps_text)}
             if shape.attention is not None:
                 rows[f"attention, {of}"] = str(shape.attention)
+            if shape.compiles is not None:
+                rows[f"compiled blocks, {of}"] = str(shape.compiles)
             if shape.flops_per_s is not None:
                 rows[f"a guided step, {of}"] = f"{shape.flops_per_s / TERA:.3g} TFLOP/s"
         if self.link_bytes_per_s is not None:
