@@ -133,7 +133,8 @@ MODEL = panel(
     attention_backend=value(
         "%(choices)s",
         "The kernel of attention in the transformer, of those that this machine has; default %(default)s: torch's own "
-        "choice, or what ltx2 doctor --tune has measured as faster. The result differs in the last bits.",
+        "choice, or what ltx2 doctor --tune has measured as faster. The result differs in the last bits; with int8, of "
+        "the extra fast, in more.",
     ),
     force=switch("Render even if the plan says that it does not fit."),
     device=value("auto|cuda|mps|cpu", "Where the model runs; default %(default)s; cuda:1 is the second GPU."),

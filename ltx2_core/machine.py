@@ -20,7 +20,7 @@ from .tiles import TilePlan
 
 Precision = Literal["bf16", "fp32"]
 MemoryMode = Literal["resident", "streamed", "lean"]
-Backend = Literal["cudnn", "flash", "efficient", "math", "flash3", "flash4"]  # of attention
+Backend = Literal["cudnn", "flash", "efficient", "math", "flash3", "flash4", "int8"]  # of attention
 ITEM_BYTES: Mapping[Precision, int] = {"bf16": 2, "fp32": 4}
 KEPT_SHARE = 0.6  # of the memory that weights may fill between phases; activations take the rest
 RESIDENT_BLOCKS = 2  # of a streamed transformer, so that the reader is ahead when they are done
@@ -59,10 +59,10 @@ class Machine:
     from one phase to the next. decode_tiles, encode_tiles: how the video VAE cuts a clip. batches_passes: whether all
     passes of guidance go through the transformer as one batch. keeps_text: whether keys and values of the text are
     made once for all steps. products: the quantised formats that are multiplied as they are stored; others are decoded
-    first. attention: the kernel of the denoiser, where it takes the inputs; "sdpa" leaves that to torch. neighbours:
-    what attends in the diffusion decoder, boxes of queries or the kernel of comfy-kitchen. compiles: whether
-    torch.compile is used. threads: of the CPU that compute, in each rank. ranks: how many processes share the clip.
-    gpus: the numbers of their cards; none on the CPU.
+    first. attention: the kernel of the denoiser, where it takes the inputs; "sdpa" leaves that to torch, "int8" is that
+    of comfy-kitchen. neighbours: what attends in the diffusion decoder, boxes of queries or the kernel of
+    comfy-kitchen. compiles: whether torch.compile is used. threads: of the CPU that compute, in each rank. ranks: how
+    many processes share the clip. gpus: the numbers of their cards; none on the CPU.
     """
 
     device: str

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend
 
 from .chunks import ALL_TOKENS, Chunks, Rows
+from .int8_attention import int8_attention
 from .rope import LazyRope, Rope
 
 BACKENDS: Mapping[str, SDPBackend] = {
@@ -25,8 +26,10 @@ BACKENDS: Mapping[str, SDPBackend] = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "math": SDPBackend.MATH,
 }
+INT8 = "int8"  # by comfy-kitchen
 FLASH_VERSIONS = {"flash3": "FA3", "flash4": "FA4"}  # as torch calls them
 WIDEST_REGISTER = 16  # float32 numbers in one of a CPU
+_is_int8 = False  # as `attending` says, like torch's own choice of a kernel
 
 
 class KeysValues(NamedTuple):
@@ -45,6 +48,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Te
     if q.requires_grad and q.device.type == "cpu":
         scores = q * q.shape[-1] ** -0.5 @ k.mT
         return (scores if bias is None else scores + bias).softmax(-1).to(v.dtype) @ v
+    if _is_int8:
+        return int8_attention(q, k, v, bias)
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     if q.device.type == "cpu" and k.shape[-2] < WIDEST_REGISTER:
         is_lost = q.isnan().any(-1, keepdim=True) | k.isnan().any(-1).any(-1)[..., None, None]
@@ -74,8 +79,16 @@ def attending(name: str) -> Iterator[None]:
     What a kernel does not take, as flash attention a bias on a card, goes to the next of efficient and math. name: a
     backend of `Machine`; "sdpa" leaves the choice to torch.
     """
+    global _is_int8
     if name == "sdpa":
         yield
+        return
+    if name == INT8:
+        was_int8, _is_int8 = _is_int8, True
+        try:
+            yield
+        finally:
+            _is_int8 = was_int8
         return
     version, before = FLASH_VERSIONS.get(name), None
     first = SDPBackend.FLASH_ATTENTION if version else BACKENDS[name]

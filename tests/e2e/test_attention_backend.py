@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -18,13 +18,16 @@ from ltx2_core.machine import Backend, Precision
 from ltx2_core.media.probe import probe
 from ltx2_core.models import attention as attention_module
 from ltx2_core.models.attention import attending, attention
+from ltx2_core.models.int8_attention import int8_attention
+from ltx2_core.pipeline.doctor import tune
 from ltx2_core.pipeline.doctor.tune import choose_attention
 from ltx2_core.pipeline.made import Made
-from ltx2_core.pipeline.resolve import fit
+from ltx2_core.pipeline.resolve import fit, machine
 from ltx2_core.pipeline.resolve.machine import Device, backends_on
 from ltx2_core.pipeline.resolve.tuning import ShapeClass, Switch, Tuning
 from tests.commands import UNGUIDED, ltx2, rendered
-from tests.tolerances import MATH_ATTENTION
+from tests.tolerances import INT8_ATTENTION, MATH_ATTENTION
+from tests.unit.test_transformer import build, config, make_inputs
 
 pytestmark = pytest.mark.usefixtures("kept_models")
 CLIP = ("t2v", "a lamp", "--preset", "smoke", "--seed", 3, *UNGUIDED)
@@ -33,6 +36,7 @@ CLIP = ("t2v", "a lamp", "--preset", "smoke", "--seed", 3, *UNGUIDED)
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(machine, "has_fast_kernels", lambda: False)
 
 
 def resolved(**flags: object) -> core.Resolved:
@@ -114,7 +118,72 @@ def test_flash_attention_is_there_only_where_it_is_installed():
     assert backends_on(Device("mps"), "fp32") == ("math",)
 
 
-@pytest.mark.parametrize("name", ["cudnn", "efficient", "flash3", "flash4"])
+@pytest.mark.parametrize(("capability", "is_there"), [((9, 0), True), ((7, 5), True), ((7, 0), False), (None, False)])
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_int8_is_there_with_its_package_on_a_card_that_multiplies_int8(
+    capability: tuple[int, int] | None, is_there: bool, precision: Precision, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(machine, "has_fast_kernels", lambda: True)
+    card = Device("cuda:0", Card(name="a card", nbytes=2**34, capability=capability))
+    assert ("int8" in backends_on(card, precision)) == is_there
+    assert "int8" not in backends_on(Device("cpu"), precision)
+
+
+def test_the_doctor_does_not_measure_int8(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tune, "backends_on", lambda device, precision: ("flash", "int8", "math"))
+    plan = tune.Plan(heads=1, text_rows=8, shapes=(tune.Shape(name="tiny", width=64, height=64, frames=9),))
+    with torch.inference_mode():
+        measured = tune._Sample(Device("cpu"), plan, "fp32").attention(plan.shapes[0])
+    assert set(measured.fixed_s) == {"flash", "math"}
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("width", [64, 128, 48])
+def test_attention_in_int8_is_that_of_floats_but_for_the_rounding_of_its_codes(width: int, bias: bool):
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, count, width, generator=generator) for count in (24, 40, 40))
+    k[..., 5] += 20  # a channel that is large everywhere, as those of trained models
+    mask = torch.randn(2, 1, 24, 40, generator=generator) if bias else None
+    expected = attention(q, k, v, mask)
+    with attending("int8"):
+        found = attention(q, k, v, mask)
+        assert torch.equal(found.bfloat16(), attention(q, k, v, mask).bfloat16())
+    assert 0 < (found - expected).norm() <= INT8_ATTENTION * expected.norm()
+    assert torch.equal(attention(q, k, v, mask), expected), "outside the block nothing has changed"
+
+
+def test_what_is_masked_is_not_read_by_int8_either():
+    q, k, v = (torch.randn(1, 2, count, 64) for count in (6, 9, 9))
+    mask = torch.zeros(1, 1, 6, 9)
+    mask[..., 4:] = -torch.inf
+    with attending("int8"):
+        whole = attention(q, k, v, mask)
+        assert (whole - attention(q, k[:, :, :4], v[:, :, :4])).norm() <= INT8_ATTENTION * whole.norm()
+
+
+def test_a_denoiser_attends_in_int8_with_velocities_near_those_of_floats():
+    model = build(config(num_layers=2))
+    inputs = make_inputs(model.config)
+    expected = model(inputs)
+    with attending("int8"):
+        found = model(inputs)
+    assert all(0 < (a - b).norm() <= INT8_ATTENTION * b.norm() for a, b in zip(found, expected, strict=True))
+
+
+def test_a_kernel_that_fails_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("requires SM75 or newer\nsecond line")
+
+    package = ModuleType("comfy_kitchen")
+    package.__dict__["int8_attention"] = refuse
+    monkeypatch.setitem(sys.modules, "comfy_kitchen", package)
+    on_card = SimpleNamespace(is_cuda=True)
+    with pytest.raises(core.RequestError, match="--attention-backend int8 cannot be used") as caught:
+        int8_attention(on_card, on_card, on_card)
+    assert (caught.value.why, caught.value.hint) == ("requires SM75 or newer", "leave --attention-backend out")
+
+
+@pytest.mark.parametrize("name", ["cudnn", "efficient", "flash3", "flash4", "int8"])
 def test_a_kernel_that_the_machine_does_not_have_is_refused(name: str):
     refused = ltx2(*CLIP, "--attention-backend", name)
     assert refused.exit_code == 2
@@ -122,7 +191,7 @@ def test_a_kernel_that_the_machine_does_not_have_is_refused(name: str):
     assert "has flash, math for fp32" in refused.stderr
     assert list(Path().iterdir()) == []
     assert (
-        "it must be auto, cudnn, flash, efficient, math, flash3 or flash4"
+        "it must be auto, cudnn, flash, efficient, math, flash3, flash4 or int8"
         in ltx2(*CLIP, "--attention-backend", "fastest").stderr
     )
 

@@ -24,7 +24,7 @@ from ...errors import RequestError
 from ...grids import Factors, VideoGrid, audio_latent_count
 from ...latents import LatentState, States
 from ...machine import CHUNK_TOKENS, Backend, Precision, cpu_threads
-from ...models.attention import attending
+from ...models.attention import INT8, attending
 from ...models.transformer import Transformer
 from ...quantize.decode import decode_matrix
 from ...quantize.products import multiply
@@ -297,6 +297,8 @@ class _Sample:
 
         calls: dict[str, Callable[[], object]] = {"sdpa": step}
         for name in backends_on(self.device, self.precision):
+            if name == INT8:  # which changes more than the last bits, and is nobody's choice but a person's
+                continue
             call = partial(attend, name)
             if self._peak(call) is not None:
                 calls[name] = call

@@ -30,6 +30,7 @@ FLASH_PACKAGES: Mapping[Backend, tuple[str, str, tuple[int, ...]]] = {  # packag
     "flash3": ("flash_attn_interface", "", (9,)),
     "flash4": ("flash_attn", "cute", (9, 10)),
 }
+INT8_ATTENTION = (7, 5)  # the oldest card for which comfy-kitchen has a kernel of attention in int8
 ONLY_HALF: tuple[Backend, ...] = ("cudnn", "flash", "flash3", "flash4")  # on a card
 INTEGER_PRODUCTS: Mapping[Format, tuple[int, int]] = {"int8": (7, 5), "w4a8": (7, 5), "w6a8": (7, 5)}
 
@@ -135,6 +136,8 @@ def backends_on(device: Device, precision: Precision) -> tuple[Backend, ...]:
     for name, (package, module, majors) in FLASH_PACKAGES.items():
         if capability[0] in majors and _is_installed(package, module):
             found.append(name)
+    if capability >= INT8_ATTENTION and has_fast_kernels():
+        found.append("int8")
     return (*(name for name in found if precision == "bf16" or name not in ONLY_HALF), "math")
 
 
