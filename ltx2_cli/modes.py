@@ -71,7 +71,7 @@ COMMANDS: Mapping[str, ModeCommand] = {
         main=ImageArg,
     ),
     "v2v": ModeCommand(
-        summary="Edit a clip: restyle it, extend it, regenerate a span, or follow it as a control signal.",
+        summary="Edit a clip: restyle it, extend it, regenerate a span, enlarge it, or follow it as a control signal.",
         panels=(MODEL, EDIT, PART, ENHANCE, SAMPLING, OLD_STREAMS, TARGET, ENCODING, RENDER),
         main=VideoArg,
     ),

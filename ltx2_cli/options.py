@@ -197,7 +197,13 @@ EDIT = panel(
     extend_before=value("2s", "Lead up to the clip; can be combined with --extend."),
     retake=value("2.0s-4.5s", "Regenerate this span and keep the rest of the clip."),
     control=value(
-        "NAME|PATH[:STRENGTH]", "Follow the clip as a control signal, with an in-context LoRA: pose, depth, or a file."
+        "NAME|PATH[:STRENGTH]",
+        "Follow the clip as a control signal, with an in-context LoRA: pose, depth, or a file; with --upscale the LoRA "
+        "that looks at the clip, or off.",
+    ),
+    upscale=value(
+        "2|1.5",
+        "Enlarge the clip and refine it from a noise level on, which --strength sets; its audio is kept.",
     ),
 )
 IMAGES = panel(

@@ -162,6 +162,11 @@ def split_evenly(length: int, count: int, overlap: int) -> list[Interval]:
     ]
 
 
+def count_for(length: int, most: int, overlap: int) -> int:
+    """How many pieces cover an axis if none is longer than `most`, which is more than the overlap."""
+    return 1 if length <= most else -(-(length - overlap) // (most - overlap))
+
+
 def lead_in(frames: Sequence[Interval]) -> list[Interval]:
     """Start every interval but the first one latent frame earlier.
 

@@ -36,6 +36,20 @@ def cover(frames: Tensor, height: int, width: int) -> Tensor:
     return scaled[..., top : top + height, left : left + width]
 
 
+def resized(frames: Tensor, height: int, width: int) -> Tensor:
+    """Frames (F 3 H W) of a size, stretched where they have another: float32 in the same range."""
+    if frames.shape[-2:] == (height, width):
+        return frames.float()
+    return F.interpolate(frames.float(), (height, width), mode="bilinear", align_corners=False)
+
+
+def filled_up(frames: Tensor, height: int, width: int) -> Tensor:
+    """Frames (F 3 H W), no larger than a size, in the middle of it; their outermost rows and columns are repeated."""
+    below, beside = height - frames.shape[-2], width - frames.shape[-1]
+    top, left = below // 2, beside // 2
+    return F.pad(frames, (left, beside - left, top, below - top), mode="replicate")
+
+
 def fit(frames: Tensor, height: int, width: int) -> Tensor:
     """Scale frames (F 3 H W) down until they fit into a size, and fill it up at the bottom and on the right.
 

@@ -189,7 +189,7 @@ def components_of(request: Request) -> list[str]:
     needs = {
         "video_encoder": request.source or request.images or request.references,
         "video_decoder": request.video == "generate",
-        "video_statistics": any(stage.start == "upsampled" for stage in request.recipe.stages),
+        "video_statistics": any(stage.enlarges for stage in request.recipe.stages),
         "audio_encoder": request.audio_source,
         "audio_decoder": request.audio == "generate",
         "vocoder": request.audio == "generate",

@@ -44,25 +44,28 @@ class Edit(StrEnum):
     EXTEND = "extend"
     RETAKE = "retake"
     CONTROL = "control"
+    UPSCALE = "upscale"
 
 
 class Stage(Record):
     """One denoising run.
 
     Args: scale: of the final height and width. rate: of the final frame rate. start: from noise alone, from the latents
-    of the stage before with the video enlarged, or from the source clip. noise: how much goes on them; None means all
-    on nothing, and the first sigma on what there is. conditions: which of the request's hold: references and images,
-    images, or none. sigmas: the name of a distilled list, or numbers; None makes the schedule of as many steps as the
-    request says, or as `steps` where that is less. schedule_tokens: what that schedule is shifted for, the request's
-    number or the stage's own grid.
+    of the stage before with the video enlarged, or from the source clip. source_scale: of this stage's height and
+    width, at which the source clip is encoded; where it is less than 1, its latents are enlarged. noise: how much goes
+    on them; None means all on nothing, and the first sigma on what there is. conditions: which of the request's hold:
+    references and images, images, or none. sigmas: the name of a distilled list, or numbers; None makes the schedule of
+    as many steps as the request says, or as `steps` where that is less. schedule_tokens: what that schedule is shifted
+    for, the request's number or the stage's own grid.
     guided: with the guidance of the request, or one plain pass per step. distilled_lora: its strength; None leaves it
-    out. user_loras: whether the LoRAs of the request act. tiles: how many, across and down, an unguided stage takes the
-    video in; None for the whole.
+    out. user_loras: whether the LoRAs of the request act. tiles: how many, across and down, the stage takes the video
+    in; None for the whole. windows: the same in time.
     """
 
     scale: Portion = Fraction(1)
     rate: Portion = Fraction(1)
     start: Literal["noise", "upsampled", "source"] = "noise"
+    source_scale: Portion = Fraction(1)
     noise: Annotated[float, Field(gt=0, le=1)] | None = None
     sigmas: Sigmas | Annotated[str, AfterValidator(_listed)] | None = None
     steps: Annotated[int, Field(ge=2)] | None = None
@@ -73,6 +76,17 @@ class Stage(Record):
     user_loras: bool = True
     conditions: Literal["all", "images", "none"] = "all"
     tiles: Tiles | None = None
+    windows: Annotated[int, Field(ge=1, le=10_000)] = 1
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether it begins with latents that an upsampler has enlarged."""
+        return self.start == "upsampled" or self.source_scale < 1
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it takes the video neither in tiles nor in windows."""
+        return self.tiles is None and self.windows == 1
 
     def frames(self, final: int) -> int:
         """Pixel frames of a clip that ends with so many."""
@@ -112,6 +126,14 @@ class Recipe(Record):
 
         return self.model_copy(update={"stages": tuple(stage(number, own) for number, own in enumerate(self.stages))})
 
+    def enlarging(self, factor: Fraction) -> Self:
+        """The same recipe, enlarging a source clip so many times."""
+
+        def stage(own: Stage) -> Stage:
+            return own.model_copy(update={"source_scale": 1 / factor}) if own.source_scale < 1 else own
+
+        return self.model_copy(update={"stages": tuple(map(stage, self.stages))})
+
     def for_audio(self) -> Self:
         """What is left of a recipe where no video is generated: its first stage, at full size. Others enlarge a video.
 
@@ -145,23 +167,26 @@ class Recipe(Record):
     @property
     def needs(self) -> list[str]:
         """Roles of the files that it takes beside the model and the text encoder."""
-        needs: list[str] = [self.upsampler(stage) for stage in self.stages if stage.start == "upsampled"]
+        needs: list[str] = [self.upsampler(stage) for stage in self.stages if stage.enlarges]
         needs += ["distilled_lora"] * any(stage.distilled_lora is not None for stage in self.stages)
         return list(dict.fromkeys(needs))
 
     def multiple(self, factor: int) -> int:
         """What final width and height must be a multiple of, so that each stage's latent grid is whole."""
-        return factor * math.lcm(*(stage.scale.denominator for stage in self.stages))
+        return factor * math.lcm(*((stage.scale * stage.source_scale).denominator for stage in self.stages))
 
     def frame_multiple(self, factor: int) -> int:
         """What the final number of frames must be one more than a multiple of, for the same reason."""
         return factor * math.lcm(*(stage.rate.denominator for stage in self.stages))
 
     def upsampler(self, stage: Stage) -> Role:
-        """The role of the file that enlarges what a stage begins with, by how much it grows from the one before.
+        """The role of the file that enlarges what a stage begins with, by how much it grows: from the stage before, or
+        from the source clip.
 
         Raises: KeyError if no upsampler does that.
         """
+        if stage.source_scale < 1:
+            return UPSAMPLERS[Fraction(1), 1 / stage.source_scale]
         before = next(before for before, after in pairwise(self.stages) if after is stage)
         return UPSAMPLERS[stage.rate / before.rate, stage.scale / before.scale]
 
@@ -170,5 +195,5 @@ class Recipe(Record):
         try:
             _ = self.needs
         except (KeyError, StopIteration) as error:
-            raise ValueError("a stage does not grow from the one before as any upsampler does") from error
+            raise ValueError("a stage does not grow from what it begins with as any upsampler does") from error
         return self

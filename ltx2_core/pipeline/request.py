@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -135,6 +135,7 @@ class AutoLength(Record):
 
 class Request(Record):
     """Everything that decides what comes out, down to the bit. crop: size of the file, where it is smaller.
+    kept_frames: how many frames of the last stage go into the file, from the first on; None for all of them.
 
     enhances: a language model has yet to rewrite the prompt. given_prompt: what a person wrote, where one has done so,
     and the prompt is what it made of that. auto_length: the model has yet to choose the length, and until then `frames`
@@ -151,6 +152,7 @@ class Request(Record):
     height: int
     crop: tuple[int, int] | None
     frames: int
+    kept_frames: Annotated[int, Field(ge=1)] | None = None
     fps: FrameRate
     video: StreamMode
     audio: StreamMode
@@ -190,6 +192,12 @@ class Request(Record):
         stage = stage or self.last_stage
         width, height = int(self.width * stage.scale), int(self.height * stage.scale)
         return VideoGrid(frames=stage.frames(self.frames), height=height, width=width, factors=factors)
+
+    def source_grid(self, factors: Factors, stage: Stage) -> VideoGrid:
+        """The grid at which a stage takes the source clip: its own, or that from which it is enlarged."""
+        grid = self.grid(factors, stage)
+        height, width = (int(side * stage.source_scale) for side in (grid.height, grid.width))
+        return replace(grid, height=height, width=width)
 
     @property
     def last_stage(self) -> Stage:
@@ -235,7 +243,7 @@ class Request(Record):
     @property
     def file_frames(self) -> int:
         """How many frames the file has."""
-        return self.last_stage.frames(self.frames)
+        return self.kept_frames or self.last_stage.frames(self.frames)
 
     @property
     def file_fps(self) -> Fraction:

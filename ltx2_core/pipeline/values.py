@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
+from ..components import UPSAMPLERS
+
 NTSC = {"23.976": Fraction(24000, 1001), "23.98": Fraction(24000, 1001), "29.97": Fraction(30000, 1001)}
 NTSC |= {"59.94": Fraction(60000, 1001), "47.952": Fraction(48000, 1001)}
 FPS_LIMITS = (Fraction(1), Fraction(240))
@@ -127,6 +129,15 @@ def parse_fraction(value: Any) -> Fraction:
     if not re.fullmatch(r"-?\d{1,30}(\.\d{1,30}|/[1-9]\d{0,29})?", str(value), re.ASCII):
         raise ValueError("it is not a number or a fraction such as 2/3")
     return Fraction(str(value))
+
+
+def parse_enlargement(value: Any) -> Fraction:
+    """How many times larger: 2 or 1.5, as the upsamplers enlarge. Raises: ValueError."""
+    factor = parse_fraction(value)
+    known = [larger for faster, larger in UPSAMPLERS if faster == 1]
+    if factor not in known:
+        raise ValueError(f"the upsamplers enlarge {' or '.join(f'{float(one):g}' for one in known)} times")
+    return factor
 
 
 def parse_portion(value: Any) -> Fraction:
@@ -285,6 +296,7 @@ Span = Annotated[tuple[Fraction, Fraction], BeforeValidator(parse_span)]
 TileCount = Annotated[int, BeforeValidator(parse_whole), Field(ge=1, le=19)]
 Tiles = Annotated[tuple[TileCount, TileCount], BeforeValidator(parse_tiles)]
 Device = Annotated[str, BeforeValidator(parse_device)]
+Enlargement = Annotated[Fraction, BeforeValidator(parse_enlargement), Rational]
 Portion = Annotated[Fraction, BeforeValidator(parse_portion), Rational]
 Seconds = Annotated[Fraction, BeforeValidator(parse_fraction), Rational]
 Numbers = Annotated[tuple[Annotated[int, Field(ge=0, le=9999)], ...], BeforeValidator(parse_ranges)]

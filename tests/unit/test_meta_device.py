@@ -142,7 +142,7 @@ def test_guided_denoiser_computes_where_its_states_are(changes: dict, options: d
 def test_tiles_of_the_denoiser_are_cut_and_joined_where_its_states_are() -> None:
     denoise, states = guided({}), noisy_states()
     with torch.inference_mode(), OneDevice():
-        in_tiles = tiled(denoise, states, (2, 1), FACTORS)
+        in_tiles = tiled(denoise, states, (1, 2, 1), FACTORS, Fraction(24))
         assert isinstance(in_tiles, TiledDenoiser)
         assert_on_meta(in_tiles(states, 0.7, 0))
 

@@ -74,7 +74,7 @@ def evaluated(ranks: Ranks | None, name: str) -> Latents:
 
 
 def estimate(denoise: GuidedDenoiser, states: States, tiles: tuple[int, int] | None, step: int) -> Latents:
-    whole = denoise if tiles is None else tiled(denoise, states, tiles, FACTORS)
+    whole = denoise if tiles is None else tiled(denoise, states, (1, *tiles), FACTORS, Fraction(24))
     return whole(states, 0.7, step)
 
 

@@ -124,7 +124,9 @@ def test_keyframes_have_room_in_the_shortest_clip_that_the_model_may_choose() ->
 @pytest.mark.parametrize(("scale", "frames"), [(1, [*range(17)]), (2, [0, *range(1, 17, 2)]), (4, [0, 1, 5, 9, 13])])
 def test_reference_gives_its_first_frame_and_every_nth_after_it(scale: int, frames: list[int], tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=17, fps=Fraction(24), size=(64, 64))
-    task: Any = SimpleNamespace(inputs={"r": path}, request=SimpleNamespace(frames=17, fps=Fraction(24)))
+    task: Any = SimpleNamespace(
+        inputs={"r": path}, request=SimpleNamespace(frames=17, fps=Fraction(24), recipe=SimpleNamespace(edit=None))
+    )
     reference = ReferenceInput(role="r", name="a.mp4", spatial_scale=2, temporal_scale=scale)
     grid = VideoGrid(frames=17, height=64, width=128, factors=Factors(8, 32, 32))
     models: Any = None

@@ -33,10 +33,13 @@ PLAIN = {
     "user_loras": True,
     "conditions": "all",
     "tiles": None,
+    "source_scale": Fraction(1),
+    "windows": 1,
 }
 HALF = Fraction(1, 2)
 REFINED = {"start": "upsampled", "sigmas": "distilled-3"}
 WITH_LORA = {**REFINED, "distilled_lora": 1.0}
+ENLARGED = {"start": "source", "source_scale": HALF}
 # What each stage has that differs from a plain one.
 STAGES: dict[str, list[dict[str, Any]]] = {
     "control": [
@@ -59,6 +62,9 @@ STAGES: dict[str, list[dict[str, Any]]] = {
     "retake": [{"start": "source", "noise": 1.0, "sigmas": "distilled-8"}],
     "retake-guided": [{"start": "source", "noise": 1.0, "guided": True}],
     "two-stage": [{"scale": HALF, "guided": True}, WITH_LORA],
+    "upscale": [ENLARGED | {"sigmas": "distilled-3"}],
+    "upscale-guided": [ENLARGED | {"guided": True}],
+    "upscale-lora": [ENLARGED | {"sigmas": "distilled-3", "distilled_lora": 1.0}],
     "two-stage-1.5x": [{"scale": Fraction(2, 3), "guided": True}, WITH_LORA],
 }
 # What each recipe does to a clip, whose audio it ships, and how it uses images: where it differs from (None, last,
@@ -75,6 +81,9 @@ OTHERS = {
     "retake-guided": ("retake", "last", "replace-first"),
     "two-stage": (None, "first", "replace-first"),
     "two-stage-1.5x": (None, "first", "replace-first"),
+    "upscale": ("upscale", "last", "replace-first"),
+    "upscale-guided": ("upscale", "last", "replace-first"),
+    "upscale-lora": ("upscale", "last", "replace-first"),
 }
 GENERATIONS: dict[str, dict[str, Any]] = {
     "2.0": {

@@ -239,7 +239,7 @@ class Engine:
                 ranks = self.ranks
                 self.share(DecodeTask(task, latent))
             frames = decode_video(latent, decoder, tiles, generator, ranks)
-            chunks = cropped(frames, request.file_size)
+            chunks = cropped(first_of(frames, request.file_frames), request.file_size)
             report = write_clip(output, shape, chunks, audio, task.output.encoding, on_frames)
             if task.stills:
                 self.write_stills(decoder, generator)
@@ -326,6 +326,15 @@ class Engine:
     @property
     def request(self) -> Request:
         return self.task.request
+
+
+def first_of(chunks: Iterator[Tensor], count: int) -> Iterator[Tensor]:
+    """So many frames (F 3 H W) of all; the others are decoded, as other ranks do, and left out."""
+    for chunk in chunks:
+        kept = chunk[:count]
+        count -= len(kept)
+        if len(kept):
+            yield kept
 
 
 def cropped(chunks: Iterator[Tensor], size: tuple[int, int]) -> Iterator[Tensor]:

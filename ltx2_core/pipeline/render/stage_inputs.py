@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 
 from torch import Tensor
@@ -28,7 +29,7 @@ from ...media.accept import check_input
 from ...media.audio import at_workable_rate, read_audio
 from ...media.image import prepare_image
 from ...media.inputs import AudioSource, ImageSource, VideoSource
-from ...media.resize import to_clip
+from ...media.resize import filled_up, resized, to_clip
 from ...media.video import frames_by_time
 from ...media.waveform import Waveform, fit_waveform
 from ...models.mel import mel_from_waveform
@@ -37,8 +38,8 @@ from ...tiles import TilePlan
 from ...tiling.video import encode_tiled
 from ...types import Streams
 from ..events import Watch
-from ..recipe import Recipe, Stage
-from ..request import Extension, ImageInput, ReferenceInput, RenderTask
+from ..recipe import Edit, Recipe, Stage
+from ..request import ClipInput, Extension, ImageInput, ReferenceInput, RenderTask
 from .models import Models
 
 
@@ -70,7 +71,9 @@ class InputEncoder:
         video, audio = start
         grid = request.grid(self.models.shapes.video_vae.factors, stage)
         if request.source is not None and (stage.start == "source" or request.video == "keep"):
-            video = self.clip(grid, stage)
+            video = self.clip(request.source_grid(grid.factors, stage), stage)
+            if stage.enlarges:
+                video = self.enlarged(video, stage)
         if request.audio_source is not None and (stage.start == "source" or request.audio == "keep"):
             audio = self.source_audio()
         noise = first_sigma if stage.noise is None and stage.start != "noise" else stage.noise or 1.0
@@ -130,9 +133,8 @@ class InputEncoder:
             )
             return shown if reference.attention == 1 else WithAttention(shown, reference.attention)
 
-        latents = self.encode(
-            "encoding the reference", (self.reference_pixels(reference, grid) for reference in references)
-        )
+        clips = (self.reference_pixels(reference, grid) for reference in references)
+        latents = self.encode("encoding the reference", clips, self._reference_tiles)
         return [condition(reference, latent) for reference, latent in zip(references, latents, strict=True)]
 
     def kept_video(self, extension: Extension, stage: Stage, grid: VideoGrid) -> Condition:
@@ -185,8 +187,8 @@ class InputEncoder:
         """The frames of a reference that go with those that are rendered (1 3 F H W), smaller and fewer as its LoRA
         wants them.
         """
-        source, request = check_input(self.task.inputs[reference.role], VideoSource), self.task.request
-        frames = frames_by_time(source, request.frames, request.fps, reference.start_s)
+        request = self.task.request
+        frames = self.frames(reference, request.frames, request.fps)
         chosen = (frame for i, frame in enumerate(frames) if i == 0 or (i - 1) % reference.temporal_scale == 0)
         height, width = (side // reference.spatial_scale for side in (grid.height, grid.width))
         return to_clip(chosen, height, width)
@@ -195,9 +197,22 @@ class InputEncoder:
         """The frames of the source clip (1 3 F H W) that a grid takes, at the rate of a stage."""
         request, given = self.task.request, self.task.request.source
         assert given is not None
-        source = check_input(self.task.inputs[given.role], VideoSource)
-        frames = frames_by_time(source, grid.frames, request.fps * stage.rate, given.start_s)
-        return to_clip(frames, grid.height, grid.width)
+        return to_clip(self.frames(given, grid.frames, request.fps * stage.rate), grid.height, grid.width)
+
+    def frames(self, given: ClipInput | ReferenceInput, count: int, fps: Fraction) -> Iterable[Tensor]:
+        """So many frames of a clip (1 3 H W) uint8; of one that is enlarged, filled up to a size that can be."""
+        source, request = check_input(self.task.inputs[given.role], VideoSource), self.task.request
+        frames = frames_by_time(source, count, fps, given.start_s)
+        if request.recipe.edit != Edit.UPSCALE:
+            return frames
+        grid = request.source_grid(self.models.shapes.video_vae.factors, request.recipe.stages[0])
+        shown = source.height, source.width
+        return (filled_up(resized(frame, *shown), grid.height, grid.width) for frame in frames)
+
+    @property
+    def _reference_tiles(self) -> TilePlan | None:
+        """A clip that is enlarged is looked at whole, however long it is."""
+        return self.task.machine.encode_tiles if self.task.request.recipe.edit == Edit.UPSCALE else None
 
     def given_audio(self) -> Waveform:
         """The part of the source audio that is used, at its own rate, with its own channels.
@@ -227,7 +242,10 @@ class InputEncoder:
         """Latents for a larger stage, or one of more frames: the video enlarged, the audio as it is."""
         if latents.video is None:
             return latents
+        return Streams(self.enlarged(latents.video, stage), latents.audio)
+
+    def enlarged(self, video: Tensor, stage: Stage) -> Tensor:
+        """A video (1 c f h w) as large as a stage."""
         models, role = self.models, self.task.request.recipe.upsampler(stage)
         with self.watch.phase("upsample", "upsampling"), models.upsampler(role) as (upsampler, statistics):
-            video = upsample_latent(latents.video[:1].to(models.device, models.dtype), upsampler, statistics)
-        return Streams(video, latents.audio)
+            return upsample_latent(video[:1].to(models.device, models.dtype), upsampler, statistics)

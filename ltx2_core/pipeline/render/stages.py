@@ -194,7 +194,11 @@ class StageRun:
             yield replace(denoise, split=split)
 
     def _tiled(self, denoise: GuidedDenoiser, states: States) -> GuidedDenoiser | TiledDenoiser:
-        return denoise if self.stage.tiles is None else tiled(denoise, states, self.stage.tiles, self.grid.factors)
+        stage = self.stage
+        if stage.is_whole:
+            return denoise
+        across, down = stage.tiles or (1, 1)
+        return tiled(denoise, states, (stage.windows, across, down), self.grid.factors, self.request.fps * stage.rate)
 
     def _held(self, denoise: Denoiser) -> Denoiser:
         """The denoiser, but above the strength of a restyling the source is the clean estimate of what starts from it.

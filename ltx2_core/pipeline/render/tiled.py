@@ -1,4 +1,4 @@
-"""Denoise a large video in overlapping tiles, so that no attention goes over all of it.
+"""Denoise a large or a long video in overlapping tiles, so that no attention goes over all of it.
 
 Every estimate is made tile by tile and blended before the sampler moves on, so the tiles cannot grow apart; noise,
 conditions and steps are those of the whole video.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import product
 
 import torch
@@ -22,14 +23,17 @@ from ...tiles import STAGE_OVERLAP, Interval, split_evenly
 from ...tiling.blending import trapezoid
 from ...types import Streams
 
+SAME_POSITION = 1e-5  # seconds or pixels, below which positions are the same but for rounding
+INSIDE = 1e-3  # of a cell: what a token that ends where a piece begins may reach into it by rounding
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tile:
-    """A part of the video.
+class Part:
+    """What a tile holds of a stream.
 
-    Args: state: the part as if it were a video of its own, with positions from its corner on. Tiles whose positions are
-    equal share one tensor of them, so that their rotary tables are made once. tokens: (n) int64, which of the whole
-    video's it holds. weights: (n) float32, how much its estimates of them count.
+    Args: state: the part as if it were a stream of its own, with positions from its corner on. Parts whose positions
+    are equal share one tensor of them, so that their rotary tables are made once. tokens: (n) int64, which of the whole
+    stream's it holds. weights: (n) float32, how much its estimates of them count.
     """
 
     state: LatentState
@@ -37,7 +41,7 @@ class Tile:
     weights: Tensor
 
     def cut(self, state: LatentState) -> LatentState:
-        """The part of a state of the whole video; nothing but the noisy latent changes from step to step."""
+        """The part of a state of the whole stream; nothing but the noisy latent changes from step to step."""
         return self.state.with_latent(state.latent[:, self.tokens])
 
 
@@ -45,11 +49,11 @@ class Tile:
 class TiledDenoiser:
     """Estimate the clean latents of a large video from those of its tiles.
 
-    The audio, which every tile hears, is the mean of what it would be beside each of them.
+    A tile hears the audio of its time; where several hear the same, it is the mean of what it would be beside each.
     """
 
     denoise: GuidedDenoiser
-    tiles: Sequence[Tile]
+    tiles: Sequence[Streams[Part]]
 
     @property
     def scales(self) -> Streams[GuidanceScales]:
@@ -57,54 +61,102 @@ class TiledDenoiser:
 
     def __call__(self, states: States, sigma: float, step: int) -> Latents:
         """Estimate at a noise level; steps count from 0."""
-        assert states.video is not None
-        video = torch.zeros_like(states.video.latent, dtype=torch.float32)
-        weights = torch.zeros(video.shape[1], device=video.device)
-        audios: list[Tensor] = []
+        sums = states.map(lambda state: torch.zeros_like(state.latent, dtype=torch.float32))
+        weights = states.map(lambda state: state.latent.new_zeros(state.latent.shape[1], dtype=torch.float32))
+
+        def add(estimate: Tensor, part: Part, total: Tensor, weight: Tensor) -> None:
+            total[:, part.tokens] += estimate.float() * part.weights[:, None]
+            weight[part.tokens] += part.weights
+
         for tile in self.tiles:
-            estimate = self.denoise(states._replace(video=tile.cut(states.video)), sigma, step)
-            assert estimate.video is not None
-            video[:, tile.tokens] += estimate.video * tile.weights[:, None]
-            weights[tile.tokens] += tile.weights
-            audios += [] if estimate.audio is None else [estimate.audio.float()]
-        video = (video / weights[:, None]).to(states.video.latent.dtype)
-        audio = None if states.audio is None else torch.stack(audios).mean(0).to(states.audio.latent.dtype)
-        return Streams(video, audio)
+            cut = states.map(lambda state, part: part.cut(state), tile)
+            self.denoise(cut, sigma, step).map(add, tile, sums, weights)
+        return sums.map(lambda total, weight, state: (total / weight[:, None]).to(state.latent.dtype), weights, states)
 
 
 def tiled(
-    denoise: GuidedDenoiser, states: States, count: tuple[int, int], factors: Factors
+    denoise: GuidedDenoiser, states: States, count: tuple[int, int, int], factors: Factors, fps: Fraction
 ) -> GuidedDenoiser | TiledDenoiser:
-    """The same denoiser over so many tiles across and down; the denoiser itself where one tile covers the video."""
-    tiles = [] if states.video is None else cut_into(states.video, count, factors)
+    """The same denoiser over so many tiles in time, across and down; itself where one tile covers the video.
+
+    fps: of the video.
+    """
+    tiles = cut_into(states, count, factors, fps)
     return TiledDenoiser(denoise, tiles) if len(tiles) > 1 else denoise
 
 
-def cut_into(state: LatentState, count: tuple[int, int], factors: Factors) -> list[Tile]:
-    """So many tiles across and down, or fewer where the video is too small for them.
+def cut_into(states: States, count: tuple[int, int, int], factors: Factors, fps: Fraction) -> list[Streams[Part]]:
+    """So many tiles in time, across and down, or fewer where the video is too small for them; none without a video.
 
-    Tokens that conditions appended are in every tile of which they show a part.
+    Tokens that conditions appended are in every tile of which they show a part. In all windows of time but the first,
+    the first latent frame stands for as many pixel frames as every other one, and so it begins at pixel frame 1.
     """
-    f, h, w = state.grid
-    rows, columns = (split_evenly(length, n, STAGE_OVERLAP) for length, n in ((h, count[1]), (w, count[0])))
-    _, down, across = state.positions[0] / state.positions.new_tensor(factors).view(3, 1, 1)
-    device = state.latent.device
-    tiles: list[Tile] = []
-    for row, column in product(rows, columns):
-        weight = _weights(row, down) * _weights(column, across)
-        tokens = weight.nonzero().squeeze(-1)
-        part = state.select(tokens, (f, row.length, column.length))
-        origin = part.positions.new_tensor((0, row.start * factors.height, column.start * factors.width))
-        own = part.positions - origin.view(1, 3, 1, 1)
-        positions = next((tile.state.positions for tile in tiles if tile.state.positions.equal(own)), own)
-        part = replace(part, positions=positions)
-        tiles.append(Tile(state=part, tokens=tokens.to(device), weights=weight[tokens].to(device)))
+    video, audio = states
+    if video is None:
+        return []
+    f, h, w = video.grid
+    windows, across, down = count
+    frames, rows, columns = (
+        split_evenly(length, n, STAGE_OVERLAP) for length, n in ((f, windows), (h, down), (w, across))
+    )
+    seconds, down_px, across_px = video.positions[0]
+    time, height, width = factors
+    in_time, below, beside = _latent_time(seconds, fps, time), down_px / height, across_px / width
+    tiles: list[Streams[Part]] = []
+    for frame in frames:
+        origin_s = max(0, frame.start - 1) * time / fps
+        weight = _weights(frame, in_time)
+        heard = audio and _heard(audio, frame, origin_s, fps, time)
+        for row, column in product(rows, columns):
+            origin = (float(origin_s), row.start * height, column.start * width)
+            seen = [tile.video.state.positions for tile in tiles if tile.video is not None]
+            part = _part(
+                video,
+                weight * _weights(row, below) * _weights(column, beside),
+                (frame.length, row.length, column.length),
+                origin,
+                seen,
+            )
+            tiles.append(Streams(part, heard))
     return tiles
 
 
+def _heard(audio: LatentState, frame: Interval, origin_s: Fraction, fps: Fraction, time: int) -> Part:
+    """The audio of the time of some latent frames; all of it where they are all that there are."""
+    weight = _weights(frame, _latent_time(audio.positions[0, 0], fps, time))
+    if not (frame.left or frame.right):
+        return Part(state=audio, tokens=torch.arange(len(weight)).to(audio.latent.device), weights=_at(audio, weight))
+    return _part(audio, weight, (int((weight[: audio.base_tokens] > 0).sum()),), (float(origin_s),), [])
+
+
+def _part(
+    state: LatentState, weight: Tensor, grid: tuple[int, ...], origin: Sequence[float], seen: Sequence[Tensor]
+) -> Part:
+    """The tokens of a state that count at all, by their weights (n). seen: positions that other parts have."""
+    tokens = weight.nonzero().squeeze(-1)
+    part = state.select(tokens, grid)
+    own = part.positions - part.positions.new_tensor(origin).view(1, -1, 1, 1)
+    shared = (one for one in seen if one.shape == own.shape and one.allclose(own, rtol=0, atol=SAME_POSITION))
+    part = replace(part, positions=next(shared, own))
+    return Part(state=part, tokens=tokens.to(state.latent.device), weights=_at(state, weight[tokens]))
+
+
+def _at(state: LatentState, weight: Tensor) -> Tensor:
+    return weight.to(state.latent.device)
+
+
+def _latent_time(seconds: Tensor, fps: Fraction, time: int) -> Tensor:
+    """Times (n 2) in latent frames, of which the first stands for one pixel frame and each other one for `time`."""
+    return (seconds * float(fps) + time - 1) / time
+
+
 def _weights(piece: Interval, spans: Tensor) -> Tensor:
-    """How much tokens at (n 2), in cells from start to end, count in a piece of an axis: (n); 0 outside."""
+    """How much tokens at (n 2), in cells from start to end, count in a piece of an axis: (n); 0 outside.
+
+    A piece that begins or ends the axis also holds what lies before or behind that.
+    """
     start, end = spans.unbind(-1)
     ramp = trapezoid(piece.length, piece.left, piece.right, from_zero=False)
     cell = ((start + end) / 2).floor().long().clamp(piece.start, piece.stop - 1) - piece.start
-    return torch.where((start < piece.stop) & (end > piece.start), ramp[cell], 0.0)
+    reaches = (start < piece.stop - INSIDE) | (piece.right == 0)
+    return torch.where(reaches & ((end > piece.start + INSIDE) | (piece.left == 0)), ramp[cell], 0.0)

@@ -15,6 +15,7 @@ from typing import Any
 from ...sampling.guidance import GuidanceScales
 from ..recipe import Edit
 from ..request import AudioInput, ClipInput, EncodingSettings, Extension, ImageInput, LoraInput, ReferenceInput, Request
+from ..resolve.edits import NO_CONTROL
 from ..resolve.presets import recipe
 
 MAIN = {"i2v": "image-1", "v2v": "clip", "a2v": "sound", "v2a": "clip"}  # the role of what each mode starts from
@@ -41,7 +42,7 @@ def settings_of(request: Request, output: EncodingSettings | None, inputs: Mappi
         "negative": request.negative,
         "draft": request.full_recipe is not None,
         "draft_steps": request.recipe.stages[0].steps,
-        "res": f"{request.width}x{request.height}",
+        "res": None if request.recipe.edit == Edit.UPSCALE else f"{request.width}x{request.height}",
         "video": request.video,
         "sound": request.audio,
         "generated_keyframes": request.generated_keyframes,
@@ -65,6 +66,8 @@ def _length(request: Request) -> dict[str, Any]:
     part = {"start": start_s} if start_s else {}
     if request.video == "keep":  # which has the rate and the length of the video, or of a part of it
         return part | {"duration": request.source.duration_s if request.source else None}
+    if request.recipe.edit == Edit.UPSCALE:
+        return part | {"duration": request.file_frames / request.fps, "fps": request.fps}
     extension = request.extension or Extension()
     return part | {"frames": request.frames - extension.before - extension.after, "fps": request.fps}
 
@@ -109,6 +112,8 @@ def _edit(request: Request) -> dict[str, Any]:
     """What is done to a clip, but for the LoRA that follows it."""
     start_s, fps = _start_s(request), request.fps
     found: dict[str, Any] = {"strength": request.strength}
+    if request.recipe.edit == Edit.UPSCALE:
+        found["upscale"] = 1 / request.recipe.stages[0].source_scale
     if request.window is not None:
         found["retake"] = (start_s + request.window.start_s, start_s + request.window.end_s)
     if request.extension is not None:
@@ -128,9 +133,11 @@ def _images(request: Request, inputs: Mapping[str, Path]) -> dict[str, Any]:
 def _loras(request: Request, inputs: Mapping[str, Path]) -> dict[str, Any]:
     """The LoRAs, the first as that which a clip is followed with where one is. They had fitted, if only in part."""
     specs = [_spec(inputs[one.role], one) for one in request.loras if one.role in inputs]
-    if not specs:
-        return {}
-    control = specs.pop(0) if request.recipe.edit == Edit.CONTROL else None
+    control = NO_CONTROL if request.recipe.edit == Edit.UPSCALE else None
+    if specs and request.references:
+        control = specs.pop(0)
+    if not specs and control in (None, NO_CONTROL):
+        return {"control": control}
     return {"control": control, "lora": tuple(specs) or None, "allow_partial_lora": True}
 
 

@@ -49,7 +49,7 @@ def choose(
     settings, sized = merged.settings, ""
     layers: list[Layer] = []
     tier = None
-    if device.card is not None and device.card.nbytes and not merged.is_asked("res"):
+    if device.card is not None and device.card.nbytes and not merged.is_asked("res") and edit != Edit.UPSCALE:
         tier = tier_for(device.card.gb, parts, tiers)
     if device.card is not None and tier is not None:
         layers = [(Place(Origin.PRESET, "auto"), {"res": tier})]
@@ -58,7 +58,10 @@ def choose(
     name, why = (own, "the model's own recipe") if own else fitting(settings, defaults["res"], files, parts)
     if edit is not None:
         is_guided = recipe(name).is_guided
-        name, why = recipe_for(edit, guided=is_guided), f"the model is {'not ' * is_guided}distilled"
+        has_lora = is_guided and "distilled_lora" in files.paths
+        name, why = recipe_for(edit, guided=is_guided, has_lora=has_lora), f"the model is {'not ' * is_guided}distilled"
+        if "distilled_lora" in recipe(name).needs:
+            why += " and has a distilled LoRA"
     return Choice(recipe=name, layers=layers, note=f"{AUTO_NOTE}{name}, as {why}{sized}")
 
 

@@ -25,7 +25,7 @@ from ..recipe import Edit, Recipe
 from ..request import StreamMode
 from ..values import option_name
 from .auto import choose
-from .edits import control_lora, edit_of, recipe_edit
+from .edits import KEPT_SOUND, control_lora, edit_of, recipe_edit
 from .inputs import ModeInputs
 from .library import model_folders
 from .loras import GivenLora, NamedLoras, read_loras
@@ -115,6 +115,11 @@ class Basis:
         is_open = self.named.recipe is None and settings.transformer is None
         return is_open and settings.precision == settings.memory == "auto"
 
+    def with_sound(self, sound: StreamMode) -> Basis:
+        """The same with what becomes of the audio."""
+        settings = self.settings.model_copy(update={"sound": sound})
+        return replace(self, merged=replace(self.merged, settings=settings))
+
     @property
     def frames_per_latent(self) -> int:
         """What the number of frames must be one more than a multiple of."""
@@ -187,6 +192,8 @@ def settle_basis(
     settings = merge([*layers, (BUILT_IN, DEFAULTS)]).settings
     check_streams(mode.name, mode.streams, settings)
     edit = edit_of(settings) if mode.edits else None
+    if edit == Edit.UPSCALE:
+        layers.insert(-1, (BUILT_IN, KEPT_SOUND))
     device = planned.device if planned and planned.device else choose_device(first_device(settings))
     library = Library(read_catalogue(), model_folders(settings))
     files = _find_files(settings, library, found, is_planned=planned is not None and not planned.needs_files)
@@ -202,7 +209,8 @@ def settle_basis(
     res = required(merge([*layers, *model.layers]).settings.res)
     model.headers.check(ALWAYS_READ)
     model.headers.check_contexts()
-    merged = merge([*layers, *_tier_layer(res, model), *model.sampler_layer(preset), *model.layers])
+    sized = [] if edit == Edit.UPSCALE else _tier_layer(res, model)  # a clip that is enlarged has a size of its own
+    merged = merge([*layers, *sized, *model.sampler_layer(preset), *model.layers])
     adjusted = _adjusted(preset, merged)
     if len(adjusted.stages) < len(recipe(preset).stages):
         notes = (*notes, f"{preset}: only its first stage is run, as no video is generated")
@@ -224,8 +232,8 @@ def settle_basis(
 
 
 def _loras(settings: Settings, edit: Edit | None, transformer: Header, named: NamedLoras) -> tuple[GivenLora, ...]:
-    """The LoRAs of a request: that of `--control` first, then those of `--lora`."""
-    control = control_lora(settings, named) if edit is not None else ()
+    """The LoRAs of a request: that which looks at the clip first, then those of `--lora`."""
+    control = control_lora(settings, named, edit) if edit is not None else ()
     specs = (*control, *(settings.lora or ()))
     return read_loras(specs, transformer, named, allow_partial=bool(settings.allow_partial_lora))
 
@@ -252,7 +260,8 @@ def _adjusted(preset: str, merged: Merged) -> Recipe:
     if settings.video != "generate":
         chosen = chosen.for_audio()
     sampler = None if chosen.names_its_sampler else settings.sampler
-    return chosen.adjusted(sampler, sigmas, settings.tiles)
+    adjusted = chosen.adjusted(sampler, sigmas, settings.tiles)
+    return adjusted.enlarging(settings.upscale) if settings.upscale else adjusted
 
 
 def _find_files(settings: Settings, library: Library, found: ModelFiles | None, *, is_planned: bool) -> ModelFiles:

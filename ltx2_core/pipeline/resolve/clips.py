@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,13 +16,12 @@ from ..recipe import Edit
 from ..request import AudioInput, ClipInput, Extension, ReferenceInput, Window
 from ..values import Size, show_fps, show_time
 from .basis import Basis
-from .edits import STRENGTH, choose_extension, choose_window, extended, regenerated_frames
+from .edits import ROLE, STRENGTH, choose_extension, choose_window, extended, regenerated_frames
 from .follow import AudioPlan, plan_audio, settle_v2a
-from .inputs import ModeInputs
-from .settings import Origin, Place, required
+from .inputs import ModeInputs, left_to
+from .settings import required
 from .sizes import ClipLength, beyond_training, choose_length, choose_size, rate_of, stated_duration
-
-ROLE = "clip"
+from .upscaling import settle_upscale
 
 
 def settle_v2v(basis: Basis, path: Path | None) -> ModeInputs:
@@ -33,6 +31,8 @@ def settle_v2v(basis: Basis, path: Path | None) -> ModeInputs:
     """
     if basis.settings.video == "keep":
         return _retake_audio(basis, path)
+    if basis.edit == Edit.UPSCALE:
+        return settle_upscale(basis, path)
     source = check_input(required(path), VideoSource)
     part = _Part(source, basis.settings.start or Fraction(0), _choose_part(basis, source))
     edited = _edit(basis, part)
@@ -52,7 +52,7 @@ def settle_v2v(basis: Basis, path: Path | None) -> ModeInputs:
         audio_source=audio.input,
         files={ROLE: source.path},
         copies_audio=audio.is_copied,
-        sources=_left_to(basis, source),
+        sources=left_to(basis.merged, source.path.name),
         notes=(*source.notes, *edited.notes, *audio.notes),
     )
 
@@ -185,12 +185,6 @@ def _choose_part(basis: Basis, source: VideoSource) -> ClipLength:
         why = f"{lasts}, which is {most} frames at {show_fps(fps)} fps{from_start}"
         raise RequestError(f"{asked} cannot be used", why, f"--frames {most}")
     return length
-
-
-def _left_to(basis: Basis, source: VideoSource) -> Mapping[str, Place]:
-    """The settings that the clip decides, as nobody else does."""
-    left = [name for name in ("fps", "duration") if name in basis.sources and not basis.merged.is_asked(name)]
-    return dict.fromkeys(left, Place(Origin.INPUT, source.path.name))
 
 
 def _scaling(name: str, shown: Size, rendered: Size) -> tuple[str, ...]:

@@ -25,8 +25,14 @@ EDITS: Mapping[str, Edit] = {  # the settings that ask for each; a clip is resty
     "extend_before": Edit.EXTEND,
     "retake": Edit.RETAKE,
     "control": Edit.CONTROL,
+    "upscale": Edit.UPSCALE,
 }
+BESIDE_UPSCALE = (Edit.RESTYLE, Edit.CONTROL)  # what is asked for with these says how a clip is enlarged
 STRENGTH = 0.7
+ROLE = "clip"  # of the clip
+KEPT_SOUND = {"sound": "keep"}  # what a clip that is enlarged does with its audio, where nobody says anything
+UPSCALER = "pixel-upscaler"  # the in-context LoRA that looks at a clip while it is enlarged
+NO_CONTROL = "off"  # in place of its name
 
 
 def edit_of(settings: Settings) -> Edit:
@@ -35,8 +41,10 @@ def edit_of(settings: Settings) -> Edit:
     Raises: RequestError if several are asked for, or one that does not go with what is done to the streams.
     """
     asked = {edit: name for name, edit in EDITS.items() if getattr(settings, name) is not None}
+    if Edit.UPSCALE in asked:
+        asked = {edit: name for edit, name in asked.items() if edit not in BESIDE_UPSCALE}
     if len(asked) > 1:
-        why = "a clip is restyled, extended, retaken or followed, one at a time"
+        why = "a clip is restyled, extended, retaken, followed or enlarged, one at a time"
         options = " and ".join(map(option_name, asked.values()))
         raise RequestError(f"{options} cannot be used together", why, "give one of them")
     edit = next(iter(asked), Edit.RESTYLE)
@@ -54,12 +62,15 @@ def recipe_edit(edit: Edit | None) -> Edit | None:
     return None if edit == Edit.EXTEND else edit
 
 
-def control_lora(settings: Settings, named: NamedLoras) -> tuple[str, ...]:
-    """The in-context LoRA of `--control`, if there is one, as it would be written after `--lora`.
+def control_lora(settings: Settings, named: NamedLoras, edit: Edit) -> tuple[str, ...]:
+    """The in-context LoRA that looks at the clip, if there is one, as it would be written after `--lora`: that of
+    `--control`, or for a clip that is enlarged the one that is made for it, where that is installed.
 
     Raises: RequestError for a LoRA of another kind; StorageError, CheckpointError.
     """
-    if settings.control is None:
+    if edit == Edit.UPSCALE and settings.control is None:
+        return (UPSCALER,) if named.is_installed(UPSCALER, required(settings.upscale)) else ()
+    if settings.control is None or (edit == Edit.UPSCALE and settings.control.lower() == NO_CONTROL):
         return ()
     if not named.choose(settings.control, "--control").read().is_in_context:
         why = "neither its header nor its name says that it is an in-context LoRA"

@@ -13,8 +13,9 @@ from ...errors import RequestError
 from ...media.accept import check_input
 from ...media.inputs import ImageSource
 from ...paths import given_path
-from ..request import AudioInput, ClipInput, Extension, ImageInput, ReferenceInput, Window
-from .settings import Place, Settings, required
+from ..recipe import Recipe
+from ..request import AudioInput, ClipInput, Extension, ImageInput, ReferenceInput, StreamMode, Window
+from .settings import Merged, Origin, Place, Settings, required
 from .sizes import ClipLength, RenderSize
 
 
@@ -22,9 +23,10 @@ from .sizes import ClipLength, RenderSize
 class ModeInputs:
     """What follows from the inputs of a request.
 
-    Args: from images to generated_keyframes: as in the request. files: by role. copies_audio: the packets of a given
-    audio track are copied. suffix: what the name of the result must end in, if only one thing will do. sources: inputs
-    that decide what a setting would, by its name. notes: lines for a person.
+    Args: from images to generated_keyframes, and kept_frames: as in the request. recipe: where it follows from the
+    inputs too. sound: what becomes of the audio, where the inputs leave no choice. files: by role. copies_audio: the
+    packets of a given audio track are copied. suffix: what the name of the result must end in, if only one thing will
+    do. sources: inputs that decide what a setting would, by its name. notes: lines for a person.
     """
 
     length: ClipLength
@@ -37,11 +39,20 @@ class ModeInputs:
     window: Window | None = None
     extension: Extension | None = None
     generated_keyframes: int = 0
+    kept_frames: int | None = None
+    recipe: Recipe | None = None
+    sound: StreamMode | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
     copies_audio: bool = False
     suffix: str | None = None
     sources: Mapping[str, Place] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+def left_to(merged: Merged, name: str) -> Mapping[str, Place]:
+    """The settings that a clip of a name decides, as nobody else does."""
+    left = [one for one in ("fps", "duration") if one in merged.sources and not merged.is_asked(one)]
+    return dict.fromkeys(left, Place(Origin.INPUT, name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 from ...errors import RequestError, StorageError, shown
@@ -92,6 +93,15 @@ class NamedLoras:
         if strength is None:
             strength = 1.0 if published is None else published.strength
         return ChosenLora(spec, option, path, strength, published)
+
+    def is_installed(self, name: str, scale: Fraction) -> bool:
+        """Whether a LoRA of the catalogue is here for this generation, and enlarges so many times."""
+        control = self._control(name)
+        place = control.files.get(self.generation or "") if control else None
+        if control is None or place is None or control.spatial_scale != scale:
+            return False
+        reference = Reference.parse(place)
+        return (self.library.find_all(reference) is not None) if reference else Path(place).exists()
 
     def _published(self, control: Control, name: str, spec: str, option: str, strength: float) -> ChosenLora:
         """A LoRA of the catalogue by its name."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from itertools import product
 from math import ceil, prod
 
 from ...config.audio import AudioVAEConfig, VocoderConfig
@@ -42,9 +43,10 @@ from ...lora_file import MatchedLora, match, read_lora
 from ...machine import RankLayout
 from ...sampling.guidance import GuidanceScales, PassKind, plan_passes, share_passes
 from ...sampling.table import SAMPLERS
-from ...tiles import STAGE_OVERLAP, split_evenly
+from ...tiles import STAGE_OVERLAP, Interval, split_evenly
 from ...types import Streams
 from ..recipe import Stage
+from ..request import ReferenceInput
 from .counting import Load, Phase
 from .text_phases import TextPhases
 
@@ -62,7 +64,7 @@ class Costs(TextPhases):
         """All phases, in the order in which they run."""
         found = [self.enhancing] * self.request.enhances + [self.reading, self.connecting, *self.encoding()]
         for number, stage in enumerate(self.request.recipe.stages, 1):
-            if stage.start == "upsampled" and self.request.video != "off":
+            if stage.enlarges and self.request.video != "off":
                 found.append(self.upsampling(stage))
             found.append(self.denoising(stage, number))
         if self.request.audio == "generate":
@@ -87,8 +89,10 @@ class Costs(TextPhases):
     def encoding(self) -> Iterator[Phase]:
         """What the user gave is encoded, once per stage at its size; the audio once."""
         request, vae = self.request, self.headers.shapes.video_vae
-        grids = [self._grid(stage) for stage in request.recipe.stages]
-        clips = [grid for grid in grids for _ in (*request.references, *([request.source] if request.source else []))]
+        stages = request.recipe.stages
+        grids = [self._grid(stage) for stage in stages]
+        clips = [grid for grid in grids for _ in request.references]
+        clips += [request.source_grid(vae.factors, stage) for stage in stages if request.source is not None]
         stills = [replace(grid, frames=1) for grid in grids for _ in request.images]
         if clips or stills:
             given, plan = [*clips, *stills], self.machine.encode_tiles
@@ -117,7 +121,10 @@ class Costs(TextPhases):
         stages = self.request.recipe.stages
         header = self.files.header(self.request.recipe.upsampler(stage))
         config = UpsamplerConfig.from_metadata(effective_config(header))
-        before, after = self._grid(stages[stages.index(stage) - 1]).tokens, self._grid(stage).tokens
+        smaller = self.request.source_grid(self.headers.shapes.video_vae.factors, stage)
+        if stage.start == "upsampled":
+            smaller = self._grid(stages[stages.index(stage) - 1])
+        before, after = smaller.tokens, self._grid(stage).tokens
         nbytes = component_bytes(header, "upsampler", self.itemsize)
         return Phase(
             kind="upsample",
@@ -197,22 +204,21 @@ class Costs(TextPhases):
         )
 
     def _tiles(self, stage: Stage) -> list[int]:
-        """The tokens of each tile that a stage takes the video in, with those that conditions append."""
-        grid = self._grid(stage)
-        frames, rows, columns = grid.latent
+        """The tokens of each tile and window that a stage takes the video in, with those that conditions append."""
+        frames, rows, columns = self._grid(stage).latent
         appended = len(self.request.keyframes_of(stage)) * rows * columns
         if stage.conditions != "none":
             at_start = 0 if self.request.recipe.images == "append" else 1
             stills = max(0, len(self.request.images) - at_start)
             appended += stills * rows * columns
-        if stage.conditions == "all":
-            for one in self.request.references:
-                appended += grid.tokens // (one.spatial_scale**2 * one.temporal_scale)
-        if stage.tiles is None:
-            return [grid.tokens + appended]
-        across, down = stage.tiles
-        pieces = [split_evenly(length, count, STAGE_OVERLAP) for length, count in ((rows, down), (columns, across))]
-        return [frames * row.length * column.length + appended for row in pieces[0] for column in pieces[1]]
+        references = self.request.references if stage.conditions == "all" else ()
+        across, down = stage.tiles or (1, 1)
+        cuts = ((frames, stage.windows), (rows, down), (columns, across))
+        pieces = [split_evenly(length, count, STAGE_OVERLAP) for length, count in cuts]
+        return [
+            prod(piece.length for piece in tile) + appended + sum(_shown_in(tile, one) for one in references)
+            for tile in product(*pieces)
+        ]
 
     def _decoded(self, given: Evaluation) -> int:
         """The most quantised weights that are decoded at a time."""
@@ -295,6 +301,14 @@ class Costs(TextPhases):
         shapes = self.headers.shapes
         video = self._grid(stage).tokens * shapes.video_vae.latent_channels
         return (video + self._steps * shapes.audio_vae.latent_channels * shapes.audio_vae.latent_bins) * self.itemsize
+
+
+def _shown_in(tile: Sequence[Interval], reference: ReferenceInput) -> int:
+    """The tokens of a reference that stand for a part of a tile."""
+    frames, *sides = tile
+    scale = reference.spatial_scale
+    cells = (ceil(side.stop / scale) - side.start // scale for side in sides)
+    return ceil(frames.length / reference.temporal_scale) * prod(cells)
 
 
 @lru_cache(maxsize=256)

@@ -47,9 +47,16 @@ def recipe(name: str) -> Recipe:
     return Recipe.checked(f"presets/recipes/{name}.yaml", _read("recipes", name, "preset"))
 
 
-def recipe_for(edit: Edit, *, guided: bool) -> str:
-    """The name of the recipe that does something to a clip, with guidance or without."""
-    return next(name for name in names("recipes") if recipe(name).edit == edit and recipe(name).is_guided == guided)
+def recipe_for(edit: Edit, *, guided: bool, has_lora: bool = False) -> str:
+    """The name of the recipe that does something to a clip, with guidance or without.
+
+    Args: has_lora: whether there is a distilled LoRA, which then takes the place of the guidance if any recipe has it.
+    """
+    found = {name: recipe(name) for name in names("recipes") if recipe(name).edit == edit}
+    with_lora = [name for name, one in found.items() if "distilled_lora" in one.needs]
+    if has_lora and with_lora:
+        return with_lora[0]
+    return next(name for name, one in found.items() if one.is_guided == guided and name not in with_lora)
 
 
 @cache

@@ -91,8 +91,8 @@ def check_attention(merged: Merged, request: Request, layers: int) -> None:
         raise RequestError(what, "compiled blocks cannot be watched", "render without --compile")
     if (settings.ranks or 1) > 1:
         raise RequestError(what, "each rank has only its own rows of the video", "render without --ranks")
-    if request.recipe.stages[number - 1].tiles is not None:
-        why = f"stage {number}, whose audio goes into the file, takes the video in tiles"
+    if not request.recipe.stages[number - 1].is_whole:
+        why = f"stage {number}, whose audio goes into the file, takes the video in parts"
         raise RequestError(what, why, "another --preset, or leave --tiles out")
     steps = request.steps_of_stages[number - 1]
     for name, first, last in (("blocks", 0, layers - 1), ("steps", 1, steps)):
@@ -211,6 +211,8 @@ def _without_effect(preset: str, chosen: Recipe) -> dict[str, str]:
         without |= dict.fromkeys(("steps", "schedule_tokens"), f"preset {preset} has steps of its own")
     if recipe(preset).names_its_sampler:
         without["sampler"] = f"preset {preset} has a sampler of its own"
+    if chosen.edit == Edit.UPSCALE:
+        without |= dict.fromkeys(("res", "aspect"), "the size follows from that of the clip")
     for role, needed in {"upsampler": UPSAMPLERS.values(), "distilled_lora": ["distilled_lora"]}.items():
         if not {*needed} & {*chosen.needs}:
             without[role] = f"preset {preset} does not need it"

@@ -23,6 +23,7 @@ from ..values import (
     Choice,
     Device,
     Duration,
+    Enlargement,
     FrameRate,
     Length,
     Loudness,
@@ -139,6 +140,7 @@ class Settings(BaseModel):
     extend_before: Duration | None = None
     retake: Span | None = None
     control: Text | None = None
+    upscale: Enlargement | None = None
 
     image: Paths | None = None
     image_crf: Annotated[int, WHOLE_NUMBER, Field(ge=0, le=51)] | None = None

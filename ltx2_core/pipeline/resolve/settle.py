@@ -77,6 +77,8 @@ def settle(
     basis = settle_basis(row, layers, own_presets or {}, planned, found)
     is_left_out = planned is not None and main is None and row.main is not None
     inputs = assumed_inputs(basis) if is_left_out else row.settle(basis, main)
+    if inputs.sound is not None:
+        basis = basis.with_sound(inputs.sound)
     enhancement = settle_enhancement(basis, inputs, prompt, is_planned=planned is not None)
     request = drafted(basis.merged, _request(basis, inputs, prompt))
     check_guidance(basis.merged, request)
@@ -153,11 +155,12 @@ def _request(basis: Basis, inputs: ModeInputs, prompt: str) -> Request:
         height=inputs.size.size[1],
         crop=inputs.size.crop,
         frames=inputs.length.frames,
+        kept_frames=inputs.kept_frames,
         fps=inputs.length.fps,
         video=required(settings.video),
         audio=required(settings.sound),
         preset=basis.preset,
-        recipe=basis.recipe,
+        recipe=inputs.recipe or basis.recipe,
         steps=len(settings.sigmas) - 1 if settings.sigmas else required(settings.steps),
         guidance=_guidance(basis),
         loras=tuple(lora.input for lora in basis.loras),

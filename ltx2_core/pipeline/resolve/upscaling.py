@@ -1,0 +1,199 @@
+"""The clip that `v2v --upscale` enlarges: its size and length, its audio, and in which tiles and windows it is refined.
+
+Source: docs/upscale.md; docs/reference/pipelines.md, "Sizes and lengths".
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from pathlib import Path
+
+from ...errors import RequestError
+from ...grids import VideoGrid, snap_up
+from ...lora_file import reference_scales
+from ...media.accept import check_input
+from ...media.inputs import ROUNDING_S, VideoSource
+from ...sampling.distilled import DISTILLED_SIGMAS
+from ...tiles import STAGE_OVERLAP, count_for
+from ..recipe import Recipe
+from ..request import AudioInput, ClipInput, ReferenceInput
+from ..values import Size, Tiles, show_fps, show_time
+from .basis import Basis
+from .edits import ROLE, UPSCALER
+from .follow import AudioPlan, plan_audio
+from .inputs import ModeInputs, left_to
+from .settings import required
+from .sizes import LARGEST_SIDE, ClipLength, RenderSize, beyond_training, choose_length, rate_of, stated_duration
+
+
+def settle_upscale(basis: Basis, path: Path | None) -> ModeInputs:
+    """Everything about a clip that is enlarged with all its frames, and whose audio is kept.
+
+    Raises: RequestError for what cannot be enlarged so; MediaError if the clip is of no use.
+    """
+    settings, source = basis.settings, check_input(required(path), VideoSource)
+    if settings.sound == "generate":
+        why = "only the video is enlarged, and the audio of the clip is kept"
+        raise RequestError("--sound generate cannot be used with --upscale", why, "leave it out; ltx2 v2a makes audio")
+    start_s, fps = settings.start or Fraction(0), _rate(basis, source)
+    count = _frames(basis, source, start_s, fps)
+    length = ClipLength(frames=snap_up(count, basis.frames_per_latent), fps=fps, warnings=beyond_training(1, fps))
+    given = ClipInput(role=ROLE, name=source.path.name, start_s=start_s, reading=source.reading)
+    references = _references(basis, given)
+    size = _size(basis, source, references[0].spatial_scale if references else 1)
+    recipe = _divided(basis, size.size, length)
+    audio = _audio(basis, source, start_s, count / fps)
+    return ModeInputs(
+        length=length,
+        kept_frames=None if count == length.frames else count,
+        size=size,
+        source=given,
+        references=references,
+        strength=_strength(basis),
+        audio_source=audio.input,
+        recipe=recipe,
+        sound="keep" if audio.input else "off",
+        files={ROLE: source.path},
+        copies_audio=audio.is_copied,
+        sources=left_to(basis.merged, source.path.name),
+        notes=(*source.notes, _told_lora(basis), *_told_parts(recipe, length), *audio.notes),
+    )
+
+
+def _rate(basis: Basis, source: VideoSource) -> Fraction:
+    return required(basis.settings.fps) if basis.merged.is_asked("fps") else rate_of(source)
+
+
+def _frames(basis: Basis, source: VideoSource, start_s: Fraction, fps: Fraction) -> int:
+    """How many frames of the clip are enlarged: all, unless asked otherwise.
+
+    Raises: RequestError if it is asked for more than there are.
+    """
+    merged, rest_s = basis.merged, source.duration_s - start_s
+    lasts = f"{source.path.name} lasts {float(source.duration_s):.2f} s"
+    if rest_s <= 0:
+        raise RequestError(f"--start {show_time(start_s)} cannot be used", lasts, "--start 0s is its beginning")
+    there = max(1, math.floor((rest_s + ROUNDING_S) * fps))
+    if merged.is_asked("frames"):
+        count = choose_length(merged, basis.frames_per_latent, fps).frames
+        asked = f"--frames {count}"
+    elif merged.is_asked("duration"):
+        duration_s = stated_duration(merged)
+        count, asked = max(1, round(duration_s * fps)), f"--duration {show_time(duration_s)}"
+    else:
+        return there
+    if count > there:
+        why = f"{lasts}, which is {there} frames at {show_fps(fps)} fps from {float(start_s):.2f} s on"
+        raise RequestError(f"{asked} cannot be used", why, f"--duration {float(there / fps):.2f}s, or leave it out")
+    return count
+
+
+def _size(basis: Basis, source: VideoSource, reference_scale: int) -> RenderSize:
+    """The size of the render, and that of the file: the clip's own, so many times larger.
+
+    A clip whose sides no latent grid has is filled up around its edges, and the result is cut to what it had.
+    Raises: RequestError for a result that is too large.
+    """
+    factor, shown = required(basis.settings.upscale), (source.width, source.height)
+    cell = max(basis.vae.factors.height, basis.vae.factors.width)
+    step = math.lcm(basis.recipe.multiple(cell), cell * reference_scale) / factor  # of the clip's own sides
+    width, height = (int(math.ceil(side / step) * step * factor) for side in shown)
+    file = _even(shown[0] * factor), _even(shown[1] * factor)
+    name, becomes = source.path.name, f"{shown[0]}x{shown[1]} becomes {file[0]}x{file[1]}"
+    if max(width, height) > LARGEST_SIDE:
+        raise RequestError(f"{name} cannot be enlarged", f"{becomes}, and no side can be longer than {LARGEST_SIDE}")
+    note = f"{name}: {becomes}"
+    if file == (width, height) or basis.settings.crop is False:
+        return RenderSize(size=(width, height), notes=(note,))
+    filled = f"rendered at {width}x{height} with its edges repeated, and cut"
+    return RenderSize(size=(width, height), crop=file, notes=(f"{note}, {filled}",))
+
+
+def _even(side: Fraction) -> int:
+    return int(side / 2) * 2
+
+
+def _references(basis: Basis, given: ClipInput) -> tuple[ReferenceInput, ...]:
+    """The clip as something to look at, where an in-context LoRA does."""
+    if not _looks(basis):
+        return ()
+    spatial, temporal = reference_scales([lora.file for lora in basis.loras])
+    seen = given.model_dump(include={"role", "name", "start_s", "reading"})
+    return (ReferenceInput(**seen, spatial_scale=spatial, temporal_scale=temporal),)
+
+
+def _looks(basis: Basis) -> bool:
+    return any(lora.file.is_in_context for lora in basis.loras)
+
+
+def _told_lora(basis: Basis) -> str:
+    """A line about the in-context LoRA that looks at the clip, or that there is none."""
+    if _looks(basis):
+        names = ", ".join(lora.input.name for lora in basis.loras if lora.file.is_in_context)
+        return f"refined with {names} looking at the clip"
+    return f"refined without an in-context LoRA; {UPSCALER} is the one for this, where the generation has it"
+
+
+def _strength(basis: Basis) -> float | None:
+    """The noise level at which the refinement begins; None for that of the recipe's list. Raises: RequestError."""
+    strength, sigmas = basis.settings.strength, basis.recipe.stages[0].listed_sigmas()
+    if strength is None and sigmas is None:
+        return DISTILLED_SIGMAS["distilled-3"][0]
+    if strength is not None and sigmas is not None and strength > sigmas[0]:
+        why = f"preset {basis.preset} begins at a noise level of {sigmas[0]:g}"
+        raise RequestError(f"--strength {strength:g} cannot be used", why, "leave it out, or a lower one")
+    return strength
+
+
+def _divided(basis: Basis, size: Size, length: ClipLength) -> Recipe:
+    """The recipe, whose stage takes the video in tiles and windows in which the model has seen videos.
+
+    Raises: RequestError for guidance that skips steps, which needs the estimate of the whole.
+    """
+    most_s, *most_px = required(basis.transformer.video).max_pos
+    factors, asked = basis.vae.factors, basis.settings.tiles
+    grid = VideoGrid(frames=length.frames, width=size[0], height=size[1], factors=factors)
+    frames, rows, columns = grid.latent
+    most = (
+        math.floor(most_s * length.fps) // factors.time + 1,
+        math.floor(most_px[0]) // factors.height,
+        math.floor(most_px[-1]) // factors.width,
+    )
+    windows, down, across = (
+        count_for(cells, max(limit, STAGE_OVERLAP + 1), STAGE_OVERLAP)
+        for cells, limit in zip((frames, rows, columns), most, strict=True)
+    )
+    tiles: Tiles | None = asked or ((across, down) if across * down > 1 else None)
+    (stage,) = basis.recipe.stages
+    divided = stage.model_copy(update={"tiles": tiles, "windows": windows})
+    if not divided.is_whole and stage.guided and basis.settings.skip_step:
+        raise RequestError("--skip-step cannot be used here", "the video is refined in several parts", "leave it out")
+    return basis.recipe.model_copy(update={"stages": (divided,)})
+
+
+def _told_parts(recipe: Recipe, length: ClipLength) -> tuple[str, ...]:
+    """A line where the video is refined in parts."""
+    (stage,) = recipe.stages
+    if stage.is_whole:
+        return ()
+    across, down = stage.tiles or (1, 1)
+    seconds = f"{float(length.frames / length.fps):.1f} s"
+    return (f"{seconds} are refined in {stage.windows} windows of {across}x{down} tiles, blended at every step",)
+
+
+def _audio(basis: Basis, source: VideoSource, start_s: Fraction, duration_s: Fraction) -> AudioPlan:
+    """The audio of the clip, which goes with the frames that are enlarged; none where it has none.
+
+    Raises: RequestError if there is none, and it is asked for.
+    """
+    audio, name = source.audio, source.path.name
+    if basis.settings.sound == "off":
+        return AudioPlan()
+    if audio is None or audio.duration_s <= start_s:
+        if basis.merged.is_asked("sound"):
+            raise RequestError("--sound keep cannot be used", f"{name} has no audio", "leave it out")
+        return AudioPlan()
+    given = AudioInput(role=ROLE, name=name, start_s=start_s, duration_s=duration_s)
+    is_whole = not start_s and audio.duration_s <= duration_s + Fraction(1, 20)
+    return plan_audio(basis, audio, given, is_whole=is_whole)
