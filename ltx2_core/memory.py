@@ -33,6 +33,11 @@ class Residency:
         self.device, self.budget_bytes = device, budget_bytes
         self._loaded: dict[Hashable, _Loaded] = {}  # least recently used first
 
+    @property
+    def keys(self) -> frozenset[Hashable]:
+        """What is loaded."""
+        return frozenset(self._loaded)
+
     @contextmanager
     def use(self, key: Hashable, nbytes: int, load: Callable[[], M]) -> Iterator[M]:
         """A model, or a tuple of them, for the length of a `with` block.

@@ -47,6 +47,7 @@ LAYERS = {
         "lora_forms",
         "lora_scale",
         "memory",
+        "read_ahead",
         "streaming",
         "parallel",
         "quantize",

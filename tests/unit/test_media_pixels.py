@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ltx2_core.errors import RequestError
+from ltx2_core.media.check import VideoCheck
 from ltx2_core.media.clip import ClipShape, Encoding
 from ltx2_core.media.pixels import to_i420
 from ltx2_core.media.resize import fit
 from ltx2_core.media.waveform import Waveform, fit_waveform, to_pcm16
+from ltx2_core.media.writer import _seen
 
 RATES = [Fraction(text) for text in ("24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60")]
 
@@ -28,6 +30,21 @@ def random_frames(frames: int, height: int, width: int) -> torch.Tensor:
 def test_frames_converted_together_are_frames_converted_alone():
     frames = random_frames(5, 8, 12)
     assert torch.equal(to_i420(frames), torch.cat([to_i420(frame) for frame in frames.split(1)]))
+
+
+def test_only_codes_of_eight_bits_leave_the_device_of_the_frames(monkeypatch: pytest.MonkeyPatch):
+    moved: list[tuple[torch.dtype, tuple[int, ...]]] = []
+    to_cpu = torch.Tensor.cpu
+
+    def cpu(tensor: torch.Tensor) -> torch.Tensor:
+        moved.append((tensor.dtype, tuple(tensor.shape)))
+        return to_cpu(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+    frames = random_frames(3, 8, 12)
+    codes = list(_seen(frames.split([2, 1]), VideoCheck(8)))
+    assert moved == [(torch.uint8, (1, 12, 12))] * 3
+    assert torch.equal(torch.cat(codes), to_i420(frames))
 
 
 def test_fitted_frames_are_filled_up_with_their_mirror_image():

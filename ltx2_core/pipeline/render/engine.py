@@ -104,7 +104,10 @@ class Engine:
             run = self.stage_run(stage, results, contexts, generator, job.load_stopped(number))
             self.share(StageTask.of(self.task, run))
             run = replace(run, capture=self.capture(number))
-            with self.models.transformer(self.models.loras(self.task, stage)) as model:
+            with (
+                self.models.ahead_of_decoders(self.request if number == len(stages) else None),
+                self.models.transformer(self.models.loras(self.task, stage)) as model,
+            ):
                 done = run.run(model, self.watch, f"denoising, stage {number} of {len(stages)}")
             results.append(done.latents)
             job.save(number, done.latents, generator, done.keyframes, done.attention)
@@ -203,7 +206,8 @@ class Engine:
 
     def encode(self, prompts: list[str]) -> list[TextContext]:
         """Run the text encoder, then projection and connectors."""
-        return encode_prompts(prompts, self.models.text_encoder, self.models.connectors, self.request.text_rows)
+        with self.models.ahead_of_denoiser():
+            return encode_prompts(prompts, self.models.text_encoder, self.models.connectors, self.request.text_rows)
 
     def write(self, latents: Latents, generator: torch.Generator) -> Report:
         """Decode the latents and write the file: the audio first, since it is short, then frame after frame."""

@@ -27,6 +27,7 @@ from ...models.chunks import Chunks
 from ...models.diffusion_layers import fuse_neighbourhoods
 from ...models.transformer import Transformer
 from ...quantize.linear import multiply_as_stored
+from ...read_ahead import parts_of, reading_ahead
 from ...streaming import StreamedBlocks
 from ...text.encode import ContextModels
 from ...text.enhance import Conversation, Writer, load_network
@@ -39,6 +40,7 @@ from ..recipe import Stage
 from ..request import ENHANCER, RenderTask, Request
 
 M = TypeVar("M", bound=nn.Module)
+DECODING = ("audio_decoder", "vocoder", "video_decoder")  # in their order
 DTYPES: Mapping[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -213,6 +215,24 @@ class Models:
             for connector in (second, third):
                 if isinstance(connector.blocks, StreamedBlocks):
                     connector.blocks.let_go()
+
+    def ahead_of_denoiser(self) -> AbstractContextManager[None]:
+        """For the length of a `with` block in which text is read, the denoiser is read into the system's memory."""
+        encoder = find_encoder(self.files.require_file("text_encoder"))
+        return self._reading_ahead(("transformer",), encoder.weights)
+
+    def ahead_of_decoders(self, request: Request | None) -> AbstractContextManager[None]:
+        """The same for what decodes the latents of a request, while they are denoised; nothing where there is none."""
+        names = [] if request is None else [name for name in DECODING if name in components_of(request)]
+        return self._reading_ahead(names, [self.headers.header("transformer")])
+
+    def _reading_ahead(self, names: Sequence[str], during: Sequence[Header]) -> AbstractContextManager[None]:
+        """during: the files of what computes meanwhile."""
+        loaded = {key[0] for key in self._residency.keys if isinstance(key, tuple)}
+        headers = {name: self.headers.header(name) for name in names if name not in loaded}
+        found = ((header, COMPONENTS[name].names_in(header)) for name, header in headers.items())
+        parts = [part for header, inside in found for part in parts_of(header, inside)]
+        return reading_ahead(parts, sum(info.nbytes for header in during for info in header.tensors.values()))
 
     def clear(self) -> None:
         """Let every model go."""
