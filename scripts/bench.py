@@ -1,14 +1,19 @@
 """Measure the denoiser and the decoders, with random weights or none; torch, transformers, einops and safetensors are
-all that is needed.
+all that is needed, but for --start.
 
     python scripts/bench.py --meta   # FLOPs, live bytes and launches of the full-size model, without its weights
     python scripts/bench.py --cpu    # a mid-size model in float32 beside diffusers'; must not be slower, must agree
     python scripts/bench.py --gpu    # the full-size model in bfloat16, beside diffusers' if that is installed
     python scripts/bench.py --modes  # with --cpu or --gpu: the memory modes beside resident weights, instead
+    python scripts/bench.py --start  # imports, --help, plan, and the phases of a render with the built-in model
+    python scripts/bench.py --compare OLD.json NEW.json     # the runs of two files, as --out writes them
+    python scripts/bench.py --compare v1 HEAD --cpu ...     # the same bench with the code of two revisions, in turns
 
+--cpu and --gpu take --only forward guided-step compiled-forward decoders, so that they can be done in parts.
 --modes takes --formats bf16 fp8 int8, and with --gpu --cap 8|12|16|24, which no allocation may exceed, in GiB.
+--compare refuses a slowdown of more than 5 % in the median of seven pairs or more whose quartiles do not overlap.
 
-Exits 1 where a budget is exceeded.
+Exits 1 where a budget is exceeded, and 2 where nothing can be measured or compared.
 """
 
 from __future__ import annotations
@@ -28,40 +33,63 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from scripts.benchmarks import decoders, meta, modes, paired
+from scripts.benchmarks import compare, compiled, decoders, meta, modes, paired, start
 from scripts.benchmarks.section import Section, machine
 from scripts.benchmarks.subjects import Size
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
+BENCHES = ("meta", "cpu", "gpu", "start")
+DECODERS = "decoders"
+PARTS = (*(work.replace(" ", "-") for work in paired.WORKS), DECODERS)
 OVERRIDES = ("device", "layers", "heads", "sizes", "runs", "decoded")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
+    if options.compare:
+        return compared(options.compare, arguments)
     given = {name: value for name in OVERRIDES if (value := getattr(options, name)) is not None}
-    cpu, gpu = (replace(setup, **given) for setup in (paired.CPU, paired.GPU))
-    what = [paired.section, decoders.section]
+    works = tuple(work for work in paired.WORKS if work.replace(" ", "-") in options.only)
+    cpu, gpu = (replace(setup, **given, works=works) for setup in (paired.CPU, paired.GPU))
+    what = [paired.section] * bool(works) + [decoders.section] * (DECODERS in options.only)
     if options.modes is not None:
         chosen = options.modes or modes.MODES
         what = [partial(modes.section, formats=options.formats, modes=chosen, cap_gb=options.cap)]
     benches = {
-        "meta": [meta.section],
+        "meta": [meta.section, compiled.section],
         "cpu": [partial(one, cpu) for one in what],
         "gpu": [partial(one, gpu) for one in what],
+        "start": [start.section if options.runs is None else partial(start.section, options.runs)],
     }
     command = shlex.join(["python", "scripts/bench.py", *arguments])
-    head = "\n".join([f"# The denoiser, {date.today()}\n", *(f"- {line}" for line in machine()), f"- `{command}`"])
+    head = "\n".join([f"# Benchmarks, {date.today()}\n", *(f"- {line}" for line in machine()), f"- `{command}`"])
     print(head)
     sections: list[Section] = []
     for bench in chain.from_iterable(benches[name] for name in benches if getattr(options, name)):
         sections.append(bench())
         print(f"\n{sections[-1].markdown}", flush=True)
-    out = options.out or (default_out(gpu) if options.gpu else None)
-    if out is not None:
+    for out in options.out or ([default_out(gpu)] if options.gpu else []):
+        if out is None:
+            continue
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text("\n\n".join([head, *(section.markdown for section in sections)]) + "\n", encoding="utf-8")
+        if out.suffix == ".json":
+            compare.Measurement.of(sections, command).write(out)
+        else:
+            out.write_text("\n\n".join([head, *(section.markdown for section in sections)]) + "\n", encoding="utf-8")
     return int(not all(section.is_good for section in sections))
+
+
+def compared(names: Sequence[str], arguments: Sequence[str]) -> int:
+    """Compare two files or revisions. Returns: the exit code."""
+    at = arguments.index("--compare")
+    try:
+        found = compare.section(*names, [*arguments[:at], *arguments[at + 3 :]])
+    except compare.Incomparable as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(found.markdown)
+    return int(not found.is_good)
 
 
 def default_out(setup: paired.Setup) -> Path | None:
@@ -74,7 +102,7 @@ def default_out(setup: paired.Setup) -> Path | None:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("meta", "cpu", "gpu"):
+    for name in BENCHES:
         parser.add_argument(f"--{name}", action="store_true")
     timed = parser.add_argument_group("in place of what --cpu and --gpu time")
     timed.add_argument("--device", type=torch.device)
@@ -83,13 +111,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     timed.add_argument("--sizes", type=size, nargs="+", metavar="WxHxF")
     timed.add_argument("--decoded", type=size, metavar="WxHxF", help="of the clip that the decoders are timed with")
     timed.add_argument("--runs", type=int)
+    timed.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
     timed.add_argument("--modes", nargs="*", choices=modes.MODES, help="memory modes, all of them where none is named")
     timed.add_argument("--formats", nargs="+", choices=modes.FORMATS, default=["bf16"])
     timed.add_argument("--cap", type=int, choices=(8, 12, 16, 24), metavar="GIB")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where the tables go as markdown")
+    parser.add_argument("--out", type=Path, nargs="+", metavar="FILE", help="the tables, .md, or all runs, .json")
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="files of runs, .json, or git revisions")
     options = parser.parse_args(arguments)
-    if not (options.meta or options.cpu or options.gpu):
-        parser.error("choose what to measure: --meta, --cpu or --gpu")
+    is_of_files = options.compare is not None and all(name.endswith(".json") for name in options.compare)
+    if not is_of_files and not any(getattr(options, name) for name in BENCHES):
+        parser.error("choose what to measure: --meta, --cpu, --gpu or --start")
     if options.gpu and options.device is None and not torch.cuda.is_available():
         parser.error("there is no CUDA device; `--gpu --device cpu --layers 2 --sizes 128x96x9` tries the bench itself")
     return options

@@ -18,7 +18,7 @@ SINUSOID_WIDTH = 256
 
 
 class AdaLN(nn.Module):
-    """Make `rows` modulation rows of a width from timesteps."""
+    """Make `rows` modulation rows of a width from the sinusoids of timesteps."""
 
     def __init__(self, width: int, rows: int) -> None:
         super().__init__()
@@ -27,9 +27,9 @@ class AdaLN(nn.Module):
         self.embed_out = nn.Linear(width, width)
         self.linear = nn.Linear(width, rows * width)
 
-    def forward(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """From (b k) float32 timesteps, scaled: rows (b k r d) and the embedded timesteps (b k d)."""
-        embedded = self.embed_out(F.silu(self.embed_in(sinusoid(timesteps).to(self.linear.weight.dtype))))
+    def forward(self, sinusoids: Tensor) -> tuple[Tensor, Tensor]:
+        """From what `sinusoid` makes (b k 256): rows (b k r d) and the embedded timesteps (b k d)."""
+        embedded = self.embed_out(F.silu(self.embed_in(sinusoids.to(self.linear.weight.dtype))))
         return rearrange(self.linear(F.silu(embedded)), "b k (r d) -> b k r d", r=self.rows), embedded
 
 
@@ -65,7 +65,7 @@ class Modulation:
 
 
 def sinusoid(timesteps: Tensor) -> Tensor:
-    """Embed (b k) float32 timesteps as (b k 256): cosines first, then sines."""
+    """Embed (b k) float32 timesteps, scaled, as (b k 256): cosines first, then sines."""
     half = SINUSOID_WIDTH // 2
     exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
     angles = timesteps[..., None] * torch.exp(-math.log(10000) * exponents)

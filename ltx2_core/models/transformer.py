@@ -25,7 +25,7 @@ from ..types import Streams
 from .attention import MLP, Attention, KeysValues, normed_rows, rms_norm
 from .capture import AttentionCapture
 from .chunks import WHOLE, Chunks, Rows, add_in_chunks, held_weights
-from .modulation import AdaLN, Modulation
+from .modulation import AdaLN, Modulation, sinusoid
 from .passes import BlockInputs, Pass, PassMask, Perturbation, StreamInput, TextMemory
 from .rope import LazyRope, Rope, StreamRope, rope_tables
 
@@ -80,8 +80,8 @@ class StreamIO(nn.Module):
         other: the other stream, if passed.
         """
         config, dtype = self.config, self.proj_in.weight.dtype
-        timesteps = given.unique_timesteps.float() * config.timestep_scale
-        rows, embedded = self.adaln(timesteps)
+        sinusoids = sinusoid(given.unique_timesteps.float() * config.timestep_scale)
+        rows, embedded = self.adaln(sinusoids)
         prompt = None
         if self.prompt_adaln is not None:
             prompt = self._of_sigma(self.prompt_adaln, given, config.timestep_scale)
@@ -99,7 +99,7 @@ class StreamIO(nn.Module):
         if other is None or self.exchange_adaln is None or self.gate_adaln is None:
             return prepared
         # Scale and shift follow the tokens' own timesteps; the gate follows the noise level of the stream that is read.
-        rows = self.exchange_adaln(timesteps)[0]
+        rows = self.exchange_adaln(sinusoids)[0]
         gate = self._of_sigma(self.gate_adaln, other, config.gate_timestep_scale).expand(-1, rows.shape[1], -1, -1)
         return replace(prepared, exchange=Modulation(torch.cat((rows, gate), dim=-2), given.timestep_index))
 
@@ -130,7 +130,7 @@ class StreamIO(nn.Module):
 
     def _of_sigma(self, adaln: AdaLN, given: StreamInput, scale: float) -> Tensor:
         """Rows (b 1 r d) for the one noise level of a stream."""
-        return adaln(given.sigma.float()[:, None] * scale)[0]
+        return adaln(sinusoid(given.sigma.float()[:, None] * scale))[0]
 
     def _rope(self, positions: Tensor, max_pos: Sequence[float], width: int, heads: int) -> Rope | LazyRope:
         middle = positions.float().mean(-1)

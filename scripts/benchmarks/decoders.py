@@ -55,6 +55,7 @@ def section(setup: Setup) -> Section:
         rows=[{"work": name, "size": what} | figures(pairs[name], setup) for name, (what, _) in works.items()],
         verdict=verdict,
         is_good=is_good,
+        runs={f"{name} {what}": pairs[name].seconds[0] for name, (what, _) in works.items()},
     )
 
 

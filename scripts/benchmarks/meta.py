@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -16,6 +17,7 @@ from ltx2_core.config.transformer import TransformerConfig
 from ltx2_core.machine import CHUNK_TOKENS, LEAN_CHUNK_TOKENS
 from ltx2_core.models.chunks import WHOLE, Chunks
 from ltx2_core.models.passes import StreamInput
+from ltx2_core.models.transformer import StreamIO
 from ltx2_core.pipeline.doctor.sample import random_transformer, scaled_settings
 
 from .section import Section
@@ -34,7 +36,7 @@ class Budget:
 
     Args: memory: the mode of the machine. chunks: what goes with it. bytes_per_token: of video tokens, at the peak.
     launches_per_block: all launches, also those before and after the blocks, divided by the number of blocks.
-    keeps_text: the keys and values of the text are there, as from the second step on.
+    keeps_text: the keys and values of the text are there, and the rotary tables, as from the second step on.
     """
 
     size: Size
@@ -47,7 +49,7 @@ class Budget:
 
 
 BUDGETS = (
-    Budget((768, 512, 121), 194.7, 115_000, 116, chunks=WHOLE, keeps_text=True),
+    Budget((768, 512, 121), 194.7, 115_000, 114, chunks=WHOLE, keeps_text=True),
     Budget((768, 512, 121), 198.9, 60_000, 400),
     Budget((1920, 1088, 121), 1714.9, 60_000, 1400),
     Budget((768, 512, 121), 198.9, 35_000, 1200, "lean", LEAN),
@@ -64,7 +66,7 @@ class Launches(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        made, given = ({id(leaf.untyped_storage()) for leaf in _tensors(tree)} for tree in (result, (args, kwargs)))
+        made, given = ({id(leaf.untyped_storage()) for leaf in tensors_of(tree)} for tree in (result, (args, kwargs)))
         self.count += func._schema.is_mutable or not made <= given
         return result
 
@@ -83,7 +85,7 @@ class LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        for leaf in _tensors(result):
+        for leaf in tensors_of(result):
             self._follow(leaf.untyped_storage())
         return result
 
@@ -101,7 +103,8 @@ class LiveBytes(TorchDispatchMode):
         self.live -= nbytes
 
 
-def _tensors(tree: object) -> list[torch.Tensor]:
+def tensors_of(tree: object) -> list[torch.Tensor]:
+    """The tensors among values of any kind."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
@@ -112,6 +115,21 @@ def flop_counter() -> FlopCounterMode:
         return sdpa_flop_count(query, key, value)
 
     return FlopCounterMode(display=False, custom_mapping={FLASH_FOR_CPU: attention})
+
+
+def _held(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors in a record, and in the records and lists inside it."""
+    if is_dataclass(value):
+        for field in fields(value):
+            yield from _held(getattr(value, field.name))
+    else:
+        yield from tensors_of(value)
+
+
+def _as_later(given: StreamInput, memory: Any, io: StreamIO) -> StreamInput:
+    """The inputs of a stream as in the second step and later ones."""
+    assert isinstance(given.positions, torch.Tensor)
+    return replace(given, context=memory, positions=io.rotary_tables(given.positions))
 
 
 def section(budgets: Sequence[Budget] = BUDGETS, layers: int = 48, heads: int = 32) -> Section:
@@ -126,10 +144,9 @@ def section(budgets: Sequence[Budget] = BUDGETS, layers: int = 48, heads: int = 
             inputs = make_inputs(config, budget.size, torch.bfloat16, torch.device("cpu"))
             if budget.keeps_text:
                 memory = model.text_memory(inputs.map(lambda one: one.context))
-                inputs = inputs.map(lambda one, kept: replace(one, context=kept), memory)
+                inputs = inputs.map(_as_later, memory, model.streams)
             assert inputs.video is not None
-            given = [getattr(one, field.name) for one in inputs for field in fields(StreamInput)]
-            known = [*model.parameters(), *(value for value in given if isinstance(value, torch.Tensor))]
+            known = [*model.parameters(), *(tensor for one in inputs for tensor in _held(one))]
             with flop_counter() as flops, LiveBytes(known) as memory, Launches() as launches:
                 model(inputs)
             name, tokens = "x".join(map(str, budget.size)), inputs.video.latent.shape[1]
@@ -141,7 +158,7 @@ def section(budgets: Sequence[Budget] = BUDGETS, layers: int = 48, heads: int = 
             rows.append(
                 {
                     "size": name,
-                    "memory": budget.memory + ", text kept, one chunk" * budget.keeps_text,
+                    "memory": budget.memory + ", a later step, one chunk" * budget.keeps_text,
                     "video tokens": f"{tokens:,}",
                     "TFLOP": f"{teraflops:,.1f}",
                     "expected": f"{budget.teraflops:,.1f}",

@@ -64,6 +64,7 @@ def section(
         rows=[label | _figures(pair, setup) for label, pair in rows],
         verdict=f"streamed/resident: {words}",
         is_good=not is_limited or max(streamed) <= MOST_RATIO,
+        runs={" ".join(label.values()): pair.seconds[0] for label, pair in rows if pair is not None},
     )
 
 

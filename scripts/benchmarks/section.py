@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,7 +16,8 @@ import torch
 class Section:
     """One table.
 
-    facts: lines before it. rows: cells by column. verdict: the line after it, and is_good what it amounts to.
+    facts: lines before it. rows: cells by column. verdict: the line after it, and is_good what it amounts to. runs: the
+    seconds of ours in each run, by what was timed, for `compare`.
     """
 
     title: str
@@ -24,6 +25,7 @@ class Section:
     rows: Sequence[Mapping[str, str]]
     verdict: str
     is_good: bool
+    runs: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def markdown(self) -> str:

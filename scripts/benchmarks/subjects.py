@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ltx2_core import keymap
+from ltx2_core.compiling import compile_blocks
 from ltx2_core.components import DIT
 from ltx2_core.config.transformer import TransformerConfig
 from ltx2_core.grids import Factors, VideoGrid, audio_latent_count
@@ -63,6 +64,14 @@ class Ours:
     def forward(self, inputs: Streams[StreamInput]) -> Call:
         """One call of the model; its velocities."""
         return lambda: self.model(inputs)
+
+    def compiled(self) -> Ours:
+        """The same weights in a model whose blocks are compiled when the first one runs."""
+        with torch.device("meta"):
+            model = Transformer(self.model.config)
+        model.load_state_dict(self.model.state_dict(), assign=True)
+        compile_blocks(model.requires_grad_(False).eval())
+        return Ours(model)
 
     def guided_step(self, inputs: Streams[StreamInput], negative: Streams[StreamInput]) -> Call:
         """One evaluation with guidance, as in the middle of a render: the keys and values of the text are made."""

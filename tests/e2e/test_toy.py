@@ -34,6 +34,7 @@ QUICK = ["drone over misty mountains, birds chirping", "a blue door on the right
 BALL = Scene(Kind.BALL, "green", "big", "slow", side="right", seed=3)
 GIVEN = Scene(Kind.LAMP, "green", tempo="slow", pitch="low", side="left", seed=1)
 NEAR = 10  # of 255: a clip of another kind is further away
+ONE_CODE = 1  # of 255
 HALF = 0.5  # of the events: chance is a quarter, and a single clip has but three to five
 
 
@@ -95,6 +96,19 @@ def test_other_presets_show_it_too(preset: str, size: str, tmp_path: Path) -> No
     assert "x".join(map(str, frames.shape[2:0:-1])) == size
     assert (seen.kind, seen.colour, seen.side) == (Kind.BALL, "red", "left")
     assert hear(sound, Kind.BALL).side == "left"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_compiled_blocks_show_the_same_events(tmp_path: Path) -> None:
+    clips = []
+    for words in ((), ("--compile",)):
+        (folder := tmp_path / f"with{''.join(words)}").mkdir()
+        clips.append(render(folder, "t2v", QUICK[1], *FEWER_STEPS, *words))
+    (frames, sound), (others, other_sound) = clips
+    assert difference(frames, others) < ONE_CODE
+    assert see(frames) == see(others)
+    assert hear(sound, Kind.DOOR) == hear(other_sound, Kind.DOOR)
 
 
 def test_a_given_picture_goes_on_in_its_colour_and_at_its_place(tmp_path: Path) -> None:

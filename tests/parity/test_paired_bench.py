@@ -15,7 +15,23 @@ from tests.benches import narrow_the_decoders
 
 pytest.importorskip("diffusers", reason="diffusers is missing; `make parity` installs it")
 
-SMALL = ["--cpu", "--layers", "2", "--heads", "1", "--runs", "3", "--decoded", "64x64x1", "--sizes", "64x64x9"]
+SMALL = [
+    "--cpu",
+    "--only",
+    "forward",
+    "guided-step",
+    "decoders",
+    "--layers",
+    "2",
+    "--heads",
+    "1",
+    "--runs",
+    "3",
+    "--decoded",
+    "64x64x1",
+    "--sizes",
+    "64x64x9",
+]
 
 
 @pytest.mark.parametrize(("limits", "code"), [(Limits(1e9, tolerances.DIFFUSERS_STEP), 0), (Limits(0.0, 1.0), 1)])
@@ -23,9 +39,13 @@ def test_denoisers_and_decoders_do_the_same_work(
     limits: Limits, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     narrow_the_decoders(monkeypatch)
-    monkeypatch.setattr(paired, "CPU", replace(paired.CPU, limits=limits))
+    monkeypatch.setattr(paired, "CPU", replace(paired.CPU, limits=dict.fromkeys(paired.WORKS, limits)))
     monkeypatch.setattr(decoders, "LIMITS", dict.fromkeys(decoders.LIMITS, limits))
     assert bench.main(SMALL) == code
     lines = capsys.readouterr().out.splitlines()
-    assert any(re.fullmatch(r"ratio \d+\.\d{3} \(ours/theirs\), outputs agree to \S+", line) for line in lines)
+    ratios = (
+        r"forward \S+, guided step \S+ \(ours/theirs\), outputs agree to \S+(; beyond its limit: forward, guided step)?"
+    )
+    (told,) = (found for line in lines if (found := re.fullmatch(ratios, line)))
+    assert bool(told[1]) == bool(code)
     assert re.fullmatch(r"video decoder \S+ \(ours/theirs\), vocoder \S+ \(ours/theirs\), agree to \S+", lines[-1])

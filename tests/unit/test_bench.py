@@ -7,18 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.exc import TorchRuntimeError
 
 from ltx2_core.config.transformer import TransformerConfig
+from ltx2_core.models.transformer import Transformer
 from ltx2_core.pipeline.doctor.sample import random_transformer, scaled_settings
 from ltx2_core.types import Streams
 from scripts import bench
-from scripts.benchmarks import decoders, meta, paired
+from scripts.benchmarks import decoders, meta, paired, subjects
+from scripts.benchmarks.compare import Measurement
 from scripts.benchmarks.meta import Budget, Launches, LiveBytes, flop_counter
 from scripts.benchmarks.paired import Pair
 from scripts.benchmarks.subjects import Size, make_inputs
 from tests.benches import narrow_the_decoders
 
 CPU = torch.device("cpu")
+PLAIN = ["--only", "forward", "guided-step", "decoders"]  # the compiler takes a minute
 SMALL = ["--layers", "2", "--heads", "1", "--runs", "1", "--decoded", "64x64x1", "--sizes", "64x64x9", "96x64x9"]
 ROW_BYTES = 1000 * 4
 
@@ -141,8 +145,8 @@ def narrow_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_diffusers")
 def test_the_gpu_bench_runs_end_to_end_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    out = tmp_path / "tables" / "small.md"
-    assert bench.main(["--gpu", "--device", "cpu", *SMALL, "--out", str(out)]) == 0
+    out, runs = tmp_path / "tables" / "small.md", tmp_path / "runs.json"
+    assert bench.main(["--gpu", "--device", "cpu", *PLAIN, *SMALL, "--out", str(out), str(runs)]) == 0
     rows = [line for line in out.read_text().splitlines() if re.match(r"\| (?!work|-)", line)]
     assert [" ".join(row.split()[1:6]) for row in rows] == [
         "forward | 64x64x9 | 8",
@@ -152,11 +156,51 @@ def test_the_gpu_bench_runs_end_to_end_on_a_cpu(tmp_path: Path, capsys: pytest.C
         "vocoder | 4 steps |",
     ]
     assert out.read_text() == capsys.readouterr().out
+    assert {name: len(seconds) for name, seconds in Measurement.read(runs).runs.items()} == {
+        "forward 64x64x9": 1,
+        "guided step 64x64x9": 1,
+        "forward 96x64x9": 1,
+        "video decoder 64x64x1": 1,
+        "vocoder 4 steps": 1,
+    }
+
+
+@pytest.mark.usefixtures("without_diffusers")
+def test_a_forward_with_compiled_blocks_is_timed_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    ran: list[str] = []
+
+    def compile_blocks(model: Transformer) -> None:
+        model.blocks[0].register_forward_pre_hook(lambda *_: ran.append("compiled"))
+
+    monkeypatch.setattr(subjects, "compile_blocks", compile_blocks)
+    words = ["--gpu", "--device", "cpu", "--only", "compiled-forward", *SMALL]
+    assert bench.main(words) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| compiled forward")]
+    assert len(ran) == 3, "one to warm up, one for its outputs, one that is timed; FLOPs are counted without it"
+    assert [float(cell) for cell in row.split("|")[4:6]] == [1.0, pytest.approx(0, abs=60)]
+
+
+@pytest.mark.usefixtures("without_diffusers")
+def test_a_compiler_that_fails_leaves_its_row_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def fail(*_: object) -> None:
+        raise TorchRuntimeError("no such instruction")
+
+    monkeypatch.setattr(subjects, "compile_blocks", lambda model: model.blocks[0].register_forward_pre_hook(fail))
+    words = ["--gpu", "--device", "cpu", "--only", "forward", "compiled-forward", *SMALL]
+    assert bench.main(words) == 0
+    told = capsys.readouterr()
+    assert "left out, as no such instruction" in told.err
+    assert [line.split()[1] for line in told.out.splitlines() if line.startswith("| ")][1:] == [
+        "-" * 7,
+        *["forward"] * 2,
+    ]
 
 
 @pytest.mark.usefixtures("without_diffusers")
 def test_the_cpu_bench_fails_without_diffusers(capsys: pytest.CaptureFixture[str]):
-    assert bench.main(["--cpu", *SMALL]) == 1
+    assert bench.main(["--cpu", *PLAIN, *SMALL]) == 1
     assert capsys.readouterr().out.splitlines()[-1].startswith("diffusers is not installed")
 
 

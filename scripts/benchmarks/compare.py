@@ -1,0 +1,171 @@
+"""Compare two measurements of the same work: two files of runs, or two revisions that are run in turns.
+
+A slowdown counts where the median of the ratios of neighbours is above 1.05 and the quartiles of the two do not
+overlap, over seven pairs at least: what else a machine does moves single runs by more than that.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .section import Section, machine
+
+ROOT = Path(__file__).resolve().parents[2]
+LEAST_PAIRS = 7
+MOST_RATIO = 1.05
+Runs = Mapping[str, Sequence[float]]  # the seconds of each run, by what was timed
+
+
+class Incomparable(ValueError):
+    """What was given cannot be compared; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A file of runs. machine: what every figure depends on. command: that made them."""
+
+    machine: Sequence[str]
+    command: str
+    runs: Runs
+
+    @classmethod
+    def of(cls, sections: Sequence[Section], command: str) -> Measurement:
+        return cls(machine(), command, {name: list(runs) for one in sections for name, runs in one.runs.items()})
+
+    @classmethod
+    def read(cls, path: Path) -> Measurement:
+        """Raises: Incomparable if it is no such file."""
+        try:
+            found: Any = json.loads(path.read_text(encoding="utf-8"))
+            return cls(found["machine"], found["command"], found["runs"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Incomparable(f"{path} is no file of runs, as --out FILE.json writes it") from error
+
+    def write(self, path: Path) -> None:
+        content = {"machine": self.machine, "command": self.command, "runs": self.runs}
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def section(first: str, second: str, arguments: Sequence[str]) -> Section:
+    """The table of two measurements. It is not good where the second is slower.
+
+    Args: first, second: both files, or both names of git revisions. arguments: of the bench, for revisions.
+    Raises: Incomparable.
+    """
+    files = [Path(name) for name in (first, second)]
+    if all(path.suffix == ".json" for path in files):
+        before, after = (Measurement.read(path) for path in files)
+        if before.machine != after.machine:
+            raise Incomparable(f"{first} and {second} were measured on different machines, or with different versions")
+        how = [f"{first}: `{before.command}`", f"{second}: `{after.command}`"]
+        pairs = before.runs, after.runs
+    else:
+        how = [
+            f"{LEAST_PAIRS} rounds, in each both revisions in processes of their own, every second in the other order"
+        ]
+        pairs = _run_in_turns(first, second, arguments)
+    return _table(first, second, how, *pairs)
+
+
+def _table(first: str, second: str, how: Sequence[str], before: Runs, after: Runs) -> Section:
+    both = [name for name in before if name in after]
+    few = [name for name in both if min(len(before[name]), len(after[name])) < LEAST_PAIRS]
+    if few or not both:
+        why = (
+            f"{few[0]} has fewer than {LEAST_PAIRS} runs; --runs {LEAST_PAIRS}"
+            if few
+            else "they have no work in common"
+        )
+        raise Incomparable(f"{first} and {second} cannot be compared: {why}")
+    slower = [name for name in both if is_slower(before[name], after[name])]
+    rows = [
+        {
+            "work": name,
+            "pairs": str(len(_ratios(before[name], after[name]))),
+            f"{first}, s": _middle(before[name]),
+            f"{second}, s": _middle(after[name]),
+            "ratio": f"{statistics.median(_ratios(before[name], after[name])):.3f}",
+            "verdict": "slower" if name in slower else "",
+        }
+        for name in both
+    ]
+    return Section(
+        title=f"{second} beside {first}",
+        facts=[*how, "seconds: the median, and the quartiles; the ratio is the median of that of neighbours"],
+        rows=rows,
+        verdict=f"slower by more than 5 %: {', '.join(slower)}" if slower else "nothing is slower by more than 5 %",
+        is_good=not slower,
+    )
+
+
+def is_slower(before: Sequence[float], after: Sequence[float]) -> bool:
+    """Whether the second is slower beyond doubt."""
+    lower, upper = _quartiles(after)[0], _quartiles(before)[-1]
+    return statistics.median(_ratios(before, after)) > MOST_RATIO and lower > upper
+
+
+def _ratios(before: Sequence[float], after: Sequence[float]) -> list[float]:
+    return [b / a for a, b in zip(before, after, strict=False)]
+
+
+def _quartiles(seconds: Sequence[float]) -> list[float]:
+    return statistics.quantiles(seconds, n=4, method="inclusive")
+
+
+def _middle(seconds: Sequence[float]) -> str:
+    low, middle, high = _quartiles(seconds)
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _run_in_turns(first: str, second: str, arguments: Sequence[str]) -> tuple[Runs, Runs]:
+    """The runs of two revisions; each round gives the median of its own.
+
+    Raises: Incomparable for a revision that does not exist, and for a bench that fails.
+    """
+    found: tuple[dict[str, list[float]], dict[str, list[float]]] = ({}, {})
+    with _checked_out(first) as before, _checked_out(second) as after:
+        both = list(zip((before, after), found, strict=True))
+        for number in range(LEAST_PAIRS):
+            for folder, runs in both:
+                print(f"round {number + 1} of {LEAST_PAIRS}: {folder.name}", file=sys.stderr, flush=True)
+                for name, seconds in _measured(folder, arguments).items():
+                    runs.setdefault(name, []).append(statistics.median(seconds))
+            both.reverse()
+    return found
+
+
+@contextmanager
+def _checked_out(revision: str) -> Iterator[Path]:
+    """The files of a revision in a folder of their own, with the bench of this one."""
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / revision.replace("/", "-")
+        folder.mkdir()
+        archive = subprocess.run(["git", "archive", revision], cwd=ROOT, capture_output=True)
+        if archive.returncode:
+            raise Incomparable(f"{revision} is neither a file of runs, which ends in .json, nor a revision")
+        subprocess.run(["tar", "-x"], cwd=folder, input=archive.stdout, check=True)
+        shutil.rmtree(folder / "scripts", ignore_errors=True)
+        shutil.copytree(ROOT / "scripts", folder / "scripts")
+        yield folder
+
+
+def _measured(folder: Path, arguments: Sequence[str]) -> Runs:
+    """What the bench measures with the code in a folder. It may miss its own limits."""
+    out = folder / "runs.json"
+    out.unlink(missing_ok=True)
+    command = [sys.executable, str(folder / "scripts" / "bench.py"), *arguments, "--out", str(out)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if not out.exists():
+        last = (done.stderr.strip() or done.stdout.strip()).rpartition("\n")[2]
+        raise Incomparable(f"the bench fails with the code of {folder.name}: {last}")
+    return Measurement.read(out).runs
