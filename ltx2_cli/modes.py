@@ -34,6 +34,7 @@ from .options import (
     PART,
     RENDER,
     SAMPLING,
+    SEGMENTS,
     SHAPE,
     SOUND,
     STILLS,
@@ -63,28 +64,38 @@ class ModeCommand:
 COMMANDS: Mapping[str, ModeCommand] = {
     "t2v": ModeCommand(
         summary="Make a video with synchronised stereo audio from a text.",
-        panels=(MODEL, SHAPE, KEYFRAMES, ENHANCE, SAMPLING, STREAMS, TARGET, ENCODING, STILLS, RENDER),
+        panels=(MODEL, SHAPE, KEYFRAMES, SEGMENTS, ENHANCE, SAMPLING, STREAMS, TARGET, ENCODING, STILLS, RENDER),
     ),
     "i2v": ModeCommand(
         summary="Animate an image; more images can follow along the way.",
-        panels=(MODEL, SHAPE, IMAGES, KEYFRAMES, ENHANCE, SAMPLING, SOUND, TARGET, ENCODING, STILLS, RENDER),
+        panels=(MODEL, SHAPE, IMAGES, KEYFRAMES, SEGMENTS, ENHANCE, SAMPLING, SOUND, TARGET, ENCODING, STILLS, RENDER),
         main=ImageArg,
     ),
     "v2v": ModeCommand(
         summary="Edit a clip: restyle it, extend it, regenerate a span, enlarge it, or follow it as a control signal.",
-        panels=(MODEL, EDIT, PART, ENHANCE, SAMPLING, OLD_STREAMS, TARGET, ENCODING, RENDER),
+        panels=(MODEL, EDIT, PART, SEGMENTS, ENHANCE, SAMPLING, OLD_STREAMS, TARGET, ENCODING, RENDER),
         main=VideoArg,
     ),
     "a2v": ModeCommand(
         summary="Make a video for an audio file, which is kept as it is.",
-        panels=(MODEL, ALONG_AUDIO, ENHANCE, unlisted(SAMPLING, GUIDES_AUDIO), TARGET, ENCODING, GIVEN_AUDIO, RENDER),
+        panels=(
+            MODEL,
+            ALONG_AUDIO,
+            SEGMENTS,
+            ENHANCE,
+            unlisted(SAMPLING, GUIDES_AUDIO),
+            TARGET,
+            ENCODING,
+            GIVEN_AUDIO,
+            RENDER,
+        ),
         main=AudioArg,
     ),
     "v2a": ModeCommand(
         summary="Make audio for a clip, whose video is copied as it is.",
         panels=tuple(
             unlisted(panel, NO_VIDEO)
-            for panel in (MODEL, ALONG_VIDEO, ENHANCE, SAMPLING, OLD_TRACK, TARGET, ENCODING, RENDER)
+            for panel in (MODEL, ALONG_VIDEO, SEGMENTS, ENHANCE, SAMPLING, OLD_TRACK, TARGET, ENCODING, RENDER)
         ),
         main=VideoArg,
     ),

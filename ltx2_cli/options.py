@@ -220,6 +220,14 @@ KEYFRAMES = panel(
         "N", "Generate so many single frames beside the clip, at even distances (LTX-2.5); default %(default)s."
     ),
 )
+SEGMENTS = panel(
+    "Prompt",
+    segment=value(
+        "0s-3s=TEXT",
+        "A prompt of its own for a span of the clip; PROMPT is read elsewhere; can be repeated.",
+        is_repeated=True,
+    ),
+)
 ENHANCE = panel(
     "Prompt",
     enhance=switch("Let a language model rewrite the prompt before it is read; default: the prompt word for word."),

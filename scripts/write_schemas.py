@@ -55,6 +55,8 @@ def job_schema() -> dict[str, Any]:
 
 def _setting(name: str) -> dict[str, Any]:
     option: dict[str, Any] = {"$ref": "#/$defs/option"}
+    if name == "segment":
+        return {"anyOf": [option, {"type": "object", "additionalProperties": TEXT}]}
     if names := choices(name):
         option["examples"] = [*names]
     return option

@@ -7,6 +7,7 @@ MATH_ATTENTION = 3e-6  # the same softmax over the same keys, written out instea
 INT8_ATTENTION = 0.02  # codes of eight bits for queries, keys, values and weights, relative L2: 0.012 seen
 BATCHED_PASSES = 1e-5  # four samples in one matrix product instead of one: other blocking in every layer
 RANKS = 1e-5  # fewer rows in a matrix product and fewer heads in an attention: other blocking: 3e-6 seen
+EQUAL_TEXTS = 1e-5  # the same attention in runs of tokens, and a sum of it weighted with w and 1 − w
 CHUNKED_TOKENS = 1e-6  # the same rows in smaller matrix products and fewer queries at a time
 COMPILED_BLOCKS = 5e-6  # torch.compile splits a fused product and sum of the rotation in two: 5e-7 seen
 DIFFUSERS_ATTENTION = 3e-6  # the same layers, but our modulation is fused and made once per level: 5e-7 seen

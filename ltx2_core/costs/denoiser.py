@@ -21,8 +21,9 @@ EXCHANGED_ROWS = 8.0  # of all tokens, while their keys and values are exchanged
 class Evaluation:
     """What the denoiser works on at a time.
 
-    Args: video, audio: tokens. text: rows. copies: how many hidden states of all tokens there are, one for each pass of
-    guidance. contexts: how many prompts are read. batch: passes that go through together.
+    Args: video, audio: tokens. text: rows of a text. copies: how many hidden states of all tokens there are, one for
+    each pass of guidance. contexts: how many texts are read in all. texts: how many of them a pass reads, of which a
+    token attends to one. batch: passes that go through together.
     """
 
     video: int
@@ -30,6 +31,7 @@ class Evaluation:
     text: int
     copies: int = 1
     contexts: int = 1
+    texts: int = 1
     batch: int = 1
 
 
@@ -69,7 +71,11 @@ def activation_bytes(config: TransformerConfig, given: Evaluation, walk: Walk) -
         tables = (2 if config.is_interleaved else 1) * (width + exchange) * walk.keeps_tables
         rows += count * (given.batch * given.copies * width + tables)
     largest = max(_working(count, stream, walk, given.batch) for count, stream in tokens.values() if stream and count)
-    read = 0 if walk.keeps_text else 2 * given.text * given.batch * sum(one.width for _, one in tokens.values() if one)
+    read = (
+        0
+        if walk.keeps_text
+        else 2 * given.texts * given.text * given.batch * sum(one.width for _, one in tokens.values() if one)
+    )
     return int((rows + largest + read) * walk.itemsize)
 
 
@@ -114,12 +120,12 @@ def forward_flops(
             continue
         width = stream.width
         own = (8 + 4 + 16) * width**2 * count + 4 * width * count * (count + given.text)
-        made = 4 * width**2 * given.text
+        made = 4 * width**2 * given.texts * given.text
         crossed = 8 * width * across * count * exchanges
         total += blocks * (own + made * reads_text + crossed)
         total += 2 * count * width * (stream.in_channels + stream.out_channels)
         if config.caption_channels is not None and reads_text:
-            total += 2 * given.text * width * (config.caption_channels + width)
+            total += 2 * given.texts * given.text * width * (config.caption_channels + width)
     both = config.video is not None and config.audio is not None and exchanges
     rows = given.video * beside.video + given.audio * beside.audio + given.text * beside.text * reads_text
     total += rows * blocks / config.layers

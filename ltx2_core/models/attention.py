@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from einops import rearrange
@@ -19,6 +19,9 @@ from torch.nn.attention import SDPBackend
 from .chunks import ALL_TOKENS, Chunks, Rows
 from .int8_attention import int8_attention
 from .rope import LazyRope, Rope
+
+if TYPE_CHECKING:
+    from .segments import TextShares
 
 BACKENDS: Mapping[str, SDPBackend] = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -149,12 +152,13 @@ class Attention(nn.Module):
         context_rope: Rope | None = None,
         bias: Tensor | None = None,
         keep: Tensor | bool = True,
+        shares: TextShares | None = None,
     ) -> Tensor:
         """Attend from x (b n query_dim) to a context (b l context_dim), to keys and values made before, or to x itself.
 
         Args: rope, context_rope: positions of x and of the context. bias: additive, broadcast to (b h n l). keep: True
         attends, False lets the values through unmixed, (b 1 1) blends the two per sample; then the context must be x,
-        or hold it.
+        or hold it. shares: which rows of the context each token attends to, where it holds several texts.
         """
         if keep is False:
             mixed = self._split(self.to_v(x))
@@ -163,7 +167,8 @@ class Attention(nn.Module):
                 context = self.kernel.memory(self.keys_values(x, rope))
             elif isinstance(context, Tensor):
                 context = self.keys_values(context, context_rope)
-            mixed = self.kernel(self.queries(x, rope), context, bias)
+            queries = self.queries(x, rope)
+            mixed = self.kernel(queries, context, bias) if shares is None else shares.read(queries, context)
             if isinstance(keep, Tensor):
                 keep = keep[..., None]
                 is_whole = context.values.shape == mixed.shape

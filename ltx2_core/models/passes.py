@@ -14,6 +14,7 @@ from .attention import KeysValues
 from .chunks import WHOLE, Chunks
 from .modulation import Modulation
 from .rope import StreamRope
+from .segments import TextShares
 
 ALL_BLOCKS: Container[int] = range(sys.maxsize)
 NO_BLOCKS: Container[int] = frozenset()
@@ -30,6 +31,7 @@ class StreamInput:
     `rotary_tables` made of them. context: (b l d) text features, or the keys and values that `text_memory` made of
     them. context_mask: additive bias if floating, or (b l) with 1 = keep if integer. attention_mask: (b n n)
     self-attention strengths in [0, 1]. keyframes_mask: (b n 1), > 0 on tokens that hold one single pixel frame.
+    text_shares: which of several texts in the context each token reads, then without a mask; None where there is one.
     is_enabled: False leaves the stream as it is; the other still reads it.
     """
 
@@ -42,6 +44,7 @@ class StreamInput:
     context_mask: Tensor | None = None
     attention_mask: Tensor | None = None
     keyframes_mask: Tensor | None = None
+    text_shares: TextShares | None = None
     is_enabled: bool = True
 
 
@@ -80,7 +83,8 @@ class BlockInputs:
     Args: modulation: a shift, a scale and a gate for each of two or three steps. exchange: a scale and a shift for each
     direction, and the gate of what the other stream gives, which all tokens share. embedded: (b k d) embedded
     timesteps. text: (b l d) features, or the keys and values of every block; a block is given its own.
-    prompt: (b 1 2 d) modulation of the text. chunks: how many tokens are worked on at a time.
+    text_shares: which of several texts among these rows each token reads. prompt: (b 1 2 d) modulation of the text.
+    chunks: how many tokens are worked on at a time.
     """
 
     modulation: Modulation
@@ -90,6 +94,7 @@ class BlockInputs:
     text_bias: Tensor | None
     self_bias: Tensor | None
     prompt: Tensor | None
+    text_shares: TextShares | None = None
     exchange: Modulation | None = None
     is_enabled: bool = True
     chunks: Chunks = WHOLE

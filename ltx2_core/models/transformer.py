@@ -91,6 +91,7 @@ class StreamIO(nn.Module):
             rope=self.rotary_tables(given.positions) if isinstance(given.positions, Tensor) else given.positions,
             text=self.project_text(given.context) if isinstance(given.context, Tensor) else given.context,
             text_bias=_text_bias(given.context_mask, dtype),
+            text_shares=given.text_shares,
             self_bias=_self_bias(given.attention_mask, dtype),
             prompt=prompt,
             is_enabled=given.is_enabled,
@@ -216,10 +217,13 @@ class Stream(nn.Module):
     def _read_text(self, part: Tensor, s: BlockInputs, memory: KeysValues, rows: slice) -> Tensor:
         """What some tokens (b m d) read in the text."""
         normed, bias = rms_norm(part, self.eps), _bias_rows(s.text_bias, rows)
+        read = partial(
+            self.text_attn, context=memory, bias=bias, shares=s.text_shares and s.text_shares.of_tokens(rows)
+        )
         if self.prompt_table is None:
-            return self.text_attn(normed, memory, bias=bias)
+            return read(normed)
         modulation = s.modulation.of_tokens(rows)
-        return self.text_attn(modulation.apply(normed, shift=6, scale=7), memory, bias=bias) * modulation.row(8)
+        return read(modulation.apply(normed, shift=6, scale=7)) * modulation.row(8)
 
     def modulate_text(self, text: Tensor, prompt: Tensor | None) -> Tensor:
         """The text (b l d) as this block's keys and values see it."""

@@ -26,6 +26,7 @@ from ..records import Record
 from ..sampling.guidance import GuidanceScales
 from ..types import Streams
 from .recipe import Recipe, Stage
+from .segments import Segments, TextSpan, names_of_texts, text_spans
 from .values import OFF, Choice, FrameRate, Loudness, Seconds
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class Request(Record):
     and the prompt is what it made of that. auto_length: the model has yet to choose the length, and until then `frames`
     is the most that it can choose. generated_keyframes: how many single frames the model generates beside the clip, at
     even distances, or the frames of the clip at which it does. full_recipe: where this is a draft, the recipe of the
-    full render, of which everything else here but `recipe` is too.
+    full render, of which everything else here but `recipe` is too. segments: spans with a prompt of their own.
     """
 
     mode: str
@@ -171,6 +172,7 @@ class Request(Record):
     extension: Extension | None = None
     enhances: bool = False
     given_prompt: str | None = None
+    segments: Segments = ()
     auto_length: AutoLength | None = None
     generated_keyframes: PixelFrame | tuple[PixelFrame, ...] = 0
     schedule_tokens: int
@@ -219,9 +221,19 @@ class Request(Record):
         return sum(len(self.keyframes_of(stage)) for stage in self.recipe.stages)
 
     @property
+    def text_spans(self) -> list[TextSpan]:
+        """Which text is read when."""
+        return text_spans(self.prompt, self.segments, self.duration_s)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The texts that say what is made, each once, with what it is called: the prompt, and those of segments."""
+        return names_of_texts(self.text_spans)
+
+    @property
     def prompts(self) -> list[str]:
-        """The texts that are read: the prompt, and the negative one where the render is guided."""
-        return [self.prompt] if self.negative is None else [self.prompt, self.negative]
+        """All texts that are read: those that say what is made, and the negative one where the render is guided."""
+        return [*self.texts, *([] if self.negative is None else [self.negative])]
 
     @property
     def first_image(self) -> ImageInput | None:

@@ -15,6 +15,7 @@ from ..models.capture import AttentionCapture
 from ..models.chunks import ALL_TOKENS
 from ..models.passes import ALL_BLOCKS, Pass, Perturbation, StreamInput, TextMemory
 from ..models.rope import StreamRope
+from ..models.segments import TextShares, TextTimes
 from ..models.transformer import StreamIO, Transformer, run_passes
 from ..parallel import Split
 from ..types import Streams
@@ -34,7 +35,8 @@ class GuidedDenoiser:
     the model as one batch, which is faster for small grids and holds more at a time. keeps_text: whether the text's
     keys and values are made once instead of in every call, where the model allows it; they take memory. split: how
     several ranks share the work; None where there is one. capture: adds up where the audio looks in the video, in the
-    passes that read the prompt and leave nothing out.
+    passes that read the prompt and leave nothing out. times: when the texts are read that the positive contexts hold
+    one after another, (b texts·l d); None where these hold one.
     """
 
     model: Transformer
@@ -44,9 +46,11 @@ class GuidedDenoiser:
     keeps_text: bool = True
     split: Split | None = None
     capture: AttentionCapture | None = None
+    times: TextTimes | None = None
     _last: Latents = field(default_factory=Streams, init=False)
     _texts: dict[bool, Streams[Text]] = field(default_factory=dict, init=False)
     _ropes: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary, init=False)
+    _shares: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary, init=False)
 
     def __call__(self, states: States, sigma: float, step: int) -> Latents:
         """Estimate at a noise level; steps count from 0."""
@@ -104,7 +108,10 @@ class GuidedDenoiser:
         if self.split is not None and states.video is not None:
             rows = Streams(self.split.own_rows(states.video.latent.shape[1]), ALL_TOKENS)
 
-        def stream(state: LatentState, text: Text, is_enabled: bool, io: StreamIO, rows: slice) -> StreamInput:
+        def stream(
+            state: LatentState, text: Text, contexts: Contexts, is_enabled: bool, io: StreamIO, rows: slice
+        ) -> StreamInput:
+            has_texts = self.is_batched or contexts.of(one.kind) is contexts.positive
             return StreamInput(
                 latent=state.latent[:, rows],
                 sigma=state.stream_sigma(sigma),
@@ -114,25 +121,41 @@ class GuidedDenoiser:
                 context=text,
                 attention_mask=_rows(state.attention_mask, rows),
                 keyframes_mask=_rows(state.keyframes_mask, rows),
+                text_shares=self._text_shares(state, rows) if has_texts else None,
                 is_enabled=is_enabled,
             )
 
-        return states.map(stream, texts, one.enabled, self.model.streams, rows)
+        return states.map(stream, texts, self.contexts, one.enabled, self.model.streams, rows)
 
     def _rope(self, state: LatentState, io: StreamIO, rows: slice) -> StreamRope:
         if state.positions not in self._ropes:
             self._ropes[state.positions] = io.rotary_tables(state.positions[:, :, rows].to(state.latent.device))
         return self._ropes[state.positions]
 
+    def _text_shares(self, state: LatentState, rows: slice) -> TextShares | None:
+        if self.times is None:
+            return None
+        if state.positions not in self._shares:
+            weights = self.times.weights(state.positions[:, :, rows])
+            self._shares[state.positions] = TextShares.of(weights, state.latent.device)
+        return self._shares[state.positions]
+
     def _text(self, kind: PassKind) -> Streams[Text]:
         """What the streams read in a pass: features, or the keys and values that were made of them."""
         is_negative = kind is PassKind.UNCOND
         if is_negative not in self._texts:
-            text: Streams[Any] = self.contexts.map(lambda contexts: contexts.of(kind))
+            text: Streams[Any] = self.contexts.map(lambda contexts: self._features(contexts, kind))
             if self.keeps_text and not self.is_batched and self.model.config.has_static_text:
                 text = self.model.text_memory(text)
             self._texts[is_negative] = text
         return self._texts[is_negative]
+
+    def _features(self, contexts: Contexts, kind: PassKind) -> Tensor:
+        """What a stream reads in a pass; in a batch, whose samples are equally long, the negative prompt repeated."""
+        features = contexts.of(kind)
+        if self.times is None or not self.is_batched or features is contexts.positive:
+            return features
+        return features.repeat(1, self.times.count, 1)
 
 
 def run_batched(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
@@ -25,9 +26,11 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
+from ltx2_core.grids import AUDIO_LATENTS_PER_SECOND
 from ltx2_core.latents import audio_positions, patchify_audio, patchify_video, video_positions
 from ltx2_core.models.attention import KeysValues
 from ltx2_core.models.passes import BlockInputs, PassMask, StreamInput
+from ltx2_core.models.segments import TextShares, TextTimes
 from ltx2_core.models.transformer import AVBlock, Stream, Transformer
 from ltx2_core.types import Streams
 from scripts.toy.codec import Codec
@@ -49,6 +52,8 @@ NO_TEXT, MISSPELLED = 0.1, 0.05
 PARTLY_GIVEN = 0.15  # of the batches: the first frame, or all but a window of time
 LOW_SIGMA, LOW = 0.2, (0.02, 0.3)  # where positions and phases are refined
 LARGE_SIGMA = 0.92  # highest for pictures of twice the size, which are only ever refined
+
+SAME_KIND = 0.5  # of the batches of two spans: mostly two scenes of one kind
 
 ON_OBJECT = 4.0  # how much more a cell weighs that an object touches
 SIGMA_BINS = (0.3, 0.6, 0.85, 1.01)
@@ -78,7 +83,9 @@ class Denoised(nn.Module):
 
     def forward(self, batch: Batch) -> Streams[Tensor]:
         """The velocities (b n c) of a batch."""
-        contexts = self.text(batch.prompts)
+        contexts = self.text([*batch.prompts, *batch.later]).map(
+            lambda rows: torch.cat(rows.split(len(batch.prompts)), dim=1)
+        )
         inputs = batch.inputs.map(lambda given, context: replace(given, context=context), contexts)
         hidden, prepared = self.denoiser.prepare(inputs)
         prepared = prepared.map(with_fast_rope)
@@ -127,7 +134,7 @@ class Batch(NamedTuple):
     """Samples to learn from.
 
     Args: inputs: their context is still missing. targets: the velocities (b n c). weights: of the tokens (b n), 0 where
-    nothing is to be learned. prompts: one for every two samples.
+    nothing is to be learned. prompts: one for every two samples. later: those of the second span, where there are two.
     """
 
     prompts: list[str]
@@ -135,20 +142,53 @@ class Batch(NamedTuple):
     keep: PassMask
     targets: Streams[Tensor]
     weights: Streams[Tensor]
+    later: Sequence[str] = ()
 
     def to(self, device: torch.device) -> Self:
         """The same batch on a device."""
 
         def moved(record: T) -> T:
             values = {one.name: getattr(record, one.name) for one in fields(record)}
-            return replace(record, **{k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)})
+            tensors = {k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)}
+            shares = values.get("text_shares")
+            if shares is not None:
+                tensors["text_shares"] = replace(shares, weights=shares.weights.to(device))
+            return replace(record, **tensors)
 
         tensors = (streams.map(lambda x: x.to(device)) for streams in (self.targets, self.weights))
-        return type(self)(self.prompts, self.inputs.map(moved), moved(self.keep), *tensors)
+        return type(self)(self.prompts, self.inputs.map(moved), moved(self.keep), *tensors, self.later)
 
 
-def make_batch(examples: Examples, rng: np.random.Generator, *, is_large: bool) -> Batch:
-    """Draw prompts, noise levels, noise, and what each sample leaves out."""
+class Spans(NamedTuple):
+    """Clips of two spans. joined: their latents, and the scenes of the first. later: of the second."""
+
+    joined: Examples
+    later: Sequence[Scene]
+    border_s: float
+
+    @classmethod
+    def draw(cls, examples: Examples, rng: np.random.Generator) -> Self:
+        """Cut clips at a latent frame, and go on with another clip of the batch from the same time on."""
+        order = [*range(len(examples.scenes))]
+        if rng.random() < SAME_KIND:
+            order.sort(key=lambda row: examples.scenes[row].kind)
+        frame = int(rng.integers(2, examples.grid[0] - 1))
+        border_s = (8 * frame - 7) / FPS
+        step = round(border_s * AUDIO_LATENTS_PER_SECOND)
+        first, second = order, order[1:] + order[:1]
+        video, audio = (
+            torch.cat([x[first, :, :at], x[second, :, at:]], dim=2)
+            for x, at in ((examples.video, frame), (examples.audio, step))
+        )
+        mask = torch.cat([examples.mask[first, :frame], examples.mask[second, frame:]], dim=1)
+        scenes, later = ([examples.scenes[row] for row in rows] for rows in (first, second))
+        return cls(Examples(video, audio, mask, scenes), later, border_s)
+
+
+def make_batch(examples: Examples, rng: np.random.Generator, *, is_large: bool, has_spans: bool = False) -> Batch:
+    """Draw prompts, noise levels, noise, and what each sample leaves out. has_spans: whether clips have two spans."""
+    spans = Spans.draw(examples, rng) if has_spans else None
+    examples = examples if spans is None else spans.joined
     generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
     clean = Streams(
         *(x.repeat_interleave(DRAWS, 0) for x in (patchify_video(examples.video), patchify_audio(examples.audio)))
@@ -160,6 +200,7 @@ def make_batch(examples: Examples, rng: np.random.Generator, *, is_large: bool) 
     isolated = (role >= VIDEO_CLEAN + AUDIO_CLEAN) & (rng.random(count) < ISOLATED)
     kept = torch.from_numpy(~isolated).bfloat16()[:, None, None]
     positions = Streams(video_positions(examples.grid, Fraction(FPS), FACTORS), audio_positions(AUDIO_STEPS))
+    times = None if spans is None else TextTimes(texts=(0, 1), borders=(spans.border_s,), ramp_s=8 / FPS)
     masks = draw_masks(rng, positions, examples.grid, count) if rng.random() < PARTLY_GIVEN else Streams(None, None)
     touched = Streams(rearrange(examples.mask, "b f h w -> b (f h w)").repeat_interleave(DRAWS, 0), 0)
 
@@ -175,13 +216,15 @@ def make_batch(examples: Examples, rng: np.random.Generator, *, is_large: bool) 
             timestep_index=None if mask[0] is None else mask[0].long(),
             positions=position,
             context=(),
+            text_shares=None if times is None else TextShares.of(times.weights(position), torch.device("cpu")),
         )
         return given, noise - x, is_free * (level > 0)[:, None] * (1 + ON_OBJECT * touched)
 
     parts = clean.map(noised, frozen, positions, Streams([masks.video], [masks.audio]), touched)
     inputs, targets, weights = (Streams(*which) for which in zip(*parts, strict=True))
     prompts = [draw_prompt(scene, rng) for scene in examples.scenes]
-    return Batch(prompts, inputs, PassMask(audio_to_video=kept, video_to_audio=kept), targets, weights)
+    later = [] if spans is None else [draw_prompt(scene, rng) for scene in spans.later]
+    return Batch(prompts, inputs, PassMask(audio_to_video=kept, video_to_audio=kept), targets, weights, later)
 
 
 def draw_sigmas(rng: np.random.Generator, count: int) -> Tensor:
@@ -302,7 +345,8 @@ def train(options: argparse.Namespace) -> None:
         is_large = rng.random() < options.large
         count = options.batch // (LARGE_COST if is_large else 1)
         examples = cache.draw(rng, count // DRAWS, LARGE_GRID if is_large else VIDEO_GRID)
-        batch = make_batch(examples, rng, is_large=is_large).to(device)
+        has_spans = options.spans > 0 and rng.random() < options.spans
+        batch = make_batch(examples, rng, is_large=is_large, has_spans=has_spans).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             loss = loss_of(model(batch), batch, bins)
             loss.backward()
@@ -330,6 +374,9 @@ def main() -> None:
     parser.add_argument("--kinds", type=Kind, nargs="+", default=list(Kind), choices=list(Kind), help="of scenes")
     parser.add_argument("--batch", type=int, default=32, help="samples in a step")
     parser.add_argument("--large", type=float, default=0.0, help="share of the steps with pictures of twice the size")
+    parser.add_argument(
+        "--spans", type=float, default=0.0, help="share of the steps with clips of two spans and prompts"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--probe-minutes", type=float, default=15)
     train(parser.parse_args())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from ltx2_core.headers import read_header
 from ltx2_core.home import ltx2_home
 from ltx2_core.models.chunks import Chunks
 from ltx2_core.models.passes import ALL_BLOCKS, Pass, Perturbation
+from ltx2_core.models.segments import TextShares
 from ltx2_core.models.transformer import Transformer, run_passes
 from ltx2_core.quantize.linear import QuantisedLinear
 from scripts import gguf_quantise
@@ -88,6 +90,20 @@ def test_guidance_passes_are_a_graph_for_each_set_of_what_they_leave_out() -> No
     found = run_passes(traced(model), passes)
     assert max(map(relative, found, expected)) <= COMPILED_BLOCKS
     assert graphs() == 3
+
+
+def test_texts_that_follow_each_other_are_traced_too() -> None:
+    model = build(config(num_layers=2))
+    inputs = make_inputs(model.config)
+    weights = torch.zeros(2, 9)
+    weights[0, :4], weights[:, 4], weights[1, 5:] = 1, 0.5, 1
+    shares = TextShares.of(weights, torch.device("cpu"))
+    assert inputs.video is not None
+    video = replace(inputs.video, context=torch.cat([inputs.video.context] * 2, dim=1), text_shares=shares)
+    inputs = inputs._replace(video=video)
+    expected = model(inputs)
+    assert relative(traced(model)(inputs), expected) <= COMPILED_BLOCKS
+    assert graphs() == 1
 
 
 @pytest.mark.slow

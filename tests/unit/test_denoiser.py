@@ -45,7 +45,7 @@ def make_states(seed: int = 3, batch: int = 1) -> States:
 
 
 def make_denoiser(
-    model: Transformer, scales: Streams[GuidanceScales], batch: int = 1, **options: bool
+    model: Transformer, scales: Streams[GuidanceScales], batch: int = 1, **options: Any
 ) -> GuidedDenoiser:
     generator = torch.Generator().manual_seed(9)
     positive, negative = (torch.randn(batch, 5, 20, generator=generator) for _ in range(2))

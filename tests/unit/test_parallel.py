@@ -16,6 +16,7 @@ from ltx2_core.machine import RankLayout
 from ltx2_core.models.attention import PLAIN as PLAIN_KERNEL
 from ltx2_core.models.attention import Attention
 from ltx2_core.models.chunks import Chunks
+from ltx2_core.models.segments import TextTimes
 from ltx2_core.parallel import Dealt, PeerLostError, Ranks, Split
 from ltx2_core.pipeline.render.tiled import tiled
 from ltx2_core.sampling.denoiser import GuidedDenoiser
@@ -39,6 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
     "reference": {"scales": PLAIN, "masked": True},
     "one row": {"scales": PLAIN, "grid": (1, 1, 1)},
     "video alone": {"scales": PLAIN, "audio": False},
+    "two texts": {"times": TextTimes(texts=(0, 1), borders=(0.4,), ramp_s=0.3), "grid": (3, 1, 5)},
     "skipped": {"scales": Streams(GuidanceScales(st=3), GuidanceScales(st=3, skip_step=1)), "step": 1},
 }
 

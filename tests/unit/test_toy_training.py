@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ltx2_core.models.rope import rope_tables
 from ltx2_core.types import Streams
 from scripts.toy import world
 from scripts.toy.cache_latents import touched_cells
-from scripts.toy.model import AUDIO_CHANNELS, AUDIO_STEPS, VIDEO_CHANNELS, VIDEO_GRID, fresh, save, trained, write
+from scripts.toy.model import AUDIO_CHANNELS, AUDIO_STEPS, FPS, VIDEO_CHANNELS, VIDEO_GRID, fresh, save, trained, write
 from scripts.toy.shards import Cache, Examples, write_shard
 from scripts.toy.text_path import TextPath
 from scripts.toy.train_distilled import SIGMAS, Paths, adapt, lora_tensors
@@ -30,6 +31,7 @@ from scripts.toy.train_transformer import (
     Bins,
     Denoised,
     FastRope,
+    Spans,
     draw_sigmas,
     loss_of,
     make_batch,
@@ -52,8 +54,9 @@ def examples(count: int, kind: Kind = Kind.BALL) -> Examples:
     )
 
 
-def batches(count: int, clips: int = 8) -> list[Batch]:
-    return [make_batch(examples(clips), np.random.default_rng(seed), is_large=False) for seed in range(count)]
+def batches(count: int, clips: int = 8, *, has_spans: bool = False) -> list[Batch]:
+    rngs = [np.random.default_rng(seed) for seed in range(count)]
+    return [make_batch(examples(clips), rng, is_large=False, has_spans=has_spans) for rng in rngs]
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +71,15 @@ def model() -> Denoised:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("has_spans", [False, True])
 @pytest.mark.parametrize("is_masked", [False, True])
-def test_training_computes_what_the_denoiser_computes(model: Denoised, is_masked: bool) -> None:
-    batch = next(b for b in batches(40, clips=1) if (b.inputs.video.timestep_index is not None) == is_masked)
-    keep = PassMask(audio_to_video=torch.ones(DRAWS, 1, 1), video_to_audio=torch.ones(DRAWS, 1, 1))
+def test_training_computes_what_the_denoiser_computes(model: Denoised, is_masked: bool, has_spans: bool) -> None:
+    made = batches(40, clips=2, has_spans=has_spans)
+    batch = next(b for b in made if (b.inputs.video.timestep_index is not None) == is_masked)
+    keep = PassMask(audio_to_video=torch.ones(2 * DRAWS, 1, 1), video_to_audio=torch.ones(2 * DRAWS, 1, 1))
     trained = model(batch._replace(keep=keep))
-    contexts = model.text(batch.prompts).map(lambda x: x.repeat_interleave(DRAWS, 0))
+    texts = [model.text(prompts) for prompts in (batch.prompts, batch.later) if prompts]
+    contexts = Streams(*(torch.cat(rows, dim=1).repeat_interleave(DRAWS, 0) for rows in zip(*texts, strict=True)))
     plain = model.denoiser(batch.inputs.map(lambda given, context: replace(given, context=context), contexts))
     for ours, core in zip(trained, plain, strict=True):
         assert core.std() > 0.01
@@ -137,6 +143,41 @@ def test_noise_levels_fill_the_range_with_a_share_near_the_end() -> None:
     assert 0 < sigmas.min() < sigmas.max() < 1
     assert 0.2 < (sigmas < 0.3).float().mean() < 0.35
     assert (sigmas > 0.9).float().mean() > 0.1
+
+
+def test_spans_are_joined_at_one_time_and_read_their_own_prompts() -> None:
+    given = examples(4)
+    for seed in range(8):
+        spans = Spans.draw(given, np.random.default_rng(seed))
+        frame = round((spans.border_s * FPS + 7) / 8)
+        assert 2 <= frame < VIDEO_GRID[0] - 1
+        for row, (scene, later) in enumerate(zip(spans.joined.scenes, spans.later, strict=True)):
+            first, second = given.scenes.index(scene), given.scenes.index(later)
+            assert first != second
+            assert spans.joined.video[row, :, :frame].equal(given.video[first, :, :frame])
+            assert spans.joined.video[row, :, frame:].equal(given.video[second, :, frame:])
+            assert spans.joined.audio[row, :, 0].equal(given.audio[first, :, 0])
+            assert spans.joined.audio[row, :, -1].equal(given.audio[second, :, -1])
+    (batch,) = batches(1, clips=4, has_spans=True)
+    assert len(batch.prompts) == len(batch.later) == 4
+    for one in batch.inputs:
+        assert one.text_shares is not None
+        assert [run.texts for run in one.text_shares.runs] == [(0,), (0, 1), (1,)]
+
+
+def test_steps_with_two_spans_learn(model: Denoised) -> None:
+    mine = deepcopy(model)
+    (batch,) = batches(1, clips=2, has_spans=True)
+    losses: list[float] = []
+    optimiser = optimisers(mine, 0.002)
+    for _ in range(2):
+        loss = loss_of(mine(batch), batch, Bins())
+        loss.backward()
+        for one in optimiser.values():
+            one.step()
+            one.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
 
 
 def test_object_cells_weigh_more() -> None:

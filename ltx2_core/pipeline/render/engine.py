@@ -164,19 +164,21 @@ class Engine:
             return self.text
         request, prompts = self.request, self.request.prompts
         found = self.read(prompts)
-        for what, context in zip(("prompt", "negative prompt")[: len(prompts)], found, strict=True):
+        for what, context in zip([*request.texts.values(), "the negative prompt"][: len(prompts)], found, strict=True):
             if context.dropped:
                 total = request.text_rows + context.dropped
                 lost = f"its last {context.dropped} of {total} tokens are dropped"
-                self.watch.tell(f"the {what} is too long: {lost}", is_warning=True)
+                self.watch.tell(f"{what} is too long: {lost}", is_warning=True)
 
         def of(stream: str, mode: str) -> Contexts | None:
             if mode == "off":
                 return None
             features = [getattr(one, stream).to(self.models.device) for one in found]
+            texts, negative = features[: len(request.texts)], features[len(request.texts) :]
+            positive = texts[0] if len(texts) == 1 else torch.cat(texts, dim=1)
             if mode == "keep":  # it is not guided: where the negative prompt is read, it goes on reading the prompt
-                return Contexts(features[0])
-            return Contexts(*features)
+                return Contexts(positive)
+            return Contexts(positive, *negative)
 
         return Streams(of("video", request.video), of("audio", request.audio))
 

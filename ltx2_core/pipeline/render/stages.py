@@ -23,6 +23,7 @@ from ...latents import Latents, LatentState, States, unpatchify_audio, unpatchif
 from ...machine import Machine, RankLayout
 from ...models.attention import attending
 from ...models.capture import AttentionCapture
+from ...models.segments import TextTimes
 from ...models.transformer import Transformer
 from ...parallel import Ranks, Split
 from ...sampling.denoiser import GuidedDenoiser
@@ -181,6 +182,20 @@ class StageRun:
             is_batched=self.machine.batches_passes,
             keeps_text=self.machine.keeps_text,
             capture=self.capture,
+            times=self.times,
+        )
+
+    @property
+    def times(self) -> TextTimes | None:
+        """When each of several texts is read, with a latent frame between two of them; None where there is one."""
+        request, texts = self.request, [*self.request.texts]
+        if len(texts) == 1:
+            return None
+        spans = request.text_spans
+        return TextTimes(
+            texts=tuple(texts.index(span.text) for span in spans),
+            borders=tuple(float(span.end_s) for span in spans[:-1]),
+            ramp_s=float(self.grid.factors.time / (request.fps * self.stage.rate)),
         )
 
     @contextmanager

@@ -45,6 +45,7 @@ def settings_of(request: Request, output: EncodingSettings | None, inputs: Mappi
         "res": None if request.recipe.edit == Edit.UPSCALE else f"{request.width}x{request.height}",
         "video": request.video,
         "sound": request.audio,
+        "segment": tuple((one.start_s, one.end_s, one.prompt) for one in request.segments) or None,
         "generated_keyframes": request.generated_keyframes,
         "schedule_tokens": request.schedule_tokens,
         "text_rows": request.text_rows,

@@ -43,15 +43,17 @@ USUAL_BYTES_PER_TOKEN = 4
 
 
 def prompt_advice(request: Request, files: ModelFiles) -> tuple[str, ...]:
-    """Advice on the prompt of a request, a sentence each; none where there is no prompt, or where it is rewritten."""
-    prompt = request.prompt.strip()
-    if not prompt or request.enhances:
+    """Advice on the prompts of a request, a sentence each; none where there is no prompt, or where it is rewritten."""
+    given = {name: text.strip() for text, name in request.texts.items() if text.strip()}
+    if request.enhances:
         return ()
-    advice = [*_length(prompt, request.text_rows, files)]
-    if is_english(prompt):
-        advice += [*_speech(prompt), *_negations(prompt, has_negative=request.negative is not None)]
-        if request.audio == "generate" and not SOUND.search(prompt):
-            advice.append("the prompt names no sound, which leaves the audio to the model")
+    advice: list[str] = []
+    for name, prompt in given.items():
+        advice += _length(name, prompt, request.text_rows, files)
+        if is_english(prompt):
+            advice += [*_speech(name, prompt), *_negations(name, prompt, has_negative=request.negative is not None)]
+            if request.audio == "generate" and not SOUND.search(prompt):
+                advice.append(f"{name} names no sound, which leaves the audio to the model")
     return tuple(advice)
 
 
@@ -61,14 +63,14 @@ def is_english(prompt: str) -> bool:
     return sum(letter.isascii() for letter in letters) > 0.95 * len(letters)
 
 
-def _length(prompt: str, rows: int, files: ModelFiles) -> Iterator[str]:
+def _length(name: str, prompt: str, rows: int, files: ModelFiles) -> Iterator[str]:
     """How many tokens are cut off. They are counted where there may be too many, or estimated without the tokenizer."""
     size = len(prompt.encode())
     if size < LEAST_BYTES_PER_TOKEN * rows:
         return
     if "text_encoder" in files.assumed:
         if (about := size // USUAL_BYTES_PER_TOKEN) > rows:
-            yield f"the prompt has about {about:,} tokens, and the model reads {rows:,}: the rest is cut off"
+            yield f"{name} has about {about:,} tokens, and the model reads {rows:,}: the rest is cut off"
         return
     from ...text.tokens import PromptTokenizer  # takes longer to import than everything else here
 
@@ -77,22 +79,22 @@ def _length(prompt: str, rows: int, files: ModelFiles) -> Iterator[str]:
     except LTX2Error:  # the render says what is wrong with it
         return
     if dropped := tokenizer.count_dropped(prompt, rows):
-        total = f"the prompt has {rows + dropped:,} tokens"
+        total = f"{name} has {rows + dropped:,} tokens"
         yield f"{total}, and the model reads {rows:,}: the last {dropped:,} are cut off"
 
 
-def _speech(prompt: str) -> Iterator[str]:
+def _speech(name: str, prompt: str) -> Iterator[str]:
     """Quotes near which nobody speaks and nothing is written."""
     for quote in QUOTE.finditer(prompt):
         before, after = prompt[max(quote.start() - NEAR, 0) : quote.start()], prompt[quote.end() :][:NEAR]
         if not any(rule.search(side) for rule in (SPEAKS, WRITTEN) for side in (before, after)):
-            yield f'the prompt does not say who speaks "{shown(quote["words"], 30)}", or how'
+            yield f'{name} does not say who speaks "{shown(quote["words"], 30)}", or how'
 
 
-def _negations(prompt: str, *, has_negative: bool) -> Iterator[str]:
+def _negations(name: str, prompt: str, *, has_negative: bool) -> Iterator[str]:
     """What the prompt says is not there, outside of quotes."""
     found = [" ".join(one.group().split()) for one in NEGATION.finditer(QUOTE.sub(" ", prompt))]
     if found:
         named = ", ".join(f'"{words}"' for words in dict.fromkeys(found))
         why = "models tend to show what is named; say what is there instead" + ", or use --negative" * has_negative
-        yield f"the prompt says what is not there ({shown(named)}): {why}"
+        yield f"{name} says what is not there ({shown(named)}): {why}"

@@ -5,7 +5,7 @@ Source: docs/architecture.md, "From a command to a file".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import product
@@ -193,13 +193,14 @@ class Costs(TextPhases):
         request, plan = self.request, plan_passes(scales, 0)
         layout = RankLayout.of(ranks, len(plan))
         shares = [[plan[place].kind for place in share] for share in share_passes(plan, layout.parts)]
-        passes, is_batched = max(map(len, shares)), self.machine.batches_passes
+        passes, is_batched, texts = max(map(len, shares)), self.machine.batches_passes, len(request.texts)
         return Evaluation(
             video=0 if request.video == "off" else ceil(max(self._tiles(stage)) / layout.width),
             audio=0 if request.audio == "off" else self._steps,
             text=request.text_rows,
             copies=1 if is_batched else passes,
-            contexts=max(len({kind is PassKind.UNCOND for kind in kinds}) for kinds in shares),
+            contexts=max(sum(1 if is_negative else texts for is_negative in _read_in(kinds)) for kinds in shares),
+            texts=texts,
             batch=passes if is_batched else 1,
         )
 
@@ -311,6 +312,11 @@ def _shown_in(tile: Sequence[Interval], reference: ReferenceInput) -> int:
     return ceil(frames.length / reference.temporal_scale) * prod(cells)
 
 
+def _read_in(kinds: Iterable[PassKind]) -> set[bool]:
+    """What passes read: the negative prompt, True, or what says what is made, False."""
+    return {kind is PassKind.UNCOND for kind in kinds}
+
+
 @lru_cache(maxsize=256)
 def stage_flops(
     config: TransformerConfig,
@@ -329,9 +335,10 @@ def stage_flops(
         for one in plan_passes(scales, step):
             follows = one.kind is PassKind.PERTURBED and given.batch == 1
             start = min((block for blocks in one.perturbed for block in blocks or ()), default=0)
+            texts = 1 if one.kind is PassKind.UNCOND and given.batch == 1 else given.texts
             total += forward_flops(
                 config,
-                given,
+                replace(given, texts=texts),
                 blocks=config.layers - follows * start,
                 reads_text=not walk.keeps_text or step == steps.start,
                 exchanges=not one.is_isolated,

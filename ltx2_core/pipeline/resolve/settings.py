@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -18,6 +19,7 @@ from ...machine import MOST_RANKS, Backend, MemoryMode, Precision
 from ...yaml_file import Written
 from ..recipe import SamplerName, Sigmas
 from ..request import AudioCodecName, OldTrackName, OutputSettings, StreamMode, VideoCodecName
+from ..segments import MOST_SEGMENTS, parse_segment, split_segments
 from ..values import (
     ASPECTS,
     Choice,
@@ -90,6 +92,11 @@ Share = Annotated[float, NUMBER, Field(ge=0, le=1, allow_inf_nan=False)]
 Blocks = Annotated[tuple[Annotated[int, WHOLE_NUMBER, Field(ge=0, le=10_000)], ...], BeforeValidator(split_list)]
 Text = Annotated[str, Field(max_length=4096), AfterValidator(require_text)]
 Paths = Annotated[tuple[Text, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+Segments = Annotated[
+    tuple[Annotated[tuple[Fraction, Fraction, str], BeforeValidator(parse_segment)], ...],
+    BeforeValidator(split_segments),
+    Field(max_length=MOST_SEGMENTS),
+]
 Aspect = Annotated[str, BeforeValidator(Choice.of(ASPECTS))]
 PrecisionName = Annotated[str, BeforeValidator(Choice(("auto", *get_args(Precision))))]
 BackendName = Annotated[str, BeforeValidator(Choice(("auto", *get_args(Backend))))]
@@ -146,6 +153,7 @@ class Settings(BaseModel):
     image_crf: Annotated[int, WHOLE_NUMBER, Field(ge=0, le=51)] | None = None
     generated_keyframes: Annotated[int, WHOLE_NUMBER, Field(ge=0, le=100)] | None = None
 
+    segment: Segments | None = None
     enhance: Switch | None = None
     enhancer: Text | None = None
 

@@ -29,6 +29,7 @@ from .machine import Device
 from .modes import mode_of
 from .phases import Costs
 from .refusals import check_attention, check_audio_length, check_guidance, check_loudness, check_prompt
+from .segments import settle_segments
 from .settings import COMMAND_LINE, Layer, required
 from .target import attention_of, require_apart, target_of
 
@@ -172,6 +173,7 @@ def _request(basis: Basis, inputs: ModeInputs, prompt: str) -> Request:
         window=inputs.window,
         extension=inputs.extension,
         enhances=required(settings.enhance),
+        segments=settle_segments(basis, inputs.length),
         auto_length=inputs.length.auto,
         generated_keyframes=inputs.generated_keyframes,
         schedule_tokens=required(settings.schedule_tokens),

@@ -1,0 +1,105 @@
+"""Prompts of their own for spans of a clip: how they are written, and which text is read when.
+
+Source: docs/segments.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from itertools import pairwise
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator, Field
+
+from ..records import Record
+from .values import Seconds, parse_span, show_time
+
+MOST_SEGMENTS = 100  # of a clip
+
+
+class Segment(Record):
+    """A span of the clip with a prompt of its own, in seconds from the clip's first frame on."""
+
+    start_s: Seconds
+    end_s: Seconds
+    prompt: str
+
+    @property
+    def name(self) -> str:
+        """Its span as a person writes it."""
+        start, end = (show_time(round(time_s, 2)) for time_s in (self.start_s, self.end_s))
+        return f"{start}-{end}"
+
+
+def _in_order(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    """Raises: ValueError for segments that are empty, overlap or do not follow each other."""
+    places = [place for one in segments for place in (one.start_s, one.end_s)]
+    are_empty = any(one.start_s >= one.end_s for one in segments)
+    if are_empty or any(after < before for before, after in pairwise([Fraction(0), *places])):
+        raise ValueError("segments overlap or are not in order")
+    return segments
+
+
+Segments = Annotated[tuple[Segment, ...], Field(max_length=MOST_SEGMENTS), AfterValidator(_in_order)]
+
+
+class TextSpan(NamedTuple):
+    """From when to when a text is read. name: what it is called in a message."""
+
+    start_s: Fraction
+    end_s: Fraction
+    text: str
+    name: str
+
+
+def text_spans(prompt: str, segments: Sequence[Segment], duration_s: Fraction) -> list[TextSpan]:
+    """What is read from a clip's beginning to its end: the prompts of its segments, and the prompt between them."""
+    spans: list[TextSpan] = []
+    reached = Fraction(0)
+    for one in segments:
+        if one.start_s > reached:
+            spans.append(TextSpan(reached, one.start_s, prompt, "the prompt"))
+        spans.append(TextSpan(one.start_s, one.end_s, one.prompt, f"the prompt of {one.name}"))
+        reached = one.end_s
+    if reached < duration_s:
+        spans.append(TextSpan(reached, duration_s, prompt, "the prompt"))
+    return spans
+
+
+def names_of_texts(spans: Iterable[TextSpan]) -> dict[str, str]:
+    """Each text once, in the order in which they are read first, and what it is called."""
+    names: dict[str, str] = {}
+    for span in spans:
+        names.setdefault(span.text, span.name)
+    return names
+
+
+def segments_within(segments: Sequence[Segment], start_s: Fraction, end_s: Fraction) -> tuple[Segment, ...]:
+    """The segments of a part of a clip, as a clip of its own has them: cut to the part, and counted from its start."""
+    cut = [(max(one.start_s, start_s), min(one.end_s, end_s), one.prompt) for one in segments]
+    return tuple(
+        Segment(start_s=start - start_s, end_s=end - start_s, prompt=text) for start, end, text in cut if start < end
+    )
+
+
+def parse_segment(value: Any) -> tuple[Fraction, Fraction, str]:
+    """A span and its prompt from "0s-3s=a red lamp", or from two exact fractions and a text. Raises: ValueError."""
+    if isinstance(value, tuple | list):
+        begin, end, text = value
+        return *parse_span((begin, end)), str(text)
+    span, equals, text = str(value).partition("=")
+    if not equals:
+        raise ValueError("it is not a span and a prompt such as 0s-3s=a red lamp")
+    if not text.strip():
+        raise ValueError("its prompt is empty")
+    if text.startswith("@"):
+        raise ValueError("its prompt is read from no file: write it out, or with a space before the @")
+    return *parse_span(span), text
+
+
+def split_segments(value: Any) -> Any:
+    """The segments of a mapping from spans to prompts, as YAML has it, or of a single text; a list stays as it is."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(f"{span}={text}" for span, text in value.items()) if isinstance(value, Mapping) else value
