@@ -173,7 +173,8 @@ class LatentState:
     tokens are given as; it counts where the mask is below 1. positions: (b axes n 2) float32, on the CPU wherever the
     latent is. attention_mask: (b n n) in [0, 1], None where every token sees every other. keyframes_mask: (b n 1)
     float32, 1 on tokens of a latent frame that holds a single pixel frame; None for audio. is_frozen: nothing in this
-    stream changes. slot_tokens: those of the keyframes that the model fills.
+    stream changes. slot_tokens: those of the keyframes that the model fills. origin_s: the time in the whole clip that
+    positions count from; not 0 in a window of it.
 
     Source: docs/reference/sampling.md, "Latent state".
     """
@@ -187,6 +188,7 @@ class LatentState:
     keyframes_mask: Tensor | None = None
     is_frozen: bool = False
     slot_tokens: range = range(0)
+    origin_s: float = 0.0
 
     @classmethod
     def video(cls, latent: Tensor, fps: Fraction, factors: Factors) -> Self:

@@ -95,9 +95,12 @@ class TextTimes:
         """How many texts there are."""
         return max(self.texts) + 1
 
-    def weights(self, positions: Tensor) -> Tensor:
-        """How much of each text tokens at positions (b a n 2) read, by the middle of their time: (texts n) float32."""
-        middle = positions[0, 0].float().mean(-1)
+    def weights(self, positions: Tensor, origin_s: float = 0.0) -> Tensor:
+        """How much of each text tokens at positions (b a n 2) read, by the middle of their time: (texts n) float32.
+
+        origin_s: the time in the clip that positions count from.
+        """
+        middle = positions[0, 0].float().mean(-1) + origin_s
         begun = [((middle - border) / self.ramp_s + 0.5).clamp(0, 1) for border in self.borders]
         edges = [torch.ones_like(middle), *begun, torch.zeros_like(middle)]
         weights = middle.new_zeros((self.count, len(middle)))

@@ -135,10 +135,11 @@ class GuidedDenoiser:
     def _text_shares(self, state: LatentState, rows: slice) -> TextShares | None:
         if self.times is None:
             return None
-        if state.positions not in self._shares:
-            weights = self.times.weights(state.positions[:, :, rows])
-            self._shares[state.positions] = TextShares.of(weights, state.latent.device)
-        return self._shares[state.positions]
+        by_origin = self._shares.setdefault(state.positions, {})
+        if state.origin_s not in by_origin:
+            weights = self.times.weights(state.positions[:, :, rows], state.origin_s)
+            by_origin[state.origin_s] = TextShares.of(weights, state.latent.device)
+        return by_origin[state.origin_s]
 
     def _text(self, kind: PassKind) -> Streams[Text]:
         """What the streams read in a pass: features, or the keys and values that were made of them."""

@@ -15,7 +15,7 @@ from ltx2_core.latents import Latents, LatentState, States, audio_positions, vid
 from ltx2_core.models.chunks import Chunks
 from ltx2_core.models.segments import Run, TextShares, TextTimes
 from ltx2_core.models.transformer import Transformer
-from ltx2_core.pipeline.render.tiled import tiled
+from ltx2_core.pipeline.render.tiled import cut_into, tiled
 from ltx2_core.pipeline.segments import Segment, parse_segment, segments_within, text_spans
 from ltx2_core.sampling.denoiser import GuidedDenoiser
 from ltx2_core.sampling.guidance import Contexts
@@ -54,8 +54,8 @@ def denoiser(model: Transformer, texts: list[int], times: TextTimes | None = TIM
     return GuidedDenoiser(model=model, contexts=Streams(*map(contexts, widths)), times=times, **options)
 
 
-def estimate(denoise: GuidedDenoiser, given: States, tiles: tuple[int, int] | None = None) -> Latents:
-    return (denoise if tiles is None else tiled(denoise, given, tiles, FACTORS))(given, 0.7, 0)
+def estimate(denoise: GuidedDenoiser, given: States, tiles: tuple[int, int, int] | None = None) -> Latents:
+    return (denoise if tiles is None else tiled(denoise, given, tiles, FACTORS, FPS))(given, 0.7, 0)
 
 
 def test_weights_of_a_token_add_up_and_change_over_one_latent_frame() -> None:
@@ -89,7 +89,7 @@ def test_runs_name_no_text_without_weight_and_can_be_cut() -> None:
         {"is_batched": True},
         {"keeps_text": False},
         {"scales": PLAIN, "chunks": Chunks(5, keeps_tables=False)},
-        {"scales": PLAIN, "tiles": (2, 1), "grid": (6, 1, 11)},
+        {"scales": PLAIN, "tiles": (1, 2, 1), "grid": (6, 1, 11)},
     ],
     ids=["kept text", "batched", "text made again", "chunks", "tiles"],
 )
@@ -132,6 +132,24 @@ def test_tokens_inside_a_span_read_its_text_alone(changes: dict) -> None:
     border = ((weights > 0) & (weights < 1)).all(0)
     mixed = weights[0, border, None] * plain[0][:, border] + weights[1, border, None] * plain[1][:, border]
     assert (read[:, border] - mixed).abs().max() / mixed.abs().max() <= CHUNKED_TOKENS
+
+
+def test_tokens_in_windows_of_time_read_the_text_of_their_time_in_the_clip() -> None:
+    video, audio = (
+        LatentState.video(torch.zeros(1, 12, 24, 1, 1), FPS, FACTORS),
+        LatentState.audio(torch.zeros(1, 5, 192, 2)),
+    )
+    times = TextTimes(texts=(0, 1, 0), borders=(2.0, 5.5), ramp_s=RAMP_S)
+    denoise = denoiser(build(config()), [1, 2], times)
+    windows = cut_into(Streams(video, audio), (3, 1, 1), FACTORS, FPS)
+    assert len(windows) == 3
+    for window in windows:
+        for part, state in zip(window, (video, audio), strict=True):
+            assert part is not None
+            weights = times.weights(state.positions)
+            shares = denoise._text_shares(part.state, slice(None))
+            assert shares is not None
+            assert (shares.weights - weights[:, part.tokens]).abs().max() < 1e-5
 
 
 def test_appended_tokens_read_the_text_of_their_own_time() -> None:

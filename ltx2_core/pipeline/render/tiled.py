@@ -137,7 +137,7 @@ def _part(
     part = state.select(tokens, grid)
     own = part.positions - part.positions.new_tensor(origin).view(1, -1, 1, 1)
     shared = (one for one in seen if one.shape == own.shape and one.allclose(own, rtol=0, atol=SAME_POSITION))
-    part = replace(part, positions=next(shared, own))
+    part = replace(part, positions=next(shared, own), origin_s=part.origin_s + origin[0])
     return Part(state=part, tokens=tokens.to(state.latent.device), weights=_at(state, weight[tokens]))
 
 
