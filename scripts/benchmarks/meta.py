@@ -49,7 +49,7 @@ class Budget:
 
 
 BUDGETS = (
-    Budget((768, 512, 121), 194.7, 115_000, 114, chunks=WHOLE, keeps_text=True),
+    Budget((768, 512, 121), 194.7, 100_000, 114, chunks=WHOLE, keeps_text=True),
     Budget((768, 512, 121), 198.9, 60_000, 400),
     Budget((1920, 1088, 121), 1714.9, 60_000, 1400),
     Budget((768, 512, 121), 198.9, 35_000, 1200, "lean", LEAN),

@@ -106,7 +106,7 @@ def _render(home: Path) -> dict[str, float]:
 
 
 def _ltx2(words: Sequence[str], home: Path) -> None:
-    subprocess.run([*_command(), *words], env=_environment(home), cwd=home, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*_command(), *words], env=_environment(home), cwd=home, check=True, capture_output=True)
 
 
 def _python(code: str) -> float:

@@ -16,6 +16,7 @@ from ltx2_core.types import Streams
 from scripts import bench
 from scripts.benchmarks import decoders, meta, paired, subjects
 from scripts.benchmarks.compare import Measurement
+from scripts.benchmarks.compiled import Count, EagerBlock
 from scripts.benchmarks.meta import Budget, Launches, LiveBytes, flop_counter
 from scripts.benchmarks.paired import Pair
 from scripts.benchmarks.subjects import Size, make_inputs
@@ -50,6 +51,14 @@ def test_what_computes_is_a_launch_and_a_view_is_none():
         x.to(torch.bfloat16)
         torch.zeros(2)
     assert launches.count == 4
+
+
+def test_products_of_a_block_are_counted_apart_and_what_is_outside_is_not():
+    block, x = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU()), torch.ones(3, 4)
+    with torch.inference_mode(), EagerBlock(block) as eager:
+        block(x + 1)
+        block(x).mul(2)
+    assert eager.found == Count(own=2, others=2, nbytes=2 * 2 * 3 * 4 * 4)
 
 
 def test_a_block_takes_no_more_launches_than_it_needs():

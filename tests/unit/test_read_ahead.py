@@ -6,16 +6,19 @@ import itertools
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+import torch
 
 from ltx2_core import read_ahead
 from ltx2_core.components import COMPONENTS
 from ltx2_core.headers import read_header
 from ltx2_core.pipeline.render import models
+from ltx2_core.pipeline.resolve.resolve import resolve
+from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from ltx2_core.read_ahead import PIECE, Part, parts_of, reading_ahead
 from tests.commands import UNGUIDED, rendered
 
@@ -131,3 +134,17 @@ def test_a_render_reads_its_denoiser_behind_the_text_and_its_decoders_behind_the
     asked.clear()
     rendered(*words, "--video-st=1", "--video-stg=0", "--seed", 1, "--sound", "off", "-o", tmp_path / "b.mp4")
     assert [parts for parts, _ in asked] == [[], of("video_decoder")], "the text was known"
+
+
+def test_what_is_loaded_already_is_not_read_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[Part]] = []
+    monkeypatch.setattr(models, "reading_ahead", lambda parts, beside: asked.append(parts) or nullcontext())
+    given = {"model": str(tiny), "res": "128x128", "frames": 9, "seed": 1}
+    task = resolve("t2v", "a bell rings", [(COMMAND_LINE, given)]).task
+    loaded = models.Models(task.files, task.machine)
+    with loaded.component("audio_decoder"), loaded.component("vocoder", torch.float32):
+        loaded.ahead_of_decoders(task.request)
+        loaded.ahead_of_decoders(None)
+    header = loaded.headers.header("video_decoder")
+    assert asked == [parts_of(header, COMPONENTS["video_decoder"].names_in(header)), []]
+    loaded.clear()
