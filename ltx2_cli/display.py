@@ -53,6 +53,7 @@ class Display:
         self.has_told = False
         self.refused: OSError | None = None  # why stdout did not take a line
         self.finished: Path | None = None
+        self.told_of: set[Path] = set()  # previews whose path was told
         self.about_job = ""  # the job of a batch that is told of
 
     def set_level(self, *, as_json: bool, quiet: bool, verbose: int) -> None:
@@ -264,6 +265,7 @@ class Display:
         | core.PhaseDone
         | core.LengthChosen
         | core.PromptRewritten
+        | core.PreviewShown
         | core.Message,
     ) -> None:
         """What core tells while it renders."""
@@ -292,10 +294,28 @@ class Display:
                 self.say(event.message)
             case core.PromptRewritten():
                 self.prompt(event, is_result=False)
+            case core.PreviewShown(path=path, step=step, total=total):
+                self._tell("preview", path=str(_place(path)), step=step, total=total)
+                self.preview(path)
             case core.Message(message=message, is_warning=True):
                 self.warn(message)
             case core.Message(message=message):
                 self.say(message, DETAILS)
+
+    def preview(self, path: Path) -> None:
+        """A picture of how far a video is: on the terminal where that takes pictures, else its path, once."""
+        protocol = core.graphics_protocol(os.environ) if self.takes_bars else None
+        try:
+            picture = core.escape_sequence(path.read_bytes(), protocol) if protocol else ""
+        except OSError:
+            picture = ""  # it is gone already
+        if picture and self.bars:
+            self.bars.show(picture)
+        elif picture:
+            _write(sys.stderr, picture)
+        elif path not in self.told_of:
+            self.told_of.add(path)
+            self.say(f"preview: {path}")
 
     def warn(self, message: str) -> None:
         self._tell("warning", message=message)

@@ -341,8 +341,15 @@ RENDER = {
         keep_latents=switch("Keep the job folder, for ltx2 decode."),
         sheet=switch("Also write a contact sheet, a PNG beside the output: frames, sound, prompt, loudness, sync."),
         report=switch("Also write a report, an HTML page beside the output: clip, sound, checks, recipe."),
-        attention_blocks=value("0-9,12", "Blocks of the transformer that count for --attention; default: all."),
-        attention_steps=value("1-8", "Denoising steps that count for --attention; default: all."),
+        attention_blocks=value(
+            "0-9,12", "Blocks of the transformer that count for --attention; default: the model's own, else all."
+        ),
+        attention_steps=value("1-8", "Denoising steps that count for --attention; default: the first third."),
+        preview=value(
+            "N|auto|off",
+            "Show a small picture of the video every N steps, as preview.png in the job folder and, where the terminal "
+            "can, on screen; auto is about eight pictures a stage; default %(default)s.",
+        ),
         job_dir=value("FOLDER", "Folder for intermediate latents; default: OUTPUT.job."),
         strict=switch("Treat warnings about the result as errors."),
     ),
@@ -425,7 +432,7 @@ BATCH_TARGET = panel(
 )
 GUIDES_AUDIO = ("audio_st", "audio_sm", "audio_stg", "audio_rescale")
 GUIDES_VIDEO = ("video_st", "video_sm", "video_stg", "video_rescale")
-NO_VIDEO = (*GUIDES_VIDEO, "decoder", "aspect", "crop", "fps", "codec", "crf", "upsampler")
+NO_VIDEO = (*GUIDES_VIDEO, "decoder", "aspect", "crop", "fps", "codec", "crf", "upsampler", "preview")
 ConfigOpt = Annotated[
     Path | None,
     typer.Option(

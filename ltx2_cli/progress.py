@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -18,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.segment import ControlType, Segment
 from rich.text import Text
 
 import ltx2_core as core
@@ -46,8 +48,23 @@ class Moving:
     def say(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
 
+    def show(self, picture: str) -> None:
+        """A picture above what moves. picture: an escape sequence, which takes no place in a line."""
+        self.console.print(Unchanged(picture), crop=False)
+
     def stop(self) -> None:
         self.progress.stop()
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """Text that goes to the terminal as it is."""
+
+    text: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Segment(self.text, control=[(ControlType.CARRIAGE_RETURN,)])
+        yield Segment.line()
 
 
 def counting(width: int) -> tuple[ProgressColumn, ...]:

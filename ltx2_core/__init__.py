@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from .hub.wanted import DownloadPlan, WantedFile, plan_download
     from .media.board import Row
     from .media.sync import Sync
+    from .media.terminal import escape_sequence, graphics_protocol
     from .paths import given_path
     from .pipeline.batch.grid import draw_grid
     from .pipeline.batch.jobs import Batch, BatchJob, JobLine
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
         Message,
         PhaseDone,
         PhaseStarted,
+        PreviewShown,
         PromptRewritten,
         StepDone,
         StoppedError,
@@ -142,6 +144,7 @@ __all__ = [
     "PhaseStarted",
     "Plan",
     "Planning",
+    "PreviewShown",
     "PromptRewritten",
     "Reference",
     "RequestError",
@@ -172,11 +175,13 @@ __all__ = [
     "effective_config",
     "encode_prompts",
     "enhance",
+    "escape_sequence",
     "fetch_files",
     "gather",
     "generation",
     "gigabytes",
     "given_path",
+    "graphics_protocol",
     "grid_layout",
     "installed_names",
     "job_of_line",
@@ -259,6 +264,7 @@ _HOMES = {
     ),
     "media.board": ("Row",),
     "media.sync": ("Sync",),
+    "media.terminal": ("escape_sequence", "graphics_protocol"),
     "disk": ("show_bytes",),
     "pipeline.resolve.library": (
         "model_tables",
@@ -306,6 +312,7 @@ _HOMES = {
     "pipeline.events": (
         "PhaseDone",
         "PhaseStarted",
+        "PreviewShown",
         "StepDone",
         "StoppedError",
         "LengthChosen",

@@ -59,6 +59,11 @@ class Residency:
             if entry.nbytes > self.budget_bytes and not entry.uses:
                 self.drop(key)
 
+    def has_room_for(self, key: Hashable, nbytes: int) -> bool:
+        """Whether a model of this size fits beside those that are in use."""
+        used = sum(one.nbytes for other, one in self._loaded.items() if one.uses and other != key)
+        return used + nbytes <= self.budget_bytes
+
     def drop(self, key: Hashable, *, if_there: bool = False) -> None:
         """Let a model go. It is emptied, so that a name that a caller still holds keeps no weights."""
         if if_there and key not in self._loaded:

@@ -88,6 +88,7 @@ EVENTS: dict[str, list[dict[str, Any]]] = {  # the fields of each event besides 
     ],
     "step": [{"phase": TEXT, "name?": TEXT, "done": WHOLE, "total": MAYBE_WHOLE}],
     "prompt": [{"prompt": TEXT, "given": TEXT, "is_rewritten": YES_OR_NO, "seed": WHOLE}],
+    "preview": [{"path": TEXT, "step": WHOLE, "total": WHOLE}],
     "length": [{"frames": WHOLE, "fps": TEXT, "wanted_seconds": NUMBER}],
     "warning": [{"message": TEXT}],
     "output": [

@@ -15,6 +15,9 @@ from ..config.transformer import StreamConfig, TransformerConfig
 ATTENDING_ROWS, FEEDING_ROWS = 6.2, 10.5
 LAZY_ROWS = 1.0  # more, where rotary tables are made for the chunk
 EXCHANGED_ROWS = 8.0  # of all tokens, while their keys and values are exchanged with other ranks
+CAPTURED_BYTES = 4  # of a weight of the attention that is captured, float32
+CAPTURING_COPIES = 2  # of the weights that are computed at a time: before the softmax and after it
+MOST_CAPTURED = 2**24  # weights that are computed at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +40,9 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walk:
-    """How it works: the itemsize of its numbers, tokens of a chunk, whether rotary tables and the text are kept, and
-    whether ranks exchange rows of the video.
+    """How it works: the itemsize of its numbers, tokens of a chunk, whether rotary tables and the text are kept.
+
+    Args: exchanges_rows: ranks do so with those of the video. captures: how the audio attends to the video is added up.
     """
 
     itemsize: int
@@ -46,6 +50,7 @@ class Walk:
     keeps_tables: bool
     keeps_text: bool
     exchanges_rows: bool = False
+    captures: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +76,10 @@ def activation_bytes(config: TransformerConfig, given: Evaluation, walk: Walk) -
         tables = (2 if config.is_interleaved else 1) * (width + exchange) * walk.keeps_tables
         rows += count * (given.batch * given.copies * width + tables)
     largest = max(_working(count, stream, walk, given.batch) for count, stream in tokens.values() if stream and count)
-    read = (
-        0
-        if walk.keeps_text
-        else 2 * given.texts * given.text * given.batch * sum(one.width for _, one in tokens.values() if one)
-    )
+    if walk.captures:
+        largest = max(largest, _capturing(config, given, walk) / walk.itemsize)
+    widths = sum(one.width for _, one in tokens.values() if one)
+    read = 0 if walk.keeps_text else 2 * given.texts * given.text * given.batch * widths
     return int((rows + largest + read) * walk.itemsize)
 
 
@@ -86,6 +90,23 @@ def _working(count: int, stream: StreamConfig, walk: Walk, batch: int) -> float:
     kept = 2 * count if count > chunk else 0
     exchanged = EXCHANGED_ROWS * count * walk.exchanges_rows
     return batch * stream.width * max(kept + (ATTENDING_ROWS + lazy) * chunk, FEEDING_ROWS * chunk, exchanged)
+
+
+def _capturing(config: TransformerConfig, given: Evaluation, walk: Walk) -> float:
+    """The bytes that are alive while the attention of one block is captured: queries and keys, one head of the keys in
+    float32, and its weights.
+    """
+    inner = config.exchange_heads * config.exchange_head_dim
+    projected = given.batch * inner * (given.video + given.audio) * walk.itemsize
+    joined = projected * (1 + (max(given.video, given.audio) > walk.chunk_tokens))  # chunks and what is made of them
+    weights = min(given.audio * given.video, max(MOST_CAPTURED, given.video))
+    head = given.video * config.exchange_head_dim
+    return joined + CAPTURED_BYTES * (head + CAPTURING_COPIES * weights)
+
+
+def attention_bytes(given: Evaluation) -> int:
+    """The map of how much each audio token attends to each video token, which is added up over a stage."""
+    return CAPTURED_BYTES * given.audio * given.video
 
 
 def text_memory_bytes(config: TransformerConfig, given: Evaluation, itemsize: int) -> int:

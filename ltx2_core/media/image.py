@@ -41,9 +41,16 @@ def prepare_image(source: ImageSource, height: int, width: int, crf: int) -> Ten
 
 def write_still(path: Path, frame: Tensor, *, overwrite: bool) -> None:
     """Write a frame (3 H W) in [0, 1] as a PNG. Raises: RequestError if it exists; StorageError if the disk refuses."""
-    codes = rearrange((255 * frame).round().byte(), "c H W -> H W c")
     with partial_file(path, overwrite=overwrite) as partial:
-        Image.fromarray(codes.numpy()).save(partial, "PNG")
+        partial.write_bytes(still_bytes(frame))
+
+
+def still_bytes(frame: Tensor) -> bytes:
+    """A frame (3 H W) in [0, 1] as the content of a PNG."""
+    file = io.BytesIO()
+    codes = rearrange((255 * frame).round().byte(), "c H W -> H W c")
+    Image.fromarray(codes.numpy()).save(file, "PNG")
+    return file.getvalue()
 
 
 def read_image(source: ImageSource) -> Tensor:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..costs.denoiser import MOST_CAPTURED
 from .passes import ALL_BLOCKS
 
 if TYPE_CHECKING:
     from .transformer import Exchange
 
 ALL: Container[int] = ALL_BLOCKS  # blocks, or steps
-MOST_WEIGHTS = 2**24  # numbers that exist at a time: 64 MiB
 
 
 @dataclass(kw_only=True)
@@ -38,7 +38,7 @@ class AttentionCapture:
     samples: int = 1
     step: int = 1
     weights: Tensor | None = None
-    most_weights: int = MOST_WEIGHTS
+    most_weights: int = MOST_CAPTURED
 
     def begin(self, step: int, weights: Tensor | None = None) -> None:
         """Begin at a step, with what was added up before it: (na nv)."""
@@ -74,7 +74,7 @@ class AttentionCapture:
         add_weights(self.weights, queries, keys, self.most_weights)
 
 
-def add_weights(total: Tensor, queries: Tensor, keys: Tensor, most: int = MOST_WEIGHTS) -> None:
+def add_weights(total: Tensor, queries: Tensor, keys: Tensor, most: int = MOST_CAPTURED) -> None:
     """Add to a map (b n l) float32 the attention weights of queries (b h n d) on keys (b h l d), the mean over heads.
 
     Args: most: how many weights exist at a time, of some queries of one head, but at least those of one query.
@@ -86,4 +86,4 @@ def add_weights(total: Tensor, queries: Tensor, keys: Tensor, most: int = MOST_W
         for first in range(0, count, at_once):
             rows = slice(first, first + at_once)
             scores = queries[:, head, rows].float() * width**-0.5 @ found
-            total[:, rows] += scores.softmax(-1) / heads
+            total[:, rows] += scores.softmax(-1).div_(heads)

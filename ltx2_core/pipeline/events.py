@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -92,7 +93,19 @@ class PromptRewritten:
         return f"the rewritten prompt: {self.prompt}"
 
 
-Event = PhaseStarted | StepDone | PhaseDone | Message | LengthChosen | PromptRewritten
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewShown:
+    """A picture of how far the video is has been written.
+
+    Args: path: of a PNG, in the place of the one before. step: after which it shows the video, of so many.
+    """
+
+    path: Path
+    step: int
+    total: int
+
+
+Event = PhaseStarted | StepDone | PhaseDone | Message | LengthChosen | PromptRewritten | PreviewShown
 
 
 class StoppedError(Exception):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch i
 MOST_RECORD_BYTES = 1_000_000
 MOST_GENERATOR_BYTES = 10_000  # the state of torch's generator for the CPU has 5,056
 SAVED = ("latents-*.safetensors", "stopped-*.safetensors")
+PREVIEW = "preview.png"  # the picture of how far the video is
 KEYFRAMES = "keyframes"  # the tensor of those that were generated
 ATTENTION = "attention"  # the tensor that says where the audio looks
 AGAIN = "remove it, and ltx2 resume makes it again"
@@ -306,7 +307,7 @@ class Job:
     def _clear(self) -> None:
         """Remove all latents, and what killed processes left half-written."""
         names = {name for stage in range(1, len(self.request.recipe.stages) + 1) for name in self._names(stage)}
-        for path in [*self._files(), *(self.folder / name for name in (*names, RECORD))]:
+        for path in [*self._files(), *(self.folder / name for name in (*names, PREVIEW, RECORD))]:
             remove_leftovers(path)
             if path.name != RECORD:
                 path.unlink(missing_ok=True)

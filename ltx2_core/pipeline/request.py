@@ -27,7 +27,7 @@ from ..sampling.guidance import GuidanceScales
 from ..types import Streams
 from .recipe import Recipe, Stage
 from .segments import Segments, TextSpan, names_of_texts, text_spans
-from .values import OFF, Choice, FrameRate, Loudness, Seconds
+from .values import OFF, Choice, FrameRate, Interval, Loudness, Seconds
 
 if TYPE_CHECKING:
     from .resolve.plan import Plan
@@ -302,7 +302,8 @@ class OutputSettings(EncodingSettings):
 
     keyframe_stills: whether the keyframes that were generated are written as stills too. attention: where a clip goes
     that shows where the audio looks; None where none is made. attention_blocks: of the denoiser, from 0, that count for
-    it. attention_steps: from 1; None means all.
+    it. attention_steps: from 1; None means all. preview: how many steps lie between two pictures of how far the video
+    is.
     """
 
     metadata: bool = True
@@ -311,6 +312,7 @@ class OutputSettings(EncodingSettings):
     attention: Path | None = None
     attention_blocks: tuple[int, ...] | None = None
     attention_steps: tuple[int, ...] | None = None
+    preview: Interval = OFF
     keyframe_stills: bool = False
     strict: bool = False
     keep_latents: bool = False

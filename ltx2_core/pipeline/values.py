@@ -220,6 +220,16 @@ def parse_loudness(value: Any) -> float | Literal["off"]:
     return loudness
 
 
+def parse_interval(value: Any) -> int | Literal["auto", "off"]:
+    """A number of steps from "4" or 4, or "auto", or "off". Raises: ValueError."""
+    text = str(value).strip().lower()
+    if text in (AUTO, OFF):
+        return text
+    if isinstance(value, bool) or not re.fullmatch(r"[1-9]\d{0,3}", text, re.ASCII):
+        raise ValueError("it must be a number of steps such as 4, auto or off")
+    return int(text)
+
+
 def require_text(value: str) -> str:
     """A text that is not blank. Raises: ValueError."""
     if not value.strip():
@@ -301,4 +311,5 @@ Portion = Annotated[Fraction, BeforeValidator(parse_portion), Rational]
 Seconds = Annotated[Fraction, BeforeValidator(parse_fraction), Rational]
 Numbers = Annotated[tuple[Annotated[int, Field(ge=0, le=9999)], ...], BeforeValidator(parse_ranges)]
 Loudness = Annotated[float | Literal["off"], BeforeValidator(parse_loudness)]
+Interval = Annotated[int | Literal["auto", "off"], BeforeValidator(parse_interval)]
 FrameRate = Annotated[Fraction, BeforeValidator(parse_fps), Rational]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ltx2_core.pipeline.render import stages
-from tests.commands import UNGUIDED, ltx2, rendered
+from tests.commands import AUDIO_UNGUIDED, UNGUIDED, ltx2, rendered
 
 pytestmark = pytest.mark.usefixtures("kept_models")
 SMALL = ("--res", "64x64", "--frames", 17, "--steps", 3, "--seed", 3)
@@ -43,8 +43,11 @@ def test_streamed_weights_and_a_stop_give_the_same_map(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("t2v", "a bell", "--model", tiny, *SMALL, *UNGUIDED, "--keep-latents")
-    one = rendered(*words, "-o", tmp_path / "a.mp4", "--attention", tmp_path / "aa.mp4", "--memory", "resident")
-    other = rendered(*words, "-o", tmp_path / "b.mp4", "--attention", tmp_path / "bb.mp4", "--memory", "streamed")
+    every = ("--attention-steps", "1-3")
+    one = rendered(*words, "-o", tmp_path / "a.mp4", "--attention", tmp_path / "aa.mp4", *every, "--memory", "resident")
+    other = rendered(
+        *words, "-o", tmp_path / "b.mp4", "--attention", tmp_path / "bb.mp4", *every, "--memory", "streamed"
+    )
     found = attention_of(one)
     assert found.shape == (18, 3 * 2 * 2)
     assert found.sum(-1).allclose(found.new_full((18,), 3.0 * 4), rtol=1e-4)  # steps, blocks
@@ -57,7 +60,7 @@ def test_streamed_weights_and_a_stop_give_the_same_map(
 
     with monkeypatch.context() as patch:
         patch.setattr(stages.StageRun, "_guarded", stopping)
-        third = ltx2(*words, "-o", tmp_path / "c.mp4", "--attention", tmp_path / "cc.mp4")
+        third = ltx2(*words, "-o", tmp_path / "c.mp4", "--attention", tmp_path / "cc.mp4", *every)
     assert third.exit_code == 130, third.stderr
     assert ltx2("resume", tmp_path / "c.mp4.job").exit_code == 0
     assert (tmp_path / "c.mp4").read_bytes() == one.read_bytes()
@@ -66,6 +69,48 @@ def test_streamed_weights_and_a_stop_give_the_same_map(
     rendered("decode", tmp_path / "a.mp4.job", "-o", tmp_path / "d.mp4", "--attention", tmp_path / "dd.mp4")
     assert (tmp_path / "dd.mp4").read_bytes() == (tmp_path / "aa.mp4").read_bytes()
     rendered("decode", tmp_path / "a.mp4.job", "-o", tmp_path / "e.mp4")
+
+
+def test_the_map_of_two_stages_is_that_of_the_stage_whose_audio_is_heard(tiny: Path, tmp_path: Path) -> None:
+    size = ("--res", "128x128", "--frames", 9, "--steps", 4, "--seed", 3, *UNGUIDED)
+    words = ("t2v", "a bell", "--model", tiny, "--preset", "two-stage", *size)
+    plain = rendered(*words, "-o", tmp_path / "a.mp4")
+    shown = tmp_path / "bell.mp4"
+    watched = rendered(*words, "-o", tmp_path / "b.mp4", "--attention", shown, "--keep-latents")
+    assert plain.read_bytes() == watched.read_bytes()
+    found = attention_of(watched)
+    assert found.shape == (found.shape[0], 2 * 2 * 2)  # at half size
+    assert found.sum(-1).allclose(found.new_full(found.shape[:1], 2.0 * 4), rtol=1e-4)  # 2 of 4 steps, blocks
+    assert "attention" not in load_file(f"{watched}.job/latents-2.safetensors")
+    with av.open(shown) as overlay:
+        assert overlay.streams.video[0].frames == 9
+        assert overlay.streams.video[0].width >= 128
+
+
+def test_audio_for_a_clip_shows_where_it_looks_in_that(tiny: Path, tmp_path: Path) -> None:
+    given = rendered("t2v", "a bell", "--model", tiny, *SMALL, *UNGUIDED, "-o", tmp_path / "clip.mp4")
+    words = ("v2a", given, "a bell", "--model", tiny, "--res", "64x64", "--steps", 6, "--seed", 5, *AUDIO_UNGUIDED)
+    plain = rendered(*words, "-o", tmp_path / "a.mp4")
+    watched = rendered(*words, "-o", tmp_path / "b.mp4", "--attention", tmp_path / "bb.mp4", "--keep-latents")
+    assert plain.read_bytes() == watched.read_bytes()
+    found = attention_of(watched)
+    assert found.shape[1] == 3 * 2 * 2
+    assert found.sum(-1).allclose(found.new_full(found.shape[:1], 2.0 * 4), rtol=1e-4)
+    with av.open(tmp_path / "bb.mp4") as overlay, av.open(watched) as clip:
+        assert overlay.streams.video[0].frames == clip.streams.video[0].frames
+        assert [bytes(one) for one in overlay.demux(audio=0)] == [bytes(one) for one in clip.demux(audio=0)]
+
+
+def test_a_model_says_which_blocks_count_and_the_first_third_of_the_steps_does(tmp_path: Path) -> None:
+    def settled(*words: object) -> dict[str, Any]:
+        told = ltx2("plan", "t2v", "a bell", "--model", "toy", "-o", tmp_path / "a.mp4", *words, "--json", "-v").stdout
+        return next(one for one in map(json.loads, told.splitlines()) if one["event"] == "plan")["output"]
+
+    own = settled("--attention", tmp_path / "b.mp4")
+    assert (own["attention_blocks"], own["attention_steps"]) == ([2, 3, 4], [1, 2, 3, 4, 5, 6, 7])
+    asked = settled("--attention", tmp_path / "b.mp4", "--attention-blocks", "0", "--steps", 4)
+    assert (asked["attention_blocks"], asked["attention_steps"]) == ([0], [1, 2])
+    assert settled()["attention_blocks"] is None
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def events(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
     model = ("--model", tiny, *SMOKE)
     length = ("--duration", "auto", "--duration-head", head, "--fps", 8)
     found = [
-        told("t2v", "a bell", *model, "--enhance", *length, "-o", "a.mp4"),
+        told("t2v", "a bell", *model, "--enhance", *length, "--preview", "auto", "-o", "a.mp4"),
         told("t2v", "a bell", *model, "-o", "a.mp4"),
         told("t2v", "a bell", *model, "-o", "a.mp4", "--skip-existing"),
         told("plan", "t2v", "a bell", *model, "--vram", 8, "--explain", "--duration", "25s"),

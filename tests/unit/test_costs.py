@@ -20,7 +20,14 @@ from ltx2_core.config.transformer import TransformerConfig
 from ltx2_core.config.upsampler import UpsamplerConfig
 from ltx2_core.config.video_vae import VideoVAEConfig
 from ltx2_core.costs import audio, decoding, diffusion_decoder, host, video_vae
-from ltx2_core.costs.denoiser import Evaluation, Walk, activation_bytes, forward_flops, text_memory_bytes
+from ltx2_core.costs.denoiser import (
+    Evaluation,
+    Walk,
+    activation_bytes,
+    attention_bytes,
+    forward_flops,
+    text_memory_bytes,
+)
 from ltx2_core.costs.text import LanguageModel, connecting_bytes
 from ltx2_core.costs.upsampler import upsample_bytes, upsample_flops
 from ltx2_core.costs.weights import streamed_bytes
@@ -30,6 +37,7 @@ from ltx2_core.latents import LatentState
 from ltx2_core.machine import RankLayout
 from ltx2_core.models import diffusion_layers, neighbours
 from ltx2_core.models.audio_vae import AudioDecoder, AudioEncoder
+from ltx2_core.models.capture import AttentionCapture
 from ltx2_core.models.chunks import Chunks
 from ltx2_core.models.connector import TextProjection
 from ltx2_core.models.diffusion_decoder import DiffusionDecoder
@@ -111,6 +119,27 @@ def test_denoiser_takes_what_is_said(is_guided: bool, keeps_text: bool, chunks: 
     else:
         peak, flops = counted(run, model, *given)
         assert forward_flops(config, evaluation, blocks=LAYERS) == pytest.approx(flops, rel=0.02)
+    assert LEAST <= said / peak <= MOST
+
+
+@pytest.mark.parametrize("chunks", [Chunks(), Chunks(1300)], ids=["whole", "chunks"])
+def test_a_map_of_the_attention_takes_what_is_said(chunks: Chunks) -> None:
+    config = TransformerConfig.from_metadata(scaled_settings(LAYERS, 1))
+    grid = VideoGrid(frames=121, height=128, width=128, factors=VAE.factors)
+    model = random_transformer(config, torch.bfloat16, torch.device("meta"))
+    model.work_in(chunks)
+    steps = 40 * audio_latent_count(121, FPS)  # so much audio that what is captured outweighs all else
+    video = LatentState.video(empty(1, 128, *grid.latent), FPS, VAE.factors)
+    states = Streams(video, LatentState.audio(empty(1, 8, steps, 16)))
+    text = empty(1, ROWS, config.caption_channels or 0)
+    contexts, scales = Streams(Contexts(text), Contexts(text)), Streams(GuidanceScales(), GuidanceScales())
+    denoise = GuidedDenoiser(model=model, contexts=contexts, scales=scales, capture=AttentionCapture())
+    walk = Walk(itemsize=2, chunk_tokens=chunks.tokens, keeps_tables=True, keeps_text=True, captures=True)
+    evaluation = Evaluation(video=grid.tokens, audio=steps, text=ROWS)
+    said = activation_bytes(config, evaluation, walk) + text_memory_bytes(config, evaluation, 2)
+    said += attention_bytes(evaluation)
+    given = [text, *(state.latent for state in states if state is not None)]
+    peak = peak_of(lambda: denoise(states, 0.7, 1), model, *given)
     assert LEAST <= said / peak <= MOST
 
 

@@ -115,7 +115,7 @@ def fingerprint(task: RenderTask) -> Fingerprint:
 
 def settings_digest(task: RenderTask) -> str:
     """SHA-256 of what is asked for, without the files that it reads."""
-    output = task.output.model_dump(mode="json", exclude={"overwrite", "report"})
+    output = task.output.model_dump(mode="json", exclude={"overwrite", "report", "preview"})
     return _digest({"request": task.request.model_dump(mode="json"), "output": output, "file": task.target.name})
 
 

@@ -24,6 +24,7 @@ from ..render.run import NOBODY, Interrupted, Result, check_device, resume, run
 from ..request import RECORD as JOB_RECORD
 from ..request import RenderTask, Request, Resolved
 from ..resolve.setting_sources import gather
+from ..values import OFF
 from .begin import Order, claim_of, settings_digest
 from .jobs import JobLine
 from .outcome import Outcome
@@ -169,7 +170,7 @@ def _is_same(begun: RenderTask, now: RenderTask) -> bool:
     """Whether a render that began is the one that a job asks for, whatever a model chose for it since."""
 
     def output(task: RenderTask) -> object:
-        return task.output.model_copy(update={"overwrite": False})
+        return task.output.model_copy(update={"overwrite": False, "preview": OFF})
 
     return as_asked(begun.request, now.request) == now.request and output(begun) == output(now)
 

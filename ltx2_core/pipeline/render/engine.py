@@ -42,6 +42,7 @@ from ..values import OFF
 from .enhancement import rewrite_prompt
 from .follow import DecodeTask, StageTask
 from .models import Models, computing
+from .preview import Preview
 from .stage_inputs import InputEncoder
 from .stages import StageRun, schedule
 
@@ -103,7 +104,8 @@ class Engine:
         for number, stage in list(enumerate(stages, 1))[len(results) :]:
             run = self.stage_run(stage, results, contexts, generator, job.load_stopped(number))
             self.share(StageTask.of(self.task, run))
-            run = replace(run, capture=self.capture(number))
+            show = None if self.preview is None else self.preview.show
+            run = replace(run, capture=self.capture(number), on_estimate=show)
             with (
                 self.models.ahead_of_decoders(self.request if number == len(stages) else None),
                 self.models.transformer(self.models.loras(self.task, stage)) as model,
@@ -245,6 +247,8 @@ class Engine:
                 ranks = self.ranks
                 self.share(DecodeTask(task, latent))
             frames = decode_video(latent, decoder, tiles, generator, ranks)
+            if self.preview is not None:
+                frames = self.preview.fitting(frames, latent)
             chunks = cropped(first_of(frames, request.file_frames), request.file_size)
             report = write_clip(output, shape, chunks, audio, task.output.encoding, on_frames)
             if task.stills:
@@ -319,6 +323,11 @@ class Engine:
             machine=self.task.machine,
             output=EncodingSettings(**output),
         )
+
+    @cached_property
+    def preview(self) -> Preview | None:
+        """Shows how far the video is, if that is asked for."""
+        return None if self.task.output.preview == OFF else Preview(self.job, self.models, self.watch)
 
     @cached_property
     def inputs(self) -> InputEncoder:

@@ -130,6 +130,12 @@ class Models:
         dtype = dtype or self.dtype
         return self._use(name, self.headers.header(name), dtype)
 
+    def has_room_for(self, name: str) -> bool:
+        """Whether a component that is not streamed fits beside the models that are in use."""
+        header = self.headers.header(name)
+        nbytes = component_bytes(header, name, self.dtype.itemsize)
+        return self._residency.has_room_for((name, header.path, self.dtype), nbytes)
+
     @contextmanager
     def transformer(self, loras: Sequence[WeightedLora]) -> Iterator[Transformer]:
         """The denoiser with LoRAs fused into it; those that an earlier use fused are taken out first.

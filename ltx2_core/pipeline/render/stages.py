@@ -5,7 +5,7 @@ Source: docs/reference/pipelines.md, "Order of one run"; docs/reference/sampling
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,10 +38,12 @@ from ..job import Saved
 from ..parts import LatentShapes
 from ..recipe import Stage
 from ..request import Request
+from .preview import LastEstimate
 from .stage_inputs import Given
 from .tiled import TiledDenoiser, tiled
 
 NEUTRAL = GuidanceScales()
+OnEstimate = Callable[[int, int, Tensor], None]
 
 
 class Finished(NamedTuple):
@@ -62,7 +64,8 @@ class StageRun:
 
     Args: given: what it starts from, of this stage's size. contexts: of the streams that are present. saved: where the
     stage was stopped before. capture: adds up where the audio looks. ranks: those that run it together; None where
-    there is one.
+    there is one. on_estimate: called after each step with its number, from 1, how many there are, and the clean
+    estimate of the video (1 c f h w).
     """
 
     stage: Stage
@@ -77,6 +80,7 @@ class StageRun:
     saved: Saved | None = None
     capture: AttentionCapture | None = None
     ranks: Ranks | None = None
+    on_estimate: OnEstimate | None = None
 
     def run(self, model: Transformer, watch: Watch, name: str) -> Finished:
         """Denoise from noise to latents (1 c f h w) and (1 c t m), and the keyframes that the model fills.
@@ -102,8 +106,12 @@ class StageRun:
                 if self.capture is not None:
                     self.capture.note_step(done + step, total)
                 on_step(min(done + step, total))
+                if self.on_estimate is not None and last.latent is not None and done + step <= total:
+                    self.on_estimate(done + step, total, last.latent)
 
             denoise = self._held(self._guarded(self._tiled(denoiser, states), watch, done, total))
+            last = LastEstimate(denoise)
+            denoise = denoise if self.on_estimate is None else last
             with attending(self.machine.attention):
                 states = self.sample(denoise, states, sigmas[done:], step_done)
         video = states.video
@@ -237,6 +245,7 @@ class StageRun:
         """The denoiser, looking before each step whether to stop, and after it whether its values are finite."""
 
         def guarded(states: States, sigma: float, step: int) -> Latents:
+            estimate = denoise(states, sigma, done + step)
             # Guidance that skips this step would need the estimate of an earlier one, which is not kept.
             is_fresh = all(scales.runs_at(done + step) for scales in denoise.scales if scales is not None)
             if step and is_fresh and watch.should_stop():
@@ -245,7 +254,6 @@ class StageRun:
                 saved = Saved(latents, self.generator.get_state(), done + step, attention=attention)
                 is_resumable = SAMPLERS[self.stage.sampler].is_resumable
                 raise StoppedError(f"after step {done + step} of {total}", saved if is_resumable else None)
-            estimate = denoise(states, sigma, done + step)
             if not all(x.isfinite().all() for x in estimate if x is not None):
                 why = f"step {done + step + 1} of {total} gave them"
                 hint = "another --seed" if self.dtype == torch.float32 else "another --seed, or --precision fp32"

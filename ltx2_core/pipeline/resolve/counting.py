@@ -58,7 +58,7 @@ class Counting:
     """What a request takes on a machine is counted from this.
 
     Args: loras: those that a person gave. enhancer: what rewrites the prompt, where that is loaded apart from the text
-    encoder.
+    encoder. captures: whether the attention of the audio to the video is captured.
     """
 
     request: Request
@@ -67,6 +67,7 @@ class Counting:
     headers: ModelHeaders
     loras: tuple[MatchedLora, ...] = ()
     enhancer: EnhancerFiles | None = None
+    captures: bool = False
 
     @property
     def itemsize(self) -> int:

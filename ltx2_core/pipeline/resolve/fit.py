@@ -49,13 +49,13 @@ def settle_machine(
     loras: tuple[MatchedLora, ...] = (),
     enhancer: EnhancerFiles | None = None,
     *,
-    is_watched: bool = False,
+    captures: bool = False,
 ) -> tuple[Costs, tuple[str, ...], tuple[str, ...]]:
     """What a request takes on a machine that is settled for it; then what a person should know of that, and warnings.
 
-    is_watched: whether attention is captured, which compiled blocks do not allow.
 
     Only `--precision auto` multiplies quantised weights as they are stored.
+    Args: captures: whether the attention of the audio to the video is captured, which compiled blocks do not allow.
     Raises: RequestError if what was measured on this machine cannot be read.
     """
     vae, asked = headers.shapes.video_vae, required(settings.precision)
@@ -76,7 +76,7 @@ def settle_machine(
     check_ranks(usual, settings, request, headers.shapes.transformer)
     tuning, notes = tuning_for(device)
     machine = usual if tuning is None else _tuned(usual, tuning, grid.tokens, takes_precision=is_auto)
-    machine, warnings = _with_compiler(machine, device, settings.compile, is_possible=ranks == 1 and not is_watched)
+    machine, warnings = _with_compiler(machine, device, settings.compile, is_possible=ranks == 1 and not captures)
     names = [one.name for one in fields(Machine) if getattr(machine, one.name) != getattr(usual, one.name)]
     if names:
         chosen = ", ".join(f"{name} {_shown(getattr(machine, name))}" for name in names)
@@ -93,7 +93,7 @@ def settle_machine(
         notes = (*notes, "compile: the first step of each size takes longer; what is compiled is kept for later runs")
     memory = required(settings.memory)
     modes: tuple[MemoryMode, ...] = tuple(mode for mode in get_args(MemoryMode) if memory in ("auto", mode))
-    costs = with_memory(Costs(request, machine, files, headers, loras, enhancer), device, modes)
+    costs = with_memory(Costs(request, machine, files, headers, loras, enhancer, captures), device, modes)
     if memory == "auto" and costs.machine.memory != "resident":
         notes = (*notes, _told_memory(costs.machine, device))
     return costs, notes, warnings

@@ -22,6 +22,7 @@ from ...costs.denoiser import (
     RowFlops,
     Walk,
     activation_bytes,
+    attention_bytes,
     forward_flops,
     held_bytes,
     text_memory_bytes,
@@ -139,8 +140,10 @@ class Costs(TextPhases):
         config, steps = self.headers.shapes.transformer, self._evaluations(stage, number)
         scales = self.request.guidance if stage.guided else Streams(GuidanceScales(), GuidanceScales())
         whole, given = self._evaluation(stage, scales, 1), self._evaluation(stage, scales, self.machine.ranks)
-        tiles, walk = self._tiles(stage), self._walk(given.video < whole.video)
+        tiles, walk = self._tiles(stage), self._walk(given.video < whole.video, number)
         active = activation_bytes(config, given, walk)
+        if walk.captures:
+            active += attention_bytes(given)
         if walk.keeps_text:
             active += text_memory_bytes(config, given, self.itemsize)
         active += self._decoded(given) + self._latent_bytes(stage)
@@ -174,7 +177,7 @@ class Costs(TextPhases):
     def _transformer(self) -> Header:
         return self.headers.header("transformer")
 
-    def _walk(self, exchanges_rows: bool) -> Walk:
+    def _walk(self, exchanges_rows: bool, number: int) -> Walk:
         can_keep = self.headers.shapes.transformer.has_static_text and not self.machine.batches_passes
         return Walk(
             itemsize=self.itemsize,
@@ -182,6 +185,7 @@ class Costs(TextPhases):
             keeps_tables=self.machine.memory != "lean",
             keeps_text=self.machine.keeps_text and can_keep,
             exchanges_rows=exchanges_rows,
+            captures=self.captures and number == self.request.recipe.audio_stage,
         )
 
     def _evaluations(self, stage: Stage, number: int) -> range:

@@ -214,7 +214,7 @@ def with_memory(costs: Costs, device: Device, modes: Sequence[MemoryMode] = MODE
     tries: list[tuple[MemoryMode, bool]] = [(mode, keeps) for mode in modes for keeps in KEEPS_TEXT[mode]]
     for mode, keeps_text in tries:
         chosen = _settled(costs, mode, limit, keeps_text=keeps_text)
-        if _fits(chosen, device, limit):
+        if _fits(replace(chosen, captures=False), device, limit):  # a map of the attention changes no bit of a result
             break
     return chosen
 

@@ -179,7 +179,7 @@ def without_effect(video: str, audio: str) -> dict[str, str]:
     if video != "keep":
         without["old_sound"] = "the audio of the result is the only one there is"
     if video == "keep":
-        names = ("decoder", "aspect", "crop", "fps", "codec", "crf", *GUIDES_VIDEO, "video_sm")
+        names = ("decoder", "aspect", "crop", "fps", "codec", "crf", "preview", *GUIDES_VIDEO, "video_sm")
         without |= dict.fromkeys(names, "the given video stays as it is")
     if video == "off":
         names = (
@@ -190,6 +190,7 @@ def without_effect(video: str, audio: str) -> dict[str, str]:
             "crf",
             "audio_codec",
             "attention",
+            "preview",
             *GUIDES_VIDEO,
             *GUIDES_EACH_OTHER,
         )

@@ -16,6 +16,7 @@ from ...tiles import TilePlan
 from ..job import Job
 from ..parts import ModelHeaders
 from ..request import OutputSettings, RenderTask
+from ..values import OFF
 from .fit import decode_tiles as usual_tiles
 from .machine import choose_device
 from .other_decoder import with_decoder
@@ -67,7 +68,7 @@ def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> J
     given = check_layer(COMMAND_LINE, flags)
     refuse(given, _without_effect(task))
     changed = {name: value for name, value in given.items() if name in OutputSettings.model_fields}
-    changed = {"overwrite": False, "attention": None} | changed | {"keep_latents": True}
+    changed = {"overwrite": False, "attention": None, "preview": OFF} | changed | {"keep_latents": True}
     output = task.output.model_copy(update=changed)
     _ = output.encoding  # refuses a crf that the codec does not have
     check_loudness(output)

@@ -27,6 +27,7 @@ from ..values import (
     Duration,
     Enlargement,
     FrameRate,
+    Interval,
     Length,
     Loudness,
     Numbers,
@@ -198,6 +199,7 @@ class Settings(BaseModel):
     attention: Text | None = None
     attention_blocks: Numbers | None = None
     attention_steps: Numbers | None = None
+    preview: Interval | None = None
     keyframe_stills: Switch | None = None
     strict: Switch | None = None
 

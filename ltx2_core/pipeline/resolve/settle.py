@@ -31,7 +31,7 @@ from .phases import Costs
 from .refusals import check_attention, check_audio_length, check_guidance, check_loudness, check_prompt
 from .segments import settle_segments
 from .settings import COMMAND_LINE, Layer, required
-from .target import attention_of, require_apart, target_of
+from .target import attention_of, early_steps, require_apart, target_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,14 +90,16 @@ def settle(
     output = _output(basis, inputs)
     if output.attention:
         check_attention(basis.merged, request, basis.transformer.layers)
-        output = output.model_copy(update={"attention": attention_of(settings, request, target)})
+        steps = output.attention_steps or early_steps(request)
+        changes = {"attention": attention_of(settings, request, target), "attention_steps": steps}
+        output = output.model_copy(update=changes)
     files = {**{lora.input.role: lora.file.path for lora in basis.loras}, **inputs.files, **enhancement.files}
     job_dir = target.with_name(target.name + ".job")
     if settings.job_dir:
         job_dir = given_path(settings.job_dir, "--job-dir")
     given = basis.files, basis.headers, tuple(lora.matched for lora in basis.loras), enhancement.apart
     costs, machine_notes, machine_warnings = settle_machine(
-        basis.device, settings, request, *given, is_watched=bool(output.attention)
+        basis.device, settings, request, *given, captures=output.attention is not None
     )
     task = RenderTask(
         request=request,
@@ -198,6 +200,10 @@ def _output(basis: Basis, inputs: ModeInputs) -> OutputSettings:
         chosen["loudness"] = OFF  # of a file for all renders, which this one does not follow
     if "off" in (basis.settings.video, basis.settings.sound):
         chosen["attention"] = None  # the same
+    if basis.settings.video != "generate":
+        chosen["preview"] = OFF  # the same
+    if chosen["attention"] is None:
+        chosen |= {"attention_blocks": None, "attention_steps": None}
     output = OutputSettings(**chosen)
     check_loudness(output)
     _ = output.encoding

@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING
@@ -75,6 +76,14 @@ def attention_of(settings: Settings, request: Request, target: Path) -> Path | N
     if not (settings.overwrite or settings.skip_existing):
         require_free(path, hint="--overwrite replaces it, or give it another name")
     return path
+
+
+def early_steps(request: Request) -> tuple[int, ...]:
+    """The steps, from 1, that count for a map of the attention where nobody says which: the first third of those of the
+    stage whose audio goes into the file, in which the picture arises. Source: docs/toy.md, "Attention".
+    """
+    steps = request.steps_of_stages[request.recipe.audio_stage - 1]
+    return tuple(range(1, ceil(steps / 3) + 1))
 
 
 def _fields(request: Request, suffix: str) -> dict[str, str]:

@@ -1,0 +1,99 @@
+"""Pictures on a terminal, as escape sequences: the graphics protocol of kitty, inline images of iTerm2, and sixel.
+
+Sources: kitty's "Terminal graphics protocol", iTerm2's "Inline Images Protocol", DEC's VT330/VT340 "Sixel Graphics".
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import standard_b64encode
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Protocol = Literal["kitty", "iterm2", "sixel"]
+BY_PROGRAM: Mapping[str, Protocol] = {  # what a terminal understands that calls itself so in TERM_PROGRAM
+    "ghostty": "kitty",
+    "iterm.app": "iterm2",
+    "mintty": "iterm2",
+    "wezterm": "iterm2",
+}
+BY_TERM: Mapping[str, Protocol] = {  # the same for TERM
+    r"xterm-kitty|xterm-ghostty": "kitty",
+    r"foot(-extra|-direct)?|mlterm.*|contour.*|yaft.*|.*sixel.*": "sixel",
+}
+MULTIPLEXERS = r"(screen|tmux)\b.*"  # as TERM: what is inside of one does not reach the terminal around it
+CHUNK = 4096  # characters that kitty takes at a time
+COLOURS = 64  # of a picture in sixel
+BAND = 6  # rows that a character of sixel stands for
+
+
+def graphics_protocol(environment: Mapping[str, str]) -> Protocol | None:
+    """How the terminal of a process takes pictures, as far as its environment says that it does."""
+    term = environment.get("TERM", "")
+    is_inside = any(name in environment for name in ("TMUX", "STY")) or re.fullmatch(MULTIPLEXERS, term)
+    if is_inside or term in ("", "dumb"):
+        return None
+    if environment.get("KITTY_WINDOW_ID"):
+        return "kitty"
+    if by_program := BY_PROGRAM.get(environment.get("TERM_PROGRAM", "").lower()):
+        return by_program
+    by_term: Iterator[Protocol] = (protocol for pattern, protocol in BY_TERM.items() if re.fullmatch(pattern, term))
+    return next(by_term, None)
+
+
+def escape_sequence(png: bytes, protocol: Protocol) -> str:
+    """What shows a picture where the cursor of a terminal is, given the content of a PNG."""
+    if protocol == "sixel":
+        return _sixel(png)
+    coded = standard_b64encode(png).decode()
+    if protocol == "iterm2":
+        return f"\x1b]1337;File=inline=1;size={len(png)};preserveAspectRatio=1:{coded}\x07"
+    chunks = [coded[start : start + CHUNK] for start in range(0, len(coded), CHUNK)]
+    parts = []
+    for number, chunk in enumerate(chunks, 1):
+        keys = "f=100,a=T,q=2," * (number == 1)  # a PNG, to show at once, without an answer
+        parts.append(f"\x1b_G{keys}m={int(number < len(chunks))};{chunk}\x1b\\")
+    return "".join(parts)
+
+
+def _sixel(png: bytes) -> str:
+    """A picture in a few colours, in bands of six rows, each colour of a band on its own."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as image:
+        reduced = image.convert("RGB").quantize(COLOURS)
+    codes, palette = np.asarray(reduced), reduced.getpalette("RGB") or []
+    height, width = codes.shape
+    colours = [palette[3 * number : 3 * number + 3] for number in range(codes.max() + 1)]
+    percent = [";".join(str(round(100 * part / 255)) for part in colour) for colour in colours]
+    header = "".join(f"#{number};2;{parts}" for number, parts in enumerate(percent))
+    bands = (_band(codes[top : top + BAND]) for top in range(0, height, BAND))
+    return f'\x1bP0;1;0q"1;1;{width};{height}{header}{"-".join(bands)}\x1b\\'
+
+
+def _band(codes: np.ndarray) -> str:
+    """Up to six rows of numbers of colours."""
+    import numpy as np
+
+    bits = 1 << np.arange(len(codes))[:, None]
+    rows = []
+    for colour in np.unique(codes):
+        columns = ((codes == colour) * bits).sum(axis=0) + ord("?")
+        rows.append(f"#{colour}{''.join(_runs(columns.tolist()))}")
+    return "$".join(rows)
+
+
+def _runs(columns: list[int]) -> Iterator[str]:
+    """Characters, of which more than three alike become a number and one."""
+    start = 0
+    for end in range(1, len(columns) + 1):
+        if end == len(columns) or columns[end] != columns[start]:
+            count, char = end - start, chr(columns[start])
+            yield f"!{count}{char}" if count > 3 else char * count
+            start = end

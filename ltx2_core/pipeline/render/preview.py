@@ -1,0 +1,150 @@
+"""Small pictures of a video while it is denoised: clean estimates as a linear map of colours shows them.
+
+The map is fitted from the first clips that are decoded with a video VAE, and kept under LTX2_HOME; that of the built-in
+model is shipped. Before there is one, a latent frame is decoded and shown at half its height and width, if the decoder
+fits beside the models that are in use. Source: docs/cli.md, "Preview".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from einops import reduce
+from torch import Tensor
+from torch.nn import functional
+
+from ...disk import read_whole, write_whole
+from ...home import ltx2_home
+from ...latents import Latents, States, unpatchify_video
+from ...media.image import still_bytes
+from ...records import presets_folder
+from ...sampling.samplers import Denoiser
+from ...tiling.video import decode_video
+from ..events import PreviewShown, Watch
+from ..job import PREVIEW, Job
+from ..values import AUTO, OFF
+from .latent_colours import ColourFit, ColourMap
+from .models import Models
+
+PICTURES = 8  # of a stage, about, where nobody says how many steps lie between two
+LONGEST_SIDE = 256  # pixels, to which a picture is enlarged in whole times
+MOST_CLIPS = 16  # that a map is fitted from
+MOST_BYTES = 10_000_000  # of what it is fitted from
+FOLDER = "previews"  # of maps, by the fingerprint of the file that holds the video decoder
+DECODER = "video_decoder"
+
+
+@dataclass
+class LastEstimate:
+    """A denoiser whose last clean estimate of the video is kept, (1 c f h w), with what was given in its place."""
+
+    denoise: Denoiser
+    latent: Tensor | None = None
+
+    def __call__(self, states: States, sigma: float, step: int) -> Latents:
+        estimate = self.denoise(states, sigma, step)
+        if states.video is not None and estimate.video is not None:
+            video = states.video.with_latent(states.video.keep_given(estimate.video))
+            self.latent = unpatchify_video(video.base, video.grid)
+        return estimate
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Shows how far the video of a render is. Nothing of the result changes by it."""
+
+    job: Job
+    models: Models
+    watch: Watch
+
+    def show(self, step: int, total: int, latent: Tensor) -> None:
+        """Show the clean estimate (1 c f h w) after a step, from 1, if it is one of those that are shown."""
+        every = self.job.task.output.preview
+        assert every != OFF
+        if step % (math.ceil(total / PICTURES) if every == AUTO else every) and step != total:
+            return
+        if self.colours is None:
+            picture = self._decoded(latent[0])
+        else:
+            picture = self.colours.picture(latent[0, :, latent.shape[2] // 2])
+        if picture is None:
+            return
+        path = self.job.folder / PREVIEW
+        try:
+            write_whole(path, still_bytes(_enlarged(picture)))
+        except OSError as error:  # a render is none the worse for it
+            self.watch.tell(f"{path} cannot be written: {error.strerror or error}", is_warning=True)
+            return
+        self.watch.on_event(PreviewShown(path=path, step=step, total=total))
+
+    @cached_property
+    def colours(self) -> ColourMap | None:
+        """The map of this video VAE, if there is one."""
+        if self._shipped is not None:
+            return self._shipped
+        return self._fit.solve() if self._fit.clips else None
+
+    def fitting(self, frames: Iterator[Tensor], latent: Tensor) -> Iterator[Tensor]:
+        """The frames (F 3 H W) that a latent (1 c f h w) decodes to, by which the map gets better for later renders."""
+        fit = self._fit
+        if self._shipped is not None or fit.clips >= MOST_CLIPS:
+            yield from frames
+            return
+        yield from fit.add_clip(frames, latent, self.models.shapes.video_vae.factors.time)
+        path = ltx2_home() / self._name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, fit.dump())
+        except OSError as error:
+            self.watch.tell(f"{path} cannot be written: {error.strerror or error}", is_warning=True)
+
+    @cached_property
+    def _shipped(self) -> ColourMap | None:
+        path = presets_folder() / self._name
+        return ColourMap.parse(path.read_bytes(), self._channels) if path.is_file() else None
+
+    @cached_property
+    def _fit(self) -> ColourFit:
+        """What renders before this one have added; nothing where that cannot be read."""
+        try:
+            return ColourFit.parse(read_whole(ltx2_home() / self._name, MOST_BYTES), self._channels)
+        except (OSError, ValueError):
+            return ColourFit.blank(self._channels)
+
+    @property
+    def _name(self) -> Path:
+        return Path(FOLDER, f"{self.job.fingerprint(self.models.headers.role(DECODER))}.safetensors")
+
+    @property
+    def _channels(self) -> int:
+        return self.models.shapes.video_vae.latent_channels
+
+    def _decoded(self, latent: Tensor) -> Tensor | None:
+        """What the decoder makes of the middle frame of a latent (c f h w), at half its height and width: (3 H W) in
+        [0, 1]. None where it does not fit beside the models in use.
+        """
+        if not self.models.has_room_for(DECODER):
+            return None
+        middle = latent.shape[1] // 2
+        pair = latent[None, :, max(0, middle - 1) : middle + 1].to(self.models.dtype)  # what is before it is seen too
+        generator = torch.Generator(self.models.device).manual_seed(0)  # not that of the render
+        with self.models.component(DECODER) as decoder:
+            frames = [*decode_video(pair, decoder, self.models.machine.decode_tiles, generator)]
+        shown = torch.cat(frames)[-1 - (sum(map(len, frames)) - 1) // 2]
+        return reduce(shown.cpu(), "c (h y) (w x) -> c h w", "mean", y=2, x=2)
+
+
+def _enlarged(picture: Tensor) -> Tensor:
+    """A picture (3 H W) in [0, 1] near the size at which it is shown: enlarged in whole times, or made smaller."""
+    longest = max(picture.shape[-2:])
+    if longest > LONGEST_SIDE:
+        times = math.ceil(longest / LONGEST_SIDE)
+        rows, columns = (side // times * times for side in picture.shape[-2:])
+        return reduce(picture[:, :rows, :columns], "c (h y) (w x) -> c h w", "mean", y=times, x=times)
+    scaled = functional.interpolate(picture[None], scale_factor=LONGEST_SIDE // longest, mode="bicubic")
+    return scaled[0].clamp(0, 1)
