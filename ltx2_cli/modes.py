@@ -27,6 +27,7 @@ from .options import (
     GUIDES_AUDIO,
     IMAGES,
     KEYFRAMES,
+    LONG,
     MODEL,
     NO_VIDEO,
     OLD_STREAMS,
@@ -64,16 +65,30 @@ class ModeCommand:
 COMMANDS: Mapping[str, ModeCommand] = {
     "t2v": ModeCommand(
         summary="Make a video with synchronised stereo audio from a text.",
-        panels=(MODEL, SHAPE, KEYFRAMES, SEGMENTS, ENHANCE, SAMPLING, STREAMS, TARGET, ENCODING, STILLS, RENDER),
+        panels=(MODEL, SHAPE, LONG, KEYFRAMES, SEGMENTS, ENHANCE, SAMPLING, STREAMS, TARGET, ENCODING, STILLS, RENDER),
     ),
     "i2v": ModeCommand(
         summary="Animate an image; more images can follow along the way.",
-        panels=(MODEL, SHAPE, IMAGES, KEYFRAMES, SEGMENTS, ENHANCE, SAMPLING, SOUND, TARGET, ENCODING, STILLS, RENDER),
+        panels=(
+            MODEL,
+            SHAPE,
+            LONG,
+            IMAGES,
+            KEYFRAMES,
+            SEGMENTS,
+            ENHANCE,
+            SAMPLING,
+            SOUND,
+            TARGET,
+            ENCODING,
+            STILLS,
+            RENDER,
+        ),
         main=ImageArg,
     ),
     "v2v": ModeCommand(
         summary="Edit a clip: restyle it, extend it, regenerate a span, enlarge it, or follow it as a control signal.",
-        panels=(MODEL, EDIT, PART, SEGMENTS, ENHANCE, SAMPLING, OLD_STREAMS, TARGET, ENCODING, RENDER),
+        panels=(MODEL, EDIT, LONG, PART, SEGMENTS, ENHANCE, SAMPLING, OLD_STREAMS, TARGET, ENCODING, RENDER),
         main=VideoArg,
     ),
     "a2v": ModeCommand(
@@ -81,6 +96,7 @@ COMMANDS: Mapping[str, ModeCommand] = {
         panels=(
             MODEL,
             ALONG_AUDIO,
+            LONG,
             SEGMENTS,
             ENHANCE,
             unlisted(SAMPLING, GUIDES_AUDIO),
@@ -94,8 +110,8 @@ COMMANDS: Mapping[str, ModeCommand] = {
     "v2a": ModeCommand(
         summary="Make audio for a clip, whose video is copied as it is.",
         panels=tuple(
-            unlisted(panel, NO_VIDEO)
-            for panel in (MODEL, ALONG_VIDEO, SEGMENTS, ENHANCE, SAMPLING, OLD_TRACK, TARGET, ENCODING, RENDER)
+            unlisted(panel, (*NO_VIDEO, *LONG))
+            for panel in (MODEL, ALONG_VIDEO, LONG, SEGMENTS, ENHANCE, SAMPLING, OLD_TRACK, TARGET, ENCODING, RENDER)
         ),
         main=VideoArg,
     ),

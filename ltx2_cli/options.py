@@ -169,7 +169,7 @@ ALONG_AUDIO = {
     **panel(
         "Shape",
         start=value("2s", "Where to begin in the audio: 2s, 1m30s; default 0s."),
-        duration=value("5s", "How much of the audio to use: 5s, 1m30s; default: all, up to 20 s."),
+        duration=value("5s", "How much of the audio to use: 5s, 1m30s; default: all, up to 20 s; --until takes more."),
         frames=value("N", "The same in frames, 8k+1: 9, 17, … 121 …"),
         image=value(
             "PATH[@TIME[:STRENGTH]]",
@@ -188,6 +188,12 @@ ALONG_VIDEO = {
         duration=value("5s", "How much of the clip to use, up to 20 s: 5s, 0m15s; default: all."),
     ),
 }
+LONG = panel(
+    "Long clips",
+    until=value("60s", "Make a clip of this length, in windows where it is longer than one; also longer than 20 s."),
+    window=value("10s", "Length of a window of --until, up to 20 s; default: the model's own."),
+    overlap=value("2s", "How much a window takes over from the one before; default: the model's own."),
+)
 EDIT = panel(
     "Edit, one of these",
     strength=value(

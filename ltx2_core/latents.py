@@ -15,6 +15,8 @@ from torch import Tensor
 from .grids import MEL_FRAMES_PER_AUDIO_LATENT, MEL_HOP_SAMPLES, MEL_SAMPLE_RATE_HZ, Factors
 from .types import Streams
 
+NO_TIME = Fraction(0)
+
 
 def patchify_video(latent: Tensor) -> Tensor:
     """Turn a latent grid (b c f h w) into tokens (b n c), time-major, one token per cell."""
@@ -97,16 +99,19 @@ def reference_positions(
     return torch.stack([(seconds - lead).clamp(min=0), *(axis * spatial_scale for axis in pixels)]).unsqueeze(0)
 
 
-def audio_positions(count: int, shift: int = 0) -> Tensor:
+def audio_positions(count: int, shift: int = 0, begin_s: Fraction = NO_TIME) -> Tensor:
     """Start and end in seconds of each audio token: (1 1 t 2) float32, starting at latent step `shift`.
 
+    Args: begin_s: the time that counts as zero; a step that begins before it begins there.
     Source: docs/reference/transformer.md, "Token positions".
     """
     starts = torch.arange(shift, shift + count, dtype=torch.float32, device="cpu")
     mel_frames = _causal(
         torch.stack([starts, starts + 1], dim=-1) * MEL_FRAMES_PER_AUDIO_LATENT, MEL_FRAMES_PER_AUDIO_LATENT
     )
-    return rearrange(mel_frames * MEL_HOP_SAMPLES / MEL_SAMPLE_RATE_HZ, "t side -> 1 1 t side")
+    begin = float(begin_s * MEL_SAMPLE_RATE_HZ / MEL_HOP_SAMPLES)
+    seconds = (mel_frames - begin).clamp(min=0) * MEL_HOP_SAMPLES / MEL_SAMPLE_RATE_HZ
+    return rearrange(seconds, "t side -> 1 1 t side")
 
 
 def to_denoised(noisy: Tensor, velocity: Tensor, timesteps: Tensor | float) -> Tensor:
@@ -199,10 +204,13 @@ class LatentState:
         return replace(state, keyframes_mask=is_first_frame.float().view(1, -1, 1).expand(b, -1, 1))
 
     @classmethod
-    def audio(cls, latent: Tensor) -> Self:
-        """Start from an audio latent (b c t m); zeros where there is nothing to start from."""
+    def audio(cls, latent: Tensor, first: int = 0, begin_s: Fraction = NO_TIME) -> Self:
+        """Start from an audio latent (b c t m); zeros where there is nothing to start from.
+
+        Args: first: the latent step that it begins with. begin_s: the time that counts as zero.
+        """
         t = latent.shape[2]
-        return cls._initial((t,), patchify_audio(latent), audio_positions(t))
+        return cls._initial((t,), patchify_audio(latent), audio_positions(t, first, begin_s))
 
     @classmethod
     def _initial(cls, grid: tuple[int, ...], tokens: Tensor, positions: Tensor) -> Self:

@@ -19,6 +19,7 @@ AUTO_FRAMES, AUTO_FRAMES_OVERLAP = 10, 3
 AUTO_LONG_SIDE, AUTO_LEAST_SIDE, AUTO_SIDE_OVERLAP = 24, 3, 2
 ENCODE_LEAST_OVERLAP = 2  # cells: 16 frames, 64 pixels
 STAGE_OVERLAP = 5  # cells that the tiles of a stage share
+AUDIO_CONTEXT = 40  # latent steps around a piece of audio: more than a value of its spectrogram or waveform depends on
 FRAMES_PER_CHUNK = 4  # of decoded frames, widened to float32 for the reader
 
 
@@ -144,6 +145,12 @@ def split(length: int, size: int, overlap: int) -> list[Interval]:
         )
         for start in starts
     ]
+
+
+def pieces(length: int, size: int | None) -> list[Interval]:
+    """Cut an axis into pieces of one size that share nothing, the last one shorter; None leaves it whole."""
+    size = size or length
+    return [Interval(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 def split_evenly(length: int, count: int, overlap: int) -> list[Interval]:

@@ -17,7 +17,6 @@ from pydantic import Field, ValidationError
 
 from ..disk import read_whole, remove_leftovers, write_whole
 from ..errors import LTX2Error, RequestError, StorageError
-from ..grids import audio_latent_count
 from ..headers import Header, read_header
 from ..hub.find import ModelFiles
 from ..identity import Identity, identity
@@ -26,6 +25,7 @@ from ..records import Record
 from ..types import Streams
 from .parts import DURATION_HEAD, LatentShapes
 from .request import ENHANCER, RECORD, MadeFile, RenderTask, Request, lies_beside, resume_command
+from .windows import runs_of
 
 if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch is imported
     import torch
@@ -173,14 +173,19 @@ class Job:
         return self.task.request
 
     @property
+    def stages(self) -> int:
+        """How many stages there are in all windows."""
+        return len(runs_of(self.request))
+
+    @property
     def finished_stages(self) -> int:
-        """How many stages have their latents on disk."""
-        stages = range(1, len(self.request.recipe.stages) + 1)
+        """How many stages have their latents on disk; of a chain, those of all windows count."""
+        stages = range(1, self.stages + 1)
         return next((n - 1 for n in stages if not self._has(self._latents(n))), len(stages))
 
     @property
     def has_all_latents(self) -> bool:
-        return self.finished_stages == len(self.request.recipe.stages)
+        return self.finished_stages == self.stages
 
     @property
     def is_written(self) -> bool:
@@ -241,7 +246,7 @@ class Job:
 
         Raises: StorageError that names the file.
         """
-        for number in range(1, len(self.request.recipe.stages) + 1):
+        for number in range(1, self.stages + 1):
             for path in (self._latents(number), self._stopped(number)):
                 if self._has(path):
                     self._check(path, number, shapes)
@@ -306,7 +311,7 @@ class Job:
 
     def _clear(self) -> None:
         """Remove all latents, and what killed processes left half-written."""
-        names = {name for stage in range(1, len(self.request.recipe.stages) + 1) for name in self._names(stage)}
+        names = {name for stage in range(1, self.stages + 1) for name in self._names(stage)}
         for path in [*self._files(), *(self.folder / name for name in (*names, PREVIEW, RECORD))]:
             remove_leftovers(path)
             if path.name != RECORD:
@@ -367,7 +372,7 @@ class Job:
         try:
             header = read_header(path)
             self._check_tensors(header, number, shapes, is_stopped=is_stopped)
-            total = self.request.steps_of_stages[number - 1]
+            total = runs_of(self.request)[number - 1].steps
             step = int(header.metadata["step"])
             if not (0 < step < total if is_stopped else step == 0):
                 raise ValueError(f"it stands after step {step} of {total}")
@@ -418,11 +423,12 @@ def content_of(identities: Mapping[str, Identity], role: str, name: str = "") ->
 
 def latent_shapes(request: Request, number: int, shapes: LatentShapes) -> dict[str, tuple[int, ...]]:
     """The latents (1 c f h w) and (1 c t m) that a stage of a request ends with, and the keyframes (1 c k h w) that it
-    generates. Stages count from 1.
+    generates. Stages count from 1, through all windows of a chain.
     """
-    stage = request.recipe.stages[number - 1]
+    run = runs_of(request)[number - 1]
+    request, stage = run.request, run.stage
     video, audio = shapes.video_vae, shapes.audio_vae
-    steps = audio_latent_count(request.frames, request.fps)
+    steps = len(request.audio_steps)
     frames, rows, columns = request.grid(video.factors, stage).latent
     both = {
         "video": (1, video.latent_channels, frames, rows, columns),

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ..config.video_vae import DecoderName
 from ..grids import Factors, VideoGrid, audio_latent_count, audio_latents_within, evenly_spaced, frames_lasting
@@ -25,6 +25,7 @@ from ..media.reading import FrameReading
 from ..records import Record
 from ..sampling.guidance import GuidanceScales
 from ..types import Streams
+from .chain import Chain, Place
 from .recipe import Recipe, Stage
 from .segments import Segments, TextSpan, names_of_texts, text_spans
 from .values import OFF, Choice, FrameRate, Interval, Loudness, Seconds
@@ -142,7 +143,8 @@ class Request(Record):
     and the prompt is what it made of that. auto_length: the model has yet to choose the length, and until then `frames`
     is the most that it can choose. generated_keyframes: how many single frames the model generates beside the clip, at
     even distances, or the frames of the clip at which it does. full_recipe: where this is a draft, the recipe of the
-    full render, of which everything else here but `recipe` is too. segments: spans with a prompt of their own.
+    full render, of which everything else here but `recipe` is too. segments: spans with a prompt of their own. chain:
+    the windows that a clip is made in which is longer than one; None where all of it is made at once.
     """
 
     mode: str
@@ -170,6 +172,7 @@ class Request(Record):
     strength: Annotated[float, Field(gt=0, le=1)] | None = None
     window: Window | None = None
     extension: Extension | None = None
+    chain: Chain | None = None
     enhances: bool = False
     given_prompt: str | None = None
     segments: Segments = ()
@@ -188,6 +191,26 @@ class Request(Record):
     def duration_s(self) -> Fraction:
         """From the beginning of the first frame to the end of the last."""
         return self.frames / self.fps
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in the result, of which it is all unless it is a window of a chain."""
+        return Place()
+
+    @property
+    def begin_s(self) -> Fraction:
+        """Where it begins in the result."""
+        return self.place.begin / self.fps
+
+    @property
+    def audio_steps(self) -> range:
+        """The latent steps of its audio, counted from the beginning of the result."""
+        return self.place.audio_steps(self.frames, self.fps)
+
+    @property
+    def audio_piece(self) -> int | None:
+        """How many latent steps of audio are encoded and decoded at a time: those of a window; None means all."""
+        return None if self.chain is None else Place().audio_steps(self.chain.frames, self.fps).stop
 
     def grid(self, factors: Factors, stage: Stage | None = None) -> VideoGrid:
         """The video grid of a stage; without one, that of the result. factors: of the model's video VAE."""
@@ -281,6 +304,12 @@ class Request(Record):
             return sum(self.has_new_audio or level <= self.strength for level in levels) - 1
 
         return [steps(stage) for stage in self.recipe.stages]
+
+    @model_validator(mode="after")
+    def _is_a_chain(self) -> Self:
+        if self.chain is not None:
+            self.chain.count(self.frames)
+        return self
 
 
 class EncodingSettings(Record):

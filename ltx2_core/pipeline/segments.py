@@ -75,14 +75,6 @@ def names_of_texts(spans: Iterable[TextSpan]) -> dict[str, str]:
     return names
 
 
-def segments_within(segments: Sequence[Segment], start_s: Fraction, end_s: Fraction) -> tuple[Segment, ...]:
-    """The segments of a part of a clip, as a clip of its own has them: cut to the part, and counted from its start."""
-    cut = [(max(one.start_s, start_s), min(one.end_s, end_s), one.prompt) for one in segments]
-    return tuple(
-        Segment(start_s=start - start_s, end_s=end - start_s, prompt=text) for start, end, text in cut if start < end
-    )
-
-
 def parse_segment(value: Any) -> tuple[Fraction, Fraction, str]:
     """A span and its prompt from "0s-3s=a red lamp", or from two exact fractions and a text. Raises: ValueError."""
     if isinstance(value, tuple | list):

@@ -135,7 +135,9 @@ class GuidedDenoiser:
     def _text_shares(self, state: LatentState, rows: slice) -> TextShares | None:
         if self.times is None:
             return None
-        by_origin = self._shares.setdefault(state.positions, {})
+        if state.positions not in self._shares:
+            self._shares[state.positions] = {}
+        by_origin: dict[float, TextShares] = self._shares[state.positions]
         if state.origin_s not in by_origin:
             weights = self.times.weights(state.positions[:, :, rows], state.origin_s)
             by_origin[state.origin_s] = TextShares.of(weights, state.latent.device)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+WINDOW_OFFSET = 1_000_003  # between the seeds of neighbouring windows
+
 
 @dataclass(frozen=True, slots=True)
 class Seed:
@@ -16,8 +18,10 @@ class Seed:
     offset: int = 0
     fixed: int | None = None
 
-    def of(self, request_seed: int) -> int:
-        return request_seed + self.offset if self.fixed is None else self.fixed
+    def of(self, request_seed: int, window: int = 0) -> int:
+        """The seed in a window of a chain, each of which has noise of its own."""
+        seed = request_seed + self.offset if self.fixed is None else self.fixed
+        return seed + window * WINDOW_OFFSET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

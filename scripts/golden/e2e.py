@@ -20,6 +20,7 @@ from ltx2_core.latents import Latents, States
 from ltx2_core.pipeline.render.stage_inputs import Given
 from ltx2_core.pipeline.render.stages import StageRun
 from ltx2_core.pipeline.request import AutoLength
+from ltx2_core.pipeline.windows import runs_of
 from ltx2_core.sampling.denoiser import GuidedDenoiser
 from ltx2_core.sampling.guidance import Contexts, PassKind, plan_passes
 from ltx2_core.sampling.noise import draw_noise
@@ -85,8 +86,8 @@ class Case:
             self._compare_length(contexts)
         generator = torch.Generator().manual_seed(engine.request.seed)
         results: list[Latents] = []
-        for number, stage in enumerate(engine.request.recipe.stages, 1):
-            run = engine.stage_run(stage, results, contexts, generator)
+        for number, one in enumerate(runs_of(engine.request), 1):
+            run = engine.stage_run(one, results, contexts, generator)
             results.append(self._compare_stage(f"stage{number}", run))
         self._compare_media()
         latents = engine.shipped(results)

@@ -96,9 +96,10 @@ def test_keyframes_are_generated_in_stages_that_refine_nothing(
 def test_generated_keyframes_are_appended_behind_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     image = object()
     monkeypatch.setattr(InputEncoder, "images", lambda *args, **options: [image])
-    task: Any = SimpleNamespace(request=asking_for_keyframes(2, images=(image,)))
+    request = asking_for_keyframes(2, images=(image,), recipe=recipe({}))
+    task: Any = SimpleNamespace(request=request)
     grid, (stage,) = VideoGrid(frames=17, height=64, width=64, factors=Factors(8, 32, 32)), recipe({}).stages
-    video, audio = InputEncoder(task, cast("Any", None), Watch()).conditions(stage, recipe({}), grid)
+    video, audio = InputEncoder(task, cast("Any", None), Watch()).conditions(request, stage, grid)
     assert video == [image, KeyframeSlots(frames=[5, 11], fps=Fraction(24), factors=grid.factors)]
     assert audio == []
 

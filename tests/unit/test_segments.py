@@ -16,7 +16,7 @@ from ltx2_core.models.chunks import Chunks
 from ltx2_core.models.segments import Run, TextShares, TextTimes
 from ltx2_core.models.transformer import Transformer
 from ltx2_core.pipeline.render.tiled import cut_into, tiled
-from ltx2_core.pipeline.segments import Segment, parse_segment, segments_within, text_spans
+from ltx2_core.pipeline.segments import Segment, parse_segment, text_spans
 from ltx2_core.sampling.denoiser import GuidedDenoiser
 from ltx2_core.sampling.guidance import Contexts
 from ltx2_core.types import Streams
@@ -183,26 +183,6 @@ def test_spans_cover_the_clip_without_a_gap() -> None:
     assert (spans[0].start_s, spans[-1].end_s) == (0, 6)
     assert all(one.end_s == other.start_s for one, other in pairwise(spans))
     assert [span.text for span in text_spans("all", [segment(0, 6, "whole")], Fraction(6))] == ["whole"]
-
-
-def test_segments_of_a_part_are_cut_and_counted_from_its_start() -> None:
-    assert segments_within(SEGMENTS, Fraction(0), Fraction(9)) == SEGMENTS
-    assert segments_within(SEGMENTS, Fraction("1.5"), Fraction("4.25")) == (
-        segment(0, "0.5", "one"),
-        segment("0.5", 2, "two"),
-        segment("2.5", "2.75", "three"),
-    )
-    assert segments_within(SEGMENTS, Fraction(5), Fraction(9)) == ()
-
-
-def test_a_part_reads_what_the_whole_reads_there() -> None:
-    whole = text_spans("all", SEGMENTS, Fraction(6))
-    start_s, end_s = Fraction("1.5"), Fraction("4.5")
-    part = text_spans("all", segments_within(SEGMENTS, start_s, end_s), end_s - start_s)
-    for tenth in range(30):
-        time_s = Fraction(tenth, 10)
-        (here,) = [span.text for span in part if span.start_s <= time_s < span.end_s]
-        assert here == next(one.text for one in whole if one.start_s <= time_s + start_s < one.end_s)
 
 
 @pytest.mark.parametrize("written", ["0s-3s", "0s-3s=", "3s-0s=text", "3s=text", "0s-3s=@file.txt", "a-b=text"])

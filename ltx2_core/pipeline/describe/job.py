@@ -12,6 +12,7 @@ from pathlib import Path
 from ...errors import LTX2Error
 from ...headers import read_header
 from ..job import Job
+from ..windows import runs_of
 from .words import Facts, numbered, request_facts
 
 
@@ -21,7 +22,7 @@ def facts(path: Path) -> Facts:
     target = job.task.target
     yield "kind", "a job folder"
     yield "state", _state(job)
-    yield "stages", f"{job.finished_stages} of {len(job.request.recipe.stages)} finished"
+    yield "stages", f"{job.finished_stages} of {job.stages} finished"
     yield "goes on with", _command(job)
     yield "output", f"{target}, which exists" if os.path.lexists(target) else str(target)
     if (job.folder.parent / f".{job.folder.name}.lock").exists():
@@ -34,7 +35,6 @@ def facts(path: Path) -> Facts:
 
 
 def _state(job: Job) -> str:
-    stages = len(job.request.recipe.stages)
     if job.is_written:
         return "the output is complete, and the folder is left over"
     if job.has_all_latents and job.task.output.keep_latents and os.path.lexists(job.task.target):
@@ -42,8 +42,8 @@ def _state(job: Job) -> str:
     if job.has_all_latents:
         return "all stages are finished; what is left is to decode their latents"
     running = job.finished_stages + 1
-    steps = job.request.steps_of_stages[running - 1]
-    return f"stage {running} of {stages} is not finished: {_done_of_stage(job, running)} of {steps} steps are done"
+    run = runs_of(job.request)[running - 1]
+    return f"{run.name} is not finished: {_done_of_stage(job, running)} of {run.steps} steps are done"
 
 
 def _done_of_stage(job: Job, stage: int) -> int:

@@ -14,6 +14,7 @@ from ...header_text import TensorInfo
 from ...headers import Header
 from ..job import ATTENTION, KEYFRAMES, Job
 from ..values import show_fps
+from ..windows import runs_of
 from .words import Facts
 
 STREAMS = ("video", "audio")
@@ -38,7 +39,7 @@ def facts(header: Header) -> Facts:
     is_whole = all(len(header.tensors[name].shape) > 3 for name in STREAMS if name in header.tensors)
     yield "kind", "saved latents" if is_whole else "latents of a stage that was stopped, as tokens"
     if named and job:
-        yield "stage", f"{named[2]} of {len(job.request.recipe.stages)}"
+        yield "stage", runs_of(job.request)[int(named[2]) - 1].name.removeprefix("stage ")
     elif named:
         yield "stage", named[2]
     if not is_whole:

@@ -29,20 +29,22 @@ from ...parallel import Ranks
 from ...sampling.guidance import Contexts
 from ...text.cache import ContextCache
 from ...text.encode import TextContext, encode_prompts
+from ...tiling.audio import decode_audio, vocode
 from ...tiling.video import Decoder, can_be_dealt, decode_video
 from ...types import Streams
 from ..events import LengthChosen, Watch
 from ..job import Job, Saved
 from ..made import Made, MadeModel, versions
 from ..parts import DURATION_HEAD
-from ..recipe import Stage
 from ..request import COPY, EncodingSettings, RenderTask, Request
 from ..resolve.machine import hardware
 from ..values import OFF
+from ..windows import StageOfWindow, runs_of, windows_of
 from .enhancement import rewrite_prompt
 from .follow import DecodeTask, StageTask
 from .models import Models, computing
 from .preview import Preview
+from .seams import joined, new_cell, new_step
 from .stage_inputs import InputEncoder
 from .stages import StageRun, schedule
 
@@ -94,30 +96,40 @@ class Engine:
             return self.write(self.denoise(generator), generator)
 
     def denoise(self, generator: torch.Generator) -> Latents:
-        """The latents that go into the file, each stage's saved before the next begins."""
-        job, stages = self.job, self.request.recipe.stages
+        """The latents that go into the file, those of each stage saved before the next begins."""
+        job, runs = self.job, runs_of(self.request)
         finished = [job.load(number) for number in range(1, job.finished_stages + 1)]
         results = [saved.latents for saved in finished]
         if finished:
             generator.set_state(finished[-1].generator)
-        contexts = self.contexts() if len(results) < len(stages) else Streams()
-        for number, stage in list(enumerate(stages, 1))[len(results) :]:
-            run = self.stage_run(stage, results, contexts, generator, job.load_stopped(number))
+        contexts = self.contexts() if len(results) < len(runs) else Streams()
+        for number, one in list(enumerate(runs, 1))[len(results) :]:
+            run = self.stage_run(one, results, contexts, generator, job.load_stopped(number))
             self.share(StageTask.of(self.task, run))
             show = None if self.preview is None else self.preview.show
             run = replace(run, capture=self.capture(number), on_estimate=show)
             with (
-                self.models.ahead_of_decoders(self.request if number == len(stages) else None),
-                self.models.transformer(self.models.loras(self.task, stage)) as model,
+                self.models.ahead_of_decoders(self.request if number == len(runs) else None),
+                self.models.transformer(self.models.loras(self.task, one.stage)) as model,
             ):
-                done = run.run(model, self.watch, f"denoising, stage {number} of {len(stages)}")
+                done = run.run(model, self.watch, f"denoising, {one.name}")
             results.append(done.latents)
             job.save(number, done.latents, generator, done.keyframes, done.attention)
         return self.shipped(results)
 
     def shipped(self, results: Sequence[Latents]) -> Latents:
-        """What goes into the file, of the latents of all stages."""
-        return Streams(results[-1].video, results[self.request.recipe.audio_stage - 1].audio)
+        """What goes into the file, of the latents of all stages of all windows."""
+        windows, recipe = windows_of(self.request), self.request.recipe
+
+        def of(stage: int) -> Sequence[Latents]:
+            return results[(stage - 1) * len(windows) : stage * len(windows)]
+
+        last, factor = self.request.last_stage, self.models.shapes.video_vae.factors.time
+        cells = [new_cell(window, last, factor) for window in windows]
+        return Streams(
+            joined([latents.video for latents in of(len(recipe.stages))], cells),
+            joined([latents.audio for latents in of(recipe.audio_stage)], [new_step(window) for window in windows]),
+        )
 
     def capture(self, number: int) -> AttentionCapture | None:
         """What adds up where the audio looks, in the stage whose audio goes into the file, if that is asked for."""
@@ -132,20 +144,25 @@ class Engine:
 
     def stage_run(
         self,
-        stage: Stage,
+        one: StageOfWindow,
         results: Sequence[Latents],
         contexts: Streams[Contexts],
         generator: torch.Generator,
         saved: Saved | None = None,
     ) -> StageRun:
-        """A stage ready to run, with what it needs of the user and of the stages before it."""
-        models = self.models
-        first_sigma = schedule(stage, self.request, self.request.grid(models.shapes.video_vae.factors, stage))[0].item()
+        """A stage of a window ready to run, with what it needs of the user and of what was made before.
+
+        Args: results: the latents of the runs before it.
+        """
+        models, stage, request = self.models, one.stage, one.request
+        first_sigma = schedule(stage, request, request.grid(models.shapes.video_vae.factors, stage))[0].item()
+        before = results[-one.windows] if one.number > 1 else None
+        carried = results[-1] if request.place.number else None
         return StageRun(
             stage=stage,
-            request=self.request,
+            request=request,
             shapes=models.shapes,
-            given=self.inputs.given(stage, results[-1] if results else None, first_sigma),
+            given=self.inputs.given(request, stage, before, carried, first_sigma),
             contexts=contexts,
             device=models.device,
             dtype=models.dtype,
@@ -285,7 +302,7 @@ class Engine:
         if latents.audio is None:
             return None
         if self.request.audio != "keep":
-            return self.decode_audio(latents.audio)
+            return self.decode_audio(latents.audio, self.request.audio_piece)
         codec = self.task.output.audio_codec
         if codec == COPY:
             return self.inputs.audio_source_file()
@@ -294,14 +311,18 @@ class Engine:
             given = replace(given, samples=to_stereo(given.samples.unsqueeze(0)).squeeze(0))
         return at_rate_of(codec, given)
 
-    def decode_audio(self, latent: Tensor) -> Waveform:
-        """The waveform of an audio latent. The vocoder computes in float32: its output suffers below."""
+    def decode_audio(self, latent: Tensor, piece: int | None = None) -> Waveform:
+        """The waveform of an audio latent, made in pieces of so many steps; None takes the whole.
+
+        The vocoder computes in float32: its output suffers below.
+        """
         models = self.models
         with self.watch.phase("sound", "decoding the audio"):
             with models.component("audio_decoder") as decoder:
-                mel = decoder(latent.to(models.device, models.dtype)).float()
+                mel = decode_audio(latent.to(models.device, models.dtype), decoder, piece).float()
             with models.component("vocoder", torch.float32) as vocoder:
-                return Waveform(vocoder(mel)[0].cpu(), vocoder.config.sample_rate_hz)
+                samples = [wave[0].cpu() for wave in vocode(mel, vocoder, piece)]
+                return Waveform(torch.cat(samples, dim=-1), vocoder.config.sample_rate_hz)
 
     def levelled(self, audio: Waveform) -> Waveform:
         """Audio of the length that it will have, at the loudness that is wanted."""

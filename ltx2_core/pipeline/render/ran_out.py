@@ -16,7 +16,6 @@ from ..job import Job
 
 TOLD = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "alloc failed")
 NEXT: Mapping[MemoryMode, MemoryMode] = {"resident": "streamed", "streamed": "lean"}  # the mode that needs less
-SMALLER = "a smaller --res, or a shorter --duration"
 
 
 class Progress:
@@ -57,11 +56,12 @@ def out_of_memory(error: Exception, job: Job, progress: Progress, vae: VideoVAEC
 def _hint(job: Job, progress: Progress, vae: VideoVAEConfig) -> str:
     """A command that needs less memory, or what to change in the request where there is none."""
     machine = job.task.machine
+    smaller = f"a smaller --res, or a shorter --{'duration' if job.request.chain is None else 'window'}"
     if progress.last is not None and progress.last.phase == "video":
         sizes = smaller_sizes(vae, job.request.grid(vae.factors), machine.decode_tiles)
         if sizes is None:
-            return SMALLER
+            return smaller
         return f"ltx2 decode {shlex.quote(str(job.folder))} --tiles {'x'.join(map(str, sizes))}"
     if machine.memory in NEXT and not job.has_all_latents:
         return f"{job.resume_command} --memory {NEXT[machine.memory]}"
-    return SMALLER
+    return smaller

@@ -7,7 +7,7 @@ Source: docs/reference/pipelines.md, "Kinds of run"; docs/reference/sampling.md,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -23,7 +23,7 @@ from ...conditioning.conditions import (
     TimeWindow,
     WithAttention,
 )
-from ...grids import VideoGrid, audio_latent_count
+from ...grids import VideoGrid
 from ...latents import Latents, patchify_audio
 from ...media.accept import check_input
 from ...media.audio import at_workable_rate, read_audio
@@ -35,12 +35,14 @@ from ...media.waveform import Waveform, fit_waveform
 from ...models.mel import mel_from_waveform
 from ...models.upsampler import upsample_latent
 from ...tiles import TilePlan
+from ...tiling.audio import encode_audio
 from ...tiling.video import encode_tiled
 from ...types import Streams
 from ..events import Watch
-from ..recipe import Edit, Recipe, Stage
-from ..request import ClipInput, Extension, ImageInput, ReferenceInput, RenderTask
+from ..recipe import Edit, Stage
+from ..request import ClipInput, Extension, ImageInput, ReferenceInput, RenderTask, Request
 from .models import Models
+from .seams import carried_audio, carried_video
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +65,15 @@ class InputEncoder:
     task: RenderTask
     models: Models
     watch: Watch
+    _clips: dict[VideoGrid, Tensor] = field(default_factory=dict)
 
-    def given(self, stage: Stage, before: Latents | None, first_sigma: float) -> Given:
-        """Everything for one stage. before: the latents of the stage before it."""
-        request, recipe = self.task.request, self.task.request.recipe
+    def given(
+        self, request: Request, stage: Stage, before: Latents | None, carried: Latents | None, first_sigma: float
+    ) -> Given:
+        """Everything for one stage of a request, or of a window of it.
+
+        Args: before: the latents of the stage before it. carried: those of the same stage of the window before it.
+        """
         start = self.upsampled(before, stage) if stage.start == "upsampled" and before is not None else Streams()
         video, audio = start
         grid = request.grid(self.models.shapes.video_vae.factors, stage)
@@ -75,17 +82,20 @@ class InputEncoder:
             if stage.enlarges:
                 video = self.enlarged(video, stage)
         if request.audio_source is not None and (stage.start == "source" or request.audio == "keep"):
-            audio = self.source_audio()
+            audio = self.source_audio(request)
         noise = first_sigma if stage.noise is None and stage.start != "noise" else stage.noise or 1.0
         return Given(
             start=Streams(video, audio),
             noise=Streams(*(0.0 if mode == "keep" else noise for mode in request.streams)),
-            conditions=self.conditions(stage, recipe, grid),
+            conditions=self.conditions(request, stage, grid, carried),
         )
 
-    def conditions(self, stage: Stage, recipe: Recipe, grid: VideoGrid) -> Streams[Sequence[Condition]]:
-        """What holds in each stream: a window of time, the extended clip, images, references, keyframes to fill."""
-        request = self.task.request
+    def conditions(
+        self, request: Request, stage: Stage, grid: VideoGrid, carried: Latents | None = None
+    ) -> Streams[Sequence[Condition]]:
+        """What holds in each stream: a window of time, the extended clip, images, references, keyframes to fill, and
+        what a window takes over from the one before it.
+        """
         video: list[Condition] = []
         audio: list[Condition] = []
         if request.window is not None:
@@ -93,14 +103,17 @@ class InputEncoder:
             video.append(window)
             audio += [window] if request.audio_source is not None else []
         if request.extension is not None:
-            video.append(self.kept_video(request.extension, stage, grid))
-            audio += [self.kept_audio(request.extension)] if request.audio_source is not None else []
+            video += self.kept_video(request, request.extension, stage, grid)
+            audio += self.kept_audio(request, request.extension) if request.audio_source is not None else []
         if stage.conditions != "none" and request.images:
-            video += self.images(request.images, stage, grid, appends_all=recipe.images == "append")
+            video += self.images(request.images, stage, grid, appends_all=request.recipe.images == "append")
         if stage.conditions == "all" and request.references:
             video += self.references(request.references, grid)
         if frames := request.keyframes_of(stage):
             video.append(KeyframeSlots(frames=frames, fps=request.fps * stage.rate, factors=grid.factors))
+        if carried is not None:
+            video += carried_video(request, stage, carried, grid.factors.time)
+            audio += carried_audio(request, carried)
         return Streams(video, audio)
 
     def images(
@@ -137,35 +150,47 @@ class InputEncoder:
         latents = self.encode("encoding the reference", clips, self._reference_tiles)
         return [condition(reference, latent) for reference, latent in zip(references, latents, strict=True)]
 
-    def kept_video(self, extension: Extension, stage: Stage, grid: VideoGrid) -> Condition:
-        """The source clip at its place in a longer one.
+    def kept_video(self, request: Request, extension: Extension, stage: Stage, grid: VideoGrid) -> list[Condition]:
+        """The source clip at its place in a longer one, or what of it lies in a window of that.
 
         Its first latent frame stands for a single pixel frame, which fits at the very beginning only; elsewhere it is
         left out, and generated.
         """
         kept = self.task.request.frames - extension.before - extension.after
         latent = self.clip(replace(grid, frames=stage.frames(kept)), stage)
-        left_out = 1 if extension.before else 0
-        begin = int(extension.before * stage.rate) // grid.factors.time
-        return GivenTokens.frames(latent[:, :, left_out:], begin + left_out)
+        begin, origin = (
+            int(frames * stage.rate) // grid.factors.time for frames in (extension.before, request.place.begin)
+        )
+        there = range(begin + bool(extension.before), begin + latent.shape[2])
+        shared = _overlap(there, range(origin, origin + grid.latent[0]), is_window=request.place.number > 0)
+        return [GivenTokens.frames(latent[:, :, i.start - begin : i.stop - begin], i.start - origin) for i in shared]
 
-    def kept_audio(self, extension: Extension) -> Condition:
+    def kept_audio(self, request: Request, extension: Extension) -> list[Condition]:
         """The source audio at its place in a longer one, without its first step where something comes before it."""
-        steps = extension.audio_steps(self.task.request.frames, self.task.request.fps)
-        left_out = 1 if extension.before else 0
+        steps, own = extension.audio_steps(self.task.request.frames, request.fps), request.audio_steps
         tokens = patchify_audio(self._encoded_audio[:, :, : len(steps)])
-        return GivenTokens(tokens=tokens[:, left_out:], start=steps.start + left_out)
+        there = range(steps.start + bool(extension.before), steps.start + tokens.shape[1])
+        return [
+            GivenTokens(tokens=tokens[:, i.start - steps.start : i.stop - steps.start], start=i.start - own.start)
+            for i in _overlap(there, own, is_window=request.place.number > 0)
+        ]
 
     def clip(self, grid: VideoGrid, stage: Stage) -> Tensor:
-        """The source clip (1 c f h w) at the size and rate of a stage, with as many frames as are asked for."""
-        (latent,) = self.encode("encoding the video", [self.clip_pixels(grid, stage)], self.task.machine.encode_tiles)
-        return latent
+        """The source clip (1 c f h w) at the size and rate of a stage, with as many frames as are asked for.
 
-    def source_audio(self) -> Tensor:
-        """The source audio (1 c t m), cut or lengthened with silence to the length of the clip."""
-        steps = audio_latent_count(self.task.request.frames, self.task.request.fps)
-        latent = self._encoded_audio[:, :, :steps]
-        return F.pad(latent, (0, 0, 0, steps - latent.shape[2]))  # zeros are the mean latent
+        It is encoded once for all windows of a chain.
+        """
+        if grid not in self._clips:
+            self._clips.clear()
+            pixels, tiles = self.clip_pixels(grid, stage), self.task.machine.encode_tiles
+            (self._clips[grid],) = self.encode("encoding the video", [pixels], tiles)
+        return self._clips[grid]
+
+    def source_audio(self, request: Request) -> Tensor:
+        """The source audio (1 c t m) of a request or a window of it, with silence where it is shorter than the clip."""
+        steps = request.audio_steps
+        latent = self._encoded_audio[:, :, steps.start : steps.stop]
+        return F.pad(latent, (0, 0, 0, len(steps) - latent.shape[2]))  # zeros are the mean latent
 
     @cached_property
     def _encoded_audio(self) -> Tensor:
@@ -176,7 +201,7 @@ class InputEncoder:
         with self.watch.phase("inputs", "encoding the audio"), models.component("audio_encoder") as encoder:
             wave = given.samples.unsqueeze(0).to(models.device)
             mel = mel_from_waveform(wave, given.sample_rate_hz, mel_config)
-            return encoder(mel.to(models.dtype))
+            return encode_audio(mel.to(models.dtype), encoder, self.task.request.audio_piece)
 
     def image_pixels(self, image: ImageInput, grid: VideoGrid) -> Tensor:
         """A still as the encoder takes it (1 3 1 H W), in [-1, 1] as all pixels here."""
@@ -249,3 +274,9 @@ class InputEncoder:
         models, role = self.models, self.task.request.recipe.upsampler(stage)
         with self.watch.phase("upsample", "upsampling"), models.upsampler(role) as (upsampler, statistics):
             return upsample_latent(video[:1].to(models.device, models.dtype), upsampler, statistics)
+
+
+def _overlap(there: range, own: range, *, is_window: bool) -> list[range]:
+    """The cells of a source that lie in a clip, none of them its first one where it is a window of a longer clip."""
+    shared = range(max(there.start, own.start + is_window), min(there.stop, own.stop))
+    return [shared] if shared else []

@@ -18,7 +18,7 @@ from torch import Tensor
 from ... import sampling
 from ...conditioning.conditions import Condition
 from ...errors import NotFiniteError, StorageError
-from ...grids import VideoGrid, audio_latent_count
+from ...grids import VideoGrid
 from ...latents import Latents, LatentState, States, unpatchify_audio, unpatchify_video
 from ...machine import Machine, RankLayout
 from ...models.attention import attending
@@ -146,12 +146,13 @@ class StageRun:
         if request.video != "off" and video is None:
             video = blank(1, shapes.video_vae.latent_channels, *self.grid.latent)
         if request.audio != "off" and audio is None:
-            steps = audio_latent_count(request.frames, request.fps)
+            steps = len(request.audio_steps)
             audio = blank(1, shapes.audio_vae.latent_channels, steps, shapes.audio_vae.latent_bins)
-        return Streams(
+        states = Streams(
             None if video is None else LatentState.video(video, request.fps * self.stage.rate, self.grid.factors),
-            None if audio is None else LatentState.audio(audio),
+            None if audio is None else LatentState.audio(audio, request.audio_steps.start, request.begin_s),
         )
+        return states.map(lambda state: replace(state, origin_s=float(request.begin_s)))
 
     @property
     def grid(self) -> VideoGrid:
@@ -169,7 +170,8 @@ class StageRun:
 
     def generators(self) -> dict[str, torch.Generator]:
         """The generators of the sampler's own, by name, as they are before its first step."""
-        seeds = {name: seed.of(self.request.seed) for name, seed in SAMPLERS[self.stage.sampler].generators.items()}
+        own, number = SAMPLERS[self.stage.sampler].generators, self.request.place.number
+        seeds = {name: seed.of(self.request.seed, number) for name, seed in own.items()}
         return {name: torch.Generator(self.device).manual_seed(seed) for name, seed in seeds.items()}
 
     def finish(self, states: States) -> Latents:

@@ -70,7 +70,13 @@ def _length(request: Request) -> dict[str, Any]:
     if request.recipe.edit == Edit.UPSCALE:
         return part | {"duration": request.file_frames / request.fps, "fps": request.fps}
     extension = request.extension or Extension()
-    return part | {"frames": request.frames - extension.before - extension.after, "fps": request.fps}
+    found: dict[str, Any] = part | {"fps": request.fps}
+    if (chain := request.chain) is not None:
+        lengths = {"until": request.frames, "window": chain.frames, "overlap": chain.overlap}
+        found |= {name: frames / request.fps for name, frames in lengths.items()}
+    if chain is None or request.source is not None:
+        found["frames"] = request.frames - extension.before - extension.after
+    return found
 
 
 def _start_s(request: Request) -> Fraction:
@@ -118,7 +124,8 @@ def _edit(request: Request) -> dict[str, Any]:
     if request.window is not None:
         found["retake"] = (start_s + request.window.start_s, start_s + request.window.end_s)
     if request.extension is not None:
-        grown = {"extend": request.extension.after, "extend_before": request.extension.before}
+        after = 0 if request.chain is not None else request.extension.after  # which its whole length says
+        grown = {"extend": after, "extend_before": request.extension.before}
         found |= {name: frames / fps for name, frames in grown.items() if frames}
     return found
 

@@ -15,7 +15,8 @@ NAME = "not given"
 def assumed_inputs(basis: Basis) -> ModeInputs:
     """An image, a clip with a track of audio or an audio file, whichever the mode starts from."""
     settings, kind = basis.settings, basis.mode.main
-    length = length_of(basis) if kind == "image" else choose_length(basis.merged, basis.frames_per_latent)
+    is_free = kind == "image" or settings.until is not None
+    length = length_of(basis) if is_free else choose_length(basis.merged, basis.frames_per_latent)
     image = ImageInput(role="image-1", name=NAME, frame=0, strength=1.0, crf=required(settings.image_crf))
     has_audio = kind == "audio" or settings.sound == "keep" or (kind == "video" and settings.video != "keep")
     return ModeInputs(

@@ -19,6 +19,7 @@ from .basis import Basis
 from .edits import ROLE, STRENGTH, choose_extension, choose_window, extended, regenerated_frames
 from .follow import AudioPlan, plan_audio, settle_v2a
 from .inputs import ModeInputs, left_to
+from .long_clips import in_windows
 from .settings import required
 from .sizes import ClipLength, beyond_training, choose_length, choose_size, rate_of, stated_duration
 from .upscaling import settle_upscale
@@ -92,6 +93,10 @@ def _edit(basis: Basis, part: _Part) -> _Edited:
         case Edit.EXTEND:
             extension = choose_extension(part.source, settings, part.length, step)
             length = extended(part.length, extension, part.source.path.name)
+            if settings.until is not None:
+                whole = in_windows(basis, length.frames, length.fps)
+                notes = (*length.notes, *whole.notes)
+                length = replace(length, chain=whole.chain, notes=notes, warnings=whole.warnings)
             return _Edited(length=length, extension=extension)
         case Edit.RETAKE:
             window = choose_window(part.source, settings, part.start_s, part.length, step)

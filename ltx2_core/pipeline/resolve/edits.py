@@ -23,6 +23,7 @@ EDITS: Mapping[str, Edit] = {  # the settings that ask for each; a clip is resty
     "strength": Edit.RESTYLE,
     "extend": Edit.EXTEND,
     "extend_before": Edit.EXTEND,
+    "until": Edit.EXTEND,
     "retake": Edit.RETAKE,
     "control": Edit.CONTROL,
     "upscale": Edit.UPSCALE,
@@ -48,6 +49,10 @@ def edit_of(settings: Settings) -> Edit:
         options = " and ".join(map(option_name, asked.values()))
         raise RequestError(f"{options} cannot be used together", why, "give one of them")
     edit = next(iter(asked), Edit.RESTYLE)
+    grown = [option_name(name) for name in ("extend", "extend_before") if getattr(settings, name) is not None]
+    if settings.until is not None and grown:
+        why = "--until says how long the clip is to be with what is generated after it"
+        raise RequestError(f"--until cannot be used with {' and '.join(grown)}", why, "give one of them")
     if edit == Edit.EXTEND and settings.sound == "keep":
         why = "the old audio ends where the new part begins"
         raise RequestError("--sound keep cannot be used when a clip is extended", why, "leave it out")
@@ -88,6 +93,9 @@ def choose_extension(source: VideoSource, settings: Settings, part: ClipLength, 
         why = f"it takes {frames_per_latent + 1} frames or more to go on from, and what is used of it has {part.frames}"
         raise MediaError(f"{source.path.name} cannot be extended", why, "give a longer clip")
 
+    if settings.until is not None:
+        return Extension(after=_missing(source, part, settings.until, frames_per_latent))
+
     def frames(name: str) -> int:
         seconds, option = getattr(settings, name), option_name(name)
         if seconds is None:
@@ -102,13 +110,25 @@ def choose_extension(source: VideoSource, settings: Settings, part: ClipLength, 
     return Extension(before=frames("extend_before"), after=frames("extend"))
 
 
+def _missing(source: VideoSource, part: ClipLength, until_s: Fraction, frames_per_latent: int) -> int:
+    """How many frames a part of a clip lacks to last so long. Raises: RequestError if it lacks none."""
+    steps = math.floor((until_s * part.fps - part.frames) / frames_per_latent + Fraction(1, 2))
+    if steps < 1:
+        why = f"what is used of {source.path.name} lasts {float(part.frames / part.fps):.2f} s"
+        raise RequestError(
+            f"--until {show_time(until_s)} cannot be used", why, "a longer --until, or a shorter --duration"
+        )
+    return steps * frames_per_latent
+
+
 def extended(part: ClipLength, extension: Extension, name: str) -> ClipLength:
     """The length of a part of a clip with what is generated before and after it."""
     frames = extension.before + part.frames + extension.after
     pieces = ((extension.before, "new"), (part.frames, f"of {name}"), (extension.after, "new"))
     said = ", ".join(f"{count} {what}" for count, what in pieces if count)
     notes = (*part.notes, f"{frames} frames: {said}")
-    return replace(part, frames=frames, notes=notes, warnings=beyond_training(frames, part.fps))
+    warnings = beyond_training(frames, part.fps, offers_windows=not extension.before)
+    return replace(part, frames=frames, notes=notes, warnings=warnings)
 
 
 def choose_window(

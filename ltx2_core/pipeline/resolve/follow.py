@@ -16,6 +16,7 @@ from ..request import COPY, AudioInput, ClipInput
 from ..values import show_time
 from .basis import Basis
 from .inputs import ModeInputs, read_images
+from .long_clips import in_windows, until_of
 from .settings import Origin, required
 from .sizes import (
     LONGEST_TRAINED_S,
@@ -50,15 +51,18 @@ def settle_a2v(basis: Basis, path: Path | None) -> ModeInputs:
     """
     settings, source = basis.settings, check_input(required(path), AudioSource)
     name, fps, start_s = source.path.name, required(settings.fps), settings.start or Fraction(0)
-    rest_s, asked_s = _rest_s(source, start_s), _asked_s(basis, fps)
+    until_s = until_of(basis.merged)
+    rest_s, asked_s = _rest_s(source, start_s), until_s or _asked_s(basis, fps)
     if asked_s is None:
-        why = "a longer clip is made only if --duration asks for it"
+        why = "a longer clip is made only if --until asks for it, in windows, or --duration, in one piece"
         _require_short(source, start_s, rest_s, fps, why)
     duration_s = rest_s if asked_s is None else asked_s
     heard_s = min(duration_s, rest_s)
     count = math.ceil((duration_s - Fraction(1, 2 * source.sample_rate_hz)) * fps)
     frames = snap_up(max(1, count), basis.frames_per_latent)
-    length = ClipLength(frames=frames, fps=fps, warnings=beyond_training(count, fps))
+    length = ClipLength(frames=frames, fps=fps, warnings=beyond_training(count, fps, offers_windows=True))
+    if until_s is not None:
+        length = in_windows(basis, frames, fps)
     images = read_images(settings, length)
     heard_s = min(frames / fps, rest_s)
     is_part = heard_s < rest_s

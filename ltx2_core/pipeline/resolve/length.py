@@ -6,12 +6,14 @@ Source: docs/cli.md, "Length".
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from fractions import Fraction
 
 from ...errors import RequestError
 from ..request import AutoLength, ImageInput
 from ..values import AUTO
 from .basis import Basis
+from .long_clips import length_until, until_of
 from .settings import required
 from .sizes import LONGEST_TRAINED_S, ClipLength, beyond_training, choose_length
 
@@ -24,8 +26,12 @@ def length_of(basis: Basis) -> ClipLength:
     Raises: as `choose_length`, and RequestError if the model has no duration head.
     """
     merged = basis.merged
+    until = until_of(merged)
+    if until is not None:
+        return length_until(basis, until, required(merged.settings.fps))
     if merged.settings.frames is not None or merged.settings.duration != AUTO:
-        return choose_length(merged, basis.frames_per_latent)
+        length = choose_length(merged, basis.frames_per_latent)
+        return replace(length, warnings=beyond_training(length.frames, length.fps, offers_windows=True))
     if not basis.headers.has_duration_head():
         why = f"model {basis.files.name} has no duration head, which chooses the length"
         raise RequestError(f"{_spelled(basis)} cannot be used", why, "--duration 5s, or --duration-head FILE names one")

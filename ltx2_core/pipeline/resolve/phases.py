@@ -37,17 +37,18 @@ from ...costs.weights import (
     component_bytes,
     largest_plain,
 )
-from ...grids import VideoGrid, audio_latent_count
+from ...grids import VideoGrid
 from ...headers import Header
 from ...lora_costs import LoraFlops, branch_bytes, lora_flops
 from ...lora_file import MatchedLora, match, read_lora
 from ...machine import RankLayout
 from ...sampling.guidance import GuidanceScales, PassKind, plan_passes, share_passes
 from ...sampling.table import SAMPLERS
-from ...tiles import STAGE_OVERLAP, Interval, split_evenly
+from ...tiles import AUDIO_CONTEXT, STAGE_OVERLAP, Interval, split_evenly
 from ...types import Streams
 from ..recipe import Stage
-from ..request import ReferenceInput
+from ..request import Extension, ReferenceInput
+from ..windows import StageOfWindow, runs_of
 from .counting import Load, Phase
 from .text_phases import TextPhases
 
@@ -64,10 +65,8 @@ class Costs(TextPhases):
     def phases(self) -> list[Phase]:
         """All phases, in the order in which they run."""
         found = [self.enhancing] * self.request.enhances + [self.reading, self.connecting, *self.encoding()]
-        for number, stage in enumerate(self.request.recipe.stages, 1):
-            if stage.enlarges and self.request.video != "off":
-                found.append(self.upsampling(stage))
-            found.append(self.denoising(stage, number))
+        for run in runs_of(self.request):
+            found += self._of_window(run)
         if self.request.audio == "generate":
             found += self.sounding()
         if self.request.video == "generate":
@@ -93,7 +92,11 @@ class Costs(TextPhases):
         stages = request.recipe.stages
         grids = [self._grid(stage) for stage in stages]
         clips = [grid for grid in grids for _ in request.references]
-        clips += [request.source_grid(vae.factors, stage) for stage in stages if request.source is not None]
+        if request.source is not None:
+            extension = request.extension or Extension()
+            kept = request.frames - extension.before - extension.after
+            sources = [(request.source_grid(vae.factors, stage), stage.frames(kept)) for stage in stages]
+            clips += [replace(grid, frames=frames) for grid, frames in sources]
         stills = [replace(grid, frames=1) for grid in grids for _ in request.images]
         if clips or stills:
             given, plan = [*clips, *stills], self.machine.encode_tiles
@@ -111,11 +114,27 @@ class Costs(TextPhases):
                 kind="inputs",
                 name="audio input",
                 loads=(self.component("audio_encoder"),),
-                active=audio.encode_bytes(config, self._steps, self.itemsize),
+                active=audio.encode_bytes(config, self._steps_at_once, self.itemsize),
                 flops=audio.encode_flops(config, self._steps),
             )
 
     # Stages
+
+    def _of_window(self, run: StageOfWindow) -> list[Phase]:
+        """What a stage takes in a window of a chain, or in the whole clip; windows that are alike are counted once."""
+        key = run.number, len(run.request.audio_steps), len(run.request.images)
+        if key not in self._counted:
+            costs = replace(self, request=run.request)
+            is_enlarged = run.stage.enlarges and self.request.video != "off"
+            self._counted[key] = [
+                *([costs.upsampling(run.stage)] if is_enlarged else []),
+                costs.denoising(run.stage, run.number),
+            ]
+        return self._counted[key]
+
+    @cached_property
+    def _counted(self) -> dict[tuple[int, ...], list[Phase]]:
+        return {}
 
     def upsampling(self, stage: Stage) -> Phase:
         """The latents of the stage before are enlarged."""
@@ -266,14 +285,14 @@ class Costs(TextPhases):
             kind="sound",
             name="audio",
             loads=(self.component("audio_decoder"),),
-            active=audio.decode_bytes(config, self._steps, self.itemsize),
+            active=audio.decode_bytes(config, self._steps_at_once, self.itemsize),
             flops=audio.decode_flops(config, self._steps),
         )
         yield Phase(
             kind="sound",
             name="vocoder",
             loads=(self.component("vocoder", FLOAT32),),
-            active=audio.vocode_bytes(vocoder, self._steps),
+            active=audio.vocode_bytes(vocoder, self._steps_at_once),
             flops=audio.vocode_flops(vocoder, self._steps),
         )
 
@@ -300,7 +319,13 @@ class Costs(TextPhases):
     @property
     def _steps(self) -> int:
         """Latent steps of the audio."""
-        return audio_latent_count(self.request.frames, self.request.fps)
+        return len(self.request.audio_steps)
+
+    @property
+    def _steps_at_once(self) -> int:
+        """The most latent steps of the audio that its VAE or the vocoder works on at a time."""
+        piece = self.request.audio_piece
+        return self._steps if piece is None else min(self._steps, piece + 2 * AUDIO_CONTEXT)
 
     def _latent_bytes(self, stage: Stage) -> int:
         shapes = self.headers.shapes

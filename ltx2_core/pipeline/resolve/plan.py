@@ -6,7 +6,7 @@ Source: docs/cards.md.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -152,15 +152,32 @@ def gigabytes(nbytes: float) -> str:
 
 def make_plan(costs: Costs, device: Device, clock: Clock | None = None) -> Plan:
     """Count what a request takes on a machine. clock: tells how long that takes."""
-    phases = costs.phases
+    rows = _rows(costs.phases, costs, device, clock)
     return Plan(
-        rows=tuple(_rows(phases, costs, device, clock)),
+        rows=tuple(rows if costs.request.chain is None else _by_name(rows)),
         vram=None if device.kind == "cpu" else free_bytes(device),
         ram=_free_ram(device),
         is_assumed=bool(costs.files.assumed),
         streaming=_streaming(costs, device),
         work=None if clock is None else clock.work,
     )
+
+
+def _by_name(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows of a chain, those of one name in all windows as one: the most of their memory, the sum of their time."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.name, []).append(row)
+    for name, same in found.items():
+        most = max(same, key=lambda row: row.needed)
+        seconds = [row.seconds for row in same if row.seconds is not None]
+        yield replace(
+            most,
+            name=name if len(same) == 1 else f"{name}, {len(same)} times",
+            disk=sum(row.disk for row in same),
+            flops=sum(row.flops for row in same),
+            seconds=sum(seconds) if len(seconds) == len(same) else None,
+        )
 
 
 def _streaming(costs: Costs, device: Device) -> Streaming | None:

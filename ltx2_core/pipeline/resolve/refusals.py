@@ -179,7 +179,7 @@ def without_effect(video: str, audio: str) -> dict[str, str]:
     if video != "keep":
         without["old_sound"] = "the audio of the result is the only one there is"
     if video == "keep":
-        names = ("decoder", "aspect", "crop", "fps", "codec", "crf", "preview", *GUIDES_VIDEO, "video_sm")
+        names = ("decoder", "aspect", "crop", "fps", "codec", "crf", "preview", *GUIDES_VIDEO, "video_sm", "until")
         without |= dict.fromkeys(names, "the given video stays as it is")
     if video == "off":
         names = (
@@ -225,6 +225,8 @@ def _nothing_to_act_on(settings: Settings) -> dict[str, str]:
     without: dict[str, str] = {}
     if not settings.lora and settings.control is None:
         without["allow_partial_lora"] = "no LoRA is given"
+    if settings.until is None:
+        without |= dict.fromkeys(("window", "overlap"), "no --until is given")
     if settings.attention is None:
         without |= dict.fromkeys(("attention_blocks", "attention_steps"), "no --attention is given")
     if not settings.generated_keyframes:

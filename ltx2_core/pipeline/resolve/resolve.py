@@ -38,6 +38,7 @@ ACTS_ON: Mapping[str, frozenset[Kind]] = {  # the kinds of phases that a setting
     "model": OF_MODEL,
     "res": SIZED,
     "duration": SIZED,
+    "window": SIZED,
 }
 
 
@@ -215,8 +216,11 @@ def _changes(settled: Settled) -> Iterator[dict[str, str]]:
     smaller = [name for name, (width, height) in sizes.items() if width * height < pixels]
     for name in sorted(smaller, key=lambda name: -sizes[name][0]):
         yield {"res": name}
+    name, lasts_s = "duration", request.duration_s
+    if request.chain is not None:  # the windows are what takes memory
+        name, lasts_s = "window", request.chain.frames / request.fps
     for share in SHARES:
-        yield {"duration": f"{float(request.duration_s / share):.2g}s"}
+        yield {name: f"{float(lasts_s / share):.2g}s"}
     for name in sorted(smaller, key=lambda name: -sizes[name][0]):
         yield {"res": name, "memory": "lean"}
         yield from ({"res": name, "model": model, "memory": "lean"} for model in models)

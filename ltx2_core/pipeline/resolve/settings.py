@@ -140,6 +140,9 @@ class Settings(BaseModel):
     crop: Switch | None = None
     duration: Length | None = None
     frames: Annotated[int, WHOLE_NUMBER, Field(ge=1, le=100_000)] | None = None
+    until: Duration | None = None
+    window: Duration | None = None
+    overlap: Duration | None = None
     fps: FrameRate | None = None
 
     start: Time | None = None

@@ -174,6 +174,7 @@ def _request(basis: Basis, inputs: ModeInputs, prompt: str) -> Request:
         strength=inputs.strength,
         window=inputs.window,
         extension=inputs.extension,
+        chain=inputs.length.chain,
         enhances=required(settings.enhance),
         segments=settle_segments(basis, inputs.length),
         auto_length=inputs.length.auto,

@@ -12,6 +12,7 @@ from fractions import Fraction
 from ...config.video_vae import VideoVAEConfig, has_mirrored_decoder
 from ...errors import RequestError
 from ...media.inputs import VideoSource
+from ..chain import Chain
 from ..recipe import Recipe
 from ..request import AutoLength
 from ..values import ASPECTS, AUTO, FPS_LIMITS, Size, did_you_mean, parse_size, show_fps
@@ -36,12 +37,14 @@ class RenderSize:
 class ClipLength:
     """Frames, one more than a multiple of the temporal factor, and their exact rate.
 
-    auto: where the model chooses the length; the frames are the most that it can choose.
+    auto: where the model chooses the length; the frames are the most that it can choose. chain: the windows that it is
+    made in, where it is longer than one.
     """
 
     frames: int
     fps: Fraction
     auto: AutoLength | None = None
+    chain: Chain | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -182,12 +185,16 @@ def rate_of(source: VideoSource, hint: str = "--fps 24 reads it at another rate"
     return fps
 
 
-def beyond_training(frames: int, fps: Fraction) -> tuple[str, ...]:
-    """Warnings for a length or a rate that the models were not made for. 20 s are 481 frames at 24 fps."""
+def beyond_training(frames: int, fps: Fraction, *, offers_windows: bool = False) -> tuple[str, ...]:
+    """Warnings for a length or a rate that the models were not made for. 20 s are 481 frames at 24 fps.
+
+    Args: offers_windows: the clip could be made in windows.
+    """
     warnings = []
     if (frames - 1) / fps > LONGEST_TRAINED_S:
         seconds = f"{float(frames / fps):.1f} s"
-        warnings.append(f"{seconds} is longer than the {LONGEST_TRAINED_S} s that the model was made for")
+        instead = f"; --until {float(frames / fps):.4g}s makes it in windows" if offers_windows else ""
+        warnings.append(f"{seconds} is longer than the {LONGEST_TRAINED_S} s that the model was made for{instead}")
     if fps > FASTEST_TRAINED_FPS:
         warnings.append(f"{show_fps(fps)} fps is more than the {FASTEST_TRAINED_FPS} that the model was made for")
     return tuple(warnings)

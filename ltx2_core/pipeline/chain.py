@@ -1,0 +1,83 @@
+"""How a clip that is longer than a model makes at once is cut into windows. Arithmetic only, in pixel frames.
+
+Source: docs/long-clips.md, "How it works".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from ..grids import MEL_FRAMES_PER_AUDIO_LATENT, MEL_HOP_SAMPLES, MEL_SAMPLE_RATE_HZ, audio_latent_count
+from ..records import Record
+
+MOST_WINDOWS = 500
+MEL_FRAMES_PER_SECOND = Fraction(MEL_SAMPLE_RATE_HZ, MEL_HOP_SAMPLES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a window stands in its chain; as it is here, where a clip that is no window stands.
+
+    Args: number: of the window, from 0. begin: the frame of the whole clip at which it begins. carried: how many of its
+    frames, after the first one, it takes over from the window before.
+    """
+
+    number: int = 0
+    begin: int = 0
+    carried: int = 0
+
+    def audio_steps(self, frames: int, fps: Fraction) -> range:
+        """The audio latent steps of a window of so many frames, counted from the beginning of the whole clip.
+
+        The first one is cut short by the beginning of the window, as that of every clip is.
+        """
+        mel_frames = self.begin / fps * MEL_FRAMES_PER_SECOND
+        first = math.floor((mel_frames + MEL_FRAMES_PER_AUDIO_LATENT - 1) / MEL_FRAMES_PER_AUDIO_LATENT)
+        return range(first, audio_latent_count(self.begin + frames, fps))
+
+
+class Chain(Record):
+    """Windows of one length, each of which goes on from the end of the one before.
+
+    Args: frames: of a window. overlap: how many of them, after the first one, a window takes over from the one before.
+    Both are whole latent frames in every stage, beside the first frame of a window, which is one by itself.
+    """
+
+    frames: Annotated[int, Field(ge=1)]
+    overlap: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _goes_on(self) -> Self:
+        if self.stride < 1:
+            raise ValueError("a window has no frames beside those that it takes over")
+        return self
+
+    @property
+    def stride(self) -> int:
+        """How many new frames a window makes."""
+        return self.frames - 1 - self.overlap
+
+    def count(self, total: int) -> int:
+        """How many windows a clip of so many frames takes. Raises: ValueError if it is not longer than one."""
+        count = 1 - (self.frames - total) // self.stride
+        if not 1 < count <= MOST_WINDOWS:
+            raise ValueError(f"a clip of {total} frames is not a chain of windows of {self.frames}")
+        return count
+
+    def places(self, total: int) -> list[Place]:
+        """Where the windows of a clip of so many frames stand.
+
+        The last one ends with the clip and is as long as the others, so that it takes over more.
+        """
+        begins = [number * self.stride for number in range(self.count(total) - 1)] + [total - self.frames]
+        carried = [0, *(before + self.frames - 1 - begin for before, begin in pairwise(begins))]
+        return [
+            Place(number=number, begin=begin, carried=kept)
+            for number, (begin, kept) in enumerate(zip(begins, carried, strict=True))
+        ]

@@ -1,0 +1,59 @@
+"""The seams of a chain: what a window takes over from the one before it, and how the windows are joined.
+
+Source: docs/long-clips.md, "How it works".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...conditioning.conditions import Condition, GivenTokens
+from ...latents import Latents, patchify_audio
+from ..recipe import Stage
+from ..request import Request
+
+
+def new_cell(request: Request, stage: Stage, frames_per_latent: int) -> int:
+    """The first latent frame of a stage of a window that is new; one stands before those that are taken over."""
+    carried = int(request.place.carried * stage.rate) // frames_per_latent
+    return carried + 1 if request.place.number else 0
+
+
+def new_step(request: Request) -> int:
+    """The first audio latent step of a window that is new; one stands before those that are taken over."""
+    place = request.place
+    before = place.audio_steps(place.carried + 1, request.fps)  # what the window before has of this one
+    return len(before) if place.number else 0
+
+
+def carried_video(request: Request, stage: Stage, before: Latents, frames_per_latent: int) -> list[Condition]:
+    """The last latent frames of the window before a window, given to a stage of it where its video is generated.
+
+    Args: request: of the window. before: the latents of the same stage of the window before.
+    """
+    if request.video != "generate" or before.video is None:
+        return []
+    cells = new_cell(request, stage, frames_per_latent) - 1
+    return [GivenTokens.frames(before.video[:, :, -cells:], 1)]
+
+
+def carried_audio(request: Request, before: Latents) -> list[Condition]:
+    """The last audio steps of the window before a window, given to it where its audio is generated."""
+    if request.audio != "generate" or before.audio is None:
+        return []
+    steps = new_step(request) - 1
+    return [GivenTokens(tokens=patchify_audio(before.audio[:, :, -steps:]), start=1)]
+
+
+def joined(latents: Sequence[Tensor | None], firsts: Sequence[int]) -> Tensor | None:
+    """The latents of windows, (1 c f h w) or (1 c t m), as those of the whole clip.
+
+    Args: latents: None for a stream that is absent. firsts: what is new in each begins there.
+    """
+    new = [latent[:, :, first:] for latent, first in zip(latents, firsts, strict=True) if latent is not None]
+    if len(new) < 2:
+        return next(iter(new), None)
+    return torch.cat(new, dim=2)

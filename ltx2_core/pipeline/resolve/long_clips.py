@@ -1,0 +1,110 @@
+"""Clips of any length (`--until`): when one is made in windows, how long these are, and what cannot go with it.
+
+Source: docs/long-clips.md.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from ...errors import RequestError
+from ..chain import MOST_WINDOWS, Chain
+from ..values import option_name, show_fps, show_time
+from .basis import Basis
+from .settings import COMMAND_LINE, Merged, Origin, required
+from .sizes import LONGEST_TRAINED_S, ClipLength, beyond_training
+
+DECAYS_FROM_S = 25
+RANKS = list(Origin)  # of the places of settings, the most important first
+
+
+def until_of(merged: Merged) -> Fraction | None:
+    """How long a clip is to be that may be made in windows; None where `--duration` or `--frames` decides.
+
+    Raises: RequestError where one place says both.
+    """
+    until = merged.settings.until
+    if until is None:
+        return None
+    place = merged.sources["until"]
+    for name in ("duration", "frames"):
+        other = merged.sources.get(name)
+        if other is None or not merged.is_asked(name):
+            continue
+        if other == place:
+            both = f"{other.spelled(name)} and {place.spelled('until')}"
+            raise RequestError(f"{both} say the same thing", f"both are set by {place}", "give one of them")
+        if RANKS.index(other.origin) < RANKS.index(place.origin):
+            return None
+    return until
+
+
+def length_until(basis: Basis, until_s: Fraction, fps: Fraction) -> ClipLength:
+    """The length of a clip that lasts so long: the nearest frames that are legal, in windows if it takes them.
+
+    Raises: as `in_windows`.
+    """
+    frames = _nearest(until_s, fps, basis.frames_per_latent)
+    length = in_windows(basis, frames, fps)
+    said = f"{float(until_s):g} s at {show_fps(fps)} fps: {frames} frames"
+    return ClipLength(frames=frames, fps=fps, chain=length.chain, notes=(said, *length.notes), warnings=length.warnings)
+
+
+def in_windows(basis: Basis, frames: int, fps: Fraction) -> ClipLength:
+    """A clip of so many frames in windows, or in one piece if it is no longer than one.
+
+    Raises: RequestError for windows that cannot be used, and for what does not go with a chain of them.
+    """
+    window = _window(basis, fps)
+    if frames <= window:
+        return ClipLength(frames=frames, fps=fps, warnings=beyond_training(frames, fps))
+    chain = Chain(frames=window, overlap=_overlap(basis, window, fps))
+    try:
+        count = chain.count(frames)
+    except ValueError as error:
+        what = f"{basis.sources['until'].spelled('until')} {show_time(required(basis.settings.until))} cannot be used"
+        raise RequestError(what, f"it takes more than {MOST_WINDOWS} windows", "a longer --window") from error
+    for name in ("attention", "generated_keyframes"):
+        if basis.sources.get(name) == COMMAND_LINE and getattr(basis.settings, name):
+            what = f"{option_name(name)} cannot be used with a clip of {count} windows"
+            raise RequestError(what, "it is made for one window alone", "leave it out")
+    seconds, shared = (f"{float(n / fps):.3g} s" for n in (chain.frames, chain.overlap))
+    note = f"{count} windows of {chain.frames} frames ({seconds}), each going on from {shared} of the one before"
+    warnings = beyond_training(1, fps)
+    if frames / fps >= DECAYS_FROM_S:
+        decays = f"{float(frames / fps):.1f} s: quality is known to decay in chains of {DECAYS_FROM_S} s and more"
+        warnings = (*warnings, decays)
+    return ClipLength(frames=frames, fps=fps, chain=chain, notes=(note,), warnings=warnings)
+
+
+def _window(basis: Basis, fps: Fraction) -> int:
+    """The frames of a window, which are legal in every stage. Raises: RequestError for more than the model can make."""
+    window_s = required(basis.settings.window)
+    frames = _nearest(window_s, fps, basis.frames_per_latent)
+    if (frames - 1) / fps > LONGEST_TRAINED_S:
+        what = f"{basis.sources['window'].spelled('window')} {show_time(window_s)} cannot be used"
+        why = f"the model was made for clips of up to {LONGEST_TRAINED_S} s"
+        raise RequestError(what, why, f"--window {LONGEST_TRAINED_S}s")
+    return frames
+
+
+def _overlap(basis: Basis, window: int, fps: Fraction) -> int:
+    """How many frames a window takes over: as set, or at most half of the window where only the model says.
+
+    Raises: RequestError for a window in which nothing is new.
+    """
+    multiple, overlap_s = basis.frames_per_latent, required(basis.settings.overlap)
+    overlap = max(1, math.floor(overlap_s * fps / multiple + Fraction(1, 2))) * multiple
+    if not basis.merged.is_asked("overlap"):
+        overlap = min(overlap, max(1, window // multiple // 2) * multiple)
+    if overlap >= window - 1:
+        what = f"{basis.sources['overlap'].spelled('overlap')} {show_time(overlap_s)} cannot be used"
+        why = f"a window of {window} frames that takes over {overlap} has nothing new"
+        raise RequestError(what, why, "a longer --window, or a shorter --overlap")
+    return overlap
+
+
+def _nearest(seconds: Fraction, fps: Fraction, multiple: int) -> int:
+    """The nearest number of frames that is one more than a multiple, ties up."""
+    return max(1, math.floor((seconds * fps - 1) / multiple + Fraction(1, 2)) * multiple + 1)

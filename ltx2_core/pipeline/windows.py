@@ -1,0 +1,87 @@
+"""The windows of a chain, each as a request of its own that the engine runs like any other.
+
+A clip of these models begins with a latent frame that stands for a single pixel frame, and an audio step that is short.
+A window has these two too, before what it takes over, so that the latents of the window before stand where they stood
+and mean what they meant. The two are generated and not used.
+Source: docs/long-clips.md, "How it works".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .chain import Place
+from .recipe import Stage
+from .request import ImageInput, Request
+from .segments import TextSpan
+
+
+class WindowRequest(Request):
+    """One window of a chain. own_place: where it stands in that. whole: the request for all of the chain."""
+
+    own_place: Place
+    whole: Request
+
+    @property
+    def place(self) -> Place:
+        return self.own_place
+
+    @property
+    def text_spans(self) -> list[TextSpan]:
+        return self.whole.text_spans
+
+
+def windows_of(request: Request) -> list[Request]:
+    """The windows that a request is rendered in, in their order; the request itself where it is no chain."""
+    if request.chain is None:
+        return [request]
+    common: dict[str, Any] = dict(request)
+    length = request.chain.frames
+
+    def window(place: Place) -> Request:
+        new = range(place.begin + place.carried + 1 if place.number else 0, place.begin + length)
+        own = {"chain": None, "frames": length, "images": _within(request.images, place.begin, new)}
+        return WindowRequest.model_construct(**{**common, **own, "own_place": place, "whole": request})
+
+    return [window(place) for place in request.chain.places(request.frames)]
+
+
+def _within(images: Sequence[ImageInput], begin: int, frames: range) -> tuple[ImageInput, ...]:
+    """The images that stand at some of the frames of a clip, for a window that begins at a frame of it."""
+    return tuple(one.model_copy(update={"frame": one.frame - begin}) for one in images if one.frame in frames)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageOfWindow:
+    """One denoising run. request: of its window. windows: how many there are. number: of its stage, from 1."""
+
+    request: Request
+    stage: Stage
+    windows: int
+    number: int
+
+    @property
+    def steps(self) -> int:
+        """How many steps it takes."""
+        return self.request.steps_of_stages[self.number - 1]
+
+    @property
+    def name(self) -> str:
+        """Which one it is, in words."""
+        stage = f"stage {self.number} of {len(self.request.recipe.stages)}"
+        return stage if self.windows == 1 else f"{stage}, window {self.request.place.number + 1} of {self.windows}"
+
+
+def runs_of(request: Request) -> list[StageOfWindow]:
+    """Every denoising run of a request in the order in which they are done: a stage of all windows, then the next one.
+
+    So each model is loaded once, and a draft, which has the first stage alone, draws the noise of the full render.
+    """
+    windows = windows_of(request)
+    return [
+        StageOfWindow(request=window, stage=stage, windows=len(windows), number=number)
+        for number, stage in enumerate(request.recipe.stages, 1)
+        for window in windows
+    ]
