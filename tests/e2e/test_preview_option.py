@@ -103,6 +103,7 @@ def test_two_stages_and_a_stop_in_the_middle_show_the_rest(
     assert not (tmp_path / "b.mp4.job").exists()
 
 
+@pytest.mark.slow
 def test_a_batch_tells_of_a_preview_in_each_job_folder_and_draws_none(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

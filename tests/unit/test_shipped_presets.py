@@ -134,6 +134,7 @@ TOY = {
     "schedule_tokens": 1024,
     "text_rows": 128,
     "stg_blocks": [2],
+    "attention_blocks": "2-4",
     "image_crf": 0,
     "negative": "",
 }
