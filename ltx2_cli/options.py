@@ -262,6 +262,11 @@ SAMPLING = panel(
     video_rescale=value("0…1", "Guidance rescale for the video; 0 disables it."),
     audio_rescale=value("0…1", "Guidance rescale for the audio; 0 disables it."),
     skip_step=value("N", "Run the model only on every N+1st step."),
+    cache_steps=value(
+        "0.05",
+        "Skip all blocks but the first in a guided step where what that adds has changed by no more than this share "
+        "since the last full step; faster, and another result; 0, the default, skips none.",
+    ),
 )
 SOUND = panel("Streams", sound=value("generate|off", "off makes a video without audio; default generate."))
 OLD_STREAMS = panel(

@@ -26,7 +26,8 @@ class Evaluation:
 
     Args: video, audio: tokens. text: rows of a text. copies: how many hidden states of all tokens there are, one for
     each pass of guidance. contexts: how many texts are read in all. texts: how many of them a pass reads, of which a
-    token attends to one. batch: passes that go through together.
+    token attends to one. batch: passes that go through together. cached: hidden states of all tokens that a cache of
+    blocks holds besides.
     """
 
     video: int
@@ -36,6 +37,7 @@ class Evaluation:
     contexts: int = 1
     texts: int = 1
     batch: int = 1
+    cached: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,7 @@ def activation_bytes(config: TransformerConfig, given: Evaluation, walk: Walk) -
             continue
         width, exchange = stream.width, config.exchange_heads * config.exchange_head_dim
         tables = (2 if config.is_interleaved else 1) * (width + exchange) * walk.keeps_tables
-        rows += count * (given.batch * given.copies * width + tables)
+        rows += count * (given.batch * (given.copies + given.cached) * width + tables)
     largest = max(_working(count, stream, walk, given.batch) for count, stream in tokens.values() if stream and count)
     if walk.captures:
         largest = max(largest, _capturing(config, given, walk) / walk.itemsize)

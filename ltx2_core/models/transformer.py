@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from ..config.transformer import StreamConfig, TransformerConfig
 from ..types import Streams
 from .attention import MLP, Attention, KeysValues, normed_rows, rms_norm
+from .block_cache import BlockCache
 from .capture import AttentionCapture
 from .chunks import WHOLE, Chunks, Rows, add_in_chunks, held_weights
 from .modulation import AdaLN, Modulation, sinusoid
@@ -408,11 +409,13 @@ def run_passes(
     passes: Sequence[Pass],
     on_block: OnBlock | None = None,
     capture: AttentionCapture | None = None,
+    cache: BlockCache | None = None,
 ) -> list[Streams[Tensor]]:
     """Take passes through the model side by side, so that each block is needed once; returns their velocities.
 
     A pass that follows another is the same up to the first block that it perturbs, so it takes over there. This is
-    exact: nothing before that block can differ. capture: watches the first pass.
+    exact: nothing before that block can differ. capture: watches the first pass. cache: says after the first block
+    whether the others are skipped.
     """
     layers = len(model.blocks)
     hidden: dict[int, Streams[Tensor]] = {}
@@ -433,13 +436,20 @@ def run_passes(
         for j, one in reversed(list(enumerate(passes))):  # followers first, before their leader moves on
             take_over(i, j, one)
             if j in hidden:
+                if cache is not None and i == 0:
+                    cache.note_input(j, hidden[j])
                 inputs = prepared[j].map(methodcaller("of_block", i))
                 with nullcontext() if capture is None or j else capture.watching(block, i):
                     hidden[j] = block(hidden[j], inputs, pass_mask(one.perturbations, i, hidden[j]))
                 if on_block is not None:
                     on_block(i, j, hidden[j])
+        if cache is not None and i == 0 and cache.skips(hidden):
+            hidden.update(cache.filled(passes, hidden))
+            break
     for j, one in enumerate(passes):
         take_over(layers, j, one)
+    if cache is not None and not cache.has_skipped:
+        cache.keep(passes, hidden)
     return [model.finish(hidden[j], prepared[j]) for j in range(len(passes))]
 
 

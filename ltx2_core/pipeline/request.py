@@ -144,7 +144,9 @@ class Request(Record):
     is the most that it can choose. generated_keyframes: how many single frames the model generates beside the clip, at
     even distances, or the frames of the clip at which it does. full_recipe: where this is a draft, the recipe of the
     full render, of which everything else here but `recipe` is too. segments: spans with a prompt of their own. chain:
-    the windows that a clip is made in which is longer than one; None where all of it is made at once.
+    the windows that a clip is made in which is longer than one; None where all of it is made at once. cache_steps: the
+    relative change of the first block's work up to which an evaluation of a guided stage skips the other blocks; 0
+    skips none.
     """
 
     mode: str
@@ -164,6 +166,7 @@ class Request(Record):
     full_recipe: Recipe | None = None
     steps: int
     guidance: Streams[GuidanceScales]
+    cache_steps: Share = 0.0
     loras: tuple[LoraInput, ...] = ()
     images: tuple[ImageInput, ...] = ()
     source: ClipInput | None = None

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..latents import Latents, LatentState, States, to_denoised
+from ..models.block_cache import BlockCache
 from ..models.capture import AttentionCapture
 from ..models.chunks import ALL_TOKENS
 from ..models.passes import ALL_BLOCKS, Pass, Perturbation, StreamInput, TextMemory
@@ -36,7 +37,8 @@ class GuidedDenoiser:
     keys and values are made once instead of in every call, where the model allows it; they take memory. split: how
     several ranks share the work; None where there is one. capture: adds up where the audio looks in the video, in the
     passes that read the prompt and leave nothing out. times: when the texts are read that the positive contexts hold
-    one after another, (b texts·l d); None where these hold one.
+    one after another, (b texts·l d); None where these hold one. cache: lets an evaluation skip blocks where it does
+    nearly what the one before did.
     """
 
     model: Transformer
@@ -47,6 +49,7 @@ class GuidedDenoiser:
     split: Split | None = None
     capture: AttentionCapture | None = None
     times: TextTimes | None = None
+    cache: BlockCache | None = None
     _last: Latents = field(default_factory=Streams, init=False)
     _texts: dict[bool, Streams[Text]] = field(default_factory=dict, init=False)
     _ropes: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary, init=False)
@@ -76,8 +79,10 @@ class GuidedDenoiser:
         return [states.map(estimate, velocity) for velocity in velocities]
 
     def _velocities(self, plan: Sequence[GuidancePass], states: States, sigma: float) -> list[Streams[Tensor]]:
+        if self.cache is not None:
+            self.cache.begin([(one.kind, one.enabled) for one in plan])
         run = run_batched if self.is_batched else run_passes
-        return run(self.model, self._passes(plan, states, sigma), capture=self.capture)
+        return run(self.model, self._passes(plan, states, sigma), capture=self.capture, cache=self.cache)
 
     def _shared(self, plan: Sequence[GuidancePass], states: States, sigma: float) -> list[Streams[Tensor]]:
         """The same of all ranks, each of which makes some of the passes with its rows of the video."""
@@ -162,16 +167,20 @@ class GuidedDenoiser:
 
 
 def run_batched(
-    model: Transformer, passes: Sequence[Pass], capture: AttentionCapture | None = None
+    model: Transformer,
+    passes: Sequence[Pass],
+    capture: AttentionCapture | None = None,
+    cache: BlockCache | None = None,
 ) -> list[Streams[Tensor]]:
     """The same velocities as `run_passes`, with all passes as one batch and nothing shared between them.
 
     Their tokens stand at the same places. capture: watches the first samples of the batch, which are the first pass.
+    cache: as there.
     """
     first, *others = (one.inputs for one in passes)
     inputs = first.map(lambda *streams: _concatenate(streams), *others)
     perturbations = [p for one in passes for p in one.perturbations]
-    (velocity,) = run_passes(model, [Pass(inputs=inputs, perturbations=perturbations)], capture=capture)
+    (velocity,) = run_passes(model, [Pass(inputs=inputs, perturbations=perturbations)], capture=capture, cache=cache)
     parts = velocity.map(lambda v: v.chunk(len(passes)))
     return [parts.map(lambda chunks, i=i: chunks[i]) for i in range(len(passes))]
 

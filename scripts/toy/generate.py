@@ -11,6 +11,7 @@ import torch
 
 from ltx2_core.hub.registry import registered_models
 from ltx2_core.latents import DenoiseMask, Latents, LatentState, States
+from ltx2_core.models.block_cache import BlockCache
 from ltx2_core.models.capture import AttentionCapture
 from ltx2_core.pipeline.render.models import Models
 from ltx2_core.pipeline.render.stage_inputs import Given
@@ -53,10 +54,11 @@ class Generator:
         seeds: Sequence[int],
         kept: Latents,
         capture: AttentionCapture | None = None,
+        cache: BlockCache | None = None,
     ) -> Latents:
         """Latents (b c f h w) and (b c t m) float32 from prompts and seeds. kept: those of a stream that is given.
 
-        capture: adds up where the audio of the first clips looks.
+        capture: adds up where the audio of the first clips looks. cache: lets evaluations skip blocks.
 
         The recipe of the request has one stage, and nothing that looks across a batch, as rescaled guidance does.
         """
@@ -90,6 +92,7 @@ class Generator:
         states = _joined([run.states() for run in runs])
         with self.models.transformer(self.models.loras(self.task, stage)) as model:
             denoise = replace(first, capture=capture).denoiser(model)
+            denoise.cache = cache
             states = first.sample(denoise, states, first.sigmas(), capture.note_step if capture else lambda *_: None)
         return first.finish(states).map(lambda latent: latent.float().cpu())
 

@@ -22,6 +22,7 @@ from ...grids import VideoGrid
 from ...latents import Latents, LatentState, States, unpatchify_audio, unpatchify_video
 from ...machine import Machine, RankLayout
 from ...models.attention import attending
+from ...models.block_cache import BlockCache
 from ...models.capture import AttentionCapture
 from ...models.segments import TextTimes
 from ...models.transformer import Transformer
@@ -114,6 +115,8 @@ class StageRun:
             denoise = denoise if self.on_estimate is None else last
             with attending(self.machine.attention):
                 states = self.sample(denoise, states, sigmas[done:], step_done)
+        if (cache := denoiser.cache) is not None:
+            watch.tell(f"{cache.skipped} of {cache.evaluations} evaluations skipped all blocks but the first")
         video = states.video
         keyframes = video.slots if video is not None and video.slot_tokens else None
         return Finished(self.finish(states), keyframes, self._attention(states))
@@ -193,6 +196,7 @@ class StageRun:
             keeps_text=self.machine.keeps_text,
             capture=self.capture,
             times=self.times,
+            cache=self._cache(),
         )
 
     @property
@@ -207,6 +211,13 @@ class StageRun:
             borders=tuple(float(span.end_s) for span in spans[:-1]),
             ramp_s=float(self.grid.factors.time / (request.fps * self.stage.rate)),
         )
+
+    def _cache(self) -> BlockCache | None:
+        """What lets evaluations of this stage skip blocks, if it is guided and that is asked for. Tiles, each of which
+        would need its own, have none.
+        """
+        bound, stage = self.request.cache_steps, self.stage
+        return BlockCache(bound=bound) if bound and stage.guided and stage.is_whole else None
 
     @contextmanager
     def _shared(self, denoise: GuidedDenoiser) -> Iterator[GuidedDenoiser]:
@@ -245,12 +256,15 @@ class StageRun:
 
     def _guarded(self, denoise: GuidedDenoiser | TiledDenoiser, watch: Watch, done: int, total: int) -> Denoiser:
         """The denoiser, looking before each step whether to stop, and after it whether its values are finite."""
+        cache = denoise.cache if isinstance(denoise, GuidedDenoiser) else None
 
         def guarded(states: States, sigma: float, step: int) -> Latents:
-            estimate = denoise(states, sigma, done + step)
-            # Guidance that skips this step would need the estimate of an earlier one, which is not kept.
+            # Guidance that skips this step would need the estimate of an earlier one, which is not kept. Nor is what a
+            # cache holds: with one, a stage stops before an evaluation that turns out to use nothing of it.
             is_fresh = all(scales.runs_at(done + step) for scales in denoise.scales if scales is not None)
-            if step and is_fresh and watch.should_stop():
+            stops = step > 0 and is_fresh and watch.should_stop()
+            estimate = denoise(states, sigma, done + step) if cache is not None or not stops else Streams()
+            if stops and (cache is None or not cache.has_skipped):
                 latents = states.map(lambda s: s.latent)
                 attention = self.capture.weights[0] if self.capture and self.capture.weights is not None else None
                 saved = Saved(latents, self.generator.get_state(), done + step, attention=attention)

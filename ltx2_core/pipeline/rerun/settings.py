@@ -106,7 +106,7 @@ def _guidance(request: Request) -> dict[str, Any]:
             found |= {f"{stream}_{name}": getattr(scales, name) for name in _names(request)}
             found |= {"stg_blocks": scales.stg_blocks} if scales.stg_blocks else {}
     skips = (scales.skip_step for scales in request.guidance if isinstance(scales, GuidanceScales))
-    return found | {"skip_step": next(skips, None)}
+    return found | {"skip_step": next(skips, None), "cache_steps": request.cache_steps or None}
 
 
 def _names(request: Request) -> Iterator[str]:

@@ -61,6 +61,7 @@ class Clock:
             machine.precision,
             machine.memory,
             *["compiled"] * machine.compiles,
+            *[f"steps cached up to {costs.request.cache_steps:g}"] * (costs.request.cache_steps > 0),
             *[f"{machine.ranks} ranks"] * (machine.ranks > 1),
             *[f"{machine.attention} attention"] * (machine.attention != "sdpa"),
         ]

@@ -42,7 +42,7 @@ from ...headers import Header
 from ...lora_costs import LoraFlops, branch_bytes, lora_flops
 from ...lora_file import MatchedLora, match, read_lora
 from ...machine import RankLayout
-from ...sampling.guidance import GuidanceScales, PassKind, plan_passes, share_passes
+from ...sampling.guidance import GuidancePass, GuidanceScales, PassKind, plan_passes, share_passes
 from ...sampling.table import SAMPLERS
 from ...tiles import AUDIO_CONTEXT, STAGE_OVERLAP, Interval, split_evenly
 from ...types import Streams
@@ -55,6 +55,7 @@ from .text_phases import TextPhases
 FLOAT32 = 4
 TRANSFORMER = "transformer"  # the key of its weights
 FUSING_BYTES = 6  # of a number of a weight, while a LoRA is fused into it: the sum in float32, and the result
+CACHED = 3  # hidden states that a cache of blocks holds of a pass
 FILE_BITS = 0.2  # of a pixel of the result, about
 
 
@@ -225,7 +226,19 @@ class Costs(TextPhases):
             contexts=max(sum(1 if is_negative else texts for is_negative in _read_in(kinds)) for kinds in shares),
             texts=texts,
             batch=passes if is_batched else 1,
+            cached=self._cached(stage, plan),
         )
+
+    def _cached(self, stage: Stage, plan: Sequence[GuidancePass]) -> int:
+        """How many hidden states a cache of blocks holds for each sample while the first block runs: of each pass its
+        input, what that block added and what the others did. One that follows another later holds nothing else then.
+        """
+        if not (stage.guided and stage.is_whole and self.request.cache_steps):
+            return 0
+        if self.machine.batches_passes:
+            return CACHED
+        starts = [min((block for blocks in one.perturbed for block in blocks or ()), default=0) for one in plan]
+        return CACHED * starts.count(0)
 
     def _tiles(self, stage: Stage) -> list[int]:
         """The tokens of each tile and window that a stage takes the video in, with those that conditions append."""

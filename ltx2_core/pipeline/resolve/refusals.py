@@ -106,6 +106,18 @@ def check_attention(merged: Merged, request: Request, layers: int) -> None:
             )
 
 
+def check_cached_steps(merged: Merged, request: Request) -> None:
+    """Raises: RequestError for evaluations that skip blocks where that cannot be."""
+    if not request.cache_steps:
+        return
+    settings = merged.settings
+    what = f"{merged.sources['cache_steps'].spelled('cache_steps')} {request.cache_steps:g} cannot be used here"
+    if (settings.ranks or 1) > 1:
+        raise RequestError(what, "ranks would have to agree on each evaluation", "render without --ranks")
+    if settings.attention is not None:
+        raise RequestError(what, "what is skipped has no attention to show", "render without --attention")
+
+
 def check_recipe(
     preset: str, chosen: Recipe, wanted: Edit | None, merged: Merged, files: ModelFiles, headers: ModelHeaders
 ) -> None:
@@ -207,7 +219,7 @@ def _without_effect(preset: str, chosen: Recipe) -> dict[str, str]:
     """Settings that change nothing with a recipe, each with the reason."""
     without: dict[str, str] = {}
     if not chosen.is_guided:
-        without |= dict.fromkeys(GUIDANCE, f"preset {preset} has no guidance")
+        without |= dict.fromkeys((*GUIDANCE, "cache_steps"), f"preset {preset} has no guidance")
     if all(stage.sigmas for stage in chosen.stages):
         without |= dict.fromkeys(("steps", "schedule_tokens"), f"preset {preset} has steps of its own")
     if recipe(preset).names_its_sampler:

@@ -177,6 +177,7 @@ class Settings(BaseModel):
     video_rescale: Share | None = None
     audio_rescale: Share | None = None
     skip_step: Annotated[int, WHOLE_NUMBER, Field(ge=0, le=100)] | None = None
+    cache_steps: Share | None = None
     draft: Switch | None = None
     draft_steps: Annotated[int, WHOLE_NUMBER, Field(ge=2, le=1000)] | None = None
     schedule_tokens: Annotated[int, WHOLE_NUMBER, Field(ge=1, le=10_000_000)] | None = None
@@ -216,6 +217,7 @@ DEFAULTS: Mapping[str, Any] = {  # what holds where neither a person nor the mod
     "decoder": "auto",
     "generated_keyframes": 0,
     "enhance": False,
+    "cache_steps": 0.0,
     "draft": False,
     "force": False,
     "device": "auto",

@@ -28,7 +28,14 @@ from .lint import prompt_advice
 from .machine import Device
 from .modes import mode_of
 from .phases import Costs
-from .refusals import check_attention, check_audio_length, check_guidance, check_loudness, check_prompt
+from .refusals import (
+    check_attention,
+    check_audio_length,
+    check_cached_steps,
+    check_guidance,
+    check_loudness,
+    check_prompt,
+)
 from .segments import settle_segments
 from .settings import COMMAND_LINE, Layer, required
 from .target import attention_of, early_steps, require_apart, target_of
@@ -88,6 +95,7 @@ def settle(
     settings = basis.settings
     target = target_of(settings, request, inputs.suffix)
     output = _output(basis, inputs)
+    check_cached_steps(basis.merged, request)
     if output.attention:
         check_attention(basis.merged, request, basis.transformer.layers)
         steps = output.attention_steps or early_steps(request)
@@ -166,6 +174,7 @@ def _request(basis: Basis, inputs: ModeInputs, prompt: str) -> Request:
         recipe=inputs.recipe or basis.recipe,
         steps=len(settings.sigmas) - 1 if settings.sigmas else required(settings.steps),
         guidance=_guidance(basis),
+        cache_steps=required(settings.cache_steps) if basis.recipe.is_guided else 0.0,
         loras=tuple(lora.input for lora in basis.loras),
         images=inputs.images,
         source=inputs.source,
