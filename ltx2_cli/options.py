@@ -212,6 +212,16 @@ EDIT = panel(
         "Enlarge the clip and refine it from a noise level on, which --strength sets; its audio is kept.",
     ),
 )
+REFERENCES = panel(
+    "References",
+    ref=value(
+        "IMAGE",
+        "Take things from this image, with an in-context LoRA that was trained for it, such as ingredients; can be "
+        "repeated.",
+        is_repeated=True,
+    ),
+    voice_ref=value("AUDIO", "Take the voice from this audio, with an in-context LoRA that was trained for it."),
+)
 IMAGES = panel(
     "Shape",
     image=value(

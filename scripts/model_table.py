@@ -98,6 +98,8 @@ def loras_table(catalogue: Catalogue) -> str:
 def option(control: Control) -> str:
     if control.refused is not None:
         return "not yet"
+    if control.looks_at == "images":
+        return "`--lora` with `--ref`, `v2v --control`"
     return "`v2v --control`" if control.in_context else "`--lora`"
 
 

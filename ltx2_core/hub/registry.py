@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
 
@@ -130,14 +130,15 @@ class RegisteredModel(Record):
 class Control(Record):
     """A published LoRA that has a name.
 
-    Args: files: generation of the model to a reference on the Hub. in_context: whether it looks at a reference clip, as
-    `--control` takes one. strength: where it is not 1; is_strength_fixed: it was made for no other. spatial_scale: how
-    much larger the made clip is than that reference, where the file does not say. refused: why this version cannot use
-    it; None if it can.
+    Args: files: generation of the model to a reference on the Hub. in_context: whether it looks at something beside the
+    clip. looks_at: what that is: a clip, as `--control` takes one, or images or a voice. strength: where it is not 1;
+    is_strength_fixed: it was made for no other. spatial_scale: how much larger the made clip is than that reference,
+    where the file does not say. refused: why this version cannot use it; None if it can.
     """
 
     summary: str
     in_context: bool
+    looks_at: Literal["clip", "images", "voice"] = "clip"
     files: dict[str, Place]
     strength: float = 1.0
     is_strength_fixed: bool = False

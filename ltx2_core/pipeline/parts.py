@@ -190,7 +190,7 @@ def components_of(request: Request) -> list[str]:
         "video_encoder": request.source or request.images or request.references,
         "video_decoder": request.video == "generate",
         "video_statistics": any(stage.enlarges for stage in request.recipe.stages),
-        "audio_encoder": request.audio_source,
+        "audio_encoder": request.audio_source or request.voice,
         "audio_decoder": request.audio == "generate",
         "vocoder": request.audio == "generate",
         DURATION_HEAD: request.auto_length is not None,

@@ -149,6 +149,21 @@ class Recipe(Record):
         """
         return self.model_copy(update={"stages": (self.stages[0].model_copy(update={"steps": steps}),)})
 
+    def with_references(self, *, has_voice: bool) -> Self:
+        """The same with images or a voice to take from: stages that only refine have neither these nor LoRAs.
+
+        So their audio would lose a voice, and that of the first stage is the one that counts.
+        Source: docs/reference/pipelines.md, "Kinds of run".
+        """
+
+        def stage(own: Stage) -> Stage:
+            images = "none" if own.conditions == "none" else "images"
+            plain = {"conditions": images, "user_loras": False}
+            return own.model_copy(update=plain if own.start == "upsampled" else {})
+
+        changes = {"stages": tuple(map(stage, self.stages)), **({"audio_from": "first"} if has_voice else {})}
+        return self.model_copy(update=changes)
+
     @property
     def audio_stage(self) -> int:
         """Which stage's audio goes into the file; stages count from 1."""

@@ -92,7 +92,8 @@ class AudioInput(Record):
 class ReferenceInput(Record):
     """A clip to look at, from a time on.
 
-    Args: attention: how much it and the made clip see of each other. reading: how its frames are read.
+    Args: attention: how much it and the made clip see of each other. reading: how its frames are read. is_still: it is
+    an image, which stands on one sheet with all others for as long as the clip lasts.
     """
 
     role: str
@@ -103,6 +104,7 @@ class ReferenceInput(Record):
     spatial_scale: Annotated[int, Field(ge=1)] = 1
     temporal_scale: Annotated[int, Field(ge=1)] = 1
     reading: FrameReading | None = None
+    is_still: bool = False
 
 
 class Window(Record):
@@ -143,10 +145,10 @@ class Request(Record):
     and the prompt is what it made of that. auto_length: the model has yet to choose the length, and until then `frames`
     is the most that it can choose. generated_keyframes: how many single frames the model generates beside the clip, at
     even distances, or the frames of the clip at which it does. full_recipe: where this is a draft, the recipe of the
-    full render, of which everything else here but `recipe` is too. segments: spans with a prompt of their own. chain:
-    the windows that a clip is made in which is longer than one; None where all of it is made at once. cache_steps: the
-    relative change of the first block's work up to which an evaluation of a guided stage skips the other blocks; 0
-    skips none.
+    full render, of which everything else here but `recipe` is too. segments: spans with a prompt of their own. voice:
+    audio that is heard before the clip, for a LoRA that has learnt to take its voice. chain: the windows that a clip is
+    made in which is longer than one; None where all of it is made at once. cache_steps: the relative change of the
+    first block's work up to which an evaluation of a guided stage skips the other blocks; 0 skips none.
     """
 
     mode: str
@@ -172,6 +174,7 @@ class Request(Record):
     source: ClipInput | None = None
     audio_source: AudioInput | None = None
     references: tuple[ReferenceInput, ...] = ()
+    voice: AudioInput | None = None
     strength: Annotated[float, Field(gt=0, le=1)] | None = None
     window: Window | None = None
     extension: Extension | None = None
@@ -240,6 +243,17 @@ class Request(Record):
         if isinstance(given, int):
             return evenly_spaced(given, stage.frames(self.frames))
         return [round(frame * stage.rate) for frame in given]
+
+    @property
+    def shown_references(self) -> list[ReferenceInput]:
+        """What stands beside the clip: every clip to look at, and for all images the first, as they share a sheet."""
+        stills = [one for one in self.references if one.is_still]
+        return [*(one for one in self.references if not one.is_still), *stills[:1]]
+
+    @property
+    def voice_steps(self) -> int:
+        """How many audio latent steps a voice to listen to has, about."""
+        return 0 if self.voice is None else audio_latent_count(1, 1 / (self.voice.duration_s or Fraction(1)))
 
     @property
     def keyframe_count(self) -> int:

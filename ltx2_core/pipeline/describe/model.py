@@ -60,7 +60,8 @@ def _lora(name: str, library: Library) -> Facts:
     yield "kind", "a registered LoRA"
     yield "name", name
     yield "summary", control.summary
-    yield "option", "--control" if control.in_context else "--lora"
+    by_images = "--lora with --ref, or --control"
+    yield "option", by_images if control.looks_at == "images" else "--control" if control.in_context else "--lora"
     yield "strength", f"{control.strength:g}{', and no other' * control.is_strength_fixed}"
     if control.in_context:
         yield "reference", _reference(control)

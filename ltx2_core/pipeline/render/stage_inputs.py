@@ -19,16 +19,19 @@ from ...conditioning.conditions import (
     GivenTokens,
     Keyframe,
     KeyframeSlots,
+    ReferenceAudio,
     ReferenceVideo,
     TimeWindow,
     WithAttention,
+    before_start,
 )
 from ...grids import VideoGrid
-from ...latents import Latents, patchify_audio
+from ...latents import Latents, audio_positions, patchify_audio
 from ...media.accept import check_input
 from ...media.audio import at_workable_rate, read_audio
-from ...media.image import prepare_image
+from ...media.image import prepare_image, read_image
 from ...media.inputs import AudioSource, ImageSource, VideoSource
+from ...media.reference_sheet import reference_sheet
 from ...media.resize import filled_up, resized, to_clip
 from ...media.video import frames_by_time
 from ...media.waveform import Waveform, fit_waveform
@@ -108,7 +111,10 @@ class InputEncoder:
         if stage.conditions != "none" and request.images:
             video += self.images(request.images, stage, grid, appends_all=request.recipe.images == "append")
         if stage.conditions == "all" and request.references:
-            video += self.references(request.references, grid)
+            video += self.references(request.shown_references, grid)
+        if stage.conditions == "all" and request.voice is not None:
+            tokens = patchify_audio(self._encoded_voice)
+            audio.append(ReferenceAudio(tokens=tokens, positions=before_start(audio_positions(tokens.shape[1]))))
         if frames := request.keyframes_of(stage):
             video.append(KeyframeSlots(frames=frames, fps=request.fps * stage.rate, factors=grid.factors))
         if carried is not None:
@@ -195,9 +201,21 @@ class InputEncoder:
     @cached_property
     def _encoded_audio(self) -> Tensor:
         """The part of the source audio that is used (1 c t m), as long as it is."""
+        return self.encode_audio(self.given_audio())
+
+    @cached_property
+    def _encoded_voice(self) -> Tensor:
+        """The audio that is listened to (1 c t m)."""
+        voice = self.task.request.voice
+        assert voice is not None
+        source = check_input(self.task.inputs[voice.role], AudioSource)
+        return self.encode_audio(read_audio(source, voice.start_s, voice.duration_s))
+
+    def encode_audio(self, audio: Waveform) -> Tensor:
+        """The latent (1 c t m) of audio of any rate."""
         models = self.models
         mel_config = models.shapes.audio_vae.mel
-        given = at_workable_rate(self.given_audio(), mel_config.sample_rate_hz)
+        given = at_workable_rate(audio, mel_config.sample_rate_hz)
         with self.watch.phase("inputs", "encoding the audio"), models.component("audio_encoder") as encoder:
             wave = given.samples.unsqueeze(0).to(models.device)
             mel = mel_from_waveform(wave, given.sample_rate_hz, mel_config)
@@ -213,10 +231,19 @@ class InputEncoder:
         wants them.
         """
         request = self.task.request
+        height, width = (side // reference.spatial_scale for side in (grid.height, grid.width))
+        if reference.is_still:
+            frames = 1 + -(-(request.frames - 1) // reference.temporal_scale)
+            return self.sheet_pixels(height, width).expand(-1, -1, frames, -1, -1)
         frames = self.frames(reference, request.frames, request.fps)
         chosen = (frame for i, frame in enumerate(frames) if i == 0 or (i - 1) % reference.temporal_scale == 0)
-        height, width = (side // reference.spatial_scale for side in (grid.height, grid.width))
         return to_clip(chosen, height, width)
+
+    def sheet_pixels(self, height: int, width: int) -> Tensor:
+        """All images to take from, on one sheet (1 3 1 height width)."""
+        stills = [one for one in self.task.request.references if one.is_still]
+        sources = (check_input(self.task.inputs[one.role], ImageSource) for one in stills)
+        return to_clip([reference_sheet([*map(read_image, sources)], height, width)], height, width)
 
     def clip_pixels(self, grid: VideoGrid, stage: Stage) -> Tensor:
         """The frames of the source clip (1 3 F H W) that a grid takes, at the rate of a stage."""

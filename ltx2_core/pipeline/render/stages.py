@@ -125,7 +125,8 @@ class StageRun:
         """Where the audio looked, without what conditions appended."""
         if self.capture is None or self.capture.weights is None or states.video is None:
             return None
-        return self.capture.weights[0, :, : states.video.base_tokens].clone()
+        heard = self.capture.weights.shape[1] if states.audio is None else states.audio.base_tokens
+        return self.capture.weights[0, :heard, : states.video.base_tokens].clone()
 
     def states(self) -> States:
         """Both streams as the sampler finds them: conditions applied, then noise, video's drawn first.

@@ -140,6 +140,7 @@ def with_names(request: Request, names: Mapping[str, str]) -> Request:
             "references": tuple(map(named, request.references)),
             "source": named(request.source),
             "audio_source": named(request.audio_source),
+            "voice": named(request.voice),
         }
     )
 

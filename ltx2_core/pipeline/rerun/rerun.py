@@ -113,6 +113,8 @@ def _replaced(request: Request, changes: Mapping[str, Any]) -> set[str]:
     replaced |= {lora.role for lora in request.loras} if {"lora", "control"} & changes.keys() else set()
     main = MAIN.get(request.mode)
     replaced |= {image.role for image in request.images if image.role != main} if "image" in changes else set()
+    replaced |= {one.role for one in request.references if one.is_still} if "ref" in changes else set()
+    replaced |= {request.voice.role} if request.voice and "voice_ref" in changes else set()
     return replaced | ({main} if main and INPUT in changes else set())
 
 

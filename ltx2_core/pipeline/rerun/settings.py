@@ -25,7 +25,7 @@ MediaInput = ImageInput | ClipInput | AudioInput | ReferenceInput
 
 def media_of(request: Request) -> dict[str, MediaInput]:
     """The images, clips and audio of a request, by the role of their file."""
-    given = (*request.images, request.source, request.audio_source, *request.references)
+    given = (*request.images, request.source, request.audio_source, *request.references, request.voice)
     return {one.role: one for one in given if one is not None}
 
 
@@ -131,11 +131,14 @@ def _edit(request: Request) -> dict[str, Any]:
 
 
 def _images(request: Request, inputs: Mapping[str, Path]) -> dict[str, Any]:
-    """The images but that which a mode starts from."""
+    """The images but that which a mode starts from, and what is shown beside the clip."""
     given = [one for one in request.images if one.role in inputs and one.role != MAIN.get(request.mode)]
     specs = [f"{inputs[one.role]}@{one.frame}:{Decimal(repr(one.strength)):f}" for one in given]
     crf = {image.crf for image in request.images}
-    return {"image": tuple(specs) or None, "image_crf": min(crf, default=None)}
+    shown = [str(inputs[one.role]) for one in request.references if one.is_still and one.role in inputs]
+    voice = request.voice and inputs.get(request.voice.role)
+    references = {"ref": tuple(shown) or None, "voice_ref": voice and str(voice)}
+    return {"image": tuple(specs) or None, "image_crf": min(crf, default=None), **references}
 
 
 def _loras(request: Request, inputs: Mapping[str, Path]) -> dict[str, Any]:

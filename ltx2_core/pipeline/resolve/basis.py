@@ -45,14 +45,16 @@ class Mode:
     """What a command makes of what.
 
     Args: name: of the command. video, audio: what may be done with each stream, the default first. settle: looks at the
-    inputs and settles what follows from them. edits: whether its recipes do something to a clip. main: what the file is
-    that it starts from, for a person; None where there is none.
+    inputs and settles what follows from them. takes_references: whether images and a voice can stand beside what it
+    makes. edits: whether its recipes do something to a clip. main: what the file is that it starts from, for a person;
+    None where there is none.
     """
 
     name: str
     video: tuple[StreamMode, ...]
     audio: tuple[StreamMode, ...]
     settle: Settle
+    takes_references: bool = False
     edits: bool = False
     main: str | None = None
 
@@ -211,7 +213,7 @@ def settle_basis(
     model.headers.check_contexts()
     sized = [] if edit == Edit.UPSCALE else _tier_layer(res, model)  # a clip that is enlarged has a size of its own
     merged = merge([*layers, *sized, *model.sampler_layer(preset), *model.layers])
-    adjusted = _adjusted(preset, merged)
+    adjusted = _adjusted(preset, merged, takes_references=mode.takes_references)
     if len(adjusted.stages) < len(recipe(preset).stages):
         notes = (*notes, f"{preset}: only its first stage is run, as no video is generated")
     check_recipe(preset, adjusted, recipe_edit(edit), merged, files, model.headers)
@@ -250,7 +252,7 @@ def _tier_layer(res: str, model: _Model) -> list[Layer]:
     return [(Place(Origin.SIZE, name), read_tier(name).defaults)]
 
 
-def _adjusted(preset: str, merged: Merged) -> Recipe:
+def _adjusted(preset: str, merged: Merged, *, takes_references: bool) -> Recipe:
     """A recipe with the sampler, sigmas and tiles that are set, unless it has a sampler of its own."""
     chosen, settings = recipe(preset), merged.settings
     sigmas = settings.sigmas
@@ -259,6 +261,8 @@ def _adjusted(preset: str, merged: Merged) -> Recipe:
         raise RequestError(f"{where} {sigmas[0]:g},… cannot be used here", "a clip that begins as noise begins at 1")
     if settings.video != "generate":
         chosen = chosen.for_audio()
+    if takes_references and (settings.ref or settings.voice_ref):
+        chosen = chosen.with_references(has_voice=settings.voice_ref is not None and settings.sound == "generate")
     sampler = None if chosen.names_its_sampler else settings.sampler
     adjusted = chosen.adjusted(sampler, sigmas, settings.tiles)
     return adjusted.enlarging(settings.upscale) if settings.upscale else adjusted

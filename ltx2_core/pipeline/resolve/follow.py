@@ -17,6 +17,7 @@ from ..values import show_time
 from .basis import Basis
 from .inputs import ModeInputs, read_images
 from .long_clips import in_windows, until_of
+from .references import settle_references
 from .settings import Origin, required
 from .sizes import (
     LONGEST_TRAINED_S,
@@ -63,7 +64,7 @@ def settle_a2v(basis: Basis, path: Path | None) -> ModeInputs:
     length = ClipLength(frames=frames, fps=fps, warnings=beyond_training(count, fps, offers_windows=True))
     if until_s is not None:
         length = in_windows(basis, frames, fps)
-    images = read_images(settings, length)
+    images, references = read_images(settings, length), settle_references(basis)
     heard_s = min(frames / fps, rest_s)
     is_part = heard_s < rest_s
     given = AudioInput(role="sound", name=name, start_s=start_s, duration_s=heard_s if is_part else None)
@@ -71,12 +72,13 @@ def settle_a2v(basis: Basis, path: Path | None) -> ModeInputs:
     covered = f"{frames} frames: {float(heard_s):.2f} s of {name}" + _told_end(frames / fps - heard_s, audio)
     return ModeInputs(
         length=length,
-        size=choose_size(basis.merged, basis.recipe, basis.vae, images.first_size),
+        size=choose_size(basis.merged, basis.recipe, basis.vae, images.first_size, references.scale),
         images=images.inputs,
+        references=references.images,
         audio_source=audio.input,
-        files={given.role: source.path, **images.files},
+        files={given.role: source.path, **images.files, **references.files},
         copies_audio=audio.is_copied,
-        notes=(covered, *source.notes, *audio.notes, *images.notes),
+        notes=(covered, *source.notes, *audio.notes, *images.notes, *references.notes),
     )
 
 

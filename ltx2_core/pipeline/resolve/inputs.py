@@ -35,6 +35,7 @@ class ModeInputs:
     source: ClipInput | None = None
     audio_source: AudioInput | None = None
     references: tuple[ReferenceInput, ...] = ()
+    voice: AudioInput | None = None
     strength: float | None = None
     window: Window | None = None
     extension: Extension | None = None

@@ -52,13 +52,15 @@ class ChosenLora:
 class GivenLora:
     """A LoRA that fits the model.
 
-    Args: matched: what it changes there. warning: why it may not do what it was made for; None if it should.
+    Args: matched: what it changes there. warning: why it may not do what it was made for; None if it should. published:
+    the one of the catalogue that it is.
     """
 
     input: LoraInput
     file: LoraFile
     matched: MatchedLora
     warning: str | None = None
+    published: Control | None = None
 
     @property
     def note(self) -> str:
@@ -190,7 +192,7 @@ def read_loras(
         file = chosen.read()
         matched = match(file, checkpoint, allow_partial=allow_partial)
         given = LoraInput(role=f"lora-{number}", name=chosen.path.name, strength=chosen.strength)
-        found.append(GivenLora(given, file, matched, named.warning_of(chosen)))
+        found.append(GivenLora(given, file, matched, named.warning_of(chosen), chosen.published))
     return tuple(found)
 
 

@@ -15,6 +15,7 @@ from .clips import settle_v2v
 from .follow import settle_a2v, settle_v2a
 from .inputs import ModeInputs, read_images
 from .length import keyframes_within, length_of, require_known_times
+from .references import settle_references
 from .sizes import choose_size
 
 
@@ -32,20 +33,29 @@ def _settle_from_images(basis: Basis, path: Path | None, *, follows_image: bool)
     length = length_of(basis)
     images = read_images(basis.settings, length, path)
     require_known_times(basis, length, images.inputs)
-    shown = images.first_size if follows_image else None
+    shown, references = images.first_size if follows_image else None, settle_references(basis)
     return ModeInputs(
         length=length,
-        size=choose_size(basis.merged, basis.recipe, basis.vae, shown),
+        size=choose_size(basis.merged, basis.recipe, basis.vae, shown, references.scale),
         images=images.inputs,
+        references=references.images,
+        voice=references.voice,
         generated_keyframes=keyframes_within(basis, length),
-        files=images.files,
-        notes=images.notes,
+        files={**images.files, **references.files},
+        notes=(*images.notes, *references.notes),
     )
 
 
 TABLE = (
-    Mode(name="t2v", video=("generate", "off"), audio=("generate", "off"), settle=settle_t2v),
-    Mode(name="i2v", video=("generate",), audio=("generate", "off"), settle=settle_i2v, main="image"),
+    Mode(name="t2v", video=("generate", "off"), audio=("generate", "off"), settle=settle_t2v, takes_references=True),
+    Mode(
+        name="i2v",
+        video=("generate",),
+        audio=("generate", "off"),
+        settle=settle_i2v,
+        takes_references=True,
+        main="image",
+    ),
     Mode(
         name="v2v",
         video=("generate", "keep"),
@@ -54,7 +64,7 @@ TABLE = (
         edits=True,
         main="video",
     ),
-    Mode(name="a2v", video=("generate",), audio=("keep",), settle=settle_a2v, main="audio"),
+    Mode(name="a2v", video=("generate",), audio=("keep",), settle=settle_a2v, takes_references=True, main="audio"),
     Mode(name="v2a", video=("keep",), audio=("generate",), settle=settle_v2a, main="video"),
 )
 MODES: Mapping[str, Mode] = {mode.name: mode for mode in TABLE}

@@ -92,7 +92,7 @@ class Costs(TextPhases):
         request, vae = self.request, self.headers.shapes.video_vae
         stages = request.recipe.stages
         grids = [self._grid(stage) for stage in stages]
-        clips = [grid for grid in grids for _ in request.references]
+        clips = [grid for grid in grids for _ in request.shown_references]
         if request.source is not None:
             extension = request.extension or Extension()
             kept = request.frames - extension.before - extension.after
@@ -109,14 +109,14 @@ class Costs(TextPhases):
                 flops=sum(video_vae.encode_flops(vae, grid, plan) for grid in given),
                 host=max(clip_bytes(grid) for grid in given),
             )
-        if request.audio_source is not None and request.audio != "off":
+        if (request.audio_source is not None and request.audio != "off") or request.voice is not None:
             config = self.headers.shapes.audio_vae
             yield Phase(
                 kind="inputs",
                 name="audio input",
                 loads=(self.component("audio_encoder"),),
-                active=audio.encode_bytes(config, self._steps_at_once, self.itemsize),
-                flops=audio.encode_flops(config, self._steps),
+                active=audio.encode_bytes(config, max(self._steps_at_once, request.voice_steps), self.itemsize),
+                flops=audio.encode_flops(config, max(self._steps, request.voice_steps)),
             )
 
     # Stages
@@ -220,7 +220,7 @@ class Costs(TextPhases):
         passes, is_batched, texts = max(map(len, shares)), self.machine.batches_passes, len(request.texts)
         return Evaluation(
             video=0 if request.video == "off" else ceil(max(self._tiles(stage)) / layout.width),
-            audio=0 if request.audio == "off" else self._steps,
+            audio=0 if request.audio == "off" else self._steps + request.voice_steps,
             text=request.text_rows,
             copies=1 if is_batched else passes,
             contexts=max(sum(1 if is_negative else texts for is_negative in _read_in(kinds)) for kinds in shares),
@@ -248,7 +248,7 @@ class Costs(TextPhases):
             at_start = 0 if self.request.recipe.images == "append" else 1
             stills = max(0, len(self.request.images) - at_start)
             appended += stills * rows * columns
-        references = self.request.references if stage.conditions == "all" else ()
+        references = self.request.shown_references if stage.conditions == "all" else ()
         across, down = stage.tiles or (1, 1)
         cuts = ((frames, stage.windows), (rows, down), (columns, across))
         pieces = [split_evenly(length, count, STAGE_OVERLAP) for length, count in cuts]

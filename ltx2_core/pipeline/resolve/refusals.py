@@ -197,6 +197,7 @@ def without_effect(video: str, audio: str) -> dict[str, str]:
         names = (
             "decoder",
             "generated_keyframes",
+            "ref",
             "res",
             "codec",
             "crf",
@@ -208,9 +209,9 @@ def without_effect(video: str, audio: str) -> dict[str, str]:
         )
         without |= dict.fromkeys(names, "--video off leaves only audio")
     if audio == "keep":
-        without |= dict.fromkeys((*GUIDES_AUDIO, "audio_sm"), "the given audio stays as it is")
+        without |= dict.fromkeys((*GUIDES_AUDIO, "audio_sm", "voice_ref"), "the given audio stays as it is")
     if audio == "off":
-        names = ("audio_codec", "loudness", "attention", *GUIDES_AUDIO, *GUIDES_EACH_OTHER)
+        names = ("audio_codec", "loudness", "attention", "voice_ref", *GUIDES_AUDIO, *GUIDES_EACH_OTHER)
         without |= dict.fromkeys(names, "--sound off leaves only video")
     return without
 

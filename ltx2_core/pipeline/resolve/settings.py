@@ -86,6 +86,7 @@ class Place:
 
 
 COMMAND_LINE, ENVIRONMENT, BUILT_IN = Place(Origin.COMMAND_LINE), Place(Origin.ENVIRONMENT), Place(Origin.BUILT_IN)
+MOST_REFERENCES = 64  # images on a sheet
 DECODERS = ("auto", *get_args(DecoderName))
 NUMBER, WHOLE_NUMBER = BeforeValidator(parse_number), BeforeValidator(parse_whole)
 Scale = Annotated[float, NUMBER, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -154,6 +155,8 @@ class Settings(BaseModel):
     upscale: Enlargement | None = None
 
     image: Paths | None = None
+    ref: Annotated[Paths, Field(max_length=MOST_REFERENCES)] | None = None
+    voice_ref: Text | None = None
     image_crf: Annotated[int, WHOLE_NUMBER, Field(ge=0, le=51)] | None = None
     generated_keyframes: Annotated[int, WHOLE_NUMBER, Field(ge=0, le=100)] | None = None
 

@@ -180,6 +180,7 @@ def _request(basis: Basis, inputs: ModeInputs, prompt: str) -> Request:
         source=inputs.source,
         audio_source=inputs.audio_source,
         references=inputs.references,
+        voice=inputs.voice,
         strength=inputs.strength,
         window=inputs.window,
         extension=inputs.extension,

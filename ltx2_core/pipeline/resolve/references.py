@@ -1,0 +1,102 @@
+"""Images and a voice to look at and listen to, for in-context LoRAs that were trained for them.
+
+Source: docs/references.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import RequestError
+from ...headers import generation
+from ...hub.registry import read_catalogue
+from ...lora_file import reference_scales
+from ...media.accept import check_input
+from ...media.inputs import AudioSource, ImageSource
+from ...paths import given_path
+from ..request import AudioInput, ReferenceInput
+from .loras import GivenLora
+from .sizes import LONGEST_TRAINED_S
+
+if TYPE_CHECKING:
+    from .basis import Basis
+
+VOICE = "voice"  # the role of its file
+OF_AUDIO = ".audio_attn1."  # in the name of a layer with which audio attends to itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class References:
+    """What is shown beside the clip. scale: how much larger the clip is than what is shown. files: by role."""
+
+    images: tuple[ReferenceInput, ...] = ()
+    voice: AudioInput | None = None
+    scale: int = 1
+    files: Mapping[str, Path] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def settle_references(basis: Basis) -> References:
+    """The images of `--ref` and the audio of `--voice-ref`, as far as the streams that they are for are generated.
+
+    Raises: RequestError where no LoRA was trained for them; MediaError for what is not an image or audio.
+    """
+    settings = basis.settings
+    given = settings.ref or () if settings.video == "generate" else ()
+    heard = settings.voice_ref if settings.sound == "generate" else None
+    if not given and heard is None:
+        return References()
+    spatial, temporal = reference_scales([lora.file for lora in basis.loras])
+    images: list[ReferenceInput] = []
+    files: dict[str, Path] = {}
+    notes: list[str] = []
+    if given:
+        _require(basis, "ref", "images", (lora for lora in basis.loras if _looks_at(lora, "images")))
+    for number, name in enumerate(given, 1):
+        source = check_input(given_path(name, "--ref"), ImageSource)
+        shown = {"role": f"reference-{number}", "name": source.path.name, "is_still": True}
+        images.append(ReferenceInput(**shown, spatial_scale=spatial, temporal_scale=temporal))
+        files[images[-1].role] = source.path
+        notes += source.notes
+    voice = None
+    if heard is not None:
+        _require(basis, "voice_ref", "voice", (lora for lora in basis.loras if _listens(lora)))
+        source = check_input(given_path(heard, "--voice-ref"), AudioSource)
+        if source.duration_s > LONGEST_TRAINED_S:
+            why = f"it lasts {float(source.duration_s):.1f} s, and a model hears {LONGEST_TRAINED_S} s at most"
+            raise RequestError(f"--voice-ref {heard} cannot be used", why, "cut it to a few seconds of the voice")
+        voice = AudioInput(role=VOICE, name=source.path.name, duration_s=source.duration_s)
+        files[VOICE] = source.path
+        notes += source.notes
+    return References(images=tuple(images), voice=voice, scale=spatial if images else 1, files=files, notes=(*notes,))
+
+
+def _looks_at(lora: GivenLora, what: str) -> bool:
+    """Whether an in-context LoRA has learnt to look at something; a published one at what is known of it."""
+    return lora.file.is_in_context and (lora.published is None or lora.published.looks_at == what)
+
+
+def _listens(lora: GivenLora) -> bool:
+    """Whether an in-context LoRA changes how audio attends to audio, without which it cannot have learnt to listen."""
+    return _looks_at(lora, "voice") and any(OF_AUDIO in name for name in lora.matched.changes)
+
+
+def _require(basis: Basis, setting: str, what: str, trained: Iterable[GivenLora]) -> None:
+    """Raises: RequestError if there is no LoRA for something."""
+    if any(True for _ in trained):
+        return
+    known = {name: one for name, one in read_catalogue().controls.items() if one.looks_at == what and not one.refused}
+    made = generation(basis.headers.header("transformer"))
+    fitting = next((name for name, one in known.items() if made in one.files), None)
+    hint = "--lora FILE names one that is"
+    if fitting is not None:
+        hint = f"--lora {fitting}"
+    elif known:
+        name, one = next(iter(known.items()))
+        hint = f"{hint}; {name} is published for models of generation {' and '.join(one.files)}"
+    shown = {"images": "images beside the clip", "voice": "a voice beside the clip"}[what]
+    why = f"no LoRA of this render is an in-context one that was trained with {shown}"
+    raise RequestError(f"{basis.sources[setting].spelled(setting)} cannot be used", why, hint)
