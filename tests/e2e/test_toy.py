@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from ltx2_cli.app import app
 from ltx2_core.hub.registry import registered_models
 from scripts.toy import model, world
-from scripts.toy.detect import hear, match, see
+from scripts.toy.detect import Sync, hear, match, see
+from scripts.toy.long import Long, jumps_at_seams, syncs
 from scripts.toy.world import Kind, Scene
 from tests.synthetic_media import write_sound
 
@@ -180,3 +181,16 @@ def test_what_is_shipped_is_what_its_entry_names_and_within_its_budget() -> None
     assert {path.relative_to(model.HOME).parts[0] for path in files} == set(registered_models()["toy"].files.values())
     assert max(path.stat().st_size for path in files) <= model.FILE_BYTES
     assert sum(path.stat().st_size for path in files) <= model.TOTAL_BYTES
+
+
+@pytest.mark.slow
+def test_ball_bounces_on_in_time_through_windows(tmp_path: Path) -> None:
+    prompt = "a big red ball bounces slowly on the left, a thud at each bounce"
+    frames, sound = render(tmp_path, "t2v", prompt, "--preset", "distilled-lora", "--until", "6s")
+    clip = Long(Scene(Kind.BALL, "red", "big", "slow", side="left"), frames, sound, news=(0, 49, 81, 113))
+    assert len(frames) == 145
+    found = sum(syncs(clip), Sync())
+    assert found.events > 6
+    assert min(found.recall, found.precision) > HALF
+    assert jumps_at_seams(clip).max() < 1.2  # of the largest differences there are; a cut is several times that
+    assert see(frames[-48:]).colour == "red"
