@@ -143,6 +143,8 @@ class Display:
         for path in result.beside:
             self.beside(path)
         kept = f", latents in {result.job_dir}" if result.job_dir else ""
+        if result.seam is not None:
+            self.say(f"loop: {result.seam.verdict}")
         self.say(f"seed {result.seed}, {result.seconds:.1f} s{kept}")
 
     def end(self, exit_code: int) -> int:

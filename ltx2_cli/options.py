@@ -211,6 +211,7 @@ EDIT = panel(
         "2|1.5",
         "Enlarge the clip and refine it from a noise level on, which --strength sets; its audio is kept.",
     ),
+    loop=switch("Regenerate the end of the clip so that it meets the beginning; --retake chooses another span."),
 )
 REFERENCES = panel(
     "References",
@@ -278,6 +279,7 @@ SAMPLING = panel(
         "since the last full step; faster, and another result; 0, the default, skips none.",
     ),
 )
+LOOP = panel("Shape", loop=switch("Make a loop: the last frame and the end of the audio meet the first."))
 SOUND = panel("Streams", sound=value("generate|off", "off makes a video without audio; default generate."))
 OLD_STREAMS = panel(
     "Streams",

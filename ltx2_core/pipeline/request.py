@@ -41,6 +41,7 @@ OldTrackName = Annotated[str, BeforeValidator(Choice(("drop", "second-track")))]
 
 ENHANCER = "enhancer"  # the role of a language model in a folder of its own that rewrites the prompt
 
+AROUND = 3  # latent frames that are decoded before and behind a loop: as many as the tiles of a decoder share
 RECORD = "job.json"  # the file in a job folder that holds the task
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -144,11 +145,12 @@ class Request(Record):
     enhances: a language model has yet to rewrite the prompt. given_prompt: what a person wrote, where one has done so,
     and the prompt is what it made of that. auto_length: the model has yet to choose the length, and until then `frames`
     is the most that it can choose. generated_keyframes: how many single frames the model generates beside the clip, at
-    even distances, or the frames of the clip at which it does. full_recipe: where this is a draft, the recipe of the
-    full render, of which everything else here but `recipe` is too. segments: spans with a prompt of their own. voice:
-    audio that is heard before the clip, for a LoRA that has learnt to take its voice. chain: the windows that a clip is
-    made in which is longer than one; None where all of it is made at once. cache_steps: the relative change of the
-    first block's work up to which an evaluation of a guided stage skips the other blocks; 0 skips none.
+    even distances, or the frames of the clip at which it does. loops: the end of the clip meets its beginning, and the
+    first frame is dropped, as the last one takes its place. full_recipe: where this is a draft, the recipe of the full
+    render, of which everything else here but `recipe` is too. segments: spans with a prompt of their own. voice: audio
+    that is heard before the clip, for a LoRA that has learnt to take its voice. chain: the windows that a clip is made
+    in which is longer than one; None where all of it is made at once. cache_steps: the relative change of the first
+    block's work up to which an evaluation of a guided stage skips the other blocks; 0 skips none.
     """
 
     mode: str
@@ -184,6 +186,7 @@ class Request(Record):
     segments: Segments = ()
     auto_length: AutoLength | None = None
     generated_keyframes: PixelFrame | tuple[PixelFrame, ...] = 0
+    loops: bool = False
     schedule_tokens: int
     text_rows: int
     decoder: DecoderName = "conv"
@@ -229,6 +232,11 @@ class Request(Record):
         grid = self.grid(factors, stage)
         height, width = (int(side * stage.source_scale) for side in (grid.height, grid.width))
         return replace(grid, height=height, width=width)
+
+    def decoded_grid(self, factors: Factors) -> VideoGrid:
+        """The grid that is decoded: that of the result, and for a loop some more on both sides of it."""
+        grid = self.grid(factors)
+        return replace(grid, frames=grid.frames + factors.time * (2 * AROUND - 1)) if self.loops else grid
 
     @property
     def last_stage(self) -> Stage:

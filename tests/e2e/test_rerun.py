@@ -57,6 +57,7 @@ EVERY_MODE = {
         "0.1s",
     ),
     "upscale": ("v2v", CLIP, "a bell", "--upscale", 2, "--seed", 3, "--strength", 0.8, "--start", "0.1s"),
+    "loop": ("t2v", "a bell", *SMALL, "--frames", 25, *UNGUIDED, "--loop"),
     "a2v": ("a2v", SOUND, "a bell", *SMALL, *VIDEO_UNGUIDED, "--codec", "h265"),
     "a2v-part": ("a2v", OPUS, *SMALL, *VIDEO_UNGUIDED, "--start", "0.2s", "--duration", "0.3s", "--image", PHOTO),
     "v2a": ("v2a", CLIP, "a bell", *SMALL, *AUDIO_UNGUIDED, "--old-sound", "second-track"),

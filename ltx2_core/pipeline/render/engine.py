@@ -36,12 +36,13 @@ from ..events import LengthChosen, Watch
 from ..job import Job, Saved
 from ..made import Made, MadeModel, versions
 from ..parts import DURATION_HEAD
-from ..request import COPY, EncodingSettings, RenderTask, Request
+from ..request import AROUND, COPY, EncodingSettings, RenderTask, Request
 from ..resolve.machine import hardware
 from ..values import OFF
 from ..windows import StageOfWindow, runs_of, windows_of
 from .enhancement import rewrite_prompt
 from .follow import DecodeTask, StageTask
+from .looping import AUDIO_AROUND, audio_around, cut_loop, video_around
 from .models import Models, computing
 from .preview import Preview
 from .seams import joined, new_cell, new_step
@@ -255,18 +256,16 @@ class Engine:
             self.models.component("video_decoder") as decoder,
             self.watch.phase("video", "decoding and encoding", request.file_frames) as on_frames,
         ):
-            latent, tiles, ranks = (
-                latents.video.to(self.models.device, self.models.dtype),
-                task.machine.decode_tiles,
-                None,
-            )
+            latent = video_around(latents.video) if request.loops else latents.video
+            latent, tiles, ranks = latent.to(self.models.device, self.models.dtype), task.machine.decode_tiles, None
             if self.ranks is not None and can_be_dealt(latent, decoder, tiles):
                 ranks = self.ranks
                 self.share(DecodeTask(task, latent))
             frames = decode_video(latent, decoder, tiles, generator, ranks)
             if self.preview is not None:
                 frames = self.preview.fitting(frames, latent)
-            chunks = cropped(first_of(frames, request.file_frames), request.file_size)
+            begin = (AROUND - 1) * self.models.shapes.video_vae.factors.time if request.loops else 0
+            chunks = cropped(part_of(frames, begin, request.file_frames), request.file_size)
             report = write_clip(output, shape, chunks, audio, task.output.encoding, on_frames)
             if task.stills:
                 self.write_stills(decoder, generator)
@@ -302,6 +301,8 @@ class Engine:
         if latents.audio is None:
             return None
         if self.request.audio != "keep":
+            if self.request.loops:
+                return self.looped_audio(latents.audio)
             return self.decode_audio(latents.audio, self.request.audio_piece)
         codec = self.task.output.audio_codec
         if codec == COPY:
@@ -310,6 +311,12 @@ class Engine:
         if len(given.samples) not in LAYOUTS:
             given = replace(given, samples=to_stereo(given.samples.unsqueeze(0)).squeeze(0))
         return at_rate_of(codec, given)
+
+    def looped_audio(self, latent: Tensor) -> Waveform:
+        """The waveform of an audio latent whose end goes on in its beginning, as long as its video."""
+        period_s = self.request.file_frames / self.request.file_fps
+        around = audio_around(latent, period_s)
+        return cut_loop(self.decode_audio(around), around.shape[2] - 2 * AUDIO_AROUND, period_s)
 
     def decode_audio(self, latent: Tensor, piece: int | None = None) -> Waveform:
         """The waveform of an audio latent, made in pieces of so many steps; None takes the whole.
@@ -364,11 +371,11 @@ class Engine:
         return self.task.request
 
 
-def first_of(chunks: Iterator[Tensor], count: int) -> Iterator[Tensor]:
-    """So many frames (F 3 H W) of all; the others are decoded, as other ranks do, and left out."""
+def part_of(chunks: Iterator[Tensor], begin: int, count: int) -> Iterator[Tensor]:
+    """So many frames (F 3 H W) of all, from one on; the others are decoded, as other ranks do, and left out."""
     for chunk in chunks:
-        kept = chunk[:count]
-        count -= len(kept)
+        kept = chunk[begin:][:count]
+        begin, count = max(0, begin - len(chunk)), count - len(kept)
         if len(kept):
             yield kept
 

@@ -58,7 +58,7 @@ def _hint(job: Job, progress: Progress, vae: VideoVAEConfig) -> str:
     machine = job.task.machine
     smaller = f"a smaller --res, or a shorter --{'duration' if job.request.chain is None else 'window'}"
     if progress.last is not None and progress.last.phase == "video":
-        sizes = smaller_sizes(vae, job.request.grid(vae.factors), machine.decode_tiles)
+        sizes = smaller_sizes(vae, job.request.decoded_grid(vae.factors), machine.decode_tiles)
         if sizes is None:
             return smaller
         return f"ltx2 decode {shlex.quote(str(job.folder))} --tiles {'x'.join(map(str, sizes))}"

@@ -19,7 +19,10 @@ from ...hub.ledger import remember_made, remember_places
 from ...identity import identity
 from ...lock import locked
 from ...machine import Machine
+from ...media.accept import check_input
+from ...media.inputs import VideoSource
 from ...media.probe import probe
+from ...media.seam import Seam, measure_seam
 from ...media.sheet import contact_sheet
 from ...media.writer import Report
 from ...parallel import Ranks
@@ -57,7 +60,8 @@ class Interrupted(Exception):
 class Result:
     """A finished render.
 
-    Args: job_dir: where its latents are, if they were kept. beside: what was written beside it, if wanted.
+    Args: job_dir: where its latents are, if they were kept. beside: what was written beside it, if wanted. seam: of a
+    loop.
     """
 
     path: Path
@@ -66,6 +70,7 @@ class Result:
     seed: int
     seconds: float
     report: Report
+    seam: Seam | None = None
 
 
 def run(resolved: Resolved, watch: Watch = NOBODY, models: Models | None = None, ranks: Ranks | None = None) -> Result:
@@ -229,6 +234,7 @@ def _conclude(job: Job, report: Report, start: float, *, is_new: bool = True) ->
         seed=task.request.seed,
         seconds=time.perf_counter() - start,
         report=report,
+        seam=measure_seam(check_input(task.target, VideoSource)) if task.request.loops else None,
     )
 
 

@@ -111,7 +111,7 @@ class InputEncoder:
         if stage.conditions != "none" and request.images:
             video += self.images(request.images, stage, grid, appends_all=request.recipe.images == "append")
         if stage.conditions == "all" and request.references:
-            video += self.references(request.shown_references, grid)
+            video += self.references(request, grid)
         if stage.conditions == "all" and request.voice is not None:
             tokens = patchify_audio(self._encoded_voice)
             audio.append(ReferenceAudio(tokens=tokens, positions=before_start(audio_positions(tokens.shape[1]))))
@@ -137,9 +137,8 @@ class InputEncoder:
         latents = self.encode("encoding the images", (self.image_pixels(image, grid) for image in images))
         return [condition(image, latent) for image, latent in zip(images, latents, strict=True)]
 
-    def references(self, references: Sequence[ReferenceInput], grid: VideoGrid) -> list[Condition]:
+    def references(self, request: Request, grid: VideoGrid) -> list[Condition]:
         """Clips to look at, as an in-context LoRA was trained with: smaller, and with fewer frames."""
-        request = self.task.request
 
         def condition(reference: ReferenceInput, latent: Tensor) -> Condition:
             shown = ReferenceVideo(
@@ -152,7 +151,8 @@ class InputEncoder:
             )
             return shown if reference.attention == 1 else WithAttention(shown, reference.attention)
 
-        clips = (self.reference_pixels(reference, grid) for reference in references)
+        references = request.shown_references
+        clips = (self.reference_pixels(request, reference, grid) for reference in references)
         latents = self.encode("encoding the reference", clips, self._reference_tiles)
         return [condition(reference, latent) for reference, latent in zip(references, latents, strict=True)]
 
@@ -226,11 +226,10 @@ class InputEncoder:
         source = check_input(self.task.inputs[image.role], ImageSource)
         return prepare_image(source, grid.height, grid.width, image.crf)
 
-    def reference_pixels(self, reference: ReferenceInput, grid: VideoGrid) -> Tensor:
+    def reference_pixels(self, request: Request, reference: ReferenceInput, grid: VideoGrid) -> Tensor:
         """The frames of a reference that go with those that are rendered (1 3 F H W), smaller and fewer as its LoRA
         wants them.
         """
-        request = self.task.request
         height, width = (side // reference.spatial_scale for side in (grid.height, grid.width))
         if reference.is_still:
             frames = 1 + -(-(request.frames - 1) // reference.temporal_scale)

@@ -39,10 +39,12 @@ from ..job import Saved
 from ..parts import LatentShapes
 from ..recipe import Stage
 from ..request import Request
+from .looping import LoopDenoiser
 from .preview import LastEstimate
 from .stage_inputs import Given
 from .tiled import TiledDenoiser, tiled
 
+Estimator = GuidedDenoiser | TiledDenoiser | LoopDenoiser
 NEUTRAL = GuidanceScales()
 OnEstimate = Callable[[int, int, Tensor], None]
 
@@ -230,12 +232,14 @@ class StageRun:
         with split.over(denoise.model):
             yield replace(denoise, split=split)
 
-    def _tiled(self, denoise: GuidedDenoiser, states: States) -> GuidedDenoiser | TiledDenoiser:
-        stage = self.stage
+    def _tiled(self, denoise: GuidedDenoiser, states: States) -> Estimator:
+        stage, fps = self.stage, self.request.fps * self.stage.rate
+        if self.request.loops:
+            return LoopDenoiser(denoise, fps, self.grid.factors)
         if stage.is_whole:
             return denoise
         across, down = stage.tiles or (1, 1)
-        return tiled(denoise, states, (stage.windows, across, down), self.grid.factors, self.request.fps * stage.rate)
+        return tiled(denoise, states, (stage.windows, across, down), self.grid.factors, fps)
 
     def _held(self, denoise: Denoiser) -> Denoiser:
         """The denoiser, but above the strength of a restyling the source is the clean estimate of what starts from it.
@@ -255,7 +259,7 @@ class StageRun:
 
         return held
 
-    def _guarded(self, denoise: GuidedDenoiser | TiledDenoiser, watch: Watch, done: int, total: int) -> Denoiser:
+    def _guarded(self, denoise: Estimator, watch: Watch, done: int, total: int) -> Denoiser:
         """The denoiser, looking before each step whether to stop, and after it whether its values are finite."""
         cache = denoise.cache if isinstance(denoise, GuidedDenoiser) else None
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from ...errors import LTX2Error
 from ...media.overview import Overview, Picture
 from ...media.plots import frequencies
+from ...media.seam import Seam
 from ..made import Made
 from ..rerun.differences import leaves, recorded
 from ..values import show_fps
@@ -40,13 +41,15 @@ class Result:
     """One result of a page, as it lies on the disk.
 
     Args: file: its name, in the folder of the page. state: of its job. seed: None where neither the job nor the file
-    tells it. overview: None where there is no file that can be read. made: its recipe, if it holds one.
+    tells it. overview: None where there is no file that can be read. seam: of a loop. made: its recipe, if it holds
+    one.
     """
 
     file: str
     state: str = "done"
     seed: int | None = None
     overview: Overview | None = None
+    seam: Seam | None = None
     made: Made | None = None
     problem: str = ""
 
@@ -77,8 +80,12 @@ def read_made(comment: str | None) -> Made | None:
         return None
 
 
-def badges(overview: Overview) -> Iterator[Badge]:
-    """What is worth a word: what the self-check finds, how loud it is, and whether sound and motion agree."""
+def badges(overview: Overview, seam: Seam | None = None) -> Iterator[Badge]:
+    """What is worth a word: what the self-check finds, how loud it is, whether sound and motion agree, and for a loop
+    how its end meets its beginning.
+    """
+    if seam is not None:
+        yield Badge(f"seam ×{seam.ratio:.2f}", seam.verdict, is_warning=not seam.is_smooth)
     for word, meaning in overview.problems.items():
         yield Badge(word, meaning, is_warning=True)
     if (level := overview.level) is not None and level.lufs is not None:

@@ -101,7 +101,7 @@ def _title(result: Result) -> str:
 
 
 def _badges(result: Result) -> tuple[Badge, ...]:
-    return tuple(badges(result.overview)) if result.overview else ()
+    return tuple(badges(result.overview, result.seam)) if result.overview else ()
 
 
 def _render(groups: Sequence[Group], results: Sequence[Result], *, folder: str, columns: int) -> bytes:

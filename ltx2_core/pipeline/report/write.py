@@ -6,12 +6,16 @@ Source: docs/report.md.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from ...disk import disk_errors, remove_leftovers, require_free, write_whole
 from ...errors import MediaError, RequestError
 from ...lock import locked
+from ...media.accept import check_input
+from ...media.inputs import VideoSource
 from ...media.overview import OF_MANY, OF_ONE, look_at
+from ...media.seam import measure_seam
 from ..batch.record import POLL_S, RECORD, JobEntry, read_record
 from ..events import Watch
 from ..request import report_of
@@ -41,7 +45,7 @@ def write_clip_report(clip: Path, target: Path, *, overwrite: bool = False) -> N
     """
     if not overwrite:
         require_free(target, hint="--overwrite replaces it")
-    content = clip_page(result_of(clip.name, look_at(clip, OF_ONE)))
+    content = clip_page(_with_seam(result_of(clip.name, look_at(clip, OF_ONE)), clip))
     with disk_errors(target):
         write_whole(target, content)
 
@@ -69,12 +73,20 @@ def write_batch_report(folder: Path, watch: Watch = NOBODY) -> Path:
     return target
 
 
+def _with_seam(result: Result, path: Path) -> Result:
+    """The same with how the ends of a loop meet."""
+    if result.made is None or not result.made.request.loops:
+        return result
+    return replace(result, seam=measure_seam(check_input(path, VideoSource)))
+
+
 def _result(folder: Path, entry: JobEntry) -> Result:
     """What the record of a batch and the file say of one job."""
     if not entry.is_done(folder):
         state = "missing" if entry.state == "done" else entry.state
         return Result(file=entry.file, state=state, seed=entry.seed)
     try:
-        return result_of(entry.file, look_at(folder / entry.file, OF_MANY), entry.seed)
+        path = folder / entry.file
+        return _with_seam(result_of(entry.file, look_at(path, OF_MANY), entry.seed), path)
     except MediaError as error:
         return unreadable(entry.file, entry.seed, error)

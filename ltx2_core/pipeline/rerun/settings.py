@@ -47,6 +47,7 @@ def settings_of(request: Request, output: EncodingSettings | None, inputs: Mappi
         "sound": request.audio,
         "segment": tuple((one.start_s, one.end_s, one.prompt) for one in request.segments) or None,
         "generated_keyframes": request.generated_keyframes,
+        "loop": request.loops,
         "schedule_tokens": request.schedule_tokens,
         "text_rows": request.text_rows,
         "decoder": request.decoder if request.video == "generate" else None,

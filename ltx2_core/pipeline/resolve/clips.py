@@ -20,6 +20,7 @@ from .edits import ROLE, STRENGTH, choose_extension, choose_window, extended, re
 from .follow import AudioPlan, plan_audio, settle_v2a
 from .inputs import ModeInputs, left_to
 from .long_clips import in_windows
+from .looping import new_end
 from .settings import required
 from .sizes import ClipLength, beyond_training, choose_length, choose_size, rate_of, stated_duration
 from .upscaling import settle_upscale
@@ -99,7 +100,9 @@ def _edit(basis: Basis, part: _Part) -> _Edited:
                 length = replace(length, chain=whole.chain, notes=notes, warnings=whole.warnings)
             return _Edited(length=length, extension=extension)
         case Edit.RETAKE:
-            window = choose_window(part.source, settings, part.start_s, part.length, step)
+            window = new_end(part.length, step)
+            if settings.retake is not None:
+                window = choose_window(part.source, settings, part.start_s, part.length, step)
             frames = regenerated_frames(window, part.length, step)
             begin, end = (
                 f"{float(part.start_s + frame / part.length.fps):.2f}" for frame in (frames.start, frames.stop)

@@ -48,7 +48,11 @@ def edit_of(settings: Settings) -> Edit:
         why = "a clip is restyled, extended, retaken, followed or enlarged, one at a time"
         options = " and ".join(map(option_name, asked.values()))
         raise RequestError(f"{options} cannot be used together", why, "give one of them")
-    edit = next(iter(asked), Edit.RESTYLE)
+    if settings.loop and asked and Edit.RETAKE not in asked:
+        option = option_name(next(iter(asked.values())))
+        why = "the end of a clip is regenerated for it, and nothing else"
+        raise RequestError(f"--loop and {option} cannot be used together", why, "render twice")
+    edit = next(iter(asked), Edit.RETAKE if settings.loop else Edit.RESTYLE)
     grown = [option_name(name) for name in ("extend", "extend_before") if getattr(settings, name) is not None]
     if settings.until is not None and grown:
         why = "--until says how long the clip is to be with what is generated after it"

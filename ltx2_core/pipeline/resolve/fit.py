@@ -82,9 +82,8 @@ def settle_machine(
         chosen = ", ".join(f"{name} {_shown(getattr(machine, name))}" for name in names)
         notes = (f"{FILE}: {chosen}, as measured on this machine",)
     neighbours = neighbours_on(device.card, machine.precision)
-    machine = replace(
-        machine, neighbours=neighbours, decode_tiles=decode_tiles(headers, grid, device, machine.precision)
-    )
+    tiles = decode_tiles(headers, request.decoded_grid(vae.factors), device, machine.precision)
+    machine = replace(machine, neighbours=neighbours, decode_tiles=tiles)
     backend = required(settings.attention_backend)
     if backend != "auto":
         machine = replace(machine, attention=_checked_backend(backend, device, machine.precision))

@@ -23,10 +23,10 @@ from .sizes import ClipLength, RenderSize
 class ModeInputs:
     """What follows from the inputs of a request.
 
-    Args: from images to generated_keyframes, and kept_frames: as in the request. recipe: where it follows from the
-    inputs too. sound: what becomes of the audio, where the inputs leave no choice. files: by role. copies_audio: the
-    packets of a given audio track are copied. suffix: what the name of the result must end in, if only one thing will
-    do. sources: inputs that decide what a setting would, by its name. notes: lines for a person.
+    Args: from images to generated_keyframes, kept_frames and loops: as in the request. recipe: where it follows from
+    the inputs too. sound: what becomes of the audio, where the inputs leave no choice. files: by role. copies_audio:
+    the packets of a given audio track are copied. suffix: what the name of the result must end in, if only one thing
+    will do. sources: inputs that decide what a setting would, by its name. notes: lines for a person.
     """
 
     length: ClipLength
@@ -41,6 +41,7 @@ class ModeInputs:
     extension: Extension | None = None
     generated_keyframes: int = 0
     kept_frames: int | None = None
+    loops: bool = False
     recipe: Recipe | None = None
     sound: StreamMode | None = None
     files: Mapping[str, Path] = field(default_factory=dict)

@@ -312,7 +312,7 @@ class Costs(TextPhases):
     @property
     def decoding(self) -> Phase:
         """The video is decoded and encoded."""
-        vae, grid, plan = self.headers.shapes.video_vae, self._grid(None), self.machine.decode_tiles
+        vae, grid, plan = self.headers.shapes.video_vae, self._decoded_grid, self.machine.decode_tiles
         return Phase(
             kind="video",
             name="video",
@@ -328,6 +328,10 @@ class Costs(TextPhases):
 
     def _grid(self, stage: Stage | None) -> VideoGrid:
         return self.request.grid(self.headers.shapes.video_vae.factors, stage)
+
+    @property
+    def _decoded_grid(self) -> VideoGrid:
+        return self.request.decoded_grid(self.headers.shapes.video_vae.factors)
 
     @property
     def _steps(self) -> int:

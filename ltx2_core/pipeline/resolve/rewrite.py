@@ -114,7 +114,7 @@ def decode_tiles(asked: str, task: RenderTask) -> TilePlan:
     vae = headers.shapes.video_vae
     if asked == "auto":
         device = choose_device(task.machine.device)
-        return usual_tiles(headers, task.request.grid(vae.factors), device, task.machine.precision)
+        return usual_tiles(headers, task.request.decoded_grid(vae.factors), device, task.machine.precision)
     if asked == "off":
         return TilePlan()
     sizes = re.fullmatch(r"(\d{1,5})x(\d{1,5})x(\d{1,5})", asked)

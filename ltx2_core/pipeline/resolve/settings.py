@@ -153,6 +153,7 @@ class Settings(BaseModel):
     retake: Span | None = None
     control: Text | None = None
     upscale: Enlargement | None = None
+    loop: Switch | None = None
 
     image: Paths | None = None
     ref: Annotated[Paths, Field(max_length=MOST_REFERENCES)] | None = None
@@ -219,6 +220,7 @@ DEFAULTS: Mapping[str, Any] = {  # what holds where neither a person nor the mod
     "attention_backend": "auto",
     "decoder": "auto",
     "generated_keyframes": 0,
+    "loop": False,
     "enhance": False,
     "cache_steps": 0.0,
     "draft": False,

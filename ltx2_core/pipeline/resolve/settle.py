@@ -25,6 +25,7 @@ from .enhancement import settle_enhancement
 from .fit import settle_machine
 from .inputs import ModeInputs
 from .lint import prompt_advice
+from .looping import looped
 from .machine import Device
 from .modes import mode_of
 from .phases import Costs
@@ -85,6 +86,7 @@ def settle(
     basis = settle_basis(row, layers, own_presets or {}, planned, found)
     is_left_out = planned is not None and main is None and row.main is not None
     inputs = assumed_inputs(basis) if is_left_out else row.settle(basis, main)
+    inputs = looped(basis, inputs)
     if inputs.sound is not None:
         basis = basis.with_sound(inputs.sound)
     enhancement = settle_enhancement(basis, inputs, prompt, is_planned=planned is not None)
@@ -167,6 +169,7 @@ def _request(basis: Basis, inputs: ModeInputs, prompt: str) -> Request:
         crop=inputs.size.crop,
         frames=inputs.length.frames,
         kept_frames=inputs.kept_frames,
+        loops=inputs.loops,
         fps=inputs.length.fps,
         video=required(settings.video),
         audio=required(settings.sound),

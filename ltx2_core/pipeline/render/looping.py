@@ -1,0 +1,189 @@
+"""Clips whose end meets their beginning: denoised as a ring, which has no end, and decoded around its seam.
+
+The latent frames from the second on stand for as many pixel frames each, and so do the audio steps from the second on.
+They are laid around a ring, and before every step the ring is turned, so that the model sees the seam inside the clip
+and never at its ends. The first latent frame and the first step, which stand for less, are copies of the last.
+Source: docs/loops.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...grids import AUDIO_LATENTS_PER_SECOND, MEL_FRAMES_PER_AUDIO_LATENT, MEL_HOP_SAMPLES, MEL_SAMPLE_RATE_HZ, Factors
+from ...latents import Latents, LatentState, States
+from ...media.waveform import Waveform
+from ...sampling.denoiser import GuidedDenoiser
+from ...sampling.guidance import GuidanceScales
+from ...types import Streams
+from ..request import AROUND
+
+GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, of a whole turn, spread evenly however many there are
+SEEN, HEARD = -1, -2  # the places of positions that are the same at each step
+AUDIO_AROUND = 12  # audio steps that are decoded before and behind the ring: 0.48 s
+FADE_S = 0.01  # in which one piece of audio fades into another
+
+
+class Ring(NamedTuple):
+    """A stream as a ring: all units of its grid, latent frames or audio steps, from the second on, or some of them.
+
+    Args: length: in units. size: of a unit, in tokens.
+    """
+
+    length: int
+    size: int
+
+    @property
+    def tokens(self) -> slice:
+        """Where they stand in the stream."""
+        return slice(self.size, self.size * (self.length + 1))
+
+    def turned(self, units: int) -> Tensor:
+        """The tokens, once around, from so many units on: (n) int64 on the CPU."""
+        return torch.arange(self.tokens.start, self.tokens.stop, device="cpu").roll(-units * self.size)
+
+    def closed(self, estimate: Tensor, tokens: int) -> Tensor:
+        """An estimate (b n c) of which the grid's own tokens before and behind the ring repeat it."""
+        grid = torch.arange(tokens, device=estimate.device)
+        inside = (grid - self.size) % (self.length * self.size) + self.size
+        return torch.cat([estimate[:, inside], estimate[:, tokens:]], dim=1)
+
+
+class View(NamedTuple):
+    """A stream as the model sees it. tokens: (n) int64, which of the stream's it holds."""
+
+    state: LatentState
+    tokens: Tensor
+
+
+@dataclass(frozen=True)
+class LoopDenoiser:
+    """Estimate the clean latents of rings that are turned farther at each step.
+
+    What conditions appended goes along to where it stands in the turned clip, and so does the first latent frame where
+    it is given, as a single frame among the others.
+    """
+
+    denoise: GuidedDenoiser
+    fps: Fraction
+    factors: Factors
+    _positions: dict[int, Tensor] = field(default_factory=dict, init=False)  # by turn, so that tables are made once
+
+    @property
+    def scales(self) -> Streams[GuidanceScales]:
+        return self.denoise.scales
+
+    def __call__(self, states: States, sigma: float, step: int) -> Latents:
+        """Estimate at a noise level; steps count from 0."""
+        rings = self.rings(states)
+        assert rings.video is not None
+        turn = int(step * GOLDEN % 1 * rings.video.length)
+        steps = round(turn * self.factors.time / self.fps * Fraction(AUDIO_LATENTS_PER_SECOND))
+        views = Streams(
+            None if states.video is None else self.video_view(states.video, rings.video, turn),
+            None if states.audio is None or rings.audio is None else self.audio_view(states.audio, rings.audio, steps),
+        )
+        estimates = self.denoise(views.map(lambda view: view.state), sigma, step)
+
+        def whole(state: LatentState, view: View, estimate: Tensor, ring: Ring) -> Tensor:
+            found = torch.zeros_like(state.latent, dtype=estimate.dtype)
+            found[:, view.tokens] = estimate
+            return ring.closed(found, state.base_tokens)
+
+        return states.map(whole, views, estimates, rings)
+
+    def rings(self, states: States) -> Streams[Ring]:
+        """The rings of both streams: all latent frames but the first, and the audio steps that last as long."""
+        video, audio = states
+        assert video is not None
+        f, h, w = video.grid
+        period_s = (f - 1) * self.factors.time / self.fps
+        return Streams(Ring(f - 1, h * w), None if audio is None else audio_ring(audio.grid[0], period_s))
+
+    def video_view(self, state: LatentState, ring: Ring, turn: int) -> View:
+        """The video, once around from a latent frame on."""
+        first = range(ring.size) if state.mask.values[:, : ring.size].max() < 1 else range(0)
+        along = torch.tensor(
+            [*first, *range(state.base_tokens, state.latent.shape[1])], dtype=torch.int64, device="cpu"
+        )
+        tokens = torch.cat([ring.turned(turn), along])
+        part = state.select(tokens, (ring.length, *state.grid[1:]))
+        key = turn if len(along) else SEEN
+        if key not in self._positions:
+            self._positions[key] = self._placed(state.positions, ring, along, turn)
+        return View(replace(part, positions=self._positions[key]), tokens.to(state.latent.device))
+
+    def audio_view(self, state: LatentState, ring: Ring, turn: int) -> View:
+        """The audio, once around from a step on."""
+        tokens = ring.turned(turn)
+        part = state.select(tokens, (ring.length,))
+        heard = self._positions.setdefault(HEARD, state.positions[:, :, ring.tokens])
+        return View(replace(part, positions=heard), tokens.to(state.latent.device))
+
+    def _placed(self, positions: Tensor, ring: Ring, along: Tensor, turn: int) -> Tensor:
+        """Positions (b 3 n 2) of a turned ring, and of what goes along with it."""
+        moved = positions[:, :, along].clone()
+        shift_s = turn * self.factors.time / float(self.fps)
+        period_s = ring.length * self.factors.time / float(self.fps)
+        begins = moved[:, 0, :, :1] - shift_s
+        moved[:, 0] += torch.where(begins < -0.5 / float(self.fps), period_s - shift_s, -shift_s)
+        return torch.cat([positions[:, :, ring.tokens], moved], dim=-2)
+
+
+def audio_ring(steps: int, period_s: Fraction) -> Ring:
+    """The ring of as many audio steps as last a period, of those that there are after the first."""
+    return Ring(min(round(period_s * Fraction(AUDIO_LATENTS_PER_SECOND)), steps - 1), 1)
+
+
+def video_around(latent: Tensor) -> Tensor:
+    """A ring (1 c f h w) with some of it repeated on both sides, where a decoder sees less: (1 c f' h w)."""
+    return _around(latent, latent.shape[2] - 1, AROUND)
+
+
+def audio_around(latent: Tensor, period_s: Fraction) -> Tensor:
+    """The same of audio (1 c t m) beside a video of a period."""
+    return _around(latent, audio_ring(latent.shape[2], period_s).length, AUDIO_AROUND)
+
+
+def _around(latent: Tensor, length: int, more: int) -> Tensor:
+    return latent[:, :, torch.arange(-more, length + more) % length + 1]
+
+
+def cut_loop(audio: Waveform, steps: int, period_s: Fraction) -> Waveform:
+    """What was decoded around a ring, cut to a period whose end goes on in its beginning.
+
+    Steps of 40 ms rarely last exactly as long as the frames. What is too much or too little is cut out, or repeated,
+    where the samples on both sides are most alike, so that waves meet in phase.
+    Args: audio: (c s). steps: of the ring.
+    """
+    rate_hz, fade = audio.sample_rate_hz, round(FADE_S * audio.sample_rate_hz)
+    hop_s = Fraction(MEL_HOP_SAMPLES, MEL_SAMPLE_RATE_HZ)
+    begin = round((AUDIO_AROUND - 1) * MEL_FRAMES_PER_AUDIO_LATENT * hop_s * rate_hz)
+    ring, period = round(steps / Fraction(AUDIO_LATENTS_PER_SECOND) * rate_hz), round(period_s * rate_hz)
+    samples = audio.samples[:, begin:]
+    behind = samples[:, ring : ring + fade]
+    cut = _without(samples[:, : ring + fade], ring - period, fade)[:, :period]
+    ramp = torch.linspace(0, 1, fade)
+    head = behind * (1 - ramp) + cut[:, :fade] * ramp
+    return replace(audio, samples=torch.cat([head, cut[:, fade:]], dim=1))
+
+
+def _without(samples: Tensor, excess: int, fade: int) -> Tensor:
+    """Samples (c s) with so many fewer, or more where that is negative: joined where they are most like each other."""
+    if excess == 0:
+        return samples
+    lead = max(0, -excess) + fade  # the first fade stays as it is: it meets the end
+    here, there = samples[:, lead : samples.shape[1] - max(0, excess)], samples[:, lead + excess :]
+    there = there[:, : here.shape[1]]
+    unlike = (here - there[:, : here.shape[1]]).square().mean(0)
+    place = int(F.avg_pool1d(unlike[None, None], fade, 1)[0, 0].argmin()) + lead
+    ramp = torch.linspace(0, 1, fade)
+    joint = samples[:, place : place + fade] * (1 - ramp) + samples[:, place + excess : place + excess + fade] * ramp
+    return torch.cat([samples[:, :place], joint, samples[:, place + excess + fade :]], dim=1)

@@ -1,0 +1,117 @@
+"""`--loop`: clips whose end meets their beginning, through the real command line on tiny models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from ltx2_core.media.probe import probe
+from ltx2_core.pipeline.made import Made
+from ltx2_core.pipeline.request import Request
+from tests.commands import UNGUIDED, ltx2, rendered
+from tests.synthetic_media import write_video
+
+pytestmark = pytest.mark.usefixtures("kept_models")
+
+SMALL = ("--res", "64x64", "--steps", 2, "--seed", 3, *UNGUIDED)
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("media")
+    write_video(folder / "clip.mp4", frames=33, size=(64, 64), sound="aac")
+    Image.effect_mandelbrot((80, 60), (-2, -1.5, 1, 1.5), 40).convert("RGB").save(folder / "photo.png")
+    return folder
+
+
+def request_in(path: Path) -> Request:
+    comment = probe(path).comment
+    assert comment is not None
+    return Made.parse(comment).request
+
+
+def frames_of(path: Path) -> int | None:
+    video = probe(path).video
+    assert video is not None
+    return video.frames
+
+
+def test_a_loop_has_a_frame_less_tells_of_its_seam_and_is_rendered_again(tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "loop.mp4"
+    words = ("--model", tiny, *SMALL, "--frames", 25)
+    result = ltx2("t2v", "a bell rings", *words, "--loop", "--keep-latents", "--report", "-o", path)
+    assert result.exit_code == 0, result.stderr
+    told = " ".join(result.stderr.split())
+    assert "loop: 24 frames, the first of which follows the last" in told
+    assert "loop: from the last frame to the first it is" in told
+    assert "seam ×" in path.with_suffix(".html").read_text()
+    request = request_in(path)
+    assert (request.loops, request.frames, frames_of(path)) == (True, 25, 24)
+    info = probe(path)
+    assert info.audio is not None
+    assert info.audio.duration_s == 1
+    latent = load_file(f"{path}.job/latents-1.safetensors")
+    assert latent["video"][:, :, 0].allclose(latent["video"][:, :, -1], atol=1e-5)
+    for again in (("rerun", path), ("decode", f"{path}.job")):
+        assert rendered(*again, "-o", tmp_path / f"{again[0]}.mp4").read_bytes() == path.read_bytes()
+
+
+def test_every_stage_is_a_loop_and_lengths_in_which_steps_do_not_fit_end_in_time(tiny: Path, tmp_path: Path) -> None:
+    words = ("--model", tiny, "--preset", "distilled", "--res", "128x128", "--seed", 3, "--frames", 33)
+    path = rendered("t2v", "a bell", *words, "--loop", "--keep-latents", "-o", tmp_path / "loop.mp4")
+    for number in (1, 2):
+        latent = load_file(f"{path}.job/latents-{number}.safetensors")["video"]
+        assert latent[:, :, 0].allclose(latent[:, :, -1], atol=1e-4)
+    info = probe(path)
+    assert info.audio is not None
+    assert info.video is not None
+    assert info.audio.duration_s is not None
+    assert info.video.duration_s is not None
+    assert (info.video.frames, float(info.video.duration_s)) == (32, pytest.approx(32 / 24))
+    assert abs(info.audio.duration_s - info.video.duration_s) < 1e-3
+
+
+def test_an_image_and_a_clip_become_loops(tiny: Path, media: Path, tmp_path: Path) -> None:
+    words = ("--model", tiny, *SMALL, "--loop")
+    path = rendered("i2v", media / "photo.png", *words, "--frames", 25, "-o", tmp_path / "image.mp4")
+    assert (request_in(path).loops, frames_of(path)) == (True, 24)
+    path = rendered("v2v", media / "clip.mp4", *words, "--keep-latents", "-o", tmp_path / "clip.mp4")
+    request = request_in(path)
+    assert (request.recipe.edit, request.loops, frames_of(path)) == ("retake", True, 32)
+    assert request.window is not None
+    assert (request.window.start_s, request.window.end_s) == (17 / request.fps, 33 / request.fps)
+    again = rendered("rerun", path, "-o", tmp_path / "again.mp4")
+    assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["2.3", "2.5"])
+def test_other_generations_loop(version: str, tiny_of: Callable, tmp_path: Path) -> None:
+    words = ("--model", tiny_of(version), *SMALL, "--frames", 25, "--loop")
+    assert frames_of(rendered("t2v", "a bell", *words, "-o", tmp_path / "loop.mp4")) == 24
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("t2v", "x", "--frames", 9), "it takes 17 frames or more"),
+        (("t2v", "x", "--video", "off"), "only video that is generated"),
+        (("t2v", "x", "--preset", "double-rate", "--frames", 33), "preset double-rate doubles the frame rate"),
+        (("t2v", "x", "--skip-step", 1), "guidance that skips steps"),
+        (("t2v", "x", "--attention", "looks.mp4"), "leave one of them out"),
+        (("v2v", "clip.mp4", "--sound", "keep"), "the end of the kept audio does not meet its beginning"),
+        (("v2v", "clip.mp4", "--extend", "1s"), "--loop and --extend cannot be used together"),
+        (("v2v", "clip.mp4", "--upscale", 2), "--loop and --upscale cannot be used together"),
+    ],
+)
+def test_what_cannot_be_a_loop_is_refused(
+    words: tuple[object, ...], says: str, tiny: Path, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(media)
+    result = ltx2(*words, "--loop", "--model", tiny, "-o", "never.mp4")
+    assert (result.exit_code, result.stdout) == (2, ""), result.stderr
+    assert says in " ".join(result.stderr.split())
