@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -44,6 +44,7 @@ def silence(path: Path, samples: int, rate_hz: int = 8000) -> Path:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
 @given(samples=st.integers(1, 8000 * 20), fps=st.sampled_from(RATES))
+@example(samples=334, fps=Fraction(24000, 1001))  # less than half a sample longer than a frame
 def test_clip_has_the_fewest_frames_that_cover_its_sound(
     tiny: Path, tmp_path: Path, samples: int, fps: Fraction
 ) -> None:

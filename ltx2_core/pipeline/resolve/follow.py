@@ -59,14 +59,15 @@ def settle_a2v(basis: Basis, path: Path | None) -> ModeInputs:
         _require_short(source, start_s, rest_s, fps, why)
     duration_s = rest_s if asked_s is None else asked_s
     heard_s = min(duration_s, rest_s)
-    count = math.ceil((duration_s - Fraction(1, 2 * source.sample_rate_hz)) * fps)
+    half_sample_s = Fraction(1, 2 * source.sample_rate_hz)
+    count = math.ceil((duration_s - half_sample_s) * fps)
     frames = snap_up(max(1, count), basis.frames_per_latent)
     length = ClipLength(frames=frames, fps=fps, warnings=beyond_training(count, fps, offers_windows=True))
     if until_s is not None:
         length = in_windows(basis, frames, fps)
     images, references = read_images(settings, length), settle_references(basis)
     heard_s = min(frames / fps, rest_s)
-    is_part = heard_s < rest_s
+    is_part = heard_s < rest_s - half_sample_s
     given = AudioInput(role="sound", name=name, start_s=start_s, duration_s=heard_s if is_part else None)
     audio = plan_audio(basis, source, given, is_whole=not (start_s or is_part))
     covered = f"{frames} frames: {float(heard_s):.2f} s of {name}" + _told_end(frames / fps - heard_s, audio)
