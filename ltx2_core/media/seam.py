@@ -80,12 +80,12 @@ def ring_flux(samples: NDArray) -> NDArray:
 
     Returns: (n) float; none for less than two windows.
     """
-    count = samples.shape[1] // HOP * HOP
-    if count < 2 * WINDOW:
+    mono = samples.mean(0)
+    count = -(-len(mono) // HOP)  # windows that begin in the clip
+    if len(mono) < 2 * WINDOW:
         return np.zeros(0)
-    mono = samples[:, samples.shape[1] - count :].mean(0)
-    around = np.concatenate([mono, mono[:WINDOW]])
-    windows = np.lib.stride_tricks.sliding_window_view(around, WINDOW)[: count + 1 : HOP] * np.hanning(WINDOW)
+    around = np.concatenate([mono, mono[: WINDOW + HOP]])
+    windows = np.lib.stride_tricks.sliding_window_view(around, WINDOW)[: count * HOP + 1 : HOP] * np.hanning(WINDOW)
     spectra = np.abs(np.fft.rfft(windows))
     return np.clip(np.diff(spectra, axis=0), 0, None).sum(1)
 

@@ -41,7 +41,7 @@ OldTrackName = Annotated[str, BeforeValidator(Choice(("drop", "second-track")))]
 
 ENHANCER = "enhancer"  # the role of a language model in a folder of its own that rewrites the prompt
 
-AROUND = 3  # latent frames that are decoded before and behind a loop: as many as the tiles of a decoder share
+AROUND = 5  # latent frames that are decoded before and behind a loop
 RECORD = "job.json"  # the file in a job folder that holds the task
 
 Share = Annotated[float, Field(ge=0, le=1)]

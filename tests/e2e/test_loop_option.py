@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from ltx2_core.media.accept import check_input
+from ltx2_core.media.inputs import VideoSource
 from ltx2_core.media.probe import probe
+from ltx2_core.media.seam import measure_seam
 from ltx2_core.pipeline.made import Made
 from ltx2_core.pipeline.request import Request
 from tests.commands import UNGUIDED, ltx2, rendered
@@ -58,6 +61,14 @@ def test_a_loop_has_a_frame_less_tells_of_its_seam_and_is_rendered_again(tiny: P
     assert latent["video"][:, :, 0].allclose(latent["video"][:, :, -1], atol=1e-5)
     for again in (("rerun", path), ("decode", f"{path}.job")):
         assert rendered(*again, "-o", tmp_path / f"{again[0]}.mp4").read_bytes() == path.read_bytes()
+
+
+def test_the_toy_s_ball_goes_on_over_the_seam(tmp_path: Path) -> None:
+    prompt, words = "a big green ball bounces slowly", ("--model", "toy", "--preset", "distilled-lora", "--seed", 1)
+    path = rendered("t2v", prompt, *words, "--loop", "--audio-codec", "alac", "-o", tmp_path / "loop.mp4")
+    seam = measure_seam(check_input(path, VideoSource))
+    assert seam.is_smooth
+    assert seam.ratio < 1.5
 
 
 def test_every_stage_is_a_loop_and_lengths_in_which_steps_do_not_fit_end_in_time(tiny: Path, tmp_path: Path) -> None:
