@@ -185,7 +185,9 @@ class Case:
             self.compare_tensor(f"image{i}.pixels_every2nd", pixels[..., ::2, ::2], PIXELS)
             self.compare_tensor(f"image{i}.pixels_u8", in_levels(pixels), PIXELS)
         for i, reference in enumerate(request.references):
-            self.compare_tensor(f"clip{i}.pixels", self.engine.inputs.reference_pixels(reference, grids[0]), PIXELS)
+            self.compare_tensor(
+                f"clip{i}.pixels", self.engine.inputs.reference_pixels(self.engine.request, reference, grids[0]), PIXELS
+            )
         if request.source is not None:
             pixels = self.engine.inputs.clip_pixels(grids[0], stages[0])
             self.compare_tensor("clip0.pixels_u8", in_levels(pixels), PIXELS)

@@ -131,7 +131,7 @@ def test_reference_gives_its_first_frame_and_every_nth_after_it(scale: int, fram
     reference = ReferenceInput(role="r", name="a.mp4", spatial_scale=2, temporal_scale=scale)
     grid = VideoGrid(frames=17, height=64, width=128, factors=Factors(8, 32, 32))
     models: Any = None
-    pixels = InputEncoder(task, models, Watch()).reference_pixels(reference, grid)
+    pixels = InputEncoder(task, models, Watch()).reference_pixels(task.request, reference, grid)
     assert pixels.shape == (1, 3, len(frames), 32, 64)
     greys = (pixels[0, :, :, -4:, -4:].mean((0, 2, 3)) + 1) * 127.5
     assert torch.round((greys - 16) / 7).int().tolist() == frames
