@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
 
 from ltx2_core.costs.host import MOST_WAITING_BYTES
 from ltx2_core.media.accept import check_input
@@ -233,3 +234,17 @@ def test_memory_of_a_minute_is_planned_as_that_of_a_window(preset: str) -> None:
     flops = [sum(row["flops"] for row in rows.values() if row["kind"] == "denoise") for rows in (window, minute)]
     assert flops[1] == pytest.approx(8 * flops[0], rel=0.01)
     assert "denoising, 8 times" in minute
+
+
+def test_windows_read_the_texts_of_their_own_time(model: tuple[object, ...]) -> None:
+    words = ("t2v", "a bell", *model, *SMALL, *UNGUIDED, *CHAIN, "--keep-latents", "--segment", "0s-0.5s=a drum")
+    two = rendered(*words, "--segment", "0.5s-2s=a horn", "-o", "two.mp4")
+    three = rendered(*words, "--segment", "0.5s-1.6s=a horn", "--segment", "1.6s-2s=rain", "-o", "three.mp4")
+
+    def latents(path: Path, number: int) -> dict[str, Tensor]:
+        return load_file(job_of(path).folder / f"latents-{number}.safetensors")
+
+    for stream in ("video", "audio"):
+        first, other = latents(two, 1)[stream], latents(three, 1)[stream]
+        assert (first - other).abs().max() <= 1e-5 * first.abs().max(), "the first second has the same texts"
+        assert (latents(two, 3)[stream] - latents(three, 3)[stream]).abs().max() > 1e-3
