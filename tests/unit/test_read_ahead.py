@@ -122,7 +122,8 @@ def test_a_render_reads_its_denoiser_behind_the_text_and_its_decoders_behind_the
         yield
 
     monkeypatch.setattr(models, "reading_ahead", note)
-    words = ("t2v", "a bell", "--model", tiny, "--res", "128x128", "--frames", 9, "--preset", "two-stage", "--steps", 2)
+    shape = ("--res", "128x128", "--frames", 9, "--preset", "two-stage", "--steps", 2)
+    words = ("t2v", "a bell that no other test has rung", "--model", tiny, *shape)
     rendered(*words, *UNGUIDED, "--seed", 1, "-o", tmp_path / "a.mp4")
     header = read_header(next(tiny.glob("*-tiny-dev*.safetensors")))
 

@@ -146,7 +146,7 @@ def _loras(request: Request, inputs: Mapping[str, Path]) -> dict[str, Any]:
     """The LoRAs, the first as that which a clip is followed with where one is. They had fitted, if only in part."""
     specs = [_spec(inputs[one.role], one) for one in request.loras if one.role in inputs]
     control = NO_CONTROL if request.recipe.edit == Edit.UPSCALE else None
-    if specs and request.references:
+    if specs and not all(one.is_still for one in request.references):
         control = specs.pop(0)
     if not specs and control in (None, NO_CONTROL):
         return {"control": control}
