@@ -55,7 +55,7 @@ def made(model: Path, path: Path, *words: object) -> Path:
     return rendered("t2v", "a dog", "--model", model, *SMALL, "--lora", in_context(model), *words, "-o", path)
 
 
-@pytest.mark.parametrize("version", ["2.0", "2.3", "2.5"])
+@pytest.mark.parametrize("version", ["2.0", *(pytest.param(one, marks=pytest.mark.slow) for one in ("2.3", "2.5"))])
 def test_images_and_a_voice_are_looked_at_and_rendered_again(
     version: str, given: Path, tiny_of: Callable[[str], Path], tmp_path: Path
 ) -> None:

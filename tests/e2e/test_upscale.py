@@ -136,6 +136,7 @@ def test_a_lower_strength_stays_nearer_to_the_enlarged_clip(upscale: Callable, m
     assert guided.isfinite().all()
 
 
+@pytest.mark.slow
 def test_a_long_clip_is_refined_in_windows_and_comes_near_the_whole(
     upscale: Callable, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

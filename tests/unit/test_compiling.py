@@ -80,6 +80,7 @@ def test_alike_blocks_of_every_format_are_one_graph_with_the_velocities_of_plain
     assert graphs() == len(kinds(model)), "blocks that are streamed are those that are loaded"
 
 
+@pytest.mark.slow
 def test_guidance_passes_are_a_graph_for_each_set_of_what_they_leave_out() -> None:
     model = build(config(num_layers=2))
     inputs = make_inputs(model.config)
@@ -92,6 +93,7 @@ def test_guidance_passes_are_a_graph_for_each_set_of_what_they_leave_out() -> No
     assert graphs() == 3
 
 
+@pytest.mark.slow
 def test_texts_that_follow_each_other_are_traced_too() -> None:
     model = build(config(num_layers=2))
     inputs = make_inputs(model.config)
