@@ -1,11 +1,12 @@
 """Measure the denoiser and the decoders, with random weights or none; torch, transformers, einops and safetensors are
-all that is needed, but for --start.
+all that is needed, but for --start and --ranks.
 
     python scripts/bench.py --meta   # FLOPs, live bytes and launches of the full-size model, without its weights
     python scripts/bench.py --cpu    # a mid-size model in float32 beside diffusers'; must not be slower, must agree
     python scripts/bench.py --gpu    # the full-size model in bfloat16, beside diffusers' if that is installed
     python scripts/bench.py --modes  # with --cpu or --gpu: the memory modes beside resident weights, instead
     python scripts/bench.py --start  # imports, --help, plan, and the phases of a render with the built-in model
+    python scripts/bench.py --ranks 2   # a render with the built-in model on so many ranks, beside one
     python scripts/bench.py --compare OLD.json NEW.json     # the runs of two files, as --out writes them
     python scripts/bench.py --compare v1 HEAD --cpu ...     # the same bench with the code of two revisions, in turns
 
@@ -33,12 +34,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from scripts.benchmarks import compare, compiled, decoders, meta, modes, paired, start
+from scripts.benchmarks import compare, compiled, decoders, meta, modes, paired, ranks, start
 from scripts.benchmarks.section import Section, machine
 from scripts.benchmarks.subjects import Size
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
-BENCHES = ("meta", "cpu", "gpu", "start")
+BENCHES = ("meta", "cpu", "gpu", "start")  # and --ranks, which takes a number
 DECODERS = "decoders"
 PARTS = (*(work.replace(" ", "-") for work in paired.WORKS), DECODERS)
 OVERRIDES = ("device", "layers", "heads", "sizes", "runs", "decoded")
@@ -56,11 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.modes is not None:
         chosen = options.modes or modes.MODES
         what = [partial(modes.section, formats=options.formats, modes=chosen, cap_gb=options.cap)]
+    runs = start.RUNS if options.runs is None else options.runs
     benches = {
         "meta": [meta.section, compiled.section],
         "cpu": [partial(one, cpu) for one in what],
         "gpu": [partial(one, gpu) for one in what],
-        "start": [start.section if options.runs is None else partial(start.section, options.runs)],
+        "start": [partial(start.section, runs)],
+        "ranks": [partial(ranks.section, options.ranks, runs)],
     }
     command = shlex.join(["python", "scripts/bench.py", *arguments])
     head = "\n".join([f"# Benchmarks, {date.today()}\n", *(f"- {line}" for line in machine()), f"- `{command}`"])
@@ -104,6 +107,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in BENCHES:
         parser.add_argument(f"--{name}", action="store_true")
+    parser.add_argument("--ranks", type=int, metavar="N")
     timed = parser.add_argument_group("in place of what --cpu and --gpu time")
     timed.add_argument("--device", type=torch.device)
     timed.add_argument("--layers", type=int)
@@ -119,8 +123,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="files of runs, .json, or git revisions")
     options = parser.parse_args(arguments)
     is_of_files = options.compare is not None and all(name.endswith(".json") for name in options.compare)
-    if not is_of_files and not any(getattr(options, name) for name in BENCHES):
-        parser.error("choose what to measure: --meta, --cpu, --gpu or --start")
+    if not is_of_files and not any(getattr(options, name) for name in (*BENCHES, "ranks")):
+        parser.error("choose what to measure: --meta, --cpu, --gpu, --start or --ranks")
+    if options.ranks is not None and options.ranks < 2:
+        parser.error("--ranks takes 2 or more")
     if options.gpu and options.device is None and not torch.cuda.is_available():
         parser.error("there is no CUDA device; `--gpu --device cpu --layers 2 --sizes 128x96x9` tries the bench itself")
     return options

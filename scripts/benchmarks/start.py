@@ -82,14 +82,17 @@ def _run(home: Path, whose: str) -> dict[str, float]:
         return {name: _python(code) for name, code in THEIRS.items()} if find_spec(whose) else {}
     found = {name: _python(code) for name, code in IMPORTS.items()}
     found |= {name: _timed(lambda words=words: _ltx2(words, home)) for name, words in COMMANDS.items()}
-    return found | _render(home)
+    return found | timed_render(home)
 
 
-def _render(home: Path) -> dict[str, float]:
-    """Seconds until the first and the last step of a render and until its end, and those of each phase as it says."""
+def timed_render(home: Path, *more: str) -> dict[str, float]:
+    """Seconds until the first and the last step of a render and until its end, and those of each phase as it says.
+
+    more: of its options.
+    """
     start = time.perf_counter()
     found: dict[str, float] = {}
-    command = [*_command(), *RENDER, "--json", "-o", str(home / "clip.mp4")]
+    command = [*_command(), *RENDER, *more, "--json", "-o", str(home / "clip.mp4")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment(home), cwd=home) as process:
         assert process.stdout is not None
         for line in process.stdout:

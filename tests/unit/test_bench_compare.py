@@ -1,4 +1,4 @@
-"""`scripts/bench.py --compare`: what is slower beyond doubt, and what cannot be told; and `--start` beside it."""
+"""`scripts/bench.py --compare`: what is slower beyond doubt, and what cannot be told; `--start` and `--ranks` too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts import bench
-from scripts.benchmarks import compare, start
+from scripts.benchmarks import compare, ranks, start
 from scripts.benchmarks.compare import Incomparable, Measurement, is_slower
 
 STEADY = [1.0, 1.01, 0.99, 1.0, 1.02, 1.0, 0.98]
@@ -122,7 +122,7 @@ def test_the_start_is_timed_beside_python_alone_and_held_against_the_contract(
     took = {"ltx2 --help": 0.9}
     monkeypatch.setattr(start, "_ltx2", lambda words, home: None)
     monkeypatch.setattr(start, "_timed", lambda call: call() or 0.2)
-    monkeypatch.setattr(start, "_render", lambda home: {"render: first step": 3.0, "phase denoise": 1.0, **took})
+    monkeypatch.setattr(start, "timed_render", lambda home: {"render: first step": 3.0, "phase denoise": 1.0, **took})
     out = tmp_path / "start.json"
     assert bench.main(["--start", "--runs", "7", "--out", str(out)]) == 1
     told = capsys.readouterr().out.splitlines()
@@ -138,6 +138,27 @@ def test_the_start_is_timed_beside_python_alone_and_held_against_the_contract(
 
 @pytest.mark.slow
 def test_a_render_with_the_built_in_model_tells_its_moments_and_phases(tmp_path: Path) -> None:
-    found = start._render(tmp_path)
+    found = start.timed_render(tmp_path)
     assert 0 < found["render: first step"] < found["render: last step"] < found["render: end"]
     assert {"phase text", "phase denoise", "phase video"} <= found.keys()
+
+
+def test_ranks_are_timed_in_turns_with_one_and_without_the_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def render(home: Path, option: str, count: str) -> dict[str, float]:
+        asked.append(count)
+        seconds = 99.0 if len(asked) <= 2 else {"1": 4.0, "2": 3.0}[count]
+        return dict.fromkeys(ranks.SHOWN, seconds)
+
+    monkeypatch.setattr(ranks, "timed_render", render)
+    found = ranks.section(2, 3)
+    assert asked == ["1", "2"] * 4
+    assert found.runs == {name: [3.0] * 3 for name in ranks.SHOWN}
+    assert [row["ratio"] for row in found.rows] == ["0.750"] * len(ranks.SHOWN)
+
+
+def test_fewer_ranks_than_two_are_no_bench(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(["--ranks", "1"])
+    assert "--ranks takes 2 or more" in capsys.readouterr().err
