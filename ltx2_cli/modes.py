@@ -64,45 +64,16 @@ class ModeCommand:
     main: Any = None
 
 
+MADE = (KEYFRAMES, LOOP, REFERENCES, SEGMENTS, ENHANCE, SAMPLING)  # panels of a video that is generated from its start
+WRITTEN = (TARGET, ENCODING, STILLS, RENDER)
 COMMANDS: Mapping[str, ModeCommand] = {
     "t2v": ModeCommand(
         summary="Make a video with synchronised stereo audio from a text.",
-        panels=(
-            MODEL,
-            SHAPE,
-            LONG,
-            KEYFRAMES,
-            LOOP,
-            REFERENCES,
-            SEGMENTS,
-            ENHANCE,
-            SAMPLING,
-            STREAMS,
-            TARGET,
-            ENCODING,
-            STILLS,
-            RENDER,
-        ),
+        panels=(MODEL, SHAPE, LONG, *MADE, STREAMS, *WRITTEN),
     ),
     "i2v": ModeCommand(
         summary="Animate an image; more images can follow along the way.",
-        panels=(
-            MODEL,
-            SHAPE,
-            LONG,
-            IMAGES,
-            KEYFRAMES,
-            LOOP,
-            REFERENCES,
-            SEGMENTS,
-            ENHANCE,
-            SAMPLING,
-            SOUND,
-            TARGET,
-            ENCODING,
-            STILLS,
-            RENDER,
-        ),
+        panels=(MODEL, SHAPE, LONG, IMAGES, *MADE, SOUND, *WRITTEN),
         main=ImageArg,
     ),
     "v2v": ModeCommand(

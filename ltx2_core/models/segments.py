@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple, Self
 
 import torch
@@ -104,6 +105,6 @@ class TextTimes:
         begun = [((middle - border) / self.ramp_s + 0.5).clamp(0, 1) for border in self.borders]
         edges = [torch.ones_like(middle), *begun, torch.zeros_like(middle)]
         weights = middle.new_zeros((self.count, len(middle)))
-        for text, before, after in zip(self.texts, edges, edges[1:], strict=False):
+        for text, (before, after) in zip(self.texts, pairwise(edges), strict=True):
             weights[text] += before - after
         return weights

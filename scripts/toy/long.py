@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it runs from anywhere
@@ -167,7 +168,7 @@ def seam_times(clip: Long) -> list[float]:
 
 def other_times(clip: Long) -> list[float]:
     """Half-way between seams: what the same measure gives where there is none."""
-    return [(a + b) / 2 / FPS for a, b in zip(clip.seams, clip.seams[1:], strict=False)]
+    return [(a + b) / 2 / FPS for a, b in pairwise(clip.seams)]
 
 
 def level_steps_db(clip: Long, times_s: Sequence[float]) -> np.ndarray:

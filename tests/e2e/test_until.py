@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def check_chain(path: Path) -> Job:
     assert abs(made.audio.duration_s - job.request.duration_s) <= 1 / job.request.fps
     latents = [load_file(file) for file in (job.folder / f"latents-{n}.safetensors" for n in range(1, job.stages + 1))]
     assert len(latents) == len(windows) * len(job.request.recipe.stages)
-    for run, before, now in zip(runs_of(job.request)[1:], latents, latents[1:], strict=False):
+    for run, (before, now) in zip(runs_of(job.request)[1:], pairwise(latents), strict=True):
         if not run.request.place.number:
             continue
         cells = int(run.request.place.carried * run.stage.rate) // 8
@@ -148,7 +149,7 @@ def test_audio_of_any_length_is_kept_as_it_is(model: tuple[object, ...]) -> None
     given, heard = (read_audio(check_input(Path(name), AudioSource)).samples for name in ("bell.wav", "a.mp4"))
     assert heard[:, : given.shape[1]].equal(given[:, : heard.shape[1]])
     latents = [load_file(job.folder / f"latents-{n}.safetensors")["audio"] for n in range(1, job.stages + 1)]
-    for window, before, now in zip(windows_of(job.request)[1:], latents, latents[1:], strict=False):
+    for window, (before, now) in zip(windows_of(job.request)[1:], pairwise(latents), strict=True):
         both = new_step(window)
         assert now[:, :, :both].equal(before[:, :, -both:])  # the same span of the same sound
 
