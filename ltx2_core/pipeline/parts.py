@@ -142,11 +142,6 @@ class ModelHeaders:
         """The roles of the files of which a prompt's context is made: the projection's and the connectors'."""
         return list(dict.fromkeys(map(self.role, TEXT)))
 
-    @property
-    def text_headers(self) -> list[Header]:
-        """The headers of those files."""
-        return [self.headers[role] for role in self.text_roles]
-
     @cached_property
     def shapes(self) -> LatentShapes:
         """What the latents look like.

@@ -79,13 +79,7 @@ def section(first: str, second: str, arguments: Sequence[str]) -> Section:
 
 def _table(first: str, second: str, how: Sequence[str], before: Runs, after: Runs) -> Section:
     both = [name for name in before if name in after]
-    few = [name for name in both if min(len(before[name]), len(after[name])) < LEAST_PAIRS]
-    if few or not both:
-        why = (
-            f"{few[0]} has fewer than {LEAST_PAIRS} runs; --runs {LEAST_PAIRS}"
-            if few
-            else "they have no work in common"
-        )
+    if why := _hindrance(before, after, both):
         raise Incomparable(f"{first} and {second} cannot be compared: {why}")
     slower = [name for name in both if is_slower(before[name], after[name])]
     rows = [
@@ -108,6 +102,17 @@ def _table(first: str, second: str, how: Sequence[str], before: Runs, after: Run
     )
 
 
+def _hindrance(before: Runs, after: Runs, both: Sequence[str]) -> str:
+    """Why runs cannot be paired; "" if they can."""
+    for name in both:
+        counts = len(before[name]), len(after[name])
+        if min(counts) < LEAST_PAIRS:
+            return f"{name} has fewer than {LEAST_PAIRS} runs; --runs {LEAST_PAIRS}"
+        if counts[0] != counts[1]:
+            return f"{name} has {counts[0]} runs in one and {counts[1]} in the other; the same --runs for both"
+    return "" if both else "they have no work in common"
+
+
 def is_slower(before: Sequence[float], after: Sequence[float]) -> bool:
     """Whether the second is slower beyond doubt."""
     lower, upper = _quartiles(after)[0], _quartiles(before)[-1]
@@ -115,7 +120,7 @@ def is_slower(before: Sequence[float], after: Sequence[float]) -> bool:
 
 
 def _ratios(before: Sequence[float], after: Sequence[float]) -> list[float]:
-    return [b / a for a, b in zip(before, after, strict=False)]
+    return [b / a for a, b in zip(before, after, strict=True)]
 
 
 def _quartiles(seconds: Sequence[float]) -> list[float]:

@@ -61,11 +61,13 @@ def test_what_cannot_be_compared_is_exit_2(tmp_path: Path, capsys: pytest.Captur
     good = written(tmp_path / "good.json", {"forward": STEADY})
     few = written(tmp_path / "few.json", {"forward": STEADY[:6]})
     elsewhere = written(tmp_path / "elsewhere.json", {"forward": STEADY}, machine="another CPU")
+    more = written(tmp_path / "more.json", {"forward": [*STEADY, 1.0]})
     none = written(tmp_path / "none.json", {"vocoder": STEADY})
     broken = tmp_path / "broken.json"
     broken.write_text("{")
     cases = {
         few: "fewer than 7 runs",
+        more: "7 runs in one and 8 in the other",
         elsewhere: "different machines",
         none: "no work in common",
         str(broken): "no file of runs",

@@ -77,7 +77,7 @@ def test_sums_of_clips_go_on_where_they_were() -> None:
         ({"TERM": "xterm-256color"}, None),
         ({"TERM": "dumb", "KITTY_WINDOW_ID": "1"}, None),
         ({"TERM": "screen-256color", "KITTY_WINDOW_ID": "1"}, None),
-        ({"TERM": "xterm-kitty", "TMUX": "/tmp/tmux"}, None),
+        ({"TERM": "xterm-kitty", "TMUX": "default,1,0"}, None),
         ({}, None),
     ],
 )
