@@ -11,8 +11,8 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ltx2_core.pipeline.render import stages
 from tests.commands import AUDIO_UNGUIDED, UNGUIDED, ltx2, rendered
+from tests.stopping import stopped_when
 
 pytestmark = pytest.mark.usefixtures("kept_models")
 SMALL = ("--res", "64x64", "--frames", 17, "--steps", 3, "--seed", 3)
@@ -52,14 +52,7 @@ def test_streamed_weights_and_a_stop_give_the_same_map(
     assert found.shape == (18, 3 * 2 * 2)
     assert found.sum(-1).allclose(found.new_full((18,), 3.0 * 4), rtol=1e-4)  # steps, blocks
     assert found.equal(attention_of(other))
-    usual, answers = stages.StageRun._guarded, iter([False, True])
-
-    def stopping(self: stages.StageRun, denoise: Any, watch: stages.Watch, done: int, total: int) -> Any:
-        stop = stages.Watch(on_event=watch.on_event, should_stop=lambda: next(answers))
-        return usual(self, denoise, stop, done, total)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stages.StageRun, "_guarded", stopping)
+    with stopped_when(monkeypatch, False, True):
         third = ltx2(*words, "-o", tmp_path / "c.mp4", "--attention", tmp_path / "cc.mp4", *every)
     assert third.exit_code == 130, third.stderr
     assert ltx2("resume", tmp_path / "c.mp4.job").exit_code == 0

@@ -15,11 +15,11 @@ from ltx2_core.home import ltx2_home
 from ltx2_core.identity import identity
 from ltx2_core.pipeline.events import PreviewShown
 from ltx2_core.pipeline.job import PREVIEW
-from ltx2_core.pipeline.render import stages
 from ltx2_core.pipeline.render.latent_colours import ColourFit
 from ltx2_core.pipeline.render.models import Models
 from ltx2_core.records import presets_folder
 from tests.commands import ROOT, UNGUIDED, ltx2, rendered
+from tests.stopping import stopped_when
 
 pytestmark = pytest.mark.usefixtures("kept_models")
 SMALL = ("--res", "64x64", "--frames", 17, "--steps", 5, "--seed", 3, *UNGUIDED)
@@ -87,14 +87,7 @@ def test_two_stages_and_a_stop_in_the_middle_show_the_rest(
     size = ("--res", "128x128", "--frames", 9, "--steps", 4, "--seed", 3, *UNGUIDED)
     words = ("t2v", "a bell", "--model", tiny, "--preset", "two-stage", *size)
     plain = rendered(*words, "-o", tmp_path / "a.mp4")
-    usual, answers = stages.StageRun._guarded, iter([False, True])
-
-    def stopping(self: stages.StageRun, denoise: Any, watch: stages.Watch, done: int, total: int) -> Any:
-        stop = stages.Watch(on_event=watch.on_event, should_stop=lambda: next(answers))
-        return usual(self, denoise, stop, done, total)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stages.StageRun, "_guarded", stopping)
+    with stopped_when(monkeypatch, False, True):
         assert ltx2(*words, "-o", tmp_path / "b.mp4", "--preview", 2).exit_code == 130
     assert (tmp_path / "b.mp4.job" / PREVIEW).exists()
     told = previews("resume", tmp_path / "b.mp4.job")
