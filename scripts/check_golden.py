@@ -4,7 +4,8 @@
 
 ROOT holds the folders transformer, text, audio, video_vae, sampling, e2e, quantised, or some of them, or is one of
 them; each but sampling has a folder per model generation, and quantised one per file. `--only V` keeps the folders
-named V or V-…, the upsamplers that V uses, all of sampling, the tile plans and the variants of quantised files.
+named V or V-…, the upsamplers that V uses, all of sampling, the tile plans and the variants of quantised files. Files
+of ROOT may be packed with gzip; the check works on a temporary copy in which they are unpacked.
 
 One line per expected tensor: PASS, FAIL or LATER, family/version/case, tensor, error, tolerance, and a note in brackets
 where there is something to say. The error is relative unless the note names another measure. LATER is what the table
@@ -24,12 +25,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder
 
 from scripts.golden import audio, e2e, quantised, sampling, text, transformer, video_vae
+from scripts.golden.packed import unpack
 from scripts.golden.report import FAIL, LATER, Line, Report
 
 # What waits for a later step: "family/version/case" (sampling has no version) and the reason.
@@ -81,7 +84,7 @@ class Target:
 
 
 def targets(root: Path, only: str | None = None) -> Iterator[Target]:
-    """What there is to check under a root, in the order of the families."""
+    """What there is to check under a root, in the order of the families. `check` wants it unpacked."""
     homes = {family: root / family for family in FAMILIES if (root / family).is_dir()}
     if not homes and root.name in FAMILIES and root.is_dir():
         homes = {root.name: root}
@@ -142,18 +145,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="VERSION")
     parser.add_argument("--json", action="store_true", dest="is_json")
     options = parser.parse_args(arguments)
-    found = list(targets(options.root, options.only))
-    if not found:
-        parser.error(f"{options.root} holds no golden folder")
-    if options.only and not any(_belongs(target.path.name, options.only) for target in found):
-        parser.error(f"{options.root} holds no folder of version {options.only}")
     torch.set_num_threads(1)  # as the golden tensors were made; sums in another order round differently
     lines: list[Line] = []
-    for target in found:
-        report = check(target)
-        lines += report.lines
-        for line in report.lines:
-            print(as_json(line) if options.is_json else as_text(line), flush=True)
+    with TemporaryDirectory() as place:
+        found = list(targets(unpack(options.root, Path(place) / options.root.resolve().name), options.only))
+        if not found:
+            parser.error(f"{options.root} holds no golden folder")
+        if options.only and not any(_belongs(target.path.name, options.only) for target in found):
+            parser.error(f"{options.root} holds no folder of version {options.only}")
+        for target in found:
+            report = check(target)
+            lines += report.lines
+            for line in report.lines:
+                print(as_json(line) if options.is_json else as_text(line), flush=True)
     counts = count(lines)
     summary = "compared {compared} of {expected} expected tensors, {failed} failed, {later} later"
     print(json.dumps(counts) if options.is_json else summary.format(**counts))

@@ -45,6 +45,7 @@ from ltx2_core.tiles import TilePlan
 from ltx2_core.tiling.video import decode_video
 from ltx2_core.types import Streams
 from scripts.benchmarks.section import table
+from scripts.golden.packed import unpack
 from scripts.golden.recorded_runs import RecordedRuns, case_and_precision
 from scripts.likeness import psnr, relative_l2, ssim
 
@@ -142,14 +143,14 @@ def settings_of(given: argparse.Namespace) -> dict[str, Any]:
 
 def compare_recorded(folder: Path, cases: Sequence[str]) -> Iterator[tuple[str, list[Row]]]:
     """Render recorded cases again, and compare every stage: its latents, and what our decoders make of both."""
-    with tempfile.TemporaryDirectory() as unpacked:
-        runs = RecordedRuns(folder, Path(unpacked))
+    with tempfile.TemporaryDirectory() as place:
+        runs = RecordedRuns(unpack(folder, Path(place)))
         for name in cases:
             case, precision = case_and_precision(name)
             engine = runs.engine(runs.cases[case], precision)
             with tempfile.TemporaryDirectory() as job, torch.inference_mode():
                 engine = replace(engine, job=replace(engine.job, folder=Path(job)))
-                yield name, compare(our_run(engine), recorded_run(folder / f"{name}.safetensors"), engine)
+                yield name, compare(our_run(engine), recorded_run(runs.folder / f"{name}.safetensors"), engine)
 
 
 def our_run(engine: Engine) -> Run:

@@ -2,25 +2,26 @@
 
 SRC is the whole set, DST a folder that does not exist yet. Files keep their format and their metadata; the table
 says which files are copied and which of their tensors are left out, so that the copy is small and still covers every
-part once. A case that has no tensor left is dropped from the lists of cases too.
+part once. A case that has no tensor left is dropped from the lists of cases too. Files of tensors are packed with gzip.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
-import gzip
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save, save_file
+from safetensors.torch import save_file
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder
+
+from scripts.golden.packed import pack, unpack
 
 # A file or a glob pattern of files, and the glob patterns of the tensors that are left out of them.
 FILES: dict[str, tuple[str, ...]] = {
@@ -140,6 +141,10 @@ QUANTISED = {
 }
 
 
+# Files that tests and commands read from their place.
+PLAIN = ("transformer/2.0/checkpoint.safetensors", "text/2.0/gemma/*", "text/2.5/text_encoder.safetensors")
+
+
 def copy_layers(source: Path, target: Path) -> None:
     """Copy one layer of each quantised file, with what is expected of it."""
     cases = json.loads((source / "cases.json").read_text())
@@ -147,15 +152,15 @@ def copy_layers(source: Path, target: Path) -> None:
         columns = cases[case]["layers"][layer]["shape"][1]
         expected = (f"{layer}/rows", f"{layer}/weight.*", f"{layer}/out.weights_only", f"x/{columns}")
         (target / case).mkdir(parents=True)
-        _copy_packed(source / case, target / case, "model.safetensors", (f"{layer}.*", "*scaled_fp8"), layer)
-        _copy_packed(source / case, target / case, "expected.safetensors", expected, layer)
+        _copy_layer(source / case, target / case, "model.safetensors", (f"{layer}.*", "*scaled_fp8"), layer)
+        _copy_layer(source / case, target / case, "expected.safetensors", expected, layer)
     kept = {case: {"quantised": [layer], "layers": {layer: {}}} for case, layer in QUANTISED.items()}
     (target / "cases.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
-def _copy_packed(source: Path, target: Path, name: str, patterns: Sequence[str], layer: str) -> None:
-    """Copy the tensors of a packed file whose names match."""
-    with safe_open_packed(source / f"{name}.gz") as file:
+def _copy_layer(source: Path, target: Path, name: str, patterns: Sequence[str], layer: str) -> None:
+    """Copy the tensors of a file whose names match."""
+    with safe_open(source / name, "pt") as file:
         names = [own for own in file.keys() if any(fnmatch.fnmatchcase(own, pattern) for pattern in patterns)]  # noqa: SIM118
         metadata = dict(file.metadata() or {})
         metadata.pop("config", None)
@@ -163,18 +168,7 @@ def _copy_packed(source: Path, target: Path, name: str, patterns: Sequence[str],
             said = json.loads(metadata["_quantization_metadata"])
             said["layers"] = {own: fields for own, fields in said["layers"].items() if own == layer}
             metadata["_quantization_metadata"] = json.dumps(said)
-        content = save({own: file.get_tensor(own) for own in names}, metadata)
-    (target / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
-
-
-@contextmanager
-def safe_open_packed(path: Path) -> Iterator[Any]:
-    """A packed safetensors file."""
-    with TemporaryDirectory() as place:
-        plain = Path(place) / path.stem
-        plain.write_bytes(gzip.decompress(path.read_bytes()))
-        with safe_open(plain, "pt") as file:
-            yield file
+        save_file({own: file.get_tensor(own) for own in names}, target / name, metadata)
 
 
 def copy_tensors(source: Path, target: Path, dropped: Sequence[str]) -> set[str]:
@@ -189,6 +183,23 @@ def copy_tensors(source: Path, target: Path, dropped: Sequence[str]) -> set[str]
             metadata["cases"] = json.dumps({name: cases[name] for name in cases if name not in emptied})
         save_file({name: file.get_tensor(name) for name in kept}, target, metadata)
     return emptied
+
+
+def copy_subset(source: Path, target: Path) -> None:
+    """Copy what the tables name from a whole set that is not packed."""
+    for pattern, dropped in FILES.items():
+        for path in sorted(source.glob(pattern)):
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if not dropped:
+                shutil.copyfile(path, copy)
+                continue
+            emptied = copy_tensors(path, copy, dropped)
+            listed = copy.with_name("cases.json")
+            if listed.exists():
+                drop_cases(listed, emptied)
+    if (source / "quantised").is_dir():
+        copy_layers(source / "quantised", target / "quantised")
 
 
 def case_of(name: str) -> str:
@@ -209,19 +220,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.target.exists():
         parser.error(f"{options.target} already exists")
-    for pattern, dropped in FILES.items():
-        for source in sorted(options.source.glob(pattern)):
-            target = options.target / source.relative_to(options.source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not dropped:
-                shutil.copyfile(source, target)
-                continue
-            emptied = copy_tensors(source, target, dropped)
-            listed = target.with_name("cases.json")
-            if listed.exists():
-                drop_cases(listed, emptied)
-    if (options.source / "quantised").is_dir():
-        copy_layers(options.source / "quantised", options.target / "quantised")
+    with TemporaryDirectory() as place:
+        copy_subset(unpack(options.source, Path(place)), options.target)
+    for path in sorted(options.target.rglob("*.safetensors")):
+        if not any(path.relative_to(options.target).match(pattern) for pattern in PLAIN):
+            pack(path)
     total = sum(path.stat().st_size for path in options.target.rglob("*") if path.is_file())
     print(f"{total:,} bytes in {options.target}")
     return 0

@@ -48,6 +48,14 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="session")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of golden tensors, unpacked; do not change it."""
+    from scripts.golden.packed import unpack
+
+    return unpack(Path(__file__).parent / "golden", tmp_path_factory.mktemp("golden"))
+
+
+@pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a complete tiny random model; do not change it."""
     from scripts.make_tiny_checkpoint import make_tiny_checkpoint  # torch and transformers: no part of the controller

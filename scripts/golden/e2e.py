@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -40,19 +39,18 @@ BF16_CONTEXTS = 3e-2  # the official bfloat16 run is about 1e-2 away from float3
 
 def run(folder: Path, where: str, report: Report) -> None:
     """Compare the contexts and every case of one generation; a file is a case, in float32 or in bfloat16."""
-    with tempfile.TemporaryDirectory() as unpacked:
-        runs = RecordedRuns(folder, Path(unpacked))
-        for path in sorted(folder.glob("*.safetensors")):
-            case, precision = case_and_precision(path.name)
-            golden = GoldenFile(path, where, report, INPUTS)
-            if precision == "fp32":  # runs in bfloat16 are stored without their media
-                golden.tensors |= runs.stored_elsewhere(case)
-            with golden.case(case), torch.inference_mode():  # a run that waits goes as far as it can
-                if case == "contexts":
-                    _compare_contexts(golden, runs)
-                else:
-                    Case(golden, runs, case, precision).compare()
-            golden.close(lambda name, case=case: case)
+    runs = RecordedRuns(folder)
+    for path in sorted(folder.glob("*.safetensors")):
+        case, precision = case_and_precision(path.name)
+        golden = GoldenFile(path, where, report, INPUTS)
+        if precision == "fp32":  # runs in bfloat16 are stored without their media
+            golden.tensors |= runs.stored_elsewhere(case)
+        with golden.case(case), torch.inference_mode():  # a run that waits goes as far as it can
+            if case == "contexts":
+                _compare_contexts(golden, runs)
+            else:
+                Case(golden, runs, case, precision).compare()
+        golden.close(lambda name, case=case: case)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,15 @@
 """Quantised weight files: which layers are found, what they decode to, what they compute, and what is refused.
 
-A folder holds one case, `model.safetensors.gz` or `model.gguf.gz` with `expected.safetensors.gz`; `cases.json` beside
-the folders tells which layers it has, and `variants.json` which changes of a file mean the same and which have to be
+A folder holds one case, `model.safetensors` or `model.gguf` with `expected.safetensors`; `cases.json` beside the
+folders tells which layers it has, and `variants.json` which changes of a file mean the same and which have to be
 refused.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -59,43 +55,37 @@ def run(folder: Path, where: str, report: Report) -> None:
         run_convert(folder, where, report)
         return
     case = json.loads((folder.parent / "cases.json").read_text())[folder.name]
-    with _unpacked(folder) as files:
-        golden = GoldenFile(files / EXPECTED, where, report, INPUTS)
-        path = _model(files)
-        if path is not None:
-            with golden.case("layers"):
-                header = read_header(path)
-                golden.compare_value("layers", "layers found", _found(header), sorted(map(_inside, case["quantised"])))
-                for name in case["layers"]:
-                    _layer(golden, header, name)
-            if "hidden_states" in golden:
-                with golden.case("hidden_states"):
-                    _hidden_states(golden, header)
-            if "velocity/video" in golden:
-                with golden.case("velocity"), _unpacked(folder.parent / VERSIONS[case["version"]]) as base:
-                    _velocity(golden, header, base)
-        golden.close(_case_of)
+    golden = GoldenFile(folder / EXPECTED, where, report, INPUTS)
+    path = _model(folder)
+    if path is not None:
+        with golden.case("layers"):
+            header = read_header(path)
+            golden.compare_value("layers", "layers found", _found(header), sorted(map(_inside, case["quantised"])))
+            for name in case["layers"]:
+                _layer(golden, header, name)
+        if "hidden_states" in golden:
+            with golden.case("hidden_states"):
+                _hidden_states(golden, header)
+        if "velocity/video" in golden:
+            with golden.case("velocity"):
+                _velocity(golden, header, folder.parent / VERSIONS[case["version"]])
+    golden.close(_case_of)
 
 
 def run_convert(folder: Path, where: str, report: Report) -> None:
     """Compare what is written for some layers with the file of a float32 writer."""
-    with _unpacked(folder) as expected, _unpacked(folder.parent / CONVERTED_FROM) as source:
-        golden = GoldenFile(expected / EXPECTED, where, report, ())
-        with golden.case(CONVERT):
-            converted = convert(plan_conversion(source / MODELS[0], "int8", source / "int8.safetensors")).path
-            before, after = (
-                map_tensors(header, header.tensors) for header in map(read_header, (source / MODELS[0], converted))
-            )
-            for name in [name for name in golden.tensors if name.endswith(".weight")]:
-                scale, marker = f"{name}_scale", f"{name.removesuffix('.weight')}.comfy_quant"
-                golden.compare(scale, after[scale], SCALES)
-                wrong = _wrong_codes(before[name], after[name], golden[name], golden[scale])
-                golden.compare(name, after[name], 0.0, error=wrong)
-                if marker in golden:
-                    golden.compare(
-                        marker, after[marker], 0.0, error=float(_bits(after[marker]) != _bits(golden[marker]))
-                    )
-        golden.close(_case_of)
+    golden, source = GoldenFile(folder / EXPECTED, where, report, ()), folder.parent / CONVERTED_FROM / MODELS[0]
+    with golden.case(CONVERT):
+        converted = convert(plan_conversion(source, "int8", source.with_name("int8.safetensors"))).path
+        before, after = (map_tensors(header, header.tensors) for header in map(read_header, (source, converted)))
+        for name in [name for name in golden.tensors if name.endswith(".weight")]:
+            scale, marker = f"{name}_scale", f"{name.removesuffix('.weight')}.comfy_quant"
+            golden.compare(scale, after[scale], SCALES)
+            wrong = _wrong_codes(before[name], after[name], golden[name], golden[scale])
+            golden.compare(name, after[name], 0.0, error=wrong)
+            if marker in golden:
+                golden.compare(marker, after[marker], 0.0, error=float(_bits(after[marker]) != _bits(golden[marker])))
+    golden.close(_case_of)
 
 
 def _wrong_codes(weight: Tensor, ours: Tensor, expected: Tensor, scale: Tensor) -> float:
@@ -112,26 +102,24 @@ def run_variants(path: Path, where: str, report: Report) -> None:
     cases = json.loads((path.parent / "cases.json").read_text())
     for variant in json.loads(path.read_text()):
         place = f"{where}/{variant['name']}"
-        with _unpacked(path.parent / variant["base"]) as files:
-            model = _model(files)
-            assert model is not None
-            version = cases[variant["base"]]["version"]
-            with _unpacked(path.parent / VERSIONS[version]) as base:
-                config = _config(read_header(model), base)
-            before = _weights(model, config) if variant["must"] == "same" else {}
-            changed = edited(model, variant["edits"])
-            try:
-                after = _weights(changed, config)
-                became = "same" if after == before else "changed"
-            except (CheckpointError, StorageError):
-                became = "refuse"
+        model = _model(path.parent / variant["base"])
+        assert model is not None
+        version = cases[variant["base"]]["version"]
+        config = _config(read_header(model), path.parent / VERSIONS[version])
+        before = _weights(model, config) if variant["must"] == "same" else {}
+        changed = edited(model, variant["edits"])
+        try:
+            after = _weights(changed, config)
+            became = "same" if after == before else "changed"
+        except (CheckpointError, StorageError):
+            became = "refuse"
         error = float(became != variant["must"])
         report.add_compared(place, variant["must"], error, 0.0, f"{became}: {variant['why']}" if error else "")
 
 
-def _model(files: Path) -> Path | None:
-    """The weight file among those of a case; None where it has none."""
-    return next((files / name for name in MODELS if (files / name).is_file()), None)
+def _model(folder: Path) -> Path | None:
+    """The weight file of a case; None where it has none."""
+    return next((folder / name for name in MODELS if (folder / name).is_file()), None)
 
 
 def _config(header: Header, base: Path) -> Mapping[str, Any]:
@@ -154,16 +142,6 @@ def _inside(name: str) -> str:
 def _case_of(name: str) -> str:
     """The case of a tensor that was not compared: what it holds."""
     return name.rpartition("/")[2]
-
-
-@contextmanager
-def _unpacked(folder: Path) -> Iterator[Path]:
-    """A folder with the files of a case as they are published."""
-    with TemporaryDirectory() as place:
-        for file in folder.glob("*.gz"):
-            with gzip.open(file) as packed, (Path(place) / file.stem).open("wb") as plain:
-                shutil.copyfileobj(packed, plain)
-        yield Path(place)
 
 
 def _layer(golden: GoldenFile, header: Header, name: str) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -76,20 +74,19 @@ def case_and_precision(name: str) -> tuple[str, str]:
 class RecordedRuns:
     """The recorded runs of one generation, and the files of the model that all of them ran with.
 
-    Args: folder: of the golden tensors. unpacked: where packed files of the model are unpacked.
+    Args: folder: of the golden tensors, unpacked.
     """
 
-    def __init__(self, folder: Path, unpacked: Path) -> None:
-        self.folder, self.unpacked = folder, unpacked
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.settings: dict[str, Any] = json.loads((folder / "cases.json").read_text())
         self.cases: dict[str, dict[str, Any]] = self.settings["cases"]
 
     @cached_property
     def files(self) -> ModelFiles:
-        """The files of the model; those that are packed are unpacked first."""
-        names = self.settings["files"]
-        found = {role: name for name, role in ROLES.items() if name in names}
-        return ModelFiles(name="golden", paths={role: self._unpack(names[name]) for role, name in found.items()})
+        """The files of the model."""
+        paths = {role: self.file(name) for name, role in ROLES.items() if name in self.settings["files"]}
+        return ModelFiles(name="golden", paths=paths)
 
     def stored_elsewhere(self, case: str) -> dict[str, Tensor]:
         """The tensors of a case that are stored once, under another case; of those, the ones that are here."""
@@ -102,18 +99,9 @@ class RecordedRuns:
                     found[name] = file.get_tensor(stored_as)
         return found
 
-    def lora(self, name: str) -> Path:
-        """The file of a LoRA, which the cases know by its name in `files`."""
-        return self._unpack(self.settings["files"][name])
-
-    def _unpack(self, name: str) -> Path:
-        packed, unpacked = self.folder / "model" / f"{name}.gz", self.unpacked / name
-        if not packed.exists():
-            return self.folder / "model" / name
-        if not unpacked.exists():
-            with gzip.open(packed) as source, unpacked.open("wb") as target:
-                shutil.copyfileobj(source, target)
-        return unpacked
+    def file(self, name: str) -> Path:
+        """The file of a model or of a LoRA, which the cases know by its name in `files`."""
+        return self.folder / "model" / self.settings["files"][name]
 
     def engine(self, case: Mapping[str, Any], precision: str) -> Engine:
         """An engine for a case, that keeps nothing and writes nothing.
@@ -128,9 +116,9 @@ class RecordedRuns:
             encode_tiles=ENCODE_TILES,
             batches_passes=is_bf16,
         )
-        nowhere = self.unpacked / "none.mp4"
+        nowhere = self.folder / "none.mp4"
         inputs = {path.name: path for path in self.folder.glob("media/*")}
-        inputs |= {lora.role: self.lora(lora.name) for lora in request.loras}
+        inputs |= {lora.role: self.file(lora.name) for lora in request.loras}
         task = RenderTask(
             request=request,
             machine=machine,

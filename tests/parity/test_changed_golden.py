@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from ltx2_core.pipeline.render.engine import Engine
 from scripts.golden import e2e, transformer
+from scripts.golden.packed import unpack
 from scripts.golden.recorded_runs import RecordedRuns
 from scripts.golden.report import FAIL, LATER, PASS, GoldenFile, Line, Report
 
@@ -25,7 +24,7 @@ LORA_LAYER = "diffusion_model.transformer_blocks.0.attn1.to_v"
 
 def copy_of_run(target: Path, *files: str) -> Path:
     """A copy of the end-to-end folder with only these files of tensors."""
-    shutil.copytree(GOLDEN / "e2e" / "2.0", target)
+    unpack(GOLDEN / "e2e" / "2.0", target)
     for path in target.glob("*.safetensors"):
         if path.name not in files:
             path.unlink()
@@ -50,9 +49,6 @@ def move_into_lora(folder: Path, strength: float) -> str:
         folder / "model" / "user-lora.safetensors",
     )
     path = folder / "model" / "checkpoint.safetensors"
-    packed = path.with_name(f"{path.name}.gz")
-    path.write_bytes(gzip.decompress(packed.read_bytes()))
-    packed.unlink()
     tensors, metadata = read(path)
     weight = f"model.{LORA_LAYER}.weight"
     tensors[weight] = tensors[weight].float() - strength * up @ down
@@ -88,24 +84,24 @@ def test_a_run_without_its_lora_fails_in_both_stages(tmp_path: Path):
     assert {"stage1.video.x0.step0", "stage2.video.x0.step0"} <= failed
 
 
-def test_a_reference_without_an_attention_strength_is_seen_in_full(tmp_path: Path):
-    runs = RecordedRuns(GOLDEN / "e2e" / "2.0", tmp_path)
+def test_a_reference_without_an_attention_strength_is_seen_in_full():
+    runs = RecordedRuns(GOLDEN / "e2e" / "2.0")
     case = runs.cases["ic_lora"]
     unsaid = {name: value for name, value in case.items() if name != "attention_strength"}
     assert runs.request(unsaid) == runs.request(case | {"attention_strength": 1.0})
     assert runs.request(unsaid) != runs.request(case)
 
 
-def bfloat16_case(folder: Path, tmp_path: Path) -> e2e.Case:
+def bfloat16_case(folder: Path) -> e2e.Case:
     golden = GoldenFile(folder / "t2v.bf16.safetensors", "e2e/2.0", Report(), e2e.INPUTS)
-    return e2e.Case(golden, RecordedRuns(folder, tmp_path), "t2v", "bf16")
+    return e2e.Case(golden, RecordedRuns(folder), "t2v", "bf16")
 
 
 def test_a_bfloat16_run_needs_no_tolerance_of_a_stream_that_is_not_decoded(tmp_path: Path):
     folder = copy_of_run(tmp_path / "2.0", "t2v.bf16.safetensors", "t2v.safetensors")
-    recorded = RecordedRuns(folder, tmp_path).cases["t2v"]["bf16_vs_f32"]
+    recorded = RecordedRuns(folder).cases["t2v"]["bf16_vs_f32"]
     change_listing(folder, "t2v", {}, bf16_vs_f32={"frames": recorded["frames"]})
-    case = bfloat16_case(folder, tmp_path)
+    case = bfloat16_case(folder)
     for stream in ("video", "audio"):
         expected = 2 * recorded[f"final.{stream}_latent"]
         assert case.tolerance(f"stage1.{stream}.latent") == pytest.approx(expected, rel=0.01)
@@ -122,14 +118,13 @@ def test_a_bfloat16_tolerance_is_that_of_the_stage_that_is_compared(
     for file, first, second in (("t2v", 1.0, 1.0), ("t2v.bf16", 1.2, 1.01)):
         stages = {"stage1.video.latent": torch.tensor([first]), "stage2.video.latent": torch.tensor([second])}
         save_file(stages, folder / f"{file}.safetensors")
-    case = bfloat16_case(folder, tmp_path)
+    case = bfloat16_case(folder)
     case.compare_tensor(name, torch.tensor([ours]))
     assert [line.status for line in case.golden.report.lines] == [status]
 
 
 def test_rotary_tables_of_their_own_have_theta_10000_whatever_the_config_says(tmp_path: Path):
-    folder = tmp_path / "2.0"
-    shutil.copytree(GOLDEN / "transformer" / "2.0", folder)
+    folder = unpack(GOLDEN / "transformer" / "2.0", tmp_path / "2.0")
     tensors, metadata = read(folder / "checkpoint.safetensors")
     config = json.loads(metadata["config"])
     config["transformer"]["positional_embedding_theta"] = 5000.0
@@ -156,7 +151,7 @@ def test_a_run_that_waits_for_its_vocoder_is_compared_up_to_there(tmp_path: Path
 def test_an_image_is_compressed_as_its_version_does(tmp_path: Path, version: str, crf: int):
     folder = copy_of_run(tmp_path / "2.0")
     change_listing(folder, "i2v", {"version": version})
-    runs = RecordedRuns(folder, tmp_path)
+    runs = RecordedRuns(folder)
     (image,) = runs.request(runs.cases["i2v"]).images
     assert image.crf == crf
 
