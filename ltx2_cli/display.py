@@ -420,7 +420,7 @@ def _preset_words(resolved: core.Resolved) -> str:
 def _write(stream: Any, line: str | bytes) -> OSError | None:
     """A line, at once. Gives the error where the stream takes none, and sends what follows nowhere.
 
-    A reader that went away is no error, and no reason to give up a render.
+    A reader that went away is not an error, nor a reason to give up a render.
     """
     try:
         typer.echo(line, file=stream)

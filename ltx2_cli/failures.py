@@ -22,7 +22,7 @@ LONGEST = 300  # characters of a message, whatever words it repeats
 
 
 class UserStopError(core.LTX2Error):
-    """The user stopped the command, which is no error. what: how far it came. command: the one that goes on."""
+    """The user stopped the command, which is not an error. what: how far it came. command: the one that goes on."""
 
     def __init__(self, exit_code: int, what: str = "stopped", why: str = "", command: str = "") -> None:
         super().__init__(what, why, command)

@@ -73,7 +73,7 @@ def _optional(argument: Any) -> Any:
 
 
 def _gigabytes(text: str | None) -> int | None:
-    """The number of `--vram`. Raises: RequestError for what is none."""
+    """The number of `--vram`. Raises: RequestError for what is not a number."""
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= MOST_VRAM_GB):

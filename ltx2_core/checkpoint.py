@@ -378,7 +378,7 @@ def _require_fit(module: nn.Module, component: str, header: Header, names: Mappi
 def _gates(component: str, names: Iterable[str], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What the gates among the tensors of a file must be like: as many values as their layer has rows.
 
-    One is none that scales a layer which the module does not have, or not in full precision.
+    One does not count that scales a layer which the module does not have, or not in full precision.
     """
     found = {}
     for own in names:

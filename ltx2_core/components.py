@@ -123,7 +123,7 @@ class Component:
         return found
 
     def gated_by(self, inside: str) -> tuple[str, ...]:
-        """The layers whose rows a tensor scales, by its name inside the component; none if it is no gate."""
+        """The layers whose rows a tensor scales, by its name inside the component; none if it is not a gate."""
         block, _, last = inside.rpartition(".")
         return tuple(f"{block}.{layer}" for layer in self.gates.get(last, ()))
 

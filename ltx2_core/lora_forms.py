@@ -75,7 +75,7 @@ class Change:
 
 
 def read_changes(header: Header) -> tuple[dict[Target, Change], dict[str, str]]:
-    """Give the changes that a file holds, and what is no usable change, each with the reason.
+    """Give the changes that a file holds, and which of them cannot be used, each with the reason.
 
     Each change has its form's own rank; a scale that metadata state is not in it yet.
     """

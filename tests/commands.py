@@ -12,6 +12,8 @@ from typing import Any
 from typer.testing import CliRunner, Result
 
 from ltx2_cli.app import app
+from ltx2_core.media.probe import probe
+from ltx2_core.pipeline.made import Made
 
 ROOT = Path(__file__).parent.parent
 # one pass of the model for a step in place of four, where a test is not about guidance
@@ -30,6 +32,20 @@ def rendered(*words: object) -> Path:
     assert result.exit_code == 0, result.stderr
     (path,) = result.stdout.splitlines()
     return Path(path)
+
+
+def refused(exit_code: int, *words: object) -> str:
+    """What a command that fails, and gives no result, says on stderr, on one line."""
+    result = ltx2(*words)
+    assert (result.exit_code, result.stdout) == (exit_code, ""), result.stderr
+    return " ".join(result.stderr.split())
+
+
+def made_in(path: Path) -> Made:
+    """What a file says it was made from."""
+    comment = probe(path).comment
+    assert comment is not None
+    return Made.parse(comment)
 
 
 # the command line is made once, and not for each command

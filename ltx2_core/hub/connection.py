@@ -100,7 +100,7 @@ class Connection:
         """Send a request and follow redirects, with the token to the endpoint alone.
 
         A HEAD ends with the answer that has the facts of a file, which is the redirect to its bytes.
-        Yields: an answer that is no error, or says that a range does not exist.
+        Yields: an answer that is not an error, or says that a range does not exist.
         Raises: AccessError, StorageError; Setback for what may pass by itself, also while the body is read.
         """
         timeout = _seconds("HF_HUB_DOWNLOAD_TIMEOUT", DOWNLOAD_TIMEOUT_S)
@@ -178,12 +178,12 @@ def _origin(url: str) -> tuple[str, str, int | None]:
 
 
 def _followed(wanted: Wanted, url: str, location: str) -> str:
-    """Where a redirect leads. Raises: StorageError if that is no address."""
+    """Where a redirect leads. Raises: StorageError if that is not an address."""
     try:
         url = urljoin(url, location)
         _origin(url)
     except ValueError as error:
-        raise not_a_hub(wanted, "it leads to what is no address") from error
+        raise not_a_hub(wanted, "it leads to something that is not an address") from error
     return url
 
 
@@ -192,7 +192,7 @@ def _endpoint() -> str:
     endpoint = (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).strip().rstrip("/")
     try:
         is_address = endpoint.startswith(("http://", "https://")) and bool(_origin(endpoint)[1])
-    except ValueError:  # of a port that is no number
+    except ValueError:  # of a port that is not a number
         is_address = False
     if not is_address:
         what = f"HF_ENDPOINT={without_password(endpoint)} is not an address"

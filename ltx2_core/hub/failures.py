@@ -126,7 +126,7 @@ def storage_refusal(wanted: Wanted, host: str, status: int, headers: Mapping[str
 
 
 def transport_failure(wanted: Wanted, host: str, error: Exception) -> Setback | StorageError | None:
-    """What to raise for an error of the connection; None for an error that is none."""
+    """What to raise for an error of the connection; None for an error that is not one."""
     names = {one.__name__ for one in type(error).__mro__ if one.__module__.partition(".")[0] in PROGRAMS}
     if "InvalidURL" in names or "UnsupportedProtocol" in names:
         return StorageError(f"{host} leads to an address that cannot be used", hint="check HF_ENDPOINT and the proxy")

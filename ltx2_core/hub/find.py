@@ -104,7 +104,7 @@ def find_model(
 
 
 def is_path(text: str) -> bool:
-    """Whether a text that is no known name means a file: it has a separator, or a suffix that is no version."""
+    """Whether a text that is not a known name means a file: it has a separator, or a suffix that is not a version."""
     suffix = Path(text).suffix
     return "/" in text or os.sep in text or bool(suffix and not suffix[1:].isdigit())
 
@@ -113,7 +113,7 @@ def upsampler_role(header: Header) -> Role:
     """What an upsampler is there for. Raises: CheckpointError if the file holds none, or one that no recipe knows."""
     kind = classify(header)
     if kind is not FileKind.UPSAMPLER:
-        raise CheckpointError(f"{header.path.name} is no upsampler", f"it is {kind.value}")
+        raise CheckpointError(f"{header.path.name} is not an upsampler", f"it is {kind.value}")
     config = UpsamplerConfig.from_metadata(effective_config(header))
     if config.enlarges not in UPSAMPLERS:
         rate, sides = config.enlarges

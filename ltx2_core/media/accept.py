@@ -58,7 +58,7 @@ def _require_readable(path: Path, largest_bytes: int) -> os.stat_result:
     if stat.S_ISDIR(status.st_mode):
         raise refusal(path, "it is a folder")
     if not stat.S_ISREG(status.st_mode):
-        raise refusal(path, "it is no regular file")
+        raise refusal(path, "it is not a regular file")
     if not status.st_size:
         raise refusal(path, "it is empty")
     if status.st_size > largest_bytes:

@@ -95,10 +95,10 @@ class TrackList:
 def open_media(path: Path) -> InputContainer:
     """Open a file for reading, and nothing but this file whatever stands in it.
 
-    Raises: MediaError if it is no regular file or nothing that we read.
+    Raises: MediaError if it is not a regular file or nothing that we read.
     """
     if not path.is_file():
-        raise MediaError(f"{path} cannot be read", "it is no file")
+        raise MediaError(f"{path} cannot be read", "it is not a file")
     limits = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
     try:
         return av.open(f"file:{path.absolute()}", container_options=limits, metadata_errors="replace")
@@ -109,7 +109,7 @@ def open_media(path: Path) -> InputContainer:
 def probe(path: Path) -> MediaInfo:
     """Read the header of a media file.
 
-    Raises: MediaError if it is no regular file or nothing that we read.
+    Raises: MediaError if it is not a regular file or nothing that we read.
     """
     with open_media(path) as container:
         video = next(iter(container.streams.video), None)
@@ -128,7 +128,7 @@ def probe(path: Path) -> MediaInfo:
 def list_tracks(path: Path) -> TrackList:
     """Read the header of a media file, also of one that holds streams which nothing here decodes.
 
-    Raises: MediaError if it is no regular file or nothing that we read.
+    Raises: MediaError if it is not a regular file or nothing that we read.
     """
     with open_media(path) as container:
         return TrackList(

@@ -1,4 +1,4 @@
-"""Several images on one picture, for a LoRA that has learnt to take things from it.
+"""Several images on one sheet, for a LoRA that has learnt to take things from it.
 
 Source: docs/references.md.
 """
@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-PAPER = 255  # white, between and around images
+WHITE = 255  # of the sheet between and around images
 
 
 def reference_sheet(images: Sequence[Tensor], height: int, width: int) -> Tensor:
-    """Images (1 3 H W) uint8 of any size, in their order from left to right and from top to bottom.
+    """Lay out images (1 3 H W) uint8 of any size in a grid, from left to right and from top to bottom.
 
-    Each is scaled, whole and in its own shape, to the middle of a cell; of all grids that hold them, the one in which
-    they are largest.
+    Each is scaled to fit its cell, in its own aspect ratio, and centred. The number of columns is the one with which
+    the images cover most of the sheet.
     Returns: (1 3 height width) uint8.
     """
     columns = max(range(1, len(images) + 1), key=lambda count: _area(images, height, width, count))
     rows = -(-len(images) // columns)
-    sheet = torch.full((1, 3, height, width), PAPER, dtype=torch.uint8)
+    sheet = torch.full((1, 3, height, width), WHITE, dtype=torch.uint8)
     for place, image in enumerate(images):
         row, column = divmod(place, columns)
         top, bottom = (height * edge // rows for edge in (row, row + 1))
@@ -35,17 +35,17 @@ def reference_sheet(images: Sequence[Tensor], height: int, width: int) -> Tensor
 
 
 def _area(images: Sequence[Tensor], height: int, width: int, columns: int) -> int:
-    """How much of a sheet images fill in a grid of so many columns."""
+    """How many pixels of a sheet images cover in a grid of so many columns."""
     rows = -(-len(images) // columns)
     sizes = (_fitted(image, height // rows, width // columns) for image in images)
-    return sum(tall * wide for tall, wide in sizes)
+    return sum(fitted_height * fitted_width for fitted_height, fitted_width in sizes)
 
 
 def _fitted(image: Tensor, height: int, width: int) -> tuple[int, int]:
-    """The height and width of an image that is scaled to fit into a cell."""
-    tall, wide = image.shape[-2:]
-    scale = min(height / tall, width / wide)
-    return max(1, min(height, round(tall * scale))), max(1, min(width, round(wide * scale)))
+    """The height and width of an image (1 3 H W) that is scaled to fit into a cell."""
+    scale = min(height / image.shape[-2], width / image.shape[-1])
+    fitted_height, fitted_width = (round(side * scale) for side in image.shape[-2:])
+    return max(1, min(height, fitted_height)), max(1, min(width, fitted_width))
 
 
 def _scaled(image: Tensor, height: int, width: int) -> Tensor:

@@ -21,8 +21,8 @@ MEL_FRAMES_PER_SECOND = Fraction(MEL_SAMPLE_RATE_HZ, MEL_HOP_SAMPLES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a window stands in its chain; as it is here, where a clip that is no window stands.
+class WindowPlace:
+    """Where a window is in its chain. The defaults are those of a clip in one piece.
 
     Args: number: of the window, from 0. begin: the frame of the whole clip at which it begins. carried: how many of its
     frames, after the first one, it takes over from the window before.
@@ -55,7 +55,7 @@ class Chain(Record):
     @model_validator(mode="after")
     def _goes_on(self) -> Self:
         if self.stride < 1:
-            raise ValueError("a window has no frames beside those that it takes over")
+            raise ValueError("a window has no new frames")
         return self
 
     @property
@@ -70,7 +70,7 @@ class Chain(Record):
             raise ValueError(f"a clip of {total} frames is not a chain of windows of {self.frames}")
         return count
 
-    def places(self, total: int) -> list[Place]:
+    def places(self, total: int) -> list[WindowPlace]:
         """Where the windows of a clip of so many frames stand.
 
         The last one ends with the clip and is as long as the others, so that it takes over more.
@@ -78,6 +78,6 @@ class Chain(Record):
         begins = [number * self.stride for number in range(self.count(total) - 1)] + [total - self.frames]
         carried = [0, *(before + self.frames - 1 - begin for before, begin in pairwise(begins))]
         return [
-            Place(number=number, begin=begin, carried=kept)
+            WindowPlace(number=number, begin=begin, carried=kept)
             for number, (begin, kept) in enumerate(zip(begins, carried, strict=True))
         ]

@@ -23,8 +23,9 @@ from ..identity import Identity, identity
 from ..paths import given_path
 from ..records import Record
 from ..types import Streams
+from .outputs import lies_beside, resume_command
 from .parts import DURATION_HEAD, LatentShapes
-from .request import ENHANCER, RECORD, MadeFile, RenderTask, Request, lies_beside, resume_command
+from .request import ENHANCER, RECORD, MadeFile, RenderTask, Request
 from .windows import runs_of
 
 if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch is imported

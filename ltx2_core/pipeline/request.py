@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -25,7 +24,8 @@ from ..media.reading import FrameReading
 from ..records import Record
 from ..sampling.guidance import GuidanceScales
 from ..types import Streams
-from .chain import Chain, Place
+from .chain import Chain, WindowPlace
+from .outputs import beside_of, resume_command, stills_of
 from .recipe import Recipe, Stage
 from .segments import Segments, TextSpan, names_of_texts, text_spans
 from .values import OFF, Choice, FrameRate, Interval, Loudness, Seconds
@@ -139,18 +139,23 @@ class AutoLength(Record):
 
 
 class Request(Record):
-    """Everything that decides what comes out, down to the bit. crop: size of the file, where it is smaller.
-    kept_frames: how many frames of the last stage go into the file, from the first on; None for all of them.
+    """Everything that decides the result, down to the bit.
 
-    enhances: a language model has yet to rewrite the prompt. given_prompt: what a person wrote, where one has done so,
-    and the prompt is what it made of that. auto_length: the model has yet to choose the length, and until then `frames`
-    is the most that it can choose. generated_keyframes: how many single frames the model generates beside the clip, at
-    even distances, or the frames of the clip at which it does. loops: the end of the clip meets its beginning, and the
-    first frame is dropped, as the last one takes its place. full_recipe: where this is a draft, the recipe of the full
-    render, of which everything else here but `recipe` is too. segments: spans with a prompt of their own. voice: audio
-    that is heard before the clip, for a LoRA that has learnt to take its voice. chain: the windows that a clip is made
-    in which is longer than one; None where all of it is made at once. cache_steps: the relative change of the first
-    block's work up to which an evaluation of a guided stage skips the other blocks; 0 skips none.
+    Args:
+        crop: width and height of the file, where they are smaller than those of the render.
+        kept_frames: how many frames of the last stage go into the file, from the first on; None for all of them.
+        full_recipe: where this is a draft, the recipe of the full render, to which all fields but `recipe` belong too.
+        cache_steps: the relative change of the first block's work up to which an evaluation of a guided stage skips
+            the other blocks; 0 skips none.
+        voice: audio before the clip, for a LoRA that has learnt to take its voice.
+        chain: the windows of a clip that is longer than one; None where it is made in one piece.
+        enhances: a language model has yet to rewrite the prompt.
+        given_prompt: what a person wrote, where a language model has made the prompt of it.
+        segments: spans with prompts of their own.
+        auto_length: the model has yet to choose the length; until then `frames` is the most that it can choose.
+        generated_keyframes: how many single frames the model generates beside the clip, evenly spaced, or at which
+            frames of the clip it does.
+        loops: the end of the clip meets its beginning, and the first frame is dropped, as the last one replaces it.
     """
 
     mode: str
@@ -202,9 +207,9 @@ class Request(Record):
         return self.frames / self.fps
 
     @property
-    def place(self) -> Place:
+    def place(self) -> WindowPlace:
         """Where it stands in the result, of which it is all unless it is a window of a chain."""
-        return Place()
+        return WindowPlace()
 
     @property
     def begin_s(self) -> Fraction:
@@ -219,7 +224,7 @@ class Request(Record):
     @property
     def audio_piece(self) -> int | None:
         """How many latent steps of audio are encoded and decoded at a time: those of a window; None means all."""
-        return None if self.chain is None else Place().audio_steps(self.chain.frames, self.fps).stop
+        return None if self.chain is None else WindowPlace().audio_steps(self.chain.frames, self.fps).stop
 
     def grid(self, factors: Factors, stage: Stage | None = None) -> VideoGrid:
         """The video grid of a stage; without one, that of the result. factors: of the model's video VAE."""
@@ -463,35 +468,3 @@ class Resolved:
     def is_done(self) -> bool:
         """Whether the target exists and is to be left alone."""
         return self.skip_existing and os.path.lexists(self.target)
-
-
-def sheet_of(target: Path) -> Path:
-    """Where the contact sheet of a file goes."""
-    return target.with_suffix(".png")
-
-
-def report_of(target: Path) -> Path:
-    """Where the report on a file goes."""
-    return target.with_suffix(".html")
-
-
-def beside_of(target: Path, *, sheet: bool | None, report: bool | None) -> list[Path]:
-    """Where the contact sheet and the report on a file go, as far as they are wanted."""
-    wanted = {sheet_of(target): sheet, report_of(target): report}
-    return [path for path, is_wanted in wanted.items() if is_wanted]
-
-
-def stills_of(target: Path, count: int) -> list[Path]:
-    """Where the keyframes go that were generated beside a clip."""
-    return [target.with_name(f"{target.stem}-keyframe-{number}.png") for number in range(1, count + 1)]
-
-
-def lies_beside(folder: Path, target: Path) -> bool:
-    """Whether the name of a job folder and a target are in one folder."""
-    return folder.absolute().parent.resolve() == target.absolute().parent.resolve()
-
-
-def resume_command(folder: Path, target: Path) -> str:
-    """The command that goes on with a render; it says where the result goes if that is not beside the folder."""
-    command = f"ltx2 resume {shlex.quote(str(folder))}"
-    return command if lies_beside(folder, target) else f"{command} -o {shlex.quote(str(target))}"

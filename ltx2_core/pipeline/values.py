@@ -253,7 +253,7 @@ def parse_gpus(value: Any) -> Any:
 
 
 def parse_ranges(value: Any) -> Any:
-    """Whole numbers from "1-4,9", each once and in their order; what is no text stays as it is. Raises: ValueError."""
+    """Whole numbers from "1-4,9", each once and in their order; other types stay as they are. Raises: ValueError."""
     if not isinstance(value, str):
         return value
     return tuple(sorted({*_numbers(value, "it must be numbers and ranges of them such as 1-4,9")}))

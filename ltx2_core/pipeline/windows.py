@@ -1,8 +1,8 @@
 """The windows of a chain, each as a request of its own that the engine runs like any other.
 
 A clip of these models begins with a latent frame that stands for a single pixel frame, and an audio step that is short.
-A window has these two too, before what it takes over, so that the latents of the window before stand where they stood
-and mean what they meant. The two are generated and not used.
+A window begins with these two as well, and what it takes over from the window before follows them, at the place and
+with the meaning that it had there. The first latent frame and the first step are generated and not used.
 Source: docs/long-clips.md, "How it works".
 """
 
@@ -12,20 +12,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .chain import Place
+from .chain import WindowPlace
 from .recipe import Stage
 from .request import ImageInput, Request
 from .segments import TextSpan
 
 
 class WindowRequest(Request):
-    """One window of a chain. own_place: where it stands in that. whole: the request for all of the chain."""
+    """One window of a chain.
 
-    own_place: Place
+    Args: own_place: where it is in the chain. whole: the request for the whole chain.
+    """
+
+    own_place: WindowPlace
     whole: Request
 
     @property
-    def place(self) -> Place:
+    def place(self) -> WindowPlace:
         return self.own_place
 
     @property
@@ -34,13 +37,13 @@ class WindowRequest(Request):
 
 
 def windows_of(request: Request) -> list[Request]:
-    """The windows that a request is rendered in, in their order; the request itself where it is no chain."""
+    """The windows of a request in their order; the request itself where it is not a chain."""
     if request.chain is None:
         return [request]
     common: dict[str, Any] = dict(request)
     length = request.chain.frames
 
-    def window(place: Place) -> Request:
+    def window(place: WindowPlace) -> Request:
         new = range(place.begin + place.carried + 1 if place.number else 0, place.begin + length)
         own = {"chain": None, "frames": length, "images": _within(request.images, place.begin, new)}
         return WindowRequest.model_construct(**{**common, **own, "own_place": place, "whole": request})
@@ -55,7 +58,10 @@ def _within(images: Sequence[ImageInput], begin: int, frames: range) -> tuple[Im
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageOfWindow:
-    """One denoising run. request: of its window. windows: how many there are. number: of its stage, from 1."""
+    """One denoising run: a stage of a window.
+
+    Args: request: of the window. windows: how many there are. number: of the stage, from 1.
+    """
 
     request: Request
     stage: Stage
@@ -64,12 +70,12 @@ class StageOfWindow:
 
     @property
     def steps(self) -> int:
-        """How many steps it takes."""
+        """How many steps the run takes."""
         return self.request.steps_of_stages[self.number - 1]
 
     @property
     def name(self) -> str:
-        """Which one it is, in words."""
+        """Which stage and window it is, for a person: "stage 1 of 2, window 3 of 8"."""
         stage = f"stage {self.number} of {len(self.request.recipe.stages)}"
         return stage if self.windows == 1 else f"{stage}, window {self.request.place.number + 1} of {self.windows}"
 

@@ -141,7 +141,7 @@ def _relative_columns(said: Mapping[str, Any], scales: Mapping[str, TensorInfo])
 
 
 def unmarked_format(weight: TensorInfo, scales: Mapping[str, TensorInfo], *, others_have_scales: bool) -> Format:
-    """The format of a layer without a marker. Raises: ValueError if it could be several, or is none that is known."""
+    """The format of a layer without a marker. Raises: ValueError if it could be several, or is not a known one."""
     scale = scales.get("weight_scale")
     if weight.dtype == "I8":
         raise ValueError("it is int8 without a marker, and so it cannot be told whether the matrix is rotated")

@@ -72,7 +72,7 @@ def _in_header(header: Header) -> Mapping[str, Any]:
         return {}
     layers = entry.get("layers") if isinstance(entry, dict) else None
     if not isinstance(layers, dict):
-        raise refusal(header.path, HEADER_MARKER, "it is no object with layers")
+        raise refusal(header.path, HEADER_MARKER, "it is not an object with layers")
     _require_known_version(header, entry, layers.values())
     return layers
 
@@ -95,7 +95,7 @@ def _require_known_version(header: Header, entry: Mapping[str, Any], layers: Ite
 def _of_tensor(header: Header, name: str) -> Any:
     info = header.tensors[name]
     if info.dtype not in ("U8", "I8") or info.nbytes > LARGEST_MARKER_BYTES:
-        raise refusal(header.path, name, "it is no marker of a quantised layer")
+        raise refusal(header.path, name, "it is not a marker of a quantised layer")
     try:
         return json.loads(header.read(name))
     except (ValueError, RecursionError) as error:

@@ -186,5 +186,5 @@ def _rotation(said: Mapping[str, Any], form: Format, columns: int) -> int:
         return 1
     group = said.get("convrot_groupsize", ROTATION)
     if group not in POWERS_OF_4 or columns % group:
-        raise ValueError(f"its convrot_groupsize {group} is no power of 4 that divides {columns} columns")
+        raise ValueError(f"its convrot_groupsize {group} is not a power of 4 that divides {columns} columns")
     return group

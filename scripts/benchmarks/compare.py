@@ -44,12 +44,12 @@ class Measurement:
 
     @classmethod
     def read(cls, path: Path) -> Measurement:
-        """Raises: Incomparable if it is no such file."""
+        """Raises: Incomparable if it is not such a file."""
         try:
             found: Any = json.loads(path.read_text(encoding="utf-8"))
             return cls(found["machine"], found["command"], found["runs"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Incomparable(f"{path} is no file of runs, as --out FILE.json writes it") from error
+            raise Incomparable(f"{path} is not a file of runs, as --out FILE.json writes it") from error
 
     def write(self, path: Path) -> None:
         content = {"machine": self.machine, "command": self.command, "runs": self.runs}

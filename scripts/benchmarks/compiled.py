@@ -1,4 +1,4 @@
-"""What one block of the full-size denoiser launches, eager and compiled, and the bytes of what is no product.
+"""What one block of the full-size denoiser launches, eager and compiled, and the bytes of what is not a product.
 
 The compiler plans a block without weights and is stopped before it writes a kernel. It plans for the CPU, which fuses
 loops that a card may launch one by one. A launch of its own reads and writes what its plan says; an eager one reads its

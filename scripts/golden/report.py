@@ -44,7 +44,7 @@ class Report:
         self.lines.append(line)
 
     def add_compared(self, where: str, tensor: str, error: float, tolerance: float, note: str = "") -> None:
-        """Account for a comparison. An error that is no number is a failure."""
+        """Account for a comparison. An error that is not a number is a failure."""
         status = PASS if error <= tolerance else FAIL
         self.add(Line(status, where, tensor, error, tolerance, note))
 

@@ -68,7 +68,7 @@ REFUSALS = {
     ),
     "endless duration": Refusal(words="t2v x --duration inf", says=("--duration inf", "no", "such as 5s")),
     "no frames per second": Refusal(words="t2v x --fps 0", says=("--fps 0", "between 1 and 240")),
-    "scale that is no number": Refusal(words="t2v x --video-st nan", says=("--video-st nan", "finite")),
+    "scale that is not a number": Refusal(words="t2v x --video-st nan", says=("--video-st nan", "finite")),
     "endless scale": Refusal(words="t2v x --audio-sm=-inf", says=("--audio-sm -inf", "finite")),
     "absurd scale": Refusal(words="t2v x --video-stg 1e9", says=("--video-stg 1e9", "100")),
     "steps in words": Refusal(
@@ -169,7 +169,7 @@ REFUSALS = {
     "span that is a place": Refusal(words="v2v a.mp4 x --retake 2s", says=("--retake 2s", "such as 2.0s-4.5s")),
     "strength of nothing": Refusal(words="v2v a.mp4 x --strength 0", says=("--strength 0 ", "above 0", "hint: ")),
     "strength of too much": Refusal(words="v2v a.mp4 x --strength 1.5", says=("--strength 1.5", "at most 1")),
-    "strength that is no number": Refusal(words="v2v a.mp4 x --strength nan", says=("--strength nan", "finite")),
+    "strength that is not a number": Refusal(words="v2v a.mp4 x --strength nan", says=("--strength nan", "finite")),
     "extension by nothing": Refusal(words="v2v a.mp4 x --extend 0s", says=("--extend 0s", "above 0")),
     "old sound of a longer clip": Refusal(
         words="v2v a.mp4 x --extend 4s --sound keep", says=("--sound keep", "extended", "the old audio ends")
@@ -244,7 +244,7 @@ REFUSALS = {
     "upsampler that is none": Refusal(
         words="t2v x --model {tiny} --upsampler {tiny}/ltx-2-tiny-lora-style.safetensors",
         code=7,
-        says=("ltx-2-tiny-lora-style.safetensors is no upsampler", "it is a LoRA"),
+        says=("ltx-2-tiny-lora-style.safetensors is not an upsampler", "it is a LoRA"),
     ),
     "frames of half the rate": Refusal(
         words="t2v x --model {tiny} --preset double-rate --frames 25",

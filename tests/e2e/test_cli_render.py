@@ -170,7 +170,7 @@ def test_stdout_is_the_path_and_stderr_a_line_per_phase(smoke: Callable[..., lis
     plan, choice, *phases, end = result.stderr.splitlines()
     assert "128x96, 9 frames at 24 fps" in plan
     assert "seed 7" in plan
-    assert choice == "auto: one-stage, as 128x96 is no multiple of 64, which a second stage needs"
+    assert choice == "auto: one-stage, as 128x96 is not a multiple of 64, which a second stage needs"
     assert phases == ["reading the prompt", "denoising, stage 1 of 1", "decoding the audio", "decoding and encoding"]
     assert "seed 7" in end
     assert not set(result.stderr) & set("\r\x1b")

@@ -44,13 +44,13 @@ def resolved(model: Path | str, **flags: object) -> Resolved:
     [
         ("dev", (UPSAMPLER, LORA), {}, "one-stage", "768x512 needs no second stage"),
         ("dev", (UPSAMPLER, LORA), {"res": "1080p"}, "two-stage", "1080p is large"),
-        ("dev", (UPSAMPLER, LORA), {"res": "1280x736"}, "one-stage", "1280x736 is no multiple of 64"),
+        ("dev", (UPSAMPLER, LORA), {"res": "1280x736"}, "one-stage", "1280x736 is not a multiple of 64"),
         ("dev", (UPSAMPLER,), {"res": "1080p"}, "one-stage", "no distilled lora for a second stage"),
         ("dev", (), {"res": "1080p"}, "one-stage", "no upsampler and no distilled lora"),
         ("dev", (UPSAMPLER, LORA), {"video": "off", "output": "none.wav"}, "one-stage", "no video is generated"),
         ("Distilled", (UPSAMPLER,), {}, "distilled", "the model is distilled"),
         ("Distilled", (), {}, "distilled-one-stage", "no upsampler for a second stage"),
-        ("Distilled", (UPSAMPLER,), {"res": "96x64"}, "distilled-one-stage", "no multiple of 64"),
+        ("Distilled", (UPSAMPLER,), {"res": "96x64"}, "distilled-one-stage", "not a multiple of 64"),
     ],
 )
 def test_recipe_follows_the_files_and_the_size(

@@ -70,8 +70,8 @@ def test_what_cannot_be_compared_is_exit_2(tmp_path: Path, capsys: pytest.Captur
         more: "7 runs in one and 8 in the other",
         elsewhere: "different machines",
         none: "no work in common",
-        str(broken): "no file of runs",
-        str(tmp_path / "missing.json"): "no file of runs",
+        str(broken): "not a file of runs",
+        str(tmp_path / "missing.json"): "not a file of runs",
     }
     for other, why in cases.items():
         assert bench.main(["--compare", good, other]) == 2

@@ -14,13 +14,12 @@ from ltx2_core.conditioning.conditions import GivenTokens
 from ltx2_core.errors import RequestError
 from ltx2_core.grids import audio_latent_count
 from ltx2_core.latents import audio_positions, patchify_audio
-from ltx2_core.pipeline.chain import Chain, Place
+from ltx2_core.pipeline.chain import Chain, WindowPlace
 from ltx2_core.pipeline.recipe import Recipe, Stage
-from ltx2_core.pipeline.render.seams import carried_audio, carried_video, joined, new_cell, new_step
+from ltx2_core.pipeline.render.seams import carried_audio, carried_video, first_new_latent, first_new_step, joined
 from ltx2_core.pipeline.request import ImageInput, Request
 from ltx2_core.pipeline.resolve.long_clips import until_of
-from ltx2_core.pipeline.resolve.settings import COMMAND_LINE, Origin, merge
-from ltx2_core.pipeline.resolve.settings import Place as SetIn
+from ltx2_core.pipeline.resolve.settings import COMMAND_LINE, Origin, Place, merge
 from ltx2_core.pipeline.windows import runs_of, windows_of
 from ltx2_core.types import Streams
 
@@ -48,7 +47,7 @@ def request(frames: int, fps: Fraction = Fraction(24), chain: Chain | None = CHA
 def test_windows_cover_a_clip_without_a_gap_and_take_over_what_they_should(total: int) -> None:
     places = CHAIN.places(total)
     ends = [place.begin + CHAIN.frames for place in places]
-    assert (places[0], ends[-1]) == (Place(), total)
+    assert (places[0], ends[-1]) == (WindowPlace(), total)
     for place, end in zip(places[1:], ends[:-1], strict=True):
         assert place.begin + 1 + place.carried == end  # what is new begins where the window before ends
         assert place.carried >= CHAIN.overlap
@@ -57,11 +56,11 @@ def test_windows_cover_a_clip_without_a_gap_and_take_over_what_they_should(total
     assert len(places) == CHAIN.count(total)
 
 
-def test_clip_of_one_window_is_no_chain_and_one_that_never_ends_is_none_either() -> None:
+def test_clip_of_one_window_is_not_a_chain_and_neither_is_one_of_too_many_windows() -> None:
     for total in (49, 41, 10**9):
         with pytest.raises(ValueError, match="is not a chain"):
             CHAIN.count(total)
-    with pytest.raises(ValidationError, match="no frames beside"):
+    with pytest.raises(ValidationError, match="no new frames"):
         Chain(frames=17, overlap=16)
 
 
@@ -72,11 +71,11 @@ def test_audio_of_all_windows_is_that_of_the_whole_clip_at_every_rate(rate: str,
     windows = windows_of(request(total, fps))
     steps = torch.arange(audio_latent_count(total, fps)).view(1, 1, -1, 1)
     own = [steps[:, :, window.audio_steps.start : window.audio_steps.stop] for window in windows]
-    whole = joined(own, [new_step(window) for window in windows])
+    whole = joined(own, [first_new_step(window) for window in windows])
     assert whole is not None
     assert whole.equal(steps)
     for window, (before, latent) in zip(windows[1:], pairwise(own), strict=True):
-        count = new_step(window) - 1
+        count = first_new_step(window) - 1
         assert count > 0
         assert latent[:, :, 1 : 1 + count].equal(before[:, :, -count:])
 
@@ -104,7 +103,7 @@ def test_video_of_all_windows_is_that_of_the_whole_clip_in_every_stage(stage: St
         begin = int(window.place.begin * stage.rate) // 8
         return cells[:, :, begin : begin + (stage.frames(window.frames) - 1) // 8 + 1]
 
-    whole = joined([of(window) for window in windows], [new_cell(window, stage, 8) for window in windows])
+    whole = joined([of(window) for window in windows], [first_new_latent(window, stage, 8) for window in windows])
     assert whole is not None
     assert whole.equal(cells)
     for before, window in pairwise(windows):
@@ -138,7 +137,7 @@ def test_a_request_without_a_chain_is_its_own_window() -> None:
     plain = request(49, chain=None, recipe=HALF_FIRST)
     assert windows_of(plain) == [plain]
     assert [run.name for run in runs_of(plain)] == ["stage 1 of 2", "stage 2 of 2"]
-    assert (plain.place, plain.begin_s, plain.audio_steps) == (Place(), 0, range(51))
+    assert (plain.place, plain.begin_s, plain.audio_steps) == (WindowPlace(), 0, range(51))
 
 
 def test_a_stage_of_all_windows_comes_before_the_next_one() -> None:
@@ -148,10 +147,10 @@ def test_a_stage_of_all_windows_comes_before_the_next_one() -> None:
 
 
 def test_until_and_duration_are_refused_in_one_place_and_else_the_nearer_one_holds() -> None:
-    file = SetIn(Origin.FILE, "a.yaml")
+    file = Place(Origin.FILE, "a.yaml")
     flag, below = {"until": "60s"}, {"duration": "5s"}
     assert until_of(merge([(COMMAND_LINE, flag), (file, below)])) == 60
     assert until_of(merge([(COMMAND_LINE, below), (file, flag)])) is None
-    assert until_of(merge([(file, flag), (SetIn(Origin.MODEL, "toy"), below)])) == 60
+    assert until_of(merge([(file, flag), (Place(Origin.MODEL, "toy"), below)])) == 60
     with pytest.raises(RequestError, match="--duration and --until say the same thing"):
         until_of(merge([(COMMAND_LINE, flag | below)]))

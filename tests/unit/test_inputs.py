@@ -145,8 +145,8 @@ def test_only_regular_files_are_looked_into(kind: type, tmp_path: Path):
     device.symlink_to("/dev/zero")
     for path, why in {
         tmp_path: "folder",
-        pipe: "no regular file",
-        device: "no regular file",
+        pipe: "not a regular file",
+        device: "not a regular file",
         tmp_path / "absent.mp4": "no such file",
         Path("concat:a.mp4|b.mp4"): "no such file",
         Path("subfile,,start,0,end,9,,:a.mp4"): "no such file",

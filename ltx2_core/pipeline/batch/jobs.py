@@ -48,7 +48,7 @@ class JobLine:
     def parse(cls, content: Mapping[str, Any], place: str) -> JobLine:
         """A job from its keys. The prompt is taken word for word; None counts as not set.
 
-        Raises: RequestError for a key that nobody knows, and for text that is none. Values of settings are checked
+        Raises: RequestError for a key that nobody knows, and for a text that is not one. Values of settings are checked
         when the job is settled.
         """
         given = {key: value for key, value in content.items() if value is not None}

@@ -76,7 +76,7 @@ class PickedDrafts:
         """A picked draft as a full job: its own keys, and the settings that the command line may override.
 
         Args: text: the path of its file, from the folder of the batch or from that of the picks on.
-        Raises: RequestError for a file that is none of the batch, or no draft; StorageError.
+        Raises: RequestError for a file that is not of the batch, or not a draft; StorageError.
         """
         file = self._in_folder(text)
         found = self._files.get(file)

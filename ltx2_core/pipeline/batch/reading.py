@@ -77,7 +77,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _from_text(path: Path) -> Iterator[Entry]:
-    """A prompt from every line that is no comment, or a pick."""
+    """A prompt from every line that is not a comment, or a pick."""
     lines = ((place, text) for place, text in _lines(path) if not text.startswith(COMMENT))
     batch = picked_batch(path)
     return (RawJob(place, {"prompt": text}) for place, text in lines) if batch is None else _picks(path, batch, lines)

@@ -173,7 +173,7 @@ def completed(line: JobLine, layers: Sequence[Mapping[str, Any]], given: Gathere
 
 
 def check_line(line: JobLine, takes: Takes) -> None:
-    """Raises: RequestError for a setting that is no option of the job's mode, or an input that does not go with it."""
+    """Raises: RequestError for a setting that the job's mode does not have, or an input that does not go with it."""
     for name in line.settings:
         if name not in takes[line.mode]:
             owners = [mode for mode, names in takes.items() if name in names]

@@ -56,7 +56,7 @@ def _reading(path: Path) -> Facts:
     """How the frames of a clip are read."""
     from ...media.sources import reading_of
 
-    with suppress(MediaError):  # what is no input has a header all the same
+    with suppress(MediaError):  # what is not an input has a header all the same
         reading = reading_of(path)
         yield "display size", "x".join(map(str, reading.upright_size))
         yield from reading.facts.items()

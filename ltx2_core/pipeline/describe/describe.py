@@ -98,7 +98,7 @@ def describe(what: str | Path) -> dict[str, str]:
 
         return dict(facts(what))
     path = given_path(what, "WHAT")
-    if os.path.isdir(path):  # noqa: PTH112 (what may not be looked at is no folder)
+    if os.path.isdir(path):  # noqa: PTH112 (what may not be looked at is not a folder)
         return _told(FOLDERS, Given(path, b""))
     if not os.path.lexists(path):
         return _absent(path)

@@ -45,7 +45,7 @@ from .follow import DecodeTask, StageTask
 from .looping import AUDIO_AROUND, audio_around, cut_loop, video_around
 from .models import Models, computing
 from .preview import Preview
-from .seams import joined, new_cell, new_step
+from .seams import first_new_latent, first_new_step, joined
 from .stage_inputs import InputEncoder
 from .stages import StageRun, schedule
 
@@ -119,17 +119,18 @@ class Engine:
         return self.shipped(results)
 
     def shipped(self, results: Sequence[Latents]) -> Latents:
-        """What goes into the file, of the latents of all stages of all windows."""
+        """The latents that go into the file, of those of all stages of all windows (`runs_of` gives their order)."""
         windows, recipe = windows_of(self.request), self.request.recipe
 
         def of(stage: int) -> Sequence[Latents]:
             return results[(stage - 1) * len(windows) : stage * len(windows)]
 
         last, factor = self.request.last_stage, self.models.shapes.video_vae.factors.time
-        cells = [new_cell(window, last, factor) for window in windows]
+        frames = [first_new_latent(window, last, factor) for window in windows]
+        steps = [first_new_step(window) for window in windows]
         return Streams(
-            joined([latents.video for latents in of(len(recipe.stages))], cells),
-            joined([latents.audio for latents in of(recipe.audio_stage)], [new_step(window) for window in windows]),
+            joined([latents.video for latents in of(len(recipe.stages))], frames),
+            joined([latents.audio for latents in of(recipe.audio_stage)], steps),
         )
 
     def capture(self, number: int) -> AttentionCapture | None:
@@ -256,20 +257,29 @@ class Engine:
             self.models.component("video_decoder") as decoder,
             self.watch.phase("video", "decoding and encoding", request.file_frames) as on_frames,
         ):
-            latent = video_around(latents.video) if request.loops else latents.video
-            latent, tiles, ranks = latent.to(self.models.device, self.models.dtype), task.machine.decode_tiles, None
-            if self.ranks is not None and can_be_dealt(latent, decoder, tiles):
-                ranks = self.ranks
-                self.share(DecodeTask(task, latent))
-            frames = decode_video(latent, decoder, tiles, generator, ranks)
-            if self.preview is not None:
-                frames = self.preview.fitting(frames, latent)
-            begin = (AROUND - 1) * self.models.shapes.video_vae.factors.time if request.loops else 0
-            chunks = cropped(part_of(frames, begin, request.file_frames), request.file_size)
-            report = write_clip(output, shape, chunks, audio, task.output.encoding, on_frames)
+            frames = self.frames(latents.video, decoder, generator)
+            report = write_clip(output, shape, frames, audio, task.output.encoding, on_frames)
             if task.stills:
                 self.write_stills(decoder, generator)
             return report
+
+    def frames(self, latent: Tensor, decoder: Decoder, generator: torch.Generator) -> Iterator[Tensor]:
+        """The frames of the file (F 3 H W) in [0, 1], chunk by chunk, of its latent (1 c f h w).
+
+        Other ranks decode a part of the tiles, where there are several of both.
+        """
+        request, tiles, ranks = self.request, self.task.machine.decode_tiles, None
+        if request.loops:
+            latent = video_around(latent)
+        latent = latent.to(self.models.device, self.models.dtype)
+        if self.ranks is not None and can_be_dealt(latent, decoder, tiles):
+            ranks = self.ranks
+            self.share(DecodeTask(self.task, latent))
+        frames = decode_video(latent, decoder, tiles, generator, ranks)
+        if self.preview is not None:
+            frames = self.preview.fitting(frames, latent)
+        begin = (AROUND - 1) * self.models.shapes.video_vae.factors.time if request.loops else 0
+        return cropped(part_of(frames, begin, request.file_frames), request.file_size)
 
     def write_stills(self, decoder: Decoder, generator: torch.Generator) -> None:
         """Decode the keyframes that the first stage generated, each as a clip of a single frame, into stills."""
@@ -372,7 +382,10 @@ class Engine:
 
 
 def part_of(chunks: Iterator[Tensor], begin: int, count: int) -> Iterator[Tensor]:
-    """So many frames (F 3 H W) of all, from one on; the others are decoded, as other ranks do, and left out."""
+    """Give `count` frames of chunks (F 3 H W), from `begin` on.
+
+    Chunks are read to the end, as other ranks decode together with this one.
+    """
     for chunk in chunks:
         kept = chunk[begin:][:count]
         begin, count = max(0, begin - len(chunk)), count - len(kept)

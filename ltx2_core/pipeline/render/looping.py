@@ -25,8 +25,7 @@ from ...sampling.guidance import GuidanceScales
 from ...types import Streams
 from ..request import AROUND
 
-GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, of a whole turn, spread evenly however many there are
-SEEN, HEARD = -1, -2  # the places of positions that are the same at each step
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2  # multiples of it, of a whole turn, spread evenly however many there are
 AUDIO_AROUND = 12  # audio steps that are decoded before and behind the ring: 0.48 s
 FADE_S = 0.01  # in which one piece of audio fades into another
 
@@ -74,7 +73,8 @@ class LoopDenoiser:
     denoise: GuidedDenoiser
     fps: Fraction
     factors: Factors
-    _positions: dict[int, Tensor] = field(default_factory=dict, init=False)  # by turn, so that tables are made once
+    # By stream and turn: the same tensor for the same positions, so that rotary tables are made once.
+    _positions: dict[tuple[str, int], Tensor] = field(default_factory=dict, init=False)
 
     @property
     def scales(self) -> Streams[GuidanceScales]:
@@ -84,7 +84,7 @@ class LoopDenoiser:
         """Estimate at a noise level; steps count from 0."""
         rings = self.rings(states)
         assert rings.video is not None
-        turn = int(step * GOLDEN % 1 * rings.video.length)
+        turn = int(step * GOLDEN_RATIO % 1 * rings.video.length)
         steps = round(turn * self.factors.time / self.fps * Fraction(AUDIO_LATENTS_PER_SECOND))
         views = Streams(
             None if states.video is None else self.video_view(states.video, rings.video, turn),
@@ -115,7 +115,7 @@ class LoopDenoiser:
         )
         tokens = torch.cat([ring.turned(turn), along])
         part = state.select(tokens, (ring.length, *state.grid[1:]))
-        key = turn if len(along) else SEEN
+        key = "video", turn if len(along) else 0  # without such tokens all turns have the same positions
         if key not in self._positions:
             self._positions[key] = self._placed(state.positions, ring, along, turn)
         return View(replace(part, positions=self._positions[key]), tokens.to(state.latent.device))
@@ -124,8 +124,8 @@ class LoopDenoiser:
         """The audio, once around from a step on."""
         tokens = ring.turned(turn)
         part = state.select(tokens, (ring.length,))
-        heard = self._positions.setdefault(HEARD, state.positions[:, :, ring.tokens])
-        return View(replace(part, positions=heard), tokens.to(state.latent.device))
+        positions = self._positions.setdefault(("audio", 0), state.positions[:, :, ring.tokens])
+        return View(replace(part, positions=positions), tokens.to(state.latent.device))
 
     def _placed(self, positions: Tensor, ring: Ring, along: Tensor, turn: int) -> Tensor:
         """Positions (b 3 n 2) of a turned ring, and of what goes along with it."""
@@ -143,12 +143,12 @@ def audio_ring(steps: int, period_s: Fraction) -> Ring:
 
 
 def video_around(latent: Tensor) -> Tensor:
-    """A ring (1 c f h w) with some of it repeated on both sides, where a decoder sees less: (1 c f' h w)."""
+    """A video ring (1 c f h w) with latent frames of it repeated on both sides, for the decoder: (1 c f' h w)."""
     return _around(latent, latent.shape[2] - 1, AROUND)
 
 
 def audio_around(latent: Tensor, period_s: Fraction) -> Tensor:
-    """The same of audio (1 c t m) beside a video of a period."""
+    """The same of an audio ring (1 c t m), whose video lasts a period: (1 c t' m)."""
     return _around(latent, audio_ring(latent.shape[2], period_s).length, AUDIO_AROUND)
 
 
@@ -170,20 +170,25 @@ def cut_loop(audio: Waveform, steps: int, period_s: Fraction) -> Waveform:
     samples = audio.samples[:, begin:]
     behind = samples[:, ring : ring + fade]
     cut = _without(samples[:, : ring + fade], ring - period, fade)[:, :period]
-    ramp = torch.linspace(0, 1, fade)
-    head = behind * (1 - ramp) + cut[:, :fade] * ramp
+    head = _crossfade(behind, cut[:, :fade])
     return replace(audio, samples=torch.cat([head, cut[:, fade:]], dim=1))
 
 
 def _without(samples: Tensor, excess: int, fade: int) -> Tensor:
-    """Samples (c s) with so many fewer, or more where that is negative: joined where they are most like each other."""
+    """Leave out `excess` samples of (c s), or repeat `-excess` of them, where both sides of the cut are most alike."""
     if excess == 0:
         return samples
     lead = max(0, -excess) + fade  # the first fade stays as it is: it meets the end
-    here, there = samples[:, lead : samples.shape[1] - max(0, excess)], samples[:, lead + excess :]
-    there = there[:, : here.shape[1]]
-    unlike = (here - there[:, : here.shape[1]]).square().mean(0)
-    place = int(F.avg_pool1d(unlike[None, None], fade, 1)[0, 0].argmin()) + lead
-    ramp = torch.linspace(0, 1, fade)
-    joint = samples[:, place : place + fade] * (1 - ramp) + samples[:, place + excess : place + excess + fade] * ramp
-    return torch.cat([samples[:, :place], joint, samples[:, place + excess + fade :]], dim=1)
+    here = samples[:, lead : samples.shape[1] - max(0, excess)]
+    there = samples[:, lead + excess :][:, : here.shape[1]]
+    difference = (here - there).square().mean(0)
+    place = int(F.avg_pool1d(difference[None, None], fade, 1)[0, 0].argmin()) + lead
+    after = place + excess
+    joint = _crossfade(samples[:, place : place + fade], samples[:, after : after + fade])
+    return torch.cat([samples[:, :place], joint, samples[:, after + fade :]], dim=1)
+
+
+def _crossfade(out: Tensor, into: Tensor) -> Tensor:
+    """Fade from samples (c s) into others over their whole length."""
+    ramp = torch.linspace(0, 1, out.shape[1])
+    return out * (1 - ramp) + into * ramp

@@ -77,7 +77,7 @@ class Preview:
         path = self.job.folder / PREVIEW
         try:
             write_whole(path, still_bytes(_enlarged(picture)))
-        except OSError as error:  # a render is none the worse for it
+        except OSError as error:  # the render goes on without it
             self.watch.tell(f"{path} cannot be written: {error.strerror or error}", is_warning=True)
             return
         self.watch.on_event(PreviewShown(path=path, step=step, total=total))

@@ -28,9 +28,10 @@ from ...media.writer import Report
 from ...parallel import Ranks
 from ..events import PromptRewritten, StoppedError, Watch
 from ..job import Job
+from ..outputs import report_of, sheet_of
 from ..reads import identities, require_unchanged
 from ..report.write import write_clip_report
-from ..request import RenderTask, Resolved, report_of, sheet_of
+from ..request import RenderTask, Resolved
 from ..resolve.target import TAKEN_HINT, check_place
 from .attention import write_attention
 from .engine import Engine
@@ -264,7 +265,7 @@ def _made_with(task: RenderTask) -> str:
 
 
 def _remember(job: Job) -> None:
-    """Remember what was made and from which files, for `ltx2 rerun`. A result is none the worse if that fails."""
+    """Remember what was made and from which files, for `ltx2 rerun`. If that fails, the result stays."""
     paths = {**job.task.files.paths, **job.task.inputs}
     with suppress(OSError, StorageError):
         remember_places({file.fingerprint: paths[role] for role, file in job.made_files().items() if role in paths})

@@ -16,14 +16,17 @@ from ..recipe import Stage
 from ..request import Request
 
 
-def new_cell(request: Request, stage: Stage, frames_per_latent: int) -> int:
-    """The first latent frame of a stage of a window that is new; one stands before those that are taken over."""
+def first_new_latent(request: Request, stage: Stage, frames_per_latent: int) -> int:
+    """The index of the first new latent frame in a stage of a window; 0 in the first window.
+
+    Before it are one that is generated and not used, and those that are taken over.
+    """
     carried = int(request.place.carried * stage.rate) // frames_per_latent
     return carried + 1 if request.place.number else 0
 
 
-def new_step(request: Request) -> int:
-    """The first audio latent step of a window that is new; one stands before those that are taken over."""
+def first_new_step(request: Request) -> int:
+    """The index of the first new audio latent step in a window; 0 in the first window."""
     place = request.place
     before = place.audio_steps(place.carried + 1, request.fps)  # what the window before has of this one
     return len(before) if place.number else 0
@@ -36,22 +39,22 @@ def carried_video(request: Request, stage: Stage, before: Latents, frames_per_la
     """
     if request.video != "generate" or before.video is None:
         return []
-    cells = new_cell(request, stage, frames_per_latent) - 1
-    return [GivenTokens.frames(before.video[:, :, -cells:], 1)]
+    count = first_new_latent(request, stage, frames_per_latent) - 1
+    return [GivenTokens.frames(before.video[:, :, -count:], 1)]
 
 
 def carried_audio(request: Request, before: Latents) -> list[Condition]:
     """The last audio steps of the window before a window, given to it where its audio is generated."""
     if request.audio != "generate" or before.audio is None:
         return []
-    steps = new_step(request) - 1
-    return [GivenTokens(tokens=patchify_audio(before.audio[:, :, -steps:]), start=1)]
+    count = first_new_step(request) - 1
+    return [GivenTokens(tokens=patchify_audio(before.audio[:, :, -count:]), start=1)]
 
 
 def joined(latents: Sequence[Tensor | None], firsts: Sequence[int]) -> Tensor | None:
-    """The latents of windows, (1 c f h w) or (1 c t m), as those of the whole clip.
+    """Join the latents of windows, (1 c f h w) or (1 c t m), to those of the whole clip; None for an absent stream.
 
-    Args: latents: None for a stream that is absent. firsts: what is new in each begins there.
+    Args: firsts: the index of the first new latent frame or step of each window.
     """
     new = [latent[:, :, first:] for latent, first in zip(latents, firsts, strict=True) if latent is not None]
     if len(new) < 2:

@@ -23,7 +23,7 @@ from ..values import show_fps
 MOST_LABELS = 3  # values that tell neighbours apart, beside the seed
 LABELLED_LENGTH = 24  # characters of such a value
 FINGERPRINT_LENGTH = 12  # hexadecimal digits of a file's hash
-APART = ("prompt", "seed", "version", "hardware", "machine", "file ")  # what is no label of a cell
+APART = ("prompt", "seed", "version", "hardware", "machine", "file ")  # what is not a label of a cell
 NO_RECIPE, NO_PROMPT, NOT_RENDERED = "no recipe", "no prompt", "not rendered"  # in the place of a prompt
 
 

@@ -18,7 +18,7 @@ from ...media.overview import OF_MANY, OF_ONE, look_at
 from ...media.seam import measure_seam
 from ..batch.record import POLL_S, RECORD, JobEntry, read_record
 from ..events import Watch
-from ..request import report_of
+from ..outputs import report_of
 from .cells import Result, result_of, unreadable
 from .page import batch_page, clip_page
 

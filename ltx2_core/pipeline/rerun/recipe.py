@@ -75,7 +75,7 @@ def _require_known(path: Path, made: Made) -> None:
 
 
 def _why_not(comment: str, error: Exception) -> str:
-    """Why a text is no recipe of this program, in one line."""
+    """Why a text is not a recipe of this program, in one line."""
     try:
         schema = json.loads(comment).get("schema")
     except (ValueError, RecursionError, AttributeError):

@@ -49,7 +49,7 @@ class Rerun:
 def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
     """The values of `--set KEY=VALUE` by key; of a setting that is given several times, all of them.
 
-    Raises: RequestError for what is no such text, and for a key that is no setting.
+    Raises: RequestError for what is not such a text, and for a key that is not a setting.
     """
     found: dict[str, list[str]] = {}
     known = [*Settings.model_fields, PROMPT, INPUT]
@@ -61,7 +61,7 @@ def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
                 f"--set {shown(text)} cannot be used", "it takes a setting and its value", "--set seed=8"
             )
         if name not in known:
-            raise RequestError(f"--set {shown(key)} is no setting", hint=did_you_mean(name, known))
+            raise RequestError(f"--set {shown(key)} is not a setting", hint=did_you_mean(name, known))
         if name in found and name in (PROMPT, INPUT):
             raise RequestError(f"--set {name} is given twice", hint="leave one of them out")
         found.setdefault(name, []).append(value)

@@ -91,7 +91,7 @@ def fitting(settings: Settings, own_res: str, files: ModelFiles, parts: ModelHea
     if missing:
         return one, f"there is no {' and no '.join(missing)} for a second stage"
     if res.lower() not in names("tiers") and any(side % multiple for side in size):
-        return one, f"{res} is no multiple of {multiple}, which a second stage needs"
+        return one, f"{res} is not a multiple of {multiple}, which a second stage needs"
     if is_distilled:
         return two, "the model is distilled"
     if size[0] * size[1] <= ONE_STAGE_UP_TO * own[0] * own[1]:

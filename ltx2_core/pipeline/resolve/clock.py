@@ -19,7 +19,8 @@ from .phases import Costs
 from .speeds import MEASURED, SCALED, Speeds, Work, read_speeds
 from .tuning import Tuning
 
-MOST_DOUBLINGS = 2  # between the work that was measured and what is planned, up to which that is no estimate
+# Between the work that was measured and what is planned; beyond that, a time is called an estimate.
+MOST_DOUBLINGS = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def require_known_times(basis: Basis, length: ClipLength, images: Iterable[Image
 def keyframes_within(basis: Basis, length: ClipLength) -> int:
     """How many keyframes the model generates beside a clip.
 
-    Raises: RequestError if it is no model that has learnt it, and where the first stage has not as many frames between
+    Raises: RequestError if the model has not learnt it, and where the first stage has not as many frames between
     its ends.
     """
     settings, count = basis.settings, required(basis.settings.generated_keyframes)

@@ -180,7 +180,7 @@ def must_measure_int8(card: Card | None) -> bool:
 
 def _why_not(kind: str, number: str) -> str:
     if kind == "mps":
-        return "mps is the GPU of an Apple silicon Mac, and this machine is none"
+        return "mps is the GPU of an Apple silicon Mac, and this machine is not one"
     if not has_cuda_build():
         return "the installed torch is a build for the CPU alone"
     build = torch_build()

@@ -23,7 +23,7 @@ def read_prompt(text: str) -> str:
         return text
     path = given_path(text.removeprefix(IN_A_FILE), "PROMPT @FILE")
     what, hint = f"the prompt {text} cannot be read", "a prompt that begins with @ itself needs a space before it"
-    if not os.path.isfile(path):  # noqa: PTH113 (what may not be looked at is no file)
+    if not os.path.isfile(path):  # noqa: PTH113 (what may not be looked at is not a file)
         raise RequestError(what, "there is no such file", hint)
     try:
         with path.open("rb") as file:

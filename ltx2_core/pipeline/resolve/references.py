@@ -5,8 +5,8 @@ Source: docs/references.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,33 +45,42 @@ def settle_references(basis: Basis) -> References:
     Raises: RequestError where no LoRA was trained for them; MediaError for what is not an image or audio.
     """
     settings = basis.settings
-    given = settings.ref or () if settings.video == "generate" else ()
-    heard = settings.voice_ref if settings.sound == "generate" else None
-    if not given and heard is None:
-        return References()
+    images = _images(basis, settings.ref) if settings.ref and settings.video == "generate" else References()
+    voice = References()
+    if settings.voice_ref is not None and settings.sound == "generate":
+        voice = _voice(basis, settings.voice_ref)
+    return replace(images, voice=voice.voice, files={**images.files, **voice.files}, notes=images.notes + voice.notes)
+
+
+def _images(basis: Basis, names: Sequence[str]) -> References:
+    """The images alone."""
+    _require(basis, "ref", "images", (lora for lora in basis.loras if _looks_at(lora, "images")))
     spatial, temporal = reference_scales([lora.file for lora in basis.loras])
-    images: list[ReferenceInput] = []
-    files: dict[str, Path] = {}
-    notes: list[str] = []
-    if given:
-        _require(basis, "ref", "images", (lora for lora in basis.loras if _looks_at(lora, "images")))
-    for number, name in enumerate(given, 1):
-        source = check_input(given_path(name, "--ref"), ImageSource)
-        shown = {"role": f"reference-{number}", "name": source.path.name, "is_still": True}
-        images.append(ReferenceInput(**shown, spatial_scale=spatial, temporal_scale=temporal))
-        files[images[-1].role] = source.path
-        notes += source.notes
-    voice = None
-    if heard is not None:
-        _require(basis, "voice_ref", "voice", (lora for lora in basis.loras if _listens(lora)))
-        source = check_input(given_path(heard, "--voice-ref"), AudioSource)
-        if source.duration_s > LONGEST_TRAINED_S:
-            why = f"it lasts {float(source.duration_s):.1f} s, and a model hears {LONGEST_TRAINED_S} s at most"
-            raise RequestError(f"--voice-ref {heard} cannot be used", why, "cut it to a few seconds of the voice")
-        voice = AudioInput(role=VOICE, name=source.path.name, duration_s=source.duration_s)
-        files[VOICE] = source.path
-        notes += source.notes
-    return References(images=tuple(images), voice=voice, scale=spatial if images else 1, files=files, notes=(*notes,))
+    sources = [check_input(given_path(name, "--ref"), ImageSource) for name in names]
+    images = tuple(
+        ReferenceInput(
+            role=f"reference-{number}",
+            name=source.path.name,
+            spatial_scale=spatial,
+            temporal_scale=temporal,
+            is_still=True,
+        )
+        for number, source in enumerate(sources, 1)
+    )
+    files = {image.role: source.path for image, source in zip(images, sources, strict=True)}
+    notes = tuple(note for source in sources for note in source.notes)
+    return References(images=images, scale=spatial, files=files, notes=notes)
+
+
+def _voice(basis: Basis, name: str) -> References:
+    """The voice alone."""
+    _require(basis, "voice_ref", "voice", (lora for lora in basis.loras if _listens(lora)))
+    source = check_input(given_path(name, "--voice-ref"), AudioSource)
+    if source.duration_s > LONGEST_TRAINED_S:
+        why = f"it lasts {float(source.duration_s):.1f} s, and a model hears {LONGEST_TRAINED_S} s at most"
+        raise RequestError(f"--voice-ref {name} cannot be used", why, "cut it to a few seconds of the voice")
+    voice = AudioInput(role=VOICE, name=source.path.name, duration_s=source.duration_s)
+    return References(voice=voice, files={VOICE: source.path}, notes=source.notes)
 
 
 def _looks_at(lora: GivenLora, what: str) -> bool:

@@ -38,7 +38,7 @@ def gather(flags: Mapping[str, Any], config: Path | None = None) -> Gathered:
     """Collect what is set on the command line, in the environment and in files.
 
     Args: flags: settings by name. config: the file that --config names.
-    Raises: RequestError for a variable that starts with LTX2_ and is none of ours, and for a file that cannot be read.
+    Raises: RequestError for an unknown variable that starts with LTX2_, and for a file that cannot be read.
     """
     layers: list[Layer] = [(COMMAND_LINE, flags), (ENVIRONMENT, read_environment())]
     own_presets: dict[str, Any] = {}
@@ -61,7 +61,7 @@ def read_environment() -> dict[str, str]:
 
 def config_files(config: Path | None = None) -> list[Path]:
     """The files that hold settings, most important first: that of --config, the project's, the user's."""
-    if config is not None and not os.path.isfile(config):  # noqa: PTH113 (what may not be looked at is no file)
+    if config is not None and not os.path.isfile(config):  # noqa: PTH113 (what may not be looked at is not a file)
         raise RequestError(f"--config {config} cannot be read", "it is not a file", "check the path")
     usual = (path for path in (PROJECT_FILE, ltx2_home() / USER_FILE) if os.path.isfile(path))  # noqa: PTH113
     return [*([config] if config else []), *usual]

@@ -174,7 +174,7 @@ def _check_frames(frames: int, frames_per_latent: int) -> None:
 def rate_of(source: VideoSource, hint: str = "--fps 24 reads it at another rate") -> Fraction:
     """The frame rate of a clip; of one without a constant rate its average, as a simple fraction.
 
-    Args: hint: what to do where that is no use.
+    Args: hint: what to do where that does not help.
     Raises: RequestError if nothing can be rendered at it.
     """
     fps = source.fps.limit_denominator(LARGEST_DENOMINATOR)

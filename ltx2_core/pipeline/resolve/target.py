@@ -18,7 +18,7 @@ from ...disk import MOST_NAME_BYTES, require_free
 from ...errors import RequestError, shown
 from ...media.clip import AUDIO_FILES, COPIED_FILES
 from ...paths import given_path
-from ..request import beside_of, stills_of
+from ..outputs import beside_of, stills_of
 from .settings import Settings
 
 if TYPE_CHECKING:
