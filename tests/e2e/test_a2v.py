@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -17,9 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-import ltx2_core as core
 from ltx2_cli.app import app
-from ltx2_cli.display import Display
 from ltx2_core.checkpoint import load_component
 from ltx2_core.media.accept import check_input
 from ltx2_core.media.audio import read_audio
@@ -27,6 +24,7 @@ from ltx2_core.media.image import prepare_image
 from ltx2_core.media.inputs import AudioSource, ImageSource
 from ltx2_core.media.probe import AudioInfo, MediaInfo, probe
 from tests.commands import VIDEO_UNGUIDED
+from tests.stopping import stopped_when
 from tests.synthetic_media import RATE_HZ, contents, packets, tone, write_sound, write_video
 
 pytestmark = pytest.mark.usefixtures("kept_models")
@@ -225,15 +223,7 @@ def test_stopped_render_goes_on_to_the_same_bytes_while_its_sound_is_there(
     made(ltx2("song.m4a", "--steps", "4", "--res", "128x64", "--seed", "3"))
     undisturbed = Path("clip.mp4").read_bytes()
     Path("clip.mp4").unlink()
-    shown = Display.event
-
-    def event(self: Display, what: Any) -> None:
-        shown(self, what)
-        if what == core.StepDone(phase="denoise", done=2, total=4):
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Display, "event", event)
+    with stopped_when(monkeypatch, False, True):
         assert ltx2("song.m4a", "--steps", "4", "--res", "128x64", "--seed", "3").exit_code == 130
     Path("song.m4a").rename("elsewhere.m4a")
     lost = CliRunner().invoke(app, ["resume", "clip.mp4.job"])

@@ -15,17 +15,15 @@ from torch.nn.attention import SDPBackend
 import ltx2_core as core
 from ltx2_core.cards import Card
 from ltx2_core.machine import Backend, Precision
-from ltx2_core.media.probe import probe
 from ltx2_core.models import attention as attention_module
 from ltx2_core.models.attention import attending, attention
 from ltx2_core.models.int8_attention import int8_attention
 from ltx2_core.pipeline.doctor import tune
 from ltx2_core.pipeline.doctor.tune import choose_attention
-from ltx2_core.pipeline.made import Made
 from ltx2_core.pipeline.resolve import fit, machine
 from ltx2_core.pipeline.resolve.machine import Device, backends_on
 from ltx2_core.pipeline.resolve.tuning import ShapeClass, Switch, Tuning
-from tests.commands import UNGUIDED, ltx2, rendered
+from tests.commands import UNGUIDED, ltx2, made_in, rendered
 from tests.tolerances import INT8_ATTENTION, MATH_ATTENTION
 from tests.unit.test_transformer import build, config, make_inputs
 
@@ -199,7 +197,7 @@ def test_a_kernel_that_the_machine_does_not_have_is_refused(name: str):
 def test_the_recipe_says_which_kernel_it_was_and_rerun_takes_it_again():
     usual = rendered(*CLIP, "-o", "usual.mp4")
     flash = rendered(*CLIP, "--attention-backend", "flash", "-o", "flash.mp4")
-    made = [Made.parse(probe(path).comment or "") for path in (usual, flash)]
+    made = [made_in(path) for path in (usual, flash)]
     assert [one.machine.attention for one in made] == ["sdpa", "flash"]
     again = rendered("rerun", flash, "-o", "again.mp4")
     assert again.read_bytes() == flash.read_bytes()

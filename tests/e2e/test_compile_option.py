@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 import ltx2_core as core
-from ltx2_core.media.probe import probe
-from ltx2_core.pipeline.made import Made
 from ltx2_core.pipeline.resolve import machine
-from tests.commands import UNGUIDED, ltx2, rendered
+from tests.commands import UNGUIDED, ltx2, made_in, rendered
 
 CLIP = ("t2v", "a ball bounces", "--model", "toy", "--seed", 3, "--steps", 2, "--duration", "1s", *UNGUIDED)
 
@@ -81,7 +79,7 @@ def test_what_the_compiler_needs_is_looked_for_before_anything_is_loaded(
 def test_a_compiled_render_repeats_and_its_recipe_says_that_it_was_compiled(tmp_path: Path) -> None:
     first, again = (rendered(*CLIP, "--compile", "-o", tmp_path / name) for name in ("first.mp4", "again.mp4"))
     assert first.read_bytes() == again.read_bytes()
-    assert Made.parse(probe(first).comment).machine.compiles
+    assert made_in(first).machine.compiles
     assert rendered("rerun", first, "-o", tmp_path / "rerun.mp4").read_bytes() == first.read_bytes()
     plain = rendered(*CLIP, "-o", tmp_path / "plain.mp4")
-    assert not Made.parse(probe(plain).comment).machine.compiles
+    assert not made_in(plain).machine.compiles

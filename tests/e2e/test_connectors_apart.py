@@ -14,6 +14,7 @@ from ltx2_core.components import DIT
 from ltx2_core.headers import read_header
 from scripts.gguf_writer import Stored, gguf_bytes
 from scripts.quantise import stored_as
+from tests import commands
 from tests.commands import ltx2, rendered
 
 pytestmark = pytest.mark.usefixtures("kept_models")
@@ -71,9 +72,7 @@ def clip(model: Path, out: Path, *words: object) -> bytes:
 
 
 def refused(model: Path, *words: object) -> str:
-    result = ltx2("t2v", "a bell", "--model", model, *words, *COMMON, "-o", Path("never.mp4"))
-    assert result.exit_code == 7, result.stderr
-    return result.stderr
+    return commands.refused(7, "t2v", "a bell", "--model", model, *words, *COMMON, "-o", "never.mp4")
 
 
 def test_connectors_that_are_named_render_what_the_whole_model_renders(

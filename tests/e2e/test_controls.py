@@ -12,13 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from ltx2_core.hub.library import Library
 from ltx2_core.hub.registry import Reference, read_shipped
-from ltx2_core.media.probe import probe
-from ltx2_core.pipeline.made import Made
-from ltx2_core.pipeline.request import Request
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from ltx2_core.pipeline.resolve.settle import settle
 from scripts.tiny_versions import VERSIONS
-from tests.commands import ltx2, rendered
+from tests.commands import ltx2, made_in, refused, rendered
 from tests.synthetic_media import write_video
 
 SMALL = ("--res", "128x128", "--frames", 9, "--steps", 2, "--seed", 3, "--sound", "off")
@@ -66,12 +63,6 @@ def style_of(model: Path) -> Path:
     return path
 
 
-def request_in(path: Path) -> Request:
-    comment = probe(path).comment
-    assert comment is not None
-    return Made.parse(comment).request
-
-
 @pytest.mark.parametrize(("made", "name"), USED)
 def test_a_lora_renders_by_its_name_as_it_was_made_for(
     made: str, name: str, tiny_of: Callable, clip: Path, install: Callable, tmp_path: Path
@@ -80,7 +71,7 @@ def test_a_lora_renders_by_its_name_as_it_was_made_for(
     install(style_of(model), {})
     mode = ("v2v", clip, "a bell", "--control") if in_context else ("t2v", "a bell", "--lora")
     words = [*mode, name, "--model", model, *SMALL, *UNGUIDED, "-o", tmp_path / "made.mp4"]
-    request = request_in(rendered(*words))
+    request = made_in(rendered(*words)).request
     assert [lora.strength for lora in request.loras] == [STRENGTHS.get(name, 1.0)]
     scale = 2 if name in HALF_SIZE else 1
     assert [one.spatial_scale for one in request.references] == [scale] * in_context
@@ -101,9 +92,7 @@ def test_two_that_look_at_references_of_different_sizes_are_refused_by_name(
 ) -> None:
     model = tiny_of("2.3")
     install(style_of(model), {})
-    result = ltx2("v2v", clip, "--control", "union", "--lora", "deblur", "--model", model, *SMALL)
-    assert (result.exit_code, result.stdout) == (2, "")
-    told = " ".join(result.stderr.split())
+    told = refused(2, "v2v", clip, "--control", "union", "--lora", "deblur", "--model", model, *SMALL)
     assert "these LoRAs cannot be used together" in told
     assert "ltx-2.3-22b-ic-lora-union-control-ref0.5.safetensors 1/2 and" in told
     assert "ltx-2.3-22b-ic-lora-deblur-0.9.safetensors 1/1" in told

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from ltx2_cli.app import app
 from ltx2_core.hub.find import find_model
 from ltx2_core.media.probe import open_media, probe
-from ltx2_core.pipeline.made import Made
+from tests.commands import made_in
 
 pytestmark = pytest.mark.usefixtures("kept_models")
 
@@ -76,7 +76,7 @@ def test_latents_are_decoded_again_with_the_other_decoder(model: Path, tmp_path:
     assert not pictures(made["conv"]).equal(pictures(made["diffusion"]))
     assert pictures(again["diffusion"]).equal(pictures(made["diffusion"]))
     assert pictures(again["file"]).equal(pictures(made["diffusion"]))
-    assert Made.parse(str(probe(again["diffusion"]).comment)).request.decoder == "diffusion"
+    assert made_in(again["diffusion"]).request.decoder == "diffusion"
     assert (job / "job.json").read_bytes() == record
 
 

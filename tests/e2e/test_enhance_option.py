@@ -9,15 +9,13 @@ from typing import Any
 
 import pytest
 
-from ltx2_core.media.probe import probe
 from ltx2_core.pipeline.events import StoppedError, Watch
 from ltx2_core.pipeline.job import Job
-from ltx2_core.pipeline.made import Made
 from ltx2_core.pipeline.render.engine import Engine
 from ltx2_core.pipeline.render.models import Models
 from ltx2_core.text import enhancers
 from ltx2_core.text.enhance import Answer, Writer
-from tests.commands import ltx2, rendered
+from tests.commands import ltx2, made_in, rendered
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 GEMMA_3, IMAGE = GOLDEN / "text/2.0/gemma", GOLDEN / "e2e/2.0/media/image0.png"
@@ -64,22 +62,14 @@ def told(*words: object, exit_code: int = 0) -> str:
     return " ".join(result.stderr.split())
 
 
-def recipe_in(path: Path) -> Made:
-    comment = probe(path).comment
-    assert comment is not None
-    return Made.parse(comment)
-
-
 @pytest.mark.usefixtures("answers", "kept_models")
 def test_the_rewritten_prompt_is_rendered_and_the_file_holds_both(tiny: Path, tmp_path: Path) -> None:
     result = ltx2("t2v", PROMPT, "--model", tiny, "--enhance", *COMMON, "-o", tmp_path / "a.mp4")
     assert result.exit_code == 0, result.stderr
     assert f"the rewritten prompt: {BETTER}" in " ".join(result.stderr.split())
-    request = recipe_in(tmp_path / "a.mp4").request
+    request = made_in(tmp_path / "a.mp4").request
     assert (request.prompt, request.given_prompt, request.enhances) == (BETTER, PROMPT, False)
-    assert (
-        request.model_copy(update={"given_prompt": None}) == recipe_in(clip(tiny, tmp_path / "b.mp4", BETTER)).request
-    )
+    assert request.model_copy(update={"given_prompt": None}) == made_in(clip(tiny, tmp_path / "b.mp4", BETTER)).request
 
 
 @pytest.mark.usefixtures("answers", "kept_models")
@@ -153,7 +143,7 @@ def test_a_model_of_its_own_is_let_go_before_the_text_encoder_and_named_in_the_r
         return usual(engine)
 
     monkeypatch.setattr(Engine, "contexts", seen)
-    made = recipe_in(clip(tiny, tmp_path / "a.mp4", PROMPT, "--enhance", "--enhancer", GEMMA_3))
+    made = made_in(clip(tiny, tmp_path / "a.mp4", PROMPT, "--enhance", "--enhancer", GEMMA_3))
     assert "enhancer" not in loaded[0]
     assert made.model.files["enhancer"].name == GEMMA_3.name
     assert made.request.given_prompt == made.request.prompt == PROMPT  # it babbles

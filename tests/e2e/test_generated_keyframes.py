@@ -14,12 +14,12 @@ from torch import Tensor
 from ltx2_core.errors import StorageError
 from ltx2_core.headers import read_header
 from ltx2_core.media.probe import probe
-from ltx2_core.pipeline.made import Made
 from ltx2_core.pipeline.render import engine
 from ltx2_core.pipeline.request import Request
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from ltx2_core.pipeline.resolve.settle import settle
-from tests.commands import ltx2, rendered
+from tests import commands
+from tests.commands import ltx2, made_in, rendered
 
 pytestmark = pytest.mark.usefixtures("kept_models")
 
@@ -47,15 +47,11 @@ def marking(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made_by(model: Path, out: Path, *words: object) -> tuple[Request, bytes]:
     """What a file says that was asked for, and the file."""
     path = rendered("t2v", "a bell", "--model", model, *words, *COMMON, "-o", out)
-    comment = probe(path).comment
-    assert comment is not None
-    return Made.parse(comment).request, path.read_bytes()
+    return made_in(path).request, path.read_bytes()
 
 
 def refused(model: Path, *words: object) -> str:
-    result = ltx2("t2v", "a bell", "--model", model, *LENGTH, *words, "-o", "never.mp4")
-    assert result.exit_code == 2
-    return " ".join(result.stderr.split())
+    return commands.refused(2, "t2v", "a bell", "--model", model, *LENGTH, *words, "-o", "never.mp4")
 
 
 def test_generated_keyframes_change_the_clip_and_leave_its_length(marking: Path, tmp_path: Path) -> None:

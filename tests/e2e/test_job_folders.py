@@ -22,19 +22,12 @@ from ltx2_core.lock import locked
 from ltx2_core.media.clip import COPIED_FILES
 from ltx2_core.media.copy import IN_MP4, OWN_CONTAINER
 from ltx2_core.pipeline.job import Job
-from tests.commands import ltx2, rendered
+from tests.commands import ltx2, refused, rendered
 
 pytestmark = pytest.mark.usefixtures("kept_models")
 
 ROOT = Path(__file__).parents[2]
 IN_STAGE = core.StepDone(phase="denoise", done=1, total=3)
-
-
-def refused(code: int, *words: object) -> str:
-    """What a command says that fails with an exit code."""
-    result = ltx2(*words)
-    assert (result.exit_code, result.stdout) == (code, ""), result.stderr
-    return result.stderr
 
 
 def stopped(*words: object) -> Result:

@@ -13,9 +13,7 @@ from ltx2_core.media.accept import check_input
 from ltx2_core.media.inputs import VideoSource
 from ltx2_core.media.probe import probe
 from ltx2_core.media.seam import measure_seam
-from ltx2_core.pipeline.made import Made
-from ltx2_core.pipeline.request import Request
-from tests.commands import UNGUIDED, ltx2, rendered
+from tests.commands import UNGUIDED, ltx2, made_in, refused, rendered
 from tests.synthetic_media import write_video
 
 pytestmark = pytest.mark.usefixtures("kept_models")
@@ -29,12 +27,6 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_video(folder / "clip.mp4", frames=33, size=(64, 64), sound="aac")
     Image.effect_mandelbrot((80, 60), (-2, -1.5, 1, 1.5), 40).convert("RGB").save(folder / "photo.png")
     return folder
-
-
-def request_in(path: Path) -> Request:
-    comment = probe(path).comment
-    assert comment is not None
-    return Made.parse(comment).request
 
 
 def frames_of(path: Path) -> int | None:
@@ -52,7 +44,7 @@ def test_a_loop_has_a_frame_less_tells_of_its_seam_and_is_rendered_again(tiny: P
     assert "loop: 24 frames, the first of which follows the last" in told
     assert "loop: from the last frame to the first it is" in told
     assert "seam ×" in path.with_suffix(".html").read_text()
-    request = request_in(path)
+    request = made_in(path).request
     assert (request.loops, request.frames, frames_of(path)) == (True, 25, 24)
     info = probe(path)
     assert info.audio is not None
@@ -89,9 +81,9 @@ def test_every_stage_is_a_loop_and_lengths_in_which_steps_do_not_fit_end_in_time
 def test_an_image_and_a_clip_become_loops(tiny: Path, media: Path, tmp_path: Path) -> None:
     words = ("--model", tiny, *SMALL, "--loop")
     path = rendered("i2v", media / "photo.png", *words, "--frames", 25, "-o", tmp_path / "image.mp4")
-    assert (request_in(path).loops, frames_of(path)) == (True, 24)
+    assert (made_in(path).request.loops, frames_of(path)) == (True, 24)
     path = rendered("v2v", media / "clip.mp4", *words, "--keep-latents", "-o", tmp_path / "clip.mp4")
-    request = request_in(path)
+    request = made_in(path).request
     assert (request.recipe.edit, request.loops, frames_of(path)) == ("retake", True, 32)
     assert request.window is not None
     assert (request.window.start_s, request.window.end_s) == (17 / request.fps, 33 / request.fps)
@@ -126,6 +118,4 @@ def test_what_cannot_be_a_loop_is_refused(
     words: tuple[object, ...], says: str, tiny: Path, media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(media)
-    result = ltx2(*words, "--loop", "--model", tiny, "-o", "never.mp4")
-    assert (result.exit_code, result.stdout) == (2, ""), result.stderr
-    assert says in " ".join(result.stderr.split())
+    assert says in refused(2, *words, "--loop", "--model", tiny, "-o", "never.mp4")

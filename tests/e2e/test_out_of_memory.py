@@ -10,13 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from ltx2_core.media.probe import probe
 from ltx2_core.models.transformer import AVBlock
 from ltx2_core.pipeline.job import Job
-from ltx2_core.pipeline.made import Made
 from ltx2_core.pipeline.render import engine
 from ltx2_core.tiles import Cut, TilePlan
-from tests.commands import UNGUIDED, ltx2, rendered
+from tests.commands import UNGUIDED, ltx2, made_in, rendered
 
 STAGE_2_TOKENS = 2 * 4 * 4
 ERRORS = [
@@ -105,9 +103,7 @@ def finished(words: Callable[..., list[object]]) -> Path:
 def test_tiles_of_a_decode_are_the_ones_that_were_asked_for_and_stand_in_the_recipe(finished: Path) -> None:
     def plan(tiles: str) -> TilePlan:
         path = rendered("decode", finished, "--tiles", tiles, "-o", f"{tiles}.mp4")
-        comment = probe(path).comment
-        assert comment is not None
-        return Made.parse(comment).machine.decode_tiles
+        return made_in(path).machine.decode_tiles
 
     before = Job.open(finished).task.machine.decode_tiles
     assert plan("auto") == before

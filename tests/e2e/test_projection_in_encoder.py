@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from ltx2_core.components import DIT, PROJECTION
 from ltx2_core.headers import FileKind, classify, read_header
+from tests import commands
 from tests.commands import ltx2, rendered
 
 pytestmark = pytest.mark.usefixtures("kept_models")
@@ -68,9 +69,7 @@ def clip(model: Path, out: Path, *words: object) -> bytes:
 
 
 def refused(model: Path, *words: object) -> str:
-    result = ltx2("t2v", "a bell", "--model", model, *words, *COMMON, "-o", "never.mp4")
-    assert result.exit_code == 7
-    return " ".join(result.stderr.split())
+    return commands.refused(7, "t2v", "a bell", "--model", model, *words, *COMMON, "-o", "never.mp4")
 
 
 def test_it_renders_what_the_whole_model_renders_and_is_found_in_the_folder(

@@ -22,11 +22,9 @@ from safetensors.torch import load_file
 
 import ltx2_core as core
 from ltx2_core.cards import Card
-from ltx2_core.media.probe import probe
 from ltx2_core.parallel import Ranks
 from ltx2_core.pipeline.events import Event, StepDone, Watch
 from ltx2_core.pipeline.job import Job
-from ltx2_core.pipeline.made import Made
 from ltx2_core.pipeline.render import launch
 from ltx2_core.pipeline.render.follow import follow
 from ltx2_core.pipeline.request import RenderTask
@@ -35,7 +33,7 @@ from ltx2_core.pipeline.resolve.plan import GIB, Row
 from ltx2_core.tiles import Cut, TilePlan
 from scripts import tiny_versions
 from scripts.make_tiny_checkpoint import make_tiny_checkpoint
-from tests.commands import ROOT, UNGUIDED, ltx2, rendered
+from tests.commands import ROOT, UNGUIDED, ltx2, made_in, rendered
 from tests.ranks import on_ranks
 from tests.synthetic_media import RATE_HZ, tone, write_sound, write_video
 from tests.tolerances import RANKS
@@ -116,7 +114,7 @@ def test_two_ranks_render_two_stages_to_what_one_renders(tiny: Path, tmp_path: P
     alone = rendered(*words, "-o", tmp_path / "alone.mp4")
     both = rendered(*words, "--ranks", 2, "-o", tmp_path / "both.mp4")
     assert difference(alone, both) <= RANKS
-    assert Made.parse(probe(both).comment).machine.ranks == 2
+    assert made_in(both).machine.ranks == 2
     assert not active_children()
 
 

@@ -13,10 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import ltx2_core as core
-from ltx2_core.media.probe import probe
 from ltx2_core.media.reference_sheet import reference_sheet
-from ltx2_core.pipeline.made import Made
-from tests.commands import UNGUIDED, VIDEO_UNGUIDED, ltx2, rendered
+from tests import commands
+from tests.commands import UNGUIDED, VIDEO_UNGUIDED, ltx2, made_in, rendered
 from tests.synthetic_media import RATE_HZ, tone, write_sound
 
 pytestmark = pytest.mark.usefixtures("kept_models")
@@ -64,13 +63,12 @@ def test_images_and_a_voice_are_looked_at_and_rendered_again(
     shown = ("--ref", given / "hat.png", "--ref", given / "dog.png")
     seen = latents(made(model, tmp_path / "seen.mp4", *UNGUIDED, *shown))
     path = made(model, tmp_path / "both.mp4", *UNGUIDED, *shown, "--voice-ref", given / "voice.wav")
-    heard, comment = latents(path), probe(path).comment
+    heard = latents(path)
     assert plain["video"].shape == seen["video"].shape == heard["video"].shape
     assert plain["audio"].shape == heard["audio"].shape
     assert not seen["video"].equal(plain["video"])
     assert not heard["audio"].equal(seen["audio"])
-    assert comment is not None
-    request = Made.parse(comment).request
+    request = made_in(path).request
     assert [(one.name, one.is_still, one.spatial_scale) for one in request.references] == [
         ("hat.png", True, 2),
         ("dog.png", True, 2),
@@ -95,9 +93,7 @@ def test_stages_that_refine_have_no_references_and_the_voice_is_that_of_the_firs
         given / "voice.wav",
     )
     path = made(tiny, tmp_path / "two.mp4", *words)
-    comment = probe(path).comment
-    assert comment is not None
-    recipe = Made.parse(comment).request.recipe
+    recipe = made_in(path).request.recipe
     assert [(stage.conditions, stage.user_loras) for stage in recipe.stages] == [("all", True), ("images", False)]
     assert recipe.audio_from == "first"
     assert latents(path, 2)["video"].shape[-1] == 2 * latents(path, 1)["video"].shape[-1]
@@ -112,9 +108,7 @@ def test_a_video_for_audio_takes_images(given: Path, tiny: Path, tmp_path: Path)
 
 
 def refused(model: Path, *words: object) -> str:
-    result = ltx2("t2v", "a dog", "--model", model, "--res", "128x128", "--frames", 9, *words)
-    assert result.exit_code == 2
-    return " ".join(result.stderr.split())
+    return commands.refused(2, "t2v", "a dog", "--model", model, "--res", "128x128", "--frames", 9, *words)
 
 
 def test_references_without_a_lora_for_them_are_refused_and_one_is_named(

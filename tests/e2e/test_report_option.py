@@ -14,7 +14,7 @@ from ltx2_core.pipeline.batch import processes
 from ltx2_core.pipeline.batch.record import RECORD
 from ltx2_core.pipeline.batch.worker import Worker
 from ltx2_core.pipeline.job import Job
-from tests.commands import ltx2, rendered
+from tests.commands import ltx2, refused, rendered
 from tests.report_files import clip, noise, recipe
 
 # a process that is forked has torch already, and the models are tiny
@@ -31,12 +31,6 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setattr(processes, "START_METHOD", "fork")
-
-
-def refused(code: int, *words: object) -> str:
-    result = ltx2(*words)
-    assert result.exit_code == code, result.stderr
-    return result.stderr
 
 
 def batch(*words: object) -> Path:

@@ -13,10 +13,9 @@ import pytest
 from PIL import Image
 
 from ltx2_core.media.probe import probe
-from ltx2_core.pipeline.made import Made
 from ltx2_core.pipeline.request import Extension
 from ltx2_core.text.enhance import Answer, Writer
-from tests.commands import AUDIO_UNGUIDED, UNGUIDED, VIDEO_UNGUIDED, ltx2, rendered
+from tests.commands import AUDIO_UNGUIDED, UNGUIDED, VIDEO_UNGUIDED, ltx2, made_in, rendered
 from tests.e2e.test_auto_duration import write_head
 from tests.synthetic_media import packets, write_sound, write_video
 
@@ -112,10 +111,6 @@ def again(path: Path, *words: object) -> Path:
     return rendered("rerun", path, *words)
 
 
-def recipe_in(path: Path) -> Made:
-    return Made.parse(probe(path).comment or "")
-
-
 def with_comment(path: Path, copy: Path, comment: str) -> Path:
     """The same packets in a file with another comment."""
     with av.open(str(path)) as source, av.open(str(copy), "w") as target:
@@ -172,7 +167,7 @@ def test_the_built_in_model_and_a_named_set_of_values(make: Callable[..., Path])
 def test_another_memory_mode_and_precision_hold_again(make: Callable[..., Path]) -> None:
     path = make("t2v", "a bell", *SMALL, "--frames", 9, *UNGUIDED, "--memory", "lean", "--precision", "bf16")
     assert again(path).read_bytes() == path.read_bytes()
-    assert recipe_in(again(path, "--overwrite")).machine.memory == "lean"
+    assert made_in(again(path, "--overwrite")).machine.memory == "lean"
 
 
 def test_what_was_decoded_again_with_other_tiles_and_codec_is_rendered_so(make: Callable[..., Path]) -> None:
@@ -197,10 +192,10 @@ def test_a_rewritten_prompt_is_not_rewritten_again(
     path = make("t2v", "a dog", *SMALL, "--frames", 9, *UNGUIDED, "--enhance", "--enhancer", enhancer)
     shutil.rmtree(enhancer)
     assert again(path).read_bytes() == path.read_bytes()
-    made = recipe_in(path)
+    made = made_in(path)
     assert (made.request.prompt, made.request.given_prompt, len(calls)) == (better, "a dog", 1)
     assert "enhancer" in made.model.files
-    other = recipe_in(again(path, "--set", "prompt=a cat", "--overwrite"))
+    other = made_in(again(path, "--set", "prompt=a cat", "--overwrite"))
     assert (other.request.prompt, other.request.given_prompt) == ("a cat", None)
     assert "enhancer" not in other.model.files
 
@@ -211,7 +206,7 @@ def test_a_length_that_the_model_chose_is_not_chosen_again(make: Callable[..., P
     path = make("t2v", "a bell", *SMALL, *UNGUIDED, *words)
     head.unlink()
     assert again(path).read_bytes() == path.read_bytes()
-    assert "duration_head" in recipe_in(path).model.files
+    assert "duration_head" in made_in(path).model.files
 
 
 def test_files_are_found_by_what_they_hold_whatever_their_names(make: Callable[..., Path], tmp_path: Path) -> None:
@@ -250,7 +245,7 @@ def test_one_thing_is_changed_and_the_rest_stays(make: Callable[..., Path]) -> N
     result = ltx2("rerun", path, "--set", "seed=4", "--set", "video-st=2.5")
     assert result.exit_code == 0, result.stderr
     assert "  seed: 3 -> 4\n  guidance video st: 1.0 -> 2.5\n" in result.stderr
-    changed, before = recipe_in(Path(result.stdout.strip())), recipe_in(path)
+    changed, before = made_in(Path(result.stdout.strip())), made_in(path)
     scales = before.request.guidance.video
     assert scales is not None
     guidance = before.request.guidance._replace(video=replace(scales, st=2.5))
@@ -258,15 +253,15 @@ def test_one_thing_is_changed_and_the_rest_stays(make: Callable[..., Path]) -> N
     assert (changed.machine, changed.output) == (before.machine, before.output)
     words = make("t2v", "a bell", *SMALL, "--frames", 9, *UNGUIDED, "--crf", 30, "--overwrite", "--seed", 5)
     set_again = again(words, "--set", "seed=3", "--overwrite")
-    assert recipe_in(set_again) == before
+    assert made_in(set_again) == before
 
 
 def test_another_edit_takes_the_place_of_that_of_the_recipe(make: Callable[..., Path]) -> None:
     path = make("v2v", CLIP, "a bell", *SMALL, *UNGUIDED, "--strength", 0.4)
-    other = recipe_in(again(path, "--set", "extend=0.4s")).request
+    other = made_in(again(path, "--set", "extend=0.4s")).request
     assert (other.strength, other.extension) == (None, Extension(after=8))
-    stronger = recipe_in(again(path, "--set", "strength=0.9", "--overwrite")).request
-    assert stronger == recipe_in(path).request.model_copy(update={"strength": 0.9})
+    stronger = made_in(again(path, "--set", "strength=0.9", "--overwrite")).request
+    assert stronger == made_in(path).request.model_copy(update={"strength": 0.9})
 
 
 def test_a_setting_is_parsed_as_everywhere(make: Callable[..., Path]) -> None:

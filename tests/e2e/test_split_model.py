@@ -18,6 +18,7 @@ from ltx2_core.hub import find
 from ltx2_core.hub.registry import RegisteredModel
 from ltx2_core.media.probe import probe
 from ltx2_core.pipeline.resolve import basis
+from tests import commands
 from tests.commands import UNGUIDED
 
 pytestmark = pytest.mark.usefixtures("kept_models")
@@ -93,9 +94,7 @@ def from_the_whole(tiny: Path, render: Callable[..., bytes]) -> bytes:
 
 
 def refused(*words: object) -> str:
-    result = RUN.invoke(app, ["t2v", "a bell rings", *map(str, words)])
-    assert (result.exit_code, result.stdout) == (7, "")
-    return result.stderr
+    return commands.refused(7, "t2v", "a bell rings", *words)
 
 
 @pytest.mark.parametrize("model", ["", "transformer.safetensors"], ids=["folder", "transformer"])

@@ -8,16 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ltx2, rendered
+from tests.commands import ltx2, refused, rendered
 
 pytestmark = pytest.mark.usefixtures("kept_models")
-
-
-def refused(code: int, *words: object) -> str:
-    """What a command says that fails with an exit code."""
-    result = ltx2(*words)
-    assert (result.exit_code, result.stdout) == (code, ""), result.stderr
-    return result.stderr
 
 
 @pytest.fixture

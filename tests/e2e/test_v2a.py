@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,9 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-import ltx2_core as core
 from ltx2_cli.app import app
-from ltx2_cli.display import Display
 from ltx2_core.checkpoint import load_component
 from ltx2_core.media.accept import check_input
 from ltx2_core.media.inputs import VideoSource
@@ -31,6 +28,7 @@ from ltx2_core.media.probe import MediaInfo, probe
 from ltx2_core.media.resize import to_clip
 from ltx2_core.media.video import frames_by_time
 from tests.commands import AUDIO_UNGUIDED
+from tests.stopping import stopped_when
 from tests.synthetic_media import contents, packets, write_video
 
 pytestmark = pytest.mark.usefixtures("kept_models")
@@ -258,15 +256,7 @@ def test_stopped_render_goes_on_to_the_same_bytes(ltx2: Callable[..., Result], m
     words = ("clip.mp4", "-o", "a.mp4", "--start", "0.1s", "--steps", "4", "--res", "64x64", "--seed", "3")
     undisturbed = made(ltx2(*words)).read_bytes()
     Path("a.mp4").unlink()
-    shown = Display.event
-
-    def event(self: Display, what: Any) -> None:
-        shown(self, what)
-        if what == core.StepDone(phase="denoise", done=2, total=4):
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Display, "event", event)
+    with stopped_when(monkeypatch, False, True):
         assert ltx2(*words).exit_code == 130
     write_video(Path("clip.mp4"), frames=13)
     changed = CliRunner().invoke(app, ["resume", "a.mp4.job"])
