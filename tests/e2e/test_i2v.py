@@ -9,18 +9,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-from ltx2_cli.app import app
 from ltx2_core.checkpoint import load_component
 from ltx2_core.media.accept import check_input
 from ltx2_core.media.image import prepare_image
 from ltx2_core.media.inputs import ImageSource
 from ltx2_core.media.probe import probe
+from tests.commands import refused, rendered
 
 pytestmark = pytest.mark.usefixtures("kept_models")
-
-RUN = CliRunner()
 
 
 @pytest.fixture(scope="module")
@@ -32,26 +29,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def render(tiny: Path, folder: Path, *words: str) -> tuple[Path, dict]:
+def render(tiny: Path, folder: Path, *words: object) -> tuple[Path, dict]:
     """Run `ltx2 i2v` at a small size, keeping the latents; returns the clip and its recipe."""
     target = folder / "clip.mp4"
-    size = ["--res", "96x64"] if "--res" not in words else []
-    common = [
-        "--model",
-        str(tiny),
-        "--frames",
-        "17",
-        "--steps",
-        "2",
-        "--seed",
-        "3",
-        "--keep-latents",
-        "-o",
-        str(target),
-    ]
-    result = RUN.invoke(app, ["i2v", *words, *size, *common])
-    assert result.exit_code == 0, result.stderr
-    assert result.stdout == f"{target}\n"
+    common = ("--model", tiny, "--res", "96x64", "--frames", 17, "--steps", 2, "--seed", 3, "--keep-latents")
+    assert rendered("i2v", *common, "-o", target, *words) == target  # of an option that is given twice, the last counts
     comment = probe(target).comment
     assert comment is not None
     return target, json.loads(comment)
@@ -68,7 +50,7 @@ def latents(clip: Path) -> torch.Tensor:
 
 
 def test_first_latent_frame_is_the_encoded_picture_exactly(tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    clip, recipe = render(tiny, tmp_path, str(pictures / "wide.png"), "a bell rings")
+    clip, recipe = render(tiny, tmp_path, pictures / "wide.png", "a bell rings")
     assert latents(clip)[:, :, :1].equal(encoded(tiny, pictures / "wide.png"))
     info = probe(clip)
     assert info.video is not None
@@ -82,22 +64,22 @@ def test_first_latent_frame_is_the_encoded_picture_exactly(tiny: Path, pictures:
 
 def test_three_keyframes_stand_where_they_were_put(tiny: Path, pictures: Path, tmp_path: Path) -> None:
     more = ("--image", f"{pictures / 'small@2x.png'}@0.25s:0.5", "--image", f"{pictures / 'wide.png'}@last")
-    clip, recipe = render(tiny, tmp_path, str(pictures / "wide.png"), *more)
+    clip, recipe = render(tiny, tmp_path, pictures / "wide.png", *more)
     assert [(image["frame"], image["strength"]) for image in recipe["request"]["images"]] == [(0, 1), (6, 0.5), (16, 1)]
     (tmp_path / "alone").mkdir()
-    alone, _ = render(tiny, tmp_path / "alone", str(pictures / "wide.png"))
+    alone, _ = render(tiny, tmp_path / "alone", pictures / "wide.png")
     assert not latents(clip)[:, :, 1:].allclose(latents(alone)[:, :, 1:], atol=1e-3)
 
 
 def test_standing_picture_makes_a_standing_clip(tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    clip, _ = render(tiny, tmp_path, str(pictures / "tall.png"), "--res", "480p", "--frames", "1")
+    clip, _ = render(tiny, tmp_path, pictures / "tall.png", "--res", "480p", "--frames", 1)
     info = probe(clip)
     assert info.video is not None
     assert (info.video.width, info.video.height) == (480, 832)
 
 
 def test_picture_is_read_again_at_full_size_for_the_second_stage(tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    clip, _ = render(tiny, tmp_path, str(pictures / "wide.png"), "--res", "192x128", "--preset", "two-stage")
+    clip, _ = render(tiny, tmp_path, pictures / "wide.png", "--res", "192x128", "--preset", "two-stage")
     last = load_file(clip.with_name(clip.name + ".job") / "latents-2.safetensors")["video"]
     assert last[:, :, :1].equal(encoded(tiny, pictures / "wide.png", 192, 128))
 
@@ -116,9 +98,8 @@ def test_picture_that_cannot_be_used_is_refused(
     tiny: Path, pictures: Path, tmp_path: Path, spec: str, code: int, says: str
 ) -> None:
     (pictures / "text.png").write_text("no picture")
-    words = ["i2v", str(pictures / "wide.png"), "--image", str(pictures / spec), "--model", str(tiny), "--frames", "17"]
-    result = RUN.invoke(app, [*words, "--res", "96x64", "-o", str(tmp_path / "x.mp4")])
-    assert result.exit_code == code
-    assert says in result.stderr
-    assert "hint: " in result.stderr
+    words = ("i2v", pictures / "wide.png", "--image", pictures / spec, "--model", tiny, "--frames", 17)
+    told = refused(code, *words, "--res", "96x64", "-o", tmp_path / "x.mp4")
+    assert says in told
+    assert "hint: " in told
     assert not any(tmp_path.iterdir())

@@ -1,6 +1,6 @@
 """The grid of a batch: its results beside each other, made from the finished files in its folder.
 
-Source: docs/batch.md, "All results beside each other".
+Source: docs/batch.md, "All results side by side".
 """
 
 from __future__ import annotations

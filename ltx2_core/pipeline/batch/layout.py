@@ -1,6 +1,6 @@
 """What of a batch stands where in its grid: a row for what is alike, and in it what `--seeds` or a sweep varies.
 
-Source: docs/batch.md, "All results beside each other".
+Source: docs/batch.md, "All results side by side".
 """
 
 from __future__ import annotations
