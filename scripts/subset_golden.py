@@ -142,7 +142,12 @@ QUANTISED = {
 
 
 # Files that tests and commands read from their place.
-PLAIN = ("transformer/2.0/checkpoint.safetensors", "text/2.0/gemma/*", "text/2.5/text_encoder.safetensors")
+PLAIN = (
+    "transformer/2.0/checkpoint.safetensors",
+    "text/2.0/gemma/*",
+    "text/2.5/text_encoder.safetensors",
+    "text/2.5/duration_head.safetensors",
+)
 
 
 def copy_layers(source: Path, target: Path) -> None:
