@@ -35,7 +35,8 @@ def test_the_result_has_the_same_bytes_and_the_overlay_its_audio(tiny: Path, tmp
     result = ltx2(*words, "-o", tmp_path / "c.mp4", "--attention", shown)
     assert result.exit_code == 2
     assert f"{shown} already exists" in result.stderr
-    told = ltx2(*words, "-o", tmp_path / "c.mp4", "--attention", shown, "--overwrite", "--json").stdout.splitlines()
+    words = (*words, *UNGUIDED, "-o", tmp_path / "c.mp4", "--attention", shown, "--overwrite", "--json")
+    told = ltx2(*words).stdout.splitlines()
     assert str(shown) in [event.get("path") for event in map(json.loads, told) if event["event"] == "output"]
 
 

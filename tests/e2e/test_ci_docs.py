@@ -77,6 +77,7 @@ def test_a_job_renders_several_clips_and_its_events_are_valid(run: Callable[[str
     assert names == [f"0001-a-lamp-blinks-{job_seed(1, 1)}.mp4", f"0002-a-red-ball-rolls-{job_seed(1, 2)}.mp4"]
 
 
+@pytest.mark.slow
 def test_the_example_script_renders_what_it_says(run: Callable[[str], Any], tmp_path: Path) -> None:
     done = run(f"{ROOT}/scripts/batch_example.sh here --steps 2")
     assert done.returncode == 0, done.stderr

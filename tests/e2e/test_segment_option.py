@@ -34,7 +34,7 @@ def settled(mode: str, model: Path, main: Path | None = None, **flags: object) -
     return core.resolve(mode, "a bell", given.layers, main=main).request
 
 
-@pytest.mark.parametrize("version", ["2.0", "2.3", "2.5"])
+@pytest.mark.parametrize("version", ["2.0", pytest.param("2.3", marks=pytest.mark.slow), "2.5"])
 def test_spans_read_their_own_texts(version: str, tiny_of: Callable[[str], Path], tmp_path: Path) -> None:
     model = tiny_of(version)
     red = latents(made(model, tmp_path / "red.mp4", "a red lamp", *UNGUIDED))

@@ -26,6 +26,7 @@ from ltx2_core.media.lettering import PAPER, SMALL, fitted, font
 from ltx2_core.media.probe import probe
 from ltx2_core.media.waveform import Waveform
 from ltx2_core.media.writer import write_clip
+from ltx2_core.pipeline.batch import layout
 from tests.commands import ltx2
 
 COLOURS = {"red": (0.8, 0.1, 0.1), "green": (0.1, 0.7, 0.1), "blue": (0.1, 0.1, 0.9)}
@@ -110,12 +111,15 @@ def test_more_rows_than_a_grid_has_are_laid_out_in_their_order():
 @pytest.mark.parametrize(
     ("content", "seeds", "flags", "why"),
     [
-        ("a lamp\n", "1-257", {}, "257 jobs, and a grid holds 256"),
+        ("a lamp\n", "1-5", {}, "5 jobs, and a grid holds 4"),
         ("a lamp\n", None, {"video": "off"}, "audio alone"),
         ("a lamp\n", None, {"output": "s/grid.mp4"}, "a job writes grid.mp4"),
     ],
 )
-def test_a_batch_without_a_grid_is_refused(content: str, seeds: str | None, flags: dict[str, str], why: str):
+def test_a_batch_without_a_grid_is_refused(
+    content: str, seeds: str | None, flags: dict[str, str], why: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(layout, "MOST_CELLS", 4)
     with pytest.raises(core.RequestError) as failure:
         rows_of(content, seeds=seeds, **flags)
     assert failure.value.what == "--grid cannot be used here"

@@ -110,7 +110,7 @@ def test_settings_read_out_of_a_request_settle_it_again(
     require_same(mode, asked, media / "photo.png" if mode == "i2v" else None, media)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), mode=st.sampled_from([*EDITS, "a2v", "v2a"]))
 def test_parts_of_clips_and_audio_are_the_same_parts_again(
     data: st.DataObject, mode: str, tiny: Path, media: Path

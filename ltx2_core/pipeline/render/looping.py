@@ -25,7 +25,8 @@ from ...sampling.guidance import GuidanceScales
 from ...types import Streams
 from ..request import AROUND
 
-GOLDEN_RATIO = (math.sqrt(5) - 1) / 2  # multiples of it, of a whole turn, spread evenly however many there are
+GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, of a whole turn, spread evenly however many there are
+SEEN, HEARD = -1, -2  # the places of positions that are the same at each step
 AUDIO_AROUND = 12  # audio steps that are decoded before and behind the ring: 0.48 s
 FADE_S = 0.01  # in which one piece of audio fades into another
 
@@ -73,8 +74,7 @@ class LoopDenoiser:
     denoise: GuidedDenoiser
     fps: Fraction
     factors: Factors
-    # By stream and turn: the same tensor for the same positions, so that rotary tables are made once.
-    _positions: dict[tuple[str, int], Tensor] = field(default_factory=dict, init=False)
+    _positions: dict[int, Tensor] = field(default_factory=dict, init=False)  # by turn, so that tables are made once
 
     @property
     def scales(self) -> Streams[GuidanceScales]:
@@ -84,7 +84,7 @@ class LoopDenoiser:
         """Estimate at a noise level; steps count from 0."""
         rings = self.rings(states)
         assert rings.video is not None
-        turn = int(step * GOLDEN_RATIO % 1 * rings.video.length)
+        turn = int(step * GOLDEN % 1 * rings.video.length)
         steps = round(turn * self.factors.time / self.fps * Fraction(AUDIO_LATENTS_PER_SECOND))
         views = Streams(
             None if states.video is None else self.video_view(states.video, rings.video, turn),
@@ -115,7 +115,7 @@ class LoopDenoiser:
         )
         tokens = torch.cat([ring.turned(turn), along])
         part = state.select(tokens, (ring.length, *state.grid[1:]))
-        key = "video", turn if len(along) else 0  # without such tokens all turns have the same positions
+        key = turn if len(along) else SEEN
         if key not in self._positions:
             self._positions[key] = self._placed(state.positions, ring, along, turn)
         return View(replace(part, positions=self._positions[key]), tokens.to(state.latent.device))
@@ -124,8 +124,8 @@ class LoopDenoiser:
         """The audio, once around from a step on."""
         tokens = ring.turned(turn)
         part = state.select(tokens, (ring.length,))
-        positions = self._positions.setdefault(("audio", 0), state.positions[:, :, ring.tokens])
-        return View(replace(part, positions=positions), tokens.to(state.latent.device))
+        heard = self._positions.setdefault(HEARD, state.positions[:, :, ring.tokens])
+        return View(replace(part, positions=heard), tokens.to(state.latent.device))
 
     def _placed(self, positions: Tensor, ring: Ring, along: Tensor, turn: int) -> Tensor:
         """Positions (b 3 n 2) of a turned ring, and of what goes along with it."""

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ...errors import RequestError
 from ...grids import AUDIO_LATENTS_PER_SECOND, snap_down
-from ...lora_file import reference_scales
 from ...media.accept import check_input
 from ...media.inputs import ROUNDING_S, VideoSource
 from ..recipe import Edit
@@ -21,8 +20,9 @@ from .follow import AudioPlan, plan_audio, settle_v2a
 from .inputs import ModeInputs, left_to
 from .long_clips import in_windows
 from .looping import new_end
+from .references import clip_reference
 from .settings import required
-from .sizes import ClipLength, beyond_training, choose_length, choose_size, rate_of, stated_duration
+from .sizes import ClipLength, beyond_training, choose_length, choose_size, chosen_rate, rest_after, stated_duration
 from .upscaling import settle_upscale
 
 
@@ -117,9 +117,7 @@ def _references(basis: Basis, part: _Part) -> tuple[ReferenceInput, ...]:
     """The clip as something to look at, where an in-context LoRA follows it."""
     if basis.edit != Edit.CONTROL:
         return ()
-    spatial, temporal = reference_scales([lora.file for lora in basis.loras])
-    seen = part.input.model_dump(include={"role", "name", "start_s", "reading"})
-    return (ReferenceInput(**seen, spatial_scale=spatial, temporal_scale=temporal),)
+    return (clip_reference(basis, part.input),)
 
 
 def _audio(basis: Basis, part: _Part, edited: _Edited) -> AudioPlan:
@@ -173,11 +171,7 @@ def _choose_part(basis: Basis, source: VideoSource) -> ClipLength:
     """
     settings, merged, name = basis.settings, basis.merged, source.path.name
     start_s = settings.start or Fraction(0)
-    rest_s = source.duration_s - start_s
-    lasts = f"{name} lasts {float(source.duration_s):.2f} s"
-    if rest_s <= 0:
-        raise RequestError(f"--start {show_time(start_s)} cannot be used", lasts, "--start 0s is its beginning")
-    fps = required(settings.fps) if merged.is_asked("fps") else rate_of(source)
+    rest_s, fps = rest_after(source, start_s), chosen_rate(merged, source)
     there = max(1, math.floor((rest_s + ROUNDING_S) * fps))
     most = snap_down(there, basis.frames_per_latent)
     if not (merged.is_asked("frames") or merged.is_asked("duration")):
@@ -190,6 +184,7 @@ def _choose_part(basis: Basis, source: VideoSource) -> ClipLength:
     if length.frames > most:
         asked = f"--duration {show_time(duration)}" if duration else f"--frames {length.frames}"
         from_start = f" from --start {show_time(start_s)} on" if start_s else ""
+        lasts = f"{name} lasts {float(source.duration_s):.2f} s"
         why = f"{lasts}, which is {most} frames at {show_fps(fps)} fps{from_start}"
         raise RequestError(f"{asked} cannot be used", why, f"--frames {most}")
     return length

@@ -27,6 +27,7 @@ from .sizes import (
     choose_size,
     choose_working_size,
     rate_of,
+    rest_after,
     stated_duration,
 )
 
@@ -53,7 +54,7 @@ def settle_a2v(basis: Basis, path: Path | None) -> ModeInputs:
     settings, source = basis.settings, check_input(required(path), AudioSource)
     name, fps, start_s = source.path.name, required(settings.fps), settings.start or Fraction(0)
     until_s = until_of(basis.merged)
-    rest_s, asked_s = _rest_s(source, start_s), until_s or _asked_s(basis, fps)
+    rest_s, asked_s = rest_after(source, start_s), until_s or _asked_s(basis, fps)
     if asked_s is None:
         why = "a longer clip is made only if --until asks for it, in windows, or --duration, in one piece"
         _require_short(source, start_s, rest_s, fps, why)
@@ -100,7 +101,7 @@ def settle_v2a(basis: Basis, path: Path | None) -> ModeInputs:
     """
     settings, source = basis.settings, check_input(required(path), VideoSource)
     fps, start_s = rate_of(source, "change its rate first"), settings.start or Fraction(0)
-    rest_s, asked_s = _rest_s(source, start_s), _asked_s(basis, fps)
+    rest_s, asked_s = rest_after(source, start_s), _asked_s(basis, fps)
     duration_s = rest_s if asked_s is None else min(asked_s, rest_s)
     _require_short(source, start_s, duration_s, fps, "audio is made for no longer clip at once")
     container, notes = _choose_container(basis, source)
@@ -147,14 +148,6 @@ def _told(source: VideoSource, span: Span) -> str:
     if span.lead_in_s:
         line += f"; the {float(span.lead_in_s):.2f} s before that are stored, but not shown"
     return line
-
-
-def _rest_s(source: AudioSource | VideoSource, start_s: Fraction) -> Fraction:
-    """How much there is from a time on."""
-    if start_s >= source.duration_s:
-        lasts = f"{source.path.name} lasts {float(source.duration_s):.2f} s"
-        raise RequestError(f"--start {show_time(start_s)} cannot be used", lasts, "--start 0s is its beginning")
-    return source.duration_s - start_s
 
 
 def _asked_s(basis: Basis, fps: Fraction) -> Fraction | None:

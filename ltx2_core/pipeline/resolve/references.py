@@ -1,4 +1,4 @@
-"""Images and a voice to look at and listen to, for in-context LoRAs that were trained for them.
+"""What in-context LoRAs look at and listen to beside the clip: images, a voice, another clip.
 
 Source: docs/references.md.
 """
@@ -17,7 +17,7 @@ from ...lora_file import reference_scales
 from ...media.accept import check_input
 from ...media.inputs import AudioSource, ImageSource
 from ...paths import given_path
-from ..request import AudioInput, ReferenceInput
+from ..request import AudioInput, ClipInput, ReferenceInput
 from .loras import GivenLora
 from .sizes import LONGEST_TRAINED_S
 
@@ -81,6 +81,19 @@ def _voice(basis: Basis, name: str) -> References:
         raise RequestError(f"--voice-ref {name} cannot be used", why, "cut it to a few seconds of the voice")
     voice = AudioInput(role=VOICE, name=source.path.name, duration_s=source.duration_s)
     return References(voice=voice, files={VOICE: source.path}, notes=source.notes)
+
+
+def clip_reference(basis: Basis, clip: ClipInput) -> ReferenceInput:
+    """A clip as a reference, at the scales that the in-context LoRAs of the render were trained with."""
+    spatial, temporal = reference_scales([lora.file for lora in basis.loras])
+    return ReferenceInput(
+        role=clip.role,
+        name=clip.name,
+        start_s=clip.start_s,
+        spatial_scale=spatial,
+        temporal_scale=temporal,
+        reading=clip.reading,
+    )
 
 
 def _looks_at(lora: GivenLora, what: str) -> bool:

@@ -11,11 +11,11 @@ from fractions import Fraction
 
 from ...config.video_vae import VideoVAEConfig, has_mirrored_decoder
 from ...errors import RequestError
-from ...media.inputs import VideoSource
+from ...media.inputs import AudioSource, VideoSource
 from ..chain import Chain
 from ..recipe import Recipe
 from ..request import AutoLength
-from ..values import ASPECTS, AUTO, FPS_LIMITS, Size, did_you_mean, parse_size, show_fps
+from ..values import ASPECTS, AUTO, FPS_LIMITS, Size, did_you_mean, parse_size, show_fps, show_time
 from .presets import names, read_tier
 from .settings import BUILT_IN, Merged, Origin, required
 
@@ -183,6 +183,19 @@ def rate_of(source: VideoSource, hint: str = "--fps 24 reads it at another rate"
         what = f"{source.path.name} has {show_fps(fps)} frames a second"
         raise RequestError(what, f"they must be {low} to {high}", hint)
     return fps
+
+
+def chosen_rate(merged: Merged, source: VideoSource) -> Fraction:
+    """The frame rate at which a clip is read: as set, or its own. Raises: RequestError, as `rate_of`."""
+    return required(merged.settings.fps) if merged.is_asked("fps") else rate_of(source)
+
+
+def rest_after(source: AudioSource | VideoSource, start_s: Fraction) -> Fraction:
+    """How many seconds of a file follow a time. Raises: RequestError if it ends before that."""
+    if start_s >= source.duration_s:
+        lasts = f"{source.path.name} lasts {float(source.duration_s):.2f} s"
+        raise RequestError(f"--start {show_time(start_s)} cannot be used", lasts, "--start 0s is its beginning")
+    return source.duration_s - start_s
 
 
 def beyond_training(frames: int, fps: Fraction, *, offers_windows: bool = False) -> tuple[str, ...]:

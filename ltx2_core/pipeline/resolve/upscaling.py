@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ...errors import RequestError
 from ...grids import VideoGrid, snap_up
-from ...lora_file import reference_scales
 from ...media.accept import check_input
 from ...media.inputs import ROUNDING_S, VideoSource
 from ...sampling.distilled import DISTILLED_SIGMAS
@@ -23,8 +22,18 @@ from .basis import Basis
 from .edits import ROLE, UPSCALER
 from .follow import AudioPlan, plan_audio
 from .inputs import ModeInputs, left_to
+from .references import clip_reference
 from .settings import required
-from .sizes import LARGEST_SIDE, ClipLength, RenderSize, beyond_training, choose_length, rate_of, stated_duration
+from .sizes import (
+    LARGEST_SIDE,
+    ClipLength,
+    RenderSize,
+    beyond_training,
+    choose_length,
+    chosen_rate,
+    rest_after,
+    stated_duration,
+)
 
 
 def settle_upscale(basis: Basis, path: Path | None) -> ModeInputs:
@@ -36,7 +45,7 @@ def settle_upscale(basis: Basis, path: Path | None) -> ModeInputs:
     if settings.sound == "generate":
         why = "only the video is enlarged, and the audio of the clip is kept"
         raise RequestError("--sound generate cannot be used with --upscale", why, "leave it out; ltx2 v2a makes audio")
-    start_s, fps = settings.start or Fraction(0), _rate(basis, source)
+    start_s, fps = settings.start or Fraction(0), chosen_rate(basis.merged, source)
     count = _frames(basis, source, start_s, fps)
     length = ClipLength(frames=snap_up(count, basis.frames_per_latent), fps=fps, warnings=beyond_training(1, fps))
     given = ClipInput(role=ROLE, name=source.path.name, start_s=start_s, reading=source.reading)
@@ -61,20 +70,13 @@ def settle_upscale(basis: Basis, path: Path | None) -> ModeInputs:
     )
 
 
-def _rate(basis: Basis, source: VideoSource) -> Fraction:
-    return required(basis.settings.fps) if basis.merged.is_asked("fps") else rate_of(source)
-
-
 def _frames(basis: Basis, source: VideoSource, start_s: Fraction, fps: Fraction) -> int:
     """How many frames of the clip are enlarged: all, unless asked otherwise.
 
     Raises: RequestError if it is asked for more than there are.
     """
-    merged, rest_s = basis.merged, source.duration_s - start_s
-    lasts = f"{source.path.name} lasts {float(source.duration_s):.2f} s"
-    if rest_s <= 0:
-        raise RequestError(f"--start {show_time(start_s)} cannot be used", lasts, "--start 0s is its beginning")
-    there = max(1, math.floor((rest_s + ROUNDING_S) * fps))
+    merged = basis.merged
+    there = max(1, math.floor((rest_after(source, start_s) + ROUNDING_S) * fps))
     if merged.is_asked("frames"):
         count = choose_length(merged, basis.frames_per_latent, fps).frames
         asked = f"--frames {count}"
@@ -84,6 +86,7 @@ def _frames(basis: Basis, source: VideoSource, start_s: Fraction, fps: Fraction)
     else:
         return there
     if count > there:
+        lasts = f"{source.path.name} lasts {float(source.duration_s):.2f} s"
         why = f"{lasts}, which is {there} frames at {show_fps(fps)} fps from {float(start_s):.2f} s on"
         raise RequestError(f"{asked} cannot be used", why, f"--duration {float(there / fps):.2f}s, or leave it out")
     return count
@@ -116,11 +119,7 @@ def _even(side: Fraction) -> int:
 
 def _references(basis: Basis, given: ClipInput) -> tuple[ReferenceInput, ...]:
     """The clip as something to look at, where an in-context LoRA does."""
-    if not _looks(basis):
-        return ()
-    spatial, temporal = reference_scales([lora.file for lora in basis.loras])
-    seen = given.model_dump(include={"role", "name", "start_s", "reading"})
-    return (ReferenceInput(**seen, spatial_scale=spatial, temporal_scale=temporal),)
+    return (clip_reference(basis, given),) if _looks(basis) else ()
 
 
 def _looks(basis: Basis) -> bool:
