@@ -1,6 +1,6 @@
 """Clips of the toy's world, enlarged by `v2v --upscale 2`, beside what the world's own renderer draws at that size.
 
-    python enlarge.py --clips 2
+    python scripts/toy/enlarge.py [--clips 2]
 
 It prints how like the truth each clip is, by kind of scene: enlarged by bicubic interpolation, and by the edit at
 several noise levels. The last row is the truth itself, encoded and decoded: the most that the video VAE can show.
@@ -9,6 +9,7 @@ several noise levels. The last row is the truth itself, encoded and decoded: the
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +17,8 @@ from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it runs from anywhere
 
 import av
 import numpy as np
@@ -79,7 +82,7 @@ class Enlarger:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure how like the truth enlarged clips of the toy's world are.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=2, help="of each kind of scene")
     given = parser.parse_args()
     with TemporaryDirectory() as folder:

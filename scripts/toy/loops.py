@@ -1,4 +1,6 @@
-"""Clips of the toy with `--loop` and without, and what their seams are like: `python loops.py --clips 20`.
+"""Clips of the toy with `--loop` and without, and what their seams are like.
+
+    python scripts/toy/loops.py [--clips 20] [--preset distilled-lora] [--duration 2s]
 
 For each way, the step from the last frame to the first beside the median of the clip's own steps, and how many clips
 have a seam at which the step, and the spectral flux of the audio, do not stand out among the clip's own. The last
@@ -8,9 +10,12 @@ column is how many show the kind of scene that was asked for.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it runs from anywhere
 
 import numpy as np
 import torch
@@ -29,7 +34,7 @@ from scripts.toy.detect import see
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the seams of the toy's clips, looped and not.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=20)
     parser.add_argument("--preset", default="distilled-lora")
     parser.add_argument("--duration", default="2s")

@@ -124,35 +124,47 @@ def settle(
     if not (settings.skip_existing and target.exists()):
         require_writable(target.parent, str(target))
         require_writable(job_dir, str(job_dir))
-    sources = {**basis.sources, **inputs.sources}
-    lora_notes = (lora.note for lora in basis.loras)
-    lora_warnings = (lora.warning for lora in basis.loras if lora.warning is not None)
-    resolved = Resolved(
-        task=task,
-        job_dir=job_dir,
-        preset=basis.named.name,
-        overridden=basis.merged.overridden,
-        skip_existing=required(settings.skip_existing),
-        sources={name: str(place) for name, place in sources.items()},
-        notes=(
-            *basis.notes,
-            *inputs.size.notes,
-            *inputs.length.notes,
-            *draft_notes(request),
-            *lora_notes,
-            *inputs.notes,
-            *machine_notes,
-        ),
-        warnings=(*inputs.length.warnings, *lora_warnings, *enhancement.warnings, *machine_warnings),
-        advice=prompt_advice(request, basis.files),
-    )
+    warnings = (*enhancement.warnings, *machine_warnings)
     return Settled(
-        resolved=resolved,
+        resolved=_resolved(basis, inputs, task, job_dir, machine_notes, warnings),
         costs=costs,
         device=basis.device,
         is_forced=bool(settings.force),
         chooses_decoder=settings.decoder == "auto" and request.video == "generate",
         chooses_files=basis.chooses_files,
+    )
+
+
+def _resolved(
+    basis: Basis,
+    inputs: ModeInputs,
+    task: RenderTask,
+    job_dir: Path,
+    machine_notes: Sequence[str],
+    warnings: Sequence[str],
+) -> Resolved:
+    """The task with everything that a person should know about it. warnings: about the prompt and the machine."""
+    sources = {**basis.sources, **inputs.sources}
+    lora_notes = (lora.note for lora in basis.loras)
+    lora_warnings = (lora.warning for lora in basis.loras if lora.warning is not None)
+    return Resolved(
+        task=task,
+        job_dir=job_dir,
+        preset=basis.named.name,
+        overridden=basis.merged.overridden,
+        skip_existing=required(basis.settings.skip_existing),
+        sources={name: str(place) for name, place in sources.items()},
+        notes=(
+            *basis.notes,
+            *inputs.size.notes,
+            *inputs.length.notes,
+            *draft_notes(task.request),
+            *lora_notes,
+            *inputs.notes,
+            *machine_notes,
+        ),
+        warnings=(*inputs.length.warnings, *lora_warnings, *warnings),
+        advice=prompt_advice(task.request, basis.files),
     )
 
 
