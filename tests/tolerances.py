@@ -24,3 +24,7 @@ RECORDED_SSIM = 1e-5  # what is missing to 1, for the same reason
 OFFICIAL_FILE_PSNR_DB = 30  # two bfloat16 runs, each through x264; another seed gives about 10 dB
 LORA_BRANCHES = 1e-5  # x Wᵀ + s (x Aᵀ) Bᵀ, not x (W + s B A)ᵀ: float32 sums in another order, relative L2: 1e-6 seen
 AUDIO_PIECES = 3e-5  # the same convolutions over fewer steps at a time, and a vocoder that amplifies: 1e-5 seen
+LEAST_PLANNED, MOST_PLANNED = (
+    0.95,
+    1.15,
+)  # of the bytes that are counted: a plan may ask for too much rather than too little

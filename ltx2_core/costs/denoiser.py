@@ -6,13 +6,15 @@ The shares are those of the walk through the blocks (models/transformer.py), cou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..config.transformer import StreamConfig, TransformerConfig
 
 # Rows of the width of a stream that one token of a chunk takes at the peak: beside the keys and values of all tokens
-# while it attends to itself, and inside the feed-forward, which is four times as wide.
-ATTENDING_ROWS, FEEDING_ROWS = 6.2, 10.5
+# while it attends to itself; the same where some samples of a batch leave that out, so that what is attended to and the
+# values are mixed; beside the keys and values of the text while it reads that; and inside the feed-forward, which is
+# four times as wide.
+ATTENDING_ROWS, BLENDING_ROWS, READING_ROWS, FEEDING_ROWS = 6.2, 7.2, 6.0, 10.5
 LAZY_ROWS = 1.0  # more, where rotary tables are made for the chunk
 EXCHANGED_ROWS = 8.0  # of all tokens, while their keys and values are exchanged with other ranks
 CAPTURED_BYTES = 4  # of a weight of the attention that is captured, float32
@@ -26,8 +28,8 @@ class Evaluation:
 
     Args: video, audio: tokens. text: rows of a text. copies: how many hidden states of all tokens there are, one for
     each pass of guidance. contexts: how many texts are read in all. texts: how many of them a pass reads, of which a
-    token attends to one. batch: passes that go through together. cached: hidden states of all tokens that a cache of
-    blocks holds besides.
+    token attends to one. batch: passes that go through together. blends: whether some of these leave attention of
+    tokens to themselves out in a block. cached: hidden states of all tokens that a cache of blocks holds besides.
     """
 
     video: int
@@ -37,6 +39,7 @@ class Evaluation:
     contexts: int = 1
     texts: int = 1
     batch: int = 1
+    blends: bool = False
     cached: int = 0
 
 
@@ -68,30 +71,46 @@ NO_ROWS = RowFlops()
 
 
 def activation_bytes(config: TransformerConfig, given: Evaluation, walk: Walk) -> int:
-    """The most that is alive in one evaluation beside weights and keys and values of the text that are kept."""
+    """The most that is alive in one evaluation beside weights, latents, the features of the text, and keys and values
+    of the text that are kept.
+    """
     rows = 0.0
-    tokens = {"video": (given.video, config.video), "audio": (given.audio, config.audio)}
-    for count, stream in tokens.values():
-        if stream is None or not count:
-            continue
+    tokens = [(n, stream) for n, stream in ((given.video, config.video), (given.audio, config.audio)) if stream and n]
+    for count, stream in tokens:
         width, exchange = stream.width, config.exchange_heads * config.exchange_head_dim
         tables = (2 if config.is_interleaved else 1) * (width + exchange) * walk.keeps_tables
         rows += count * (given.batch * (given.copies + given.cached) * width + tables)
-    largest = max(_working(count, stream, walk, given.batch) for count, stream in tokens.values() if stream and count)
+    largest = max(_working(count, stream, given, walk, config.has_text_modulation) for count, stream in tokens)
     if walk.captures:
         largest = max(largest, _capturing(config, given, walk) / walk.itemsize)
-    widths = sum(one.width for _, one in tokens.values() if one)
-    read = 0 if walk.keeps_text else 2 * given.texts * given.text * given.batch * widths
-    return int((rows + largest + read) * walk.itemsize)
+    return int((rows + largest) * walk.itemsize) + _read_bytes(config, given, walk)
 
 
-def _working(count: int, stream: StreamConfig, walk: Walk, batch: int) -> float:
-    """The numbers that a stream of so many tokens holds while it attends to itself or is fed forward."""
+def _read_bytes(config: TransformerConfig, given: Evaluation, walk: Walk) -> int:
+    """What passes hold of the text beside its features: those of a batch joined, and what is projected of them, unless
+    the keys and values that were made of that are kept.
+    """
+    joined, read = 0, given.contexts
+    if given.batch > 1:
+        read = given.batch * given.texts
+        lengthened = given.texts if given.texts > 1 else 0  # the negative prompt, until it is as long as the others
+        joined = context_bytes(config, replace(given, contexts=read + lengthened), walk.itemsize)
+    if walk.keeps_text or config.caption_channels is None:
+        return joined
+    widths = sum(one.width for one in (config.video, config.audio) if one is not None)
+    return joined + read * given.text * widths * walk.itemsize
+
+
+def _working(count: int, stream: StreamConfig, given: Evaluation, walk: Walk, modulates_text: bool) -> float:
+    """The numbers that a stream of so many tokens holds while it attends to itself or the text, or is fed forward."""
     chunk = min(count, walk.chunk_tokens)
     lazy = 0 if walk.keeps_tables else LAZY_ROWS
     kept = 2 * count if count > chunk else 0
+    attending = kept + ((BLENDING_ROWS if given.blends else ATTENDING_ROWS) + lazy) * chunk
+    text = given.texts * given.text * (not walk.keeps_text)
+    reading = max((2 + modulates_text) * text, 2 * text + READING_ROWS * chunk)  # its keys and values made, and read
     exchanged = EXCHANGED_ROWS * count * walk.exchanges_rows
-    return batch * stream.width * max(kept + (ATTENDING_ROWS + lazy) * chunk, FEEDING_ROWS * chunk, exchanged)
+    return given.batch * stream.width * max(attending, reading, FEEDING_ROWS * chunk, exchanged)
 
 
 def _capturing(config: TransformerConfig, given: Evaluation, walk: Walk) -> float:
@@ -109,6 +128,12 @@ def _capturing(config: TransformerConfig, given: Evaluation, walk: Walk) -> floa
 def attention_bytes(given: Evaluation) -> int:
     """The map of how much each audio token attends to each video token, which is added up over a stage."""
     return CAPTURED_BYTES * given.audio * given.video
+
+
+def context_bytes(config: TransformerConfig, given: Evaluation, itemsize: int) -> int:
+    """The features of all texts, as the connectors make them for each stream."""
+    channels = sum(config.caption_channels or one.width for one in (config.video, config.audio) if one is not None)
+    return given.contexts * given.text * channels * itemsize
 
 
 def text_memory_bytes(config: TransformerConfig, given: Evaluation, itemsize: int) -> int:

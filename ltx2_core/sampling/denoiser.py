@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,12 +25,19 @@ from .guidance import Contexts, GuidancePass, GuidanceScales, PassKind, guide, p
 Text = Tensor | TextMemory
 
 
+class PlacedRope(NamedTuple):
+    """The rotary tables of a stream, and the positions that they were made of."""
+
+    positions: Tensor
+    tables: StreamRope
+
+
 @dataclass(kw_only=True)
 class GuidedDenoiser:
     """Estimate the clean latents of both streams.
 
     Remembers its last estimates, for guidance that skips steps, and what stays the same from pass to pass and from step
-    to step: rotary tables, by the tensor of positions that they were made of, and the text's keys and values.
+    to step: rotary tables, as long as a stream comes with the same tensor of positions, and the text's keys and values.
 
     Args: contexts: text features (b l d), of the batch size of the states. is_batched: whether all passes go through
     the model as one batch, which is faster for small grids and holds more at a time. keeps_text: whether the text's
@@ -52,7 +59,7 @@ class GuidedDenoiser:
     cache: BlockCache | None = None
     _last: Latents = field(default_factory=Streams, init=False)
     _texts: dict[bool, Streams[Text]] = field(default_factory=dict, init=False)
-    _ropes: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary, init=False)
+    _ropes: dict[StreamIO, PlacedRope] = field(default_factory=dict, init=False)
     _shares: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary, init=False)
 
     def __call__(self, states: States, sigma: float, step: int) -> Latents:
@@ -133,9 +140,12 @@ class GuidedDenoiser:
         return states.map(stream, texts, self.contexts, one.enabled, self.model.streams, rows)
 
     def _rope(self, state: LatentState, io: StreamIO, rows: slice) -> StreamRope:
-        if state.positions not in self._ropes:
-            self._ropes[state.positions] = io.rotary_tables(state.positions[:, :, rows].to(state.latent.device))
-        return self._ropes[state.positions]
+        placed = self._ropes.get(io)
+        if placed is None or placed.positions is not state.positions:
+            self._ropes.pop(io, None)  # before the next are made
+            tables = io.rotary_tables(state.positions[:, :, rows].to(state.latent.device))
+            placed = self._ropes[io] = PlacedRope(state.positions, tables)
+        return placed.tables
 
     def _text_shares(self, state: LatentState, rows: slice) -> TextShares | None:
         if self.times is None:

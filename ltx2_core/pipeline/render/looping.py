@@ -26,7 +26,6 @@ from ...types import Streams
 from ..request import AROUND
 
 GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, of a whole turn, spread evenly however many there are
-SEEN, HEARD = -1, -2  # the places of positions that are the same at each step
 AUDIO_AROUND = 12  # audio steps that are decoded before and behind the ring: 0.48 s
 FADE_S = 0.01  # in which one piece of audio fades into another
 
@@ -74,7 +73,7 @@ class LoopDenoiser:
     denoise: GuidedDenoiser
     fps: Fraction
     factors: Factors
-    _positions: dict[int, Tensor] = field(default_factory=dict, init=False)  # by turn, so that tables are made once
+    _same: dict[str, Tensor] = field(default_factory=dict, init=False)  # positions, so that their tables are made once
 
     @property
     def scales(self) -> Streams[GuidanceScales]:
@@ -115,16 +114,16 @@ class LoopDenoiser:
         )
         tokens = torch.cat([ring.turned(turn), along])
         part = state.select(tokens, (ring.length, *state.grid[1:]))
-        key = turn if len(along) else SEEN
-        if key not in self._positions:
-            self._positions[key] = self._placed(state.positions, ring, along, turn)
-        return View(replace(part, positions=self._positions[key]), tokens.to(state.latent.device))
+        seen = self._same.setdefault("video", state.positions[:, :, ring.tokens])
+        if len(along):
+            seen = self._placed(state.positions, ring, along, turn)
+        return View(replace(part, positions=seen), tokens.to(state.latent.device))
 
     def audio_view(self, state: LatentState, ring: Ring, turn: int) -> View:
         """The audio, once around from a step on."""
         tokens = ring.turned(turn)
         part = state.select(tokens, (ring.length,))
-        heard = self._positions.setdefault(HEARD, state.positions[:, :, ring.tokens])
+        heard = self._same.setdefault("audio", state.positions[:, :, ring.tokens])
         return View(replace(part, positions=heard), tokens.to(state.latent.device))
 
     def _placed(self, positions: Tensor, ring: Ring, along: Tensor, turn: int) -> Tensor:

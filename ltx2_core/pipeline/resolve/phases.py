@@ -23,6 +23,7 @@ from ...costs.denoiser import (
     Walk,
     activation_bytes,
     attention_bytes,
+    context_bytes,
     forward_flops,
     held_bytes,
     text_memory_bytes,
@@ -37,7 +38,7 @@ from ...costs.weights import (
     component_bytes,
     largest_plain,
 )
-from ...grids import VideoGrid
+from ...grids import AUDIO_LATENTS_PER_SECOND, VideoGrid
 from ...headers import Header
 from ...lora_costs import LoraFlops, branch_bytes, lora_flops
 from ...lora_file import MatchedLora, match, read_lora
@@ -56,6 +57,9 @@ FLOAT32 = 4
 TRANSFORMER = "transformer"  # the key of its weights
 FUSING_BYTES = 6  # of a number of a weight, while a LoRA is fused into it: the sum in float32, and the result
 CACHED = 3  # hidden states that a cache of blocks holds of a pass
+# Latents that are held while a stage is denoised: those that it starts from, what is given, before and after a step,
+# and two estimates; more of a loop, which is turned; and of each tile what is given, and with noise.
+HELD, TURNED, CUT = 6, 3, 2
 FILE_BITS = 0.2  # of a pixel of the result, about
 
 
@@ -166,7 +170,8 @@ class Costs(TextPhases):
             active += attention_bytes(given)
         if walk.keeps_text:
             active += text_memory_bytes(config, given, self.itemsize)
-        active += self._decoded(given) + self._latent_bytes(stage)
+        active += self._decoded(given) + self._state_bytes(stage)
+        active += context_bytes(config, replace(given, contexts=len(self.request.prompts)), self.itemsize)
         sizes, loras = self.blocks, self._loras_of(stage)
         branches, fusing = self._lora_bytes(loras)
         computed = lora_flops(loras, self._transformer) if loras else LoraFlops()
@@ -220,12 +225,13 @@ class Costs(TextPhases):
         passes, is_batched, texts = max(map(len, shares)), self.machine.batches_passes, len(request.texts)
         return Evaluation(
             video=0 if request.video == "off" else ceil(max(self._tiles(stage)) / layout.width),
-            audio=0 if request.audio == "off" else self._steps + request.voice_steps,
+            audio=0 if request.audio == "off" else self._heard(stage) + request.voice_steps,
             text=request.text_rows,
             copies=1 if is_batched else passes,
             contexts=max(sum(1 if is_negative else texts for is_negative in _read_in(kinds)) for kinds in shares),
             texts=texts,
             batch=passes if is_batched else 1,
+            blends=is_batched and any(len(kinds) > 1 and PassKind.PERTURBED in kinds for kinds in shares),
             cached=self._cached(stage, plan),
         )
 
@@ -240,9 +246,20 @@ class Costs(TextPhases):
         starts = [min((block for blocks in one.perturbed for block in blocks or ()), default=0) for one in plan]
         return CACHED * starts.count(0)
 
+    def _heard(self, stage: Stage) -> int:
+        """The most latent steps of the audio that go with a window of a stage: those of its time."""
+        if stage.windows == 1:
+            return self._steps
+        grid = self._grid(stage)
+        longest = max(piece.length for piece in split_evenly(grid.latent[0], stage.windows, STAGE_OVERLAP))
+        seconds = longest * grid.factors.time / (self.request.fps * stage.rate)
+        return min(self._steps, ceil(seconds * AUDIO_LATENTS_PER_SECOND) + 1)
+
     def _tiles(self, stage: Stage) -> list[int]:
         """The tokens of each tile and window that a stage takes the video in, with those that conditions append."""
         frames, rows, columns = self._grid(stage).latent
+        if self.request.loops and not any(image.frame == 0 for image in self.request.images):
+            frames -= 1  # it repeats the last one
         appended = len(self.request.keyframes_of(stage)) * rows * columns
         if stage.conditions != "none":
             at_start = 0 if self.request.recipe.images == "append" else 1
@@ -343,6 +360,15 @@ class Costs(TextPhases):
         """The most latent steps of the audio that its VAE or the vocoder works on at a time."""
         piece = self.request.audio_piece
         return self._steps if piece is None else min(self._steps, piece + 2 * AUDIO_CONTEXT)
+
+    def _state_bytes(self, stage: Stage) -> int:
+        """The latents of all of a stage while it is denoised, and of each of its tiles."""
+        tiles = self._tiles(stage)
+        if len(tiles) == 1:
+            return (HELD + TURNED * self.request.loops) * self._latent_bytes(stage)
+        channels = self.headers.shapes.video_vae.latent_channels
+        summed = self._grid(stage).tokens * channels * FLOAT32
+        return HELD * self._latent_bytes(stage) + summed + CUT * sum(tiles) * channels * self.itemsize
 
     def _latent_bytes(self, stage: Stage) -> int:
         shapes = self.headers.shapes
