@@ -55,16 +55,35 @@ def decode_flops(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan) -> flo
 
 @lru_cache(maxsize=32)
 def decode_workspace_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
-    """What the kernels of the convolutions may take besides on a card, to copy what they read and make."""
+    """What the kernels of the convolutions take besides, to copy what they read and make: on the CPU all do, on a card
+    some.
+    """
     sizes = _sizes(plan.cells(grid.latent, config.factors))
     return int(max(layer.passed for size in sizes for layer in _decoder(config, size)) * itemsize)
 
 
 def encode_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
-    """The most that is alive while a clip is encoded, its pixels among it."""
+    """The most that is alive while a clip is encoded, its pixels among it: all of one that is encoded whole, otherwise
+    the frames of a tile, and the tile itself.
+    """
+    if plan == TilePlan():
+        return int(
+            (_alive(_encoder(config, (grid.frames, grid.height, grid.width))) + _pixels(grid.frames, grid)) * itemsize
+        )
+    axes = pixels(plan.cells(grid.latent, config.factors), config.factors)
+    held = _pixels(max(piece.length for piece in axes[0]), grid)
+    tiles = (_alive(_encoder(config, size)) + IMAGE_CHANNELS * prod(size) for size in _sizes(axes))
+    return int((held + max(tiles)) * itemsize)
+
+
+def encode_workspace_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
+    """The same while a clip is encoded."""
     sizes = _sizes(pixels(plan.cells(grid.latent, config.factors), config.factors))
-    clip = grid.frames * grid.height * grid.width * IMAGE_CHANNELS
-    return int((max(_alive(_encoder(config, size)) for size in sizes) + clip) * itemsize)
+    return int(max(layer.passed for size in sizes for layer in _encoder(config, size)) * itemsize)
+
+
+def _pixels(frames: int, grid: VideoGrid) -> int:
+    return frames * grid.height * grid.width * IMAGE_CHANNELS
 
 
 def encode_flops(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan) -> float:
@@ -113,17 +132,20 @@ def _encoder(config: VideoVAEConfig, clip: Size) -> Iterator[Layer]:
             continue
         folded = width * block.multiplier // prod(block.stride)
         frames = size[0] + (block.stride.time == 2)
-        yield _convolution(width, folded, (frames, *size[1:]), border, after=width + 2 * folded)
+        skipped = folded * frames * prod(size[1:]) + width * prod(size) * (block.stride.time == 2)
+        yield _convolution(width, folded, (frames, *size[1:]), border, after=width + 2 * folded, beside=skipped)
         size = (frames // block.stride.time, size[1] // block.stride.height, size[2] // block.stride.width)
         width *= block.multiplier
     yield _convolution(width, config.moments, size, border)
 
 
-def _convolution(channels: int, made: int, size: Size, border: int, after: int = 0) -> Layer:
-    """A convolution of some channels to others. after: numbers of a place that what follows it holds."""
+def _convolution(channels: int, made: int, size: Size, border: int, after: int = 0, beside: int = 0) -> Layer:
+    """A convolution of some channels to others. after: numbers of a place that what follows it holds. beside: numbers
+    that are held while it runs.
+    """
     places = prod(size)
     read, written = channels * _padded(size, border), made * places
-    alive = max(channels * places + read + written, after * places)
+    alive = max(channels * places + read + written + beside, after * places)
     return Layer(2.0 * KERNEL * channels * made * places, alive, read + written)
 
 

@@ -6,7 +6,7 @@ Source: docs/reference/sampling.md, "Preparing given media".
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,13 @@ def to_clip(frames: Iterable[Tensor], height: int, width: int) -> Tensor:
 
     Only the clip at its new size is ever whole in memory.
     """
-    return rearrange(torch.cat([cover(some, height, width) / 127.5 - 1 for some in frames]), "F c H W -> 1 c F H W")
+    return torch.cat([*clip_pieces(frames, height, width)], dim=2)
+
+
+def clip_pieces(frames: Iterable[Tensor], height: int, width: int) -> Iterator[Tensor]:
+    """The same clip in pieces, (1 3 F height width) of each (F 3 H W), made when they are asked for."""
+    for some in frames:
+        yield rearrange(cover(some, height, width) / 127.5 - 1, "F c H W -> 1 c F H W")
 
 
 def cover(frames: Tensor, height: int, width: int) -> Tensor:

@@ -107,6 +107,10 @@ class ReferenceInput(Record):
     reading: FrameReading | None = None
     is_still: bool = False
 
+    def frames_beside(self, frames: int) -> int:
+        """How many of its own frames stand beside a clip of so many."""
+        return 1 + -(-(frames - 1) // self.temporal_scale)
+
 
 class Window(Record):
     """The span of time that is regenerated."""

@@ -18,6 +18,7 @@ from ..parallel import Dealt, Ranks
 from ..tiles import ENCODE_LEAST_OVERLAP, FRAMES_PER_CHUNK, TilePlan, pixels
 from .blending import Tile, blend, in_order
 from .diffusion import decode_diffused
+from .streamed_clip import StreamedClip
 
 Decoder = VideoDecoder | DiffusionDecoder
 
@@ -109,10 +110,10 @@ def serve_tiles(latent: Tensor, decoder: VideoDecoder, plan: TilePlan, ranks: Ra
     dealt(latent, decoder, ranks).serve(in_order(cells, pixels(cells, factors)))
 
 
-def encode_tiled(video: Tensor, encoder: VideoEncoder, plan: TilePlan) -> Tensor:
+def encode_tiled(video: Tensor | StreamedClip, encoder: VideoEncoder, plan: TilePlan) -> Tensor:
     """Encode a video tile by tile.
 
-    Args: video: (b 3 F H W) in [-1, 1]; F is cropped to 8k + 1 frames.
+    Args: video: (b 3 F H W) in [-1, 1], which may still be read; F is cropped to 8k + 1 frames.
     Returns: (b c f h w), normalised. One tile equals the plain encoder.
     Raises: RequestError if tiles of these sizes cannot be made, or overlap by less than 16 frames or 64 pixels.
     """
@@ -123,9 +124,9 @@ def encode_tiled(video: Tensor, encoder: VideoEncoder, plan: TilePlan) -> Tensor
     cells = plan.cells(latent, factors)
 
     def encode(source: Tile, target: Tile) -> Tensor:
-        return encoder(_cut_out(video, source))
+        return encoder(video.cut_out(source) if isinstance(video, StreamedClip) else _cut_out(video, source))
 
-    blank = video.new_empty(len(video), encoder.config.latent_channels, 0, 0, 0)
+    blank = video.new_empty(video.shape[0], encoder.config.latent_channels, 0, 0, 0)
     return torch.cat(list(blend(encode, pixels(cells, factors), cells, blank, from_zero=True)), dim=2)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ltx2_core.conditioning.conditions import Condition, GivenTokens, Keyframe, ReferenceVideo, WithAttention
 from ltx2_core.latents import Latents, States
+from ltx2_core.media.resize import to_clip
 from ltx2_core.pipeline.render.stage_inputs import Given
 from ltx2_core.pipeline.render.stages import StageRun
 from ltx2_core.pipeline.request import AutoLength
@@ -187,7 +188,8 @@ class Case:
                 f"clip{i}.pixels", self.engine.inputs.reference_pixels(self.engine.request, reference, grids[0]), PIXELS
             )
         if request.source is not None:
-            pixels = self.engine.inputs.clip_pixels(grids[0], stages[0])
+            frames = self.engine.inputs.frames(request.source, grids[0].frames, request.fps * stages[0].rate)
+            pixels = to_clip(frames, grids[0].height, grids[0].width)
             self.compare_tensor("clip0.pixels_u8", in_levels(pixels), PIXELS)
         if request.audio_source is not None:
             self.compare_tensor("sound0.wave_i16", self.engine.inputs.given_audio().samples * 32768, EXACT)

@@ -47,7 +47,7 @@ def empty(*shape: int) -> Tensor:
 class Shapes(InputEncoder):
     """The inputs of a stage: the shapes of what would be read and encoded."""
 
-    def encode(self, name: str, clips: Any, tiles: Any = None) -> list[Tensor]:
+    def encode(self, name: str, clips: Any) -> list[Tensor]:
         vae = self.models.shapes.video_vae
         grids = [
             VideoGrid(frames=f, height=h, width=w, factors=vae.factors) for *_, f, h, w in (x.shape for x in clips)

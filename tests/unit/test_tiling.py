@@ -15,6 +15,7 @@ from ltx2_core.errors import RequestError
 from ltx2_core.grids import Factors
 from ltx2_core.tiles import Cut, TilePlan, lead_in, pixels, split, split_evenly
 from ltx2_core.tiling.blending import masks, trapezoid
+from ltx2_core.tiling.streamed_clip import StreamedClip
 from ltx2_core.tiling.video import decode_tiled, decode_video, encode_tiled
 from tests.unit.test_video_vae import decoder, encoder, noise, seeded
 
@@ -143,6 +144,18 @@ def test_tiles_of_an_encoder_without_context_equal_the_whole(frames: int, grid: 
     video = noise(1, 3, frames, rows * TINY.height, columns * TINY.width)
     tiled = encode_tiled(video, picking_encoder, plan(*cells, factors=TINY))
     torch.testing.assert_close(tiled, picking_encoder(video))
+
+
+@fast
+@given(st.integers(1, 30), grids, st.tuples(*(st.none() | cuts(least_overlap=2),) * 3))
+def test_a_clip_that_is_read_while_it_is_encoded_equals_one_that_is_there_bit_by_bit(
+    frames: int, grid: tuple[int, ...], cells: Any
+):
+    _, rows, columns = grid
+    video = noise(1, 3, frames, rows * TINY.height, columns * TINY.width)
+    streamed = StreamedClip(iter(video.split(1, dim=2)), video.shape, "cpu", torch.float32)
+    tiles = plan(*cells, factors=TINY)
+    assert torch.equal(encode_tiled(streamed, picking_encoder, tiles), encode_tiled(video, picking_encoder, tiles))
 
 
 @pytest.mark.parametrize("tiles", [TilePlan(), plan((3, 2), (3, 2), (3, 2), factors=Factors(4, 8, 8))])

@@ -6,11 +6,12 @@ Source: docs/reference/pipelines.md, "Kinds of run"; docs/reference/sampling.md,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,6 +26,7 @@ from ...conditioning.conditions import (
     WithAttention,
     before_start,
 )
+from ...config.video_vae import IMAGE_CHANNELS
 from ...grids import VideoGrid
 from ...latents import Latents, audio_positions, patchify_audio
 from ...media.accept import check_input
@@ -32,13 +34,13 @@ from ...media.audio import at_workable_rate, read_audio
 from ...media.image import prepare_image, read_image
 from ...media.inputs import AudioSource, ImageSource, VideoSource
 from ...media.reference_sheet import reference_sheet
-from ...media.resize import filled_up, resized, to_clip
+from ...media.resize import clip_pieces, filled_up, resized, to_clip
 from ...media.video import frames_by_time
 from ...media.waveform import Waveform, fit_waveform
 from ...models.mel import mel_from_waveform
 from ...models.upsampler import upsample_latent
-from ...tiles import TilePlan
 from ...tiling.audio import encode_audio
+from ...tiling.streamed_clip import StreamedClip
 from ...tiling.video import encode_tiled
 from ...types import Streams
 from ..events import Watch
@@ -153,7 +155,7 @@ class InputEncoder:
 
         references = request.shown_references
         clips = (self.reference_pixels(request, reference, grid) for reference in references)
-        latents = self.encode("encoding the reference", clips, self._reference_tiles)
+        latents = self.encode("encoding the reference", clips)
         return [condition(reference, latent) for reference, latent in zip(references, latents, strict=True)]
 
     def kept_video(self, request: Request, extension: Extension, stage: Stage, grid: VideoGrid) -> list[Condition]:
@@ -188,8 +190,7 @@ class InputEncoder:
         """
         if grid not in self._clips:
             self._clips.clear()
-            pixels, tiles = self.clip_pixels(grid, stage), self.task.machine.encode_tiles
-            (self._clips[grid],) = self.encode("encoding the video", [pixels], tiles)
+            (self._clips[grid],) = self.encode("encoding the video", [self.clip_pixels(grid, stage)])
         return self._clips[grid]
 
     def source_audio(self, request: Request) -> Tensor:
@@ -226,17 +227,19 @@ class InputEncoder:
         source = check_input(self.task.inputs[image.role], ImageSource)
         return prepare_image(source, grid.height, grid.width, image.crf)
 
-    def reference_pixels(self, request: Request, reference: ReferenceInput, grid: VideoGrid) -> Tensor:
+    def reference_pixels(self, request: Request, reference: ReferenceInput, grid: VideoGrid) -> Tensor | StreamedClip:
         """The frames of a reference that go with those that are rendered (1 3 F H W), smaller and fewer as its LoRA
-        wants them.
+        wants them. A clip that is enlarged is looked at whole, however long it is.
         """
         height, width = (side // reference.spatial_scale for side in (grid.height, grid.width))
         if reference.is_still:
-            frames = 1 + -(-(request.frames - 1) // reference.temporal_scale)
-            return self.sheet_pixels(height, width).expand(-1, -1, frames, -1, -1)
+            return self.sheet_pixels(height, width).expand(-1, -1, reference.frames_beside(request.frames), -1, -1)
         frames = self.frames(reference, request.frames, request.fps)
         chosen = (frame for i, frame in enumerate(frames) if i == 0 or (i - 1) % reference.temporal_scale == 0)
-        return to_clip(chosen, height, width)
+        if request.recipe.edit != Edit.UPSCALE:
+            return to_clip(chosen, height, width)
+        count = reference.frames_beside(request.frames)
+        return self.streamed(chosen, replace(grid, frames=count, height=height, width=width))
 
     def sheet_pixels(self, height: int, width: int) -> Tensor:
         """All images to take from, on one sheet (1 3 1 height width)."""
@@ -244,11 +247,17 @@ class InputEncoder:
         sources = (check_input(self.task.inputs[one.role], ImageSource) for one in stills)
         return to_clip([reference_sheet([*map(read_image, sources)], height, width)], height, width)
 
-    def clip_pixels(self, grid: VideoGrid, stage: Stage) -> Tensor:
+    def clip_pixels(self, grid: VideoGrid, stage: Stage) -> StreamedClip:
         """The frames of the source clip (1 3 F H W) that a grid takes, at the rate of a stage."""
         request, given = self.task.request, self.task.request.source
         assert given is not None
-        return to_clip(self.frames(given, grid.frames, request.fps * stage.rate), grid.height, grid.width)
+        return self.streamed(self.frames(given, grid.frames, request.fps * stage.rate), grid)
+
+    def streamed(self, frames: Iterable[Tensor], grid: VideoGrid) -> StreamedClip:
+        """Frames (1 3 H W) of any size as a clip of a grid, which is encoded while it is read."""
+        shape = torch.Size((1, IMAGE_CHANNELS, grid.frames, grid.height, grid.width))
+        pieces = clip_pieces(frames, grid.height, grid.width)
+        return StreamedClip(pieces, shape, self.models.device, self.models.dtype)
 
     def frames(self, given: ClipInput | ReferenceInput, count: int, fps: Fraction) -> Iterable[Tensor]:
         """So many frames of a clip (1 3 H W) uint8; of one that is enlarged, filled up to a size that can be."""
@@ -259,11 +268,6 @@ class InputEncoder:
         grid = request.source_grid(self.models.shapes.video_vae.factors, request.recipe.stages[0])
         shown = source.height, source.width
         return (filled_up(resized(frame, *shown), grid.height, grid.width) for frame in frames)
-
-    @property
-    def _reference_tiles(self) -> TilePlan | None:
-        """A clip that is enlarged is looked at whole, however long it is."""
-        return self.task.machine.encode_tiles if self.task.request.recipe.edit == Edit.UPSCALE else None
 
     def given_audio(self) -> Waveform:
         """The part of the source audio that is used, at its own rate, with its own channels.
@@ -282,12 +286,19 @@ class InputEncoder:
         assert given is not None
         return check_input(self.task.inputs[given.role], AudioSource)
 
-    def encode(self, name: str, clips: Iterable[Tensor], tiles: TilePlan | None = None) -> list[Tensor]:
-        """Encode clips (1 3 F H W) in [-1, 1], one after another, with one load of the encoder."""
-        models = self.models
+    def encode(self, name: str, clips: Iterable[Tensor | StreamedClip]) -> list[Tensor]:
+        """Encode clips (1 3 F H W) in [-1, 1], one after another, with one load of the encoder; those that are streamed
+        in tiles, and others whole.
+        """
+        models, tiles = self.models, self.task.machine.encode_tiles
         with self.watch.phase("inputs", name), models.component("video_encoder") as encoder:
-            run: Callable[[Tensor], Tensor] = encoder if tiles is None else lambda x: encode_tiled(x, encoder, tiles)
-            return [run(clip.to(models.device, models.dtype)) for clip in clips]
+
+            def encoded(clip: Tensor | StreamedClip) -> Tensor:
+                if isinstance(clip, StreamedClip):
+                    return encode_tiled(clip, encoder, tiles)
+                return encoder(clip.to(models.device, models.dtype))
+
+            return [*map(encoded, clips)]
 
     def upsampled(self, latents: Latents, stage: Stage) -> Latents:
         """Latents for a larger stage, or one of more frames: the video enlarged, the audio as it is."""

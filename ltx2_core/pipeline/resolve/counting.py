@@ -39,7 +39,7 @@ class Phase:
     Args: kind: of the work, as a render tells it. name: for a person. loads: one after another. active: bytes on the
     device beside the weights. flops: of the whole phase. moved: weights that are copied to the device while it runs.
     disk: bytes that it writes. host: memory of the computer that it takes beside what every phase has. workspace: bytes
-    on the device that kernels may take besides, where there is room; nobody can count them beforehand.
+    on the device that kernels of convolutions take besides: on the CPU always, on a card as far as there is room.
     """
 
     kind: Kind

@@ -28,8 +28,8 @@ from ...costs.denoiser import (
     held_bytes,
     text_memory_bytes,
 )
-from ...costs.host import clip_bytes, written_bytes
-from ...costs.upsampler import upsample_bytes, upsample_flops
+from ...costs.host import clip_bytes, reading_bytes, written_bytes
+from ...costs.upsampler import upsample_bytes, upsample_flops, upsample_workspace_bytes
 from ...costs.weights import (
     NOTHING,
     PINNED_SLOTS,
@@ -45,9 +45,9 @@ from ...lora_file import MatchedLora, match, read_lora
 from ...machine import RankLayout
 from ...sampling.guidance import GuidancePass, GuidanceScales, PassKind, plan_passes, share_passes
 from ...sampling.table import SAMPLERS
-from ...tiles import AUDIO_CONTEXT, STAGE_OVERLAP, Interval, split_evenly
+from ...tiles import AUDIO_CONTEXT, STAGE_OVERLAP, Interval, TilePlan, split_evenly
 from ...types import Streams
-from ..recipe import Stage
+from ..recipe import Edit, Stage
 from ..request import Extension, ReferenceInput
 from ..windows import StageOfWindow, runs_of
 from .counting import Load, Phase
@@ -94,24 +94,15 @@ class Costs(TextPhases):
     def encoding(self) -> Iterator[Phase]:
         """What the user gave is encoded, once per stage at its size; the audio once."""
         request, vae = self.request, self.headers.shapes.video_vae
-        stages = request.recipe.stages
-        grids = [self._grid(stage) for stage in stages]
-        clips = [grid for grid in grids for _ in request.shown_references]
-        if request.source is not None:
-            extension = request.extension or Extension()
-            kept = request.frames - extension.before - extension.after
-            sources = [(request.source_grid(vae.factors, stage), stage.frames(kept)) for stage in stages]
-            clips += [replace(grid, frames=frames) for grid, frames in sources]
-        stills = [replace(grid, frames=1) for grid in grids for _ in request.images]
-        if clips or stills:
-            given, plan = [*clips, *stills], self.machine.encode_tiles
+        if given := [*self._given_clips()]:
             yield Phase(
                 kind="inputs",
                 name="inputs",
                 loads=(self.component("video_encoder"),),
-                active=max(video_vae.encode_bytes(vae, grid, plan, self.itemsize) for grid in given),
-                flops=sum(video_vae.encode_flops(vae, grid, plan) for grid in given),
-                host=max(clip_bytes(grid) for grid in given),
+                active=max(video_vae.encode_bytes(vae, grid, plan, self.itemsize) for grid, plan in given),
+                flops=sum(video_vae.encode_flops(vae, grid, plan) for grid, plan in given),
+                host=max(self._host_bytes(grid, plan) for grid, plan in given),
+                workspace=max(video_vae.encode_workspace_bytes(vae, grid, plan, self.itemsize) for grid, plan in given),
             )
         if (request.audio_source is not None and request.audio != "off") or request.voice is not None:
             config = self.headers.shapes.audio_vae
@@ -122,6 +113,28 @@ class Costs(TextPhases):
                 active=audio.encode_bytes(config, max(self._steps_at_once, request.voice_steps), self.itemsize),
                 flops=audio.encode_flops(config, max(self._steps, request.voice_steps)),
             )
+
+    def _given_clips(self) -> Iterator[tuple[VideoGrid, TilePlan]]:
+        """Clips and stills that are encoded, and how they are cut. What is cut is read while it is encoded."""
+        request, tiles = self.request, self.machine.encode_tiles
+        for stage in request.recipe.stages:
+            grid = self._grid(stage)
+            if request.source is not None:
+                extension = request.extension or Extension()
+                kept = request.frames - extension.before - extension.after
+                yield replace(request.source_grid(grid.factors, stage), frames=stage.frames(kept)), tiles
+            if stage.conditions != "none":
+                yield from [(replace(grid, frames=1), TilePlan())] * len(request.images)
+            for one in request.shown_references if stage.conditions == "all" else ():
+                height, width = (side // one.spatial_scale for side in (grid.height, grid.width))
+                frames = one.frames_beside(request.frames)
+                shown = replace(grid, frames=frames, height=height, width=width)
+                yield shown, tiles if request.recipe.edit == Edit.UPSCALE else TilePlan()
+
+    def _host_bytes(self, grid: VideoGrid, plan: TilePlan) -> int:
+        """What a clip takes of the computer's memory until it is on the device: one that is not cut is joined there."""
+        joined = 1 if self.machine.device == "cpu" else 2
+        return reading_bytes(grid) + (joined * clip_bytes(grid) if plan == TilePlan() else 0)
 
     # Stages
 
@@ -157,6 +170,7 @@ class Costs(TextPhases):
             loads=(Load("upsampler", self.weights(header, "upsampler", nbytes), nbytes),),
             active=upsample_bytes(config, after, self.itemsize),
             flops=upsample_flops(config, before, after),
+            workspace=upsample_workspace_bytes(config, after, self.itemsize),
         )
 
     def denoising(self, stage: Stage, number: int) -> Phase:

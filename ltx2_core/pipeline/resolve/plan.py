@@ -41,7 +41,8 @@ class Row:
     """What a phase takes at its peak, in bytes.
 
     Args: kind: of the work, as a render tells it. vram: None on the CPU. workspace: of the card, that kernels may take
-    besides. seconds: None where nothing tells them. source: where they are known from, in words.
+    besides; on the CPU a part of ram. seconds: None where nothing tells them. source: where they are known from, in
+    words.
     """
 
     kind: Kind
@@ -269,7 +270,9 @@ def _rows(phases: Sequence[Phase], costs: Costs, device: Device, clock: Clock | 
     for phase, weights, moved in loaded(phases, costs.machine.kept_bytes):
         lasts = None if clock is None else clock.duration(phase, moved + phase.moved)
         ranks = costs.ranks_in(phase)
-        beside = ranks * (weights + phase.active) if is_cpu else costs.machine.ranks * costs.pinned_bytes
+        beside = (
+            ranks * (weights + phase.active + phase.workspace) if is_cpu else costs.machine.ranks * costs.pinned_bytes
+        )
         yield Row(
             kind=phase.kind,
             name=phase.name,
