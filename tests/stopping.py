@@ -1,14 +1,19 @@
-"""A render that is stopped inside a stage, as by Ctrl-C."""
+"""Renders that are stopped inside a stage, as by Ctrl-C, and renders that are killed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from ltx2_cli.display import Display
 from ltx2_core.pipeline.render import stages
+from tests.commands import ltx2
 
 
 @contextmanager
@@ -23,3 +28,43 @@ def stopped_when(monkeypatch: pytest.MonkeyPatch, *answers: bool) -> Iterator[No
     with monkeypatch.context() as patch:
         patch.setattr(stages.StageRun, "_guarded", stopping)
         yield
+
+
+def at(
+    patch: pytest.MonkeyPatch,
+    wanted: Callable[[Any], bool],
+    act: Callable[[], None],
+    number: int = 1,
+    of: tuple[type, str] = (Display, "event"),
+) -> None:
+    """Do something right after so many calls of a method whose first argument is wanted: by default, after the display
+    has been told so many things of a kind.
+    """
+    usual = getattr(*of)
+    found: list[Any] = []
+
+    def called(self: Any, what: Any, *more: Any) -> Any:
+        result = usual(self, what, *more)
+        if wanted(what):
+            found.append(what)
+            if len(found) == number:
+                act()
+        return result
+
+    patch.setattr(*of, called)
+
+
+def killed(
+    words: Sequence[object], wanted: Callable[[Any], bool], number: int = 1, of: tuple[type, str] = (Display, "event")
+) -> None:
+    """Run a command in a child that is killed there, as `at` says."""
+    with warnings.catch_warnings(action="ignore"):  # of threads in the parent: they only wait, and the child ends soon
+        child = os.fork()
+    if child == 0:
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                at(patch, wanted, lambda: os.kill(os.getpid(), signal.SIGKILL), number, of)
+                ltx2(*words)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL

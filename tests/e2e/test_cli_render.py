@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +18,6 @@ import pytest
 from typer.testing import Result
 
 import ltx2_core as core
-from ltx2_cli.display import Display
 from ltx2_core.media import check
 from ltx2_core.media.probe import probe
 from ltx2_core.media.reading import BT709_LIMITED
@@ -27,6 +25,7 @@ from ltx2_core.pipeline.resolve.speeds import read_speeds
 from ltx2_core.sampling.denoiser import GuidedDenoiser
 from tests.commands import UNGUIDED, ltx2, rendered
 from tests.hostile.guard import guarded
+from tests.stopping import at, killed
 
 pytestmark = pytest.mark.usefixtures("kept_models")
 
@@ -265,40 +264,11 @@ IN_STAGE = core.StepDone(phase="denoise", done=2, total=4)
 IN_VIDEO = core.StepDone(phase="video", done=4, total=9)
 
 
-def at(patch: pytest.MonkeyPatch, wanted: Callable[[Any], bool], act: Callable[[], None], number: int = 1) -> None:
-    """Do something right after the display has been told so many things of a kind."""
-    shown = Display.event
-    told: list[Any] = []
-
-    def event(self: Display, what: Any) -> None:
-        shown(self, what)
-        if wanted(what):
-            told.append(what)
-            if len(told) == number:
-                act()
-
-    patch.setattr(Display, "event", event)
-
-
 def interrupted(words: list[object], event: Any, *signals: signal.Signals) -> Result:
     """Run a command that gets signals at an event."""
     with pytest.MonkeyPatch.context() as patch:
         at(patch, lambda what: what == event, lambda: [signal.raise_signal(one) for one in signals] and None)
         return ltx2(*words)
-
-
-def killed(words: list[object], wanted: Callable[[Any], bool], number: int = 1) -> None:
-    """Run a command in a child that is killed at an event."""
-    with warnings.catch_warnings(action="ignore"):  # of threads in the parent: they only wait, and the child ends soon
-        child = os.fork()
-    if child == 0:
-        try:
-            with pytest.MonkeyPatch.context() as patch:
-                at(patch, wanted, lambda: os.kill(os.getpid(), signal.SIGKILL), number)
-                ltx2(*words)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
 def test_killed_at_any_phase_boundary_it_goes_on_to_the_same_bytes(two_stages: list[object], undisturbed: bytes):
