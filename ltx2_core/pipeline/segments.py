@@ -76,22 +76,32 @@ def names_of_texts(spans: Iterable[TextSpan]) -> dict[str, str]:
 
 
 def parse_segment(value: Any) -> tuple[Fraction, Fraction, str]:
-    """A span and its prompt from "0s-3s=a red lamp", or from two exact fractions and a text. Raises: ValueError."""
-    if isinstance(value, tuple | list):
-        begin, end, text = value
-        return *parse_span((begin, end)), str(text)
-    span, equals, text = str(value).partition("=")
-    if not equals:
-        raise ValueError("it is not a span and a prompt such as 0s-3s=a red lamp")
-    if not text.strip():
+    """A span and its prompt from "0s-3s=a red lamp", from both apart, or from two times and a prompt.
+
+    Raises: ValueError.
+    """
+    if isinstance(value, str):
+        span, equals, text = value.partition("=")
+        value = (span, text) if equals else ()
+    match value:
+        case [span, text]:
+            ends = str(span)
+        case [begin, end, text]:
+            ends = begin, end
+        case _:
+            raise ValueError("it is not a span and a prompt such as 0s-3s=a red lamp")
+    if not isinstance(text, str | int | float) or isinstance(text, bool):
+        raise ValueError("its prompt must be text")
+    prompt = str(text)
+    if not prompt.strip():
         raise ValueError("its prompt is empty")
-    if text.startswith("@"):
+    if prompt.startswith("@"):
         raise ValueError("its prompt is read from no file: write it out, or with a space before the @")
-    return *parse_span(span), text
+    return *parse_span(ends), prompt
 
 
 def split_segments(value: Any) -> Any:
     """The segments of a mapping from spans to prompts, as YAML has it, or of a single text; a list stays as it is."""
     if isinstance(value, str):
         return (value,)
-    return tuple(f"{span}={text}" for span, text in value.items()) if isinstance(value, Mapping) else value
+    return tuple(value.items()) if isinstance(value, Mapping) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fractions import Fraction
@@ -74,7 +75,7 @@ def parse_span(value: Any) -> tuple[Fraction, Fraction]:
 
 def _ends(text: str) -> tuple[str, str]:
     begin, dash, end = text.partition("-")
-    if not dash:
+    if not (dash and begin.strip() and end.strip()):
         raise ValueError("it is not a span such as 2.0s-4.5s")
     return begin, end
 
@@ -133,11 +134,11 @@ def parse_fraction(value: Any) -> Fraction:
 
 def parse_enlargement(value: Any) -> Fraction:
     """How many times larger: 2 or 1.5, as the upsamplers enlarge. Raises: ValueError."""
-    factor = parse_fraction(value)
     known = [larger for faster, larger in UPSAMPLERS if faster == 1]
-    if factor not in known:
-        raise ValueError(f"the upsamplers enlarge {' or '.join(f'{float(one):g}' for one in known)} times")
-    return factor
+    with suppress(ValueError):
+        if (factor := parse_fraction(value)) in known:
+            return factor
+    raise ValueError(f"the upsamplers enlarge {' or '.join(f'{float(one):g}' for one in known)} times")
 
 
 def parse_portion(value: Any) -> Fraction:

@@ -26,6 +26,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("media")
     write_video(folder / "clip.mp4", frames=33, size=(64, 64), sound="aac")
     Image.effect_mandelbrot((80, 60), (-2, -1.5, 1, 1.5), 40).convert("RGB").save(folder / "photo.png")
+    Image.new("RGB", (80, 60)).save(folder / "other.png")
     return folder
 
 
@@ -80,7 +81,8 @@ def test_every_stage_is_a_loop_and_lengths_in_which_steps_do_not_fit_end_in_time
 
 def test_an_image_and_a_clip_become_loops(tiny: Path, media: Path, tmp_path: Path) -> None:
     words = ("--model", tiny, *SMALL, "--loop")
-    path = rendered("i2v", media / "photo.png", *words, "--frames", 25, "-o", tmp_path / "image.mp4")
+    image = media / "photo.png"
+    path = rendered("i2v", image, *words, "--frames", 25, "--image", f"{image}@last", "-o", tmp_path / "image.mp4")
     assert (made_in(path).request.loops, frames_of(path)) == (True, 24)
     path = rendered("v2v", media / "clip.mp4", *words, "--keep-latents", "-o", tmp_path / "clip.mp4")
     request = made_in(path).request
@@ -109,6 +111,7 @@ def test_other_generations_loop(version: str, tiny_of: Callable, tmp_path: Path)
         (("t2v", "x", "--cache-steps", 0.1), "--cache-steps 0"),
         (("t2v", "x", "--segment", "0s-1s=y"), "a span of it elsewhere"),
         (("t2v", "x", "--until", "3s", "--window", "1s"), "leave --until out"),
+        (("i2v", "photo.png", "--image", "other.png@last"), "its last frame takes the place of the first"),
         (("v2v", "clip.mp4", "--sound", "keep"), "the end of the kept audio does not meet its beginning"),
         (("v2v", "clip.mp4", "--extend", "1s"), "--loop and --extend cannot be used together"),
         (("v2v", "clip.mp4", "--upscale", 2), "--loop and --upscale cannot be used together"),

@@ -105,9 +105,11 @@ def test_segments_are_set_in_files_and_jobs(tiny: Path, tmp_path: Path) -> None:
     ("words", "what"),
     [
         (["--segment", "0s-2s=a", "--segment", "1s-3s=b"], "--segment 0s-2s and --segment 1s-3s overlap"),
+        (["--segment", "0s-2s=a", "--segment", "0s-2s=b"], "leave one of them out"),
         (["--segment", "4s-6s=a"], "the clip lasts 5.04 s"),
         (["--segment", "1s-1.2s=a"], "a segment lasts one latent frame or more, here 0.33 s"),
         (["--segment", "1s-2s"], "it is not a span and a prompt such as 0s-3s=a red lamp"),
+        (["--segment", "3s-=a"], "it is not a span such as 2.0s-4.5s"),
         (["--segment", "2s-1s=a"], "it must end after it begins"),
         (["--segment", "1s-2s= "], "its prompt is empty"),
         (["--segment", "1s-2s=a", "--enhance"], "--segment and --enhance cannot be used together"),

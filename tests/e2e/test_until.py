@@ -183,6 +183,20 @@ def test_other_generations_make_chains(version: str, tiny_of: Callable[[str], Pa
         assert rendered("resume", job.folder).read_bytes() == made
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [("--cache-steps", 0.5), ("--skip-step", 1), ("--preview", 1, *UNGUIDED)])
+def test_chains_skip_work_and_are_looked_at_like_other_clips(
+    more: tuple[object, ...], model: tuple[object, ...]
+) -> None:
+    words = ("t2v", "a bell", *model, "--res", "64x64", "--steps", 4, "--seed", 3, *CHAIN, "--keep-latents")
+    path = rendered(*words, *more, "-o", "a.mp4")
+    job = check_chain(path)
+    assert rendered("rerun", path, "-o", "b.mp4").read_bytes() == path.read_bytes()
+    path.unlink()
+    (job.folder / "latents-3.safetensors").unlink()
+    assert rendered("resume", job.folder).read_bytes() == Path("b.mp4").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("mode", "more", "told"),
     [
@@ -191,6 +205,13 @@ def test_other_generations_make_chains(version: str, tiny_of: Callable[[str], Pa
         ("t2v", ["--window", "1s"], "no --until is given"),
         ("t2v", ["--until", "60s", "--window", "30s"], "--window 20s"),
         ("t2v", ["--until", "60s", "--overlap", "11s"], "--overlap 11s cannot be used"),
+        ("t2v", ["--until", "3s", "--overlap", "11s"], "--overlap 11s cannot be used"),
+        ("t2v", ["--until", "3s", "--window", "1s", "--overlap", "1s"], "that takes over 24 has nothing new"),
+        ("t2v", ["--until", "3s", "--window", "0.3s"], "has 17 frames or more, and this is 9 hint: --window 0.71s"),
+        ("t2v", ["--until", "0"], "it must be above 0"),
+        ("t2v", ["--until", "90m"], "at most 3600 seconds"),
+        ("t2v", ["--until", "60m", "--window", "1s"], "it takes more than 500 windows"),
+        ("t2v", [*CHAIN, "--loop"], "leave --until out"),
         ("t2v", [*CHAIN, "--attention", "b.mp4"], "--attention cannot be used with a clip of 3 windows"),
         ("v2a", ["--until", "3s"], "the given video stays as it is"),
         ("v2v", ["--until", "3s", "--extend", "1s"], "--until cannot be used with --extend"),
@@ -213,6 +234,7 @@ def test_long_chains_are_warned_about_and_long_windows_lead_to_them(model: tuple
     assert "quality is known to decay" in told("--until", "26s")
     assert "quality is known to decay" not in told("--until", "24s")
     assert "--until 30.04s makes it in windows" in told("--duration", "30s")
+    assert "makes it in windows" not in told("--duration", "30s", "--loop")
 
 
 @pytest.mark.parametrize("preset", ["one-stage", "distilled-lora"])

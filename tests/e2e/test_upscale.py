@@ -199,6 +199,8 @@ def test_every_generation_enlarges(version: str, upscale: Callable, tiny_of: Cal
     [
         (("--res", "64x64"), "the size follows from that of the clip"),
         (("--aspect", "1:1"), "the size follows from that of the clip"),
+        (("--upscale", "1"), "the upsamplers enlarge 2 or 1.5 times"),
+        (("--upscale", "2x"), "the upsamplers enlarge 2 or 1.5 times"),
         (("--upscale", "3"), "the upsamplers enlarge 2 or 1.5 times"),
         (("--sound", "generate"), "only the video is enlarged, and the audio of the clip is kept"),
         (("--video", "keep"), "only a retake can leave the video as it is"),

@@ -30,8 +30,8 @@ def length_of(basis: Basis) -> ClipLength:
     if until is not None:
         return length_until(basis, until, required(merged.settings.fps))
     if merged.settings.frames is not None or merged.settings.duration != AUTO:
-        length = choose_length(merged, basis.frames_per_latent)
-        return replace(length, warnings=beyond_training(length.frames, length.fps, offers_windows=True))
+        length, offers = choose_length(merged, basis.frames_per_latent), not merged.settings.loop
+        return replace(length, warnings=beyond_training(length.frames, length.fps, offers_windows=offers))
     if not basis.headers.has_duration_head():
         why = f"model {basis.files.name} has no duration head, which chooses the length"
         raise RequestError(f"{_spelled(basis)} cannot be used", why, "--duration 5s, or --duration-head FILE names one")

@@ -57,9 +57,11 @@ def in_windows(basis: Basis, frames: int, fps: Fraction) -> ClipLength:
     Raises: RequestError for windows that cannot be used, and for what does not go with a chain of them.
     """
     window = _window(basis, fps)
-    if frames <= window:
+    is_long = frames > window
+    overlap = _overlap(basis, window, fps) if is_long or basis.merged.is_asked("overlap") else 0
+    if not is_long:
         return ClipLength(frames=frames, fps=fps, warnings=beyond_training(frames, fps))
-    chain = Chain(frames=window, overlap=_overlap(basis, window, fps))
+    chain = Chain(frames=window, overlap=overlap)
     try:
         count = chain.count(frames)
     except ValueError as error:
@@ -95,6 +97,13 @@ def _overlap(basis: Basis, window: int, fps: Fraction) -> int:
     Raises: RequestError for a window in which nothing is new.
     """
     multiple, overlap_s = basis.frames_per_latent, required(basis.settings.overlap)
+    if window <= 2 * multiple:
+        what = (
+            f"{basis.sources['window'].spelled('window')} {show_time(required(basis.settings.window))} cannot be used"
+        )
+        least = 2 * multiple + 1  # the first frame, what is taken over, and what is new
+        why = f"a window that goes on from the one before has {least} frames or more, and this is {window}"
+        raise RequestError(what, why, f"--window {math.ceil(100 * least / fps) / 100:g}s")
     overlap = max(1, math.floor(overlap_s * fps / multiple + Fraction(1, 2))) * multiple
     if not basis.merged.is_asked("overlap"):
         overlap = min(overlap, max(1, window // multiple // 2) * multiple)

@@ -43,8 +43,10 @@ def settle_segments(basis: Basis, length: ClipLength) -> tuple[Segment, ...]:
     for one, other in pairwise(segments):
         if other.start_s < one.end_s:
             what = f"{spelled} {one.name} and {spelled} {other.name} overlap"
-            hint = f"let one of them begin where the other ends, as {show_time(one.end_s)}-{show_time(other.end_s)}"
-            raise RequestError(what, "each moment of a clip has one prompt", hint if other.end_s > one.end_s else "")
+            hint = "leave one of them out"
+            if other.end_s > one.end_s:
+                hint = f"let one of them begin where the other ends, as {show_time(one.end_s)}-{show_time(other.end_s)}"
+            raise RequestError(what, "each moment of a clip has one prompt", hint)
     return tuple(segments)
 
 

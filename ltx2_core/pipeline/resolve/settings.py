@@ -348,7 +348,9 @@ def check_layer(source: Place, layer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _wrong_part(value: Any, place: Sequence[int | str]) -> Any:
-    """The text that is wrong in a list of texts; else the whole value. place: of what is wrong, inside it."""
+    """What is wrong in a list of texts or a mapping; else the whole value. place: of what is wrong, inside it."""
+    if isinstance(value, Mapping):
+        value = [f"{name}: {one}" for name, one in value.items()]
     texts: dict[Any, Any] = dict(enumerate(value)) if isinstance(value, list | tuple) else {}
     part = texts.get(place[0]) if place else None
     return part if isinstance(part, str) else value
