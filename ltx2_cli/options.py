@@ -273,6 +273,11 @@ SAMPLING = panel(
     video_rescale=value("0…1", "Guidance rescale for the video; 0 disables it."),
     audio_rescale=value("0…1", "Guidance rescale for the audio; 0 disables it."),
     skip_step=value("N", "Run the model only on every N+1st step."),
+    tiles=value(
+        "2x2",
+        "Refine an enlarged video in so many tiles, across and down: more take less memory; default: as many as the "
+        "size or the model needs.",
+    ),
     cache_steps=value(
         "0.05",
         "Skip all blocks but the first in a guided step where what that adds has changed by no more than this share "
@@ -455,7 +460,7 @@ BATCH_TARGET = panel(
 )
 GUIDES_AUDIO = ("audio_st", "audio_sm", "audio_stg", "audio_rescale")
 GUIDES_VIDEO = ("video_st", "video_sm", "video_stg", "video_rescale")
-NO_VIDEO = (*GUIDES_VIDEO, "decoder", "aspect", "crop", "fps", "codec", "crf", "upsampler", "preview")
+NO_VIDEO = (*GUIDES_VIDEO, "tiles", "decoder", "aspect", "crop", "fps", "codec", "crf", "upsampler", "preview")
 ConfigOpt = Annotated[
     Path | None,
     typer.Option(

@@ -86,7 +86,12 @@ class Stage(Record):
     @property
     def is_whole(self) -> bool:
         """Whether it takes the video neither in tiles nor in windows."""
-        return self.tiles is None and self.windows == 1
+        return self.tiles in (None, (1, 1)) and self.windows == 1
+
+    @property
+    def takes_tiles(self) -> bool:
+        """Whether a request can say in how many tiles it takes the video: one that refines an enlarged one can."""
+        return self.start == "upsampled" and not self.guided
 
     def frames(self, final: int) -> int:
         """Pixel frames of a clip that ends with so many."""
@@ -120,7 +125,7 @@ class Recipe(Record):
 
         def stage(number: int, own: Stage) -> Stage:
             given: dict[str, Any] = {"sampler": sampler, "sigmas": sigmas} if number == 0 else {}
-            if own.start == "upsampled" and not own.guided and own.tiles is None:
+            if own.takes_tiles and own.tiles is None:
                 given["tiles"] = tiles
             return own.model_copy(update={name: value for name, value in given.items() if value is not None})
 

@@ -30,12 +30,13 @@ LORA = "ltx-2.5-22b-ic-lora-pixel-spatial-upscaler-x2-1.0.safetensors"
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clip with audio whose sides no latent grid has, one that has them, and one of 25 seconds."""
+    """A clip with audio whose sides no latent grid has, one that has them, and two of more than 20 seconds."""
     folder = tmp_path_factory.mktemp("clips")
     write_video(folder / "odd.mp4", frames=12, fps=FPS, size=(90, 50), sound="aac")
     write_video(folder / "even.mp4", frames=9, fps=FPS, size=(64, 64))
     write_video(folder / "standing.mp4", frames=9, fps=FPS, size=(96, 64), rotation=90)
     write_video(folder / "long.mp4", frames=50, fps=Fraction(2), size=(32, 32), sound="aac")
+    write_video(folder / "wide.mp4", frames=44, fps=Fraction(2), size=(128, 32))
     return folder
 
 
@@ -144,9 +145,10 @@ def test_a_long_clip_is_refined_in_windows_and_comes_near_the_whole(
 
 
 def test_windows_and_tiles_are_rendered_again_to_the_same_bytes(upscale: Callable, tmp_path: Path) -> None:
-    (tmp_path / "tiles.yaml").write_text("tiles: 2x1\n")
-    request, _, _ = upscale("long.mp4", "--duration", "21s", "--start", "0.5s", "--config", tmp_path / "tiles.yaml")
+    request, latent, told = upscale("wide.mp4", "--duration", "21s", "--start", "0.5s", "--tiles", "2x1")
     assert (request.recipe.stages[0].tiles, request.recipe.stages[0].windows) == ((2, 1), 2)
+    assert latent.shape[2:] == (7, 2, 8)
+    assert "are refined in 2 windows of 2x1 tiles" in told
     path = tmp_path / "big.mp4"
     result = ltx2("rerun", path, "-o", tmp_path / "again.mp4")
     assert result.exit_code == 0, result.stderr
@@ -211,6 +213,8 @@ def test_every_generation_enlarges(version: str, upscale: Callable, tiny_of: Cal
         (("--frames", "12"), "--frames 9 or --frames 17"),
         (("--steps", "4"), "preset upscale-lora has steps of its own"),
         (("--draft",), "a draft of it"),
+        (("--tiles", "2x3"), "the video is 6x4 latent cells large, and neighbours share 5 of them hint: --tiles 1x1"),
+        (("--tiles", "2"), "it is not a number of tiles across and down such as 2x2"),
     ],
 )
 def test_what_cannot_be_done_while_a_clip_is_enlarged_is_refused(
@@ -218,6 +222,12 @@ def test_what_cannot_be_done_while_a_clip_is_enlarged_is_refused(
 ) -> None:
     factor = () if "--upscale" in words else ("--upscale", 2)
     assert says in refused(2, "v2v", clips / "odd.mp4", *factor, *words, "--model", tiny, "-o", tmp_path / "never.mp4")
+
+
+def test_tiles_need_a_stage_that_refines_an_enlarged_video() -> None:
+    result = ltx2("plan", "t2v", "a bell rings", "--model", "toy", "--preset", "distilled-lora", "--tiles", "2x2")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "preset distilled-lora has no stage that refines an enlarged video" in result.stderr
 
 
 def test_a_clip_that_would_be_too_large_is_refused_with_numbers(tiny: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from ltx2_core.pipeline.values import option_name
 
 RUN = CliRunner()
 COMMANDS = ("t2v", "i2v", "v2v", "a2v", "v2a", "batch", "resume", "decode", "inspect", "presets", "doctor")
-ONLY_IN_FILES = {"model_folders", "tiles", "draft_steps", "schedule_tokens", "text_rows", "image_crf"}
+ONLY_IN_FILES = {"model_folders", "draft_steps", "schedule_tokens", "text_rows", "image_crf"}
 
 
 def write_weights(path: Path, **metadata: str) -> Path:

@@ -46,6 +46,11 @@ def test_tiles_are_of_unguided_stages_that_begin_with_an_enlarged_video(stages: 
     assert [stage.tiles for stage in recipe(*stages).adjusted(None, None, TILES).stages] == tiles
 
 
+def test_one_tile_is_the_whole_video() -> None:
+    stages = recipe({}, {"tiles": (1, 1)}, {"tiles": (2, 1)}, {"tiles": (1, 1), "windows": 2}).stages
+    assert [stage.is_whole for stage in stages] == [True, True, False, False]
+
+
 def test_sampler_and_sigmas_are_of_the_first_stage() -> None:
     adjusted = recipe(FIRST | {"sigmas": "distilled-8"}, REFINED | {"sigmas": "distilled-3"}).adjusted(
         "ancestral", (1.0, 0.5, 0.0), None

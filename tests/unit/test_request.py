@@ -228,6 +228,8 @@ def test_largest_size_is_refined_in_tiles_unless_somebody_says_otherwise(tiny: P
     whole = resolved(tiny, preset="mine", own={"mine": {"preset": "two-stage", "res": "4k", "tiles": "1x1"}})
     assert whole.request.recipe.stages[1].tiles == (1, 1)
     assert resolved(tiny, res="4k").request.recipe.stages[0].tiles is None
+    looping = resolved(tiny, preset="two-stage", res="512x512", tiles="1x1", loop=True, frames=17)
+    assert looping.request.recipe.stages[1].is_whole
 
 
 def test_upsampler_of_other_latents_is_refused(tiny: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def _hindrances(basis: Basis, inputs: ModeInputs) -> Iterator[tuple[str, str]]:
     if any(stage.rate != 1 for stage in stages):
         yield f"preset {basis.preset} doubles the frame rate", "another --preset"
     if any(not stage.is_whole for stage in stages):
-        yield "a stage takes the video in tiles", "a smaller --res, or tiles: 1x1"
+        yield "a stage takes the video in tiles", "a smaller --res, or --tiles 1x1"
     if inputs.length.chain is not None:
         why = "each window of a longer clip goes on from the one before, and none from the last"
         yield why, f"leave {basis.sources['until'].spelled('until')} out"

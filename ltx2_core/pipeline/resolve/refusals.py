@@ -16,11 +16,12 @@ from ...config.released import effective_config
 from ...config.upsampler import UpsamplerConfig
 from ...config.video_vae import VideoVAEConfig
 from ...errors import CheckpointError, RequestError
-from ...grids import AUDIO_LATENTS_PER_SECOND, audio_latent_count, snap_up
+from ...grids import AUDIO_LATENTS_PER_SECOND, Factors, audio_latent_count, snap_up
 from ...headers import read_header
 from ...hub.find import ModelFiles
 from ...lora_file import match, read_lora
 from ...sampling.guidance import PassKind
+from ...tiles import STAGE_OVERLAP
 from ..parts import ModelHeaders
 from ..recipe import Edit, Recipe
 from ..request import COPY, OutputSettings, Request, StreamMode
@@ -104,6 +105,21 @@ def check_attention(merged: Merged, request: Request, layers: int) -> None:
                 f"{merged.sources[setting].spelled(setting)} {wrong} cannot be used",
                 f"{whose} has the {name} {first} to {last}",
             )
+
+
+def check_tiles(merged: Merged, request: Request, factors: Factors) -> None:
+    """Raises: RequestError for more tiles than the command line can have of a stage, as its video is too small."""
+    asked = merged.settings.tiles
+    if asked is None or merged.sources["tiles"].origin is not Origin.COMMAND_LINE:
+        return
+    for stage in request.recipe.stages:
+        _, rows, columns = request.grid(factors, stage).latent
+        most = max(1, columns - STAGE_OVERLAP), max(1, rows - STAGE_OVERLAP)
+        across, down = min(asked[0], most[0]), min(asked[1], most[1])
+        if stage.tiles is not None and (across, down) != asked:
+            what = f"--tiles {asked[0]}x{asked[1]} cannot be used here"
+            why = f"the video is {columns}x{rows} latent cells large, and neighbours share {STAGE_OVERLAP} of them"
+            raise RequestError(what, why, f"--tiles {across}x{down}")
 
 
 def check_cached_steps(merged: Merged, request: Request) -> None:
@@ -191,7 +207,19 @@ def without_effect(video: str, audio: str) -> dict[str, str]:
     if video != "keep":
         without["old_sound"] = "the audio of the result is the only one there is"
     if video == "keep":
-        names = ("decoder", "aspect", "crop", "fps", "codec", "crf", "preview", *GUIDES_VIDEO, "video_sm", "until")
+        names = (
+            "decoder",
+            "aspect",
+            "crop",
+            "fps",
+            "codec",
+            "crf",
+            "preview",
+            *GUIDES_VIDEO,
+            "video_sm",
+            "until",
+            "tiles",
+        )
         without |= dict.fromkeys(names, "the given video stays as it is")
     if video == "off":
         names = (
@@ -199,6 +227,7 @@ def without_effect(video: str, audio: str) -> dict[str, str]:
             "generated_keyframes",
             "ref",
             "res",
+            "tiles",
             "codec",
             "crf",
             "audio_codec",
@@ -221,6 +250,8 @@ def _without_effect(preset: str, chosen: Recipe) -> dict[str, str]:
     without: dict[str, str] = {}
     if not chosen.is_guided:
         without |= dict.fromkeys((*GUIDANCE, "cache_steps"), f"preset {preset} has no guidance")
+    if chosen.edit != Edit.UPSCALE and not any(stage.takes_tiles for stage in chosen.stages):
+        without["tiles"] = f"preset {preset} has no stage that refines an enlarged video"
     if all(stage.sigmas for stage in chosen.stages):
         without |= dict.fromkeys(("steps", "schedule_tokens"), f"preset {preset} has steps of its own")
     if recipe(preset).names_its_sampler:

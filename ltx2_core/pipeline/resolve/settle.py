@@ -36,6 +36,7 @@ from .refusals import (
     check_guidance,
     check_loudness,
     check_prompt,
+    check_tiles,
 )
 from .segments import settle_segments
 from .settings import COMMAND_LINE, Layer, required
@@ -98,6 +99,7 @@ def settle(
     target = target_of(settings, request, inputs.suffix)
     output = _output(basis, inputs)
     check_cached_steps(basis.merged, request)
+    check_tiles(basis.merged, request, basis.vae.factors)
     if output.attention:
         check_attention(basis.merged, request, basis.transformer.layers)
         steps = output.attention_steps or early_steps(request)

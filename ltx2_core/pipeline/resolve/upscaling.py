@@ -177,8 +177,9 @@ def _told_parts(recipe: Recipe, length: ClipLength) -> tuple[str, ...]:
     if stage.is_whole:
         return ()
     across, down = stage.tiles or (1, 1)
+    windows = f"{stage.windows} window{'s' * (stage.windows > 1)}"
     seconds = f"{float(length.frames / length.fps):.1f} s"
-    return (f"{seconds} are refined in {stage.windows} windows of {across}x{down} tiles, blended at every step",)
+    return (f"{seconds} are refined in {windows} of {across}x{down} tiles, blended at every step",)
 
 
 def _audio(basis: Basis, source: VideoSource, start_s: Fraction, duration_s: Fraction) -> AudioPlan:
