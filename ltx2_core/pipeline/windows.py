@@ -32,6 +32,16 @@ class WindowRequest(Request):
         return self.own_place
 
     @property
+    def is_given(self) -> bool:
+        """Whether a clip that is extended fills it, with its audio if that is as long: there is nothing to denoise."""
+        extension, whole = self.extension, self.whole
+        if extension is None or extension.before or self.place.begin + self.frames > whole.frames - extension.after:
+            return False
+        has_audio = self.audio_source is not None
+        given = extension.audio_steps(whole.frames, self.fps) if has_audio else range(0)
+        return self.audio == "off" or self.audio_steps.stop <= given.stop
+
+    @property
     def text_spans(self) -> list[TextSpan]:
         return self.whole.text_spans
 
@@ -67,6 +77,11 @@ class StageOfWindow:
     stage: Stage
     windows: int
     number: int
+
+    @property
+    def is_given(self) -> bool:
+        """Whether a given clip fills its window, so that it is not denoised."""
+        return isinstance(self.request, WindowRequest) and self.request.is_given
 
     @property
     def steps(self) -> int:

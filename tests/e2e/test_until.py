@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from ltx2_core.media.inputs import AudioSource
 from ltx2_core.media.probe import probe
 from ltx2_core.pipeline.job import Job
 from ltx2_core.pipeline.render.seams import first_new_step
+from ltx2_core.pipeline.render.stages import StageRun
 from ltx2_core.pipeline.windows import runs_of, windows_of
 from tests.commands import UNGUIDED, VIDEO_UNGUIDED, ltx2, refused, rendered
 from tests.synthetic_media import RATE_HZ, tone, write_sound, write_video
@@ -162,6 +164,32 @@ def test_clip_goes_on_until_a_time(model: tuple[object, ...]) -> None:
     first, whole = (load_file(job.folder / "latents-1.safetensors")["video"] for job in (chain, plain))
     assert first.equal(whole)  # the first window is the clip, extended
     assert rendered("rerun", "a.mp4", "-o", "c.mp4").read_bytes() == Path("a.mp4").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "more", [(), pytest.param(("--preset", "two-stage", "--res", "128x128"), marks=pytest.mark.slow)]
+)
+def test_windows_that_the_clip_fills_are_not_denoised_and_the_result_is_the_same(
+    more: tuple[object, ...], model: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clip has 49 frames, and windows of 25 begin at 0, 16, 32 and 40."""
+    write_video(Path("clip.mp4"), frames=49, fps=FPS, size=(64, 64), sound="aac")
+    words = ("v2v", "clip.mp4", "a bell", *model, *SMALL, *UNGUIDED, *CHAIN[2:], "--until", "2.7s", *more)
+    denoised: list[int] = []
+    sample = StageRun.sample
+
+    def counted(self: StageRun, *given: Any) -> Any:
+        denoised.append(self.request.place.number)
+        return sample(self, *given)
+
+    monkeypatch.setattr(StageRun, "sample", counted)
+    path = rendered(*words, "--keep-latents", "-o", "a.mp4")
+    runs = runs_of(check_chain(path).request)
+    assert [run.request.place.number for run in runs if not run.is_given] == denoised
+    assert denoised == [2, 3] * (len(runs) // 4)
+    monkeypatch.setattr(StageRun, "is_given", lambda self, states: False)
+    assert rendered(*words, "-o", "b.mp4").read_bytes() == path.read_bytes()
+    assert len(denoised) == len(runs) + len(runs) // 2
 
 
 def test_audio_alone_goes_on_too(model: tuple[object, ...]) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -91,6 +92,9 @@ class StageRun:
         Raises: StoppedError with the tokens so far if the watcher says so; NotFiniteError.
         """
         states = self.states()
+        if self.capture is None and self.is_given(states):
+            watch.tell(f"{name}: all of it is given")
+            return Finished(self.finish(states), None, None)
         sigmas = self.sigmas()
         done = 0
         if self.saved is not None:
@@ -143,6 +147,17 @@ class StageRun:
             return state.freeze() if mode == "keep" else state
 
         return self.initial_states().map(ready, self.given.conditions, self.given.noise, self.request.streams)
+
+    def is_given(self, states: States) -> bool:
+        """Whether nothing is left to denoise, as in the windows of a chain that a given clip fills.
+
+        Where a window follows another one, its first latent frame and audio step do not count: they are not used.
+        """
+        return all(
+            not state.mask.values[:, prod(state.grid[1:]) if self.request.place.number else 0 :].any()
+            for state in states
+            if state is not None
+        )
 
     def initial_states(self) -> States:
         """Both streams before anything is given and before noise."""

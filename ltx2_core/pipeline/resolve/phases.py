@@ -140,13 +140,13 @@ class Costs(TextPhases):
 
     def _of_window(self, run: StageOfWindow) -> list[Phase]:
         """What a stage takes in a window of a chain, or in the whole clip; windows that are alike are counted once."""
-        key = run.number, len(run.request.audio_steps), len(run.request.images)
+        key = run.number, len(run.request.audio_steps), len(run.request.images), run.is_given
         if key not in self._counted:
             costs = replace(self, request=run.request)
             is_enlarged = run.stage.enlarges and self.request.video != "off"
             self._counted[key] = [
                 *([costs.upsampling(run.stage)] if is_enlarged else []),
-                costs.denoising(run.stage, run.number),
+                *([] if run.is_given else [costs.denoising(run.stage, run.number)]),
             ]
         return self._counted[key]
 
