@@ -52,7 +52,7 @@ INPUTS = of_kind(core.PhaseStarted, "inputs")
 DECODING = of_kind(core.PhaseStarted, "video")
 
 
-@pytest.mark.parametrize("edit", ["loop", "upscale"])
+@pytest.mark.parametrize("edit", ["upscale", pytest.param("loop", marks=pytest.mark.slow)])
 def test_it_goes_on_after_a_kill_in_the_encoder_a_stop_and_kills_inside_a_step_and_before_the_decoder(
     edit: str, command: Callable[..., list[object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

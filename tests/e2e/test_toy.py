@@ -9,17 +9,18 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from av import VideoStream
+from av import AudioStream, VideoStream
 from PIL import Image
 from typer.testing import CliRunner
 
 from ltx2_cli.app import app
 from ltx2_core.hub.registry import registered_models
+from ltx2_core.media.probe import probe
 from scripts.toy import model, world
 from scripts.toy.detect import Sync, hear, match, see
 from scripts.toy.long import Long, jumps_at_seams, syncs
 from scripts.toy.world import Kind, Scene
-from tests.synthetic_media import write_sound
+from tests.synthetic_media import RATE_HZ, encode_sound, packets, tone, write_sound
 
 pytestmark = pytest.mark.usefixtures("kept_models")
 
@@ -56,15 +57,18 @@ def render(folder: Path, *words: object) -> tuple[np.ndarray, np.ndarray]:
     return frames, sound.astype(np.float32)
 
 
-def write_frames(path: Path, frames: np.ndarray) -> Path:
-    """A silent clip of frames (F H W 3)."""
+def write_frames(path: Path, frames: np.ndarray, sound: str | None = None) -> Path:
+    """A clip of frames (F H W 3), silent unless an encoder is named for a tone."""
     with av.open(path, "w") as file:
         stream = file.add_stream("libx264", rate=Fraction(world.FPS), options={"crf": "10"})
         assert isinstance(stream, VideoStream)
         (stream.height, stream.width), stream.pix_fmt = frames.shape[1:3], "yuv420p"
+        track = file.add_stream(sound, rate=RATE_HZ, layout="stereo") if sound else None
         for frame in frames:
             file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         file.mux(stream.encode(None))
+        if isinstance(track, AudioStream):
+            encode_sound(file, track, tone(len(frames) * RATE_HZ // world.FPS))
     return path
 
 
@@ -174,6 +178,25 @@ def test_a_sound_for_a_picture_keeps_its_time(tmp_path: Path) -> None:
     heard = hear(sound, Kind.LAMP)
     assert (heard.pitch, heard.side) == (GIVEN.pitch, GIVEN.side)
     assert match([event.time_s for event in clip.events], heard.onsets_s).recall > HALF
+
+
+def test_a_clip_is_enlarged_with_its_audio_and_a_stronger_refinement_changes_more(tmp_path: Path) -> None:
+    frames = world.render(BALL).frames[:17]
+    given = write_frames(tmp_path / "ball.mp4", frames, "aac")
+    wanted = frames.repeat(2, axis=1).repeat(2, axis=2)
+    told = ("v2v", given, "a big green ball bounces slowly on the right", "--upscale", 2, "--overwrite")
+    changed = []
+    for strength in (0.2, 0.909375):
+        made, _ = render(tmp_path, *told, "--strength", strength)
+        assert made.shape == wanted.shape
+        assert packets(tmp_path / "made.mp4", "audio") == packets(given, "audio")
+        info = probe(tmp_path / "made.mp4").video
+        assert info is not None
+        assert info.duration_s == Fraction(17, world.FPS)
+        assert see(made).colour == "green"
+        changed.append(difference(made, wanted))
+    assert changed[0] < NEAR
+    assert changed[1] > 1.5 * changed[0]
 
 
 def test_what_is_shipped_is_what_its_entry_names_and_within_its_budget() -> None:
