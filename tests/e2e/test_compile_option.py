@@ -26,6 +26,7 @@ def test_blocks_are_compiled_only_where_that_is_asked_for_and_the_machine_says_s
     asked = resolved(compile=True)
     assert asked.task.machine.compiles
     assert any(note.startswith("compile: the first step") for note in asked.notes)
+    assert not any("measured" in note for note in asked.notes)
 
 
 def test_without_a_compiler_the_render_is_a_plain_one_and_a_line_says_why(

@@ -121,12 +121,13 @@ def test_two_ranks_render_two_stages_to_what_one_renders(tiny: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("words", "what", "hint"),
     [
-        (["--ranks", 5], "--ranks 5 cannot be used", "--ranks 2 or 4 or 8"),
-        (["--ranks", 3, *UNGUIDED], "--ranks 3 cannot be used", "--ranks 2 or 4"),
+        (["--ranks", 5], "--ranks 5 cannot be used", "--ranks 2 or --ranks 4 or --ranks 8"),
+        (["--ranks", 3, *UNGUIDED], "--ranks 3 cannot be used", "--ranks 2 or --ranks 4"),
         (["--ranks", 2, "--compile"], "--ranks 2 cannot be used with --compile", "leave one out"),
         (["--ranks", 2, "--device", "cuda:1"], "--device cuda:1 cannot be used with --ranks", "--gpus names the cards"),
-        (["--gpus", "0,1"], "--gpus 0,1 cannot be used with --ranks 1", "--ranks 2 renders the clip on all of them"),
+        (["--gpus", "0,1"], "--gpus 0,1 cannot be used with 1 rank", "--ranks 2 renders the clip on all of them"),
         (["--gpus", "0,1", "--ranks", 2, "--device", "cpu"], "cannot be used with --device cpu", "leave one out"),
+        (["--gpus", "0"], "--gpus 0 cannot be used", "ltx2 doctor lists the cards"),
         (["--ranks", 0], "--ranks 0 cannot be used", ""),
     ],
 )

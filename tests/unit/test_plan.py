@@ -314,3 +314,10 @@ def test_a_still_takes_tokens_of_its_own_only_where_it_is_appended(tmp_path: Pat
     frame = (512 // 32) ** 2
     assert tokens("one-stage", f"{still}@last") - tokens("one-stage") == frame
     assert tokens("keyframes") - tokens("two-stage") == frame // 4
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_no_card_is_planned_for_where_none_is_to_be_used(device: str) -> None:
+    with pytest.raises(RequestError, match=f"--vram cannot be used with --device {device}"):
+        planned(vram=12, model="toy", device=device)
+    assert planned(vram=12, model="toy", device="cuda").resolved.task.machine.device == "cuda:0"

@@ -29,7 +29,7 @@ from .edits import KEPT_SOUND, control_lora, edit_of, recipe_edit
 from .inputs import ModeInputs
 from .library import model_folders
 from .loras import GivenLora, NamedLoras, read_loras
-from .machine import Device, choose_device
+from .machine import Device
 from .presets import NamedPreset, generation_defaults, names, read_tier, recipe, with_presets
 from .ranks import first_device
 from .refusals import check_decoder, check_recipe, check_streams
@@ -196,7 +196,7 @@ def settle_basis(
     edit = edit_of(settings) if mode.edits else None
     if edit == Edit.UPSCALE:
         layers.insert(-1, (BUILT_IN, KEPT_SOUND))
-    device = planned.device if planned and planned.device else choose_device(first_device(settings))
+    device = first_device(settings, planned and planned.device)
     library = Library(read_catalogue(), model_folders(settings))
     files = _find_files(settings, library, found, is_planned=planned is not None and not planned.needs_files)
     model = _Model(files, ModelHeaders.of(files), registered_models().get(files.name))

@@ -77,7 +77,8 @@ def settle_machine(
     tuning, notes = tuning_for(device)
     machine = usual if tuning is None else _tuned(usual, tuning, grid.tokens, takes_precision=is_auto)
     machine, warnings = _with_compiler(machine, device, settings.compile, is_possible=ranks == 1 and not captures)
-    names = [one.name for one in fields(Machine) if getattr(machine, one.name) != getattr(usual, one.name)]
+    asked_for = usual if settings.compile is None else replace(usual, compiles=machine.compiles)
+    names = [one.name for one in fields(Machine) if getattr(machine, one.name) != getattr(asked_for, one.name)]
     if names:
         chosen = ", ".join(f"{name} {_shown(getattr(machine, name))}" for name in names)
         notes = (f"{FILE}: {chosen}, as measured on this machine",)

@@ -21,24 +21,31 @@ MOST_NAMED = 16  # counts of ranks up to this one are named where another cannot
 NEUTRAL = Streams(GuidanceScales(), GuidanceScales())
 
 
-def first_device(settings: Settings) -> str:
+def first_device(settings: Settings, planned: Device | None) -> Device:
     """The device that `--device` and `--gpus` mean: that of the first rank.
 
-    Raises: RequestError where they contradict each other or `--ranks`.
+    Args: planned: the one of `--vram`, which holds instead. Raises: RequestError where it is not there, and where the
+    options contradict each other or `--ranks`.
     """
     ranks, gpus, asked = required(settings.ranks), settings.gpus, required(settings.device)
+    if planned is not None and asked.startswith(("cpu", "mps")):
+        raise RequestError(f"--vram cannot be used with --device {asked}", "it plans for a card", "leave one out")
     if gpus is None:
         if ranks > 1 and ":" in asked:
             why = "each rank has a card of its own"
             raise RequestError(f"--device {asked} cannot be used with --ranks", why, "--gpus names the cards")
-        return asked
-    named = ",".join(map(str, gpus))
+        return planned or choose_device(asked)
+    what, first = f"--gpus {','.join(map(str, gpus))} cannot be used", f"cuda:{next(iter(gpus))}"
     if len(gpus) != ranks:
-        hint = f"--ranks {len(gpus)} renders the clip on all of them" if len(gpus) > 1 else f"--device cuda:{named}"
-        raise RequestError(f"--gpus {named} cannot be used with --ranks {ranks}", "each rank has one card", hint)
+        more = f"--ranks {len(gpus)} renders the clip on all of them"
+        hint = more if len(gpus) > 1 else f"--device {first}"
+        raise RequestError(f"{what} with {ranks} rank{'s' * (ranks > 1)}", "each rank has one card", hint)
     if asked not in ("auto", "cuda"):
-        raise RequestError(f"--gpus {named} cannot be used with --device {asked}", "it names cards", "leave one out")
-    return f"cuda:{next(iter(gpus))}"
+        raise RequestError(f"{what} with --device {asked}", "it names cards", "leave one out")
+    try:
+        return planned or choose_device(first)
+    except RequestError as error:
+        raise RequestError(what, error.why, "ltx2 doctor lists the cards") from error
 
 
 def cards_of(settings: Settings, device: Device) -> tuple[int, ...]:
@@ -81,7 +88,7 @@ def check_ranks(machine: Machine, settings: Settings, request: Request, config: 
     problem = _problem(ranks, request, config)
     if problem:
         counts = [str(count) for count in range(2, MOST_NAMED + 1) if not _problem(count, request, config)]
-        hint = f"--ranks {' or '.join(counts)}" if counts else "leave it out"
+        hint = " or ".join(f"--ranks {count}" for count in counts) or "leave it out"
         raise RequestError(what, problem, hint)
 
 
