@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,9 @@ def test_streamed_weights_and_a_stop_give_the_same_map(
     rendered("decode", tmp_path / "a.mp4.job", "-o", tmp_path / "d.mp4", "--attention", tmp_path / "dd.mp4")
     assert (tmp_path / "dd.mp4").read_bytes() == (tmp_path / "aa.mp4").read_bytes()
     rendered("decode", tmp_path / "a.mp4.job", "-o", tmp_path / "e.mp4")
+    taken = ltx2("resume", tmp_path / "a.mp4.job", "-o", tmp_path / "f.mp4")  # would write aa.mp4 too
+    assert (taken.exit_code, (tmp_path / "f.mp4").exists()) == (2, False)
+    assert "aa.mp4 already exists" in taken.stderr
 
 
 def test_the_map_of_two_stages_is_that_of_the_stage_whose_audio_is_heard(tiny: Path, tmp_path: Path) -> None:
@@ -136,9 +140,29 @@ def test_names_that_cannot_be_used_are_refused(tiny: Path, tmp_path: Path) -> No
         result = ltx2(*words, "--attention", tmp_path / name)
         assert result.exit_code == 2
         assert why in result.stderr
+    result = ltx2(*words, "--job-dir", tmp_path / "a.mp4")
+    assert "it is a result itself" in result.stderr
     result = ltx2(*words, "--attention-steps", "1")
     assert "no --attention is given" in result.stderr
     audio = ltx2(
         "t2v", "a bell", "--model", tiny, "--video", "off", "--attention", tmp_path / "b.mp4", "-o", tmp_path / "a.wav"
     )
     assert "leaves only audio" in audio.stderr
+
+
+def test_a_folder_that_takes_no_files_is_told_before_anything_is_rendered(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, made = tmp_path / "closed", tempfile.TemporaryFile
+    closed.mkdir()
+
+    def refuse(dir: Path) -> Any:
+        if dir == closed:
+            raise PermissionError(13, "Permission denied")
+        return made(dir=dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    words = ("t2v", "a bell", "--model", tiny, *SMALL, "-o", tmp_path / "a.mp4")
+    result = ltx2(*words, "--attention", closed / "b.mp4")
+    assert (result.exit_code, [*tmp_path.iterdir()]) == (7, [closed])
+    assert f"no file can be made in {closed}: Permission denied" in result.stderr

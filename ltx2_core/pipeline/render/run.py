@@ -26,6 +26,7 @@ from ...media.seam import Seam, measure_seam
 from ...media.sheet import contact_sheet
 from ...media.writer import Report
 from ...parallel import Ranks
+from ...paths import require_writable
 from ..events import PromptRewritten, StoppedError, Watch
 from ..job import Job
 from ..outputs import report_of, sheet_of
@@ -116,13 +117,16 @@ def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None, ranks:
     job.require_target()
     for path in task.results:
         check_place(path)
+        require_writable(path.parent, str(path))
     with _one_writer(task.target, job.folder):
         job = job.reopened()
         if job.is_written and not task.output.keep_latents:  # or it is to be decoded again
             _require_stills(job)
             return _conclude(job, Report(probe(task.target), ()), start, is_new=False)
         if not task.output.overwrite:
-            require_free(task.target)
+            for path in task.results:
+                if path not in task.stills:  # which a killed process may have written
+                    require_free(path)
         headers = require_unchanged(job)
         job.check_saved(headers.shapes)
         with _models_for(task, models) as ready, measured(watch, ready.device) as meter:

@@ -109,6 +109,8 @@ def settle(
     job_dir = target.with_name(target.name + ".job")
     if settings.job_dir:
         job_dir = given_path(settings.job_dir, "--job-dir")
+        if job_dir.absolute() in (target.absolute(), output.attention):
+            raise RequestError(f"--job-dir {job_dir} cannot be used", "it is a result itself", "give it another name")
     given = basis.files, basis.headers, tuple(lora.matched for lora in basis.loras), enhancement.apart
     costs, machine_notes, machine_warnings = settle_machine(
         basis.device, settings, request, *given, captures=output.attention is not None
@@ -124,7 +126,8 @@ def settle(
     )
     require_apart(task)
     if not (settings.skip_existing and target.exists()):
-        require_writable(target.parent, str(target))
+        for path in task.results:
+            require_writable(path.parent, str(path))
         require_writable(job_dir, str(job_dir))
     warnings = (*enhancement.warnings, *machine_warnings)
     return Settled(
