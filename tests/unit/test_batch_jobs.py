@@ -309,6 +309,11 @@ def test_two_jobs_of_one_name_are_refused_whatever_their_case():
     assert "{index}" in problem
     (problem,) = problems("b.txt", "a\n", "seeds", "1-3", "output", "b/{slug}.mp4")
     assert problem.startswith("1: two jobs would write a.mp4 / this job becomes several")
+    (problem,) = problems("b.txt", "a\nb\n", "attention", "look.mp4")
+    assert problem.startswith(
+        "2: two jobs would write look.mp4 / b.txt, line 1 writes it, too / hint: --attention '{slug}"
+    )
+    assert len(batch("b.txt", "a\nb\n", "attention", "look-{slug}.mp4").jobs) == 2
 
 
 def test_a_job_cannot_start_from_what_another_one_writes():

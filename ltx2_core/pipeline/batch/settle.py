@@ -145,14 +145,22 @@ class _Settling:
 
     def _take(self, job: BatchJob) -> None:
         """Note what a job writes. Raises: RequestError if another job writes the same."""
-        files = [_key(path) for path in (job.resolved.target.with_suffix(""), *job.resolved.task.results)]
-        other = next((self.taken[file] for file in files if file in self.taken), None)
-        if other is not None:
-            why = f"{other} has a job of the same name, and names are compared without case"
-            if other == job.line.place:
-                why = "this job becomes several, which have the same name"
+        task, name = job.resolved.task, job.resolved.target.with_suffix("")
+        files = {_key(path): path for path in (name, *task.results)}
+        taken = next((key for key in files if key in self.taken), None)
+        if taken is not None:
+            other, path = self.taken[taken], files[taken]
+            is_several = other == job.line.place
             hint = "-o 'FOLDER/{index}-{slug}-{seed}.mp4' keeps names apart, or name: NAME"
-            raise RequestError(f"two jobs would write {job.resolved.target.name}", why, hint)
+            if path == name:
+                path, why = job.resolved.target, "this job becomes several, which have the same name"
+                if not is_several:
+                    why = f"{other} has a job of the same name, and names are compared without case"
+            else:
+                why = "this job becomes several, which all write it" if is_several else f"{other} writes it, too"
+                if path == task.output.attention:
+                    hint = "--attention '{slug}-{seed}.mp4' keeps names apart"
+            raise RequestError(f"two jobs would write {path.name}", why, hint)
         self.taken |= dict.fromkeys(files, job.line.place)
 
     def chained(self) -> list[Problem]:
