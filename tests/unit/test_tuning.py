@@ -13,7 +13,7 @@ from torch._dynamo.exc import TorchRuntimeError
 from torch.utils.flop_counter import FlopCounterMode
 
 from ltx2_core.cards import Card
-from ltx2_core.errors import RequestError
+from ltx2_core.errors import RequestError, StorageError
 from ltx2_core.models.transformer import Transformer
 from ltx2_core.pipeline.doctor import tune
 from ltx2_core.pipeline.doctor.tune import Plan, Shape, choose_precision, choose_switch, timed
@@ -176,6 +176,14 @@ def test_the_doctor_shows_a_broken_file_and_ends_well(home: Path) -> None:
     result = ltx2("doctor")
     assert result.exit_code == 0
     assert "To do: ltx2 doctor --tune measures again and replaces the file" in result.stdout
+
+
+def test_nothing_is_measured_that_could_not_be_kept(home: Path) -> None:
+    home.touch()  # where the folder would be
+    told: list[str] = []
+    with pytest.raises(StorageError, match=r"machine\.json cannot be written"):
+        tune.tune(tell=told.append)
+    assert told == []
 
 
 def test_the_doctor_says_whether_the_measurements_hold_here() -> None:

@@ -22,10 +22,12 @@ from ...config.transformer import TransformerConfig
 from ...costs.denoiser import Evaluation, Walk
 from ...errors import RequestError
 from ...grids import Factors, VideoGrid, audio_latent_count
+from ...home import ltx2_home
 from ...latents import LatentState, States
 from ...machine import CHUNK_TOKENS, Backend, Precision, cpu_threads
 from ...models.attention import INT8, attending
 from ...models.transformer import Transformer
+from ...paths import require_writable
 from ...quantize.decode import decode_matrix
 from ...quantize.products import multiply
 from ...sampling.denoiser import GuidedDenoiser
@@ -44,7 +46,7 @@ from ..resolve.machine import (
     must_measure_int8,
 )
 from ..resolve.phases import stage_flops
-from ..resolve.tuning import LEAST_RUNS, AttentionChoice, PrecisionChoice, ShapeClass, Switch, Tuning
+from ..resolve.tuning import LEAST_RUNS, AttentionChoice, PrecisionChoice, ShapeClass, Switch, Tuning, tuning_file
 from .sample import guidance, random_transformer, scaled_settings
 
 LAYERS, HEAD = 2, 128  # blocks, and the width of a head
@@ -110,8 +112,9 @@ def tune(device: Device | None = None, tell: Callable[[str], None] = lambda line
     """Measure the choices of `Machine` that the engine obeys and that may change how fast it is.
 
     Args: device: the one that a render takes by itself if None. tell: is given a line about what is done.
-    Raises: RequestError if torch cannot compute on the device.
+    Raises: RequestError if torch cannot compute on the device. StorageError if what is measured could not be kept.
     """
+    require_writable(ltx2_home(), str(tuning_file()))
     device = choose_device("auto") if device is None else device
     _require_device(device)
     plan = PLANS[device.kind]
