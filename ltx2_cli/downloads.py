@@ -171,6 +171,11 @@ def verify(show: Display, name: MaybeNameArg = None) -> None:
     for one in [name] if name else core.installed_names(library):
         verdicts |= core.verify_again(core.plan_download(one, library), listener)
     show.close()
+    if not verdicts:
+        if name is not None:
+            raise core.StorageError(f"{name} is not installed", hint=f"ltx2 download {name}")
+        show.say("there is nothing to verify")
+        return
     show.table("verified", {str(path): VERDICTS[is_right] for path, is_right in verdicts.items()})
     if damaged := [path.name for path, is_right in verdicts.items() if is_right is False]:
         hint = f"ltx2 download {name or 'NAME'} fetches them again"

@@ -125,8 +125,8 @@ def link_files(plan: DownloadPlan, library: Library, listener: Listener) -> list
     paths = parts_of(plan.name, library)
     missing = [role.replace("_", " ") for role in roles if role not in paths]
     if missing:
-        what = f"{plan.name} has no {' and no '.join(missing)} on this machine"
-        raise StorageError(what, hint=f"ltx2 download {plan.name} without --offline fetches what is missing")
+        what, why = f"{plan.name} is not whole on this machine", f"not here: {', '.join(missing)}"
+        raise StorageError(what, why, f"ltx2 download {plan.name} without --offline fetches what is missing")
     return [paths[role] for role in roles]
 
 

@@ -165,11 +165,11 @@ def _entry(name: str, catalogue: Catalogue) -> tuple[Mapping[str, str], str]:
         known = [*catalogue.models, *catalogue.controls]
         close = get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else "ltx2 models lists what can be downloaded"
-        raise RequestError(f"unknown model {shown(name)}", "download takes the name of a model or a LoRA", hint)
+        raise RequestError(f"unknown model {shown(name)}", "it is the name of no model and of no LoRA", hint)
     places = {str(role): place for role, place in entry.files.items()}
     if not any(map(catalogue.files_of, places.values())):
         where = "it comes with this program" if getattr(entry, "folder", None) else "its entry names no file on the Hub"
-        raise RequestError(f"{name} cannot be downloaded", where, f"ltx2 inspect {name}")
+        raise RequestError(f"{name} has no files on the Hub", where, f"ltx2 inspect {name}")
     return places, entry.summary
 
 

@@ -91,7 +91,7 @@ def test_offline_links_what_is_there_and_opens_no_connection(
     monkeypatch.setattr(core, "Hub", lambda: pytest.fail("a connection was opened"))
     said("download", "mine", "--only", "checkpoint", "--offline")
     failed = said("download", "mine", "--offline", code=7)
-    assert "mine has no text encoder and no upsampler on this machine" in failed.stderr
+    assert "mine is not whole on this machine\nnot here: text encoder, upsampler\n" in failed.stderr
 
 
 @pytest.mark.parametrize(
@@ -172,6 +172,9 @@ def test_unfinished_downloads_are_removed_when_asked(home: Path) -> None:
 
 
 def test_a_damaged_file_is_exit_7_when_models_are_verified(home: Path) -> None:
+    none, unknown = said("models", "verify"), said("models", "verify", "mine", code=7)
+    assert (none.stdout, "nothing to verify" in none.stderr, "verified" in unknown.stdout) == ("", True, False)
+    assert "mine is not installed\nhint: ltx2 download mine" in unknown.stderr
     said("download", "mine", *QUIET)
     assert "as published" in said("models", "verify").stdout
     (home / "me/mine/mine.safetensors").write_bytes(WEIGHTS[:-1] + b"!")

@@ -223,7 +223,7 @@ def test_a_download_that_is_stopped_does_not_count_as_done(library: Library, hub
 
 
 def test_what_lacks_a_part_is_not_told_as_complete(library: Library) -> None:
-    with pytest.raises(StorageError, match="second has no checkpoint"):
+    with pytest.raises(StorageError, match="second is not whole on this machine\nnot here: checkpoint"):
         link_files(plan_download("second", library), library, Listener())
 
 
