@@ -114,6 +114,18 @@ def test_a_file_that_the_batch_did_not_make_is_not_replaced():
     assert tree("s") == {"j0.mp4": b"mine"}
 
 
+@pytest.mark.parametrize(("count", "more"), [(5, ""), (8, "; and 3 more")])
+def test_of_many_files_that_would_be_replaced_the_first_are_named(count: int, more: str):
+    write_jobs(count)
+    Path("s").mkdir()
+    for number in range(count):
+        Path(f"s/j{number}.mp4").touch()
+    refused = " ".join(batch().stderr.split())
+    assert f"{count} results would be replaced" in refused
+    assert f"j4.mp4: a file of this name exists, which this batch did not make{more}" in refused
+    assert "j5.mp4" not in refused
+
+
 def fail_for(monkeypatch: pytest.MonkeyPatch, job: str, how: Callable[[], None]) -> None:
     """Let something happen where a worker begins a job."""
     usual = Worker.finish

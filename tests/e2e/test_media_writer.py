@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from ltx2_core.errors import LTX2Error, MediaError, OutputError, RequestError, StorageError
+from ltx2_core.errors import LTX2Error, MediaError, NotFiniteError, OutputError, RequestError, StorageError
 from ltx2_core.media import writer
 from ltx2_core.media.accept import check_input
 from ltx2_core.media.audio import read_audio
-from ltx2_core.media.check import VideoCheck, check_file, count_decoded
+from ltx2_core.media.check import VideoCheck, check_file, count_decoded, require_finite
 from ltx2_core.media.clip import VIDEO_CODECS, ClipShape, Encoding, Output
 from ltx2_core.media.copy import Copy
 from ltx2_core.media.inputs import AudioSource
@@ -407,6 +408,15 @@ def test_what_looks_or_sounds_wrong_is_a_warning(tmp_path: Path, what: dict, wor
     assert [words in one for one in warnings] == [True] if words else warnings == ()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_one_value_that_is_not_finite_stops_a_clip(value: float):
+    samples = torch.zeros(2, 100)
+    require_finite(samples, "the audio")
+    samples[1, 50] = value
+    with pytest.raises(NotFiniteError, match="the audio holds values that are not finite"):
+        require_finite(samples, "the audio")
+
+
 def test_every_value_that_differs_from_what_was_asked_is_named(tmp_path: Path):
     info, sound = write(tmp_path / "a.mp4").info, fit_waveform(tone(), SHAPE.duration_s)
     assert check_file(tmp_path / "a.mp4", info, sound).errors == ()
@@ -418,6 +428,17 @@ def test_every_value_that_differs_from_what_was_asked_is_named(tmp_path: Path):
         "video fps",
         "comment",
     ]
+
+
+def test_frames_and_samples_that_are_not_there_are_counted(tmp_path: Path):
+    info, sound = write(tmp_path / "a.mp4").info, fit_waveform(tone(), SHAPE.duration_s)
+    assert info.video
+    frames, samples = count_decoded(tmp_path / "a.mp4")
+    longer = replace(info, video=replace(info.video, frames=frames + 1))
+    assert f"{frames} frames can be decoded, not {frames + 1}" in check_file(tmp_path / "a.mp4", longer, sound).errors
+    more = replace(sound, samples=functional.pad(sound.samples, (0, samples)))
+    wanted = f"{samples} samples can be decoded, not {more.samples.shape[-1]}"
+    assert check_file(tmp_path / "a.mp4", info, more).errors == (wanted,)
 
 
 def test_a_stream_that_is_missing_or_too_much_is_named(tmp_path: Path):

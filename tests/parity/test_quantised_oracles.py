@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ltx2_core.gguf_header import BLOCK_TYPES, GGUF_PREFIX
+from ltx2_core.gguf_header import BLOCK_TYPES, GGUF_PREFIX, OTHER_TYPES, TYPES
 from ltx2_core.quantize.decode import decode
 from ltx2_core.quantize.gguf import SCALES_AT, decode_blocks
 from ltx2_core.quantize.products import multiply
@@ -40,6 +40,15 @@ def test_blocks_decode_to_the_bits_of_gguf(kind: str) -> None:
         blocks[:, place : place + 2] = random.normal(size=(len(blocks), 1)).astype(np.float16).view(np.uint8)
     theirs = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[name])
     assert torch.equal(decode_blocks(torch.from_numpy(raw), kind), torch.from_numpy(theirs))
+
+
+def test_types_of_tensors_have_the_numbers_and_names_of_gguf() -> None:
+    ours = {number: kind.name.removeprefix(GGUF_PREFIX) for number, kind in TYPES.items()} | OTHER_TYPES
+    assert ours == {kind.value: kind.name for kind in gguf.GGMLQuantizationType}
+    sizes = {kind.value: size for kind, size in gguf.GGML_QUANT_SIZES.items()}
+    assert {number: (kind.elements, kind.nbytes) for number, kind in TYPES.items()} == {
+        number: sizes[number] for number in TYPES
+    }
 
 
 def test_fp8_decodes_to_the_numbers_of_comfy_kitchen() -> None:

@@ -17,7 +17,15 @@ import ltx2_core as core
 from ltx2_cli.batch import TAKES
 from ltx2_core.errors import LTX2Error, RequestError
 from ltx2_core.pipeline.batch import settle, unsettled
-from ltx2_core.pipeline.batch.expand import job_seed, parse_seeds, parse_sweep, parse_sweeps
+from ltx2_core.pipeline.batch.expand import (
+    Sweep,
+    count_variants,
+    job_seed,
+    parse_seeds,
+    parse_sweep,
+    parse_sweeps,
+    variants,
+)
 from ltx2_core.pipeline.batch.jobs import JobLine
 from ltx2_core.pipeline.batch.options import BatchOptions, parse_gpus, parse_time_limit
 from ltx2_core.pipeline.batch.settle import settle_line
@@ -184,6 +192,16 @@ def test_seeds_and_sweeps_of_thousands_are_counted_before_anything_is_settled(mo
     assert len(batch("a.txt", "a\n", "seeds", "1-5").jobs) == 5
     with pytest.raises(RequestError, match="make 6 jobs of it, and 5 is the most"):
         batch("b.txt", "a\nb", "seeds", "1-3")
+
+
+@given(
+    st.lists(st.integers(0, 9), max_size=3, unique=True),
+    st.dictionaries(st.sampled_from(["steps", "crf", "seed"]), st.integers(1, 4), max_size=3),
+    st.sets(st.sampled_from(["steps", "crf", "seed"])),
+)
+def test_jobs_are_counted_as_they_are_made(seeds: list[int], counts: dict[str, int], own: set[str]):
+    sweeps = [Sweep(key, tuple(map(str, range(count)))) for key, count in counts.items()]
+    assert count_variants(seeds, sweeps, own) == len(list(variants(seeds, sweeps, own)))
 
 
 def test_the_seed_of_a_batch_is_the_one_it_had_before_or_random():

@@ -14,7 +14,7 @@ from ltx2_core.errors import RequestError
 from ltx2_core.headers import read_header
 from ltx2_core.pipeline.resolve import machine
 from ltx2_core.pipeline.resolve.machine import products_on
-from ltx2_core.quantize import products
+from ltx2_core.quantize import linear, products
 from ltx2_core.quantize.linear import QuantisedLinear, multiply_as_stored, quantised_linear
 from ltx2_core.quantize.products import LEAST_OUT, LEAST_ROWS, PRODUCTS, multiply
 from ltx2_core.quantize.rows import block_scales, in_pieces
@@ -119,6 +119,17 @@ def test_a_card_that_cannot_multiply_is_told_with_what_to_do(tmp_path: Path, mon
     with pytest.raises(RequestError, match="fp8") as error:
         module(inputs(LEAST_ROWS))
     assert (error.value.why, "--precision bf16" in error.value.hint) == ("no kernel for this card", True)
+
+
+@pytest.mark.parametrize(("rows", "is_as_stored"), [(16, False), (17, True)])
+def test_few_rows_are_multiplied_by_the_decoded_weight_as_int_mm_takes_no_fewer_than_17(
+    rows: int, is_as_stored: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, seen = linear_of("convrot", tmp_path), []
+    multiply_as_stored(module, ALL)
+    monkeypatch.setattr(linear, "multiply", lambda *given: seen.append(given) or multiply(*given))
+    module(inputs(rows))
+    assert len(seen) == is_as_stored
 
 
 def test_a_last_chunk_of_few_rows_is_filled_up_for_the_product_of_int8(
