@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -214,6 +217,28 @@ def test_a_file_that_fails_ends_the_download_and_keeps_the_others(library: Libra
     with pytest.raises(StorageError, match="the disk is full"):
         fetch_files(plan, hub, Listener())
     assert (models_home() / "me/mine/mine.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_file_that_fails_stops_those_that_are_being_fetched(library: Library, hub: Any) -> None:
+    plan = look_up(plan_download("mine", library), library, hub, Listener())
+    has_begun, was_told = Event(), []
+
+    def fetch(file: RemoteFile, target: Path, count: object, should_stop: Callable[[], bool]) -> str:
+        if target.name == "config.json":
+            has_begun.wait(10)
+            raise StorageError("the disk is full")
+        has_begun.set()
+        deadline = time.monotonic() + 10
+        while not should_stop() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        was_told.append(should_stop())
+        return "0" * 64
+
+    hub.fetch = fetch
+    with pytest.raises(StorageError, match="the disk is full"):
+        fetch_files(plan, hub, Listener())
+    assert was_told
+    assert all(was_told)
 
 
 def test_a_download_that_is_stopped_does_not_count_as_done(library: Library, hub: Published) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from ltx2_core.headers import read_header
 from ltx2_core.pipeline.resolve import machine
 from ltx2_core.pipeline.resolve.machine import products_on
 from ltx2_core.quantize import linear, products
+from ltx2_core.quantize.blocks import E2M1
 from ltx2_core.quantize.linear import QuantisedLinear, multiply_as_stored, quantised_linear
 from ltx2_core.quantize.products import LEAST_OUT, LEAST_ROWS, PRODUCTS, multiply
 from ltx2_core.quantize.rows import block_scales, in_pieces
@@ -83,6 +85,16 @@ def test_rows_do_not_depend_on_how_they_are_cut(form: str, tmp_path: Path, monke
     whole = multiply(module.layer, tensors, x)
     monkeypatch.setattr(products, "CHUNK", 0)  # as few rows at a time as may be
     assert torch.equal(multiply(module.layer, tensors, x), whole)
+
+
+def test_inputs_in_the_middle_of_two_codes_of_nvfp4_become_the_even_one(tmp_path: Path) -> None:
+    layer = linear_of("nvfp4", tmp_path)
+    tensors = {**dict(layer.stored.named_buffers()), "input_scale": torch.tensor(1.0)}
+    middles = [(low + high) / 2 for low, high in pairwise(E2M1)]
+    even = [E2M1[number + number % 2] for number in range(len(middles))]
+    x, rounded = (torch.tensor([*some, 6.0, *(-value for value in some), 6.0]) for some in (middles, even))
+    ours, wanted = (multiply(layer.layer, tensors, one.tile(LEAST_ROWS, 16)) for one in (x, rounded))
+    assert torch.equal(ours, wanted)
 
 
 @pytest.mark.parametrize(("form", "shape"), [("fp8", (LEAST_OUT // 2, 256)), ("fp8", (130, 256)), ("nvfp4", (128, 48))])
