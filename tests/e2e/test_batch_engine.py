@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import ltx2_core as core
+from ltx2_cli import batch_view
 from ltx2_cli.batch import TAKES
 from ltx2_cli.batch_view import serve_lines
 from ltx2_cli.display import Display
@@ -23,7 +24,8 @@ from ltx2_core.pipeline.batch import loop, processes
 from ltx2_core.pipeline.batch import worker as worker_module
 from ltx2_core.pipeline.batch.begin import claim_of
 from ltx2_core.pipeline.batch.record import RECORD, change_entry, change_record, read_record
-from ltx2_core.pipeline.batch.worker import Worker
+from ltx2_core.pipeline.batch.worker import Worker, unfinished
+from ltx2_core.pipeline.job import Job
 from ltx2_core.pipeline.render.run import run
 from tests.batches import FLAGS, FORK, HERE, race, run_apart, settled, states, tree, write_jobs
 from tests.commands import ltx2
@@ -303,6 +305,24 @@ def test_lines_of_json_are_rendered_and_answered(monkeypatch: pytest.MonkeyPatch
     assert "error: line 3: unknown key stepz" in capsys.readouterr().err
 
 
+def test_a_line_that_is_too_long_is_no_job_and_takes_no_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    read = []
+
+    def kept(text: bytes, *rest: Any) -> None:
+        read.append(len(text))
+        raise core.RequestError("no job")
+
+    monkeypatch.setattr(batch_view, "LONGEST_LINE", 10)
+    monkeypatch.setattr(core, "job_of_line", kept)
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"a" * 95 + b"\n" + b"b" * 10 + b"\n")))
+    with pytest.raises(core.BatchError, match="2 of 2 jobs failed"):
+        serve_lines(Display(), dict(FLAGS), None, TAKES)
+    assert read == [11, 11]
+    assert capsys.readouterr().err.count("no job") == 2
+
+
 def test_a_mistake_of_ours_in_one_line_ends_no_other_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -320,6 +340,16 @@ def test_a_mistake_of_ours_in_one_line_ends_no_other_line(
         serve_lines(Display(), dict(FLAGS), None, TAKES)
     assert Path("two.mp4").exists()
     assert "one: internal error: RuntimeError: a mistake" in capsys.readouterr().err
+
+
+def test_a_begun_render_goes_on_only_where_it_is_the_one_that_is_asked_for():
+    first, other = (settled(2, "s", {**FLAGS, "crf": crf}).jobs[0].resolved for crf in ("20", "30"))
+    assert unfinished(first) is None
+    begun = Job.create(first.job_dir, first.task, {})
+    found = unfinished(first)
+    assert found is not None
+    assert (found.folder, found.task) == (begun.folder, begun.task)
+    assert unfinished(other) is None
 
 
 def test_a_worker_keeps_no_model_of_a_job_that_broke_down(monkeypatch: pytest.MonkeyPatch):

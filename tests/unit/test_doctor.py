@@ -13,7 +13,7 @@ import pytest
 
 from ltx2_core import machine as records
 from ltx2_core.cards import Card, TorchBuild
-from ltx2_core.hub.registry import RegisteredModel
+from ltx2_core.hub.registry import RegisteredModel, read_catalogue
 from ltx2_core.pipeline.doctor import devices, facts
 from ltx2_core.pipeline.doctor.facts import diagnose
 from ltx2_core.pipeline.doctor.report import Diagnosis, Fact, anonymous
@@ -97,6 +97,12 @@ def test_a_torch_for_the_cpu_beside_a_card_is_a_row_with_what_to_do(monkeypatch:
     found = diagnose()
     assert "built for the CPU alone. To do: there is a card of NVIDIA: install the build" in found.rows["torch"]
     assert found.devices == ()
+
+
+def test_models_that_are_installed_are_named_and_the_others_counted() -> None:
+    others = len(read_catalogue().models) - 1
+    told = f"toy; {others} more have a name and are not installed (ltx2 models)"
+    assert diagnose().rows["models"] == told
 
 
 def test_without_torch_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

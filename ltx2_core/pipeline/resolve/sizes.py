@@ -162,8 +162,8 @@ def stated_duration(merged: Merged) -> Fraction:
 
 
 def _check_frames(frames: int, frames_per_latent: int) -> None:
-    if frames % frames_per_latent != 1:
-        below = max(1, (frames - 1) // frames_per_latent * frames_per_latent + 1)
+    if too_many := (frames - 1) % frames_per_latent:
+        below = max(1, frames - too_many)
         raise RequestError(
             f"--frames {frames} cannot be used",
             f"it must be one more than a multiple of {frames_per_latent}",
