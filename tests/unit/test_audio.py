@@ -252,6 +252,15 @@ def test_stereo_stays_as_it_is() -> None:
     assert to_stereo(wave) is wave
 
 
+@pytest.mark.parametrize("mirrored", [(1, 0, 2, 3, 5, 4), (1, 0, 2, 3, 5, 4, 7, 6)])
+def test_a_mirrored_surround_sound_is_mirrored_in_stereo_and_has_no_rumble_channel(mirrored: tuple[int, ...]) -> None:
+    wave = noise(1, len(mirrored), 10)
+    assert torch.equal(to_stereo(wave[:, list(mirrored)]), to_stereo(wave).flip(1))
+    quiet = wave.clone()
+    quiet[:, 3] = 0
+    assert torch.equal(to_stereo(quiet), to_stereo(wave))
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 6, 7, 8])
 def test_a_sound_equal_in_all_channels_keeps_its_level_in_stereo(channels: int) -> None:
     wave = noise(1, 1, 10)

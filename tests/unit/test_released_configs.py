@@ -1,0 +1,67 @@
+"""What configs leave out: a setting that the config of LTX-2 has is needed, or is that of LTX-2 where it is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from ltx2_core.config.audio import AudioVAEConfig, VocoderConfig
+from ltx2_core.config.released import released_configs
+from ltx2_core.config.text import ConnectorConfig, ProjectionConfig
+from ltx2_core.config.transformer import TransformerConfig
+from ltx2_core.config.video_vae import VideoVAEConfig
+from ltx2_core.errors import CheckpointError
+from ltx2_core.pipeline.parts import CONNECTORS
+
+Path = tuple[str, ...]
+
+CONFIG = released_configs()["2.0"]
+READERS = {
+    "transformer": TransformerConfig.from_metadata,
+    "video VAE": VideoVAEConfig.from_metadata,
+    "audio VAE": AudioVAEConfig.from_metadata,
+    "vocoder": VocoderConfig.from_metadata,
+    "text projection": ProjectionConfig.from_metadata,
+    "connectors": lambda config: [ConnectorConfig.from_metadata(config, name.partition("_")[0]) for name in CONNECTORS],
+}
+OTHERWISE: dict[str, set[Path]] = {  # settings whose default is that of earlier models
+    "transformer": {("transformer", "av_ca_timestep_scale_multiplier"), ("transformer", "frequencies_precision")},
+    "video VAE": {("vae", "timestep_conditioning")},
+    "connectors": {
+        ("transformer", "frequencies_precision"),
+        ("transformer", "connector_positional_embedding_max_pos"),
+    },
+}
+
+
+def paths(config: Mapping[str, Any], above: Path = ()) -> Iterator[Path]:
+    for key, value in config.items():
+        yield (*above, key)
+        if isinstance(value, dict):
+            yield from paths(value, (*above, key))
+
+
+def without(path: Path) -> dict[str, Any]:
+    left = deepcopy(CONFIG)
+    section = left
+    for key in path[:-1]:
+        section = section[key]
+    del section[path[-1]]
+    return left
+
+
+@pytest.mark.parametrize("component", READERS)
+def test_a_setting_that_is_left_out_is_needed_or_that_of_ltx_2(component: str) -> None:
+    read, whole = READERS[component], READERS[component](CONFIG)
+    others = set()
+    for path in paths(CONFIG):
+        try:
+            found = read(without(path))
+        except CheckpointError:
+            continue
+        if found != whole:
+            others.add(path)
+    assert others == OTHERWISE.get(component, set())
