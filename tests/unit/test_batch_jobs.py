@@ -108,6 +108,10 @@ def test_a_sweep_is_a_range_with_both_ends_or_a_list(text: str, values: list[str
     assert list(parse_sweep(text).values) == values
 
 
+def test_the_largest_sweep_has_as_many_values_as_a_batch_has_jobs():
+    assert len(parse_sweep("video_st=0.01:100:0.01").values) == 10_000
+
+
 def test_tenths_are_tenths():
     values = parse_sweep("video_st=2:4:0.1").values
     assert len(values) == 21
@@ -128,7 +132,7 @@ def test_every_step_of_a_range_is_exact(first: int, count: int, digits: int):
         ("video_st=2:4:0", "its step is 0"),
         ("video_st=4:2:1", "never reach"),
         ("video_st=2:4:-1", "never reach"),
-        ("video_st=0:100:0.001", "more than 10,000 values"),
+        ("video_st=0:100:0.01", "more than 10,000 values"),
         ("video_st=1:2:3:4", "not a range"),
         ("video_st", "not a key with values"),
         ("video_st=", "not a key with values"),

@@ -240,3 +240,14 @@ def test_the_default_audio_track_is_used_and_a_line_says_so(
     source = check_input(path, AudioSource)
     assert read_audio(source).samples.abs().max() > 0.1
     assert source.notes == (f"clip.{suffix} has 2 audio tracks; number {loud + 1} is used",)
+
+
+@pytest.mark.parametrize(("kind", "gib"), [(ImageSource, 1), (AudioSource, 64), (VideoSource, 64)])
+def test_a_file_that_is_larger_than_any_such_is_refused_unread(kind: type, gib: int, tmp_path: Path) -> None:
+    path, too_large = tmp_path / "huge", f"it is larger than {gib} GiB"
+    for nbytes, is_said in ((gib * 2**30, False), (gib * 2**30 + 1, True)):
+        with path.open("wb") as file:
+            file.truncate(nbytes)  # takes no room on the disk
+        with pytest.raises(MediaError) as refusal:
+            check_input(path, kind)
+        assert (refusal.value.why == too_large) is is_said

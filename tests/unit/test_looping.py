@@ -124,6 +124,13 @@ def test_audio_is_cut_to_a_period_without_a_click(steps: int, period_s: Fraction
     assert float(around.diff().abs().max()) < 1.2 * float(np.abs(np.diff(tone)).max())
 
 
+def test_audio_of_a_ring_begins_with_its_first_step() -> None:
+    decoded = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (2, (50 + 2 * AUDIO_AROUND) * 1920))).float()
+    cut = cut_loop(Waveform(decoded, RATE_HZ), 50, Fraction(2)).samples
+    begin, faded = (AUDIO_AROUND - 1) * 1920, RATE_HZ // 20
+    assert torch.equal(cut[:, faded:], decoded[:, begin + faded : begin + 2 * RATE_HZ])
+
+
 @pytest.mark.parametrize("samples", [48000, 56000])  # in whole windows, and not
 def test_a_wave_that_goes_on_over_the_seam_is_as_even_as_anywhere(samples: int) -> None:
     tone = np.sin(np.arange(samples) * 2 * np.pi * 440 / samples)[None]
