@@ -112,6 +112,7 @@ def test_segments_are_set_in_files_and_jobs(tiny: Path, tmp_path: Path) -> None:
         (["--segment", "3s-=a"], "it is not a span such as 2.0s-4.5s"),
         (["--segment", "2s-1s=a"], "it must end after it begins"),
         (["--segment", "1s-2s= "], "its prompt is empty"),
+        (["--segment", "1s-2s=a\0lamp"], "it holds bytes that are not text"),
         (["--segment", "1s-2s=a", "--enhance"], "--segment and --enhance cannot be used together"),
     ],
 )
