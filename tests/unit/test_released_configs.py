@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
@@ -60,7 +61,9 @@ def test_a_setting_that_is_left_out_is_needed_or_that_of_ltx_2(component: str) -
     for path in paths(CONFIG):
         try:
             found = read(without(path))
-        except CheckpointError:
+        except CheckpointError as error:
+            if not re.search("lacks|has no .* section|only .* is implemented", str(error)):
+                raise
             continue
         if found != whole:
             others.add(path)
