@@ -158,6 +158,20 @@ def test_a_job_that_fails_stops_no_other_and_the_end_lists_it(monkeypatch: pytes
     monkeypatch.undo()
 
 
+def test_a_file_that_comes_in_before_a_job_has_begun_is_not_replaced(monkeypatch: pytest.MonkeyPatch):
+    write_jobs(2)
+    with monkeypatch.context() as patch:
+        fail_for(patch, "j0", broken)
+        assert batch("--fail-fast").exit_code == 9
+    for name in ("j0", "j1"):  # one has failed, and one waits
+        mine = Path(f"s/{name}.mp4")
+        mine.write_bytes(b"mine")
+        refused = batch()
+        assert (refused.exit_code, mine.read_bytes()) == (2, b"mine")
+        assert f"{name}.mp4: a file of this name exists, which this batch did not make" in refused.stderr
+        mine.unlink()
+
+
 def test_fail_fast_begins_no_further_job(monkeypatch: pytest.MonkeyPatch):
     write_jobs(3)
     fail_for(monkeypatch, "j0", broken)
