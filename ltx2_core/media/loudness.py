@@ -93,7 +93,8 @@ def measure_level(audio: Waveform) -> Level:
             told = measured.metadata or told
     lufs = float(told.get("lavfi.r128.I", GATE_LUFS))
     is_heard = audio.duration_s >= BLOCK_S and lufs > GATE_LUFS
-    return Level(lufs if is_heard else None, float(told.get("lavfi.r128.true_peak", 0)))
+    peak = max(float(told.get("lavfi.r128.true_peak", 0)), float(samples.abs().max()))  # the filter misses the end
+    return Level(lufs if is_heard else None, peak)
 
 
 def at_loudness(audio: Waveform, target_lufs: float) -> Levelled:

@@ -63,3 +63,13 @@ def test_large_file_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.Monkey
         file.truncate(50_000_000_000)  # a hole
     monkeypatch.setattr(module, "STRIPE_BYTES", 1000)
     assert identity(path).size == 50_000_000_000
+
+
+def test_identities_that_were_stored_stay_valid(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with path.open("wb") as file:
+        for place in range(0, 2**30, 2**26):
+            file.seek(place)
+            file.write(place.to_bytes(8, "little"))
+        file.truncate(2**30)
+    assert identity(path).content == f"{SAMPLED}70ec2b22b590a0683cb9f7b994bf68a42310028d2831407783fe0cc590f04c3c"

@@ -47,6 +47,13 @@ def test_a_tone_has_the_loudness_that_the_norm_says(rate_hz: int) -> None:
     assert level.peak == pytest.approx(0.1, rel=0.03)
 
 
+@pytest.mark.parametrize("place", [0, 47_999, 48_000, 95_999])
+def test_a_click_is_measured_wherever_it_is(place: int) -> None:
+    samples = torch.zeros(2, 96_000)
+    samples[:, place] = 0.5
+    assert measure_level(Waveform(samples, 48_000)).peak >= 0.499
+
+
 @pytest.mark.parametrize("number", range(10))
 def test_ten_sounds_of_the_toy_world_come_to_the_loudness(number: int) -> None:
     (clip,) = draw_clips(1, 31, number)
