@@ -137,6 +137,14 @@ def test_what_is_loaded_whole_to_rewrite_a_prompt_lies_on_the_card_where_it_fits
     assert costs.enhancing.moved == 0
 
 
+def test_a_projection_that_is_read_in_place_is_nowhere_else_and_moved_for_each_prompt() -> None:
+    small, large = (settled_costs(vram, model="ltx-2", res="480p") for vram in (8, 80))
+    read, loaded = small.connecting.loads[0], large.connecting.loads[0]
+    assert read.key == loaded.key == "text projection"
+    assert read.nbytes == 0 < loaded.nbytes
+    assert read.moved == len(small.prompts) * loaded.moved
+
+
 def test_text_is_kept_only_where_there_is_room() -> None:
     small, large = (planned(vram=vram, res="480p", preset="one-stage") for vram in (5, 80))
     assert not small.resolved.task.machine.keeps_text
