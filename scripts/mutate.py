@@ -19,20 +19,23 @@ from collections import Counter
 from collections.abc import Sequence
 from compileall import compile_dir
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from py_compile import PycInvalidationMode
 from queue import Queue
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts.mutation.changes import Change, changes_of
 from scripts.mutation.passes import FOLDER_VARIABLE, SOURCES, Passes
+from scripts.mutation.server import LARGE, Server
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = (*SOURCES, "presets", "scripts", "tests", "docs", "pyproject.toml", "README.md", "LICENSE", "Makefile")
 PRESETS_SHARE = 10  # one change in so many is to a preset
-PLUGIN = "scripts.mutation.passes"
+QUIETLY = ("-q", "-rfE", "-p", "no:cacheprovider", "-p", "scripts.mutation.passes")
 START_S = 30.0  # of pytest, on a busy machine
 SLOWDOWN = 5  # a test that takes so many times as long hangs
 
@@ -44,6 +47,13 @@ class Verdict:
     change: Change
     is_noticed: bool
     why: str
+
+
+class Workplace(NamedTuple):
+    """A copy of the tree, and what runs its tests."""
+
+    copy: Path
+    server: Server
 
 
 def main() -> None:
@@ -68,7 +78,9 @@ def collect(root: Path, tests: Sequence[str], *, jobs: int = 1) -> Passes:
         print(f"tracing {' '.join(tests)}, once for this state of the tree ...", flush=True)
         with tempfile.TemporaryDirectory() as place:
             found, copy = Path(place) / "passes", _copy(root, Path(place) / "tree")
-            done = _pytest(copy, ["-n", str(jobs), *tests], {FOLDER_VARIABLE: str(found)})
+            command = [sys.executable, "-B", "-m", "pytest", *QUIETLY, "-n", str(jobs), *tests]
+            environment = {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", FOLDER_VARIABLE: str(found)}
+            done = subprocess.run(command, cwd=copy, env=os.environ | environment, capture_output=True, text=True)
             for line in done.stdout.splitlines():
                 if line.startswith(("FAILED", "ERROR")):
                     print(f"left out, as it fails without a change: {line}")
@@ -97,20 +109,24 @@ def try_all(
     root: Path, changes: Sequence[Change], passes: Passes, *, jobs: int = 1, limit_s: float = 600
 ) -> list[Verdict]:
     """Try changes, each in a copy of the tree that no other uses meanwhile."""
-    with tempfile.TemporaryDirectory(prefix="mutate-") as place, ThreadPoolExecutor(jobs) as pool:
-        copies: Queue[Path] = Queue()
+    with (
+        tempfile.TemporaryDirectory(prefix="mutate-") as place,
+        ExitStack() as servers,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
+        workplaces: Queue[Workplace] = Queue()
         for number in range(jobs):
             copy = _copy(root, Path(place) / str(number))
             compile_dir(copy, quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)  # once, and never stale
-            copies.put(copy)
+            workplaces.put(Workplace(copy, servers.enter_context(Server(copy, LARGE))))
 
         def try_one(change: Change) -> Verdict:
-            copy = copies.get()
+            workplace = workplaces.get()
             try:
-                verdict = judge(copy, change, passes, limit_s)
+                verdict = judge(workplace, change, passes, limit_s)
             finally:
-                (copy / change.file).write_text(change.before, encoding="utf-8")
-                copies.put(copy)
+                (workplace.copy / change.file).write_text(change.before, encoding="utf-8")
+                workplaces.put(workplace)
             said = "noticed " if verdict.is_noticed else "SURVIVED"
             print(f"{said} {change.kind}, {change.file}:{change.lines[0]}: {verdict.why}", flush=True)
             return verdict
@@ -118,25 +134,25 @@ def try_all(
         return list(pool.map(try_one, changes))
 
 
-def judge(copy: Path, change: Change, passes: Passes, limit_s: float) -> Verdict:
+def judge(workplace: Workplace, change: Change, passes: Passes, limit_s: float) -> Verdict:
     """Make a change in a copy of the tree and run the tests that pass over it."""
     tests = passes.over(change.file, [] if change.is_global else change.lines)
     if change.file.endswith(".yaml") or (change.is_global and not tests):  # read, or run, before any test begins
         tests = passes.quickest_first()
     if not tests:
         return Verdict(change, False, "no test passes over it")
+    copy, server = workplace
     (copy / change.file).write_text(change.after, encoding="utf-8")
     listed = copy / "tests-to-run"
     listed.write_text("\n".join(tests))
     seconds = min(limit_s, START_S + SLOWDOWN * sum(passes.seconds[test] for test in tests))
-    try:
-        done = _pytest(copy, ["-x", f"@{listed}"], {}, seconds)
-    except subprocess.TimeoutExpired:
-        if seconds < limit_s:
-            return Verdict(change, True, "the tests do not end")
+    done = server.run([*QUIETLY, "-x", f"@{listed}"], seconds)
+    if done.code is None and seconds < limit_s:
+        return Verdict(change, True, "the tests do not end")
+    if done.code is None:
         return Verdict(change, False, f"{len(tests)} tests, not all of them in {limit_s:g} s")
-    failed = next((line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
-    return Verdict(change, bool(done.returncode), failed[:120] if done.returncode else f"{len(tests)} tests pass")
+    failed = next((line for line in done.said.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
+    return Verdict(change, bool(done.code), failed[:120] if done.code else f"{len(tests)} tests pass")
 
 
 def report(verdicts: Sequence[Verdict]) -> int:
@@ -149,16 +165,6 @@ def report(verdicts: Sequence[Verdict]) -> int:
     print("\n" + ", ".join(f"{kind} {noticed[kind]} of {count}" for kind, count in sorted(kinds.items())))
     print(f"{len(verdicts) - len(survivors)} of {len(verdicts)} noticed")
     return 1 if survivors else 0
-
-
-def _pytest(
-    folder: Path, words: Sequence[str], environment: dict[str, str], limit_s: float | None = None
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-B", "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", "-p", PLUGIN, *words]
-    path = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(
-        command, cwd=folder, env=os.environ | path | environment, timeout=limit_s, capture_output=True, text=True
-    )
 
 
 def _copy(root: Path, target: Path) -> Path:

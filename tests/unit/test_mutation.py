@@ -48,7 +48,8 @@ text: >-
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Path:
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(mutate, "LARGE", ())  # these tests need no library
     (tmp_path / "ltx2_core").mkdir()
     (tmp_path / "ltx2_cli").mkdir()
     (tmp_path / "presets").mkdir()
