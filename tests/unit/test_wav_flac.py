@@ -54,6 +54,17 @@ def test_samples_are_those_that_pyav_decodes(name: str, layout: str, tmp_path: P
     assert torch.equal(read, torch.from_numpy(by_pyav(path))[:, : read.shape[1]])
 
 
+@pytest.mark.parametrize("nbytes", [0, 3, 4, 7])
+def test_a_chunk_of_odd_length_is_followed_by_a_byte_that_counts_for_nothing(nbytes: int, tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.wav", "pcm_s16le")
+    wav, header = path.read_bytes(), read_header(path)
+    junk = b"junk" + nbytes.to_bytes(4, "little") + bytes(nbytes + nbytes % 2)
+    size = (len(wav) + len(junk) - 8).to_bytes(4, "little")
+    path.write_bytes(wav[:4] + size + wav[8:12] + junk + wav[12:])
+    assert header is not None
+    assert read_header(path) == header
+
+
 @pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
 def test_flac_of_every_depth_is_read_by_libsndfile(subtype: str, tmp_path: Path) -> None:
     path = tmp_path / "a.flac"
