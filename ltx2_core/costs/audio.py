@@ -5,6 +5,7 @@ The shares were counted on tensors without data, with the shapes of 2.0; tests/u
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import pairwise
 
 from ..config.audio import AudioVAEConfig, GeneratorConfig, VocoderConfig
@@ -12,7 +13,8 @@ from ..grids import MEL_FRAMES_PER_AUDIO_LATENT
 
 DECODING_COPIES, ENCODING_COPIES = 7.7, 6.3  # of the widest layer's numbers
 VOCODING_COPIES, ANTIALIASED_COPIES = 7.2, 11.2  # antialiased activations compute at twice the rate
-FLOAT_BYTES = 4  # the vocoder computes in float32
+FLOAT_BYTES = 4  # the vocoder computes in float32, and so does what comes before the encoder
+USUAL_RATE_HZ = 48000
 CHANNELS = 128  # of 2.0, with which these FLOPs of a step were counted:
 DECODE_FLOPS, ENCODE_FLOPS = 2.45e9, 1.19e9
 SIDES, ENDS, FILTER_TAPS = 2, 7, 12  # kernels of the first and the last convolution, and of the stored filters
@@ -26,6 +28,24 @@ def decode_bytes(config: AudioVAEConfig, steps: int, itemsize: int) -> int:
 def encode_bytes(config: AudioVAEConfig, steps: int, itemsize: int) -> int:
     """The most that is alive while a spectrogram becomes latents."""
     return int(ENCODING_COPIES * _largest(config, steps) * itemsize)
+
+
+def reading_bytes(config: AudioVAEConfig, steps: int, at_once: int, seconds: Fraction, itemsize: int) -> int:
+    """The most that is alive while audio of so many seconds becomes latents, so many steps of them at once: while its
+    spectrum is taken, which is done for all of it, or while pieces of the spectrogram are encoded.
+    """
+    mel, sides = config.mel, 2
+    frames = seconds * mel.sample_rate_hz / mel.hop
+    spectrum = 3 * (mel.n_fft // 2 + 1)  # complex, and its magnitudes
+    resampled = sides * FLOAT_BYTES * seconds * mel.sample_rate_hz
+    transformed = resampled + sides * FLOAT_BYTES * frames * (spectrum + 2 * mel.bins)
+    made = sides * frames * mel.bins * (FLOAT_BYTES + itemsize)
+    return wave_bytes(seconds) + int(max(transformed, made + encode_bytes(config, min(steps, at_once), itemsize)))
+
+
+def wave_bytes(seconds: Fraction) -> int:
+    """Stereo audio in float32, at the rate that most has."""
+    return int(2 * FLOAT_BYTES * USUAL_RATE_HZ * seconds)
 
 
 def vocode_bytes(config: VocoderConfig, steps: int) -> int:

@@ -42,6 +42,7 @@ from ltx2_core.models.capture import AttentionCapture
 from ltx2_core.models.chunks import Chunks
 from ltx2_core.models.connector import TextProjection
 from ltx2_core.models.diffusion_decoder import DiffusionDecoder
+from ltx2_core.models.mel import mel_from_waveform
 from ltx2_core.models.upsampler import LatentUpsampler
 from ltx2_core.models.video_vae import VideoDecoder, VideoEncoder
 from ltx2_core.models.vocoder import build_vocoder
@@ -49,7 +50,8 @@ from ltx2_core.parallel import Ranks, Split
 from ltx2_core.pipeline.doctor.sample import random_transformer, scaled_settings
 from ltx2_core.sampling.denoiser import GuidedDenoiser
 from ltx2_core.sampling.guidance import Contexts, GuidanceScales
-from ltx2_core.tiles import Cut, TilePlan
+from ltx2_core.tiles import AUDIO_CONTEXT, Cut, TilePlan
+from ltx2_core.tiling.audio import encode_audio
 from ltx2_core.tiling.streamed_clip import StreamedClip
 from ltx2_core.tiling.video import decode_video, encode_tiled
 from ltx2_core.types import Streams
@@ -292,6 +294,19 @@ def test_audio_models_take_what_is_said(steps: int) -> None:
         peak, total = counted(lambda model=model, given=given: model(given), model, given)
         assert LEAST_PLANNED <= nbytes / peak <= MOST_PLANNED
         assert flops == pytest.approx(total, rel=0.05)
+
+
+@pytest.mark.parametrize("seconds", [5, 100])
+def test_reading_audio_takes_what_is_said(seconds: int) -> None:
+    config, piece = AudioVAEConfig.from_metadata(CONFIG), 200
+    encoder, wave = on_meta(AudioEncoder, config), empty(1, 2, 48000 * seconds).float()
+
+    def read() -> None:
+        mel = mel_from_waveform(wave, 48000, config.mel)
+        encode_audio(mel.bfloat16(), encoder, piece)
+
+    said = audio.reading_bytes(config, 25 * seconds, piece + 2 * AUDIO_CONTEXT, Fraction(seconds), 2)
+    assert LEAST_PLANNED <= said / (peak_of(read, encoder, wave) + wave.nbytes) <= MOST_PLANNED
 
 
 @pytest.mark.parametrize("name", ["upsampler-spatial-x2-rational", "upsampler-temporal-x2"])

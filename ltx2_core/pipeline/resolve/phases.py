@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from functools import cached_property, lru_cache
 from itertools import product
 from math import ceil, prod
@@ -56,6 +57,7 @@ from .text_phases import TextPhases
 FLOAT32 = 4
 TRANSFORMER = "transformer"  # the key of its weights
 FUSING_BYTES = 6  # of a number of a weight, while a LoRA is fused into it: the sum in float32, and the result
+JOINED = 2  # copies in the computer's memory while pieces are joined
 CACHED = 3  # hidden states that a cache of blocks holds of a pass
 # Latents that are held while a stage is denoised: those that it starts from, what is given, before and after a step,
 # and two estimates; more of a loop, which is turned; and of each tile what is given, and with noise.
@@ -105,13 +107,16 @@ class Costs(TextPhases):
                 workspace=max(video_vae.encode_workspace_bytes(vae, grid, plan, self.itemsize) for grid, plan in given),
             )
         if (request.audio_source is not None and request.audio != "off") or request.voice is not None:
-            config = self.headers.shapes.audio_vae
+            config, steps = self.headers.shapes.audio_vae, max(self._steps, request.voice_steps)
+            at_once = max(self._steps_at_once, request.voice_steps)
+            seconds = steps / Fraction(AUDIO_LATENTS_PER_SECOND)
             yield Phase(
                 kind="inputs",
                 name="audio input",
                 loads=(self.component("audio_encoder"),),
-                active=audio.encode_bytes(config, max(self._steps_at_once, request.voice_steps), self.itemsize),
-                flops=audio.encode_flops(config, max(self._steps, request.voice_steps)),
+                active=audio.reading_bytes(config, steps, at_once, seconds, self.itemsize),
+                flops=audio.encode_flops(config, steps),
+                host=0 if self.machine.device == "cpu" else JOINED * audio.wave_bytes(seconds),
             )
 
     def _given_clips(self) -> Iterator[tuple[VideoGrid, TilePlan]]:
@@ -133,7 +138,7 @@ class Costs(TextPhases):
 
     def _host_bytes(self, grid: VideoGrid, plan: TilePlan) -> int:
         """What a clip takes of the computer's memory until it is on the device: one that is not cut is joined there."""
-        joined = 1 if self.machine.device == "cpu" else 2
+        joined = 1 if self.machine.device == "cpu" else JOINED
         return reading_bytes(grid) + (joined * clip_bytes(grid) if plan == TilePlan() else 0)
 
     # Stages
@@ -337,6 +342,7 @@ class Costs(TextPhases):
             name="vocoder",
             loads=(self.component("vocoder", FLOAT32),),
             active=audio.vocode_bytes(vocoder, self._steps_at_once),
+            host=JOINED * audio.wave_bytes(self.request.duration_s),
             flops=audio.vocode_flops(vocoder, self._steps),
         )
 
