@@ -63,33 +63,31 @@ def decode_workspace_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePl
 
 
 def encode_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
-    """The most that is alive while a clip is encoded, its pixels among it: all of one that is encoded whole, otherwise
-    the frames of a tile, and the tile itself.
-    """
-    if plan == TilePlan():
-        return int(
-            (_alive(_encoder(config, (grid.frames, grid.height, grid.width))) + _pixels(grid.frames, grid)) * itemsize
-        )
-    axes = pixels(plan.cells(grid.latent, config.factors), config.factors)
-    held = _pixels(max(piece.length for piece in axes[0]), grid)
-    tiles = (_alive(_encoder(config, size)) + IMAGE_CHANNELS * prod(size) for size in _sizes(axes))
-    return int((held + max(tiles)) * itemsize)
+    """The most that is alive on the device while a clip is encoded, the pixels of a tile among it."""
+    sizes = _encoded(config, grid, plan)
+    return int(max(_alive(_encoder(config, size)) + IMAGE_CHANNELS * prod(size) for size in sizes) * itemsize)
+
+
+def held_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
+    """The frames of a clip that are held in the computer's memory while it is read and encoded in tiles."""
+    frames = max(frames for frames, _, _ in _encoded(config, grid, plan))
+    return frames * grid.height * grid.width * IMAGE_CHANNELS * itemsize
 
 
 def encode_workspace_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
-    """The same while a clip is encoded."""
-    sizes = _sizes(pixels(plan.cells(grid.latent, config.factors), config.factors))
+    """What the kernels of the convolutions take besides, as while a clip is decoded."""
+    sizes = _encoded(config, grid, plan)
     return int(max(layer.passed for size in sizes for layer in _encoder(config, size)) * itemsize)
-
-
-def _pixels(frames: int, grid: VideoGrid) -> int:
-    return frames * grid.height * grid.width * IMAGE_CHANNELS
 
 
 def encode_flops(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan) -> float:
     """All tiles of a clip, overlaps twice."""
-    sizes = _sizes(pixels(plan.cells(grid.latent, config.factors), config.factors))
-    return sum(layer.flops for size in sizes for layer in _encoder(config, size))
+    return sum(layer.flops for size in _encoded(config, grid, plan) for layer in _encoder(config, size))
+
+
+def _encoded(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan) -> list[Size]:
+    """The tiles in which a clip is encoded, in pixels."""
+    return _sizes(pixels(plan.cells(grid.latent, config.factors), config.factors))
 
 
 def _sizes(axes: Axes) -> list[Size]:

@@ -14,7 +14,8 @@ from .blending import Tile
 class StreamedClip:
     """The pixels of a clip, of which only those frames are held that a tile needs.
 
-    Args: frames: (b c 1 H W) each, in display order. shape: of all of them together. device, dtype: of what is held.
+    Args: frames: (b c 1 H W) each, in display order; they are held where they are. shape: of all of them together.
+    device, dtype: of the tiles.
     """
 
     def __init__(
@@ -36,5 +37,5 @@ class StreamedClip:
             self._held.popleft()
         self._begin = frames.start
         while len(self._held) < frames.length:
-            self._held.append(next(self._frames).to(self.device, self.dtype))
-        return torch.cat([frame[..., rows.slice, columns.slice] for frame in self._held], dim=2)
+            self._held.append(next(self._frames).to(self.dtype))
+        return torch.cat([frame[..., rows.slice, columns.slice] for frame in self._held], dim=2).to(self.device)

@@ -138,8 +138,10 @@ class Costs(TextPhases):
 
     def _host_bytes(self, grid: VideoGrid, plan: TilePlan) -> int:
         """What a clip takes of the computer's memory until it is on the device: one that is not cut is joined there."""
-        joined = 1 if self.machine.device == "cpu" else JOINED
-        return reading_bytes(grid) + (joined * clip_bytes(grid) if plan == TilePlan() else 0)
+        if plan != TilePlan():
+            vae = self.headers.shapes.video_vae
+            return reading_bytes(grid) + video_vae.held_bytes(vae, grid, plan, self.itemsize)
+        return reading_bytes(grid) + (1 if self.machine.device == "cpu" else JOINED) * clip_bytes(grid)
 
     # Stages
 
