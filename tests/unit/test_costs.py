@@ -37,7 +37,6 @@ from ltx2_core.latents import LatentState
 from ltx2_core.machine import RankLayout
 from ltx2_core.models import diffusion_layers, neighbours
 from ltx2_core.models.audio_vae import AudioDecoder, AudioEncoder
-from ltx2_core.models.block_cache import BlockCache
 from ltx2_core.models.capture import AttentionCapture
 from ltx2_core.models.chunks import Chunks
 from ltx2_core.models.connector import TextProjection
@@ -129,38 +128,6 @@ def test_a_map_of_the_attention_takes_what_is_said(chunks: Chunks) -> None:
     given = [text, *(state.latent for state in states if state is not None)]
     peak = peak_of(lambda: denoise(states, 0.7, 1), model, *given)
     assert LEAST_PLANNED <= said / peak <= MOST_PLANNED
-
-
-@pytest.mark.parametrize(("is_batched", "cached"), [(False, 3 * 3), (True, 3)])
-def test_a_cache_of_blocks_takes_what_is_said(is_batched: bool, cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BlockCache, "is_close", lambda *_: False)  # tensors without data cannot be compared
-    config = TransformerConfig.from_metadata(scaled_settings(LAYERS, 8))
-    grid = VideoGrid(frames=41, height=384, width=512, factors=VAE.factors)
-    model = random_transformer(config, torch.bfloat16, torch.device("meta"))
-    model.work_in(Chunks(1000))
-    steps = audio_latent_count(41, FPS)
-    video = LatentState.video(empty(1, 128, *grid.latent), FPS, VAE.factors)
-    states = Streams(video, LatentState.audio(empty(1, 8, steps, 16)))
-    texts = [empty(1, ROWS, config.caption_channels or 0) for _ in range(2)]
-    scales = GuidanceScales(st=3.0, sm=3.0, stg=1.0, stg_blocks=(1,))
-    given = [*texts, *(state.latent for state in states if state is not None)]
-
-    def peak(cache: BlockCache | None) -> int:
-        contexts = Streams(Contexts(*texts), Contexts(*texts))
-        guided = {"contexts": contexts, "scales": Streams(scales, scales), "is_batched": is_batched}
-        denoise = GuidedDenoiser(model=model, **guided, cache=cache)
-
-        def run() -> None:
-            for step in range(2):  # the text's keys and values are made in the first
-                denoise(states, 0.7, step)
-
-        return peak_of(run, model, *given)
-
-    walk = Walk(itemsize=2, chunk_tokens=1000, keeps_tables=True, keeps_text=not is_batched)
-    passes = {"batch": 4} if is_batched else {"copies": 4, "contexts": 2}
-    counts = (Evaluation(video=grid.tokens, audio=steps, text=ROWS, cached=one, **passes) for one in (cached, 0))
-    more, usual = (activation_bytes(config, one, walk) for one in counts)
-    assert LEAST_PLANNED <= (more - usual) / (peak(BlockCache(bound=0.1)) - peak(None)) <= MOST_PLANNED
 
 
 @pytest.mark.parametrize("width", [2, 4])

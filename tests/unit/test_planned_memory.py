@@ -192,6 +192,7 @@ def more_images(request: Request) -> dict[str, Any]:
     return {"images": (image, *(image.model_copy(update={"frame": frame}) for frame in (16, 40)))}
 
 
+CACHED = (("cache_steps", 0.1),)
 SPANS = (("segment", ("0s-0.8s=a", "0.8s-1.5s=b")),)
 ONE = (("res", "256x192"), ("frames", 9))
 WAYS = {
@@ -212,6 +213,8 @@ WAYS = {
     "images to take from": Way(change=shown(is_still=True, temporal_scale=4)),
     "a voice": Way(change=lambda _: {"voice": AudioInput(role="voice", name="x", duration_s=Fraction(5))}),
     "a map of the attention": Way(captures=True),
+    "cached steps": Way(flags=CACHED, is_guided=True, steps=2),
+    "cached steps in one batch": Way(flags=CACHED, is_guided=True, machine=BATCHED, steps=2),
     "given audio": Way(mode="a2v"),
     "a clip that is extended": Way(
         mode="v2v",
