@@ -30,6 +30,7 @@ from ltx2_core.pipeline.render.follow import follow
 from ltx2_core.pipeline.request import RenderTask
 from ltx2_core.pipeline.resolve import machine
 from ltx2_core.pipeline.resolve.plan import GIB, Row
+from ltx2_core.pipeline.windows import windows_of
 from ltx2_core.tiles import Cut, TilePlan
 from scripts import tiny_versions
 from scripts.make_tiny_checkpoint import make_tiny_checkpoint
@@ -41,6 +42,7 @@ from tests.tolerances import RANKS
 STYLE = "ltx-2-tiny-lora-style.safetensors"
 TWO_STAGES = {"preset": "two-stage", "res": "128x128"}
 PLAIN = {f"{stream}_{name}": 1 - (name == "stg") for stream in ("video", "audio") for name in ("st", "sm", "stg")}
+CHAIN = {**PLAIN, "frames": None, "until": "1s", "window": "0.71s"}  # 25 frames in two windows of 17
 CASES: dict[str, dict[str, Any]] = {
     "guided": {},
     "one pass": PLAIN,
@@ -49,6 +51,8 @@ CASES: dict[str, dict[str, Any]] = {
     "kept video": {"mode": "v2a"},
     "restyled": {**PLAIN, "mode": "v2v", "strength": 0.5, "preset": "restyle-guided"},
     "two stages": TWO_STAGES,
+    "chain": CHAIN,
+    "chain whose first windows are given": {**CHAIN, "mode": "v2v", "until": "1.71s"},
     "lora": {"lora": STYLE},
     "streamed": {**PLAIN, "memory": "streamed", "lora": STYLE},
     "lean": {"memory": "lean"},
@@ -77,7 +81,8 @@ def given_to(flags: dict[str, Any], folder: Path) -> dict[str, Any]:
     if flags.get("mode") == "a2v":
         found["main"] = write_sound(folder / "tone.wav", samples=tone(RATE_HZ // 2))
     if flags.get("mode") in ("v2v", "v2a"):
-        found["main"] = write_video(folder / "clip.mp4", frames=9, fps=Fraction(24), size=(160, 96))
+        sound, frames = ("aac", 25) if "until" in flags else (None, 9)
+        found["main"] = write_video(folder / "clip.mp4", frames=frames, fps=Fraction(24), size=(160, 96), sound=sound)
     if flags.get("mode") == "i2v":
         found["main"] = folder / "still.png"
         Image.linear_gradient("L").resize((160, 96)).convert("RGB").save(found["main"])
@@ -116,6 +121,14 @@ def test_two_ranks_render_two_stages_to_what_one_renders(tiny: Path, tmp_path: P
     assert difference(alone, both) <= RANKS
     assert made_in(both).machine.ranks == 2
     assert not active_children()
+
+
+def test_two_ranks_make_the_windows_of_a_chain_that_one_makes(tiny: Path, tmp_path: Path) -> None:
+    alone, shared = (settled(tiny, tmp_path / f"{count}.mp4", count, **CHAIN) for count in (1, 2))
+    assert len(windows_of(alone.request)) == 2
+    core.run(alone)
+    on_ranks(2, part, tmp_path, shared)
+    assert difference(tmp_path / "1.mp4", tmp_path / "2.mp4") <= RANKS
 
 
 @pytest.mark.parametrize(
