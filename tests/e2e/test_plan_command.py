@@ -90,3 +90,32 @@ def test_a_plan_needs_a_mode() -> None:
     assert result.exit_code == 0
     for mode in ("t2v", "i2v", "v2v", "a2v", "v2a"):
         assert mode in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("i2v", "--loop"), "loop: 120 frames"),
+        (("v2v", "--loop"), "loop: 120 frames"),
+        (("i2v", "--until", "60s"), "8 windows of 241 frames"),
+        (("a2v", "--until", "3m"), "23 windows of 241 frames"),
+        (("v2v", "--until", "60s"), "one of this size and 5.04 s is planned for"),
+        (("v2v", "--until", "60s", "--duration", "20s"), "one of this size and 20.04 s is planned for"),
+        (("v2v", "--upscale", 2), "the clip: 768x512 becomes 1536x1024"),
+        (("v2v", "--upscale", "1.5"), "the clip: 768x512 becomes 1152x768"),
+        (("v2v", "--upscale", 2, "--tiles", "3x2"), "in 1 window of 3x2 tiles"),
+        (("v2v", "--upscale", 2, "--duration", "30s"), "in 2 windows of 1x1 tiles"),
+    ],
+)
+def test_long_clips_loops_and_enlarging_are_planned_without_what_they_start_from(
+    words: tuple[object, ...], told: str
+) -> None:
+    result = ltx2("plan", *words, "--model", "ltx-2.3", "--vram", 80)
+    assert result.exit_code == 0, result.stderr
+    assert told in " ".join(result.stderr.split())
+
+
+def test_windows_that_the_clip_fills_are_not_planned() -> None:
+    result = ltx2("plan", "v2v", "--until", "60s", "--duration", "20s", "--model", "ltx-2.3", "--vram", 24)
+    assert "8 windows of 241 frames" in result.stderr
+    assert "stage 1, 6 times" in result.stdout

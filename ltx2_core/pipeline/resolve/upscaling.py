@@ -50,8 +50,9 @@ def settle_upscale(basis: Basis, path: Path | None) -> ModeInputs:
     length = ClipLength(frames=snap_up(count, basis.frames_per_latent), fps=fps, warnings=beyond_training(1, fps))
     given = ClipInput(role=ROLE, name=source.path.name, start_s=start_s, reading=source.reading)
     references = _references(basis, given)
-    size = _size(basis, source, references[0].spatial_scale if references else 1)
-    recipe = _divided(basis, size.size, length)
+    scale = references[0].spatial_scale if references else 1
+    size = enlarged_size(basis, source.path.name, (source.width, source.height), scale)
+    recipe = divided(basis, size.size, length)
     audio = _audio(basis, source, start_s, count / fps)
     return ModeInputs(
         length=length,
@@ -66,7 +67,7 @@ def settle_upscale(basis: Basis, path: Path | None) -> ModeInputs:
         files={ROLE: source.path},
         copies_audio=audio.is_copied,
         sources=left_to(basis.merged, source.path.name),
-        notes=(*source.notes, _told_lora(basis), *_told_parts(recipe, length), *audio.notes),
+        notes=(*source.notes, _told_lora(basis), *told_parts(recipe, length), *audio.notes),
     )
 
 
@@ -92,18 +93,18 @@ def _frames(basis: Basis, source: VideoSource, start_s: Fraction, fps: Fraction)
     return count
 
 
-def _size(basis: Basis, source: VideoSource, reference_scale: int) -> RenderSize:
-    """The size of the render, and that of the file: the clip's own, so many times larger.
+def enlarged_size(basis: Basis, name: str, shown: Size, reference_scale: int = 1) -> RenderSize:
+    """The size of the render, and that of the file: that of a clip of a name, so many times larger.
 
     A clip whose sides no latent grid has is filled up around its edges, and the result is cut to what it had.
     Raises: RequestError for a result that is too large.
     """
-    factor, shown = required(basis.settings.upscale), (source.width, source.height)
+    factor = required(basis.settings.upscale)
     cell = max(basis.vae.factors.height, basis.vae.factors.width)
     step = math.lcm(basis.recipe.multiple(cell), cell * reference_scale) / factor  # of the clip's own sides
     width, height = (int(math.ceil(side / step) * step * factor) for side in shown)
     file = _even(shown[0] * factor), _even(shown[1] * factor)
-    name, becomes = source.path.name, f"{shown[0]}x{shown[1]} becomes {file[0]}x{file[1]}"
+    becomes = f"{shown[0]}x{shown[1]} becomes {file[0]}x{file[1]}"
     if max(width, height) > LARGEST_SIDE:
         raise RequestError(f"{name} cannot be enlarged", f"{becomes}, and no side can be longer than {LARGEST_SIDE}")
     note = f"{name}: {becomes}"
@@ -145,7 +146,7 @@ def _strength(basis: Basis) -> float | None:
     return strength
 
 
-def _divided(basis: Basis, size: Size, length: ClipLength) -> Recipe:
+def divided(basis: Basis, size: Size, length: ClipLength) -> Recipe:
     """The recipe, whose stage takes the video in tiles and windows in which the model has seen videos.
 
     Raises: RequestError for guidance that skips steps, which needs the estimate of the whole.
@@ -165,13 +166,13 @@ def _divided(basis: Basis, size: Size, length: ClipLength) -> Recipe:
     )
     tiles: Tiles | None = asked or ((across, down) if across * down > 1 else None)
     (stage,) = basis.recipe.stages
-    divided = stage.model_copy(update={"tiles": tiles, "windows": windows})
-    if not divided.is_whole and stage.guided and basis.settings.skip_step:
+    in_parts = stage.model_copy(update={"tiles": tiles, "windows": windows})
+    if not in_parts.is_whole and stage.guided and basis.settings.skip_step:
         raise RequestError("--skip-step cannot be used here", "the video is refined in several parts", "leave it out")
-    return basis.recipe.model_copy(update={"stages": (divided,)})
+    return basis.recipe.model_copy(update={"stages": (in_parts,)})
 
 
-def _told_parts(recipe: Recipe, length: ClipLength) -> tuple[str, ...]:
+def told_parts(recipe: Recipe, length: ClipLength) -> tuple[str, ...]:
     """A line where the video is refined in parts."""
     (stage,) = recipe.stages
     if stage.is_whole:
