@@ -70,16 +70,26 @@ class Commands(PanelGroup):
             with routed(show):
                 exit_code = super().main(arguments, *rest, **extra, standalone_mode=False, obj=show) or 0
         except typer.TyperException as error:
-            exit_code = show.fail(wrong_usage(error))
+            exit_code = show.fail(wrong_usage(error, self._help_for(arguments)))
         except core.LTX2Error as error:
             if isinstance(error, core.RequestError) and not error.hint:
-                error.hint = " ".join(["ltx2", *(word for word in arguments[:1] if word in self.commands), "--help"])
+                error.hint = self._help_for(arguments)
             exit_code = show.fail(error)
         except KeyboardInterrupt:
             exit_code = show.fail(UserStopError(130))
         except Exception as error:
             exit_code = show.fail(UserStopError(130) if is_stop(error) else crash(error, arguments))
         sys.exit(show.end(exit_code))
+
+    def _help_for(self, arguments: Sequence[str]) -> str:
+        """What shows the help of the command that words begin with, which may stand below another."""
+        words, known = ["ltx2"], self.commands
+        for word in arguments:
+            if word not in known:
+                break
+            words.append(word)
+            known = getattr(known[word], "commands", {})
+        return " ".join([*words, "--help"])
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -37,21 +37,24 @@ class UserStopError(core.LTX2Error):
         return cls(exit_code, "stopped at once", why, f"{command} begins it again")
 
 
-def wrong_usage(error: typer.TyperException) -> core.RequestError:
+def wrong_usage(error: typer.TyperException, usual_hint: str) -> core.RequestError:
     """Words that cannot be parsed: an option or a command that is not there, too many words or too few."""
-    what, _, hint = error.format_message().partition(" (Possible options: ")[0].rstrip(".").partition(". ")
+    message = error.format_message().replace("argument(s)", "argument")
+    what, _, hint = message.partition(" (Possible options: ")[0].rstrip(".").partition(". ")
     name = getattr(error, "option_name", "").lstrip("-")  # of an option that is not there
     known = {one.lstrip("-"): one for one in getattr(error, "possibilities", None) or ()}
     near = [known[one] for one in get_close_matches(name, known, n=2, cutoff=NEAR)]
     context: Any = getattr(error, "ctx", None)
     if owners := _owners(name, context):
         hint = f"--{name} belongs to {', '.join(owners)}"
+        if _takes_changes_of(name, context.command):
+            hint = f"--set {name}=VALUE changes it"
     elif near:
         hint = f"did you mean {' or '.join(near)}?"
-    elif "extra argument" in what:
+    elif "extra argument" in what and any(one.name == "prompt" for one in context.command.params):
         hint = "a text of several words needs quotes"
     elif not hint:
-        hint = f"{context.command_path if context else 'ltx2'} --help"
+        hint = usual_hint
     if len(what) > LONGEST:
         what = what[: LONGEST - 1] + "…"
     return core.RequestError(what[:1].lower() + what[1:], hint=hint[:1].lower() + hint[1:])
@@ -63,6 +66,16 @@ def _owners(option: str, context: Any) -> list[str]:
         return []
     commands = context.find_root().command.commands
     return [name for name, command in commands.items() if _has(command, f"--{option}")]
+
+
+def _takes_changes_of(setting: str, command: Any) -> bool:
+    """Whether a command changes a setting by `--set` that others have as an option."""
+    if not _has(command, "--set"):
+        return False
+    try:
+        return bool(core.parse_changes([f"{setting}="]))
+    except core.RequestError:
+        return False
 
 
 def _has(command: Any, option: str) -> bool:

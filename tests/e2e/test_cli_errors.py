@@ -43,7 +43,14 @@ REFUSALS = {
     "unknown command": Refusal(words="tv2 x", says=("no such command 'tv2'", "did you mean", "'t2v'")),
     "no prompt": Refusal(words="t2v", says=("missing argument 'PROMPT'", "hint: ltx2 t2v --help")),
     "prompt without quotes": Refusal(words="t2v a bell rings", says=("unexpected", "needs quotes")),
-    "option without its value": Refusal(words="t2v x --steps", says=("'--steps' requires an argument", "--help")),
+    "two files for one": Refusal(words="sync a.mp4 b.mp4", says=("extra argument (b.mp4)", "hint: ltx2 sync --help")),
+    "option without its value": Refusal(
+        words="t2v x --steps", says=("'--steps' requires an argument", "hint: ltx2 t2v --help")
+    ),
+    "option of a plan without its value": Refusal(words="plan t2v --vram", says=("hint: ltx2 plan t2v --help",)),
+    "value of a plan": Refusal(words="plan t2v x --model toy --crf 99", says=("hint: ltx2 plan t2v --help",)),
+    "option that is set": Refusal(words="rerun a.mp4 --steps 3", says=("--steps", "hint: --set steps=VALUE")),
+    "option that is no setting": Refusal(words="rerun a.mp4 --enhance-only", says=("hint: --enhance-only belongs to",)),
     "option of other commands": Refusal(
         words="t2v x --start 2s", says=("no such option: --start", "hint: --start belongs to v2v, a2v, v2a")
     ),
