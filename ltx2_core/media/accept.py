@@ -26,7 +26,7 @@ def check_input(path: Path, kind: type[Source]) -> Source:
     Raises: MediaError, with one line why and a hint.
     """
     try:
-        status = _require_readable(path, kind.largest_bytes)
+        status = require_readable(path, kind.largest_bytes)
         return _examine(path, kind, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
     except MediaError as error:
         raise MediaError(f"{path} cannot be used as {kind.noun}", error.why, error.hint or kind.hint) from error
@@ -49,7 +49,7 @@ def _reader(kind: type) -> Callable[[Path], Any]:
     return READERS[kind]
 
 
-def _require_readable(path: Path, largest_bytes: int) -> os.stat_result:
+def require_readable(path: Path, largest_bytes: int) -> os.stat_result:
     """Look at the file without opening it: a pipe would wait, and reading a device can do things."""
     try:
         status = path.stat()

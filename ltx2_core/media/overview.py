@@ -18,12 +18,14 @@ from einops import rearrange
 from numpy.typing import NDArray
 from PIL import Image
 
-from .accept import check_input
+from ..errors import MediaError
+from .accept import check_input, require_readable
 from .audio import read_audio
 from .check import Findings, VideoCheck, check_audio
 from .copy import LAYOUTS
 from .frames import FrameConverter
 from .inputs import AudioSource, VideoSource
+from .kinds import cannot_be_opened
 from .loudness import Level, measure_level
 from .plots import peaks, spectrum
 from .probe import MediaInfo, probe
@@ -83,7 +85,11 @@ def look_at(path: Path, detail: Detail = OF_MANY) -> Overview:
 
     The same file gives the same overview. Raises: MediaError if the file cannot be read.
     """
-    info = probe(path)
+    require_readable(path, VideoSource.largest_bytes)
+    try:
+        info = probe(path)
+    except MediaError as error:
+        raise cannot_be_opened(path) from error
     video = check_input(path, VideoSource) if info.video else None
     source = video.audio if video else check_input(path, AudioSource)
     audio = read_audio(source) if source else None

@@ -120,7 +120,7 @@ def read_record(folder: Path) -> BatchRecord | None:
         why = f"it is not what this program wrote: {error.errors()[0]['msg']}"
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-    hint = "move it away and add --overwrite, or -o FOLDER/ names another folder"
+    hint = "move it away; ltx2 batch JOBS --overwrite then makes all results again"
     raise StorageError(f"{path} cannot be read", why, hint)
 
 

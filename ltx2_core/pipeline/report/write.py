@@ -60,7 +60,8 @@ def write_batch_report(folder: Path, watch: Watch = NOBODY) -> Path:
     with locked(target, wait=lambda: time.sleep(POLL_S)):
         record = read_record(folder)
         if record is None:
-            raise RequestError(f"{folder} holds no batch", f"there is no {RECORD} in it")
+            hint = "name one clip, or the folder that ltx2 batch has made"
+            raise RequestError(f"{folder} holds no batch", f"there is no {RECORD} in it", hint)
         results = []
         with watch.phase("report", "measuring the results", len(record.jobs)) as on_done:
             for number, entry in enumerate(record.jobs, 1):
