@@ -24,9 +24,9 @@ def add_convert(app: typer.Typer) -> None:
 @takes(CONVERT)
 def convert(file: WeightsArg, flags: dict[str, Any], show: Display) -> None:
     """Make an int8 or fp8 file of a checkpoint in bf16, which other programs read too; with -v, the error per layer."""
-    for name, option in (("to", "--to int8"), ("output", "-o FILE")):
+    for name, option, what in (("to", "--to int8", "what is written"), ("output", "-o FILE", "where it is written")):
         if name not in flags:
-            raise core.RequestError(f"{option.split()[0]} is missing", hint=f"{option} says what is written")
+            raise core.RequestError(f"{option.split()[0]} is missing", hint=f"{option} says {what}")
     conversion = core.plan_conversion(
         file,
         flags["to"],

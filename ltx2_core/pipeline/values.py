@@ -227,7 +227,7 @@ def parse_interval(value: Any) -> int | Literal["auto", "off"]:
     if text in (AUTO, OFF):
         return text
     if isinstance(value, bool) or not re.fullmatch(r"[1-9]\d{0,3}", text, re.ASCII):
-        raise ValueError("it must be a number of steps such as 4, auto or off")
+        raise ValueError("it must be a number of steps from 1 to 9999, auto or off")
     return int(text)
 
 
@@ -288,6 +288,11 @@ def show_ranges(numbers: Iterable[int]) -> str:
 def option_name(name: str) -> str:
     """How a setting is written on the command line."""
     return ("--no-" if name in SWITCHED_OFF else "--") + name.replace("_", "-")
+
+
+def counted(number: int, what: str) -> str:
+    """`1 pair`, `12 pairs`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def did_you_mean(word: str, known: list[str]) -> str:

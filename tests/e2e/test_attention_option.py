@@ -118,7 +118,7 @@ def test_a_model_says_which_blocks_count_and_the_first_third_of_the_steps_does(t
         (("--compile",), "compiled blocks cannot be watched"),
         (("--ranks", "2"), "each rank has only its own rows"),
         (("--attention-blocks", "2,9"), "the model has the blocks 0 to 3"),
-        (("--attention-steps", "0-3"), "stage 1 has the steps 1 to 3"),
+        (("--attention-steps", "0-3"), "--attention-steps 0-3 cannot be used\nstage 1 has the steps 1 to 3"),
         (("--attention-steps", "3-1"), "ends before it begins"),
     ],
 )

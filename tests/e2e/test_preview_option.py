@@ -120,7 +120,7 @@ def test_a_batch_tells_of_a_preview_in_each_job_folder_and_draws_none(
     [
         (("t2v", "a bell", "--video", "off", "--preview", 4, "-o", "a.wav"), "leaves only audio"),
         (("v2a", "clip.mp4", "--preview", 4, "-o", "a.mp4"), "the given video stays as it is"),
-        (("t2v", "a bell", "--preview", 0, "-o", "a.mp4"), "it must be a number of steps such as 4, auto or off"),
+        (("t2v", "a bell", "--preview", 0, "-o", "a.mp4"), "it must be a number of steps from 1 to 9999, auto or off"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(

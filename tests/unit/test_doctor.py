@@ -110,6 +110,11 @@ def test_without_torch_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert diagnose().rows["torch"].startswith("not installed. To do: pip install torch")
 
 
+def test_one_thread_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert diagnose().rows["CPU"].endswith(", 1 compute thread")
+
+
 def test_a_missing_encoder_is_a_row_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts, "encoders", lambda: {"h264": True, "av1": False})
     assert diagnose().rows["encoders"].startswith("h264. To do: av1: not in this FFmpeg")

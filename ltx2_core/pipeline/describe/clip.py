@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from ...errors import MediaError
 from ..made import Made
-from ..values import show_fps
-from .words import Facts, counted, numbered, recipe_facts, require_content
+from ..values import counted, show_fps
+from .words import Facts, numbered, recipe_facts, require_content
 
 if TYPE_CHECKING:  # PyAV, which only clips need
     from ...media.probe import AudioInfo, Track, TrackList, VideoInfo

@@ -18,7 +18,8 @@ from ...headers import LORA_NAME, FileKind, Header
 from ...lora_file import FLAT_PREFIX, PREFIX, SKIPPED, LoraFile, read_lora
 from ...lora_forms import Change, Target, read_changes
 from ...lora_scale import stated_scale
-from .words import Facts, counted, counts, in_words, numbered, stored_facts
+from ..values import counted
+from .words import Facts, counts, in_words, numbered, stored_facts
 
 GENERATIONS = ("2.0", "2.3", "2.5")
 SEPARATE = 3  # ranks or scales that are listed one by one

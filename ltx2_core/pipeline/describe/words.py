@@ -42,11 +42,6 @@ def numbered(name: str, texts: Iterable[str]) -> Facts:
         yield (name if number == 1 else f"{name} {number}"), text
 
 
-def counted(number: int, what: str) -> str:
-    """`1 pair`, `12 pairs`."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
 def counts(of: Mapping[str, int]) -> str:
     """`int8 12, nvfp4 3`, the most first."""
     return ", ".join(f"{name} {count:,}" for name, count in Counter(of).most_common())

@@ -30,6 +30,7 @@ from ..resolve.library import own_library
 from ..resolve.presets import names, read_tier
 from ..resolve.setting_sources import config_files, read_environment
 from ..resolve.tuning import AGAIN, read_tuning
+from ..values import counted
 from .report import Diagnosis, Fact
 
 PACKAGE = "ltx2"
@@ -81,7 +82,7 @@ def _system() -> Iterator[Fact]:
     yield Fact("ltx2", __version__, shared="")
     yield Fact("system", system)
     yield Fact("Python", f"{platform.python_version()} ({platform.python_implementation()})")
-    yield Fact("CPU", f"{cpu_name()}, {cpu_threads()} threads compute")
+    yield Fact("CPU", f"{cpu_name()}, {counted(cpu_threads(), 'compute thread')}")
 
 
 def _memory() -> Iterator[Fact]:

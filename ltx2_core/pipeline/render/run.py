@@ -34,6 +34,7 @@ from ..reads import identities, require_unchanged
 from ..report.write import write_clip_report
 from ..request import RenderTask, Resolved
 from ..resolve.target import TAKEN_HINT, check_place
+from ..values import counted
 from .attention import write_attention
 from .engine import Engine
 from .enhancement import rewrite_prompt
@@ -172,7 +173,7 @@ def described(machine: Machine) -> str:
     kept = f"up to {machine.kept_bytes / 1e9:.1f} GB of weights stay loaded"
     ranks = f"{machine.ranks} ranks of " * (machine.ranks > 1)
     devices = " and ".join(dict.fromkeys(machine.devices))
-    where = f"computing on {ranks}{devices} in {machine.precision}, {machine.threads} CPU threads"
+    where = f"computing on {ranks}{devices} in {machine.precision}, {counted(machine.threads, 'CPU thread')}"
     return f"{where}, memory mode {machine.memory}, {kept}"
 
 

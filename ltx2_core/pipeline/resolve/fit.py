@@ -20,6 +20,7 @@ from ...text.enhancers import EnhancerFiles
 from ...tiles import Cut, TilePlan
 from ..parts import ModelHeaders
 from ..request import Request
+from ..values import counted
 from .machine import (
     PRECISIONS,
     Device,
@@ -137,7 +138,8 @@ def _with_compiler(
 
 def _told_memory(machine: Machine, device: Device) -> str:
     """What is said of a memory mode that was chosen."""
-    stays = f", {machine.resident_blocks} blocks of the transformer stay" if machine.resident_blocks else ""
+    blocks = machine.resident_blocks
+    stays = f", {counted(blocks, 'block')} of the transformer stay{'s' * (blocks == 1)}" if blocks else ""
     return f"memory: {machine.memory}{stays}, as the models do not fit {place_of(device)} whole"
 
 

@@ -136,7 +136,7 @@ class NamedLoras:
         """The file that a text names which is no name. Raises: RequestError, StorageError if there is none."""
         path = given_path(text, option)
         if not os.path.exists(path) and not is_path(text):  # noqa: PTH110 (a path that may not be looked at)
-            hint = did_you_mean(text.lower(), [*self.library.catalogue.controls])
+            hint = did_you_mean(text.lower(), [*self.library.catalogue.controls]) or "ltx2 models lists the names"
             raise RequestError(f"unknown LoRA {shown(text)}", f"{option} takes a name or a file", hint)
         require_file(path, f"{option} {spec}", f"{option} PATH:0.8 gives a strength; check the path")
         return path

@@ -137,12 +137,12 @@ def catalogue(own: Mapping[str, Any] | None = None) -> dict[str, dict[str, str]]
         | values
         | dict.fromkeys(own or (), "yours"),
         "sizes": {name: tier.summary for name, tier in sorted(tiers.items(), key=lambda item: item[1].minimum_gb)},
-        "models": {name: model.summary for name, model in registered_models().items()},
+        "models": {name: model.summary for name, model in sorted(registered_models().items())},
     }
 
 
 def _read(kind: str, name: str, word: str, known: list[str] | None = None) -> dict[str, Any]:
     known = names(kind) if known is None else known
     if name not in names(kind):
-        raise RequestError(f"unknown {word} {shown(name)}", hint=did_you_mean(name, known))
+        raise RequestError(f"unknown {word} {shown(name)}", hint=did_you_mean(name, known) or "ltx2 presets lists them")
     return read_yaml(presets_folder() / kind / f"{name}.yaml")

@@ -25,7 +25,7 @@ from ...tiles import STAGE_OVERLAP
 from ..parts import ModelHeaders
 from ..recipe import Edit, Recipe
 from ..request import COPY, OutputSettings, Request, StreamMode
-from ..values import OFF, option_name, show_fps
+from ..values import OFF, option_name, show_fps, show_ranges
 from .loras import refuse_hdr
 from .presets import names, recipe
 from .settings import Merged, Origin, Settings, required
@@ -98,11 +98,11 @@ def check_attention(merged: Merged, request: Request, layers: int) -> None:
     steps = request.steps_of_stages[number - 1]
     for name, first, last in (("blocks", 0, layers - 1), ("steps", 1, steps)):
         setting = f"attention_{name}"
-        wrong = next((one for one in getattr(settings, setting) or () if not first <= one <= last), None)
-        if wrong is not None:
+        asked = getattr(settings, setting) or ()
+        if any(not first <= one <= last for one in asked):
             whose = "the model" if name == "blocks" else f"stage {number}"
             raise RequestError(
-                f"{merged.sources[setting].spelled(setting)} {wrong} cannot be used",
+                f"{merged.sources[setting].spelled(setting)} {show_ranges(asked)} cannot be used",
                 f"{whose} has the {name} {first} to {last}",
             )
 
