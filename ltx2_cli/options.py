@@ -71,6 +71,13 @@ def complete_model(incomplete: str) -> list[tuple[str, str]]:
     return [(name, entry.summary) for name, entry in known.items() if name.startswith(incomplete.lower())]
 
 
+def complete_lora(incomplete: str) -> list[tuple[str, str]]:
+    """Completes the name of a LoRA that can be used."""
+    known = core.read_catalogue().controls
+    usable = {name: entry.summary for name, entry in known.items() if entry.refused is None}
+    return [(name, summary) for name, summary in usable.items() if name.startswith(incomplete.lower())]
+
+
 MaybeNameArg = Annotated[
     str | None,
     typer.Argument(
@@ -85,6 +92,7 @@ PLAN = panel(
 LORA = value(
     "NAME|PATH[:STRENGTH]",
     "Apply a LoRA, by name (see ltx2 models) or by path; strength 1 by default; can be repeated.",
+    complete=complete_lora,
     is_repeated=True,
 )
 PARTIAL_LORA = switch("Apply a LoRA even if only part of it fits the model.")
@@ -206,6 +214,7 @@ EDIT = panel(
         "NAME|PATH[:STRENGTH]",
         "Follow the clip as a control signal, with an in-context LoRA: pose, depth, or a file; with --upscale the LoRA "
         "that looks at the clip, or off.",
+        complete=complete_lora,
     ),
     upscale=value(
         "2|1.5",

@@ -133,10 +133,17 @@ def test_shells_complete_names(shell: str):
 
 
 @pytest.mark.parametrize(
-    ("begun", "names"), [("audio_s", "audio_st= audio_sm= audio_stg="), ("video-r", "video-rescale=")]
+    ("line", "names"),
+    [
+        ("batch x --sweep audio_s", "audio_st= audio_sm= audio_stg="),
+        ("batch x --sweep video-r", "video-rescale="),
+        ("t2v x --lora can", "canny"),
+        ("v2v x --control dep", "depth"),
+        ("t2v x --lora hd", ""),  # hdr cannot be used
+    ],
 )
-def test_shells_complete_the_key_of_a_sweep(begun: str, names: str):
-    words = {"COMP_WORDS": f"ltx2 batch x --sweep {begun}", "COMP_CWORD": "4"}
+def test_shells_complete_the_keys_of_sweeps_and_the_names_of_loras(line: str, names: str):
+    words = {"COMP_WORDS": f"ltx2 {line}", "COMP_CWORD": "4"}
     run = CliRunner(env={"_LTX2_COMPLETE": "complete_bash", **words})
     assert run.invoke(app, [], prog_name="ltx2").stdout.split() == names.split()
 
