@@ -6,6 +6,7 @@ Source: docs/cli.md, "Existing files".
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -21,6 +22,14 @@ MOST_NAME_BYTES = 241  # of an output: file systems take 255, and the longest hi
 IN_HIDDEN_NAME = r"[0-9a-f]{6}\.part"
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows makes links for administrators only
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a pipe that nobody writes to returns at once
+RIGHTS, ROOM = "check the rights on that file and its folder", "make room on that disk"
+HINTS = {
+    errno.EACCES: RIGHTS,
+    errno.EPERM: RIGHTS,
+    errno.EROFS: "that disk takes no files; copy what is there to another",
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+}
 
 
 def require_free(target: Path, why: str = "", hint: str = "--overwrite replaces it, -o gives another name") -> None:
@@ -59,7 +68,12 @@ def disk_errors(path: Path, what: str = "cannot be written") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{path} {what}", error.strerror or str(error)) from error
+        raise StorageError(f"{path} {what}", error.strerror or str(error), disk_hint(error)) from error
+
+
+def disk_hint(error: OSError) -> str:
+    """What helps where a disk refuses, as far as its answer tells; "" else."""
+    return HINTS.get(error.errno or 0, "")
 
 
 def read_whole(path: Path, limit: int) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .disk import NO_LINK, read_whole
+from .disk import NO_LINK, disk_hint, read_whole
 from .errors import StorageError, TargetTakenError
 
 MOST_BYTES = 1000
@@ -37,7 +37,8 @@ def locked(path: Path, *, wait: Callable[[], None] | None = None) -> Iterator[No
                 raise TargetTakenError(f"{path} is being written by {_holder(file)}", hint="-o gives another name")
             wait()
     except OSError as error:
-        raise StorageError(f"{path} cannot be locked", f"{file}: {error.strerror or error}") from error
+        why = f"{file}: {error.strerror or error}"
+        raise StorageError(f"{path} cannot be locked", why, disk_hint(error)) from error
     try:
         _sign(file)
         yield

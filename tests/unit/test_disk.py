@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from ltx2_core import disk
-from ltx2_core.disk import hidden_file, read_whole, remove_leftovers, write_whole
+from ltx2_core.disk import disk_errors, hidden_file, read_whole, remove_leftovers, write_whole
+from ltx2_core.errors import StorageError
 
 
 def test_hidden_files_of_one_target_have_names_of_their_own(tmp_path: Path) -> None:
@@ -64,3 +66,10 @@ def test_only_what_this_program_left_is_removed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     remove_leftovers(tmp_path / "a.mp4")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_a_disk_that_refuses_is_told_with_what_helps(tmp_path: Path) -> None:
+    for number, helps in ((errno.EACCES, "check the rights"), (errno.ENOSPC, "make room"), (errno.EROFS, "copy")):
+        with pytest.raises(StorageError) as caught, disk_errors(tmp_path):
+            raise OSError(number, os.strerror(number))
+        assert (caught.value.why, helps in caught.value.hint) == (os.strerror(number), True)
