@@ -168,7 +168,7 @@ PART = {
         "Shape",
         start=value("2s", "Where to begin in the clip: 2s, 1m30s; default 0s."),
         duration=value("5s", "How much of the clip to use: 5s, 1m30s; default: all of it."),
-        frames=value("N", "The same in frames, 8k+1: 9, 17, … 121 …"),
+        frames=value("N", "How much of the clip to use, in frames, 8k+1: 9, 17, … 121 …"),
         fps=value("24", "Frames per second; default: those of the clip."),
     ),
 }
@@ -178,7 +178,7 @@ ALONG_AUDIO = {
         "Shape",
         start=value("2s", "Where to begin in the audio: 2s, 1m30s; default 0s."),
         duration=value("5s", "How much of the audio to use: 5s, 1m30s; default: all, up to 20 s; --until takes more."),
-        frames=value("N", "The same in frames, 8k+1: 9, 17, … 121 …"),
+        frames=value("N", "How much of the audio to use, in video frames, 8k+1: 9, 17, … 121 …"),
         image=value(
             "PATH[@TIME[:STRENGTH]]",
             "An image at 1.5s, a frame number, first or last; can be repeated.",
@@ -320,7 +320,7 @@ CONTINUED = panel(
 )
 RERUN = panel(
     "Rerun",
-    set=value("KEY=VALUE", "Change a setting, as seed=8 or prompt=TEXT; can be repeated.", is_repeated=True),
+    set=value("KEY=VALUE", "Change a setting, such as seed=8 or prompt=TEXT; can be repeated.", is_repeated=True),
     input=value(
         "FILE|FOLDER", "Also look here for weights, images, clips and audio; can be repeated.", is_repeated=True
     ),
@@ -440,14 +440,14 @@ BATCH = panel(
     plan=switch("List the jobs, and stop."),
     grid=switch("Also join the results, labelled by what varies, into grid.png and grid.mp4 in their folder."),
     keep_going=either("--fail-fast", "Go on after a job that fails, which is the default, or stop there."),
-    max_time=value("TIME", "Begin no job after so long: 45m, 1h30m."),
+    max_time=value("TIME", "Begin no further job after this time: 45m, 1h30m."),
     gpus=value("0,1", "Use these cards, one job at a time on each; default: all."),
     shard=value(
         "I/N", "Render only part I of N, from 0; auto in a SLURM array job, auto/N in an indexed job of Kubernetes."
     ),
     engine=value("local|ray", "Where jobs are rendered: on this machine, which is the default, or on a Ray cluster."),
     address=value("HOST:PORT", "Head of the Ray cluster; auto finds the one that this machine is part of."),
-    order=value("models|file", "Order of the jobs: file keeps that of the file; default models: few loads."),
+    order=value("models|file", "Order: as in the file, or by models, each loaded once; default models."),
 )
 BATCH_SAMPLING = {
     **SAMPLING,
