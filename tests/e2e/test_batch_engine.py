@@ -20,7 +20,8 @@ from ltx2_cli.batch import TAKES
 from ltx2_cli.batch_view import serve_lines
 from ltx2_cli.display import Display
 from ltx2_core.lock import locked
-from ltx2_core.pipeline.batch import loop, processes
+from ltx2_core.pipeline import processes
+from ltx2_core.pipeline.batch import loop
 from ltx2_core.pipeline.batch import worker as worker_module
 from ltx2_core.pipeline.batch.begin import claim_of
 from ltx2_core.pipeline.batch.record import RECORD, change_entry, change_record, read_record

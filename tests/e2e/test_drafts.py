@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import ltx2_core as core
 from ltx2_core.media.probe import probe
-from ltx2_core.pipeline.batch import processes
+from ltx2_core.pipeline import processes
 from ltx2_core.pipeline.batch.picks import DRAFTS, picked_batch
 from ltx2_core.pipeline.batch.record import read_record
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ltx2_core as core
-from ltx2_core.pipeline.batch import processes
+from ltx2_core.pipeline import processes
 from ltx2_core.pipeline.batch.record import RECORD
 from ltx2_core.pipeline.batch.worker import Worker
 from ltx2_core.pipeline.job import Job

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ltx2_core.pipeline.batch import processes
+from ltx2_core.pipeline import processes
 from ltx2_core.pipeline.batch.shard import parse_shard
 from ltx2_core.pipeline.batch.worker import Worker
 from tests.batches import write_jobs

@@ -15,7 +15,8 @@ import pytest
 
 import ltx2_core as core
 from ltx2_cli.batch import TAKES
-from ltx2_core.pipeline.batch import cluster, processes
+from ltx2_core.pipeline import processes
+from ltx2_core.pipeline.batch import cluster
 from ltx2_core.pipeline.batch.begin import claim_of
 from scripts.local_cluster import local_cluster, new_token
 from tests.batches import FLAGS, HERE, race, settled, states, tree

@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from ltx2_core.errors import DoesNotFitError, RequestError, StorageError
-from ltx2_core.pipeline.batch import cluster, options, processes
+from ltx2_core.pipeline import processes
+from ltx2_core.pipeline.batch import cluster, options
 from ltx2_core.pipeline.batch.actor import Probe, Surroundings, look
 from ltx2_core.pipeline.batch.begin import Order
 from ltx2_core.pipeline.batch.cluster import ClusterWorkers, passed_on, require_same_kind, taken_seats, wanted_seats

@@ -8,7 +8,7 @@ import sys
 FIRST_START = """
 import signal
 from multiprocessing.resource_tracker import ensure_running
-from ltx2_core.pipeline.batch.processes import SIGNALS, _signals_wait
+from ltx2_core.pipeline.processes import SIGNALS, _signals_wait
 
 with _signals_wait():
     ensure_running()  # as the first process of a program does when it starts

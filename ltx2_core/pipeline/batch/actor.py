@@ -17,8 +17,9 @@ from queue import SimpleQueue
 from ...errors import StorageError
 from ...version import __version__
 from ..events import Event, Watch
+from ..processes import tell_warnings
 from .begin import Order
-from .child import outcome_of, tell_warnings
+from .child import outcome_of
 from .outcome import Outcome
 from .record import Failure
 

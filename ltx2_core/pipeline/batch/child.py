@@ -5,25 +5,20 @@ Source: docs/batch.md, "Workers".
 
 from __future__ import annotations
 
-import logging
-import sys
 import traceback
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import LTX2Error
-from ..events import Event, Message, Watch
+from ..events import Watch
+from ..processes import Pipe, begin, tell_warnings
 from .begin import Order
 from .outcome import Outcome
-from .processes import begin
 from .record import Failure
 
 if TYPE_CHECKING:
     from .worker import Worker
-
-STOP = "stop"  # what a parent sends to have a render stopped after its step
 
 
 def serve(connection: Connection, parents: Connection, config: Path | None) -> None:
@@ -62,54 +57,3 @@ def outcome_of(worker: Worker, order: Order, watch: Watch) -> Outcome:
         note_failure(order, failure)
         worker.clear()
         return Outcome(job=order.job, state="failed", failure=failure)
-
-
-class Pipe:
-    """The child's end of the pipe. Where the parent is gone, the child ends too."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.has_stopped = False
-
-    def send(self, message: object) -> None:
-        try:
-            self.connection.send(message)
-        except OSError:
-            self.has_stopped = True
-            if isinstance(message, Outcome):
-                sys.exit()
-
-    def receive(self) -> str | None:
-        """The next order; None where there are no more."""
-        while not self.has_stopped:
-            try:
-                text = self.connection.recv()
-            except (EOFError, OSError):
-                return None
-            if text != STOP:
-                return text
-        return None
-
-    def is_asked_to_stop(self) -> bool:
-        """Whether the parent has said so, or is gone."""
-        try:
-            if not self.has_stopped and self.connection.poll():
-                self.has_stopped = self.connection.recv() == STOP
-        except (EOFError, OSError):
-            self.has_stopped = True
-        return self.has_stopped
-
-
-def tell_warnings(tell: Callable[[Event], None]) -> None:
-    """Send warnings that are logged to whoever listens to this process, and nowhere else."""
-    logger = logging.getLogger("ltx2")
-    logger.handlers, logger.propagate = [_Told(tell)], False
-
-
-class _Told(logging.Handler):
-    def __init__(self, tell: Callable[[Event], None]) -> None:
-        super().__init__(logging.WARNING)
-        self.tell = tell
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.tell(Message(message=record.getMessage(), is_warning=True))

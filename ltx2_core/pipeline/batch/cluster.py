@@ -17,11 +17,10 @@ from typing import Any, TypeVar
 from ...disk import disk_errors, hidden_file, remove_leftovers, show_bytes
 from ...errors import DoesNotFitError, RequestError, StorageError
 from ...lock import locked
+from .. import processes
 from ..events import Message
-from . import processes
 from .actor import Probe, Surroundings
 from .begin import Order
-from .child import STOP
 from .driver import Connected, Imported, Node, Ready, Seat, Seen, drive
 from .jobs import Batch, BatchJob
 from .loop import NOBODY
@@ -87,7 +86,7 @@ class ClusterWorkers:
 
     def stop(self, number: int) -> None:
         """Ask a worker to stop after its step."""
-        self._send(number, STOP)
+        self._send(number, processes.STOP)
 
     def listen(self, seconds: float) -> Iterator[tuple[int, Told]]:
         """What workers tell within some time. Raises: StorageError if the connection to the cluster is lost."""

@@ -17,10 +17,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ...errors import StorageError, shown
+from ..processes import STOP, begin, ignore_signals
 from .actor import CONTROL, Actor, Probe, Surroundings, look
-from .child import STOP
 from .outcome import Gone, Outcome, Told
-from .processes import begin, ignore_signals
 from .record import Failure
 
 Node = Mapping[str, float]  # resources of a machine of the cluster by name, as Ray counts them

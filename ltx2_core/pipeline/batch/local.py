@@ -15,10 +15,10 @@ from time import sleep
 from typing import Any
 
 from ...errors import RequestError
+from .. import processes
 from ..resolve.machine import devices
-from . import processes
 from .begin import Order
-from .child import STOP, serve
+from .child import serve
 from .jobs import Batch, BatchJob
 from .options import BatchOptions
 from .outcome import Gone, Told
@@ -74,7 +74,7 @@ class LocalWorkers:
 
     def stop(self, number: int) -> None:
         """Ask a worker to stop after its step."""
-        self.children[number].send(STOP)
+        self.children[number].send(processes.STOP)
 
     def listen(self, seconds: float) -> Iterator[tuple[int, Told]]:
         """What workers tell within some time."""

@@ -27,9 +27,8 @@ from typing import Any, NoReturn, TypeVar
 from ...errors import LTX2Error
 from ...machine import Machine
 from ...parallel import FIRST, PeerLostError, Ranks
-from ..batch.child import STOP, Pipe, tell_warnings
-from ..batch.processes import SIGNALS, START_METHOD
 from ..events import Watch
+from ..processes import SIGNALS, START_METHOD, STOP, Pipe, tell_warnings
 
 T = TypeVar("T")
 TIMEOUT_S = 1800.0  # after which a rank that does not answer is lost; one may still be reading weights

@@ -1,7 +1,11 @@
-"""Starts processes that answer through a pipe, and that end by themselves where the one that started them is gone."""
+"""Starts processes that answer through a pipe, and that end by themselves where the one that started them is gone.
+
+Batches have such processes for their workers, and a clip on several cards for its ranks.
+"""
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +14,11 @@ from multiprocessing.connection import Connection
 from multiprocessing.resource_tracker import ensure_running
 from typing import Any
 
+from .events import Event, Message
+
 START_METHOD = "spawn"  # CUDA cannot be used in a process that was forked
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP = "stop"  # what a parent sends to have a render stopped after its step
 
 
 def start(serve: Callable[..., None], *given: object) -> tuple[Any, Connection]:
@@ -57,3 +64,52 @@ def _signals_wait() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Pipe:
+    """The child's end of the pipe. Where the parent is gone, it receives nothing more, and is asked to stop."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.has_stopped = False
+
+    def send(self, message: object) -> None:
+        try:
+            self.connection.send(message)
+        except OSError:
+            self.has_stopped = True
+
+    def receive(self) -> str | None:
+        """The next order; None where there are no more."""
+        while not self.has_stopped:
+            try:
+                text = self.connection.recv()
+            except (EOFError, OSError):
+                return None
+            if text != STOP:
+                return text
+        return None
+
+    def is_asked_to_stop(self) -> bool:
+        """Whether the parent has said so, or is gone."""
+        try:
+            if not self.has_stopped and self.connection.poll():
+                self.has_stopped = self.connection.recv() == STOP
+        except (EOFError, OSError):
+            self.has_stopped = True
+        return self.has_stopped
+
+
+def tell_warnings(tell: Callable[[Event], None]) -> None:
+    """Send warnings that are logged to whoever listens to this process, and nowhere else."""
+    logger = logging.getLogger("ltx2")
+    logger.handlers, logger.propagate = [_Told(tell)], False
+
+
+class _Told(logging.Handler):
+    def __init__(self, tell: Callable[[Event], None]) -> None:
+        super().__init__(logging.WARNING)
+        self.tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.tell(Message(message=record.getMessage(), is_warning=True))
