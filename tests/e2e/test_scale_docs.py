@@ -20,40 +20,54 @@ PAGE = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
 SMALL = ("--preset", "smoke", "--steps", "2")
 
 
+@pytest.fixture
+def forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own to work in, where workers are forked, which have torch from the start."""
+    assert Worker
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(processes, "START_METHOD", "fork")
+    return tmp_path
+
+
 def test_the_page_names_every_file() -> None:
     assert {path.name for path in FILES.iterdir()} == {*re.findall(r"\b(?:slurm\.sh|ray\.sh|kubernetes\.yaml)", PAGE)}
 
 
-def test_tasks_of_an_array_job_make_a_batch(tmp_path: Path) -> None:
-    (tmp_path / "s.txt").write_text("a lamp\na ball\n")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_tasks_of_an_array_job_make_a_batch(forked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = forked / "bin" / "ltx2"  # gives the words of the script's command, which then runs in this process
+    stub.parent.mkdir()
+    stub.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    stub.chmod(0o755)
+    (forked / "s.txt").write_text("a lamp\na ball\n")
     words = ("bash", FILES / "slurm.sh", "s.txt", "--seed", "1", *SMALL, "-o", "shared/")
     for number in (5, 7):
-        task = {"ID": str(number), "MIN": "5", "STEP": "2", "COUNT": "2"}
-        done = in_shell(tmp_path, *words, **{f"SLURM_ARRAY_TASK_{name}": value for name, value in task.items()})
-        assert done.returncode == 0, done.stderr
+        for name, value in {"ID": str(number), "MIN": "5", "STEP": "2", "COUNT": "2"}.items():
+            monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+        asked = in_shell(forked, *words)
+        assert asked.returncode == 0, asked.stderr
+        done = ltx2(*asked.stdout.splitlines())
+        assert done.exit_code == 0, done.stderr
         assert len(done.stdout.splitlines()) == 1
-    assert [path.name[:4] for path in sorted((tmp_path / "shared").glob("*.mp4"))] == ["0001", "0002"]
+    assert [path.name[:4] for path in sorted((forked / "shared").glob("*.mp4"))] == ["0001", "0002"]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_pods_of_an_indexed_job_make_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pods_of_an_indexed_job_make_a_batch(forked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = yaml.safe_load((FILES / "kubernetes.yaml").read_text())["spec"]
     (container,) = job["template"]["spec"]["containers"]
     (mount,) = container["volumeMounts"]
-    program, *words = (word.replace(mount["mountPath"], str(tmp_path)) for word in container["command"])
+    program, *words = (word.replace(mount["mountPath"], str(forked)) for word in container["command"])
     assert program == "ltx2"
-    assert Worker  # torch is there before workers are forked
     assert container["env"][0]["value"].startswith(mount["mountPath"])
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(processes, "START_METHOD", "fork")
-    path = tmp_path / "scenes.yaml"
+    path = forked / "scenes.yaml"
     write_jobs(job["completions"]).rename(path)
     path.write_text("".join(f"- {line}\n" for line in path.read_text().splitlines()))
     for index in (0, job["completions"] - 1):
         monkeypatch.setenv("JOB_COMPLETION_INDEX", str(index))
         done = ltx2(*words, *SMALL)
         assert done.exit_code == 0, done.stderr
-        assert done.stdout == f"{tmp_path}/scenes/j{index}.mp4\n"
+        assert done.stdout == f"{forked}/scenes/j{index}.mp4\n"
 
 
 def test_the_array_asks_for_as_many_parts_as_it_has_tasks() -> None:
