@@ -20,8 +20,6 @@ RUN = CliRunner()
 COMMON = ["--preset", "one-stage", "--res", "64x64", "--frames", "17", "--steps", "2", "--seed", "7", "--sound", "off"]
 CONV, DIFFUSION = "ltx-2.5-tiny-video-vae-conv.safetensors", "ltx-2.5-tiny-video-vae.safetensors"
 
-pytestmark = pytest.mark.usefixtures("kept_models")
-
 
 @pytest.fixture(scope="module")
 def model(tiny_of: Callable[[str], Path]) -> Path:
