@@ -130,6 +130,12 @@ def test_quiet_sound_is_seen_too(volume: float) -> None:
     assert abs(tall[100:-100] - expected).max() < 0.06 * WAVE_HEIGHT
 
 
+def test_a_strip_has_its_name_in_the_middle_of_its_left_side() -> None:
+    image = np.asarray(waveform(np.zeros((1, RATE_HZ)), "left", RATE_HZ, 1.0))
+    rows = np.flatnonzero((image[:, : GUTTER // 2] != image[0, 0]).any((1, 2)))
+    assert abs(rows.mean() - WAVE_HEIGHT / 2) <= 3
+
+
 def test_silence_is_a_thin_line() -> None:
     assert (_bars(0.0) == np.array(WAVE)).all(-1).sum(0).max() <= 2
 
