@@ -297,3 +297,14 @@ def test_the_request_holds_how_a_clip_is_read(mode: str, tiny: Path, clips: Path
     assert source.reading == check_input(path, VideoSource).reading
     assert source.reading.rotation == 90
     assert ClipInput.model_validate_json(source.model_dump_json()) == source
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_read"),
+    [({}, True), ({"sound": "keep"}, True), ({"sound": "off"}, False), ({"sound": "off", "retake": "0s-0.5s"}, False)],
+)
+def test_audio_of_a_clip_is_read_where_it_is_used(
+    flags: dict[str, str], is_read: bool, tiny: Path, tmp_path: Path
+) -> None:
+    clip = write_video(tmp_path / "clip.mp4", frames=25, sound="aac")
+    assert (resolved("v2v", tiny, clip, **flags).request.audio_source is not None) is is_read
