@@ -150,7 +150,7 @@ def test_the_command_makes_pages_of_what_is_there() -> None:
     for content, why in ((None, "there is no such file"), (b"", "it is empty"), (b"x", "it is not of a kind")):
         if content is not None:
             Path("b.mp4").write_bytes(content)
-        assert f"b.mp4 cannot be read\n{why}" in refused(3, "report", "b.mp4")
+        assert f"b.mp4 cannot be read {why}" in refused(3, "report", "b.mp4")
     Path("empty").mkdir()
     assert f"there is no {RECORD} in it" in refused(2, "report", "empty")
     page = batch()
