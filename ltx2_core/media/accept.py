@@ -54,7 +54,7 @@ def require_readable(path: Path, largest_bytes: int) -> os.stat_result:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
-        raise refusal(path, "there is no such file") from error
+        raise refusal(path, "there is no such file", "check the path") from error
     if stat.S_ISDIR(status.st_mode):
         raise refusal(path, "it is a folder")
     if not stat.S_ISREG(status.st_mode):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -150,7 +151,9 @@ class Job:
         except FileNotFoundError as error:
             raise RequestError(f"{folder} holds no render", "it is not the folder OUTPUT.job of one") from error
         except NotADirectoryError as error:
-            raise RequestError(f"{folder} holds no render", f"it is a file, and there is no {folder}.job") from error
+            why = f"it is a file, and there is no {folder}.job"
+            hint = f"ltx2 rerun {shlex.quote(str(folder))} renders it again, if it is a result"
+            raise RequestError(f"{folder} holds no render", why, hint) from error
         except (OSError, ValueError) as error:
             raise StorageError(
                 f"{folder} is damaged", f"its record cannot be read: {_reason(error)}", "render again"

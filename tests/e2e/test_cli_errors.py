@@ -49,6 +49,16 @@ REFUSALS = {
     ),
     "option of a plan without its value": Refusal(words="plan t2v --vram", says=("hint: ltx2 plan t2v --help",)),
     "value of a plan": Refusal(words="plan t2v x --model toy --crf 99", says=("hint: ltx2 plan t2v --help",)),
+    "preset like no other": Refusal(words="t2v x --preset qqq", says=("unknown preset", "hint: ltx2 presets lists")),
+    "LoRA like no other": Refusal(
+        words="t2v x --model toy --lora qqq", says=("unknown LoRA", "hint: ltx2 models lists the names")
+    ),
+    "no output": Refusal(words="convert x --to int8", says=("-o is missing", "hint: -o FILE says where")),
+    "render of a finished file": Refusal(
+        words="resume a.mp4", files={"a.mp4": "x"}, says=("there is no a.mp4.job", "hint: ltx2 rerun a.mp4 renders it")
+    ),
+    "batch of a folder": Refusal(words="batch .", says=("it is a folder", "must end in .txt")),
+    "batch of a file that is not there": Refusal(words="batch jobs", says=("there is no such file", ".txt")),
     "option that is set": Refusal(words="rerun a.mp4 --steps 3", says=("--steps", "hint: --set steps=VALUE")),
     "option that is no setting": Refusal(words="rerun a.mp4 --enhance-only", says=("hint: --enhance-only belongs to",)),
     "option of other commands": Refusal(
@@ -161,7 +171,9 @@ REFUSALS = {
     # what is done to a clip
     "no clip": Refusal(words="v2v", says=("missing argument 'VIDEO'", "hint: ltx2 v2v --help")),
     "clip that is not there": Refusal(
-        words="v2v lost.mp4 x --model {tiny}", code=3, says=("lost.mp4 cannot be used as a video", "no such file")
+        words="v2v lost.mp4 x --model {tiny}",
+        code=3,
+        says=("lost.mp4 cannot be used as a video", "no such file", "check the path"),
     ),
     "two things at once": Refusal(
         words="v2v a.mp4 x --extend 4s --retake 1s-2s",

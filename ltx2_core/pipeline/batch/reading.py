@@ -50,7 +50,8 @@ def read_jobs(path: Path) -> list[Entry]:
     suffix = path.suffix.lower()
     if suffix not in READERS:
         hint = f"its name must end in {', '.join(READERS)}; - reads JSON lines from standard input"
-        raise RequestError(f"{path} cannot be read", "its name does not say what it holds", hint)
+        why = "its name does not say what it holds" if path.exists() else "there is no such file"
+        raise RequestError(f"{path} cannot be read", "it is a folder" if path.is_dir() else why, hint)
     found: list[Entry] = []
     for entry in READERS[suffix](path):
         if len(found) == MOST_JOBS:
