@@ -25,7 +25,7 @@ from ltx2_core.pipeline.resolve.peaks import Rates, rates_of, read_peaks
 from ltx2_core.pipeline.resolve.phases import Costs
 from ltx2_core.pipeline.resolve.plan import GIB, MARGIN_BYTES, Row, make_plan
 from ltx2_core.pipeline.resolve.resolve import Asked, Planning, plan_render, planned_card, resolve
-from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
+from ltx2_core.pipeline.resolve.settings import COMMAND_LINE, Origin, Place
 from ltx2_core.sampling.schedules import from_level, with_level
 from ltx2_core.text.enhancers import MOST_TOKENS, find_enhancer
 
@@ -328,4 +328,6 @@ def test_a_still_takes_tokens_of_its_own_only_where_it_is_appended(tmp_path: Pat
 def test_no_card_is_planned_for_where_none_is_to_be_used(device: str) -> None:
     with pytest.raises(RequestError, match=f"--vram cannot be used with --device {device}"):
         planned(vram=12, model="toy", device=device)
-    assert planned(vram=12, model="toy", device="cuda").resolved.task.machine.device == "cuda:0"
+    for place in (COMMAND_LINE, Place(Origin.FILE, "ltx2.yaml")):
+        layers = [(place, {"model": "toy", "device": "cuda" if place == COMMAND_LINE else device})]
+        assert plan_render("t2v", "x", layers, vram_gb=12).resolved.task.machine.device == "cuda:0"

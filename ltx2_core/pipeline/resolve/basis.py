@@ -191,12 +191,13 @@ def settle_basis(
     preset = named.recipe
     fixed, usual = mode.layers
     layers = [fixed, *layers, usual]
-    settings = merge([*layers, (BUILT_IN, DEFAULTS)]).settings
+    first = merge([*layers, (BUILT_IN, DEFAULTS)])
+    settings = first.settings
     check_streams(mode.name, mode.streams, settings)
     edit = edit_of(settings) if mode.edits else None
     if edit == Edit.UPSCALE:
         layers.insert(-1, (BUILT_IN, KEPT_SOUND))
-    device = first_device(settings, planned and planned.device)
+    device = first_device(first, planned and planned.device)
     library = Library(read_catalogue(), model_folders(settings))
     files = _find_files(settings, library, found, is_planned=planned is not None and not planned.needs_files)
     model = _Model(files, ModelHeaders.of(files), registered_models().get(files.name))

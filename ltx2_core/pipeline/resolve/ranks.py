@@ -15,20 +15,21 @@ from ...types import Streams
 from ..recipe import Stage
 from ..request import Request
 from .machine import Device, choose_device
-from .settings import Settings, required
+from .settings import COMMAND_LINE, Merged, Settings, required
 
 MOST_NAMED = 16  # counts of ranks up to this one are named where another cannot be used
 NEUTRAL = Streams(GuidanceScales(), GuidanceScales())
 
 
-def first_device(settings: Settings, planned: Device | None) -> Device:
+def first_device(merged: Merged, planned: Device | None) -> Device:
     """The device that `--device` and `--gpus` mean: that of the first rank.
 
     Args: planned: the one of `--vram`, which holds instead. Raises: RequestError where it is not there, and where the
     options contradict each other or `--ranks`.
     """
+    settings = merged.settings
     ranks, gpus, asked = required(settings.ranks), settings.gpus, required(settings.device)
-    if planned is not None and asked.startswith(("cpu", "mps")):
+    if planned is not None and merged.sources["device"] == COMMAND_LINE and asked.startswith(("cpu", "mps")):
         raise RequestError(f"--vram cannot be used with --device {asked}", "it plans for a card", "leave one out")
     if gpus is None:
         if ranks > 1 and ":" in asked:
