@@ -140,6 +140,11 @@ def test_names_that_cannot_be_used_are_refused(tiny: Path, tmp_path: Path) -> No
         result = ltx2(*words, "--attention", tmp_path / name)
         assert result.exit_code == 2
         assert why in result.stderr
+    for name, flag in (("a.png", "--sheet"), ("b.mp4", "--attention"), ("a.html", "--report")):
+        (tmp_path / name).touch()
+        result = ltx2(*words, "--skip-existing", flag, *[tmp_path / name] * (flag == "--attention"))
+        assert (result.exit_code, (tmp_path / "a.mp4").exists()) == (2, False)
+        assert f"{name} already exists\na.mp4 does not, and would be rendered" in result.stderr
     result = ltx2(*words, "--job-dir", tmp_path / "a.mp4")
     assert "it is a result itself" in result.stderr
     result = ltx2(*words, "--attention-steps", "1")

@@ -341,6 +341,7 @@ def test_two_jobs_of_one_name_are_refused_whatever_their_case():
 def test_a_job_cannot_start_from_what_another_one_writes():
     Path("b").mkdir()
     Image.new("RGB", (64, 64)).save("b/one.png")
+    Path("b/one.mp4").touch()  # without it the sheet that is there would be refused before
     content = "jobs:\n - {prompt: a, name: one, sheet: true}\n - {mode: i2v, input: b/one.png, name: two}"
     with pytest.raises(core.JobsError) as failure:
         batch("b.yaml", content)

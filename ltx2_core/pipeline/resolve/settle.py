@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ...disk import require_free
 from ...errors import RequestError
 from ...hub.find import ModelFiles
 from ...machine import Machine
@@ -128,6 +129,8 @@ def settle(
     if not (settings.skip_existing and target.exists()):
         for path in task.results:
             require_writable(path.parent, str(path))
+            if settings.skip_existing and path not in task.stills:  # which a killed process may have written
+                require_free(path, f"{target.name} does not, and would be rendered", "--overwrite replaces it")
         require_writable(job_dir, str(job_dir))
     warnings = (*enhancement.warnings, *machine_warnings)
     return Settled(
