@@ -97,7 +97,9 @@ def test_a_model_without_its_text_encoder_says_so(tiny: Path, tmp_path: Path) ->
 
 
 def test_a_folder_without_anything_is_an_error_of_weights(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"holds nothing of a model\n.*\nhint: name a file"):
+    with pytest.raises(
+        StorageError, match=r"holds nothing of a model\n.*\nhint: name a file.*, ltx2 report shows a batch"
+    ):
         describe(tmp_path)
 
 

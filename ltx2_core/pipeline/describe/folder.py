@@ -31,7 +31,7 @@ def facts(path: Path) -> Facts:
         raise StorageError(
             f"{path} holds nothing of a model",
             "no weight file, text encoder or render lies in it",
-            "name a file, the folder of a model, or OUTPUT.job; ltx2 presets lists the models that have a name",
+            "name a file, the folder of a model, or OUTPUT.job; ltx2 presets lists models, ltx2 report shows a batch",
         )
     yield "kind", places.layout
     yield from _model(files, problem)
