@@ -16,6 +16,7 @@ from torch import device, nn
 from ltx2_core.cards import Card
 from ltx2_core.errors import DoesNotFitError, RequestError, StorageError
 from ltx2_core.memory import Residency
+from ltx2_core.pipeline.request import Extension
 from ltx2_core.pipeline.resolve import plan as plans
 from ltx2_core.pipeline.resolve.basis import Planned
 from ltx2_core.pipeline.resolve.clock import Clock
@@ -189,6 +190,13 @@ def test_inputs_may_be_left_out(mode: str, flags: dict[str, str], phase: str) ->
     found = planned(mode, vram=24, res="480p", **flags) if mode != "v2a" else planned(mode, vram=24, **flags)
     assert phase in rows(found)
     assert any("left out" in note for note in found.resolved.notes)
+
+
+def test_a_clip_that_is_left_out_is_planned_with_what_extends_it() -> None:
+    usual = planned("v2v", vram=24, res="480p", frames=49, strength="0.5").resolved.task.request
+    request = planned("v2v", vram=24, res="480p", frames=49, extend="2s", extend_before="1s").resolved.task.request
+    assert (usual.frames, request.frames) == (49, 24 + 49 + 48)
+    assert request.extension == Extension(before=24, after=48)
 
 
 def test_a_clip_is_restyled_in_as_many_steps_as_its_strength_leaves_of_the_list() -> None:

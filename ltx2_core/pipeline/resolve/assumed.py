@@ -8,6 +8,7 @@ from ..recipe import Edit
 from ..request import AudioInput, ClipInput, Extension, ImageInput
 from ..values import Size, parse_size
 from .basis import Basis
+from .edits import choose_extension, extended
 from .inputs import ModeInputs
 from .length import length_of
 from .long_clips import length_until
@@ -36,11 +37,14 @@ def assumed_inputs(basis: Basis) -> ModeInputs:
         strength=settings.strength,
         notes=(f"the {kind} is left out: one of this size and length is planned for",),
     )
-    return _extended(basis, inputs) if kind == "video" and settings.until and settings.video != "keep" else inputs
+    return _extended(basis, inputs) if kind == "video" and basis.edit == Edit.EXTEND else inputs
 
 
 def _extended(basis: Basis, inputs: ModeInputs) -> ModeInputs:
-    """A clip of the usual length, or a shorter one, that goes on until a time."""
+    """A clip of the usual length that is extended, or that or a shorter one that goes on until a time."""
+    if basis.settings.until is None:
+        extension = choose_extension("the clip", basis.settings, inputs.length, basis.frames_per_latent)
+        return replace(inputs, length=extended(inputs.length, extension, "the clip"), extension=extension)
     length = length_until(basis, required(basis.settings.until), inputs.length.fps)
     kept = max(1, min(inputs.length.frames, length.frames - basis.frames_per_latent))
     note = f"the video is left out: one of this size and {float(kept / length.fps):.2f} s is planned for"

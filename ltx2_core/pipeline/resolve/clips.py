@@ -92,8 +92,9 @@ def _edit(basis: Basis, part: _Part) -> _Edited:
             note = f"strength {strength:g}: denoised from a noise level of {strength:g} on"
             return _Edited(length=part.length, strength=strength, notes=(note,))
         case Edit.EXTEND:
-            extension = choose_extension(part.source, settings, part.length, step)
-            length = extended(part.length, extension, part.source.path.name)
+            name = part.source.path.name
+            extension = choose_extension(name, settings, part.length, step)
+            length = extended(part.length, extension, name)
             if settings.until is not None:
                 whole = in_windows(basis, length.frames, length.fps)
                 notes = (*length.notes, *whole.notes)

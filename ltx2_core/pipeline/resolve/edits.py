@@ -88,20 +88,21 @@ def control_lora(settings: Settings, named: NamedLoras, edit: Edit) -> tuple[str
     return (settings.control,)
 
 
-def choose_extension(source: VideoSource, settings: Settings, part: ClipLength, frames_per_latent: int) -> Extension:
+def choose_extension(name: str, settings: Settings, part: ClipLength, frames_per_latent: int) -> Extension:
     """How many frames are generated before and after a part of a clip: the nearest whole latent frames, ties up.
 
+    Args: name: of the clip.
     Raises: RequestError for less than that; MediaError if the clip is too short to go on from.
     """
     if part.frames <= frames_per_latent:
         why = f"it takes {frames_per_latent + 1} frames or more to go on from, and what is used of it has {part.frames}"
-        raise MediaError(f"{source.path.name} cannot be extended", why, "give a longer clip")
+        raise MediaError(f"{name} cannot be extended", why, "give a longer clip")
 
     if settings.until is not None:
-        return Extension(after=_missing(source, part, settings.until, frames_per_latent))
+        return Extension(after=_missing(name, part, settings.until, frames_per_latent))
 
-    def frames(name: str) -> int:
-        seconds, option = getattr(settings, name), option_name(name)
+    def frames(setting: str) -> int:
+        seconds, option = getattr(settings, setting), option_name(setting)
         if seconds is None:
             return 0
         steps = math.floor(seconds * part.fps / frames_per_latent + Fraction(1, 2))
@@ -114,11 +115,11 @@ def choose_extension(source: VideoSource, settings: Settings, part: ClipLength, 
     return Extension(before=frames("extend_before"), after=frames("extend"))
 
 
-def _missing(source: VideoSource, part: ClipLength, until_s: Fraction, frames_per_latent: int) -> int:
+def _missing(name: str, part: ClipLength, until_s: Fraction, frames_per_latent: int) -> int:
     """How many frames a part of a clip lacks to last so long. Raises: RequestError if it lacks none."""
     steps = math.floor((until_s * part.fps - part.frames) / frames_per_latent + Fraction(1, 2))
     if steps < 1:
-        why = f"what is used of {source.path.name} lasts {float(part.frames / part.fps):.2f} s"
+        why = f"what is used of {name} lasts {float(part.frames / part.fps):.2f} s"
         raise RequestError(
             f"--until {show_time(until_s)} cannot be used", why, "a longer --until, or a shorter --duration"
         )
