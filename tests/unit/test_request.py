@@ -80,9 +80,9 @@ def test_nearest_legal_sides_are_legal_and_near(side: int, multiple: int) -> Non
         ({"res": "770x500"}, RequestError, ("width 770", "multiple of 32", "--res 768x480 or --res 800x512")),
         ({"res": "1920x1080", "preset": "two-stage"}, RequestError, ("height 1080", "multiple of 64", "1920x1088")),
         ({"res": "32x64"}, RequestError, ("width 32", "from 64")),
-        ({"res": "huge"}, RequestError, ("--res huge", "768x512")),
-        ({"frames": 120}, RequestError, ("--frames 120", "--frames 113 or --frames 121")),
-        ({"stg_blocks": (4,)}, RequestError, ("--stg-blocks 4", "0 to 3")),
+        ({"res": "huge"}, RequestError, ("res huge", "768x512")),
+        ({"frames": 120}, RequestError, ("frames 120", "--frames 113 or --frames 121")),
+        ({"stg_blocks": (4,)}, RequestError, ("stg_blocks 4", "0 to 3")),
         ({"preset": "distiled"}, RequestError, ("unknown preset distiled", "did you mean distilled or")),
         ({"video": "off", "sound": "off"}, RequestError, ("nothing to render",)),
         ({"output": "clip.avi"}, RequestError, ("clip.avi", ".mp4")),
@@ -91,8 +91,8 @@ def test_nearest_legal_sides_are_legal_and_near(side: int, multiple: int) -> Non
         ({"output": "nowhere/x.mp4"}, RequestError, ("there is no folder nowhere",)),
         ({"model": "ltx-3"}, RequestError, ("unknown model ltx-3", "did you mean ltx-2.3?")),
         ({"model": "gone.safetensors"}, StorageError, ("gone.safetensors is not there",)),
-        ({"text_encoder": "gone"}, StorageError, ("--text-encoder gone does not exist",)),
-        ({"crf": 60}, RequestError, ("--crf 60",)),
+        ({"text_encoder": "gone"}, StorageError, ("text_encoder gone does not exist",)),
+        ({"crf": 60}, RequestError, ("crf 60",)),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_its_name(

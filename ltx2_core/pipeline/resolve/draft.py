@@ -21,7 +21,7 @@ def drafted(merged: Merged, request: Request) -> Request:
     draft = request.model_copy(update={"recipe": recipe, "full_recipe": request.recipe})
     if draft.steps_of_stages == request.steps_of_stages:
         (steps,) = request.steps_of_stages
-        what = f"{merged.sources['draft'].spelled('draft')} cannot be used here"
+        what = "--draft cannot be used here"
         raise RequestError(
             what, f"the full render is a single stage of {steps} steps, as a draft of it", "leave it out"
         )

@@ -45,7 +45,7 @@ def settle_enhancement(basis: Basis, inputs: ModeInputs, prompt: str, *, is_plan
         is_given = basis.sources.get(ENHANCER) is COMMAND_LINE  # a file may name it for later
         refuse([ENHANCER] * is_given, {ENHANCER: "nothing is rewritten without --enhance"})
         return Enhancement()
-    what = f"{basis.sources['enhance'].spelled('enhance')} cannot be used"
+    what = "--enhance cannot be used"
     if settings.enhancer is not None:
         path = given_path(settings.enhancer, "--enhancer")
         found, files = find_enhancer(path), {ENHANCER: path}

@@ -66,7 +66,7 @@ def keyframes_within(basis: Basis, length: ClipLength) -> int:
     settings, count = basis.settings, required(basis.settings.generated_keyframes)
     if count == 0 or settings.video == "off":
         return 0
-    what = f"{basis.sources['generated_keyframes'].spelled('generated_keyframes')} {count} cannot be used"
+    what = f"--generated-keyframes {count} cannot be used"
     if not basis.transformer.has_keyframe_embedding:
         why = f"model {basis.files.name} has no keyframe embedding, which marks such frames"
         raise RequestError(what, why, "leave it out")
@@ -82,4 +82,4 @@ def keyframes_within(basis: Basis, length: ClipLength) -> int:
 
 
 def _spelled(basis: Basis) -> str:
-    return f"{basis.sources['duration'].spelled('duration')} {AUTO}"
+    return f"--duration {AUTO}"

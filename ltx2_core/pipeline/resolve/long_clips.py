@@ -65,7 +65,7 @@ def in_windows(basis: Basis, frames: int, fps: Fraction) -> ClipLength:
     try:
         count = chain.count(frames)
     except ValueError as error:
-        what = f"{basis.sources['until'].spelled('until')} {show_time(required(basis.settings.until))} cannot be used"
+        what = f"--until {show_time(required(basis.settings.until))} cannot be used"
         raise RequestError(what, f"it takes more than {MOST_WINDOWS} windows", "a longer --window") from error
     for name in ("attention", "generated_keyframes"):
         if basis.sources.get(name) == COMMAND_LINE and getattr(basis.settings, name):
@@ -85,7 +85,7 @@ def _window(basis: Basis, fps: Fraction) -> int:
     window_s = required(basis.settings.window)
     frames = _nearest(window_s, fps, basis.frames_per_latent)
     if (frames - 1) / fps > LONGEST_TRAINED_S:
-        what = f"{basis.sources['window'].spelled('window')} {show_time(window_s)} cannot be used"
+        what = f"--window {show_time(window_s)} cannot be used"
         why = f"the model was made for clips of up to {LONGEST_TRAINED_S} s"
         raise RequestError(what, why, f"--window {LONGEST_TRAINED_S}s")
     return frames
@@ -98,9 +98,7 @@ def _overlap(basis: Basis, window: int, fps: Fraction) -> int:
     """
     multiple, overlap_s = basis.frames_per_latent, required(basis.settings.overlap)
     if window <= 2 * multiple:
-        what = (
-            f"{basis.sources['window'].spelled('window')} {show_time(required(basis.settings.window))} cannot be used"
-        )
+        what = f"--window {show_time(required(basis.settings.window))} cannot be used"
         least = 2 * multiple + 1  # the first frame, what is taken over, and what is new
         why = f"a window that goes on from the one before has {least} frames or more, and this is {window}"
         raise RequestError(what, why, f"--window {math.ceil(100 * least / fps) / 100:g}s")
@@ -108,7 +106,7 @@ def _overlap(basis: Basis, window: int, fps: Fraction) -> int:
     if not basis.merged.is_asked("overlap"):
         overlap = min(overlap, max(1, window // multiple // 2) * multiple)
     if overlap >= window - 1:
-        what = f"{basis.sources['overlap'].spelled('overlap')} {show_time(overlap_s)} cannot be used"
+        what = f"--overlap {show_time(overlap_s)} cannot be used"
         why = f"a window of {window} frames that takes over {overlap} has nothing new"
         raise RequestError(what, why, "a longer --window, or a shorter --overlap")
     return overlap

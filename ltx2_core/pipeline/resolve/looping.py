@@ -58,7 +58,7 @@ def _hindrances(basis: Basis, inputs: ModeInputs) -> Iterator[tuple[str, str]]:
         yield "a stage takes the video in tiles", "a smaller --res, or --tiles 1x1"
     if inputs.length.chain is not None:
         why = "each window of a longer clip goes on from the one before, and none from the last"
-        yield why, f"leave {basis.sources['until'].spelled('until')} out"
+        yield why, "leave --until out"
     ends = {inputs.files.get(one.role) for one in inputs.images if one.frame in (0, inputs.length.frames - 1)}
     if len(ends) > 1:
         yield "its last frame takes the place of the first, and each has an image of its own", "leave one of them out"

@@ -87,7 +87,7 @@ def check_loudness(output: OutputSettings) -> None:
 def check_attention(merged: Merged, request: Request, layers: int) -> None:
     """Refuse a map of the attention that cannot be captured. layers: of the denoiser."""
     settings, number = merged.settings, request.recipe.audio_stage
-    what = f"{merged.sources['attention'].spelled('attention')} cannot be used here"
+    what = "--attention cannot be used here"
     if settings.compile:
         raise RequestError(what, "compiled blocks cannot be watched", "render without --compile")
     if (settings.ranks or 1) > 1:
@@ -127,7 +127,7 @@ def check_cached_steps(merged: Merged, request: Request) -> None:
     if not request.cache_steps:
         return
     settings = merged.settings
-    what = f"{merged.sources['cache_steps'].spelled('cache_steps')} {request.cache_steps:g} cannot be used here"
+    what = f"--cache-steps {request.cache_steps:g} cannot be used here"
     if (settings.ranks or 1) > 1:
         raise RequestError(what, "ranks would have to agree on each evaluation", "render without --ranks")
     if settings.attention is not None:

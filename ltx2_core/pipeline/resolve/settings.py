@@ -343,7 +343,7 @@ def check_layer(source: Place, layer: Mapping[str, Any]) -> dict[str, Any]:
         why = known.format(**first.get("ctx", {})) if known else first["msg"].removeprefix("Value error, ")
         what = f"{source.spelled(name)} {shown(_wrong_part(given[name], first['loc'][1:]))} cannot be used"
         hint = f"correct {_line(layer, name)}" if _line(layer, name) else ""
-        raise RequestError(what, why + _set_in(source, layer, name), hint) from error
+        raise RequestError(what, why + set_in(source, layer, name), hint) from error
     return {name: getattr(parsed, name) for name in given}
 
 
@@ -361,7 +361,7 @@ def _line(layer: Mapping[str, Any], name: str) -> str:
     return layer.place(name) if isinstance(layer, Written) else ""
 
 
-def _set_in(source: Place, layer: Mapping[str, Any], name: str) -> str:
+def set_in(source: Place, layer: Mapping[str, Any], name: str) -> str:
     """Where a value stands, as the end of a sentence; nothing where its spelling tells."""
     if source in (COMMAND_LINE, ENVIRONMENT):
         return ""

@@ -19,6 +19,7 @@ from ...types import Streams
 from ..parts import ALWAYS_READ, components_of
 from ..request import COPY, OutputSettings, RenderTask, Request, Resolved
 from ..values import OFF
+from .as_written import named_as_written
 from .assumed import assumed_inputs
 from .basis import Basis, Planned, settle_basis
 from .draft import draft_notes, drafted
@@ -83,9 +84,22 @@ def settle(
     they are found already.
     Raises: RequestError, StorageError, CheckpointError, MediaError.
     """
+    with named_as_written(layers, own_presets or {}):
+        return _settle(mode, prompt, layers, own_presets or {}, main, planned, found)
+
+
+def _settle(
+    mode: str,
+    prompt: str,
+    layers: Sequence[Layer],
+    own_presets: Mapping[str, Any],
+    main: Path | None,
+    planned: Planned | None,
+    found: ModelFiles | None,
+) -> Settled:
     row = mode_of(mode)
     check_prompt(prompt, is_needed=row.main is None and planned is None)
-    basis = settle_basis(row, layers, own_presets or {}, planned, found)
+    basis = settle_basis(row, layers, own_presets, planned, found)
     is_left_out = planned is not None and main is None and row.main is not None
     inputs = assumed_inputs(basis) if is_left_out else row.settle(basis, main)
     inputs = looped(basis, inputs)

@@ -156,7 +156,7 @@ def stated_duration(merged: Merged) -> Fraction:
     """The duration that is set, which is not left to the model. Raises: RequestError if it is."""
     duration = required(merged.settings.duration)
     if isinstance(duration, str):
-        what = f"{merged.sources['duration'].spelled('duration')} {AUTO} cannot be used here"
+        what = f"--duration {AUTO} cannot be used here"
         raise RequestError(what, "only t2v and i2v leave the length to the model", "--duration 5s")
     return duration
 
