@@ -56,7 +56,7 @@ CASES: dict[str, dict[str, Any]] = {
     "lora": {"lora": STYLE},
     "streamed": {**PLAIN, "memory": "streamed", "lora": STYLE},
     "lean": {"memory": "lean"},
-    "tiled stage": {**PLAIN, "tiles": "2x1", "res": "320x96"},
+    "tiled stage": {**TWO_STAGES, "res": "640x192", "tiles": "2x1"},
 }
 
 
