@@ -15,10 +15,11 @@ from torch.nn import functional as F
 
 from . import keymap
 from .components import COMPONENTS
+from .costs.weights import SUMMED_AT_ONCE
 from .errors import CheckpointError
 from .headers import Header, read_header
 from .lora_file import MatchedLora
-from .lora_forms import Combine
+from .lora_forms import Combine, is_product
 from .quantize.linear import QuantisedLinear
 from .weights import map_tensors, require_finite
 
@@ -78,7 +79,7 @@ class Branch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first, *others = [[factor.to(x.dtype) for factor in operand.buffers()] for operand in self.factors]
-        if len(first) == 2 and not others:
+        if is_product([first, *others]):
             up, down = first
             return F.linear(F.linear(x, down), up) * self.scale
         return F.linear(x, _combined(first, others, self.combine)) * self.scale
@@ -117,11 +118,9 @@ def fuse_addends(
             layer.branch_off(Branch(addend, layer) for addend in addends.of(official))
             continue
         plain = model.get_parameter(name)
-        weight = fused_weight(plain, addends.of(official), sums_in=sums_in)
-        if in_place:
-            plain.copy_(weight)
-            continue
-        _put(model, name, nn.Parameter(weight, requires_grad=False))
+        weight = fused_weight(plain, addends.of(official), sums_in=sums_in, out=plain if in_place else None)
+        if not in_place:
+            _put(model, name, nn.Parameter(weight, requires_grad=False))
 
 
 def take_out(
@@ -152,19 +151,37 @@ def take_out(
 
 
 @torch.no_grad()
-def fused_weight(weight: Tensor, addends: Iterable[Addend], *, sums_in: torch.dtype = torch.float32) -> Tensor:
-    """A weight (out in) or bias (out) with changes added. The changes are summed first, then added to the weight."""
+def fused_weight(
+    weight: Tensor, addends: Iterable[Addend], *, sums_in: torch.dtype = torch.float32, out: Tensor | None = None
+) -> Tensor:
+    """A weight (out in) or bias (out) with changes added. The changes are summed first, then added to the weight.
+
+    Changes that are products of two matrices are made some rows at a time, so that little more than the result is held.
+    Args: out: where the result goes, of the weight's shape and dtype; the weight itself may be given.
+    """
     dtype = torch.promote_types(weight.dtype, sums_in)
-    change: Tensor | None = None
-    for operands, combine, scale in addends:
-        first, *others = [[factor.to(weight.device, dtype) for factor in operand] for operand in operands]
-        if len(first) == 2 and not others:
-            up, down = first
-            change = (up * scale) @ down if change is None else change.addmm_(up, down, alpha=scale)
-        else:
-            whole = _combined(first, others, combine)
-            change = whole * scale if change is None else change.add_(whole, alpha=scale)
-    return weight if change is None else change.add_(weight).to(weight.dtype)
+    changes = [
+        one._replace(operands=[[factor.to(weight.device, dtype) for factor in operand] for operand in one.operands])
+        for one in addends
+    ]
+    if not changes:
+        return weight
+    is_cut = all(is_product(operands) for operands, _, _ in changes)
+    rows = max(1, SUMMED_AT_ONCE // weight[0].numel()) if is_cut else len(weight)
+    out = torch.empty_like(weight) if out is None else out
+    for begin in range(0, len(weight), rows):
+        part = slice(begin, begin + rows)
+        change: Tensor | None = None
+        for (first, *others), combine, scale in changes:
+            if is_product([first, *others]):
+                up, down = first
+                change = (up[part] * scale) @ down if change is None else change.addmm_(up[part], down, alpha=scale)
+            else:
+                whole = _combined(first, others, combine)
+                change = whole * scale if change is None else change.add_(whole, alpha=scale)
+        assert change is not None
+        out[part] = change.add_(weight[part])
+    return out
 
 
 def _combined(first: Operand, others: Sequence[Operand], combine: Combine | None) -> Tensor:

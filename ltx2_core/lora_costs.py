@@ -16,7 +16,7 @@ from .costs.denoiser import NO_ROWS, RowFlops
 from .costs.weights import BLOCK, BlockBytes, block_bytes
 from .headers import Header
 from .lora_file import MatchedLora
-from .lora_forms import Change
+from .lora_forms import Change, is_product
 
 # Whose rows a linear layer of the denoiser takes, by its official name; the first that is found counts. Layers outside
 # of these, which take a noise level or nothing, have a few rows at most.
@@ -106,5 +106,4 @@ def _whole_flops(change: Change) -> float:
 
 def _row_flops(change: Change) -> float:
     """Of a row that goes through the change beside its layer: through both factors, or through the whole matrix."""
-    is_pair = len(change.operands) == 1 and len(change.operands[0]) > 1
-    return 2.0 * (change.numbers if is_pair else prod(change.shape))
+    return 2.0 * (change.numbers if is_product(change.operands) else prod(change.shape))

@@ -42,6 +42,11 @@ FOREIGN = {
 }
 
 
+def is_product(operands: Sequence[Sequence[object]]) -> bool:
+    """Whether what is added is the product of two matrices alone, as in most LoRAs."""
+    return len(operands) == 1 and len(operands[0]) == 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """The change of one tensor of a model, as a file stores it.

@@ -14,6 +14,7 @@ from ..components import COMPONENTS
 from ..headers import Header
 
 SLOTS = 2  # of a streamed model: one that computes, one that is being filled
+SUMMED_AT_ONCE = 2**22  # numbers of a weight, in float32, to which a LoRA is added
 PINNED_SLOTS = SLOTS + 1  # and one through which the blocks that stay are loaded
 ALIGNMENT = 256  # bytes, of a tensor in a slot
 PLAIN_DTYPES = {2: "BF16", 4: "F32"}  # by the size of a number

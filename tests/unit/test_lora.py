@@ -13,12 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ltx2_core import keymap
+from ltx2_core import lora as fusing
 from ltx2_core.checkpoint import load_component
 from ltx2_core.components import DIT
 from ltx2_core.errors import CheckpointError, RequestError, StorageError
 from ltx2_core.headers import Header, TensorInfo, read_header
 from ltx2_core.hub.published import TENSORS
-from ltx2_core.lora import WeightedLora, fuse, take_out
+from ltx2_core.lora import Addend, WeightedLora, fuse, fused_weight, take_out
 from ltx2_core.lora_file import MatchedLora, match, read_lora, reference_scales
 from ltx2_core.models.transformer import Transformer
 
@@ -354,6 +355,26 @@ def test_sums_in_float32_are_nearer_to_the_truth_than_the_official_ones(tiny: Pa
 def test_float32_weights_are_never_summed_in_less(tiny: Path) -> None:
     model, lora = transformer(tiny), (matched(tiny, DISTILLED), 0.8)
     assert_same(fused_weights(model, lora, sums_in=torch.bfloat16), fused_weights(model, lora))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("at_once", [1, 300, 2**22])
+def test_rows_are_fused_in_pieces_to_the_whole_and_in_place(
+    dtype: torch.dtype, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    drawn = lambda *shape: torch.randn(shape, generator=generator).to(dtype)  # noqa: E731
+    weight = drawn(37, 24)
+    addends = [
+        Addend([[drawn(37, 4), drawn(4, 24)]], None, 0.5),
+        Addend([[drawn(37, 2), drawn(2, 24)]], None, -1.5),
+    ]
+    summed = sum(scale * (up.double() @ down.double()) for ((up, down),), _, scale in addends)
+    monkeypatch.setattr(fusing, "SUMMED_AT_ONCE", at_once)
+    fused = fused_weight(weight, addends)
+    torch.testing.assert_close(fused, (weight.double() + summed).to(dtype))
+    assert fused_weight(weight, addends, out=weight) is weight
+    assert torch.equal(weight, fused)
 
 
 def test_two_loras_together_are_one_after_the_other(tiny: Path) -> None:

@@ -34,6 +34,7 @@ from ...costs.upsampler import upsample_bytes, upsample_flops, upsample_workspac
 from ...costs.weights import (
     NOTHING,
     PINNED_SLOTS,
+    SUMMED_AT_ONCE,
     BlockBytes,
     block_bytes,
     component_bytes,
@@ -43,6 +44,7 @@ from ...grids import AUDIO_LATENTS_PER_SECOND, VideoGrid
 from ...headers import Header
 from ...lora_costs import LoraFlops, branch_bytes, lora_flops
 from ...lora_file import MatchedLora, match, read_lora
+from ...lora_forms import is_product
 from ...machine import RankLayout
 from ...sampling.guidance import GuidancePass, GuidanceScales, PassKind, plan_passes, share_passes
 from ...sampling.table import SAMPLERS
@@ -56,7 +58,6 @@ from .text_phases import TextPhases
 
 FLOAT32 = 4
 TRANSFORMER = "transformer"  # the key of its weights
-FUSING_BYTES = 6  # of a number of a weight, while a LoRA is fused into it: the sum in float32, and the result
 JOINED = 2  # copies in the computer's memory while pieces are joined
 CACHED = 3  # hidden states that a cache of blocks holds of a pass
 # Latents that are held while a stage is denoised: those that it starts from, what is given, before and after a step,
@@ -314,8 +315,10 @@ class Costs(TextPhases):
         """What LoRAs take: beside the quantised layers, and while one is fused into a plain layer."""
         if not loras:
             return NOTHING, 0
-        fusing = FUSING_BYTES * largest_plain(self._transformer, "transformer", self.itemsize)
-        return branch_bytes(loras, self._transformer, self.itemsize), fusing
+        summed = largest_plain(self._transformer, "transformer", self.itemsize)
+        if all(is_product(change.operands) for lora in loras for change in lora.changes.values()):
+            summed = min(summed, SUMMED_AT_ONCE)
+        return branch_bytes(loras, self._transformer, self.itemsize), FLOAT32 * summed
 
     @property
     def _distilled_lora(self) -> MatchedLora:
