@@ -138,7 +138,7 @@ def test_rotary_tables_of_their_own_have_theta_10000_whatever_the_config_says(tm
 
 def test_a_run_that_waits_for_its_vocoder_is_compared_up_to_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def broken(engine: Engine, latent: Tensor) -> None:
-        raise NotImplementedError
+        raise RuntimeError("there is no vocoder")
 
     monkeypatch.setattr(Engine, "decode_audio", broken)
     folder = copy_of_run(tmp_path / "2.0", "v2a.safetensors")
