@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ...errors import LTX2Error
@@ -29,7 +29,9 @@ def named_as_written(layers: Sequence[Layer], own_presets: Mapping[str, Any]) ->
         yield
     except LTX2Error as error:
         if OPTION.search(error.what):
-            _rename(error, with_presets(layers, own_presets)[0])
+            with suppress(LTX2Error):  # of the layers themselves, which is this very error
+                layers, _ = with_presets(layers, own_presets)
+            _rename(error, layers)
         raise
 
 
