@@ -197,7 +197,7 @@ def _key(row: Row, resolved: Resolved) -> str:
     """Stands for everything that a finding depends on, beside the number of its clip."""
     digest = hashlib.sha256(json.dumps([row.name, resolved.request.model_dump(mode="json")]).encode())
     unused = NOT_ALWAYS_NEEDED - set(resolved.request.recipe.needs)
-    for path in [*SOURCES, *(file for role, file in resolved.files.paths.items() if role not in unused)]:
+    for path in [*SOURCES, *(file for role, file in resolved.task.files.paths.items() if role not in unused)]:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
