@@ -27,6 +27,7 @@ from .probe import MP4, open_media
 from .sources import audio_stream_of, open_clip, video_stream_of
 
 PLAYED_IN_MP4 = frozenset(("aac", "mp3", "alac"))  # what every player plays there
+PCM = "pcm_"  # what the names of codecs begin with that are samples as they are
 
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}  # by number of channels, those that every encoder here takes
@@ -282,6 +283,8 @@ def _takes(container: Container, source: VideoSource | AudioSource) -> bool:
     try:
         with ExitStack() as stack:
             given = stack.enter_context(open_media(source.path))
+            if container == IN_MP4 and given.format.name != MP4 and source.codec.startswith(PCM):
+                return False  # other formats cut samples into packets that an MP4 does not give back as they were
             trial = stack.enter_context(av.open(io.BytesIO(), "w", format=container.format))
             _add_copy(trial, _stream_of(source, given))
             trial.start_encoding()

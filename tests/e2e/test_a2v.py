@@ -262,3 +262,33 @@ def test_what_cannot_be_done_is_refused_before_anything_is_made(
         assert fragment in result.stderr
     assert "hint: " in result.stderr
     assert sorted(Path.cwd().iterdir()) == before
+
+
+def test_packets_that_cannot_be_copied_are_not_copied_by_decode_either(ltx2: Callable[..., Result]) -> None:
+    write_sound(Path("part.m4a"), "aac")
+    write_sound(Path("whole.wav"), samples=tone(RATE_HZ // 3))
+    for words, why in (
+        (("part.m4a", "--start", "0.5s"), "only a part of it is used"),
+        (("part.m4a", "--frames", 9), "only a part of it is used"),
+        (("whole.wav",), "an MP4 cannot hold its packets (pcm_s16le)"),
+    ):
+        made(ltx2(*words, "--keep-latents", "--overwrite"))
+        again = CliRunner().invoke(app, ["decode", "clip.mp4.job", "-o", "b.mp4", "--audio-codec", "copy"])
+        assert again.exit_code == 2
+        assert f"--audio-codec copy cannot be used with {words[0]}\n{why}" in again.stderr
+    write_sound(Path("whole.m4a"), "aac", samples=tone(RATE_HZ // 3))
+    made(ltx2("whole.m4a", "--keep-latents", "--overwrite", "--audio-codec", "aac"))
+    again = CliRunner().invoke(app, ["decode", "clip.mp4.job", "-o", "b.mp4", "--audio-codec", "copy"])
+    assert again.exit_code == 0, again.stderr
+    assert contents(packets(Path("b.mp4"), "audio")) == contents(packets(Path("whole.m4a"), "audio"))
+
+
+def test_generated_audio_has_no_packets_that_decode_could_copy(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("t2v", "a bell", "--model", str(tiny), "--preset", "smoke", "--seed", "7", "--keep-latents", "-o", "a.mp4")
+    assert CliRunner().invoke(app, words).exit_code == 0
+    again = CliRunner().invoke(app, ["decode", "a.mp4.job", "-o", "b.mp4", "--audio-codec", "copy"])
+    assert (again.exit_code, Path("b.mp4").exists()) == (2, False)
+    assert "--audio-codec copy cannot be used\nthe audio is generated" in again.stderr

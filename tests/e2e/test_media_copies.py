@@ -195,6 +195,9 @@ def test_a_given_sound_goes_beside_a_picture_packet_by_packet(name: str, codec: 
     assert torch.equal(after[:, : before.shape[1]], before)
 
 
-@pytest.mark.parametrize(("name", "codec", "rate_hz"), [("a.wav", "adpcm_ms", 48000), ("a.mp3", "libmp3lame", 11025)])
+@pytest.mark.parametrize(
+    ("name", "codec", "rate_hz"),
+    [("a.wav", "adpcm_ms", 48000), ("a.mp3", "libmp3lame", 11025), ("b.wav", "pcm_s16le", 48000)],
+)
 def test_what_an_mp4_cannot_hold_is_not_copied(name: str, codec: str, rate_hz: int, tmp_path: Path):
     assert not may_stand_in_mp4(sound(tmp_path / name, codec, rate_hz=rate_hz))

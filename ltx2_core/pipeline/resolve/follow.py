@@ -177,9 +177,8 @@ def plan_audio(basis: Basis, audio: AudioSource, given: AudioInput, *, is_whole:
 
     codec, name = required(basis.settings.audio_codec), audio.path.name
     is_asked, fits = basis.merged.is_asked("audio_codec"), may_stand_in_mp4(audio)
-    if is_asked and codec == COPY and not (is_whole and fits):
-        why = f"an MP4 cannot hold its packets ({audio.codec})" if is_whole else "only a part of it is used"
-        raise RequestError(f"--audio-codec copy cannot be used with {name}", why, "--audio-codec aac")
+    if is_asked and codec == COPY:
+        check_copy(audio, is_whole=is_whole)
     if codec == COPY or (not is_asked and is_whole and fits and audio.codec in PLAYED_IN_MP4):
         note = f"the {audio.codec} audio of {name} is copied as it is"
         return AudioPlan(input=given, is_copied=True, notes=(note,))
@@ -191,6 +190,15 @@ def plan_audio(basis: Basis, audio: AudioSource, given: AudioInput, *, is_whole:
     if is_whole and fits and not is_asked:
         note += "; --audio-codec copy keeps it as it is, which many players cannot play"
     return AudioPlan(input=given, notes=(note,))
+
+
+def check_copy(audio: AudioSource, *, is_whole: bool) -> None:
+    """Raises: RequestError for an audio track whose packets cannot be copied. is_whole: nothing of it is cut off."""
+    from ...media.copy import may_stand_in_mp4  # PyAV, as above
+
+    if not (is_whole and may_stand_in_mp4(audio)):
+        why = f"an MP4 cannot hold its packets ({audio.codec})" if is_whole else "only a part of it is used"
+        raise RequestError(f"--audio-codec copy cannot be used with {audio.path.name}", why, "--audio-codec aac")
 
 
 def _choose_container(basis: Basis, clip: VideoSource) -> tuple[Container, list[str]]:

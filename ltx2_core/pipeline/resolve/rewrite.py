@@ -12,12 +12,15 @@ from ...costs.decoding import plan_of_sizes
 from ...disk import require_free
 from ...errors import RequestError, shown
 from ...machine import MemoryMode
+from ...media.accept import check_input
+from ...media.inputs import AudioSource
 from ...tiles import TilePlan
 from ..job import Job
 from ..parts import ModelHeaders
-from ..request import OutputSettings, RenderTask
+from ..request import COPY, OutputSettings, RenderTask
 from ..values import OFF
 from .fit import decode_tiles as usual_tiles
+from .follow import check_copy
 from .machine import choose_device
 from .other_decoder import with_decoder
 from .refusals import check_loudness, refuse, without_effect
@@ -72,6 +75,8 @@ def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> J
     output = task.output.model_copy(update=changed)
     _ = output.encoding  # refuses a crf that the codec does not have
     check_loudness(output)
+    if output.audio_codec == COPY != task.output.audio_codec:
+        _check_copy(task)
     found = _redirected(job, given)
     found.require_target()
     overlay = Settings(attention=given.get("attention"), overwrite=True)  # whether it is free is looked at below
@@ -101,6 +106,17 @@ def _without_effect(task: RenderTask) -> dict[str, str]:
     if not request.keyframe_count:
         without["keyframe_stills"] = "this render generated no keyframes"
     return without
+
+
+def _check_copy(task: RenderTask) -> None:
+    """Raises: RequestError where there are no packets of audio to copy, as it is generated or cut; MediaError."""
+    request = task.request
+    given = request.audio_source if request.audio == "keep" else None
+    if given is None:
+        raise RequestError("--audio-codec copy cannot be used", "the audio is generated", "--audio-codec aac")
+    audio = check_input(task.inputs[given.role], AudioSource)
+    is_cut = given.duration_s is not None and audio.duration_s > given.duration_s + 1 / request.fps
+    check_copy(audio, is_whole=not (given.start_s or is_cut))
 
 
 def decode_tiles(asked: str, task: RenderTask) -> TilePlan:
