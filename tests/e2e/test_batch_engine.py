@@ -117,6 +117,18 @@ def test_a_file_that_the_batch_did_not_make_is_not_replaced():
     assert tree("s") == {"j0.mp4": b"mine"}
 
 
+@pytest.mark.parametrize(
+    ("name", "flag"), [("summary.csv", ()), ("report.html", ("--report",)), ("grid.png", ("--grid",))]
+)
+def test_what_lies_beside_the_results_is_not_replaced_where_no_batch_wrote_it(name: str, flag: tuple[str, ...]):
+    write_jobs(1)
+    Path("s").mkdir()
+    (Path("s") / name).write_bytes(b"mine")
+    refused = batch(*flag)
+    assert (refused.exit_code, tree("s")) == (2, {name: b"mine"})
+    assert f"{name} already exists\nno batch wrote it\nhint: --overwrite replaces it" in refused.stderr
+
+
 @pytest.mark.parametrize(("count", "more"), [(5, ""), (8, "; and 3 more")])
 def test_of_many_files_that_would_be_replaced_the_first_are_named(count: int, more: str):
     write_jobs(count)

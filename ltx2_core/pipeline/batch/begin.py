@@ -20,8 +20,8 @@ from ...lock import locked
 from ..reads import identities
 from ..request import RenderTask
 from .jobs import Batch, BatchJob, JobLine
-from .picks import keep_drafts
-from .record import BatchRecord, Fingerprint, JobEntry, change_record
+from .picks import DRAFTS, drafts_of, keep_drafts
+from .record import PAGE, SUMMARY, BatchRecord, Fingerprint, JobEntry, change_record, require_own
 
 MOST_NAMED = 5  # jobs in a message
 
@@ -80,6 +80,8 @@ def begin(batch: Batch, part: tuple[BatchJob, ...], *, overwrites: bool) -> Begu
     of others in their places, may be replaced.
     Raises: RequestError if there are any and they may not; StorageError.
     """
+    if not overwrites:
+        require_own(batch.folder, [SUMMARY, *[PAGE] * batch.has_report, *[DRAFTS] * bool(drafts_of(batch))])
     prints = {job.name: fingerprint(job.resolved.task) for job in batch.jobs}
     for job in part:
         _remove_locks(job)

@@ -12,6 +12,7 @@ from typing import Any
 from ...errors import RequestError
 from ...media.board import MOST_COLUMNS, MOST_ROWS, Cell, Row
 from .jobs import BATCH_KEYS, Batch, BatchJob
+from .record import require_own
 
 MOST_CELLS = MOST_COLUMNS * MOST_ROWS
 GRID_SHEET, GRID_CLIP = "grid.png", "grid.mp4"
@@ -23,7 +24,7 @@ def grid_layout(batch: Batch) -> tuple[Row, ...]:
     """The rows of the grid of a batch.
 
     Raises: RequestError for a batch that is too large for a grid, that has results without a picture, or one that is
-    called as the grid.
+    called as the grid, and for a file of that name which is not of a batch.
     """
     what = "--grid cannot be used here"
     if len(batch.jobs) > MOST_CELLS:
@@ -31,6 +32,8 @@ def grid_layout(batch: Batch) -> tuple[Row, ...]:
         raise RequestError(what, why, "fewer seeds or values, or several files of jobs")
     if any(job.resolved.request.video == "off" for job in batch.jobs):
         raise RequestError(what, "some of the jobs make audio alone", "leave it out")
+    if not batch.is_replacing:
+        require_own(batch.folder, (GRID_SHEET, GRID_CLIP))
     names = {path.name.lower() for job in batch.jobs for path in job.resolved.task.results}
     if taken := sorted(names & {GRID_SHEET, GRID_CLIP}):
         raise RequestError(what, f"a job writes {taken[0]}", "give that job another name")

@@ -20,7 +20,7 @@ from ...lock import locked
 from ...paths import given_path
 from ...yaml_file import without
 from ..values import did_you_mean
-from .jobs import BATCH_KEYS, OWN_KEYS, Batch
+from .jobs import BATCH_KEYS, OWN_KEYS, Batch, BatchJob
 from .record import POLL_S, RECORD, read_record
 
 DRAFTS = "drafts.jsonl"  # in the folder of a batch of drafts: a job a line
@@ -39,13 +39,17 @@ def picked_batch(path: Path) -> str | None:
     return match and match[1]
 
 
+def drafts_of(batch: Batch) -> list[BatchJob]:
+    """The jobs of a batch that are drafts."""
+    return [job for job in batch.jobs if job.resolved.request.full_recipe is not None]
+
+
 def keep_drafts(batch: Batch) -> None:
     """Write the jobs of a batch that are drafts into its folder, beside those of others that it holds.
 
     Raises: StorageError.
     """
-    drafts = [job for job in batch.jobs if job.resolved.request.full_recipe is not None]
-    lines = {job.name: {**job.line.dump(), "name": job.name} for job in drafts}
+    lines = {job.name: {**job.line.dump(), "name": job.name} for job in drafts_of(batch)}
     if not lines:
         return
     path = batch.folder / DRAFTS

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, ValidationError
 
-from ...disk import disk_errors, read_whole, remove_leftovers, write_whole
+from ...disk import disk_errors, read_whole, remove_leftovers, require_free, write_whole
 from ...errors import LTX2Error, StorageError
 from ...lock import locked
 from ...records import Record
 
-RECORD, SUMMARY = "batch.json", "summary.csv"
+RECORD, SUMMARY, PAGE = "batch.json", "summary.csv", "report.html"
 MOST_BYTES = 16 * 2**20
 POLL_S = 0.01  # while another process writes the record
 COLUMNS = ("job", "state", "file", "seed", "exit_code", "error", "why", "hint")
@@ -101,6 +102,13 @@ class BatchRecord(Record):
 def _harmless(cell: str) -> str:
     """A cell that no spreadsheet takes for a formula."""
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t")) else cell
+
+
+def require_own(folder: Path, names: Iterable[str]) -> None:
+    """Raises: TargetTakenError for a file of these names in a folder that holds no batch, which is somebody else's."""
+    if not os.path.lexists(folder / RECORD):
+        for name in names:
+            require_free(folder / name, "no batch wrote it", "--overwrite replaces it, -o FOLDER/ names another folder")
 
 
 def stored_seed(folder: Path) -> int | None:

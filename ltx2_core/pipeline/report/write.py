@@ -16,13 +16,12 @@ from ...media.accept import check_input
 from ...media.inputs import VideoSource
 from ...media.overview import OF_MANY, OF_ONE, look_at
 from ...media.seam import measure_seam
-from ..batch.record import POLL_S, RECORD, JobEntry, read_record
+from ..batch.record import PAGE, POLL_S, RECORD, JobEntry, read_record
 from ..events import Watch
 from ..outputs import report_of
 from .cells import Result, result_of, unreadable
 from .page import batch_page, clip_page
 
-PAGE = "report.html"  # in the folder of a batch
 NOBODY = Watch()
 
 
