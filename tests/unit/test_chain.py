@@ -146,11 +146,9 @@ def test_a_stage_of_all_windows_comes_before_the_next_one() -> None:
     assert runs[-1].name == "stage 2 of 2, window 2 of 2"
 
 
-def test_until_and_duration_are_refused_in_one_place_and_else_the_nearer_one_holds() -> None:
+def test_until_and_duration_are_refused_in_one_place() -> None:
     file = Place(Origin.FILE, "a.yaml")
     flag, below = {"until": "60s"}, {"duration": "5s"}
-    assert until_of(merge([(COMMAND_LINE, flag), (file, below)])) == 60
-    assert until_of(merge([(COMMAND_LINE, below), (file, flag)])) is None
     assert until_of(merge([(file, flag), (Place(Origin.MODEL, "toy"), below)])) == 60
     with pytest.raises(RequestError, match="--duration and --until say the same thing"):
         until_of(merge([(COMMAND_LINE, flag | below)]))

@@ -14,6 +14,7 @@ from ...errors import LTX2Error, RequestError
 from ..resolve.modes import mode_of
 from ..resolve.presets import with_presets
 from ..resolve.prompt import IN_STDIN, read_prompt
+from ..resolve.rivals import without_rivals
 from ..resolve.setting_sources import Gathered
 from ..resolve.settings import Layer, Origin, Place, merge
 from ..values import option_name
@@ -160,7 +161,8 @@ def completed(line: JobLine, layers: Sequence[Mapping[str, Any]], given: Gathere
     below the job. Raises: RequestError for a value that cannot be used.
     """
     placed: list[Layer] = [(Place(Origin.COMMAND_LINE), one) for one in (line.settings, *layers)]
-    merged = merge(with_presets(placed, given.own_presets)[0])
+    layered, _ = with_presets(placed, given.own_presets)
+    merged = merge(without_rivals(layered, mode_of(line.mode)))
     settings = {
         name: value
         for place, layer in placed

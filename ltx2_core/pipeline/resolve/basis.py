@@ -33,6 +33,7 @@ from .machine import Device
 from .presets import NamedPreset, generation_defaults, names, read_tier, recipe, with_presets
 from .ranks import first_device
 from .refusals import check_decoder, check_recipe, check_streams
+from .rivals import without_rivals
 from .settings import BUILT_IN, DEFAULTS, Layer, Merged, Origin, Place, Settings, merge, required
 
 NO_SETTINGS = ("stg_block", "samplers")  # what a generation says beside the values of settings
@@ -188,6 +189,7 @@ def settle_basis(
     planned: what holds where nothing is rendered. found: the model, where its files are found already.
     """
     layers, named = with_presets(layers, own_presets)
+    layers = without_rivals(layers, mode)
     preset = named.recipe
     fixed, usual = mode.layers
     layers = [fixed, *layers, usual]

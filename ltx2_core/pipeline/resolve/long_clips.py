@@ -12,11 +12,10 @@ from ...errors import RequestError
 from ..chain import MOST_WINDOWS, Chain
 from ..values import option_name, show_fps, show_time
 from .basis import Basis
-from .settings import COMMAND_LINE, Merged, Origin, required
+from .settings import COMMAND_LINE, Merged, required
 from .sizes import LONGEST_TRAINED_S, ClipLength, beyond_training
 
 DECAYS_FROM_S = 25
-RANKS = list(Origin)  # of the places of settings, the most important first
 
 
 def until_of(merged: Merged) -> Fraction | None:
@@ -35,8 +34,6 @@ def until_of(merged: Merged) -> Fraction | None:
         if other == place:
             both = f"{other.spelled(name)} and {place.spelled('until')}"
             raise RequestError(f"{both} say the same thing", f"both are set by {place}", "give one of them")
-        if RANKS.index(other.origin) < RANKS.index(place.origin):
-            return None
     return until
 
 

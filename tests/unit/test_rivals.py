@@ -1,0 +1,78 @@
+"""Settings of which one rules out others: the first place that sets one decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ltx2_core as core
+from ltx2_cli.batch import TAKES
+from ltx2_core.errors import RequestError
+from ltx2_core.pipeline.resolve.modes import mode_of
+from ltx2_core.pipeline.resolve.rivals import without_rivals
+from ltx2_core.pipeline.resolve.settings import COMMAND_LINE, ENVIRONMENT, Layer, Origin, Place
+from ltx2_core.pipeline.resolve.settle import settle
+from tests.commands import refused
+from tests.synthetic_media import write_video
+
+FILE = Place(Origin.FILE, "own.yaml")
+
+
+def left(mode: str, *values: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is left of the settings of some places."""
+    places = (COMMAND_LINE, ENVIRONMENT, FILE)
+    layers: list[Layer] = [*zip(places, values, strict=False)]
+    return [dict(layer) for _, layer in without_rivals(layers, mode_of(mode))]
+
+
+@pytest.mark.parametrize("mode", ["t2v", "i2v", "a2v"])
+def test_the_first_place_that_says_how_long_a_clip_is_decides(mode: str) -> None:
+    until, frames = {"until": "3s", "window": "1s"}, {"frames": 9, "seed": 1}
+    assert left(mode, until, frames) == [until, {"seed": 1}]
+    assert left(mode, frames, until) == [frames, {"window": "1s"}]
+    assert left(mode, {"until": None}, frames, until) == [{"until": None}, frames, {"window": "1s"}]
+    both = until | frames
+    assert left(mode, both) == [both]  # which is refused where it is read
+
+
+def test_a_video_that_stays_as_it_is_follows_no_until() -> None:
+    assert left("v2a", {"until": "3s"}, {"duration": "1s"}) == [{"until": "3s"}, {"duration": "1s"}]
+
+
+def test_the_first_place_that_says_what_is_done_to_a_clip_decides() -> None:
+    assert left("v2v", {"retake": "0s-1s"}, {"until": "60s", "loop": True}) == [{"retake": "0s-1s"}, {"loop": True}]
+    assert left("v2v", {"strength": 0.5}, {"loop": "true"}, {"control": "pose"}) == [{"strength": 0.5}, {}, {}]
+    assert left("v2v", {"loop": False}, {"strength": 0.5}) == [{"loop": False}, {"strength": 0.5}]
+    assert left("v2v", {"until": "3s"}, {"extend": "1s", "duration": "1s"}) == [{"until": "3s"}, {"duration": "1s"}]
+    beside = {"strength": 0.5, "control": "off"}
+    assert left("v2v", {"upscale": 2}, beside) == [{"upscale": 2}, beside]
+    assert left("v2v", {"extend": "1s"}, {"extend_before": "1s"}) == [{"extend": "1s"}, {"extend_before": "1s"}]
+
+
+def test_an_edit_on_the_command_line_wins_over_that_of_a_file(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "a.mp4", frames=17, size=(64, 64))
+    model = {"model": "toy", "output": str(tmp_path / "b.mp4")}
+    layers: list[Layer] = [(COMMAND_LINE, model | {"strength": 0.5}), (FILE, {"until": "60s", "loop": True})]
+    request = settle("v2v", "", layers, main=clip).resolved.request
+    assert (request.strength, request.chain, request.loops) == (0.5, None, False)
+    with pytest.raises(RequestError, match="--strength and --until cannot be used together"):
+        settle("v2v", "", [(COMMAND_LINE, model | {"strength": 0.5, "until": "60s"})], main=clip)
+
+
+def test_a_job_wins_over_the_defaults_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "a.mp4", frames=25, size=(64, 64))
+    Path("jobs.yaml").write_text(
+        "defaults: {frames: 17}\n"
+        "jobs:\n"
+        "- {prompt: a, until: 3s, window: 1s, overlap: 0.3s}\n"
+        "- {prompt: b}\n"
+        "- {prompt: c, mode: v2v, input: a.mp4, until: 2s}\n"
+    )
+    flags = {"model": "toy", "frames": 9, "seed": 1}
+    found = core.read_batch(core.AskedBatch(path=Path("jobs.yaml"), flags=flags, takes=TAKES, is_planned=True))
+    assert [job.resolved.request.frames for job in found.jobs] == [73, 9, 49]
+    Path("jobs.yaml").write_text("- {prompt: a, until: 3s, frames: 17}\n")
+    assert "--frames and --until say the same thing" in refused(2, "batch", "jobs.yaml", "--plan", "--model", "toy")
