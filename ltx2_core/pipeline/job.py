@@ -37,8 +37,8 @@ if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch i
 
 MOST_RECORD_BYTES = 1_000_000
 MOST_GENERATOR_BYTES = 10_000  # the state of torch's generator for the CPU has 5,056
-SAVED = ("latents-*.safetensors", "stopped-*.safetensors")
 PREVIEW = "preview.png"  # the picture of how far the video is
+SAVED = ("latents-*.safetensors", "stopped-*.safetensors", PREVIEW)
 KEYFRAMES = "keyframes"  # the tensor of those that were generated
 ATTENTION = "attention"  # the tensor that says where the audio looks
 AGAIN = "remove it, and ltx2 resume makes it again"
@@ -306,8 +306,8 @@ class Job:
         if has_record and not self.task.output.overwrite:
             hint = f"{self.resume_command}, or --overwrite to start again"
             raise RequestError(f"{folder} holds a render that is not finished", hint=hint)
-        if not has_record and self._files():
-            why = "it holds latents that belong to no render"
+        if not has_record and (files := self._files()):
+            why = f"it holds {files[0].name}, which belongs to no render"
             raise RequestError(f"{folder} cannot be used", why, "--job-dir names another folder")
 
     def _files(self) -> list[Path]:

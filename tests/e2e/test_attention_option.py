@@ -145,8 +145,14 @@ def test_names_that_cannot_be_used_are_refused(tiny: Path, tmp_path: Path) -> No
         result = ltx2(*words, "--skip-existing", flag, *[tmp_path / name] * (flag == "--attention"))
         assert (result.exit_code, (tmp_path / "a.mp4").exists()) == (2, False)
         assert f"{name} already exists\na.mp4 does not, and would be rendered" in result.stderr
-    result = ltx2(*words, "--job-dir", tmp_path / "a.mp4")
-    assert "it is a result itself" in result.stderr
+    for name in ("a.mp4", "a.png", "b.mp4", "a.mp4/job"):
+        overlay = ("--sheet", "--attention", tmp_path / "link" / "b.mp4")
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(tmp_path)
+        result = ltx2(*words, *overlay, "--overwrite", "--job-dir", tmp_path / name)
+        assert "it is a result itself" in result.stderr
+    result = ltx2(*words, "--attention", tmp_path / "link" / "a.mp4", "--overwrite")
+    assert "it is the result itself" in result.stderr
     result = ltx2(*words, "--attention-steps", "1")
     assert "no --attention is given" in result.stderr
     audio = ltx2(

@@ -44,6 +44,14 @@ def test_name_of_241_bytes_is_written(smoke: Callable[..., list[object]]) -> Non
     assert rendered(*smoke("-o", "a" * 237 + ".mp4")).stat().st_size > 0
 
 
+def test_standard_output_and_a_link_that_leads_nowhere_are_refused_in_words(smoke: Callable[..., list[object]]) -> None:
+    told = refused(2, *smoke("-o", "-"))
+    assert "a result is a file, which is checked when it is complete hint: -o FILE" in told
+    Path("a.mp4").symlink_to("nowhere.mp4")
+    told = refused(2, *smoke("-o", "a.mp4", "--skip-existing"))
+    assert "a.mp4 already exists it is a link to something that does not exist" in told
+
+
 def test_new_folder_is_a_hint_and_an_existing_output_names_all_ways_out(smoke: Callable[..., list[object]]) -> None:
     assert "hint: mkdir -p 'new folder/b' makes it" in refused(2, *smoke("-o", "new folder/b/x.mp4"))
     Path("a.mp4").touch()

@@ -109,6 +109,14 @@ def _written(text: str) -> Path:
     return path
 
 
+def test_map_and_keyframes_of_a_file_for_all_renders_are_left_out_of_a_chain(model: tuple[object, ...]) -> None:
+    _written("attention: map.mp4\ngenerated_keyframes: 2\nkeyframe_stills: true\n")
+    words = ("t2v", "a bell", *model, *SMALL, *UNGUIDED, *CHAIN)
+    made = rendered(*words, "--config", "own.yaml", "-o", "a.mp4")
+    assert made.read_bytes() == rendered(*words, "-o", "b.mp4").read_bytes()
+    assert not Path("map.mp4").exists()
+
+
 def test_stop_inside_a_window_is_gone_on_with_to_the_same_bytes(
     model: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from ltx2_core.identity import Identity
 from ltx2_core.latents import patchify_audio, patchify_video
 from ltx2_core.machine import CHUNK_TOKENS
 from ltx2_core.pipeline import reads
-from ltx2_core.pipeline.job import RECORD, Job, Saved, _checksum, latent_shapes
+from ltx2_core.pipeline.job import PREVIEW, RECORD, Job, Saved, _checksum, latent_shapes
 from ltx2_core.pipeline.parts import LatentShapes, ModelHeaders
 from ltx2_core.pipeline.render import run
 from ltx2_core.pipeline.request import RenderTask
@@ -96,9 +96,18 @@ def test_folder_with_latents_of_nobody_is_left_alone(tiny: Path, tmp_path: Path)
     job = make_job(tiny, tmp_path)
     job.save(1, make_latents(1), torch.Generator())
     (job.folder / RECORD).unlink()
-    with pytest.raises(RequestError, match="belong to no render"):
+    with pytest.raises(RequestError, match=r"it holds latents-1\.safetensors, which belongs to no render"):
         make_job(tiny, tmp_path, overwrite=True)
     assert (job.folder / "latents-1.safetensors").exists()
+
+
+def test_picture_of_somebody_else_in_a_folder_is_left_alone(tiny: Path, tmp_path: Path) -> None:
+    job = make_job(tiny, tmp_path)
+    (job.folder / RECORD).unlink()
+    (job.folder / PREVIEW).write_text("mine")
+    with pytest.raises(RequestError, match=r"it holds preview\.png, which belongs to no render"):
+        make_job(tiny, tmp_path, overwrite=True)
+    assert (job.folder / PREVIEW).read_text() == "mine"
 
 
 def test_single_stream_is_saved_alone(tiny: Path, tmp_path: Path) -> None:

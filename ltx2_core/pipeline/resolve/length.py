@@ -64,8 +64,8 @@ def keyframes_within(basis: Basis, length: ClipLength) -> int:
     its ends.
     """
     settings, count = basis.settings, required(basis.settings.generated_keyframes)
-    if count == 0 or settings.video == "off":
-        return 0
+    if count == 0 or settings.video == "off" or length.chain is not None:
+        return 0  # set in a file for all renders, as `in_windows` refuses it otherwise
     what = f"--generated-keyframes {count} cannot be used"
     if not basis.transformer.has_keyframe_embedding:
         why = f"model {basis.files.name} has no keyframe embedding, which marks such frames"

@@ -50,8 +50,9 @@ def _hindrances(basis: Basis, inputs: ModeInputs) -> Iterator[tuple[str, str]]:
         yield "the end of the kept audio does not meet its beginning", "--sound generate, or --sound off"
     if settings.duration == AUTO and settings.frames is None:
         yield "the length is not known yet", "--duration 5s"
-    if inputs.length.frames <= LEAST_LATENTS * step:
-        yield f"it takes {LEAST_LATENTS * step + 1} frames or more", f"--frames {LEAST_LATENTS * step + 1}"
+    if inputs.length.frames <= (least := LEAST_LATENTS * step):
+        hint = "a longer clip" if name == "v2v" else f"--frames {least + 1}"
+        yield f"it takes {least + 1} frames or more, and these are {inputs.length.frames}", hint
     if any(stage.rate != 1 for stage in stages):
         yield f"preset {basis.preset} doubles the frame rate", "another --preset"
     if any(not stage.is_whole for stage in stages):

@@ -124,8 +124,6 @@ def _settle(
     job_dir = target.with_name(target.name + ".job")
     if settings.job_dir:
         job_dir = given_path(settings.job_dir, "--job-dir")
-        if job_dir.absolute() in (target.absolute(), output.attention):
-            raise RequestError(f"--job-dir {job_dir} cannot be used", "it is a result itself", "give it another name")
     given = basis.files, basis.headers, tuple(lora.matched for lora in basis.loras), enhancement.apart
     costs, machine_notes, machine_warnings = settle_machine(
         basis.device, settings, request, *given, captures=output.attention is not None
@@ -139,12 +137,15 @@ def _settle(
         target=target,
         uses_cache=required(settings.cache),
     )
-    require_apart(task)
+    require_apart(task, job_dir)
     if not (settings.skip_existing and target.exists()):
         for path in task.results:
             require_writable(path.parent, str(path))
             if settings.skip_existing and path not in task.stills:  # which a killed process may have written
-                require_free(path, f"{target.name} does not, and would be rendered", "--overwrite replaces it")
+                why = f"{target.name} does not, and would be rendered"
+                if path == target:
+                    why = "it is a link to something that does not exist"
+                require_free(path, why, "--overwrite replaces it")
         require_writable(job_dir, str(job_dir))
     warnings = (*enhancement.warnings, *machine_warnings)
     return Settled(
@@ -246,7 +247,7 @@ def _output(basis: Basis, inputs: ModeInputs) -> OutputSettings:
     is_flag = basis.merged.sources.get("loudness") == COMMAND_LINE
     if not is_flag and (inputs.copies_audio or basis.settings.sound == "off"):
         chosen["loudness"] = OFF  # of a file for all renders, which this one does not follow
-    if "off" in (basis.settings.video, basis.settings.sound):
+    if "off" in (basis.settings.video, basis.settings.sound) or inputs.length.chain is not None:
         chosen["attention"] = None  # the same
     if basis.settings.video != "generate":
         chosen["preview"] = OFF  # the same

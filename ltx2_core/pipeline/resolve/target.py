@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_NAME, DEFAULT_DRAFT_NAME = "{mode}-{slug}-{seed}.mp4", "{mode}-{slug}-{seed}-draft.mp4"
 FIELDS = ("mode", "slug", "seed", "preset", "ext")  # of a name
+STDOUT = "-"  # of other programs
 SLUG_LENGTH = 40
 TAKEN_HINT = "--overwrite replaces it, --skip-existing leaves it, -o gives another name"
 
@@ -38,6 +39,9 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
     """
     usual = DEFAULT_NAME if request.full_recipe is None else DEFAULT_DRAFT_NAME
     template = settings.output or usual
+    if template == STDOUT:
+        why = "a result is a file, which is checked when it is complete"
+        raise RequestError(f"-o {STDOUT} cannot be used", why, "-o FILE; its path goes to standard output")
     suffixes = suffixes_of(request) if suffix is None else (suffix,)
     if template.endswith(("/", "\\")) or given_path(template, "-o").is_dir():
         template = str(Path(template) / usual)
@@ -70,7 +74,7 @@ def attention_of(settings: Settings, request: Request, target: Path) -> Path | N
     what = f"--attention {shown(name)} cannot be used"
     if path.suffix.lower() != ".mp4":
         raise RequestError(what, "it goes into a file that ends in .mp4", f"--attention {path.stem}.mp4")
-    if path == target.absolute():
+    if _place(path) == _place(target):
         raise RequestError(what, "it is the result itself", "give it another name")
     check_place(path, "--attention")
     if not (settings.overwrite or settings.skip_existing):
@@ -135,8 +139,19 @@ def _named_by(request: Request) -> str:
     return next((Path(one.name).stem for one in given if one is not None), "")
 
 
-def require_apart(task: RenderTask) -> None:
-    """Raises: RequestError if the result, or a picture beside it, would replace what it is made from."""
+def _place(path: Path) -> Path:
+    """Where a file is, by whatever links its folder is named."""
+    return path.parent.resolve() / path.name
+
+
+def require_apart(task: RenderTask, job_dir: Path | None = None) -> None:
+    """Raises: RequestError if the result, or what is written beside it, would replace what it is made from, and for a
+    job folder in its place.
+    """
+    if job_dir is not None:
+        place = _place(job_dir)
+        if any(_place(path) in (place, *place.parents) for path in task.results):
+            raise RequestError(f"--job-dir {job_dir} cannot be used", "it is a result itself", "give it another name")
     there = [path for path in task.results if path.exists()]
     for path in task.inputs.values():
         for taken in there:
