@@ -155,7 +155,7 @@ class Display:
         if self.refused is None or exit_code:
             return exit_code
         done = f"the result is complete: {self.finished}" if self.finished else ""
-        why = self.refused.strerror or str(self.refused)
+        why = core.disk_reason(self.refused)
         hint = "send it to a file on a disk that has room"
         failure = core.StorageError(f"standard output cannot be written: {why}", done, hint)
         return self.fail(failure)

@@ -95,7 +95,9 @@ def is_stop(error: BaseException | None) -> bool:
 
 
 def crash(error: Exception, arguments: list[str]) -> core.LTX2Error:
-    """A failure that nobody foresaw, with its traceback in a file, whatever characters it holds."""
+    """A failure that nobody foresaw: what the disk refused, or a bug, whose traceback goes into a file as it is."""
+    if refused := core.disk_failure(error):
+        return refused
     path = _crash_folder() / time.strftime(f"crash-%Y%m%d-%H%M%S-{secrets.token_hex(3)}.txt")
     facts = (f"ltx2 {core.__version__}, Python {sys.version}, {platform.platform()}", shlex.join(["ltx2", *arguments]))
     try:
@@ -105,7 +107,7 @@ def crash(error: Exception, arguments: list[str]) -> core.LTX2Error:
             file.write(text)
         why, hint = f"where it happened, and your command with its prompt, are in {path}", "please report it"
     except OSError as unwritable:
-        why, hint = f"and {path} cannot be written: {unwritable.strerror}", "-vv shows where it happened"
+        why, hint = f"and {path} cannot be written: {core.disk_reason(unwritable)}", "-vv shows where it happened"
     cause = " ".join(f"{type(error).__name__}: {error}".split())
     failure = core.LTX2Error(f"internal error: {cause}", why, hint)
     failure.__cause__ = error

@@ -14,7 +14,7 @@ from .version import __version__ as __version__
 if TYPE_CHECKING:
     from .checkpoint import load_component
     from .config.released import effective_config
-    from .disk import show_bytes
+    from .disk import disk_failure, disk_reason, show_bytes
     from .errors import (
         AccessError,
         BatchError,
@@ -171,6 +171,8 @@ __all__ = [
     "default_text",
     "describe",
     "diagnose",
+    "disk_failure",
+    "disk_reason",
     "draw_grid",
     "effective_config",
     "encode_prompts",
@@ -265,7 +267,7 @@ _HOMES = {
     "media.board": ("Row",),
     "media.sync": ("Sync",),
     "media.terminal": ("escape_sequence", "graphics_protocol"),
-    "disk": ("show_bytes",),
+    "disk": ("disk_failure", "disk_reason", "show_bytes"),
     "pipeline.resolve.library": (
         "model_tables",
         "own_library",

@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,14 +22,26 @@ MOST_NAME_BYTES = 241  # of an output: file systems take 255, and the longest hi
 IN_HIDDEN_NAME = r"[0-9a-f]{6}\.part"
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows makes links for administrators only
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a pipe that nobody writes to returns at once
-RIGHTS, ROOM = "check the rights on that file and its folder", "make room on that disk"
-HINTS = {
+RIGHTS = "its rights, or those of its folder, do not allow that", "check the rights on that file and its folder"
+REASONS = {  # what the system answers: why, in words, and what helps
+    errno.ENOENT: ("there is no such file", "check the path"),
+    errno.EISDIR: ("it is a folder", "name a file"),
+    errno.ENOTDIR: ("it, or what it lies in, is a file and not a folder", "check the path"),
+    errno.EEXIST: ("a file of that name already exists", "name another place"),
+    errno.ELOOP: ("it is a link that leads to itself, or lies behind one", "check the links"),
+    errno.ENAMETOOLONG: ("a name in it is too long for that disk", "give a shorter one"),
     errno.EACCES: RIGHTS,
     errno.EPERM: RIGHTS,
-    errno.EROFS: "that disk takes no files; copy what is there to another",
-    errno.ENOSPC: ROOM,
-    errno.EDQUOT: ROOM,
+    errno.EROFS: ("that disk is read-only", "that disk takes no files; copy what is there to another"),
+    errno.ENOSPC: ("that disk is full", "make room on that disk"),
+    errno.EDQUOT: ("the quota on that disk is used up", "make room on that disk"),
+    errno.EFBIG: ("that disk takes no file of such a size", "name a place on another disk"),
+    errno.EIO: ("that disk failed to read or write it", "check that disk, or use another"),
+    errno.EBUSY: ("another program is using it", "close that program, and try again"),
+    errno.EMFILE: ("too many files are open", "ulimit -n 4096 allows more"),
+    errno.ENOMEM: ("the system has no memory left for it", "close other programs"),
 }
+LOOKED_AT = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}  # before anything is done with a path: else a bug
 
 
 def require_free(target: Path, why: str = "", hint: str = "--overwrite replaces it, -o gives another name") -> None:
@@ -68,12 +80,79 @@ def disk_errors(path: Path, what: str = "cannot be written") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{path} {what}", error.strerror or str(error), disk_hint(error)) from error
+        raise StorageError(f"{path} {what}", disk_reason(error), disk_hint(error)) from error
 
 
-def disk_hint(error: OSError) -> str:
-    """What helps where a disk refuses, as far as its answer tells; "" else."""
-    return HINTS.get(error.errno or 0, "")
+@contextmanager
+def made_folder(folder: Path, *, stays: bool) -> Iterator[None]:
+    """A folder for the time of a block, and for good if it stays, unless the block fails.
+
+    Raises: StorageError if it cannot be made.
+    """
+    with disk_errors(folder, "cannot be made"):
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+    is_done = False
+    try:
+        yield
+        is_done = True
+    finally:
+        if not (is_done and stays):
+            _remove_empty(missing)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders as far as nothing is in them, the innermost first."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+def disk_reason(error: Exception) -> str:
+    """Why a file or folder cannot be read or written, in plain words and one line, from what Python raised."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not text in UTF-8"
+    if not isinstance(error, OSError) or not error.strerror:
+        return " ".join(str(error).split())
+    if isinstance(error, FileNotFoundError) and os.path.islink(error.filename or ""):  # noqa: PTH114
+        return f"it is a link to {os.readlink(error.filename)}, which does not exist"  # noqa: PTH115
+    why, _ = REASONS.get(error.errno or 0, (f"the system says: {error.strerror}", ""))
+    return why
+
+
+def disk_hint(error: Exception, otherwise: str = "") -> str:
+    """What helps where a file or folder cannot be read or written, as far as the error tells."""
+    if isinstance(error, UnicodeDecodeError):
+        return "save it in UTF-8"
+    number = error.errno if isinstance(error, OSError) else None
+    _, hint = REASONS.get(number or 0, ("", otherwise))
+    return hint
+
+
+def disk_failure(error: Exception) -> StorageError | None:
+    """The error for a person where the system refused, whoever asked it; None for a mistake of ours."""
+    if not isinstance(error, OSError) or error.errno not in REASONS or error.errno in LOOKED_AT:
+        return None
+    failure = StorageError(f"{error.filename or 'a file'} cannot be used", disk_reason(error), disk_hint(error))
+    failure.__cause__ = error
+    return failure
+
+
+def not_a_file(status: os.stat_result) -> str:
+    """Why something cannot be used as a file, by what the system says of it; "" for a regular file."""
+    if stat.S_ISREG(status.st_mode):
+        return ""
+    return "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is not a regular file"
+
+
+def no_file(path: Path) -> str:
+    """Why there is no regular file at a path, which is not opened; "" where there is one."""
+    try:
+        return not_a_file(path.stat())
+    except (OSError, ValueError) as error:
+        return disk_reason(error)
 
 
 def read_whole(path: Path, limit: int) -> bytes:
@@ -81,8 +160,8 @@ def read_whole(path: Path, limit: int) -> bytes:
     if path.is_symlink():
         raise ValueError("it is a link")
     with os.fdopen(os.open(path, os.O_RDONLY | NO_LINK | NO_WAIT), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("it is not a regular file")
+        if why := not_a_file(os.fstat(file.fileno())):
+            raise ValueError(why)
         content = file.read(limit + 1)
     if len(content) > limit:
         raise ValueError(f"it is larger than {limit:,} bytes")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import stat
 import struct
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .disk import disk_hint, disk_reason, not_a_file
 from .errors import CheckpointError, StorageError, shown
 from .gguf_header import MAGIC, read_gguf
 from .header_text import LARGEST_TEXT_BYTES, TensorInfo, parse_header_text
@@ -305,8 +305,8 @@ def read_header(path: Path) -> Header:
         status = path.stat()
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
-    if not stat.S_ISREG(status.st_mode):
-        raise CheckpointError(f"{path} cannot be opened", "it is not a file", "name one .safetensors file")
+    if why := not_a_file(status):
+        raise CheckpointError(f"{path} cannot be opened", why, "name one .safetensors file")
     version = status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
     header = _parsed(path.absolute(), status.st_size, version)
     return header if path == header.path else replace(header, path=path)
@@ -379,10 +379,7 @@ def _check_start(path: Path, start: bytes) -> None:
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> StorageError:
-    why = getattr(error, "strerror", None) or str(error)
-    if isinstance(error, FileNotFoundError) and path.is_symlink():
-        why = f"it is a link to {path.readlink()}, which does not exist"
-    return StorageError(f"{path} cannot be read", why, "check the path and what may be read there")
+    return StorageError(f"{path} cannot be read", disk_reason(error), disk_hint(error, "check the path"))
 
 
 def _header_length(path: Path, start: bytes, size: int) -> int:

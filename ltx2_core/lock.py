@@ -13,20 +13,22 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .disk import NO_LINK, disk_hint, read_whole
+from .disk import NO_LINK, disk_hint, disk_reason, read_whole
 from .errors import StorageError, TargetTakenError
 
 MOST_BYTES = 1000
 
 
 @contextmanager
-def locked(path: Path, *, wait: Callable[[], None] | None = None) -> Iterator[None]:
+def locked(
+    path: Path, *, wait: Callable[[], None] | None = None, hint: str = "-o gives another name"
+) -> Iterator[None]:
     """Keep every other process and thread from writing an output, or into a job folder, until the block ends.
 
     The lock is on `.NAME.lock` beside it, which says who holds it and is removed at the end. A process that is killed
     leaves the file, and no lock on it.
     Args: wait: called between two tries for as long as somebody else holds the lock; it sleeps, and whatever it raises
-    ends the waiting. Without it nobody waits.
+    ends the waiting. Without it nobody waits. hint: what a person can do where nobody waits.
     Raises: TargetTakenError if somebody else holds it and nobody waits; StorageError if the lock file cannot be made.
     """
     file = path.with_name(f".{path.name}.lock")
@@ -34,10 +36,10 @@ def locked(path: Path, *, wait: Callable[[], None] | None = None) -> Iterator[No
     try:
         while not _acquired(lock):
             if wait is None:
-                raise TargetTakenError(f"{path} is being written by {_holder(file)}", hint="-o gives another name")
+                raise TargetTakenError(f"{path} is being written by {_holder(file)}", hint=hint)
             wait()
     except OSError as error:
-        why = f"{file}: {error.strerror or error}"
+        why = f"{file}: {disk_reason(error)}"
         raise StorageError(f"{path} cannot be locked", why, disk_hint(error)) from error
     try:
         _sign(file)

@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from .disk import disk_reason, no_file
 from .errors import RequestError, StorageError, shown
 
 LONGEST_NAME_BYTES = 255
@@ -52,17 +53,8 @@ def _leads_to_itself(path: Path) -> bool:
 
 def require_file(path: Path, what: str, hint: str) -> None:
     """Raises: StorageError if there is no such file, with the reason. what: the option and the path."""
-    why = "it is a folder"
-    try:
-        if path.is_file():
-            return
-        if not path.exists():
-            why = "there is no such file"
-        elif not path.is_dir():
-            why = "it is not a regular file"
-    except OSError as error:
-        why = error.strerror or str(error)
-    raise StorageError(f"{what} cannot be used", why, hint)
+    if why := no_file(path):
+        raise StorageError(f"{what} cannot be used", why, hint)
 
 
 def require_writable(folder: Path, what: str) -> None:
@@ -75,5 +67,5 @@ def require_writable(folder: Path, what: str) -> None:
         with tempfile.TemporaryFile(dir=folder):
             return
     except OSError as error:
-        why = f"no file can be made in {folder}: {error.strerror or error}"
+        why = f"no file can be made in {folder}: {disk_reason(error)}"
         raise StorageError(f"{what} cannot be written", why, "name another place") from error

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .disk import disk_errors, disk_hint, disk_reason
 from .errors import CheckpointError, StorageError
 from .gguf_header import BLOCK_TYPES
 from .headers import FLOATS, Header, TensorInfo
@@ -55,7 +56,7 @@ def map_tensors(header: Header, names: Iterable[str]) -> dict[str, Tensor]:
         with header.path.open("rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
-        raise StorageError(f"{header.path} cannot be read", getattr(error, "strerror", None) or str(error)) from error
+        raise StorageError(f"{header.path} cannot be read", disk_reason(error), disk_hint(error)) from error
     except KeyError as error:
         raise _changed(header, f"it has no tensor {error.args[0]}") from error
     end = max((info.end for info in infos.values()), default=0)
@@ -73,10 +74,8 @@ def require_unchanged(header: Header) -> None:
     Reading what is missing of a map would end the process.
     """
     end = max((info.end for info in header.tensors.values()), default=0)
-    try:
+    with disk_errors(header.path, "cannot be read"):
         size = header.path.stat().st_size
-    except OSError as error:
-        raise StorageError(f"{header.path} cannot be read", error.strerror or str(error)) from error
     if size < end:
         raise _changed(header, f"it has {size:,} bytes instead of {end:,}")
 

@@ -8,7 +8,6 @@ Source: docs/cli.md, "Settings files".
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from copy import copy
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from .disk import disk_hint, disk_reason, not_a_file
 from .errors import RequestError, shown
 
 LARGEST_BYTES = 2**20
@@ -78,15 +78,13 @@ def read_text(path: Path, largest_bytes: int = LARGEST_BYTES) -> str:
     """The text of a regular file in UTF-8, with or without a byte order mark. Raises: RequestError."""
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise RequestError(f"{path} cannot be read", "it is not a regular file")
+        if why := not_a_file(status):
+            raise RequestError(f"{path} cannot be read", why, "name a file")
         if status.st_size > largest_bytes:
             raise RequestError(f"{path} cannot be read", f"it is larger than {largest_bytes // 2**20} MB")
         return path.read_bytes()[: largest_bytes + 1].decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not text in UTF-8"
-        hint = "save it in UTF-8" if isinstance(error, UnicodeDecodeError) else "check the path"
-        raise RequestError(f"{path} cannot be read", why, hint) from error
+        raise RequestError(f"{path} cannot be read", disk_reason(error), disk_hint(error, "check the path")) from error
 
 
 class _Reader:

@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from threading import Event
 
-from ..disk import disk_errors, show_bytes
+from ..disk import disk_errors, disk_reason, show_bytes
 from ..errors import AccessError, StorageError, TargetTakenError
 from .checksums import is_sha256, read_digest
 from .installed import files_in, parts_of
@@ -238,7 +238,7 @@ def _link(home: Path, path: Path, listener: Listener) -> None:
         home.unlink(missing_ok=True)
         os.symlink(path.absolute(), home)  # noqa: PTH211
     except OSError as error:
-        why = error.strerror or str(error)
+        why = disk_reason(error)
         listener.on_warning(f"{home} cannot be made a link to {path}: {why}; model_folders: [{path.parent}] finds it")
 
 

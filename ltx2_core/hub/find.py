@@ -19,7 +19,7 @@ from ..components import CONV_VAE, NOT_ALWAYS_NEEDED, SPLIT, UPSAMPLERS, WHOLE, 
 from ..config.released import effective_config
 from ..config.upsampler import UpsamplerConfig
 from ..config.video_vae import DecoderName, VideoVAEConfig
-from ..disk import free_bytes, show_bytes
+from ..disk import disk_errors, free_bytes, show_bytes
 from ..errors import CheckpointError, LTX2Error, RequestError, StorageError, shown
 from ..folders import ModelPlaces, places_of, refuse_diffusers
 from ..headers import FileKind, Header, classify, read_header, read_json
@@ -338,10 +338,8 @@ class _Content:
         content = cls([], [], [])
         configs: dict[Path, None] = {}
         for folder in folders:
-            try:
+            with disk_errors(folder, "cannot be read"):
                 files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
-            except OSError as error:
-                raise StorageError(f"{folder} cannot be read", error.strerror or str(error)) from error
             for path in files:
                 with content.passing_over():
                     header = read_header(path)

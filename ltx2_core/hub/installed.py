@@ -12,7 +12,8 @@ from functools import cached_property
 from pathlib import Path
 
 from ..components import NOT_ALWAYS_NEEDED
-from ..errors import RequestError, StorageError, TargetTakenError, shown
+from ..disk import disk_errors
+from ..errors import RequestError, TargetTakenError, shown
 from ..lock import locked
 from .find import own_files
 from .ledger import forget, verified
@@ -182,12 +183,10 @@ def size_of(paths: Iterable[Path]) -> int:
 def remove_files(paths: Iterable[Path]) -> None:
     """Remove files or links below LTX2_HOME/models, and the folders that become empty. Raises: StorageError."""
     for path in paths:
-        try:
+        with disk_errors(path, "cannot be removed"):
             forget(path)
             path.unlink(missing_ok=True)
             _remove_empty(path.parent)
-        except OSError as error:
-            raise StorageError(f"{path} cannot be removed", error.strerror or str(error)) from error
 
 
 def _remove_empty(folder: Path) -> None:

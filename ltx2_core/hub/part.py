@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from ..disk import NO_LINK, NO_WAIT, free_bytes, read_whole, show_bytes, sync, write_whole
+from ..disk import NO_LINK, NO_WAIT, disk_hint, disk_reason, free_bytes, read_whole, show_bytes, sync, write_whole
 from ..errors import StorageError
 from .checksums import PIECE, Digest
 from .failures import stop_if
@@ -180,4 +180,4 @@ class Part:
         if error.errno == errno.EFBIG:
             why = f"the file system of {self.target.parent} holds no file of {show_bytes(self.file.nbytes)}"
             return StorageError(f"{self.path} cannot be written", why, "--to FOLDER names one on another disk")
-        return StorageError(f"{self.path} cannot be written", error.strerror or str(error))
+        return StorageError(f"{self.path} cannot be written", disk_reason(error), disk_hint(error))

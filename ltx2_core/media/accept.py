@@ -7,12 +7,12 @@ Source: docs/cli.md, "Inputs".
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..disk import RIGHTS, disk_hint, disk_reason, not_a_file
 from ..errors import MediaError
 from .inputs import AudioSource, ImageSource, VideoSource, refusal
 
@@ -54,15 +54,13 @@ def require_readable(path: Path, largest_bytes: int) -> os.stat_result:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
-        raise refusal(path, "there is no such file", "check the path") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise refusal(path, "it is a folder")
-    if not stat.S_ISREG(status.st_mode):
-        raise refusal(path, "it is not a regular file")
+        raise refusal(path, disk_reason(error), disk_hint(error, "check the path")) from error
+    if why := not_a_file(status):
+        raise refusal(path, why)
     if not status.st_size:
         raise refusal(path, "it is empty")
     if status.st_size > largest_bytes:
         raise refusal(path, f"it is larger than {largest_bytes // 2**30} GiB")
     if not os.access(path, os.R_OK):
-        raise refusal(path, "reading it is not permitted")
+        raise refusal(path, *RIGHTS)
     return status

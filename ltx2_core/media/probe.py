@@ -16,7 +16,9 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition, Stream
 
+from ..disk import REASONS, disk_hint, disk_reason, no_file
 from ..errors import MediaError
+from .inputs import refusal
 from .reading import Colour
 
 # What may be opened. Playlists and other formats that name further files are not among them.
@@ -97,13 +99,14 @@ def open_media(path: Path) -> InputContainer:
 
     Raises: MediaError if it is not a regular file or nothing that we read.
     """
-    if not path.is_file():
-        raise MediaError(f"{path} cannot be read", "it is not a file")
     limits = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
+    if why := no_file(path):
+        raise refusal(path, why)
     try:
         return av.open(f"file:{path.absolute()}", container_options=limits, metadata_errors="replace")
     except FFmpegError as error:
-        raise MediaError(f"{path} cannot be read", error.strerror or str(error)) from error
+        why = disk_reason(error) if error.errno in REASONS else f"FFmpeg says: {error.strerror}"
+        raise refusal(path, why, disk_hint(error)) from error
 
 
 def probe(path: Path) -> MediaInfo:

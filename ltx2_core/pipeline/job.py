@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from ..disk import read_whole, remove_leftovers, write_whole
+from ..disk import disk_errors, disk_hint, disk_reason, made_folder, read_whole, remove_leftovers, write_whole
 from ..errors import LTX2Error, RequestError, StorageError
 from ..headers import Header, read_header
 from ..hub.find import ModelFiles
@@ -128,13 +128,10 @@ class Job:
     def create(cls, folder: Path, task: RenderTask, identities: Mapping[str, Identity]) -> Self:
         """Make the folder. Raises: RequestError if it holds another render; StorageError if it cannot be written."""
         job = cls(folder=folder, task=_absolute(task), identities=dict(identities))
-        try:
-            job._check_folder()
-            folder.mkdir(parents=True, exist_ok=True)
+        job._check_folder()
+        with made_folder(folder, stays=True), disk_errors(folder):
             job._clear()
             job._write_record()
-        except OSError as error:
-            raise StorageError(f"{folder} cannot be written", error.strerror or str(error)) from error
         return job
 
     @classmethod
@@ -154,7 +151,9 @@ class Job:
             why = f"it is a file, and there is no {folder}.job"
             hint = f"ltx2 rerun {shlex.quote(str(folder))} renders it again, if it is a result"
             raise RequestError(f"{folder} holds no render", why, hint) from error
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise StorageError(f"{folder} cannot be read", disk_reason(error), disk_hint(error)) from error
+        except ValueError as error:
             raise StorageError(
                 f"{folder} is damaged", f"its record cannot be read: {_reason(error)}", "render again"
             ) from error
@@ -233,10 +232,8 @@ class Job:
     def _with_request(self, **changes: Any) -> Self:
         request = self.request.model_copy(update=changes)
         job = replace(self, task=self.task.model_copy(update={"request": request}))
-        try:
+        with disk_errors(self.folder):
             job._write_record()
-        except OSError as error:
-            raise StorageError(f"{self.folder} cannot be written", error.strerror or str(error)) from error
         return job
 
     def require_target(self) -> None:
@@ -356,7 +353,7 @@ class Job:
             self.saved[path.name] = hashlib.sha256(content).hexdigest()
             self._write_record()
         except (OSError, SafetensorError) as error:
-            raise StorageError(f"{path} cannot be written", getattr(error, "strerror", "") or str(error)) from error
+            raise StorageError(f"{path} cannot be written", disk_reason(error), disk_hint(error)) from error
 
     def _read(self, path: Path) -> Saved:
         from safetensors import SafetensorError
@@ -472,4 +469,4 @@ def _reason(error: Exception) -> str:
         return f"{place}: {first['msg']}"[:200].lstrip(": ")
     if isinstance(error, LTX2Error):
         return error.why or error.what
-    return getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    return disk_reason(error)[:200]

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ..disk import write_whole
+from ..disk import disk_reason, write_whole
 from ..errors import LTX2Error
 from ..headers import read_header
 from ..home import ltx2_home
@@ -77,7 +77,7 @@ def _read(path: Path) -> TextContext | None:
             return TextContext(**tensors, dropped=dropped)
         why = "its checksum is wrong"
     except (OSError, LTX2Error, SafetensorError, TypeError, ValueError, KeyError) as error:
-        why = str(error)
+        why = disk_reason(error)
     logger.warning("a kept prompt is encoded again, as its file %s cannot be used: %s", path, why)
     return None
 
@@ -87,7 +87,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor], dropped: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, save(dict(tensors), {"sha256": _checksum(tensors, dropped), "dropped": str(dropped)}))
     except OSError as error:
-        _warn_once(f"encoded prompts are not kept: {ltx2_home()} cannot be written ({error.strerror or error})")
+        _warn_once(f"encoded prompts are not kept: {ltx2_home()} cannot be written ({disk_reason(error)})")
 
 
 @cache

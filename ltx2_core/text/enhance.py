@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from ..disk import disk_hint, disk_reason
 from ..errors import CheckpointError, StorageError
 from .enhancers import EnhancerFiles
 from .gemma import Gemma, TableInFile
@@ -104,7 +105,7 @@ class Conversation:
         try:
             return Tokenizer.from_str(files.read_tokenizer())
         except OSError as error:
-            raise StorageError(f"{files.tokenizer} cannot be read", error.strerror or str(error)) from error
+            raise StorageError(f"{files.tokenizer} cannot be read", disk_reason(error), disk_hint(error)) from error
         except Exception as error:  # tokenizers raises nothing narrower
             raise CheckpointError(f"{files.tokenizer} is damaged", str(error)) from error
 

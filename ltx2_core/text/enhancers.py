@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from ..disk import disk_reason
 from ..errors import CheckpointError, LTX2Error, StorageError
 from ..folders import snapshot_of
 from ..headers import read_json
@@ -155,7 +156,7 @@ def _template(files: EncoderFiles) -> str | None:
         raise
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"the chat template of {files.tokenizer.parent.name} cannot be read", str(error)
+            f"the chat template of {files.tokenizer.parent.name} cannot be read", disk_reason(error)
         ) from error
     template = found.get("chat_template") if isinstance(found, Mapping) else None
     return template if isinstance(template, str) else None

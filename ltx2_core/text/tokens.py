@@ -11,6 +11,7 @@ from typing import Self
 
 from tokenizers import Tokenizer
 
+from ..disk import disk_hint, disk_reason
 from ..errors import CheckpointError, LTX2Error, StorageError
 from .files import EncoderFiles
 
@@ -31,7 +32,7 @@ class PromptTokenizer:
         except LTX2Error:
             raise
         except OSError as error:
-            raise StorageError(f"{files.tokenizer} cannot be read", error.strerror or str(error)) from error
+            raise StorageError(f"{files.tokenizer} cannot be read", disk_reason(error), disk_hint(error)) from error
         except Exception as error:  # tokenizers raises nothing narrower
             raise CheckpointError(f"{files.tokenizer} is damaged", str(error)) from error
         tokenizer.no_truncation()

@@ -66,7 +66,11 @@ def test_streamed_weights_and_a_stop_give_the_same_map(
     rendered("decode", tmp_path / "a.mp4.job", "-o", tmp_path / "e.mp4")
     taken = ltx2("resume", tmp_path / "a.mp4.job", "-o", tmp_path / "f.mp4")  # would write aa.mp4 too
     assert (taken.exit_code, (tmp_path / "f.mp4").exists()) == (2, False)
-    assert "aa.mp4 already exists" in taken.stderr
+    assert "aa.mp4 already exists\nhint: --overwrite replaces it, or move it away\n" in taken.stderr
+    taken = ltx2("decode", tmp_path / "a.mp4.job", "-o", tmp_path / "f.mp4", "--attention", tmp_path / "aa.mp4")
+    assert "hint: --overwrite replaces it, or --attention FILE names another\n" in taken.stderr
+    taken = ltx2("decode", tmp_path / "a.mp4.job", "--attention", tmp_path / "ff.mp4")
+    assert "a.mp4 already exists\nhint: --overwrite replaces it, -o gives another name\n" in taken.stderr
 
 
 def test_the_map_of_two_stages_is_that_of_the_stage_whose_audio_is_heard(tiny: Path, tmp_path: Path) -> None:
@@ -176,4 +180,4 @@ def test_a_folder_that_takes_no_files_is_told_before_anything_is_rendered(
     words = ("t2v", "a bell", "--model", tiny, *SMALL, "-o", tmp_path / "a.mp4")
     result = ltx2(*words, "--attention", closed / "b.mp4")
     assert (result.exit_code, [*tmp_path.iterdir()]) == (7, [closed])
-    assert f"no file can be made in {closed}: Permission denied" in result.stderr
+    assert f"no file can be made in {closed}: its rights" in result.stderr

@@ -160,7 +160,7 @@ REFUSALS = {
     "prompt in a file that is not there": Refusal(
         words="t2v @lost.txt", says=("the prompt @lost.txt", "no such file", "hint: ")
     ),
-    "prompt in a folder": Refusal(words="t2v @.", says=("the prompt @.", "no such file")),
+    "prompt in a folder": Refusal(words="t2v @.", says=("the prompt @.", "it is a folder")),
     "prompt in an empty file": Refusal(words="t2v @a.txt", files={"a.txt": "\n"}, says=("the prompt is empty",)),
     # what is done to a clip
     "no clip": Refusal(words="v2v", says=("missing argument 'VIDEO'", "hint: ltx2 v2v --help")),
@@ -279,6 +279,11 @@ REFUSALS = {
         words="t2v x --model {tiny} -o {sede}.mp4", says=("-o {sede}.mp4", "{mode}, {slug}, {seed}")
     ),
     "folder that is not there": Refusal(words="t2v x --model {tiny} -o no/a.mp4", says=("there is no folder no",)),
+    "output in a file": Refusal(
+        words="t2v x --model {tiny} -o a.txt/b.mp4",
+        files={"a.txt": ""},
+        says=("-o a.txt/b.mp4", "a.txt is not a folder", "-o names another place"),
+    ),
     # paths, wherever they are given
     "home of nobody as output": Refusal(
         words="t2v x --model {tiny} -o '~nosuchuser/x.mp4'",
@@ -373,8 +378,9 @@ REFUSALS = {
         says=("unknown setting stpes in preset mine", "did you mean steps"),
     ),
     "file of --config that is not there": Refusal(
-        words="t2v x --config a.yaml", says=("--config a.yaml", "not a file")
+        words="t2v x --config a.yaml", says=("--config a.yaml", "no such file")
     ),
+    "folder of settings": Refusal(words="t2v x --config .", says=("--config .", "it is a folder")),
     "unknown variable": Refusal(
         words="t2v x", environment={"LTX2_STPES": "3"}, says=("LTX2_STPES sets nothing", "did you mean LTX2_STEPS")
     ),
@@ -417,6 +423,12 @@ REFUSALS = {
     "folder without a render": Refusal(words="resume .", says=("holds no render", "not the folder OUTPUT.job")),
     "damaged render": Refusal(
         words="resume .", files={"job.json": "{"}, code=7, says=("is damaged", "its record", "hint: ")
+    ),
+    "folder in the place of the record of a render": Refusal(
+        words="resume {tiny}", says=("holds no render", "not the folder OUTPUT.job")
+    ),
+    "clip of a rerun that is a folder": Refusal(
+        words="rerun .", code=3, says=(". cannot be read", "it is a folder"), is_light=False
     ),
     "decoding without a render": Refusal(words="decode .", says=("holds no render",)),
     "inspecting nothing": Refusal(words="inspect lost.safetensors", code=7, says=("lost.safetensors",)),

@@ -68,7 +68,9 @@ def undisturbed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def test_output_that_is_being_written_is_refused_or_skipped(smoke: Callable[..., list[object]]) -> None:
     with locked(Path("a.mp4")):
         for more in ([], ["--overwrite"]):
-            assert f"is being written by process {os.getpid()} on " in refused(2, *smoke("-o", "a.mp4", *more))
+            said = refused(2, *smoke("-o", "a.mp4", "--job-dir", "new/deep/job", *more))
+            assert f"is being written by process {os.getpid()} on " in said
+            assert "hint: -o gives another name" in said
         skipped = ltx2(*smoke("-o", "a.mp4", "--skip-existing"))
     assert (skipped.exit_code, skipped.stdout) == (0, "")
     assert "skipped: " in skipped.stderr
@@ -78,7 +80,9 @@ def test_output_that_is_being_written_is_refused_or_skipped(smoke: Callable[...,
 def test_job_folder_that_is_being_written_is_refused_whatever_the_output(smoke: Callable[..., list[object]]) -> None:
     stopped(*smoke("-o", "a.mp4"))
     with locked(Path("a.mp4.job")):
-        assert "a.mp4.job is being written by process" in refused(2, "resume", "a.mp4.job", "-o", "b.mp4")
+        said = refused(2, "resume", "a.mp4.job", "-o", "b.mp4")
+        assert "a.mp4.job is being written by process" in said
+        assert "hint: wait until that process has ended" in said
         words = smoke("-o", "b.mp4", "--job-dir", "a.mp4.job", "--overwrite")
         assert "a.mp4.job is being written by process" in refused(2, *words)
 

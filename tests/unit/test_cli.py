@@ -389,7 +389,7 @@ def test_a_full_standard_output_is_exit_7():
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-c", FULL], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 7
-    assert done.stderr.splitlines()[0] == "error: standard output cannot be written: No space left on device"
+    assert done.stderr.splitlines()[0] == "error: standard output cannot be written: that disk is full"
     assert "hint: " in done.stderr
 
 

@@ -57,7 +57,7 @@ def test_a_folder_tells_what_was_passed_over_and_why(tiny: Path, tmp_path: Path)
         "empty.safetensors is empty",
         "a link to /nowhere",
         "LFS",
-        "not a file",
+        "not a regular file",
     ):
         assert words in told
     assert facts["checkpoint"].startswith(CHECKPOINT)

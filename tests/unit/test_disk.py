@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from ltx2_core import disk
-from ltx2_core.disk import disk_errors, hidden_file, read_whole, remove_leftovers, write_whole
+from ltx2_core.disk import (
+    REASONS,
+    disk_errors,
+    disk_failure,
+    disk_hint,
+    disk_reason,
+    hidden_file,
+    made_folder,
+    no_file,
+    read_whole,
+    remove_leftovers,
+    write_whole,
+)
 from ltx2_core.errors import StorageError
 
 
@@ -68,8 +81,72 @@ def test_only_what_this_program_left_is_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 
-def test_a_disk_that_refuses_is_told_with_what_helps(tmp_path: Path) -> None:
-    for number, helps in ((errno.EACCES, "check the rights"), (errno.ENOSPC, "make room"), (errno.EROFS, "copy")):
-        with pytest.raises(StorageError) as caught, disk_errors(tmp_path):
-            raise OSError(number, os.strerror(number))
-        assert (caught.value.why, helps in caught.value.hint) == (os.strerror(number), True)
+@pytest.mark.parametrize("number", REASONS)
+def test_a_disk_that_refuses_is_told_in_plain_words_with_what_helps(number: int, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot be written") as caught, disk_errors(tmp_path):
+        raise OSError(number, os.strerror(number))
+    assert (caught.value.why, caught.value.hint) == REASONS[number]
+    assert os.strerror(number) not in str(caught.value)
+    assert caught.value.hint
+
+
+def test_what_python_raises_is_told_in_one_plain_line(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "lost")
+    (tmp_path / "text").write_bytes(b"\xff")
+    for name, read, why in (
+        ("lost", Path.read_bytes, "there is no such file"),
+        ("link", Path.stat, f"it is a link to {tmp_path / 'lost'}, which does not exist"),
+        (".", Path.read_bytes, "it is a folder"),
+        ("text/a", Path.read_bytes, "it, or what it lies in, is a file and not a folder"),
+        ("text", Path.read_text, "it is not text in UTF-8"),
+    ):
+        with pytest.raises((OSError, ValueError)) as caught:
+            read(tmp_path / name, **{"encoding": "utf-8"} if read is Path.read_text else {})
+        assert disk_reason(caught.value) == why
+        assert disk_hint(caught.value)
+    assert (
+        disk_reason(OSError(errno.EXDEV, "Invalid cross-device link")) == "the system says: Invalid cross-device link"
+    )
+    assert (disk_hint(OSError(errno.EXDEV, "?"), "move it"), disk_reason(ValueError("a\nb"))) == ("move it", "a b")
+
+
+def test_what_is_no_file_is_known_without_opening_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    told = {"pipe": "it is not a regular file", ".": "it is a folder", "lost": "there is no such file", "file": ""}
+    assert {name: no_file(tmp_path / name) for name in told} == told
+
+
+def test_only_what_nobody_could_foresee_is_taken_for_a_mistake_of_ours() -> None:
+    refused = disk_failure(PermissionError(errno.EACCES, "Permission denied", "closed/a.mp4"))
+    assert refused is not None
+    assert (refused.exit_code, refused.what) == (7, "closed/a.mp4 cannot be used")
+    assert isinstance(refused.__cause__, PermissionError)
+    full = disk_failure(OSError(errno.ENOSPC, "No space left on device"))
+    assert full is not None
+    assert full.why == "that disk is full"
+    for bug in (FileNotFoundError(errno.ENOENT, "", "a"), OSError("?"), ValueError("?")):
+        assert disk_failure(bug) is None
+
+
+def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path: Path) -> None:
+    deep = tmp_path / "a" / "b"
+    for stays, fails, left in ((False, False, []), (True, True, []), (True, False, ["a", "a/b"])):
+        with suppress(ZeroDivisionError), made_folder(deep, stays=stays):
+            assert deep.is_dir()
+            _ = 1 / (not fails)
+        assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == left
+    with made_folder(deep / "c", stays=False):
+        (deep / "c" / "kept").touch()
+    with made_folder(deep, stays=False):
+        pass
+    assert (deep / "c" / "kept").exists()
+    with pytest.raises(StorageError, match="cannot be made"), made_folder(deep / "c" / "kept" / "d", stays=True):
+        pass
+
+
+def test_no_other_module_shows_the_words_of_the_system() -> None:
+    allowed = {"disk.py", "probe.py"}  # the latter for those of FFmpeg
+    root = Path(disk.__file__).parents[1]
+    files = [path for package in ("ltx2_core", "ltx2_cli") for path in (root / package).rglob("*.py")]
+    assert {path.name for path in files if "strerror" in path.read_text()} == allowed

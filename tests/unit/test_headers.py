@@ -11,6 +11,7 @@ import pytest
 
 from ltx2_core import headers
 from ltx2_core.config import released
+from ltx2_core.disk import RIGHTS
 from ltx2_core.errors import CheckpointError, StorageError
 from ltx2_core.headers import FileKind, Header, TensorInfo, classify, generation, precision, read_header
 from ltx2_core.hub.published import TENSORS
@@ -219,7 +220,7 @@ def test_bytes_after_the_last_tensor_are_refused(weights: Path):
 def test_a_folder_is_no_weight_file(tmp_path: Path):
     with pytest.raises(CheckpointError) as caught:
         read_header(tmp_path)
-    assert caught.value.why == "it is not a file"
+    assert caught.value.why == "it is a folder"
 
 
 @pytest.mark.parametrize("name", ["missing.safetensors", "with\0zero.safetensors"])
@@ -237,7 +238,7 @@ def test_a_file_without_permission_is_a_storage_error(weights: Path, monkeypatch
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(StorageError) as caught:
         read_header(weights)
-    assert caught.value.why == "Permission denied"
+    assert (caught.value.why, caught.value.hint) == RIGHTS
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])

@@ -155,7 +155,7 @@ def test_file_that_cannot_be_read_is_passed_over_with_the_reason(
 
     (tmp_path / "a.safetensors").symlink_to(tiny / CHECKPOINT)
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(StorageError, match=r"a\.safetensors cannot be read: Permission denied"):
+    with pytest.raises(StorageError, match=r"a\.safetensors cannot be read: its rights"):
         find_model(str(tmp_path), {}).require_file("checkpoint")
 
 

@@ -209,6 +209,7 @@ def test_request_that_is_too_large_for_a_record_is_refused_at_once(tiny: Path, t
     found = resolve("t2v", "a bell " * 200_000, [(A_FILE, {"model": str(tiny), "output": str(tmp_path / "x.mp4")})])
     with pytest.raises(RequestError, match="cannot be kept in a job folder"):
         Job.create(found.job_dir, found.task, IDENTITIES)
+    assert not found.job_dir.exists()
 
 
 def shapes_of(job: Job) -> LatentShapes:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ltx2_core.disk import RIGHTS
 from ltx2_core.errors import RequestError, StorageError
 from ltx2_core.paths import given_path, require_file, require_writable
 from tests.hostile.guard import guarded
@@ -73,7 +74,7 @@ def test_a_folder_in_which_nothing_can_be_made_is_found_before_a_render(
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(StorageError) as caught:
         require_writable(tmp_path, "x.mp4")
-    assert caught.value.why == f"no file can be made in {tmp_path}: Permission denied"
+    assert caught.value.why == f"no file can be made in {tmp_path}: {RIGHTS[0]}"
 
 
 @pytest.mark.parametrize("place", ["/dev/null", "/dev/zero", "/dev/zero/x", "file", "file/x"])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...disk import remove_leftovers
+from ...disk import disk_hint, disk_reason, remove_leftovers
 from ...errors import RequestError, StorageError, TargetTakenError
 from ...lock import locked
 from ..reads import identities
@@ -111,7 +111,7 @@ def fingerprint(task: RenderTask) -> Fingerprint:
     try:
         inputs = {role: one.content for role, one in identities(task).items()}
     except OSError as error:
-        raise StorageError(f"{error.filename} cannot be read", error.strerror or str(error)) from error
+        raise StorageError(f"{error.filename} cannot be read", disk_reason(error), disk_hint(error)) from error
     return Fingerprint(settings=settings_digest(task), inputs=_digest(inputs))
 
 

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...disk import disk_failure
 from ...errors import LTX2Error
 from ..events import Watch
 from ..processes import Pipe, begin, tell_warnings
@@ -53,7 +54,8 @@ def outcome_of(worker: Worker, order: Order, watch: Watch) -> Outcome:
             watch.tell(line)
         place = traceback.extract_tb(error.__traceback__)[-1]
         why = f"in {Path(place.filename).name}, line {place.lineno}; -v shows where it happened"
-        failure = Failure(code=1, what=f"internal error: {type(error).__name__}: {error}", why=why)
+        refused = disk_failure(error) or LTX2Error(f"internal error: {type(error).__name__}: {error}", why)
+        failure = Failure.of(refused)
         note_failure(order, failure)
         worker.clear()
         return Outcome(job=order.job, state="failed", failure=failure)

@@ -6,13 +6,11 @@ Source: docs/batch.md, "Names".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 
-from ...disk import disk_errors
 from ...errors import RequestError, shown
 from ...paths import given_path
 from ..resolve.target import FIELDS, slug
@@ -70,33 +68,6 @@ def check_name(name: str) -> None:
     if NOT_IN_A_NAME.search(name) or name.startswith(".") or name != name.strip():
         why = "it becomes the name of a file in the folder of the batch"
         raise RequestError(f"name {shown(name)} cannot be used", why, f"name: {slug(name)}")
-
-
-@contextmanager
-def made_folder(folder: Path, *, stays: bool) -> Iterator[None]:
-    """A folder for the time of a block, and for good if it stays, unless the block fails.
-
-    Raises: StorageError if it cannot be made.
-    """
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    with disk_errors(folder, "cannot be made"):
-        folder.mkdir(parents=True, exist_ok=True)
-    is_done = False
-    try:
-        yield
-        is_done = True
-    finally:
-        if not (is_done and stays):
-            remove_empty(missing)
-
-
-def remove_empty(folders: Sequence[Path]) -> None:
-    """Remove folders as far as nothing is in them, the innermost first."""
-    for folder in folders:
-        try:
-            folder.rmdir()
-        except OSError:
-            return
 
 
 def escaped(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationError
 
-from ...disk import disk_errors, read_whole, remove_leftovers, require_free, write_whole
+from ...disk import disk_errors, disk_hint, disk_reason, read_whole, remove_leftovers, require_free, write_whole
 from ...errors import LTX2Error, StorageError
 from ...lock import locked
 from ...records import Record
@@ -124,10 +124,12 @@ def read_record(folder: Path) -> BatchRecord | None:
         return BatchRecord.model_validate_json(read_whole(path, MOST_BYTES), strict=True)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read", disk_reason(error), disk_hint(error)) from error
     except ValidationError as error:
         why = f"it is not what this program wrote: {error.errors()[0]['msg']}"
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
+    except ValueError as error:
+        why = str(error)
     hint = "move it away; ltx2 batch JOBS --overwrite then makes all results again"
     raise StorageError(f"{path} cannot be read", why, hint)
 

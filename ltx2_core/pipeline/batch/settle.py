@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ...disk import made_folder
 from ...errors import DoesNotFitError, JobsError, LTX2Error, RequestError
 from ..request import Resolved
 from ..resolve.presets import with_presets
@@ -20,7 +21,7 @@ from ..resolve.setting_sources import Gathered, gather
 from ..resolve.settings import COMMAND_LINE, Settings, merge
 from .expand import job_seed
 from .jobs import Batch, BatchJob, JobLine
-from .names import Naming, escaped, made_folder
+from .names import Naming, escaped
 from .picks import picked_batch
 from .unsettled import AskedBatch, Problem, UnsettledJob, unsettled_jobs
 

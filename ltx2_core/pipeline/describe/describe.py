@@ -6,13 +6,13 @@ Source: docs/cli.md, "What inspect tells".
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from ...disk import not_a_file
 from ...errors import LTX2Error, MediaError, RequestError, StorageError, shown
 from ...folders import snapshot_of
 from ...headers import START_BYTES, read_json
@@ -135,9 +135,9 @@ def _require_regular(path: Path) -> None:
     Raises: MediaError, StorageError by the name that it has.
     """
     with suppress(OSError):
-        if not stat.S_ISREG(path.stat().st_mode):
+        if why := not_a_file(path.stat()):
             kind = _error_for(path)
-            raise kind(f"{path} cannot be read", "it is not a regular file", "name a file or a folder")
+            raise kind(f"{path} cannot be read", why, "name a file or a folder")
 
 
 def _error_for(path: Path) -> type[LTX2Error]:

@@ -15,7 +15,7 @@ from functools import partial
 from importlib import metadata
 
 from ...cards import Card, find_cards, torch_build
-from ...disk import free_bytes, show_bytes
+from ...disk import disk_reason, free_bytes, show_bytes
 from ...errors import LTX2Error
 from ...home import ltx2_home
 from ...hub.installed import installed_models
@@ -71,7 +71,7 @@ def _collected(name: str, group: Callable[[], Iterator[Fact]]) -> list[Fact]:
         value = f"{error.what}: {error.why}" if error.why else error.what
         facts.append(Fact(name, value, error.hint or "correct what is named here"))
     except (OSError, ImportError) as error:
-        facts.append(Fact(name, f"cannot be looked at: {error}"))
+        facts.append(Fact(name, f"cannot be looked at: {disk_reason(error)}"))
     return facts
 
 

@@ -18,7 +18,7 @@ from einops import reduce
 from torch import Tensor
 from torch.nn import functional
 
-from ...disk import read_whole, write_whole
+from ...disk import disk_reason, read_whole, write_whole
 from ...home import ltx2_home
 from ...latents import Latents, States, unpatchify_video
 from ...media.image import still_bytes
@@ -78,7 +78,7 @@ class Preview:
         try:
             write_whole(path, still_bytes(_enlarged(picture)))
         except OSError as error:  # the render goes on without it
-            self.watch.tell(f"{path} cannot be written: {error.strerror or error}", is_warning=True)
+            self.watch.tell(f"{path} cannot be written: {disk_reason(error)}", is_warning=True)
             return
         self.watch.on_event(PreviewShown(path=path, step=step, total=total))
 
@@ -101,7 +101,7 @@ class Preview:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, fit.dump())
         except OSError as error:
-            self.watch.tell(f"{path} cannot be written: {error.strerror or error}", is_warning=True)
+            self.watch.tell(f"{path} cannot be written: {disk_reason(error)}", is_warning=True)
 
     @cached_property
     def _shipped(self) -> ColourMap | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ...disk import remove_leftovers, require_free
+from ...disk import made_folder, remove_leftovers, require_free
 from ...errors import NotFiniteError, OutOfMemoryError, OutputError, RequestError, StorageError
 from ...hub.ledger import remember_made, remember_places
 from ...identity import identity
@@ -45,6 +45,7 @@ from .models import Models
 from .ran_out import Progress, out_of_memory, ran_out
 
 NOBODY = Watch()
+WAIT_HINT = "wait until that process has ended"
 
 
 class Interrupted(Exception):
@@ -126,6 +127,8 @@ def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None, ranks:
             return _conclude(job, Report(probe(task.target), ()), start, is_new=False)
         if not task.output.overwrite:
             for path in task.results:
+                if path == task.output.attention:  # which no option of this command names
+                    require_free(path, hint="--overwrite replaces it, or move it away")
                 if path not in task.stills:  # which a killed process may have written
                     require_free(path)
         headers = require_unchanged(job)
@@ -193,12 +196,11 @@ def _models_for(task: RenderTask, models: Models | None) -> Iterator[Models]:
 
 @contextmanager
 def _one_writer(target: Path, job_dir: Path) -> Iterator[None]:
-    """Keep other processes away from a target and a job folder. Raises: TargetTakenError, StorageError."""
-    try:
-        job_dir.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{job_dir} cannot be written", error.strerror or str(error)) from error
-    with locked(target), locked(job_dir):
+    """Keep other processes away from a target and a job folder, whose parents are made where they lack.
+
+    Raises: TargetTakenError, StorageError.
+    """
+    with made_folder(job_dir.parent, stays=False), locked(target), locked(job_dir, hint=WAIT_HINT):
         remove_leftovers(target)
         yield
 

@@ -5,9 +5,9 @@ Source: docs/cli.md, "Prompts".
 
 from __future__ import annotations
 
-import os
 import sys
 
+from ...disk import disk_hint, disk_reason, no_file
 from ...errors import RequestError
 from ...paths import given_path
 
@@ -23,13 +23,13 @@ def read_prompt(text: str) -> str:
         return text
     path = given_path(text.removeprefix(IN_A_FILE), "PROMPT @FILE")
     what, hint = f"the prompt {text} cannot be read", "a prompt that begins with @ itself needs a space before it"
-    if not os.path.isfile(path):  # noqa: PTH113 (what may not be looked at is not a file)
-        raise RequestError(what, "there is no such file", hint)
+    if why := no_file(path):
+        raise RequestError(what, why, hint)
     try:
         with path.open("rb") as file:
             return _decoded(text, file.read(LARGEST_BYTES + 1))
     except OSError as error:
-        raise RequestError(what, error.strerror or str(error), hint) from error
+        raise RequestError(what, disk_reason(error), disk_hint(error, hint)) from error
 
 
 def _decoded(name: str, content: bytes) -> str:

@@ -85,6 +85,8 @@ def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> J
     require_apart(found.task)
     if not output.overwrite:
         for path in found.task.results:
+            if path == output.attention:
+                require_free(path, hint="--overwrite replaces it, or --attention FILE names another")
             require_free(path)
     found = with_decoder(found, given)
     if tiles is None and found.exchanged:

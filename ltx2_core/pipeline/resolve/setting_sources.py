@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...disk import no_file
 from ...errors import RequestError, shown
 from ...home import ltx2_home
 from ...yaml_file import Written, read_yaml
@@ -61,8 +62,8 @@ def read_environment() -> dict[str, str]:
 
 def config_files(config: Path | None = None) -> list[Path]:
     """The files that hold settings, most important first: that of --config, the project's, the user's."""
-    if config is not None and not os.path.isfile(config):  # noqa: PTH113 (what may not be looked at is not a file)
-        raise RequestError(f"--config {config} cannot be read", "it is not a file", "check the path")
+    if config is not None and (why := no_file(config)):
+        raise RequestError(f"--config {config} cannot be read", why, "check the path")
     usual = (path for path in (PROJECT_FILE, ltx2_home() / USER_FILE) if os.path.isfile(path))  # noqa: PTH113
     return [*([config] if config else []), *usual]
 

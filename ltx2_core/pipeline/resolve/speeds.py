@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ...disk import read_whole, write_whole
+from ...disk import disk_reason, read_whole, write_whole
 from ...errors import LTX2Error
 from ...home import ltx2_home
 from ...lock import locked
@@ -110,6 +110,8 @@ def keep_speeds(new: Iterable[Speed]) -> str:
         with locked(path):
             content = read_speeds().with_new(new).model_dump_json(by_alias=True, indent=1)
             write_whole(path, content.encode() + b"\n")
-    except (OSError, LTX2Error) as error:
-        return str(error)
+    except LTX2Error as error:
+        return error.what
+    except OSError as error:
+        return disk_reason(error)
     return ""

@@ -108,11 +108,12 @@ def check_place(target: Path, option: str = "-o") -> None:
     if length > MOST_NAME_BYTES:
         why = f"its name has {length} bytes, and {MOST_NAME_BYTES} is the most"
         raise RequestError(f"{option} {target.name[:40]}… cannot be used", why, f"{option} gives a shorter name")
-    if not target.parent.is_dir():
-        folder = shlex.quote(str(target.parent))
-        raise RequestError(
-            f"{option} {target} cannot be used", f"there is no folder {target.parent}", f"mkdir -p {folder} makes it"
-        )
+    what, folder = f"{option} {target} cannot be used", target.parent
+    nearest = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not os.path.isdir(nearest):  # noqa: PTH112 (what may not be looked at is not a folder)
+        raise RequestError(what, f"{nearest} is not a folder", f"{option} names another place")
+    if nearest != folder:
+        raise RequestError(what, f"there is no folder {folder}", f"mkdir -p {shlex.quote(str(folder))} makes it")
 
 
 def _filled(template: str, fields: Mapping[str, str], option: str = "-o") -> str:
