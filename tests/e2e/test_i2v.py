@@ -91,6 +91,7 @@ def test_picture_is_read_again_at_full_size_for_the_second_stage(tiny: Path, pic
         ("wide.png@99", 2, "the clip ends at frame 16"),
         ("wide.png@9s", 2, "the clip ends at frame 16"),
         ("wide.png@first:1.5", 2, "a strength is 0 to 1"),
+        ("wide.png", 2, "the first frame has an image already"),
         ("text.png", 3, "text.png cannot be used as an image"),
     ],
 )

@@ -82,13 +82,17 @@ def read_images(settings: Settings, length: ClipLength, first: Path | None = Non
     """The images of `--image PATH[@TIME[:STRENGTH]]`, in their order; without a time they stand at the first frame.
 
     Args: first: one that comes before them.
-    Raises: RequestError for a time outside the clip; MediaError for what is not an image.
+    Raises: RequestError for a time outside the clip, and for a second image at its first frame; MediaError for what is
+    not an image.
     """
     specs = [*([str(first)] if first else []), *(settings.image or ())]
     inputs, sources = [], []
     for number, spec in enumerate(specs, 1):
         path, frame, strength = split_image(spec, length)
         source = check_input(path, ImageSource)
+        if frame == 0 and any(one.frame == 0 for one in inputs):
+            why = "the first frame has an image already, which it would replace"
+            raise RequestError(f"--image {spec} cannot be used", why, f"--image {path}@last gives it another time")
         crf = required(settings.image_crf)
         inputs.append(
             ImageInput(role=f"image-{number}", name=source.path.name, frame=frame, strength=strength, crf=crf)
