@@ -27,6 +27,8 @@ def plan_rows(plan: core.DownloadPlan) -> dict[str, str]:
     about = about if plan.is_complete else "at least "
     rows["to fetch"] = f"{about}{core.show_bytes(plan.to_fetch)} into {plan.folder}"
     rows["free there"] = core.show_bytes(plan.free)
+    if plan.problem is not None:
+        rows["problem"] = f"it cannot be used: {plan.problem}"
     for name in plan.licences:
         state = "not accepted yet" if name in plan.to_accept else "accepted"
         licence = core.licences()[name]
@@ -59,6 +61,7 @@ def plan_facts(plan: core.DownloadPlan) -> dict[str, Any]:
         "is_exact": plan.is_exact,
         "free": plan.free,
         "gated": list(plan.gated),
+        "problem": plan.problem,
         "licences": [
             {"id": name, "name": licence.name, "url": licence.url, "is_accepted": name not in plan.to_accept}
             for name in plan.licences

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,11 @@ def add_downloads(app: typer.Typer) -> None:
 @takes(FETCH)
 def download(flags: dict[str, Any], show: Display, name: MaybeNameArg = None) -> None:
     """Fetch the files of a model or a LoRA, or link to those that are here already; resumes what was interrupted."""
+    accepted = _known_licences(flags.get("accept_licence", ()))
     library = core.own_library()
     if name is None:
+        if flags:
+            raise core.RequestError("the name of a model is missing", hint="ltx2 models lists what can be downloaded")
         list_models(show, library)
         return
     to = core.given_path(flags["to"], "--to") if "to" in flags else None
@@ -44,7 +47,7 @@ def download(flags: dict[str, Any], show: Display, name: MaybeNameArg = None) ->
         return
     with Stop(_interrupt) as stop:
         try:
-            paths = _obtain(wanted, library, flags, show, stop)
+            paths = _obtain(wanted, library, {**flags, "accept_licence": accepted}, show, stop)
         except KeyboardInterrupt as stopped:
             again = f"ltx2 download {wanted.name} goes on from here"
             raise UserStopError(stop.exit_code, "stopped", "what has been fetched is kept", again) from stopped
@@ -73,7 +76,7 @@ def _obtain(
         plan = core.look_up(plan, library, hub, listener)
         if plan.missing:
             show.plan_of_download(plan_facts(plan), plan_rows(plan), is_result=False)
-            accept(plan, flags.get("accept_licence", ()), show)
+            accept(plan, flags["accept_licence"], show)
             show.close()  # the bars of what was verified
             confirm(f"fetch {core.show_bytes(plan.to_fetch)}?", "--yes", is_given=flags.get("yes"))
             view.total = sum(file.known.bytes or 0 for file in plan.missing)
@@ -81,11 +84,17 @@ def _obtain(
     return core.link_files(plan, library, listener)
 
 
-def accept(plan: core.DownloadPlan, given: Iterable[str], show: Display) -> None:
+def _known_licences(given: Iterable[str]) -> list[str]:
+    """The licences that are accepted on the command line. Raises: RequestError for one that nobody knows."""
+    known = core.licences()
+    for unknown in (one for one in given if one.lower() not in known):
+        raise core.RequestError(f"there is no licence {unknown}", hint=f"known are {', '.join(known)}")
+    return [one.lower() for one in given]
+
+
+def accept(plan: core.DownloadPlan, given: Collection[str], show: Display) -> None:
     """See that the licences of a download are accepted. Raises: RequestError for one that is not."""
     known = core.licences()
-    for unknown in (one for one in given if one not in known):
-        raise core.RequestError(f"there is no licence {unknown}", hint=f"known are {', '.join(known)}")
     for name in plan.to_accept:
         licence = known[name]
         if name not in given:

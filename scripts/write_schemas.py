@@ -76,6 +76,7 @@ EVENTS: dict[str, list[dict[str, Any]]] = {  # the fields of each event besides 
             **dict.fromkeys(("to_fetch", "free"), WHOLE),
             "is_exact": YES_OR_NO,
             "gated": TEXTS,
+            "problem": MAYBE_TEXT,
             **dict.fromkeys(("licences", "files"), OBJECTS),
         },
     ],

@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Event
 
 from ..disk import disk_errors, disk_reason, show_bytes
-from ..errors import AccessError, StorageError, TargetTakenError
+from ..errors import AccessError, RequestError, StorageError, TargetTakenError
 from .checksums import is_sha256, read_digest
 from .installed import files_in, parts_of
 from .ledger import known_checksum, remember_verified, still_verified
@@ -70,9 +70,10 @@ def look_up(plan: DownloadPlan, library: Library, hub: Hub, listener: Listener) 
     """Ask the Hub about every file that has to be fetched, or that is there and has no known checksum.
 
     Where the Hub and the catalogue differ the Hub is right, and a warning says so.
-    Raises: AccessError if the Hub wants a login or accepted terms; StorageError if it cannot be asked or has no such
-    file.
+    Raises: RequestError for what this version cannot use; AccessError if the Hub wants a login or accepted terms;
+    StorageError if it cannot be asked or has no such file.
     """
+    _require_usable(plan)
     files: list[WantedFile] = []
     for file in plan.files:
         for one in _expanded(file, plan, library, hub):
@@ -142,6 +143,15 @@ def verify_again(plan: DownloadPlan, listener: Listener) -> dict[Path, bool | No
             expected = published or known_checksum(path)
             found[path] = None if expected is None else _checksum_of(path, expected, listener) == expected
     return found
+
+
+def _require_usable(plan: DownloadPlan) -> None:
+    """Raises: RequestError if nothing could be done here with what is to be fetched."""
+    if plan.problem is not None and plan.missing:
+        repositories = dict.fromkeys(file.reference.repository for file in plan.missing)
+        pages = " and ".join(f"https://huggingface.co/{name}" for name in repositories)
+        hint = f"ltx2 models lists what can be used; for other programs the files are at {pages}"
+        raise RequestError(f"{plan.name} is not fetched, as it cannot be used", plan.problem, hint)
 
 
 def _is_settled(file: WantedFile) -> bool:

@@ -126,6 +126,11 @@ class RegisteredModel(Record):
             return f"weights stored as {self.precision}"
         return None
 
+    @property
+    def problem(self) -> str | None:
+        """Why this version cannot use the model, as a sentence; None if it can."""
+        return self.lacking and f"this version does not support {self.lacking} yet"
+
 
 class Control(Record):
     """A published LoRA that has a name.
@@ -144,6 +149,11 @@ class Control(Record):
     is_strength_fixed: bool = False
     spatial_scale: Annotated[int, Field(ge=1)] = 1
     refused: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why this version cannot use the LoRA, as a sentence; None if it can."""
+        return self.refused
 
     def is_in(self, file_name: str) -> bool:
         """Whether a file of this name, in small letters, is the one of a generation."""

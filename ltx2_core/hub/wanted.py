@@ -16,7 +16,7 @@ from ..paths import require_writable
 from .installed import generations_here
 from .ledger import is_accepted, verified
 from .library import ANYBODYS, PART, Library, is_file, models_home
-from .registry import Catalogue, PublishedFile, Reference
+from .registry import Catalogue, Control, PublishedFile, Reference, RegisteredModel
 from .remote import RemoteFile
 
 
@@ -55,7 +55,7 @@ class DownloadPlan:
 
     Args: name, summary: of the model or LoRA. to: the folder that somebody named for the files. free: bytes on the
     disk where they go. licences: by their names in presets/licences. gated: repositories whose terms must be accepted
-    on the Hub first.
+    on the Hub first. problem: why this version cannot use what is fetched; None if it can.
     """
 
     name: str
@@ -65,6 +65,7 @@ class DownloadPlan:
     free: int
     licences: tuple[str, ...]
     gated: tuple[str, ...]
+    problem: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -106,7 +107,8 @@ def plan_download(name: str, library: Library, only: Collection[str] = (), to: P
     cannot be written.
     """
     catalogue = library.catalogue
-    known, summary = _entry(name.lower(), catalogue)
+    entry = _entry(name.lower(), catalogue)
+    known = {str(role): place for role, place in entry.files.items()}
     wanted = {one.replace("-", "_").lower() for one in only}
     if name.lower() in catalogue.controls and not only:
         wanted = known.keys() & generations_here(library)
@@ -120,12 +122,13 @@ def plan_download(name: str, library: Library, only: Collection[str] = (), to: P
     facts = {one: catalogue.repository(one) for one in repositories}
     return DownloadPlan(
         name=name.lower(),
-        summary=summary,
+        summary=entry.summary,
         files=tuple(files),
         to=to,
         free=free_bytes(folder),
         licences=tuple(dict.fromkeys(fact.licence for fact in facts.values() if fact.licence is not None)),
         gated=tuple(one for one, fact in facts.items() if fact.gated),
+        problem=entry.problem,
     )
 
 
@@ -158,19 +161,18 @@ def wanted_file(role: str, reference: Reference, library: Library, to: Path | No
     )
 
 
-def _entry(name: str, catalogue: Catalogue) -> tuple[Mapping[str, str], str]:
-    """The places of the files of a model or a LoRA by role, and what it is in a line."""
+def _entry(name: str, catalogue: Catalogue) -> RegisteredModel | Control:
+    """The model or LoRA of a name. Raises: RequestError if nobody knows it, or if it has no files on the Hub."""
     entry = catalogue.models.get(name) or catalogue.controls.get(name)
     if entry is None:
         known = [*catalogue.models, *catalogue.controls]
         close = get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else "ltx2 models lists what can be downloaded"
         raise RequestError(f"unknown model {shown(name)}", "it is the name of no model and of no LoRA", hint)
-    places = {str(role): place for role, place in entry.files.items()}
-    if not any(map(catalogue.files_of, places.values())):
+    if not any(map(catalogue.files_of, entry.files.values())):
         where = "it comes with this program" if getattr(entry, "folder", None) else "its entry names no file on the Hub"
         raise RequestError(f"{name} has no files on the Hub", where, f"ltx2 inspect {name}")
-    return places, entry.summary
+    return entry
 
 
 def _chosen(name: str, places: Mapping[str, str], only: Collection[str]) -> Mapping[str, str]:

@@ -135,10 +135,34 @@ def test_a_question_that_is_broken_off_ends_the_command(home: Path, person: None
     assert not list(home.rglob("*.safetensors"))
 
 
-def test_a_licence_that_is_not_known_is_refused(home: Path) -> None:
-    result = said("download", "mine", "--accept-licence", "mit", code=2)
+@pytest.mark.parametrize("more", [(), ("--plan",)])
+def test_a_licence_that_is_not_known_is_refused_before_a_connection(
+    more: tuple[str, ...], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core, "Hub", None)
+    result = said("download", "mine", "--accept-licence", "mit", *more, code=2)
     assert "there is no licence mit" in result.stderr
     assert "ltx-2-community" in result.stderr
+
+
+@pytest.mark.parametrize("words", [("--plan",), ("--accept-licence", "gemma"), ("--only", "2.3", "--yes")])
+def test_options_without_a_model_are_refused(words: tuple[str, ...], home: Path) -> None:
+    assert "the name of a model is missing" in said("download", *words, code=2).stderr
+
+
+def test_what_cannot_be_used_is_told_in_the_plan_and_not_fetched(home: Path) -> None:
+    shown = said("download", "hdr", "--plan").stdout
+    assert "problem" in shown
+    assert "it cannot be used: it makes linear light in the code LogC3" in " ".join(shown.split())
+    (planned, _) = events(said("download", "hdr", "--plan", "--json"))
+    assert planned["problem"].startswith("it makes linear light")
+    refused = said("download", "hdr", "--yes", "--accept-licence", "LTX-2-community", code=2).stderr
+    assert "error: hdr is not fetched, as it cannot be used\nit makes linear light" in refused
+    assert "https://huggingface.co/Lightricks/LTX-2.3-22b-IC-LoRA-HDR" in refused
+    assert "ltx2 download" not in said("inspect", "hdr").stdout
+    (home / "mine.yaml").write_text(f"{ENTRY}precision: w4a8\n")
+    assert "this version does not support weights stored as w4a8 yet" in said("download", "mine", *QUIET, code=2).stderr
+    assert not list(home.rglob("*.safetensors"))
 
 
 def test_models_are_listed_with_what_is_there(home: Path) -> None:

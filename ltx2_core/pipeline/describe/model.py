@@ -48,8 +48,8 @@ def facts(what: str) -> Facts:
         yield role.replace("_", " "), f"{name}, not here"
     if published:
         yield "published in", ", ".join(dict.fromkeys(one.repository for one in published.values()))
-    if model.lacking is not None:
-        yield "problem", f"this version does not support {model.lacking} yet"
+    if model.problem is not None:
+        yield "problem", model.problem
     if os.path.lexists(what):
         yield "note", f"{what} is the model of that name; ./{what} names what lies in this folder"
 
@@ -68,10 +68,10 @@ def _lora(name: str, library: Library) -> Facts:
     there = parts_of(name, library)
     for made, place in control.files.items():
         yield f"for {made}", str(there.get(made) or f"not installed: {place}")
-    if there.keys() < control.files.keys():
+    if control.problem is not None:
+        yield "problem", control.problem
+    elif there.keys() < control.files.keys():
         yield "hint", f"ltx2 download {name}"
-    if control.refused is not None:
-        yield "problem", control.refused
     if os.path.lexists(name):
         yield "note", f"./{name} names what lies in this folder"
 

@@ -287,9 +287,9 @@ def _find_files(settings: Settings, library: Library, found: ModelFiles | None, 
         return replace(found, paths={**found.paths, **paths})
     name, models = required(settings.model), registered_models()
     registered = models.get(name.lower())
-    if registered is not None and registered.lacking is not None:
-        why = f"this version does not support {registered.lacking} yet"
-        raise CheckpointError(f"model {name} cannot be rendered with", why, "ltx2 models lists those that can")
+    if registered is not None and registered.problem is not None:
+        hint = "ltx2 models lists those that can"
+        raise CheckpointError(f"model {name} cannot be rendered with", registered.problem, hint)
     asked = required(settings.decoder)
     decoder = None if asked == "auto" else cast("DecoderName", asked)
     return find_model(name, models, paths, library, is_planned=is_planned, decoder=decoder)
