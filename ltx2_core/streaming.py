@@ -69,7 +69,9 @@ class Slot:
         for view, source in zip(self._views(self.host, block).values(), block.values(), strict=True):
             view.copy_(source.tensor)
         if self.stream is not None:
-            with torch.cuda.stream(self.stream):
+            # With its own device first: what chooses a stream goes back to the current device of the thread, and that
+            # would take memory of a first card on which nothing is computed.
+            with torch.cuda.device(self.memory.device), torch.cuda.stream(self.stream):
                 self.stream.wait_event(self.used)
                 self.memory.copy_(self.host, non_blocking=True)
                 self.filled.record(self.stream)
@@ -208,6 +210,7 @@ class StreamedBlocks(nn.ModuleList):
                 layer.branch_off(())
         self[number].load_state_dict(self._empty[number], assign=True)
 
+    @torch.inference_mode()  # memory that was made in it cannot be written to outside of it, as a thread begins
     def _read(self, free: Queue[Slot], ready: Queue[Any], stop: Event) -> None:
         """Fill slots until all blocks are read or nobody waits for them."""
         try:

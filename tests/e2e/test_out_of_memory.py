@@ -13,6 +13,7 @@ import torch
 from ltx2_core.models.transformer import AVBlock
 from ltx2_core.pipeline.job import Job
 from ltx2_core.pipeline.render import engine
+from ltx2_core.pipeline.render.ran_out import ran_out
 from ltx2_core.tiles import Cut, TilePlan
 from tests.commands import UNGUIDED, ltx2, made_in, rendered
 
@@ -63,6 +64,11 @@ def test_it_says_the_phase_and_the_mode_that_needs_less_and_keeps_finished_stage
     assert "error: memory ran out while denoising, stage 2 of 2" in told
     assert hinted(told) == ["resume", "a.mp4.job", "--memory", "streamed"]
     assert Job.open(Path("a.mp4.job")).finished_stages == 1
+
+
+def test_a_convolution_that_finds_no_kernel_within_the_memory_counts_as_well() -> None:
+    assert ran_out(RuntimeError("GET was unable to find an engine to execute this computation"))
+    assert not ran_out(RuntimeError("The size of tensor a (4) must match the size of tensor b (3)"))
 
 
 def test_hints_lead_to_the_leanest_mode_which_gives_what_it_gives_undisturbed(

@@ -24,10 +24,10 @@ CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 CPU = torch.device("cpu")
 
 
-def streamed(file: Path, dtype: torch.dtype = torch.float32, resident: int = 0) -> Any:
+def streamed(file: Path, dtype: torch.dtype = torch.float32, resident: int = 0, device: torch.device = CPU) -> Any:
     header = read_header(file)
     module = build_component("transformer", header)
-    return assign_streamed(module, "transformer", [header], device=CPU, dtype=dtype, resident=resident)
+    return assign_streamed(module, "transformer", [header], device=device, dtype=dtype, resident=resident)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -45,6 +45,15 @@ def test_every_block_has_its_weights_while_it_is_visited_and_none_afterwards(
         assert [i for i, block in enumerate(model.blocks.children()) if not next(block.parameters()).is_meta] == list(
             range(min(resident, len(model.blocks)))
         )
+
+
+@pytest.mark.parametrize("resident", [0, 1])
+def test_memory_of_a_device_is_filled_in_inference_mode(tiny: Path, resident: int) -> None:
+    """The reader is a thread of its own, in which inference mode does not hold by itself."""
+    with torch.inference_mode():
+        model = streamed(tiny / CHECKPOINT, resident=resident, device=torch.device("meta"))
+        visited = [{name: x.shape for name, x in block.state_dict().items()} for block in model.blocks]
+    assert visited == [{name: x.tensor.shape for name, x in source.items()} for source in model.blocks.sources]
 
 
 def test_block_that_stays_arrives_once(tiny: Path) -> None:

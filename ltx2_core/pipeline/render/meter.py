@@ -30,6 +30,7 @@ class CardPeak:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        torch.cuda.init()  # nothing was computed yet, and there are no statistics before
         torch.cuda.reset_peak_memory_stats(device)
 
     def take(self) -> int | None:

@@ -14,7 +14,10 @@ from ...machine import MemoryMode
 from ..events import Event, PhaseDone, PhaseStarted, Watch
 from ..job import Job
 
-TOLD = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "alloc failed")
+TOLD = (
+    *("can't allocate memory", "out of memory", "ALLOC_FAILED", "alloc failed"),
+    *("unable to find an engine to execute", "nable to find a valid cuDNN algorithm"),  # of a convolution on a card
+)
 NEXT: Mapping[MemoryMode, MemoryMode] = {"resident": "streamed", "streamed": "lean"}  # the mode that needs less
 
 
