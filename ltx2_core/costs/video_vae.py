@@ -104,16 +104,18 @@ def _decoder(config: VideoVAEConfig, latent: Size) -> Iterator[Layer]:
     assert isinstance(decoder, ConvDecoderConfig)
     border = 2 * (decoder.padding == "reflect")
     width, size = decoder.width, latent
+    cut = 0  # numbers of the frames that an upsampling cuts off, whose memory is kept with that of the others
     yield _convolution(config.latent_channels, width, size, border)
     for block in decoder.blocks:
         if isinstance(block, ResBlocks):
-            yield from [_residual(width, size, border)] * (2 * block.layers)
+            yield from [_residual(width, size, border, cut)] * (2 * block.layers)
             continue
         made = width // block.multiplier * prod(block.stride)
-        yield _convolution(width, made, size, border, after=2 * made + width * (1 + block.is_residual))
+        yield _convolution(width, made, size, border, after=2 * made + width * (1 + block.is_residual), cut=cut)
         frames, rows, columns = (length * stride for length, stride in zip(size, block.stride, strict=True))
         width, size = width // block.multiplier, (frames - block.stride.time + 1, rows, columns)
-    yield _convolution(width, config.patch_channels, size, border, after=2 * config.patch_channels)
+        cut = width * (block.stride.time - 1) * rows * columns
+    yield _convolution(width, config.patch_channels, size, border, after=2 * config.patch_channels, cut=cut)
 
 
 def _encoder(config: VideoVAEConfig, clip: Size) -> Iterator[Layer]:
@@ -137,21 +139,23 @@ def _encoder(config: VideoVAEConfig, clip: Size) -> Iterator[Layer]:
     yield _convolution(width, config.moments, size, border)
 
 
-def _convolution(channels: int, made: int, size: Size, border: int, after: int = 0, beside: int = 0) -> Layer:
+def _convolution(
+    channels: int, made: int, size: Size, border: int, after: int = 0, beside: int = 0, cut: int = 0
+) -> Layer:
     """A convolution of some channels to others. after: numbers of a place that what follows it holds. beside: numbers
-    that are held while it runs.
+    that are held while it runs. cut: those that were cut off what it reads.
     """
     places = prod(size)
     read, written = channels * _padded(size, border), made * places
     alive = max(channels * places + read + written + beside, after * places)
-    return Layer(2.0 * KERNEL * channels * made * places, alive, read + written)
+    return Layer(2.0 * KERNEL * channels * made * places, alive + cut, read + written)
 
 
-def _residual(width: int, size: Size, border: int) -> Layer:
+def _residual(width: int, size: Size, border: int, cut: int = 0) -> Layer:
     """One of the two convolutions of a residual block: the sum, what is padded, and what is made of it."""
     places = prod(size)
     padded = _padded(size, border)
-    return Layer(2.0 * KERNEL * width**2 * places, width * (places + 2 * padded), width * (places + padded))
+    return Layer(2.0 * KERNEL * width**2 * places, width * (places + 2 * padded) + cut, width * (places + padded))
 
 
 def _padded(size: Size, border: int) -> int:

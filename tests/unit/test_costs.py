@@ -185,6 +185,14 @@ def test_video_vae_takes_what_is_said(plan: TilePlan, size: tuple[int, int, int]
     assert video_vae.encode_flops(VAE, grid, plan) == flops
 
 
+def test_a_single_frame_takes_what_is_said() -> None:
+    """Of what an upsampling in time makes the first frame is cut off, and its memory is kept with that of the other."""
+    grid = VideoGrid(frames=1, height=256, width=384, factors=VAE.factors)
+    decoder, latent = on_meta(VideoDecoder, VAE), empty(1, 128, *grid.latent)
+    peak = peak_of(lambda: [None for _ in decode_video(latent, decoder, TilePlan())], decoder, latent)
+    assert video_vae.decode_bytes(VAE, grid, TilePlan(), 2) == pytest.approx(peak, rel=0.02)
+
+
 def encoded(grid: VideoGrid, encoder: VideoEncoder, plan: TilePlan) -> torch.Tensor:
     """A clip without data as it is encoded: whole, or read while that is done."""
     shape = torch.Size((1, 3, grid.frames, grid.height, grid.width))
