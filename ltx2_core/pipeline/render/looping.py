@@ -154,7 +154,7 @@ def audio_around(latent: Tensor, period_s: Fraction) -> Tensor:
 
 
 def _around(latent: Tensor, length: int, more: int) -> Tensor:
-    return latent[:, :, torch.arange(-more, length + more) % length + 1]
+    return latent[:, :, torch.arange(-more, length + more, device=latent.device) % length + 1]
 
 
 def stillest(chunks: Iterator[Tensor], among: int) -> tuple[int, Iterator[Tensor]]:
