@@ -20,6 +20,7 @@ from ltx2_core.pipeline.render.models import Models
 from ltx2_core.records import presets_folder
 from tests.commands import ROOT, UNGUIDED, ltx2, rendered
 from tests.stopping import stopped_when
+from tests.synthetic_media import write_video
 
 pytestmark = pytest.mark.usefixtures("kept_models")
 SMALL = ("--res", "64x64", "--frames", 17, "--steps", 5, "--seed", 3, *UNGUIDED)
@@ -64,6 +65,18 @@ def test_the_result_has_the_same_bytes_and_pictures_come_on_the_way(tiny: Path, 
     assert f"preview: {tmp_path / 'd.mp4.job' / PREVIEW}" in result.stderr.splitlines()
     assert "\x1b" not in result.stderr
     assert "preview: " not in ltx2(*words, "-o", tmp_path / "e.mp4", "--preview", 1, "-q").stderr
+
+
+def test_a_stage_in_tiles_shows_the_whole_video(tiny: Path, tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "wide.mp4", frames=9, size=(128, 32))
+    words = ("v2v", clip, "a bell", "--upscale", 2, "--tiles", "2x1", "--model", tiny, "--seed", 3, "--no-metadata")
+    plain = rendered(*words, "-o", tmp_path / "a.mp4")
+    told = previews(*words, "-o", tmp_path / "b.mp4", "--preview", 1, "--keep-latents")
+    total = told[0]["total"]
+    assert [one["step"] for one in told] == [*range(1, total + 1)]
+    with Image.open(tmp_path / "b.mp4.job" / PREVIEW) as shown:
+        assert shown.size == (256, 64)  # of two tiles beside each other
+    assert (tmp_path / "b.mp4").read_bytes() == plain.read_bytes()
 
 
 def test_the_decoder_is_left_out_where_it_does_not_fit(
