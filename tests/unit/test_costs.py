@@ -273,6 +273,16 @@ def test_audio_models_take_what_is_said(steps: int) -> None:
         assert flops == pytest.approx(total, rel=0.05)
 
 
+@pytest.mark.parametrize(("steps", "decoder", "vocoder"), [(50, 68.0e6, 72.7e6), (125, 169 * 2**20, 207 * 2**20)])
+def test_audio_models_take_on_the_cpu_what_was_measured(steps: int, decoder: float, vocoder: float) -> None:
+    """Measured beside the weights, in float32, after the libraries had been loaded."""
+    config, generator = AudioVAEConfig.from_metadata(CONFIG), VocoderConfig.from_metadata(CONFIG)
+    decoding = audio.decode_bytes(config, steps, 4) + audio.decode_workspace_bytes(config, steps, 4)
+    vocoding = audio.vocode_bytes(generator, steps) + audio.vocode_workspace_bytes(generator, steps)
+    assert LEAST_PLANNED <= decoding / decoder <= MOST_PLANNED
+    assert LEAST_PLANNED <= vocoding / vocoder <= MOST_PLANNED
+
+
 @pytest.mark.parametrize("seconds", [5, 100])
 def test_reading_audio_takes_what_is_said(seconds: int) -> None:
     config, piece = AudioVAEConfig.from_metadata(CONFIG), 200

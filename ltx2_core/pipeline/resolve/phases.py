@@ -84,7 +84,7 @@ class Costs(TextPhases):
     @property
     def pinned_bytes(self) -> int:
         """Memory of the computer that weights are copied to a card through; torch pins powers of two."""
-        if not self.is_streamed or self.machine.device == "cpu":
+        if not self.is_streamed or self._is_cpu:
             return 0
         return PINNED_SLOTS * (1 << max(0, max(self.blocks.blocks) - 1).bit_length())
 
@@ -117,7 +117,7 @@ class Costs(TextPhases):
                 loads=(self.component("audio_encoder"),),
                 active=audio.reading_bytes(config, steps, at_once, seconds, self.itemsize),
                 flops=audio.encode_flops(config, steps),
-                host=0 if self.machine.device == "cpu" else JOINED * audio.wave_bytes(seconds),
+                host=0 if self._is_cpu else JOINED * audio.wave_bytes(seconds),
             )
 
     def _given_clips(self) -> Iterator[tuple[VideoGrid, TilePlan]]:
@@ -142,7 +142,7 @@ class Costs(TextPhases):
         if plan != TilePlan():
             vae = self.headers.shapes.video_vae
             return reading_bytes(grid) + video_vae.held_bytes(vae, grid, plan, self.itemsize)
-        return reading_bytes(grid) + (1 if self.machine.device == "cpu" else JOINED) * clip_bytes(grid)
+        return reading_bytes(grid) + (1 if self._is_cpu else JOINED) * clip_bytes(grid)
 
     # Stages
 
@@ -340,6 +340,7 @@ class Costs(TextPhases):
             name="audio",
             loads=(self.component("audio_decoder"),),
             active=audio.decode_bytes(config, self._steps_at_once, self.itemsize),
+            workspace=self._is_cpu * audio.decode_workspace_bytes(config, self._steps_at_once, self.itemsize),
             flops=audio.decode_flops(config, self._steps),
         )
         yield Phase(
@@ -347,6 +348,7 @@ class Costs(TextPhases):
             name="vocoder",
             loads=(self.component("vocoder", FLOAT32),),
             active=audio.vocode_bytes(vocoder, self._steps_at_once),
+            workspace=self._is_cpu * audio.vocode_workspace_bytes(vocoder, self._steps_at_once),
             host=JOINED * audio.wave_bytes(self.request.duration_s),
             flops=audio.vocode_flops(vocoder, self._steps),
         )
@@ -367,6 +369,10 @@ class Costs(TextPhases):
         )
 
     # What they share
+
+    @property
+    def _is_cpu(self) -> bool:
+        return self.machine.device == "cpu"
 
     def _grid(self, stage: Stage | None) -> VideoGrid:
         return self.request.grid(self.headers.shapes.video_vae.factors, stage)
