@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from safetensors.torch import load
 
 from ltx2_cli.display import Display
 from ltx2_core.home import ltx2_home
@@ -77,6 +79,21 @@ def test_a_stage_in_tiles_shows_the_whole_video(tiny: Path, tmp_path: Path) -> N
     with Image.open(tmp_path / "b.mp4.job" / PREVIEW) as shown:
         assert shown.size == (256, 64)  # of two tiles beside each other
     assert (tmp_path / "b.mp4").read_bytes() == plain.read_bytes()
+
+
+def test_the_diffusion_decoder_shows_pictures_and_has_a_map_of_its_own(
+    tiny_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    size = ("--res", "64x64", "--frames", 9, "--steps", 2, "--seed", 3, *UNGUIDED)
+    words = ("t2v", "a bell", "--model", tiny_of("2.5"), *size, "--no-metadata")
+    plain = rendered(*words, "--decoder", "diffusion", "-o", tmp_path / "a.mp4")
+    told = previews(*words, "--decoder", "diffusion", "-o", tmp_path / "b.mp4", "--preview", 1)  # by the decoder
+    assert [(one["step"], one["total"]) for one in told] == [(1, 2), (2, 2)]
+    assert (tmp_path / "b.mp4").read_bytes() == plain.read_bytes()
+    (own,) = maps()
+    assert load(own.read_bytes())["clips"].item() == 1
+    previews(*words, "--decoder", "conv", "-o", tmp_path / "c.mp4", "--preview", 2)
+    assert len(maps()) == 2
 
 
 def test_the_decoder_is_left_out_where_it_does_not_fit(
