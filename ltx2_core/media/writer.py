@@ -1,6 +1,6 @@
 """Finished clips as files, encoded while their frames arrive.
 
-Source: docs/cli.md, "What must never be lost or wrong"; docs/reference/pipelines.md, "Encoding video";
+Source: docs/cli.md, "Guarantees"; docs/reference/pipelines.md, "Encoding video";
 docs/reference/audio.md, "From samples to a file".
 """
 

@@ -1,6 +1,6 @@
 """The door: a table that says which module describes what, by what the thing is and not by its name alone.
 
-Source: docs/cli.md, "What inspect tells".
+Source: docs/cli.md, "Output of inspect".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Facts about a model or a LoRA that has a name: what it consists of, and where its files are.
 
-Source: docs/cli.md, "What inspect tells".
+Source: docs/cli.md, "Output of inspect".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What `--preset auto` chooses: a size by name for this machine's card, and the recipe that goes with it.
 
-Source: docs/cli.md, "What is chosen by itself"; docs/reference/pipelines.md, "Which recipe goes with which files".
+Source: docs/cli.md, "Automatic choices"; docs/reference/pipelines.md, "Which recipe goes with which files".
 """
 
 from __future__ import annotations
