@@ -153,7 +153,7 @@ def print_prompt(show: Display, resolved: core.Resolved) -> None:
     """Rewrite the prompt and print it; nothing is rendered."""
     for warning in resolved.warnings:
         show.warn(warning)
-    with Stop(lambda: show.say("stopping after this word; Ctrl-C again stops at once")) as stop:
+    with Stop(lambda: show.say("stopping after this token; Ctrl-C again stops at once")) as stop:
         try:
             watch = core.Watch(on_event=show.event, should_stop=stop.should_stop)
             show.prompt(core.enhance(resolved, watch), is_result=True)
@@ -186,7 +186,7 @@ add_rerun(app, render_once)
 @app.command(cls=PanelCommand)
 @takes(CONTINUED)
 def resume(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
-    """Go on with a render that was stopped. The result has the bytes of an undisturbed one."""
+    """Continue a render that was stopped. The result has the same bytes as without the stop."""
     job = core.continued(core.Job.open(job_dir), flags)
     resolved = core.Resolved(task=job.task, job_dir=job.folder)
     show.plan(resolved)
@@ -196,7 +196,7 @@ def resume(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
 @app.command(cls=PanelCommand)
 @takes(TARGET, ENCODING, STILLS, OVERLAY, OLD_TRACK, DECODER, REPORT)
 def decode(job_dir: JobArg, flags: dict[str, Any], show: Display, tiles: TilesOpt = None) -> None:
-    """Make the file again from kept latents, also with another codec, decoder or tiles. What is not given stays."""
+    """Write the file again from kept latents, also with another codec, decoder or tiles. Other settings stay."""
     job = core.rewritten(core.Job.open(job_dir), flags, tiles)
     resolved = core.Resolved(task=job.task, job_dir=job.folder)
     show.plan(resolved)

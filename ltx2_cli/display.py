@@ -59,7 +59,7 @@ class Display:
     def set_level(self, *, as_json: bool, quiet: bool, verbose: int) -> None:
         """What --json, -q and -v ask for. Raises: RequestError for -q and -v together."""
         if quiet and verbose:
-            raise core.RequestError("-q and -v cannot be used together", "one tells less, the other more", "give one")
+            raise core.RequestError("-q and -v cannot be used together", "-q prints less, -v more", "give one")
         self.is_json = as_json
         self.level = verbose or (ERRORS if quiet or as_json else USUAL)
 

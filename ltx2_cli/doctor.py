@@ -18,13 +18,13 @@ TryOpt = Annotated[
         "--try",
         metavar="NAME|FILE|FOLDER",
         rich_help_panel="Instead",
-        help="Render two steps with an installed model, and tell what it took.",
+        help="Render two steps with an installed model, and report time and memory.",
     ),
 ]
 TuneOpt = Annotated[
     bool,
     typer.Option(
-        "--tune", rich_help_panel="Instead", help="Measure what is fastest on this machine; renders then obey it."
+        "--tune", rich_help_panel="Instead", help="Measure what is fastest on this machine; later renders use it."
     ),
 ]
 

@@ -34,7 +34,7 @@ class UserStopError(core.LTX2Error):
         if job_dir is None or not job_dir.is_dir():
             return cls(exit_code)
         why = "nothing of the stage that was running is kept"
-        return cls(exit_code, "stopped at once", why, f"{command} begins it again")
+        return cls(exit_code, "stopped at once", why, f"{command} starts it again")
 
 
 def wrong_usage(error: typer.TyperException, usual_hint: str) -> core.RequestError:

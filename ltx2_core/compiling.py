@@ -1,7 +1,7 @@
 """Compile the blocks of a denoiser with torch.compile: one graph for all of them, made when the first one runs.
 
-Fused operations round less often than separate ones, so that a compiled block gives other last bits. Nothing here is
-used unless a person asks for it.
+Fused operations round less often than separate ones, so a compiled block gives different last bits. Therefore blocks
+are compiled only if the user asks for it, or `doctor --tune` has measured that it is faster.
 Source: docs/reference/transformer.md, "Compiled blocks".
 """
 
@@ -22,9 +22,9 @@ LONGEST_REASON = 200
 
 
 def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
-    """Compile the blocks of a denoiser; those that are streamed are not loaded for that.
+    """Compile the blocks of a denoiser; streamed blocks are not loaded for this.
 
-    What the compiler makes is kept under LTX2_HOME, unless its own variable names another folder.
+    The compiler's cache is under LTX2_HOME, unless torch's own environment variable names another folder.
     """
     import torch._dynamo.config as tracing  # which imports the compiler
     import torch._inductor.config as making
@@ -38,7 +38,7 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
 
 @contextmanager
 def told_compiler_failures() -> Iterator[None]:
-    """Raises: RequestError in place of what the compiler raises."""
+    """Raises: RequestError instead of the compiler's own errors."""
     try:
         yield
     except RuntimeError as error:

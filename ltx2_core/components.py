@@ -1,4 +1,4 @@
-"""What a model consists of, in one table: how each component's tensors are called, and which file may hold it.
+"""The components of a model in one table: the names of each component's tensors, and the files that may contain it.
 
 Source: docs/reference/checkpoints.md, "Tensor names of the components".
 """
@@ -74,14 +74,14 @@ GATES: Mapping[str, tuple[str, ...]] = {
 class Component:
     """The part of a model that one module loads. All names are official ones.
 
-    Args: role: of the file that holds it in a model that is split. else_in: the roles of files that may hold it
-    instead. may_stay: whether other files, at last the whole checkpoint, still give it where the file of its role
-    lacks it. is_always_read: whether every render needs it. prefixes: what the names of its tensors may begin with in
-    a file; the first that occurs, followed by the sign, counts for all. parts: what may follow the prefix, and what
-    the module has in its place. excludes: what may follow but belongs to other components, or to nothing. optional:
-    names without prefix that are zeros where the file lacks them. ignored: names without prefix that files have and
-    nothing reads. gates: the last part of the names of vectors that become part of other weights when they are
-    loaded, each with the layers beside it whose rows it scales.
+    Args: role: of the file that contains it in a model with several files. else_in: the roles of other files that may
+    contain it. may_stay: whether other files, at last the whole checkpoint, are used if the file of its role lacks it.
+    is_always_read: whether every render needs it. prefixes: possible prefixes of its tensor names in a file; the first
+    one that occurs, followed by the sign, is used for all. parts: what may follow the prefix, and its name in the
+    module. excludes: what may follow but belongs to other components, or to nothing. optional: names without prefix
+    that are zeros if the file lacks them. ignored: names without prefix that files contain and nothing uses. gates: the
+    last part of the names of vectors that are multiplied into other weights when they are loaded, each with the layers
+    beside it whose rows it scales.
     """
 
     role: Role
@@ -97,7 +97,7 @@ class Component:
     gates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def prefix_in(self, names: Iterable[str]) -> str | None:
-        """The prefix of this component's tensors among names of a file; None if it has none of them."""
+        """The prefix of this component's tensors among the names of a file; None if it has none of them."""
         names = list(names)
         for prefix in self.prefixes:
             if any(map(methodcaller("startswith", prefix + self.sign), names)):
@@ -128,7 +128,7 @@ class Component:
         return tuple(f"{block}.{layer}" for layer in self.gates.get(last, ()))
 
     def full_name(self, inside: str, prefix: str | None = None) -> str:
-        """What a file calls a tensor of this component. prefix: None takes that of the official files."""
+        """The name in a file of a tensor of this component. prefix: None uses that of the official files."""
         longest_first = sorted(self.parts.items(), key=lambda item: len(item[1]), reverse=True)
         part, own = next((part, own) for part, own in longest_first if inside.startswith(own))
         return (self.prefixes[0] if prefix is None else prefix) + part + inside[len(own) :]
@@ -219,7 +219,7 @@ def lacking(component: str, header: Header) -> CheckpointError:
 
 
 def components_in(header: Header) -> list[str]:
-    """The components of which a file holds tensors."""
+    """The components that a file contains."""
 
     def find() -> list[str]:
         return [name for name, row in COMPONENTS.items() if row.prefix_in(header.tensors) is not None]

@@ -134,7 +134,7 @@ def match(lora: LoraFile, checkpoint: Header, *, allow_partial: bool = False) ->
         elif name not in known:
             unmatched[shown] = "the model has no such linear layer"
         elif known[name] is None:
-            unmatched[shown] = "several layers could be meant"
+            unmatched[shown] = "it matches several layers"
         elif official in changes:
             unmatched[shown] = "its layer has a pair already"
         elif official not in files:
@@ -168,7 +168,7 @@ def reference_scales(loras: Sequence[LoraFile]) -> tuple[int, int]:
             each = " and ".join(f"{lora.path.name} 1/{scale}" for scale, lora in said.items())
             raise RequestError(
                 "these LoRAs cannot be used together",
-                f"they look at references of another {kind} scale: {each}",
+                f"their references have different {kind} scales: {each}",
                 "leave one of them out",
             )
         scales.append(next(iter(said), 1))

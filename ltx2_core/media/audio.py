@@ -53,7 +53,9 @@ def read_audio(source: AudioSource, start_s: Fraction = Fraction(0), duration_s:
     missing_s = GUESSED_S if source.codec == "mp3" else MISSING_S
     if audio.duration_s + missing_s < announced_s:
         end = f"{float(start_s + audio.duration_s):.2f} of {float(source.duration_s):.2f} s"
-        raise refusal(source.path, f"its audio breaks off after {end}", "--start and --duration take what is there")
+        raise refusal(
+            source.path, f"its audio breaks off after {end}", "--start and --duration select the part that exists"
+        )
     return audio
 
 

@@ -99,7 +99,7 @@ def check_audio(audio: Waveform) -> Findings:
     if audio.is_given:
         return Findings()
     if not to_pcm16(audio.samples).any():
-        return Findings(("the audio is nothing but zeros",), marks=("silent",))
+        return Findings(("the audio is all zeros",), marks=("silent",))
     warnings: dict[str, str] = {}
     samples = audio.samples.double()
     level_db = 20 * float(samples.square().mean().sqrt().log10())

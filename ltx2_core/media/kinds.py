@@ -84,7 +84,7 @@ def cannot_be_opened(path: Path) -> MediaError:
     with path.open("rb") as file:
         start = file.read(LONGEST)
     if kind := kind_of(start, READ):
-        return refusal(path, f"it is damaged, though it begins as {kind.name} does", "download or copy it again")
+        return refusal(path, f"it begins like {kind.name}, but is damaged", "download or copy it again")
     if kind := kind_of(start, OTHERS):
-        return refusal(path, f"it is {kind.name}, which is not read here", f"ffmpeg -i {quote(str(path))} {kind.copy}")
-    return refusal(path, "it is not of a kind that is read here")
+        return refusal(path, f"it is {kind.name}, which is not supported", f"ffmpeg -i {quote(str(path))} {kind.copy}")
+    return refusal(path, "its format is not supported")

@@ -116,7 +116,7 @@ def probe(path: Path) -> MediaInfo:
         audio = next(iter(container.streams.audio), None)
         for stream in (video, audio):
             if stream and stream.codec_context is None:
-                raise MediaError(f"{path} cannot be read", f"nothing here decodes its {stream.type}")
+                raise MediaError(f"{path} cannot be read", f"there is no decoder for its {stream.type}")
         return MediaInfo(
             container=container.format.name,
             video=video and _video_info(video),

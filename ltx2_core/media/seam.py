@@ -47,7 +47,7 @@ class Seam:
     @property
     def verdict(self) -> str:
         """A line for a person."""
-        words = f"from the last frame to the first it is {self.ratio:.2f} of a usual step"
+        words = f"the step from the last frame to the first is {self.ratio:.2f} times a usual one"
         if self.flux is not None:
             softer = 100 * float(np.mean(self.fluxes < self.flux))
             words += f"; {softer:.0f} % of the clip sounds less abrupt than the seam"

@@ -50,7 +50,7 @@ def open_clip(path: Path) -> Iterator[InputContainer]:
 
 
 def video_stream_of(container: InputContainer) -> VideoStream | None:
-    """The first video stream that is not the cover of a record."""
+    """The first video stream that is not cover art."""
     moving = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
     return next(moving, None)
 
@@ -235,7 +235,7 @@ def _require_whole(path: Path, stream: VideoStream | AudioStream) -> None:
 
 def _codec(path: Path, stream: VideoStream | AudioStream) -> Any:
     if stream.codec_context is None:
-        raise refusal(path, f"nothing here decodes its {stream.type}")
+        raise refusal(path, f"there is no decoder for its {stream.type}")
     return stream.codec_context
 
 

@@ -242,7 +242,7 @@ class Job:
     def require_target(self) -> None:
         """Raises: RequestError if the record alone says where the result goes, and that is not beside the folder."""
         if not self.is_redirected and not lies_beside(self.folder, self.task.target):
-            why = f"its render was to become {self.task.target}, which does not lie beside it"
+            why = f"its output {self.task.target} is not beside it"
             raise RequestError(f"{self.folder} does not say where the result goes", why, "-o FILE says where")
 
     def check_saved(self, shapes: LatentShapes) -> None:
@@ -396,12 +396,12 @@ class Job:
             raise ValueError(f"it holds {', '.join(sorted(header.tensors))}")
         generator = header.tensors["generator"]
         if generator.dtype != "U8" or len(generator.shape) != 1 or generator.nbytes > MOST_GENERATOR_BYTES:
-            raise ValueError("its generator is not the state of one")
+            raise ValueError("its generator state is not valid")
         if attention := header.tensors.get(ATTENTION):
             counts = [_tokens(expected[name])[0] for name in ("audio", "video")]
             is_large = is_stopped and attention.shape[1:] > (counts[1],)  # with tokens that conditions appended
             if attention.dtype != "F32" or not (is_large or [*attention.shape] == counts):
-                raise ValueError(f"its {ATTENTION} is not of as many tokens as there are")
+                raise ValueError(f"its {ATTENTION} has the wrong number of tokens")
         for name, shape in expected.items():
             found = header.tensors[name]
             is_of_request = found.shape == shape

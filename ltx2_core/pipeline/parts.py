@@ -173,7 +173,7 @@ class ModelHeaders:
             given = ConnectorConfig.from_metadata(self.config(component), component.partition("_")[0]).width
             if stream is not None and given != (taken := transformer.caption_channels or stream.width):
                 raise CheckpointError(
-                    f"{self.header(component).path.name} cannot be rendered with",
+                    f"{self.header(component).path.name} cannot be used to render",
                     f"the contexts of its {component.replace('_', ' ')} have {given} values, and the transformer takes"
                     f" {taken}",
                 )
@@ -198,7 +198,7 @@ def _read(role: str, path: Path) -> Header:
     header = read_header(path)
     kind = classify(header)
     if role in WHOLE and kind is not FileKind.MONOLITH:
-        raise CheckpointError(f"{header.path.name} cannot be rendered with", f"it is {kind.value}")
+        raise CheckpointError(f"{header.path.name} cannot be used to render", f"it is {kind.value}")
     allowed = [FileKind.MONOLITH, {**WHOLE, **SPLIT, **APART, **EXTRA}[role]]
     if role in APART:
         allowed.append(FileKind.TRANSFORMER)
@@ -245,4 +245,4 @@ def _check_generations(headers: list[Header]) -> None:
     for (name, made), (other, its) in pairwise(known):
         if made != its:
             why = f"{name} is of generation {made}, {other} of {its}"
-            raise CheckpointError("these files are not parts of one model", why, "take all of one generation")
+            raise CheckpointError("these files are not parts of one model", why, "use files of one generation")

@@ -215,5 +215,5 @@ class Recipe(Record):
         try:
             _ = self.needs
         except (KeyError, StopIteration) as error:
-            raise ValueError("a stage does not grow from what it begins with as any upsampler does") from error
+            raise ValueError("no upsampler leads from the size and rate of one stage to the next") from error
         return self

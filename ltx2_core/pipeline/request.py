@@ -392,7 +392,7 @@ def _settled(machine: Machine) -> Machine:
         raise ValueError("its device is not cpu, mps or cuda:N")
     cards = machine.ranks if machine.ranks > 1 and machine.device != "cpu" else 0
     if not 1 <= machine.ranks <= MOST_RANKS or len({*machine.gpus}) != len(machine.gpus) or len(machine.gpus) != cards:
-        raise ValueError("its ranks have not a card each")
+        raise ValueError("its ranks do not have a card each")
     return machine
 
 

@@ -249,7 +249,7 @@ def parse_gpus(value: Any) -> Any:
         return value
     found = _numbers(value, "it is not a list of cards such as 0,1 or 0-3")
     if len(found) != len({*found}):
-        raise ValueError("a card stands twice in it")
+        raise ValueError("it names a card twice")
     return tuple(found)
 
 

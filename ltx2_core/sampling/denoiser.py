@@ -42,10 +42,10 @@ class GuidedDenoiser:
     Args: contexts: text features (b l d), of the batch size of the states. is_batched: whether all passes go through
     the model as one batch, which is faster for small grids and holds more at a time. keeps_text: whether the text's
     keys and values are made once instead of in every call, where the model allows it; they take memory. split: how
-    several ranks share the work; None where there is one. capture: adds up where the audio looks in the video, in the
-    passes that read the prompt and leave nothing out. times: when the texts are read that the positive contexts hold
-    one after another, (b texts·l d); None where these hold one. cache: lets an evaluation skip blocks where it does
-    nearly what the one before did.
+    several ranks share the work; None for one rank. capture: sums the map of the audio's attention to the video, in
+    the passes that read the prompt and leave nothing out. times: the times of the texts that the positive contexts
+    hold one after another, (b texts·l d); None if these hold one text. cache: lets an evaluation skip blocks whose
+    effect has hardly changed since the evaluation before.
     """
 
     model: Transformer

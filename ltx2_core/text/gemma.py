@@ -162,4 +162,4 @@ def restore_buffers(model: Any, later: str | None = None) -> None:
     tensors = chain(model.named_parameters(), model.named_buffers())
     empty = [name for name, tensor in tensors if tensor.is_meta and name.partition(".")[0] != later]
     if empty:
-        raise _unusable(type(model).__name__, f"nothing gives values to {', '.join(empty)}")
+        raise _unusable(type(model).__name__, f"the file has no values for {', '.join(empty)}")

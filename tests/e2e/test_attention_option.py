@@ -115,7 +115,7 @@ def test_a_model_says_which_blocks_count_and_the_first_third_of_the_steps_does(t
     ("flags", "why"),
     [
         (("--sound", "off"), "leaves only video"),
-        (("--compile",), "compiled blocks cannot be watched"),
+        (("--compile",), "attention cannot be captured in compiled blocks"),
         (("--ranks", "2"), "each rank has only its own rows"),
         (("--attention-blocks", "2,9"), "the model has the blocks 0 to 3"),
         (("--attention-steps", "0-3"), "--attention-steps 0-3 cannot be used\nstage 1 has the steps 1 to 3"),
@@ -146,7 +146,7 @@ def test_names_that_cannot_be_used_are_refused(tiny: Path, tmp_path: Path) -> No
         assert (result.exit_code, (tmp_path / "a.mp4").exists()) == (2, False)
         assert f"{name} already exists\na.mp4 does not, and would be rendered" in result.stderr
     result = ltx2(*words, "--job-dir", tmp_path / "a.mp4")
-    assert "it is a result itself" in result.stderr
+    assert "it is the name of a result" in result.stderr
     result = ltx2(*words, "--attention-steps", "1")
     assert "no --attention is given" in result.stderr
     audio = ltx2(

@@ -106,7 +106,7 @@ REFUSALS = {
     "unknown device": Refusal(words="t2v x --device gpu", says=("--device gpu", "auto, cpu, mps, cuda")),
     "device that is not there": Refusal(
         words="t2v x --model {tiny} --preset smoke --device cuda:99",
-        says=("--device cuda:99", "build for the CPU alone", "--device"),
+        says=("--device cuda:99", "build for the CPU only", "--device"),
         is_light=False,
     ),
     "block that the model lacks": Refusal(
@@ -131,10 +131,10 @@ REFUSALS = {
     "noise above all noise": Refusal(words="t2v x --sigmas 2,1,0", says=("--sigmas 2,1,0", "at most 1")),
     "one noise level": Refusal(words="t2v x --sigmas 0", says=("--sigmas 0", "at least 2")),
     "noise that begins below noise": Refusal(
-        words="t2v x --model {tiny} --sigmas 0.9,0", says=("--sigmas 0.9,…", "begins at 1", "hint: ")
+        words="t2v x --model {tiny} --sigmas 0.9,0", says=("--sigmas 0.9,…", "starts at noise level 1", "hint: ")
     ),
     "steps and noise levels": Refusal(
-        words="t2v x --steps 3 --sigmas 1,0", says=("--sigmas and --steps say the same",)
+        words="t2v x --steps 3 --sigmas 1,0", says=("--sigmas and --steps set the same",)
     ),
     "steps of a preset that has its own": Refusal(
         words="t2v x --model {tiny} --preset distilled --res 128x128 --steps 9",
@@ -187,9 +187,9 @@ REFUSALS = {
     "old sound of a longer clip": Refusal(
         words="v2v a.mp4 x --extend 4s --sound keep", says=("--sound keep", "extended", "the old audio ends")
     ),
-    "old sound of a text": Refusal(words="t2v x --sound keep", says=("--sound keep", "none that could be kept")),
+    "old sound of a text": Refusal(words="t2v x --sound keep", says=("--sound keep", "none in the input to keep")),
     "old picture of a restyled clip": Refusal(
-        words="v2v a.mp4 x --video keep", says=("--video keep", "only a retake", "hint: ltx2 v2a")
+        words="v2v a.mp4 x --video keep", says=("--video keep", "only --retake", "hint: ltx2 v2a")
     ),
     "nothing new in a clip": Refusal(
         words="v2v a.mp4 x --video keep --sound keep --retake 1s-2s", says=("--video keep and --sound keep", "nothing")
@@ -248,7 +248,7 @@ REFUSALS = {
     "upsampler for a model": Refusal(
         words="t2v x --model {tiny}/ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors",
         code=7,
-        says=("ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors cannot be rendered with", "upsampler"),
+        says=("ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors cannot be used to render", "upsampler"),
     ),
     "folder without a model": Refusal(words="t2v x --model .", code=7, says=("has no checkpoint", "--model")),
     "no text encoder": Refusal(

@@ -152,5 +152,5 @@ def test_until_and_duration_are_refused_in_one_place_and_else_the_nearer_one_hol
     assert until_of(merge([(COMMAND_LINE, flag), (file, below)])) == 60
     assert until_of(merge([(COMMAND_LINE, below), (file, flag)])) is None
     assert until_of(merge([(file, flag), (Place(Origin.MODEL, "toy"), below)])) == 60
-    with pytest.raises(RequestError, match="--duration and --until say the same thing"):
+    with pytest.raises(RequestError, match="--duration and --until set the same value"):
         until_of(merge([(COMMAND_LINE, flag | below)]))

@@ -64,7 +64,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         found += range(first, last + 1)
     if len({*found}) < len(found):
         twin = next(seed for seed in found if found.count(seed) > 1)
-        raise RequestError(what, f"{twin} stands twice in it", hint)
+        raise RequestError(what, f"{twin} is in it twice", hint)
     return tuple(found)
 
 
@@ -85,7 +85,7 @@ def parse_sweep(text: str) -> Sweep:
     else:
         found = [value.strip() for value in values.split(",")]
     if "" in found or len({*found}) < len(found):
-        raise RequestError(what, "a value is empty" if "" in found else "a value stands twice in it", hint)
+        raise RequestError(what, "a value is empty" if "" in found else "it names a value twice", hint)
     return Sweep(key, tuple(found))
 
 

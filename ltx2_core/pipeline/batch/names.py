@@ -119,13 +119,13 @@ def _filled(template: str, known: Mapping[str, str]) -> str:
     try:
         pieces = list(Formatter().parse(template))
     except ValueError as error:
-        raise RequestError(what, "a brace in it has no partner", f"known fields are {names}") from error
+        raise RequestError(what, "it has an unmatched brace", f"known fields are {names}") from error
     found = ""
     for text, name, form, conversion in pieces:
         found += escaped(text)
         if name is None:
             continue
         if name not in (*known, *FIELDS) or form or conversion:
-            raise RequestError(what, f"known fields are {names}", "give one of them alone between braces, or none")
+            raise RequestError(what, f"known fields are {names}", "a field is a name in braces, without a format")
         found += escaped(known[name]) if name in known else f"{{{name}}}"
     return found

@@ -92,7 +92,7 @@ def _base(asked: AskedBatch, common: Settings, folder: Path, *, is_used: bool) -
         return common.seed
     before = asked.seed_of(folder)
     if before is None and asked.shares_seed and is_used:
-        why = "jobs get seeds that follow from it, and all shards have to find the same"
+        why = "the seeds of the jobs are derived from it, and all shards need the same"
         raise RequestError("--shard needs --seed", why, "--seed 1")
     return secrets.randbelow(2**31) if before is None else before
 

@@ -196,7 +196,7 @@ def _notes(rows: Sequence[_Row], keys: Sequence[str]) -> list[str]:
         if rows and passed == len(rows):
             raise RequestError(f"{option} has no effect", f"every job sets its own {key}", "leave it out")
         if passed:
-            notes.append(f"{option} passes over {passed} of {len(rows)} jobs, which set their own {key}")
+            notes.append(f"{option} does not apply to {passed} of {len(rows)} jobs, which set their own {key}")
     return notes
 
 

@@ -210,7 +210,7 @@ def _error(header: Header, conversion: Conversion, encoding: Encoding, weight: T
         before = weight[rows].float()
         difference = decode(layer, stored, range(rows.start, rows.stop)) - before
         if not _is_close(difference, before, encoding, stored, rows):
-            raise _wrong(conversion, f"{encoding.layer} is farther from its source than {encoding.to} explains")
+            raise _wrong(conversion, f"{encoding.layer} differs from its source by more than {encoding.to} explains")
         off += difference.double().square().sum().item()
         total += before.double().square().sum().item()
     return (off / total) ** 0.5 if total else 0.0

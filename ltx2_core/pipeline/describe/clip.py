@@ -72,7 +72,7 @@ def _stream(track: Track, listed: TrackList) -> str:
     words += [f"language {track.language}"] if track.language else []
     words += [f"title {track.title}"] if track.title else []
     words += ["default"] if track.is_default and _has_choice(track, listed) else []
-    words += ["the cover of a record"] if track.is_cover else []
+    words += ["cover art"] if track.is_cover else []
     return ", ".join(words)
 
 

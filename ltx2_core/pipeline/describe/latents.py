@@ -50,7 +50,7 @@ def facts(header: Header) -> Facts:
     if keyframes := header.tensors.get(KEYFRAMES):
         yield "generated keyframes", f"{keyframes.shape[2]}, each as a latent frame of its own"
     if ATTENTION in header.tensors:
-        yield "attention", "where the audio looks in the video"
+        yield "attention", "map of the audio's attention to the video"
     if is_whole:
         yield "decodes to", ", ".join(_decoded(header, job))
     if job:

@@ -51,7 +51,7 @@ def facts(what: str) -> Facts:
     if model.lacking is not None:
         yield "problem", f"this version does not support {model.lacking} yet"
     if os.path.lexists(what):
-        yield "note", f"{what} is the model of that name; ./{what} names what lies in this folder"
+        yield "note", f"{what} is the model of that name; ./{what} is the file or folder here"
 
 
 def _lora(name: str, library: Library) -> Facts:
@@ -73,7 +73,7 @@ def _lora(name: str, library: Library) -> Facts:
     if control.refused is not None:
         yield "problem", control.refused
     if os.path.lexists(name):
-        yield "note", f"./{name} names what lies in this folder"
+        yield "note", f"./{name} is the file or folder here"
 
 
 def _reference(control: Control) -> str:

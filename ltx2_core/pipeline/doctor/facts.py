@@ -206,7 +206,7 @@ def _tuning(devices: Sequence[machine.Device]) -> Iterator[Fact]:
         yield Fact("tuning", "not measured (ltx2 doctor --tune)")
         return
     is_here = any(tuning.measured_on.is_same(machine.measured_on(device)) for device in devices)
-    todo = "" if is_here else f"nothing obeys it here; {AGAIN}"
+    todo = "" if is_here else f"not used here; {AGAIN}"
     yield Fact("tuning", f"measured on {tuning.measured_on}", todo)
 
 
@@ -236,9 +236,7 @@ def _whole_models(card: Card) -> Fact:
     needed = {name: model.card_gb for name, model in registered_models().items() if model.card_gb and not model.lacking}
     fitting = ", ".join(name for name, gb in needed.items() if gb <= card.gb)
     least = min(needed.values(), default=0)
-    return Fact(
-        "fits whole", fitting or f"no published model: a card needs {least} GB to hold one as it is rendered with"
-    )
+    return Fact("fits whole", fitting or f"no published model: the smallest needs a card with {least} GB")
 
 
 def show_gib(nbytes: int) -> str:

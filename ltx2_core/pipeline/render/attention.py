@@ -28,8 +28,8 @@ def write_attention(job: Job, target: Path) -> None:
     number = request.recipe.audio_stage
     stage, weights = request.recipe.stages[number - 1], job.load(number).attention
     if weights is None:
-        why = "none of the steps and blocks that count were run, or another version began this render"
-        raise StorageError(f"{job.folder} does not say where the audio looks", why)
+        why = "none of the selected steps and blocks was run, or another version began this render"
+        raise StorageError(f"{job.folder} has no attention map", why)
     factors = ModelHeaders.of(task.files).shapes.video_vae.factors
     frames, rows, columns = request.grid(factors, stage).latent
     width, height = float(request.width), float(request.height)

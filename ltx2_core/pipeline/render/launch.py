@@ -194,7 +194,7 @@ class Hearing:
             return self.finished.result
         if self.launcher.failure is not None:
             raise _died(self.launcher.failure, self.launcher.count, again)
-        raise self.launcher.error or RankError("the ranks ended without a word")
+        raise self.launcher.error or RankError("the ranks ended without a message")
 
 
 def _distance(error: BaseException) -> int:

@@ -93,7 +93,7 @@ class StageRun:
         """
         states = self.states()
         if self.capture is None and self.is_given(states):
-            watch.tell(f"{name}: all of it is given")
+            watch.tell(f"{name}: nothing is left to generate")
             return Finished(self.finish(states), None, None)
         sigmas = self.sigmas()
         done = 0

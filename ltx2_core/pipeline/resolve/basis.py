@@ -155,7 +155,7 @@ class _Model:
         made = generation(header)
         if made not in names("generations"):
             why = f"models of generation {made} are not supported yet" if made else "its generation is unknown"
-            raise CheckpointError(f"{header.path.name} cannot be rendered with", why)
+            raise CheckpointError(f"{header.path.name} cannot be used to render", why)
         return generation_defaults(made) | (self.registered.defaults if self.registered else {})
 
     @property
@@ -259,7 +259,9 @@ def _adjusted(preset: str, merged: Merged, *, takes_references: bool) -> Recipe:
     sigmas = settings.sigmas
     if sigmas is not None and chosen.stages[0].start == "noise" and sigmas[0] != 1:
         where = merged.sources["sigmas"].spelled("sigmas")
-        raise RequestError(f"{where} {sigmas[0]:g},… cannot be used here", "a clip that begins as noise begins at 1")
+        raise RequestError(
+            f"{where} {sigmas[0]:g},… cannot be used here", "a clip that starts as noise starts at noise level 1"
+        )
     if settings.video != "generate":
         chosen = chosen.for_audio()
     if takes_references and (settings.ref or settings.voice_ref):
@@ -287,7 +289,7 @@ def _find_files(settings: Settings, library: Library, found: ModelFiles | None, 
     registered = models.get(name.lower())
     if registered is not None and registered.lacking is not None:
         why = f"this version does not support {registered.lacking} yet"
-        raise CheckpointError(f"model {name} cannot be rendered with", why, "ltx2 models lists those that can")
+        raise CheckpointError(f"model {name} cannot be used to render", why, "ltx2 models lists those that can")
     asked = required(settings.decoder)
     decoder = None if asked == "auto" else cast("DecoderName", asked)
     return find_model(name, models, paths, library, is_planned=is_planned, decoder=decoder)
@@ -301,7 +303,7 @@ def _hidden_by_name(settings: Settings, loras: NamedLoras) -> tuple[str, ...]:
     for option, given in specs.items():
         both += [(option, "LoRA", name) for spec in given if (name := loras.hides(spec))]
     return tuple(
-        f"{option} {name} is the {what} of that name; {option} ./{name} names what lies in this folder"
+        f"{option} {name} is the {what} of that name; {option} ./{name} is the file or folder here"
         for option, what, name in both
     )
 
@@ -309,6 +311,6 @@ def _hidden_by_name(settings: Settings, loras: NamedLoras) -> tuple[str, ...]:
 def _check_text_encoder(model: _Model) -> None:
     if "text_encoder" in model.files.assumed:
         return
-    hint = "--text-encoder FOLDER|FILE names the folder or the file of the one that the model was trained with"
+    hint = "--text-encoder FOLDER|FILE names the text encoder that the model was trained with"
     encoder = find_encoder(model.files.require_file("text_encoder", hint))
     check_pair(encoder, model.headers.header("transformer"), model.headers.header("text_projection"))

@@ -89,7 +89,7 @@ def _edit(basis: Basis, part: _Part) -> _Edited:
     match basis.edit:
         case Edit.RESTYLE:
             strength = settings.strength or STRENGTH
-            note = f"strength {strength:g}: denoised from a noise level of {strength:g} on"
+            note = f"strength {strength:g}: denoised from noise level {strength:g}"
             return _Edited(length=part.length, strength=strength, notes=(note,))
         case Edit.EXTEND:
             name = part.source.path.name

@@ -22,9 +22,7 @@ def drafted(merged: Merged, request: Request) -> Request:
     if draft.steps_of_stages == request.steps_of_stages:
         (steps,) = request.steps_of_stages
         what = "--draft cannot be used here"
-        raise RequestError(
-            what, f"the full render is a single stage of {steps} steps, as a draft of it", "leave it out"
-        )
+        raise RequestError(what, f"the full render is a single stage of {steps} steps too", "leave it out")
     return draft
 
 

@@ -45,23 +45,23 @@ def edit_of(settings: Settings) -> Edit:
     if Edit.UPSCALE in asked:
         asked = {edit: name for edit, name in asked.items() if edit not in BESIDE_UPSCALE}
     if len(asked) > 1:
-        why = "a clip is restyled, extended, retaken, followed or enlarged, one at a time"
+        why = "v2v does one edit at a time: restyle, extend, retake, control or upscale"
         options = " and ".join(map(option_name, asked.values()))
         raise RequestError(f"{options} cannot be used together", why, "give one of them")
     if settings.loop and asked and Edit.RETAKE not in asked:
         option = option_name(next(iter(asked.values())))
-        why = "the end of a clip is regenerated for it, and nothing else"
+        why = "--loop regenerates the end of the clip and goes with no other edit"
         raise RequestError(f"--loop and {option} cannot be used together", why, "render twice")
     edit = next(iter(asked), Edit.RETAKE if settings.loop else Edit.RESTYLE)
     grown = [option_name(name) for name in ("extend", "extend_before") if getattr(settings, name) is not None]
     if settings.until is not None and grown:
-        why = "--until says how long the clip is to be with what is generated after it"
+        why = "--until is the length of the whole result, with what is generated after the clip"
         raise RequestError(f"--until cannot be used with {' and '.join(grown)}", why, "give one of them")
     if edit == Edit.EXTEND and settings.sound == "keep":
         why = "the old audio ends where the new part begins"
         raise RequestError("--sound keep cannot be used when a clip is extended", why, "leave it out")
     if edit != Edit.RETAKE and settings.video == "keep":
-        why = "only a retake can leave the video as it is"
+        why = "only --retake can keep the video"
         raise RequestError("--video keep cannot be used here", why, "ltx2 v2a makes new audio for a whole clip")
     return edit
 
@@ -84,7 +84,7 @@ def control_lora(settings: Settings, named: NamedLoras, edit: Edit) -> tuple[str
     if not named.choose(settings.control, "--control").read().is_in_context:
         why = "neither its header nor its name says that it is an in-context LoRA"
         what = f"--control {settings.control} cannot be used"
-        raise RequestError(what, why, f"--lora {settings.control} takes LoRAs of other kinds")
+        raise RequestError(what, why, f"--lora {settings.control} applies a LoRA of another kind")
     return (settings.control,)
 
 
@@ -95,7 +95,7 @@ def choose_extension(name: str, settings: Settings, part: ClipLength, frames_per
     Raises: RequestError for less than that; MediaError if the clip is too short to go on from.
     """
     if part.frames <= frames_per_latent:
-        why = f"it takes {frames_per_latent + 1} frames or more to go on from, and what is used of it has {part.frames}"
+        why = f"extending needs {frames_per_latent + 1} frames or more, and the used part has {part.frames}"
         raise MediaError(f"{name} cannot be extended", why, "give a longer clip")
 
     if settings.until is not None:
@@ -108,7 +108,7 @@ def choose_extension(name: str, settings: Settings, part: ClipLength, frames_per
         steps = math.floor(seconds * part.fps / frames_per_latent + Fraction(1, 2))
         if steps == 0:
             step_s = float(frames_per_latent / part.fps)
-            least = f"a clip grows in steps of {frames_per_latent} frames, here {step_s:.2f} s"
+            least = f"a clip is extended in steps of {frames_per_latent} frames, here {step_s:.2f} s"
             raise RequestError(f"{option} {show_time(seconds)} cannot be used", least, f"{option} 2s")
         return steps * frames_per_latent
 
@@ -119,7 +119,7 @@ def _missing(name: str, part: ClipLength, until_s: Fraction, frames_per_latent: 
     """How many frames a part of a clip lacks to last so long. Raises: RequestError if it lacks none."""
     steps = math.floor((until_s * part.fps - part.frames) / frames_per_latent + Fraction(1, 2))
     if steps < 1:
-        why = f"what is used of {name} lasts {float(part.frames / part.fps):.2f} s"
+        why = f"the used part of {name} lasts {float(part.frames / part.fps):.2f} s"
         raise RequestError(
             f"--until {show_time(until_s)} cannot be used", why, "a longer --until, or a shorter --duration"
         )
@@ -150,7 +150,7 @@ def choose_window(
     begins_inside = start_s <= begin_s < part_end_s
     if not begins_inside or end_s > last_s + ROUNDING_S:
         span = f"{show_time(begin_s)}-{show_time(end_s)}"
-        why = f"what is used of {source.path.name} is {float(start_s):.2f} to {float(last_s):.2f} s"
+        why = f"the used part of {source.path.name} is {float(start_s):.2f} to {float(last_s):.2f} s"
         possible = show_time(begin_s if begins_inside else start_s)
         hint = f"--retake {possible}-{math.floor(last_s * 100) / 100}s"
         raise RequestError(f"--retake {span} cannot be used", why, hint)

@@ -57,11 +57,11 @@ def settle_enhancement(basis: Basis, inputs: ModeInputs, prompt: str, *, is_plan
         raise RequestError(what, "there is no prompt to rewrite", "give a prompt, or have none rewritten")
     apart = found if files or is_shown else None
     if begins_with_image and found is not None and not is_shown:
-        missing = f"{found.enhancer.title} in {found.files.tokenizer.parent.name} is here without what looks at images"
+        missing = f"{found.enhancer.title} in {found.files.tokenizer.parent.name} has no vision part here"
         if found.enhancer.image_style is None:
-            missing = f"{found.enhancer.title} rewrites from texts alone here"
+            missing = f"{found.enhancer.title} rewrites from text only here"
         return Enhancement(
-            files=files, apart=apart, warnings=(f"the image has no say in the rewritten prompt: {missing}",)
+            files=files, apart=apart, warnings=(f"the image is not used for rewriting the prompt: {missing}",)
         )
     return Enhancement(files=files, apart=apart)
 

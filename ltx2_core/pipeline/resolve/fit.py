@@ -89,7 +89,7 @@ def settle_machine(
     backend = required(settings.attention_backend)
     if backend != "auto":
         machine = replace(machine, attention=_checked_backend(backend, device, machine.precision))
-        notes = (*notes, f"attention: {backend}, and where that does not take the inputs the next kernel of torch")
+        notes = (*notes, f"attention: {backend}; for inputs that it does not support, torch's next kernel")
     if machine.compiles:
         notes = (*notes, "compile: the first step of each size takes longer; what is compiled is kept for later runs")
     memory = required(settings.memory)

@@ -56,7 +56,7 @@ def settle_a2v(basis: Basis, path: Path | None) -> ModeInputs:
     until_s = until_of(basis.merged)
     rest_s, asked_s = rest_after(source, start_s), until_s or _asked_s(basis, fps)
     if asked_s is None:
-        why = "a longer clip is made only if --until asks for it, in windows, or --duration, in one piece"
+        why = "longer audio needs --until, in windows, or --duration, in one piece"
         _require_short(source, start_s, rest_s, fps, why)
     duration_s = rest_s if asked_s is None else asked_s
     heard_s = min(duration_s, rest_s)
@@ -103,7 +103,7 @@ def settle_v2a(basis: Basis, path: Path | None) -> ModeInputs:
     fps, start_s = rate_of(source, "change its rate first"), settings.start or Fraction(0)
     rest_s, asked_s = rest_after(source, start_s), _asked_s(basis, fps)
     duration_s = rest_s if asked_s is None else min(asked_s, rest_s)
-    _require_short(source, start_s, duration_s, fps, "audio is made for no longer clip at once")
+    _require_short(source, start_s, duration_s, fps, "audio cannot be generated for a longer clip at once")
     container, notes = _choose_container(basis, source)
     is_whole = not start_s and duration_s == rest_s
     if not is_whole:
@@ -136,9 +136,9 @@ def _looked_at(
     length = ClipLength(frames=frames, fps=fps, warnings=beyond_training(count, fps))
     if frames == count:
         return length, ()
-    rest = f"{frames - count} that follow"
+    rest = f"{frames - count} frames that follow"
     if is_whole:
-        rest = f"the last one {frames - count} times more"
+        rest = f"the last frame {frames - count} times more"
     return length, (f"{frames} frames: {count} of {source.path.name}, and {rest}",)
 
 
@@ -204,7 +204,7 @@ def _choose_container(basis: Basis, clip: VideoSource) -> tuple[Container, list[
     container = container_for(clip, required(settings.audio_codec), keeps_audio=keeps_audio)
     notes = []
     if container != IN_MP4:
-        notes.append(f"the result is a {container.suffix} file: {clip.codec} as it is here cannot stand in an MP4")
+        notes.append(f"the result is a {container.suffix} file: this {clip.codec} video cannot be copied into an MP4")
     if clip.audio is not None and not keeps_audio and settings.retake is None:
         notes.append("the old audio is left out; --old-sound second-track keeps it")
     return container, notes

@@ -34,7 +34,7 @@ def until_of(merged: Merged) -> Fraction | None:
             continue
         if other == place:
             both = f"{other.spelled(name)} and {place.spelled('until')}"
-            raise RequestError(f"{both} say the same thing", f"both are set by {place}", "give one of them")
+            raise RequestError(f"{both} set the same value", f"both are set by {place}", "give one of them")
         if RANKS.index(other.origin) < RANKS.index(place.origin):
             return None
     return until
@@ -66,13 +66,14 @@ def in_windows(basis: Basis, frames: int, fps: Fraction) -> ClipLength:
         count = chain.count(frames)
     except ValueError as error:
         what = f"--until {show_time(required(basis.settings.until))} cannot be used"
-        raise RequestError(what, f"it takes more than {MOST_WINDOWS} windows", "a longer --window") from error
+        raise RequestError(what, f"it needs more than {MOST_WINDOWS} windows", "a longer --window") from error
     for name in ("attention", "generated_keyframes"):
         if basis.sources.get(name) == COMMAND_LINE and getattr(basis.settings, name):
             what = f"{option_name(name)} cannot be used with a clip of {count} windows"
-            raise RequestError(what, "it is made for one window alone", "leave it out")
+            raise RequestError(what, "it works with a single window only", "leave it out")
     seconds, shared = (f"{float(n / fps):.3g} s" for n in (chain.frames, chain.overlap))
-    note = f"{count} windows of {chain.frames} frames ({seconds}), each going on from {shared} of the one before"
+    windows = f"{count} windows of {chain.frames} frames ({seconds})"
+    note = f"{windows}, each continuing from the last {shared} of the window before"
     warnings = beyond_training(1, fps)
     if frames / fps >= DECAYS_FROM_S:
         decays = f"{float(frames / fps):.1f} s: quality is known to decay in chains of {DECAYS_FROM_S} s and more"
@@ -100,14 +101,14 @@ def _overlap(basis: Basis, window: int, fps: Fraction) -> int:
     if window <= 2 * multiple:
         what = f"--window {show_time(required(basis.settings.window))} cannot be used"
         least = 2 * multiple + 1  # the first frame, what is taken over, and what is new
-        why = f"a window that goes on from the one before has {least} frames or more, and this is {window}"
+        why = f"a window that continues another has {least} frames or more, and this has {window}"
         raise RequestError(what, why, f"--window {math.ceil(100 * least / fps) / 100:g}s")
     overlap = max(1, math.floor(overlap_s * fps / multiple + Fraction(1, 2))) * multiple
     if not basis.merged.is_asked("overlap"):
         overlap = min(overlap, max(1, window // multiple // 2) * multiple)
     if overlap >= window - 1:
         what = f"--overlap {show_time(overlap_s)} cannot be used"
-        why = f"a window of {window} frames that takes over {overlap} has nothing new"
+        why = f"a window of {window} frames with an overlap of {overlap} has no new frames"
         raise RequestError(what, why, "a longer --window, or a shorter --overlap")
     return overlap
 

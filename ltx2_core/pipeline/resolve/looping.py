@@ -51,29 +51,35 @@ def _hindrances(basis: Basis, inputs: ModeInputs) -> Iterator[tuple[str, str]]:
     if settings.duration == AUTO and settings.frames is None:
         yield "the length is not known yet", "--duration 5s"
     if inputs.length.frames <= LEAST_LATENTS * step:
-        yield f"it takes {LEAST_LATENTS * step + 1} frames or more", f"--frames {LEAST_LATENTS * step + 1}"
+        yield f"a loop needs {LEAST_LATENTS * step + 1} frames or more", f"--frames {LEAST_LATENTS * step + 1}"
     if any(stage.rate != 1 for stage in stages):
         yield f"preset {basis.preset} doubles the frame rate", "another --preset"
     if any(not stage.is_whole for stage in stages):
-        yield "a stage takes the video in tiles", "a smaller --res, or --tiles 1x1"
+        yield "a stage works in tiles", "a smaller --res, or --tiles 1x1"
     if inputs.length.chain is not None:
-        why = "each window of a longer clip goes on from the one before, and none from the last"
+        why = "each window of --until continues the one before, and none continues the last"
         yield why, "leave --until out"
     ends = {inputs.files.get(one.role) for one in inputs.images if one.frame in (0, inputs.length.frames - 1)}
     if len(ends) > 1:
-        yield "its last frame takes the place of the first, and each has an image of its own", "leave one of them out"
+        yield "the last frame replaces the first, and each has an image of its own", "leave one of them out"
     if settings.segment:
-        yield "the model sees a loop turned at each step, and a span of it elsewhere each time", "leave one of them out"
+        yield (
+            "the model sees the loop rotated at each step, and a span at another place each time",
+            "leave one of them out",
+        )
     if settings.voice_ref:
-        yield "a voice is heard before the beginning, which a loop does not have", "leave one of them out"
+        yield "a reference voice is placed before the beginning, which a loop does not have", "leave one of them out"
     if settings.cache_steps:
-        yield "a step would take over what was made of another turn of the loop", "--cache-steps 0"
+        yield "a step would reuse results from another rotation of the loop", "--cache-steps 0"
     if settings.skip_step:
-        yield "guidance that skips steps would take that of another turn of the loop", "--skip-step 0"
+        yield "skipped steps would reuse guidance from another rotation of the loop", "--skip-step 0"
     if inputs.generated_keyframes:
-        yield "keyframes are generated beside it", "leave one of them out"
+        yield "generated keyframes are not part of the loop", "leave one of them out"
     if settings.attention is not None:
-        yield "the model sees a loop turned at each step, and --attention could not tell where", "leave one of them out"
+        yield (
+            "the model sees the loop rotated at each step, so --attention has no fixed places",
+            "leave one of them out",
+        )
 
 
 def new_end(part: ClipLength, frames_per_latent: int) -> Window:

@@ -21,7 +21,7 @@ from ..values import did_you_mean
 
 STRONGEST = 10
 USABLE = "ltx2 models lists the LoRAs that can be used"
-HDR = "it makes video of high dynamic range, which this version cannot store"
+HDR = "it generates high dynamic range video, which this version cannot store"
 # The generation in the name of an official file, such as ltx-2-19b-… and ltx-2.3-22b-….
 MADE_FOR = re.compile(r"ltx-(2|2\.\d)-(19|22)b-")
 
@@ -109,7 +109,7 @@ class NamedLoras:
         """A LoRA of the catalogue by its name."""
         _require_usable(control, spec, option)
         if control.is_strength_fixed and strength != control.strength:
-            why = f"it was made for strength {control.strength:g} alone"
+            why = f"it works at strength {control.strength:g} only"
             raise RequestError(f"{option} {spec} cannot be used", why, f"{option} {name}")
         return ChosenLora(spec, option, self._named_path(name, control, option), strength, control)
 
@@ -152,7 +152,7 @@ class NamedLoras:
             return None
         name = chosen.path.name
         return (
-            f"{name} was made for models of generation {made}, and this one is of {self.generation}: look at the result"
+            f"{name} was made for models of generation {made}, and this one is of {self.generation}: check the result"
         )
 
     def hides(self, spec: str) -> str | None:

@@ -182,7 +182,7 @@ def _why_not(kind: str, number: str) -> str:
     if kind == "mps":
         return "mps is the GPU of an Apple silicon Mac, and this machine is not one"
     if not has_cuda_build():
-        return "the installed torch is a build for the CPU alone"
+        return "the installed torch is a build for the CPU only"
     build = torch_build()
     maker = "AMD" if build is not None and build.maker == "AMD" else "NVIDIA"
     return f"the driver shows no {maker} card" + (f" with the number {number}" if number else "")

@@ -41,7 +41,7 @@ def with_decoder(job: Job, given: Mapping[str, Any]) -> Job:
     others = ModelHeaders.of(files)
     vae = others.shapes.video_vae
     if vae.factors != before.factors:
-        why = f"a cell of its latents is {tuple(vae.factors)} frames, rows and columns, and was {tuple(before.factors)}"
+        why = f"its latent cell is {tuple(vae.factors)} frames, rows and columns, and theirs is {tuple(before.factors)}"
         raise CheckpointError(f"--video-vae {path.name} does not go with these latents", why)
     check_decoder(asked, others)
     request = job.request.model_copy(update={"decoder": vae.decoder_name})

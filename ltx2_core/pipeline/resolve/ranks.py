@@ -81,10 +81,10 @@ def check_ranks(machine: Machine, settings: Settings, request: Request, config: 
     if machine.device == "mps":
         raise RequestError(what, "a Mac has one GPU", "leave it out")
     if sys.platform != "linux":
-        raise RequestError(what, "several ranks are supported on Linux alone", "leave it out")
+        raise RequestError(what, "several ranks are supported on Linux only", "leave it out")
     if settings.compile:
         raise RequestError(
-            f"{what} with --compile", "blocks that talk to other ranks are not compiled", "leave one out"
+            f"{what} with --compile", "blocks that communicate with other ranks are not compiled", "leave one out"
         )
     problem = _problem(ranks, request, config)
     if problem:
@@ -102,14 +102,12 @@ def _problem(ranks: int, request: Request, config: TransformerConfig) -> str:
             continue
         has = "1 pass" if passes == 1 else f"{passes} passes"
         if request.video == "off":
-            return f"stage {number} has {has}, and no video whose tokens could be shared"
+            return f"stage {number} has {has}, and no video tokens to share out"
         heads = {config.video.heads if config.video is not None else 0}
         heads |= {config.exchange_heads} if config.audio is not None else set()
         if any(count % width for count in heads):
             counts = " and ".join(map(str, sorted(heads)))
-            return (
-                f"stage {number} has {has}, so that {width} ranks would share {counts} heads, which they do not divide"
-            )
+            return f"stage {number} has {has}, so {width} ranks would share {counts} heads, which do not divide evenly"
     return ""
 
 

@@ -77,7 +77,7 @@ def _voice(basis: Basis, name: str) -> References:
     _require(basis, "voice_ref", "voice", (lora for lora in basis.loras if _listens(lora)))
     source = check_input(given_path(name, "--voice-ref"), AudioSource)
     if source.duration_s > LONGEST_TRAINED_S:
-        why = f"it lasts {float(source.duration_s):.1f} s, and a model hears {LONGEST_TRAINED_S} s at most"
+        why = f"it lasts {float(source.duration_s):.1f} s, and {LONGEST_TRAINED_S} s is the most"
         raise RequestError(f"--voice-ref {name} cannot be used", why, "cut it to a few seconds of the voice")
     voice = AudioInput(role=VOICE, name=source.path.name, duration_s=source.duration_s)
     return References(voice=voice, files={VOICE: source.path}, notes=source.notes)
@@ -113,12 +113,12 @@ def _require(basis: Basis, setting: str, what: str, trained: Iterable[GivenLora]
     known = {name: one for name, one in read_catalogue().controls.items() if one.looks_at == what and not one.refused}
     made = generation(basis.headers.header("transformer"))
     fitting = next((name for name, one in known.items() if made in one.files), None)
-    hint = "--lora FILE names one that is"
+    hint = "--lora FILE adds one"
     if fitting is not None:
         hint = f"--lora {fitting}"
     elif known:
         name, one = next(iter(known.items()))
         hint = f"{hint}; {name} is published for models of generation {' and '.join(one.files)}"
     shown = {"images": "images beside the clip", "voice": "a voice beside the clip"}[what]
-    why = f"no LoRA of this render is an in-context one that was trained with {shown}"
+    why = f"this render has no in-context LoRA that was trained with {shown}"
     raise RequestError(f"{basis.sources[setting].spelled(setting)} cannot be used", why, hint)

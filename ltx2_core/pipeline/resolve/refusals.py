@@ -36,9 +36,9 @@ GUIDES_EACH_OTHER = ("video_sm", "audio_sm")
 GUIDANCE = (*GUIDES_AUDIO, *GUIDES_VIDEO, *GUIDES_EACH_OTHER, "stg_blocks", "skip_step", "negative")
 
 REASONS_NOT_TO = {  # what a stream cannot be asked to do in a mode that does not offer it
-    "generate": "this mode keeps what it is given",
-    "keep": "it is given none that could be kept",
-    "off": "it is what this mode makes",
+    "generate": "this mode keeps its input",
+    "keep": "there is none in the input to keep",
+    "off": "this mode generates it",
 }
 
 
@@ -89,11 +89,11 @@ def check_attention(merged: Merged, request: Request, layers: int) -> None:
     settings, number = merged.settings, request.recipe.audio_stage
     what = "--attention cannot be used here"
     if settings.compile:
-        raise RequestError(what, "compiled blocks cannot be watched", "render without --compile")
+        raise RequestError(what, "attention cannot be captured in compiled blocks", "render without --compile")
     if (settings.ranks or 1) > 1:
         raise RequestError(what, "each rank has only its own rows of the video", "render without --ranks")
     if not request.recipe.stages[number - 1].is_whole:
-        why = f"stage {number}, whose audio goes into the file, takes the video in parts"
+        why = f"stage {number}, whose audio goes into the file, works in tiles"
         raise RequestError(what, why, "another --preset, or leave --tiles out")
     steps = request.steps_of_stages[number - 1]
     for name, first, last in (("blocks", 0, layers - 1), ("steps", 1, steps)):
@@ -131,7 +131,7 @@ def check_cached_steps(merged: Merged, request: Request) -> None:
     if (settings.ranks or 1) > 1:
         raise RequestError(what, "ranks would have to agree on each evaluation", "render without --ranks")
     if settings.attention is not None:
-        raise RequestError(what, "what is skipped has no attention to show", "render without --attention")
+        raise RequestError(what, "skipped blocks compute no attention", "render without --attention")
 
 
 def check_recipe(
@@ -169,7 +169,7 @@ def check_guidance(merged: Merged, request: Request) -> None:
     without: dict[str, str] = {}
     if not any(scales.needs(PassKind.UNCOND) for scales in generated.values()):
         options = " or ".join(option_name(f"{name}_st") for name in generated)
-        without["negative"] = f"it is read only if {options} is not 1"
+        without["negative"] = f"it is used only if {options} is not 1"
     for name, scales in generated.items():
         if scales.rescale and not any(scales.needs(kind) for kind in PassKind if kind is not PassKind.COND):
             without[f"{name}_rescale"] = f"no guidance of the {name} is switched on"
@@ -183,7 +183,7 @@ def check_audio_length(request: Request) -> None:
     what = f"{request.frames} frame{'s' * (request.frames > 1)} at {show_fps(request.fps)} fps cannot have audio"
     least = snap_up(math.ceil(request.fps / Fraction(AUDIO_LATENTS_PER_SECOND)))
     hint = f"--frames {least}" if request.video == "off" else f"--frames {least}, or --sound off"
-    raise RequestError(what, "audio is made in steps of 40 ms, and this is less", hint)
+    raise RequestError(what, "audio is generated in steps of 40 ms, and this is less", hint)
 
 
 def _flags(merged: Merged) -> list[str]:
@@ -205,7 +205,7 @@ def without_effect(video: str, audio: str) -> dict[str, str]:
     """Settings that change nothing with what is done to the streams, each with the reason."""
     without: dict[str, str] = {}
     if video != "keep":
-        without["old_sound"] = "the audio of the result is the only one there is"
+        without["old_sound"] = "the result has no other audio"
     if video == "keep":
         names = (
             "decoder",

@@ -95,7 +95,7 @@ def require_fit(asked: Asked, settled: Settled) -> Resolved:
     plan = _planned(settled)
     if not plan.fits and not settled.is_forced:
         found = " or ".join(_nearest(asked, settled, Planned()))
-        hint = f"{found}; --force renders all the same" if found else "--force renders all the same"
+        hint = f"{found}; --force renders anyway" if found else "--force renders anyway"
         raise DoesNotFitError("this does not fit into the memory of this machine", plan.lack, hint)
     return replace(settled.resolved, plan=plan)
 

@@ -95,7 +95,7 @@ def _without_effect(task: RenderTask) -> dict[str, str]:
     request = task.request
     without = without_effect(request.video, request.audio)
     if task.output.attention is None:
-        without["attention"] = "this render has not kept where its audio looks"
+        without["attention"] = "this render was made without --attention"
     if "decoder" in without:
         without["video_vae"] = without["decoder"]
     if not request.keyframe_count:
@@ -138,8 +138,6 @@ def _redirected(job: Job, given: Mapping[str, Any]) -> Job:
         target = target_of(settings, task.request, suffix).absolute()
     if target.suffix.lower() not in suffixes_of(task.request):
         what = f"{job.folder} cannot be used"
-        raise RequestError(
-            what, f"its render was to become {target}, which is not the name of a result", "-o FILE says where"
-        )
+        raise RequestError(what, f"its output {target} is not the name of a result", "-o FILE says where")
     is_redirected = job.is_redirected or "output" in given
     return replace(job, task=task.model_copy(update={"target": target}), is_redirected=is_redirected)

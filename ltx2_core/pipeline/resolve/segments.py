@@ -57,7 +57,7 @@ def _check_use(basis: Basis, length: ClipLength, spelled: str) -> None:
         raise RequestError(f"{spelled} cannot be used here", why, "--duration 5s, or leave --segment out")
     if basis.settings.enhance:
         enhance = basis.sources["enhance"].spelled("enhance")
-        why = "prompts that are rewritten one by one would show other scenes"
+        why = "prompts that are rewritten one by one would describe different scenes"
         raise RequestError(
             f"{spelled} and {enhance} cannot be used together", why, "--enhance-only rewrites one prompt to begin from"
         )

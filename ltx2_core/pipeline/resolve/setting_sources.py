@@ -88,6 +88,6 @@ def _own_presets(file: Written) -> dict[str, Any]:
         if name.lower() == AUTO:
             raise RequestError(what, f"--preset {AUTO} chooses one by itself", "give it another name")
         if name.lower() in found:
-            raise RequestError(what, "another one has the same name, as names are not case-sensitive")
+            raise RequestError(what, "another one has the same name; names are not case-sensitive")
         found[name.lower()] = values
     return found

@@ -319,7 +319,7 @@ def _refuse_both(source: Place, given: Mapping[str, Any]) -> None:
     for pair in ONE_OF:
         if given.keys() >= pair:
             both = " and ".join(source.spelled(name) for name in sorted(pair))
-            raise RequestError(f"{both} say the same thing", f"both are set by {source}", "give one of them")
+            raise RequestError(f"{both} set the same value", f"both are set by {source}", "give one of them")
     for pair in NOT_BOTH:
         if all(given.get(name) for name in pair):
             both = " and ".join(source.spelled(name) for name in sorted(pair))

@@ -125,7 +125,9 @@ def _settle(
     if settings.job_dir:
         job_dir = given_path(settings.job_dir, "--job-dir")
         if job_dir.absolute() in (target.absolute(), output.attention):
-            raise RequestError(f"--job-dir {job_dir} cannot be used", "it is a result itself", "give it another name")
+            raise RequestError(
+                f"--job-dir {job_dir} cannot be used", "it is the name of a result", "give it another name"
+            )
     given = basis.files, basis.headers, tuple(lora.matched for lora in basis.loras), enhancement.apart
     costs, machine_notes, machine_warnings = settle_machine(
         basis.device, settings, request, *given, captures=output.attention is not None

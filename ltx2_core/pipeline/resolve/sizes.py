@@ -76,10 +76,10 @@ def choose_size(
     if not merged.is_asked("res"):
         size = size if aspect is None else turned(size, aspect, multiple)
     elif merged.settings.aspect:
-        why = "a size has its own aspect"
+        why = "an explicit size has its own aspect"
         raise RequestError(f"--aspect {merged.settings.aspect} cannot be used with --res {res}", why)
     _check_legal(size, multiple, least, reference_scale)
-    _require_effect(merged, "only a size by name is cut, and this one is not", has_effect=False)
+    _require_effect(merged, "only a size by name is cropped", has_effect=False)
     return RenderSize(size=size)
 
 
@@ -132,7 +132,7 @@ def choose_working_size(merged: Merged, recipe: Recipe, vae: VideoVAEConfig, sho
         scale = min(1.0, math.sqrt(width * height / math.prod(shown)))
         width, height = (max(least, _legal(side * scale, multiple)) for side in shown)
     copied = f"the video, {shown[0]}x{shown[1]}, is copied as it is"
-    return RenderSize(size=(width, height), notes=(f"{copied}; the model looks at it at {width}x{height}",))
+    return RenderSize(size=(width, height), notes=(f"{copied}; the model sees it at {width}x{height}",))
 
 
 def choose_length(merged: Merged, frames_per_latent: int, fps: Fraction | None = None) -> ClipLength:

@@ -107,7 +107,7 @@ def check_place(target: Path, option: str = "-o") -> None:
     if not target.parent.is_dir():
         folder = shlex.quote(str(target.parent))
         raise RequestError(
-            f"{option} {target} cannot be used", f"there is no folder {target.parent}", f"mkdir -p {folder} makes it"
+            f"{option} {target} cannot be used", f"there is no folder {target.parent}", f"mkdir -p {folder} creates it"
         )
 
 
@@ -121,11 +121,11 @@ def _filled(template: str, fields: Mapping[str, str], option: str = "-o") -> str
     try:
         pieces = list(Formatter().parse(template))
     except ValueError as error:
-        why = "a brace in it has no partner"
-        raise RequestError(what, why, f"known fields are {known}; {{{{ stands for a brace") from error
+        why = "it has an unmatched brace"
+        raise RequestError(what, why, f"known fields are {known}; {{{{ is a literal brace") from error
     for _, name, form, conversion in pieces:
         if name is not None and (name not in fields or form or conversion):
-            raise RequestError(what, f"known fields are {known}", "give one of them alone between braces, or none")
+            raise RequestError(what, f"known fields are {known}", "a field is a name in braces, without a format")
     return template.format(**fields)
 
 

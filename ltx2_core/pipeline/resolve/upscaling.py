@@ -132,7 +132,7 @@ def _told_lora(basis: Basis) -> str:
     if _looks(basis):
         names = ", ".join(lora.input.name for lora in basis.loras if lora.file.is_in_context)
         return f"refined with {names} looking at the clip"
-    return f"refined without an in-context LoRA; {UPSCALER} is the one for this, where the generation has it"
+    return f"refined without an in-context LoRA; {UPSCALER} is made for this, if the generation has it"
 
 
 def _strength(basis: Basis) -> float | None:
