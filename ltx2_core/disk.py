@@ -1,6 +1,6 @@
-"""Files that appear whole or not at all: hidden under a name of their own until they are complete.
+"""Files that appear complete or not at all: they have a unique hidden name until they are complete.
 
-No link is followed: a hidden file is made by exclusive creation, and a rename replaces a link and not what it names.
+Links are not followed: a hidden file is created exclusively, and a rename replaces a link, not its target.
 Source: docs/cli.md, "Existing files".
 """
 
@@ -33,13 +33,13 @@ HINTS = {
 
 
 def require_free(target: Path, why: str = "", hint: str = "--overwrite replaces it, -o gives another name") -> None:
-    """Raises: TargetTakenError if there is anything at this path, a dangling link included."""
+    """Raises: TargetTakenError if anything exists at this path, including a dangling link."""
     if os.path.lexists(target):
         raise TargetTakenError(f"{target} already exists", why, hint)
 
 
 def hidden_file(path: Path) -> Path:
-    """Create an empty file beside a path, hidden and of a name that no other process uses. Raises: OSError."""
+    """Create an empty hidden file beside a path, with a name that no other process uses. Raises: OSError."""
     while True:
         hidden = path.with_name(f".{path.name}.{secrets.token_hex(3)}.part")
         try:
@@ -50,7 +50,7 @@ def hidden_file(path: Path) -> Path:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a small file so that nobody ever sees a part of it, and so that it is on the disk. Raises: OSError."""
+    """Write a small file atomically and sync it to disk. Raises: OSError."""
     hidden = hidden_file(path)
     try:
         hidden.write_bytes(content)
@@ -64,7 +64,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def disk_errors(path: Path, what: str = "cannot be written") -> Iterator[None]:
-    """Turn an error of the disk into one for a person. what: could not be done with the path."""
+    """Turn an OSError into a StorageError with a message. what: the action that failed, after the path."""
     try:
         yield
     except OSError as error:
@@ -72,7 +72,7 @@ def disk_errors(path: Path, what: str = "cannot be written") -> Iterator[None]:
 
 
 def disk_hint(error: OSError) -> str:
-    """What helps where a disk refuses, as far as its answer tells; "" else."""
+    """A hint for an error of the disk, as far as its error code allows; otherwise ""."""
     return HINTS.get(error.errno or 0, "")
 
 
@@ -90,7 +90,9 @@ def read_whole(path: Path, limit: int) -> bytes:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the hidden files that killed processes have left beside a path. Only for whoever holds its lock."""
+    """Remove the hidden files that killed processes have left beside a path. Call it only while holding the path's
+    lock.
+    """
     pattern = re.compile(re.escape(f".{path.name}.") + IN_HIDDEN_NAME)
     for other in path.parent.iterdir():
         if pattern.fullmatch(other.name):
@@ -98,12 +100,12 @@ def remove_leftovers(path: Path) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """The room on the disk of a folder, which need not exist yet. Raises: OSError."""
+    """The free space on the disk of a folder, which need not exist yet. Raises: OSError."""
     return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
 
 
 def show_bytes(nbytes: int) -> str:
-    """A number of bytes for a person: `68.7 GB`, `996 MB`, `2 kB`, `12 bytes`; a kilobyte has 1,000."""
+    """A number of bytes as text: `68.7 GB`, `996 MB`, `2 kB`, `12 bytes`; a kilobyte has 1,000."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if nbytes >= size:
             digits = 1 if unit == "GB" else 0
@@ -112,7 +114,7 @@ def show_bytes(nbytes: int) -> str:
 
 
 def sync(path: Path) -> None:
-    """Make sure that a file, or the names in a folder, have reached the disk; Windows does that for files only."""
+    """Sync a file, or the names in a folder, to disk; Windows supports this for files only."""
     if os.name == "nt" and path.is_dir():
         return
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
