@@ -200,7 +200,7 @@ def _correlation(sound: NDArray, row: NDArray, farthest: int) -> NDArray:
 def _best(found: NDArray, blur_s: float, frame_s: float, seconds: float) -> dict[str, float]:
     """The lag with the highest correlation, and how far it stands out from those that are not its neighbours.
 
-    The value is 0.5, and the lag counts as clear, if it stands out as much as two such envelopes correlate by chance.
+    The confidence is 0.5 if it stands out by as much as two such envelopes correlate by chance.
     """
     middle, best = len(found) // 2, int(found.argmax())
     near = math.ceil(4 * blur_s * BINS_PER_S)

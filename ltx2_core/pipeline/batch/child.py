@@ -1,4 +1,4 @@
-"""What a child process of a batch does: orders come through a pipe as lines of JSON, events and outcomes go back.
+"""A child process of a batch: it receives orders through a pipe as lines of JSON, and sends events and outcomes.
 
 Source: docs/batch.md, "Workers".
 """
@@ -38,7 +38,7 @@ def serve(connection: Connection, parents: Connection, config: Path | None) -> N
 
 
 def outcome_of(worker: Worker, order: Order, watch: Watch) -> Outcome:
-    """Do an order, whatever becomes of it."""
+    """Do an order, and return its outcome, whatever happens."""
     from ..render.run import Interrupted
     from .worker import note_failure
 

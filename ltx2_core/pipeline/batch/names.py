@@ -1,4 +1,4 @@
-"""Where the results of a batch go: one folder, and a name for each job that no other has.
+"""The names of the results of a batch: one folder, and a unique name for each job.
 
 Source: docs/batch.md, "Names".
 """
@@ -26,16 +26,16 @@ PLAIN_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """How results are named. template: of a file in the folder; None for what follows from the job itself."""
+    """How results are named. template: of a file in the folder; None for the default names."""
 
     folder: Path
     template: str | None = None
 
     @classmethod
     def of(cls, output: str | None, jobs: Path, *, is_draft: bool = False) -> Naming:
-        """What `-o` means: a folder, or a folder and the template of a name.
+        """The meaning of `-o`: a folder, or a folder and a name template.
 
-        Args: jobs: the file of jobs. is_draft: whether they are drafts, which have a folder of their own.
+        Args: jobs: the file of jobs. is_draft: whether they are drafts, which have their own folder.
         Raises: RequestError.
         """
         path = given_path(jobs.absolute().stem + DRAFT_ENDING * is_draft if output is None else output, "-o")
@@ -49,7 +49,7 @@ class Naming:
         return cls(folder, template)
 
     def output(self, number: int, name: str, variant: Variant) -> str:
-        """The template of one job, with only those fields left that follow from its settled request.
+        """The template of one job, with only those fields left that need its resolved request.
 
         Args: number: of the job in its file, from 1. name: its own, or "". Raises: RequestError.
         """
@@ -66,7 +66,7 @@ class Naming:
 
 
 def check_name(name: str) -> None:
-    """Raises: RequestError for a name of a job that cannot be the name of a file in a folder."""
+    """Raises: RequestError for a job name that is not a valid file name."""
     if NOT_IN_A_NAME.search(name) or name.startswith(".") or name != name.strip():
         why = "it becomes the name of a file in the folder of the batch"
         raise RequestError(f"name {shown(name)} cannot be used", why, f"name: {slug(name)}")
@@ -74,9 +74,9 @@ def check_name(name: str) -> None:
 
 @contextmanager
 def made_folder(folder: Path, *, stays: bool) -> Iterator[None]:
-    """A folder for the time of a block, and for good if it stays, unless the block fails.
+    """Create a folder for a block, and keep it unless the block fails.
 
-    Raises: StorageError if it cannot be made.
+    Raises: StorageError if it cannot be created.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     with disk_errors(folder, "cannot be made"):
@@ -91,7 +91,7 @@ def made_folder(folder: Path, *, stays: bool) -> Iterator[None]:
 
 
 def remove_empty(folders: Sequence[Path]) -> None:
-    """Remove folders as far as nothing is in them, the innermost first."""
+    """Remove folders that are empty, the innermost first."""
     for folder in folders:
         try:
             folder.rmdir()
@@ -105,14 +105,14 @@ def escaped(text: str) -> str:
 
 
 def _in_a_name(value: str) -> str:
-    """A value of a sweep as part of a name: a number as it is, else its words."""
+    """A value of a sweep as part of a name: a number as it is, else its slug."""
     return value if PLAIN_NUMBER.fullmatch(value) else slug(value)
 
 
 def _filled(template: str, known: Mapping[str, str]) -> str:
-    """A template with some fields filled in; the others are those that are known later.
+    """A template with some fields filled in; the others are filled in later.
 
-    Raises: RequestError for any other.
+    Raises: RequestError for unknown fields.
     """
     what = f"-o {shown(template)} cannot be used"
     names = ", ".join(f"{{{name}}}" for name in (*known, *FIELDS))
