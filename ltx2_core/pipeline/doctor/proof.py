@@ -1,4 +1,4 @@
-"""Prove that an installed model works: a render of two steps through the ordinary engine, and what it took.
+"""Test an installed model: a render of two steps through the usual engine, with its time and memory.
 
 Source: docs/cli.md, "The doctor".
 """
@@ -51,10 +51,10 @@ REST = "everything else"
 
 
 def try_model(model: str, given: Gathered, watch: Watch = NOBODY) -> Diagnosis:
-    """Render a small clip with a model into a folder that goes away again, and tell what it took.
+    """Render a small clip with a model into a temporary folder, and report the result.
 
-    Args: model: a name, a file or a folder. given: a person's settings, of which only those hold that say where files
-    are and what computes.
+    Args: model: a name, a file or a folder. given: the user's settings, of which only those that name files or the
+    device and precision apply.
     Raises: whatever a render raises.
     """
     timed = _Phases(watch)
@@ -75,7 +75,7 @@ def _of_the_machine(layer: Layer) -> Layer:
 
 
 class _Phases:
-    """Notes how long each phase takes, and passes on what it is told."""
+    """Measures the time of each phase, and passes events on."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
@@ -91,7 +91,7 @@ class _Phases:
         self.watch.on_event(event)
 
     def whole(self) -> dict[str, float]:
-        """The seconds of each phase, and those of everything else."""
+        """The seconds of each phase, and of everything else."""
         rest = time.perf_counter() - self.start - sum(self.seconds.values())
         return {**self.seconds, REST: rest}
 
@@ -141,7 +141,7 @@ def _device_name(settled: Machine) -> str:
 
 
 def _peak(device: torch.device) -> str:
-    """The most memory that was used, of the machine and of the card."""
+    """The peak memory, of the machine and of the GPU."""
     parts = []
     if sys.platform != "win32":
         from resource import RUSAGE_SELF, getrusage
