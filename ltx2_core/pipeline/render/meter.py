@@ -118,7 +118,7 @@ class Meter:
 
 
 def compared(plan: Plan, peaks: dict[Kind, int]) -> Iterator[str]:
-    """Lines about the measured peak beside the planned one, and about what could have stayed on the card."""
+    """Lines about the measured and the planned peak, and about blocks that could have stayed on the GPU."""
     kind = max(peaks, key=lambda one: peaks[one], default=None)
     if kind is None or not peaks[kind]:
         return

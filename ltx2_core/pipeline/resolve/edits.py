@@ -1,6 +1,6 @@
-"""What v2v does to a clip: restyle it, extend it, regenerate a span, or follow it as a control signal.
+"""The edits of v2v: restyle, extend, retake, control.
 
-Here is what is asked for, and what it comes to in frames; `clips.py` settles the request.
+This module resolves the edit in frames; `clips.py` resolves the request.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ NO_CONTROL = "off"  # in place of its name
 
 
 def edit_of(settings: Settings) -> Edit:
-    """The one thing that is done to the clip.
+    """The edit of a clip.
 
-    Raises: RequestError if several are asked for, or one that does not go with what is done to the streams.
+    Raises: RequestError for several edits, or one that does not fit the modes of the streams.
     """
     asked = {edit: name for name, edit in EDITS.items() if getattr(settings, name) is not None}
     if Edit.UPSCALE in asked:
@@ -67,13 +67,13 @@ def edit_of(settings: Settings) -> Edit:
 
 
 def recipe_edit(edit: Edit | None) -> Edit | None:
-    """What a recipe must do; None where every recipe that makes a clip will do, as for the rest of an extended one."""
+    """The required edit of a recipe; None if every recipe that generates a clip can be used, as for extending."""
     return None if edit == Edit.EXTEND else edit
 
 
 def control_lora(settings: Settings, named: NamedLoras, edit: Edit) -> tuple[str, ...]:
-    """The in-context LoRA that looks at the clip, if there is one, as it would be written after `--lora`: that of
-    `--control`, or for a clip that is enlarged the one that is made for it, where that is installed.
+    """The in-context LoRA for the clip, if there is one, as written for `--lora`: that of `--control`, or for enlarging
+    the one that is made for it, if it is installed.
 
     Raises: RequestError for a LoRA of another kind; StorageError, CheckpointError.
     """
@@ -89,10 +89,10 @@ def control_lora(settings: Settings, named: NamedLoras, edit: Edit) -> tuple[str
 
 
 def choose_extension(name: str, settings: Settings, part: ClipLength, frames_per_latent: int) -> Extension:
-    """How many frames are generated before and after a part of a clip: the nearest whole latent frames, ties up.
+    """How many frames are generated before and after a part of a clip: rounded to whole latent frames, ties up.
 
     Args: name: of the clip.
-    Raises: RequestError for less than that; MediaError if the clip is too short to go on from.
+    Raises: RequestError for less than one latent frame; MediaError if the clip is too short to extend.
     """
     if part.frames <= frames_per_latent:
         why = f"extending needs {frames_per_latent + 1} frames or more, and the used part has {part.frames}"
@@ -116,7 +116,7 @@ def choose_extension(name: str, settings: Settings, part: ClipLength, frames_per
 
 
 def _missing(name: str, part: ClipLength, until_s: Fraction, frames_per_latent: int) -> int:
-    """How many frames a part of a clip lacks to last so long. Raises: RequestError if it lacks none."""
+    """The number of frames that a part of a clip lacks for a duration. Raises: RequestError if it lacks none."""
     steps = math.floor((until_s * part.fps - part.frames) / frames_per_latent + Fraction(1, 2))
     if steps < 1:
         why = f"the used part of {name} lasts {float(part.frames / part.fps):.2f} s"
@@ -127,7 +127,7 @@ def _missing(name: str, part: ClipLength, until_s: Fraction, frames_per_latent: 
 
 
 def extended(part: ClipLength, extension: Extension, name: str) -> ClipLength:
-    """The length of a part of a clip with what is generated before and after it."""
+    """The length of a part of a clip with the frames that are generated before and after it."""
     frames = extension.before + part.frames + extension.after
     pieces = ((extension.before, "new"), (part.frames, f"of {name}"), (extension.after, "new"))
     said = ", ".join(f"{count} {what}" for count, what in pieces if count)
@@ -139,9 +139,9 @@ def extended(part: ClipLength, extension: Extension, name: str) -> ClipLength:
 def choose_window(
     source: VideoSource, settings: Settings, start_s: Fraction, part: ClipLength, frames_per_latent: int
 ) -> Window:
-    """The span that is regenerated, in seconds after the beginning of the part that is used, which is at `start_s`.
+    """The span that is regenerated, in seconds from the start of the used part, which is at `start_s`.
 
-    Frames that were cut off to make the length legal may be named too.
+    Frames that were cut off to make the length valid may be included.
     Raises: RequestError for a span outside the part.
     """
     begin_s, end_s = required(settings.retake)
@@ -158,9 +158,9 @@ def choose_window(
 
 
 def regenerated_frames(window: Window, part: ClipLength, frames_per_latent: int) -> range:
-    """The pixel frames of a part that a window comes to, in whole latent frames.
+    """The pixel frames of a part for a window, rounded to whole latent frames.
 
-    The first latent frame holds one pixel frame, each other one the frames_per_latent that follow.
+    The first latent frame represents one pixel frame, each other one the frames_per_latent that follow.
     """
     first = math.floor((window.start_s * part.fps - 1) / frames_per_latent) + 1
     last = math.ceil((window.end_s * part.fps + frames_per_latent - 1) / frames_per_latent) - 1
