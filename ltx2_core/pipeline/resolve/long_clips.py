@@ -1,4 +1,4 @@
-"""Clips of any length (`--until`): when one is made in windows, how long these are, and what cannot go with it.
+"""Clips of any length (`--until`): when windows are used, their length, and what they cannot be combined with.
 
 Source: docs/long-clips.md.
 """
@@ -20,9 +20,9 @@ RANKS = list(Origin)  # of the places of settings, the most important first
 
 
 def until_of(merged: Merged) -> Fraction | None:
-    """How long a clip is to be that may be made in windows; None where `--duration` or `--frames` decides.
+    """The length of a clip that may be made in windows; None if `--duration` or `--frames` determines it.
 
-    Raises: RequestError where one place says both.
+    Raises: RequestError if one place sets both.
     """
     until = merged.settings.until
     if until is None:
@@ -41,7 +41,7 @@ def until_of(merged: Merged) -> Fraction | None:
 
 
 def length_until(basis: Basis, until_s: Fraction, fps: Fraction) -> ClipLength:
-    """The length of a clip that lasts so long: the nearest frames that are legal, in windows if it takes them.
+    """The length of a clip of some duration: the nearest valid number of frames, in windows if necessary.
 
     Raises: as `in_windows`.
     """
@@ -52,9 +52,9 @@ def length_until(basis: Basis, until_s: Fraction, fps: Fraction) -> ClipLength:
 
 
 def in_windows(basis: Basis, frames: int, fps: Fraction) -> ClipLength:
-    """A clip of so many frames in windows, or in one piece if it is no longer than one.
+    """A clip of so many frames in windows, or in one piece if it fits into one.
 
-    Raises: RequestError for windows that cannot be used, and for what does not go with a chain of them.
+    Raises: RequestError for windows that cannot be used, and for options that cannot be combined with several windows.
     """
     window = _window(basis, fps)
     is_long = frames > window
@@ -82,7 +82,7 @@ def in_windows(basis: Basis, frames: int, fps: Fraction) -> ClipLength:
 
 
 def _window(basis: Basis, fps: Fraction) -> int:
-    """The frames of a window, which are legal in every stage. Raises: RequestError for more than the model can make."""
+    """The frames of a window, valid in every stage. Raises: RequestError for more than the model supports."""
     window_s = required(basis.settings.window)
     frames = _nearest(window_s, fps, basis.frames_per_latent)
     if (frames - 1) / fps > LONGEST_TRAINED_S:
@@ -93,9 +93,9 @@ def _window(basis: Basis, fps: Fraction) -> int:
 
 
 def _overlap(basis: Basis, window: int, fps: Fraction) -> int:
-    """How many frames a window takes over: as set, or at most half of the window where only the model says.
+    """The overlap of windows in frames: as set, or at most half of the window if only the model sets it.
 
-    Raises: RequestError for a window in which nothing is new.
+    Raises: RequestError for a window without new frames.
     """
     multiple, overlap_s = basis.frames_per_latent, required(basis.settings.overlap)
     if window <= 2 * multiple:

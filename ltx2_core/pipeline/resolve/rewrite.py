@@ -1,4 +1,4 @@
-"""A render that goes on, or is written again from its latents: what the flags say about the output holds."""
+"""Resume a render, or write it again from its latents, with the flags for the output."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from .target import attention_of, require_apart, suffixes_of, target_of
 
 
 def continued(job: Job, flags: Mapping[str, Any]) -> Job:
-    """The same render, to be gone on with: `output` says where the result goes, `overwrite` what it may replace.
+    """The same render, to be resumed: `output` is the target, `overwrite` what it may replace.
 
-    `memory` says in which memory mode. What is not computed yet then has the bits that this mode gives; they are those
-    of the other modes but for rounding where a stream has more tokens than the mode takes at a time.
+    `memory` is the memory mode. What is computed from then on has the bits of that mode; they equal those of the other
+    modes except for rounding if a stream has more tokens than the mode processes at a time.
 
-    Raises: RequestError for a target that cannot be written, also one that only the record names and that does not lie
-    beside the folder.
+    Raises: RequestError for a target that cannot be written, also one that comes from the record only and is not beside
+    the folder.
     """
     given = check_layer(COMMAND_LINE, flags)
     found = _redirected(job, given)
@@ -57,9 +57,9 @@ def continued(job: Job, flags: Mapping[str, Any]) -> Job:
 
 
 def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> Job:
-    """The same render, to be written again: what the flags say about the output holds, and the latents stay.
+    """The same render, to be written again: the flags apply to the output, and the latents stay.
 
-    Args: tiles: how the video is decoded, as `decode_tiles` takes it; None as before, unless the decoder is another.
+    Args: tiles: how the video is decoded, as for `decode_tiles`; None as before, unless the decoder changes.
     Raises: RequestError if its latents are not finished, for a flag that does not fit, and if the target exists.
     """
     task, request = job.task, job.task.request
@@ -91,7 +91,7 @@ def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> J
 
 
 def _without_effect(task: RenderTask) -> dict[str, str]:
-    """Settings that change nothing when latents are decoded, each with the reason."""
+    """Settings without effect when latents are decoded, each with the reason."""
     request = task.request
     without = without_effect(request.video, request.audio)
     if task.output.attention is None:
@@ -104,9 +104,9 @@ def _without_effect(task: RenderTask) -> dict[str, str]:
 
 
 def decode_tiles(asked: str, task: RenderTask) -> TilePlan:
-    """The plan that a person asks for: off, auto or FRAMESxHEIGHTxWIDTH.
+    """The requested tile plan: off, auto or FRAMESxHEIGHTxWIDTH.
 
-    Raises: RequestError for anything else, for tiles that cannot be made, and for a render that decodes no video.
+    Raises: RequestError for anything else, for impossible tiles, and for a render that decodes no video.
     """
     if task.request.video != "generate":
         raise RequestError("--tiles cannot be used", "no video of this render is decoded")
@@ -130,7 +130,7 @@ def decode_command(job: Job) -> str:
 
 
 def _redirected(job: Job, given: Mapping[str, Any]) -> Job:
-    """The same render with its target where `output` says. Raises: RequestError for a target of another kind."""
+    """The same render with the target of `output`. Raises: RequestError for a target of another kind."""
     task, target = job.task, job.task.target
     if "output" in given:
         suffix = target.suffix if task.request.video == "keep" else None
