@@ -75,7 +75,7 @@ REFUSALS = {
         words="t2v x --model {tiny} --frames 50", says=("--frames 50", "multiple of 8", "--frames 49 or --frames 57")
     ),
     "frames and duration": Refusal(
-        words="t2v x --frames 9 --duration 1s", says=("--duration and --frames say the same", "hint: give one")
+        words="t2v x --frames 9 --duration 1s", says=("--duration and --frames set the same", "hint: give one")
     ),
     "endless duration": Refusal(words="t2v x --duration inf", says=("--duration inf", "no", "such as 5s")),
     "no frames per second": Refusal(words="t2v x --fps 0", says=("--fps 0", "between 1 and 240")),
@@ -171,10 +171,11 @@ REFUSALS = {
     ),
     "two things at once": Refusal(
         words="v2v a.mp4 x --extend 4s --retake 1s-2s",
-        says=("--extend and --retake cannot be used together", "one at a time", "hint: give one"),
+        says=("--extend and --retake cannot be used together", "one edit at a time", "hint: give one"),
     ),
     "restyling and following": Refusal(
-        words="v2v a.mp4 x --strength 0.5 --control a.safetensors", says=("--strength and --control", "one at a time")
+        words="v2v a.mp4 x --strength 0.5 --control a.safetensors",
+        says=("--strength and --control", "one edit at a time"),
     ),
     "span that ends before it begins": Refusal(
         words="v2v a.mp4 x --retake 4.5s-2s", says=("--retake 4.5s-2s", "end after it begins", "hint: ")
@@ -321,7 +322,7 @@ REFUSALS = {
         words="t2v x --model {tiny} -o '{seed:>900000000}.mp4'", says=("-o {seed:>900000000}.mp4", "known fields")
     ),
     "field with a conversion": Refusal(words="t2v x --model {tiny} -o '{seed!r}.mp4'", says=("-o {seed!r}.mp4",)),
-    "brace without a partner": Refusal(words="t2v x --model {tiny} -o '{seed.mp4'", says=("-o {seed.mp4", "partner")),
+    "brace without a partner": Refusal(words="t2v x --model {tiny} -o '{seed.mp4'", says=("-o {seed.mp4", "unmatched")),
     "folder as LoRA": Refusal(
         words="t2v x --model {tiny} --lora {tiny}",
         code=7,

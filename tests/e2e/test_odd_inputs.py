@@ -76,7 +76,7 @@ ODD = {
     "sound with a cover as a clip": Odd("v2v", "clip.flac", with_cover, 3, "there is no video in it"),
     "clip of 0 frames": Odd("v2v", "clip.mkv", without_frames, 3, "there is not a single frame in it"),
     "clip of 1 frame": Odd("v2v", "clip.mp4", video(frames=1)),
-    "clip that is cut off": Odd("v2v", "clip.mp4", cut(video(), 0.6), 3, "it is damaged"),
+    "clip that is cut off": Odd("v2v", "clip.mp4", cut(video(), 0.6), 3, "but is damaged"),
     "clip that is cut off behind its header": Odd(
         "v2v", "clip.mp4", cut(video(options=IN_FRONT), 0.99), 3, "it is cut off; its end is missing"
     ),
@@ -96,7 +96,7 @@ ODD = {
     "sound that is to sound": Odd("v2a", "clip.wav", sound(), 3, "there is no video in it"),
     "no frames that are to sound": Odd("v2a", "clip.mkv", without_frames, 3, "there is not a single frame in it"),
     "playlist that is to sound": Odd("v2a", "clip.mp4", text(PLAYLIST), 3, "its format is not supported"),
-    "clip to sound that is cut off": Odd("v2a", "clip.mp4", cut(video(), 0.6), 3, "it is damaged"),
+    "clip to sound that is cut off": Odd("v2a", "clip.mp4", cut(video(), 0.6), 3, "but is damaged"),
     "one frame to sound": Odd("v2a", "clip.mp4", video(frames=1)),
     "5.1 sound to leave out": Odd(
         "v2a", "clip.mp4", video(sound="aac", layout="5.1"), says="the old audio is left out"

@@ -61,7 +61,7 @@ class Row:
 
     @property
     def needed(self) -> int:
-        """The bytes on the device that there must be."""
+        """The required bytes on the device."""
         return self.ram if self.vram is None else self.vram + self.workspace
 
 
