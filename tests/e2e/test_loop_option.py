@@ -43,7 +43,7 @@ def test_a_loop_has_a_frame_less_tells_of_its_seam_and_is_rendered_again(tiny: P
     assert result.exit_code == 0, result.stderr
     told = " ".join(result.stderr.split())
     assert "loop: 24 frames, the first of which follows the last" in told
-    assert "loop: from the last frame to the first it is" in told
+    assert "loop: the step from the last frame to the first is" in told
     assert "seam ×" in path.with_suffix(".html").read_text()
     request = made_in(path).request
     assert (request.loops, request.frames, frames_of(path)) == (True, 25, 24)

@@ -177,7 +177,7 @@ def test_a_sweep_compares_with_one_seed_and_several_make_a_product():
 def test_seeds_render_each_job_with_each_of_them_but_not_a_job_with_its_own():
     found = batch("a.yaml", "[a, {prompt: b, seed: 5}]", "seeds", "1-2")
     assert seeds_of(found) == [1, 2, 5]
-    assert any("passes over 1 of 2 jobs" in note for note in found.notes)
+    assert any("does not apply to 1 of 2 jobs" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("words", [("seeds", "1-2"), ("sweep", "seed=1")])
