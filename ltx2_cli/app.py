@@ -59,7 +59,7 @@ ltx2 t2v "a lamp blinks" --model toy -o lamp.mp4 --skip-existing --seed 7"""
 
 
 class Commands(PanelGroup):
-    """Runs a command under one display, and ends every failure with its lines on stderr and its exit code."""
+    """Runs a command with one display, and ends every failure with its lines on stderr and its exit code."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> None:
         arguments = list(sys.argv[1:] if args is None else args)
@@ -82,7 +82,7 @@ class Commands(PanelGroup):
         sys.exit(show.end(exit_code))
 
     def _help_for(self, arguments: Sequence[str]) -> str:
-        """What shows the help of the command that words begin with, which may stand below another."""
+        """The command that shows the help for a command line, which may name a subcommand."""
         words, known = ["ltx2"], self.commands
         for word in arguments:
             if word not in known:
@@ -126,7 +126,7 @@ def start(
 
 
 def make(show: Display, asked: Asked) -> None:
-    """Settle what was asked for, and render it, or only rewrite its prompt."""
+    """Resolve a request, and render it, or only rewrite its prompt."""
     if asked.flags.pop("enhance_only", False):
         print_prompt(show, core.resolve(*asked.for_prompt_alone().arguments))
         return
@@ -162,7 +162,7 @@ def print_prompt(show: Display, resolved: core.Resolved) -> None:
 
 
 def render(show: Display, resolved: core.Resolved, action: Callable[[core.Watch], core.Result]) -> None:
-    """Render, telling what happens, until it is done or the user stops it."""
+    """Render and show events, until it is done or the user stops it."""
     with Stop(lambda: show.say("stopping after this step; Ctrl-C again stops at once")) as stop:
         try:
             show.result(action(core.Watch(on_event=show.event, should_stop=stop.should_stop)))
@@ -226,7 +226,7 @@ def presets(show: Display) -> None:
 
 
 def main() -> None:
-    """Run the command `ltx2`. A stream that is closed, or lacks a character, is no reason to fail."""
+    """Run the command `ltx2`. A closed stream, or one that lacks a character, does not make it fail."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name) or Path(os.devnull).open("w")  # noqa: SIM115
         stream.reconfigure(errors="backslashreplace")

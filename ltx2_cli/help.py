@@ -35,7 +35,9 @@ LAST = "Other"  # the panel of what every command has
 
 
 def panels_of(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
-    """How each argument and option is typed, with its text, by the title of its panel; what every command has last."""
+    """How each argument and option is typed, with its text, by the title of its panel; the options of every command
+    last.
+    """
     panels: dict[str, list[tuple[str, str]]] = {"Arguments": []}
     for one in (one for one in command.get_params(context) if not getattr(one, "hidden", False)):
         title = "Arguments" if one.param_type_name == "argument" else one.rich_help_panel or LAST
@@ -45,7 +47,7 @@ def panels_of(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
 
 
 def write_panels(command: Any, context: Any, formatter: Any) -> None:
-    """A list for each panel: arguments, options by the titles that they have, then what every command has."""
+    """A list for each panel: arguments, options by their titles, then the options of every command."""
     panels = panels_of(command, context)
     width = min(WIDEST_NAME, max(len(name) for rows in panels.values() for name, _ in rows))
     for title, rows in panels.items():
@@ -63,7 +65,7 @@ def written(parameter: Any) -> str:
 
 
 def filled(parameter: Any, text: str) -> str:
-    """A text of the help with what core says about the setting: %(choices)s and %(default)s."""
+    """A help text with core's facts about the setting filled in: %(choices)s and %(default)s."""
     if "%(" not in text:
         return text
     return text % {"choices": core.choices_text(parameter.name), "default": core.default_text(parameter.name)}

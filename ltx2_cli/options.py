@@ -18,7 +18,7 @@ PromptArg = Annotated[
 
 
 def path_argument(metavar: str, text: str) -> Any:
-    """An argument that is a path, taken through core's door for them."""
+    """An argument that is a path, parsed by core's function for paths."""
     return typer.Argument(metavar=metavar, help=text, parser=lambda path: core.given_path(path, metavar))
 
 
@@ -55,7 +55,7 @@ TopicArg = Annotated[str | None, typer.Argument(metavar="[COMMAND]", help="A com
 
 
 def names(kind: str) -> Complete:
-    """Completes what begins like the name of a preset, size or model."""
+    """Completes the name of a preset, size or model."""
 
     def complete(incomplete: str) -> list[tuple[str, str]]:
         known = core.catalogue()[kind]
