@@ -89,7 +89,7 @@ def read_gguf(file: BinaryIO, name: str, size: int) -> tuple[dict[str, str], dic
     placed: dict[str, TensorInfo] = {}
     for tensor, info in tensors:
         if tensor in placed:
-            raise reader.damaged(f"the tensor {shown(tensor)} stands twice")
+            raise reader.damaged(f"the tensor {shown(tensor)} occurs twice")
         placed[tensor] = TensorInfo(info.dtype, info.shape, start + info.start, start + info.end)
     _check_layout(reader, placed, start, alignment)
     return {key: value for key, value in fields.items() if isinstance(value, str)}, placed
@@ -156,7 +156,7 @@ def _read_fields(reader: _Reader, count: int) -> dict[str, Any]:
     for _ in range(count):
         name = reader.text(LONGEST_NAME)
         if name in fields:
-            raise reader.damaged(f"its metadata entry {shown(name)} stands twice")
+            raise reader.damaged(f"its metadata entry {shown(name)} occurs twice")
         (kind,) = reader.numbers("I")
         fields[name] = _read_value(reader, name, kind)
         if name == "general.architecture":

@@ -65,7 +65,7 @@ def parse_header_text(text: bytes, offset: int) -> tuple[Mapping[str, str], Mapp
         if name == METADATA and not has_metadata:
             metadata, has_metadata = reader.texts(), True
         elif name in tensors or name == METADATA:
-            raise ValueError("a name stands twice")
+            raise ValueError("a name occurs twice")
         else:
             tensors[name] = _tensor_info(json.loads(reader.take(TENSOR)[0].decode()), offset)
     if text[reader.at :].strip(b" \t\r\n\0"):

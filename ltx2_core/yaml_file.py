@@ -156,7 +156,7 @@ class _Reader:
                 raise self._error(key, "a name must be a word", "write NAME: VALUE")
             name = key.value
             if name in found:
-                why = f"{shown(name)} stands twice, first in line {found.lines[name]}"
+                why = f"{shown(name)} occurs twice, first in line {found.lines[name]}"
                 raise self._error(key, why, "keep one of them")
             found.lines[name] = key.start_mark.line + 1
             found[name] = self._value(next(events), events, depth + 1)

@@ -229,7 +229,7 @@ def _spelled(keys: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in keys.items():
         if _key(name) in found:
             raise RequestError(
-                f"{shown(name)} stands twice", "hyphens and underscores are the same", "keep one of them"
+                f"{shown(name)} occurs twice", "hyphens and underscores are the same", "keep one of them"
             )
         found[_key(name)] = value
     return found
