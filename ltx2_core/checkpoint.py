@@ -191,7 +191,7 @@ def adapt(module: nn.Module, name: str, header: Header) -> nn.Module:
     """
     modules = dict(module.named_modules())
     for own, layer in _quantised(name, header).items():
-        if own in modules:  # what the module lacks is refused below
+        if own in modules:  # unknown tensors are refused below
             module.set_submodule(own, _stored_module(modules[own], layer, header))
     _require_fit(module, name, header, _places(name, header))
     return module
@@ -297,7 +297,7 @@ def _finish(
 ) -> nn.Module:
     """Assign the weights. later: names of those that are loaded while the module runs."""
     for own, tensor in module.state_dict().items():
-        if own not in state and own not in later:  # only what is optional: adapt has seen to that
+        if own not in state and own not in later:  # only optional ones are missing: adapt has checked that
             state[own] = torch.zeros(tensor.shape, dtype=dtype or torch.float32, device=device)
     module.load_state_dict(state, strict=not later, assign=True)
     for layer in module.modules():

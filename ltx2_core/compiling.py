@@ -16,7 +16,7 @@ from torch import nn
 from .errors import RequestError
 from .home import ltx2_home
 
-MOST_GRAPHS = 512  # of one block: each size, and each set of what guidance leaves out, is a graph of its own
+MOST_GRAPHS = 512  # of one block: each size, and each set of parts that guidance skips, is a separate graph
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 LONGEST_REASON = 200
 
@@ -31,7 +31,7 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
 
     os.environ.setdefault(CACHE_VARIABLE, str(ltx2_home() / "cache" / "compiled"))
     tracing.recompile_limit = tracing.accumulated_recompile_limit = MOST_GRAPHS
-    making.deterministic = True  # nothing is chosen by what was measured in this process
+    making.deterministic = True  # the choice never depends on measurements in this process
     for block in model.get_submodule("blocks").children():
         block.compile(fullgraph=True, dynamic=False, backend=backend)
 

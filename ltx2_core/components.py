@@ -36,9 +36,9 @@ SPLIT: dict[Role, FileKind] = {
     "video_vae": FileKind.VIDEO_VAE,
     "audio_vae": FileKind.AUDIO,
 }
-# What may lie in a file of its own where the transformer's file lacks it.
+# Parts that may be in a separate file if the transformer's file lacks them.
 APART: dict[Role, FileKind] = {"connectors": FileKind.CONNECTORS}
-# What only some models have, in a file of its own or in the whole checkpoint.
+# Parts of some models only, in a separate file or in the whole checkpoint.
 EXTRA: dict[Role, FileKind] = {"duration_head": FileKind.DURATION_HEAD}
 # The role of an upsampler, by what it does to the frame rate and to height and width.
 UPSAMPLERS: dict[tuple[Fraction, Fraction], Role] = {
@@ -51,7 +51,7 @@ CONV_VAE: Role = "video_vae_conv"
 NOT_ALWAYS_NEEDED = {*UPSAMPLERS.values(), "distilled_lora", "duration_head", CONV_VAE}
 
 DIT = "model.diffusion_model."  # of the official files
-# Whoever saved a denoiser has put one of these before its names. They mean the same.
+# Possible prefixes of a denoiser's names. They mean the same.
 DENOISER_PREFIXES = (DIT, "diffusion_model.", "")
 VIDEO_CONNECTOR, AUDIO_CONNECTOR = "video_embeddings_connector.", "audio_embeddings_connector."
 PROJECTION = "text_embedding_projection."
@@ -61,7 +61,7 @@ UNUSED_STATISTICS = frozenset(
 )
 VIDEO_VAE_PREFIXES = ("vae.", "")
 UNUSED_TYPES = frozenset({"decoder.type_emb"})  # of keyframes, for a decoder that was never released
-COARSE = "decoder.coarse_"  # of a coarse prediction beside the result, which nothing reads
+COARSE = "decoder.coarse_"  # of a coarse prediction, which is not used
 # Vectors that some files have in a block of a decoder, each with the layers whose outputs it scales.
 GATES: Mapping[str, tuple[str, ...]] = {
     "gate_msa": ("attn.proj",),
@@ -200,7 +200,7 @@ COMPONENTS: dict[str, Component] = {
     ),
     "upsampler": Component(role="upsampler", is_always_read=False, prefixes=("",), sign="initial_conv."),
     "duration_head": Component(role="duration_head", is_always_read=False, prefixes=("duration_head.",)),
-    # What a Gemma takes pictures and sounds with (a vision tower, projectors) is not read.
+    # The vision and audio parts of a Gemma (a vision tower, projectors) are not read.
     "language_model": Component(
         role="text_encoder",
         is_always_read=False,

@@ -21,7 +21,7 @@ from .errors import StorageError, TargetTakenError
 MOST_NAME_BYTES = 241  # of an output: file systems take 255, and the longest hidden name beside it needs 14 more
 IN_HIDDEN_NAME = r"[0-9a-f]{6}\.part"
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows makes links for administrators only
-NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a pipe that nobody writes to returns at once
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a pipe without a writer returns at once
 RIGHTS, ROOM = "check the rights on that file and its folder", "make room on that disk"
 HINTS = {
     errno.EACCES: RIGHTS,

@@ -15,11 +15,11 @@ from pathlib import Path
 from .errors import CheckpointError, LTX2Error
 from .headers import read_json
 
-REPOSITORIES = "models--*"  # what the Hub's cache calls the folders of its repositories
+REPOSITORIES = "models--*"  # names of the repository folders in the Hub's cache
 SNAPSHOTS = "snapshots"
 COMFY_FOLDERS = ("checkpoints", "diffusion_models", "unet", "text_encoders", "clip", "vae", "loras")
 COMFY_FOLDERS += ("latent_upscale_models", "upscale_models", "model_patches")
-COMFY_SIGNS = 3  # so many of them make a tree of ComfyUI
+COMFY_SIGNS = 3  # so many of them indicate a ComfyUI tree
 MOST_FOLDERS = 1000
 DEEPEST = 4  # folders between a file and its tree
 

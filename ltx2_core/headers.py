@@ -37,7 +37,7 @@ FOREIGN = (
     (b"PK\x03\x04", PICKLE),
     *((bytes((0x80, protocol)), PICKLE) for protocol in range(2, 6)),
 )
-# How what lies in the place of a file begins that was never downloaded, with what to do about it.
+# How placeholders of files that were never downloaded begin, with what to do about them.
 STAND_INS = (
     (
         b"version https://git-lfs",

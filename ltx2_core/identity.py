@@ -16,7 +16,7 @@ from typing import BinaryIO
 WHOLE_BYTES = 1_000_000_000  # a file below this is hashed whole
 HEAD_BYTES = 16 * 2**20  # of a larger one: its beginning, which holds the header of weights
 STRIPES, STRIPE_BYTES = 256, 2**18  # and this many pieces at even distances, the last one at its end
-SAMPLED = "sampled-"  # how the hash of such a file begins, which is not that of all its bytes
+SAMPLED = "sampled-"  # prefix of the hash of such a file, which is not that of all its bytes
 
 
 @dataclass(frozen=True, slots=True)

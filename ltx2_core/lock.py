@@ -45,7 +45,9 @@ def locked(path: Path, *, wait: Callable[[], None] | None = None) -> Iterator[No
     finally:
         if os.name == "nt":
             lock.release()  # Windows removes no file that is open
-        with suppress(OSError):  # while it is held: whoever has it open sees that it is gone, and makes a new one
+        with suppress(
+            OSError
+        ):  # while it is held: a process that has it open sees that it was removed, and creates a new one
             file.unlink()
         lock.release()
 

@@ -52,7 +52,7 @@ class Residency:
         try:
             yield entry.model
         except BaseException:
-            entry.nbytes = self.budget_bytes + 1  # whatever it is like now, nobody else gets it
+            entry.nbytes = self.budget_bytes + 1  # its state is unknown, so it is not used again
             raise
         finally:
             entry.uses -= 1

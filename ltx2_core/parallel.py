@@ -25,8 +25,8 @@ from .machine import RankLayout
 from .models.attention import PLAIN, Kernel, KeysValues, attention
 from .types import Streams
 
-FIRST = 0  # the rank that writes and tells
-WAIT = timedelta(days=7)  # for the next task, while the first rank does what it does alone
+FIRST = 0  # the rank that writes the file and reports events
+WAIT = timedelta(days=7)  # for the next task, while the first rank works alone
 
 
 class PeerLostError(Exception):
@@ -101,7 +101,7 @@ class Ranks:
             dist.broadcast_object_list(packed, src=FIRST, group=self.control)
         if self.is_first:
             return value
-        # It comes from a process of this very program, so it may be any object.
+        # It comes from a process of this program, so unpickling it is safe.
         places = {str(self.first): str(self.device)}
         return torch.load(io.BytesIO(packed[0]), map_location=places, weights_only=False)
 

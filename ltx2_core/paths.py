@@ -69,7 +69,7 @@ def require_writable(folder: Path, what: str) -> None:
     """Raises: StorageError if no file can be created in a folder, or in the nearest existing one above it."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    if not folder.is_dir():  # a device must not be opened for writing, not even to see whether it is a folder
+    if not folder.is_dir():  # a device must not be opened for writing, not even to check whether it is a folder
         raise StorageError(f"{what} cannot be written", f"{folder} is not a folder", "name another place")
     try:
         with tempfile.TemporaryFile(dir=folder):

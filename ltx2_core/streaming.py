@@ -58,7 +58,7 @@ class Slot:
             self.host = _host_memory(nbytes, pinned=device.type == "cuda")
         if device.type == "cuda":
             self.stream, self.filled, self.used = torch.cuda.Stream(device), torch.cuda.Event(), torch.cuda.Event()
-            self.end()  # what computed in this memory before it was ours may not have ended
+            self.end()  # an earlier computation in this memory may not have ended
 
     def fill(self, block: Block) -> dict[str, Tensor]:
         """Copy a block here. Raises: StorageError if its file has changed."""
@@ -163,7 +163,7 @@ class StreamedBlocks(nn.ModuleList):
         """Free everything that is loaded. It is loaded again on demand."""
         self._end_walk()
         for slot in self._slots:
-            slot.begin()  # whoever computes in this memory next waits until it is filled
+            slot.begin()  # the next computation in this memory waits until it is filled
         self._slots.clear()
         for number in self._kept:
             self._empty_block(number)
@@ -218,7 +218,7 @@ class StreamedBlocks(nn.ModuleList):
                 if slot is None:
                     return
                 ready.put((slot, slot.fill(block)))
-        except BaseException as error:  # it is raised where the blocks are visited
+        except BaseException as error:  # it is raised by the iteration over the blocks
             ready.put(error)
 
     def _made_slots(self) -> list[Slot]:

@@ -14,7 +14,7 @@ from ..errors import CheckpointError
 from ..grids import Factors
 from .section import Section
 
-EMBEDDING_WIDTH = 384  # where the file does not name one
+EMBEDDING_WIDTH = 384  # if the file does not name one
 Prediction = Literal["x0", "v"]
 
 

@@ -48,7 +48,7 @@ def check_header(component: str, header: Header, config: Config | None = None) -
     names = COMPONENTS[component].names_in(header)
     if not names:
         raise lacking(component, header)
-    _ = header.stored  # which refuses what is contradictory
+    _ = header.stored  # which refuses contradictory files
     inside = {own: name for name, own in names.items()}
     landmarks = LANDMARKS[component](effective_config(header) if config is None else config)
     lists = header.once(("lists", component), lambda: _entries(inside))

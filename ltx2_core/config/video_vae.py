@@ -16,7 +16,7 @@ from .diffusion_decoder import DiffusionDecoderConfig
 from .section import Section
 
 IMAGE_CHANNELS = 3
-CONVOLUTIONAL, DIFFUSION = "CausalVideoAutoencoder", "CausalDiffusionVAE"  # what files call the two
+CONVOLUTIONAL, DIFFUSION = "CausalVideoAutoencoder", "CausalDiffusionVAE"  # their names in files
 PADDING = ("zeros", "reflect")
 STRIDES = {"space": Factors(1, 2, 2), "time": Factors(2, 1, 1), "all": Factors(2, 2, 2)}
 RES_SETTINGS = {"num_layers", "inject_noise"}
@@ -103,7 +103,7 @@ class VideoVAEConfig:
         _check_ends(vae)
         vae.expect("out_channels", IMAGE_CHANNELS, default=IMAGE_CHANNELS)
         decoder = ConvDecoderConfig(
-            blocks=_blocks(vae, "decoder_blocks", suffix="")[::-1],  # the file begins at the pixels
+            blocks=_blocks(vae, "decoder_blocks", suffix="")[::-1],  # the file's list starts at the pixels
             channels=vae.whole("decoder_base_channels", 128),
             padding=_padding(vae, "decoder_spatial_padding_mode", "reflect"),
             is_causal=vae.switch("causal_decoder", False),

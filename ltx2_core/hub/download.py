@@ -107,7 +107,7 @@ def fetch_files(plan: DownloadPlan, hub: Hub, listener: Listener) -> None:
             for ended in wait(running, return_when=FIRST_EXCEPTION).done:
                 ended.result()
         finally:
-            stop.set()  # the others end with their next piece, so that this command ends too
+            stop.set()  # the other threads end with their next piece, so that this command ends too
             pool.shutdown(cancel_futures=True)
     if listener.should_stop():
         raise KeyboardInterrupt
@@ -221,7 +221,7 @@ def _fetch(file: WantedFile, hub: Hub, listener: Listener) -> None:
     target = file.target
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_symlink():
-        target.unlink()  # it led to a file that is gone, or not right
+        target.unlink()  # its target is missing or not right
     count = listener.counter("fetching", target.name, file.remote.nbytes)
     sha256 = hub.fetch(file.remote, target, count, listener.should_stop)
     remember_verified(target, sha256)

@@ -17,9 +17,9 @@ from ..errors import AccessError, LTX2Error, StorageError
 ASK_WAITS = (1.0, 3.0)  # seconds before a question is asked again, and so how often
 FETCH_WAITS = (1.0, 3.0, 10.0, 30.0, 60.0)  # likewise for a download, counted from the last byte that came
 LONGEST_WAIT = 300.0  # whatever a server asks for
-POLL_S = 0.2  # how long a stop may stay unnoticed
+POLL_S = 0.2  # the longest delay of a stop
 PASSING = {408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
-EXPIRED = {401, 403, 410}  # how a storage host answers to a signed address that is too old
+EXPIRED = {401, 403, 410}  # status codes of a storage host for an expired signed address
 PROGRAMS = {"httpx", "httpx2"}  # the two libraries that huggingface_hub speaks HTTP with; their errors are no OSError
 NAME_UNKNOWN = re.compile(r"getaddrinfo|name resolution|name or service|nodename|no address", re.IGNORECASE)
 CERTIFICATE = re.compile(r"ssl|certificate|tls", re.IGNORECASE)

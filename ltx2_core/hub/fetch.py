@@ -108,7 +108,7 @@ class _Transfer:
             begins, total = _content_range(answer)
         if answer.status == NO_RANGE or begins != self._part.size:
             if self._part.etag and answer.status != NO_RANGE:
-                self._part.remember("")  # the checksum says what is right, whatever version the storage host counts
+                self._part.remember("")  # the checksum decides, whatever version the storage host reports
                 return False
             self._begin_again(f"{answer.host} cannot go on in the middle of a file")
             if answer.status == NO_RANGE or begins:

@@ -31,7 +31,7 @@ from .registry import Reference, RegisteredModel, read_catalogue
 PACKAGE = Path(__file__).parent.parent
 
 
-# The names that weights have. What a file is, its content decides.
+# The suffixes of weight files. The kind of a file follows from its content.
 SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 SHOWN = 4
 ENCODER_SIZE = "12b"  # in the name of the text encoder that the models want, where there are several
@@ -166,12 +166,12 @@ def own_files(name: str, model: RegisteredModel, library: Library) -> dict[str, 
     """The files of a registered model that are on this machine, by role."""
     if model.folder is not None:
         return {role: PACKAGE / model.folder / file for role, file in model.files.items()}
-    folder = models_home() / name  # of the model's own, which goes before all others
+    folder = models_home() / name  # of the model's own, which takes precedence
     found: dict[str, Path] = {}
     for role, place in model.files.items():
         reference = Reference.parse(place)
         name_there = Path(reference.last if reference else place).expanduser()
-        is_folder = reference is None or not reference.path  # which is taken as it is, wherever its files are from
+        is_folder = reference is None or not reference.path  # which is used wherever its files are from
         by_hand = [folder / name_there, *([models_home() / name_there] if is_folder else [])]
         path = next((one for one in by_hand if one.exists()), None)
         if path is None and reference is not None:

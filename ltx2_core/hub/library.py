@@ -20,7 +20,7 @@ from .registry import Catalogue, Reference
 PART, PART_NOTE = ".part", ".part.json"  # behind the name of a file that is not complete, and of what it is
 WEIGHTS, CONFIG = ".safetensors", "config.json"
 NEEDED = (CONFIG, "tokenizer.json", ".index.json")  # beside the weights of a text encoder
-# Names that say nothing about whose file it is: such a file lies in a folder with the name of its repository.
+# Generic names: such a file is put into a folder with the name of its repository.
 ANYBODYS = re.compile(r"(diffusion_pytorch_)?model([-.]\d+-of-\d+)?\.safetensors|.*(?<!\.safetensors)")
 
 

@@ -74,7 +74,7 @@ class Part:
 
     def __exit__(self, *error: object) -> None:
         if self._descriptor >= 0 and os.fstat(self._descriptor).st_size == 0:
-            self.discard()  # nothing came, so there is nothing to go on with
+            self.discard()  # no bytes arrived, so there is nothing to resume
         self.close()
 
     def close(self) -> None:

@@ -104,7 +104,7 @@ class Hub:
 
     def _list(self, repository: str, revision: str) -> tuple[str, list[str]]:
         """The commit of a repository at a revision, and the paths of its files."""
-        self._connection.url(repository, "README.md", revision)  # refuses what cannot be a name
+        self._connection.url(repository, "README.md", revision)  # refuses invalid names
         wanted = self._connection.wanted(repository)
         url = f"{self._connection.endpoint}/api/models/{repository}/revision/{quote(revision, safe='')}"
         content = bytearray()

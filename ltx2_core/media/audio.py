@@ -20,7 +20,7 @@ from .inputs import AudioSource, refusal
 from .pieces import audio_pieces
 from .waveform import Waveform
 
-MISSING_S = Fraction(1, 4)  # how much earlier than announced audio may end; headers round
+MISSING_S = Fraction(1, 4)  # how much earlier than announced audio may end, because headers are rounded
 GUESSED_S = Fraction(1)  # the same for MP3, whose length may be guessed from the first bit rate
 COMMON_RATE_HZ = 48000
 LARGEST_FILTER = 2**24  # weights: 64 MiB

@@ -48,7 +48,7 @@ class VideoCodec(NamedTuple):
     options: Mapping[str, str]
 
 
-X265_THREADS = "pools=4:frame-threads=1:lookahead-slices=0"  # more of either, and files differ from run to run
+X265_THREADS = "pools=4:frame-threads=1:lookahead-slices=0"  # with more of either, files differ from run to run
 VIDEO_CODECS: Mapping[str, VideoCodec] = {
     "h264": VideoCodec(
         "h264", "libx264", "avc1", 19, 51, {"preset": "veryfast", "threads": "4", "thread_type": "frame"}

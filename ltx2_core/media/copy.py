@@ -26,7 +26,7 @@ from .inputs import ROUNDING_S, AudioSource, VideoSource, refusal
 from .probe import MP4, open_media
 from .sources import audio_stream_of, open_clip, video_stream_of
 
-PLAYED_IN_MP4 = frozenset(("aac", "mp3", "alac"))  # what every player plays there
+PLAYED_IN_MP4 = frozenset(("aac", "mp3", "alac"))  # supported by every player
 
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}  # by number of channels, those that every encoder here takes

@@ -14,7 +14,7 @@ from torch import Tensor
 from .reading import FULL, HDR_NAMES, PQ, FrameReading
 from .shown import linked
 
-# How swscale computes: 8 bits as the official reader does, to the same pixels; more bits without its rounding down.
+# Flags of swscale: for 8 bits as in the official reader, with the same pixels; for more bits without rounding down.
 FLAGS_8_BIT = "bilinear"
 FLAGS_MORE_BITS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 MATRIX_NAMES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
@@ -92,6 +92,6 @@ def _hlg_nits(image: Tensor) -> Tensor:
 def _pq_nits(image: Tensor) -> Tensor:
     """The EOTF."""
     m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
-    power = image.double() ** (1 / m2)  # in single precision, what is dark would be off by a code
+    power = image.double() ** (1 / m2)  # in single precision, dark values would be off by one code
     nits = PQ_PEAK_NITS * ((power - c1).clamp(min=0) / (c2 - c3 * power)) ** (1 / m1)
     return nits.float()

@@ -61,7 +61,7 @@ def read_image(source: ImageSource) -> Tensor:
     Raises: MediaError if its data is damaged.
     """
     with open_image(source.path) as image:
-        image.load()  # which turns a TIFF already, and says so
+        image.load()  # which rotates a TIFF already, and reports it
         turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
         profile = image.info.get("icc_profile")
         pixels = _to_srgb(_without_alpha(image), profile)

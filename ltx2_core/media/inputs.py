@@ -14,7 +14,7 @@ from ..errors import MediaError
 from .reading import FrameReading
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-LARGEST_IMAGE = 89_478_485  # pixels; Pillow takes more for an attack
+LARGEST_IMAGE = 89_478_485  # pixels; Pillow treats more as an attack
 LONGEST_SIDE = 16384  # pixels; the H.264 encoder takes no more
 LONGEST_S = 24 * 60 * 60
 SAMPLE_RATES_HZ = range(1_000, 768_001)

@@ -13,7 +13,7 @@ SMALL, USUAL = 13, 18  # sizes in pixels
 OTHER_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
 OTHER_FONTS += ("msgothic.ttc", "NotoSansArabic-Regular.ttf", "NotoSansDevanagari-Regular.ttf")
 LEAST_WIDTH = 3  # pixels that a letter takes
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # what acts on a line and is not a letter
+HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control and formatting characters
 NO_LETTER = "\U0010ffff"  # which no font has
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont

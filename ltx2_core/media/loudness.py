@@ -23,8 +23,8 @@ from .waveform import Waveform
 CEILING_DBTP = -1.0
 MARGIN_DB = 0.05  # below the ceiling: the measure tells peaks in thousandths, and a file has 16 bits
 BLOCK_S = Fraction(2, 5)  # what the measure looks at, at a time; shorter audio has none
-GATE_LUFS = -70.0  # blocks that are quieter do not count; where none counts, the measure says this
-TOLERANCE_LU = 0.1  # where rounds of limiting stop; 0.5 is what is promised
+GATE_LUFS = -70.0  # quieter blocks do not count; this is the result if none counts
+TOLERANCE_LU = 0.1  # when rounds of limiting stop; the promise is 0.5
 PROMISED_LU = 0.5
 ROUNDS = 12
 MOST_LIMITED_DB = 12.0  # by which peaks are lowered at most
@@ -93,7 +93,9 @@ def measure_level(audio: Waveform) -> Level:
             told = measured.metadata or told
     lufs = float(told.get("lavfi.r128.I", GATE_LUFS))
     is_heard = audio.duration_s >= BLOCK_S and lufs > GATE_LUFS
-    peak = max(float(told.get("lavfi.r128.true_peak", 0)), float(samples.abs().max()))  # the filter misses the end
+    peak = max(
+        float(told.get("lavfi.r128.true_peak", 0)), float(samples.abs().max())
+    )  # the filter does not process the end
     return Level(lufs if is_heard else None, peak)
 
 

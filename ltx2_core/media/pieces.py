@@ -74,5 +74,5 @@ def _samples(frame: av.AudioFrame) -> NDArray:
     if samples.dtype.kind == "f":
         return samples.astype(np.float32)
     half = 2.0 ** (8 * samples.dtype.itemsize - 1)
-    middle = half if samples.dtype.kind == "u" else 0.0  # the reference forgets it and hears silence as a constant 1
+    middle = half if samples.dtype.kind == "u" else 0.0  # the reference omits this and reads silence as a constant 1
     return (samples.astype(np.float32) - np.float32(middle)) / np.float32(half)

@@ -19,7 +19,7 @@ from av.stream import Disposition, Stream
 from ..errors import MediaError
 from .reading import Colour
 
-# What may be opened. Playlists and other formats that name further files are not among them.
+# The supported formats. Playlists and other formats that refer to further files are not included.
 DEMUXERS = ("mov", "matroska", "avi", "mpegts", "wav", "flac", "mp3", "ogg", "aac", "ac3", "aiff", "caf")
 
 

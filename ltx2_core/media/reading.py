@@ -28,7 +28,7 @@ PQ, HLG = 16, 18  # transfers of high dynamic range
 HDR_NAMES = {PQ: "PQ", HLG: "HLG"}
 MATRIX_NAMES = {0: "RGB", BT709: "BT.709", 4: "FCC", 5: "BT.601", BT601: "BT.601", 7: "SMPTE 240M", 9: "BT.2020"}
 RANGE_NAMES = {LIMITED: "limited", FULL: "full"}
-FIRST_HD_HEIGHT = 720  # rows from which a clip that does not tell its matrix has that of HD
+FIRST_HD_HEIGHT = 720  # number of rows from which a clip without a stated matrix uses that of HD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

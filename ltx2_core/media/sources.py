@@ -175,7 +175,7 @@ def _audio_zero_s(path: Path, container: InputContainer) -> Fraction:
     """The file's timestamp at our time zero: at its first frame, or for audio without video at its start."""
     stream = video_stream_of(container)
     if stream is not None and stream.codec_context is not None:
-        with suppress(MediaError):  # a video that nobody can decode is none that its audio must follow
+        with suppress(MediaError):  # audio need not be in sync with a video that cannot be decoded
             first = _first_frame(path)
             return _shown_s(first) if _is_timed(container, stream) else Fraction(0)
     return Fraction(max(container.start_time or 0, 0), av.time_base)

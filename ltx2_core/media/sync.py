@@ -27,7 +27,7 @@ QUIETEST = 10 ** (-70 / 10)  # mean square of 5 ms; where none is louder, nothin
 FLOOR = 1e-4  # of the loudest 5 ms: changes far below it are not heard either
 JUMP_S = 0.02  # by which the clock of audio may deviate from its count of samples
 STATIC_CODES = 0.1  # by which pixels change on average from one frame to the next, at most, where nothing moves
-CLEAR = 0.5  # confidence from which on a lag is one
+CLEAR = 0.5  # confidence from which a lag counts as clear
 
 OnFrames = Callable[[int], None]  # takes how many frames have been looked at so far
 

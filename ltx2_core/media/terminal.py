@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Protocol = Literal["kitty", "iterm2", "sixel"]
-BY_PROGRAM: Mapping[str, Protocol] = {  # what a terminal understands that calls itself so in TERM_PROGRAM
+BY_PROGRAM: Mapping[str, Protocol] = {  # the protocol of a terminal, by TERM_PROGRAM
     "ghostty": "kitty",
     "iterm.app": "iterm2",
     "mintty": "iterm2",
@@ -24,7 +24,7 @@ BY_TERM: Mapping[str, Protocol] = {  # the same for TERM
     r"xterm-kitty|xterm-ghostty": "kitty",
     r"foot(-extra|-direct)?|mlterm.*|contour.*|yaft.*|.*sixel.*": "sixel",
 }
-MULTIPLEXERS = r"(screen|tmux)\b.*"  # as TERM: what is inside of one does not reach the terminal around it
+MULTIPLEXERS = r"(screen|tmux)\b.*"  # values of TERM for multiplexers, through which images do not reach the terminal
 CHUNK = 4096  # characters that kitty takes at a time
 COLOURS = 64  # of a picture in sixel
 BAND = 6  # rows that a character of sixel stands for

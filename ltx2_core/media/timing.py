@@ -18,7 +18,7 @@ from .inputs import refusal
 
 COMMON_RATES = [Fraction(rate) for rate in (24, 25, 30, 48, 50, 60)]
 COMMON_RATES += [rate * 1000 / 1001 for rate in COMMON_RATES if rate not in (25, 50)]
-NEAR = Fraction(1, 50)  # of a rate that FFmpeg finds, for the common rates that may stand behind it
+NEAR = Fraction(1, 50)  # tolerance of a rate that FFmpeg finds, for common rates near it
 
 
 class Timing(NamedTuple):

@@ -51,7 +51,7 @@ def open_output(path: Path, container_format: str, comment: str | None, *rates: 
         "fflags": "+bitexact",  # no version of the library, no time
         "movflags": "+faststart",
         "max_interleave_delta": "0",  # encoders may look ahead as far as they like, the streams stay interleaved
-        "avoid_negative_ts": "disabled",  # else AVI moves a video by a frame for what AAC puts in front
+        "avoid_negative_ts": "disabled",  # else AVI shifts a video by a frame because of AAC's priming samples
     }
     # edit lists count in this unit: in milliseconds, the default, a stream would not end on its frame or its sample
     common = lcm(*rates)

@@ -101,7 +101,7 @@ class DiffusionDecoder(nn.Module):
         x = features.clone(memory_format=torch.contiguous_format)  # blocks add to it in place
         x = self.upsamples[-1](self.det_stages[-1](x), is_start=is_start)
         kept = max(self.decoder.denoiser.kernel.time, x.shape[1] - ghosts * self.decoder.growths[-1].stride.time)
-        return x[:, :kept].clone() if kept < x.shape[1] else x  # what is cut off is not kept
+        return x[:, :kept].clone() if kept < x.shape[1] else x  # the removed part is freed
 
     def denoise(self, noisy: Tensor, context: Tensor, timestep: float) -> Tensor:
         """One call of the network: from noisy pixels (b 3 F H W) and their context to its prediction, (b 3 F H W)."""

@@ -139,7 +139,7 @@ class NeighbourhoodAttention(nn.Module):
         inside = slice(border, border + columns)  # of all columns, those that have queries
         base, done = 0, 0
         for box in boxes:
-            for number in range(box.base, done):  # what is read again moves to the front
+            for number in range(box.base, done):  # reused entries move to the front
                 for volume in held:
                     volume[:, number - box.base] = volume[:, number - base]
             for number in range(done, box.keys.stop):

@@ -433,7 +433,7 @@ def run_passes(
             hidden[j] = hidden[one.follows].map(torch.clone) if block < layers else hidden[one.follows]
 
     for i, block in enumerate(model.blocks):
-        for j, one in reversed(list(enumerate(passes))):  # followers first, before their leader moves on
+        for j, one in reversed(list(enumerate(passes))):  # followers first, before the pass that they follow continues
             take_over(i, j, one)
             if j in hidden:
                 if cache is not None and i == 0:

@@ -22,8 +22,8 @@ from .video_layers import (
     modulations,
 )
 
-DECODE_NOISE = 0.025  # of a conditioned decoder: how much noise it expects in its input,
-DECODE_TIMESTEP = 0.05  # and what it is told about it
+DECODE_NOISE = 0.025  # of a conditioned decoder: the level of noise in its input,
+DECODE_TIMESTEP = 0.05  # and its timestep input
 
 
 class ChannelStatistics(nn.Module):

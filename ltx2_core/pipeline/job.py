@@ -29,7 +29,7 @@ from .parts import DURATION_HEAD, LatentShapes
 from .request import ENHANCER, RECORD, MadeFile, RenderTask, Request
 from .windows import runs_of
 
-if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch is imported
+if TYPE_CHECKING:  # a job that cannot be resumed is refused before torch is imported
     import torch
     from torch import Tensor
 
@@ -42,7 +42,7 @@ PREVIEW = "preview.png"  # the picture of how far the video is
 KEYFRAMES = "keyframes"  # the tensor of those that were generated
 ATTENTION = "attention"  # the tensor that says where the audio looks
 AGAIN = "remove it, and ltx2 resume makes it again"
-CHOSE_BEFORE = (ENHANCER, DURATION_HEAD)  # what has made the prompt, or the length, that is rendered again
+CHOSE_BEFORE = (ENHANCER, DURATION_HEAD)  # roles of models that made the prompt, or the length, of the render
 STORED_AS = {"fp32": "F32", "bf16": "BF16"}
 
 
@@ -65,7 +65,7 @@ class JobRecord(Record):
     def parse(cls, content: bytes) -> Self:
         """Read a record. Raises: ValueError if it is not what `dump` wrote."""
         record = cls.model_validate_json(content, strict=True)
-        # What stands there, not what became of it: an older record lacks the fields that have been added since.
+        # The raw content, not the parsed record: an older record lacks the fields that have been added since.
         if record.checksum != _checksum(json.loads(content)):
             raise ValueError("it was changed after it was written")
         try:

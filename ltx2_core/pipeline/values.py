@@ -30,7 +30,7 @@ Size = tuple[int, int]  # width, height
 AUTO: Literal["auto"] = "auto"
 OFF: Literal["off"] = "off"
 LOUDNESS_LIMITS = (-50, -5)  # LUFS
-SWITCHED_OFF = {"cache", "crop", "metadata"}  # what holds unless somebody says --no-…
+SWITCHED_OFF = {"cache", "crop", "metadata"}  # the default without --no-…
 
 
 def parse_duration(value: Any) -> Fraction:

@@ -17,7 +17,7 @@ from .rows import LEAST_SCALE, Stored
 
 Encoder = Callable[[Tensor, int], Stored]  # a matrix, and how many columns are rotated together
 
-CHUNK = 2**18  # numbers that are encoded at a time: 1 MiB in float32, which a processor keeps near; larger is slower
+CHUNK = 2**18  # numbers that are encoded at a time: 1 MiB in float32, which fits into a CPU cache; larger is slower
 
 
 def encode_int8(weight: Tensor, group: int) -> Stored:

@@ -23,7 +23,7 @@ from .fp8 import LARGEST_E4M3, to_e4m3
 from .integers import to_int8, whole_numbers
 from .rows import LEAST_SCALE, Stored, in_pieces, scaled_blocks
 
-LEAST_ROWS = 17  # of the inputs; with fewer, decoding costs less than it saves, and torch._int_mm takes no fewer
+LEAST_ROWS = 17  # rows of the inputs; with fewer, decoding is cheaper, and torch._int_mm does not support fewer
 LEAST_OUT = 64  # of the weight; narrower layers, such as gates, are decoded
 LARGEST_NVFP4 = 6 * LARGEST_E4M3
 HALFWAY = ((0.25, False), (0.75, True), (1.25, False), (1.75, True), (2.5, False), (3.5, True), (5.0, False))

@@ -61,6 +61,6 @@ def encode_prompts(
     with encoder() as gemma:
         hidden = gemma(prompts, rows)
         dropped = [gemma.tokenizer.count_dropped(prompt, rows) for prompt in prompts]
-    del gemma  # the name would keep its weights
+    del gemma  # the reference would keep its weights
     with models() as made_of:
         return [made_of.connect(states, rows, count) for states, count in zip(hidden, dropped, strict=True)]

@@ -144,7 +144,9 @@ class Writer:
         device = self.device
         given = {name: tensor.to(device) for name, tensor in given.items()}
         start = given["input_ids"].shape[1]
-        self.network.generation_config = settings = self._settings()  # or some defaults of the folder would be mixed in
+        self.network.generation_config = settings = (
+            self._settings()
+        )  # otherwise some defaults of the folder would be used
         with torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             ids = self.network.generate(

@@ -135,7 +135,7 @@ def build_language_model(config: Mapping[str, Any]) -> nn.Module:
     import transformers
 
     encoder = encoder_of(config)
-    assert encoder is not None  # whoever found the files has seen to that
+    assert encoder is not None  # this was checked when the files were found
     try:
         model_class, config_class = (getattr(transformers, one) for one in (encoder.model_class, encoder.config_class))
     except AttributeError as error:

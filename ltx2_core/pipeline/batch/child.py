@@ -48,7 +48,7 @@ def outcome_of(worker: Worker, order: Order, watch: Watch) -> Outcome:
         return Outcome(job=order.job, state="stopped")
     except LTX2Error as error:
         return Outcome(job=order.job, state="failed", failure=Failure.of(error))
-    except Exception as error:  # one of ours: it ends this job, and no other
+    except Exception as error:  # an error of this program: it ends this job only
         for line in traceback.format_exc().splitlines():
             watch.tell(line)
         place = traceback.extract_tb(error.__traceback__)[-1]

@@ -115,7 +115,7 @@ class _Settling:
         line = unsettled.line
         size = repr((line.mode, line.main, sorted({**line.settings, "seed": None}.items())))
         try:
-            if size in self.unfitting:  # what would fit takes long to be found
+            if size in self.unfitting:  # finding settings that fit takes long
                 raise self.unfitting[size]
             job = self._settle(unsettled)
             self._take(job)

@@ -57,7 +57,7 @@ class Worker:
             return resume(job, watch, self._models_for(job.task))
         except Interrupted:
             raise
-        except BaseException:  # what is loaded may be half changed, as by a LoRA that was being fused
+        except BaseException:  # a loaded model may be partly changed, for example by a LoRA that was being fused
             self.clear()
             raise
 
@@ -192,8 +192,8 @@ def _started(entry: JobEntry, order: Order, resolved: Resolved) -> JobEntry:
     replaces = entry.replaces if was_running else stands_there
     is_whole = all(path.exists() for path in resolved.task.results)
     has_ended = resolved.task.output.keep_latents or not os.path.lexists(resolved.job_dir / JOB_RECORD)
-    if was_running and is_whole and has_ended and stands_there != replaces:  # killed before this was noted
-        with suppress(OSError):  # the folder is not there, or holds what is not ours
+    if was_running and is_whole and has_ended and stands_there != replaces:  # killed before this was recorded
+        with suppress(OSError):  # the folder is missing, or contains other files
             resolved.job_dir.rmdir()
         return _done(entry, resolved.target)
     changes = {"state": "running", "fingerprint": order.fingerprint, "replaces": replaces, "failure": None}

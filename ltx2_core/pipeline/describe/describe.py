@@ -69,7 +69,7 @@ class Describer:
         return import_module(f".{self.module}", __package__).facts(path)
 
 
-# The first that takes it describes it. What begins as no known kind of file does is told by the name that it has.
+# The first one that applies is used. Files of unknown content are reported by their suffix.
 FOLDERS = (
     Describer(lambda given: os.path.lexists(given.path / RECORD), "job"),
     Describer(lambda given: given.is_encoder, "encoder"),

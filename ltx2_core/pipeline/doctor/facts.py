@@ -36,7 +36,7 @@ from .report import Diagnosis, Fact
 PACKAGE = "ltx2"
 VARIABLES = ("LTX2_", "HF_")  # how those begin that are listed
 OTHER_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-SECRET = "TOKEN"  # in the name of a variable whose value nobody may see
+SECRET = "TOKEN"  # in the name of a variable whose value is secret
 BUILD_PAGE = "install the build of torch for it, as https://pytorch.org/get-started/locally shows"
 TOY = 'the built-in model runs here: ltx2 t2v "a lamp blinks" --model toy'
 
@@ -197,7 +197,7 @@ def _settings() -> Iterator[Fact]:
 def _environment() -> Iterator[Fact]:
     found = [name for name in sorted(os.environ) if name.startswith(VARIABLES) or name in OTHER_VARIABLES]
     yield Fact("environment", ", ".join(f"{name} (set)" if SECRET in name else name for name in found) or "nothing set")
-    read_environment()  # raises for a name that sets nothing, which becomes a row of its own
+    read_environment()  # raises for an unknown name, which becomes a separate row
 
 
 def _tuning(devices: Sequence[machine.Device]) -> Iterator[Fact]:

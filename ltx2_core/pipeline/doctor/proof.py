@@ -36,7 +36,7 @@ from .facts import show_card, show_gib
 from .report import Diagnosis, Fact
 
 PROMPT = "a yellow lamp blinks on the right, with low beeps"
-SMALL = {  # two steps of the plainest recipe at a size that every model can be asked for; always the same
+SMALL = {  # two steps of the simplest recipe at a size that every model supports; always the same
     "preset": "distilled-one-stage",
     "sigmas": "1,0.6,0",
     "res": "256x192",
@@ -46,7 +46,7 @@ SMALL = {  # two steps of the plainest recipe at a size that every model can be 
     "cache": False,
     "keep_latents": True,
 }
-OF_THE_MACHINE = {*ROLES, "model_folders", "device", "precision"}  # settings of a person that hold here too
+OF_THE_MACHINE = {*ROLES, "model_folders", "device", "precision"}  # settings of the user that apply here too
 REST = "everything else"
 
 

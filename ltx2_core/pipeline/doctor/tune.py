@@ -50,8 +50,8 @@ from ..resolve.tuning import LEAST_RUNS, AttentionChoice, PrecisionChoice, Shape
 from .sample import guidance, random_transformer, scaled_settings
 
 LAYERS, HEAD = 2, 128  # blocks, and the width of a head
-RUNS, MOST_S = 5, 5.0  # of each choice, in turns, after one to warm up; fewer where they take so long together
-LEAST_GAIN = 1.15  # a choice that is not the usual one must be so many times as fast
+RUNS, MOST_S = 5, 5.0  # of each choice, in turns, after one warm-up; fewer if they take this long together
+LEAST_GAIN = 1.15  # a choice other than the default must be so many times as fast
 LINK_BYTES = 2**28  # that are copied to a card at a time, to see how fast that goes
 BATCH_SHARE = 0.1  # of a card's memory that a batch of passes may take: the rest is for weights and everything else
 SIGMA, FPS, FACTORS = 0.7, Fraction(24), Factors(8, 32, 32)
@@ -302,7 +302,7 @@ class _Sample:
 
         calls: dict[str, Callable[[], object]] = {"sdpa": step}
         for name in backends_on(self.device, self.precision):
-            if name == INT8:  # which changes more than the last bits, and is nobody's choice but a person's
+            if name == INT8:  # which changes more than the last bits, so only the user can choose it
                 continue
             call = partial(attend, name)
             if self._peak(call) is not None:

@@ -34,7 +34,7 @@ class StageTask:
     @classmethod
     def of(cls, task: RenderTask, run: StageRun) -> Self:
         """The task for a stage that the first rank is about to run."""
-        shown = replace(run, generator=torch.Generator(), ranks=None)  # neither means anything elsewhere
+        shown = replace(run, generator=torch.Generator(), ranks=None)  # both are valid in that process only
         return cls(task, shown, run.generator.get_state())
 
     def do(self, models: Models, ranks: Ranks) -> None:

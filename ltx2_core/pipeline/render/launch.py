@@ -31,9 +31,9 @@ from ..events import Watch
 from ..processes import SIGNALS, START_METHOD, STOP, Pipe, tell_warnings
 
 T = TypeVar("T")
-TIMEOUT_S = 1800.0  # after which a rank that does not answer is lost; one may still be reading weights
+TIMEOUT_S = 1800.0  # after which a silent rank counts as lost; a rank may read weights for a long time
 LISTEN_S = 0.1  # for events, before the watcher is asked again whether to stop
-END_S = 10.0  # that ranks are given to end, and that one which has lost another waits to be ended
+END_S = 10.0  # for ranks to end, and for a rank that has lost another one to be ended
 LOOPBACK = "lo"  # ranks of one machine talk through no other interface
 STOPPED_CODE = 130
 LONGEST_REASON = 200
@@ -103,7 +103,7 @@ class Launcher(Thread):
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # ranks begin with these blocked, and stay deaf to them
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # ranks start with these blocked, and ignore them later
         logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
         config = LaunchConfig(
             min_nodes=1,
@@ -123,7 +123,7 @@ class Launcher(Thread):
             launch_agent(config, _rank, list(self.args))
         except ChildFailedError as error:
             _, self.failure = error.get_first_failure()
-        except Exception as error:  # it is raised where ranks are waited for
+        except Exception as error:  # it is raised by the thread that waits for ranks
             self.error = error
 
 
@@ -165,7 +165,7 @@ class Hearing:
         match message:
             case Here():
                 self.begun += 1
-                if self.begun == len(self.ears):  # all have theirs: the end of one is noticed from now on
+                if self.begun == len(self.ears):  # every rank has its end: from now on the end of a rank is noticed
                     for mouth in self.mouths:
                         mouth.close()
             case Finished():

@@ -179,7 +179,7 @@ def _without(samples: Tensor, excess: int, fade: int) -> Tensor:
     """Remove `excess` samples of (c s), or repeat `-excess` of them, where both sides of the cut are most similar."""
     if excess == 0:
         return samples
-    lead = max(0, -excess) + fade  # the first fade stays as it is: it meets the end
+    lead = max(0, -excess) + fade  # the first fade is not changed: it connects to the end
     here = samples[:, lead : samples.shape[1] - max(0, excess)]
     there = samples[:, lead + excess :][:, : here.shape[1]]
     difference = (here - there).square().mean(0)

@@ -77,7 +77,7 @@ class Preview:
         path = self.job.folder / PREVIEW
         try:
             write_whole(path, still_bytes(_enlarged(picture)))
-        except OSError as error:  # the render goes on without it
+        except OSError as error:  # the render continues without it
             self.watch.tell(f"{path} cannot be written: {error.strerror or error}", is_warning=True)
             return
         self.watch.on_event(PreviewShown(path=path, step=step, total=total))
@@ -131,7 +131,9 @@ class Preview:
         if not self.models.has_room_for(DECODER):
             return None
         middle = latent.shape[1] // 2
-        pair = latent[None, :, max(0, middle - 1) : middle + 1].to(self.models.dtype)  # what is before it is seen too
+        pair = latent[None, :, max(0, middle - 1) : middle + 1].to(
+            self.models.dtype
+        )  # the decoder's receptive field includes the frame before it
         generator = torch.Generator(self.models.device).manual_seed(0)  # not that of the render
         with self.models.component(DECODER) as decoder:
             frames = [*decode_video(pair, decoder, self.models.machine.decode_tiles, generator)]

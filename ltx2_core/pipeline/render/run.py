@@ -95,7 +95,7 @@ def run(resolved: Resolved, watch: Watch = NOBODY, models: Models | None = None,
                 result = _finish(Job.create(resolved.job_dir, task, identities(task)), meter.watch, ready, ranks)
             except NotFiniteError:  # which ends a phase before it is done
                 raise
-            except OutputError:  # a clip that fails its check took as long as a good one
+            except OutputError:  # a clip that fails its check takes as long as a good one
                 meter.conclude(resolved)
                 raise
             meter.conclude(resolved)

@@ -23,8 +23,8 @@ from ...tiles import STAGE_OVERLAP, Interval, split_evenly
 from ...tiling.blending import trapezoid
 from ...types import Streams
 
-SAME_POSITION = 1e-5  # seconds or pixels, below which positions are the same but for rounding
-INSIDE = 1e-3  # of a cell: what a token that ends where a piece begins may reach into it by rounding
+SAME_POSITION = 1e-5  # seconds or pixels, below which positions are equal up to rounding
+INSIDE = 1e-3  # of a cell: how far a token that ends where a piece begins may overlap it by rounding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,7 +122,7 @@ def model_of(made: Made, found: Mapping[str, Path], library: Library) -> ModelFi
     spec = name if name in models else str(main)
     try:
         files = find_model(spec, models, paths, library)
-    except LTX2Error:  # what lies there could be meant in several ways, and none of it is needed
+    except LTX2Error:  # the files there are ambiguous, and none of them is needed
         files = ModelFiles(name=name, paths=paths)
     return replace(files, name=name, passed_over=(), notes=())
 

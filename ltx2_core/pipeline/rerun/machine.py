@@ -12,7 +12,7 @@ from ...machine import CHUNK_TOKENS, LEAN_CHUNK_TOKENS, Machine
 from ...tiles import ENCODE_LEAST_OVERLAP, TilePlan
 from ..resolve.machine import backends_on, choose_device, devices
 
-THREADS_PER_CPU = 4  # more than that only wait for each other
+THREADS_PER_CPU = 4  # more threads than that only wait for each other
 
 
 def same_machine(stored: Machine, own: Machine, layers: int, vae: VideoVAEConfig) -> Machine:
@@ -23,7 +23,7 @@ def same_machine(stored: Machine, own: Machine, layers: int, vae: VideoVAEConfig
     if stored.device.partition(":")[0] != own.device.partition(":")[0]:
         return own
     is_possible = {
-        "device": False,  # several cards are alike, and this is the one that is asked for
+        "device": False,  # several GPUs are of the same model, and this one is requested
         "resident_blocks": 0 <= stored.resident_blocks <= layers,
         "chunk_tokens": stored.chunk_tokens in (CHUNK_TOKENS, LEAN_CHUNK_TOKENS),
         "kept_bytes": 0 <= stored.kept_bytes <= own.kept_bytes,

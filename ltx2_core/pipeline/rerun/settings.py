@@ -112,7 +112,7 @@ def _guidance(request: Request) -> dict[str, Any]:
 
 def _names(request: Request) -> Iterator[str]:
     yield from ("st", "stg", "rescale")
-    if "off" not in request.streams:  # a stream that is alone is not pulled towards another
+    if "off" not in request.streams:  # a single stream is not guided by another
         yield "sm"
 
 

@@ -14,7 +14,7 @@ from .settings import Layer, Origin, set_in
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 LEFT_OUT = re.compile(r"(?<=leave )--[a-z][a-z-]*(?= out)")  # in hints, whose other options are there to be typed
-ELSEWHERE = (Origin.ENVIRONMENT, Origin.FILE, Origin.PRESET)  # where nobody has typed an option
+ELSEWHERE = (Origin.ENVIRONMENT, Origin.FILE, Origin.PRESET)  # if no option was typed
 
 
 @contextmanager

@@ -28,10 +28,10 @@ EDITS: Mapping[str, Edit] = {  # the settings that ask for each; a clip is resty
     "control": Edit.CONTROL,
     "upscale": Edit.UPSCALE,
 }
-BESIDE_UPSCALE = (Edit.RESTYLE, Edit.CONTROL)  # what is asked for with these says how a clip is enlarged
+BESIDE_UPSCALE = (Edit.RESTYLE, Edit.CONTROL)  # these settings say how a clip is enlarged
 STRENGTH = 0.7
 ROLE = "clip"  # of the clip
-KEPT_SOUND = {"sound": "keep"}  # what a clip that is enlarged does with its audio, where nobody says anything
+KEPT_SOUND = {"sound": "keep"}  # the default mode of the audio of a clip that is enlarged
 UPSCALER = "pixel-upscaler"  # the in-context LoRA that looks at a clip while it is enlarged
 NO_CONTROL = "off"  # in place of its name
 

@@ -38,7 +38,7 @@ SOUND = re.compile(
     r"loud|footstep|patter|rattl|swish|whoosh|murmur|chatter|ambien|thunder|explo|gunshot|wail|scream|snor)",
     re.IGNORECASE,
 )
-LEAST_BYTES_PER_TOKEN = 2  # hardly any text has fewer; a prompt that is shorter by this is not counted
+LEAST_BYTES_PER_TOKEN = 2  # hardly any text has fewer characters per token; a shorter prompt is not tokenized
 USUAL_BYTES_PER_TOKEN = 4
 
 

@@ -33,7 +33,7 @@ def looped(basis: Basis, inputs: ModeInputs) -> ModeInputs:
     for why, hint in _hindrances(basis, inputs):
         place = basis.sources["loop"]
         if basis.mode.name not in LOOPS and place != COMMAND_LINE:
-            return inputs  # of a file for all renders, which this one does not follow
+            return inputs  # from a settings file for all renders, which does not apply to this one
         raise RequestError(f"{place.spelled('loop')} cannot be used here", why, hint)
     frames = inputs.length.frames
     note = f"loop: {frames - 1} frames, the first of which follows the last"

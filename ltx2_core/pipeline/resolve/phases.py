@@ -60,8 +60,8 @@ FLOAT32 = 4
 TRANSFORMER = "transformer"  # the key of its weights
 JOINED = 2  # copies in the computer's memory while pieces are joined
 CACHED = 3  # hidden states that a cache of blocks holds of a pass
-# Latents that are held while a stage is denoised: those that it starts from, what is given, before and after a step,
-# and two estimates; more of a loop, which is turned; and of each tile what is given, and with noise.
+# Latents in memory while a stage is denoised: the start, the conditions, before and after a step,
+# and two estimates; more for a loop, which is rotated; and for each tile its conditions, and its noisy latent.
 HELD, TURNED, CUT = 6, 3, 2
 FILE_BITS = 0.2  # of a pixel of the result, about
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .clock import Clock
 
 GIB = 2**30
-MARGIN_BYTES = int(0.4 * GIB)  # of free memory that a plan leaves alone
+MARGIN_BYTES = int(0.4 * GIB)  # of free memory that a plan leaves unused
 TAKEN_BYTES = int(0.8 * GIB)  # of a card by its driver and a desktop, before a render begins
 BASE_BYTES = 300_000_000  # of the computer's memory: the program itself, with what reads a prompt
 RAM_SHARE = 0.9  # of the memory of the computer that a render on the CPU may be planned for

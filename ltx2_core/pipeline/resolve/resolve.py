@@ -186,7 +186,7 @@ def planned_card(vram_gb: int) -> Device:
 def _nearest(asked: Asked, settled: Settled, planned: Planned) -> Iterator[str]:
     """Flags with which it fits, the smallest change first."""
     found, lacking = 0, make_plan(settled.costs, settled.device).lacking
-    if settled.device.kind == "cpu":  # where what one phase leaves loaded may be in the way of another
+    if settled.device.kind == "cpu":  # because models that one phase leaves loaded may use the memory of another
         lacking = set()
     for flags in _changes(settled):
         if not lacking <= frozenset().union(*(ACTS_ON[name] for name in flags)):

@@ -83,7 +83,7 @@ def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> J
             require_free(path)
     found = with_decoder(found, given)
     if tiles is None and found.exchanged:
-        tiles = "auto"  # what fits one decoder does not fit another
+        tiles = "auto"  # tiles for one decoder do not fit another
     machine = task.machine
     if tiles is not None:
         machine = replace(machine, decode_tiles=decode_tiles(tiles, found.task))

@@ -212,7 +212,7 @@ class Settings(BaseModel):
     strict: Switch | None = None
 
 
-DEFAULTS: Mapping[str, Any] = {  # what holds where neither a person nor the model says anything
+DEFAULTS: Mapping[str, Any] = {  # the defaults if neither the user nor the model sets a value
     "model": "ltx-2",
     "precision": "auto",
     "memory": "auto",
@@ -262,7 +262,7 @@ REASONS = {  # why a value cannot be used, by pydantic's name for it
     "tuple_type": "it must be text or a list",
     "too_long": "it must hold at most {max_length}",
 }
-ONE_OF = ({"frames", "duration"}, {"steps", "sigmas"})  # whichever of two is set first settles both
+ONE_OF = ({"frames", "duration"}, {"steps", "sigmas"})  # the one of the two that is set first determines both
 NOT_BOTH = ({"overwrite", "skip_existing"},)  # the same where it is set to true
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ FILE = "machine.json"  # in the folder that LTX2_HOME names
 MOST_BYTES = 100_000
 TERA, GIGA = 1e12, 1e9
 AGAIN = "ltx2 doctor --tune measures again and replaces the file"
-LEAST_RUNS = 3  # with fewer, the machine was too busy to tell, and what is usual holds
+LEAST_RUNS = 3  # with fewer runs, the machine was too busy, and the default applies
 Text = Annotated[str, Field(max_length=200)]
 Seconds = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
