@@ -276,6 +276,11 @@ class Request(Record):
         return 0 if self.voice is None else audio_latent_count(1, 1 / (self.voice.duration_s or Fraction(1)))
 
     @property
+    def begins_anywhere(self) -> bool:
+        """Whether it is a loop without inputs at fixed times, so that any of its frames may be the first."""
+        return self.loops and self.source is None and not self.images
+
+    @property
     def keyframe_count(self) -> int:
         """The number of generated keyframes."""
         return sum(len(self.keyframes_of(stage)) for stage in self.recipe.stages)

@@ -96,23 +96,24 @@ def crop(clip: world.Clip, size: Size, rng: np.random.Generator) -> tuple[np.nda
 def picture_distance(decoded: Tensor, pictures: Pictures, share: float) -> Tensor:
     """How far decoded videos (b 3 F H W) are from true ones.
 
-    Small objects vanish under a mean over pixels. So squared errors are weighted such that the object of a crop counts
-    `share` times what the whole crop counts, and are taken at coarser scales too, where an object in a slightly wrong
-    place still has a gradient.
+    Small objects vanish under a mean over pixels. So errors are weighted such that the object of a crop counts
+    `share` times what the whole crop counts, and squared ones are taken at coarser scales too, where an object in a
+    slightly wrong place still has a gradient.
     """
     residual = rearrange(decoded - pictures.video, "b c F H W -> (b F) c H W")
     mask = F.max_pool2d(pictures.mask.float(), 3, stride=1, padding=1)
     area = reduce(mask, "b F H W -> b 1 1 1", "mean")
     weights = rearrange(1 + mask * (share / area.clamp(1e-6)).clamp(max=HIGHEST_WEIGHT), "b F H W -> (b F) 1 H W")
-    loss = FINE * _weighted_square(residual, weights)
+    loss = FINE * _weighted_mean(residual.square(), weights) + ABSOLUTE * _weighted_mean(residual.abs(), weights)
     for size in POOLS:
-        loss = loss + POOLED * _weighted_square(F.avg_pool2d(residual, size), F.avg_pool2d(weights, size))
+        loss = loss + POOLED * _weighted_mean(F.avg_pool2d(residual, size).square(), F.avg_pool2d(weights, size))
     edges = sum(residual.diff(dim=axis).abs().mean() for axis in (-1, -2))
-    return loss + ABSOLUTE * residual.abs().mean() + EDGES * edges
+    return loss + EDGES * edges
 
 
-def _weighted_square(residual: Tensor, weights: Tensor) -> Tensor:
-    return (reduce(residual.square(), "b c H W -> b 1 H W", "mean") * weights).sum() / weights.sum()
+def _weighted_mean(errors: Tensor, weights: Tensor) -> Tensor:
+    """The mean of errors (b c H W), of which those of a place count as much as its weight (b 1 H W) says."""
+    return (reduce(errors, "b c H W -> b 1 H W", "mean") * weights).sum() / weights.sum()
 
 
 def psnr_db(decoded: Tensor, video: Tensor) -> float:

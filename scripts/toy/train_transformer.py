@@ -30,6 +30,7 @@ from ltx2_core.grids import AUDIO_LATENTS_PER_SECOND
 from ltx2_core.latents import audio_positions, patchify_audio, patchify_video, video_positions
 from ltx2_core.models.attention import KeysValues
 from ltx2_core.models.passes import BlockInputs, PassMask, StreamInput
+from ltx2_core.models.segments import Run as TextRun
 from ltx2_core.models.segments import TextShares, TextTimes
 from ltx2_core.models.transformer import AVBlock, Stream, Transformer
 from ltx2_core.types import Streams
@@ -49,7 +50,7 @@ FILE = "transformer.safetensors"
 VIDEO_CLEAN, AUDIO_CLEAN = 1 / 6, 1 / 6
 ISOLATED = 0.12  # of those with noise in both streams
 NO_TEXT, MISSPELLED = 0.1, 0.05
-PARTLY_GIVEN = 0.15  # of the batches: the first frame, or all but a window of time
+PARTLY_GIVEN = 0.2  # of the batches: the first frame, all but a window of time, or all up to a time
 LOW_SIGMA, LOW = 0.2, (0.02, 0.3)  # where positions and phases are refined
 LARGE_SIGMA = 0.92  # highest for pictures of twice the size, which are only ever refined
 
@@ -216,7 +217,7 @@ def make_batch(examples: Examples, rng: np.random.Generator, *, is_large: bool, 
             timestep_index=None if mask[0] is None else mask[0].long(),
             positions=position,
             context=(),
-            text_shares=None if times is None else TextShares.of(times.weights(position), torch.device("cpu")),
+            text_shares=None if times is None else shares_of(times.weights(position)),
         )
         return given, noise - x, is_free * (level > 0)[:, None] * (1 + ON_OBJECT * touched)
 
@@ -225,6 +226,12 @@ def make_batch(examples: Examples, rng: np.random.Generator, *, is_large: bool, 
     prompts = [draw_prompt(scene, rng) for scene in examples.scenes]
     later = [] if spans is None else [draw_prompt(scene, rng) for scene in spans.later]
     return Batch(prompts, inputs, PassMask(audio_to_video=kept, video_to_audio=kept), targets, weights, later)
+
+
+def shares_of(weights: Tensor) -> TextShares:
+    """The shares of weights (texts n). Every token reads all texts, so that one compiled block serves all borders."""
+    count, tokens = weights.shape
+    return TextShares(weights, (TextRun(0, tokens, (*range(count),)),))
 
 
 def draw_sigmas(rng: np.random.Generator, count: int) -> Tensor:
@@ -236,13 +243,17 @@ def draw_sigmas(rng: np.random.Generator, count: int) -> Tensor:
 
 
 def draw_masks(rng: np.random.Generator, positions: Streams[Tensor], grid: Grid, count: int) -> Streams[Tensor]:
-    """Which tokens (b n) are made up: all but the first frame, or those that overlap a window of time."""
+    """Which tokens (b n) are generated: all but the first frame, those that overlap a window, or all after a time."""
     duration_s = FRAMES / FPS
     starts_s, lengths_s = rng.uniform(0, duration_s - 0.3, count), rng.uniform(0.3, duration_s, count)
-    is_window = rng.random(count) < 0.5
+    after, choice = duration_s + 1, rng.integers(3, size=count)
+    is_window, is_prefix = choice == 0, choice == 1  # else the first frame
     starts_s, ends_s = (
-        torch.from_numpy(np.where(is_window, limit, other))[:, None].float()
-        for limit, other in ((starts_s, -1.0), (starts_s + lengths_s, duration_s + 1))
+        torch.from_numpy(times_s)[:, None].float()
+        for times_s in (
+            np.where(is_window | is_prefix, starts_s, -1.0),
+            np.where(is_window, starts_s + lengths_s, after),
+        )
     )
 
     def inside(position: Tensor) -> Tensor:
@@ -251,7 +262,7 @@ def draw_masks(rng: np.random.Generator, positions: Streams[Tensor], grid: Grid,
 
     masks = positions.map(inside)
     cells = grid[1] * grid[2]
-    masks.video[:, :cells] *= torch.from_numpy(is_window)[:, None]
+    masks.video[:, :cells] *= torch.from_numpy(is_window)[:, None]  # which may begin with the clip
     return masks
 
 
@@ -345,7 +356,7 @@ def train(options: argparse.Namespace) -> None:
         is_large = rng.random() < options.large
         count = options.batch // (LARGE_COST if is_large else 1)
         examples = cache.draw(rng, count // DRAWS, LARGE_GRID if is_large else VIDEO_GRID)
-        has_spans = options.spans > 0 and rng.random() < options.spans
+        has_spans = not is_large and rng.random() < options.spans
         batch = make_batch(examples, rng, is_large=is_large, has_spans=has_spans).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             loss = loss_of(model(batch), batch, bins)

@@ -28,7 +28,7 @@ LATENT_NOISE, MOMENTUM, SHRINK = 0.1, 0.02, 1e-4
 # Sizes of about the same cost. Whole pictures and whole clips come late, and with them cleaner backgrounds.
 SMALL = (Size(4, 17, 96, 96),)
 MIXED = (Size(4, 17, 96, 96), Size(4, 17, 96, 96), Size(1, 25, 128, 192), Size(1, 49, 96, 128))
-SHARE_OF_OBJECT, LATE_SHARE, LATE = 1.0, 0.3, 2 / 3
+SHARE_OF_OBJECT, LATE_SHARE, LATE = 1.0, 0.7, 2 / 3
 HELD_OUT, STATISTICS = 3, 200  # clips of each kind, clips of all kinds
 REPORT_EVERY = 250
 SEED, HELD_OUT_SEED, STATISTICS_SEED = 1, 2, 3

@@ -21,6 +21,7 @@ from ltx2_core.pipeline.render.looping import (
     audio_around,
     audio_ring,
     cut_loop,
+    stillest,
     video_around,
 )
 from ltx2_core.types import Streams
@@ -107,6 +108,18 @@ def test_a_decoder_sees_the_other_end_of_a_ring() -> None:
     around = audio_around(steps, Fraction(2)).flatten().tolist()
     assert around[: AUDIO_AROUND + 1] == [*range(39, 51), 1]
     assert len(around) == 50 + 2 * AUDIO_AROUND
+
+
+@pytest.mark.parametrize("place", range(8))
+@pytest.mark.parametrize("size", [1, 3, 9, 20])
+def test_the_stillest_of_some_frames_is_found_and_none_is_lost(place: int, size: int) -> None:
+    frames = noise(20, 3, 2, 3)
+    frames[place + 1] = frames[place] + 0.01
+    frames[12] = frames[11]  # not among the first eight
+    chunks = iter(frames.split(size))
+    found, again = stillest(chunks, 8)
+    assert found == place
+    assert torch.cat([*again]).equal(frames)
 
 
 @pytest.mark.parametrize(("steps", "period_s"), [(50, Fraction(2)), (17, Fraction(2, 3)), (33, Fraction(4, 3))])

@@ -42,7 +42,7 @@ from ..values import OFF
 from ..windows import StageOfWindow, runs_of, windows_of
 from .enhancement import rewrite_prompt
 from .follow import DecodeTask, StageTask
-from .looping import AUDIO_AROUND, audio_around, cut_loop, video_around
+from .looping import AUDIO_AROUND, audio_around, cut_loop, stillest, turned, video_around
 from .models import Models, computing
 from .preview import Preview
 from .seams import first_new_latent, first_new_step, joined
@@ -257,16 +257,20 @@ class Engine:
             self.models.component("video_decoder") as decoder,
             self.watch.phase("video", "decoding and encoding", request.file_frames) as on_frames,
         ):
-            frames = self.frames(latents.video, decoder, generator)
+            begin, frames = self.frames(latents.video, decoder, generator)
+            if begin and isinstance(audio, Waveform):
+                audio = turned(audio, begin / request.file_fps)
             report = write_clip(output, shape, frames, audio, task.output.encoding, on_frames)
             if task.stills:
                 self.write_stills(decoder, generator)
             return report
 
-    def frames(self, latent: Tensor, decoder: Decoder, generator: torch.Generator) -> Iterator[Tensor]:
-        """The frames of the file (F 3 H W) in [0, 1], chunk by chunk, from its latent (1 c f h w).
+    def frames(self, latent: Tensor, decoder: Decoder, generator: torch.Generator) -> tuple[int, Iterator[Tensor]]:
+        """The index of the first frame of the file, and its frames (F 3 H W) in [0, 1], chunk by chunk.
 
-        Other ranks decode some of the tiles, if there are several ranks and tiles.
+        The index is 0, except for a loop that may start anywhere: it starts with that one of its first frames, as many
+        as a latent frame represents, that differs least from the frame before it, so that the seam lies where little
+        moves. Other ranks decode some of the tiles, if there are several ranks and tiles. latent: (1 c f h w).
         """
         request, tiles, ranks = self.request, self.task.machine.decode_tiles, None
         if request.loops:
@@ -278,8 +282,12 @@ class Engine:
         frames = decode_video(latent, decoder, tiles, generator, ranks)
         if self.preview is not None:
             frames = self.preview.fitting(frames, latent)
-        begin = (AROUND - 1) * self.models.shapes.video_vae.factors.time if request.loops else 0
-        return cropped(part_of(frames, begin, request.file_frames), request.file_size)
+        step, count, turn = self.models.shapes.video_vae.factors.time, request.file_frames, 0
+        begin = (AROUND - 1) * step if request.loops else 0
+        if request.begins_anywhere:
+            turn, frames = stillest(part_of(frames, begin - 1, count + step), step)
+            begin = 1 + turn
+        return turn, cropped(part_of(frames, begin, count), request.file_size)
 
     def write_stills(self, decoder: Decoder, generator: torch.Generator) -> None:
         """Decode the generated keyframes of the first stage, each as a clip of a single frame, and write them as

@@ -9,8 +9,10 @@ Source: docs/loops.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -155,6 +157,26 @@ def audio_around(latent: Tensor, period_s: Fraction) -> Tensor:
 
 def _around(latent: Tensor, length: int, more: int) -> Tensor:
     return latent[:, :, torch.arange(-more, length + more) % length + 1]
+
+
+def stillest(chunks: Iterator[Tensor], among: int) -> tuple[int, Iterator[Tensor]]:
+    """The index of the frame that differs least from the one before, counted from the second frame, and all frames
+    again.
+
+    Args: chunks: of frames (F 3 H W). among: how many frames are compared; no more chunks than needed are read.
+    """
+    held: list[Tensor] = []
+    for chunk in chunks:
+        held.append(chunk)
+        if sum(map(len, held)) > among:
+            break
+    steps = torch.cat(held)[: among + 1].float().diff(dim=0).abs().mean((1, 2, 3))
+    return int(steps.argmin()), chain(held, chunks)
+
+
+def turned(audio: Waveform, time_s: Fraction) -> Waveform:
+    """A loop that starts at a later time of it."""
+    return replace(audio, samples=audio.samples.roll(-round(time_s * audio.sample_rate_hz), -1))
 
 
 def cut_loop(audio: Waveform, steps: int, period_s: Fraction) -> Waveform:
