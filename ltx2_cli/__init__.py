@@ -1,1 +1,1 @@
-"""The command `ltx2`: it reads what a person typed, calls ltx2_core, and shows the result."""
+"""The command `ltx2`: it parses the command line, calls ltx2_core, and shows the result."""

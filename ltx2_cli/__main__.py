@@ -1,4 +1,4 @@
-"""The command `ltx2`, and `python -m ltx2_cli`: from the first line on, Ctrl-C ends it without a traceback."""
+"""The command `ltx2`, and `python -m ltx2_cli`: Ctrl-C ends it without a traceback from the start."""
 
 from __future__ import annotations
 

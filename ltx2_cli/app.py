@@ -59,7 +59,7 @@ ltx2 t2v "a lamp blinks" --model toy -o lamp.mp4 --skip-existing --seed 7"""
 
 
 class Commands(PanelGroup):
-    """Runs a command under one display, and ends every failure with its lines on stderr and its exit code."""
+    """Runs a command with one display, and ends every failure with its lines on stderr and its exit code."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> None:
         arguments = list(sys.argv[1:] if args is None else args)
@@ -82,7 +82,7 @@ class Commands(PanelGroup):
         sys.exit(show.end(exit_code))
 
     def _help_for(self, arguments: Sequence[str]) -> str:
-        """What shows the help of the command that words begin with, which may stand below another."""
+        """The command that shows the help for a command line, which may name a subcommand."""
         words, known = ["ltx2"], self.commands
         for word in arguments:
             if word not in known:
@@ -126,7 +126,7 @@ def start(
 
 
 def make(show: Display, asked: Asked) -> None:
-    """Settle what was asked for, and render it, or only rewrite its prompt."""
+    """Resolve a request, and render it, or only rewrite its prompt."""
     if asked.flags.pop("enhance_only", False):
         print_prompt(show, core.resolve(*asked.for_prompt_alone().arguments))
         return
@@ -153,7 +153,7 @@ def print_prompt(show: Display, resolved: core.Resolved) -> None:
     """Rewrite the prompt and print it; nothing is rendered."""
     for warning in resolved.warnings:
         show.warn(warning)
-    with Stop(lambda: show.say("stopping after this word; Ctrl-C again stops at once")) as stop:
+    with Stop(lambda: show.say("stopping after this token; Ctrl-C again stops at once")) as stop:
         try:
             watch = core.Watch(on_event=show.event, should_stop=stop.should_stop)
             show.prompt(core.enhance(resolved, watch), is_result=True)
@@ -162,7 +162,7 @@ def print_prompt(show: Display, resolved: core.Resolved) -> None:
 
 
 def render(show: Display, resolved: core.Resolved, action: Callable[[core.Watch], core.Result]) -> None:
-    """Render, telling what happens, until it is done or the user stops it."""
+    """Render and show events, until it is done or the user stops it."""
     with Stop(lambda: show.say("stopping after this step; Ctrl-C again stops at once")) as stop:
         try:
             show.result(action(core.Watch(on_event=show.event, should_stop=stop.should_stop)))
@@ -186,7 +186,7 @@ add_rerun(app, render_once)
 @app.command(cls=PanelCommand)
 @takes(CONTINUED)
 def resume(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
-    """Go on with a render that was stopped. The result has the bytes of an undisturbed one."""
+    """Continue a render that was stopped. The result has the same bytes as without the stop."""
     job = core.continued(core.Job.open(job_dir), flags)
     resolved = core.Resolved(task=job.task, job_dir=job.folder)
     show.plan(resolved)
@@ -196,7 +196,7 @@ def resume(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
 @app.command(cls=PanelCommand)
 @takes(TARGET, ENCODING, STILLS, OVERLAY, OLD_TRACK, DECODER, REPORT)
 def decode(job_dir: JobArg, flags: dict[str, Any], show: Display, tiles: TilesOpt = None) -> None:
-    """Make the file again from kept latents, also with another codec, decoder or tiles. What is not given stays."""
+    """Write the file again from kept latents, also with another codec, decoder or tiles. Other settings stay."""
     job = core.rewritten(core.Job.open(job_dir), flags, tiles)
     resolved = core.Resolved(task=job.task, job_dir=job.folder)
     show.plan(resolved)
@@ -226,7 +226,7 @@ def presets(show: Display) -> None:
 
 
 def main() -> None:
-    """Run the command `ltx2`. A stream that is closed, or lacks a character, is no reason to fail."""
+    """Run the command `ltx2`. A closed stream, or one that lacks a character, does not make it fail."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name) or Path(os.devnull).open("w")  # noqa: SIM115
         stream.reconfigure(errors="backslashreplace")

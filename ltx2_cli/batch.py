@@ -1,4 +1,4 @@
-"""The command `batch`: many renders, from a file of jobs, with one load of the weights."""
+"""The command `batch`: many renders, from a file of jobs, with the weights loaded once."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def add_batch(app: typer.Typer) -> None:
 
 
 def batch(jobs: JobsArg, flags: dict[str, Any], show: Display, config: ConfigOpt = None) -> None:
-    """Render many jobs from a file of prompts, YAML, JSON lines or CSV; what is done already is not done again."""
+    """Render many jobs from a file of prompts, YAML, JSON lines or CSV; finished jobs are not rendered again."""
     runs = {name: flags.pop(name) for name in RUNS if name in flags}
     options = core.BatchOptions.of(runs)
     plans, seeds, sweeps = flags.pop("plan", False), flags.pop("seeds", None), flags.pop("sweep", [])
@@ -95,7 +95,7 @@ def _announce(show: Display, count: int) -> None:
 
 
 def _refuse_for_lines(given: Sequence[str]) -> None:
-    """Raises: RequestError for what only a file of jobs can have, and where nothing can be read."""
+    """Raises: RequestError for options of files of jobs only, and if standard input cannot be read."""
     if given:
         option = "--keep-going or --fail-fast" if given[0] == "keep_going" else f"--{given[0].replace('_', '-')}"
         raise core.RequestError(f"{option} cannot be used with -", "each line that is read is one job", "leave it out")

@@ -1,4 +1,4 @@
-"""Runs a batch and shows how far it is; and renders what comes as lines of JSON."""
+"""Run a batch and show its progress; and render jobs that arrive as lines of JSON."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ LONGEST_LINE = 2**20  # bytes of a job on standard input
 def run_jobs(
     show: Display, batch: core.Batch, rows: Sequence[core.Row], options: core.BatchOptions, config: Path | None
 ) -> None:
-    """Do the jobs of a batch that are not done yet, and join all results in the rows of a grid, if there are any rows.
+    """Do the jobs of a batch that are not done yet, and join all results in a grid, if its rows are given.
 
-    Raises: BatchError if some failed, or time was up.
+    Raises: BatchError if some failed, or the time limit was reached.
     """
     view = BatchView(show)
     with Stop(lambda: show.say("stopping after this step; Ctrl-C again stops at once")) as stop:
@@ -62,7 +62,7 @@ def _write_report(show: Display, folder: Path, stop: Stop) -> None:
 
 
 def _require_all(end: core.BatchEnd) -> None:
-    """Raises: BatchError with what failed, or if something is left."""
+    """Raises: BatchError with the failures, or if something is left."""
     if not end.failed and not end.left:
         return
     problems = []
@@ -79,7 +79,7 @@ def _require_all(end: core.BatchEnd) -> None:
 
 @dataclass
 class BatchView:
-    """What is shown of a batch while it runs. total: the jobs that this process is to do."""
+    """The display of a running batch. total: the jobs of this process."""
 
     show: Display
     total: int = 0
@@ -88,7 +88,7 @@ class BatchView:
 
     @property
     def words(self) -> str:
-        """How far the batch is."""
+        """The progress of the batch."""
         return f"{self._finished:,} of {counted(self.total, 'job')} are done"
 
     @property
@@ -105,7 +105,7 @@ class BatchView:
             bars.begin(worker, job)
 
     def event(self, worker: int, job: str, event: Any) -> None:
-        """What a worker tells: as JSON all of it, else where its job is."""
+        """An event of a worker: as JSON, else as its job's progress."""
         if self.show.is_json:
             with self.show.about(job):
                 self.show.event(event)
@@ -123,7 +123,7 @@ class BatchView:
                 self.show.say(f"{job}: {message}")
 
     def outcome(self, worker: int, outcome: core.Outcome) -> None:
-        """What became of a job: the path of a result goes to stdout."""
+        """The outcome of a job: the path of a result goes to stdout."""
         self.counts[outcome.state] = self.counts.get(outcome.state, 0) + 1
         if self.bars is not None:
             self.bars.end(worker)
@@ -144,7 +144,7 @@ class BatchView:
             self.bars.advance(self._finished + self.counts.get("failed", 0))
 
     def close(self) -> None:
-        """Show nothing that moves any more."""
+        """Remove the progress bars."""
         self.show.close()
         self.bars = None
 
@@ -160,7 +160,7 @@ class BatchView:
 def serve_lines(
     show: Display, flags: dict[str, Any], config: Path | None, takes: Mapping[str, Collection[str]]
 ) -> None:
-    """Render what comes as lines of JSON on standard input, and answer in lines of JSON, until no more come.
+    """Render jobs that arrive as lines of JSON on standard input, and answer in lines of JSON, until the input ends.
 
     Raises: BatchError if some jobs failed.
     """
@@ -180,7 +180,7 @@ def serve_lines(
 
 @dataclass
 class _Server:
-    """Jobs that come one after another, with models that stay loaded between them."""
+    """Jobs that arrive one after another, with models that stay loaded between them."""
 
     show: Display
     worker: core.Worker
@@ -191,7 +191,7 @@ class _Server:
     failed: int = 0
 
     def lines(self) -> Iterator[bytes]:
-        """What stands on standard input. One that is too long is given up to its limit, which no job can be."""
+        """The lines of standard input. One that is too long is cut at its limit, which makes it invalid."""
         while True:
             self.is_idle = True
             line = sys.stdin.buffer.readline(LONGEST_LINE + 1)
@@ -228,6 +228,6 @@ class _Server:
                 self.show.fail(error if isinstance(error, core.LTX2Error) else crash(error, ["batch", "-"]))
 
     def stop_if_idle(self) -> None:
-        """A signal that comes while nothing is rendered ends the command at once."""
+        """A signal that arrives while nothing is rendered ends the command at once."""
         if self.is_idle:
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The command `convert`: from a checkpoint in bf16 to a file of half its size."""
+"""The command `convert`: from a bf16 checkpoint to a file of half its size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add_convert(app: typer.Typer) -> None:
 
 @takes(CONVERT)
 def convert(file: WeightsArg, flags: dict[str, Any], show: Display) -> None:
-    """Make an int8 or fp8 file of a checkpoint in bf16, which other programs read too; with -v, the error per layer."""
+    """Convert a bf16 checkpoint to an int8 or fp8 file, which other programs can read; -v shows the error per layer."""
     for name, option, what in (("to", "--to int8", "what is written"), ("output", "-o FILE", "where it is written")):
         if name not in flags:
             raise core.RequestError(f"{option.split()[0]} is missing", hint=f"{option} says {what}")
@@ -58,5 +58,5 @@ def tell(show: Display, result: core.Converted) -> None:
 
 
 def _interrupt() -> None:
-    """End the conversion where it is; its file has no name yet."""
+    """Stop the conversion; its file has no name yet."""
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""All that a command shows: results on stdout, and on stderr what happens meanwhile and what goes wrong."""
+"""Everything that a command shows: results on stdout; progress, warnings and errors on stderr."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ ERRORS, USUAL, DETAILS, TRACEBACKS = range(-1, 3)  # how much is told: -q, nothi
 
 
 def visible(text: str) -> str:
-    r"""Text from a file, a prompt or the system with every character that could act on the terminal shown as \x1b."""
+    """Text from a file, a prompt or the system with every character that could affect the terminal shown as \\x1b."""
     return "".join(
         char.encode("unicode_escape").decode() if unicodedata.category(char) in HIDDEN else char for char in text
     )
 
 
 class Display:
-    """Shows one command. is_json: JSON lines on stdout tell everything, and stderr is for errors."""
+    """Shows one command. is_json: whether JSON lines on stdout contain everything, and stderr only errors."""
 
     def __init__(self, *, is_json: bool = False) -> None:
         self.is_json = is_json
@@ -57,16 +57,16 @@ class Display:
         self.about_job = ""  # the job of a batch that is told of
 
     def set_level(self, *, as_json: bool, quiet: bool, verbose: int) -> None:
-        """What --json, -q and -v ask for. Raises: RequestError for -q and -v together."""
+        """Apply --json, -q and -v. Raises: RequestError for -q and -v together."""
         if quiet and verbose:
-            raise core.RequestError("-q and -v cannot be used together", "one tells less, the other more", "give one")
+            raise core.RequestError("-q and -v cannot be used together", "-q prints less, -v more", "give one")
         self.is_json = as_json
         self.level = verbose or (ERRORS if quiet or as_json else USUAL)
 
     # What a command ends with
 
     def table(self, title: str, rows: Mapping[str, str]) -> None:
-        """A small table of facts that somebody asked for."""
+        """A small table of requested facts."""
         if self.is_json:
             self._tell("output", title=title, facts=dict(rows))
             return
@@ -78,14 +78,14 @@ class Display:
             self._print(wrapped(line, columns, " " * (width + 4)))
 
     def measured(self, title: str, rows: Mapping[str, str], **numbers: Any) -> None:
-        """What was measured: numbers as JSON, else a row each."""
+        """Measurements: numbers as JSON, else a row each."""
         if self.is_json:
             self._tell("output", title=title, **numbers)
         else:
             self.table(title, rows)
 
     def text(self, *lines: str) -> None:
-        """Lines for a person, such as a block to paste. In JSON they stand in the facts, and not here."""
+        """Lines for the user, such as a block to paste. With --json they are in the facts, and not printed here."""
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
         for line in lines if not self.is_json else ():
             self._print(wrapped(visible(line), columns, "  "))
@@ -104,11 +104,11 @@ class Display:
         )
 
     def facts(self, title: str, facts: Mapping[str, str]) -> None:
-        """What a file says about itself: as JSON its own words, else a row per setting."""
+        """Facts about a file: as JSON in its own words, else a row per setting."""
         self.table(title, facts if self.is_json else readable(facts, is_whole=self.level >= DETAILS))
 
     def file(self, path: Path, *, is_new: bool = True) -> None:
-        """The path of a result: alone on stdout, byte by byte, so that a script can use it."""
+        """The path of a result: the only output on stdout, byte by byte, so that a script can use it."""
         path = self.finished = _place(path)
         if self.is_json:
             self._tell("output", path=str(path), is_new=is_new)
@@ -116,13 +116,13 @@ class Display:
             self._print(visible(str(path)) if sys.stdout.isatty() else os.fsencode(path))
 
     def beside(self, path: Path) -> None:
-        """A picture or a clip that was written beside a result."""
+        """An image or a clip that was written beside a result."""
         path = _place(path)
         self._tell("output", path=str(path), is_new=True)
         self.say(f"wrote {path}")
 
     def prompt(self, rewritten: core.PromptRewritten, *, is_result: bool) -> None:
-        """A prompt that was rewritten. is_result: it is what somebody asked for, and goes to stdout, on one line."""
+        """A rewritten prompt. is_result: whether it is the requested output, and goes to stdout, on one line."""
         seed, is_rewritten = rewritten.seed, not rewritten.problem
         self._tell("prompt", prompt=rewritten.prompt, given=rewritten.given, is_rewritten=is_rewritten, seed=seed)
         if not is_rewritten:
@@ -148,7 +148,7 @@ class Display:
         self.say(f"seed {result.seed}, {result.seconds:.1f} s{kept}")
 
     def end(self, exit_code: int) -> int:
-        """The last line of what is told as JSON. Gives the exit code: 7 where stdout did not take what it should."""
+        """The last JSON line. Returns the exit code: 7 if stdout did not accept everything."""
         self.close()
         if self.has_told:
             self._tell("summary", exit_code=exit_code, seconds=round(time.perf_counter() - self.start, 3))
@@ -164,7 +164,7 @@ class Display:
 
     @contextmanager
     def about(self, job: str) -> Iterator[None]:
-        """Inside, all JSON lines carry the name of a job of a batch."""
+        """In this block, all JSON lines have the name of a job of a batch."""
         self.about_job = job
         try:
             yield
@@ -172,11 +172,13 @@ class Display:
             self.about_job = ""
 
     def job(self, *, state: str, **fields: Any) -> None:
-        """What becomes of the job that is told of, as JSON."""
+        """The state of the current job, as JSON."""
         self._tell("job", state=state, **fields)
 
     def plan(self, resolved: core.Resolved, *, advice_level: int = DETAILS) -> None:
-        """What will be rendered, and what was rounded or chosen for it. advice_level: from which on advice is told."""
+        """The request that will be rendered, and the choices and roundings for it. advice_level: from which on advice
+        is shown.
+        """
         request, task = resolved.request, resolved.task
         if self.is_json:
             told = task.model_dump(mode="json")
@@ -213,14 +215,14 @@ class Display:
             self.say(f"advice: {advice}", advice_level)
 
     def recipe(self, found: core.FoundRecipe) -> None:
-        """The recipe of a file that somebody else may have written, before it is rendered."""
+        """The recipe of a file from elsewhere, before it is rendered."""
         self._tell("recipe", path=str(_place(found.path)), is_own=found.is_own, facts=dict(found.facts))
         self.say(f"{found.path.name} says of itself:")
         for name, value in readable(found.facts, is_whole=True).items():
             self.say(f"  {name}: {value}")
 
     def differences(self, path: Path, rows: Mapping[str, str]) -> None:
-        """What a render does otherwise than the file that it is made from again."""
+        """The differences of a render from the file that it is made from."""
         self._tell("differences", path=str(_place(path)), differences=dict(rows))
         if not rows:
             self.say(f"nothing differs from how {path.name} was made: the result will have the same bytes")
@@ -230,7 +232,7 @@ class Display:
             self.say(f"  {name}: {value}")
 
     def batch(self, batch: core.Batch, *, is_result: bool) -> None:
-        """What a batch holds. is_result: its jobs are what somebody asked for, and each of them is shown."""
+        """The jobs of a batch. is_result: whether they are the requested output, so that each is shown."""
         if self.is_json:
             jobs = [{**job.line.dump(), "name": job.name} for job in batch.jobs] if is_result else []
             counts = {"count": len(batch.jobs), "seed": batch.seed, "notes": list(batch.notes)}
@@ -247,7 +249,7 @@ class Display:
             self.warn(warning if count == 1 else f"{warning} ({counted(count, 'job')})")
 
     def plan_of_download(self, facts: Mapping[str, Any], rows: Mapping[str, str], *, is_result: bool = True) -> None:
-        """What would be fetched. is_result: it is what somebody asked for, and not what happens on the way."""
+        """The plan of a download. is_result: whether it is the requested output."""
         if self.is_json:
             self._tell("plan", **facts)
         elif is_result:
@@ -257,7 +259,7 @@ class Display:
                 self.say(f"{name}: {text}")
 
     def step_of_file(self, progress: core.FileProgress) -> None:
-        """How far a file is."""
+        """The progress of a file."""
         self._tell("step", phase=progress.action, name=progress.name, done=progress.done, total=progress.total)
 
     def event(
@@ -270,7 +272,7 @@ class Display:
         | core.PreviewShown
         | core.Message,
     ) -> None:
-        """What core tells while it renders."""
+        """An event of core during a render."""
         match event:
             case core.PhaseStarted(phase=phase, name=name, total=total):
                 self.phase = name
@@ -305,7 +307,7 @@ class Display:
                 self.say(message, DETAILS)
 
     def preview(self, path: Path) -> None:
-        """A picture of how far a video is: on the terminal where that takes pictures, else its path, once."""
+        """A preview image: on the terminal if that supports images, else its path, once."""
         protocol = core.graphics_protocol(os.environ) if self.takes_bars else None
         try:
             picture = core.escape_sequence(path.read_bytes(), protocol) if protocol else ""
@@ -324,7 +326,7 @@ class Display:
         self.say(f"warning: {message}")
 
     def say(self, line: str, level: int = USUAL) -> None:
-        """One line on stderr, above the bars where there are any."""
+        """One line on stderr, above the bars if there are any."""
         if self.level < level:
             return
         text = visible(line)
@@ -338,7 +340,7 @@ class Display:
     # What goes wrong
 
     def fail(self, error: core.LTX2Error) -> int:
-        """What went wrong, why, and what to do about it, a line each. Gives the exit code."""
+        """The error, its reason, and its hint, a line each. Returns the exit code."""
         self.close()
         listed = [line for places, problem in error.problems for line in self._problem(places, problem)]
         self._tell("error", code=error.exit_code, message=error.what, why=error.why, hint=error.hint)
@@ -352,7 +354,7 @@ class Display:
         return error.exit_code
 
     def _problem(self, places: Sequence[str], problem: core.LTX2Error) -> list[str]:
-        """The lines about one failure of some jobs; in JSON it is an event of its own."""
+        """The lines about one failure of some jobs; in JSON it is a separate event."""
         fields = {"code": problem.exit_code, "message": problem.what, "why": problem.why, "hint": problem.hint}
         self._tell("job_error", places=list(places), **fields)
         more = f" and {len(places) - MOST_PLACES:,} more" if len(places) > MOST_PLACES else ""
@@ -360,14 +362,14 @@ class Display:
         return lines + [f"  {line}" for line in (problem.why, problem.hint and f"hint: {problem.hint}") if line]
 
     def close(self) -> None:
-        """No more bars."""
+        """Remove the bars."""
         if self.bars:
             self.bars.stop()
             self.bars = self.render_bars = None
 
     @property
     def takes_bars(self) -> bool:
-        """Whether what moves can be shown: on a terminal, unless only errors or JSON are wanted."""
+        """Whether bars can be shown: on a terminal, unless only errors or JSON are wanted."""
         is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         return is_terminal and self.level >= USUAL and not self.is_json
 
@@ -386,12 +388,12 @@ class Display:
             self._print(json.dumps({"schema": SCHEMA, "event": event, **about, **fields}))
 
     def _print(self, line: str | bytes) -> None:
-        """A line on stdout. If that refuses it, the rest of the command goes on, and its end tells."""
+        """A line on stdout. If that fails, the command continues, and reports it at its end."""
         self.refused = _write(sys.stdout, line) or self.refused
 
 
 def _place(path: Path) -> Path:
-    """Where a path is, from the root on. A link itself, and not what it names: a render replaces it."""
+    """The absolute path of a file. Links are not resolved: a render replaces them."""
     return path.parent.resolve() / path.name
 
 
@@ -412,15 +414,15 @@ def _job_words(job: core.BatchJob) -> str:
 
 
 def _preset_words(resolved: core.Resolved) -> str:
-    """The preset that was named and the recipe that it comes to, or the recipe alone."""
+    """The named preset and its recipe, or only the recipe."""
     recipe = resolved.request.preset
     return f"preset {resolved.preset} ({recipe})" if resolved.preset else recipe
 
 
 def _write(stream: Any, line: str | bytes) -> OSError | None:
-    """A line, at once. Gives the error where the stream takes none, and sends what follows nowhere.
+    """Write and flush a line. Returns the error if the stream does not accept it; further lines are then discarded.
 
-    A reader that went away is not an error, nor a reason to give up a render.
+    A closed pipe is not an error, nor a reason to stop a render.
     """
     try:
         typer.echo(line, file=stream)

@@ -1,4 +1,4 @@
-"""The command `doctor`: what this machine is like, and what it can do."""
+"""The command `doctor`: facts about this machine, and what it can do."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ TryOpt = Annotated[
         "--try",
         metavar="NAME|FILE|FOLDER",
         rich_help_panel="Instead",
-        help="Render two steps with an installed model, and tell what it took.",
+        help="Render two steps with an installed model, and report time and memory.",
     ),
 ]
 TuneOpt = Annotated[
     bool,
     typer.Option(
-        "--tune", rich_help_panel="Instead", help="Measure what is fastest on this machine; renders then obey it."
+        "--tune", rich_help_panel="Instead", help="Measure what is fastest on this machine; later renders use it."
     ),
 ]
 
@@ -35,7 +35,7 @@ def add_doctor(app: typer.Typer) -> None:
 
 
 def doctor(show: Display, model: TryOpt = None, tune: TuneOpt = False) -> None:
-    """Show what this machine is like and can do, with a block to paste into a bug report."""
+    """Show facts about this machine and what it can do, with a block to paste into a bug report."""
     if model is not None and tune:
         raise core.RequestError("--try and --tune cannot be used together", "each takes its time", "give one")
     if model is not None:
@@ -47,7 +47,7 @@ def doctor(show: Display, model: TryOpt = None, tune: TuneOpt = False) -> None:
 
 
 def examine(show: Display) -> None:
-    """One table; then what the card computes, which takes torch; then the block. In JSON all of it at once."""
+    """One table; then what the GPU can compute, which imports torch; then the block. With --json all of it at once."""
     found = core.diagnose()
     if not show.is_json:
         show.table("this machine", found.rows)
@@ -71,6 +71,6 @@ def prove(show: Display, model: str) -> None:
 
 
 def measure(show: Display) -> None:
-    """What is the fastest, and where that is kept."""
+    """What is fastest, and the path of the result."""
     tuning = core.tune(tell=show.say)
     show.table("measured", {**tuning.rows, "kept in": str(core.write_tuning(tuning))})

@@ -37,7 +37,7 @@ def plan_rows(plan: core.DownloadPlan) -> dict[str, str]:
 
 
 def _part(files: list[core.WantedFile]) -> str:
-    """One part of a model: its size, whether it is there, and its name."""
+    """One part of a model: its size, its state, and its name."""
     sizes = [file.known.size for file in files]
     about = "" if all(file.known.bytes for file in files) else "about "
     size = "size unknown" if not any(sizes) else about + core.show_bytes(sum(one or 0 for one in sizes))
@@ -86,7 +86,7 @@ def plan_facts(plan: core.DownloadPlan) -> dict[str, Any]:
 
 
 class DownloadView:
-    """Hears from several threads how far each file is. total: bytes that are fetched in all, once that is known."""
+    """Receives the progress of each file from several threads. total: bytes to download in all, once known."""
 
     def __init__(self, show: Display) -> None:
         self.show = show

@@ -32,7 +32,7 @@ def add_downloads(app: typer.Typer) -> None:
 
 @takes(FETCH)
 def download(flags: dict[str, Any], show: Display, name: MaybeNameArg = None) -> None:
-    """Fetch the files of a model or a LoRA, or link to those that are here already; resumes what was interrupted."""
+    """Download the files of a model or a LoRA, or link to existing ones; resumes an interrupted download."""
     accepted = _known_licences(flags.get("accept_licence", ()))
     library = core.own_library()
     if name is None:
@@ -57,14 +57,14 @@ def download(flags: dict[str, Any], show: Display, name: MaybeNameArg = None) ->
 
 
 def _interrupt() -> None:
-    """End whatever waits: a question, a request, or the threads that fetch, which keep what they have."""
+    """End everything that waits: a question, a request, or the downloading threads, which keep their bytes."""
     raise KeyboardInterrupt
 
 
 def _obtain(
     plan: core.DownloadPlan, library: core.Library, flags: Mapping[str, Any], show: Display, stop: Stop
 ) -> list[Path]:
-    """Everything from a plan to files that are there. Gives where each part of the model is."""
+    """Everything from a plan to complete files. Returns the location of each part of the model."""
     view = DownloadView(show)
     listener = core.Listener(on_progress=view.progress, on_warning=show.warn, should_stop=stop.should_stop)
     plan = core.verify_found(plan, listener)
@@ -85,7 +85,7 @@ def _obtain(
 
 
 def _known_licences(given: Iterable[str]) -> list[str]:
-    """The licences that are accepted on the command line. Raises: RequestError for one that nobody knows."""
+    """The licences that are accepted on the command line. Raises: RequestError for an unknown one."""
     known = core.licences()
     for unknown in (one for one in given if one.lower() not in known):
         raise core.RequestError(f"there is no licence {unknown}", hint=f"known are {', '.join(known)}")
@@ -93,7 +93,7 @@ def _known_licences(given: Iterable[str]) -> list[str]:
 
 
 def accept(plan: core.DownloadPlan, given: Collection[str], show: Display) -> None:
-    """See that the licences of a download are accepted. Raises: RequestError for one that is not."""
+    """Check that the licences of a download are accepted. Raises: RequestError for one that is not."""
     known = core.licences()
     for name in plan.to_accept:
         licence = known[name]
@@ -106,7 +106,7 @@ def accept(plan: core.DownloadPlan, given: Collection[str], show: Display) -> No
 
 
 def confirm(question: str, option: str, *, is_given: bool | None) -> None:
-    """Ask a person. Raises: RequestError if nobody can be asked, or if the answer is no."""
+    """Ask the user. Raises: RequestError if there is no terminal, or if the answer is no."""
     if is_given:
         return
     if not is_asked():
@@ -120,7 +120,7 @@ def confirm(question: str, option: str, *, is_given: bool | None) -> None:
 
 
 def is_asked() -> bool:
-    """Whether there is a terminal at which a person can answer."""
+    """Whether there is a terminal for questions."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
@@ -137,7 +137,7 @@ def show_models(context: typer.Context, show: Display) -> None:
 
 
 def list_models(show: Display, library: core.Library) -> None:
-    """Everything that has a name, in tables."""
+    """All named models and LoRAs, in tables."""
     for title, rows in core.model_tables(library).items():
         if rows:
             show.table(title, rows)
@@ -146,7 +146,7 @@ def list_models(show: Display, library: core.Library) -> None:
 @models.command("rm", cls=PanelCommand)
 @takes(REMOVE)
 def remove(flags: dict[str, Any], show: Display, name: MaybeNameArg = None) -> None:
-    """Remove a model or a LoRA. Files that another model needs stay, and so do those of other programs."""
+    """Remove a model or a LoRA. Files that another model needs are kept, and so are those of other programs."""
     if (name is None) is not bool(flags.get("partial")):
         raise core.RequestError("give either a name or --partial", hint="ltx2 models lists what is installed")
     paths: tuple[Path, ...]

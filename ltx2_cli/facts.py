@@ -1,4 +1,4 @@
-"""Facts about a file as rows that a person can read."""
+"""Facts about a file as readable rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LONGEST_TEXT = 56  # of those; beside the names of a recipe's settings it fits 8
 def readable(facts: Mapping[str, str], *, is_whole: bool) -> dict[str, str]:
     """A row per setting and per record inside it: `guidance 1` is the first.
 
-    Args: is_whole: what a person wrote is not cut, however long it is. All other texts are whole anyway.
+    Args: is_whole: whether texts written by a person are complete, however long. All other texts always are.
     """
     rows: dict[str, str] = {}
     for name, text in facts.items():
@@ -23,7 +23,7 @@ def readable(facts: Mapping[str, str], *, is_whole: bool) -> dict[str, str]:
 
 
 def _parsed(name: str, text: str) -> Any:
-    """The record or the list that a text holds, else the text."""
+    """The record or the list in a text, else the text."""
     if name in TEXTS or not text.startswith(("{", "[")):
         return text
     try:

@@ -1,4 +1,4 @@
-"""Failures that are no errors of core, put in the same three lines: what, why, hint."""
+"""Failures that are not errors of core, in the same three lines: what, why, hint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONGEST = 300  # characters of a message, whatever words it repeats
 
 
 class UserStopError(core.LTX2Error):
-    """The user stopped the command, which is not an error. what: how far it came. command: the one that goes on."""
+    """The user stopped the command, which is not an error. what: its progress. command: the one that continues."""
 
     def __init__(self, exit_code: int, what: str = "stopped", why: str = "", command: str = "") -> None:
         super().__init__(what, why, command)
@@ -30,15 +30,17 @@ class UserStopError(core.LTX2Error):
 
     @classmethod
     def at_once(cls, exit_code: int, job_dir: Path | None, command: str) -> UserStopError:
-        """A render that was stopped in the middle of a step. job_dir: where finished stages are, if there are any."""
+        """A render that was stopped in the middle of a step. job_dir: the folder with finished stages, if there are
+        any.
+        """
         if job_dir is None or not job_dir.is_dir():
             return cls(exit_code)
         why = "nothing of the stage that was running is kept"
-        return cls(exit_code, "stopped at once", why, f"{command} begins it again")
+        return cls(exit_code, "stopped at once", why, f"{command} starts it again")
 
 
 def wrong_usage(error: typer.TyperException, usual_hint: str) -> core.RequestError:
-    """Words that cannot be parsed: an option or a command that is not there, too many words or too few."""
+    """A command line that cannot be parsed: an unknown option or command, too many arguments or too few."""
     message = error.format_message().replace("argument(s)", "argument")
     what, _, hint = message.partition(" (Possible options: ")[0].rstrip(".").partition(". ")
     name = getattr(error, "option_name", "").lstrip("-")  # of an option that is not there
@@ -61,7 +63,7 @@ def wrong_usage(error: typer.TyperException, usual_hint: str) -> core.RequestErr
 
 
 def _owners(option: str, context: Any) -> list[str]:
-    """The commands that have an option which this one lacks."""
+    """The commands with an option that this one lacks."""
     if not option or context is None or context.parent is None:
         return []
     commands = context.find_root().command.commands
@@ -69,7 +71,7 @@ def _owners(option: str, context: Any) -> list[str]:
 
 
 def _takes_changes_of(setting: str, command: Any) -> bool:
-    """Whether a command changes a setting by `--set` that others have as an option."""
+    """Whether a command changes a setting with `--set` that is an option of others."""
     if not _has(command, "--set"):
         return False
     try:
@@ -86,7 +88,7 @@ def _has(command: Any, option: str) -> bool:
 
 
 def is_stop(error: BaseException | None) -> bool:
-    """Whether a failure came up while the user's stop was on its way, as of an import that was cut off by it."""
+    """Whether an exception was caused by the user's stop, for example in an interrupted import."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True
@@ -95,7 +97,7 @@ def is_stop(error: BaseException | None) -> bool:
 
 
 def crash(error: Exception, arguments: list[str]) -> core.LTX2Error:
-    """A failure that nobody foresaw: what the disk refused, or a bug, whose traceback goes into a file as it is."""
+    """An unexpected failure: an error of the disk, or a bug, whose traceback is written to a file unchanged."""
     if refused := core.disk_failure(error):
         return refused
     path = _crash_folder() / time.strftime(f"crash-%Y%m%d-%H%M%S-{secrets.token_hex(3)}.txt")
@@ -115,7 +117,7 @@ def crash(error: Exception, arguments: list[str]) -> core.LTX2Error:
 
 
 def _crash_folder() -> Path:
-    """The folder of this program, or the one for temporary files where LTX2_HOME names none."""
+    """The folder of this program, or the one for temporary files if LTX2_HOME is not valid."""
     try:
         return core.ltx2_home()
     except core.RequestError:

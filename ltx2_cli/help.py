@@ -12,19 +12,19 @@ from .wrap import wrapped
 
 TOPICS = {
     "guidance": """\
-st, sm and stg are guidance scales, one of each per stream. st pulls towards the text, sm towards the other stream, stg
-away from a model without some of its attention. Guided presets use --video-st 3 --video-sm 3 --audio-st 7 --audio-sm 3
-and, for stg and rescale, the model's own. They are scales in the sense of the official settings cfg_scale and
-modality_scale: the weight on a direction is the scale minus one, so 1 switches it off, and the defaults give the
-official output. For stg, 0 switches it off.""",
+st, sm and stg are guidance scales, one of each per stream. st guides towards the text, sm towards the other stream, stg
+away from a prediction without self-attention in some blocks. Guided presets use --video-st 3 --video-sm 3
+--audio-st 7 --audio-sm 3 and, for stg and rescale, the model's own values. They are scales in the sense of the official
+settings cfg_scale and modality_scale: the weight on a direction is the scale minus one, so 1 disables it, and the
+defaults give the official output. For stg, 0 disables it.""",
     "settings": """\
 Every option of a render can also be given in ./ltx2.yaml and in config.yaml in the folder LTX2_HOME, as "steps: 30",
-and in the environment, as LTX2_STEPS=30. The command line wins over the environment, that over the file of --config,
-that over ./ltx2.yaml, and that over config.yaml. Presets of your own stand in these files under "presets:"; a preset
-wins over everything below the place that names it.""",
+and in the environment, as LTX2_STEPS=30. The first of these places that sets an option wins: the command line, the
+environment, the file of --config, ./ltx2.yaml, config.yaml. These files can also define presets, under "presets:"; a
+preset comes directly below the place that names it.""",
     "jobs": """\
-A .txt file holds a prompt a line; lines that begin with # are comments. A .jsonl file holds a JSON object a line, and
-the first row of a .csv file names the keys of the rows below. A .yaml file holds a list of jobs, or jobs: with
+A .txt file has one prompt per line; lines that begin with # are comments. A .jsonl file has one JSON object per line,
+and the first row of a .csv file names the keys of the rows below. A .yaml file has a list of jobs, or jobs: with
 defaults: for all of them. The keys of a job are mode (t2v where there is none), prompt, input (the image, clip or audio
 that the mode starts from), name (of its file), and the options of its mode, such as steps: 30. Paths are relative to
 the current folder.""",
@@ -35,7 +35,9 @@ LAST = "Other"  # the panel of what every command has
 
 
 def panels_of(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
-    """How each argument and option is typed, with its text, by the title of its panel; what every command has last."""
+    """How each argument and option is typed, with its text, by the title of its panel; the options of every command
+    last.
+    """
     panels: dict[str, list[tuple[str, str]]] = {"Arguments": []}
     for one in (one for one in command.get_params(context) if not getattr(one, "hidden", False)):
         title = "Arguments" if one.param_type_name == "argument" else one.rich_help_panel or LAST
@@ -45,7 +47,7 @@ def panels_of(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
 
 
 def write_panels(command: Any, context: Any, formatter: Any) -> None:
-    """A list for each panel: arguments, options by the titles that they have, then what every command has."""
+    """A list for each panel: arguments, options by their titles, then the options of every command."""
     panels = panels_of(command, context)
     width = min(WIDEST_NAME, max(len(name) for rows in panels.values() for name, _ in rows))
     for title, rows in panels.items():
@@ -63,7 +65,7 @@ def written(parameter: Any) -> str:
 
 
 def filled(parameter: Any, text: str) -> str:
-    """A text of the help with what core says about the setting: %(choices)s and %(default)s."""
+    """A help text with core's facts about the setting filled in: %(choices)s and %(default)s."""
     if "%(" not in text:
         return text
     return text % {"choices": core.choices_text(parameter.name), "default": core.default_text(parameter.name)}

@@ -1,4 +1,4 @@
-"""What core logs, told by the display of the command."""
+"""Show core's log messages on the display of the command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .display import Display
 
 
 class MessageRoute(logging.Handler):
-    """Tells warnings as the display tells its own."""
+    """Shows logged warnings like the display's own."""
 
     def __init__(self, show: Display) -> None:
         super().__init__(logging.WARNING)
@@ -22,7 +22,7 @@ class MessageRoute(logging.Handler):
 
 @contextmanager
 def routed(show: Display) -> Iterator[None]:
-    """Inside, a display tells the warnings that core logs, and nothing else prints them."""
+    """In this block, a display shows the warnings that core logs, and nothing else prints them."""
     logger, handler = logging.getLogger("ltx2"), MessageRoute(show)
     before, logger.propagate = logger.propagate, False
     logger.addHandler(handler)

@@ -1,4 +1,4 @@
-"""The commands that render, as a table: what each starts from, says of itself, and takes.
+"""The commands that render, as a table: their arguments, summaries and options.
 
 A new mode is a row here beside its row in core; the panels of options are in options.py, written as panels.py says.
 """
@@ -57,7 +57,7 @@ EPILOG = "ltx2 help guidance explains the guidance scales, ltx2 help settings wh
 
 @dataclass(frozen=True, kw_only=True)
 class ModeCommand:
-    """A command that renders. summary: of its help. main: the argument that it starts from; None for a prompt alone."""
+    """A command that renders. summary: of its help. main: the argument for its input file; None for a prompt only."""
 
     summary: str
     panels: tuple[Options, ...]
@@ -111,7 +111,7 @@ COMMANDS: Mapping[str, ModeCommand] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What was asked for on a command line. main: what a mode starts from. config: a file with settings."""
+    """The arguments of a command line. main: the input file of a mode. config: a settings file."""
 
     mode: str
     prompt: str
@@ -121,12 +121,14 @@ class Asked:
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """What core settles: the mode, the prompt, settings by place, presets of the user's own, and the input."""
+        """The arguments of core's functions: the mode, the prompt, settings by place, the user's presets, and the
+        input.
+        """
         given = core.gather(self.flags, self.config)
         return self.mode, core.read_prompt(self.prompt), given.layers, given.own_presets, self.main
 
     def for_prompt_alone(self) -> Asked:
-        """The same, of which nothing is rendered or written but the prompt."""
+        """The same, for rewriting the prompt without rendering or writing anything."""
         flags = {name: value for name, value in self.flags.items() if name != "skip_existing"}
         return replace(self, flags={**flags, "enhance": True, "overwrite": True, "force": True})
 
@@ -135,7 +137,7 @@ Make = Callable[[Display, Asked], None]
 
 
 def add_modes(app: typer.Typer, make: Make) -> None:
-    """Add a command for every row of the table. make: renders what was asked for."""
+    """Add a command for every row of the table. make: renders a request."""
     for name, row in COMMANDS.items():
         command = _with_main(name, row, make) if row.main else _with_prompt(name, make)
         command.__name__, command.__doc__ = name, row.summary

@@ -18,7 +18,7 @@ PromptArg = Annotated[
 
 
 def path_argument(metavar: str, text: str) -> Any:
-    """An argument that is a path, taken through core's door for them."""
+    """An argument that is a path, parsed by core's function for paths."""
     return typer.Argument(metavar=metavar, help=text, parser=lambda path: core.given_path(path, metavar))
 
 
@@ -44,7 +44,7 @@ TilesOpt = Annotated[
     typer.Option(
         "--tiles",
         metavar="off|auto|FxHxW",
-        help="Decode the video in tiles of so many frames, rows and columns, such as 40x384x384; default: as before.",
+        help="Decode the video in tiles of F frames, H rows and W columns, such as 40x384x384; default: as before.",
         rich_help_panel="Output",
     ),
 ]
@@ -55,7 +55,7 @@ TopicArg = Annotated[str | None, typer.Argument(metavar="[COMMAND]", help="A com
 
 
 def names(kind: str) -> Complete:
-    """Completes what begins like the name of a preset, size or model."""
+    """Completes the name of a preset, size or model."""
 
     def complete(incomplete: str) -> list[tuple[str, str]]:
         known = core.catalogue()[kind]
@@ -86,7 +86,7 @@ MaybeNameArg = Annotated[
 ]
 PLAN = panel(
     "Plan",
-    vram=value("GB", "Plan for a card that is sold with so much memory."),
+    vram=value("GB", "Plan for a GPU that is sold with this much memory."),
     explain=switch("Tell where each setting comes from."),
 )
 LORA = value(
@@ -108,8 +108,8 @@ MODEL = panel(
     video_vae=value("FILE", "Use this video VAE instead of the model's."),
     decoder=value(
         "%(choices)s",
-        "The decoder of the video; default %(default)s: the one that the model has; of both, the diffusion decoder "
-        "if it fits into the memory.",
+        "Video decoder; default %(default)s: the one that the model has; if it has both, the diffusion decoder if that "
+        "fits into memory.",
     ),
     audio_vae=value("FILE", "Use this audio VAE and vocoder instead of the model's."),
     text_encoder=value("FOLDER|FILE", "Use this text encoder; default: the one beside the model."),
@@ -120,7 +120,7 @@ MODEL = panel(
     allow_partial_lora=PARTIAL_LORA,
     precision=value(
         "%(choices)s",
-        "What the model computes in; default %(default)s: bf16 on CUDA, else fp32; bf16 decodes quantised weights.",
+        "Precision of the computation; default %(default)s: bf16 on CUDA, else fp32; bf16 decodes quantised weights.",
     ),
     memory=value(
         "%(choices)s",
@@ -134,15 +134,14 @@ MODEL = panel(
     ),
     ranks=value(
         "N",
-        "Render the clip on N GPUs together, a process on each; the passes of guidance are shared first, then the "
-        "video's tokens; default %(default)s.",
+        "Render one clip on N GPUs, one process on each: guidance passes are shared out first, then video tokens; "
+        "default %(default)s.",
     ),
-    gpus=value("0,1", "The cards of --ranks; default: the first N."),
+    gpus=value("0,1", "The GPUs of --ranks; default: the first N."),
     attention_backend=value(
         "%(choices)s",
-        "The kernel of attention in the transformer, of those that this machine has; default %(default)s: torch's own "
-        "choice, or what ltx2 doctor --tune has measured as faster. The result differs in the last bits; with int8, of "
-        "the extra fast, in more.",
+        "Attention kernel of the transformer; default %(default)s: torch's choice, or what ltx2 doctor --tune has "
+        "measured to be faster. Kernels differ in the last bits of the result; int8, of the extra fast, differs more.",
     ),
     force=switch("Render even if the plan says that it does not fit."),
     device=value("auto|cuda|mps|cpu", "Where the model runs; default %(default)s; cuda:1 is the second GPU."),
@@ -198,9 +197,9 @@ ALONG_VIDEO = {
 }
 LONG = panel(
     "Long clips",
-    until=value("60s", "Make a clip of this length, in windows where it is longer than one; also longer than 20 s."),
+    until=value("60s", "Make a clip of this length, also longer than 20 s: in windows if it does not fit into one."),
     window=value("10s", "Length of a window of --until, up to 20 s; default: the model's own."),
-    overlap=value("2s", "How much a window takes over from the one before; default: the model's own."),
+    overlap=value("2s", "Overlap of a window with the window before; default: the model's own."),
 )
 EDIT = panel(
     "Edit, one of these",
@@ -212,13 +211,13 @@ EDIT = panel(
     retake=value("2.0s-4.5s", "Regenerate this span and keep the rest of the clip."),
     control=value(
         "NAME|PATH[:STRENGTH]",
-        "Follow the clip as a control signal, with an in-context LoRA: pose, depth, or a file; with --upscale the LoRA "
-        "that looks at the clip, or off.",
+        "Follow the clip as a control signal, with an in-context LoRA: pose, depth, or a file; with --upscale: the "
+        "LoRA to refine with, or off.",
         complete=complete_lora,
     ),
     upscale=value(
         "2|1.5",
-        "Enlarge the clip and refine it from a noise level on, which --strength sets; its audio is kept.",
+        "Enlarge the clip and refine it, from the noise level of --strength; the audio is kept.",
     ),
     loop=switch("Regenerate the end of the clip so that it meets the beginning; --retake chooses another span."),
 )
@@ -226,7 +225,7 @@ REFERENCES = panel(
     "References",
     ref=value(
         "IMAGE",
-        "Take things from this image, with an in-context LoRA that was trained for it, such as ingredients; can be "
+        "Use objects from this image, with an in-context LoRA that was trained for it, such as ingredients; can be "
         "repeated.",
         is_repeated=True,
     ),
@@ -243,20 +242,20 @@ IMAGES = panel(
 KEYFRAMES = panel(
     "Shape",
     generated_keyframes=value(
-        "N", "Generate so many single frames beside the clip, at even distances (LTX-2.5); default %(default)s."
+        "N", "Generate N single frames together with the clip, at even distances (LTX-2.5); default %(default)s."
     ),
 )
 SEGMENTS = panel(
     "Prompt",
     segment=value(
         "0s-3s=TEXT",
-        "A prompt of its own for a span of the clip; PROMPT is read elsewhere; can be repeated.",
+        "A separate prompt for a span of the clip; PROMPT applies to the rest; can be repeated.",
         is_repeated=True,
     ),
 )
 ENHANCE = panel(
     "Prompt",
-    enhance=switch("Let a language model rewrite the prompt before it is read; default: the prompt word for word."),
+    enhance=switch("Let a language model rewrite the prompt; default: use it word for word."),
     enhancer=value(
         "FOLDER",
         "The language model for --enhance: a Gemma 3 or Gemma 4 instruct model; default: the model's own text encoder.",
@@ -284,16 +283,16 @@ SAMPLING = panel(
     skip_step=value("N", "Run the model only on every N+1st step."),
     tiles=value(
         "2x2",
-        "Refine an enlarged video in so many tiles, across and down: more take less memory; default: as many as the "
-        "size or the model needs.",
+        "Refine an enlarged video in tiles, across and down: more tiles need less memory; default: as many as the size "
+        "or the model needs.",
     ),
     cache_steps=value(
         "0.05",
-        "Skip all blocks but the first in a guided step where what that adds has changed by no more than this share "
-        "since the last full step; faster, and another result; 0, the default, skips none.",
+        "In guided steps, skip all blocks after the first if its output has changed by at most this fraction since the "
+        "last full step; faster, but changes the result; default 0: skip none.",
     ),
 )
-LOOP = panel("Shape", loop=switch("Make a loop: the last frame and the end of the audio meet the first."))
+LOOP = panel("Shape", loop=switch("Make a loop: the last frame and the end of the audio connect to the beginning."))
 SOUND = panel("Streams", sound=value("generate|off", "off makes a video without audio; default generate."))
 OLD_STREAMS = panel(
     "Streams",
@@ -314,9 +313,9 @@ TARGET = panel(
 )
 CONTINUED = panel(
     "Output",
-    output=value("FILE", "Where the result goes; default: where the render was to put it.", "-o"),
+    output=value("FILE", "Output file; default: that of the render.", "-o"),
     overwrite=switch("Replace the output if it exists."),
-    memory=value("%(choices)s", "Go on in this memory mode; default: the one that the render began in."),
+    memory=value("%(choices)s", "Continue in this memory mode; default: that of the render."),
 )
 RERUN = panel(
     "Rerun",
@@ -342,7 +341,7 @@ DECODER = panel(
     "Model",
     decoder=value(
         "%(choices)s",
-        "Decode the video with this decoder, of the render's own file or of one beside it; default: as before.",
+        "Decode the video with this decoder, of the render's video VAE or a file beside it; default: as before.",
     ),
     video_vae=value("FILE", "Decode the video with this video VAE; default: as before."),
 )
@@ -354,7 +353,8 @@ ENCODING = panel(
     ),
     crf=value("N", "Video quality, lower is better; default %(default)s."),
     loudness=value(
-        "LUFS|off", "Bring the audio to a loudness such as -16, with peaks of at most -1 dBTP; default %(default)s."
+        "LUFS|off",
+        "Normalise the audio to a loudness such as -16, with true peaks of at most -1 dBTP; default %(default)s.",
     ),
     metadata=switch("Do not store the recipe in the file.", off=True),
 )
@@ -366,9 +366,7 @@ GIVEN_AUDIO = panel(
 )
 OVERLAY = panel(
     "Output",
-    attention=value(
-        "FILE.mp4", "Also write a clip that shows where in the picture the audio looks: a heat map over each frame."
-    ),
+    attention=value("FILE.mp4", "Also write a clip with a heat map over each frame of where the audio attends."),
 )
 RENDER = {
     **OVERLAY,
@@ -376,16 +374,16 @@ RENDER = {
         "Output",
         skip_existing=switch("If the output exists, do nothing and exit 0."),
         keep_latents=switch("Keep the job folder, for ltx2 decode."),
-        sheet=switch("Also write a contact sheet, a PNG beside the output: frames, sound, prompt, loudness, sync."),
-        report=switch("Also write a report, an HTML page beside the output: clip, sound, checks, recipe."),
+        sheet=switch("Also write a contact sheet, a PNG beside the output: frames, audio, prompt, loudness, sync."),
+        report=switch("Also write a report, an HTML page beside the output: clip, audio, checks, recipe."),
         attention_blocks=value(
-            "0-9,12", "Blocks of the transformer that count for --attention; default: the model's own, else all."
+            "0-9,12", "Transformer blocks to average for --attention; default: the model's own, or all."
         ),
-        attention_steps=value("1-8", "Denoising steps that count for --attention; default: the first third."),
+        attention_steps=value("1-8", "Denoising steps to average for --attention; default: the first third."),
         preview=value(
             "N|auto|off",
-            "Show a small picture of the video every N steps, as preview.png in the job folder and, where the terminal "
-            "can, on screen; auto is about eight pictures a stage; default %(default)s.",
+            "Write a preview image every N steps, preview.png in the job folder, and show it if the terminal can; "
+            "auto: about eight per stage; default %(default)s.",
         ),
         job_dir=value("FOLDER", "Folder for intermediate latents; default: OUTPUT.job."),
         strict=switch("Treat warnings about the result as errors."),
@@ -408,11 +406,11 @@ FETCH = panel(
 REMOVE = panel(
     "Models",
     yes=switch("Do not ask before removing."),
-    partial=switch("Remove what downloads that did not end have left."),
+    partial=switch("Remove the partial files of unfinished downloads."),
 )
 CONVERT = panel(
     "Convert",
-    to=value("int8|fp8", "The format of the large matrices; int8, which rotates them, is nearer to bf16."),
+    to=value("int8|fp8", "Format of the large matrices; int8, with rotation, is closer to bf16."),
     lora=LORA,
     allow_partial_lora=PARTIAL_LORA,
     output=value("FILE", "The new file, which ends in .safetensors.", "-o"),
@@ -439,15 +437,17 @@ BATCH = panel(
     ),
     plan=switch("List the jobs, and stop."),
     grid=switch("Also join the results, labelled by what varies, into grid.png and grid.mp4 in their folder."),
-    keep_going=either("--fail-fast", "Go on after a job that fails, which is the default, or stop there."),
-    max_time=value("TIME", "Begin no further job after this time: 45m, 1h30m."),
+    keep_going=either("--fail-fast", "Continue after a job that fails, which is the default, or stop there."),
+    max_time=value("TIME", "Start no more jobs after this time: 45m, 1h30m."),
     gpus=value("0,1", "Use these cards, one job at a time on each; default: all."),
     shard=value(
         "I/N", "Render only part I of N, from 0; auto in a SLURM array job, auto/N in an indexed job of Kubernetes."
     ),
     engine=value("local|ray", "Where jobs are rendered: on this machine, which is the default, or on a Ray cluster."),
     address=value("HOST:PORT", "Head of the Ray cluster; auto finds the one that this machine is part of."),
-    order=value("models|file", "Order: as in the file, or by models, each loaded once; default models."),
+    order=value(
+        "models|file", "Order of the jobs: by models, so that each is loaded once, or as in the file; default models."
+    ),
 )
 BATCH_SAMPLING = {
     **SAMPLING,
@@ -464,8 +464,8 @@ BATCH_TARGET = panel(
         "are filled in; default: the name of JOBS.",
         "-o",
     ),
-    overwrite=switch("Render jobs that have changed again, and replace what lies in their place."),
-    report=switch("Also write report.html in the folder: all results side by side, to hear, compare and pick."),
+    overwrite=switch("Render changed jobs again, and replace their results."),
+    report=switch("Also write report.html in the folder: all results side by side, to play, compare and pick."),
 )
 GUIDES_AUDIO = ("audio_st", "audio_sm", "audio_stg", "audio_rescale")
 GUIDES_VIDEO = ("video_st", "video_sm", "video_stg", "video_rescale")

@@ -16,12 +16,12 @@ Complete = Callable[[str], list[tuple[str, str]]]
 
 
 def panel(title: str, **options: Option) -> Options:
-    """Options that stand together in the help, each named as its setting."""
+    """Options that are shown together in the help, each named after its setting."""
     return {name: option("--" + name.replace("_", "-"), title) for name, option in options.items()}
 
 
 def value(metavar: str, text: str, *short: str, complete: Complete | None = None, is_repeated: bool = False) -> Option:
-    """An option with a value. It stays text here: core reads values from flags, environment and files alike."""
+    """An option with a value. It stays text here: core parses values from flags, environment and files alike."""
 
     def option(flag: str, title: str) -> Any:
         info = typer.Option(*short, flag, metavar=metavar, help=text, rich_help_panel=title, autocompletion=complete)
@@ -31,7 +31,7 @@ def value(metavar: str, text: str, *short: str, complete: Complete | None = None
 
 
 def switch(text: str, *, off: bool = False) -> Option:
-    """An option without a value. off: it is called --no-… and switches off."""
+    """An option without a value. off: whether it is called --no-… and switches off."""
 
     def option(flag: str, title: str) -> Any:
         names = f" /--no-{flag.removeprefix('--')}" if off else flag
@@ -50,12 +50,14 @@ def either(off: str, text: str) -> Option:
 
 
 def without(options: Options, *names: str) -> Options:
-    """The same options but some."""
+    """The same options without some."""
     return {name: kind for name, kind in options.items() if name not in names}
 
 
 def unlisted(options: Options, names: Collection[str]) -> Options:
-    """The same options, of which some are only there for core to say why they cannot be used; no help lists them."""
+    """The same options, some of them hidden from the help; they exist only so that core can say why they cannot be
+    used.
+    """
 
     def hidden(kind: Any) -> Any:
         info = copy(kind.__metadata__[0])
@@ -86,10 +88,10 @@ OFF = {"as_json": False, "quiet": False, "verbose": 0}
 
 
 def takes(*panels: Options) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command these options, and those that say how much it tells.
+    """Give a command these options, and those for its verbosity.
 
-    The command gets those of these that it names: `show`, the display; `flags`, the settings that were given, by name;
-    `context`, that of typer.
+    The command gets those of these that it names: `show`, the display; `flags`, the given settings, by name; `context`,
+    that of typer.
     """
     settings: Options = {name: kind for options in panels for name, kind in options.items()}
 

@@ -1,4 +1,4 @@
-"""The command `plan`: what a render would take, phase by phase, without rendering and without weights."""
+"""The command `plan`: the costs of a render, phase by phase, without rendering and without weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TERA = 1e12
 
 
 def add_plan(app: typer.Typer) -> None:
-    """Add the command, with one below it for each mode, to an app."""
+    """Add the command, with a subcommand for each mode, to an app."""
     plan = typer.Typer(
         name="plan",
         cls=PanelGroup,
@@ -66,7 +66,7 @@ def _command(name: str, row: ModeCommand) -> Callable[..., None]:
 
 
 def _optional(argument: Any) -> Any:
-    """The same argument, which may be left out."""
+    """The same argument, made optional."""
     info = copy(argument.__metadata__[0])
     info.metavar = f"[{info.metavar}]"
     return Annotated[Path | None, info]
@@ -84,7 +84,7 @@ def _gigabytes(text: str | None) -> int | None:
 def show_planning(show: Display, planning: core.Planning, *, explains: bool) -> None:
     """The resolved settings, the table, and where settings come from.
 
-    Raises: DoesNotFitError, after the table, for what does not fit.
+    Raises: DoesNotFitError, after the table, if the render does not fit.
     """
     plan, resolved = planning.plan, planning.resolved
     show.plan(resolved, advice_level=USUAL)
@@ -125,7 +125,7 @@ def _line(cells: list[str], widths: list[int]) -> str:
 
 
 def _remarks(planning: core.Planning) -> list[str]:
-    """What there is room for, what the machine chooses, and what the figures are worth."""
+    """The available memory, the machine's choices, and the precision of the figures."""
     plan, machine = planning.plan, planning.resolved.task.machine
     room = "" if plan.vram is None else f"{core.gigabytes(plan.vram)} of the card can be used; "
     mode = f"memory mode {machine.memory}"

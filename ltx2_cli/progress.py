@@ -28,7 +28,7 @@ SLOWEST_STEP_S = 3600  # the rate is known once two steps lie within this time
 
 
 class Clock(ProgressColumn):
-    """What remains of a phase whose steps are counted, else what has passed."""
+    """The remaining time of a phase whose steps are counted, else the elapsed time."""
 
     def render(self, task: Task) -> Text:
         if task.finished or task.total is None:
@@ -37,7 +37,7 @@ class Clock(ProgressColumn):
 
 
 class Moving:
-    """What moves on stderr, with lines above it. Nothing that is shown is read as markup."""
+    """The moving bars on stderr, with lines above them. Text is never interpreted as markup."""
 
     def __init__(self, *columns: ProgressColumn, **options: Any) -> None:
         self.console = Console(stderr=True, highlight=False)
@@ -49,7 +49,7 @@ class Moving:
         self.console.print(Text(line), soft_wrap=True)
 
     def show(self, picture: str) -> None:
-        """A picture above what moves. picture: an escape sequence, which takes no place in a line."""
+        """An image above the bars. picture: an escape sequence, which has no width in a line."""
         self.console.print(Unchanged(picture), crop=False)
 
     def stop(self) -> None:
@@ -58,7 +58,7 @@ class Moving:
 
 @dataclass(frozen=True)
 class Unchanged:
-    """Text that goes to the terminal as it is."""
+    """Text that is sent to the terminal unchanged."""
 
     text: str
 
@@ -73,7 +73,7 @@ def counting(width: int) -> tuple[ProgressColumn, ...]:
 
 
 class Bars(Moving):
-    """A bar for each phase that began, the last one moving."""
+    """A bar for each phase that has started, the last one moving."""
 
     def __init__(self) -> None:
         super().__init__(*counting(20), speed_estimate_period=SLOWEST_STEP_S)
@@ -92,7 +92,7 @@ class Bars(Moving):
 
 
 class FileBars(Moving):
-    """A bar for each file, with its rate and the time that remains. total: of all that is fetched, with a bar too."""
+    """A bar for each file, with its rate and the remaining time. total: bytes of all files, with its own bar."""
 
     def __init__(self, total: int = 0) -> None:
         super().__init__(BarColumn(bar_width=12), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
@@ -100,7 +100,7 @@ class FileBars(Moving):
         self.all = self.progress.add_task("in all", total=total, visible=total > 0)
 
     def step(self, progress: core.FileProgress) -> None:
-        """How far a file is. One that is done leaves its bar to those that are not."""
+        """The progress of a file. The bar of a finished file is removed."""
         key = (progress.action, progress.name)
         if key not in self.tasks:
             self.tasks[key] = self.progress.add_task(shortened(progress.name), total=progress.total)
@@ -110,7 +110,9 @@ class FileBars(Moving):
 
 
 class BatchBars(Moving):
-    """A line for each worker with its job and where that is, and a bar over all jobs. done: those that are already."""
+    """A line for each worker with its job and progress, and a bar over all jobs. done: those that are finished
+    already.
+    """
 
     def __init__(self, total: int, done: int) -> None:
         options = {"transient": True, "redirect_stdout": False}  # paths of results go where standard output goes
@@ -120,12 +122,12 @@ class BatchBars(Moving):
         self.all = self.progress.add_task("all jobs", total=total, completed=done, count=f"{done}/{total}")
 
     def begin(self, worker: int, job: str) -> None:
-        """A worker begins a job."""
+        """A worker starts a job."""
         self.end(worker)
         self.workers[worker] = self.progress.add_task(shortened(job), total=None, count="")
 
     def phase(self, worker: int, job: str, name: str, total: int | None) -> None:
-        """A job comes to a phase of so many steps."""
+        """A job starts a phase of so many steps."""
         self.begin(worker, job)
         task = self.workers[worker]
         self.progress.update(task, description=f"{shortened(job)}: {shortened(name)}", total=total)
@@ -140,12 +142,12 @@ class BatchBars(Moving):
             self.progress.remove_task(task)
 
     def advance(self, done: int) -> None:
-        """So many jobs of all are over."""
+        """So many jobs are finished."""
         self.progress.update(self.all, completed=done, count=f"{done}/{self.total}")
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """Inside, no bars are there, so that a line on standard output does not run into them."""
+        """In this block the bars are hidden, so that a line on standard output is not mixed with them."""
         self.progress.stop()
         try:
             yield
@@ -154,12 +156,12 @@ class BatchBars(Moving):
 
 
 def shortened(name: str, longest: int = 24) -> str:
-    """A file name that leaves room for its bar: its beginning and its end."""
+    """A file name shortened to leave room for its bar: its beginning and its end."""
     return name if len(name) <= longest else f"{name[: longest // 2]}…{name[-(longest // 2 - 1) :]}"
 
 
 def minutes(seconds: float) -> str:
-    """Hours only where there are any."""
+    """Minutes and seconds, with hours if there are any."""
     whole = round(seconds)
     hours, rest = divmod(whole, 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

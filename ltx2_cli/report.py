@@ -1,4 +1,4 @@
-"""The command `report`: a page about a file or a batch that exists already."""
+"""The command `report`: a page about an existing file or batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_report(app: typer.Typer) -> None:
 
 @takes(REPORTED)
 def report(what: ReportedArg, flags: dict[str, Any], show: Display) -> None:
-    """Write an HTML page about a clip, or about all results of a batch: to see, hear, compare and pick."""
+    """Write an HTML page about a clip, or about all results of a batch: to play, compare and pick."""
     overwrites = bool(flags.get("overwrite"))
     page = core.write_report(what, core.Watch(on_event=show.event), overwrite=overwrites)
     show.close()

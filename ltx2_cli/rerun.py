@@ -1,4 +1,4 @@
-"""The command `rerun`: a finished file is rendered again from the recipe inside it."""
+"""The command `rerun`: render a finished file again from its recipe."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_rerun(app: typer.Typer, render: Callable[[Display, core.Resolved], None]
     @app.command(cls=PanelCommand, epilog=EPILOG)
     @takes(RERUN, RERUN_TARGET, REPORT)
     def rerun(file: ResultArg, flags: dict[str, Any], show: Display) -> None:
-        """Render a finished file again from its recipe; on the machine that made it, to the same bytes."""
+        """Render a finished file again from its recipe; on the machine that made it, with the same bytes."""
         changes = core.parse_changes(flags.pop("set", ()))
         given = [core.given_path(path, "--input") for path in flags.pop("input", ())]
         is_agreed = flags.pop("yes", False)

@@ -11,7 +11,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
-    """Listens while a render runs. on_first: called when it is asked to stop. exit_code: for the signal that came."""
+    """Handles signals while a render runs. on_first: called at the first one. exit_code: for that signal."""
 
     def __init__(self, on_first: Callable[[], None]) -> None:
         self.on_first = on_first

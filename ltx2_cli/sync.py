@@ -1,4 +1,4 @@
-"""The command `sync`: whether the sound of a clip goes with what moves in it."""
+"""The command `sync`: whether audio and motion of a clip are in sync."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_sync(app: typer.Typer) -> None:
 
 @takes()
 def sync(file: ClipArg, show: Display) -> None:
-    """Measure how well sound and motion of a clip agree: which comes first, by how much, and how sure that is."""
+    """Measure how well audio and motion of a clip agree: which comes first, by how much, and how certain that is."""
     watch = core.Watch(on_event=show.event) if show.takes_bars else core.Watch()
     found = core.sync_of(file, watch)
     show.close()
@@ -27,7 +27,7 @@ def sync(file: ClipArg, show: Display) -> None:
 
 
 def rows(found: core.Sync) -> dict[str, str]:
-    """What was found, for a person."""
+    """The result as text rows."""
     told = {"lag": found.verdict}
     if not found.problem:
         told["agreement"] = f"{found.agreement:.2f} as it is, {found.best:.2f} at that lag; 1 is the most"
@@ -36,7 +36,7 @@ def rows(found: core.Sync) -> dict[str, str]:
 
 
 def numbers(found: core.Sync) -> dict[str, float | int | str | bool | None]:
-    """The same for a program."""
+    """The result as JSON values."""
 
     def rounded(value: float | None, places: int) -> float | None:
         return None if value is None else round(value, places)

@@ -1,4 +1,4 @@
-"""Text that is broken between words, and never inside one: a path or an option can be copied whole."""
+"""Text that is wrapped between words, and never inside one: a path or an option can be copied whole."""
 
 from __future__ import annotations
 

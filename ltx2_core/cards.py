@@ -1,6 +1,6 @@
-"""What cards this machine has, without torch: of NVIDIA from the driver's own library, of AMD from the driver's files.
+"""The GPUs of this machine, without torch: NVIDIA's from the driver's library (NVML), AMD's from the driver's files.
 
-Both answer in milliseconds. torch calls the cards of either maker `cuda:N`.
+Both take milliseconds. torch calls the GPUs of either maker `cuda:N`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ AMD_FILTERS = (("ROCR_VISIBLE_DEVICES",), ("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """One card.
+    """One GPU.
 
-    Args: nbytes: its total memory; 0 where the driver does not tell. capability: its compute capability, such as
-    (8, 9), where it is of NVIDIA. driver: its version. free_bytes: of its memory at this moment, for a person to read
-    only: a choice that depended on it would not repeat.
+    Args: nbytes: its total memory; 0 if the driver does not report it. capability: the compute capability of an NVIDIA
+    GPU, such as (8, 9). driver: its version. free_bytes: of its memory at this moment, for display only: a choice that
+    depended on it could not be repeated.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class TorchBuild:
-    """The torch that is installed. cuda, hip: the version of CUDA or of HIP (in ROCm) that it is built for."""
+    """The installed torch. cuda, hip: the version of CUDA or of HIP (in ROCm) that it is built for."""
 
     version: str
     cuda: str | None = None
@@ -54,7 +54,7 @@ class TorchBuild:
 
     @property
     def maker(self) -> Maker | None:
-        """Whose cards it can compute on."""
+        """The maker of the GPUs that it supports."""
         if self.hip:
             return "AMD"
         return "NVIDIA" if self.cuda else None
@@ -74,16 +74,16 @@ def torch_build() -> TorchBuild | None:
 
 
 def has_cuda_build() -> bool:
-    """Whether the installed torch can compute on cards, of NVIDIA or, in a build for ROCm, of AMD."""
+    """Whether the installed torch supports GPUs, of NVIDIA or, in a build for ROCm, of AMD."""
     build = torch_build()
     return build is not None and build.maker is not None
 
 
 def find_card(number: int = 0) -> Card | None:
-    """The card that torch calls `cuda:N`: of AMD in a build for ROCm, else of NVIDIA.
+    """The GPU that torch calls `cuda:N`: an AMD GPU in a build for ROCm, otherwise an NVIDIA GPU.
 
-    The number counts the cards that CUDA_VISIBLE_DEVICES (HIP_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES) show.
-    Returns: None where there is no such card, or no driver.
+    N counts the GPUs that CUDA_VISIBLE_DEVICES (HIP_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES) makes visible.
+    Returns: None if there is no such GPU, or no driver.
     """
     build = torch_build()
     if build is not None and build.maker == "AMD":
@@ -99,7 +99,7 @@ def find_card(number: int = 0) -> Card | None:
 
 
 def find_cards() -> list[Card]:
-    """All cards of NVIDIA and AMD that drivers show, whatever torch is built for and whatever is hidden from it."""
+    """All GPUs of NVIDIA and AMD that drivers report, whatever torch is built for and whatever is hidden from it."""
     return [*_nvidia_cards(), *(card for _, card in _amd_cards())]
 
 
@@ -174,7 +174,9 @@ def _amd_card(folder: Path) -> tuple[str, Card]:
 
 
 def _visible_amd_cards() -> list[Card]:
-    """The cards of AMD that its variables show, in their order; the second variable counts what the first leaves."""
+    """The AMD GPUs that its variables make visible, in their order; the second variable selects from those of the
+    first.
+    """
     cards = _amd_cards()
     for names in AMD_FILTERS:
         chosen = next((os.environ[name] for name in names if name in os.environ), None)

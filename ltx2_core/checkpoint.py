@@ -1,10 +1,10 @@
 """Load components from official files, in three steps: build, adapt, assign.
 
 A module is built on the meta device, where it has shapes and no data. It is adapted to the form in which the file
-stores its weights, and its tensors are compared with the file's. Only then are weights put in their places.
+stores its weights, and its tensors are compared with the file's. Only then are the weights assigned.
 
-Weights are mapped, not read: a tensor that keeps its dtype on the CPU stays a view of the file and costs no memory of
-its own. The map is read-only: whoever wants to change a weight puts a new tensor in its place.
+Weights are memory-mapped, not read: a tensor that keeps its dtype on the CPU stays a view of the file and needs no
+memory of its own. The mapping is read-only: to change a weight, replace its tensor.
 Source: docs/reference/checkpoints.md, "Loading" and "Tensor names of the components".
 """
 
@@ -169,13 +169,13 @@ def build_component(name: str, header: Header, config: Mapping[str, Any] | None 
 
 @contextmanager
 def without_data() -> Iterator[None]:
-    """What is made in this `with` block is on the meta device, and its weights are not drawn at random first."""
+    """In this `with` block new modules are created on the meta device, and their weights are not initialised."""
     with torch.device("meta"), _Undrawn():
         yield
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves a tensor as it is where a module would fill it for a training."""
+    """Skips random initialisation: a module's init functions leave the tensors unchanged."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__module__", "") == "torch.nn.init":
@@ -184,14 +184,14 @@ class _Undrawn(TorchFunctionMode):
 
 
 def adapt(module: nn.Module, name: str, header: Header) -> nn.Module:
-    """Swap the layers that a file stores quantised, and make sure that it holds exactly the tensors of the module.
+    """Replace the layers that a file stores quantised, and check that the file has exactly the tensors of the module.
 
     Args: module: on the meta device. name: of its component. header: of the file, or of the shards together.
     Raises: CheckpointError if tensors are missing, unexpected, misshapen or in a form that is not implemented.
     """
     modules = dict(module.named_modules())
     for own, layer in _quantised(name, header).items():
-        if own in modules:  # what the module lacks is refused below
+        if own in modules:  # unknown tensors are refused below
             module.set_submodule(own, _stored_module(modules[own], layer, header))
     _require_fit(module, name, header, _places(name, header))
     return module
@@ -205,10 +205,10 @@ def assign(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> nn.Module:
-    """Give an adapted module its weights, from one file or from the shards of one model; in eval mode, no gradients.
+    """Assign the weights of one file, or of the shards of one model, to an adapted module; eval mode, no gradients.
 
-    Args: dtype: for floating tensors; what is stored otherwise stays as it is.
-    Raises: CheckpointError for a quantised layer whose scales make no sense.
+    Args: dtype: for floating tensors; other stored types are kept.
+    Raises: CheckpointError for a quantised layer with invalid scales.
     """
     state = {own: _on(device, source) for own, source in _sources(name, files, dtype)}
     return _finish(module, _without_gates(name, state), device, dtype)
@@ -225,10 +225,10 @@ def assign_streamed(
     blocks: str = "blocks",
     table: str | None = None,
 ) -> nn.Module:
-    """The same, but the module's blocks get their weights while they are visited, except the first few of them.
+    """Like `assign`, but the module's blocks are loaded while they are iterated over, except the first few of them.
 
-    Args: resident: how many blocks stay. blocks: the name of their list. table: a submodule whose tensors stay in the
-    file, on the CPU and in the dtype that they have there. Raises: as `assign`.
+    Args: resident: how many blocks stay loaded. blocks: the name of their list. table: a submodule whose tensors stay
+    in the file, on the CPU and in their stored dtype. Raises: as `assign`.
     """
     listed = module.get_submodule(blocks)
     assert isinstance(listed, nn.ModuleList)
@@ -250,7 +250,9 @@ def assign_streamed(
 
 
 def _sources(name: str, files: Sequence[Header], dtype: torch.dtype | None) -> Iterator[tuple[str, Source]]:
-    """What a component keeps of its files, by the names in the module. Raises: CheckpointError for unusable scales."""
+    """The tensors of a component in its files, by their names in the module. Raises: CheckpointError for unusable
+    scales.
+    """
     whole = together(files) if len(files) > 1 else files[0]
     names = _places(name, whole)
     scales = {
@@ -271,7 +273,7 @@ def _on(device: torch.device | str, source: Source) -> Tensor:
 
 
 def _without_gates(component: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a component, with its gates made part of the layers whose outputs they scale.
+    """The weights of a component, with its gates multiplied into the layers whose outputs they scale.
 
     Source: docs/reference/video-diffusion-decoder.md, "Tensors of the diffusion decoder".
     """
@@ -293,9 +295,9 @@ def _finish(
     dtype: torch.dtype | None,
     later: Container[str] = (),
 ) -> nn.Module:
-    """Put weights in their places. later: those that come while the module runs."""
+    """Assign the weights. later: names of those that are loaded while the module runs."""
     for own, tensor in module.state_dict().items():
-        if own not in state and own not in later:  # only what is optional: adapt has seen to that
+        if own not in state and own not in later:  # only optional ones are missing: adapt has checked that
             state[own] = torch.zeros(tensor.shape, dtype=dtype or torch.float32, device=device)
     module.load_state_dict(state, strict=not later, assign=True)
     for layer in module.modules():
@@ -312,7 +314,7 @@ def _quantised(component: str, header: Header) -> dict[str, StoredLayer]:
 
 
 def _places(component: str, header: Header) -> dict[str, str]:
-    """The names in a file of what a component keeps of it, each with its name in the adapted module."""
+    """The names in a file of the tensors that a component uses, each with its name in the adapted module."""
     stored = header.stored
     apart = stored.layers.keys() | stored.companions
     names = {official: own for official, own in own_names(component, header).items() if official not in apart}
@@ -322,14 +324,14 @@ def _places(component: str, header: Header) -> dict[str, str]:
 
 
 def _stored_module(module: nn.Module, layer: StoredLayer, header: Header) -> nn.Module:
-    """What takes the place of a module whose weight is stored quantised."""
+    """The replacement of a module whose weight is stored quantised."""
     if isinstance(module, nn.Embedding):
         return quantised_embedding(layer, module, header)
     return quantised_linear(layer, _linear(module, layer, header), header)
 
 
 def _linear(module: nn.Module, layer: StoredLayer, header: Header) -> nn.Linear:
-    """A module, which has to be a linear layer that a quantised matrix fits. Raises: CheckpointError if it is not."""
+    """A module that must be a linear layer of the shape of a quantised matrix. Raises: CheckpointError if it is not."""
     weight = layer.tensors["weight"]
     if not isinstance(module, nn.Linear):
         why = f"{weight} is stored as {layer.title}, which is supported for linear layers alone"
@@ -342,7 +344,7 @@ def _linear(module: nn.Module, layer: StoredLayer, header: Header) -> nn.Linear:
 
 
 def _dtype_here(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype | None:
-    """The dtype of a plain tensor in the module; None leaves it as it is. Nothing computes in fp8."""
+    """The dtype of a plain tensor in the module; None keeps its own. No plain computation uses fp8."""
     if tensor.dtype in FP8_DTYPES:
         return dtype or torch.bfloat16
     return dtype if tensor.dtype in FLOAT_DTYPES else None
@@ -376,9 +378,9 @@ def _require_fit(module: nn.Module, component: str, header: Header, names: Mappi
 
 
 def _gates(component: str, names: Iterable[str], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the gates among the tensors of a file must be like: as many values as their layer has rows.
+    """The required shapes of the gates among the tensors of a file: as many values as their layer has rows.
 
-    One does not count that scales a layer which the module does not have, or not in full precision.
+    Gates of a layer that the module does not have, or not in full precision, are not counted.
     """
     found = {}
     for own in names:
@@ -390,7 +392,7 @@ def _gates(component: str, names: Iterable[str], wanted: Mapping[str, Tensor]) -
 
 
 def _is_stored_as(info: TensorInfo, tensor: Tensor) -> bool:
-    """Whether a stored tensor can be put in the place of one: floats are converted, other types must be the same."""
+    """Whether a stored tensor can be assigned to one of another dtype: floats are converted, others must be equal."""
     stored = STORED_DTYPES.get(info.dtype)
     return stored == tensor.dtype or {stored, tensor.dtype} <= FLOAT_DTYPES | FP8_DTYPES
 

@@ -1,7 +1,7 @@
 """Compile the blocks of a denoiser with torch.compile: one graph for all of them, made when the first one runs.
 
-Fused operations round less often than separate ones, so that a compiled block gives other last bits. Nothing here is
-used unless a person asks for it.
+Fused operations round less often than separate ones, so a compiled block gives different last bits. Therefore blocks
+are compiled only if the user asks for it, or `doctor --tune` has measured that it is faster.
 Source: docs/reference/transformer.md, "Compiled blocks".
 """
 
@@ -16,29 +16,29 @@ from torch import nn
 from .errors import RequestError
 from .home import ltx2_home
 
-MOST_GRAPHS = 512  # of one block: each size, and each set of what guidance leaves out, is a graph of its own
+MOST_GRAPHS = 512  # of one block: each size, and each set of parts that guidance skips, is a separate graph
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 LONGEST_REASON = 200
 
 
 def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
-    """Compile the blocks of a denoiser; those that are streamed are not loaded for that.
+    """Compile the blocks of a denoiser; streamed blocks are not loaded for this.
 
-    What the compiler makes is kept under LTX2_HOME, unless its own variable names another folder.
+    The compiler's cache is under LTX2_HOME, unless torch's own environment variable names another folder.
     """
     import torch._dynamo.config as tracing  # which imports the compiler
     import torch._inductor.config as making
 
     os.environ.setdefault(CACHE_VARIABLE, str(ltx2_home() / "cache" / "compiled"))
     tracing.recompile_limit = tracing.accumulated_recompile_limit = MOST_GRAPHS
-    making.deterministic = True  # nothing is chosen by what was measured in this process
+    making.deterministic = True  # the choice never depends on measurements in this process
     for block in model.get_submodule("blocks").children():
         block.compile(fullgraph=True, dynamic=False, backend=backend)
 
 
 @contextmanager
 def told_compiler_failures() -> Iterator[None]:
-    """Raises: RequestError in place of what the compiler raises."""
+    """Raises: RequestError instead of the compiler's own errors."""
     try:
         yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""What a model consists of, in one table: how each component's tensors are called, and which file may hold it.
+"""The components of a model in one table: the names of each component's tensors, and the files that may contain it.
 
 Source: docs/reference/checkpoints.md, "Tensor names of the components".
 """
@@ -36,9 +36,9 @@ SPLIT: dict[Role, FileKind] = {
     "video_vae": FileKind.VIDEO_VAE,
     "audio_vae": FileKind.AUDIO,
 }
-# What may lie in a file of its own where the transformer's file lacks it.
+# Parts that may be in a separate file if the transformer's file lacks them.
 APART: dict[Role, FileKind] = {"connectors": FileKind.CONNECTORS}
-# What only some models have, in a file of its own or in the whole checkpoint.
+# Parts of some models only, in a separate file or in the whole checkpoint.
 EXTRA: dict[Role, FileKind] = {"duration_head": FileKind.DURATION_HEAD}
 # The role of an upsampler, by what it does to the frame rate and to height and width.
 UPSAMPLERS: dict[tuple[Fraction, Fraction], Role] = {
@@ -51,7 +51,7 @@ CONV_VAE: Role = "video_vae_conv"
 NOT_ALWAYS_NEEDED = {*UPSAMPLERS.values(), "distilled_lora", "duration_head", CONV_VAE}
 
 DIT = "model.diffusion_model."  # of the official files
-# Whoever saved a denoiser has put one of these before its names. They mean the same.
+# Possible prefixes of a denoiser's names. They mean the same.
 DENOISER_PREFIXES = (DIT, "diffusion_model.", "")
 VIDEO_CONNECTOR, AUDIO_CONNECTOR = "video_embeddings_connector.", "audio_embeddings_connector."
 PROJECTION = "text_embedding_projection."
@@ -61,7 +61,7 @@ UNUSED_STATISTICS = frozenset(
 )
 VIDEO_VAE_PREFIXES = ("vae.", "")
 UNUSED_TYPES = frozenset({"decoder.type_emb"})  # of keyframes, for a decoder that was never released
-COARSE = "decoder.coarse_"  # of a coarse prediction beside the result, which nothing reads
+COARSE = "decoder.coarse_"  # of a coarse prediction, which is not used
 # Vectors that some files have in a block of a decoder, each with the layers whose outputs it scales.
 GATES: Mapping[str, tuple[str, ...]] = {
     "gate_msa": ("attn.proj",),
@@ -74,14 +74,14 @@ GATES: Mapping[str, tuple[str, ...]] = {
 class Component:
     """The part of a model that one module loads. All names are official ones.
 
-    Args: role: of the file that holds it in a model that is split. else_in: the roles of files that may hold it
-    instead. may_stay: whether other files, at last the whole checkpoint, still give it where the file of its role
-    lacks it. is_always_read: whether every render needs it. prefixes: what the names of its tensors may begin with in
-    a file; the first that occurs, followed by the sign, counts for all. parts: what may follow the prefix, and what
-    the module has in its place. excludes: what may follow but belongs to other components, or to nothing. optional:
-    names without prefix that are zeros where the file lacks them. ignored: names without prefix that files have and
-    nothing reads. gates: the last part of the names of vectors that become part of other weights when they are
-    loaded, each with the layers beside it whose rows it scales.
+    Args: role: of the file that contains it in a model with several files. else_in: the roles of other files that may
+    contain it. may_stay: whether other files, at last the whole checkpoint, are used if the file of its role lacks it.
+    is_always_read: whether every render needs it. prefixes: possible prefixes of its tensor names in a file; the first
+    one that occurs, followed by the sign, is used for all. parts: what may follow the prefix, and its name in the
+    module. excludes: what may follow but belongs to other components, or to nothing. optional: names without prefix
+    that are zeros if the file lacks them. ignored: names without prefix that files contain and nothing uses. gates: the
+    last part of the names of vectors that are multiplied into other weights when they are loaded, each with the layers
+    beside it whose rows it scales.
     """
 
     role: Role
@@ -97,7 +97,7 @@ class Component:
     gates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def prefix_in(self, names: Iterable[str]) -> str | None:
-        """The prefix of this component's tensors among names of a file; None if it has none of them."""
+        """The prefix of this component's tensors among the names of a file; None if it has none of them."""
         names = list(names)
         for prefix in self.prefixes:
             if any(map(methodcaller("startswith", prefix + self.sign), names)):
@@ -128,7 +128,7 @@ class Component:
         return tuple(f"{block}.{layer}" for layer in self.gates.get(last, ()))
 
     def full_name(self, inside: str, prefix: str | None = None) -> str:
-        """What a file calls a tensor of this component. prefix: None takes that of the official files."""
+        """The name in a file of a tensor of this component. prefix: None uses that of the official files."""
         longest_first = sorted(self.parts.items(), key=lambda item: len(item[1]), reverse=True)
         part, own = next((part, own) for part, own in longest_first if inside.startswith(own))
         return (self.prefixes[0] if prefix is None else prefix) + part + inside[len(own) :]
@@ -200,7 +200,7 @@ COMPONENTS: dict[str, Component] = {
     ),
     "upsampler": Component(role="upsampler", is_always_read=False, prefixes=("",), sign="initial_conv."),
     "duration_head": Component(role="duration_head", is_always_read=False, prefixes=("duration_head.",)),
-    # What a Gemma takes pictures and sounds with (a vision tower, projectors) is not read.
+    # The vision and audio parts of a Gemma (a vision tower, projectors) are not read.
     "language_model": Component(
         role="text_encoder",
         is_always_read=False,
@@ -219,7 +219,7 @@ def lacking(component: str, header: Header) -> CheckpointError:
 
 
 def components_in(header: Header) -> list[str]:
-    """The components of which a file holds tensors."""
+    """The components that a file contains."""
 
     def find() -> list[str]:
         return [name for name, row in COMPONENTS.items() if row.prefix_in(header.tensors) is not None]

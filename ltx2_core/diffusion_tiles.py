@@ -1,6 +1,6 @@
-"""Where the tiles of a clip lie that a diffusion decoder makes. Arithmetic only, without torch.
+"""The tiles of a diffusion decoder on a clip. Arithmetic only, without torch.
 
-They are cut on the grid on which its last stage begins, of which a cell is 2 frames of 8×8 pixels.
+They are cut on the grid of its last stage's input, where a cell is 2 frames of 8×8 pixels.
 Source: docs/reference/video-diffusion-decoder.md, "Tiled decode".
 """
 
@@ -24,7 +24,7 @@ Size = tuple[int, int, int]  # frames, rows, columns
 def cut(plan: TilePlan, grid: VideoGrid, config: DiffusionDecoderConfig) -> Axes:
     """The intervals of each axis, in cells.
 
-    Raises: RequestError if tiles of these sizes cannot be made.
+    Raises: RequestError if tiles of these sizes are not possible.
     """
     plan.check(config.cell_pixels)
     length = cells_of(grid, config)
@@ -42,20 +42,20 @@ def _pieces(length: int, tile: int, overlap: int, least: int) -> tuple[Interval,
 
 
 def cells_of(grid: VideoGrid, config: DiffusionDecoderConfig) -> Size:
-    """The cells of a clip on each axis. Those in time count the first frame as one of their own."""
+    """The cells of a clip on each axis. In time, the first frame counts as a cell of its own."""
     time, height, width = config.cell_pixels
     return (grid.frames - 1) // time + 1, grid.height // height, grid.width // width
 
 
 def least_cells(config: DiffusionDecoderConfig) -> Size:
-    """The shortest tile in which the last stages find whole windows."""
+    """The shortest tile that contains complete attention windows of the last stages."""
     growth, stage, last = config.growths[-1].stride, config.stages[-1].kernel, config.denoiser.kernel
     frames, rows, columns = (max(a, -(-b // by)) for a, b, by in zip(stage, last, growth, strict=True))
     return frames, rows, columns
 
 
 def grown(pieces: Sequence[Interval], least: int) -> list[Interval]:
-    """The same pieces with the last one begun earlier where it would be too short."""
+    """The same pieces, with the last one started earlier if it would be too short."""
     *others, last = pieces
     if not others or last.length >= least:
         return [*pieces]
@@ -75,7 +75,9 @@ def pixels(cells: Axes, config: DiffusionDecoderConfig) -> Axes:
 
 
 def least_overlap(config: DiffusionDecoderConfig, factors: Factors) -> Size:
-    """How much neighbours must share at least: what a position of either of the last stages sees through its blocks."""
+    """The minimum overlap of neighbouring tiles: the receptive field of either of the last stages through its
+    blocks.
+    """
     stage, last, growth = config.stages[-1], config.denoiser, config.growths[-1].stride
     halos = (
         max(stage.depth * (a // 2), -(-last.depth * (b // 2) // by))
@@ -88,9 +90,9 @@ def least_overlap(config: DiffusionDecoderConfig, factors: Factors) -> Size:
 
 
 def of_sizes(sizes: Sequence[int], config: DiffusionDecoderConfig, factors: Factors) -> TilePlan:
-    """Tiles of so many frames, rows and columns, which overlap by as little as they may.
+    """Tiles of so many frames, rows and columns, with the smallest possible overlap.
 
-    Raises: RequestError if tiles of these sizes cannot be made.
+    Raises: RequestError if tiles of these sizes are not possible.
     """
     shared = least_overlap(config, factors)
     for axis, size, overlap in zip(AXES, sizes, shared, strict=True):
@@ -105,7 +107,7 @@ def of_sizes(sizes: Sequence[int], config: DiffusionDecoderConfig, factors: Fact
 def at_least_twice(
     sizes: Sequence[int], grid: VideoGrid, plan: TilePlan, config: DiffusionDecoderConfig
 ) -> tuple[int, ...] | None:
-    """Sizes of tiles made so long that they are twice the overlap. None if those of a plan are no longer."""
+    """Sizes of tiles, enlarged to at least twice the overlap. None if those of a plan are no longer than that."""
     shared = least_overlap(config, grid.factors)
     longer = tuple(max(size, 2 * overlap) for size, overlap in zip(sizes, shared, strict=True))
     clip = grid.frames, grid.height, grid.width
@@ -114,9 +116,9 @@ def at_least_twice(
 
 
 def auto(grid: VideoGrid, config: DiffusionDecoderConfig, fits: Callable[[TilePlan], bool]) -> TilePlan | None:
-    """The plan that decodes a clip with the least work done twice, of those that fit; None where none does.
+    """The plan that decodes a clip with the least repeated work, among those that fit; None if none fits.
 
-    Of plans with equal work: the one with larger tiles, then with fewer, then with shorter ones.
+    Among plans with equal work: the one with larger tiles, then with fewer, then with shorter ones.
     Source: docs/reference/video-diffusion-decoder.md, "Automatic tile size".
     """
     shared = least_overlap(config, grid.factors)
@@ -133,7 +135,7 @@ def auto(grid: VideoGrid, config: DiffusionDecoderConfig, fits: Callable[[TilePl
 
 
 def _candidates(length: int, overlap: int, factor: int) -> dict[int, int]:
-    """Lengths of tiles on an axis, from twice the overlap up to the axis itself, and how many tiles each makes."""
+    """Lengths of tiles on an axis, from twice the overlap up to the axis itself, and the number of tiles for each."""
     whole = -(-length // factor) * factor
     sizes = range(2 * overlap, whole + 1, factor) or [2 * overlap]
     return {size: len(split(length, size, overlap)) for size in sizes}

@@ -1,6 +1,6 @@
-"""Files that appear whole or not at all: hidden under a name of their own until they are complete.
+"""Files that appear complete or not at all: they have a unique hidden name until they are complete.
 
-No link is followed: a hidden file is made by exclusive creation, and a rename replaces a link and not what it names.
+Links are not followed: a hidden file is created exclusively, and a rename replaces a link, not its target.
 Source: docs/cli.md, "Existing files".
 """
 
@@ -21,9 +21,9 @@ from .errors import StorageError, TargetTakenError
 MOST_NAME_BYTES = 241  # of an output: file systems take 255, and the longest hidden name beside it needs 14 more
 IN_HIDDEN_NAME = r"[0-9a-f]{6}\.part"
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows makes links for administrators only
-NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a pipe that nobody writes to returns at once
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a pipe without a writer returns at once
 RIGHTS = "its rights, or those of its folder, do not allow that", "check the rights on that file and its folder"
-REASONS = {  # what the system answers: why, in words, and what helps
+REASONS = {  # by error code: the reason as text, and a hint
     errno.ENOENT: ("there is no such file", "check the path"),
     errno.EISDIR: ("it is a folder", "name a file"),
     errno.ENOTDIR: ("it, or what it lies in, is a file and not a folder", "check the path"),
@@ -41,17 +41,18 @@ REASONS = {  # what the system answers: why, in words, and what helps
     errno.EMFILE: ("too many files are open", "ulimit -n 4096 allows more"),
     errno.ENOMEM: ("the system has no memory left for it", "close other programs"),
 }
-LOOKED_AT = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}  # before anything is done with a path: else a bug
+# These are checked before a path is used; if they occur later, they are a bug.
+LOOKED_AT = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
 
 
 def require_free(target: Path, why: str = "", hint: str = "--overwrite replaces it, -o gives another name") -> None:
-    """Raises: TargetTakenError if there is anything at this path, a dangling link included."""
+    """Raises: TargetTakenError if anything exists at this path, including a dangling link."""
     if os.path.lexists(target):
         raise TargetTakenError(f"{target} already exists", why, hint)
 
 
 def hidden_file(path: Path) -> Path:
-    """Create an empty file beside a path, hidden and of a name that no other process uses. Raises: OSError."""
+    """Create an empty hidden file beside a path, with a name that no other process uses. Raises: OSError."""
     while True:
         hidden = path.with_name(f".{path.name}.{secrets.token_hex(3)}.part")
         try:
@@ -62,7 +63,7 @@ def hidden_file(path: Path) -> Path:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a small file so that nobody ever sees a part of it, and so that it is on the disk. Raises: OSError."""
+    """Write a small file atomically and sync it to disk. Raises: OSError."""
     hidden = hidden_file(path)
     try:
         hidden.write_bytes(content)
@@ -76,7 +77,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def disk_errors(path: Path, what: str = "cannot be written") -> Iterator[None]:
-    """Turn an error of the disk into one for a person. what: could not be done with the path."""
+    """Turn an OSError into a StorageError with a message. what: the action that failed, after the path."""
     try:
         yield
     except OSError as error:
@@ -85,9 +86,9 @@ def disk_errors(path: Path, what: str = "cannot be written") -> Iterator[None]:
 
 @contextmanager
 def made_folder(folder: Path, *, stays: bool) -> Iterator[None]:
-    """A folder for the time of a block, and for good if it stays, unless the block fails.
+    """Create a folder for a block, and keep it afterwards if it stays, unless the block fails.
 
-    Raises: StorageError if it cannot be made.
+    Raises: StorageError if it cannot be created.
     """
     with disk_errors(folder, "cannot be made"):
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -102,7 +103,7 @@ def made_folder(folder: Path, *, stays: bool) -> Iterator[None]:
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:
-    """Remove folders as far as nothing is in them, the innermost first."""
+    """Remove folders that are empty, the innermost first."""
     for folder in folders:
         try:
             folder.rmdir()
@@ -111,7 +112,7 @@ def _remove_empty(folders: Iterable[Path]) -> None:
 
 
 def disk_reason(error: Exception) -> str:
-    """Why a file or folder cannot be read or written, in plain words and one line, from what Python raised."""
+    """The reason why a file or folder cannot be read or written, in plain words and one line, from Python's error."""
     if isinstance(error, UnicodeDecodeError):
         return "it is not text in UTF-8"
     if not isinstance(error, OSError) or not error.strerror:
@@ -123,7 +124,7 @@ def disk_reason(error: Exception) -> str:
 
 
 def disk_hint(error: Exception, otherwise: str = "") -> str:
-    """What helps where a file or folder cannot be read or written, as far as the error tells."""
+    """A hint for a file or folder that cannot be read or written, as far as its error code allows."""
     if isinstance(error, UnicodeDecodeError):
         return "save it in UTF-8"
     number = error.errno if isinstance(error, OSError) else None
@@ -132,7 +133,7 @@ def disk_hint(error: Exception, otherwise: str = "") -> str:
 
 
 def disk_failure(error: Exception) -> StorageError | None:
-    """The error for a person where the system refused, whoever asked it; None for a mistake of ours."""
+    """The error for the user if the system refused an operation anywhere in the program; None for a bug."""
     if not isinstance(error, OSError) or error.errno not in REASONS or error.errno in LOOKED_AT:
         return None
     failure = StorageError(f"{error.filename or 'a file'} cannot be used", disk_reason(error), disk_hint(error))
@@ -141,14 +142,14 @@ def disk_failure(error: Exception) -> StorageError | None:
 
 
 def not_a_file(status: os.stat_result) -> str:
-    """Why something cannot be used as a file, by what the system says of it; "" for a regular file."""
+    """Why something cannot be used as a file, from its status; "" for a regular file."""
     if stat.S_ISREG(status.st_mode):
         return ""
     return "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is not a regular file"
 
 
 def no_file(path: Path) -> str:
-    """Why there is no regular file at a path, which is not opened; "" where there is one."""
+    """Why there is no regular file at a path; "" if there is one. It is not opened."""
     try:
         return not_a_file(path.stat())
     except (OSError, ValueError) as error:
@@ -169,7 +170,9 @@ def read_whole(path: Path, limit: int) -> bytes:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the hidden files that killed processes have left beside a path. Only for whoever holds its lock."""
+    """Remove the hidden files that killed processes have left beside a path. Call it only while holding the path's
+    lock.
+    """
     pattern = re.compile(re.escape(f".{path.name}.") + IN_HIDDEN_NAME)
     for other in path.parent.iterdir():
         if pattern.fullmatch(other.name):
@@ -177,12 +180,12 @@ def remove_leftovers(path: Path) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """The room on the disk of a folder, which need not exist yet. Raises: OSError."""
+    """The free space on the disk of a folder, which need not exist yet. Raises: OSError."""
     return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
 
 
 def show_bytes(nbytes: int) -> str:
-    """A number of bytes for a person: `68.7 GB`, `996 MB`, `2 kB`, `12 bytes`; a kilobyte has 1,000."""
+    """A number of bytes as text: `68.7 GB`, `996 MB`, `2 kB`, `12 bytes`; a kilobyte has 1,000."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if nbytes >= size:
             digits = 1 if unit == "GB" else 0
@@ -191,7 +194,7 @@ def show_bytes(nbytes: int) -> str:
 
 
 def sync(path: Path) -> None:
-    """Make sure that a file, or the names in a folder, have reached the disk; Windows does that for files only."""
+    """Sync a file, or the names in a folder, to disk; Windows supports this for files only."""
     if os.name == "nt" and path.is_dir():
         return
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)

@@ -1,6 +1,6 @@
-"""Every failure that a user can cause, as one tree.
+"""Every error that a user can cause, as one class hierarchy.
 
-Each class carries its exit code; the command line only prints them.
+Each class has its exit code; the command line only prints the errors.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ LONGEST_SHOWN = 60
 
 
 def shown(value: object, longest: int = LONGEST_SHOWN) -> str:
-    """A value as it stands in a message: cut where it is long, and '' where it is empty."""
+    """A value for a message: shortened if it is long, and '' if it is empty."""
     text = value if isinstance(value, str) else _as_text(value)
     if len(text) > longest:
         return text[: longest - 1] + "…"
@@ -31,11 +31,11 @@ def _as_text(value: object) -> str:
 
 
 class LTX2Error(Exception):
-    """A failure with a message for the user.
+    """An error with a message for the user.
 
     Args: what: one line, lower-case, with the bad value and the name that the user typed. why: one line, or empty.
-    hint: a command to run or a thing to change, or empty. problems: failures of single jobs, which this one sums up,
-    each with the places of the jobs that have it.
+    hint: a command to run or a thing to change, or empty. problems: errors of single jobs, which this one summarises,
+    each with the places of its jobs.
     """
 
     exit_code = 1
@@ -52,7 +52,7 @@ class LTX2Error(Exception):
 
 
 class RequestError(LTX2Error):
-    """The request cannot be done as it was put: a wrong size, option, preset or configuration."""
+    """The request is not possible: a wrong size, option, preset or configuration."""
 
     exit_code = 2
 
@@ -108,10 +108,10 @@ class OutputError(LTX2Error):
 
 
 class NotFiniteError(OutputError):
-    """NaN or infinite values came up where no file can hold them."""
+    """NaN or infinite values occurred in data that is to be written."""
 
 
 class BatchError(LTX2Error):
-    """A batch came to its end, and some of its jobs failed, as its problems say, or did not begin."""
+    """A batch has ended, and some of its jobs failed (see its problems), or did not start."""
 
     exit_code = 9

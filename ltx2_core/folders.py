@@ -1,4 +1,4 @@
-"""The folders in which other programs keep models: the cache of the Hugging Face Hub, ComfyUI's `models`, diffusers.
+"""The model folders of other programs: the cache of the Hugging Face Hub, ComfyUI's `models`, diffusers.
 
 Source: docs/reference/checkpoints.md, "Where models are looked for".
 """
@@ -15,21 +15,21 @@ from pathlib import Path
 from .errors import CheckpointError, LTX2Error
 from .headers import read_json
 
-REPOSITORIES = "models--*"  # what the Hub's cache calls the folders of its repositories
+REPOSITORIES = "models--*"  # names of the repository folders in the Hub's cache
 SNAPSHOTS = "snapshots"
 COMFY_FOLDERS = ("checkpoints", "diffusion_models", "unet", "text_encoders", "clip", "vae", "loras")
 COMFY_FOLDERS += ("latent_upscale_models", "upscale_models", "model_patches")
-COMFY_SIGNS = 3  # so many of them make a tree of ComfyUI
+COMFY_SIGNS = 3  # so many of them indicate a ComfyUI tree
 MOST_FOLDERS = 1000
 DEEPEST = 4  # folders between a file and its tree
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPlaces:
-    """Where the files of a model may lie.
+    """Where the files of a model may be.
 
     Args: own: folders that are searched for everything. encoders: folders that are searched for a text encoder only.
-    beside: folders that are searched for what the own ones lack. layout: what the folder is, for a person.
+    beside: folders that are searched for files that are missing in the own ones. layout: the kind of folder, as text.
     """
 
     own: tuple[Path, ...]
@@ -39,7 +39,7 @@ class ModelPlaces:
 
 
 def places_of(folder: Path) -> ModelPlaces:
-    """Where to look for the files of the model that a folder stands for."""
+    """Where to look for the files of a model, given its folder."""
     snapshot = snapshot_of(folder)
     cache = _cache_with(folder)
     if snapshot != folder or cache is not None:
@@ -64,7 +64,7 @@ def places_of(folder: Path) -> ModelPlaces:
 def snapshot_of(folder: Path) -> Path:
     """The snapshot of a repository in the Hub's cache that its main branch names, or else the newest.
 
-    Any other folder is returned as it is.
+    Any other folder is returned unchanged.
     """
     snapshots = _folders(folder / SNAPSHOTS)
     if not snapshots:
@@ -75,9 +75,9 @@ def snapshot_of(folder: Path) -> Path:
 
 
 def refuse_diffusers(folder: Path) -> None:
-    """Refuse a folder in the layout of diffusers, where it holds no file that can be used.
+    """Refuse a folder in the layout of diffusers if it has no file that can be used.
 
-    Raises: CheckpointError with the repository to take instead.
+    Raises: CheckpointError with the repository to use instead.
     """
     sign = next((name for name in ("model_index.json", "config.json") if _names_a_class(folder / name)), None)
     if sign is None:
@@ -98,7 +98,7 @@ def _names_a_class(path: Path) -> bool:
 
 
 def _cache_with(folder: Path) -> Path | None:
-    """The Hub's cache in which a folder is a repository or a snapshot of one."""
+    """The Hub's cache that contains a folder as a repository or a snapshot of one."""
     for repository in (folder.absolute(), folder.absolute().parent.parent):
         if repository.match(REPOSITORIES) and (repository / SNAPSHOTS).is_dir():
             return repository.parent
@@ -116,7 +116,7 @@ def _is_comfy(folder: Path) -> bool:
 
 
 def comfy_folders(tree: Path) -> tuple[Path, ...]:
-    """The folders of a tree of ComfyUI that may hold parts of a model, and those in them."""
+    """The folders of a ComfyUI tree that may contain parts of a model, with their subfolders."""
     found = (folder for name in COMFY_FOLDERS for folder in _with_inner(tree / name))
     return tuple(islice(found, MOST_FOLDERS))
 
@@ -129,7 +129,7 @@ def _with_inner(folder: Path) -> Iterable[Path]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders in one that are not hidden, by name; none where it cannot be read."""
+    """The visible folders in a folder, by name; none if it cannot be read."""
     try:
         return sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
     except OSError:

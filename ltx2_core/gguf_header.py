@@ -34,7 +34,7 @@ HINT = "take another file of the same model, or download this one again"
 TEXT, LIST = 8, 9
 FIELD_LAYOUTS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
 
-# What belongs to the layouts that other quantised files have, and has no meaning beside blocks.
+# Tensors of other quantised layouts, which have no meaning beside blocks.
 FOREIGN_SCALE = re.compile(
     r"(^|\.)(weight_scale(_2)?|scale_weight|input_scale|scale_input|scaled_fp8|comfy_quant"
     r"|weight_s_rel|weight_s_channel|weight_codebook)$"
@@ -43,7 +43,7 @@ FOREIGN_SCALE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """How a tensor is stored: its name in a `TensorInfo`, and how many elements lie together in how many bytes."""
+    """How a tensor is stored: its name in a `TensorInfo`, and the number of elements and bytes of a block."""
 
     name: str
     elements: int
@@ -67,18 +67,18 @@ TYPES = {
     30: TensorType("BF16", 1, 2),
 }
 BLOCK_TYPES = {kind.name: kind for kind in TYPES.values() if kind.elements > 1}
-# What other numbers stand for, to refuse them by name.
+# The meaning of other numbers, to refuse them by name.
 OTHER_TYPES = {9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL"}
 OTHER_TYPES |= {21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64"}
 OTHER_TYPES |= {29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4", 41: "Q1_0"}
 
 
 def read_gguf(file: BinaryIO, name: str, size: int) -> tuple[dict[str, str], dict[str, TensorInfo]]:
-    """The metadata that are texts, and the tensors, with their shapes as torch has them: rows first.
+    """The text entries of the metadata, and the tensors, with their shapes as in torch: rows first.
 
     Args: file: at its beginning. name: of the file, for messages. size: of the file, in bytes.
-    Raises: StorageError if the file is cut off; CheckpointError if it is damaged, of another kind, or holds more than
-    any model needs.
+    Raises: StorageError if the file is truncated; CheckpointError if it is damaged, of another kind, or has more
+    entries than any model needs.
     """
     reader = _Reader(file.read(LARGEST_HEADER_BYTES), name, size)
     counts = _read_counts(reader)
@@ -89,21 +89,21 @@ def read_gguf(file: BinaryIO, name: str, size: int) -> tuple[dict[str, str], dic
     placed: dict[str, TensorInfo] = {}
     for tensor, info in tensors:
         if tensor in placed:
-            raise reader.damaged(f"the tensor {shown(tensor)} stands twice")
+            raise reader.damaged(f"the tensor {shown(tensor)} occurs twice")
         placed[tensor] = TensorInfo(info.dtype, info.shape, start + info.start, start + info.end)
     _check_layout(reader, placed, start, alignment)
     return {key: value for key, value in fields.items() if isinstance(value, str)}, placed
 
 
 class _Reader:
-    """Goes through the fields of a header. at: the place of what comes next."""
+    """Reads the fields of a header in order. at: the position of the next one."""
 
     def __init__(self, content: bytes, name: str, size: int) -> None:
         self.content, self.name, self.size = content, name, size
         self.at = 0
 
     def skip(self, count: int) -> int:
-        """Where the next bytes begin, and pass over them.
+        """The position of the next bytes, which are skipped.
 
         Raises: StorageError if the file is too short, CheckpointError if the header is too long.
         """
@@ -156,7 +156,7 @@ def _read_fields(reader: _Reader, count: int) -> dict[str, Any]:
     for _ in range(count):
         name = reader.text(LONGEST_NAME)
         if name in fields:
-            raise reader.damaged(f"its metadata entry {shown(name)} stands twice")
+            raise reader.damaged(f"its metadata entry {shown(name)} occurs twice")
         (kind,) = reader.numbers("I")
         fields[name] = _read_value(reader, name, kind)
         if name == "general.architecture":
@@ -177,7 +177,7 @@ def _require_architecture(reader: _Reader, architecture: Any) -> None:
 
 
 def _read_value(reader: _Reader, name: str, kind: int) -> Any:
-    """One value of the metadata; an array is passed over, as nothing here needs one."""
+    """One value of the metadata; arrays are skipped, because nothing here needs one."""
     if kind == TEXT:
         return reader.text(LARGEST_HEADER_BYTES)
     if kind == LIST:
@@ -208,7 +208,7 @@ def _alignment(reader: _Reader, fields: Mapping[str, Any]) -> int:
 
 
 def _read_tensor(reader: _Reader, alignment: int) -> tuple[str, TensorInfo]:
-    """The name of a tensor and what is said of it, with offsets from where the data start."""
+    """The name of a tensor and its entry, with offsets from the start of the data."""
     name = reader.text(LONGEST_NAME)
     (rank,) = reader.numbers("I")
     if rank > LARGEST_RANK:
@@ -239,7 +239,9 @@ def _tensor_type(reader: _Reader, name: str, number: int) -> TensorType:
 
 
 def _check_layout(reader: _Reader, tensors: Mapping[str, TensorInfo], start: int, alignment: int) -> None:
-    """Each tensor begins where the one before it ends, rounded up, and the last one ends where the file does."""
+    """Check that each tensor starts where the one before it ends, rounded up, and that the last one ends with
+    the file.
+    """
     end = start
     for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
         if info.start != _rounded_up(end, alignment):

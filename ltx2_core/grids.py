@@ -14,7 +14,7 @@ AUDIO_LATENTS_PER_SECOND = MEL_SAMPLE_RATE_HZ / MEL_HOP_SAMPLES / MEL_FRAMES_PER
 
 
 class Factors(NamedTuple):
-    """How many pixel frames, rows and columns one latent cell stands for: 8, 32, 32 in the released models."""
+    """The number of pixel frames, rows and columns of a latent cell: 8, 32, 32 in the released models."""
 
     time: int
     height: int
@@ -23,7 +23,7 @@ class Factors(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoGrid:
-    """The size of a clip in pixels. Its first latent frame stands for a single pixel frame."""
+    """The size of a clip in pixels. Its first latent frame represents a single pixel frame."""
 
     frames: int
     height: int
@@ -43,7 +43,7 @@ class VideoGrid:
 
 
 def audio_latent_count(frames: int, fps: Fraction) -> int:
-    """How many audio latent steps (= tokens) go with so many pixel frames: 25 per second, halves to the even side.
+    """The number of audio latent steps (= tokens) for so many pixel frames: 25 per second, ties to even.
 
     Source: docs/reference/audio.md, "How many audio latents".
     """
@@ -51,25 +51,25 @@ def audio_latent_count(frames: int, fps: Fraction) -> int:
 
 
 def audio_latents_within(start: int, end: int, fps: Fraction) -> range:
-    """The audio latent steps that lie between the beginnings of two pixel frames, not even partly outside."""
+    """The audio latent steps that lie completely between the starts of two pixel frames."""
     first, last = (frame / fps * Fraction(AUDIO_LATENTS_PER_SECOND) for frame in (start, end))
     return range(math.ceil(first), math.floor(last))
 
 
 def snap_down(frames: int, factor: int = 8) -> int:
-    """The most frames, one more than a multiple of the factor, that are not more than these."""
+    """The largest number of frames that is one more than a multiple of the factor and not above this one."""
     return (frames - 1) // factor * factor + 1
 
 
 def snap_up(frames: int, factor: int = 8) -> int:
-    """The fewest frames, one more than a multiple of the factor, that are not less than these."""
+    """The smallest number of frames that is one more than a multiple of the factor and not below this one."""
     return -(-(frames - 1) // factor) * factor + 1
 
 
 def frames_lasting(seconds: float, fps: float, shortest_s: float, longest_s: float, factor: int = 8) -> int:
     """The frames of a clip of about so many seconds, within bounds: one more than a multiple of the factor.
 
-    Where the bounds are so narrow that no such number lies between them, it is the upper one.
+    If no such number lies between the bounds, the result is the upper bound.
     Source: docs/reference/text.md, "Duration head".
     """
     least, most = round(shortest_s * fps), round(longest_s * fps)
@@ -78,5 +78,5 @@ def frames_lasting(seconds: float, fps: float, shortest_s: float, longest_s: flo
 
 
 def evenly_spaced(count: int, frames: int) -> list[int]:
-    """So many frames at even distances inside a clip, without its ends; halves go to the even side."""
+    """Frames at even distances inside a clip, without its ends; ties to even."""
     return [round(i * (frames - 1) / (count + 1)) for i in range(1, count + 1)]

@@ -1,7 +1,7 @@
 """The JSON text of a safetensors header, read entry by entry within bounds.
 
-A general JSON reader builds whatever a text describes before anybody can look at it: 25 MB of brackets become a
-gigabyte of lists. Here each entry is matched where it stands, and the first one that is out of bounds ends the reading.
+A general JSON parser builds everything that a text describes before it can be checked: 25 MB of brackets become a
+gigabyte of lists. Here each entry is matched in place, and the first one that is out of bounds stops the reading.
 Source: docs/reference/checkpoints.md, "Safetensors headers".
 """
 
@@ -37,7 +37,7 @@ EMPTY = re.compile(SPACE + rb"\}")
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One entry of a header: dtype as written there (BF16, F8_E4M3 ...), shape, and its bytes in the file."""
+    """One entry of a header: dtype as written there (BF16, F8_E4M3 ...), shape, and its range of bytes in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -53,7 +53,7 @@ def parse_header_text(text: bytes, offset: int) -> tuple[Mapping[str, str], Mapp
     """The metadata and the tensors of a header.
 
     Args: offset: where its tensors begin in the file.
-    Raises: ValueError for what the format does not allow, and for more than these models could need.
+    Raises: ValueError for a text that violates the format, or has more entries than these models could need.
     """
     if text.count(b'"data_offsets"') > MOST_TENSORS or text.count(b"\\") > MOST_ESCAPES:
         raise ValueError("it holds more than any model needs")
@@ -65,7 +65,7 @@ def parse_header_text(text: bytes, offset: int) -> tuple[Mapping[str, str], Mapp
         if name == METADATA and not has_metadata:
             metadata, has_metadata = reader.texts(), True
         elif name in tensors or name == METADATA:
-            raise ValueError("a name stands twice")
+            raise ValueError("a name occurs twice")
         else:
             tensors[name] = _tensor_info(json.loads(reader.take(TENSOR)[0].decode()), offset)
     if text[reader.at :].strip(b" \t\r\n\0"):
@@ -74,14 +74,14 @@ def parse_header_text(text: bytes, offset: int) -> tuple[Mapping[str, str], Mapp
 
 
 class _Reader:
-    """Goes through the text. at: the place of what comes next."""
+    """Reads the text in order. at: the position of the next token."""
 
     def __init__(self, text: bytes) -> None:
         self.text = text
         self.at = 0
 
     def take(self, pattern: re.Pattern[bytes]) -> re.Match[bytes]:
-        """What must stand here. Raises: ValueError if something else does."""
+        """The next token, which must match. Raises: ValueError if it does not."""
         found = pattern.match(self.text, self.at)
         if found is None:
             raise ValueError("it is not the text of a header")
@@ -89,7 +89,7 @@ class _Reader:
         return found
 
     def names(self) -> Iterator[str]:
-        """The names of an object, in their order; whoever asks takes the value of each."""
+        """The names of an object, in their order; the caller reads the value of each."""
         self.take(OPEN)
         if found := EMPTY.match(self.text, self.at):
             self.at = found.end()
@@ -100,7 +100,7 @@ class _Reader:
             more = self.take(NEXT)[1] == b","
 
     def texts(self) -> dict[str, bytes]:
-        """An object of texts, by what stands between their quotes."""
+        """An object whose values are texts, without their quotes."""
         found: dict[str, bytes] = {}
         for name in self.names():
             if len(found) == MOST_METADATA:

@@ -1,4 +1,4 @@
-"""Read what a weight file says about itself, from its header alone: json and struct, no torch, no weights.
+"""Read the header of a weight file: json and struct, no torch, no weights.
 
 Source: docs/reference/checkpoints.md, "Safetensors headers", "GGUF headers" and "Which file is which".
 """
@@ -37,7 +37,7 @@ FOREIGN = (
     (b"PK\x03\x04", PICKLE),
     *((bytes((0x80, protocol)), PICKLE) for protocol in range(2, 6)),
 )
-# How what lies in the place of a file begins that was never downloaded, with what to do about it.
+# How placeholders of files that were never downloaded begin, with what to do about them.
 STAND_INS = (
     (
         b"version https://git-lfs",
@@ -68,14 +68,14 @@ class Header:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The `config` entry of the metadata, parsed; empty where the file has none."""
+        """The `config` entry of the metadata, parsed; empty if the file has none."""
         config = self.entry("config")
         if config is not None and not isinstance(config, dict):
             raise CheckpointError(f"{self.path.name} has a damaged config", "its metadata entry is not a JSON object")
         return config or {}
 
     def entry(self, name: str) -> Any:
-        """An entry of the metadata that is JSON, parsed; None where the file has none."""
+        """An entry of the metadata that is JSON, parsed; None if the file has none."""
         text = self.metadata.get(name)
         if text is None:
             return None
@@ -89,7 +89,7 @@ class Header:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The tensor names, those of the transformer without their prefix."""
+        """The tensor names; those of the transformer without their prefix."""
         return frozenset(re.sub(r"^(model\.)?diffusion_model\.", "", name) for name in self.tensors)
 
     @cached_property
@@ -101,7 +101,7 @@ class Header:
         return recognise(self)
 
     def once(self, key: Hashable, find: Callable[[], T]) -> T:
-        """What a function finds out about this header; it is called once for each key, and its result is remembered."""
+        """Cache the result of a function of this header: it is called once for each key."""
         if key not in self._found:
             self._found[key] = find()
         return self._found[key]
@@ -111,7 +111,7 @@ class Header:
         return {}
 
     def matrix_shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor as it is in the model, but for the padding of a quantised one."""
+        """The shape of a tensor in the model, possibly with the padding of a quantised one."""
         layer = self.stored.layers.get(name)
         return self.tensors[name].shape if layer is None else layer.shape
 
@@ -137,7 +137,7 @@ class Header:
         return sum(info.nbytes for info in self.tensors.values())
 
     def loaded_bytes(self, names: Iterable[str], itemsize: int) -> int:
-        """The size of some tensors where a number has so many bytes; what belongs to quantised layers stays as stored.
+        """The size of some tensors if a value has so many bytes; tensors of quantised layers count as stored.
 
         Raises: as `stored`.
         """
@@ -148,7 +148,9 @@ class Header:
 
     @property
     def model_version(self) -> tuple[int, ...]:
-        """`model_version` as numbers: "2.5.0" is (2, 5, 0), "2.3-rc1" is (2, 3), absent (). Only chooses defaults."""
+        """`model_version` as numbers: "2.5.0" is (2, 5, 0), "2.3-rc1" is (2, 3), missing is (). Used only to choose
+        defaults.
+        """
         numbers: list[int] = []
         for part in self.metadata.get("model_version", "").strip('"').replace("-", ".").split("."):
             if not (part.isascii() and part.isdigit() and len(part) < 10):
@@ -164,7 +166,7 @@ def together(shards: Sequence[Header]) -> Header:
 
 
 class FileKind(Enum):
-    """What a weight file holds; the value is how messages call it."""
+    """The kind of a weight file; the value is its name in messages."""
 
     LORA = "a LoRA"
     DIFFUSERS = "a transformer in the layout of diffusers"
@@ -187,11 +189,11 @@ UPSAMPLER_NAMES = {"initial_conv.weight", "final_conv.weight"}
 
 
 def classify(header: Header) -> FileKind:
-    """What a file is, by its tensor names.
+    """The kind of a file, by its tensor names.
 
-    Raises: CheckpointError if it is nothing of these models.
-    Source: docs/reference/checkpoints.md, "Which file is which"; a transformer of diffusers is looked for first,
-    because it also has the names by which an official one is known.
+    Raises: CheckpointError if it is no file of these models.
+    Source: docs/reference/checkpoints.md, "Which file is which"; a transformer of diffusers is recognised first,
+    because it also has the names of an official one.
     """
     return header.once(FileKind, lambda: _kind_of(header))
 
@@ -229,8 +231,9 @@ def _kind_of(header: Header) -> FileKind:
 
 
 def is_gemma_3(names: Iterable[str]) -> bool:
-    """Whether a language model among these names is Gemma 3: all its layers have values of their own, unlike Gemma 4's,
-    and no projection lies beside it."""
+    """Whether these are the names of Gemma 3: all its layers have value projections, unlike Gemma 4's, and there is no
+    text projection.
+    """
     names = list(names)
     ends = [sum(name.endswith(f"self_attn.{own}_proj.weight") for name in names) for own in "qv"]
     has_projection = any(name.startswith("text_embedding_projection.") for name in names)
@@ -258,7 +261,7 @@ GENERATION_SIGNS: tuple[tuple[str, frozenset[str], str | None], ...] = (
 
 
 def generation(header: Header) -> str | None:
-    """The model generation that the tensor names prove: "2.0", "2.3", "2.5"; None if they are silent or disagree."""
+    """The model generation that the tensor names prove: "2.0", "2.3", "2.5"; None if they prove none or several."""
     return header.once(generation, lambda: _generation_of(header))
 
 
@@ -269,7 +272,7 @@ def _generation_of(header: Header) -> str | None:
 
 
 def stored_format(header: Header, name: str) -> str | None:
-    """The quantised format of a weight as messages call it; None for plain floats. Raises: as `Header.stored`."""
+    """The quantised format of a weight, for messages; None for plain floats. Raises: as `Header.stored`."""
     layer = header.stored.layers.get(name)
     return None if layer is None else layer.title
 
@@ -281,7 +284,7 @@ def quantised_weights(header: Header, names: Iterable[str]) -> dict[str, str]:
 
 
 def precision(header: Header) -> str:
-    """How the weights are stored: the quantised formats, the most frequent first, or the dtype that most bytes have.
+    """How the weights are stored: the quantised formats, the most frequent first, or the dtype of most bytes.
 
     Raises: as `Header.stored`.
     """
@@ -295,10 +298,10 @@ def precision(header: Header) -> str:
 
 
 def read_header(path: Path) -> Header:
-    """Read and check the header of a safetensors or GGUF file; one that did not change since is not read again.
+    """Read and check the header of a safetensors or GGUF file; the header of an unchanged file is cached.
 
-    Raises: StorageError if the file is missing, unreadable, empty or cut off; CheckpointError if it is neither. The
-    content decides, not the name: a pickle is refused whatever it is called.
+    Raises: StorageError if the file is missing, unreadable, empty or truncated; CheckpointError if it is neither. The
+    content decides, not the name: a pickle is refused whatever its name.
     """
     path = Path(path)
     try:
@@ -342,7 +345,7 @@ def _parsed(path: Path, size: int, version: tuple[int, ...]) -> Header:
 def require_downloaded(path: Path) -> None:
     """Refuse a file, of any kind, whose content was never downloaded.
 
-    Raises: StorageError if it is missing, unreadable or empty; CheckpointError if something else lies in its place.
+    Raises: StorageError if it is missing, unreadable or empty; CheckpointError for a placeholder of the file.
     """
     try:
         with path.open("rb") as file:
@@ -352,9 +355,9 @@ def require_downloaded(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object, such as the config of a text encoder.
+    """Read a file that contains one JSON object, such as the config of a text encoder.
 
-    Raises: StorageError if it cannot be read or is too large; CheckpointError if it holds something else.
+    Raises: StorageError if it cannot be read or is too large; CheckpointError if it contains something else.
     """
     require_downloaded(path)
     try:

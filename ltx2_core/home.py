@@ -1,4 +1,4 @@
-"""Where this program keeps what it makes for itself: models, caches, the run log."""
+"""The folder of this program's own files: models, caches, the run log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAME = "ltx2"
 def ltx2_home() -> Path:
     """The folder that LTX2_HOME names, else `ltx2` in the user's data folder. It may not exist yet.
 
-    Raises: RequestError if LTX2_HOME names what cannot be a folder.
+    Raises: RequestError if LTX2_HOME cannot be a folder.
     """
     if chosen := os.environ.get("LTX2_HOME"):
         return given_path(chosen, "LTX2_HOME")

@@ -1,4 +1,4 @@
-"""What tells one file from another: by size and time as long as they stay, else by what it holds.
+"""The identity of a file: its size and time as long as they do not change, else its content.
 
 Source: docs/cli.md, "Latents first" and "Recipe inside".
 """
@@ -16,12 +16,12 @@ from typing import BinaryIO
 WHOLE_BYTES = 1_000_000_000  # a file below this is hashed whole
 HEAD_BYTES = 16 * 2**20  # of a larger one: its beginning, which holds the header of weights
 STRIPES, STRIPE_BYTES = 256, 2**18  # and this many pieces at even distances, the last one at its end
-SAMPLED = "sampled-"  # how the hash of such a file begins, which is not that of all its bytes
+SAMPLED = "sampled-"  # prefix of the hash of such a file, which is not that of all its bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One file. content: the SHA-256 of its bytes, or of its size and samples of it where it is large."""
+    """One file. content: the SHA-256 of its bytes, or of its size and samples of it if it is large."""
 
     size: int
     mtime_ns: int
@@ -36,7 +36,7 @@ class Identity:
 
 
 def identity(path: Path) -> Identity:
-    """Read a file, or samples of it where it is large; one that did not change since is not read again.
+    """Read a file, or samples of a large one; the identity of an unchanged file is cached.
 
     Raises: OSError.
     """

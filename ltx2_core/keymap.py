@@ -1,6 +1,6 @@
-"""How the tensor names of official files map to the modules here. Each table of names reads in both directions.
+"""The mapping between the tensor names of official files and the modules here. Each table works in both directions.
 
-A row replaces whole dotted segments wherever they stand in a name, so `ff` never touches `audio_ff`.
+A row replaces complete dotted segments anywhere in a name, so `ff` never matches `audio_ff`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def to_official(name: str, rows: Rows) -> str:
 
 
 def own_names(component: str, header: Header) -> Mapping[str, str]:
-    """The names in a file of a component's tensors, each with its name in the module here."""
+    """The names in a file of a component's tensors, each with its name in our module."""
 
     def find() -> dict[str, str]:
         rows = ROWS.get(component, ())
@@ -100,12 +100,12 @@ def own_names(component: str, header: Header) -> Mapping[str, str]:
 
 
 def optional_names(component: str) -> set[str]:
-    """The names in the module of what is zero where a file lacks it."""
+    """The names in the module of tensors that are zero if a file lacks them."""
     return {from_official(inside, ROWS.get(component, ())) for inside in COMPONENTS[component].optional}
 
 
 def official_name(component: str, own: str, prefix: str | None = None) -> str:
-    """What a file calls a tensor of a module here. prefix: None takes that of the official files."""
+    """The name in a file of a tensor of one of our modules. prefix: None uses that of the official files."""
     return COMPONENTS[component].full_name(to_official(own, ROWS.get(component, ())), prefix)
 
 

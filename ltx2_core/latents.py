@@ -1,4 +1,4 @@
-"""Latents as the denoiser sees them: tokens, their positions in time and space, and what is given of them."""
+"""Latents as the denoiser sees them: tokens, their positions in time and space, and their conditioning."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def _cell_bounds(shape: Sequence[int], factors: Factors) -> Tensor:
 
 
 def _causal(time: Tensor, factor: int) -> Tensor:
-    """Shift time bounds so that the first latent frame covers the first pixel frame alone."""
+    """Shift time bounds so that the first latent frame covers only the first pixel frame."""
     return (time + 1 - factor).clamp(min=0)
 
 
 def _time_in_seconds(bounds: Tensor, fps: Fraction) -> Tensor:
-    """Bounds in pixels (3 n 2) as float32 positions (1 3 n 2); whole numbers until the one division."""
+    """Bounds in pixels (3 n 2) as float32 positions (1 3 n 2); integers until the single division."""
     time, *space = bounds.float()
     return torch.stack([time / float(fps), *space]).unsqueeze(0)
 
@@ -71,7 +71,7 @@ def video_positions(shape: Sequence[int], fps: Fraction, factors: Factors) -> Te
 def keyframe_positions(
     shape: Sequence[int], frame: int, fps: Fraction, factors: Factors, *, pixel_frames: int = 1
 ) -> Tensor:
-    """Positions of a latent (f, h, w) of so many pixel frames whose first frame stands at a pixel frame of the clip.
+    """Positions of a latent (f, h, w) of so many pixel frames whose first frame is at a pixel frame of the clip.
 
     Returns: (1 3 n 2) float32 as in `video_positions`. One pixel frame spans [frame, frame + 1).
     Source: docs/reference/sampling.md, "Positions of appended tokens".
@@ -87,9 +87,9 @@ def keyframe_positions(
 def reference_positions(
     shape: Sequence[int], fps: Fraction, factors: Factors, *, spatial_scale: int = 1, temporal_scale: int = 1
 ) -> Tensor:
-    """Positions of a clip (f, h, w) beside one that is larger, and has more frames, by these scales.
+    """Positions of a reference clip (f, h, w), scaled to a result that is larger and has more frames.
 
-    Returns: (1 3 n 2) float32 as in `video_positions`, stretched over the other clip.
+    Returns: (1 3 n 2) float32 as in `video_positions`.
     Source: docs/reference/sampling.md, "Positions of appended tokens".
     """
     seconds, *pixels = video_positions(shape, fps / temporal_scale, factors)[0]
@@ -102,7 +102,7 @@ def reference_positions(
 def audio_positions(count: int, shift: int = 0, begin_s: Fraction = NO_TIME) -> Tensor:
     """Start and end in seconds of each audio token: (1 1 t 2) float32, starting at latent step `shift`.
 
-    Args: begin_s: the time that counts as zero; a step that begins before it begins there.
+    Args: begin_s: the time that counts as zero; a step that starts before it is cut to start there.
     Source: docs/reference/transformer.md, "Token positions".
     """
     starts = torch.arange(shift, shift + count, dtype=torch.float32, device="cpu")
@@ -115,7 +115,7 @@ def audio_positions(count: int, shift: int = 0, begin_s: Fraction = NO_TIME) -> 
 
 
 def to_denoised(noisy: Tensor, velocity: Tensor, timesteps: Tensor | float) -> Tensor:
-    """The clean estimate x0 = x − timestep × v, in float32, as the dtype of the noisy latent."""
+    """The clean estimate x0 = x − timestep × v, computed in float32, in the dtype of the noisy latent."""
     return (noisy.float() - velocity.float() * timesteps).to(noisy.dtype)
 
 
@@ -128,8 +128,8 @@ def to_velocity(noisy: Tensor, denoised: Tensor, sigma: float) -> Tensor:
 class DenoiseMask:
     """How much of each token is generated, 1 for all and 0 for nothing.
 
-    Modulation is computed once per distinct level instead of once per token, so their number is part of a shape. It is
-    found on the CPU, where conditions change the values, and never asked of the device that denoises.
+    Modulation is computed once per distinct level instead of once per token, so the number of levels is part of a
+    shape. It is computed on the CPU, where conditions change the values, so that the device need not be synchronised.
 
     Args: values: (b n 1) float32, on the CPU. levels: (k) float32, the distinct ones. index: (b n) int64 into the
     levels, None if there is only one. Both are on the device of the latent.
@@ -172,14 +172,14 @@ class DenoiseMask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentState:
-    """One stream on its way from noise to latent: the tokens of its grid, then those that conditions appended.
+    """One stream between noise and latent: the tokens of its grid, then those that conditions appended.
 
-    Args: grid: (f, h, w) of video, (t,) of audio; its tokens come first. latent: (b n c), noisy. clean: (b n c), what
-    tokens are given as; it counts where the mask is below 1. positions: (b axes n 2) float32, on the CPU wherever the
-    latent is. attention_mask: (b n n) in [0, 1], None where every token sees every other. keyframes_mask: (b n 1)
-    float32, 1 on tokens of a latent frame that holds a single pixel frame; None for audio. is_frozen: nothing in this
-    stream changes. slot_tokens: those of the keyframes that the model fills. origin_s: the time in the whole clip that
-    positions count from; not 0 in a window of it.
+    Args: grid: (f, h, w) of video, (t,) of audio; its tokens come first. latent: (b n c), noisy. clean: (b n c), the
+    conditioning latents; used where the mask is below 1. positions: (b axes n 2) float32, on the CPU wherever the
+    latent is. attention_mask: (b n n) in [0, 1], None if every token attends to every other. keyframes_mask: (b n 1)
+    float32, 1 on tokens of a latent frame with a single pixel frame; None for audio. is_frozen: nothing changes in this
+    stage. slot_tokens: those of the keyframes that the model generates. origin_s: the time in the whole clip at which
+    positions start; not 0 in a window of it.
 
     Source: docs/reference/sampling.md, "Latent state".
     """
@@ -197,7 +197,7 @@ class LatentState:
 
     @classmethod
     def video(cls, latent: Tensor, fps: Fraction, factors: Factors) -> Self:
-        """Start from a latent grid (b c f h w); zeros where there is nothing to start from."""
+        """Start from a latent grid (b c f h w); use zeros to start from noise only."""
         b, _, f, h, w = latent.shape
         state = cls._initial((f, h, w), patchify_video(latent), video_positions((f, h, w), fps, factors))
         is_first_frame = torch.arange(f * h * w, device=latent.device) < h * w
@@ -205,9 +205,9 @@ class LatentState:
 
     @classmethod
     def audio(cls, latent: Tensor, first: int = 0, begin_s: Fraction = NO_TIME) -> Self:
-        """Start from an audio latent (b c t m); zeros where there is nothing to start from.
+        """Start from an audio latent (b c t m); use zeros to start from noise only.
 
-        Args: first: the latent step that it begins with. begin_s: the time that counts as zero.
+        Args: first: its first latent step. begin_s: the time that counts as zero.
         """
         t = latent.shape[2]
         return cls._initial((t,), patchify_audio(latent), audio_positions(t, first, begin_s))
@@ -230,18 +230,18 @@ class LatentState:
 
     @property
     def base(self) -> Tensor:
-        """The latent of the grid's own tokens (b n c): what is left of the state when denoising is over."""
+        """The latent of the grid's own tokens (b n c): the result after denoising."""
         return self.latent[:, : self.base_tokens]
 
     @property
     def slots(self) -> Tensor:
-        """The keyframes that the model filled: (b c k h w), each a clip of a single frame."""
+        """The keyframes that the model generated: (b c k h w), each a clip of a single frame."""
         _, h, w = self.grid
         tokens = self.latent[:, self.slot_tokens.start : self.slot_tokens.stop]
         return unpatchify_video(tokens, (len(self.slot_tokens) // (h * w), h, w))
 
     def with_latent(self, latent: Tensor) -> Self:
-        """The same state with other noisy tokens (b n c), in the dtype of the present ones."""
+        """The same state with other noisy tokens (b n c), converted to the dtype of the present ones."""
         return replace(self, latent=latent.to(self.latent.dtype))
 
     def select(self, tokens: Tensor, grid: tuple[int, ...]) -> Self:
@@ -259,7 +259,7 @@ class LatentState:
         )
 
     def freeze(self) -> Self:
-        """Keep every token as it is; the other stream still sees it."""
+        """Keep every token unchanged; the other stream still attends to this one."""
         return replace(self, mask=DenoiseMask.full(self.mask.shape, 0.0, self.latent.device), is_frozen=True)
 
     def unique_timesteps(self, sigma: float) -> Tensor:
@@ -271,19 +271,22 @@ class LatentState:
         return self.mask.dense * sigma
 
     def stream_sigma(self, sigma: float) -> Tensor:
-        """The noise level of the stream as a whole: (b) float32, 0 where it is frozen."""
+        """The noise level of the whole stream: (b) float32, 0 if it is frozen."""
         level = 0.0 if self.is_frozen else sigma
         return torch.full(self.latent.shape[:1], level, dtype=torch.float32, device=self.latent.device)
 
     def keep_given(self, denoised: Tensor) -> Tensor:
-        """Put what is given back into a clean estimate (b n c), as far as the mask says; keeps the estimate's dtype."""
+        """Blend the conditioning latents into a clean estimate (b n c), according to the mask; keeps the estimate's
+        dtype.
+        """
         mask = self.mask.dense
         return (denoised * mask + self.clean.float() * (1 - mask)).to(denoised.dtype)
 
     def euler_step(self, denoised: Tensor, sigma: float, sigma_next: float) -> Self:
-        """Move along the line from the noisy latent through a clean estimate (b n c), from one noise level to the next.
+        """One Euler step from the noisy latent through a clean estimate (b n c), from one noise level to the next.
 
-        The velocity is rounded to the latent's dtype before the step: the reference does so, and in bfloat16 it shows.
+        The velocity is rounded to the latent's dtype before the step, as in the reference; in bfloat16 this makes a
+        difference.
         """
         velocity = to_velocity(self.latent, denoised, sigma)
         return self.with_latent(self.latent.float() + velocity.float() * (sigma_next - sigma))

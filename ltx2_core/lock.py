@@ -1,4 +1,4 @@
-"""One writer per output: a lock that lasts as long as its process, beside the file that is written.
+"""One writer per output: a lock beside the file that is written, which ends with its process.
 
 Source: docs/cli.md, "Existing files".
 """
@@ -23,13 +23,13 @@ MOST_BYTES = 1000
 def locked(
     path: Path, *, wait: Callable[[], None] | None = None, hint: str = "-o gives another name"
 ) -> Iterator[None]:
-    """Keep every other process and thread from writing an output, or into a job folder, until the block ends.
+    """Prevent every other process and thread from writing an output, or into a job folder, until the block ends.
 
-    The lock is on `.NAME.lock` beside it, which says who holds it and is removed at the end. A process that is killed
-    leaves the file, and no lock on it.
-    Args: wait: called between two tries for as long as somebody else holds the lock; it sleeps, and whatever it raises
-    ends the waiting. Without it nobody waits. hint: what a person can do where nobody waits.
-    Raises: TargetTakenError if somebody else holds it and nobody waits; StorageError if the lock file cannot be made.
+    The lock is on `.NAME.lock` beside it, which contains its owner and is removed at the end. A process that is killed
+    leaves the file without a lock on it.
+    Args: wait: called between two tries while another process holds the lock; it should sleep, and any exception from
+    it ends the waiting. Without it there is no waiting. hint: what the user can do in that case.
+    Raises: TargetTakenError if another process holds the lock; StorageError if the lock file cannot be created.
     """
     file = path.with_name(f".{path.name}.lock")
     lock = FileLock(file)
@@ -47,7 +47,9 @@ def locked(
     finally:
         if os.name == "nt":
             lock.release()  # Windows removes no file that is open
-        with suppress(OSError):  # while it is held: whoever has it open sees that it is gone, and makes a new one
+        with suppress(
+            OSError
+        ):  # while it is held: a process that has it open sees that it was removed, and creates a new one
             file.unlink()
         lock.release()
 
@@ -62,14 +64,14 @@ def _acquired(lock: FileLock) -> bool:
 
 
 def _sign(file: Path) -> None:
-    """Write into a lock file who holds it. Where that cannot be done, the lock holds all the same."""
+    """Write the owner into a lock file. If this fails, the lock is still valid."""
     with suppress(OSError), os.fdopen(os.open(file, os.O_WRONLY | NO_LINK), "wb") as opened:
         opened.write(f"{os.getpid()}\n{socket.gethostname()}\n".encode())
         opened.truncate()
 
 
 def _holder(file: Path) -> str:
-    """Who holds a lock, in words."""
+    """The owner of a lock, as text."""
     try:
         pid, host, *_ = read_whole(file, MOST_BYTES).decode().splitlines()
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""Fuse LoRAs into a built model and take them out again; the model knows nothing of it.
+"""Fuse LoRAs into a built model and remove them again; the model does not know about them.
 
-A weight that is stored quantised stays as it is, and what a LoRA adds runs beside it.
+A weight that is stored quantised is not changed; the LoRA is a branch beside it.
 Source: docs/reference/checkpoints.md, "Fusing"; docs/reference/quantised.md, "Running quantised weights".
 """
 
@@ -28,7 +28,7 @@ Operand = Sequence[Tensor]  # one tensor, or two that are multiplied as matrices
 
 
 class Addend(NamedTuple):
-    """What is added to a weight: operands, how two of them become one, and what multiplies the result."""
+    """A change of a weight: its operands, how two operands are combined, and a factor."""
 
     operands: Sequence[Operand]
     combine: Combine | None
@@ -36,9 +36,9 @@ class Addend(NamedTuple):
 
 
 class Addends:
-    """What LoRAs add to the tensors of a denoiser. Their files are mapped once, and each factor is looked at once.
+    """The changes that LoRAs make to the tensors of a denoiser. Files are mapped once, and each factor is checked once.
 
-    Args: loras: in this order. names: the tensors that change, by their official names, with those in our model.
+    Args: loras: in this order. names: the changed tensors, by their official names, with those in our model.
     """
 
     def __init__(self, loras: Sequence[WeightedLora]) -> None:
@@ -48,7 +48,7 @@ class Addends:
         self._finite: set[str] = set()
 
     def of(self, official: str) -> list[Addend]:
-        """What is added to a tensor. Raises: CheckpointError for a factor with values that are not finite."""
+        """The changes of a tensor. Raises: CheckpointError for a factor with NaN or infinite values."""
         pairs = zip(self._files, self.loras, strict=True)
         own = [(tensors, lora, strength) for tensors, (lora, strength) in pairs if official in lora.changes]
         if official not in self._finite:
@@ -60,10 +60,10 @@ class Addends:
 
 
 class Branch(nn.Module):
-    """What a LoRA adds to the output of a layer: (… in) -> (… out), without the matrix of its change where it has
-    a low rank.
+    """The LoRA's addition to the output of a layer: (… in) -> (… out), without computing the full matrix of a low-rank
+    change.
 
-    Args: layer: whose device and dtype it takes.
+    Args: layer: whose device and dtype it uses.
     """
 
     def __init__(self, addend: Addend, layer: QuantisedLinear) -> None:
@@ -90,8 +90,8 @@ def fuse(model: nn.Module, loras: Sequence[WeightedLora], *, sums_in: torch.dtyp
 
     Args: loras: in this order. sums_in: the dtype of the sums, unless the weight itself is wider; the result is rounded
     once to the weight's. The official code sums in bfloat16.
-    Raises: CheckpointError for a factor with values that are not finite, or for one that does not fit a quantised
-    weight; the weights before it are fused then.
+    Raises: CheckpointError for a factor with NaN or infinite values, or one that does not fit a quantised weight; the
+    weights before it are fused then.
     """
     fuse_addends(model, Addends(loras), sums_in=sums_in)
 
@@ -104,9 +104,9 @@ def fuse_addends(
     only: Callable[[str], bool] = lambda _: True,
     in_place: bool = False,
 ) -> None:
-    """The same with what LoRAs add.
+    """Like `fuse`, for changes that are read already.
 
-    Args: only: which weights, by their names in the model. in_place: their memory is changed, and is not a file's.
+    Args: only: which weights, by their names in the model. in_place: their memory is overwritten, and is not a file's.
     Raises: as `fuse`.
     """
     for official, name in addends.names.items():
@@ -130,9 +130,9 @@ def take_out(
     *,
     only: Callable[[str], bool] = lambda _: True,
 ) -> None:
-    """Undo `fuse`, exactly: the weights that it changed are those of the checkpoint again.
+    """Undo `fuse`, exactly: the changed weights are those of the checkpoint again.
 
-    They are read from the file, so that no second copy of them is kept in the meantime.
+    They are read from the file, so that no second copy of them is needed.
     """
     transformer = COMPONENTS["transformer"]
     prefix = transformer.prefix_in(checkpoint.tensors)
@@ -156,8 +156,8 @@ def fused_weight(
 ) -> Tensor:
     """A weight (out in) or bias (out) with changes added. The changes are summed first, then added to the weight.
 
-    Changes that are products of two matrices are made some rows at a time, so that little more than the result is held.
-    Args: out: where the result goes, of the weight's shape and dtype; the weight itself may be given.
+    Products of two matrices are computed some rows at a time, so that little more than the result is in memory.
+    Args: out: memory for the result, of the weight's shape and dtype; the weight itself is allowed.
     """
     dtype = torch.promote_types(weight.dtype, sums_in)
     changes = [
@@ -185,7 +185,7 @@ def fused_weight(
 
 
 def _combined(first: Operand, others: Sequence[Operand], combine: Combine | None) -> Tensor:
-    """The change that operands make together, before it is scaled."""
+    """The change from combined operands, before it is scaled."""
     matrices = [operand[0] if len(operand) == 1 else operand[0] @ operand[1] for operand in (first, *others)]
     if combine == "kronecker":
         return torch.kron(*matrices)
@@ -193,7 +193,7 @@ def _combined(first: Operand, others: Sequence[Operand], combine: Combine | None
 
 
 def _addend(tensors: Mapping[str, Tensor], matched: MatchedLora, official: str, strength: float) -> Addend:
-    """The change of one tensor, with its own alpha, which goes before that of the metadata."""
+    """The change of one tensor; its own alpha takes precedence over that of the metadata."""
     change = matched.changes[official]
     scale = change.scale
     if change.alpha is not None and change.rank is not None:
@@ -203,7 +203,7 @@ def _addend(tensors: Mapping[str, Tensor], matched: MatchedLora, official: str, 
 
 
 def _touched(loras: Sequence[WeightedLora]) -> dict[str, str]:
-    """The tensors that change, by their official names, each with its name in our model."""
+    """The changed tensors, by their official names, each with its name in our model."""
     names = dict.fromkeys(official for matched, _ in loras for official in matched.changes)
     return {official: keymap.from_official(official, keymap.TRANSFORMER) for official in names}
 
@@ -216,7 +216,7 @@ def _quantised(model: nn.Module, name: str) -> QuantisedLinear | None:
 
 
 def _require_shape(layer: QuantisedLinear, loras: Sequence[WeightedLora], official: str) -> None:
-    """Refuse a change that was made for the padding of a weight too. The header alone does not show it."""
+    """Refuse a change that was made for the padding of a weight too. The header does not show this."""
     shape = (layer.out_features, layer.in_features)
     for matched, _ in loras:
         change = matched.changes.get(official)

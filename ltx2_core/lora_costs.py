@@ -1,4 +1,4 @@
-"""What LoRAs take beside the weights that they change: bytes, and the FLOPs of fusing them or of what runs beside.
+"""The cost of LoRAs beside the weights that they change: bytes, and the FLOPs of fusing them or of their branches.
 
 Source: docs/cards.md, "How it is counted".
 """
@@ -32,10 +32,10 @@ ROWS: tuple[tuple[re.Pattern[str], Kind | None], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class LoraFlops:
-    """What LoRAs compute.
+    """FLOPs of LoRAs.
 
-    Args: blocks: to fuse them into the plain layers of each block, once. outside: into the others. beside: what runs
-    beside the quantised layers in one pass through all blocks.
+    Args: blocks: for fusing them into the plain layers of each block, once. outside: into other layers. beside: for the
+    branches beside quantised layers in one pass through all blocks.
     """
 
     blocks: tuple[float, ...] = ()
@@ -43,15 +43,15 @@ class LoraFlops:
     beside: RowFlops = NO_ROWS
 
     def fusing(self, resident: int, visits: int) -> float:
-        """To fuse them where so many of the first blocks stay and each of the others is loaded for every visit."""
+        """FLOPs for fusing if so many of the first blocks stay loaded and the others are loaded for every visit."""
         staying, leaving = sum(self.blocks[:resident]), sum(self.blocks[resident:])
         return self.outside + staying + leaving * visits
 
 
 def branch_bytes(loras: Iterable[MatchedLora], checkpoint: Header, itemsize: int) -> BlockBytes:
-    """What LoRAs take beside the quantised layers of a denoiser; what is merged into plain layers takes nothing.
+    """Bytes of LoRA branches beside the quantised layers of a denoiser; changes fused into plain layers need none.
 
-    Args: itemsize: of a number that is computed with. Raises: CheckpointError if the layers cannot be understood.
+    Args: itemsize: of a value in the computation. Raises: CheckpointError if the layers cannot be understood.
     """
     blocks, outside = [0] * _block_count(checkpoint), 0
     for official, change, is_beside in _changes(loras, checkpoint):
@@ -64,7 +64,7 @@ def branch_bytes(loras: Iterable[MatchedLora], checkpoint: Header, itemsize: int
 
 
 def lora_flops(loras: Iterable[MatchedLora], checkpoint: Header) -> LoraFlops:
-    """What LoRAs compute, two for a product and its sum. Raises: CheckpointError as `branch_bytes`."""
+    """FLOPs of LoRAs, two for each multiply-add. Raises: CheckpointError as `branch_bytes`."""
     blocks, outside = [0.0] * _block_count(checkpoint), 0.0
     beside: dict[Kind, float] = {"video": 0.0, "audio": 0.0, "text": 0.0}
     for official, change, is_beside in _changes(loras, checkpoint):
@@ -80,7 +80,7 @@ def lora_flops(loras: Iterable[MatchedLora], checkpoint: Header) -> LoraFlops:
 
 
 def _changes(loras: Iterable[MatchedLora], checkpoint: Header) -> Iterator[tuple[str, Change, bool]]:
-    """Each change of a denoiser by its official name, and whether its layer is quantised, so that it runs beside."""
+    """Each change of a denoiser by its official name, and whether its layer is quantised, so that it is a branch."""
     inside = COMPONENTS["transformer"].names_in(checkpoint)
     quantised = {inside[name] for name in inside.keys() & checkpoint.stored.layers.keys()}
     for lora in loras:
@@ -100,10 +100,10 @@ def _rows(official: str) -> Kind | None:
 
 
 def _whole_flops(change: Change) -> float:
-    """To make the matrix of a change: each of its operands that is a product of two factors."""
+    """For computing the matrix of a change: each of its operands that is a product of two factors."""
     return sum(2.0 * prod(change.shape) * (change.rank or 1) for operand in change.operands if len(operand) > 1)
 
 
 def _row_flops(change: Change) -> float:
-    """Of a row that goes through the change beside its layer: through both factors, or through the whole matrix."""
+    """For one row through a branch: through both factors, or through the whole matrix."""
     return 2.0 * (change.numbers if is_product(change.operands) else prod(change.shape))

@@ -1,4 +1,4 @@
-"""What a LoRA file holds, and which weights of a model it changes: from headers alone, before a weight is read.
+"""The contents of a LoRA file, and which weights of a model it changes: from headers only.
 
 Source: docs/reference/checkpoints.md, "LoRAs".
 """
@@ -33,11 +33,10 @@ SHOWN = 3
 class LoraFile:
     """A LoRA, by its header.
 
-    Args: changes: by the name of their layer in the file, and which of its tensors they change. rejected: what is no
-    usable change, with the reason.
-    spatial_scale: how much larger the made clip is than the reference that an in-context LoRA looks at; temporal_scale:
-    how many more frames it has; None where the file does not say. hdr_transform: what turns the made colours into
-    linear light; None for ordinary ones.
+    Args: changes: by the name of their layer in the file, with their tensors. rejected: unusable changes, with the
+    reason. spatial_scale: the size of the result relative to the reference of an in-context LoRA; temporal_scale: the
+    same for the number of frames; None if the file does not say. hdr_transform: converts the generated colours to
+    linear light; None for ordinary LoRAs.
     """
 
     path: Path
@@ -49,17 +48,19 @@ class LoraFile:
 
     @property
     def is_in_context(self) -> bool:
-        """Whether it looks at a reference: its header tells its scale, or it is named as the published ones are."""
+        """Whether it uses a reference: its header contains the reference scale, or its name is like that of the
+        published ones.
+        """
         has_scale = self.spatial_scale is not None or self.temporal_scale is not None
         return has_scale or IN_CONTEXT_NAME in self.path.name.lower()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatchedLora:
-    """A LoRA beside a model.
+    """A LoRA matched with a model.
 
-    Args: changes: those that belong to the denoiser, by the official name of the tensor that is changed, without
-    prefix. skipped: what is left out by rule, once for each change. unmatched: what fits nothing, with the reason.
+    Args: changes: those of the denoiser, by the official name of the changed tensor, without prefix. skipped: changes
+    that are left out by rule, each once. unmatched: changes that match no layer, with the reason.
     """
 
     path: Path
@@ -74,7 +75,7 @@ class MatchedLora:
 
     @property
     def report(self) -> str:
-        """One line for a person: `1,370 of 1,370 matched, 1 skipped: text projection`."""
+        """One line of text: `1,370 of 1,370 matched, 1 skipped: text projection`."""
         line = f"{len(self.changes):,} of {len(self.changes) + len(self.unmatched):,} matched"
         if not self.skipped:
             return line
@@ -82,10 +83,10 @@ class MatchedLora:
 
 
 def read_lora(source: Header | Path) -> LoraFile:
-    """Read what a LoRA file holds, in any of the forms that are in use.
+    """Read the header of a LoRA file, in any of the supported forms.
 
-    Raises: StorageError; CheckpointError if the file is something else or of a form that is not supported, or if its
-    metadata makes no sense.
+    Raises: StorageError; CheckpointError if the file is something else or of an unsupported form, or if its metadata is
+    not valid.
     """
     header = source if isinstance(source, Header) else read_header(source)
     return header.once(LoraFile, lambda: _lora_of(header))
@@ -114,7 +115,7 @@ def _lora_of(header: Header) -> LoraFile:
 def match(lora: LoraFile, checkpoint: Header, *, allow_partial: bool = False) -> MatchedLora:
     """Find the layer of each change in the denoiser of a checkpoint.
 
-    Args: allow_partial: leave out what matches nothing, as long as anything matches.
+    Args: allow_partial: ignore changes that match nothing, as long as some match.
     Raises: CheckpointError that names the changes.
     """
     files = {inside: name for name, inside in COMPONENTS["transformer"].names_in(checkpoint).items()}
@@ -134,7 +135,7 @@ def match(lora: LoraFile, checkpoint: Header, *, allow_partial: bool = False) ->
         elif name not in known:
             unmatched[shown] = "the model has no such linear layer"
         elif known[name] is None:
-            unmatched[shown] = "several layers could be meant"
+            unmatched[shown] = "it matches several layers"
         elif official in changes:
             unmatched[shown] = "its layer has a pair already"
         elif official not in files:
@@ -156,7 +157,7 @@ def _is_for(change: Change, checkpoint: Header, name: str) -> bool:
 
 
 def reference_scales(loras: Sequence[LoraFile]) -> tuple[int, int]:
-    """The one spatial and temporal scale at which all in-context LoRAs look at a reference; 1 where one does not say.
+    """The common spatial and temporal reference scale of all in-context LoRAs; 1 if a file does not say.
 
     Raises: RequestError if they differ.
     """
@@ -168,7 +169,7 @@ def reference_scales(loras: Sequence[LoraFile]) -> tuple[int, int]:
             each = " and ".join(f"{lora.path.name} 1/{scale}" for scale, lora in said.items())
             raise RequestError(
                 "these LoRAs cannot be used together",
-                f"they look at references of another {kind} scale: {each}",
+                f"their references have different {kind} scales: {each}",
                 "leave one of them out",
             )
         scales.append(next(iter(said), 1))
@@ -179,7 +180,7 @@ def reference_scales(loras: Sequence[LoraFile]) -> tuple[int, int]:
 class _Layers:
     """The layers of a model by every name in use for them, with dots and with underscores.
 
-    None stands where a name could mean several.
+    The value is None if a name is ambiguous.
     """
 
     dotted: Mapping[str, str | None]
@@ -209,7 +210,7 @@ class _Layers:
 
 
 def _with_scale(changes: Mapping[Target, Change], header: Header) -> Mapping[Target, Change]:
-    """The changes, those that have no alpha of their own with the scale that metadata state."""
+    """The changes, with the scale from the metadata for those without their own alpha."""
     ranks = [change.rank for change in changes.values() if change.rank is not None]
     silent = {target: change for target, change in changes.items() if change.alpha is None and _is_scaled(change)}
     stated = stated_scale(header) if silent else None
@@ -226,7 +227,7 @@ def _with_scale(changes: Mapping[Target, Change], header: Header) -> Mapping[Tar
 
 
 def _is_scaled(change: Change) -> bool:
-    """Whether an alpha counts for a change: not where it is stored as it is to be added."""
+    """Whether alpha applies to a change: not to one that is stored as the exact difference."""
     return len(change.factors) > 1
 
 
@@ -247,7 +248,7 @@ def _hdr_transform(metadata: Mapping[str, str]) -> str | None:
 
 
 def _refusal(matched: MatchedLora, checkpoint: Header) -> CheckpointError:
-    """The error for a LoRA that does not fit, with its first few misfits."""
+    """The error for a LoRA that does not fit, with its first few mismatches."""
     count, total = len(matched.unmatched), len(matched.changes) + len(matched.unmatched)
     shown = [f"{name}: {why}" for name, why in list(matched.unmatched.items())[:SHOWN]]
     shown += [f"and {count - SHOWN:,} more"] if count > SHOWN else []

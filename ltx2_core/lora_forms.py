@@ -43,7 +43,7 @@ FOREIGN = {
 
 
 def is_product(operands: Sequence[Sequence[object]]) -> bool:
-    """Whether what is added is the product of two matrices alone, as in most LoRAs."""
+    """Whether the change is only the product of two matrices, as in most LoRAs."""
     return len(operands) == 1 and len(operands[0]) == 2
 
 
@@ -52,9 +52,9 @@ class Change:
     """The change of one tensor of a model, as a file stores it.
 
     Args: operands: names of tensors in the file; those of an operand are multiplied as matrices. combine: how two
-    operands become one. shape: of the tensor that is changed. rank: what an alpha is divided by; None where the form
-    has no rank and alpha does not count. alpha: the name of a tensor of one number. scale: what the change is
-    multiplied by where it has no such tensor. numbers: in all operands together.
+    operands are combined. shape: of the changed tensor. rank: the divisor of alpha; None if the form has no rank and
+    ignores alpha. alpha: the name of a tensor with one value. scale: the factor if there is no such tensor. numbers:
+    values in all operands together.
     """
 
     operands: tuple[tuple[str, ...], ...]
@@ -67,7 +67,7 @@ class Change:
 
     @property
     def factors(self) -> list[str]:
-        """The names in the file of everything that is multiplied."""
+        """The names in the file of all multiplied tensors."""
         return [name for operand in self.operands for name in operand]
 
     @property
@@ -80,9 +80,9 @@ class Change:
 
 
 def read_changes(header: Header) -> tuple[dict[Target, Change], dict[str, str]]:
-    """Give the changes that a file holds, and which of them cannot be used, each with the reason.
+    """The changes in a file, and those that cannot be used, each with the reason.
 
-    Each change has its form's own rank; a scale that metadata state is not in it yet.
+    Each change has the rank of its form; a scale from the metadata is not included yet.
     """
     layers, rejected = _grouped(header)
     changes: dict[Target, Change] = {}
@@ -99,7 +99,7 @@ def read_changes(header: Header) -> tuple[dict[Target, Change], dict[str, str]]:
 
 
 def foreign_form(header: Header) -> tuple[str, str] | None:
-    """Name the unsupported form that a file has, and a tensor that shows it; None for the others."""
+    """The name of an unsupported form, and a tensor that shows it; None for other files."""
     for name in header.tensors:
         for form, pattern in FOREIGN.items():
             if pattern.search(name):
@@ -123,7 +123,7 @@ def _grouped(header: Header) -> tuple[dict[str, dict[str, str]], dict[str, str]]
 
 
 def _weight_change(header: Header, parts: Mapping[str, str]) -> Change:
-    """The change of a weight. Raises: ValueError that says why the parts are none."""
+    """The change of a weight. Raises: ValueError that says why the parts are not valid."""
     form = next((form for form, needed in FORMS.items() if needed & parts.keys()), None)
     if form is None:
         raise ValueError("an alpha without a change")
@@ -189,7 +189,7 @@ def _whole_or_factored(parts: Mapping[str, str], name: str) -> list[str]:
 def _change(
     header: Header, operands: Sequence[Sequence[str]], combine: Combine | None = None, alpha: str | None = None
 ) -> Change:
-    """A change whose tensors go together. Raises: ValueError that says why they do not."""
+    """A change from tensors that must be consistent. Raises: ValueError that says why they are not."""
     for name in (name for operand in operands for name in operand):
         dtype = header.tensors[name].dtype
         if dtype not in FACTOR_DTYPES:

@@ -1,4 +1,4 @@
-"""How strong the metadata of a LoRA say that its changes are: alpha and rank, by the trainer that wrote them.
+"""The scale of a LoRA in its metadata: alpha and rank, in the conventions of the trainer that wrote them.
 
 Source: docs/reference/checkpoints.md, "Alpha in the metadata".
 """
@@ -22,10 +22,11 @@ UNSAID = ("", "None", "Dynamic")  # what kohya's tools write where each layer ha
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatedScale:
-    """An alpha and a rank that hold for all changes without an alpha of their own, and exceptions by layer.
+    """An alpha and a rank for all changes without their own alpha, and exceptions by layer.
 
-    Args: rank: None where only alpha is stated. alphas, ranks: by the end of a layer's name. is_root: whether alpha is
-    divided by the root of the rank. is_peft: whether it counts for changes that have no rank too. where: it stands.
+    Args: rank: None if only alpha is stated. alphas, ranks: by the end of a layer's name. is_root: whether alpha is
+    divided by the square root of the rank. is_peft: whether it applies to changes without a rank too. where: its
+    location, for messages.
     """
 
     alpha: float
@@ -37,9 +38,9 @@ class StatedScale:
     where: str
 
     def of(self, layer: str, largest_rank: int) -> float:
-        """What multiplies the change of a layer.
+        """The factor for the change of a layer.
 
-        Args: largest_rank: of the file; it stands in for a rank that is not stated.
+        Args: largest_rank: of the file; used if no rank is stated.
         """
         alpha = _exception(self.alphas, layer, self.alpha)
         rank = _exception(self.ranks, layer, self.rank or largest_rank)
@@ -47,9 +48,9 @@ class StatedScale:
 
 
 def stated_scale(header: Header) -> StatedScale | None:
-    """Read the alpha that holds for a whole file: from its metadata, or from the PEFT config beside it.
+    """Read the alpha of a whole file: from its metadata, or from the PEFT config beside it.
 
-    Raises: CheckpointError if an entry makes no sense, StorageError if the config beside the file cannot be read.
+    Raises: CheckpointError if an entry is not valid, StorageError if the config beside the file cannot be read.
     """
     found = _of_diffusers(header) or _of_kohya(header)
     if found is not None:
@@ -69,7 +70,7 @@ def check_rank(stated: StatedScale, header: Header, largest_rank: int) -> None:
 
 
 def _of_diffusers(header: Header) -> StatedScale | None:
-    """What diffusers keeps of a PEFT config: one JSON object with `transformer.` before each name."""
+    """The PEFT config in the metadata that diffusers writes: one JSON object with `transformer.` before each name."""
     values = header.entry(DIFFUSERS_ENTRY)
     if values is None:
         return None
@@ -80,7 +81,7 @@ def _of_diffusers(header: Header) -> StatedScale | None:
 
 
 def _of_peft(values: Mapping[str, Any], where: str, header: Header) -> StatedScale | None:
-    """What a PEFT config says; LoKr and LoHa call it alpha, LoRA lora_alpha."""
+    """The entries of a PEFT config; LoKr and LoHa call it alpha, LoRA lora_alpha."""
     alpha = next((values[name] for name in ("lora_alpha", "alpha") if values.get(name) is not None), None)
     if alpha is None:
         return None
@@ -128,7 +129,7 @@ def _number(value: Any, name: str, header: Header, lowest: float | None = 0.0) -
 
 
 def _layer_name(pattern: str, header: Header) -> str:
-    """The end of a layer's name that a pattern stands for. PEFT takes regular expressions, and writes plain names."""
+    """The end of a layer's name that a pattern means. PEFT accepts regular expressions, and writes plain names."""
     plain = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
     if not re.fullmatch(r"[\w.-]+", plain):
         raise _damaged(header, f"the pattern {shown(pattern)} is not the name of a layer")

@@ -1,7 +1,8 @@
-"""What the machine decides about a render, as one record.
+"""The choices of the machine about a render, as one record.
 
-It is settled together with the request, shown with it, stored with it, and is the only place that the engine reads such
-choices from. Choices that change a bit depend on the machine itself and never on the moment, so that a run repeats.
+It is resolved together with the request, shown with it, stored with it, and is the only place that the engine reads
+such choices from. Choices that affect bits depend on the hardware and never on the moment, so that a run can be
+repeated.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/
 
 @dataclass(frozen=True, slots=True)
 class RankLayout:
-    """How ranks share the work of a stage. parts: of the passes of guidance. width: ranks of a part, which share the
-    rows of the video.
+    """How ranks share the work of a stage. parts: groups that share the guidance passes. width: ranks of a group, which
+    share the rows of the video.
     """
 
     parts: int
@@ -41,28 +42,28 @@ class RankLayout:
 
     @classmethod
     def of(cls, ranks: int, passes: int) -> Self:
-        """As many parts as there are passes for, and the ranks in equal teams: passes need no exchange in a block."""
+        """As many groups as there are passes for, of equal size: passes need no exchange inside a block."""
         parts = max(count for count in range(1, min(ranks, passes) + 1) if ranks % count == 0)
         return cls(parts, ranks // parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Everything that the machine, and not the request, decides.
+    """Every choice that depends on the machine, and not on the request.
 
-    Args: device: "cpu", "mps" or "cuda:N". precision: what the models compute in; the vocoder is always float32.
-    memory: how weights reach the device. "resident" keeps a whole model there while it runs. "streamed" keeps the first
-    blocks of the transformer there and loads each of the others, and each layer of the text encoder, when it is needed.
-    "lean" keeps no block, and needs less memory for activations: it takes fewer tokens at a time and computes their
-    rotary embeddings in every block. resident_blocks: how many blocks of a transformer that is not resident stay there.
-    chunk_tokens: how many tokens it computes at a time. kept_bytes: how much of the weights may stay loaded
-    from one phase to the next. decode_tiles, encode_tiles: how the video VAE cuts a clip. batches_passes: whether all
-    passes of guidance go through the transformer as one batch. keeps_text: whether keys and values of the text are
-    made once for all steps. products: the quantised formats that are multiplied as they are stored; others are decoded
-    first. attention: the kernel of the denoiser, where it takes the inputs; "sdpa" leaves that to torch, "int8" is that
-    of comfy-kitchen. neighbours: what attends in the diffusion decoder, boxes of queries or the kernel of
-    comfy-kitchen. compiles: whether torch.compile is used. threads: of the CPU that compute, in each rank. ranks: how
-    many processes share the clip. gpus: the numbers of their cards; none on the CPU.
+    Args: device: "cpu", "mps" or "cuda:N". precision: of the models; the vocoder is always float32. memory: how weights
+    are loaded. "resident" keeps a whole model on the device while it runs. "streamed" keeps the first blocks of the
+    transformer there and loads each of the others, and each layer of the text encoder, when it is needed. "lean" keeps
+    no block, and needs less memory for activations: it processes fewer tokens at a time and computes their rotary
+    embeddings in every block. resident_blocks: how many blocks of a streamed transformer stay there. chunk_tokens: how
+    many tokens are processed at a time. kept_bytes: how many bytes of weights may stay loaded from one phase to the
+    next. decode_tiles, encode_tiles: the tiles of the video VAE. batches_passes: whether all guidance passes run as one
+    batch. keeps_text: whether keys and values of the text are computed once for all steps. products: the quantised
+    formats that are multiplied as they are stored; others are decoded first. attention: the kernel of the denoiser, for
+    inputs that it supports; "sdpa" leaves the choice to torch, "int8" is that of comfy-kitchen. neighbours: the
+    attention of the diffusion decoder, boxes of queries or the kernel of comfy-kitchen. compiles: whether torch.compile
+    is used. threads: CPU threads that compute, in each rank. ranks: how many processes share the clip. gpus: the
+    numbers of their GPUs; none on the CPU.
     """
 
     device: str
@@ -85,18 +86,18 @@ class Machine:
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """Where each rank computes."""
+        """The device of each rank."""
         return tuple(f"cuda:{number}" for number in self.gpus) if self.gpus else (self.device,) * self.ranks
 
     def of_rank(self, number: int) -> Self:
-        """The same machine as one of its ranks sees it."""
+        """The same machine, for one of its ranks."""
         return replace(self, device=self.devices[number])
 
     def in_mode(self, memory: MemoryMode) -> Self:
-        """The same machine in another memory mode, with what belongs to it.
+        """The same machine in another memory mode, with the values for that mode.
 
-        On the CPU no block stays: the file is mapped, and nothing has to be copied to it. "lean" makes keys and values
-        of the text again in every step, which gives the same bits.
+        On the CPU no block stays loaded: the file is mapped, and nothing has to be copied. "lean" computes keys and
+        values of the text again in every step, which gives the same bits.
         """
         resident = RESIDENT_BLOCKS if memory == "streamed" and self.device != "cpu" else 0
         tokens = LEAN_CHUNK_TOKENS if memory == "lean" else CHUNK_TOKENS
@@ -110,7 +111,7 @@ def has_fast_kernels() -> bool:
 
 
 def cpu_threads() -> int:
-    """How many threads compute: what OMP_NUM_THREADS says, else the CPUs that this process may run on."""
+    """The number of compute threads: from OMP_NUM_THREADS, else the CPUs that this process may run on."""
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     if asked.isascii() and asked.isdigit() and int(asked):
         return int(asked)
@@ -120,7 +121,7 @@ def cpu_threads() -> int:
 
 
 def cpu_name() -> str:
-    """What the CPU is called: by Linux itself, elsewhere by Python."""
+    """The name of the CPU: from Linux, elsewhere from Python."""
     try:
         with CPU_INFO.open(encoding="utf-8", errors="replace") as lines:
             names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -130,26 +131,26 @@ def cpu_name() -> str:
 
 
 def ram_bytes() -> int:
-    """The memory of this machine, or what its container may use of it; 0 where the system does not tell."""
+    """The memory of this machine, or the limit of its container; 0 if the system does not tell."""
     whole, limit = physical_bytes(), container_bytes()
     return whole if limit is None or not whole else min(whole, limit)
 
 
 def physical_bytes() -> int:
-    """The memory that is built in; 0 where the system does not tell."""
+    """The installed memory; 0 if the system does not tell."""
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
         return 0
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def container_bytes() -> int | None:
-    """The memory that a container may use; None where there is no limit."""
+    """The memory limit of a container; None if there is none."""
     texts = [file.read_text().strip() for file in CGROUP_LIMITS if file.is_file()]
     return min((int(text) for text in texts if text.isdigit()), default=None)
 
 
 def available_bytes() -> int | None:
-    """The memory that a new program could use at this moment, as Linux tells it."""
+    """The memory available to a new program at this moment, as Linux reports it."""
     try:
         found = re.search(r"^MemAvailable:\s+(\d+) kB", MEMORY_INFO.read_text(), re.MULTILINE)
     except OSError:

@@ -15,7 +15,7 @@ M = TypeVar("M")
 
 @dataclass(slots=True)
 class _Loaded:
-    """A model that is loaded. uses: how many `with` blocks it is in."""
+    """A loaded model. uses: the number of `with` blocks that use it."""
 
     model: Any
     nbytes: int
@@ -23,10 +23,10 @@ class _Loaded:
 
 
 class Residency:
-    """The models that are loaded, by a key that says what they are.
+    """The loaded models, by a key that identifies them.
 
-    Before a model is loaded, those that were used longest ago leave until it fits beside the others; one that is in use
-    stays. A model that does not fit by itself is loaded all the same, and leaves as soon as it has been used.
+    Before a model is loaded, the least recently used ones are unloaded until it fits beside the others; a model in use
+    stays. A model that is too large by itself is loaded anyway, and unloaded as soon as it has been used.
     """
 
     def __init__(self, device: torch.device, budget_bytes: int) -> None:
@@ -35,14 +35,14 @@ class Residency:
 
     @property
     def keys(self) -> frozenset[Hashable]:
-        """What is loaded."""
+        """The keys of the loaded models."""
         return frozenset(self._loaded)
 
     @contextmanager
     def use(self, key: Hashable, nbytes: int, load: Callable[[], M]) -> Iterator[M]:
         """A model, or a tuple of them, for the length of a `with` block.
 
-        Args: nbytes: of its weights on the device, which may be another number at its next use.
+        Args: nbytes: of its weights on the device; it may differ at the next use.
         """
         self._make_room(key, nbytes)
         entry = self._loaded[key] = self._loaded.pop(key, None) or _Loaded(load(), nbytes)
@@ -52,7 +52,7 @@ class Residency:
         try:
             yield entry.model
         except BaseException:
-            entry.nbytes = self.budget_bytes + 1  # whatever it is like now, nobody else gets it
+            entry.nbytes = self.budget_bytes + 1  # its state is unknown, so it is not used again
             raise
         finally:
             entry.uses -= 1
@@ -65,7 +65,7 @@ class Residency:
         return used + nbytes <= self.budget_bytes
 
     def drop(self, key: Hashable, *, if_there: bool = False) -> None:
-        """Let a model go. It is emptied, so that a name that a caller still holds keeps no weights."""
+        """Unload a model. It is emptied, so that a reference that a caller still has keeps no weights."""
         if if_there and key not in self._loaded:
             return
         _empty(self._loaded.pop(key).model)
@@ -78,7 +78,7 @@ class Residency:
             self.drop(key)
 
     def _make_room(self, wanted: Hashable, nbytes: int) -> None:
-        """Let others go until a model of this size fits."""
+        """Unload others until a model of this size fits."""
         for key, entry in list(self._loaded.items()):
             if sum(one.nbytes for key, one in self._loaded.items() if key != wanted) + nbytes <= self.budget_bytes:
                 return

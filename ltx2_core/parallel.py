@@ -1,8 +1,8 @@
-"""Several processes that render one clip together: passes of guidance and tokens of the video are shared out.
+"""Several processes that render one clip together: guidance passes and video tokens are distributed.
 
-A denoiser is not changed for that: each rank walks through it with its passes and with its rows of the video, and where
-these attend to all others, or others to them, attention is computed for all rows and a part of the heads instead
-("Ulysses"). Audio and text are the same on each rank.
+The denoiser is not changed: each rank runs it with its passes and with its rows of the video. Where these attend to all
+other rows, or other tokens to them, attention is computed for all rows and a part of the heads instead ("Ulysses").
+Audio and text are the same on each rank.
 Source: docs/ranks.md, "How the work is shared".
 """
 
@@ -25,17 +25,17 @@ from .machine import RankLayout
 from .models.attention import PLAIN, Kernel, KeysValues, attention
 from .types import Streams
 
-FIRST = 0  # the rank that writes and tells
-WAIT = timedelta(days=7)  # for the next task, while the first rank does what it does alone
+FIRST = 0  # the rank that writes the file and reports events
+WAIT = timedelta(days=7)  # for the next task, while the first rank works alone
 
 
 class PeerLostError(Exception):
-    """Another rank is gone, or has not answered in time."""
+    """Another rank has ended, or has not answered in time."""
 
 
 @contextmanager
 def _talking() -> Iterator[None]:
-    """Raises: PeerLostError for whatever a collective raises."""
+    """Raises: PeerLostError for any error of a collective."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -46,10 +46,10 @@ def _talking() -> Iterator[None]:
 
 @dataclass
 class Ranks:
-    """All ranks, as one of them sees them.
+    """All ranks, from the view of one of them.
 
-    Args: number: its own, from 0. count: of all. device: where it computes. first: where the first one does. control:
-    the group of all in which objects travel, through the CPU.
+    Args: number: its own, from 0. count: of all. device: its own. first: the device of the first rank. control: the
+    group of all for sending objects, through the CPU.
     """
 
     number: int
@@ -61,10 +61,10 @@ class Ranks:
 
     @classmethod
     def meet(cls, number: int, devices: Sequence[str], meeting: Path, timeout_s: float) -> Self:
-        """Meet the others.
+        """Connect to the other ranks.
 
-        Args: devices: of all ranks. meeting: a file that is not there yet. timeout_s: after which one that is silent is
-        lost.
+        Args: devices: of all ranks. meeting: a file that does not exist yet. timeout_s: after which a silent rank
+        counts as lost.
         """
         count, device = len(devices), torch.device(devices[number])
         on_card = device.type == "cuda"
@@ -83,7 +83,7 @@ class Ranks:
         return cls(number, count, device, torch.device(devices[FIRST]), control)
 
     def part(self) -> None:
-        """Leave the others."""
+        """Disconnect."""
         dist.destroy_process_group()
 
     @property
@@ -91,7 +91,7 @@ class Ranks:
         return self.number == FIRST
 
     def from_first(self, value: Any = None) -> Any:
-        """An object of the first rank; tensors that are on its device there are on this rank's here."""
+        """An object of the first rank; tensors on its device there are on this rank's device here."""
         packed: list[Any] = [None]
         if self.is_first:
             buffer = io.BytesIO()
@@ -101,38 +101,38 @@ class Ranks:
             dist.broadcast_object_list(packed, src=FIRST, group=self.control)
         if self.is_first:
             return value
-        # It comes from a process of this very program, so it may be any object.
+        # It comes from a process of this program, so unpickling it is safe.
         places = {str(self.first): str(self.device)}
         return torch.load(io.BytesIO(packed[0]), map_location=places, weights_only=False)
 
     def agree(self, answer: bool) -> bool:
-        """What the first rank answers."""
+        """The answer of the first rank, on all ranks."""
         said = torch.tensor([answer], dtype=torch.uint8, device="cpu")
         with _talking():
             dist.broadcast(said, src=FIRST, group=self.control)
         return bool(said)
 
     def shared(self, tensor: Tensor, source: int) -> Tensor:
-        """A tensor of one rank, on all. tensor: that of the source; of others only its shape and dtype count."""
+        """A tensor of one rank, on all. tensor: that of the source; for the others only its shape and dtype matter."""
         tensor = tensor.contiguous() if self.number == source else torch.empty_like(tensor, memory_format=CONTIGUOUS)
         with _talking():
             dist.broadcast(_bytes(tensor), src=source)
         return tensor
 
     def team(self, size: int) -> Any:
-        """The group of so many neighbours that this rank is in; all ranks ask for it together."""
+        """The group of so many neighbours that this rank is in; all ranks call this together."""
         if size not in self._teams:
             with _talking():
                 self._teams[size], _ = dist.new_subgroups(group_size=size)
         return self._teams[size]
 
     def send(self, tensor: Tensor) -> None:
-        """Hand a tensor to the first rank."""
+        """Send a tensor to the first rank."""
         with _talking():
             dist.send(_bytes(tensor.contiguous()), dst=FIRST)
 
     def receive(self, tensor: Tensor, source: int) -> Tensor:
-        """Fill a tensor with what a rank hands over."""
+        """Receive a tensor from a rank."""
         with _talking():
             dist.recv(_bytes(tensor), src=source)
         return tensor
@@ -150,8 +150,8 @@ def _bytes(tensor: Tensor) -> Tensor:
 class Split:
     """How the ranks share the work of one stage.
 
-    Args: layout: how many parts share the passes, and how many ranks of each part share the rows of the video. team:
-    the group of the latter. tokens: of the video that is worked on.
+    Args: layout: the number of groups that share the passes, and of ranks in each group that share the rows of the
+    video. team: the process group of the latter. tokens: of the current video.
     """
 
     ranks: Ranks
@@ -161,17 +161,17 @@ class Split:
 
     @classmethod
     def of(cls, ranks: Ranks, layout: RankLayout) -> Self:
-        """The split of a layout; all ranks ask for it together."""
+        """The split of a layout; all ranks call this together."""
         return cls(ranks, layout, ranks.team(layout.width) if layout.width > 1 else None)
 
     @property
     def part(self) -> int:
-        """Which part of the passes this rank makes."""
+        """The group of this rank: which passes it computes."""
         return self.ranks.number // self.layout.width
 
     @property
     def seat(self) -> int:
-        """Which rows of the video this rank has."""
+        """The place of this rank in its group: which rows of the video it has."""
         return self.ranks.number % self.layout.width
 
     @property
@@ -183,20 +183,20 @@ class Split:
         return min(seat * self.rows, self.tokens - self.rows)
 
     def own_rows(self, tokens: int) -> slice:
-        """The rows of this rank, of so many tokens of the video, which are worked on from now on."""
+        """The rows of this rank, of so many tokens of the video, which become the current ones."""
         self.tokens = tokens
         start = self.first_row(self.seat)
         return slice(start, start + self.rows)
 
     def fresh(self, seat: int) -> slice:
-        """Those of the rows of a rank, from 0, that no rank before it has."""
+        """The rows of a rank, from 0, that no rank before it has."""
         start, stop = (min(place * self.rows, self.tokens) for place in (seat, seat + 1))
         first = self.first_row(seat)
         return slice(start - first, stop - first)
 
     @contextmanager
     def over(self, model: nn.Module) -> Iterator[None]:
-        """Let the attention of a denoiser that reads rows of the video read those of all ranks of the part."""
+        """Make the attention of a denoiser that reads rows of the video read those of all ranks of the group."""
         if self.layout.width == 1:
             yield
             return
@@ -217,10 +217,10 @@ class Split:
     def gathered(
         self, made: Sequence[Streams[Tensor]], shares: Sequence[Sequence[int]], like: Streams[Tensor]
     ) -> list[Streams[Tensor]]:
-        """What all passes have made, the same bits on each rank.
+        """The results of all passes, the same bits on each rank.
 
         Args: made: by the passes of this rank, (b m c) of its rows of the video and (b n c) of the audio. shares: the
-        places of the passes of each part. like: tensors of the whole streams, (b n c).
+        indices of the passes of each group. like: tensors of the whole streams, (b n c).
         """
         found: dict[int, Streams[Tensor]] = {}
         dtype = next(x for x in made[0] if x is not None).dtype
@@ -252,7 +252,7 @@ class Split:
         return self._exchanged(given)
 
     def to_rows(self, x: Tensor) -> Tensor:
-        """The way back, from (b h (u m) d) to (b h m d)."""
+        """The inverse, from (b h (u m) d) to (b h m d)."""
         given = rearrange(x, "b h (u m) d -> u b h m d", u=self.layout.width).contiguous()
         return rearrange(self._exchanged(given), "u b h m d -> b (u h) m d")
 
@@ -263,7 +263,7 @@ class Split:
         return taken
 
     def collected(self, x: Tensor) -> Tensor:
-        """A tensor of each rank of the part, along a new first axis."""
+        """A tensor of each rank of the group, along a new first axis."""
         taken = x.new_empty((self.layout.width, *x.shape))
         with _talking():
             dist.all_gather([_bytes(part) for part in taken], _bytes(x.contiguous()), group=self.team)
@@ -272,7 +272,7 @@ class Split:
 
 @dataclass(frozen=True)
 class OverRanks(Kernel):
-    """Attention to the rows of the video of all ranks, with a part of the heads on each. Rows come without mask."""
+    """Attention to the rows of the video of all ranks, with a part of the heads on each. Rows have no mask."""
 
     split: Split
 
@@ -288,7 +288,7 @@ class VideoToVideo(OverRanks):
     """Rows of the video attend to all rows of the video."""
 
     def __call__(self, q: Tensor, memory: KeysValues, bias: Tensor | None) -> Tensor:
-        """What own rows (b h m d) read. bias: that of own rows."""
+        """The attention output for own rows (b h m d). bias: that of own rows."""
         rows = rearrange(self.split.to_heads(q), "u b h m d -> b h (u m) d")
         if bias is not None and bias.shape[-2] > 1:
             bias = rearrange(self.split.collected(bias), "u b h m n -> b h (u m) n")
@@ -296,10 +296,10 @@ class VideoToVideo(OverRanks):
 
 
 class VideoToAudio(OverRanks):
-    """Audio, which each rank has whole, attends to all rows of the video."""
+    """Audio, which is complete on each rank, attends to all rows of the video."""
 
     def __call__(self, q: Tensor, memory: KeysValues, bias: Tensor | None) -> Tensor:
-        """What the audio (b h n d) reads."""
+        """The attention output for the audio (b h n d)."""
         split = self.split
         own = q.chunk(split.layout.width, dim=1)[split.seat]
         mixed = attention(own, memory.keys, memory.values, bias)
@@ -308,9 +308,9 @@ class VideoToAudio(OverRanks):
 
 @dataclass
 class Dealt:
-    """Tiles that ranks make in turn, for the first one: each hands over what it makes.
+    """Tiles that ranks compute in turn, for the first one: each sends its tiles.
 
-    Args: make: makes a tile, from any arguments. blank: memory for a tile of the same arguments.
+    Args: make: computes a tile, from any arguments. blank: memory for a tile with the same arguments.
     """
 
     ranks: Ranks
@@ -324,7 +324,7 @@ class Dealt:
         return self.make(*place) if source == FIRST else self.ranks.receive(self.blank(*place), source)
 
     def serve(self, places: Iterator[tuple[Any, ...]]) -> None:
-        """Make the tiles of another rank, of all places in their order."""
+        """Compute the tiles of another rank, given all tiles in their order."""
         for number, place in enumerate(places):
             if number % self.ranks.count == self.ranks.number:
                 self.ranks.send(self.make(*place))

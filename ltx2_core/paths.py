@@ -1,4 +1,4 @@
-"""The one door for paths that a person gives, on the command line, in the environment or in a file."""
+"""The only entry point for paths from the user, on the command line, in the environment or in a file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LONGEST_PATH_BYTES = 4095
 
 
 def given_path(text: str | Path, option: str) -> Path:
-    """A path as a person writes it, with `~` expanded. Nothing need be there.
+    """A path from the user, with `~` expanded. The path need not exist.
 
-    Args: option: how it is named in messages, such as --model.
-    Raises: RequestError for an empty one, a user that does not exist, a name that no disk can hold, and for bytes that
-    are not UTF-8.
+    Args: option: its name in messages, such as --model.
+    Raises: RequestError for an empty path, an unknown user, a name that no file system accepts, and bytes that are not
+    UTF-8.
     """
     what = f"{option} {shown(str(text))} cannot be used"
     if not str(text).strip() or not str(text):
@@ -58,10 +58,10 @@ def require_file(path: Path, what: str, hint: str) -> None:
 
 
 def require_writable(folder: Path, what: str) -> None:
-    """Raises: StorageError if no file can be made in a folder, or in the nearest one above it that exists."""
+    """Raises: StorageError if no file can be created in a folder, or in the nearest existing one above it."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    if not folder.is_dir():  # a device must not be opened for writing, not even to see whether it is a folder
+    if not folder.is_dir():  # a device must not be opened for writing, not even to check whether it is a folder
         raise StorageError(f"{what} cannot be written", f"{folder} is not a folder", "name another place")
     try:
         with tempfile.TemporaryFile(dir=folder):

@@ -1,4 +1,4 @@
-"""Read weights that are needed next into the memory of the system, while something else computes.
+"""Read weights that are needed next into the page cache, while something else computes.
 
 The system reads pages of the files and keeps them as long as it has room; a program that maps the files afterwards
 finds them there. Nothing is copied into this process, and no bit of a result depends on it.
@@ -31,7 +31,7 @@ class Part:
 
 
 def parts_of(header: Header, names: Iterable[str]) -> list[Part]:
-    """Where tensors lie in a file, in its order; neighbours are one range."""
+    """The ranges of tensors in a file, in file order; adjacent ones are merged."""
     found: list[Part] = []
     for info in sorted((header.tensors[name] for name in names), key=lambda one: one.start):
         if found and found[-1].end == info.start:
@@ -45,8 +45,8 @@ def parts_of(header: Header, names: Iterable[str]) -> list[Part]:
 def reading_ahead(parts: list[Part], beside: int = 0) -> Iterator[None]:
     """Read ranges of files in a thread for the length of a `with` block, in their order.
 
-    It ends with the block, or where half of the memory has been read that is free now and not needed meanwhile. Where
-    the system has no such call, or does not tell what is free, nothing is read.
+    It ends with the block, or after half of the memory that is free now and not needed meanwhile. If the system does
+    not support it, or does not report free memory, nothing is read.
 
     Args: beside: bytes that the work in the block needs.
     """
@@ -66,7 +66,7 @@ def reading_ahead(parts: list[Part], beside: int = 0) -> Iterator[None]:
 
 
 def _read(parts: list[Part], limit: int, advise: Advise, stop: Event) -> None:
-    """What cannot be read is left to whoever needs it, who says so."""
+    """Errors are ignored here; the later reader of the file reports them."""
     for part in parts:
         try:
             file = os.open(part.path, os.O_RDONLY)
@@ -85,7 +85,7 @@ def _read(parts: list[Part], limit: int, advise: Advise, stop: Event) -> None:
 
 
 def _advise() -> Advise | None:
-    """The call that has pages of a file read in the background; None on systems without one."""
+    """The system call that reads pages of a file in the background; None on systems without one."""
     if not hasattr(os, "posix_fadvise"):
         return None
     return lambda file, offset, length: os.posix_fadvise(file, offset, length, os.POSIX_FADV_WILLNEED)

@@ -1,4 +1,4 @@
-"""Records that people write: the base class, and where those that come along lie."""
+"""The base class of records that users write, and the folder of the shipped ones."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .errors import RequestError
 
 
 class Record(BaseModel):
-    """What a person may write and what is stored with a result: nothing unknown, nothing changed afterwards."""
+    """A record that users may write and that is stored with a result: no unknown fields, no changes afterwards."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
     def checked(cls, where: str, content: dict[str, Any]) -> Self:
-        """A record from what a file holds. Raises: RequestError that names the file and the place in it."""
+        """A record from the content of a file. Raises: RequestError that names the file and the place in it."""
         try:
             return cls.model_validate(content)
         except ValidationError as error:

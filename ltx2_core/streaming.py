@@ -1,8 +1,8 @@
-"""Blocks of a model that are loaded one after another while it runs, and dropped again.
+"""Blocks of a model that are loaded one after another while it runs, and freed again.
 
-A reader thread copies the tensors of a block from the mapped file into a slot, in the dtype that they are computed in,
-while the block before it computes. On the CPU a slot is plain memory; on CUDA it is memory of the device that is filled
-through pinned memory on a stream of its own.
+A reader thread copies the tensors of a block from the mapped file into a slot, in the dtype of the computation, while
+the block before it computes. On the CPU a slot is ordinary memory; on CUDA it is device memory that is filled through
+pinned memory on a separate stream.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WAIT_S = 0.1  # after which a waiting reader looks whether it is still needed
 
 
 class Source(NamedTuple):
-    """A tensor of a file, mapped, and the dtype that it has in the model."""
+    """A tensor of a file, mapped, and its dtype in the model."""
 
     tensor: Tensor
     dtype: torch.dtype
@@ -58,10 +58,10 @@ class Slot:
             self.host = _host_memory(nbytes, pinned=device.type == "cuda")
         if device.type == "cuda":
             self.stream, self.filled, self.used = torch.cuda.Stream(device), torch.cuda.Event(), torch.cuda.Event()
-            self.end()  # what computed in this memory before it was ours may not have ended
+            self.end()  # an earlier computation in this memory may not have ended
 
     def fill(self, block: Block) -> dict[str, Tensor]:
-        """Copy a block here. Raises: StorageError if its file is not what it was."""
+        """Copy a block here. Raises: StorageError if its file has changed."""
         for header in {id(source.header): source.header for source in block.values()}.values():
             require_unchanged(header)
         if self.stream is not None:
@@ -69,8 +69,8 @@ class Slot:
         for view, source in zip(self._views(self.host, block).values(), block.values(), strict=True):
             view.copy_(source.tensor)
         if self.stream is not None:
-            # With its own device first: what chooses a stream goes back to the current device of the thread, and that
-            # would take memory of a first card on which nothing is computed.
+            # With its own device first: the stream's context manager returns to the thread's current device, which
+            # would take memory of a first GPU on which nothing is computed.
             with torch.cuda.device(self.memory.device), torch.cuda.stream(self.stream):
                 self.stream.wait_event(self.used)
                 self.memory.copy_(self.host, non_blocking=True)
@@ -80,12 +80,12 @@ class Slot:
         return self._views(self.memory, block)
 
     def begin(self) -> None:
-        """Let what computes wait until the block is here."""
+        """Make the computation wait until the block is here."""
         if self.stream is not None:
             torch.cuda.current_stream(self.memory.device).wait_event(self.filled)
 
     def end(self) -> None:
-        """Let the next block wait until what computes has used this one."""
+        """Make the next block wait until the computation has used this one."""
         if self.stream is not None:
             self.used.record(torch.cuda.current_stream(self.memory.device))
 
@@ -99,11 +99,11 @@ class Slot:
 
 
 class StreamedBlocks(nn.ModuleList):
-    """The blocks of a model, of which all but the first few have their weights only while they are visited.
+    """The blocks of a model, of which all but the first few have their weights only during iteration.
 
     Args: blocks: on the meta device, as their file stores them. sources: their weights. arrived: called with the number
-    of a block that has just got its weights, before it is used; it may change them in place, as their memory is nobody
-    else's. resident: how many of the first blocks stay, from their first visit on.
+    of a block that has just been loaded, before it is used; it may change the weights in place, because their memory is
+    not shared. resident: how many of the first blocks stay loaded, from their first use on.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class StreamedBlocks(nn.ModuleList):
         self._walk: Callable[[], Generator[nn.Module] | None] = lambda: None
 
     def __iter__(self) -> Iterator[nn.Module]:
-        """Visit every block once; a walk that was not finished ends.
+        """Iterate over every block once; an unfinished iteration is ended.
 
         Raises: StorageError if a file cannot be read any more.
         """
@@ -162,22 +162,24 @@ class StreamedBlocks(nn.ModuleList):
         return self
 
     def let_go(self) -> None:
-        """Let go of everything that is loaded. It is loaded again when it is needed."""
+        """Free everything that is loaded. It is loaded again on demand."""
         self._end_walk()
         for slot in self._slots:
-            slot.begin()  # whoever computes in this memory next waits until it is filled
+            slot.begin()  # the next computation in this memory waits until it is filled
         self._slots.clear()
         for number in self._kept:
             self._empty_block(number)
         self._kept.clear()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move or empty the module, as `to` does: what is loaded is let go."""
+        """Called when the module is moved or emptied, as by `to`: everything that is loaded is freed."""
         self.let_go()
         return super()._apply(fn, recurse)
 
     def _end_walk(self) -> None:
-        """End a walk that was left by an error; the error's traceback would keep it, and its reader, for a while."""
+        """End an iteration that an exception interrupted; the traceback would keep it, and its reader, alive for a
+        while.
+        """
         walk = self._walk()
         if walk is not None:
             walk.close()
@@ -189,7 +191,7 @@ class StreamedBlocks(nn.ModuleList):
             self._empty_block(number)
 
     def _resident(self, number: int) -> nn.Module:
-        """A block that stays."""
+        """A block that stays loaded."""
         if number not in self._kept:
             block = self.sources[number]
             slot = Slot(_block_bytes(block), self.device)
@@ -210,16 +212,16 @@ class StreamedBlocks(nn.ModuleList):
                 layer.branch_off(())
         self[number].load_state_dict(self._empty[number], assign=True)
 
-    @torch.inference_mode()  # memory that was made in it cannot be written to outside of it, as a thread begins
+    @torch.inference_mode()  # memory created in it cannot be written outside of it, and a thread starts outside
     def _read(self, free: Queue[Slot], ready: Queue[Any], stop: Event) -> None:
-        """Fill slots until all blocks are read or nobody waits for them."""
+        """Fill slots until all blocks are read or nothing waits for them."""
         try:
             for block in self.sources[self.resident :]:
                 slot = _next(free, stop)
                 if slot is None:
                     return
                 ready.put((slot, slot.fill(block)))
-        except BaseException as error:  # it is raised where the blocks are visited
+        except BaseException as error:  # it is raised by the iteration over the blocks
             ready.put(error)
 
     def _made_slots(self) -> list[Slot]:
@@ -240,7 +242,7 @@ def pinnable_bytes() -> int:
 
 
 def _host_memory(nbytes: int, *, pinned: bool) -> Tensor:
-    """Memory that a device is filled from; pageable where it cannot be pinned."""
+    """Memory for filling the device; pageable if it cannot be pinned."""
     if pinned and PINNED_SLOTS * _rounded(nbytes) <= pinnable_bytes():
         try:
             return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
@@ -270,7 +272,7 @@ def _block_bytes(block: Block) -> int:
 
 
 def _rounded(nbytes: int) -> int:
-    """What torch pins for so many bytes: the next power of two."""
+    """The bytes that torch pins for so many: the next power of two."""
     return 1 << max(0, nbytes - 1).bit_length()
 
 
@@ -280,7 +282,7 @@ def _kernel() -> str:
 
 
 def _used_bytes() -> int:
-    """The memory of this process that is resident."""
+    """The resident memory of this process."""
     file = Path("/proc/self/status")
     found = re.search(r"^VmRSS:\s+(\d+) kB", file.read_text(), re.MULTILINE) if file.is_file() else None
     return int(found[1]) * 1024 if found else 0

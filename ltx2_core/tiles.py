@@ -1,6 +1,6 @@
-"""Where the tiles of a clip lie, for a VAE that takes a large one in pieces. Arithmetic only, without torch.
+"""The tiles of a clip, for a VAE that processes a large one in pieces. Arithmetic only, without torch.
 
-A plan says how to cut in pixels; the cuts are made on the latent grid, axis by axis.
+A plan gives tile sizes in pixels; the cuts are made on the latent grid, axis by axis.
 Source: docs/reference/video-vae.md, "Tiles".
 """
 
@@ -25,7 +25,7 @@ FRAMES_PER_CHUNK = 4  # of decoded frames, widened to float32 for the reader
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A piece of an axis, and how many of its first and last cells (or pixels) fade into its neighbours."""
+    """A piece of an axis, and how many of its first and last cells (or pixels) are blended with its neighbours."""
 
     start: int
     stop: int
@@ -45,7 +45,7 @@ Axes = tuple[list[Interval], list[Interval], list[Interval]]  # frames, rows, co
 
 
 class Cut(NamedTuple):
-    """Length of the tiles on one axis and how much of it neighbours share, in frames or pixels."""
+    """Length of the tiles on one axis and their overlap, in frames or pixels."""
 
     tile: int
     overlap: int
@@ -78,7 +78,7 @@ class TilePlan:
     def of_sizes(cls, sizes: Sequence[int], factors: Factors) -> Self:
         """Tiles of so many frames, rows and columns; small ones overlap by half, others as in the automatic plan.
 
-        Raises: RequestError if tiles of these sizes cannot be made.
+        Raises: RequestError if tiles of these sizes are not possible.
         """
         most = AUTO_FRAMES_OVERLAP, AUTO_SIDE_OVERLAP, AUTO_SIDE_OVERLAP
         shared = [min(cells, size // factor // 2) for cells, size, factor in zip(most, sizes, factors, strict=True)]
@@ -104,7 +104,7 @@ class TilePlan:
         return self.frames, self.height, self.width
 
     def check(self, factors: Factors, *, least_overlap: int = 0) -> None:
-        """See that tiles of these sizes can be made. least_overlap: in latent cells.
+        """Check that tiles of these sizes are possible. least_overlap: in latent cells.
 
         Raises: RequestError that names the axis.
         """
@@ -131,7 +131,7 @@ class TilePlan:
 
 
 def split(length: int, size: int, overlap: int) -> list[Interval]:
-    """Cover an axis with pieces of one size, of which neighbours share the overlap; the last may be shorter."""
+    """Cover an axis with pieces of one size, whose neighbours share the overlap; the last may be shorter."""
     if length <= size:
         return [Interval(0, length)]
     stride = size - overlap
@@ -148,13 +148,13 @@ def split(length: int, size: int, overlap: int) -> list[Interval]:
 
 
 def pieces(length: int, size: int | None) -> list[Interval]:
-    """Cut an axis into pieces of one size that share nothing, the last one shorter; None leaves it whole."""
+    """Cut an axis into pieces of one size without overlap, the last one shorter; None leaves it whole."""
     size = size or length
     return [Interval(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 def split_evenly(length: int, count: int, overlap: int) -> list[Interval]:
-    """Cover an axis with so many pieces of one size, of which neighbours share the overlap or a little more.
+    """Cover an axis with so many pieces of one size, whose neighbours share the overlap or a little more.
 
     One piece covers an axis that is too short for several.
     """
@@ -170,14 +170,15 @@ def split_evenly(length: int, count: int, overlap: int) -> list[Interval]:
 
 
 def count_for(length: int, most: int, overlap: int) -> int:
-    """How many pieces cover an axis if none is longer than `most`, which is more than the overlap."""
+    """How many pieces cover an axis if none is longer than `most`, which must be more than the overlap."""
     return 1 if length <= most else -(-(length - overlap) // (most - overlap))
 
 
 def lead_in(frames: Sequence[Interval]) -> list[Interval]:
-    """Start every interval but the first one latent frame earlier.
+    """Start every interval except the first one latent frame earlier.
 
-    The first latent frame of a piece becomes one pixel frame instead of a full cell, so it only leads in: weight 0.
+    The first latent frame of a piece decodes to one pixel frame instead of a full cell, so it is only a lead-in: weight
+    0.
     """
     first, *others = frames
     return [first, *(replace(piece, start=piece.start - 1, left=piece.left + 1) for piece in others)]

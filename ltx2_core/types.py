@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 class Streams(NamedTuple, Generic[T]):
-    """The same thing for video and for audio; None where a stream is absent."""
+    """One value for video and one for audio; None if a stream is absent."""
 
     video: T | None = None
     audio: T | None = None
@@ -20,6 +20,6 @@ class Streams(NamedTuple, Generic[T]):
         return self.video is not None and self.audio is not None
 
     def map(self, function: Callable[..., R], *others: Streams[Any]) -> Streams[R]:
-        """Call a function for each stream that is there, with its entry here and in the others."""
+        """Call a function for each stream that is present, with its value here and in the others."""
         pairs = zip(self, *others, strict=True)
         return Streams(*(None if one is None else function(one, *more) for one, *more in pairs))

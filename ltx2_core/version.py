@@ -1,3 +1,3 @@
-"""The version of this program, said once: the package, the command and every finished file read it here."""
+"""The version of this program, defined once: for the package, the command and every finished file."""
 
 __version__ = "0.1.0"

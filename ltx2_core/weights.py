@@ -1,7 +1,7 @@
-"""Give the tensors of a weight file as views of the file, which is mapped read-only.
+"""The tensors of a weight file as views of the file, which is mapped read-only.
 
-The safetensors library maps a file privately and writable. Linux refuses such a map for a file that is larger than RAM
-and swap together; a read-only map costs nothing, as its pages can always be read from the file again.
+The safetensors library maps a file privately and writable. Linux refuses such a mapping for a file that is larger than
+RAM and swap together; a read-only mapping costs nothing, as its pages can always be read from the file again.
 Source: docs/reference/checkpoints.md, "Loading".
 """
 
@@ -42,14 +42,14 @@ FP8_DTYPES = {torch.float8_e4m3fn, torch.float8_e5m2}
 
 
 def map_tensors(header: Header, names: Iterable[str]) -> dict[str, Tensor]:
-    """Give tensors of a file by their names in it, in the dtype and shape that they are stored in, on the CPU.
+    """Tensors of a file by their names in it, in their stored dtype and shape, on the CPU.
 
-    A matrix of a GGUF file that is stored in blocks is given as its bytes (rows bytes), uint8.
+    A matrix of a GGUF file that is stored in blocks is returned as its bytes (rows bytes), uint8.
     The tensors are views: nothing is read before it is used, each of them keeps the file mapped (so that Windows does
-    not let it be deleted), and writing into one ends the process. A tensor that does not lie at a multiple of the size
-    of its elements is copied, which the published files never need.
+    not allow deleting it), and writing into one ends the process. A tensor that is not aligned to the size of its
+    elements is copied; the published files have none.
 
-    Raises: StorageError if the file cannot be read any more, or is not the one whose names and header are given.
+    Raises: StorageError if the file cannot be read any more, or does not match the given names and header.
     """
     try:
         infos = {name: header.tensors[name] for name in names}
@@ -69,9 +69,9 @@ def map_tensors(header: Header, names: Iterable[str]) -> dict[str, Tensor]:
 
 
 def require_unchanged(header: Header) -> None:
-    """Raises: StorageError if a file that is mapped has become too short for what its header says.
+    """Raises: StorageError if a mapped file has become shorter than its header says.
 
-    Reading what is missing of a map would end the process.
+    Reading a missing part of a mapping would end the process.
     """
     end = max((info.end for info in header.tensors.values()), default=0)
     with disk_errors(header.path, "cannot be read"):
@@ -81,7 +81,7 @@ def require_unchanged(header: Header) -> None:
 
 
 def stored_shape(info: TensorInfo) -> tuple[int, ...]:
-    """The shape of a tensor as it is stored: that of the header, but with bytes in place of columns for blocks."""
+    """The stored shape of a tensor: that of the header, or with bytes instead of columns for blocks."""
     if info.dtype not in BLOCK_TYPES:
         return info.shape
     kind = BLOCK_TYPES[info.dtype]
@@ -89,7 +89,7 @@ def stored_shape(info: TensorInfo) -> tuple[int, ...]:
 
 
 def require_finite(path: Path, name: str, tensor: Tensor) -> None:
-    """Raises: CheckpointError if a tensor of a file holds NaN or infinite values."""
+    """Raises: CheckpointError if a tensor of a file has NaN or infinite values."""
     if not is_finite(tensor):
         raise CheckpointError(
             f"{path.name} holds NaN or infinite values",
@@ -99,7 +99,7 @@ def require_finite(path: Path, name: str, tensor: Tensor) -> None:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all values of a tensor are finite. It takes no memory of its own for a plain float."""
+    """Whether all values of a tensor are finite. It needs no additional memory for a plain float."""
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return True
     wide = tensor if tensor.dtype in FLOAT_DTYPES else tensor.float()
@@ -107,7 +107,7 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def _view(content: mmap.mmap, info: TensorInfo) -> Tensor:
-    """One tensor. Each has a storage of its own, so that copying one does not copy the file."""
+    """One tensor. Each has its own storage, so that copying one does not copy the file."""
     dtype, shape = STORED_DTYPES[info.dtype], stored_shape(info)
     if info.nbytes == 0:
         return torch.empty(shape, dtype=dtype)

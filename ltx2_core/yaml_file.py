@@ -1,7 +1,7 @@
-"""Read a YAML file of settings: names and values, within limits, and every mistake with its line.
+"""Read a YAML file of settings: names and values, within limits, with the line of every mistake.
 
 Values are those of YAML 1.2 as far as settings need them: text, decimal numbers, true, false and null, lists and
-mappings. A tag, a second document, a name that stands twice, and a number in another base are refused.
+mappings. Refused are tags, a second document, repeated names, and numbers in another base.
 Source: docs/cli.md, "Settings files".
 """
 
@@ -31,7 +31,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # only their parser is u
 
 
 class Written(dict[str, Any]):
-    """A mapping as it stands in a file. file: its name for messages. lines: where each name stands, from 1."""
+    """A mapping in a file. file: its name for messages. lines: the line of each name, from 1."""
 
     def __init__(self, file: str) -> None:
         super().__init__()
@@ -39,12 +39,12 @@ class Written(dict[str, Any]):
         self.lines: dict[str, int] = {}
 
     def place(self, name: str) -> str:
-        """Where a name stands: `ltx2.yaml, line 3`."""
+        """The location of a name: `ltx2.yaml, line 3`."""
         return f"{self.file}, line {self.lines[name]}"
 
 
 class WrittenList(list[Any]):
-    """A list as it stands in a file. lines: where each of its values begins, from 1."""
+    """A list in a file. lines: the first line of each of its values, from 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class WrittenList(list[Any]):
 
 
 def without(values: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    """The same values but some; those of a file keep their lines."""
+    """The same values without some; those of a file keep their lines."""
     rest = copy(values) if isinstance(values, Written) else dict(values)
     for name in names:
         rest.pop(name, None)
@@ -70,7 +70,7 @@ def read_yaml(path: Path) -> Written:
 
 
 def read_yaml_value(path: Path, *, most_values: int = MOST_VALUES) -> Any:
-    """What a file holds: a `Written`, a `WrittenList`, a single value, or None where it is empty. Raises: as above."""
+    """The content of a file: a `Written`, a `WrittenList`, a single value, or None if it is empty. Raises: as above."""
     return _Reader(str(path), most_values).read(read_text(path))
 
 
@@ -88,7 +88,9 @@ def read_text(path: Path, largest_bytes: int = LARGEST_BYTES) -> str:
 
 
 class _Reader:
-    """Builds values from what PyYAML's parser finds. file: its name for messages. most_values: that it may hold."""
+    """Builds values from the events of PyYAML's parser. file: its name for messages. most_values: the maximum
+    number.
+    """
 
     def __init__(self, file: str, most_values: int) -> None:
         self.file, self.most_values = file, most_values
@@ -108,7 +110,7 @@ class _Reader:
         return content
 
     def _checked(self, events: Iterator[Any]) -> Iterator[Any]:
-        """The events that make values and end them; those around documents are left out."""
+        """The events of values; those of documents are left out."""
         for event in events:
             if getattr(event, "tag", None) is not None:
                 raise self._error(event, f"the tag {shown(event.tag)} is not supported", "leave the tag out")
@@ -116,7 +118,7 @@ class _Reader:
                 yield event
 
     def _value(self, event: Any, events: Iterator[Any], depth: int) -> Any:
-        """The value that begins with an event."""
+        """The value that starts with an event."""
         before = self.count
         self.count += 1
         if self.count > self.most_values:
@@ -152,7 +154,7 @@ class _Reader:
                 raise self._error(key, "a name must be a word", "write NAME: VALUE")
             name = key.value
             if name in found:
-                why = f"{shown(name)} stands twice, first in line {found.lines[name]}"
+                why = f"{shown(name)} occurs twice, first in line {found.lines[name]}"
                 raise self._error(key, why, "keep one of them")
             found.lines[name] = key.start_mark.line + 1
             found[name] = self._value(next(events), events, depth + 1)
@@ -185,7 +187,7 @@ class _Reader:
         return RequestError(f"{self.file} cannot be read", f"line {line}: {why}", hint or "correct the file")
 
     def _unreadable(self, error: yaml.YAMLError) -> RequestError:
-        """What the parser says, with the line if it tells."""
+        """The error of the parser, with its line if known."""
         mark = getattr(error, "problem_mark", None)
         said = getattr(error, "problem", None) or getattr(error, "reason", None) or "it is not YAML"
         line = "" if mark is None else f"line {mark.line + 1}: "
@@ -193,7 +195,9 @@ class _Reader:
 
 
 def _until_end(events: Iterator[Any]) -> Iterator[Any]:
-    """The events up to the end of the list or mapping that has just begun; whoever asks takes what belongs to each."""
+    """The events up to the end of the list or mapping that has just started; the caller consumes those of each
+    value.
+    """
     for event in events:
         if isinstance(event, yaml.CollectionEndEvent):
             return

@@ -22,7 +22,7 @@ FILES = {
     "./ltx2.yaml": "Settings and presets of a project.",
     "LTX2_HOME/config.yaml": "Settings and presets of a person.",
     "LTX2_HOME/models": "Models that are installed.",
-    "OUTPUT.job": "The folder of a render that is not finished; ltx2 resume goes on with it.",
+    "OUTPUT.job": "The folder of a render that is not finished; ltx2 resume continues it.",
 }
 HOME = "The folder for models, caches and config.yaml; default: the user's data folder of the system, below it ltx2."
 SETTING = "The setting NAME, such as LTX2_STEPS=30; the command line wins over it."

@@ -18,7 +18,7 @@ from ltx2_core.hub.registry import Catalogue, Control, Reference, RegisteredMode
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
 BLOCK = re.compile(r"(<!-- (?P<name>\w+): scripts/model_table.py writes this table -->\n).*?(<!-- end -->)", re.DOTALL)
-DISTILLED, FULL = "few steps, without guidance: fast", "many steps, guided: follows the prompt most closely"
+DISTILLED, FULL = "few steps without guidance: least computation", "many steps with guidance and a negative prompt"
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def written(page: str, catalogue: Catalogue) -> str:
 
 
 def models_table(catalogue: Catalogue) -> str:
-    """What to download for which card and purpose."""
+    """What to download for which GPU and purpose."""
     models = sorted(catalogue.models.items(), key=lambda item: (item[1].generation, item[0]))
     rows = [
         (
@@ -54,7 +54,7 @@ def models_table(catalogue: Catalogue) -> str:
         for name, model in models
         if model.folder is None
     ]
-    return table(("Name", "Weights", "To fetch", "Card", "Take it for", "Gated", "Usable"), rows)
+    return table(("Name", "Weights", "Download", "GPU", "Best for", "Gated", "Usable"), rows)
 
 
 def purpose(name: str) -> str:
@@ -104,7 +104,7 @@ def option(control: Control) -> str:
 
 
 def reference(control: Control) -> str:
-    """How large the clip that it looks at is, beside the one that is made."""
+    """The size of the reference clip, relative to the result."""
     if not control.in_context:
         return "none"
     return "full size" if control.spatial_scale == 1 else f"1/{control.spatial_scale}"
@@ -125,7 +125,7 @@ def size_text(place: str, catalogue: Catalogue) -> str:
     """The size of what a place stands for; nearly, where that is marked so."""
     known = [catalogue.published(file) for file in catalogue.files_of(place)]
     if not any(one.size for one in known):
-        return "looked up"
+        return "not known"
     about = "" if all(one.bytes for one in known) else "about "
     return about + show_bytes(sum(one.size or 0 for one in known))
 

@@ -40,12 +40,12 @@ def job_schema() -> dict[str, Any]:
         "mode": {"enum": [*TAKES], "default": "t2v"},
         "prompt": {"type": ["string", "number", "null"], "description": "what to see and hear"},
         "input": {"type": ["string", "number", "null"], "description": "the file that the mode starts from"},
-        "name": {"type": ["string", "number", "null"], "description": "of the file, without its ending"},
+        "name": {"type": ["string", "number", "null"], "description": "name of its file, without the suffix"},
     }
     return {
         "$schema": DRAFT,
         "title": "a job of ltx2 batch",
-        "description": f"Only jobs that the program has settled have {', '.join(BATCH_KEYS)}; a file of jobs has not.",
+        "description": f"{', '.join(BATCH_KEYS)} occur only in resolved jobs, not in files of jobs.",
         "type": "object",
         "properties": {**own, **{name: _setting(name) for name in settings}},
         "additionalProperties": False,

@@ -1,6 +1,7 @@
-"""Conditions that replace tokens, add tokens at the end, or change the mask of one stream. They apply in list order.
+"""Conditions that replace tokens, append tokens, or change the mask of one stream. They apply in list order.
 
-What is given goes to the clean tokens, never to the noisy ones: noise is added later, and the mask decides what stays.
+Conditioning latents are written to the clean tokens, never to the noisy ones: noise is added later, according to the
+mask.
 Source: docs/reference/sampling.md, "Conditions".
 """
 
@@ -30,9 +31,9 @@ class Condition(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenTokens:
-    """Tokens of the grid that are given: frames of a video, or steps of audio.
+    """Conditioning tokens of the grid: frames of a video, or steps of audio.
 
-    Args: tokens: (b m c). start: the first token that they stand for. strength: 1 keeps them exactly.
+    Args: tokens: (b m c). start: the first token of the grid that they replace. strength: 1 keeps them exactly.
     """
 
     tokens: Tensor
@@ -41,7 +42,7 @@ class GivenTokens:
 
     @classmethod
     def frames(cls, latent: Tensor, index: int = 0, strength: float = 1.0) -> Self:
-        """Latent frames (b c f h w) that stand at a latent frame of the clip."""
+        """Latent frames (b c f h w) at a latent frame of the clip."""
         h, w = latent.shape[-2:]
         return cls(tokens=patchify_video(latent), start=index * h * w, strength=strength)
 
@@ -56,9 +57,9 @@ class GivenTokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenCells:
-    """Cells of the grid that are given, softly or not: what an outpainting keeps.
+    """Conditioning cells of the grid, with a strength: the part that outpainting keeps.
 
-    Args: latent: (b c f h w). cells: (b f h w) on the CPU, 1 where the latent is given. strength: 1 keeps it exactly.
+    Args: latent: (b c f h w). cells: (b f h w) on the CPU, 1 for conditioned cells. strength: 1 keeps them exactly.
     """
 
     latent: Tensor
@@ -77,7 +78,7 @@ class GivenCells:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeWindow:
-    """Make up what overlaps a window of time, and keep everything else: a retake."""
+    """Regenerate the tokens that overlap a window of time, and keep everything else: a retake."""
 
     start_s: float
     end_s: float
@@ -90,9 +91,9 @@ class TimeWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keyframe:
-    """An image, or a short clip, that stands at a pixel frame beside the grid and draws it towards itself.
+    """An image, or a short clip, appended beside the grid at the position of a pixel frame.
 
-    Args: latent: (b c f h w). frame: pixel frame. pixel_frames: how many of them the latent holds.
+    Args: latent: (b c f h w). frame: pixel frame. pixel_frames: the number of pixel frames in the latent.
     """
 
     latent: Tensor
@@ -110,10 +111,10 @@ class Keyframe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceVideo:
-    """A clip to look at, as an in-context LoRA has learnt to.
+    """A reference clip for an in-context LoRA.
 
-    Args: latent: (b c f h w). spatial_scale, temporal_scale: how much larger the made clip is, and how many more frames
-    it has.
+    Args: latent: (b c f h w). spatial_scale, temporal_scale: the size and the number of frames of the result, relative
+    to the reference.
     """
 
     latent: Tensor
@@ -131,7 +132,7 @@ class ReferenceVideo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceAudio:
-    """Audio to listen to. Args: tokens: (b m c). positions: (1 1 m 2) seconds."""
+    """Reference audio for an in-context LoRA. Args: tokens: (b m c). positions: (1 1 m 2) seconds."""
 
     tokens: Tensor
     positions: Tensor
@@ -143,9 +144,9 @@ class ReferenceAudio:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyframeSlots:
-    """Single frames beside the grid that the model fills itself, which steadies a long clip.
+    """Single frames beside the grid that the model generates, which steadies a long clip.
 
-    Args: frames: pixel frames. seeds: (b c k h w) to start each from; None starts them from nothing.
+    Args: frames: pixel frames. seeds: (b c k h w), the latents that they start from; None starts them from noise only.
     """
 
     frames: Sequence[int]
@@ -166,7 +167,7 @@ class KeyframeSlots:
 
 @dataclass(frozen=True, slots=True)
 class WithAttention:
-    """A condition that appends tokens, which the grid and they see each other only as far as the weights say.
+    """A condition that appends tokens, with the attention between the grid and these tokens limited by weights.
 
     Args: weights: (b m) in [0, 1], or one for all.
     """
@@ -181,7 +182,7 @@ class WithAttention:
 
 
 def append_given(state: LatentState, tokens: Tensor, positions: Tensor, strength: float) -> LatentState:
-    """Add tokens (b m c) at the end that are given."""
+    """Append conditioning tokens (b m c)."""
     level = 1 - strength
     return append(state, latent=torch.zeros_like(tokens), clean=tokens, level=level, positions=positions, keyframes=0.0)
 
@@ -189,7 +190,7 @@ def append_given(state: LatentState, tokens: Tensor, positions: Tensor, strength
 def append(
     state: LatentState, *, latent: Tensor, clean: Tensor, level: float, positions: Tensor, keyframes: float
 ) -> LatentState:
-    """Add tokens (b m c) at the end, with one mask level, positions (1 axes m 2) and one entry of the keyframes mask.
+    """Append tokens (b m c), with one mask level, positions (1 axes m 2) and one entry of the keyframes mask.
 
     The level passes through the dtype of the latent, as in the reference: 0.2 becomes 0.2001953125 in bfloat16.
     """
@@ -211,8 +212,8 @@ def append(
 def grown_attention(state: LatentState, appended: int, weights: Tensor | float) -> Tensor:
     """The attention mask (b n+m n+m) of a state to which tokens are appended, in the dtype of its latent.
 
-    The grid and the new tokens see each other by their weights (b m), new tokens see each other in full, and new and
-    earlier appended ones not at all.
+    The grid and the new tokens attend to each other by their weights (b m), new tokens attend to each other fully, and
+    new and earlier appended tokens do not attend to each other.
     """
     b, n, _ = state.latent.shape
     grid, new = slice(state.base_tokens), slice(n, None)
@@ -226,9 +227,9 @@ def grown_attention(state: LatentState, appended: int, weights: Tensor | float) 
 
 
 def attention_weights(mask: Tensor, shape: Sequence[int], strength: float = 1.0) -> Tensor:
-    """Bring a mask of pixels (b 1 F H W) in [0, 1] to the cells of a latent (f, h, w): weights (b f*h*w) float32.
+    """Reduce a mask of pixels (b 1 F H W) in [0, 1] to the cells of a latent (f, h, w): weights (b f*h*w) float32.
 
-    The first frame stands alone; the others are averaged in equal groups, so F − 1 must be a multiple of f − 1.
+    The first frame is kept; the others are averaged in equal groups, so F − 1 must be a multiple of f − 1.
     """
     f, h, w = shape
     b = mask.shape[0]
@@ -240,5 +241,5 @@ def attention_weights(mask: Tensor, shape: Sequence[int], strength: float = 1.0)
 
 
 def before_start(positions: Tensor) -> Tensor:
-    """Move the positions of audio (1 1 t 2) before time zero, so that it is not heard together with the clip's."""
+    """Move the positions of audio (1 1 t 2) before time zero, so that they do not coincide with the clip's own."""
     return positions - positions[..., -1:, 1:] - REFERENCE_GAP_S

@@ -44,7 +44,7 @@ class AudioVAEConfig:
 
     @property
     def latent_bins(self) -> int:
-        """Frequency bins of a latent frame: each level but the last halves them."""
+        """Frequency bins of a latent frame: each level except the last halves them."""
         return self.mel.bins // 2 ** (len(self.multipliers) - 1)
 
     @classmethod
@@ -87,8 +87,8 @@ class GeneratorConfig:
     """A network from a log-mel spectrogram to samples.
 
     Args: rates, kernels: one per upsampling stage. block_*: one per residual block of a stage. is_antialiased: whether
-    its activations are SnakeBeta between a finer and the usual rate, instead of leaky rectifiers. final: what brings
-    the samples into [-1, 1], "tanh" or "clamp"; None leaves them as they are.
+    its activations are SnakeBeta at twice the rate instead of leaky ReLU. final: the function that limits the samples
+    to [-1, 1], "tanh" or "clamp"; None leaves them unlimited.
     """
 
     sample_rate_hz: int
@@ -114,7 +114,7 @@ class GeneratorConfig:
 
     @classmethod
     def from_section(cls, section: Section, *, sample_rate_hz: int, mel_bins: int, is_residual: bool = False) -> Self:
-        """Read one generator. is_residual: whether its samples are added to others, so that nothing bounds them.
+        """Read one generator. is_residual: whether its samples are added to others, so that no function limits them.
 
         Raises: CheckpointError that names a setting that is not implemented.
         """
@@ -164,12 +164,12 @@ class VocoderConfig:
 
     @property
     def last(self) -> GeneratorConfig:
-        """The generator whose samples are the result."""
+        """The generator that makes the final samples."""
         return self.extension.generator if self.extension else self.generator
 
     @property
     def sample_rate_hz(self) -> int:
-        """Of the finished waveform."""
+        """Sample rate of the finished waveform."""
         return self.last.sample_rate_hz
 
     @property
@@ -212,7 +212,7 @@ def _extension(section: Section, rate_hz: int) -> ExtensionConfig:
 
 
 def _mel_bins(config: Mapping[str, Any]) -> int:
-    """Bins of the spectrogram that the audio VAE hands to the vocoder."""
+    """Bins of the spectrogram that the audio VAE passes to the vocoder."""
     network = Section(config, "audio_vae", "model", "params", "ddconfig")
     if "mel_bins" in network.values:
         return network.whole("mel_bins")

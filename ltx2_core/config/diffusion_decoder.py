@@ -14,7 +14,7 @@ from ..errors import CheckpointError
 from ..grids import Factors
 from .section import Section
 
-EMBEDDING_WIDTH = 384  # where the file does not name one
+EMBEDDING_WIDTH = 384  # if the file does not name one
 Prediction = Literal["x0", "v"]
 
 
@@ -39,9 +39,9 @@ class Growth:
 class DiffusionDecoderConfig:
     """The diffusion decoder: stages that enlarge the latent into a context, and a denoiser of pixels that reads it.
 
-    Args: stages: those that make the context. growths: what follows each of them. denoiser: the last stage, which
-    denoises. timestep_scale: of the noise level before it is embedded. predicts: "x0", the clean video, or "v", the
-    velocity. steps: of the denoiser.
+    Args: stages: those that make the context. growths: the enlargement after each of them. denoiser: the last stage,
+    which denoises. timestep_scale: multiplies the noise level before it is embedded. predicts: "x0", the clean video,
+    or "v", the velocity. steps: of the denoiser.
     """
 
     patch_size: int
@@ -56,7 +56,7 @@ class DiffusionDecoderConfig:
 
     @property
     def strides(self) -> tuple[Factors, ...]:
-        """Of the positions of each stage, the denoiser last, how many there are to a latent cell on each axis."""
+        """Positions per latent cell on each axis, for each stage, the denoiser last."""
         found = [Factors(1, 1, 1)]
         for growth in self.growths:
             found.append(Factors(*map(prod, zip(found[-1], growth.stride, strict=True))))
@@ -71,7 +71,7 @@ class DiffusionDecoderConfig:
 
     @property
     def ghost_frames(self) -> int:
-        """How often the last latent frame is repeated, so that its window does not move onto real frames."""
+        """How often the last latent frame is repeated, so that the attention window of the last frame stays centred."""
         return 2 * (self.stages[0].kernel.time // 2)
 
     @property
@@ -82,7 +82,7 @@ class DiffusionDecoderConfig:
 
     @property
     def is_single_step(self) -> bool:
-        """Whether the first prediction is the result, so that no noise has to be shared between tiles."""
+        """Whether the first prediction is the result, so that tiles need not share noise."""
         return self.steps == 1 and self.predicts == "x0"
 
     @classmethod

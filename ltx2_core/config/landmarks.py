@@ -28,9 +28,9 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Landmarks:
-    """What a header must have by the config. Names are official ones, inside the component.
+    """What a header must contain according to the config. Names are official ones, inside the component.
 
-    Args: lists: how many entries a list of blocks has. sizes: how the shape of a tensor begins.
+    Args: lists: the number of entries of each list of blocks. sizes: the first sizes of a tensor's shape.
     """
 
     lists: Mapping[str, int] = field(default_factory=dict)
@@ -38,17 +38,17 @@ class Landmarks:
 
 
 def check_header(component: str, header: Header, config: Config | None = None) -> None:
-    """Refuse a file whose header shows that a component of it cannot be loaded.
+    """Refuse a file whose header shows that one of its components cannot be loaded.
 
-    Args: component: its name in the table. header: of the file, or of the shards together. config: stands in for the
+    Args: component: its name in the table. header: of the file, or of the shards together. config: used instead of the
     file's own.
-    Raises: CheckpointError if the component is not there, is stored in a form that is not implemented, or has other
+    Raises: CheckpointError if the component is missing, is stored in a form that is not implemented, or has other
     blocks or widths than its config says.
     """
     names = COMPONENTS[component].names_in(header)
     if not names:
         raise lacking(component, header)
-    _ = header.stored  # which refuses what is contradictory
+    _ = header.stored  # which refuses contradictory files
     inside = {own: name for name, own in names.items()}
     landmarks = LANDMARKS[component](effective_config(header) if config is None else config)
     lists = header.once(("lists", component), lambda: _entries(inside))

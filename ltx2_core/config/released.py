@@ -1,7 +1,7 @@
 """Configs of the released files, for copies that were saved without their metadata.
 
-The official defaults for absent settings give a plausible but wrong video, so a file without a config is used only
-where its tensors prove which release it was. That they are all there, with the right shapes, the loader checks later.
+The official defaults for absent settings give a plausible but wrong video, so a file without a config is used only if
+its tensors prove which release it is. The loader checks later that all tensors are present with the right shapes.
 Source: docs/reference/checkpoints.md, "Missing metadata".
 """
 
@@ -28,9 +28,10 @@ UPSAMPLERS = {
 
 
 def effective_config(header: Header) -> dict[str, Any]:
-    """The file's own config, or that of the release which its tensors prove it to be; a warning tells once per file.
+    """The file's own config, or that of the release that its tensors prove; in that case one warning per file is
+    logged.
 
-    Raises: CheckpointError if the file has no config and could be anything.
+    Raises: CheckpointError if the file has no config and its tensors prove no release.
     """
     if header.config:
         return header.config

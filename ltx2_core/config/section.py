@@ -1,4 +1,6 @@
-"""Read one object of a checkpoint's config by type, and refuse by name what is of another or is not implemented."""
+"""Read one object of a checkpoint's config by type, and refuse by name a value of another type or one that is not
+implemented.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,7 @@ class Section:
         return tuple(map(tuple, lists))
 
     def pairs(self, key: str) -> list[tuple[str, Any]]:
-        """Names, each with what goes with it."""
+        """Names, each with its settings."""
 
         def is_pair(value: Any) -> bool:
             return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
@@ -72,7 +74,7 @@ class Section:
         return self.values[key]
 
     def expect(self, key: str, *allowed: Any, default: Any = None) -> Any:
-        """The value, which must be one of those that are implemented."""
+        """The value, which must be one of the implemented ones."""
         value = self.values.get(key, default)
         if value not in allowed:
             only = " or ".join(repr(item) for item in allowed)
@@ -107,5 +109,5 @@ def is_number(value: Any) -> bool:
 
 
 def _list_of(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """Whether something is a list of such values, neither empty nor endless."""
+    """Whether something is a non-empty list of such values, of limited length."""
     return lambda value: isinstance(value, list) and 0 < len(value) <= LONGEST_LIST and all(map(is_right, value))

@@ -72,7 +72,7 @@ class ConnectorConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectionConfig:
-    """The projection from Gemma's hidden states to what the connectors take.
+    """The projection from Gemma's hidden states to the input of the connectors.
 
     features: values of one token over all hidden states. is_shared: one matrix without bias serves both streams, and
     hidden states are normalised per layer; otherwise each stream has its own, and they are normalised per token.
@@ -85,7 +85,7 @@ class ProjectionConfig:
 
     @classmethod
     def from_metadata(cls, config: Mapping[str, Any]) -> Self:
-        """Read the config of a checkpoint, and `shapes` for the encoder's size, which no setting tells.
+        """Read the config of a checkpoint, and `shapes` for the encoder's size, which is not part of the config.
 
         Raises: CheckpointError that names the setting that is not implemented.
         """
@@ -105,7 +105,7 @@ class ProjectionConfig:
 
 
 def _shapes(config: Mapping[str, Any]) -> Mapping[str, tuple[int, ...]]:
-    """The shapes that the loader adds to a config; those that a file claims are lists, and ignored."""
+    """The shapes that the loader adds to a config; those that a file itself contains are lists, and ignored."""
     shapes = config.get("shapes")
     if not isinstance(shapes, Mapping):
         return {}

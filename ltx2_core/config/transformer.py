@@ -55,10 +55,10 @@ class StreamConfig:
 class TransformerConfig:
     """The whole denoiser; a stream that is None is not built.
 
-    caption_channels: width of text features that the denoiser projects itself; None where the text side has done it.
-    gate_timestep_scale: multiplies the sigma that the cross-modal gates see. has_gates: a gate per attention head.
-    has_text_modulation: queries and context of text attention are modulated. has_prompt_modulation: the context's by
-    the noise level too.
+    caption_channels: width of text features that the denoiser projects itself; None if the text side has projected
+    them. gate_timestep_scale: multiplies the sigma for the cross-modal gates. has_gates: a gate per attention head.
+    has_text_modulation: queries and context of text attention are modulated. has_prompt_modulation: the context's
+    modulation depends on the noise level too.
     """
 
     video: StreamConfig | None
@@ -80,22 +80,22 @@ class TransformerConfig:
 
     @property
     def width(self) -> int:
-        """That of the video stream, or of the only one."""
+        """The width of the video stream, or of the only one."""
         return next(stream.width for stream in (self.video, self.audio) if stream is not None)
 
     @property
     def modulation_rows(self) -> int:
-        """Shift, scale and gate for self-attention and feed-forward, and for text attention where that is modulated."""
+        """Shift, scale and gate for self-attention and feed-forward, and for text attention if it is modulated."""
         return 9 if self.has_text_modulation else 6
 
     @property
     def has_static_text(self) -> bool:
-        """Whether keys and values of the text depend on nothing but the prompt, so that they can be made once."""
+        """Whether keys and values of the text depend only on the prompt, so that they can be computed once."""
         return not (self.has_text_modulation and self.has_prompt_modulation)
 
     @property
     def exchange_max_pos(self) -> float:
-        """Seconds that the common clock of both streams scales to [−1, 1]."""
+        """The seconds that the common time axis of both streams scales to [−1, 1]."""
         return max(stream.max_pos[0] for stream in (self.video, self.audio) if stream)
 
     def only(self, stream: Literal["video", "audio"]) -> Self:

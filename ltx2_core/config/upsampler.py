@@ -20,9 +20,9 @@ RATIOS = {2.0: (2, 1), 1.5: (3, 2), 4.0: (4, 1), 0.75: (3, 4)}
 class UpsamplerConfig:
     """A network that enlarges a latent.
 
-    Args: channels: of the latent. width: of the network. blocks: residual blocks before, and as many after the change
-    of size. in_time, in_space: what grows twofold. ratio: numerator and denominator of a resampler in space; None where
-    the file has the plain twofold one.
+    Args: channels: of the latent. width: of the network. blocks: residual blocks before the change of size, and as many
+    after it. in_time, in_space: whether it doubles time or space. ratio: numerator and denominator of a resampler in
+    space; None for the plain doubling.
     """
 
     channels: int
@@ -34,7 +34,7 @@ class UpsamplerConfig:
 
     @property
     def enlarges(self) -> tuple[Fraction, Fraction]:
-        """How many times the frame rate, and how many times height and width."""
+        """The factors for the frame rate, and for height and width."""
         sides = Fraction(*self.ratio) if self.ratio else Fraction(2 if self.in_space else 1)
         return Fraction(2 if self.in_time else 1), sides
 

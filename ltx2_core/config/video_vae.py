@@ -16,7 +16,7 @@ from .diffusion_decoder import DiffusionDecoderConfig
 from .section import Section
 
 IMAGE_CHANNELS = 3
-CONVOLUTIONAL, DIFFUSION = "CausalVideoAutoencoder", "CausalDiffusionVAE"  # what files call the two
+CONVOLUTIONAL, DIFFUSION = "CausalVideoAutoencoder", "CausalDiffusionVAE"  # their names in files
 PADDING = ("zeros", "reflect")
 STRIDES = {"space": Factors(1, 2, 2), "time": Factors(2, 1, 1), "all": Factors(2, 2, 2)}
 RES_SETTINGS = {"num_layers", "inject_noise"}
@@ -47,8 +47,8 @@ DecoderName = Literal["conv", "diffusion"]
 class ConvDecoderConfig:
     """The convolutional decoder.
 
-    Args: blocks: in the order in which they run. channels: the width at the pixel end. padding: what convolutions read
-    beyond the edges in space, "zeros" or "reflect".
+    Args: blocks: in the order in which they run. channels: the width at the pixel end. padding: of convolutions at the
+    edges in space, "zeros" or "reflect".
     """
 
     blocks: tuple[Block, ...]
@@ -65,10 +65,10 @@ class ConvDecoderConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoVAEConfig:
-    """The encoder of a video VAE, and the decoder that its file holds.
+    """The encoder of a video VAE, and the decoder in its file.
 
-    Args: moments: channels that the encoder's last convolution makes, the means first. encoder_blocks: in the order in
-    which they run. encoder_padding: what convolutions read beyond the edges in space, "zeros" or "reflect".
+    Args: moments: output channels of the encoder's last convolution, the means first. encoder_blocks: in the order in
+    which they run. encoder_padding: of convolutions at the edges in space, "zeros" or "reflect".
     """
 
     latent_channels: int
@@ -91,7 +91,7 @@ class VideoVAEConfig:
 
     @property
     def decoder_name(self) -> DecoderName:
-        """What a person calls its decoder."""
+        """The name of its decoder for `--decoder`."""
         return "conv" if isinstance(self.decoder, ConvDecoderConfig) else "diffusion"
 
     @classmethod
@@ -103,7 +103,7 @@ class VideoVAEConfig:
         _check_ends(vae)
         vae.expect("out_channels", IMAGE_CHANNELS, default=IMAGE_CHANNELS)
         decoder = ConvDecoderConfig(
-            blocks=_blocks(vae, "decoder_blocks", suffix="")[::-1],  # the file begins at the pixels
+            blocks=_blocks(vae, "decoder_blocks", suffix="")[::-1],  # the file's list starts at the pixels
             channels=vae.whole("decoder_base_channels", 128),
             padding=_padding(vae, "decoder_spatial_padding_mode", "reflect"),
             is_causal=vae.switch("causal_decoder", False),
@@ -138,12 +138,12 @@ class VideoVAEConfig:
 
 
 def has_mirrored_decoder(config: VideoVAEConfig) -> bool:
-    """Whether the decoder mirrors the latent at its edges, which takes two rows and columns."""
+    """Whether the decoder mirrors the latent at its edges, for which the latent needs at least two rows and columns."""
     return isinstance(config.decoder, ConvDecoderConfig) and config.decoder.padding == "reflect"
 
 
 def _check_ends(encoder: Section) -> None:
-    """Refuse what no encoder here is built for."""
+    """Refuse encoders that are not implemented."""
     encoder.expect("dims", 3, default=3)
     encoder.expect("in_channels", IMAGE_CHANNELS, default=IMAGE_CHANNELS)
     encoder.expect("norm_layer", "pixel_norm")
@@ -154,13 +154,13 @@ def _resamples(blocks: Sequence[Block]) -> list[Resample]:
 
 
 def _factors(blocks: Sequence[Block]) -> Factors:
-    """By how much blocks change frames, rows and columns together."""
+    """The factors by which the blocks together change frames, rows and columns."""
     strides = [block.stride for block in _resamples(blocks)]
     return Factors(*(prod(stride[axis] for stride in strides) for axis in range(3)))
 
 
 def _padding(vae: Section, key: str, default: str) -> str:
-    """One mode for both halves goes before the mode of one half."""
+    """A mode for both halves takes precedence over the mode of one half."""
     key = "spatial_padding_mode" if "spatial_padding_mode" in vae.values else key
     return vae.expect(key, *PADDING, default=default)
 

@@ -1,4 +1,4 @@
-"""What the audio VAE and the vocoder cost beside their weights, for so many latent steps. Small beside the video.
+"""The cost of the audio VAE and the vocoder beside their weights, by latent steps. It is small compared with the video.
 
 The shares were counted on tensors without data, with the shapes of 2.0; tests/unit/test_costs.py compares them.
 """
@@ -12,8 +12,8 @@ from ..config.audio import AudioVAEConfig, GeneratorConfig, VocoderConfig
 from ..grids import MEL_FRAMES_PER_AUDIO_LATENT
 
 DECODING_COPIES, ENCODING_COPIES = 7.7, 6.3  # of the widest layer's numbers
-# What the kernels of the convolutions take besides on the CPU, and what the allocator of the system keeps of tensors
-# that are gone, in the same numbers: measured with the models of 2.0, for 50 and 125 steps.
+# Additional memory on the CPU, in the same unit: the convolution kernels, and what the system's allocator keeps of
+# freed tensors. Measured with the models of 2.0, for 50 and 125 steps.
 KERNEL_COPIES, VOCODER_KERNEL_COPIES = 3.0, 6.35
 VOCODING_COPIES, ANTIALIASED_COPIES = 7.2, 11.2  # antialiased activations compute at twice the rate
 FLOAT_BYTES = 4  # the vocoder computes in float32, and so does what comes before the encoder
@@ -24,23 +24,23 @@ SIDES, ENDS, FILTER_TAPS = 2, 7, 12  # kernels of the first and the last convolu
 
 
 def decode_bytes(config: AudioVAEConfig, steps: int, itemsize: int) -> int:
-    """The most that is alive while latents become a spectrogram."""
+    """Peak memory while latents are decoded to a spectrogram."""
     return int(DECODING_COPIES * _largest(config, steps) * itemsize)
 
 
 def encode_bytes(config: AudioVAEConfig, steps: int, itemsize: int) -> int:
-    """The most that is alive while a spectrogram becomes latents."""
+    """Peak memory while a spectrogram is encoded to latents."""
     return int(ENCODING_COPIES * _largest(config, steps) * itemsize)
 
 
 def decode_workspace_bytes(config: AudioVAEConfig, steps: int, itemsize: int) -> int:
-    """What decoding takes on the CPU besides, in the kernels of the convolutions."""
+    """The additional memory of decoding on the CPU, in the convolution kernels."""
     return int(KERNEL_COPIES * _largest(config, steps) * itemsize)
 
 
 def reading_bytes(config: AudioVAEConfig, steps: int, at_once: int, seconds: Fraction, itemsize: int) -> int:
-    """The most that is alive while audio of so many seconds becomes latents, so many steps of them at once: while its
-    spectrum is taken, which is done for all of it, or while pieces of the spectrogram are encoded.
+    """Peak memory while audio of so many seconds is encoded, so many steps at a time: either for the spectrum, which is
+    computed for all of it at once, or for encoding pieces of the spectrogram.
     """
     mel, sides = config.mel, 2
     frames = seconds * mel.sample_rate_hz / mel.hop
@@ -52,33 +52,33 @@ def reading_bytes(config: AudioVAEConfig, steps: int, at_once: int, seconds: Fra
 
 
 def wave_bytes(seconds: Fraction) -> int:
-    """Stereo audio in float32, at the rate that most has."""
+    """Bytes of stereo audio in float32, at the most common rate."""
     return int(2 * FLOAT_BYTES * USUAL_RATE_HZ * seconds)
 
 
 def vocode_bytes(config: VocoderConfig, steps: int) -> int:
-    """The most that is alive while a spectrogram becomes a waveform."""
+    """Peak memory while a spectrogram becomes a waveform."""
     return max(_generator_bytes(generator, frames) for generator, frames in _generators(config, steps))
 
 
 def vocode_workspace_bytes(config: VocoderConfig, steps: int) -> int:
-    """What the vocoder takes on the CPU besides, as while latents are decoded. A bandwidth extension takes more."""
+    """The additional memory of the vocoder on the CPU, as for decoding. A bandwidth extension needs more."""
     widest = max(_last_stage(generator, frames) for generator, frames in _generators(config, steps))
     return int(VOCODER_KERNEL_COPIES * widest * FLOAT_BYTES)
 
 
 def decode_flops(config: AudioVAEConfig, steps: int) -> float:
-    """Of the audio decoder."""
+    """FLOPs of the audio decoder."""
     return DECODE_FLOPS * steps * (config.channels / CHANNELS) ** 2
 
 
 def encode_flops(config: AudioVAEConfig, steps: int) -> float:
-    """Of the audio encoder."""
+    """FLOPs of the audio encoder."""
     return ENCODE_FLOPS * steps * (config.channels / CHANNELS) ** 2
 
 
 def vocode_flops(config: VocoderConfig, steps: int) -> float:
-    """Of the vocoder: its convolutions, and the spectrogram that a bandwidth extension reads."""
+    """FLOPs of the vocoder: its convolutions, and the spectrogram for a bandwidth extension."""
     flops = sum(_generator_flops(generator, frames) for generator, frames in _generators(config, steps))
     if config.extension is None:
         return flops
@@ -97,18 +97,18 @@ def _generators(config: VocoderConfig, steps: int) -> list[tuple[GeneratorConfig
 
 
 def _generator_bytes(config: GeneratorConfig, frames: int) -> int:
-    """The most is alive in the last stage: stages halve the channels and at least double the samples."""
+    """Peak memory of the last stage: stages halve the channels and at least double the samples."""
     copies = ANTIALIASED_COPIES if config.is_antialiased else VOCODING_COPIES
     return int(copies * _last_stage(config, frames) * FLOAT_BYTES)
 
 
 def _last_stage(config: GeneratorConfig, frames: int) -> int:
-    """The numbers of a tensor of the last stage."""
+    """The number of values in a tensor of the last stage."""
     return config.widths[-1] * frames * config.samples_per_frame
 
 
 def _generator_flops(config: GeneratorConfig, frames: int) -> float:
-    """Two for every weight of a convolution and every place where it is applied."""
+    """Two FLOPs for every weight of a convolution and every place where it is applied."""
     taps = sum(
         2 * kernel * len(dilations)
         for kernel, dilations in zip(config.block_kernels, config.block_dilations, strict=True)
@@ -125,5 +125,5 @@ def _generator_flops(config: GeneratorConfig, frames: int) -> float:
 
 
 def _largest(config: AudioVAEConfig, steps: int) -> int:
-    """The numbers of the finest level of the VAE."""
+    """The number of values at the finest level of the VAE."""
     return config.channels * steps * MEL_FRAMES_PER_AUDIO_LATENT * config.mel.bins

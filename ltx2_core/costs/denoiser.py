@@ -1,7 +1,7 @@
-"""What one evaluation of the denoiser costs beside its weights: activations and FLOPs.
+"""The cost of one evaluation of the denoiser beside its weights: activations and FLOPs.
 
-The shares are those of the walk through the blocks (models/transformer.py), counted on tensors without data;
-`scripts/bench.py --plan` and tests/unit/test_costs.py compare both.
+The shares are those of `run_passes` (models/transformer.py), counted on tensors without data; `scripts/bench.py --plan`
+and tests/unit/test_costs.py compare both.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ MOST_CAPTURED = 2**24  # weights that are computed at a time
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What the denoiser works on at a time.
+    """The work of one evaluation of the denoiser.
 
-    Args: video, audio: tokens. text: rows of a text. copies: how many hidden states of all tokens there are, one for
-    each pass of guidance. contexts: how many texts are read in all. texts: how many of them a pass reads, of which a
-    token attends to one. batch: passes that go through together. blends: whether some of these leave attention of
-    tokens to themselves out in a block. cached: hidden states of all tokens that a cache of blocks holds besides.
+    Args: video, audio: tokens. text: rows of a text. copies: the number of hidden states of all tokens, one for each
+    guidance pass. contexts: the number of texts that are read in all. texts: the number of texts in a pass, of which a
+    token attends to one. batch: passes that run as one batch. blends: whether some of these skip self-attention in a
+    block. cached: hidden states of all tokens in the block cache.
     """
 
     video: int
@@ -45,9 +45,11 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walk:
-    """How it works: the itemsize of its numbers, tokens of a chunk, whether rotary tables and the text are kept.
+    """The settings of the computation: bytes of a value, tokens of a chunk, whether rotary tables and the text are
+    kept.
 
-    Args: exchanges_rows: ranks do so with those of the video. captures: how the audio attends to the video is added up.
+    Args: exchanges_rows: whether ranks exchange rows of the video. captures: whether the attention of the audio to the
+    video is captured.
     """
 
     itemsize: int
@@ -60,7 +62,7 @@ class Walk:
 
 @dataclass(frozen=True, slots=True)
 class RowFlops:
-    """What is computed beside the linear layers of all blocks for each row of a kind that goes through them."""
+    """FLOPs beside the linear layers of all blocks, for each row of a kind."""
 
     video: float = 0.0
     audio: float = 0.0
@@ -71,8 +73,8 @@ NO_ROWS = RowFlops()
 
 
 def activation_bytes(config: TransformerConfig, given: Evaluation, walk: Walk) -> int:
-    """The most that is alive in one evaluation beside weights, latents, the features of the text, and keys and values
-    of the text that are kept.
+    """Peak memory of one evaluation beside weights, latents, text features, and keys and values of the text that are
+    kept.
     """
     rows = 0.0
     tokens = [(n, stream) for n, stream in ((given.video, config.video), (given.audio, config.audio)) if stream and n]
@@ -87,8 +89,8 @@ def activation_bytes(config: TransformerConfig, given: Evaluation, walk: Walk) -
 
 
 def _read_bytes(config: TransformerConfig, given: Evaluation, walk: Walk) -> int:
-    """What passes hold of the text beside its features: those of a batch joined, and what is projected of them, unless
-    the keys and values that were made of that are kept.
+    """Memory for the text beside its features: those of a batch are concatenated, and projected, unless the resulting
+    keys and values are kept.
     """
     joined, read = 0, given.contexts
     if given.batch > 1:
@@ -102,7 +104,9 @@ def _read_bytes(config: TransformerConfig, given: Evaluation, walk: Walk) -> int
 
 
 def _working(count: int, stream: StreamConfig, given: Evaluation, walk: Walk, modulates_text: bool) -> float:
-    """The numbers that a stream of so many tokens holds while it attends to itself or the text, or is fed forward."""
+    """The values in memory while a stream of so many tokens computes self-attention, text attention or its
+    feed-forward.
+    """
     chunk = min(count, walk.chunk_tokens)
     lazy = 0 if walk.keeps_tables else LAZY_ROWS
     kept = 2 * count if count > chunk else 0
@@ -114,8 +118,8 @@ def _working(count: int, stream: StreamConfig, given: Evaluation, walk: Walk, mo
 
 
 def _capturing(config: TransformerConfig, given: Evaluation, walk: Walk) -> float:
-    """The bytes that are alive while the attention of one block is captured: queries and keys, one head of the keys in
-    float32, and its weights.
+    """Memory while the attention of one block is captured: queries and keys, one head of the keys in float32, and its
+    weights.
     """
     inner = config.exchange_heads * config.exchange_head_dim
     projected = given.batch * inner * (given.video + given.audio) * walk.itemsize
@@ -126,24 +130,24 @@ def _capturing(config: TransformerConfig, given: Evaluation, walk: Walk) -> floa
 
 
 def attention_bytes(given: Evaluation) -> int:
-    """The map of how much each audio token attends to each video token, which is added up over a stage."""
+    """The map of how much each audio token attends to each video token, summed over a stage."""
     return CAPTURED_BYTES * given.audio * given.video
 
 
 def context_bytes(config: TransformerConfig, given: Evaluation, itemsize: int) -> int:
-    """The features of all texts, as the connectors make them for each stream."""
+    """The features of all texts, as the connectors compute them for each stream."""
     channels = sum(config.caption_channels or one.width for one in (config.video, config.audio) if one is not None)
     return given.contexts * given.text * channels * itemsize
 
 
 def text_memory_bytes(config: TransformerConfig, given: Evaluation, itemsize: int) -> int:
-    """Keys and values of the text in all blocks, where they are kept from step to step."""
+    """Keys and values of the text in all blocks, if they are kept from step to step."""
     widths = sum(one.width for one in (config.video, config.audio) if one is not None)
     return 2 * config.layers * given.contexts * given.text * widths * itemsize
 
 
 def held_bytes(config: TransformerConfig, itemsize: int) -> int:
-    """The most decoded weights that are held at a time, where chunks in turn take the same quantised layers."""
+    """The largest decoded weights that are held at a time, if several chunks use the same quantised layers."""
     return 8 * max(one.width for one in (config.video, config.audio) if one is not None) ** 2 * itemsize
 
 
@@ -156,11 +160,11 @@ def forward_flops(
     exchanges: bool = True,
     beside: RowFlops = NO_ROWS,
 ) -> float:
-    """One pass through so many of its blocks.
+    """FLOPs of one pass through so many of its blocks.
 
-    Args: reads_text: whether keys and values of the text are made in it. beside: what LoRAs compute beside its layers.
+    Args: reads_text: whether it computes keys and values of the text. beside: FLOPs of LoRA branches beside its layers.
 
-    Source: two for a product and its sum, in linear layers and attention; all else is left out.
+    Counted are two FLOPs for each multiply-add in linear layers and attention; everything else is left out.
     """
     total, across = 0.0, config.exchange_heads * config.exchange_head_dim
     for count, stream in ((given.video, config.video), (given.audio, config.audio)):

@@ -1,6 +1,6 @@
-"""What the diffusion decoder of a video VAE costs beside its weights: activations and FLOPs of a clip in tiles.
+"""The cost of the diffusion decoder of a video VAE beside its weights: activations and FLOPs of a clip in tiles.
 
-The layers are walked as models/diffusion_decoder.py does; tests/unit/test_costs.py compares both.
+The layers follow models/diffusion_decoder.py; tests/unit/test_costs.py compares both.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ Size = tuple[int, int, int]  # frames, rows, columns
 
 @lru_cache(maxsize=4096)
 def decode_bytes(vae: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
-    """The most that is alive while a latent is decoded: its features as they are made, then a tile with its canvas,
-    beside the features and the frames that neighbours still add to."""
+    """Peak memory while a latent is decoded: its features while they are computed, then a tile with its canvas, the
+    features, and the frames that neighbouring tiles still contribute to.
+    """
     config = _diffusion(vae)
     grid = enlarged(grid, config)
     features, first = _features(vae, grid)
@@ -48,7 +49,7 @@ def decode_bytes(vae: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize:
 
 @lru_cache(maxsize=64)
 def decode_flops(vae: VideoVAEConfig, grid: VideoGrid, plan: TilePlan) -> float:
-    """All tiles of a latent, overlaps twice, and in each box of queries all keys that are gathered for it."""
+    """FLOPs of all tiles of a latent; overlaps count twice, and each box of queries counts all its gathered keys."""
     config = _diffusion(vae)
     grid = enlarged(grid, config)
     sizes = _stage_sizes(config, grid)
@@ -66,7 +67,7 @@ def decode_flops(vae: VideoVAEConfig, grid: VideoGrid, plan: TilePlan) -> float:
 
 @lru_cache(maxsize=64)
 def auto_plan(vae: VideoVAEConfig, grid: VideoGrid, itemsize: int, nbytes: int) -> TilePlan:
-    """The plan that decodes a clip with the least work in so many bytes; the smallest tiles where none fits."""
+    """The plan that decodes a clip with the least work within so many bytes; the smallest tiles if none fits."""
     config = _diffusion(vae)
     plan = auto(grid, config, lambda one: decode_bytes(vae, grid, one, itemsize) <= nbytes)
     overlaps = least_overlap(config, grid.factors)
@@ -101,12 +102,12 @@ def _grown(size: Size, growth: Growth) -> Size:
 
 
 def _tiles(config: DiffusionDecoderConfig, grid: VideoGrid, plan: TilePlan) -> Iterator[tuple[Size, Size]]:
-    """Cells of all tiles, those of the last ones in time with their ghosts; and what is denoised of each."""
+    """Cells of all tiles, the last ones in time including their ghost frames; and the part of each that is denoised."""
     yield from _sized(config, product(*cut(plan, grid, config)), grid)
 
 
 def _largest(config: DiffusionDecoderConfig, grid: VideoGrid, cells: Axes) -> Iterator[tuple[Size, Size]]:
-    """Those of them that can take the most: the longest, and the last in time."""
+    """The tiles that can need the most memory: the longest, and the last in time."""
     frames, rows, columns = cells
     row, column = (max(axis, key=lambda one: one.length) for axis in (rows, columns))
     in_time = {max(frames, key=lambda one: one.length), frames[-1]}
@@ -127,7 +128,7 @@ def _sized(
 
 @lru_cache(maxsize=64)
 def _features(vae: VideoVAEConfig, grid: VideoGrid) -> tuple[float, float]:
-    """Numbers of the features, and the most that are alive while they are made."""
+    """Values of the features, and the peak while they are computed."""
     config = _diffusion(vae)
     sizes = _stage_sizes(config, grid)
     peak = 0.0
@@ -137,7 +138,7 @@ def _features(vae: VideoVAEConfig, grid: VideoGrid) -> tuple[float, float]:
 
 
 def _tile_peak(vae: VideoVAEConfig, size: Size, canvas: Size) -> float:
-    """The most numbers that are alive while a tile is made."""
+    """The peak number of values while a tile is decoded."""
     config = _diffusion(vae)
     stage, growth, pixel = config.stages[-1], config.growths[-1], config.denoiser
     context = prod(canvas) * pixel.channels
@@ -153,7 +154,7 @@ def _border(stage: AttentionStage) -> int:
 
 
 def _stage_peak(stage: AttentionStage, size: Size, border: int = 0) -> float:
-    """Numbers alive in a block, with the volume that it adds to."""
+    """Peak number of values in a block, including the volume that it adds to."""
     frames, rows, columns = size
     width, tokens = stage.channels, prod(size)
     box = [min(a, b) for a, b in zip(QUERY_BOX, size, strict=True)]
@@ -181,7 +182,7 @@ def _spans(stage: AttentionStage, size: Size, border: int) -> tuple[int, int, in
 
 
 def _growth_peak(stage: AttentionStage, growth: Growth, size: Size) -> float:
-    """Numbers alive while a volume grows, a frame at a time."""
+    """Peak number of values while a volume is enlarged, one frame at a time."""
     made = stage.channels * prod(growth.stride) // growth.reduction
     return prod(size) * (stage.channels + made) + 2 * size[1] * size[2] * made
 

@@ -1,4 +1,4 @@
-"""What frames take of the computer's memory."""
+"""The computer's memory for frames."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def clip_bytes(grid: VideoGrid) -> int:
 
 
 def reading_bytes(grid: VideoGrid) -> int:
-    """What it takes to read a clip frame by frame: those in the decoder, and copies of one while it is made to size."""
+    """Memory for reading a clip frame by frame: frames in the decoder, and copies of one while it is resized."""
     return int(grid.height * grid.width * (1.5 * DECODED + 3 * FLOAT32 * RESIZED))
 
 
 def written_bytes(grid: VideoGrid) -> int:
-    """What the encoder of a video holds: frames that it looks ahead at, and those that wait."""
+    """Memory of the video encoder: frames of its lookahead, and frames that wait."""
     pixels = grid.height * grid.width
     waiting = min(1.5 * pixels * grid.frames, MOST_WAITING_BYTES)
     return int(pixels * (1.5 * AHEAD + 3 * FLOAT32 * WAITING) + waiting)

@@ -1,4 +1,4 @@
-"""What reading a prompt costs beside the weights: language model, projection of its hidden states, connectors."""
+"""The cost of reading a prompt beside the weights: language model, projection of its hidden states, connectors."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SHARED_COPIES, OWN_COPIES = (4, 1), (2, 2)
 class LanguageModel:
     """The shape of a language model.
 
-    Args: parameters: of its layers, without the table of embeddings. kept: values of all keys and values of a token,
-    which stay while it writes.
+    Args: parameters: of its layers, without the embedding table. kept: values of all keys and values of a token, which
+    are kept during generation.
     """
 
     width: int
@@ -58,44 +58,45 @@ class LanguageModel:
         return (self.layers + 1) * tokens * self.width * itemsize
 
     def activation_bytes(self, prompts: Sequence[int], itemsize: int) -> int:
-        """The most that is alive while prompts of so many tokens are read, one after another."""
+        """Peak memory while prompts of so many tokens are read, one after another."""
         longest = max(prompts)
         inside = FEEDING_COPIES * longest * self.feed_forward * itemsize
         return sum(self.hidden_bytes(one, itemsize) for one in prompts) + self.hidden_bytes(longest, itemsize) + inside
 
     def writing_bytes(self, tokens: int, itemsize: int) -> int:
-        """The most that is alive while it goes on with a text, up to so many tokens."""
+        """Peak memory while it generates text, up to so many tokens."""
         inside = FEEDING_COPIES * tokens * (self.feed_forward + self.width) * itemsize
         return self.kept * tokens * itemsize + inside
 
     def flops(self, prompts: Sequence[int]) -> float:
-        """Two for a product and its sum, in linear layers."""
+        """Two FLOPs for each multiply-add in linear layers."""
         return 2.0 * self.parameters * sum(prompts)
 
 
 def layers_that_stay(sizes: BlockBytes, machine: Machine) -> int:
-    """How many layers of a streamed language model stay while it writes, which goes through all of them for each token.
+    """How many layers of a streamed language model stay loaded during generation, which runs all of them for each
+    token.
 
-    On the CPU none does: the file is mapped, and nothing has to be copied.
+    On the CPU none: the file is mapped, and nothing has to be copied.
     """
     return 0 if machine.device == "cpu" else sizes.most_resident(machine.kept_bytes)
 
 
 def most_tokens(prompt: str, rows: int) -> int:
-    """As many tokens as a prompt can have, padded as it is read: a token stands for one byte at least."""
+    """The maximum number of tokens of a prompt, after padding: a token represents at least one byte."""
     tokens = min(rows, len(prompt.encode(errors="replace")) + 1)
     return min(rows, -(-tokens // BLOCK_TOKENS) * BLOCK_TOKENS)
 
 
 def is_projected_from_file(header: Header, machine: Machine) -> bool:
-    """Whether the text projection stays in its mapped file, from which rows are brought to the device as they are used:
-    where models are not loaded whole, unless it is stored quantised.
+    """Whether the text projection stays in its mapped file, from which rows are copied to the device as they are used:
+    whenever models are not loaded completely, unless it is stored quantised.
     """
     return machine.memory != "resident" and not _projection_names(header).keys() & header.stored.layers.keys()
 
 
 def projected_rows_bytes(header: Header, itemsize: int) -> int:
-    """The rows of a matrix of the text projection that are computed with at a time, at most."""
+    """The rows of a matrix of the text projection that are used at a time, at most."""
     shapes = [header.tensors[name].shape for name in _projection_names(header)]
     return max(min(PROJECTED_ROWS, shape[0]) * shape[1] * itemsize for shape in shapes if len(shape) == 2)
 
@@ -114,10 +115,10 @@ def connecting_bytes(
     is_shared: bool,
     brought: int = 0,
 ) -> int:
-    """The most that is alive while hidden states become contexts, the hidden states of all prompts among it.
+    """Peak memory while hidden states become contexts, including the hidden states of all prompts.
 
-    Args: is_shared: whether one matrix projects them for both streams. brought: of that matrix, or of the larger one,
-    beside what is loaded.
+    Args: is_shared: whether one matrix projects them for both streams. brought: bytes of that matrix, or of the larger
+    one, that are copied in addition to what is loaded.
     """
     longest = model.hidden_bytes(max(prompts), itemsize)
     normalised, projected = SHARED_COPIES if is_shared else OWN_COPIES
@@ -130,7 +131,7 @@ def connecting_bytes(
 def connecting_flops(
     model: LanguageModel, prompts: Sequence[int], connectors: Sequence[ConnectorConfig], rows: int
 ) -> float:
-    """Two for a product and its sum, in linear layers and attention."""
+    """Two FLOPs for each multiply-add in linear layers and attention."""
     features = (model.layers + 1) * model.width
     projected = sum(2.0 * features * one.width * sum(prompts) for one in connectors[:1])
     refined = sum(one.layers * (24.0 * rows * one.width**2 + 4.0 * rows**2 * one.width) for one in connectors)

@@ -1,4 +1,4 @@
-"""What a latent upsampler costs beside its weights."""
+"""The cost of a latent upsampler beside its weights."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ KERNEL = 27
 
 
 def upsample_bytes(config: UpsamplerConfig, cells: int, itemsize: int) -> int:
-    """The most that is alive while a latent becomes one of so many cells."""
+    """Peak memory while a latent is enlarged to so many cells."""
     return int(COPIES * config.width * cells * itemsize)
 
 
 def upsample_workspace_bytes(config: UpsamplerConfig, cells: int, itemsize: int) -> int:
-    """What the kernel of a convolution takes besides, to copy the enlarged features that it reads and makes."""
+    """Additional memory of the convolution kernel, which copies the enlarged features that it reads and writes."""
     return 2 * config.width * cells * itemsize
 
 
 def upsample_flops(config: UpsamplerConfig, before: int, after: int) -> float:
-    """Two convolutions in each block, at the size of so many cells before and after it is enlarged."""
+    """FLOPs of two convolutions in each block, at so many cells before and after enlarging."""
     blocks = 2.0 * KERNEL * config.width**2 * 2 * config.blocks * (before + after)
     enlarged = 2.0 * KERNEL // 3 * config.width**2 * after
     ends = 2.0 * KERNEL * config.width * config.channels * (before + after)

@@ -1,6 +1,6 @@
-"""What the convolutional video VAE costs beside its weights: activations and FLOPs of a clip that it takes in tiles.
+"""The cost of the convolutional video VAE beside its weights: activations and FLOPs of a clip in tiles.
 
-The layers are walked as models/video_vae.py does; tests/unit/test_costs.py compares both.
+The layers follow models/video_vae.py; tests/unit/test_costs.py compares both.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ Tile = tuple[Interval, Interval, Interval]
 
 
 class Layer(NamedTuple):
-    """A convolution and what surrounds it. alive: numbers that are alive at the most. passed: those that it reads and
-    makes, which a kernel may copy into another layout."""
+    """A convolution and the operations around it. alive: peak number of values. passed: values that it reads and
+    writes, which a kernel may copy into another layout.
+    """
 
     flops: float
     alive: float
@@ -32,8 +33,9 @@ class Layer(NamedTuple):
 
 @lru_cache(maxsize=32)
 def decode_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
-    """The most that is alive while a latent is decoded: a tile, or frames on their way out, beside those that
-    neighbours still add to."""
+    """Peak memory while a latent is decoded: a tile, or frames on their way to the encoder, and the frames that
+    neighbouring tiles still contribute to.
+    """
     cells = plan.cells(grid.latent, config.factors)
     frames, *_ = pixels(cells, config.factors)
     frame = grid.height * grid.width * IMAGE_CHANNELS * itemsize
@@ -48,40 +50,40 @@ def decode_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsi
 
 @lru_cache(maxsize=32)
 def decode_flops(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan) -> float:
-    """All tiles of a latent, overlaps twice."""
+    """FLOPs of all tiles of a latent; overlaps count twice."""
     sizes = _sizes(plan.cells(grid.latent, config.factors))
     return sum(layer.flops for size in sizes for layer in _decoder(config, size))
 
 
 @lru_cache(maxsize=32)
 def decode_workspace_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
-    """What the kernels of the convolutions take besides, to copy what they read and make: on the CPU all do, on a card
-    some.
+    """Additional memory of the convolution kernels, for copies of their input and output: on the CPU always, on a GPU
+    for some of them.
     """
     sizes = _sizes(plan.cells(grid.latent, config.factors))
     return int(max(layer.passed for size in sizes for layer in _decoder(config, size)) * itemsize)
 
 
 def encode_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
-    """The most that is alive on the device while a clip is encoded, the pixels of a tile among it."""
+    """Peak memory on the device while a clip is encoded, including the pixels of a tile."""
     sizes = _encoded(config, grid, plan)
     return int(max(_alive(_encoder(config, size)) + IMAGE_CHANNELS * prod(size) for size in sizes) * itemsize)
 
 
 def held_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
-    """The frames of a clip that are held in the computer's memory while it is read and encoded in tiles."""
+    """The frames of a clip in the computer's memory while it is read and encoded in tiles."""
     frames = max(frames for frames, _, _ in _encoded(config, grid, plan))
     return frames * grid.height * grid.width * IMAGE_CHANNELS * itemsize
 
 
 def encode_workspace_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
-    """What the kernels of the convolutions take besides, as while a clip is decoded."""
+    """Additional memory of the convolution kernels, as for decoding."""
     sizes = _encoded(config, grid, plan)
     return int(max(layer.passed for size in sizes for layer in _encoder(config, size)) * itemsize)
 
 
 def encode_flops(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan) -> float:
-    """All tiles of a clip, overlaps twice."""
+    """FLOPs of all tiles of a clip; overlaps count twice."""
     return sum(layer.flops for size in _encoded(config, grid, plan) for layer in _encoder(config, size))
 
 
@@ -104,7 +106,7 @@ def _decoder(config: VideoVAEConfig, latent: Size) -> Iterator[Layer]:
     assert isinstance(decoder, ConvDecoderConfig)
     border = 2 * (decoder.padding == "reflect")
     width, size = decoder.width, latent
-    cut = 0  # numbers of the frames that an upsampling cuts off, whose memory is kept with that of the others
+    cut = 0  # values of the frames that an upsampling cuts off; their memory stays allocated with the rest
     yield _convolution(config.latent_channels, width, size, border)
     for block in decoder.blocks:
         if isinstance(block, ResBlocks):
@@ -142,8 +144,8 @@ def _encoder(config: VideoVAEConfig, clip: Size) -> Iterator[Layer]:
 def _convolution(
     channels: int, made: int, size: Size, border: int, after: int = 0, beside: int = 0, cut: int = 0
 ) -> Layer:
-    """A convolution of some channels to others. after: numbers of a place that what follows it holds. beside: numbers
-    that are held while it runs. cut: those that were cut off what it reads.
+    """A convolution. after: values per position that the next operations hold. beside: values that are held while it
+    runs. cut: values that were cut off its input.
     """
     places = prod(size)
     read, written = channels * _padded(size, border), made * places
@@ -152,7 +154,7 @@ def _convolution(
 
 
 def _residual(width: int, size: Size, border: int, cut: int = 0) -> Layer:
-    """One of the two convolutions of a residual block: the sum, what is padded, and what is made of it."""
+    """One of the two convolutions of a residual block: the sum, the padded input, and the output."""
     places = prod(size)
     padded = _padded(size, border)
     return Layer(2.0 * KERNEL * width**2 * places, width * (places + 2 * padded) + cut, width * (places + padded))

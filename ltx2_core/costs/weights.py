@@ -24,12 +24,12 @@ BLOCK = re.compile(r"(?:^|\.)(?:transformer_blocks|transformer_1d_blocks|layers)
 
 
 def aligned(nbytes: int) -> int:
-    """The size of a tensor in a slot, where each begins at a multiple of ALIGNMENT."""
+    """The size of a tensor in a slot, where each tensor starts at a multiple of ALIGNMENT."""
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 def _once(count: Callable[[Header, str, int], T]) -> Callable[[Header, str, int], T]:
-    """The same function, which remembers with a header what it has counted of it."""
+    """Cache the result of a function with the header."""
 
     @wraps(count)
     def counted(header: Header, component: str, itemsize: int) -> T:
@@ -40,7 +40,7 @@ def _once(count: Callable[[Header, str, int], T]) -> Callable[[Header, str, int]
 
 @_once
 def component_bytes(header: Header, component: str, itemsize: int) -> int:
-    """The weights of a component where a plain number has so many bytes; quantised layers stay as they are stored.
+    """The weights of a component if a plain value has so many bytes; quantised layers stay as they are stored.
 
     Raises: CheckpointError if quantised layers of the file cannot be understood.
     """
@@ -49,9 +49,9 @@ def component_bytes(header: Header, component: str, itemsize: int) -> int:
 
 @_once
 def converted_bytes(header: Header, component: str, itemsize: int) -> int:
-    """The weights of a component that are not of the dtype that is asked for, after their conversion.
+    """The weights of a component that are not stored in the requested dtype, after their conversion.
 
-    On the CPU the others stay views of the mapped file, which take memory only as long as there is some to spare.
+    On the CPU the others stay views of the mapped file, whose pages the system can free at any time.
     """
     plain = {name for name, info in header.tensors.items() if info.dtype != PLAIN_DTYPES[itemsize]}
     names = COMPONENTS[component].names_in(header).keys() & plain - header.stored.names
@@ -59,14 +59,14 @@ def converted_bytes(header: Header, component: str, itemsize: int) -> int:
 
 
 def streamed_bytes(blocks: Sequence[int], resident: int) -> int:
-    """What blocks of these sizes take on the device while they are streamed, so many of the first ones kept."""
+    """Bytes on the device while blocks of these sizes are streamed, with so many of the first ones kept."""
     others = blocks[resident:]
     return sum(blocks[:resident]) + min(SLOTS, len(others)) * max(others, default=0)
 
 
 @dataclass(frozen=True, slots=True)
 class BlockBytes:
-    """The weights of a model that is a row of blocks: each block as it lies in a slot, and all that is outside."""
+    """The weights of a model with a list of blocks: the bytes of each block in a slot, and of everything outside."""
 
     blocks: tuple[int, ...] = ()
     outside: int = 0
@@ -77,11 +77,11 @@ class BlockBytes:
         return sum(self.blocks) + self.outside
 
     def staying(self, resident: int) -> int:
-        """What does not leave the device while blocks are streamed, so many of the first ones kept."""
+        """Bytes that stay on the device while blocks are streamed, with so many of the first ones kept."""
         return self.outside + sum(self.blocks[:resident])
 
     def streamed(self, resident: int) -> int:
-        """What is on the device while blocks are streamed, so many of the first ones kept."""
+        """Bytes on the device while blocks are streamed, with so many of the first ones kept."""
         return self.outside + streamed_bytes(self.blocks, resident)
 
     def most_resident(self, nbytes: int) -> int:
@@ -94,7 +94,7 @@ NOTHING = BlockBytes()
 
 @_once
 def block_bytes(header: Header, component: str, itemsize: int) -> BlockBytes:
-    """Of each block of a component and of the rest of it. Raises: as `component_bytes`."""
+    """The bytes of each block of a component, and of the rest. Raises: as `component_bytes`."""
     blocks: dict[int, int] = {}
     outside = 0
     for name in COMPONENTS[component].names_in(header):
@@ -111,7 +111,7 @@ def block_bytes(header: Header, component: str, itemsize: int) -> BlockBytes:
 
 @_once
 def largest_plain(header: Header, component: str, itemsize: int) -> int:
-    """Numbers of the largest matrix in the blocks of a component that is not stored quantised; 0 if all are.
+    """Values of the largest matrix in the blocks of a component that is not stored quantised; 0 if all are.
 
     Raises: as `component_bytes`.
     """
@@ -122,6 +122,6 @@ def largest_plain(header: Header, component: str, itemsize: int) -> int:
 
 @_once
 def table_bytes(header: Header, component: str, itemsize: int) -> int:
-    """Of the table of embeddings of a language model. Raises: as `component_bytes`."""
+    """Bytes of the embedding table of a language model. Raises: as `component_bytes`."""
     names = COMPONENTS[component].names_in(header)
     return header.loaded_bytes([name for name, own in names.items() if own.startswith("embed_tokens.")], itemsize)

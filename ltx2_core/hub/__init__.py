@@ -1,1 +1,1 @@
-"""The files of models on this machine and on the Hugging Face Hub, and the models that have a name."""
+"""The files of models on this machine and on the Hugging Face Hub, and the catalogue of named models."""

@@ -1,4 +1,4 @@
-"""The checksums by which the Hub knows a file: the SHA-256 of a large one, and the id of its git blob of a small one.
+"""The checksums that the Hub publishes: the SHA-256 of a large file, and the git blob id of a small one.
 
 Source: docs/reference/checkpoints.md, "Downloading".
 """
@@ -14,10 +14,10 @@ PIECE = 8 * 2**20  # bytes that are read at a time
 
 
 class Digest:
-    """The checksums of a content that comes piece by piece.
+    """The checksums of data that arrives in pieces.
 
-    Args: kind: a checksum of the kind that is wanted: 64 hex digits are a SHA-256, 40 the id of a git blob. nbytes: of
-    the whole content, which that id counts too.
+    Args: kind: any checksum of the wanted kind: 64 hex digits are a SHA-256, 40 a git blob id. nbytes: of the whole
+    content, which is part of a git blob id.
     """
 
     def __init__(self, kind: str, nbytes: int) -> None:
@@ -47,7 +47,7 @@ def is_sha256(checksum: str) -> bool:
 
 
 def read_digest(path: Path, kind: str, on_bytes: Callable[[int], None]) -> Digest:
-    """Read a file whole. Args: kind: as of `Digest`. on_bytes: told after each piece how many bytes it had.
+    """Read a complete file. Args: kind: as of `Digest`. on_bytes: called after each piece with its number of bytes.
 
     Raises: OSError, and whatever on_bytes raises.
     """

@@ -1,6 +1,6 @@
-"""The one module that opens sockets: questions to one Hub, and to the storage hosts that it leads to.
+"""The only module that opens sockets: requests to one Hub, and to the storage hosts that it redirects to.
 
-Endpoint, token, proxies and the HTTP client are those of huggingface_hub. The token goes to the endpoint alone.
+Endpoint, token, proxies and the HTTP client are those of huggingface_hub. The token is sent to the endpoint only.
 Source: docs/reference/checkpoints.md, "Downloading".
 """
 
@@ -34,7 +34,9 @@ NO_RANGE = 416
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server says. host: who. chunks: the bytes of its body, as they come. abort: ends these from elsewhere."""
+    """A response. host: its server. chunks: the bytes of its body, as they arrive. abort: stops these from another
+    thread.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -68,7 +70,7 @@ class Connection:
 
     @property
     def announcements(self) -> tuple[str, ...]:
-        """What a person should know before the first request, a line each."""
+        """Messages for the user before the first request, one per line."""
         lines: list[str] = []
         shown = without_password(self.endpoint)
         if self.endpoint != DEFAULT_ENDPOINT:
@@ -80,7 +82,7 @@ class Connection:
         return tuple(lines)
 
     def wanted(self, repository: str, path: str = "") -> Wanted:
-        """What is asked for, as messages name it."""
+        """The requested file, as named in messages."""
         shown = without_password(self.endpoint)
         return Wanted(endpoint=shown, has_token=self._token is not None, repository=repository, path=path)
 
@@ -97,11 +99,11 @@ class Connection:
 
     @contextmanager
     def ask(self, method: str, url: str, wanted: Wanted, headers: Mapping[str, str] | None = None) -> Iterator[Answer]:
-        """Send a request and follow redirects, with the token to the endpoint alone.
+        """Send a request and follow redirects, with the token only for the endpoint.
 
-        A HEAD ends with the answer that has the facts of a file, which is the redirect to its bytes.
-        Yields: an answer that is not an error, or says that a range does not exist.
-        Raises: AccessError, StorageError; Setback for what may pass by itself, also while the body is read.
+        A HEAD ends with the response that has the facts of a file, which is the redirect to its bytes.
+        Yields: a response that is not an error, or one that says that a range does not exist.
+        Raises: AccessError, StorageError; Setback for a failure that may be temporary, also while the body is read.
         """
         timeout = _seconds("HF_HUB_DOWNLOAD_TIMEOUT", DOWNLOAD_TIMEOUT_S)
         if method == "HEAD":
@@ -121,7 +123,7 @@ class Connection:
         raise StorageError(f"{wanted.name} cannot be fetched", f"{wanted.endpoint} leads from address to address")
 
     def close(self) -> None:
-        """Close the connections that are kept open."""
+        """Close the open connections."""
         from huggingface_hub import close_session
 
         close_session()
@@ -139,7 +141,7 @@ class Connection:
         return _origin(url) == _origin(self.endpoint)
 
     def _check(self, wanted: Wanted, url: str, response: Any) -> None:
-        """Raises: what an answer means that is an error."""
+        """Raises: the error that an error response means."""
         status = response.status_code
         if status < 400 or status == NO_RANGE:
             return
@@ -150,7 +152,7 @@ class Connection:
 
 @contextmanager
 def _explained(wanted: Wanted, url: str) -> Iterator[None]:
-    """Turn the errors of a connection into ours. Everything else is raised as it is."""
+    """Turn the errors of a connection into ours. Everything else is raised unchanged."""
     try:
         yield
     except Exception as error:
@@ -166,7 +168,7 @@ def without_password(url: str) -> str:
 
 
 def _abort(response: Any) -> None:
-    """Let whoever reads a response find its connection closed, also while nothing comes."""
+    """Close the connection of a response that another thread reads, also while nothing arrives."""
     if opened := response.extensions["network_stream"].get_extra_info("socket"):
         with suppress(OSError):  # it is closed already
             socket.socket.shutdown(opened, socket.SHUT_RDWR)  # not that of SSLSocket, which is for its own thread
@@ -178,7 +180,7 @@ def _origin(url: str) -> tuple[str, str, int | None]:
 
 
 def _followed(wanted: Wanted, url: str, location: str) -> str:
-    """Where a redirect leads. Raises: StorageError if that is not an address."""
+    """The address that a redirect leads to. Raises: StorageError if it is not an address."""
     try:
         url = urljoin(url, location)
         _origin(url)
@@ -188,7 +190,7 @@ def _followed(wanted: Wanted, url: str, location: str) -> str:
 
 
 def _endpoint() -> str:
-    """The Hub that HF_ENDPOINT names, read now: huggingface_hub reads it once, when it is imported."""
+    """The Hub that HF_ENDPOINT names, read now: huggingface_hub reads it only once, when it is imported."""
     endpoint = (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).strip().rstrip("/")
     try:
         is_address = endpoint.startswith(("http://", "https://")) and bool(_origin(endpoint)[1])
@@ -222,7 +224,7 @@ def _proxy(endpoint: SplitResult) -> str | None:
 
 
 def _seconds(name: str, default: float) -> float:
-    """The seconds that an environment variable asks for; the default where it names no number above 0."""
+    """The seconds in an environment variable; the default if it is not a number above 0."""
     try:
         seconds = float(os.environ.get(name, ""))
     except ValueError:

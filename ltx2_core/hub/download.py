@@ -1,4 +1,4 @@
-"""Fetch the files of a model, or link to those that are on this machine already, and verify both.
+"""Download the files of a model, or link to those that are on this machine already, and verify both.
 
 Source: docs/models.md, "Downloading".
 """
@@ -30,7 +30,7 @@ OF_ENCODERS = ("*.safetensors", "*.json", "*.model", "*.jinja")  # the files tha
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileProgress:
-    """How far one file is. action: "fetching" or "verifying". done, total: bytes."""
+    """The progress of one file. action: "fetching" or "verifying". done, total: bytes."""
 
     action: str
     name: str
@@ -40,14 +40,14 @@ class FileProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """Who hears what a download does, from several threads at once, and may stop it."""
+    """Receives the events of a download, from several threads at once, and may stop it."""
 
     on_progress: Callable[[FileProgress], None] = lambda progress: None
     on_warning: Callable[[str], None] = lambda warning: None
     should_stop: Callable[[], bool] = lambda: False
 
     def counter(self, action: str, name: str, total: int) -> Callable[[int], None]:
-        """What counts the bytes of one file."""
+        """A function that counts the bytes of one file."""
         done = 0
 
         def count(nbytes: int) -> None:
@@ -59,19 +59,19 @@ class Listener:
 
 
 def verify_found(plan: DownloadPlan, listener: Listener) -> DownloadPlan:
-    """Compare what is there with its checksum, as far as one is known; a file that was compared before is not read.
+    """Compare existing files with their checksums, if known; a file that was verified before is not read again.
 
-    What is not right counts as missing, and a warning says so. Raises: StorageError if a file cannot be read.
+    A file with a wrong checksum counts as missing, with a warning. Raises: StorageError if a file cannot be read.
     """
     return replace(plan, files=tuple(_verified(file, listener) for file in plan.files))
 
 
 def look_up(plan: DownloadPlan, library: Library, hub: Hub, listener: Listener) -> DownloadPlan:
-    """Ask the Hub about every file that has to be fetched, or that is there and has no known checksum.
+    """Ask the Hub about every file that is missing, or that exists and has no known checksum.
 
-    Where the Hub and the catalogue differ the Hub is right, and a warning says so.
-    Raises: RequestError for what this version cannot use; AccessError if the Hub wants a login or accepted terms;
-    StorageError if it cannot be asked or has no such file.
+    If the Hub and the catalogue differ, the Hub is right, and a warning says so.
+    Raises: RequestError for a model or LoRA that this version cannot use; AccessError if the Hub requires a login or
+    accepted terms; StorageError if it cannot be reached or has no such file.
     """
     _require_usable(plan)
     files: list[WantedFile] = []
@@ -82,15 +82,15 @@ def look_up(plan: DownloadPlan, library: Library, hub: Hub, listener: Listener) 
 
 
 def needs_hub(plan: DownloadPlan) -> bool:
-    """Whether anything has to be fetched, or only the Hub knows the checksum of a file that is there."""
+    """Whether any file is missing, or has a checksum that only the Hub knows."""
     return any(not _is_settled(file) for file in plan.files)
 
 
 def fetch_files(plan: DownloadPlan, hub: Hub, listener: Listener) -> None:
-    """Fetch what is missing, several files at once.
+    """Download the missing files, several at once.
 
-    Raises: StorageError, AccessError, KeyboardInterrupt where the listener wants to stop; what was fetched so far is
-    kept, and the next download goes on from there.
+    Raises: StorageError, AccessError, KeyboardInterrupt if the listener stops it; the bytes so far are kept, and the
+    next download resumes.
     """
     if plan.to_fetch > plan.free:
         short = show_bytes(plan.to_fetch - plan.free)
@@ -108,16 +108,16 @@ def fetch_files(plan: DownloadPlan, hub: Hub, listener: Listener) -> None:
             for ended in wait(running, return_when=FIRST_EXCEPTION).done:
                 ended.result()
         finally:
-            stop.set()  # the others end with their next piece, so that this command ends too
+            stop.set()  # the other threads end with their next piece, so that this command ends too
             pool.shutdown(cancel_futures=True)
     if listener.should_stop():
         raise KeyboardInterrupt
 
 
 def link_files(plan: DownloadPlan, library: Library, listener: Listener) -> list[Path]:
-    """Make every file that lies elsewhere known in LTX2_HOME/models by a link.
+    """Link every file that is elsewhere into LTX2_HOME/models.
 
-    Returns: where each part of the model is now. Raises: StorageError if one is not there.
+    Returns: the location of each part of the model. Raises: StorageError if one is missing.
     """
     for file in plan.files:
         if file.reference.path and (path := file.found or file.target).exists():
@@ -132,9 +132,9 @@ def link_files(plan: DownloadPlan, library: Library, listener: Listener) -> list
 
 
 def verify_again(plan: DownloadPlan, listener: Listener) -> dict[Path, bool | None]:
-    """Read all files of a model that are there, and compare them with their checksums.
+    """Read all existing files of a model, and compare them with their checksums.
 
-    Returns: whether each is right; None where its checksum is known to the Hub alone. Raises: StorageError.
+    Returns: whether each is right; None if only the Hub knows its checksum. Raises: StorageError.
     """
     found: dict[Path, bool | None] = {}
     for file in plan.files:
@@ -146,7 +146,7 @@ def verify_again(plan: DownloadPlan, listener: Listener) -> dict[Path, bool | No
 
 
 def _require_usable(plan: DownloadPlan) -> None:
-    """Raises: RequestError if nothing could be done here with what is to be fetched."""
+    """Raises: RequestError if this version cannot use the download."""
     if plan.problem is not None and plan.missing:
         repositories = dict.fromkeys(file.reference.repository for file in plan.missing)
         pages = " and ".join(f"https://huggingface.co/{name}" for name in repositories)
@@ -159,7 +159,9 @@ def _is_settled(file: WantedFile) -> bool:
 
 
 def _checksum_of(path: Path, expected: str, listener: Listener) -> str:
-    """The checksum of a file, of the kind of another; if both are equal the file counts as verified from now on."""
+    """The checksum of a file, of the same kind as another; if both are equal the file counts as verified from
+    now on.
+    """
     with disk_errors(path, "cannot be read"):
         count = listener.counter("verifying", path.name, path.stat().st_size)
         digest = read_digest(path, expected, count)
@@ -169,7 +171,7 @@ def _checksum_of(path: Path, expected: str, listener: Listener) -> str:
 
 
 def _verified(file: WantedFile, listener: Listener) -> WantedFile:
-    """A file that is not right as one that is missing."""
+    """A file whose checksum is wrong becomes a missing one."""
     if file.found is None or file.checksum is None or not file.reference.path or still_verified(file.found):
         return file
     found = _checksum_of(file.found, file.checksum, listener)
@@ -180,7 +182,7 @@ def _verified(file: WantedFile, listener: Listener) -> WantedFile:
 
 
 def _expanded(file: WantedFile, plan: DownloadPlan, library: Library, hub: Hub) -> Iterator[WantedFile]:
-    """The file itself, or those of its repository where only the Hub knows what that holds."""
+    """The file itself, or those of its repository if only the Hub has their list."""
     reference = file.reference
     if reference.path:
         yield file
@@ -218,7 +220,7 @@ def _looked_up(file: WantedFile, library: Library, hub: Hub, listener: Listener)
 
 
 def _require_replaceable(file: WantedFile, plan: DownloadPlan) -> None:
-    """Raises: TargetTakenError if a person's folder has another file of that name, which was never verified here."""
+    """Raises: TargetTakenError if the user's folder has another file of that name, which was never verified here."""
     if plan.to is not None and file.target.is_file() and known_checksum(file.target) is None:
         why = "it is not the published file of that name"
         raise TargetTakenError(f"{file.target} already exists", why, "move it away, or give another folder after --to")
@@ -229,14 +231,14 @@ def _fetch(file: WantedFile, hub: Hub, listener: Listener) -> None:
     target = file.target
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_symlink():
-        target.unlink()  # it led to a file that is gone, or not right
+        target.unlink()  # its target is missing or not right
     count = listener.counter("fetching", target.name, file.remote.nbytes)
     sha256 = hub.fetch(file.remote, target, count, listener.should_stop)
     remember_verified(target, sha256)
 
 
 def _link(home: Path, path: Path, listener: Listener) -> None:
-    """Make a file known in LTX2_HOME/models by a link, where it lies elsewhere."""
+    """Link a file that is elsewhere into LTX2_HOME/models."""
     models = models_home().absolute()
     if path.absolute().is_relative_to(models) or (home.exists() and home.samefile(path)):
         return

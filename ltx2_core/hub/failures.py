@@ -1,4 +1,4 @@
-"""What goes wrong between this machine and the Hub: in words that say what to do, and what may pass by itself.
+"""Errors between this machine and the Hub: messages with hints, and which errors may be temporary.
 
 Source: docs/reference/checkpoints.md, "Downloading".
 """
@@ -17,16 +17,18 @@ from ..errors import AccessError, LTX2Error, StorageError
 ASK_WAITS = (1.0, 3.0)  # seconds before a question is asked again, and so how often
 FETCH_WAITS = (1.0, 3.0, 10.0, 30.0, 60.0)  # likewise for a download, counted from the last byte that came
 LONGEST_WAIT = 300.0  # whatever a server asks for
-POLL_S = 0.2  # how long a stop may stay unnoticed
+POLL_S = 0.2  # the longest delay of a stop
 PASSING = {408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
-EXPIRED = {401, 403, 410}  # how a storage host answers to a signed address that is too old
+EXPIRED = {401, 403, 410}  # status codes of a storage host for an expired signed address
 PROGRAMS = {"httpx", "httpx2"}  # the two libraries that huggingface_hub speaks HTTP with; their errors are no OSError
 NAME_UNKNOWN = re.compile(r"getaddrinfo|name resolution|name or service|nodename|no address", re.IGNORECASE)
 CERTIFICATE = re.compile(r"ssl|certificate|tls", re.IGNORECASE)
 
 
 class Setback(Exception):
-    """Something that may pass by itself. failure: what to raise if not. after: seconds that the server asks for."""
+    """A failure that may be temporary. failure: the error to raise if it is not. after: seconds that the server asks
+    for.
+    """
 
     def __init__(self, failure: StorageError, after: float = 0.0) -> None:
         super().__init__(failure.what)
@@ -34,18 +36,18 @@ class Setback(Exception):
 
 
 class Patience:
-    """How often something is tried again, with longer and longer waits, as long as nothing comes of it."""
+    """Counts the retries without progress, with longer and longer waits."""
 
     def __init__(self, waits: Sequence[float], should_stop: Callable[[], bool]) -> None:
         self._waits, self._should_stop = waits, should_stop
         self._tries = 0
 
     def renew(self) -> None:
-        """Count from the beginning again, because something came of the last try."""
+        """Reset the count, because the last try made progress."""
         self._tries = 0
 
     def bear(self, setback: Setback) -> None:
-        """Wait. Raises: the failure of the setback after too many tries; KeyboardInterrupt."""
+        """Wait before the next try. Raises: the failure of the setback after too many tries; KeyboardInterrupt."""
         if self._tries == len(self._waits):
             raise setback.failure from setback.__cause__
         seconds = max(self._waits[self._tries], setback.after)
@@ -55,7 +57,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What is asked for, and of whom, for messages. endpoint: without a password. path: empty for a repository."""
+    """The request, for messages. endpoint: without a password. path: empty for a repository."""
 
     endpoint: str
     has_token: bool
@@ -64,7 +66,7 @@ class Wanted:
 
     @property
     def name(self) -> str:
-        """The file, or the repository, as a person writes it."""
+        """The file, or the repository, in the usual notation."""
         return f"{self.repository}/{self.path}" if self.path else self.repository
 
     @property
@@ -88,7 +90,7 @@ def stop_if(should_stop: Callable[[], bool]) -> None:
 
 
 def refusal(wanted: Wanted, status: int, headers: Mapping[str, str]) -> LTX2Error | Setback:
-    """What to raise for an answer of the Hub that is an error."""
+    """The error for an error response of the Hub."""
     code = headers.get("X-Error-Code", "")
     if status in PASSING:
         return _busy(wanted, wanted.endpoint, status, headers)
@@ -114,7 +116,7 @@ def refusal(wanted: Wanted, status: int, headers: Mapping[str, str]) -> LTX2Erro
 
 
 def storage_refusal(wanted: Wanted, host: str, status: int, headers: Mapping[str, str]) -> LTX2Error | Setback:
-    """What to raise for an error of the storage host that the Hub leads to."""
+    """The error for an error response of the storage host that the Hub redirects to."""
     if status in PASSING:
         return _busy(wanted, host, status, headers)
     failure = StorageError(
@@ -126,7 +128,7 @@ def storage_refusal(wanted: Wanted, host: str, status: int, headers: Mapping[str
 
 
 def transport_failure(wanted: Wanted, host: str, error: Exception) -> Setback | StorageError | None:
-    """What to raise for an error of the connection; None for an error that is not one."""
+    """The error for a failure of the connection; None for any other exception."""
     names = {one.__name__ for one in type(error).__mro__ if one.__module__.partition(".")[0] in PROGRAMS}
     if "InvalidURL" in names or "UnsupportedProtocol" in names:
         return StorageError(f"{host} leads to an address that cannot be used", hint="check HF_ENDPOINT and the proxy")
@@ -154,7 +156,7 @@ def transport_failure(wanted: Wanted, host: str, error: Exception) -> Setback | 
 
 
 def not_a_hub(wanted: Wanted, why: str) -> StorageError:
-    """What to raise where an answer is not that of a Hub."""
+    """The error for a response that does not come from a Hub."""
     hint = "HF_ENDPOINT has to name a Hub or its mirror; a network that asks for a login may have answered instead"
     return StorageError(f"{wanted.endpoint} does not answer as a Hugging Face Hub", why, hint)
 
@@ -179,7 +181,7 @@ def _busy(wanted: Wanted, host: str, status: int, headers: Mapping[str, str]) ->
 
 
 def _asked_wait(status: int, headers: Mapping[str, str]) -> float:
-    """The seconds that a server asks to wait, in Retry-After or in the Hub's own RateLimit; 0 where it does not."""
+    """The seconds that a server asks to wait, in Retry-After or in the Hub's own RateLimit; 0 if there are none."""
     text = headers.get("Retry-After", "").strip()
     if text.isdigit():
         return float(text[:6])

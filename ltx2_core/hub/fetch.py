@@ -1,4 +1,4 @@
-"""Fetch one file: go on where an earlier run has stopped, verify it, and let it take its name only when it is right.
+"""Download one file: resume an earlier download, verify it, and rename it only when it is right.
 
 Source: docs/reference/checkpoints.md, "Downloading".
 """
@@ -35,9 +35,9 @@ def fetch_file(
     on_bytes: Callable[[int], None],
     should_stop: Callable[[], bool],
 ) -> str:
-    """Fetch a file, unless it is there or another process fetches it meanwhile.
+    """Download a file, unless it exists or another process is downloading it.
 
-    Returns: the SHA-256 of its content. Raises: AccessError, StorageError, KeyboardInterrupt; what was fetched stays
+    Returns: the SHA-256 of its content. Raises: AccessError, StorageError, KeyboardInterrupt; the bytes so far are kept
     for the next run.
     """
     with disk_errors(target.parent):
@@ -53,7 +53,7 @@ def fetch_file(
 
 
 class _Transfer:
-    """The bytes of one file, on their way into its part."""
+    """The transfer of one file into its partial file."""
 
     def __init__(self, connection: Connection, part: Part, should_stop: Callable[[], bool]) -> None:
         self._connection, self._part, self._should_stop = connection, part, should_stop
@@ -63,7 +63,7 @@ class _Transfer:
         self._is_pieced = False  # whether its bytes come from more than one answer
 
     def run(self) -> str:
-        """Fetch what is missing, and verify all of it: once more from the beginning if pieces do not fit together."""
+        """Download the missing bytes and verify the file; start once more from the beginning if pieces do not match."""
         self._part.resume(self._should_stop)
         self._is_pieced = self._part.size > 0
         self._fill()
@@ -87,7 +87,7 @@ class _Transfer:
                 patience.bear(setback)
 
     def _receive(self) -> None:
-        """Ask for what is missing, always at the endpoint, which signs a new address each time; take what comes."""
+        """Request the missing bytes, always from the endpoint, which signs a new address each time, and write them."""
         headers = {}
         if self._part.size:
             self._is_pieced = True
@@ -101,14 +101,14 @@ class _Transfer:
                 self._require_end()
 
     def _is_to_be_taken(self, answer: Answer) -> bool:
-        """Look at the headers of an answer; if its bytes do not belong behind those that are there, ask again."""
+        """Check the headers of a response; if its bytes do not continue the existing ones, request again."""
         self._check_kind(answer)
         begins, total = 0, answer.length
         if answer.status == PARTIAL:
             begins, total = _content_range(answer)
         if answer.status == NO_RANGE or begins != self._part.size:
             if self._part.etag and answer.status != NO_RANGE:
-                self._part.remember("")  # the checksum says what is right, whatever version the storage host counts
+                self._part.remember("")  # the checksum decides, whatever version the storage host reports
                 return False
             self._begin_again(f"{answer.host} cannot go on in the middle of a file")
             if answer.status == NO_RANGE or begins:
@@ -147,7 +147,7 @@ class _Transfer:
         self._is_pieced = False
 
     def _require_end(self) -> None:
-        """Raises: Setback if an answer has ended before the file does."""
+        """Raises: Setback if a response has ended before the file does."""
         if self._part.size < self._file.nbytes:
             hint = "run the command again: what was fetched is kept"
             what = f"{self._file.name} ended after {show_bytes(self._part.size)} of {show_bytes(self._file.nbytes)}"
@@ -167,7 +167,7 @@ class _Transfer:
 
 @contextmanager
 def _aborted_by(should_stop: Callable[[], bool], abort: Callable[[], None]) -> Iterator[None]:
-    """Abort what a block waits for, if it should stop meanwhile."""
+    """Abort what a block waits for as soon as it should stop."""
 
     def watch() -> None:
         while not is_done.wait(failures.POLL_S):
@@ -186,7 +186,7 @@ def _aborted_by(should_stop: Callable[[], bool], abort: Callable[[], None]) -> I
 
 
 def _content_range(answer: Answer) -> tuple[int, int | None]:
-    """Where the bytes of a partial answer begin, and the length of the whole file; (-1, None) if it does not say."""
+    """The first byte of a partial response, and the length of the whole file; (-1, None) without a valid header."""
     match = CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
     if match is None:
         return -1, None
@@ -194,6 +194,6 @@ def _content_range(answer: Answer) -> tuple[int, int | None]:
 
 
 def _strong_etag(answer: Answer) -> str:
-    """The etag of an answer, where bytes of two answers with it fit together."""
+    """The etag of a response, if it guarantees that bytes of two responses can be combined."""
     etag = answer.headers.get("ETag", "").strip()
     return etag if etag.startswith('"') else ""

@@ -31,7 +31,7 @@ from .registry import Reference, RegisteredModel, read_catalogue
 PACKAGE = Path(__file__).parent.parent
 
 
-# The names that weights have. What a file is, its content decides.
+# The suffixes of weight files. The kind of a file follows from its content.
 SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 SHOWN = 4
 ENCODER_SIZE = "12b"  # in the name of the text encoder that the models want, where there are several
@@ -41,9 +41,9 @@ ENCODER_SIZE = "12b"  # in the name of the text encoder that the models want, wh
 class ModelFiles:
     """The files of one model, by role.
 
-    Args: name: as registered, or that of the file or folder that was given. passed_over: what lies in the folder and
-    cannot be used, and notes: what was taken although something else could be meant, a sentence for each file; assumed:
-    the headers of files that are not there, of a model that is only planned with. None of these is stored with a job.
+    Args: name: as registered, or that of the given file or folder. passed_over: files in the folder that cannot be
+    used, and notes: choices between several possible files, one sentence for each file; assumed: the headers of files
+    that do not exist, for a model that is only planned with. None of these is stored with a job.
     """
 
     name: str
@@ -76,14 +76,14 @@ def find_model(
 ) -> ModelFiles:
     """Find a model: a registered name, the file of a whole model or of a transformer, or a folder with its files.
 
-    A registered name goes before a file or folder of that name, which a path with a separator names.
+    A registered name wins over a file or folder of that name; write a path with a separator for the latter.
 
-    Args: registered: by name. given: files that stand in for the model's own, by role. library: where the files of
-    registered models lie; None for the places that are always searched. is_planned: the files of a registered model
-    need not be there, if their headers are known. decoder: which one is wanted where there are several video VAEs;
-    None for the diffusion decoder.
-    Raises: RequestError for a name that nobody knows; StorageError if files are missing, with where it looked;
-    CheckpointError if several could be meant.
+    Args: registered: by name. given: files that replace the model's own, by role. library: where the files of
+    registered models are; None for the places that are always searched. is_planned: the files of a registered model may
+    be missing, if their headers are known. decoder: the wanted one if there are several video VAEs; None for the
+    diffusion decoder.
+    Raises: RequestError for an unknown name; StorageError if files are missing, with the places that were searched;
+    CheckpointError if the choice is ambiguous.
     """
     given = given or {}
     if spec.lower() in registered:
@@ -110,7 +110,7 @@ def is_path(text: str) -> bool:
 
 
 def upsampler_role(header: Header) -> Role:
-    """What an upsampler is there for. Raises: CheckpointError if the file holds none, or one that no recipe knows."""
+    """The role of an upsampler. Raises: CheckpointError if the file is not one, or has a factor that no recipe uses."""
     kind = classify(header)
     if kind is not FileKind.UPSAMPLER:
         raise CheckpointError(f"{header.path.name} is not an upsampler", f"it is {kind.value}")
@@ -148,9 +148,9 @@ def _registered(
 
 
 def _assumed(name: str, registered: Mapping[str, RegisteredModel], found: Collection[str]) -> dict[str, Header]:
-    """The headers that the files of a model have which are not on this machine, as far as they are known.
+    """The known headers of the files of a model that are missing on this machine.
 
-    A file that several models have lies with the first of them.
+    A file that several models share is counted for the first of them.
     """
     model = registered[name]
     lacking: dict[str, Path] = {}
@@ -166,12 +166,12 @@ def own_files(name: str, model: RegisteredModel, library: Library) -> dict[str, 
     """The files of a registered model that are on this machine, by role."""
     if model.folder is not None:
         return {role: PACKAGE / model.folder / file for role, file in model.files.items()}
-    folder = models_home() / name  # of the model's own, which goes before all others
+    folder = models_home() / name  # of the model's own, which takes precedence
     found: dict[str, Path] = {}
     for role, place in model.files.items():
         reference = Reference.parse(place)
         name_there = Path(reference.last if reference else place).expanduser()
-        is_folder = reference is None or not reference.path  # which is taken as it is, wherever its files are from
+        is_folder = reference is None or not reference.path  # which is used wherever its files are from
         by_hand = [folder / name_there, *([models_home() / name_there] if is_folder else [])]
         path = next((one for one in by_hand if one.exists()), None)
         if path is None and reference is not None:
@@ -184,7 +184,7 @@ def own_files(name: str, model: RegisteredModel, library: Library) -> dict[str, 
 def _not_installed(
     name: str, missing: Sequence[str], registered: Mapping[str, RegisteredModel], library: Library
 ) -> StorageError:
-    """The error for a model that lacks files: what, how much that is, and the command that fetches them."""
+    """The error for missing files of a model: their names, their size, and the command that downloads them."""
     files = [file for place in missing for file in library.catalogue.files_of(place)]
     sizes = [library.catalogue.published(file).size for file in files]
     names = [reference.last if (reference := Reference.parse(place)) else place for place in missing]
@@ -210,11 +210,11 @@ def _known(spec: str, registered: Iterable[str]) -> str:
 def _scan(
     name: str, folder: Path, given: Mapping[str, Path], *, decoder: DecoderName | None, is_file: bool = False
 ) -> ModelFiles:
-    """What lies in a folder, by role, with the given files in place of its own.
+    """The files in a folder, by role, with the given files replacing its own.
 
-    Where there is a whole model, parts are not looked for. is_file: the model is a file in the folder; where
-    that is a transformer, whole models are not looked for.
-    Raises: CheckpointError if it holds more than one file for a role and none is given.
+    If there is a whole model, parts are not searched for. is_file: the model is a file in the folder; if that is a
+    transformer, whole models are not searched for.
+    Raises: CheckpointError if there is more than one file for a role and none is given.
     """
     places = places_of(folder)
     content = _Content.of(places.own)
@@ -250,7 +250,7 @@ def _scan(
 
 
 def _with_decoder(paths: Sequence[Path], decoder: DecoderName) -> list[Path]:
-    """Of several video VAEs those that have a decoder; all of them where none has it."""
+    """Of several video VAEs those that have a decoder; all of them if none has it."""
     if len(paths) < 2:
         return [*paths]
     return [path for path in paths if decoder_of(path) == decoder] or [*paths]
@@ -265,17 +265,17 @@ def decoder_of(path: Path) -> DecoderName | None:
 
 
 def video_vaes_in(folder: Path, decoder: DecoderName) -> list[Path]:
-    """The files of a folder that hold a video VAE with a decoder, and nothing else. Raises: StorageError."""
+    """The files of a folder that contain only a video VAE with this decoder. Raises: StorageError."""
     return [path for path in _Content.of([folder]).paths(FileKind.VIDEO_VAE) if decoder_of(path) == decoder]
 
 
 def _connectors(
     folder: Path, transformer: Path, content: _Content, places: ModelPlaces, *, is_given: bool
 ) -> Path | None:
-    """The file of the connectors where the transformer's has none: the only one in a folder that a person gave.
+    """The file of the connectors if the transformer has none: the only one in a folder that the user named.
 
-    Those of different models look the same, so that nothing else is taken without being named.
-    Raises: CheckpointError with the files that could be meant. None where there is none.
+    Connectors of different models have the same shapes, so no other file is used unless it is named.
+    Raises: CheckpointError with the possible files. Returns None if there is none.
     """
     header = read_header(transformer)
     is_another_kind = classify(header) is not FileKind.TRANSFORMER  # which is refused where it is used
@@ -301,14 +301,16 @@ def _connectors(
 
 
 def _has_own_encoder(path: Path) -> bool:
-    """Whether a file says that its model was trained with a text encoder of its own."""
+    """Whether a file says that its model was trained with its own version of a text encoder."""
     return "gemma_source_checkpoint" in read_header(path).metadata
 
 
 def _from_beside(
     places: ModelPlaces, found: Collection[str], parts: Collection[Role], *, has_own_encoder: bool
 ) -> dict[Role, Path]:
-    """What lies in folders beside that of a model, by role: the first of several. parts: of a model that is split."""
+    """The files in folders beside that of a model, by role: the first of several. parts: of a model with several
+    files.
+    """
     several: dict[Role, list[Path]] = {}
     if places.encoders and "text_encoder" not in found:
         several["text_encoder"] = _Content.of(places.encoders).extras(has_own_encoder=has_own_encoder)["text_encoder"]
@@ -320,13 +322,13 @@ def _from_beside(
 
 
 def _below(folder: Path, path: Path) -> str:
-    """A path as it reads from a folder."""
+    """A path relative to a folder, if it is inside."""
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """What lies in some folders. broken: why a file cannot be used, a sentence for each."""
+    """The files in some folders. broken: why a file cannot be used, one sentence for each."""
 
     headers: list[tuple[Header, FileKind]]
     encoders: list[Path]
@@ -353,7 +355,7 @@ class _Content:
 
     @contextmanager
     def passing_over(self) -> Iterator[None]:
-        """Note the reason why a file cannot be used, and go on: it may well be nothing of ours."""
+        """Note the reason why a file cannot be used, and continue: it may not belong to these models."""
         try:
             yield
         except LTX2Error as error:
@@ -363,14 +365,14 @@ class _Content:
         return [header.path for header, its_kind in self.headers if its_kind is kind]
 
     def connectors(self) -> list[Path]:
-        """The files that hold the text connectors and no transformer."""
+        """The files that contain the text connectors and no transformer."""
         apart = [header for header, kind in self.headers if kind is FileKind.CONNECTORS]
         return [header.path for header in apart if "video_connector" in components_in(header)]
 
     def extras(self, *, has_own_encoder: bool) -> dict[Role, list[Path]]:
-        """What a model may need beside its own weights, by role.
+        """The files that a model may need beside its own weights, by role.
 
-        has_own_encoder: whether the model was trained with a text encoder of its own, whose file goes before others.
+        has_own_encoder: whether the model was trained with its own version of a text encoder, whose file is preferred.
         """
         loras = [path for path in self.paths(FileKind.LORA) if "distilled" in path.name]
         alone = [path for path in self.paths(FileKind.GEMMA) if path.parent not in self.encoders]  # no folder's shards
@@ -393,7 +395,7 @@ class _Content:
         return found
 
     def others(self, used: Iterable[Path]) -> list[str]:
-        """What the files are that can be read and are not used, a sentence for each."""
+        """The kind of each file that can be read and is not used, one sentence for each."""
         used = set(used)
         return [f"{header.path.name} is {kind.value}" for header, kind in self.headers if header.path not in used]
 

@@ -1,4 +1,4 @@
-"""Which models and LoRAs are on this machine, and how to give their disk space back.
+"""Which models and LoRAs are installed on this machine, and how to remove them.
 
 Source: docs/models.md, "What is installed".
 """
@@ -20,16 +20,16 @@ from .ledger import forget, verified
 from .library import PART, PART_NOTE, Library, hub_cache, models_home
 from .registry import Control, Reference, RegisteredModel
 
-ORPHAN_AGE_S = 24 * 3600  # a partial file of the Hub's own client that is older belongs to no running download
+ORPHAN_AGE_S = 24 * 3600  # an older partial file of the Hub's own client belongs to no running download
 
 
 @dataclass(frozen=True)
 class InstalledModel:
-    """A model or LoRA that has a name, and what of it is on this machine.
+    """A named model or LoRA, and its files on this machine.
 
-    Args: paths: role to file or folder; of a LoRA, generation to file. roles: all that it consists of. needed: those
-    without which it cannot be used. lacking: what this version cannot do yet that it needs. size: bytes of all its
-    files, as far as they are known. comes_along: whether it is a part of this program.
+    Args: paths: role to file or folder; of a LoRA, generation to file. roles: all its parts. needed: those without
+    which it cannot be used. lacking: a feature that it needs and this version does not support. size: bytes of all its
+    files, if known. comes_along: whether it is included in this program.
     """
 
     name: str
@@ -43,12 +43,12 @@ class InstalledModel:
 
     @property
     def is_installed(self) -> bool:
-        """Whether all that it needs is there."""
+        """Whether all needed parts exist."""
         return bool(self.paths) and all(role in self.paths for role in self.needed)
 
     @cached_property
     def files(self) -> list[Path]:
-        """All its files on this machine, those in folders too."""
+        """All its files on this machine, including those in folders."""
         return [file for path in self.paths.values() for file in files_in(path)]
 
     @cached_property
@@ -65,7 +65,7 @@ class InstalledModel:
 
 
 def installed_models(library: Library) -> list[InstalledModel]:
-    """All models and LoRAs that have a name, the models in the order of their generations."""
+    """All named models and LoRAs, the models in the order of their generations."""
     models = library.catalogue.models.items()
     ordered = sorted(models, key=lambda item: (item[1].folder is None, item[1].generation, item[0]))
     loras = library.catalogue.controls.items()
@@ -110,7 +110,7 @@ def generations_here(library: Library) -> set[str]:
 
 
 def parts_of(name: str, library: Library) -> dict[str, Path]:
-    """What of a model or a LoRA is on this machine, by role or by generation."""
+    """The parts of a model or a LoRA on this machine, by role or by generation."""
     catalogue = library.catalogue
     if name in catalogue.models:
         return _model(name, catalogue.models[name], library).paths
@@ -118,7 +118,7 @@ def parts_of(name: str, library: Library) -> dict[str, Path]:
 
 
 def leftovers() -> list[Path]:
-    """Partial files that downloads have left: of this program, and old ones of the Hub's own client."""
+    """Partial files of unfinished downloads: of this program, and old ones of the Hub's own client."""
     endings = (PART, PART_NOTE)
     found = sorted(path for path in models_home().rglob("*") if path.name.endswith(endings))
     own = [path for path in found if not _is_running(path)]
@@ -128,7 +128,7 @@ def leftovers() -> list[Path]:
 
 
 def _is_running(part: Path) -> bool:
-    """Whether a download holds the lock of the file to which a part belongs."""
+    """Whether a running download has locked the file of a partial file."""
     target = part.with_name(part.name.removesuffix(PART_NOTE).removesuffix(PART))
     if not target.with_name(f".{target.name}.lock").exists():
         return False
@@ -141,7 +141,7 @@ def _is_running(part: Path) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """What is removed with a model, and what stays.
+    """The files that are removed with a model, and those that stay.
 
     Args: removed: files of this program. links: to files elsewhere, which stay. shared: files that stay because another
     installed model needs them. elsewhere: files that other programs keep.
@@ -154,7 +154,7 @@ class Removal:
 
 
 def plan_removal(name: str, library: Library) -> Removal:
-    """What of a model or LoRA can be removed. Raises: RequestError for a name that nobody knows or that comes along."""
+    """What can be removed of a model or LoRA. Raises: RequestError for an unknown name, or the built-in model."""
     all_of_them = {model.name: model for model in installed_models(library)}
     chosen = all_of_them.get(name.lower())
     if chosen is None:

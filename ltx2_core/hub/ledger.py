@@ -1,4 +1,4 @@
-"""What this program remembers in LTX2_HOME: files that were verified, licences that were accepted, what was made here.
+"""Records in LTX2_HOME: verified files, accepted licences, files that were made here.
 
 Source: docs/models.md; docs/cli.md, "Rendering again".
 """
@@ -56,7 +56,7 @@ class AcceptedLicences(Record):
 
 
 def verified(path: Path) -> VerifiedFile | None:
-    """What is remembered about a file; None if nothing, or if its size or time has changed since."""
+    """The record of a verified file; None if there is none, or if its size or time has changed since."""
     try:
         status, known = path.stat(), _read(VERIFIED, VerifiedFiles).files.get(str(path.resolve()))
     except OSError:
@@ -66,7 +66,7 @@ def verified(path: Path) -> VerifiedFile | None:
 
 
 def still_verified(path: Path) -> VerifiedFile | None:
-    """The same, where a file with another time counts too if its content is as it was; it may be read for that."""
+    """The same, but a file with a changed time counts too if its content is unchanged; it may be read to check this."""
     known = _read(VERIFIED, VerifiedFiles).files.get(str(path.resolve()))
     try:
         same = known is not None and Identity(known.size, known.mtime_ns, known.content).is_of(path)
@@ -76,7 +76,7 @@ def still_verified(path: Path) -> VerifiedFile | None:
 
 
 def known_checksum(path: Path) -> str | None:
-    """The SHA-256 that a file had when it was verified, whatever has become of it; None if it never was."""
+    """The SHA-256 that a file had when it was verified, even if it has changed since; None if it never was."""
     known = _read(VERIFIED, VerifiedFiles).files.get(str(path.resolve()))
     return None if known is None else known.sha256
 
@@ -111,13 +111,13 @@ def remember_accepted(licence: str) -> None:
 
 
 class Places(Record):
-    """Where files that renders read were last seen, by the hash of what they hold, the newest last."""
+    """Where files that renders read were last seen, by the hash of their content, the newest last."""
 
     seen: dict[str, str] = Field(default_factory=dict)
 
 
 def remember_made(content: str) -> None:
-    """Remember that a file with this hash was made on this machine; a line each. Raises: OSError, StorageError."""
+    """Record that a file with this hash was made on this machine, one per line. Raises: OSError, StorageError."""
     path = ltx2_home() / MADE
     path.parent.mkdir(parents=True, exist_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | NO_LINK, 0o666), "ab") as file:
@@ -130,7 +130,7 @@ def remember_made(content: str) -> None:
 
 
 def is_made_here(content: str) -> bool:
-    """Whether a file with this hash is remembered as made on this machine."""
+    """Whether a file with this hash is recorded as made on this machine."""
     try:
         lines = read_whole(ltx2_home() / MADE, 2 * MOST_MADE_BYTES).splitlines()
     except (OSError, ValueError):
@@ -139,7 +139,7 @@ def is_made_here(content: str) -> bool:
 
 
 def remember_places(places: Mapping[str, Path]) -> None:
-    """Remember where files and folders lie, by the hash of what they hold. Raises: StorageError."""
+    """Record the locations of files and folders, by the hash of their content. Raises: StorageError."""
     given = {content: str(path.absolute()) for content, path in places.items()}
     if given.items() <= _read(PLACES, Places).seen.items():
         return
@@ -150,7 +150,7 @@ def remember_places(places: Mapping[str, Path]) -> None:
 
 
 def place_of(content: str) -> Path | None:
-    """Where something with this hash was last seen; whatever has become of it."""
+    """Where something with this hash was last seen; it may not exist any more."""
     seen = _read(PLACES, Places).seen.get(content)
     return None if seen is None else Path(seen)
 
@@ -160,7 +160,7 @@ def _today() -> str:
 
 
 def _read(name: str, kind: type[Kept]) -> Kept:
-    """One of the files; what nobody can read any more counts as nothing remembered."""
+    """One of the records; an unreadable record counts as empty."""
     path = ltx2_home() / name
     try:
         status = path.stat()
@@ -177,7 +177,7 @@ def _parsed(path: Path, kind: type[Kept], version: tuple[int, ...]) -> Kept:
 
 @contextmanager
 def _changing(name: str) -> Iterator[None]:
-    """Keep every other thread and process from changing one of the files meanwhile. Raises: StorageError."""
+    """Lock one of the records against changes by other processes and threads. Raises: StorageError."""
     path = ltx2_home() / name
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

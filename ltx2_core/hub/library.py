@@ -1,4 +1,4 @@
-"""Where the files of the Hub lie on this machine: under LTX2_HOME, in folders of other programs, in the Hub's cache.
+"""Where the files of the Hub are on this machine: under LTX2_HOME, in folders of other programs, in the Hub's cache.
 
 Source: docs/models.md, "Files that are there already".
 """
@@ -20,7 +20,7 @@ from .registry import Catalogue, Reference
 PART, PART_NOTE = ".part", ".part.json"  # behind the name of a file that is not complete, and of what it is
 WEIGHTS, CONFIG = ".safetensors", "config.json"
 NEEDED = (CONFIG, "tokenizer.json", ".index.json")  # beside the weights of a text encoder
-# Names that say nothing about whose file it is: such a file lies in a folder with the name of its repository.
+# Generic names: such a file is put into a folder with the name of its repository.
 ANYBODYS = re.compile(r"(diffusion_pytorch_)?model([-.]\d+-of-\d+)?\.safetensors|.*(?<!\.safetensors)")
 
 
@@ -28,7 +28,7 @@ ANYBODYS = re.compile(r"(diffusion_pytorch_)?model([-.]\d+-of-\d+)?\.safetensors
 class Library:
     """The places that are searched for published files, in this order: LTX2_HOME, then folders, then the Hub's cache.
 
-    Args: folders: of the person's own, flat or as ComfyUI lays them out.
+    Args: folders: the user's own, flat or in ComfyUI's layout.
     """
 
     catalogue: Catalogue
@@ -36,7 +36,7 @@ class Library:
 
     @cached_property
     def _by_name(self) -> Mapping[str, list[Path]]:
-        """What lies in the person's own folders, and in those in them where ComfyUI keeps models, by its name."""
+        """The files in the user's own folders, and in their subfolders for ComfyUI's layout, by name."""
         found: dict[str, list[Path]] = {}
         for own in self.folders:
             for folder in (own, *comfy_folders(own), *comfy_folders(own / "models")):
@@ -45,15 +45,15 @@ class Library:
         return found
 
     def find(self, reference: Reference) -> Path | None:
-        """The file on this machine that is published there: of its name and, where that is known, of its size."""
+        """The local copy of a published file: with its name and, if it is known, its size."""
         size = self.catalogue.published(reference).bytes
         places = chain.from_iterable(self._places(twin) for twin in self.catalogue.twins(reference))
         return next((place for place in places if is_file(place, size)), None)
 
     def find_all(self, reference: Reference) -> Path | None:
-        """What a reference in an entry stands for: a file, or the folder with all files; None if one is missing.
+        """The file, or the folder with all files, that a reference in an entry means; None if one is missing.
 
-        Of a folder its weights must be there, and what tells how to read them; what else it holds is not always needed.
+        A folder must contain its weights and the files for reading them; its other files are not always needed.
         """
         if reference.path:
             return self.find(reference)
@@ -65,7 +65,7 @@ class Library:
         return folders.pop() if None not in found and len(folders) == 1 else None
 
     def home_of(self, reference: Reference) -> Path:
-        """Where a file goes that is downloaded, or a link to one that was found."""
+        """The path of a downloaded file, or of a link to one that was found."""
         return models_home() / reference.repository / reference.path
 
     def _unlisted(self, reference: Reference) -> Path | None:
@@ -77,7 +77,7 @@ class Library:
         return None
 
     def _places(self, reference: Reference) -> Iterator[Path]:
-        """Every place where a file may lie."""
+        """Every place where a file may be."""
         yield self.home_of(reference)
         name = Path(reference.path).name
         path = (Path(reference.repository).name, name) if ANYBODYS.fullmatch(name) else (name,)
@@ -98,7 +98,7 @@ class Library:
 
 
 def models_home() -> Path:
-    """The folder with the models that are installed, and with the entries of a person's own."""
+    """The folder with the installed models, and with the user's own entries."""
     return ltx2_home() / "models"
 
 
@@ -120,7 +120,7 @@ def _read_snapshots(repository: str) -> tuple[Path, ...]:
 
 
 def _content(folder: Path) -> list[Path]:
-    """What lies in a folder; nothing where it cannot be read."""
+    """The files in a folder; none if it cannot be read."""
     try:
         return sorted(folder.iterdir())
     except OSError:
@@ -128,7 +128,7 @@ def _content(folder: Path) -> list[Path]:
 
 
 def is_file(path: Path, size: int | None) -> bool:
-    """Whether there is a file, of this size where one is given."""
+    """Whether a file exists, with this size if one is given."""
     try:
         return path.is_file() and size in (None, path.stat().st_size)
     except OSError:

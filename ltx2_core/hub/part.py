@@ -1,6 +1,6 @@
-"""A file that is being fetched: its bytes in `NAME.part`, and in `NAME.part.json` which file they are of.
+"""A file that is being downloaded: its bytes in `NAME.part`, and its source in `NAME.part.json`.
 
-It takes its name when its content has the right checksum and is on the disk. No link is followed.
+It gets its name when its content has the right checksum and is synced to disk. Links are not followed.
 Source: docs/reference/checkpoints.md, "Downloading".
 """
 
@@ -48,10 +48,10 @@ class RemoteFile:
 
 
 class Part:
-    """What there is of a file, and the checksum of it.
+    """The downloaded bytes of a file, and their checksum.
 
-    Args: on_bytes: told how many more bytes are there, those of an earlier run included; no byte is told twice.
-    Attributes: size: bytes that are there. etag: the version of the file at its storage host, or empty.
+    Args: on_bytes: called with the number of new bytes, including those of an earlier run; no byte is counted twice.
+    Attributes: size: number of bytes. etag: the version of the file at its storage host, or empty.
     """
 
     def __init__(self, file: RemoteFile, target: Path, on_bytes: Callable[[int], None]) -> None:
@@ -74,7 +74,7 @@ class Part:
 
     def __exit__(self, *error: object) -> None:
         if self._descriptor >= 0 and os.fstat(self._descriptor).st_size == 0:
-            self.discard()  # nothing came, so there is nothing to go on with
+            self.discard()  # no bytes arrived, so there is nothing to resume
         self.close()
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class Part:
             self._descriptor = -1
 
     def resume(self, should_stop: Callable[[], bool]) -> None:
-        """Read what an earlier run has left of the same file; without that, begin with nothing."""
+        """Read the bytes that an earlier run has left of the same file; otherwise start with none."""
         with self._errors():
             there = os.fstat(self._descriptor).st_size
             left = self._left_etag()
@@ -99,7 +99,7 @@ class Part:
                 self._count(data)
 
     def begin_again(self) -> None:
-        """Forget all bytes, and note which file those to come are of."""
+        """Discard all bytes, and record which file the next ones belong to."""
         with self._errors():
             os.ftruncate(self._descriptor, 0)
             os.lseek(self._descriptor, 0, os.SEEK_SET)
@@ -107,14 +107,14 @@ class Part:
             self._write_note()
 
     def remember(self, etag: str) -> None:
-        """Note the version of the file at its storage host, for the next run."""
+        """Record the version of the file at its storage host, for the next run."""
         if etag != self.etag:
             self.etag = etag
             with self._errors():
                 self._write_note()
 
     def write(self, data: bytes) -> None:
-        """Add bytes. Raises: StorageError, also if the disk is full; what is there stays for the next run."""
+        """Add bytes. Raises: StorageError, also if the disk is full; the bytes so far stay for the next run."""
         with self._errors():
             left = memoryview(data)
             while left:
@@ -123,11 +123,11 @@ class Part:
 
     @property
     def checksum(self) -> str:
-        """The checksum of what is there, of the kind that the Hub has."""
+        """The checksum of the bytes so far, of the kind that the Hub has."""
         return self._digest.checksum
 
     def finish(self) -> str:
-        """Give the file its name, once all of it is on the disk. Returns: the SHA-256 of its content."""
+        """Rename the file, after it is synced to disk. Returns: the SHA-256 of its content."""
         with self._errors():
             os.fsync(self._descriptor)
             self.close()
@@ -137,7 +137,7 @@ class Part:
         return self._digest.sha256
 
     def discard(self) -> None:
-        """Remove what is there."""
+        """Remove the partial file."""
         with self._errors():
             self.close()
             self.path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Headers of published files that are not on this machine, made from the lists of their tensors that come along.
+"""Headers of published files that are not on this machine, built from lists of their tensors in this package.
 
-So a plan can be made before anything is fetched. Names and shapes are those of the release; which blocks of a quantised
-file are stored plainly is known by their number alone.
+So a plan can be made before a download. Names and shapes are those of the release; for the blocks of a quantised file
+that are stored unquantised, only the number is known.
 Source: docs/reference/checkpoints.md, "Tensor names of the components"; docs/reference/quantised.md, "Formats".
 """
 
@@ -80,9 +80,9 @@ Stored = Iterator[tuple[str, str, Sequence[int]]]  # names, dtypes and shapes
 
 
 def published_header(model: RegisteredModel, role: str, path: Path) -> Header | None:
-    """The header that a file of a registered model has. path: where it would lie.
+    """The header of a file of a registered model. path: where it would be.
 
-    Returns: None where the tensors of the file are not known.
+    Returns: None if the tensors of the file are not known.
     """
     return _made(model.generation, model.precision if role in QUANTISED_ROLES else "", role, path)
 
@@ -104,7 +104,7 @@ def _made(generation: str, precision: str, role: str, path: Path) -> Header | No
 
 
 def _metadata(generation: str, role: str) -> dict[str, str]:
-    """What the file says about itself."""
+    """The metadata of the file."""
     if role == "text_encoder" and LISTS[generation] is IN_PARTS:
         return {"format": "pt", "gemma_config": json.dumps(tensor_list(f"text-{generation}")[role]["config"])}
     if role == CONV_VAE:
@@ -115,7 +115,9 @@ def _metadata(generation: str, role: str) -> dict[str, str]:
 
 
 def _marker(quantised: Iterable[str], precision: str) -> dict[str, str]:
-    """What says how matrices are stored where their tensors do not: here once for the file, as nothing can be read."""
+    """The marker of quantised layers, if the tensors do not show the format: one for the file, as no tensor can be
+    read.
+    """
     said = MARKERS.get(precision)
     if said is None:
         return {}
@@ -125,7 +127,7 @@ def _marker(quantised: Iterable[str], precision: str) -> dict[str, str]:
 
 @cache
 def tensor_list(name: str) -> dict[str, Any]:
-    """Every tensor of a released component with its shape, and what else is known of it."""
+    """Every tensor of a released component with its shape, and the other known facts."""
     return json.loads(gzip.decompress((TENSORS / f"{name}.json.gz").read_bytes()))
 
 
@@ -155,7 +157,7 @@ def lora_shapes(generation: str) -> Shapes:
 
 
 def plain_dtype(name: str) -> str:
-    """How a tensor is stored that is not quantised: bfloat16, but for the modulation tables and files inside a file."""
+    """The dtype of a tensor that is not quantised: bfloat16, except for modulation tables and embedded files."""
     if name == "tokenizer_json" or name.startswith("hf_asset__"):
         return "U8"
     return "F32" if "scale_shift_table" in name else "BF16"

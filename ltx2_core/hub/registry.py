@@ -1,6 +1,6 @@
-"""The models and LoRAs that have a name, and what is known of their files on the Hugging Face Hub.
+"""The named models and LoRAs, and the known facts about their files on the Hugging Face Hub.
 
-What comes along lies in presets/models, controls, repositories and licences; a person's own models lie in
+The shipped entries are in presets/models, controls, repositories and licences; the user's own models are in
 LTX2_HOME/models. Source: docs/models.md.
 """
 
@@ -23,7 +23,7 @@ from ..records import Record, presets_folder
 from ..yaml_file import read_yaml
 
 REFERENCE = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(/(?P<path>.+))?", re.ASCII)
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # of a model: what a shell needs no quotes for
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # of a model: characters that need no quotes in a shell
 BUILT_PRECISIONS = ("bf16", "fp32", "fp8", "int8", "nvfp4")  # how the weights may be stored that this version can load
 
 
@@ -36,7 +36,7 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """`OWNER/NAME` or `OWNER/NAME/PATH`; None for anything else, such as the name of a file or a path to one."""
+        """`OWNER/NAME` or `OWNER/NAME/PATH`; None for anything else, such as a file name or a path."""
         found = REFERENCE.fullmatch(text)
         if found is None or text.startswith(".") or any(part in ("", ".", "..") for part in text.split("/")):
             return None
@@ -52,7 +52,7 @@ class Reference:
 
 
 def _usable(text: str) -> str:
-    """A place of a file in a model's entry. Raises: ValueError if it is neither a reference, a path nor a name."""
+    """A file's location in a model's entry. Raises: ValueError if it is neither a reference, a path nor a name."""
     if "/" in text and not text.startswith(("/", "~")) and Reference.parse(text) is None:
         raise ValueError(f"{shown(text)} is neither OWNER/NAME/PATH on the Hub, nor a file name, nor a whole path")
     given_path(text, "a file")
@@ -63,7 +63,9 @@ Place = Annotated[str, AfterValidator(_usable)]
 
 
 class PublishedFile(Record):
-    """What is known of a file on the Hub. bytes: its size; about_bytes: nearly; sha256: of its content."""
+    """The known facts about a file on the Hub. bytes: its size; about_bytes: its approximate size; sha256: of its
+    content.
+    """
 
     bytes: Annotated[int, Field(gt=0)] | None = None
     about_bytes: Annotated[int, Field(gt=0)] | None = None
@@ -71,16 +73,16 @@ class PublishedFile(Record):
 
     @property
     def size(self) -> int | None:
-        """Its size, or nearly that; None if nothing is known."""
+        """Its size, exact or approximate; None if unknown."""
         return self.bytes or self.about_bytes
 
 
 class Repository(Record):
-    """What is known of a repository on the Hub.
+    """The known facts about a repository on the Hub.
 
-    Args: licence: by its name in presets/licences. gated: whether its terms must be accepted there first; None if that
-    is not known. open_copy: a repository with the same files that is not gated. files: by path; those that are listed
-    are what a model needs of it.
+    Args: licence: by its name in presets/licences. gated: whether its terms must be accepted there first; None if
+    unknown. open_copy: a repository with the same files that is not gated. files: by path; the listed ones are those
+    that a model needs.
     """
 
     licence: str | None = None
@@ -90,7 +92,7 @@ class Repository(Record):
 
 
 class Licence(Record):
-    """The terms under which files are published. points: what a person has to see before accepting them."""
+    """The terms under which files are published. points: what the user must see before accepting them."""
 
     name: str
     url: str
@@ -98,13 +100,13 @@ class Licence(Record):
 
 
 class RegisteredModel(Record):
-    """A model that has a name.
+    """A named model.
 
     Args: files: role (checkpoint, text_encoder …) to a reference on the Hub, a file name or a path. precision: how its
-    weights are stored. card_gb: the class of card that holds its largest part whole. folder: inside the package, of a
-    model that comes with it. tiers: the sizes by name that it is made for; None for all. defaults: values for settings,
-    above those of its generation; `preset` is its recipe where none is asked for. repositories: what is known of the
-    repositories of its files, where that is not known already.
+    weights are stored. card_gb: the GPU memory that holds its largest part completely. folder: inside the package, for
+    the built-in model. tiers: the sizes by name that it supports; None for all. defaults: values for settings, which
+    override those of its generation; `preset` is its default recipe. repositories: facts about the repositories of its
+    files that are not in the catalogue.
     """
 
     summary: str
@@ -119,7 +121,7 @@ class RegisteredModel(Record):
 
     @property
     def lacking(self) -> str | None:
-        """What this version cannot do yet that the model needs; None if it can be rendered with."""
+        """A feature that the model needs and this version does not support; None if it can be rendered."""
         if not (presets_folder() / "generations" / f"{self.generation}.yaml").is_file():
             return f"models of generation {self.generation}"
         if self.precision not in BUILT_PRECISIONS:
@@ -133,12 +135,12 @@ class RegisteredModel(Record):
 
 
 class Control(Record):
-    """A published LoRA that has a name.
+    """A named published LoRA.
 
-    Args: files: generation of the model to a reference on the Hub. in_context: whether it looks at something beside the
-    clip. looks_at: what that is: a clip, as `--control` takes one, or images or a voice. strength: where it is not 1;
-    is_strength_fixed: it was made for no other. spatial_scale: how much larger the made clip is than that reference,
-    where the file does not say. refused: why this version cannot use it; None if it can.
+    Args: files: generation of the model to a reference on the Hub. in_context: whether it uses a reference beside the
+    clip. looks_at: the kind of reference: a clip, as for `--control`, or images or a voice. strength: if it is not 1;
+    is_strength_fixed: it works at no other. spatial_scale: the size of the result relative to the reference, if the
+    file does not say. refused: why this version cannot use it; None if it can.
     """
 
     summary: str
@@ -156,40 +158,40 @@ class Control(Record):
         return self.refused
 
     def is_in(self, file_name: str) -> bool:
-        """Whether a file of this name, in small letters, is the one of a generation."""
+        """Whether a lower-case file name is that of the LoRA for a generation."""
         references = map(Reference.parse, self.files.values())
         return any(one is not None and one.path and one.last.lower() == file_name for one in references)
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Everything that has a name, and the repositories of its files."""
+    """All named models and LoRAs, and the repositories of their files."""
 
     models: Mapping[str, RegisteredModel]
     controls: Mapping[str, Control]
     repositories: Mapping[str, Repository]
 
     def control_in(self, file_name: str) -> Control | None:
-        """The LoRA that is published in a file of this name; None if no LoRA is known to be."""
+        """The published LoRA with this file name; None if there is none."""
         name = file_name.lower()
         of_files = (control for control in self.controls.values() if control.is_in(name))
         return next(of_files, None)
 
     def repository(self, name: str) -> Repository:
-        """What is known of a repository; nothing if it is not listed. One without files lists those of its copy."""
+        """The facts about a repository; none if it is not listed. One without files uses the list of its copy."""
         known = self.repositories.get(name) or Repository()
         if known.files or known.open_copy is None:
             return known
         return known.model_copy(update={"files": self.repository(known.open_copy).files})
 
     def published(self, reference: Reference) -> PublishedFile:
-        """What is known of a file."""
+        """The facts about a file."""
         return self.repository(reference.repository).files.get(reference.path) or PublishedFile()
 
     def files_of(self, place: str) -> list[Reference]:
-        """The files on the Hub that a place stands for; none if it is not on the Hub.
+        """The files on the Hub that an entry refers to; none if it is not on the Hub.
 
-        A repository whose files are not listed is given back as it is: only the Hub knows what it holds.
+        A repository whose files are not listed is returned as it is: only the Hub knows its files.
         """
         reference = Reference.parse(place)
         if reference is None:
@@ -200,7 +202,7 @@ class Catalogue:
         return [Reference(reference.repository, path) for path in listed]
 
     def twins(self, reference: Reference) -> Iterator[Reference]:
-        """A file, and the same in repositories that are copies of its own."""
+        """A file, and the same file in repositories that are copies of its own."""
         yield reference
         copies = {name for name, known in self.repositories.items() if known.open_copy == reference.repository}
         copies |= {self.repositories.get(reference.repository, Repository()).open_copy or ""} - {""}
@@ -209,12 +211,12 @@ class Catalogue:
 
 
 def registered_models() -> Mapping[str, RegisteredModel]:
-    """All models that have a name. Raises: RequestError if one of the files is not right."""
+    """All named models. Raises: RequestError if an entry is not valid."""
     return read_catalogue().models
 
 
 def read_catalogue() -> Catalogue:
-    """What comes along, and the user's own models. Raises: RequestError if one of the files is not right."""
+    """The shipped entries, and the user's own models. Raises: RequestError if an entry is not valid."""
     shipped, own = read_shipped(), _own_models()
     if not own:
         return shipped
@@ -232,7 +234,7 @@ def licences() -> Mapping[str, Licence]:
 
 @cache
 def read_shipped() -> Catalogue:
-    """What comes along."""
+    """The shipped entries."""
     models = {path.stem: RegisteredModel.checked(_where(path), read_yaml(path)) for path in _presets("models")}
     controls = {path.stem: Control.checked(_where(path), read_yaml(path)) for path in _presets("controls")}
     repositories: dict[str, Repository] = {}
@@ -243,7 +245,7 @@ def read_shipped() -> Catalogue:
 
 
 def _own_models() -> dict[str, RegisteredModel]:
-    """The models that a person has described in LTX2_HOME/models."""
+    """The models that the user has described in LTX2_HOME/models."""
     found: dict[str, RegisteredModel] = {}
     for path in sorted((ltx2_home() / "models").glob("*.yaml")):
         name = path.stem.lower()

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub, as the rest of the program sees it: what it has, and its files.
+"""The interface to the Hugging Face Hub: its facts about files, and its files.
 
 Source: docs/reference/checkpoints.md, "Downloading".
 """
@@ -29,7 +29,7 @@ T = TypeVar("T")
 class Hub:
     """One endpoint, one token and one HTTP client, for several threads at once.
 
-    The version of a repository is settled by the first question about it, and counts for all that follow.
+    The version of a repository is fixed by the first request for it, and applies to all that follow.
     """
 
     def __init__(self) -> None:
@@ -46,13 +46,14 @@ class Hub:
 
     @property
     def announcements(self) -> tuple[str, ...]:
-        """What a person should know before the first request: another endpoint, a token, a proxy; a line each."""
+        """Messages for the user before the first request: another endpoint, a token, a proxy; one per line."""
         return self._connection.announcements
 
     def look_up(self, repository: str, path: str) -> RemoteFile:
         """Ask for the size and the checksum of a file.
 
-        Raises: AccessError if it takes a login or accepted terms; StorageError if there is no such file, or no answer.
+        Raises: AccessError if it requires a login or accepted terms; StorageError if there is no such file, or no
+        answer.
         """
         with self._settling:
             if repository not in self._commits:
@@ -75,18 +76,18 @@ class Hub:
         on_bytes: Callable[[int], None] = lambda nbytes: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> str:
-        """Fetch a file to its place, or go on with what an earlier run has left of it.
+        """Download a file, or resume an earlier download.
 
-        A file that is there and right is not fetched; while another process fetches it this one waits.
-        Args: on_bytes: told how many more bytes are on the disk, also those of an earlier run.
+        A file that exists with the right content is not downloaded; while another process downloads it this one waits.
+        Args: on_bytes: called with the number of new bytes on disk, including those of an earlier run.
         Returns: the SHA-256 of its content, in hex digits.
-        Raises: as `look_up`; StorageError if the disk is full or the content is not right; KeyboardInterrupt once
-        should_stop says so. What was fetched stays for the next run, unless its content is wrong.
+        Raises: as `look_up`; StorageError if the disk is full or the content is wrong; KeyboardInterrupt once
+        should_stop returns True. The bytes so far stay for the next run, unless the content is wrong.
         """
         return fetch_file(self._connection, file, target, on_bytes, should_stop)
 
     def _asked(self, question: Callable[[], T]) -> T:
-        """Ask, and again after something that may pass by itself."""
+        """Send a request, and retry after failures that may be temporary."""
         patience = Patience(failures.ASK_WAITS, lambda: False)
         while True:
             try:
@@ -103,7 +104,7 @@ class Hub:
 
     def _list(self, repository: str, revision: str) -> tuple[str, list[str]]:
         """The commit of a repository at a revision, and the paths of its files."""
-        self._connection.url(repository, "README.md", revision)  # refuses what cannot be a name
+        self._connection.url(repository, "README.md", revision)  # refuses invalid names
         wanted = self._connection.wanted(repository)
         url = f"{self._connection.endpoint}/api/models/{repository}/revision/{quote(revision, safe='')}"
         content = bytearray()
@@ -123,7 +124,7 @@ class Hub:
 
 
 def _remote_file(wanted: Wanted, headers: Mapping[str, str], size: str) -> RemoteFile:
-    """The facts of a file in the headers of an answer. Raises: StorageError if they are not those of a Hub."""
+    """The facts about a file in the headers of a response. Raises: StorageError if they do not come from a Hub."""
     commit = headers.get(COMMIT, "")
     etag = ETAG.fullmatch(headers.get("X-Linked-Etag") or headers.get("ETag", ""))
     checksum = etag[1] if etag else ""

@@ -1,4 +1,4 @@
-"""Plan a download before anything is fetched: which files it needs, their sizes, and what this machine has already.
+"""Plan a download: which files it needs, their sizes, and which of them are on this machine already.
 
 Source: docs/models.md, "Downloading".
 """
@@ -24,10 +24,10 @@ from .remote import RemoteFile
 class WantedFile:
     """One file of a model.
 
-    Args: role: what it is there for; of a LoRA, the generation of the models that it belongs to. reference: where it is
-    published; without a path where only the Hub knows what the repository holds. known: its size and checksum as far
-    as they are known. target: where it goes. found: where it is already. begun: bytes of it that an earlier download
-    has left. remote: what the Hub says about it, once it was asked.
+    Args: role: its part; for a LoRA, the generation of the models that it is for. reference: where it is published;
+    without a path if only the Hub knows the files of the repository. known: its size and checksum, as far as known.
+    target: its future path. found: its present path, if it exists. begun: bytes of an unfinished download. remote: the
+    Hub's facts about it, once it was asked.
     """
 
     role: str
@@ -40,12 +40,12 @@ class WantedFile:
 
     @property
     def checksum(self) -> str | None:
-        """What its content has to give: what the Hub says, else what the catalogue knows."""
+        """Its checksum: from the Hub, else from the catalogue."""
         return self.known.sha256 if self.remote is None else self.remote.checksum
 
     @property
     def is_verified(self) -> bool:
-        """Whether it is there, and its content was compared with its checksum."""
+        """Whether it exists, and its content was compared with its checksum."""
         return self.found is not None and verified(self.found) is not None
 
 
@@ -53,9 +53,9 @@ class WantedFile:
 class DownloadPlan:
     """A download.
 
-    Args: name, summary: of the model or LoRA. to: the folder that somebody named for the files. free: bytes on the
-    disk where they go. licences: by their names in presets/licences. gated: repositories whose terms must be accepted
-    on the Hub first. problem: why this version cannot use what is fetched; None if it can.
+    Args: name, summary: of the model or LoRA. to: the folder for the files, if the user named one. free: bytes on the
+    target disk. licences: by their names in presets/licences. gated: repositories whose terms must be accepted on the
+    Hub first. problem: why this version cannot use the download; None if it can.
     """
 
     name: str
@@ -74,17 +74,17 @@ class DownloadPlan:
 
     @property
     def missing(self) -> tuple[WantedFile, ...]:
-        """The files that have to be fetched."""
+        """The files that have to be downloaded."""
         return tuple(file for file in self.files if file.found is None)
 
     @property
     def to_fetch(self) -> int:
-        """How many bytes that is, as far as their sizes are known."""
+        """Their total size, as far as it is known."""
         return sum(max((file.known.size or 0) - file.begun, 0) for file in self.missing)
 
     @property
     def is_complete(self) -> bool:
-        """Whether the sizes of all files that have to be fetched are known, exactly or nearly."""
+        """Whether the sizes of all files to download are known, exactly or approximately."""
         return all(file.known.size is not None for file in self.missing)
 
     @property
@@ -99,12 +99,12 @@ class DownloadPlan:
 
 
 def plan_download(name: str, library: Library, only: Collection[str] = (), to: Path | None = None) -> DownloadPlan:
-    """What a model, or a LoRA, consists of, and what of it is there. No connection is opened.
+    """The files of a model, or a LoRA, and which of them exist. No connection is opened.
 
-    Args: only: roles, such as transformer; of a LoRA, generations, such as 2.3; of none, a model has all, and a LoRA is
-    for the models that are installed. to: a folder instead of LTX2_HOME/models.
-    Raises: RequestError for a name that nobody knows, and for a role that it does not have; StorageError if the folder
-    cannot be written.
+    Args: only: roles, such as transformer, or for a LoRA generations, such as 2.3; empty means all of a model, and for
+    a LoRA the generations of the installed models. to: a folder instead of LTX2_HOME/models.
+    Raises: RequestError for an unknown name, and for a role that it does not have; StorageError if the folder cannot be
+    written.
     """
     catalogue = library.catalogue
     entry = _entry(name.lower(), catalogue)
@@ -133,9 +133,9 @@ def plan_download(name: str, library: Library, only: Collection[str] = (), to: P
 
 
 def target_of(reference: Reference, library: Library, to: Path | None) -> Path:
-    """Where a file goes: under LTX2_HOME by its repository, and in a person's folder by its path alone.
+    """The path of a file: under LTX2_HOME by its repository, and in a user's folder by its path only.
 
-    There a file whose name says nothing lies in a folder with the name of its repository.
+    In a user's folder, a file with a generic name is put into a folder with the name of its repository.
     """
     if to is None:
         return library.home_of(reference)
@@ -144,7 +144,7 @@ def target_of(reference: Reference, library: Library, to: Path | None) -> Path:
 
 
 def wanted_file(role: str, reference: Reference, library: Library, to: Path | None) -> WantedFile:
-    """A file, with what is known of it and what of it is there."""
+    """A file, with the known facts and its state on this machine."""
     target = target_of(reference, library, to)
     begun = target.with_name(target.name + PART)
     known = library.catalogue.published(reference)
@@ -162,7 +162,7 @@ def wanted_file(role: str, reference: Reference, library: Library, to: Path | No
 
 
 def _entry(name: str, catalogue: Catalogue) -> RegisteredModel | Control:
-    """The model or LoRA of a name. Raises: RequestError if nobody knows it, or if it has no files on the Hub."""
+    """The model or LoRA of a name. Raises: RequestError if it is unknown or has no files on the Hub."""
     entry = catalogue.models.get(name) or catalogue.controls.get(name)
     if entry is None:
         known = [*catalogue.models, *catalogue.controls]
@@ -176,7 +176,7 @@ def _entry(name: str, catalogue: Catalogue) -> RegisteredModel | Control:
 
 
 def _chosen(name: str, places: Mapping[str, str], only: Collection[str]) -> Mapping[str, str]:
-    """The places of the roles that somebody wants; all where nobody says. Raises: RequestError for an unknown role."""
+    """The locations of the selected roles; all without a selection. Raises: RequestError for an unknown role."""
     wrong = next((one for one in sorted(only) if one not in places), None)
     if wrong is not None:
         why = f"{name} consists of {', '.join(places)}"

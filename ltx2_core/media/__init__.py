@@ -1,1 +1,1 @@
-"""Images, video and audio as files. Nothing else in this package opens any."""
+"""Images, video and audio as files. No other package opens any."""

@@ -1,6 +1,7 @@
-"""The door for files that a user gives: what each is, found out from its header before anything is done with it.
+"""Input checks for the user's files: the kind of each file is determined from its header before anything is done with
+it.
 
-Importing this costs nothing; PyAV and Pillow are loaded with the first file.
+Importing this module is fast; PyAV and Pillow are loaded with the first file.
 Source: docs/cli.md, "Inputs".
 """
 
@@ -20,10 +21,11 @@ Source = TypeVar("Source", ImageSource, AudioSource, VideoSource)
 
 
 def check_input(path: Path, kind: type[Source]) -> Source:
-    """Find out what a file is, from its header, and refuse what cannot be used. Reads no other file, whatever it says.
+    """Determine the kind of a file from its header, and refuse what cannot be used. Opens no other file, whatever its
+    content.
 
-    A file that stays as it is is examined once, however often it is asked for.
-    Raises: MediaError, with one line why and a hint.
+    An unchanged file is examined only once.
+    Raises: MediaError, with a reason and a hint.
     """
     try:
         status = require_readable(path, kind.largest_bytes)
@@ -34,12 +36,14 @@ def check_input(path: Path, kind: type[Source]) -> Source:
 
 @lru_cache(maxsize=256)
 def _examine(path: Path, kind: type[Source], version: tuple[int, ...]) -> Source:
-    """Read the header of a file. version: of the file that stands at the path now."""
+    """Read the header of a file. version: changes whenever the file at the path does."""
     return _reader(kind)(path)
 
 
 def _reader(kind: type) -> Callable[[Path], Any]:
-    """What reads the headers of a kind of file, by Pillow or PyAV, which a request without files never needs."""
+    """The function that reads headers of a kind of file, with Pillow or PyAV, which requests without files never
+    import.
+    """
     if kind is ImageSource:
         from .image_header import image_source
 
@@ -50,7 +54,7 @@ def _reader(kind: type) -> Callable[[Path], Any]:
 
 
 def require_readable(path: Path, largest_bytes: int) -> os.stat_result:
-    """Look at the file without opening it: a pipe would wait, and reading a device can do things."""
+    """Check the file without opening it: opening a pipe would block, and reading a device can have side effects."""
     try:
         status = path.stat()
     except (OSError, ValueError) as error:

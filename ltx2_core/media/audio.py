@@ -1,4 +1,4 @@
-"""Audio that is given: as it stands in its file, and at the rates that others can work with.
+"""Input audio: as it is in its file, and resampled to rates that other steps need.
 
 Source: docs/reference/audio.md, "Reading a file".
 """
@@ -20,7 +20,7 @@ from .inputs import AudioSource, refusal
 from .pieces import audio_pieces
 from .waveform import Waveform
 
-MISSING_S = Fraction(1, 4)  # how much earlier than announced audio may end; headers round
+MISSING_S = Fraction(1, 4)  # how much earlier than announced audio may end, because headers are rounded
 GUESSED_S = Fraction(1)  # the same for MP3, whose length may be guessed from the first bit rate
 COMMON_RATE_HZ = 48000
 LARGEST_FILTER = 2**24  # weights: 64 MiB
@@ -29,9 +29,9 @@ LARGEST_FILTER = 2**24  # weights: 64 MiB
 def read_audio(source: AudioSource, start_s: Fraction = Fraction(0), duration_s: Fraction | None = None) -> Waveform:
     """Decode a part of an audio track at its own rate and with all its channels; up to its end if no duration is given.
 
-    Where a track begins later than `start_s` there is silence until then. (The reference moves it to the front, away
-    from the video that it belongs to.)
-    Raises: MediaError if the file is damaged, is over at `start_s`, or breaks off before its announced end.
+    If a track starts later than `start_s` there is silence until then. (The reference moves it to the front, out of
+    sync with its video.)
+    Raises: MediaError if the file is damaged, ends before `start_s`, or ends before its announced end.
     """
     end_s = None if duration_s is None else start_s + duration_s
     pieces = [*audio_pieces(source, start_s, end_s)]
@@ -53,15 +53,17 @@ def read_audio(source: AudioSource, start_s: Fraction = Fraction(0), duration_s:
     missing_s = GUESSED_S if source.codec == "mp3" else MISSING_S
     if audio.duration_s + missing_s < announced_s:
         end = f"{float(start_s + audio.duration_s):.2f} of {float(source.duration_s):.2f} s"
-        raise refusal(source.path, f"its audio breaks off after {end}", "--start and --duration take what is there")
+        raise refusal(
+            source.path, f"its audio breaks off after {end}", "--start and --duration select the part that exists"
+        )
     return audio
 
 
 def at_workable_rate(audio: Waveform, target_hz: int) -> Waveform:
-    """The same audio where it can be resampled to a target rate by a filter of bearable size, else at 48 kHz.
+    """The same audio if it can be resampled to a target rate by a filter of reasonable size, else at 48 kHz.
 
-    The filter holds a row of weights for each phase between the two rates: for 44,099 Hz and 16,000 Hz, which have no
-    divisor in common, that would be gigabytes.
+    The filter has a row of weights for each phase between the two rates: for 44,099 Hz and 16,000 Hz, which have no
+    common divisor, that would be gigabytes.
     """
     common = math.gcd(audio.sample_rate_hz, target_hz)
     filter_size = audio.sample_rate_hz // common * (target_hz // common)
@@ -69,7 +71,7 @@ def at_workable_rate(audio: Waveform, target_hz: int) -> Waveform:
 
 
 def at_rate_of(codec: str, audio: Waveform) -> Waveform:
-    """The same audio at a rate that an encoder takes."""
+    """The same audio at a rate that an encoder supports."""
     rate_hz = rate_for(codec, audio.sample_rate_hz)
     return audio if rate_hz == audio.sample_rate_hz else _resample(audio, rate_hz)
 

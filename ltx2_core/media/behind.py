@@ -1,4 +1,4 @@
-"""Work that goes on in a thread of its own, one step after the other, while the caller makes what it takes."""
+"""Steps that run in order in a second thread, while the caller prepares the next ones."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Self
 
 
 class Behind:
-    """Does steps in the order in which they are put, behind the caller; leaving the block waits for the last one.
+    """Runs steps in order in a second thread; leaving the block waits for the last one.
 
-    So it does after an error of the caller, but not where the user stops it at once.
+    This is also so after an exception in the caller, but not after a KeyboardInterrupt.
 
-    Args: most_bytes: of what steps that are not done hold; whoever puts more waits. on_done: called in the caller's
-    thread, for each step in turn, with how many are done.
-    Raises: what a step raises, where the next one is put or the block ends; no later step is begun then.
+    Args: most_bytes: limit for the bytes of steps that are not done; `put` waits above it. on_done: called in the
+    caller's thread, for each step in turn, with the number of finished steps.
+    Raises: an exception of a step, at the next `put` or at the end of the block; no later step is started then.
     """
 
     def __init__(self, most_bytes: int, on_done: Callable[[int], None] = lambda done: None) -> None:
@@ -26,14 +26,14 @@ class Behind:
         self._held_bytes = self._done = 0
 
     def put(self, step: Callable[[], None], nbytes: int) -> None:
-        """Do this after all that was put before. nbytes: what the step holds until it is done."""
+        """Run this step after all earlier ones. nbytes: the memory that the step holds until it is done."""
         while self._waiting and (self._waiting[0][0].done() or self._held_bytes + nbytes > self.most_bytes):
             self._collect()
         self._waiting.append((self._thread.submit(step), nbytes))
         self._held_bytes += nbytes
 
     def _collect(self) -> None:
-        """Wait for the oldest step. Raises: what it raised."""
+        """Wait for the oldest step. Raises: its exception."""
         future, nbytes = self._waiting.popleft()
         future.result()
         self._held_bytes -= nbytes

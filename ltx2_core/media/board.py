@@ -1,4 +1,4 @@
-"""Many clips beside each other: what stands where, in pixels. Arithmetic alone, without a picture."""
+"""The layout of many clips side by side, in pixels. Arithmetic only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEAST_CELL = 48  # pixels across
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A clip in a grid. label: what stands below it. The file may be missing."""
+    """A clip in a grid. label: the text below it. The file may be missing."""
 
     label: str
     path: Path
@@ -22,7 +22,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Clips that belong together. label: what stands above them; nothing where that is empty."""
+    """Clips that belong together. label: the text above them; no line if it is empty."""
 
     label: str
     cells: tuple[Cell, ...]
@@ -30,7 +30,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How large a board may be, in pixels. height: is kept to as far as cells stay large enough to be seen."""
+    """The maximum size of a board, in pixels. height: exceeded only if cells would become too small."""
 
     width: int
     height: int
@@ -38,9 +38,9 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """Rows of cells of one size. Everything is even, as a video needs it.
+    """Rows of cells of one size. All sizes are even, as video requires.
 
-    Args: columns: after so many cells a row goes on below.
+    Args: columns: cells per line; a longer row continues on the next line.
     """
 
     rows: Sequence[Row]
@@ -69,7 +69,7 @@ class Board:
 
     @property
     def places(self) -> Iterator[tuple[tuple[int, int], Cell]]:
-        """The cells, each with the left and the upper edge of its picture."""
+        """The cells, each with the left and the upper edge of its frame."""
         width, height = self.cell
         for top, row in self._tops():
             begin = top + ROW_LINE * bool(row.label)

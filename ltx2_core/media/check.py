@@ -1,4 +1,4 @@
-"""The self-check: whether a finished file is what it should be, before it gets its name.
+"""The self-check: compare a finished file with the request before it gets its name.
 
 Source: docs/cli.md, "Self-check" and "One clock".
 """
@@ -21,8 +21,8 @@ from .copy import Copy
 from .probe import MP4, MediaInfo, open_media, probe
 from .waveform import Waveform, to_pcm16
 
-EXACT = (MP4, "wav", "flac")  # containers that say to the sample when audio begins and ends
-AAC_FRAME = 1024  # samples that the decoder hands out at once; the last of them may be padding
+EXACT = (MP4, "wav", "flac")  # containers with sample-exact start and end of audio
+AAC_FRAME = 1024  # samples of a decoded frame; the last ones may be padding
 FLAT_SPREAD = 1  # codes between the darkest and the brightest pixel of a plane that still is one colour
 DARK_LUMA = 0.03  # mean over all pixels, 0 black to 1 white
 STATIC_CHANGE = 0.1  # codes of luma by which pixels change on average from one frame to the next, at most
@@ -32,9 +32,9 @@ CLIPPED_SHARE = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What the content of a file looks like: errors and warnings, each a few words.
+    """What is wrong with the content of a file: errors and warnings, each a short sentence.
 
-    marks: what is found in the video or the audio itself, in one word each: flat, dark, static, silent, quiet, clipped.
+    marks: the findings as one word each: flat, dark, static, silent, quiet, clipped.
     """
 
     errors: tuple[str, ...] = ()
@@ -43,12 +43,12 @@ class Findings:
 
     @property
     def by_mark(self) -> Mapping[str, str]:
-        """The sentence that belongs to each mark."""
+        """The sentence for each mark."""
         return dict(zip(self.marks, (*self.errors, *self.warnings), strict=True))
 
 
 class VideoCheck:
-    """What the frames of a video look like, gathered while they pass."""
+    """Statistics of the frames of a video, updated frame by frame."""
 
     def __init__(self, height: int) -> None:
         self.height = height
@@ -59,7 +59,7 @@ class VideoCheck:
         self.luma: Tensor | None = None
 
     def add(self, planes: Tensor) -> None:
-        """Look at the next frame, in planar I420 (1 3H/2 W), uint8."""
+        """Add the next frame, in planar I420 (1 3H/2 W), uint8."""
         luma, colour = planes[:, : self.height], planes[:, self.height :]
         blue, red = rearrange(colour, "1 r W -> (r W)").chunk(2)
         self.is_flat &= all(
@@ -87,19 +87,19 @@ class VideoCheck:
 
 
 def require_finite(values: Tensor, what: str) -> None:
-    """Stop at values that no file can hold. what: their name, for the message. Raises: NotFiniteError."""
+    """Refuse NaN and infinite values. what: their name, for the message. Raises: NotFiniteError."""
     low, high = values.aminmax()  # both are NaN where any value is
     if not (low.isfinite() and high.isfinite()):
         raise NotFiniteError(f"{what} holds values that are not finite")
 
 
 def check_audio(audio: Waveform) -> Findings:
-    """What generated audio is like; audio that is given may be as it likes. Raises: NotFiniteError."""
+    """The findings for generated audio; input audio is not checked. Raises: NotFiniteError."""
     require_finite(audio.samples, "the audio")
     if audio.is_given:
         return Findings()
     if not to_pcm16(audio.samples).any():
-        return Findings(("the audio is nothing but zeros",), marks=("silent",))
+        return Findings(("the audio is all zeros",), marks=("silent",))
     warnings: dict[str, str] = {}
     samples = audio.samples.double()
     level_db = 20 * float(samples.square().mean().sqrt().log10())
@@ -112,10 +112,10 @@ def check_audio(audio: Waveform) -> Findings:
 
 
 def check_file(path: Path, expected: MediaInfo, audio: Waveform | None, copies: Sequence[Copy] = ()) -> Findings:
-    """Compare a file with what it should be: its header, and how much of its video and audio can be decoded from it.
+    """Compare a file with what was written: its header, and how much of its video and audio can be decoded.
 
-    Args: expected: what was encoded. audio: that, if any was. copies: streams that were copied; their headers say what
-    they said before, and all their packets are there.
+    Args: expected: what was encoded. audio: its audio, if any. copies: streams that were copied; their headers must be
+    unchanged, and all their packets must exist.
     """
     try:
         found = probe(path)
@@ -144,7 +144,7 @@ def check_file(path: Path, expected: MediaInfo, audio: Waveform | None, copies: 
 
 
 def differences(name: str, expected: Any, found: Any) -> Iterator[str]:
-    """Every value of a record that is not what was expected, in words."""
+    """Every value of a record that is not as expected, as text."""
     if is_dataclass(expected) and found is None:
         yield f"there is no {name.strip()}"
     elif is_dataclass(expected):
@@ -155,7 +155,7 @@ def differences(name: str, expected: Any, found: Any) -> Iterator[str]:
 
 
 def count_decoded(path: Path) -> tuple[int, int]:
-    """How many frames and how many samples per channel come out of a file's first video and first audio stream."""
+    """The numbers of frames and of samples per channel that a file's first video and first audio stream decode to."""
     frames = samples = 0
     with open_media(path) as container:
         for stream in container.streams.video:
@@ -169,6 +169,6 @@ def count_decoded(path: Path) -> tuple[int, int]:
 
 
 def count_packets(path: Path) -> Counter[int]:
-    """How many packets each stream of a file has, by the number of the stream."""
+    """The number of packets of each stream of a file, by the number of the stream."""
     with open_media(path) as container:
         return Counter(packet.stream.index for packet in container.demux() if packet.size)

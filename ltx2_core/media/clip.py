@@ -1,4 +1,4 @@
-"""What a clip is and how it is to be stored. Needs neither torch nor PyAV, so a request can be checked early.
+"""The properties of a clip and its encoding. Needs neither torch nor PyAV, so a request can be checked early.
 
 Source: docs/cli.md, "Colour and container"; docs/reference/pipelines.md, "Encoding video".
 """
@@ -35,9 +35,9 @@ class ClipShape:
 
 
 class VideoCodec(NamedTuple):
-    """How one codec is used. The number of threads is part of it: other numbers give other bytes.
+    """The settings of one codec. The number of threads is one of them: other numbers give other bytes.
 
-    Args: name: what a file says. tag: its name in MP4. crf: quality by default. worst_crf: the end of its scale.
+    Args: name: as in a file. tag: its name in MP4. crf: the default quality. worst_crf: the end of its scale.
     """
 
     name: str
@@ -48,7 +48,7 @@ class VideoCodec(NamedTuple):
     options: Mapping[str, str]
 
 
-X265_THREADS = "pools=4:frame-threads=1:lookahead-slices=0"  # more of either, and files differ from run to run
+X265_THREADS = "pools=4:frame-threads=1:lookahead-slices=0"  # with more of either, files differ from run to run
 VIDEO_CODECS: Mapping[str, VideoCodec] = {
     "h264": VideoCodec(
         "h264", "libx264", "avc1", 19, 51, {"preset": "veryfast", "threads": "4", "thread_type": "frame"}
@@ -66,7 +66,7 @@ AUDIO_FILES: Mapping[str, str] = {".wav": "pcm_s16le", ".flac": "flac"}  # audio
 class Encoding:
     """Codecs of an MP4.
 
-    Args: video: of VIDEO_CODECS. audio: "aac", "alac" or "flac". crf: None for the default of the codec.
+    Args: video: a key of VIDEO_CODECS. audio: "aac", "alac" or "flac". crf: None for the default of the codec.
     """
 
     video: str = "h264"
@@ -81,10 +81,10 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """Where a file goes.
+    """The target of a file.
 
-    Args: comment: stored inside it. overwrite: an existing one may be replaced. strict: warnings of the self-check are
-    errors. before_rename: is called with the complete file before it takes its name.
+    Args: comment: stored inside it. overwrite: whether an existing file may be replaced. strict: whether warnings of
+    the self-check are errors. before_rename: called with the complete file before it gets its name.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""Packets of a given file in a new one, untouched.
+"""Copy the packets of an input file into a new file.
 
 Source: docs/cli.md, "Given streams".
 """
@@ -26,8 +26,8 @@ from .inputs import ROUNDING_S, AudioSource, VideoSource, refusal
 from .probe import MP4, open_media
 from .sources import audio_stream_of, open_clip, video_stream_of
 
-PLAYED_IN_MP4 = frozenset(("aac", "mp3", "alac"))  # what every player plays there
-PCM = "pcm_"  # what the names of codecs begin with that are samples as they are
+PLAYED_IN_MP4 = frozenset(("aac", "mp3", "alac"))  # supported by every player
+PCM = "pcm_"  # prefix of the codec names for uncompressed samples
 
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}  # by number of channels, those that every encoder here takes
@@ -37,7 +37,7 @@ RUN_UP_S = Fraction(1, 20)  # of audio, before the part that is copied: lossy co
 
 
 class Container(NamedTuple):
-    """A format to write, the suffix of its files, and what PyAV calls it. has_edits: it can hide packets."""
+    """A container format, its file suffix, and its name in PyAV. has_edits: whether it can hide packets."""
 
     format: str
     suffix: str
@@ -54,9 +54,9 @@ OWN_CONTAINER = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """A part of a clip whose packets can be copied, from the beginning of a frame to that of another.
+    """A part of a clip whose packets can be copied, from the start of a frame to the start of another.
 
-    lead_in_s: how much earlier the packets begin that its first frame needs.
+    lead_in_s: how much earlier the packets start that its first frame needs.
     """
 
     start_s: Fraction
@@ -69,11 +69,11 @@ class Span:
 
 
 def copyable_span(video: VideoSource, start_s: Fraction, end_s: Fraction) -> Span:
-    """The part of a clip that can be copied for what lies between two times.
+    """The part of a clip that can be copied for the time between two points.
 
-    It begins with the next frame. Frames are stored in the order in which they are decoded: up to the end may come a
-    few that are shown after it, and those between them come along.
-    Raises: MediaError if there is no frame, or the file does not say when its frames are shown.
+    It starts with the next frame. Packets are in decoding order, so a few frames that are shown after the end may be
+    included, with the frames between them.
+    Raises: MediaError if there is no frame, or the file has no presentation times.
     """
     if not video.is_timed:
         why = "it does not say when its frames are shown, so that no part of it can be copied"
@@ -92,12 +92,12 @@ def copyable_span(video: VideoSource, start_s: Fraction, end_s: Fraction) -> Spa
 
 
 def may_stand_in_mp4(audio: AudioSource) -> bool:
-    """Whether an MP4 can hold the packets of an audio track."""
+    """Whether an MP4 can contain the packets of an audio track."""
     return _takes(IN_MP4, audio)
 
 
 def rate_for(codec: str, sample_rate_hz: int) -> int:
-    """The same rate if an encoder takes it, else the next higher one that it takes, or its highest."""
+    """The same rate if an encoder supports it, else the next higher supported one, or the highest."""
     rates = av.Codec(codec, "w").audio_rates
     if rates is None or sample_rate_hz in rates:
         return sample_rate_hz
@@ -105,10 +105,10 @@ def rate_for(codec: str, sample_rate_hz: int) -> int:
 
 
 def container_for(video: VideoSource, audio_codec: str, *, keeps_audio: bool) -> Container:
-    """Where the packets of a video can stand beside new audio: MP4, or else the container that they come from.
+    """The container for copied video with new audio: MP4, or else the container of the input.
 
-    Packets that do not say when they are shown stay in theirs. keeps_audio: the packets of the old audio come along.
-    Raises: MediaError if something cannot be copied. RequestError if the container does not take the new audio.
+    Packets without presentation times stay in theirs. keeps_audio: the packets of the old audio are copied too.
+    Raises: MediaError if something cannot be copied. RequestError if the container does not support the new audio.
     """
     candidates = (IN_MP4 if video.is_timed else None, OWN_CONTAINER.get(video.container))
     container = next((one for one in candidates if one and _takes(one, video)), None)
@@ -126,7 +126,7 @@ def container_for(video: VideoSource, audio_codec: str, *, keeps_audio: bool) ->
 
 
 class Copy(NamedTuple):
-    """A stream that was copied: "video" or "audio", its number in the new file, and how many packets it has there."""
+    """A copied stream: "video" or "audio", its number in the new file, and its number of packets."""
 
     kind: str
     number: int
@@ -134,7 +134,7 @@ class Copy(NamedTuple):
 
 
 class CopiedTrack:
-    """The video or the audio of an input on its way into a container, packet by packet."""
+    """The video or the audio of an input that is copied into a container, packet by packet."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class CopiedTrack:
         given: InputContainer,
         span: Span | None = None,
     ) -> None:
-        """given: the file of the source, which stays open until the end and is read by nobody else."""
+        """given: the opened source file, which stays open until the end and is read only here."""
         stream = _stream_of(source, given)
         self.container, self.stream = container, _add_copy(container, stream)
         has_edits = container.format.name in (IN_MP4.format, MOV.format)
@@ -152,7 +152,7 @@ class CopiedTrack:
         self.next = next(self.packets, None)
 
     def put(self, until_s: Fraction) -> None:
-        """Copy what is still to come of the packets that are decoded before this time."""
+        """Copy the remaining packets that are decoded before this time."""
         while self.next is not None and _decoded_s(self.next) < until_s:
             self._copy(self.next)
 
@@ -174,9 +174,10 @@ def _stream_of(source: VideoSource | AudioSource, given: InputContainer) -> Vide
 
 
 def _add_copy(container: OutputContainer, stream: VideoStream | AudioStream) -> VideoStream | AudioStream:
-    """A new stream for the packets of a given one. What decodes them is asked about it: not everything has an encoder.
+    """Add a stream for the packets of an input stream. It is configured from the decoder, because not every codec has
+    an encoder.
 
-    HEVC gets the name that all players know, unless its packets hold what belongs into the header, as "hev1" says.
+    HEVC gets the tag that all players know, unless its packets contain the parameter sets, as the tag "hev1" says.
     """
     added = container.add_stream_from_template(stream, opaque=True)
     codec = stream.codec_context
@@ -186,15 +187,15 @@ def _add_copy(container: OutputContainer, stream: VideoStream | AudioStream) -> 
 
 
 def _whole(given: InputContainer, source: VideoSource | AudioSource) -> Iterator[Packet]:
-    """All packets of a source, or those from where the file stands, by a clock that begins with it."""
+    """All packets of a source, or those from the present position of the file, on a clock that starts with it."""
     packets = _with_decoding_times(given.demux(_stream_of(source, given)))
     return (_moved(packet, source.zero_s) for packet in packets)
 
 
 def _heard(given: InputContainer, source: VideoSource | AudioSource, *, has_edits: bool) -> Iterator[Packet]:
-    """All packets of a source but the audio before our time begins.
+    """All packets of a source, without the audio before our time zero.
 
-    Of that, what a decoder needs to get going is left where the container can hide it.
+    The packets that a decoder needs before that are kept if the container can hide them.
     """
     packets = _whole(given, source)
     if isinstance(source, VideoSource):
@@ -208,7 +209,7 @@ def _lasting_s(packet: Packet) -> Fraction:
 
 
 def _cut(given: InputContainer, source: VideoSource | AudioSource, span: Span) -> Iterator[Packet]:
-    """The packets of a part, by a clock that begins with it; what is earlier is not shown."""
+    """The packets of a part, on a clock that starts with it; earlier ones are hidden."""
     run_up_s = 0 if isinstance(source, VideoSource) else RUN_UP_S
     packets = _part(given, source, span.start_s - run_up_s)
     shown = takewhile(lambda packet: _shown_s(packet) < span.end_s, packets)
@@ -230,7 +231,9 @@ def _part(given: InputContainer, source: VideoSource | AudioSource, start_s: Fra
 
 
 def _lead_in(packets: Iterator[Packet], start_s: Fraction) -> list[Packet]:
-    """From the last keyframe before a time to where no other can come; what follows is left in the iterator."""
+    """From the last keyframe before a time to the point after which no other can follow; the rest stays in the
+    iterator.
+    """
     lead_in: list[Packet] = []
     for packet in packets:
         if packet.is_keyframe and _shown_s(packet) <= start_s:
@@ -250,10 +253,10 @@ def _decoded_s(packet: Packet) -> Fraction:
 
 
 def _with_decoding_times(packets: Iterable[Packet]) -> Iterator[Packet]:
-    """Packets that all say when they are decoded.
+    """Packets with decoding times.
 
-    In Matroska the first ones do not: they come one after the other before the first that does, or else before anything
-    is shown.
+    In Matroska the first ones have none: they are placed one after the other before the first one that has, or else
+    before anything is shown.
     """
     waiting: list[Packet] = []
     for packet in packets:
@@ -269,7 +272,7 @@ def _with_decoding_times(packets: Iterable[Packet]) -> Iterator[Packet]:
 
 
 def _moved(packet: Packet, zero_s: Fraction) -> Packet:
-    """The same packet by a clock that shows zero where the old one shows `zero_s`."""
+    """The same packet on a clock that is zero where the old one is `zero_s`."""
     ticks = round(zero_s / packet.time_base)
     packet.dts = None if packet.dts is None else packet.dts - ticks
     packet.pts = None if packet.pts is None else packet.pts - ticks
@@ -277,14 +280,14 @@ def _moved(packet: Packet, zero_s: Fraction) -> Packet:
 
 
 def _takes(container: Container, source: VideoSource | AudioSource) -> bool:
-    """Whether packets can stand in a container. It is tried, in memory: more than the codec decides."""
+    """Whether a container accepts packets. This is tried in memory: it depends on more than the codec."""
     if source.codec not in _codecs_in(container.format):
         return False
     try:
         with ExitStack() as stack:
             given = stack.enter_context(open_media(source.path))
             if container == IN_MP4 and given.format.name != MP4 and source.codec.startswith(PCM):
-                return False  # other formats cut samples into packets that an MP4 does not give back as they were
+                return False  # the packets of other formats come back changed from an MP4
             trial = stack.enter_context(av.open(io.BytesIO(), "w", format=container.format))
             _add_copy(trial, _stream_of(source, given))
             trial.start_encoding()

@@ -1,4 +1,4 @@
-"""A given video with new audio: packets are copied, and only the audio is encoded.
+"""Input video with new audio: packets are copied, and only the audio is encoded.
 
 Source: docs/cli.md, "Given streams".
 """
@@ -18,7 +18,7 @@ from .tracks import AudioTrack, Track, open_output
 from .waveform import Waveform, fit_waveform
 from .writer import Report, audio_info, conclude, written
 
-PIECE_S = Fraction(1, 4)  # what is written of one stream before the next has its turn
+PIECE_S = Fraction(1, 4)  # duration that is written of one stream before the next one continues
 
 
 def write_dubbed(
@@ -31,9 +31,9 @@ def write_dubbed(
     *,
     keeps_audio: bool,
 ) -> Report:
-    """Copy a video, or a part of it, and give it audio, which is made as long as that.
+    """Copy a video, or a part of it, and add audio, which is fitted to its length.
 
-    Args: codec: of the new audio. keeps_audio: the old one, where there is any, comes second.
+    Args: codec: of the new audio. keeps_audio: whether the old audio, if any, becomes the second track.
     Raises: as write_clip.
     """
     duration_s = video.duration_s if span is None else span.duration_s

@@ -1,4 +1,4 @@
-"""Decoded frames on their way to pixels: whole, in BT.709 RGB, with square pixels, upright.
+"""Conversion of decoded frames to pixels: complete, in BT.709 RGB, with square pixels, upright.
 
 Source: ITU-R BT.2100 (PQ and HLG), BT.2408 (diffuse white), BT.2087 (primaries).
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 from .reading import FULL, HDR_NAMES, PQ, FrameReading
 from .shown import linked
 
-# How swscale computes: 8 bits as the official reader does, to the same pixels; more bits without its rounding down.
+# Flags of swscale: for 8 bits as in the official reader, with the same pixels; for more bits without rounding down.
 FLAGS_8_BIT = "bilinear"
 FLAGS_MORE_BITS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 MATRIX_NAMES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
@@ -29,7 +29,7 @@ BT2020_TO_BT709 = (
 
 
 class FrameConverter:
-    """Makes pixels of the frames of one clip."""
+    """Converts the frames of one clip to pixels."""
 
     def __init__(self, reading: FrameReading) -> None:
         self.reading = reading
@@ -37,7 +37,7 @@ class FrameConverter:
         self.graphs: dict[tuple[int, int, str], Graph] = {}
 
     def pixels(self, frame: av.VideoFrame) -> Tensor:
-        """A frame as it is meant to be seen: (1 3 H W) uint8, BT.709."""
+        """A frame for display: (1 3 H W) uint8, BT.709."""
         graph = self._graph(frame)
         graph.push(frame)
         converted = graph.pull()
@@ -50,7 +50,7 @@ class FrameConverter:
         return torch.rot90(image, self.reading.rotation // 90, (-2, -1))
 
     def _graph(self, frame: av.VideoFrame) -> Graph:
-        """What scales and makes RGB; frames may change on the way."""
+        """The filter graph that scales and converts to RGB; frames may change their format on the way."""
         key = (frame.width, frame.height, frame.format.name)
         if key not in self.graphs:
             self.graphs[key] = self._new_graph(frame)
@@ -72,9 +72,9 @@ class FrameConverter:
 
 
 def to_sdr(image: Tensor, transfer: int) -> Tensor:
-    """Turn BT.2020 values (1 3 H W) in [0, 1] of high dynamic range into BT.709 ones of standard dynamic range.
+    """Convert high dynamic range BT.2020 values (1 3 H W) in [0, 1] to standard dynamic range BT.709.
 
-    Diffuse white, at 203 nits, becomes white; what is brighter is cut off. transfer: PQ or HLG.
+    Diffuse white, at 203 nits, becomes white; brighter values are clipped. transfer: PQ or HLG.
     """
     nits = _pq_nits(image) if transfer == PQ else _hlg_nits(image)
     matrix = image.new_tensor(BT2020_TO_BT709)
@@ -83,7 +83,7 @@ def to_sdr(image: Tensor, transfer: int) -> Tensor:
 
 
 def _hlg_nits(image: Tensor) -> Tensor:
-    """The inverse OETF, and the gamma of a display of 1,000 nits on each channel."""
+    """The inverse OETF, and the gamma of a 1,000 nit display on each channel."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene = torch.where(image <= 0.5, image.square() / 3, (((image - c) / a).exp() + b) / 12)
     return HLG_PEAK_NITS * scene**HLG_GAMMA
@@ -92,6 +92,6 @@ def _hlg_nits(image: Tensor) -> Tensor:
 def _pq_nits(image: Tensor) -> Tensor:
     """The EOTF."""
     m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
-    power = image.double() ** (1 / m2)  # in single precision, what is dark would be off by a code
+    power = image.double() ** (1 / m2)  # in single precision, dark values would be off by one code
     nits = PQ_PEAK_NITS * ((power - c1).clamp(min=0) / (c2 - c3 * power)) ** (1 / m1)
     return nits.float()

@@ -1,4 +1,4 @@
-"""Many clips beside each other, with labels: a frame of each as a PNG, or all of them playing together as an MP4."""
+"""Many clips side by side, with labels: a frame of each as a PNG, or all of them playing together as an MP4."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ Sources = Mapping[Path, VideoSource]
 
 
 def grid_sheet(rows: Sequence[Row], target: Path) -> None:
-    """Draw the middle frame of every clip, as one PNG. One that is missing leaves its place empty.
+    """Draw the middle frame of every clip, as one PNG. The place of a missing clip is empty.
 
-    Raises: MediaError if a file cannot be read, or all are missing. StorageError if the disk refuses.
+    Raises: MediaError if a file cannot be read, or all are missing. StorageError for a disk error.
     """
     sources = _sources(rows)
     board = Board.of(rows, _size(sources), SHEET)
@@ -53,10 +53,10 @@ def grid_sheet(rows: Sequence[Row], target: Path) -> None:
 
 
 def grid_clip(rows: Sequence[Row], target: Path, on_frames: Callable[[int], None] = lambda done: None) -> None:
-    """Write all clips playing together, as one MP4 with the audio of the first that has any.
+    """Write all clips playing together, as one MP4 with the audio of the first one that has any.
 
-    It has the frame rate of the first and lasts as long as the longest; one that is over stays at its last frame. Clips
-    are read one after another, for as many frames as fit into 512 MB.
+    It has the frame rate of the first clip and lasts as long as the longest; a shorter clip stays at its last frame.
+    Clips are read one after another, for as many frames as fit into 512 MB.
     Raises: as `grid_sheet`.
     """
     sources = _sources(rows)
@@ -70,19 +70,19 @@ def grid_clip(rows: Sequence[Row], target: Path, on_frames: Callable[[int], None
 
 
 def _sources(rows: Sequence[Row]) -> Sources:
-    """The clips that are there, in their order."""
+    """The existing clips, in their order."""
     paths = dict.fromkeys(cell.path for row in rows for cell in row.cells)
     return {path: check_input(path, VideoSource) for path in paths if path.is_file()}
 
 
 def _size(sources: Sources) -> tuple[int, int]:
-    """Width and height of the first clip, whose shape the cells have."""
+    """Width and height of the first clip, whose aspect ratio the cells have."""
     first = next(iter(sources.values()))
     return first.width, first.height
 
 
 def _drawn(board: Board, sources: Sources) -> Image.Image:
-    """A board with all its text, and without the pictures."""
+    """A board with all its text, without the frames."""
     image = Image.new("RGB", board.size, PAPER)
     draw = ImageDraw.Draw(image)
     for top, label in board.titles:
@@ -101,7 +101,7 @@ def _drawn(board: Board, sources: Sources) -> Image.Image:
 
 
 def _paste(image: Image.Image, pixels: NDArray, place: tuple[int, int], cell: tuple[int, int]) -> None:
-    """Put a frame (H W 3) into the middle of its cell, as large as it can be."""
+    """Put a frame (H W 3) into the middle of its cell, as large as possible."""
     height, width, _ = pixels.shape
     scale = min(cell[0] / width, cell[1] / height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -125,7 +125,7 @@ def _frames(board: Board, sources: Sources, shape: ClipShape) -> Iterator[Tensor
 def _play(
     whole: NDArray, source: VideoSource, begin: int, fps: Fraction, place: tuple[int, int], cell: tuple[int, int]
 ) -> None:
-    """Put a clip from a frame on into its cell of frames (F H W 3)."""
+    """Put a clip, starting at a frame, into its cell of frames (F H W 3)."""
     (left, top), (width, height) = place, cell
     start_s = min(begin / fps, source.duration_s - 1 / source.fps)
     frames = frames_by_time(source, len(whole), fps, max(Fraction(0), start_s))

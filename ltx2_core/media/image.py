@@ -1,4 +1,4 @@
-"""Stills that a clip begins with or passes through.
+"""Input images: first frames and keyframes of a clip.
 
 Source: docs/reference/sampling.md, "Images".
 """
@@ -31,16 +31,16 @@ SHORTEST_CODED = 2  # rows and columns; one colour sample stands for 2x2 pixels
 
 
 def prepare_image(source: ImageSource, height: int, width: int, crf: int) -> Tensor:
-    """A still as the video encoder takes it: (1 3 1 height width) in [-1, 1].
+    """An image for the video encoder: (1 3 1 height width) in [-1, 1].
 
-    The model was trained on frames of compressed video, so a still is compressed first, at the size that it has.
-    Args: crf: how much; 0 leaves it as it is.
+    The model was trained on frames of compressed video, so an image is compressed first, at its own size.
+    Args: crf: the strength of the compression; 0 for none.
     """
     return to_clip([compress(read_image(source), crf)], height, width)
 
 
 def write_still(path: Path, frame: Tensor, *, overwrite: bool) -> None:
-    """Write a frame (3 H W) in [0, 1] as a PNG. Raises: RequestError if it exists; StorageError if the disk refuses."""
+    """Write a frame (3 H W) in [0, 1] as a PNG. Raises: RequestError if it exists; StorageError for a disk error."""
     with partial_file(path, overwrite=overwrite) as partial:
         partial.write_bytes(still_bytes(frame))
 
@@ -54,14 +54,14 @@ def still_bytes(frame: Tensor) -> bytes:
 
 
 def read_image(source: ImageSource) -> Tensor:
-    """Decode a still: (1 3 H W) uint8, sRGB, upright.
+    """Decode an image: (1 3 H W) uint8, sRGB, upright.
 
-    As in the reference, transparency is dropped, so that what lies behind it shows. All eight orientations of EXIF are
-    obeyed, of which the reference leaves out those that mirror.
+    As in the reference, the alpha channel is dropped, so that hidden colours become visible. All eight EXIF
+    orientations are applied; the reference does not apply those that mirror.
     Raises: MediaError if its data is damaged.
     """
     with open_image(source.path) as image:
-        image.load()  # which turns a TIFF already, and says so
+        image.load()  # which rotates a TIFF already, and reports it
         turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
         profile = image.info.get("icc_profile")
         pixels = _to_srgb(_without_alpha(image), profile)
@@ -70,7 +70,7 @@ def read_image(source: ImageSource) -> Tensor:
 
 
 def image_to_look_at(source: ImageSource) -> Tensor:
-    """A still as a language model takes it: (3 H W) uint8, at the size to which the reference brings it first.
+    """An image for a language model: (3 H W) uint8, at the size to which the reference resizes it first.
 
     Source: docs/reference/text.md, "Rewriting prompts".
     """
@@ -80,7 +80,7 @@ def image_to_look_at(source: ImageSource) -> Tensor:
 
 
 def compress(image: Tensor, crf: int) -> Tensor:
-    """What H.264 leaves of an image (1 3 H W) uint8, at even sizes: an odd row or column at the end is cut off.
+    """An image (1 3 H W) uint8 after H.264 compression, at even sizes: an odd last row or column is removed.
 
     Source: docs/reference/sampling.md, "Images", step 2.
     """
@@ -102,14 +102,14 @@ def compress(image: Tensor, crf: int) -> Tensor:
 
 
 def _without_alpha(image: Image.Image) -> Image.Image:
-    """The colours alone; 16 bits of grey become 8, which Pillow would clip instead."""
+    """The image without alpha; 16-bit grey becomes 8-bit, which Pillow would clip instead."""
     if image.mode.startswith("I"):  # or I;16 and its kin, by the version of Pillow
         return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     return image.convert({"RGBA": "RGB", "LA": "L"}.get(image.mode, image.mode))
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Obey a colour profile where that works."""
+    """Apply a colour profile if it is valid."""
     if profile:
         try:
             given = ImageCms.ImageCmsProfile(io.BytesIO(profile))

@@ -1,4 +1,4 @@
-"""Headers of images, by Pillow alone: PyAV takes longer to load than it takes to read one.
+"""Headers of images, with Pillow only: loading PyAV takes longer than reading a header.
 
 Source: docs/cli.md, "Inputs"; docs/reference/sampling.md, "Images".
 """
@@ -32,9 +32,9 @@ VIEWS_OF_ONE_SHOT = "MPO"  # a JPEG of a phone or a stereo camera, with further 
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """Open an image; its pixels are decoded when they are asked for.
+    """Open an image; its pixels are decoded on demand.
 
-    Raises: MediaError, also for what goes wrong with the image in the block.
+    Raises: MediaError, also for errors of the image inside the block.
     """
     try:
         with warnings.catch_warnings():
@@ -51,7 +51,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
 
 
 def _formats(path: Path) -> tuple[str, ...]:
-    """What a file may be opened as; photos in HEIC only where pillow-heif is installed."""
+    """The supported formats; HEIC only if pillow-heif is installed."""
     with path.open("rb") as file:
         brand = file.read(12)[4:]
     if brand[:4] != b"ftyp" or brand[4:] not in HEIC_BRANDS:
@@ -77,7 +77,7 @@ def image_source(path: Path) -> ImageSource:
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height before the image is turned; of a TIFF, Pillow tells them as they are after it."""
+    """Width and height before the image is rotated; Pillow reports those of a TIFF after the rotation."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
     return image.size

@@ -1,4 +1,4 @@
-"""What is known of the images, videos and audio that a user gives, from their headers.
+"""The properties of input images, videos and audio, from their headers.
 
 Source: docs/cli.md, "Inputs".
 """
@@ -14,7 +14,7 @@ from ..errors import MediaError
 from .reading import FrameReading
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-LARGEST_IMAGE = 89_478_485  # pixels; Pillow takes more for an attack
+LARGEST_IMAGE = 89_478_485  # pixels; Pillow treats more as an attack
 LONGEST_SIDE = 16384  # pixels; the H.264 encoder takes no more
 LONGEST_S = 24 * 60 * 60
 SAMPLE_RATES_HZ = range(1_000, 768_001)
@@ -23,7 +23,9 @@ ROUNDING_S = Fraction(1, 1000)  # containers such as Matroska count in milliseco
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSource:
-    """A still. Its size is that of the upright image. has_more: it moves or has pages, of which the first is used."""
+    """An image. Its size is that of the upright image. has_more: it is animated or has pages, of which the first is
+    used.
+    """
 
     noun: ClassVar[str] = "an image"
     hint: ClassVar[str] = "give a PNG or JPEG file"
@@ -36,7 +38,7 @@ class ImageSource:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know."""
+        """Notes for the user."""
         return (f"{self.path.name} holds several images; the first is used",) if self.has_more else ()
 
 
@@ -44,8 +46,8 @@ class ImageSource:
 class AudioSource:
     """The default audio track of a file, or else its first.
 
-    Args: track: its number, of `tracks`, from 1 on. zero_s: what the clock of the file shows where our time begins,
-    which is with the video if there is one.
+    Args: track: its number, of `tracks`, counted from 1. zero_s: the file's timestamp at our time zero, which is the
+    start of the video if there is one.
     """
 
     noun: ClassVar[str] = "audio"
@@ -63,7 +65,7 @@ class AudioSource:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know."""
+        """Notes for the user."""
         used = f"{self.path.name} has {self.tracks} audio tracks; number {self.track} is used"
         return (used,) if self.tracks > 1 else ()
 
@@ -72,11 +74,11 @@ class AudioSource:
 class VideoSource:
     """The video of a clip, and its audio if it has any.
 
-    Args: container: as PyAV names it. width, height: of a frame as it is seen. reading: how frames are read. fps: the
-    average. zero_s: what the clock of the file shows at the first frame; our time begins there. holes: frames that
-    are missing at a constant rate, and counted among its frames. is_variable: some frame is shown half a frame or more
-    away from where a constant rate would show it. is_timed: the file says when each frame is shown, which AVI does not
-    when they are stored in another order.
+    Args: container: its name in PyAV. width, height: of a displayed frame. reading: how frames are converted. fps: the
+    average. zero_s: the file's timestamp of the first frame, which is our time zero. holes: frames that are missing at
+    a constant rate, included in its number of frames. is_variable: some frame is at least half a frame away from its
+    time at a constant rate. is_timed: the file has presentation times, which AVI lacks if frames are stored in another
+    order.
     """
 
     noun: ClassVar[str] = "a video"
@@ -100,7 +102,7 @@ class VideoSource:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know."""
+        """Notes for the user."""
         notes = [f"{self.path.name} {note}" for note in self.reading.notes]
         if self.holes:
             lacking = f"lacks {self.holes} of {self.frames} frames at its rate of {float(self.fps):.5g} fps"
@@ -112,7 +114,7 @@ class VideoSource:
 
 
 def refusal(path: Path, why: str, hint: str = "") -> MediaError:
-    """The error for a file of which nobody can make anything."""
+    """The error for a file that cannot be used."""
     return MediaError(f"{path} cannot be read", why, hint)
 
 
@@ -125,5 +127,5 @@ def check_size(path: Path, width: int, height: int) -> None:
 
 
 def too_large(path: Path) -> MediaError:
-    """The error for an image or a frame of too many pixels."""
+    """The error for an image or a frame with too many pixels."""
     return refusal(path, f"it has more than {LARGEST_IMAGE // 10**6} megapixels", "scale it down first")

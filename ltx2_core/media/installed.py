@@ -11,7 +11,7 @@ SHOWN = ("libavcodec", "libavformat", "libswscale")
 
 
 def library_versions() -> Mapping[str, str]:
-    """The versions of PyAV, of its FFmpeg, and of the libraries that matter most. Raises: ImportError."""
+    """The versions of PyAV, of its FFmpeg, and of the most important libraries. Raises: ImportError."""
     import av
 
     libraries = {name: ".".join(map(str, av.library_versions[name])) for name in SHOWN if name in av.library_versions}
@@ -19,7 +19,7 @@ def library_versions() -> Mapping[str, str]:
 
 
 def encoders() -> Mapping[str, bool]:
-    """The codecs by the names of their options, and whether an encoder for each is there. Raises: ImportError."""
+    """The codecs by the names of their options, and whether there is an encoder for each. Raises: ImportError."""
     from av.codec.codec import Codec, UnknownCodecError
 
     def is_there(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""What kind of file something is by its first bytes.
+"""The kind of a file by its first bytes.
 
 Source: docs/cli.md, "Inputs".
 """
@@ -18,7 +18,9 @@ HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 
 
 class Kind(NamedTuple):
-    """A kind of file. start, offset: the bytes that tell it, and where they are. copy: as what it can be read."""
+    """A kind of file. start, offset: its signature, and the position of that. copy: the name of a file to convert it
+    to.
+    """
 
     name: str
     start: bytes
@@ -75,16 +77,16 @@ IMAGES = (
 
 
 def kind_of(start: bytes, kinds: Iterable[Kind]) -> Kind | None:
-    """The first of some kinds of file that begins as these bytes do."""
+    """The first of some kinds whose signature matches the beginning of a file."""
     return next((kind for kind in kinds if start[kind.offset :].startswith(kind.start)), None)
 
 
 def cannot_be_opened(path: Path) -> MediaError:
-    """Why a file with video or audio cannot be opened: it is damaged, or of a kind that is not read here."""
+    """The error for a file with video or audio that cannot be opened: it is damaged, or its format is not supported."""
     with path.open("rb") as file:
         start = file.read(LONGEST)
     if kind := kind_of(start, READ):
-        return refusal(path, f"it is damaged, though it begins as {kind.name} does", "download or copy it again")
+        return refusal(path, f"it begins like {kind.name}, but is damaged", "download or copy it again")
     if kind := kind_of(start, OTHERS):
-        return refusal(path, f"it is {kind.name}, which is not read here", f"ffmpeg -i {quote(str(path))} {kind.copy}")
-    return refusal(path, "it is not of a kind that is read here")
+        return refusal(path, f"it is {kind.name}, which is not supported", f"ffmpeg -i {quote(str(path))} {kind.copy}")
+    return refusal(path, "its format is not supported")

@@ -1,4 +1,4 @@
-"""Text in a picture: in a font that has its letters, in lines that fit, cut where it is seen."""
+"""Text in an image: a font that has its characters, lines that fit, and visible cuts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SMALL, USUAL = 13, 18  # sizes in pixels
 OTHER_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
 OTHER_FONTS += ("msgothic.ttc", "NotoSansArabic-Regular.ttf", "NotoSansDevanagari-Regular.ttf")
 LEAST_WIDTH = 3  # pixels that a letter takes
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # what acts on a line and is not a letter
+HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control and formatting characters
 NO_LETTER = "\U0010ffff"  # which no font has
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -21,12 +21,12 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @cache
 def font(size: int) -> Font:
-    """The font that comes with Pillow."""
+    """The font that is included in Pillow."""
     return ImageFont.load_default(size)
 
 
 def font_for(text: str, size: int) -> Font:
-    """The first font that has all letters of a text, or else Pillow's own."""
+    """The first font that has all characters of a text, or else Pillow's own."""
     for known in (font(size), *_other_fonts(size)):
         if not missing(text, known):
             return known
@@ -34,13 +34,13 @@ def font_for(text: str, size: int) -> Font:
 
 
 def missing(text: str, known: Font) -> set[str]:
-    """The letters of a text that a font lacks: those that it draws as it draws what no font has."""
+    """The characters of a text that a font lacks: those that it draws like an unassigned character."""
     nothing = _drawn(NO_LETTER, known)
     return {letter for letter in set(text) if not letter.isspace() and _drawn(letter, known) == nothing}
 
 
 def plain(text: str) -> str:
-    r"""A text on one line, whose control characters are shown as \x1b."""
+    """A text on one line, with control characters shown as \\x1b."""
     spaced = " ".join(text.split())
     return "".join(
         letter.encode("unicode_escape").decode() if unicodedata.category(letter) in HIDDEN else letter
@@ -49,9 +49,10 @@ def plain(text: str) -> str:
 
 
 def lines(text: str, known: Font, width: int, most: int) -> list[str]:
-    """A text in at most so many lines of a width in pixels, broken between words where it can.
+    """A text in at most so many lines of a width in pixels, wrapped between words if possible.
 
-    What is cut off is said at the end, and so is how many letters the font lacks, which are shown as a question mark.
+    The last line says whether the text is cut, and how many characters the font lacks; those are shown as a question
+    mark.
     """
     absent = missing(text, known)
     shown = "".join("?" if letter in absent else letter for letter in text)
@@ -69,7 +70,7 @@ def lines(text: str, known: Font, width: int, most: int) -> list[str]:
 
 
 def fitted(text: str, known: Font, width: int) -> str:
-    """A text on one line of a width in pixels, cut with an ellipsis where it is longer."""
+    """A text on one line of a width in pixels, with an ellipsis if it is longer."""
     shown = text[: width // LEAST_WIDTH]
     if shown == text and known.getlength(text) <= width:
         return text

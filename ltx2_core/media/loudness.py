@@ -1,6 +1,6 @@
-"""How loud audio is by EBU R128, and audio at a loudness that is asked for.
+"""Loudness of audio by EBU R128, and normalisation to a target loudness.
 
-Source: docs/reference/audio.md, "Loudness"; EBU R128 and ITU-R BS.1770 for the measure, which libavfilter computes.
+Source: docs/reference/audio.md, "Loudness"; EBU R128 and ITU-R BS.1770 for the measurement, which libavfilter computes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .waveform import Waveform
 CEILING_DBTP = -1.0
 MARGIN_DB = 0.05  # below the ceiling: the measure tells peaks in thousandths, and a file has 16 bits
 BLOCK_S = Fraction(2, 5)  # what the measure looks at, at a time; shorter audio has none
-GATE_LUFS = -70.0  # blocks that are quieter do not count; where none counts, the measure says this
-TOLERANCE_LU = 0.1  # where rounds of limiting stop; 0.5 is what is promised
+GATE_LUFS = -70.0  # quieter blocks do not count; this is the result if none counts
+TOLERANCE_LU = 0.1  # when rounds of limiting stop; the promise is 0.5
 PROMISED_LU = 0.5
 ROUNDS = 12
 MOST_LIMITED_DB = 12.0  # by which peaks are lowered at most
@@ -35,7 +35,7 @@ TAPS = 24  # samples that each of them is computed from
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How loud audio is. lufs: integrated, None where no block is above the gate. peak: true peak, 1 is full scale."""
+    """A measured loudness. lufs: integrated, None if no block is above the gate. peak: true peak, 1 is full scale."""
 
     lufs: float | None
     peak: float
@@ -47,7 +47,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Levelled:
-    """Audio at another loudness. before, after: how loud it was and is. gain_db: which its quiet parts got."""
+    """Audio after normalisation. before, after: measured loudness. gain_db: the gain of its quiet parts."""
 
     audio: Waveform
     before: Level
@@ -57,7 +57,7 @@ class Levelled:
 
     @property
     def problem(self) -> str:
-        """Why it is not as loud as was asked for, in words, or nothing."""
+        """Why the target loudness was not reached, as text, or nothing."""
         asked = f"the loudness of {self.target_lufs:g} LUFS"
         if self.before.lufs is None or self.after.lufs is None:
             if self.audio.duration_s < BLOCK_S:
@@ -70,7 +70,7 @@ class Levelled:
 
     @property
     def summary(self) -> str:
-        """What was done, in words."""
+        """What was done, as text."""
         assert self.before.lufs is not None
         assert self.after.lufs is not None
         levels = f"{self.before.lufs:.1f} → {self.after.lufs:.1f} LUFS"
@@ -93,15 +93,17 @@ def measure_level(audio: Waveform) -> Level:
             told = measured.metadata or told
     lufs = float(told.get("lavfi.r128.I", GATE_LUFS))
     is_heard = audio.duration_s >= BLOCK_S and lufs > GATE_LUFS
-    peak = max(float(told.get("lavfi.r128.true_peak", 0)), float(samples.abs().max()))  # the filter misses the end
+    peak = max(
+        float(told.get("lavfi.r128.true_peak", 0)), float(samples.abs().max())
+    )  # the filter does not process the end
     return Level(lufs if is_heard else None, peak)
 
 
 def at_loudness(audio: Waveform, target_lufs: float) -> Levelled:
-    """Amplify or attenuate audio to a loudness, and limit what would peak above -1 dBTP.
+    """Change the gain of audio to reach a loudness, and limit peaks above -1 dBTP.
 
-    Limiting takes loudness away, so the gain is raised until the measure is right, or peaks would be lowered by more
-    than 12 dB. The same audio gives the same samples. Silence stays as it is, and so does audio that is too short.
+    Limiting reduces the loudness, so the gain is raised until the measurement is right, or until peaks would be lowered
+    by more than 12 dB. The same audio gives the same samples. Silence is not changed, nor is audio that is too short.
     """
     before = after = measure_level(audio)
     if before.lufs is None:
@@ -131,7 +133,7 @@ def _amplified(audio: Waveform, gain_db: float) -> Waveform:
 
 
 def limiter_gain(samples: Tensor, ceiling: float, sample_rate_hz: int) -> Tensor:
-    """The gain (s) in (0, 1], smooth over time and the same for all channels, that keeps samples (c s) below a peak."""
+    """The gain (s) in (0, 1], smooth over time and equal for all channels, that keeps samples (c s) below a peak."""
     peaks = reduce(true_peaks(samples), "c s -> s", "max")
     if float(peaks.max()) <= ceiling:
         return torch.ones_like(peaks)
@@ -148,7 +150,7 @@ def limiter_gain(samples: Tensor, ceiling: float, sample_rate_hz: int) -> Tensor
 
 
 def true_peaks(samples: Tensor) -> Tensor:
-    """The largest magnitude (c s) at each sample and between it and the next, of samples (c s)."""
+    """The largest magnitude (c s) from each sample to the next, of samples (c s), with oversampling."""
     places = torch.arange(OVERSAMPLING, dtype=samples.dtype) / OVERSAMPLING
     offsets = torch.arange(1 - TAPS // 2, TAPS // 2 + 1, dtype=samples.dtype)
     distance = rearrange(offsets, "k -> 1 k") - rearrange(places, "p -> p 1")
@@ -159,7 +161,7 @@ def true_peaks(samples: Tensor) -> Tensor:
 
 
 def _frames(samples: Tensor, sample_rate_hz: int, layout: str) -> Iterator[av.AudioFrame]:
-    """Samples (c s) in pieces of a second, as the filter takes them."""
+    """Samples (c s) in pieces of a second, as audio frames for the filter."""
     for start in range(0, samples.shape[-1], sample_rate_hz):
         piece = samples[:, start : start + sample_rate_hz].contiguous().numpy()
         frame = av.AudioFrame.from_ndarray(piece, format="dblp", layout=layout)

@@ -1,4 +1,4 @@
-"""A finished clip with a heat map over each frame that shows where its audio looks, and the sound below."""
+"""A finished clip with a heat map over each frame that shows where its audio attends, and the waveform below."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ CURSOR = (255, 255, 255)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionMap:
-    """Where the audio of a clip looks.
+    """Where the audio of a clip attends in the video.
 
-    Args: weights: (t f h w), of each audio latent step over the cells of the video latent; only ratios count. fps: of
-    the frames that the latent stands for. frames_per_latent: all but the first latent frame stand for so many. width,
-    height: of what the cells cover, in pixels of the clip, in whose middle that lies.
+    Args: weights: (t f h w), of each audio latent step over the cells of the video latent; only ratios matter. fps: of
+    the frames that the latent represents. frames_per_latent: frames of all latent frames except the first. width,
+    height: of the area that the cells cover, centred in the clip, in pixels.
     """
 
     weights: Tensor
@@ -49,7 +49,7 @@ class AttentionMap:
     height: float
 
     def at(self, time_s: Fraction) -> NDArray[np.float32]:
-        """The attention (h w) of what is heard at a time to the frame that is seen then; 1 is its mean."""
+        """The attention (h w) of the audio at a time to the frame at that time; 1 is its mean."""
         steps, latent_frames, *_ = self.weights.shape
         step = min(math.floor((time_s + FIRST_STEP_S) * AUDIO_STEPS_PER_S), steps - 1)
         frame = round(time_s * self.fps)
@@ -63,8 +63,8 @@ def write_overlay(
 ) -> None:
     """Write a finished clip again as an MP4 with its audio: its frames under the map, its waveform, and a cursor.
 
-    Args: words: what the map was made of, for the legend.
-    Raises: MediaError if the clip cannot be read. RequestError if the target exists. StorageError if the disk refuses.
+    Args: words: the legend: which steps and blocks the map averages.
+    Raises: MediaError if the clip cannot be read. RequestError if the target exists. StorageError for a disk error.
     """
     source = check_input(clip, VideoSource)
     canvas = _Canvas.of(source, attention, words)
@@ -76,7 +76,7 @@ def write_overlay(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Canvas:
-    """What every frame is drawn on. picture: width and height of the clip on it. top: the greatest ratio."""
+    """The background of every frame. picture: width and height of the clip on it. top: the largest ratio."""
 
     source: VideoSource
     attention: AttentionMap
@@ -102,7 +102,7 @@ class _Canvas:
         return self.picture[1] + self.below.height
 
     def drawn(self, pixels: Tensor, time_s: Fraction) -> Tensor:
-        """A frame (3 H W) uint8 with what belongs to it: (1 3 H W) in [0, 1]."""
+        """A frame (3 H W) uint8 with map, waveform and cursor: (1 3 H W) in [0, 1]."""
         frame = Image.fromarray(rearrange(pixels, "c H W -> H W c").numpy()).resize(
             self.picture, Image.Resampling.BILINEAR
         )
@@ -135,7 +135,7 @@ def colours(levels: NDArray) -> NDArray:
 
 
 def _below(source: VideoSource, width: int, top: float, words: str) -> Image.Image:
-    """The waveform and the scale of colours, which are the same under all frames."""
+    """The waveform and the colour scale, which are the same under all frames."""
     image = Image.new("RGB", (width, STRIP + LEGEND + 3 * GAP), PAPER)
     if source.audio is not None:
         audio = read_audio(source.audio)

@@ -1,4 +1,4 @@
-"""A finished file at a glance: a poster, its sound over time, how loud it is, what its self-check finds, sync.
+"""An overview of a finished file: poster, waveform, spectrogram, loudness, findings of the self-check, sync.
 
 Source: docs/report.md.
 """
@@ -40,7 +40,7 @@ LEVELS = string.digits + string.ascii_uppercase + string.ascii_lowercase + "-_" 
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """How finely things are drawn. poster: pixels of its longer side, at most. columns, rows: of the spectrogram."""
+    """The resolution of the overview. poster: pixels of its longer side, at most. columns, rows: of the spectrogram."""
 
     poster: int
     columns: int
@@ -61,12 +61,12 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """What is seen and heard of a finished file.
+    """The overview of a finished file.
 
-    Args: duration_s: of the video, or of audio that is alone. size: width and height of its frames as they are seen;
-    None without video. poster, spectrogram: None without video, or without audio. waves: the waveform, a text of one
-    letter of `LEVELS` a column for each channel, or one text for all channels if they are not two. problems: what its
-    self-check finds, a sentence for each word.
+    Args: duration_s: of the video, or of audio without video. size: width and height of its displayed frames; None
+    without video. poster, spectrogram: None without video, or without audio. waves: the waveform, one letter of
+    `LEVELS` per column for each channel, or one text for all channels if they are not two. problems: the findings of
+    its self-check, a sentence for each word.
     """
 
     info: MediaInfo
@@ -110,7 +110,7 @@ def look_at(path: Path, detail: Detail = OF_MANY) -> Overview:
 
 
 def _look(video: VideoSource, detail: Detail) -> tuple[Picture | None, Findings]:
-    """The frame of some with the most contrast, small, and what the self-check says of all."""
+    """The frame with the most contrast, reduced in size, and the findings of the self-check."""
     numbers = {int(number) for number in np.linspace(0, video.frames - 1, CANDIDATES).round()}
     converter, planar, check = FrameConverter(video.reading), VideoReformatter(), None
     best: tuple[float, Image.Image] | None = None

@@ -1,4 +1,4 @@
-"""A file appears under its name when it is complete and checked, never before."""
+"""A file gets its name when it is complete and checked, never before."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..errors import OutputError, RequestError
 def partial_file(
     target: Path, *, overwrite: bool, before_rename: Callable[[Path], None] = lambda partial: None
 ) -> Iterator[Path]:
-    """Hand out a hidden path beside the target; what was written there takes the target's name when the block ends.
+    """Yield a hidden path beside the target; the file is renamed to the target when the block ends.
 
-    After a failed self-check (OutputError) the hidden file stays, and the error says where; after anything else that
-    goes wrong in the block it is removed. A link in the place of the target is replaced, not the file that it names.
+    After a failed self-check (OutputError) the hidden file stays, and the error names it; after any other exception in
+    the block it is removed. A link in the place of the target is replaced, not the file that it points to.
 
-    Args: before_rename: is called with the complete hidden file.
-    Raises: RequestError if the target cannot be a file, or exists and may not be replaced; this is looked at before the
-    block and once more after it. StorageError if the disk refuses.
+    Args: before_rename: called with the complete hidden file.
+    Raises: RequestError if the target cannot be a file, or exists and may not be replaced; this is checked before the
+    block and once more after it. StorageError for a disk error.
     """
     if target.is_dir() or not target.parent.is_dir():
         why = "it is a folder" if target.is_dir() else f"there is no folder {target.parent}"

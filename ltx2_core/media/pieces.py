@@ -22,7 +22,7 @@ RUN_UP_S = Fraction(1, 4)  # decoded before the beginning: lossy codecs need the
 
 
 class Piece(NamedTuple):
-    """Samples (c s) float32, and when they begin: seconds after the beginning of their file."""
+    """Samples (c s) float32, and their start: seconds after the start of their file."""
 
     time_s: Fraction
     sample_rate_hz: int
@@ -32,13 +32,13 @@ class Piece(NamedTuple):
 def audio_pieces(
     source: AudioSource, start_s: Fraction = Fraction(0), end_s: Fraction | None = None
 ) -> Iterator[Piece]:
-    """All that overlaps a time window; up to its end if none is given."""
+    """All pieces that overlap a time window; up to the end if none is given."""
     header = read_header(source.path)
     return _decode(source, start_s, end_s) if header is None else _read(source, header, start_s, end_s)
 
 
 def _read(source: AudioSource, header: AudioHeader, start_s: Fraction, end_s: Fraction | None) -> Iterator[Piece]:
-    """A time window of a WAV or FLAC file, where there is anything in it."""
+    """A time window of a WAV or FLAC file, if it contains anything."""
     rate = header.sample_rate_hz
     start = round(start_s * rate)
     end = header.samples if end_s is None else round(end_s * rate) + 1  # halves may round away from the length
@@ -47,7 +47,7 @@ def _read(source: AudioSource, header: AudioHeader, start_s: Fraction, end_s: Fr
 
 
 def _decode(source: AudioSource, start_s: Fraction, end_s: Fraction | None) -> Iterator[Piece]:
-    """All that overlaps a time window."""
+    """All pieces that overlap a time window."""
     with open_clip(source.path) as container:
         stream = audio_stream_of(container)
         assert stream is not None
@@ -74,5 +74,5 @@ def _samples(frame: av.AudioFrame) -> NDArray:
     if samples.dtype.kind == "f":
         return samples.astype(np.float32)
     half = 2.0 ** (8 * samples.dtype.itemsize - 1)
-    middle = half if samples.dtype.kind == "u" else 0.0  # the reference forgets it and hears silence as a constant 1
+    middle = half if samples.dtype.kind == "u" else 0.0  # the reference omits this and reads silence as a constant 1
     return (samples.astype(np.float32) - np.float32(middle)) / np.float32(half)

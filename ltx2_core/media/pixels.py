@@ -1,4 +1,4 @@
-"""From frames to the pixels that video codecs take."""
+"""Conversion of frames to the pixel format of video codecs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ BT709 = (  # luma, blue and red difference from red, green and blue
 
 
 def to_i420(frames: Tensor) -> Tensor:
-    """Turn frames (F 3 H W) in [0, 1] into planar I420 (F 3H/2 W), uint8: BT.709 matrix, limited range.
+    """Convert frames (F 3 H W) in [0, 1] to planar I420 (F 3H/2 W), uint8: BT.709 matrix, limited range.
 
     Each frame is its luma plane, then the blue and the red plane of half the height and width, all as rows of W. H and
-    W must be even. Values are cut off, not rounded, as in the reference.
+    W must be even. Values are truncated, not rounded, as in the reference.
     Source: docs/reference/pipelines.md, "Encoding video".
     """
     luma, *colour = torch.einsum("rc,FcHW->rFHW", frames.new_tensor(BT709), frames)

@@ -1,4 +1,4 @@
-"""Sound over time as strips of a picture, with their axes: a waveform for each channel, a spectrogram, seconds."""
+"""Strips that show audio over time, with their axes: a waveform for each channel, a spectrogram, seconds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_TICKS = 14
 
 
 def waveform(samples: NDArray, name: str, sample_rate_hz: int, duration_s: float) -> Image.Image:
-    """The range of samples (c s) over time, on a scale of decibels, so that quiet sound is seen too."""
+    """The range of samples (c s) over time, on a decibel scale, so that quiet audio is visible too."""
     low, high = bars(samples, sample_rate_hz, duration_s, PLOT)
     place = np.linspace(1, -1, WAVE_HEIGHT)[:, None]
     pixel = 1 / WAVE_HEIGHT
@@ -42,7 +42,7 @@ def waveform(samples: NDArray, name: str, sample_rate_hz: int, duration_s: float
 
 
 def bars(samples: NDArray, sample_rate_hz: int, duration_s: float, width: int) -> tuple[NDArray, NDArray]:
-    """The lowest and the highest of samples (c s) in each of so many columns, (width) each, as `heights`."""
+    """The minimum and the maximum of samples (c s) in each of so many columns, (width) each, as `heights`."""
     padded = _lasting(samples, sample_rate_hz, duration_s, width)
     count = min(width, math.ceil(duration_s * BARS_PER_S))
     starts = np.linspace(0, padded.shape[1], count, endpoint=False).astype(int)
@@ -53,13 +53,13 @@ def bars(samples: NDArray, sample_rate_hz: int, duration_s: float, width: int) -
 
 
 def heights(samples: NDArray) -> NDArray:
-    """Where samples stand in a waveform: 1 and -1 at full scale, 0 at -60 dB and below."""
+    """Heights of samples in a waveform: 1 and -1 at full scale, 0 at -60 dB and below."""
     decibels = 20 * np.log10(np.maximum(np.abs(samples), 1e-9))
     return np.sign(samples) * np.clip(1 - decibels / QUIETEST_DB, 0, 1)
 
 
 def spectrogram(samples: NDArray, sample_rate_hz: int, duration_s: float) -> Image.Image:
-    """How loud each frequency of samples (c s) is over time, the mean of the channels."""
+    """The level of each frequency of samples (c s) over time, the mean of the channels."""
     pixels = spectrum(samples, sample_rate_hz, duration_s, PLOT // COLUMN, SPECTRUM_HEIGHT)
     rows_hz = frequencies(sample_rate_hz, SPECTRUM_HEIGHT)
     marks_hz = [hertz for hertz in (100, 1000, 10_000) if hertz < rows_hz[0]]
@@ -94,7 +94,7 @@ def peaks(samples: NDArray, sample_rate_hz: int, duration_s: float, columns: int
 
 
 def time_axis(duration_s: float, marks_s: Iterable[float]) -> Image.Image:
-    """Seconds below a strip, and triangles where the frames of the sheet are."""
+    """A time axis below a strip, with triangles at the times of the sheet's frames."""
     image = Image.new("RGB", (WIDTH, 30), PAPER)
     draw = ImageDraw.Draw(image)
     step_s = next((step for step in STEPS_S if duration_s / step <= MOST_TICKS), STEPS_S[-1])
@@ -111,13 +111,13 @@ def time_axis(duration_s: float, marks_s: Iterable[float]) -> Image.Image:
 
 
 def _lasting(samples: NDArray, sample_rate_hz: int, duration_s: float, columns: int) -> NDArray:
-    """Samples (c s) with silence up to a time, at least one for each column."""
+    """Samples (c s) padded with silence up to a time, at least one for each column."""
     wanted = max(round(duration_s * sample_rate_hz), columns)
     return np.pad(samples, ((0, 0), (0, max(wanted - samples.shape[1], 0))))[:, :wanted]
 
 
 def _strip(pixels: NDArray, name: str, unit: str, labels: Iterable[tuple[int, str]]) -> Image.Image:
-    """What is plotted, with its name, its unit and labels at some of its rows."""
+    """A plot with its name, its unit and labels at some of its rows."""
     height = len(pixels)
     image = Image.new("RGB", (WIDTH, height), PAPER)
     image.paste(Image.fromarray(pixels), (GUTTER, 0))
@@ -131,7 +131,7 @@ def _strip(pixels: NDArray, name: str, unit: str, labels: Iterable[tuple[int, st
 
 
 def _heat(decibels: NDArray) -> NDArray:
-    """Colours (… 3) of levels between the faintest and 0 dB."""
+    """Colours (… 3) of levels between the lower limit and 0 dB."""
     places = np.linspace(FAINTEST_DB, 0, len(HEAT))
     channels = [np.interp(decibels, places, [colour[channel] for colour in HEAT]) for channel in range(3)]
     return np.stack(channels, -1).round().astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What is in a media file, from its header.
+"""The contents of a media file, from its header.
 
 Source: docs/cli.md, "Inputs"; docs/reference/pipelines.md, "Decoding video".
 """
@@ -21,7 +21,7 @@ from ..errors import MediaError
 from .inputs import refusal
 from .reading import Colour
 
-# What may be opened. Playlists and other formats that name further files are not among them.
+# The supported formats. Playlists and other formats that refer to further files are not included.
 DEMUXERS = ("mov", "matroska", "avi", "mpegts", "wav", "flac", "mp3", "ogg", "aac", "ac3", "aiff", "caf")
 
 
@@ -31,7 +31,7 @@ UNDETERMINED = "und"  # a language of ISO 639
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoInfo:
-    """One video stream. frames: as the header says, 0 where it does not; so is duration_s."""
+    """One video stream. frames, duration_s: as in the header, 0 if it does not say."""
 
     codec: str
     tag: str
@@ -46,7 +46,7 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioInfo:
-    """One audio stream. duration_s: without the samples that its encoder put in front; 0 where the header is silent."""
+    """One audio stream. duration_s: without the encoder's priming samples; 0 if the header does not say."""
 
     codec: str
     sample_rate_hz: int
@@ -56,7 +56,7 @@ class AudioInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaInfo:
-    """A file: its first video and its first audio stream, and the comment that it carries."""
+    """A file: its first video and its first audio stream, and its comment."""
 
     container: str
     video: VideoInfo | None
@@ -68,9 +68,9 @@ class MediaInfo:
 class Track:
     """One stream of any kind: video, audio, subtitle, data, attachment or unknown.
 
-    Args: codec: or, where it has none, what the file calls it. language: of ISO 639, as the file says. video, audio: of
-    a stream of that kind, unless nothing here decodes it. is_default: a player takes it by itself. is_cover: it is the
-    picture of a record.
+    Args: codec: or, if it has none, the name in the file. language: of ISO 639, as in the file. video, audio: of a
+    stream of that kind, unless there is no decoder for it. is_default: whether players select it by default. is_cover:
+    whether it is cover art.
     """
 
     kind: str
@@ -85,7 +85,7 @@ class Track:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackList:
-    """Every stream of a file. duration_s: of the longest, 0 where the header is silent. comment: that it carries."""
+    """Every stream of a file. duration_s: of the longest, 0 if the header does not say. comment: of the file."""
 
     container: str
     duration_s: Fraction
@@ -95,9 +95,9 @@ class TrackList:
 
 
 def open_media(path: Path) -> InputContainer:
-    """Open a file for reading, and nothing but this file whatever stands in it.
+    """Open a file for reading, and no other file whatever its content.
 
-    Raises: MediaError if it is not a regular file or nothing that we read.
+    Raises: MediaError if it is not a regular file or not of a supported format.
     """
     limits = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
     if why := no_file(path):
@@ -112,14 +112,14 @@ def open_media(path: Path) -> InputContainer:
 def probe(path: Path) -> MediaInfo:
     """Read the header of a media file.
 
-    Raises: MediaError if it is not a regular file or nothing that we read.
+    Raises: MediaError if it is not a regular file or not of a supported format.
     """
     with open_media(path) as container:
         video = next(iter(container.streams.video), None)
         audio = next(iter(container.streams.audio), None)
         for stream in (video, audio):
             if stream and stream.codec_context is None:
-                raise MediaError(f"{path} cannot be read", f"nothing here decodes its {stream.type}")
+                raise MediaError(f"{path} cannot be read", f"there is no decoder for its {stream.type}")
         return MediaInfo(
             container=container.format.name,
             video=video and _video_info(video),
@@ -129,9 +129,9 @@ def probe(path: Path) -> MediaInfo:
 
 
 def list_tracks(path: Path) -> TrackList:
-    """Read the header of a media file, also of one that holds streams which nothing here decodes.
+    """Read the header of a media file, also of one with streams that have no decoder.
 
-    Raises: MediaError if it is not a regular file or nothing that we read.
+    Raises: MediaError if it is not a regular file or not of a supported format.
     """
     with open_media(path) as container:
         return TrackList(
@@ -163,7 +163,7 @@ def _track(stream: Stream) -> Track:
 
 
 def _tag(metadata: Mapping[str, str], *names: str) -> str | None:
-    """The first of some entries that says something."""
+    """The first non-empty one of some metadata entries."""
     return next((text for name in names if (text := metadata.get(name, "").strip())), None)
 
 

@@ -1,7 +1,7 @@
-"""How the frames of a clip are read, so that one sees what was meant: found once from its header and its first frame.
+"""How the frames of a clip are converted for display: determined once from its header and its first frame.
 
-Importing this costs nothing.
-Source: docs/reference/pipelines.md, "Decoding video"; ITU-T H.273 for the numbers of colours.
+Importing this module is fast.
+Source: docs/reference/pipelines.md, "Decoding video"; ITU-T H.273 for the colour codes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Colour(NamedTuple):
-    """How colours are coded: numbers of ITU-T H.273, and FFmpeg's number for the range (1 limited, 2 full)."""
+    """Colour properties: codes of ITU-T H.273, and FFmpeg's code for the range (1 limited, 2 full)."""
 
     primaries: int
     transfer: int
@@ -28,17 +28,17 @@ PQ, HLG = 16, 18  # transfers of high dynamic range
 HDR_NAMES = {PQ: "PQ", HLG: "HLG"}
 MATRIX_NAMES = {0: "RGB", BT709: "BT.709", 4: "FCC", 5: "BT.601", BT601: "BT.601", 7: "SMPTE 240M", 9: "BT.2020"}
 RANGE_NAMES = {LIMITED: "limited", FULL: "full"}
-FIRST_HD_HEIGHT = 720  # rows from which a clip that does not tell its matrix has that of HD
+FIRST_HD_HEIGHT = 720  # number of rows from which a clip without a stated matrix uses that of HD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameReading:
-    """What is done to each frame of a clip, in this order.
+    """The conversion of each frame of a clip, in this order.
 
-    Args: is_interlaced: frames that hold two fields are deinterlaced. colour: how they are coded, guesses filled in;
-    they become BT.709 RGB of standard dynamic range. width, height: as stored. sample_aspect: the width of a pixel by
-    its height; frames are stretched to square pixels. is_mirrored: they are flipped left to right. rotation: they are
-    turned by so many degrees counter-clockwise: 0, 90, 180 or 270.
+    Args: is_interlaced: frames with two fields are deinterlaced. colour: their colour properties, with guesses for
+    missing ones; they are converted to BT.709 RGB of standard dynamic range. width, height: as stored. sample_aspect:
+    the width of a pixel by its height; frames are stretched to square pixels. is_mirrored: frames are flipped left to
+    right. rotation: degrees counter-clockwise by which they are rotated: 0, 90, 180 or 270.
     """
 
     width: int
@@ -51,20 +51,20 @@ class FrameReading:
 
     @property
     def square_size(self) -> tuple[int, int]:
-        """Width and height at square pixels, before frames are turned. No side becomes shorter."""
+        """Width and height at square pixels, before frames are rotated. No side becomes shorter."""
         if self.sample_aspect >= 1:
             return round(self.width * self.sample_aspect), self.height
         return self.width, round(self.height / self.sample_aspect)
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """Width and height of what comes out."""
+        """Width and height of the converted frames."""
         width, height = self.square_size
         return (height, width) if self.rotation in (90, 270) else (width, height)
 
     @property
     def facts(self) -> dict[str, str]:
-        """The same in words, by name; what is as usual is left out."""
+        """The same as text, by name; usual values are left out."""
         matrix = MATRIX_NAMES.get(self.colour.matrix, f"matrix {self.colour.matrix}")
         facts = {"colours": f"{matrix}, {RANGE_NAMES[self.colour.range]} range"}
         if name := HDR_NAMES.get(self.colour.transfer):
@@ -80,7 +80,7 @@ class FrameReading:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Every conversion that a person should know of, as the end of a sentence that begins with the file."""
+        """The conversions that the user should know, as the end of a sentence that begins with the file."""
         notes = []
         if self.is_interlaced:
             notes.append("is interlaced; it is read deinterlaced")
@@ -94,7 +94,7 @@ class FrameReading:
 
 
 def guessed(colour: Colour, height: int, *, is_full: bool) -> Colour:
-    """The same colour with what the file leaves open filled in. is_full: the pixel format says that the range is."""
+    """The same colour properties, with guesses for missing ones. is_full: the pixel format implies full range."""
     matrix = colour.matrix
     if matrix == UNSPECIFIED:
         matrix = BT709 if height >= FIRST_HD_HEIGHT else BT601

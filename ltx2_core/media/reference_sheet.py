@@ -1,4 +1,4 @@
-"""Several images on one sheet, for a LoRA that has learnt to take things from it.
+"""Several images on one sheet, for a LoRA that was trained to use objects from it.
 
 Source: docs/references.md.
 """

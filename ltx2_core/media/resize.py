@@ -1,4 +1,4 @@
-"""From decoded frames to the pixels that the video encoder takes.
+"""Conversion of decoded frames to pixels for the video encoder.
 
 Source: docs/reference/sampling.md, "Preparing given media".
 """
@@ -17,22 +17,22 @@ from torch import Tensor
 def to_clip(frames: Iterable[Tensor], height: int, width: int) -> Tensor:
     """Resize uint8 frames of any size, (F 3 H W) each, and join them: (1 3 F height width) float32 in [-1, 1].
 
-    Only the clip at its new size is ever whole in memory.
+    Only the resized clip is in memory as a whole.
     """
     return torch.cat([*clip_pieces(frames, height, width)], dim=2)
 
 
 def clip_pieces(frames: Iterable[Tensor], height: int, width: int) -> Iterator[Tensor]:
-    """The same clip in pieces, (1 3 F height width) of each (F 3 H W), made when they are asked for."""
+    """The same clip in pieces, (1 3 F height width) of each (F 3 H W), computed on demand."""
     for some in frames:
         yield rearrange(cover(some, height, width) / 127.5 - 1, "F c H W -> 1 c F H W")
 
 
 def cover(frames: Tensor, height: int, width: int) -> Tensor:
-    """Scale frames (F 3 H W) until they cover a size, then cut the overhang off evenly: float32 in the same range.
+    """Scale frames (F 3 H W) until they cover a size, then crop equally on both sides: float32 in the same range.
 
-    There is no filter against aliasing. Scaled sizes are rounded up in double precision as they come, which can make
-    them a pixel too large: it decides what is cut.
+    There is no anti-aliasing filter. Scaled sizes are rounded up in double precision without correction, which can make
+    them a pixel too large; this affects what is cropped, as in the reference.
     """
     old_height, old_width = frames.shape[-2:]
     scale = max(height / old_height, width / old_width)
@@ -50,17 +50,17 @@ def resized(frames: Tensor, height: int, width: int) -> Tensor:
 
 
 def filled_up(frames: Tensor, height: int, width: int) -> Tensor:
-    """Frames (F 3 H W), no larger than a size, in the middle of it; their outermost rows and columns are repeated."""
+    """Frames (F 3 H W), no larger than a size, centred in it; their outermost rows and columns are repeated."""
     below, beside = height - frames.shape[-2], width - frames.shape[-1]
     top, left = below // 2, beside // 2
     return F.pad(frames, (left, beside - left, top, below - top), mode="replicate")
 
 
 def fit(frames: Tensor, height: int, width: int) -> Tensor:
-    """Scale frames (F 3 H W) down until they fit into a size, and fill it up at the bottom and on the right.
+    """Scale frames (F 3 H W) down until they fit into a size, and pad at the bottom and on the right.
 
-    Returns: float32 in the same range. What is filled mirrors the frame, without its last row and column; where there
-    is more to fill than the frame has, the last row and column are repeated.
+    Returns: float32 in the same range. The padding mirrors the frame, without its last row and column; if the padding
+    is larger than the frame, the last row and column are repeated.
     """
     old_height, old_width = frames.shape[-2:]
     scale, scaled = min(height / old_height, width / old_width), frames.float()

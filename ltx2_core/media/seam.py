@@ -1,4 +1,4 @@
-"""How well a clip loops: its last frame beside its first, and the sound where its end meets its beginning.
+"""How well a clip loops: its last frame compared with its first, and the audio at its end with that at its start.
 
 Source: docs/loops.md, "How it is measured".
 """
@@ -21,11 +21,11 @@ HIGHEST_SIDE = 256  # of the frames that are compared: what compression does to 
 
 @dataclass(frozen=True, slots=True)
 class Seam:
-    """A seam beside what goes on in the clip.
+    """A seam compared with the rest of the clip.
 
-    Args: step: by how many codes of luma the first frame differs from the last, on average. steps: how much each frame
-    differs from the one before. flux: how much the spectrum grows where a window reaches over the seam, at most; None
-    without audio. fluxes: the same everywhere in the clip.
+    Args: step: mean difference of luma between the first frame and the last. steps: the same between all successive
+    frames. flux: the maximum growth of the spectrum in a window that reaches over the seam; None without audio. fluxes:
+    the same everywhere in the clip.
     """
 
     step: float
@@ -40,14 +40,16 @@ class Seam:
 
     @property
     def is_smooth(self) -> bool:
-        """Whether nothing at the seam stands out: steps and sounds as large as it are among the clip's own."""
+        """Whether nothing at the seam stands out: the clip has steps and growths of the spectrum as large as those at
+        the seam.
+        """
         sounds = self.flux is None or self.flux <= np.percentile(self.fluxes, 99)
         return self.step <= self.steps.max() and bool(sounds)
 
     @property
     def verdict(self) -> str:
-        """A line for a person."""
-        words = f"from the last frame to the first it is {self.ratio:.2f} of a usual step"
+        """The result as one line of text."""
+        words = f"the step from the last frame to the first is {self.ratio:.2f} times a usual one"
         if self.flux is not None:
             softer = 100 * float(np.mean(self.fluxes < self.flux))
             words += f"; {softer:.0f} % of the clip sounds less abrupt than the seam"
@@ -55,7 +57,7 @@ class Seam:
 
 
 def measure_seam(video: VideoSource) -> Seam:
-    """Compare both ends of a clip. Raises: MediaError if the file is damaged."""
+    """Compare the two ends of a clip. Raises: MediaError if the file is damaged."""
     scaler, first, before = VideoReformatter(), None, None
     steps: list[float] = []
     scale = min(1.0, HIGHEST_SIDE / max(video.width, video.height))
@@ -76,7 +78,7 @@ def measure_seam(video: VideoSource) -> Seam:
 
 
 def ring_flux(samples: NDArray) -> NDArray:
-    """How much the spectrum of samples (c s) grows from each window to the next, once around: those over the seam last.
+    """The growth of the spectrum of samples (c s) from each window to the next, cyclically: those over the seam last.
 
     Returns: (n) float; none for less than two windows.
     """

@@ -1,4 +1,4 @@
-"""A clip at a glance: what it is, some of its frames, its sound over time and what it was made from, as one PNG."""
+"""A contact sheet: facts about a clip, some of its frames, its audio over time and its prompt, as one PNG."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CHANNEL_NAMES = ("left", "right")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of text. is_small: it is a fact, in small and dim letters."""
+    """One line of text. is_small: whether it is a fact, in small and grey letters."""
 
     text: str
     is_small: bool = False
@@ -46,10 +46,10 @@ class Line:
 def contact_sheet(
     clip: Path, target: Path, *, prompt: str, seed: int, made_with: str = "", overwrite: bool = False
 ) -> None:
-    """Draw a finished file: frames at even distances with their times, waveform, spectrogram, and what is known of it.
+    """Draw a finished file: evenly spaced frames with their times, waveform, spectrogram, and facts.
 
-    A file without video, or without audio, gives a sheet without that part. made_with: model and preset, in words.
-    Raises: MediaError if the file cannot be read. RequestError if the sheet exists. StorageError if the disk refuses.
+    For a file without video, or without audio, that part is left out. made_with: model and preset, as text.
+    Raises: MediaError if the file cannot be read. RequestError if the sheet exists. StorageError for a disk error.
     """
     info = probe(clip)
     video = check_input(clip, VideoSource) if info.video else None
@@ -67,7 +67,7 @@ def contact_sheet(
 
 
 def save_small(sheet: Image.Image, path: Path) -> None:
-    """Write a PNG without loss, or in fewer colours where it would be larger than 200 kB."""
+    """Write a lossless PNG, with fewer colours if it would be larger than 200 kB."""
     sheet.save(path, "PNG", compress_level=9)
     for colours in COLOURS:
         if path.stat().st_size <= LARGEST_BYTES:
@@ -76,7 +76,7 @@ def save_small(sheet: Image.Image, path: Path) -> None:
 
 
 def _title(name: str, info: MediaInfo) -> str:
-    """What the file is, on one line."""
+    """The properties of the file, on one line."""
     streams = [_video_words(info.video)] if info.video else []
     streams += [_audio_words(info.audio)] if info.audio else []
     return f"{plain(name)}: {'; '.join(streams)}"
@@ -99,7 +99,7 @@ def _made(seed: int, made_with: str) -> str:
 
 
 def _measures(video: VideoSource | None, source: AudioSource | None, audio: Waveform) -> Iterator[str]:
-    """What is measured of the sound: how loud it is, and whether it goes with what moves."""
+    """Measurements of the audio: its loudness, and its sync with motion."""
     if len(audio.samples) in LAYOUTS:
         level = measure_level(audio)
         loudness = "none that can be measured" if level.lufs is None else f"{level.lufs:.1f} LUFS"
@@ -120,7 +120,7 @@ def _sound(audio: Waveform, duration_s: float, times_s: Sequence[float]) -> list
 
 
 def thumbnails(source: VideoSource) -> Iterator[tuple[Fraction, Image.Image]]:
-    """Frames at even distances, small, with their times on them."""
+    """Evenly spaced frames, reduced in size, with their times on them."""
     numbers = {int(number) for number in np.linspace(0, source.frames - 1, FRAMES).round()}
     columns = COLUMNS if source.width >= source.height else COLUMNS_UPRIGHT
     width = (WIDTH + MARGIN) // columns - MARGIN
@@ -149,7 +149,7 @@ def _grid(images: list[Image.Image]) -> Image.Image:
 
 
 def _prompt(prompt: str) -> list[Image.Image]:
-    """The prompt in lines of its own, if there is one."""
+    """The prompt, wrapped, if there is one."""
     text = plain(prompt)
     wrapped = lines(text, font_for(text, USUAL), WIDTH, MOST_PROMPT_LINES)
     return [_text([Line(line) for line in wrapped])] if text else []

@@ -1,4 +1,4 @@
-"""Decoded frames with the times at which they are shown: by PyAV, without torch.
+"""Decoded frames with their presentation times: with PyAV, without torch.
 
 Source: docs/reference/pipelines.md, "Decoding video".
 """
@@ -22,14 +22,14 @@ Frame = av.VideoFrame | av.AudioFrame
 
 
 class Shown(NamedTuple):
-    """A frame, and when it begins: seconds after the beginning of its file."""
+    """A frame, and its start: seconds after the start of its file."""
 
     frame: av.VideoFrame
     time_s: Fraction
 
 
 def shown_frames(source: VideoSource, start_s: Fraction | None) -> Iterator[Shown]:
-    """All frames, or those from about a time."""
+    """All frames, or those from about a time on."""
     with open_clip(source.path) as container:
         stream = video_stream_of(container)
         assert stream is not None
@@ -43,7 +43,7 @@ def shown_frames(source: VideoSource, start_s: Fraction | None) -> Iterator[Show
 
 
 def deinterlaced(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """The same number of frames, of which those that hold two fields are made whole from the first."""
+    """The same number of frames; frames with two fields are interpolated from the first field."""
     graph = None
     for frame in frames:
         if graph is None:
@@ -69,7 +69,7 @@ def linked(frame: av.VideoFrame, *filters: tuple[str, str]) -> Graph:
 
 
 def through(graph: Graph, frame: Frame | None) -> Iterator[Frame]:
-    """What a graph has ready after one more frame, or after the last."""
+    """The output of a graph after one more frame, or after the last."""
     graph.push(frame)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Headers of clips and audio that a user gives, as records: by PyAV, without torch.
+"""Headers of input clips and audio, as records: with PyAV, without torch.
 
 Source: docs/cli.md, "Inputs"; docs/reference/pipelines.md, "Decoding video".
 """
@@ -35,7 +35,7 @@ WITHOUT_TIMES = ("avi",)  # formats that tell when frames are decoded, but not w
 
 @contextmanager
 def open_clip(path: Path) -> Iterator[InputContainer]:
-    """Open a file with video or audio. Raises: MediaError, also for what goes wrong with the file in the block."""
+    """Open a file with video or audio. Raises: MediaError, also for errors of the file inside the block."""
     try:
         container = open_media(path)
     except MediaError as error:
@@ -50,13 +50,13 @@ def open_clip(path: Path) -> Iterator[InputContainer]:
 
 
 def video_stream_of(container: InputContainer) -> VideoStream | None:
-    """The first video stream that is not the cover of a record."""
+    """The first video stream that is not cover art."""
     moving = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
     return next(moving, None)
 
 
 def audio_stream_of(container: InputContainer) -> AudioStream | None:
-    """The audio track that a player plays: the first that is marked as the default, or else the first."""
+    """The audio track that players select: the first one marked as default, or else the first."""
     tracks = container.streams.audio
     default = (stream for stream in tracks if stream.disposition & Disposition.default)
     return next(default, next(iter(tracks), None))
@@ -72,7 +72,9 @@ def audio_source(path: Path) -> AudioSource:
 
 
 def reading_of(path: Path) -> FrameReading:
-    """How the frames of a clip are read, by its header and the first of them. Raises: MediaError if there is none."""
+    """How the frames of a clip are converted, from its header and its first frame. Raises: MediaError if there
+    is none.
+    """
     first = _first_frame(path)
     with open_clip(path) as container:
         stream = video_stream_of(container)
@@ -111,7 +113,7 @@ READERS: Mapping[type, Callable[[Path], Any]] = {AudioSource: audio_source, Vide
 
 
 def _first_frame(path: Path) -> av.VideoFrame:
-    """Decode one frame: how frames are to be turned stands there only, and it is worth more than a header.
+    """Decode one frame: only it contains the rotation, and its other properties take precedence over a header.
 
     Raises: MediaError if there is none, or it is too large.
     """
@@ -128,7 +130,7 @@ def _first_frame(path: Path) -> av.VideoFrame:
 
 
 def _frame_reading(first: av.VideoFrame, stream: VideoStream) -> FrameReading:
-    """How frames are read, by the first of them and the header."""
+    """How frames are converted, from the first frame and the header."""
     coded = (first.color_primaries, first.color_trc, first.colorspace, first.color_range)
     aspect = stream.sample_aspect_ratio or Fraction(1)
     rotation, is_mirrored = _orientation(first)
@@ -144,7 +146,7 @@ def _frame_reading(first: av.VideoFrame, stream: VideoStream) -> FrameReading:
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
-    """By how many degrees a frame is turned counter-clockwise, and whether it is mirrored before that.
+    """By how many degrees a frame is rotated counter-clockwise, and whether it is mirrored before that.
 
     The matrix of a container maps x to (a, b) and y to (c, d), with y downwards.
     """
@@ -161,7 +163,7 @@ def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
 
 
 def _is_timed(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether a file says when its frames are shown."""
+    """Whether a file has presentation times."""
     return not (container.format.name in WITHOUT_TIMES and stream.codec_context.has_b_frames)
 
 
@@ -170,10 +172,10 @@ def _shown_s(frame: av.VideoFrame) -> Fraction:
 
 
 def _audio_zero_s(path: Path, container: InputContainer) -> Fraction:
-    """What the clock of a file shows where our time begins: at its first frame, or in audio alone at its start."""
+    """The file's timestamp at our time zero: at its first frame, or for audio without video at its start."""
     stream = video_stream_of(container)
     if stream is not None and stream.codec_context is not None:
-        with suppress(MediaError):  # a video that nobody can decode is none that its audio must follow
+        with suppress(MediaError):  # audio need not be in sync with a video that cannot be decoded
             first = _first_frame(path)
             return _shown_s(first) if _is_timed(container, stream) else Fraction(0)
     return Fraction(max(container.start_time or 0, 0), av.time_base)
@@ -204,11 +206,11 @@ def _audio(path: Path, container: InputContainer, zero_s: Fraction) -> AudioSour
 
 
 def _subtracted_twice_s(container: InputContainer, stream: AudioStream, zero_s: Fraction) -> Fraction:
-    """How much earlier than its video the clock of a file has Opus, if FFmpeg wrote it as Matroska or WebM.
+    """By how much FFmpeg reports Opus too early, relative to the video, if FFmpeg wrote it as Matroska or WebM.
 
-    A decoder skips the first samples of Opus, which are shown that much earlier than its packets. FFmpeg's writer lets
-    the packets begin at 0 and the video later by the skipped part; its reader then shows the packets earlier by it once
-    more. So a video that begins exactly there belongs to the first sample that is heard.
+    A decoder skips the first samples of Opus, so audible samples start that much later than its packets. FFmpeg's muxer
+    lets the packets start at 0 and the video later by the skipped part; its demuxer then shifts the packets earlier by
+    it a second time. So a video that starts exactly there belongs to the first audible sample.
     """
     header = stream.codec_context.extradata or b""
     if container.format.name != MATROSKA or header[:8] != b"OpusHead" or stream.start_time:
@@ -218,7 +220,7 @@ def _subtracted_twice_s(container: InputContainer, stream: AudioStream, zero_s: 
 
 
 def _audio_end_s(container: InputContainer, stream: AudioStream) -> Fraction:
-    """When audio ends, by the clock of its file; packets are read only where the header is silent."""
+    """The end of audio, as the file's timestamp; packets are read only if the header does not say."""
     assert stream.time_base is not None
     if stream.duration and container.format.name not in WITHOUT_HEADER:
         return ((stream.start_time or 0) + stream.duration) * stream.time_base
@@ -228,14 +230,14 @@ def _audio_end_s(container: InputContainer, stream: AudioStream) -> Fraction:
 
 
 def _require_whole(path: Path, stream: VideoStream | AudioStream) -> None:
-    """Raises: MediaError if the header names a packet that the file is too short for."""
+    """Raises: MediaError if the header names a packet beyond the end of the file."""
     if max((entry.pos + entry.size for entry in stream.index_entries), default=0) > path.stat().st_size:
         raise refusal(path, "it is cut off; its end is missing", "download or copy it again")
 
 
 def _codec(path: Path, stream: VideoStream | AudioStream) -> Any:
     if stream.codec_context is None:
-        raise refusal(path, f"nothing here decodes its {stream.type}")
+        raise refusal(path, f"there is no decoder for its {stream.type}")
     return stream.codec_context
 
 

@@ -1,4 +1,4 @@
-"""How well sound and motion of a clip agree: at which lag onsets of the one meet changes of the other.
+"""How well audio and motion of a clip agree: the lag at which onsets of the audio match changes of the video.
 
 Source: docs/reference/sync.md.
 """
@@ -27,19 +27,19 @@ QUIETEST = 10 ** (-70 / 10)  # mean square of 5 ms; where none is louder, nothin
 FLOOR = 1e-4  # of the loudest 5 ms: changes far below it are not heard either
 JUMP_S = 0.02  # by which the clock of audio may deviate from its count of samples
 STATIC_CODES = 0.1  # by which pixels change on average from one frame to the next, at most, where nothing moves
-CLEAR = 0.5  # confidence from which on a lag is one
+CLEAR = 0.5  # confidence from which a lag counts as clear
 
 OnFrames = Callable[[int], None]  # takes how many frames have been looked at so far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sync:
-    """How sound and motion agree.
+    """The agreement of audio and motion.
 
-    Args: lag_s: how much later a sound comes than the motion that it belongs to, negative if it comes earlier; in steps
-    of 5 ms. agreement: their correlation as they are, -1 to 1. best: the same at the lag. confidence: that the lag is
-    the right one, 0 to 1. frame_s: the usual time from one frame to the next, to which a lag can be told. problem: why
-    nothing can be told, in words; the numbers before it are then None. frames, seconds: what was looked at.
+    Args: lag_s: how much later the audio comes than the motion that it belongs to, negative if earlier; in steps of 5
+    ms. agreement: their correlation without a shift, -1 to 1. best: the same at the lag. confidence: that the lag is
+    right, 0 to 1. frame_s: the usual frame duration, which is the precision of a lag. problem: why nothing can be
+    measured, as text; the numbers before it are then None. frames, seconds: what was measured.
     """
 
     lag_s: float | None = None
@@ -58,7 +58,7 @@ class Sync:
 
     @property
     def verdict(self) -> str:
-        """The lag in words, or why there is none."""
+        """The lag as text, or why there is none."""
         if self.lag_s is None or self.frame_s is None:
             return f"nothing can be told: {self.problem}"
         words = "the sound comes with the motion"
@@ -71,9 +71,9 @@ class Sync:
 
 
 def measure_sync(video: VideoSource, audio: AudioSource, on_frames: OnFrames = lambda done: None) -> Sync:
-    """Compare what is heard in a clip with what moves in it, by the times at which both are presented.
+    """Compare the audio of a clip with its motion, by presentation times.
 
-    Frames and samples are decoded one after another; what is kept of them is 1.6 kB a second at most at 50 fps.
+    Frames and samples are decoded one after another; at most 1.6 kB per second are kept at 50 fps.
     Raises: MediaError if the file is damaged.
     """
     seconds = float(min(video.duration_s, audio.duration_s))
@@ -127,10 +127,10 @@ def onsets(energy: NDArray) -> NDArray:
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """What changes from each frame of a clip to the next, a row for every frame but the first.
+    """The changes from each frame of a clip to the next, a row for every frame except the first.
 
-    Args: times_s: when it is shown. codes: by how many codes of luma a pixel differs from the frame before, on average.
-    brighter: the part of that by which pixels get brighter. skipped: the difference from the frame before that one.
+    Args: times_s: when it is shown. codes: mean absolute difference of luma from the frame before. brighter: the part
+    of that by which pixels get brighter. skipped: the difference from the frame before that one.
     """
 
     times_s: NDArray
@@ -140,7 +140,7 @@ class Motion:
 
     @classmethod
     def of(cls, shown: Iterable[Shown], seconds: float, on_frames: OnFrames = lambda done: None) -> Motion:
-        """Look at the frames that are shown before a time."""
+        """Measure the frames that are shown before a time."""
         rows = array("d")
         scaler, before, earlier = VideoReformatter(), None, None
         for number, (frame, time_s) in enumerate(shown):
@@ -157,10 +157,10 @@ class Motion:
         return cls(*np.frombuffer(rows).reshape(-1, 4).T)
 
     def envelopes(self, bins: int) -> list[NDArray]:
-        """What in a picture may go with a sound, over time: it brightens, it starts to move, it stops, it turns round.
+        """Changes of the video that may accompany a sound, over time: it brightens, motion starts, motion stops, motion
+        reverses.
 
-        What turns round is on its way for longer than it gets away: two frames on, it differs less from where it was
-        than it has changed in both steps.
+        When motion reverses, a frame differs less from the frame two before it than the two single steps together.
         """
         after = np.append(self.codes[1:], self.codes[-1:])
         skipped = np.append(self.skipped[1:], 2 * self.codes[-1:])
@@ -174,21 +174,21 @@ class Motion:
 
 
 def blurred(envelope: NDArray, deviation_s: float) -> NDArray:
-    """An envelope smoothed by a bell curve."""
+    """An envelope smoothed by a Gaussian."""
     reach = round(4 * deviation_s * BINS_PER_S)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / (deviation_s * BINS_PER_S)) ** 2)
     return np.convolve(envelope, weights / weights.sum())[reach : len(envelope) + reach]
 
 
 def correlations(sound: NDArray, rows: Iterable[NDArray]) -> NDArray:
-    """The best correlation of the sound with one of the rows, at each lag from -0.5 s to 0.5 s, in bins."""
+    """The best correlation of the audio with one of the rows, at each lag from -0.5 s to 0.5 s, in bins."""
     farthest = min(round(FARTHEST_S * BINS_PER_S), len(sound) // 2)
     found = [_correlation(sound, row, farthest) for row in rows]
     return np.max(found, axis=0)
 
 
 def _correlation(sound: NDArray, row: NDArray, farthest: int) -> NDArray:
-    """Pearson's, where what has no partner at a lag counts as average."""
+    """Pearson's correlation; bins without a partner at a lag count as average."""
     sound, row = sound - sound.mean(), row - row.mean()
     whole = math.sqrt(sound @ sound * (row @ row))
     if not whole:
@@ -198,9 +198,9 @@ def _correlation(sound: NDArray, row: NDArray, farthest: int) -> NDArray:
 
 
 def _best(found: NDArray, blur_s: float, frame_s: float, seconds: float) -> dict[str, float]:
-    """The lag at the highest correlation, and how far it stands out from those that are no neighbours of it.
+    """The lag with the highest correlation, and how far it stands out from those that are not its neighbours.
 
-    Half of how far chance lets two such envelopes correlate is clear.
+    The confidence is 0.5 if it stands out by as much as two such envelopes correlate by chance.
     """
     middle, best = len(found) // 2, int(found.argmax())
     near = math.ceil(4 * blur_s * BINS_PER_S)

@@ -1,4 +1,4 @@
-"""Pictures on a terminal, as escape sequences: the graphics protocol of kitty, inline images of iTerm2, and sixel.
+"""Images on a terminal, as escape sequences: the graphics protocol of kitty, inline images of iTerm2, and sixel.
 
 Sources: kitty's "Terminal graphics protocol", iTerm2's "Inline Images Protocol", DEC's VT330/VT340 "Sixel Graphics".
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Protocol = Literal["kitty", "iterm2", "sixel"]
-BY_PROGRAM: Mapping[str, Protocol] = {  # what a terminal understands that calls itself so in TERM_PROGRAM
+BY_PROGRAM: Mapping[str, Protocol] = {  # the protocol of a terminal, by TERM_PROGRAM
     "ghostty": "kitty",
     "iterm.app": "iterm2",
     "mintty": "iterm2",
@@ -24,14 +24,14 @@ BY_TERM: Mapping[str, Protocol] = {  # the same for TERM
     r"xterm-kitty|xterm-ghostty": "kitty",
     r"foot(-extra|-direct)?|mlterm.*|contour.*|yaft.*|.*sixel.*": "sixel",
 }
-MULTIPLEXERS = r"(screen|tmux)\b.*"  # as TERM: what is inside of one does not reach the terminal around it
+MULTIPLEXERS = r"(screen|tmux)\b.*"  # values of TERM for multiplexers, through which images do not reach the terminal
 CHUNK = 4096  # characters that kitty takes at a time
 COLOURS = 64  # of a picture in sixel
 BAND = 6  # rows that a character of sixel stands for
 
 
 def graphics_protocol(environment: Mapping[str, str]) -> Protocol | None:
-    """How the terminal of a process takes pictures, as far as its environment says that it does."""
+    """The graphics protocol of the terminal, according to environment variables."""
     term = environment.get("TERM", "")
     is_inside = any(name in environment for name in ("TMUX", "STY")) or re.fullmatch(MULTIPLEXERS, term)
     if is_inside or term in ("", "dumb"):
@@ -45,7 +45,7 @@ def graphics_protocol(environment: Mapping[str, str]) -> Protocol | None:
 
 
 def escape_sequence(png: bytes, protocol: Protocol) -> str:
-    """What shows a picture where the cursor of a terminal is, given the content of a PNG."""
+    """The sequence that shows an image at the cursor of a terminal, given the content of a PNG."""
     if protocol == "sixel":
         return _sixel(png)
     coded = standard_b64encode(png).decode()
@@ -60,7 +60,7 @@ def escape_sequence(png: bytes, protocol: Protocol) -> str:
 
 
 def _sixel(png: bytes) -> str:
-    """A picture in a few colours, in bands of six rows, each colour of a band on its own."""
+    """An image in a few colours, in bands of six rows, each colour of a band separately."""
     import io
 
     import numpy as np
@@ -78,7 +78,7 @@ def _sixel(png: bytes) -> str:
 
 
 def _band(codes: np.ndarray) -> str:
-    """Up to six rows of numbers of colours."""
+    """Up to six rows of colour numbers."""
     import numpy as np
 
     bits = 1 << np.arange(len(codes))[:, None]
@@ -90,7 +90,7 @@ def _band(codes: np.ndarray) -> str:
 
 
 def _runs(columns: list[int]) -> Iterator[str]:
-    """Characters, of which more than three alike become a number and one."""
+    """Run-length encoding: more than three equal characters become a number and one character."""
     start = 0
     for end in range(1, len(columns) + 1):
         if end == len(columns) or columns[end] != columns[start]:

@@ -1,4 +1,4 @@
-"""When the frames of a clip are shown: at a constant rate, at one with holes, or whenever they like.
+"""The timing of the frames of a clip: a constant rate, a constant rate with missing frames, or a variable rate.
 
 Source: docs/reference/pipelines.md, "Decoding video".
 """
@@ -18,15 +18,15 @@ from .inputs import refusal
 
 COMMON_RATES = [Fraction(rate) for rate in (24, 25, 30, 48, 50, 60)]
 COMMON_RATES += [rate * 1000 / 1001 for rate in COMMON_RATES if rate not in (25, 50)]
-NEAR = Fraction(1, 50)  # of a rate that FFmpeg finds, for the common rates that may stand behind it
+NEAR = Fraction(1, 50)  # tolerance of a rate that FFmpeg finds, for common rates near it
 
 
 class Timing(NamedTuple):
     """Frames and seconds of a clip.
 
-    Args: frames: how many there are, or would be without holes. fps: their rate; where is_variable, the average.
-    holes: frames that are missing at a constant rate. is_variable: some frame is shown half a frame or more beside its
-    place at a constant rate.
+    Args: frames: how many there are, or would be without holes. fps: their rate; the average if is_variable. holes:
+    frames that are missing at a constant rate. is_variable: some frame is at least half a frame away from its time at a
+    constant rate.
     """
 
     frames: int
@@ -37,7 +37,7 @@ class Timing(NamedTuple):
 
 
 def timing_of(path: Path, container: InputContainer, stream: VideoStream) -> Timing:
-    """When the frames of a video are shown; its packets are read only where the header does not tell."""
+    """The timing of a video; its packets are read only if the header does not contain it."""
     assert stream.time_base is not None
     listed = stream.index_entries
     if stream.frames and len(listed) == stream.frames:
@@ -57,10 +57,10 @@ def timing_of(path: Path, container: InputContainer, stream: VideoStream) -> Tim
 
 
 def _constant_rate(times: Sequence[int], stream: VideoStream) -> Fraction | None:
-    """The rate at which frames follow each other without a hole; None where they do not.
+    """The rate of frames without a hole; None if there is none.
 
-    Containers round times to their ticks, Matroska to milliseconds, which blurs the average: a rate of which all times
-    are roundings is the true one.
+    Containers round times to ticks, Matroska to milliseconds, which affects the average: a rate whose rounded times are
+    all correct is the true one.
     """
     tick_s = stream.time_base or Fraction(1)
     for rate in _candidates(stream):
@@ -71,7 +71,7 @@ def _constant_rate(times: Sequence[int], stream: VideoStream) -> Fraction | None
 
 
 def _candidates(stream: VideoStream) -> list[Fraction]:
-    """Rates that a clip may have, the likeliest first: those that FFmpeg finds, before them common ones near these."""
+    """Possible rates of a clip, the most likely first: those that FFmpeg finds, preceded by common ones near these."""
     found = [rate for rate in (stream.base_rate, stream.average_rate) if rate]
     common = [rate for rate in COMMON_RATES if any(abs(rate - one) < NEAR * one for one in found)]
     common.sort(key=lambda rate: min(abs(rate - one) for one in found))
@@ -79,7 +79,7 @@ def _candidates(stream: VideoStream) -> list[Fraction]:
 
 
 def _rate_with_holes(times: Sequence[int], stream: VideoStream) -> Fraction | None:
-    """The rate of which frames are missing; the average, lower than it, says nothing about it."""
+    """The rate of a clip with missing frames; it cannot be computed from the lower average."""
     tick_s = stream.time_base or Fraction(1)
     for rate in dict.fromkeys([*_candidates(stream), *COMMON_RATES]):
         if _fits(times, rate * tick_s, fills=False):
@@ -88,10 +88,11 @@ def _rate_with_holes(times: Sequence[int], stream: VideoStream) -> Fraction | No
 
 
 def _fits(times: Sequence[int], frames_per_tick: Fraction, *, fills: bool) -> bool:
-    """Whether all times, in ticks, are those of a rate, rounded to a tick. fills: none is missing between them.
+    """Whether all times, in ticks, are those of a rate, rounded to a tick. fills: whether no frame is missing between
+    them.
 
-    With holes, some frames must still follow each other, and half of all must be there: any times lie on a grid that is
-    fine enough.
+    With holes, some frames must still be successive, and half of all must exist: any times would fit a rate that is
+    high enough.
     """
     slots = [_slot(times, time, frames_per_tick) for time in times]
     if any(abs((time - times[0]) - slot / frames_per_tick) > 1 for time, slot in zip(times, slots, strict=True)):
@@ -107,13 +108,13 @@ def _slot(times: Sequence[int], time: int, frames_per_tick: Fraction) -> int:
 
 
 def _is_regular(times: Sequence[int], frames_per_tick: Fraction) -> bool:
-    """Whether times in ticks are those of a constant rate, give or take half a frame."""
+    """Whether times in ticks are those of a constant rate, within half a frame."""
     rate = float(frames_per_tick)
     return all(abs((time - times[0]) * rate - number) < 0.5 for number, time in enumerate(times))
 
 
 def _shown_times(packets: Iterable[Packet]) -> tuple[Sequence[int], int]:
-    """When each frame begins and when the last one ends, in ticks."""
+    """The start of each frame and the end of the last one, in ticks."""
     spans = sorted(
         ((packet.dts if packet.pts is None else packet.pts) or 0, packet.duration or 0)
         for packet in packets

@@ -1,4 +1,4 @@
-"""Video and audio on their way into a new file.
+"""Video and audio streams of a new file.
 
 Source: docs/cli.md, "Colour and container" and "Recipe inside".
 """
@@ -33,25 +33,25 @@ class Track(Protocol):
     """A stream that is written piece by piece."""
 
     def put(self, until_s: Fraction) -> None:
-        """Write what is still to come up to a time."""
+        """Write everything up to a time that is not written yet."""
         ...
 
     def end(self) -> None:
-        """Write what is left inside, after the last piece."""
+        """Write what is left in the encoder, after the last piece."""
         ...
 
 
 def open_output(path: Path, container_format: str, comment: str | None, *rates: int) -> OutputContainer:
-    """A new file in which nothing differs between two runs.
+    """Create a file whose bytes are the same in every run.
 
-    Args: rates: units of a second in which its streams end, such as the sample rate of its audio, the first before the
-    others where there is no common unit.
+    Args: rates: units of a second in which its streams end, such as the sample rate of its audio; the first one takes
+    precedence if there is no common unit.
     """
     options = {
         "fflags": "+bitexact",  # no version of the library, no time
         "movflags": "+faststart",
         "max_interleave_delta": "0",  # encoders may look ahead as far as they like, the streams stay interleaved
-        "avoid_negative_ts": "disabled",  # else AVI moves a video by a frame for what AAC puts in front
+        "avoid_negative_ts": "disabled",  # else AVI shifts a video by a frame because of AAC's priming samples
     }
     # edit lists count in this unit: in milliseconds, the default, a stream would not end on its frame or its sample
     common = lcm(*rates)
@@ -63,11 +63,12 @@ def open_output(path: Path, container_format: str, comment: str | None, *rates: 
 
 
 def repeatable_options(codec: VideoCodec, width: int, height: int) -> dict[str, str]:
-    """Options with which an encoder gives the same bytes in every run on this machine.
+    """Encoder options that give the same bytes in every run on this machine.
 
-    The AVX-512 code of libx264 reads memory that nobody has written, and its files then differ from run to run. A CPU
-    with AVX-512 has AVX2 too; any other chooses for itself, since `asm` overrides what libx264 detects. libx265 does
-    the like where a frame is no larger, in either direction, than one of its coding tree units (64 pixels by default).
+    The AVX-512 code of libx264 reads uninitialised memory, and its files then differ from run to run. A CPU with
+    AVX-512 has AVX2 too; on other CPUs `asm` is not set, because it overrides what libx264 detects. libx265 has a
+    similar problem if a frame is no larger, in either direction, than one of its coding tree units (64 pixels by
+    default).
     """
     options = dict(codec.options)
     if codec.encoder == "libx264" and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
@@ -79,7 +80,7 @@ def repeatable_options(codec: VideoCodec, width: int, height: int) -> dict[str, 
 
 
 class VideoTrack:
-    """Video that is encoded while its frames come."""
+    """Video that is encoded frame by frame."""
 
     def __init__(self, container: OutputContainer, shape: ClipShape, encoding: Encoding) -> None:
         codec = VIDEO_CODECS[encoding.video]
@@ -126,7 +127,7 @@ class AudioTrack:
         self.done = 0
 
     def put(self, until_s: Fraction) -> None:
-        """Encode what is still to come up to this time."""
+        """Encode everything up to this time that is not encoded yet."""
         piece = self.pcm[self.done : round(until_s * self.rate)]
         if not len(piece):  # more frames came than were announced; the self-check will say so
             return

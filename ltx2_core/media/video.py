@@ -1,4 +1,4 @@
-"""Frames of clips that are given: upright, and at a constant rate.
+"""Frames of input clips: upright, and at a constant rate.
 
 Source: docs/reference/pipelines.md, "Decoding video".
 """
@@ -21,11 +21,11 @@ BEGINNING = Fraction(0)
 
 
 def frames_by_time(source: VideoSource, count: int, fps: Fraction, start_s: Fraction = BEGINNING) -> Iterator[Tensor]:
-    """Exactly `count` frames at a constant rate, (1 3 H W) uint8 each. The first is the next to begin at `start_s`.
+    """Exactly `count` frames at a constant rate, (1 3 H W) uint8 each. The first one is the next to start at `start_s`.
 
-    A clip of that rate gives its own frames. Of another rate, or none that is constant, it gives the frames that are
-    seen at each time, give or take half a frame. The last one is repeated where the clip is too short.
-    Raises: MediaError if the file is damaged, or over at `start_s`.
+    From a clip of that rate these are its own frames. From a clip of another rate, or of a variable one, these are the
+    frames that are shown at each time, within half a frame. The last one is repeated if the clip is too short.
+    Raises: MediaError if the file is damaged, or ends before `start_s`.
     """
     if start_s >= source.duration_s:
         length = f"it lasts {float(source.duration_s):.2f} s"
@@ -36,7 +36,7 @@ def frames_by_time(source: VideoSource, count: int, fps: Fraction, start_s: Frac
 
 
 def frames_by_number(source: VideoSource, numbers: Collection[int]) -> Iterator[tuple[Fraction, Tensor]]:
-    """Some frames (3 H W) uint8 of a clip by their place in it, each with the second at which it begins.
+    """Some frames (3 H W) uint8 of a clip by their index, each with its start in seconds.
 
     Raises: MediaError if the file is damaged.
     """
@@ -47,7 +47,7 @@ def frames_by_number(source: VideoSource, numbers: Collection[int]) -> Iterator[
 
 
 def _decode(source: VideoSource, start_s: Fraction) -> Iterator[Shown]:
-    """All frames from the one that is seen at a time, or an earlier one."""
+    """All frames from the one that is shown at a time, or from an earlier one."""
     if not (start_s and source.is_timed):
         return shown_frames(source, None)
     frames = shown_frames(source, start_s)
@@ -58,7 +58,9 @@ def _decode(source: VideoSource, start_s: Fraction) -> Iterator[Shown]:
 
 
 def _at_constant_rate(clip: Iterable[Shown], fps: Fraction, start_s: Fraction) -> Iterator[av.VideoFrame]:
-    """The frame that is seen at each tick, the first tick being a frame's beginning; the last frame comes for ever."""
+    """The frame that is shown at each tick, the first tick being the start of a frame; the last frame is repeated
+    endlessly.
+    """
     origin_s, ticks = None, 0
     seen = None
     for frame, time_s in clip:

@@ -1,6 +1,6 @@
-"""WAV and FLAC files of one or two channels, read and written by libsndfile. Other layouts and codecs are PyAV's.
+"""WAV and FLAC files with one or two channels, read and written with libsndfile. Other layouts and codecs use PyAV.
 
-libsndfile is loaded with the first such file, and sees only files whose header makes sense to our own reader.
+libsndfile is loaded with the first such file, and opens only files whose header our own reader accepts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FLAC_BITS = (8, 16, 24)
 
 
 class AudioHeader(NamedTuple):
-    """What a header says. samples: per channel."""
+    """The contents of a header. samples: per channel."""
 
     sample_rate_hz: int
     channels: int
@@ -34,9 +34,9 @@ class AudioHeader(NamedTuple):
 
 
 def read_header(path: Path) -> AudioHeader | None:
-    """Read the header of a WAV or FLAC file; None for any other file, and for what only PyAV can read.
+    """Read the header of a WAV or FLAC file; None for any other file, and for files that only PyAV can read.
 
-    Raises: MediaError if the header announces more than the file holds.
+    Raises: MediaError if the header announces more than the file contains.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -49,9 +49,9 @@ def read_header(path: Path) -> AudioHeader | None:
 
 
 def read_samples(path: Path, header: AudioHeader, start: int, count: int) -> NDArray:
-    """Read a part (c s) of a file that has such a header, as float32 in [-1, 1].
+    """Read a part (c s) of a file with such a header, as float32 in [-1, 1].
 
-    Raises: MediaError if the file is damaged, or holds fewer samples than its header says.
+    Raises: MediaError if the file is damaged, or has fewer samples than its header says.
     """
     import soundfile
 
@@ -68,7 +68,7 @@ def read_samples(path: Path, header: AudioHeader, start: int, count: int) -> NDA
 
 
 def encode(suffix: str, samples: NDArray, sample_rate_hz: int, comment: str | None) -> bytes:
-    """The whole file for samples (s c) int16, in which nothing differs between two runs.
+    """The complete file for samples (s c) int16; its bytes are the same in every run.
 
     Args: suffix: ".wav" or ".flac".
     """
@@ -86,7 +86,7 @@ def encode(suffix: str, samples: NDArray, sample_rate_hz: int, comment: str | No
 
 
 def _with_comment(wav: bytes, comment: str) -> bytes:
-    """The same WAV file with a comment before its samples. libsndfile drops one of more than some 64 kB."""
+    """The same WAV file with a comment before its samples. libsndfile drops comments of more than about 64 kB."""
     text = comment.encode() + b"\0"
     text += b"\0" * (len(text) % 2)
     item = b"ICMT" + struct.pack("<I", len(text)) + text
@@ -98,7 +98,7 @@ def _with_comment(wav: bytes, comment: str) -> bytes:
 
 
 def _chunks(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """The name, the first byte and the length of each chunk of a WAV file; the file stands at that byte."""
+    """The name, the position and the length of each chunk of a WAV file; the file is at that position."""
     begin = file.tell()
     for _ in range(MOST_CHUNKS):
         file.seek(begin)
@@ -129,7 +129,7 @@ def _wav_header(path: Path, file: BinaryIO, size: int) -> AudioHeader | None:
 
 
 def _wav_samples(layout: bytes, length: int, announced: int | None) -> AudioHeader | None:
-    """The header that the `fmt ` chunk and the length of the data stand for, where all of it makes sense."""
+    """The header from the `fmt ` chunk and the length of the data, if it is consistent."""
     if len(layout) < 16:
         return None
     tag, channels, rate_hz, _, block, bits = struct.unpack("<HHIIHH", layout[:16])
@@ -150,7 +150,7 @@ def _wav_samples(layout: bytes, length: int, announced: int | None) -> AudioHead
 
 
 def _flac_header(start: bytes) -> AudioHeader | None:
-    """start: the first metadata block of a FLAC file, which says what its audio is."""
+    """start: the first metadata block of a FLAC file, which describes its audio."""
     if len(start) < 38 or start[0] & 0x7F or int.from_bytes(start[1:4], "big") != 34:
         return None
     packed = int.from_bytes(start[14:22], "big")

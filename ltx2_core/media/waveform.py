@@ -1,4 +1,4 @@
-"""Audio as samples: as long as its video, and in the 16 bits that every format takes."""
+"""Audio as samples: fitted to its video, and converted to 16 bits."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch.nn import functional
 class Waveform:
     """A waveform.
 
-    Args: samples: (c s) float32 in [-1, 1]; two channels in all that is made here. is_given: it is a user's, and goes
-    into a file as it is, whatever it is like.
+    Args: samples: (c s) float32 in [-1, 1]; generated audio has two channels. is_given: whether it is the user's audio,
+    which is stored without checks.
     """
 
     samples: Tensor
@@ -38,7 +38,7 @@ def fit_waveform(audio: Waveform, duration_s: Fraction) -> Waveform:
 
 
 def to_pcm(audio: Waveform) -> Tensor:
-    """What an encoder gets (c s): int16, or int32 for given audio that 16 bits cannot hold."""
+    """The input of an encoder (c s): int16, or int32 for input audio that needs more than 16 bits."""
     if not audio.is_given:
         return to_pcm16(audio.samples)
     samples = audio.samples.double()
@@ -49,7 +49,7 @@ def to_pcm(audio: Waveform) -> Tensor:
 
 
 def to_pcm16(samples: Tensor) -> Tensor:
-    """Samples of any shape in [-1, 1] as int16, cut off towards zero; what lies outside is clipped.
+    """Samples of any shape in [-1, 1] as int16, truncated towards zero; values outside are clipped.
 
     Source: docs/reference/audio.md, "From samples to a file".
     """

@@ -1,6 +1,6 @@
-"""Finished clips as files, encoded while their frames arrive.
+"""Write finished clips, encoded while their frames arrive.
 
-Source: docs/cli.md, "What must never be lost or wrong"; docs/reference/pipelines.md, "Encoding video";
+Source: docs/cli.md, "Guarantees"; docs/reference/pipelines.md, "Encoding video";
 docs/reference/audio.md, "From samples to a file".
 """
 
@@ -36,7 +36,7 @@ MILLISECONDS = 1000  # the unit of a file without audio
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A file that has passed its self-check: what it holds, and what a person should know about it."""
+    """A file that has passed its self-check: its contents, and notes for the user."""
 
     info: MediaInfo
     warnings: tuple[str, ...]
@@ -52,10 +52,11 @@ def write_clip(
 ) -> Report:
     """Write frames, and audio if there is any, as an MP4.
 
-    Args: chunks: (F 3 H W) frames in [0, 1] each, on any device, in display order; the next is asked for while those
-    before are encoded. audio: is made as long as the frames, and encoded; the packets of a source are copied instead.
-    Raises: OutputError if the self-check fails; the file is then kept under another name. RequestError if there is a
-    file already. StorageError if the disk refuses.
+    Args: chunks: (F 3 H W) frames in [0, 1] each, on any device, in display order; the next chunk is requested while
+    earlier ones are encoded. audio: fitted to the length of the frames and encoded; for a source, its packets are
+    copied instead.
+    Raises: OutputError if the self-check fails; the file is then kept under another name. RequestError if the file
+    exists. StorageError for a disk error.
     """
     made = fit_waveform(audio, shape.duration_s) if isinstance(audio, Waveform) else None
     video_check = VideoCheck(shape.height)
@@ -81,7 +82,9 @@ def write_clip(
 
 
 def _seen(chunks: Iterable[Tensor], check: VideoCheck) -> Iterator[Tensor]:
-    """The frames of chunks one by one, as a codec takes them: (1 3H/2 W) uint8 on the CPU, each looked at."""
+    """The frames of chunks one by one, converted for a codec: (1 3H/2 W) uint8 on the CPU, each added to the
+    self-check.
+    """
     frames = (frame for chunk in chunks for frame in chunk.split(1))
     for number, frame in enumerate(frames):
         require_finite(frame, f"frame {number}")
@@ -93,7 +96,7 @@ def _seen(chunks: Iterable[Tensor], check: VideoCheck) -> Iterator[Tensor]:
 def _encode(
     frames: Iterable[Tensor], video: VideoTrack, track: AudioTrack | CopiedTrack | None, on_frames: OnFrames
 ) -> None:
-    """Encode frames, and the audio that goes with them, while the next ones are made."""
+    """Encode frames and their audio, while the next ones are generated."""
 
     def put(planes: Tensor) -> None:
         video.put(planes)
@@ -109,7 +112,7 @@ def _encode(
 
 
 def write_audio(output: Output, audio: Waveform) -> Report:
-    """Write generated audio alone, of the length that it has, as WAV or FLAC by the suffix of the path: 16 bits.
+    """Write generated audio without video, with its own length, as 16-bit WAV or FLAC by the suffix of the path.
 
     Raises: as write_clip.
     """
@@ -125,7 +128,7 @@ def write_audio(output: Output, audio: Waveform) -> Report:
 
 
 def written(output: Output) -> AbstractContextManager[Path]:
-    """The hidden file in which an output is written."""
+    """The hidden file for an output."""
     return partial_file(output.path, overwrite=output.overwrite, before_rename=output.before_rename)
 
 
@@ -144,7 +147,7 @@ def _video_info(codec: str, shape: ClipShape) -> VideoInfo:
 
 
 def audio_info(codec: str, audio: Waveform) -> AudioInfo:
-    """What a file should say about audio that was encoded."""
+    """The expected stream properties for encoded audio."""
     return AudioInfo(
         codec=codec,
         sample_rate_hz=audio.sample_rate_hz,
@@ -154,7 +157,7 @@ def audio_info(codec: str, audio: Waveform) -> AudioInfo:
 
 
 def conclude(output: Output, partial: Path, findings: list[Findings]) -> Report:
-    """The end of a self-check. Raises: OutputError for an error, and for a warning where those count as such."""
+    """The end of a self-check. Raises: OutputError for an error, and for a warning if those are treated as errors."""
     errors = [text for one in findings for text in one.errors]
     warnings = [text for one in findings for text in one.warnings]
     if errors or (warnings and output.strict):

@@ -62,7 +62,7 @@ class LowPass(nn.Module):
 
 
 class Downsample(nn.Module):
-    """The low-pass filter, under the name that it has in the checkpoint."""
+    """The low-pass filter, under its name in the checkpoint."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ _is_int8 = False  # as `attending` says, like torch's own choice of a kernel
 
 
 class KeysValues(NamedTuple):
-    """What attention reads: keys and values, both (b h n d)."""
+    """The keys and values of attention, both (b h n d)."""
 
     keys: Tensor
     values: Tensor
@@ -45,8 +45,9 @@ class KeysValues(NamedTuple):
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention on (b h n d), the only place where a kernel is chosen.
 
-    bias: additive, (b|1 h|1 n|1 n). Where gradients are wanted on the CPU it is written out, because torch's kernel is
-    slow backwards there. With fewer keys than a register holds, that kernel also loses NaN, which is put back.
+    bias: additive, (b|1 h|1 n|1 n). If gradients are needed on the CPU, it is computed without torch's kernel, whose
+    backward pass is slow there. With fewer keys than a SIMD register holds, that kernel also drops NaN, which is
+    restored.
     """
     if q.requires_grad and q.device.type == "cpu":
         scores = q * q.shape[-1] ** -0.5 @ k.mT
@@ -61,14 +62,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Te
 
 
 class Kernel:
-    """How an attention module attends: to all tokens, with all heads. Another one may share the work with others."""
+    """How an attention module computes: over all tokens, with all heads. A subclass may distribute the work over
+    ranks.
+    """
 
     def memory(self, made: KeysValues) -> KeysValues:
-        """What is attended to, of the keys and values that were made here."""
+        """The keys and values to attend to, given those computed here."""
         return made
 
     def __call__(self, q: Tensor, memory: KeysValues, bias: Tensor | None) -> Tensor:
-        """What queries (b h n d) read."""
+        """The attention output for queries (b h n d)."""
         return attention(q, memory.keys, memory.values, bias)
 
 
@@ -77,9 +80,9 @@ PLAIN = Kernel()
 
 @contextmanager
 def attending(name: str) -> Iterator[None]:
-    """Which kernel `attention` takes in a block; afterwards it is the one of before.
+    """Select the kernel that `attention` uses in this block; afterwards the previous one applies again.
 
-    What a kernel does not take, as flash attention a bias on a card, goes to the next of efficient and math. name: a
+    Inputs that a kernel does not support, such as a bias for flash attention on a GPU, use efficient or math. name: a
     backend of `Machine`; "sdpa" leaves the choice to torch.
     """
     global _is_int8
@@ -115,7 +118,7 @@ def rms_norm(x: Tensor, eps: float) -> Tensor:
 
 
 def normed_rows(x: Tensor, chunks: Chunks, eps: float) -> Rows:
-    """Normalise rows of x (b n d): all of them once where they are one chunk, else those that are asked for."""
+    """Normalise rows of x (b n d): all at once if they are one chunk, else those that are requested."""
     if len(chunks.of(x.shape[1])) > 1:
         return lambda part, _: rms_norm(part, eps)
     normed = rms_norm(x, eps)
@@ -123,9 +126,10 @@ def normed_rows(x: Tensor, chunks: Chunks, eps: float) -> Rows:
 
 
 class Attention(nn.Module):
-    """Multi-head attention with normalised queries and keys, rotary positions and, where trained so, a gate per head.
+    """Multi-head attention with normalised queries and keys, rotary positions and optionally a gate per head.
 
-    Args: query_dim, context_dim: widths of the two inputs. eps: of the norms, which run over all heads together.
+    Args: query_dim, context_dim: widths of the two inputs. eps: of the norms, which are computed over all heads
+    together.
     """
 
     def __init__(
@@ -154,11 +158,11 @@ class Attention(nn.Module):
         keep: Tensor | bool = True,
         shares: TextShares | None = None,
     ) -> Tensor:
-        """Attend from x (b n query_dim) to a context (b l context_dim), to keys and values made before, or to x itself.
+        """Attend from x (b n query_dim) to a context (b l context_dim), to precomputed keys and values, or to x itself.
 
         Args: rope, context_rope: positions of x and of the context. bias: additive, broadcast to (b h n l). keep: True
-        attends, False lets the values through unmixed, (b 1 1) blends the two per sample; then the context must be x,
-        or hold it. shares: which rows of the context each token attends to, where it holds several texts.
+        attends, False passes the values through unmixed, (b 1 1) blends the two per sample; then the context must be x,
+        or contain it. shares: which rows of the context each token attends to, if it contains several texts.
         """
         if keep is False:
             mixed = self._split(self.to_v(x))
@@ -189,13 +193,13 @@ class Attention(nn.Module):
         return keys if rope is None else rope.rotate(keys)
 
     def keys_values(self, context: Tensor, rope: Rope | None = None) -> KeysValues:
-        """Keys and values of a context (b l context_dim); they may be kept while the context stays the same."""
+        """Keys and values of a context (b l context_dim); they stay valid while the context does not change."""
         return KeysValues(self.keys(context, rope), self._split(self.to_v(context)))
 
     def chunked_keys_values(self, x: Tensor, chunks: Chunks, prepare: Rows, rope: Rope | LazyRope | None) -> KeysValues:
-        """Keys and values of all rows of x (b n d), made chunk by chunk.
+        """Keys and values of all rows of x (b n d), computed chunk by chunk.
 
-        Args: prepare: from the rows and their place to the context that they are.
+        Args: prepare: computes the context from the rows and their slice.
         """
         parts = chunks.of(x.shape[1])
         if len(parts) == 1:

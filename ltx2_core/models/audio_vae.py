@@ -1,6 +1,6 @@
 """The audio VAE: a log-mel spectrogram to normalised latents and back.
 
-Convolutions run over time and frequency and are causal in time: the first latent step describes one mel frame, each
+Convolutions run over time and frequency and are causal in time: the first latent step represents one mel frame, each
 later one four. In shapes, `t m` are latent steps and bins, `T M` mel frames and bins.
 Source: docs/reference/audio.md, "Audio VAE".
 """
@@ -24,7 +24,7 @@ def pixel_norm(x: Tensor) -> Tensor:
 
 
 class CausalConv(nn.Module):
-    """Square convolution that keeps time and frequency: zeros before in time, on both sides in frequency."""
+    """Square convolution that keeps the size: zero padding before in time, on both sides in frequency."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """(b c t m) to (b c 2t-1 2m): the first frame stays one, as it was before the encoder halved the time."""
+    """(b c t m) to (b c 2t-1 2m): the first frame stays a single one, as in the encoder's input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

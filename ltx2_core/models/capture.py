@@ -1,7 +1,7 @@
-"""Where the audio looks in the video: its cross-attention weights, added up while passes go through the blocks.
+"""Where the audio attends in the video: cross-attention weights, summed while passes go through the blocks.
 
-The weights that a kernel uses never exist as a tensor, so they are computed again, head by head and for some rows of
-queries at a time. Nothing of the pass itself changes.
+The weights inside an attention kernel never exist as a tensor, so they are computed again, head by head and for some
+rows of queries at a time. The pass itself does not change.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ ALL: Container[int] = ALL_BLOCKS  # blocks, or steps
 
 @dataclass(kw_only=True)
 class AttentionCapture:
-    """Adds up how much each audio token attends to each video token.
+    """Sums how much each audio token attends to each video token.
 
-    Args: blocks: of the denoiser, from 0, that count. steps: of the sampler, from 1, that count. samples: how many of a
-    batch count, from its first; what follows them are other passes of guidance. step: which one runs. weights:
-    (b na nv) float32, the mean over heads, added up over blocks and evaluations; None until there is one.
-    most_weights: how many numbers may exist at a time.
+    Args: blocks: of the denoiser, from 0, that are averaged. steps: of the sampler, from 1, that are averaged. samples:
+    how many samples of a batch are used, from its first; the following ones are other guidance passes. step: the
+    running one. weights: (b na nv) float32, the mean over heads, summed over blocks and evaluations; None until there
+    is one. most_weights: how many values may exist at a time.
     """
 
     blocks: Container[int] = ALL
@@ -41,16 +41,16 @@ class AttentionCapture:
     most_weights: int = MOST_CAPTURED
 
     def begin(self, step: int, weights: Tensor | None = None) -> None:
-        """Begin at a step, with what was added up before it: (na nv)."""
+        """Start at a step, with the sum from before it: (na nv)."""
         self.step, self.weights = step, None if weights is None else weights[None].clone()
 
     def note_step(self, done: int, total: int) -> None:
-        """So many steps of all are done. What a sampler estimates after the last one counts as part of that."""
+        """So many steps of all are done. An evaluation after the last one counts as part of that."""
         self.step = min(done, total - 1) + 1
 
     @contextmanager
     def watching(self, block: nn.Module, number: int) -> Iterator[None]:
-        """Inside, what the block of this number reads across is added up."""
+        """In this block, the exchange of the block with this number is captured."""
         exchange = getattr(block, "exchange", None)
         if exchange is None or number not in self.blocks or self.step not in self.steps:
             yield

@@ -1,4 +1,4 @@
-"""Work on many tokens in chunks of rows, so that what lies between two products never exists for all of them."""
+"""Process many tokens in chunks of rows, so that intermediate results never exist for all of them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ ALL_TOKENS = slice(None)
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """How the denoiser works through its tokens.
+    """How the denoiser processes its tokens.
 
-    Args: tokens: how many at a time; a stream that has no more goes through in one piece. keeps_tables: whether the
-    rotary tables are made once for all tokens, or again for every chunk, which takes time instead of memory.
+    Args: tokens: how many at a time; a smaller stream is processed at once. keeps_tables: whether the rotary tables are
+    computed once for all tokens, or again for every chunk, which saves memory and takes time.
     """
 
     tokens: int = sys.maxsize
     keeps_tables: bool = True
 
     def of(self, count: int) -> list[slice]:
-        """The chunks of so many tokens."""
+        """The slices of so many tokens."""
         if count <= self.tokens:
             return [ALL_TOKENS]
         return [slice(start, min(start + self.tokens, count)) for start in range(0, count, self.tokens)]
@@ -36,10 +36,10 @@ Rows = Callable[[Tensor, slice], Tensor]  # from rows (b m d) and their place to
 
 
 def add_in_chunks(x: Tensor, chunks: Chunks, change: Rows) -> Tensor:
-    """The sum of x (b n d) and what a function makes of its rows.
+    """The sum of x (b n d) and a function of its rows.
 
-    Where there is more than one chunk, x itself becomes the sum, so nobody else may hold it.
-    Args: change: from the rows (b m d) and their place to what is added to them.
+    With more than one chunk, x is overwritten with the sum, so no other code may use it.
+    Args: change: from the rows (b m d) and their slice to what is added to them.
     """
     parts = chunks.of(x.shape[1])
     if len(parts) == 1:
@@ -51,9 +51,9 @@ def add_in_chunks(x: Tensor, chunks: Chunks, change: Rows) -> Tensor:
 
 @contextmanager
 def held_weights(x: Tensor, chunks: Chunks, *modules: nn.Module) -> Iterator[None]:
-    """Let layers keep the weight that they would make again for every chunk of x (b n d).
+    """Let layers keep the weight that they would otherwise decode again for every chunk of x (b n d).
 
-    These are layers with a method `held`, a context manager; there are none in a model that is stored plainly.
+    These are layers with a context manager `held`; a model without quantised layers has none.
     """
     with ExitStack() as stack:
         if len(chunks.of(x.shape[1])) > 1:

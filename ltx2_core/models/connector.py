@@ -1,4 +1,4 @@
-"""From Gemma's hidden states to the text context: a projection, and per stream a small transformer that finishes it.
+"""From Gemma's hidden states to the text context: a projection, and a small transformer per stream.
 
 Source: docs/reference/text.md, "Hidden states" and "Connectors".
 """
@@ -44,10 +44,10 @@ def normalise_per_token(hidden: Tensor) -> Tensor:
 class RowLinear(nn.Linear):
     """A linear layer that computes some of its outputs at a time.
 
-    The bits are those of one product on the CPU, where kernels round otherwise only for less than 16 outputs.
+    The bits are those of one product on the CPU, where kernels round differently only for fewer than 16 outputs.
 
-    Its matrix may lie elsewhere than the input and in another dtype, as in a mapped file: only the rows of those
-    outputs are brought to the input, and are gone afterwards.
+    Its matrix may be on another device than the input and in another dtype, as in a mapped file: only the rows of those
+    outputs are copied to the input's device, and freed afterwards.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class ConnectorBlock(nn.Module):
 
 
 class Connector(nn.Module):
-    """Fills a prompt's features up with learned registers and lets all rows read each other."""
+    """Appends learned registers to a prompt's features and lets all rows attend to each other."""
 
     def __init__(self, config: ConnectorConfig) -> None:
         super().__init__()
@@ -120,14 +120,14 @@ class Connector(nn.Module):
         return self.refine(self.fill(features, rows))
 
     def refine(self, x: Tensor) -> Tensor:
-        """Let rows (b rows d), filled up, read each other."""
+        """Let all rows (b rows d) attend to each other."""
         rope = self._positions(x.shape[-2], x)
         for block in self.blocks:
             x = block(x, rope)
         return rms_norm(x, EPS)
 
     def fill(self, features: Tensor, rows: int) -> Tensor:
-        """Append registers; row t takes register t mod count, so the first one depends on where the text ends."""
+        """Append registers; row t is register t mod count, so the first one depends on the length of the text."""
         times, rest = divmod(rows, self.config.registers)
         assert rest == 0, f"{rows} text rows are no multiple of {self.config.registers} registers"
         table = repeat(self.learnable_registers, "r d -> b (times r) d", b=len(features), times=times)

@@ -1,7 +1,7 @@
 """The diffusion decoder of a video VAE: normalised latents to pixels, by denoising them.
 
-Four stages enlarge the latent into a context; a fifth denoises pixels that begin as noise, and reads the context. The
-last of the four and the denoiser work on tiles of the grid where the third ends, which are cut elsewhere.
+Four stages enlarge the latent into a context; a fifth denoises pixels that start as noise, and reads the context. The
+last of the four and the denoiser work on tiles of the third stage's output, which `diffusion_tiles.py` cuts.
 Source: docs/reference/video-diffusion-decoder.md.
 """
 
@@ -31,10 +31,10 @@ from .video_vae import ChannelStatistics
 
 
 class Features(NamedTuple):
-    """A latent as far as it is enlarged in one piece.
+    """A latent, enlarged as far as this is done in one piece.
 
-    Args: volume: (b t y x c), with the frames of its ghosts at the end. top, left: latent rows and columns that were
-    added before its content. latent: frames, rows and columns with what was added.
+    Args: volume: (b t y x c), with its ghost frames at the end. top, left: latent rows and columns that were added
+    before its content. latent: frames, rows and columns including the added ones.
     """
 
     volume: Tensor
@@ -46,8 +46,9 @@ class Features(NamedTuple):
 class DiffusionDecoder(nn.Module):
     """Normalised latents to pixels, which depend on noise. Names of submodules are those of the files.
 
-    repeats_edges: whether the denoiser sees copies of the first and last column beyond them, as the official command
-    line decodes; else its windows move inwards, as everywhere else. They differ near the left and the right edge.
+    repeats_edges: whether the denoiser sees copies of the first and last column beyond the edges, as in the official
+    command line; else its windows move inwards, as everywhere else. The results differ near the left and the right
+    edge.
     """
 
     def __init__(self, config: VideoVAEConfig) -> None:
@@ -73,10 +74,10 @@ class DiffusionDecoder(nn.Module):
         self.per_channel_statistics = ChannelStatistics(config.latent_channels)
 
     def features(self, latent: Tensor) -> Features:
-        """Enlarge a whole latent (b c f h w), normalised, by all stages but the last two.
+        """Enlarge a whole latent (b c f h w), normalised, by all stages except the last two.
 
-        One that is smaller than the windows is made larger by copies of its edges, and the last frame is repeated, so
-        that the window of the last frame that counts does not move.
+        A latent that is smaller than the attention windows is enlarged by repeating its edges, and the last frame is
+        repeated, so that the window of the last real frame stays centred.
         """
         decoder = self.decoder
         needs = decoder.least_latent
@@ -92,15 +93,15 @@ class DiffusionDecoder(nn.Module):
         return Features(x, (size[0], size[1], size[2]), top, left)
 
     def context(self, features: Tensor, *, is_start: bool, ghosts: int) -> Tensor:
-        """Enlarge a piece of the features (b t y x c) by the last stage, to what the denoiser reads.
+        """Enlarge a piece of the features (b t y x c) by the last stage, to the input of the denoiser.
 
-        Args: is_start: whether it holds the first frame. ghosts: frames at its end that are cut off afterwards, as far
-        as the denoiser's window leaves enough.
+        Args: is_start: whether it contains the first frame. ghosts: frames at its end that are removed afterwards, as
+        far as the denoiser's window leaves enough.
         """
         x = features.clone(memory_format=torch.contiguous_format)  # blocks add to it in place
         x = self.upsamples[-1](self.det_stages[-1](x), is_start=is_start)
         kept = max(self.decoder.denoiser.kernel.time, x.shape[1] - ghosts * self.decoder.growths[-1].stride.time)
-        return x[:, :kept].clone() if kept < x.shape[1] else x  # what is cut off is not kept
+        return x[:, :kept].clone() if kept < x.shape[1] else x  # the removed part is freed
 
     def denoise(self, noisy: Tensor, context: Tensor, timestep: float) -> Tensor:
         """One call of the network: from noisy pixels (b 3 F H W) and their context to its prediction, (b 3 F H W)."""
@@ -116,8 +117,9 @@ class DiffusionDecoder(nn.Module):
         return rearrange(made, "b t y x (c r q) -> b c t (y q) (x r)", q=p, r=p)
 
     def sample(self, noise: Tensor, context: Tensor) -> Tensor:
-        """Denoise a canvas (b 3 F H W) in the steps that the file asks for. A single one that predicts the result is
-        the result."""
+        """Denoise a canvas (b 3 F H W) in the number of steps in the config. A single step that predicts the result is
+        returned directly.
+        """
         decoder = self.decoder
         times = torch.linspace(1, 1 / decoder.steps, decoder.steps).tolist()
         x = noise
@@ -130,19 +132,19 @@ class DiffusionDecoder(nn.Module):
         return x
 
     def canvas(self, context: Tensor) -> tuple[int, ...]:
-        """The shape of the pixels that go with a context."""
+        """The shape of the pixels for a context."""
         batch, frames, rows, columns, _ = context.shape
         return batch, IMAGE_CHANNELS, frames, rows * self.config.patch_size, columns * self.config.patch_size
 
     @property
     def ghost_cells(self) -> int:
-        """Frames of the features that are made of repeated latent frames."""
+        """Frames of the features that come from repeated latent frames."""
         return self.decoder.ghost_frames * prod(growth.stride.time for growth in self.decoder.growths[:-1])
 
     def forward(self, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Decode a latent in one piece.
 
-        Args: latent: (b c f h w), normalised. generator: for the noise that pixels begin as.
+        Args: latent: (b c f h w), normalised. generator: for the initial noise of the pixels.
         Returns: (b 3 F H W) in the dtype of the latent, about [-1, 1] and not clamped.
         """
         features = self.features(latent)
@@ -151,18 +153,18 @@ class DiffusionDecoder(nn.Module):
         return self.cropped(made, features, latent)[:, :, : self.frames_of(latent)].to(latent.dtype)
 
     def grid(self, features: Features) -> VideoGrid:
-        """The size of the video that features become, with what was added to their latent."""
+        """The size of the video for features, including what was added to their latent."""
         time, height, width = self.config.factors
         frames, rows, columns = features.latent
         size = 1 + (frames - 1) * time, rows * height, columns * width
         return VideoGrid(frames=size[0], height=size[1], width=size[2], factors=self.config.factors)
 
     def frames_of(self, latent: Tensor) -> int:
-        """The frames of the video that a latent (b c f h w) becomes."""
+        """The number of frames that a latent (b c f h w) decodes to."""
         return 1 + (latent.shape[2] - 1) * self.config.factors.time
 
     def cropped(self, video: Tensor, features: Features, latent: Tensor) -> Tensor:
-        """The rows and columns of a video (b 3 F H W) that belong to a latent which was enlarged."""
+        """The rows and columns of a video (b 3 F H W) that belong to the original latent, before it was enlarged."""
         _, height, width = self.config.factors
         rows, columns = latent.shape[3:]
         top, left = features.top * height, features.left * width

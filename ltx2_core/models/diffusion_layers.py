@@ -1,7 +1,7 @@
-"""The layers of the diffusion decoder: neighbourhood attention with its rotary positions, SwiGLU, blocks, growth.
+"""The layers of the diffusion decoder: neighbourhood attention with its rotary positions, SwiGLU, blocks, enlargement.
 
 Volumes are channels-last, (b t y x c). They are large, so blocks add to them in place, some frames at a time, and keep
-queries, keys and values only of the frames that are still to be read.
+queries, keys and values only of the frames that are still needed.
 Source: docs/reference/video-diffusion-decoder.md, "Layers".
 """
 
@@ -30,7 +30,7 @@ Made = tuple[Tensor, Tensor, Tensor]  # queries, keys and values
 
 
 class Modulated(NamedTuple):
-    """What a timestep makes of the two norms of a block, each (c)."""
+    """The modulation of the two norms of a block by a timestep, each (c)."""
 
     scale_attention: Tensor
     shift_attention: Tensor
@@ -46,7 +46,7 @@ class RotaryTables(NamedTuple):
 
 
 def axis_widths(head_dim: int) -> tuple[int, int, int]:
-    """How many channels of a head turn with the frame, the row and the column: 16, 24, 24 of 64."""
+    """How many channels of a head encode the frame, the row and the column: 16, 24, 24 of 64."""
     time = head_dim // 4 // 2 * 2
     if (head_dim - time) // 2 % 2:
         time -= 2
@@ -55,7 +55,7 @@ def axis_widths(head_dim: int) -> tuple[int, int, int]:
 
 
 def rotary_tables(positions: range, width: int, device: torch.device) -> RotaryTables:
-    """Tables of some positions. Frequencies are made in float64, and rounded once."""
+    """Tables for some positions. Frequencies are computed in float64, and rounded once."""
     exponents = torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width
     frequencies = (ROPE_BASE**-exponents).float().to(device)
     places = torch.arange(positions.start, positions.stop, dtype=torch.float32, device=device)
@@ -64,7 +64,7 @@ def rotary_tables(positions: range, width: int, device: torch.device) -> RotaryT
 
 
 def rotate(x: Tensor, tables: tuple[RotaryTables, RotaryTables, RotaryTables]) -> Tensor:
-    """Turn queries or keys (b t y x h d) by their frame, row and column, in float32."""
+    """Rotate queries or keys (b t y x h d) by their frame, row and column, in float32."""
     patterns = ("n r -> n 1 1 1 r", "n r -> n 1 1 r", "n r -> n 1 r")
     parts = x.split([2 * table.cos.shape[-1] for table in tables], dim=-1)
     turned = []
@@ -77,9 +77,9 @@ def rotate(x: Tensor, tables: tuple[RotaryTables, RotaryTables, RotaryTables]) -
 
 
 class NeighbourhoodAttention(nn.Module):
-    """Attention of every position to a box of `kernel` positions around it. It adds to what it attends from.
+    """Attention from every position to a box of `kernel` positions around it. The result is added to the input.
 
-    is_fused: whether the kernel of comfy-kitchen attends, which computes the same and rounds elsewhere.
+    is_fused: whether the kernel of comfy-kitchen is used, which computes the same and rounds differently.
     """
 
     is_fused: bool = False
@@ -95,8 +95,9 @@ class NeighbourhoodAttention(nn.Module):
     def add_to(self, x: Tensor, prepare: Prepare, *, repeats_edges: bool = False) -> Tensor:
         """Add attention to x (b t y x c), in place.
 
-        Args: prepare: from frames of x to what attention reads of them. repeats_edges: copies of the first and the last
-        column stand beyond them, so that windows are centred along rows; else windows move inwards at the edges.
+        Args: prepare: from frames of x to the input of attention. repeats_edges: copies of the first and the last
+        column are used beyond the edges, so that windows are centred along rows; else windows move inwards at the
+        edges.
         """
         frames, rows, columns = x.shape[1:4]
         across = Windows.centred if repeats_edges else Windows.shifted
@@ -126,10 +127,10 @@ class NeighbourhoodAttention(nn.Module):
         return x
 
     def _add_fused(self, x: Tensor, read: Callable[[int], Made], frames: Windows, border: int) -> Tensor:
-        """The same by a kernel that takes queries, keys and values of the same positions.
+        """The same with a kernel that requires queries, keys and values at the same positions.
 
-        It attends from a box of frames together with the frames around it that they read. With as many frames to a box
-        as here it needs no more memory than boxes of queries do. read: what a frame is read as, by its number.
+        It computes a box of frames together with the frames around it that they attend to. With as many frames per box
+        as here it needs no more memory than boxes of queries do. read: the prepared input of a frame, by its number.
         """
         batch, _, rows, columns, width = x.shape
         boxes = frames.boxes(max(QUERY_BOX.time, self.kernel.time // 2 + 1))
@@ -138,7 +139,7 @@ class NeighbourhoodAttention(nn.Module):
         inside = slice(border, border + columns)  # of all columns, those that have queries
         base, done = 0, 0
         for box in boxes:
-            for number in range(box.base, done):  # what is read again moves to the front
+            for number in range(box.base, done):  # reused entries move to the front
                 for volume in held:
                     volume[:, number - box.base] = volume[:, number - base]
             for number in range(done, box.keys.stop):
@@ -153,7 +154,7 @@ class NeighbourhoodAttention(nn.Module):
         return x
 
     def _mixed(self, made: Mapping[int, Made], near: Neighbourhood, box: AxisBox) -> Tensor:
-        """What attention adds to the frames of a box (b t y x c). made: of all frames that they read."""
+        """What attention adds to the frames of a box (b t y x c). made: of all frames that they attend to."""
         k, v = (torch.cat([made[n][i] for n in range(box.base, box.keys.stop)], dim=1) for i in (1, 2))
         q = torch.cat([made[n][0] for n in range(box.first, box.last)], dim=1)
         return self.proj(rearrange(near.attend(q, k, v, box), "b t y x h d -> b t y x (h d)"))
@@ -165,7 +166,7 @@ class NeighbourhoodAttention(nn.Module):
         border: int,
         tables: tuple[RotaryTables, RotaryTables, RotaryTables],
     ) -> Made:
-        """Queries, keys and values of frames; keys and values with the copies of the edges."""
+        """Queries, keys and values of frames; keys and values include the copies at the edges."""
         columns = x.shape[3]
         if border:
             x = torch.cat([*[x[:, :, :, :1]] * border, x, *[x[:, :, :, -1:]] * border], dim=3)
@@ -176,14 +177,14 @@ class NeighbourhoodAttention(nn.Module):
 
 
 def fuse_neighbourhoods(module: nn.Module) -> None:
-    """Let the kernel of comfy-kitchen attend wherever it takes the width of the heads."""
+    """Use the kernel of comfy-kitchen wherever it supports the width of the heads."""
     for layer in module.modules():
         if isinstance(layer, NeighbourhoodAttention):
             layer.is_fused = layer.head_dim % FUSED_WIDTH == 0 and layer.head_dim <= FUSED_WIDEST
 
 
 class SwiGLU(nn.Module):
-    """Feed-forward with a gate. It adds to what it reads."""
+    """Feed-forward with a gate. The result is added to the input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -193,7 +194,7 @@ class SwiGLU(nn.Module):
         self.w_down = nn.Linear(inner, channels, bias=False)
 
     def add_to(self, x: Tensor, prepare: Prepare) -> Tensor:
-        """Add to x (b t y x c), in place. prepare: from tokens of x to what this reads of them."""
+        """Add to x (b t y x c), in place. prepare: from tokens of x to the input."""
         for tokens in token_parts(x):
             read = prepare(tokens)
             tokens += self.w_down(F.silu(self.w_gate(read)).mul_(self.w_up(read)))
@@ -221,7 +222,7 @@ class Block(nn.Module):
 
 
 class DenoisingBlock(nn.Module):
-    """A block that reads the context, and whose norms the timestep modulates."""
+    """A block with the context as a second input, and with norms modulated by the timestep."""
 
     def __init__(self, stage: AttentionStage, head_dim: int) -> None:
         super().__init__()
@@ -260,7 +261,7 @@ class Grow(nn.Module):
     def forward(self, x: Tensor, *, is_start: bool = True) -> Tensor:
         """Map (b t y x c) to (b t' y' x' c'); in time, n frames become 2n − 1.
 
-        is_start: whether the frames begin with the first of the clip, which stands for one; else they become 2n.
+        is_start: whether the frames begin with the first of the clip, which represents one frame; else they become 2n.
         """
         p1, p2, p3 = self.stride
         batch, frames, rows, columns, _ = x.shape
@@ -289,7 +290,7 @@ class TimestepEmbedder(nn.Module):
 
 
 class SharedModulation(nn.Module):
-    """From the embedded timestep (d) to what all blocks begin their modulation with (7 c)."""
+    """From the embedded timestep (d) to the base of all blocks' modulation (7 c)."""
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()

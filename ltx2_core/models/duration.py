@@ -1,4 +1,4 @@
-"""The duration head of LTX-2.5: from the text contexts of a prompt to the length that its clip should have.
+"""The duration head of LTX-2.5: from the text contexts of a prompt to the duration of the clip.
 
 Source: docs/reference/text.md, "Duration head".
 """
@@ -25,7 +25,7 @@ class StackedAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
-        """Let queries (b q d) read tokens (b n d): (b q d)."""
+        """Attention from queries (b q d) to tokens (b n d): (b q d)."""
         given = zip((queries, tokens, tokens), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True)
         q, k, v = (
             rearrange(F.linear(x, weight, bias), "b n (h d) -> b h n d", h=self.heads) for x, weight, bias in given
@@ -34,7 +34,7 @@ class StackedAttention(nn.Module):
 
 
 class AttentionPooler(nn.Module):
-    """A few learned queries that read all tokens."""
+    """A few learned queries that attend to all tokens."""
 
     def __init__(self, config: DurationConfig) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class AttentionPooler(nn.Module):
 
 
 class DurationHead(nn.Module):
-    """Reads the contexts of a prompt, of both streams or of the one that there is."""
+    """Uses the contexts of a prompt, of both streams or of the only one."""
 
     def __init__(self, config: DurationConfig) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class DurationHead(nn.Module):
 
     @torch.no_grad()
     def forward(self, video: Tensor | None, audio: Tensor | None) -> Tensor:
-        """The seconds (b) of clips with these contexts (b l d); all rows count."""
+        """The durations (b) in seconds of clips with these contexts (b l d); all rows are used."""
         tokens = []
         if video is not None:
             tokens.append(self.video_input_proj(video) + self.video_modality_emb)

@@ -1,6 +1,6 @@
-"""Attention in integers: queries, keys and values of eight bits, by the kernel of comfy-kitchen.
+"""Attention in integers: queries, keys and values in 8 bits, with the kernel of comfy-kitchen.
 
-A card multiplies the codes themselves. On the CPU the same steps are computed plainly, which the tests compare.
+A GPU multiplies the codes themselves. On the CPU the same steps are computed in float32, which the tests compare.
 Source: the documentation of `comfy_kitchen.int8_attention`.
 """
 
@@ -17,9 +17,9 @@ LONGEST_ROTATION = 64  # channels of a head that are rotated together
 
 
 def int8_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention on (b h n d), with products of int8.
+    """Scaled dot-product attention on (b h n d), with int8 products.
 
-    bias: additive, broadcast to (b h n l). Raises: RequestError if the kernel does not run on this card.
+    bias: additive, broadcast to (b h n l). Raises: RequestError if the kernel does not run on this GPU.
     """
     if not q.is_cuda:
         return _computed(q, k, v, bias)
@@ -38,8 +38,8 @@ def int8_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) 
 def _computed(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """The steps of the kernel in float32, all scores at once.
 
-    A rotation of queries and keys leaves their products as they are, and spreads a large channel over others. Each row
-    of both has a scale of its own, and each channel of the values.
+    A rotation of queries and keys does not change their products, and distributes a large channel over others. Each row
+    of both has its own scale, and each channel of the values.
     """
     turn = _rotation(q.shape[-1]).to(q.device)
     queries, query_scales = _rounded(q.float() @ turn, -1)
@@ -60,7 +60,7 @@ def _rounded(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _rotation(width: int) -> Tensor:
-    """An orthogonal matrix (width width) of ±1, scaled, in blocks: a Hadamard matrix that fits as often as needed."""
+    """An orthogonal matrix (width width) of ±1, scaled, in blocks: a Hadamard matrix, repeated along the diagonal."""
     size = min(width & -width, LONGEST_ROTATION)  # the largest power of two in it
     block = torch.ones(1, 1)
     while len(block) < size:

@@ -29,12 +29,12 @@ STEREO_MIX = {
 
 
 def mel_from_waveform(wave: Tensor, sample_rate_hz: int, config: MelConfig) -> Tensor:
-    """Any waveform (b c s) at any rate to the log-mel (b 2 T M) that the encoder reads."""
+    """Any waveform (b c s) at any rate to the log-mel (b 2 T M) for the encoder."""
     return log_mel(resample(to_stereo(wave), sample_rate_hz, config.sample_rate_hz), config)
 
 
 def to_stereo(wave: Tensor) -> Tensor:
-    """Mix (b c s) down or up to left and right (b 2 s); stereo stays as it is, and levels are not normalised."""
+    """Mix (b c s) down or up to left and right (b 2 s); stereo is not changed, and levels are not normalised."""
     channels = wave.shape[1]
     if channels == 2:
         return wave
@@ -70,7 +70,7 @@ def resample(wave: Tensor, sample_rate_hz: int, target_hz: int) -> Tensor:
 def log_mel(wave: Tensor, config: MelConfig) -> Tensor:
     """Natural log of the mel magnitudes (b c T M) of a waveform (b c s) at the config's rate; T = 1 + s // hop.
 
-    A clip shorter than half a window is lengthened with silence.
+    A clip shorter than half a window is padded with silence.
     """
     half = config.n_fft // 2
     wave = F.pad(wave, (0, max(0, half + 1 - wave.shape[-1])))

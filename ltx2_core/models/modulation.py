@@ -18,7 +18,7 @@ SINUSOID_WIDTH = 256
 
 
 class AdaLN(nn.Module):
-    """Make `rows` modulation rows of a width from the sinusoids of timesteps."""
+    """Compute `rows` modulation rows of a width from sinusoidal embeddings of timesteps."""
 
     def __init__(self, width: int, rows: int) -> None:
         super().__init__()
@@ -28,23 +28,23 @@ class AdaLN(nn.Module):
         self.linear = nn.Linear(width, rows * width)
 
     def forward(self, sinusoids: Tensor) -> tuple[Tensor, Tensor]:
-        """From what `sinusoid` makes (b k 256): rows (b k r d) and the embedded timesteps (b k d)."""
+        """From the output of `sinusoid` (b k 256): rows (b k r d) and the embedded timesteps (b k d)."""
         embedded = self.embed_out(F.silu(self.embed_in(sinusoids.to(self.linear.weight.dtype))))
         return rearrange(self.linear(F.silu(embedded)), "b k (r d) -> b k r d", r=self.rows), embedded
 
 
 @dataclass(frozen=True, slots=True)
 class Modulation:
-    """Shifts, scales and gates, as AdaLN makes them, or with a block's trained offsets added.
+    """Shifts, scales and gates from AdaLN, optionally with a block's trained offsets added.
 
-    Args: rows: (b k r d), once per distinct timestep. timestep_index: which of them a token has.
+    Args: rows: (b k r d), once per distinct timestep. timestep_index: the index of each token's timestep.
     """
 
     rows: Tensor
     timestep_index: Tensor | None
 
     def with_table(self, table: Tensor, scales: slice) -> Self:
-        """The same with trained offsets (r d) added to all rows, and 1 to those that are scales."""
+        """The same with trained offsets (r d) added to all rows, and 1 added to the scales."""
         rows = self.rows + table.to(self.rows.dtype)
         rows[:, :, scales].add_(1)
         return replace(self, rows=rows)
@@ -56,7 +56,7 @@ class Modulation:
         return replace(self, timestep_index=self.timestep_index[:, tokens])
 
     def row(self, index: int) -> Tensor:
-        """One row for every token: (b n d), or (b 1 d) where all tokens share one timestep."""
+        """One row for every token: (b n d), or (b 1 d) if all tokens share one timestep."""
         return per_token(self.rows[:, :, index], self.timestep_index)
 
     def apply(self, normed: Tensor, *, shift: int, scale: int) -> Tensor:
@@ -73,7 +73,7 @@ def sinusoid(timesteps: Tensor) -> Tensor:
 
 
 def per_token(values: Tensor, timestep_index: Tensor | None) -> Tensor:
-    """Hand the values of each distinct timestep (b k d) to the tokens that have it: (b n d), or (b 1 d) if k is 1."""
+    """The values of each distinct timestep (b k d) for the tokens that have it: (b n d), or (b 1 d) if k is 1."""
     if timestep_index is None:
         return values
     return torch.take_along_dim(values, timestep_index[..., None], dim=1)

@@ -1,7 +1,7 @@
 """Neighbourhood attention: every position of a volume attends to a box of positions around it.
 
-Scores of all positions with all others would not fit anywhere. So queries are taken in small boxes, each with the keys
-that lie in the union of its windows, and a mask says which of them each query sees. That is exact.
+The scores of all positions with all others would not fit into memory. So queries are processed in small boxes, each
+with the keys in the union of their windows, and a mask selects the window of each query. This is exact.
 Source: docs/reference/video-diffusion-decoder.md, "Neighbourhood attention".
 """
 
@@ -35,8 +35,8 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, kernel: Factors) -> Tensor:
 class AxisBox:
     """Queries along one axis that share their keys.
 
-    Args: first, last: the queries. base, span: the first key that they read, and how many. starts: of the window of
-    each query, counted from the first key. size: of a window.
+    Args: first, last: the queries. base, span: the first key that they attend to, and how many. starts: of the window
+    of each query, relative to the first key. size: of a window.
     """
 
     first: int
@@ -55,7 +55,7 @@ class AxisBox:
         return slice(self.base, self.base + self.span)
 
     def mask(self, device: torch.device) -> Tensor:
-        """Which query (rows) sees which key (columns)."""
+        """Which query (rows) attends to which key (columns)."""
         starts = rearrange(torch.tensor(self.starts, device=device), "q -> q 1")
         keys = torch.arange(self.span, device=device)
         return (keys >= starts) & (keys < starts + self.size)
@@ -65,7 +65,7 @@ class AxisBox:
 class Windows:
     """The windows of the queries along one axis.
 
-    Args: starts: the first key of each query's window, ascending. size: of every window. keys: how many keys there are.
+    Args: starts: the first key of each query's window, ascending. size: of every window. keys: the number of keys.
     """
 
     starts: tuple[int, ...]
@@ -74,17 +74,19 @@ class Windows:
 
     @classmethod
     def shifted(cls, length: int, size: int) -> Windows:
-        """Windows that are centred, but moved inwards at the ends of the axis, which must hold a whole one."""
+        """Windows that are centred, but moved inwards at the ends of the axis, which must be at least as long as a
+        window.
+        """
         assert length >= size
         return cls(tuple(min(max(i - size // 2, 0), length - size) for i in range(length)), size, length)
 
     @classmethod
     def centred(cls, length: int, size: int) -> Windows:
-        """Windows that are centred everywhere: the keys go on for half a window beyond the queries, at both ends."""
+        """Windows that are centred everywhere: the keys extend half a window beyond the queries, at both ends."""
         return cls(tuple(range(length)), size, length + 2 * (size // 2))
 
     def boxes(self, length: int) -> list[AxisBox]:
-        """Cut the queries into boxes of so many; the last may be shorter. All of them read equally many keys."""
+        """Cut the queries into boxes of so many; the last may be shorter. All of them have the same number of keys."""
         span = min(self.keys, self.size + length - 1)
         found = []
         for first in range(0, len(self.starts), length):
@@ -106,11 +108,11 @@ class Neighbourhood:
 
     @cached_property
     def frame_boxes(self) -> list[AxisBox]:
-        """The boxes along time. A caller attends from one after the other."""
+        """The boxes along time, which a caller processes one after the other."""
         return self.frames.boxes(self.box.time)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, frames: AxisBox) -> Tensor:
-        """Attend from the frames of a box to the frames that it reads.
+        """Attend from the frames of a box to their keys.
 
         Args: q: (b t y x h d), the frames of the box. k, v: (b t y x h d), the frames of its keys.
         Returns: (b t y x h d), for q.
@@ -142,7 +144,7 @@ class Neighbourhood:
 
 @dataclass(frozen=True, slots=True)
 class _Strips:
-    """The boxes along a row of boxes, which are attended from together.
+    """The boxes along a row of boxes, which are processed together.
 
     Args: count: of the boxes. queries, keys: the columns of each, one box after the other. masks: (n q k), along the
     columns.
@@ -154,7 +156,7 @@ class _Strips:
     masks: Tensor
 
     def mask(self, frames: AxisBox, rows: AxisBox, batch: int) -> Tensor:
-        """Which query of a box sees which of its keys, (b*n 1 q k)."""
+        """Which query of a box attends to which of its keys, (b*n 1 q k)."""
         device = self.masks.device
         in_time, down = frames.mask(device), rows.mask(device)
         plane = rearrange(in_time, "t u -> t 1 u 1") & rearrange(down, "y z -> 1 y 1 z")
@@ -163,7 +165,7 @@ class _Strips:
         return repeat(whole, "n t y q u z k -> (b n) 1 (t y q) (u z k)", b=batch)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend from a row of boxes (b t y x h d) to the rows that it reads."""
+        """Attend from a row of boxes (b t y x h d) to the rows of their keys."""
         keys, values = (self.cut(one, self.keys) for one in (k, v))
         made = attention(self.cut(q, self.queries), keys, values, mask)
         return self.joined(made, q.shape[1])[:, :, :, : q.shape[3]]
@@ -173,6 +175,6 @@ class _Strips:
         return rearrange(x.index_select(3, columns), "b t y (n x) h d -> (b n) h (t y x) d", n=self.count)
 
     def joined(self, x: Tensor, frames: int) -> Tensor:
-        """The volume of boxes (b*n h t*y*x d): the inverse of `cut`, with the columns that fill up the last."""
+        """The volume of boxes (b*n h t*y*x d): the inverse of `cut`, including the columns that pad the last box."""
         length = self.masks.shape[1]
         return rearrange(x, "(b n) h (t y x) d -> b t y (n x) h d", n=self.count, t=frames, x=length)

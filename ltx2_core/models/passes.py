@@ -1,4 +1,4 @@
-"""What goes into the denoiser: the inputs of a stream, the passes of a call, and what each of them leaves out."""
+"""The input of the denoiser: the inputs of a stream, the passes of a call, and what each of them leaves out."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ TextMemory = tuple[KeysValues, ...]  # of one stream, an entry for each block
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamInput:
-    """What one stream gives to the denoiser.
+    """The input of one stream.
 
-    Args: latent: (b n c) noisy tokens. sigma: (b) noise level of the stream, 0 where it is frozen.
-    unique_timesteps: (b k) the distinct timesteps of its tokens, sigma × mask. timestep_index: (b n), which of them a
-    token has; None if k is 1. positions: (b a n 2) float32 bounds, in seconds and pixels, or the tables that
-    `rotary_tables` made of them. context: (b l d) text features, or the keys and values that `text_memory` made of
-    them. context_mask: additive bias if floating, or (b l) with 1 = keep if integer. attention_mask: (b n n)
-    self-attention strengths in [0, 1]. keyframes_mask: (b n 1), > 0 on tokens that hold one single pixel frame.
-    text_shares: which of several texts in the context each token reads, then without a mask; None where there is one.
-    is_enabled: False leaves the stream as it is; the other still reads it.
+    Args: latent: (b n c) noisy tokens. sigma: (b) noise level of the stream, 0 if it is frozen. unique_timesteps: (b k)
+    the distinct timesteps of its tokens, sigma × mask. timestep_index: (b n), the index of each token's timestep; None
+    if k is 1. positions: (b a n 2) float32 bounds, in seconds and pixels, or the tables that `rotary_tables` made of
+    them. context: (b l d) text features, or the keys and values that `text_memory` made of them. context_mask: additive
+    bias if floating, or (b l) with 1 = keep if integer. attention_mask: (b n n) self-attention strengths in [0, 1].
+    keyframes_mask: (b n 1), > 0 on tokens with a single pixel frame. text_shares: which of several texts in the context
+    each token attends to, then without a mask; None for one text. is_enabled: False leaves the stream unchanged; the
+    other still attends to it.
     """
 
     latent: Tensor
@@ -50,7 +50,9 @@ class StreamInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Perturbation:
-    """What one sample leaves out, and in which blocks: attention of a stream to itself, or across in one direction."""
+    """What one sample leaves out, and in which blocks: self-attention of a stream, or cross-attention in one
+    direction.
+    """
 
     video_self: Container[int] = NO_BLOCKS
     audio_self: Container[int] = NO_BLOCKS
@@ -63,7 +65,7 @@ class Perturbation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassMask:
-    """What a batch keeps of one block: True all, False nothing, (b 1 1) ones and zeros where the samples differ."""
+    """What a batch keeps of one block: True all, False nothing, (b 1 1) ones and zeros if the samples differ."""
 
     video_self: Tensor | bool = True
     audio_self: Tensor | bool = True
@@ -72,19 +74,20 @@ class PassMask:
 
     @property
     def has_exchange(self) -> bool:
-        """Whether any sample keeps attention across, in any direction."""
+        """Whether any sample keeps cross-attention between the streams, in any direction."""
         return self.audio_to_video is not False or self.video_to_audio is not False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockInputs:
-    """What the blocks and the head need of one stream beside its hidden states; all but the text is the same for all.
+    """What the blocks and the output layers need of one stream beside its hidden states; all except the text is the
+    same for every block.
 
     Args: modulation: a shift, a scale and a gate for each of two or three steps. exchange: a scale and a shift for each
-    direction, and the gate of what the other stream gives, which all tokens share. embedded: (b k d) embedded
-    timesteps. text: (b l d) features, or the keys and values of every block; a block is given its own.
-    text_shares: which of several texts among these rows each token reads. prompt: (b 1 2 d) modulation of the text.
-    chunks: how many tokens are worked on at a time.
+    direction, and the gate of the other stream's contribution, which all tokens share. embedded: (b k d) embedded
+    timesteps. text: (b l d) features, or the keys and values of every block; a block gets its own. text_shares: which
+    of several texts among these rows each token attends to. prompt: (b 1 2 d) modulation of the text. chunks: how many
+    tokens are processed at a time.
     """
 
     modulation: Modulation
@@ -100,7 +103,7 @@ class BlockInputs:
     chunks: Chunks = WHOLE
 
     def of_block(self, index: int) -> Self:
-        """What one block needs: the same, with that block's keys and values where these were made before."""
+        """The inputs of one block: the same, with that block's keys and values if these were precomputed."""
         return self if isinstance(self.text, Tensor) else replace(self, text=self.text[index])
 
 
@@ -116,7 +119,7 @@ class Pass:
     follows: int | None = None
 
     def start(self, layers: int) -> int:
-        """The first of so many blocks that this pass goes through itself."""
+        """The first of so many blocks that this pass runs itself."""
         if self.follows is None:
             return 0
         return next((i for i in range(layers) if any(p.touches(i) for p in self.perturbations)), layers)

@@ -24,7 +24,7 @@ class Rope:
     is_interleaved: bool
 
     def repeated(self, times: int) -> Rope:
-        """The tables for a batch that holds the same tokens so many times; those of one sample serve as they are."""
+        """The tables for a batch that repeats the same tokens; tables of one sample are broadcast."""
         if len(self.cos) == 1:
             return self
         cos, sin = (repeat(table, "b h n d -> (times b) h n d", times=times) for table in (self.cos, self.sin))
@@ -47,16 +47,16 @@ class Rope:
 
 @dataclass(frozen=True, slots=True)
 class LazyRope:
-    """Tables that are made when they are needed, for the tokens that need them.
+    """Tables that are computed on demand, for the tokens that need them.
 
-    Args: coordinates: (b n a), as `rope_tables` takes them. make: from coordinates to their tables.
+    Args: coordinates: (b n a), as for `rope_tables`. make: from coordinates to their tables.
     """
 
     coordinates: Tensor
     make: Callable[[Tensor], Rope]
 
     def repeated(self, times: int) -> LazyRope:
-        """The same for a batch that holds the same tokens so many times."""
+        """The same for a batch that repeats the same tokens."""
         if len(self.coordinates) == 1:
             return self
         return replace(self, coordinates=repeat(self.coordinates, "b n a -> (times b) n a", times=times))
@@ -68,7 +68,7 @@ class LazyRope:
 
 @dataclass(frozen=True, slots=True)
 class StreamRope:
-    """The tables of one stream: for attention to itself, and on the common clock for attention across."""
+    """The tables of one stream: for self-attention, and on the common time axis for cross-attention."""
 
     own: Rope | LazyRope
     exchange: Rope | LazyRope | None = None
@@ -95,11 +95,11 @@ def rope_tables(
     double_grid: bool,
     dtype: torch.dtype,
 ) -> Rope:
-    """Make the tables for tokens at given places.
+    """Compute the tables for tokens at given coordinates.
 
     Args: coordinates: (b n a) float32, each axis scaled to [−1, 1] over its longest extent. width: of all heads
-    together. theta: the base. dtype: of the tables; angles, cosines and sines are evaluated in float32 whatever it is,
-    because the largest angles reach 1.6e4 and their float32 rounding is part of the trained result.
+    together. theta: the base. dtype: of the tables; angles, cosines and sines are always computed in float32, because
+    the largest angles reach 1.6e4 and their float32 rounding is part of the trained result.
     """
     axes = coordinates.shape[-1]
     grid = frequency_grid(width // (2 * axes), theta=theta, double_grid=double_grid).to(coordinates.device)

@@ -1,8 +1,8 @@
-"""Texts that follow each other in a clip: each token attends to the text of its own time.
+"""Texts that follow each other in a clip: each token attends to the text for its own time.
 
-The context of a stream then holds the features of all texts, one after another, and a token attends to the rows of the
-one or two texts that count at its time. Queries, keys, values, gate and projection are those of plain text attention;
-between two texts what they give is mixed. Nothing else of the denoiser changes.
+The context of a stream then contains the features of all texts, one after another, and a token attends to the rows of
+the one or two texts that apply at its time. Queries, keys, values, gate and projection are those of ordinary text
+attention; between two texts the two results are mixed. Nothing else of the denoiser changes.
 Source: docs/reference/transformer.md, "Texts that follow each other".
 """
 
@@ -20,7 +20,7 @@ from .attention import KeysValues, attention
 
 
 class Run(NamedTuple):
-    """Tokens in a row, from start to stop, that read the same texts: one, or several of which each counts in part."""
+    """Successive tokens, from start to stop, that attend to the same texts: one, or several with weights."""
 
     start: int
     stop: int
@@ -29,7 +29,7 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TextShares:
-    """How much of each text the tokens of a stream read.
+    """The weight of each text for the tokens of a stream.
 
     Args: weights: (texts n) float32 on the device of the latent; those of a token add up to 1. runs: all tokens, in
     their order.
@@ -40,7 +40,7 @@ class TextShares:
 
     @classmethod
     def of(cls, weights: Tensor, device: torch.device) -> Self:
-        """The shares of weights (texts n) on the CPU, where they decide what is computed. device: of the latent."""
+        """From weights (texts n) on the CPU, where they determine what is computed. device: of the latent."""
         return cls(weights.to(device), tuple(_runs(weights)))
 
     def of_tokens(self, rows: slice) -> Self:
@@ -53,7 +53,9 @@ class TextShares:
         return replace(self, weights=self.weights[:, rows], runs=tuple(run for run in cut if run.start < run.stop))
 
     def read(self, queries: Tensor, memory: KeysValues) -> Tensor:
-        """What queries (b h n d) of these tokens read in keys and values of all texts, (b h texts·l d)."""
+        """The attention output for queries (b h n d) of these tokens, with keys and values of all texts, (b h texts·l
+        d).
+        """
         count = len(self.weights)
         texts = [*zip(memory.keys.chunk(count, dim=-2), memory.values.chunk(count, dim=-2), strict=True)]
 
@@ -81,10 +83,10 @@ def _runs(weights: Tensor) -> Iterator[Run]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextTimes:
-    """Which text is read when.
+    """Which text applies when.
 
     Args: texts: of each span of the clip, by its place in the context. borders: in seconds, between one span and the
-    next. ramp_s: how long it takes from one text to the next, half of it on each side of a border.
+    next. ramp_s: duration of the transition between two texts, half of it on each side of a border.
     """
 
     texts: tuple[int, ...]
@@ -93,13 +95,13 @@ class TextTimes:
 
     @property
     def count(self) -> int:
-        """How many texts there are."""
+        """The number of texts."""
         return max(self.texts) + 1
 
     def weights(self, positions: Tensor, origin_s: float = 0.0) -> Tensor:
-        """How much of each text tokens at positions (b a n 2) read, by the middle of their time: (texts n) float32.
+        """The weight of each text for tokens at positions (b a n 2), by the middle of their time: (texts n) float32.
 
-        origin_s: the time in the clip that positions count from.
+        origin_s: the time in the clip at which positions start.
         """
         middle = positions[0, 0].float().mean(-1) + origin_s
         begun = [((middle - border) / self.ramp_s + 0.5).clamp(0, 1) for border in self.borders]

@@ -1,7 +1,7 @@
-"""The denoiser: two streams of tokens, video and audio, joined in every block by attention across.
+"""The denoiser: two streams of tokens, video and audio, joined in every block by cross-attention.
 
-Video and audio are the same code with two configs. The model is three parts, `prepare`, `blocks` and `finish`;
-`run_passes` takes one pass or several through them. Every product and every sum is rounded on its own, as in the
+Video and audio are the same code with two configs. The model has three parts, `prepare`, `blocks` and `finish`;
+`run_passes` takes one or several passes through them. Every product and every sum is rounded separately, as in the
 official code: fused operations would give other bits in bfloat16.
 Source: docs/reference/transformer.md, "Forward pass".
 """
@@ -48,7 +48,7 @@ class CaptionProjection(nn.Module):
 
 
 class StreamIO(nn.Module):
-    """What stands before and after the blocks for one stream."""
+    """The layers before and after the blocks for one stream."""
 
     def __init__(self, stream: StreamConfig, config: TransformerConfig) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class StreamIO(nn.Module):
         self.proj_out = nn.Linear(width, stream.out_channels)
 
     def embed(self, given: StreamInput) -> Tensor:
-        """The hidden states (b n d) that the tokens start as."""
+        """The initial hidden states (b n d) of the tokens."""
         dtype = self.proj_in.weight.dtype
         hidden = self.proj_in(given.latent.to(dtype))
         if given.keyframes_mask is not None and self.keyframe_embedding is not None:
@@ -76,9 +76,9 @@ class StreamIO(nn.Module):
         return hidden
 
     def prepare(self, given: StreamInput, other: StreamInput | None) -> BlockInputs:
-        """Make from noise levels, positions, text and masks what the blocks need.
+        """Compute the inputs of the blocks from noise levels, positions, text and masks.
 
-        other: the other stream, if passed.
+        other: the other stream, if it is present.
         """
         config, dtype = self.config, self.proj_in.weight.dtype
         sinusoids = sinusoid(given.unique_timesteps.float() * config.timestep_scale)
@@ -106,7 +106,7 @@ class StreamIO(nn.Module):
         return replace(prepared, exchange=Modulation(torch.cat((rows, gate), dim=-2), given.timestep_index))
 
     def rotary_tables(self, positions: Tensor) -> StreamRope:
-        """The rotary tables of positions (b a n 2), which serve in every pass over tokens that stand there."""
+        """The rotary tables of positions (b a n 2), valid for every pass over tokens at these positions."""
         stream, config = self.stream, self.config
         own = self._rope(positions, stream.max_pos, stream.width, stream.heads)
         if self.exchange_adaln is None:
@@ -115,7 +115,7 @@ class StreamIO(nn.Module):
         return StreamRope(own, self._rope(positions[:, :1], (config.exchange_max_pos,), width, heads))
 
     def project_text(self, features: Tensor) -> Tensor:
-        """Text features (b l c) as the blocks attend to them, (b l d)."""
+        """Text features (b l c) as the input of the blocks, (b l d)."""
         features = features.to(self.proj_in.weight.dtype)
         return features if self.caption_projection is None else self.caption_projection(features)
 
@@ -151,7 +151,7 @@ class StreamIO(nn.Module):
 
 
 class Stream(nn.Module):
-    """One stream inside a block: attention to itself, to the text, and a feed-forward."""
+    """One stream inside a block: self-attention, text attention, and a feed-forward."""
 
     def __init__(self, stream: StreamConfig, config: TransformerConfig) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class Stream(nn.Module):
         self.prompt_table = nn.Parameter(torch.empty(2, width)) if config.has_text_modulation else None
 
     def with_table(self, s: BlockInputs) -> BlockInputs:
-        """The same inputs with the shifts, scales and gates of this block, which `attend` and `feed_forward` take."""
+        """The same inputs with the shifts, scales and gates of this block, for `attend` and `feed_forward`."""
         return replace(s, modulation=s.modulation.with_table(self.table, SCALES))
 
     def attend(self, x: Tensor, s: BlockInputs, keep: Tensor | bool) -> Tensor:
@@ -180,7 +180,7 @@ class Stream(nn.Module):
             return add_in_chunks(x, s.chunks, lambda part, rows: self._read_text(part, s, memory, rows))
 
     def attend_self(self, x: Tensor, s: BlockInputs, keep: Tensor | bool) -> Tensor:
-        """Add what the tokens (b n d) read in each other, or their own values where attention is left out."""
+        """Add self-attention of the tokens (b n d), or their own values if attention is left out."""
 
         def modulated(part: Tensor, rows: slice) -> Tensor:
             return s.modulation.of_tokens(rows).apply(rms_norm(part, self.eps), shift=0, scale=1)
@@ -209,14 +209,14 @@ class Stream(nn.Module):
             return add_in_chunks(x, s.chunks, fed)
 
     def text_memory(self, text: Tensor) -> KeysValues:
-        """Keys and values of the text (b l d), which do not change while nothing but the noise level does.
+        """Keys and values of the text (b l d), which are constant over the noise levels.
 
-        They are exact only where `config.has_static_text`.
+        They are exact only if `config.has_static_text`.
         """
         return self.text_attn.keys_values(self.modulate_text(text, None))
 
     def _read_text(self, part: Tensor, s: BlockInputs, memory: KeysValues, rows: slice) -> Tensor:
-        """What some tokens (b m d) read in the text."""
+        """Text attention of some tokens (b m d)."""
         normed, bias = rms_norm(part, self.eps), _bias_rows(s.text_bias, rows)
         read = partial(
             self.text_attn, context=memory, bias=bias, shares=s.text_shares and s.text_shares.of_tokens(rows)
@@ -227,7 +227,7 @@ class Stream(nn.Module):
         return read(modulation.apply(normed, shift=6, scale=7)) * modulation.row(8)
 
     def modulate_text(self, text: Tensor, prompt: Tensor | None) -> Tensor:
-        """The text (b l d) as this block's keys and values see it."""
+        """The text (b l d) as the input of this block's keys and values."""
         if self.prompt_table is None:
             return text
         table = self.prompt_table.to(text.dtype)
@@ -236,12 +236,12 @@ class Stream(nn.Module):
 
 
 def _modulated(normed: Rows, modulation: Modulation, first: int, part: Tensor, rows: slice) -> Tensor:
-    """Some tokens as one direction sees them. first: row of the scale of this direction; the shift follows."""
+    """Some tokens, modulated for one direction. first: row of the scale of this direction; the shift follows."""
     return modulation.of_tokens(rows).apply(normed(part, rows), scale=first, shift=first + 1)
 
 
 class Exchange(nn.Module):
-    """Attention across the streams, in both directions, on one common clock."""
+    """Cross-attention between the streams, in both directions, on one common time axis."""
 
     def __init__(self, config: TransformerConfig, video_width: int, audio_width: int) -> None:
         super().__init__()
@@ -258,7 +258,7 @@ class Exchange(nn.Module):
         self.audio_table = nn.Parameter(torch.empty(5, audio_width))
 
     def forward(self, x: Streams[Tensor], s: Streams[BlockInputs], keep: PassMask) -> Streams[Tensor]:
-        """Give each enabled stream, (b n d), what it reads in the other; both read the values from before."""
+        """Add cross-attention to each enabled stream, (b n d); both read the values from before the exchange."""
         (v, a), (vs, as_) = x, s
         assert v is not None
         assert a is not None
@@ -285,7 +285,7 @@ class Exchange(nn.Module):
         return Streams(v, a)
 
     def reading(self, x: Streams[Tensor], s: Streams[BlockInputs]) -> tuple[Tensor, Tensor]:
-        """The queries (b h na d) with which the audio reads the video, and the keys (b h nv d) that it finds there."""
+        """The queries (b h na d) of the audio for the video, and the keys (b h nv d) of the video."""
 
         def projected(x: Tensor, s: BlockInputs, table: Tensor, project: Callable[[Tensor, Rope], Tensor]) -> Tensor:
             assert s.exchange is not None
@@ -303,7 +303,7 @@ class Exchange(nn.Module):
         return queries, keys
 
     def _memory(self, attention: Attention, x: Tensor, s: BlockInputs, modulated: Rows) -> KeysValues:
-        """What a stream gives the other to read. modulated: its rows, normalised, scaled and shifted."""
+        """Keys and values of a stream for the other one. modulated: its rows, normalised, scaled and shifted."""
         return attention.chunked_keys_values(x, s.chunks, modulated, s.rope.exchange)
 
     def _add(
@@ -315,7 +315,7 @@ class Exchange(nn.Module):
         memory: KeysValues,
         gate: Tensor,
     ) -> Tensor:
-        """Add to a stream (b n d) what it reads in the other."""
+        """Add cross-attention to a stream (b n d)."""
         assert s.rope.exchange is not None
         exchange = s.rope.exchange
 
@@ -325,7 +325,7 @@ class Exchange(nn.Module):
         return add_in_chunks(x, s.chunks, attended)
 
     def _gate(self, modulation: Modulation, keep: Tensor | bool) -> Tensor:
-        """The gate (b 1 d), the same for all tokens, closed for samples that leave this direction out."""
+        """The gate (b 1 d), the same for all tokens, zero for samples that leave this direction out."""
         gate = modulation.rows[:, :1, 4]
         return gate * keep if isinstance(keep, Tensor) else gate
 
@@ -342,7 +342,7 @@ class AVBlock(nn.Module):
             self.exchange = Exchange(config, config.video.width, config.audio.width)
 
     def forward(self, x: Streams[Tensor], inputs: Streams[BlockInputs], keep: PassMask) -> Streams[Tensor]:
-        """Move the hidden states of the streams that are present, (b n d) each, one block on."""
+        """Apply the block to the hidden states of the streams that are present, (b n d) each."""
         streams = Streams(self.video, self.audio)
         inputs = inputs.map(lambda s, stream: stream.with_table(s), streams)
         kept = Streams(keep.video_self, keep.audio_self)
@@ -363,13 +363,13 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(AVBlock(config) for _ in range(config.layers))
 
     def work_in(self, chunks: Chunks) -> None:
-        """Work on so many tokens at a time from now on. This changes results by rounding alone."""
+        """Process so many tokens at a time from now on. This changes results by rounding only."""
         for io in self.streams:
             if io is not None:
                 io.chunks = chunks
 
     def forward(self, inputs: Streams[StreamInput], perturbations: Sequence[Perturbation] = ()) -> Streams[Tensor]:
-        """The velocity (b n c) of each stream that is passed. perturbations: one per sample, or none at all."""
+        """The velocity (b n c) of each stream that is present. perturbations: one per sample, or none at all."""
         return run_passes(self, [Pass(inputs=inputs, perturbations=perturbations)])[0]
 
     def prepare(self, inputs: Streams[StreamInput]) -> tuple[Streams[Tensor], Streams[BlockInputs]]:
@@ -383,9 +383,9 @@ class Transformer(nn.Module):
         return hidden.map(lambda h, p, io: io.finish(h, p), prepared, self.streams)
 
     def text_memory(self, context: Streams[Tensor]) -> Streams[TextMemory]:
-        """Keys and values of a prompt's features (b l c), made block by block.
+        """Keys and values of a prompt's features (b l c), computed block by block.
 
-        Raises: ValueError unless `config.has_static_text`: elsewhere they change with the noise level.
+        Raises: ValueError unless `config.has_static_text`: otherwise they change with the noise level.
         """
         if not self.config.has_static_text:
             raise ValueError("this model's text depends on the noise level")
@@ -411,11 +411,11 @@ def run_passes(
     capture: AttentionCapture | None = None,
     cache: BlockCache | None = None,
 ) -> list[Streams[Tensor]]:
-    """Take passes through the model side by side, so that each block is needed once; returns their velocities.
+    """Take passes through the model side by side, so that each block is loaded once; returns their velocities.
 
-    A pass that follows another is the same up to the first block that it perturbs, so it takes over there. This is
-    exact: nothing before that block can differ. capture: watches the first pass. cache: says after the first block
-    whether the others are skipped.
+    A pass that follows another is identical up to the first block that it perturbs, so it starts there. This is exact:
+    nothing before that block can differ. capture: used in the first pass. cache: decides after the first block whether
+    the others are skipped.
     """
     layers = len(model.blocks)
     hidden: dict[int, Streams[Tensor]] = {}
@@ -433,7 +433,7 @@ def run_passes(
             hidden[j] = hidden[one.follows].map(torch.clone) if block < layers else hidden[one.follows]
 
     for i, block in enumerate(model.blocks):
-        for j, one in reversed(list(enumerate(passes))):  # followers first, before their leader moves on
+        for j, one in reversed(list(enumerate(passes))):  # followers first, before the pass that they follow continues
             take_over(i, j, one)
             if j in hidden:
                 if cache is not None and i == 0:
@@ -476,7 +476,7 @@ def _text_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 
 def _bias_rows(bias: Tensor | None, rows: slice) -> Tensor | None:
-    """What of a bias (b h 1|n l) belongs to some tokens."""
+    """The rows of a bias (b h 1|n l) for some tokens."""
     return bias if bias is None or bias.shape[-2] == 1 else bias[:, :, rows]
 
 

@@ -76,7 +76,7 @@ def _upsampler(config: UpsamplerConfig) -> nn.Module:
 
 
 class LatentUpsampler(nn.Module):
-    """Enlarge a latent that was brought back from its normalised form."""
+    """Enlarge an un-normalised latent."""
 
     def __init__(self, config: UpsamplerConfig) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class LatentUpsampler(nn.Module):
         self.final_conv = nn.Conv3d(config.width, config.channels, kernel_size=3, padding=1)
 
     def resize(self, x: Tensor) -> Tensor:
-        """Change the size of features (b c f h w): frame by frame, or with time, where n frames become 2n − 1."""
+        """Change the size of features (b c f h w): frame by frame, or in time, where n frames become 2n − 1."""
         if self.config.in_time:
             return self.upsampler(x)[:, :, 1:]  # the first latent frame stands for one frame
         frames = self.upsampler(rearrange(x, "b c f h w -> (b f) c h w"))
@@ -108,5 +108,5 @@ class LatentUpsampler(nn.Module):
 
 
 def upsample_latent(latent: Tensor, upsampler: LatentUpsampler, statistics: ChannelStatistics) -> Tensor:
-    """Enlarge a normalised latent (b c f h w). statistics: of the VAE that it belongs to. Returns: normalised again."""
+    """Enlarge a normalised latent (b c f h w). statistics: of its VAE. Returns: normalised again."""
     return statistics.normalize(upsampler(statistics.unnormalize(latent)))

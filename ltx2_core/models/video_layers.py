@@ -1,6 +1,7 @@
 """The layers of the convolutional video VAE: convolution, norm, residual blocks, changes of resolution, time embedding.
 
-Activations are large, so layers work in place on tensors that they made themselves, unless gradients need the values.
+Activations are large, so layers work in place on tensors that they created themselves, unless gradients need the
+values.
 Source: docs/reference/video-vae.md, "Encoder" and "Decoder".
 """
 
@@ -21,14 +22,14 @@ Modulation = tuple[Tensor, Tensor]  # shift and scale, each (b c 1 1 1)
 
 
 def spare(x: Tensor) -> Tensor | None:
-    """Where to write a result that takes the place of x: over x, or elsewhere (None) if gradients need its values."""
+    """The output tensor for a result that replaces x: x itself, or a new one (None) if gradients need its values."""
     return None if x.requires_grad else x
 
 
 class CausalConv3d(nn.Module):
-    """A 3×3×3 convolution that keeps the size: repeated frames at the ends in time, zeros or mirrored pixels around.
+    """A 3×3×3 convolution that keeps the size: frames repeated at the ends in time, zeros or mirrored pixels in space.
 
-    Args: is_causal: no output frame sees a later input frame. padding: "zeros" or "reflect", in space.
+    Args: is_causal: no output frame depends on a later input frame. padding: "zeros" or "reflect", in space.
     """
 
     def __init__(self, c_in: int, c_out: int, *, is_causal: bool, padding: str) -> None:
@@ -38,7 +39,7 @@ class CausalConv3d(nn.Module):
         self.conv = nn.Conv3d(c_in, c_out, kernel_size=3, padding=(0, 0, 0) if self.is_mirrored else (0, 1, 1))
 
     def pad(self, x: Tensor) -> Tensor:
-        """Copy x (b c f h w), once, with the frames and mirrored pixels that the kernel reads beyond its ends."""
+        """Copy x (b c f h w), once, with the padding frames and mirrored pixels for the kernel."""
         b, c, f, h, w = x.shape
         first, border = self.frames_before, int(self.is_mirrored)
         padded = x.new_empty(b, c, f + 2, h + 2 * border, w + 2 * border)
@@ -56,7 +57,7 @@ class CausalConv3d(nn.Module):
 
 
 class PixelNorm(nn.Module):
-    """Divide every position by the root mean square of its channels, in place: give it a tensor of your own."""
+    """Divide every position by the root mean square of its channels, in place: the input must not be used elsewhere."""
 
     def forward(self, x: Tensor) -> Tensor:
         mean_square = reduce(x.square(), "b c f h w -> b 1 f h w", "mean")
@@ -117,7 +118,7 @@ class ResBlock(nn.Module):
 
 
 class ResBlockRow(nn.Module):
-    """A row of residual blocks of one width, with a time embedding of their own if they are conditioned."""
+    """A row of residual blocks of one width, with their own time embedding if they are conditioned."""
 
     def __init__(
         self, channels: int, layers: int, *, is_causal: bool, padding: str, is_conditioned: bool = False
@@ -152,7 +153,7 @@ class Downsample(nn.Module):
         return rearrange(x, "b c (f p1) (h p2) (w p3) -> b (c p1 p2 p3) f h w", p1=p1, p2=p2, p3=p3)
 
     def forward(self, x: Tensor, timestep: Tensor | None = None) -> Tensor:
-        """Map (b c f h w) to (b c' f' h' w'), n odd frames to (n + 1) / 2. timestep: not for this block."""
+        """Map (b c f h w) to (b c' f' h' w'), n odd frames to (n + 1) / 2. timestep: not used by this block."""
         if self.stride.time == 2:
             x = torch.cat([x[:, :, :1], x], dim=2)
         skip = reduce(self.fold(x), "b (c g) f h w -> b c f h w", "mean", c=self.channels)
@@ -176,7 +177,7 @@ class Upsample(nn.Module):
         return x[:, :, self.stride.time - 1 :]  # the first latent frame stands for one frame
 
     def forward(self, x: Tensor, timestep: Tensor | None = None) -> Tensor:
-        """Map (b c f h w) to (b c' f' h' w'). timestep: not for this block."""
+        """Map (b c f h w) to (b c' f' h' w'). timestep: not used by this block."""
         y = self.unfold(self.conv(x))
         if self.is_residual:
             skip = self.unfold(x)  # too few channels: the whole block of them is repeated

@@ -22,8 +22,8 @@ from .video_layers import (
     modulations,
 )
 
-DECODE_NOISE = 0.025  # of a conditioned decoder: how much noise it expects in its input,
-DECODE_TIMESTEP = 0.05  # and what it is told about it
+DECODE_NOISE = 0.025  # of a conditioned decoder: the level of noise in its input,
+DECODE_TIMESTEP = 0.05  # and its timestep input
 
 
 class ChannelStatistics(nn.Module):
@@ -122,8 +122,8 @@ class VideoDecoder(nn.Module):
     def forward(self, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Decode a latent.
 
-        Args: latent: (b c f h w), normalised. generator: for the noise that a conditioned decoder mixes in; others draw
-        nothing.
+        Args: latent: (b c f h w), normalised. generator: for the noise that a conditioned decoder adds; others draw
+        none.
         Returns: (b 3 F H W) in the dtype of the latent, about [-1, 1] and not clamped; F = 8 (f − 1) + 1.
         Raises: RequestError if the latent is a single row or column and the decoder mirrors it at its edges.
         """
@@ -135,11 +135,13 @@ class VideoDecoder(nn.Module):
         return self.decode(x).to(latent.dtype)
 
     def add_noise(self, latent: Tensor, noise: Tensor) -> Tensor:
-        """Mix a normalised latent with standard normal noise of its shape, as a conditioned decoder expects it."""
+        """Mix a normalised latent with standard normal noise of its shape, for a conditioned decoder."""
         return DECODE_NOISE * noise + (1 - DECODE_NOISE) * latent
 
     def decode(self, latent: Tensor, timestep: float = DECODE_TIMESTEP) -> Tensor:
-        """Decode a latent (b c f h w) as it is, in the dtype of the weights. timestep: for a conditioned decoder."""
+        """Decode a latent (b c f h w) without adding noise, in the dtype of the weights. timestep: for a conditioned
+        decoder.
+        """
         if self.decoder.padding == "reflect" and min(latent.shape[-2:]) < 2:
             raise RequestError(
                 "a video this small cannot be decoded",

@@ -1,6 +1,6 @@
 """The vocoder: a generator that turns a log-mel spectrogram into a stereo waveform.
 
-Where the config has a bandwidth extension, a second generator reads the spectrogram of that waveform and adds the upper
+If the config has a bandwidth extension, a second generator reads the spectrogram of that waveform and adds the upper
 band to it at a higher rate. In shapes, `s` are samples, `T M` mel frames and bins, `k` rows of a spectrum.
 Source: docs/reference/audio.md, "Vocoder".
 """
@@ -74,7 +74,7 @@ class Generator(nn.Module):
 
 
 class Vocoder(Generator):
-    """A vocoder of one generator: log-mel (b 2 T M) to a waveform (b 2 s) in [-1, 1].
+    """A vocoder with one generator: log-mel (b 2 T M) to a waveform (b 2 s) in [-1, 1].
 
     It computes in the dtype of its weights; load them as float32, because bf16 costs about 2 % here.
     """
@@ -107,7 +107,7 @@ class ExtendedVocoder(nn.Module):
 
 
 class StoredMel(nn.Module):
-    """Waveform (b c s) to log-mel (b c T M), T = s / hop, with the bases of the checkpoint; it looks back only."""
+    """Waveform (b c s) to log-mel (b c T M), T = s / hop, with the bases of the checkpoint; it is causal."""
 
     mel_basis: Tensor
 
@@ -141,14 +141,14 @@ class StoredFourier(nn.Module):
 
 
 def build_vocoder(config: VocoderConfig) -> Vocoder | ExtendedVocoder:
-    """The vocoder that a config describes."""
+    """The vocoder for a config."""
     if config.extension is None:
         return Vocoder(config)
     return ExtendedVocoder(config, config.extension)
 
 
 def upsample(wave: Tensor, ratio: int) -> Tensor:
-    """Raise the rate of (b c s) by a whole ratio with a Hann-windowed sinc; the ends are repeated."""
+    """Raise the rate of (b c s) by an integer ratio with a Hann-windowed sinc; the ends are repeated."""
     reach = math.ceil(ZEROS / ROLLOFF)
     taps = upsampling_filter(ratio, wave.device)
     padded = F.pad(rearrange(wave, "b c s -> (b c) 1 s"), (reach, reach), mode="replicate")

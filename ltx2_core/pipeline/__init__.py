@@ -1,1 +1,1 @@
-"""From what a person asked for to a finished file: settings, recipe, request, plan, engine, job."""
+"""From the user's request to a finished file: settings, recipe, request, plan, engine, job."""

@@ -1,4 +1,4 @@
-"""How a clip that is longer than a model makes at once is cut into windows. Arithmetic only, in pixel frames.
+"""The windows of a clip that is longer than a model generates at once. Arithmetic only, in pixel frames.
 
 Source: docs/long-clips.md, "How it works".
 """
@@ -22,10 +22,10 @@ MEL_FRAMES_PER_SECOND = Fraction(MEL_SAMPLE_RATE_HZ, MEL_HOP_SAMPLES)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowPlace:
-    """Where a window is in its chain. The defaults are those of a clip in one piece.
+    """The place of a window in its chain. The defaults are those of a clip in one piece.
 
-    Args: number: of the window, from 0. begin: the frame of the whole clip at which it begins. carried: how many of its
-    frames, after the first one, it takes over from the window before.
+    Args: number: of the window, from 0. begin: its first frame in the whole clip. carried: how many of its frames,
+    after the first one, are taken over from the window before.
     """
 
     number: int = 0
@@ -35,7 +35,7 @@ class WindowPlace:
     def audio_steps(self, frames: int, fps: Fraction) -> range:
         """The audio latent steps of a window of so many frames, counted from the beginning of the whole clip.
 
-        The first one is cut short by the beginning of the window, as that of every clip is.
+        The first one is shortened by the start of the window, like that of every clip.
         """
         mel_frames = self.begin / fps * MEL_FRAMES_PER_SECOND
         first = math.floor((mel_frames + MEL_FRAMES_PER_AUDIO_LATENT - 1) / MEL_FRAMES_PER_AUDIO_LATENT)
@@ -43,10 +43,10 @@ class WindowPlace:
 
 
 class Chain(Record):
-    """Windows of one length, each of which goes on from the end of the one before.
+    """Windows of one length, each of which continues from the end of the window before.
 
-    Args: frames: of a window. overlap: how many of them, after the first one, a window takes over from the one before.
-    Both are whole latent frames in every stage, beside the first frame of a window, which is one by itself.
+    Args: frames: of a window. overlap: how many of them, after the first one, are taken over from the window before.
+    Both are whole latent frames in every stage, plus the first frame of a window, which is a latent frame by itself.
     """
 
     frames: Annotated[int, Field(ge=1)]
@@ -60,20 +60,20 @@ class Chain(Record):
 
     @property
     def stride(self) -> int:
-        """How many new frames a window makes."""
+        """The number of new frames in a window."""
         return self.frames - 1 - self.overlap
 
     def count(self, total: int) -> int:
-        """How many windows a clip of so many frames takes. Raises: ValueError if it is not longer than one."""
+        """The number of windows for a clip of so many frames. Raises: ValueError if it is not longer than one."""
         count = 1 - (self.frames - total) // self.stride
         if not 1 < count <= MOST_WINDOWS:
             raise ValueError(f"a clip of {total} frames is not a chain of windows of {self.frames}")
         return count
 
     def places(self, total: int) -> list[WindowPlace]:
-        """Where the windows of a clip of so many frames stand.
+        """The places of the windows of a clip of so many frames.
 
-        The last one ends with the clip and is as long as the others, so that it takes over more.
+        The last one ends with the clip and is as long as the others, so its overlap may be larger.
         """
         begins = [number * self.stride for number in range(self.count(total) - 1)] + [total - self.frames]
         carried = [0, *(before + self.frames - 1 - begin for before, begin in pairwise(begins))]

@@ -1,4 +1,4 @@
-"""What a render tells while it runs. Nothing here prints; whoever watches decides what becomes of it."""
+"""The events of a render. Nothing here prints; the watcher decides what to do with them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Phase = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseStarted:
-    """A phase begins. name: what is done, in words. total: of its steps; None if it has none."""
+    """A phase starts. name: as text. total: its number of steps; None if it has none."""
 
     phase: Phase
     name: str
@@ -29,7 +29,7 @@ class PhaseStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepDone:
-    """One more step of a phase is done."""
+    """A step of a phase is done."""
 
     phase: Phase
     done: int
@@ -38,10 +38,10 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseDone:
-    """A phase is over.
+    """A phase is done.
 
-    Args: peak_bytes: the most that it took, with what was loaded for it: of a card's memory what tensors take there, on
-    the CPU what the process holds beside the pages of files. None where nobody tells.
+    Args: peak_bytes: its peak memory, with the models that were loaded for it: on a GPU the memory of tensors, on the
+    CPU that of the process without pages of files. None if unknown.
     """
 
     phase: Phase
@@ -51,7 +51,7 @@ class PhaseDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One line for a person: a warning, or a detail of what was chosen."""
+    """One line for the user: a warning, or a detail of a choice."""
 
     message: str
     is_warning: bool = False
@@ -59,7 +59,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LengthChosen:
-    """The model has chosen the length of the clip. seconds: what it wanted, before bounds and whole latent frames."""
+    """The model has chosen the length of the clip. seconds: its estimate, before bounds and whole latent frames."""
 
     frames: int
     fps: Fraction
@@ -67,7 +67,7 @@ class LengthChosen:
 
     @property
     def message(self) -> str:
-        """One line for a person."""
+        """One line for the user."""
         lasts = float(self.frames / self.fps)
         return f"the model chose {lasts:.2f} s for this prompt: {self.frames} frames"
 
@@ -76,8 +76,8 @@ class LengthChosen:
 class PromptRewritten:
     """A language model has rewritten the prompt.
 
-    Args: prompt: what is rendered. given: what a person wrote. seed: that of the render, with which it was written.
-    problem: why the given one is kept; "" where it is not.
+    Args: prompt: the one that is rendered. given: the original one. seed: that of the render, also used for rewriting.
+    problem: why the original is used; "" if it is not.
     """
 
     prompt: str
@@ -87,7 +87,7 @@ class PromptRewritten:
 
     @property
     def message(self) -> str:
-        """One line for a person."""
+        """One line for the user."""
         if self.problem:
             return f"the prompt is used as you wrote it, because the rewritten one {self.problem}"
         return f"the rewritten prompt: {self.prompt}"
@@ -95,9 +95,9 @@ class PromptRewritten:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewShown:
-    """A picture of how far the video is has been written.
+    """A preview image of the video has been written.
 
-    Args: path: of a PNG, in the place of the one before. step: after which it shows the video, of so many.
+    Args: path: of a PNG, which replaces the one before. step: the step that it shows, of so many.
     """
 
     path: Path
@@ -111,7 +111,7 @@ Event = PhaseStarted | StepDone | PhaseDone | Message | LengthChosen | PromptRew
 class StoppedError(Exception):
     """The user asked to stop.
 
-    Args: after: which step of a stage, in words. saved: the tokens inside the stage, if it can go on from there.
+    Args: after: the last step of a stage, as text. saved: the tokens inside the stage, if it can resume from there.
     """
 
     def __init__(self, after: str = "", saved: Saved | None = None) -> None:
@@ -121,16 +121,18 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Whoever watches a render. on_event: is told everything. should_stop: asked between phases, steps and frames."""
+    """Receives the events of a render. on_event: called with every event. should_stop: called between phases, steps and
+    frames.
+    """
 
     on_event: Callable[[Event], None] = lambda event: None
     should_stop: Callable[[], bool] = lambda: False
 
     @contextmanager
     def phase(self, phase: Phase, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        """Tell begin and end of a phase; the function that it gives tells how many of its steps are done.
+        """Report the start and the end of a phase; yields a function that reports the number of finished steps.
 
-        Raises: StoppedError before it begins and after a step, if the watcher says so; denoising asks for itself.
+        Raises: StoppedError before it starts and after a step, if the watcher asks for it; denoising checks for itself.
         """
 
         def step_done(done: int) -> None:
@@ -145,7 +147,7 @@ class Watch:
         self.on_event(PhaseDone(phase=phase, seconds=time.perf_counter() - start))
 
     def check(self) -> None:
-        """A place where stopping loses nothing. Raises: StoppedError if the watcher says so."""
+        """A point where stopping loses nothing. Raises: StoppedError if the watcher asks for it."""
         if self.should_stop():
             raise StoppedError
 

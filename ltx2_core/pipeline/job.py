@@ -1,4 +1,4 @@
-"""The job folder of a render: what was asked for, and the latents of every stage that is finished, safe on disk.
+"""The job folder of a render: the request, and the latents of every finished stage, synced to disk.
 
 Source: docs/cli.md, "Latents first".
 """
@@ -29,7 +29,7 @@ from .parts import DURATION_HEAD, LatentShapes
 from .request import ENHANCER, RECORD, MadeFile, RenderTask, Request
 from .windows import runs_of
 
-if TYPE_CHECKING:  # a job that cannot be gone on with is refused before torch is imported
+if TYPE_CHECKING:  # a job that cannot be resumed is refused before torch is imported
     import torch
     from torch import Tensor
 
@@ -42,16 +42,16 @@ SAVED = ("latents-*.safetensors", "stopped-*.safetensors", PREVIEW)
 KEYFRAMES = "keyframes"  # the tensor of those that were generated
 ATTENTION = "attention"  # the tensor that says where the audio looks
 AGAIN = "remove it, and ltx2 resume makes it again"
-CHOSE_BEFORE = (ENHANCER, DURATION_HEAD)  # what has made the prompt, or the length, that is rendered again
+CHOSE_BEFORE = (ENHANCER, DURATION_HEAD)  # roles of models that made the prompt, or the length, of the render
 STORED_AS = {"fp32": "F32", "bf16": "BF16"}
 
 
 class JobRecord(Record):
-    """What the file in a job folder holds.
+    """The record in a job folder.
 
-    Args: identities: of the files that the render reads, when it began. latents: the SHA-256 of each file of latents,
-    by name. result: the finished file, before it took its name. checksum: of all but where and how the result is
-    written.
+    Args: identities: of the files that the render reads, when it started. latents: the SHA-256 of each file of latents,
+    by name. result: the finished file, before it was renamed. checksum: of everything except where and how the result
+    is written.
     """
 
     version: Literal[3] = Field(default=3, alias="schema")
@@ -65,7 +65,7 @@ class JobRecord(Record):
     def parse(cls, content: bytes) -> Self:
         """Read a record. Raises: ValueError if it is not what `dump` wrote."""
         record = cls.model_validate_json(content, strict=True)
-        # What stands there, not what became of it: an older record lacks the fields that have been added since.
+        # The raw content, not the parsed record: an older record lacks the fields that have been added since.
         if record.checksum != _checksum(json.loads(content)):
             raise ValueError("it was changed after it was written")
         try:
@@ -95,9 +95,9 @@ def _checksum(record: dict[str, Any]) -> str:
 class Saved:
     """Latents on disk.
 
-    generator: state of the random generator afterwards. step: how many steps of the stage are done. keyframes:
-    (1 c k h w), single frames that were generated beside the clip; None if none were, and inside a stage. attention:
-    (na nv) float32, how much each audio token attended to each video token so far; None where that is not captured.
+    generator: state of the random generator afterwards. step: the number of finished steps of the stage. keyframes: (1
+    c k h w), generated single frames; None if there are none, and inside a stage. attention: (na nv) float32, the
+    summed attention of each audio token to each video token; None if it is not captured.
     """
 
     latents: Latents
@@ -111,9 +111,9 @@ class Saved:
 class Job:
     """One render and its folder.
 
-    Args: identities: of the files that it reads, when the render began. saved: the SHA-256 of each file of latents, by
-    name. result: the finished file. is_redirected: a person has said where the result goes, whatever the record says.
-    exchanged: the identities of files that are read in place of those in the record, by role.
+    Args: identities: of the files that it reads, when the render started. saved: the SHA-256 of each file of latents,
+    by name. result: the finished file. is_redirected: whether the user has set the target, overriding the record.
+    exchanged: the identities of files that are read instead of those in the record, by role.
     """
 
     folder: Path
@@ -126,7 +126,9 @@ class Job:
 
     @classmethod
     def create(cls, folder: Path, task: RenderTask, identities: Mapping[str, Identity]) -> Self:
-        """Make the folder. Raises: RequestError if it holds another render; StorageError if it cannot be written."""
+        """Create the folder. Raises: RequestError if it contains another render; StorageError if it cannot be
+        written.
+        """
         job = cls(folder=folder, task=_absolute(task), identities=dict(identities))
         job._check_folder()
         with made_folder(folder, stays=True), disk_errors(folder):
@@ -136,9 +138,9 @@ class Job:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Read a folder again. path: the folder, or the output whose folder lies beside it.
+        """Open a folder. path: the folder, or the output that it belongs to.
 
-        Raises: RequestError if it holds no render, StorageError if it is damaged.
+        Raises: RequestError if it contains no render, StorageError if it is damaged.
         """
         folder = path
         if not os.path.isdir(path) and os.path.isdir(f"{path}.job"):  # noqa: PTH112  # false for a name that is too long
@@ -166,7 +168,7 @@ class Job:
         )
 
     def reopened(self) -> Self:
-        """The same job as its folder is now. Raises: as `open`."""
+        """The same job with the present state of its folder. Raises: as `open`."""
         found = Job.open(self.folder)
         identities = {**found.identities, **self.exchanged}
         return replace(self, identities=identities, saved=found.saved, result=found.result)
@@ -177,12 +179,12 @@ class Job:
 
     @property
     def stages(self) -> int:
-        """How many stages there are in all windows."""
+        """The number of stages in all windows."""
         return len(runs_of(self.request))
 
     @property
     def finished_stages(self) -> int:
-        """How many stages have their latents on disk; of a chain, those of all windows count."""
+        """The number of stages whose latents are on disk; for a chain, in all windows."""
         stages = range(1, self.stages + 1)
         return next((n - 1 for n in stages if not self._has(self._latents(n))), len(stages))
 
@@ -192,7 +194,9 @@ class Job:
 
     @property
     def is_written(self) -> bool:
-        """Whether the target is the finished file of this job, which was killed before it removed its folder."""
+        """Whether the target is the finished file of this job, whose process was killed before it removed the
+        folder.
+        """
         target = self.task.target
         return self.result is not None and target.is_file() and not target.is_symlink() and self.result.is_of(target)
 
@@ -201,11 +205,11 @@ class Job:
         return resume_command(self.folder, self.task.target)
 
     def fingerprint(self, role: str) -> str:
-        """The hash of what a file holds, or of the hashes of the files of a folder, by its role."""
+        """The hash of a file's content, or of the hashes of a folder's files, by its role."""
         return content_of(self.identities, role).fingerprint
 
     def made_files(self) -> dict[str, MadeFile]:
-        """What the result says of the files that it is made from, by role."""
+        """The facts in the recipe about the files that the result was made from, by role."""
         paths, recorded = {**self.task.files.paths, **self.task.inputs}, self.task.recorded
         read = {role.partition("/")[0] for role in self.identities}
         files = {role: content_of(self.identities, role, path.name) for role, path in paths.items() if role in read}
@@ -216,14 +220,14 @@ class Job:
         return dict(sorted(files.items()))
 
     def with_length(self, frames: int) -> Self:
-        """The same job with the length that the model has chosen, which its record holds from now on.
+        """The same job with the length that the model has chosen, which is stored in its record.
 
         Raises: StorageError if the record cannot be written.
         """
         return self._with_request(frames=frames, auto_length=None)
 
     def with_prompt(self, prompt: str) -> Self:
-        """The same job with a prompt that was rewritten, which its record holds from now on beside what a person wrote.
+        """The same job with a rewritten prompt, which is stored in its record beside the original one.
 
         Raises: StorageError if the record cannot be written.
         """
@@ -237,13 +241,13 @@ class Job:
         return job
 
     def require_target(self) -> None:
-        """Raises: RequestError if the record alone says where the result goes, and that is not beside the folder."""
+        """Raises: RequestError if the target comes from the record only, and is not beside the folder."""
         if not self.is_redirected and not lies_beside(self.folder, self.task.target):
-            why = f"its render was to become {self.task.target}, which does not lie beside it"
+            why = f"its output {self.task.target} is not beside it"
             raise RequestError(f"{self.folder} does not say where the result goes", why, "-o FILE says where")
 
     def check_saved(self, shapes: LatentShapes) -> None:
-        """Compare the latents on disk with the request and with what was written, before a model is loaded.
+        """Compare the latents on disk with the request and with their checksums, before a model is loaded.
 
         Raises: StorageError that names the file.
         """
@@ -260,7 +264,7 @@ class Job:
         keyframes: Tensor | None = None,
         attention: Tensor | None = None,
     ) -> None:
-        """Keep what a stage ended with: latents, the keyframes that it generated, where its audio looked.
+        """Save the result of a stage: latents, generated keyframes, the attention map.
 
         Stages count from 1.
         """
@@ -270,32 +274,32 @@ class Job:
         self._stopped(stage).unlink(missing_ok=True)
 
     def load(self, stage: int) -> Saved:
-        """The latents that a stage ended with."""
+        """The latents at the end of a stage."""
         return self._read(self._latents(stage))
 
     def save_stopped(self, stage: int, saved: Saved) -> None:
-        """Keep the tokens inside a stage that is not finished, after so many of its steps."""
+        """Save the tokens inside an unfinished stage, after so many of its steps."""
         self._write(self._stopped(stage), saved)
 
     def load_stopped(self, stage: int) -> Saved | None:
-        """The tokens inside a stage that was stopped; None if it was not."""
+        """The tokens inside a stopped stage; None if it was not stopped."""
         path = self._stopped(stage)
         return self._read(path) if self._has(path) else None
 
     def note_result(self, finished: Path) -> None:
-        """Remember the finished file before it takes its name, unless the folder stays anyway."""
+        """Record the finished file before it is renamed, unless the folder is kept anyway."""
         if not self.task.output.keep_latents:
             replace(self, result=identity(finished))._write_record()
 
     def remove(self) -> None:
-        """Remove what this program put into the folder, and the folder if nothing else is in it."""
+        """Remove the files of this program from the folder, and the folder if it is then empty."""
         self._clear()
         (self.folder / RECORD).unlink(missing_ok=True)
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
 
     def _check_folder(self) -> None:
-        """Raises: RequestError if a render cannot begin in the folder."""
+        """Raises: RequestError if a render cannot start in the folder."""
         folder = self.folder
         if folder.is_symlink() and lies_beside(folder, self.task.target):
             raise RequestError(f"{folder} cannot be used", "it is a link", "--job-dir names another folder")
@@ -311,7 +315,7 @@ class Job:
         return [path for pattern in SAVED for path in self.folder.glob(pattern)]
 
     def _clear(self) -> None:
-        """Remove all latents, and what killed processes left half-written."""
+        """Remove all latents, and the incomplete files of killed processes."""
         names = {name for stage in range(1, self.stages + 1) for name in self._names(stage)}
         for path in [*self._files(), *(self.folder / name for name in (*names, PREVIEW, RECORD))]:
             remove_leftovers(path)
@@ -339,7 +343,7 @@ class Job:
         write_whole(self.folder / RECORD, content)
 
     def _write(self, path: Path, saved: Saved) -> None:
-        """Write latents, then that they are there: a record never names what is not on the disk as it says."""
+        """Write latents, then the record: a record never names a file that is not on disk."""
         from safetensors import SafetensorError
         from safetensors.torch import save
 
@@ -368,7 +372,7 @@ class Job:
             raise StorageError(f"{path} is damaged", hint=AGAIN) from error
 
     def _check(self, path: Path, number: int, shapes: LatentShapes) -> None:
-        """Raises: StorageError if a file is not what a stage of this request leaves, or not what was written."""
+        """Raises: StorageError if a file is not the result of a stage of this request, or was changed."""
         is_stopped = path == self._stopped(number)
         try:
             header = read_header(path)
@@ -385,7 +389,7 @@ class Job:
             raise StorageError(f"{path} is damaged", _reason(error), AGAIN) from error
 
     def _check_tensors(self, header: Header, number: int, shapes: LatentShapes, *, is_stopped: bool) -> None:
-        """Raises: ValueError for tensors that a stage of this request does not leave; KeyError for one that lacks."""
+        """Raises: ValueError for tensors that do not fit the request; KeyError for a missing one."""
         expected = latent_shapes(self.request, number, shapes)
         if is_stopped:
             expected.pop(KEYFRAMES, None)  # they are among the tokens of the video
@@ -393,12 +397,12 @@ class Job:
             raise ValueError(f"it holds {', '.join(sorted(header.tensors))}")
         generator = header.tensors["generator"]
         if generator.dtype != "U8" or len(generator.shape) != 1 or generator.nbytes > MOST_GENERATOR_BYTES:
-            raise ValueError("its generator is not the state of one")
+            raise ValueError("its generator state is not valid")
         if attention := header.tensors.get(ATTENTION):
             counts = [_tokens(expected[name])[0] for name in ("audio", "video")]
             is_large = is_stopped and attention.shape[1:] > (counts[1],)  # with tokens that conditions appended
             if attention.dtype != "F32" or not (is_large or [*attention.shape] == counts):
-                raise ValueError(f"its {ATTENTION} is not of as many tokens as there are")
+                raise ValueError(f"its {ATTENTION} has the wrong number of tokens")
         for name, shape in expected.items():
             found = header.tensors[name]
             is_of_request = found.shape == shape
@@ -410,9 +414,9 @@ class Job:
 
 
 def content_of(identities: Mapping[str, Identity], role: str, name: str = "") -> MadeFile:
-    """What tells a file from all others, or a folder by the names and hashes of its files.
+    """The identity of a file's content, or of a folder by the names and hashes of its files.
 
-    Args: identities: by role; of what is in a folder by role and name. name: of the file or folder.
+    Args: identities: by role; of a folder's files by role and name. name: of the file or folder.
     """
     if role in identities:
         return MadeFile(name=name, fingerprint=identities[role].content, size=identities[role].size)
@@ -423,8 +427,8 @@ def content_of(identities: Mapping[str, Identity], role: str, name: str = "") ->
 
 
 def latent_shapes(request: Request, number: int, shapes: LatentShapes) -> dict[str, tuple[int, ...]]:
-    """The latents (1 c f h w) and (1 c t m) that a stage of a request ends with, and the keyframes (1 c k h w) that it
-    generates. Stages count from 1, through all windows of a chain.
+    """The shapes (1 c f h w) and (1 c t m) of the latents at the end of a stage, and of its generated keyframes (1 c k
+    h w). Stages count from 1, through all windows of a chain.
     """
     run = runs_of(request)[number - 1]
     request, stage = run.request, run.stage
@@ -442,7 +446,7 @@ def latent_shapes(request: Request, number: int, shapes: LatentShapes) -> dict[s
 
 
 def _tokens(shape: tuple[int, ...]) -> tuple[int, int]:
-    """How many tokens a latent has, and how many values each."""
+    """The number of tokens of a latent, and of values per token."""
     if len(shape) == 5:
         _, channels, frames, rows, columns = shape
         return frames * rows * columns, channels
@@ -451,7 +455,7 @@ def _tokens(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _absolute(task: RenderTask) -> RenderTask:
-    """The same task from any folder. Links stay: the name of a file is part of what tells it from others."""
+    """The same task with absolute paths. Links are kept: the name of a file is part of its identity."""
 
     def absolute(paths: Mapping[str, Path]) -> dict[str, Path]:
         return {role: path.absolute() for role, path in paths.items()}

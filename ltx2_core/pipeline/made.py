@@ -1,4 +1,4 @@
-"""What a finished file says about itself: enough to make it again, without this machine's folders and the time."""
+"""The recipe in a finished file: enough to render it again, without this machine's folders and the time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIBRARIES = ("torch", "transformers", "av", "pillow", "soundfile")  # whose vers
 
 
 class MadeModel(Record):
-    """The model that was used. files: by role, those of the request among them."""
+    """The model of a recipe. files: by role, including those of the request."""
 
     name: str
     files: Mapping[str, MadeFile]
@@ -28,8 +28,8 @@ class MadeModel(Record):
 class Made(Record):
     """The recipe inside a file.
 
-    Args: made_with: versions of this program and its libraries, by name. hardware: what the card or the CPU is called.
-    output: how the file was written. Recipes of schema 2 have neither of the last two.
+    Args: made_with: versions of this program and its libraries, by name. hardware: the name of the GPU or the CPU.
+    output: the output settings. Recipes of schema 2 lack the last two.
     """
 
     version: Literal[2, 3] = Field(default=3, alias="schema")
@@ -41,12 +41,12 @@ class Made(Record):
     output: EncodingSettings | None = None
 
     def dump(self) -> str:
-        """The text that goes into the file's comment."""
+        """The text of the file's comment."""
         return self.model_dump_json(by_alias=True)
 
     @classmethod
     def parse(cls, comment: str) -> Made:
-        """Read such a text. Raises: ValueError if it is something else, or larger than any recipe."""
+        """Read such a text. Raises: ValueError if it is something else, or too large."""
         if len(comment) > MOST_RECIPE_BYTES:
             raise ValueError(f"it is larger than {MOST_RECIPE_BYTES:,} bytes")
         return cls.model_validate_json(comment, strict=True)
@@ -54,5 +54,5 @@ class Made(Record):
 
 @cache
 def versions() -> Mapping[str, str]:
-    """The versions of this program and of the libraries that may change a bit, by name."""
+    """The versions of this program and of the libraries that may affect a bit, by name."""
     return {"ltx2": __version__, **{name: version(name) for name in LIBRARIES}}

@@ -1,4 +1,4 @@
-"""Which file of a model holds which of its components: the whole checkpoint, or a file for each part. Headers only.
+"""Which file of a model contains which component: the whole checkpoint, or one file for each part. Headers only.
 
 Source: docs/reference/checkpoints.md, "Which file is which" and "Mixing files".
 """
@@ -36,7 +36,7 @@ DURATION_HEAD = "duration_head"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentShapes:
-    """What a model's latents look like: channels, bins, and pixels to a cell."""
+    """The shapes of a model's latents: channels, bins, and pixels per cell."""
 
     transformer: TransformerConfig
     video_vae: VideoVAEConfig
@@ -45,13 +45,13 @@ class LatentShapes:
 
 @dataclass(frozen=True)
 class ModelHeaders:
-    """The files of a model that hold its components: their headers, by role."""
+    """The headers of the files with a model's components, by role."""
 
     headers: Mapping[str, Header]
 
     @classmethod
     def of(cls, files: ModelFiles) -> Self:
-        """Read the headers, and see that the files hold what they are there for and belong together.
+        """Read the headers, and check that the files contain what their roles say and belong together.
 
         Raises: StorageError if a part is missing or cannot be read; CheckpointError if a file is something else, or if
         the files are not parts of one model.
@@ -73,7 +73,7 @@ class ModelHeaders:
         return parts
 
     def role(self, component: str) -> str:
-        """The role of the file that holds a component. Raises: CheckpointError if none does."""
+        """The role of the file with a component. Raises: CheckpointError if there is none."""
         row = COMPONENTS[component]
         roles = [role for role in (row.role, *row.else_in, *WHOLE) if role in self.headers]
         for role in roles if row.may_stay else roles[:1]:
@@ -89,7 +89,7 @@ class ModelHeaders:
         raise error
 
     def header(self, component: str) -> Header:
-        """The header of the file that holds a component. Raises: CheckpointError if none does."""
+        """The header of the file with a component. Raises: CheckpointError if there is none."""
         return self.headers[self.role(component)]
 
     def check(self, components: Iterable[str]) -> None:
@@ -98,9 +98,10 @@ class ModelHeaders:
             check_header(component, self.header(component), self.config(component))
 
     def config(self, component: str) -> dict[str, Any]:
-        """The config that describes a component: its file's, or the transformer's where what reads text lies apart.
+        """The config for a component: that of its file, or that of the transformer if the text components are in a
+        separate file.
 
-        Raises: CheckpointError if the file has no config and could be anything.
+        Raises: CheckpointError if the file has no config and its tensors prove no release.
         """
         header = self.header(component)
         if (
@@ -112,9 +113,9 @@ class ModelHeaders:
         return effective_config(header)
 
     def has_duration_head(self) -> bool:
-        """Whether the model can choose the length of a clip itself.
+        """Whether the model can choose the length of a clip.
 
-        Raises: CheckpointError if its duration head reads contexts of another width than the connectors give.
+        Raises: CheckpointError if its duration head needs contexts of another width than the connectors produce.
         """
         holder = next((role for role, held in self._held.items() if DURATION_HEAD in held), None)
         if holder is None:
@@ -134,19 +135,19 @@ class ModelHeaders:
 
     @property
     def roles(self) -> list[str]:
-        """The roles of the files that are read; a whole checkpoint is not if every part has a file of its own."""
+        """The roles of the files that are read; a whole checkpoint is not read if every part has a separate file."""
         return list(dict.fromkeys(map(self.role, ALWAYS_READ)))
 
     @property
     def text_roles(self) -> list[str]:
-        """The roles of the files of which a prompt's context is made: the projection's and the connectors'."""
+        """The roles of the files that affect a prompt's context: those of the projection and the connectors."""
         return list(dict.fromkeys(map(self.role, TEXT)))
 
     @cached_property
     def shapes(self) -> LatentShapes:
-        """What the latents look like.
+        """The shapes of the latents.
 
-        Raises: CheckpointError for a setting that is not implemented, and for VAEs that the transformer does not take.
+        Raises: CheckpointError for a setting that is not implemented, and for VAEs that do not fit the transformer.
         """
         shapes = LatentShapes(
             transformer=TransformerConfig.from_metadata(effective_config(self.header("transformer"))),
@@ -167,20 +168,20 @@ class ModelHeaders:
         return shapes
 
     def check_contexts(self) -> None:
-        """Raises: CheckpointError for connectors whose contexts have another width than the transformer takes."""
+        """Raises: CheckpointError for connectors whose contexts have another width than the transformer needs."""
         transformer = self.shapes.transformer
         for component, stream in zip(CONNECTORS, (transformer.video, transformer.audio), strict=True):
             given = ConnectorConfig.from_metadata(self.config(component), component.partition("_")[0]).width
             if stream is not None and given != (taken := transformer.caption_channels or stream.width):
                 raise CheckpointError(
-                    f"{self.header(component).path.name} cannot be rendered with",
+                    f"{self.header(component).path.name} cannot be used to render",
                     f"the contexts of its {component.replace('_', ' ')} have {given} values, and the transformer takes"
                     f" {taken}",
                 )
 
 
 def components_of(request: Request) -> list[str]:
-    """The components that a render reads from the model's own files. Upsamplers and text encoder lie elsewhere."""
+    """The components that a render reads from the model's own files. Upsamplers and text encoder are in other files."""
     needs = {
         "video_encoder": request.source or request.images or request.references,
         "video_decoder": request.video == "generate",
@@ -194,11 +195,11 @@ def components_of(request: Request) -> list[str]:
 
 
 def _read(role: str, path: Path) -> Header:
-    """The header of a file that holds what its role says; a whole model holds every part."""
+    """The header of a file that must match its role; a whole model matches every role."""
     header = read_header(path)
     kind = classify(header)
     if role in WHOLE and kind is not FileKind.MONOLITH:
-        raise CheckpointError(f"{header.path.name} cannot be rendered with", f"it is {kind.value}")
+        raise CheckpointError(f"{header.path.name} cannot be used to render", f"it is {kind.value}")
     allowed = [FileKind.MONOLITH, {**WHOLE, **SPLIT, **APART, **EXTRA}[role]]
     if role in APART:
         allowed.append(FileKind.TRANSFORMER)
@@ -208,7 +209,7 @@ def _read(role: str, path: Path) -> Header:
 
 
 def _encoder_with_projection(files: ModelFiles) -> dict[str, Header]:
-    """The header of a text encoder in one file that holds the text projection too, by its role."""
+    """The header of a text encoder in one file that also contains the text projection, by its role."""
     path = files.paths.get("text_encoder")
     header = files.assumed.get("text_encoder")
     if header is None and path is not None and path.is_file():
@@ -218,7 +219,7 @@ def _encoder_with_projection(files: ModelFiles) -> dict[str, Header]:
 
 
 def _check_connectors(parts: ModelHeaders) -> None:
-    """Refuse a file of connectors that has one of the two only, or others than the transformer was trained with."""
+    """Refuse a file with only one of the two connectors, or with others than the transformer was trained with."""
     header = parts.headers.get("connectors")
     if header is None:
         return
@@ -245,4 +246,4 @@ def _check_generations(headers: list[Header]) -> None:
     for (name, made), (other, its) in pairwise(known):
         if made != its:
             why = f"{name} is of generation {made}, {other} of {its}"
-            raise CheckpointError("these files are not parts of one model", why, "take all of one generation")
+            raise CheckpointError("these files are not parts of one model", why, "use files of one generation")

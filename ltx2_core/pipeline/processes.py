@@ -1,6 +1,6 @@
-"""Starts processes that answer through a pipe, and that end by themselves where the one that started them is gone.
+"""Start processes that communicate through a pipe, and that end by themselves if their parent has ended.
 
-Batches have such processes for their workers, and a clip on several cards for its ranks.
+They are the workers of a batch, and the ranks of a clip on several GPUs.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ STOP = "stop"  # what a parent sends to have a render stopped after its step
 
 
 def start(serve: Callable[..., None], *given: object) -> tuple[Any, Connection]:
-    """Start a process. Gives it, and our end of the pipe to it.
+    """Start a process. Returns it, and our end of the pipe to it.
 
-    Args: serve: what it does; it gets its end of the pipe, a copy of ours for `begin`, and what is given.
+    Args: serve: its main function; it gets its end of the pipe, a copy of ours for `begin`, and further arguments.
     """
     context = get_context(START_METHOD)
     ours, its = context.Pipe()
@@ -36,9 +36,9 @@ def start(serve: Callable[..., None], *given: object) -> tuple[Any, Connection]:
 
 
 def begin(parents: Connection) -> None:
-    """The first thing that such a process does.
+    """The first call in such a process.
 
-    Args: parents: the other end of the pipe, which it must not hold open: without it the end of the parent is noticed.
+    Args: parents: the other end of the pipe, which must be closed here, so that the end of the parent is noticed.
     """
     parents.close()
     ignore_signals()
@@ -47,14 +47,14 @@ def begin(parents: Connection) -> None:
 
 
 def ignore_signals() -> None:
-    """Leave to the parent what Ctrl-C and TERM mean: a terminal and SLURM send them to all processes."""
+    """Leave the reaction to Ctrl-C and TERM to the parent: a terminal and SLURM send them to all processes."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def _signals_wait() -> Iterator[None]:
-    """A process begins with these signals blocked, so that Ctrl-C does not end it before it listens to the parent."""
+    """A process starts with these signals blocked, so that Ctrl-C does not end it before it listens to the parent."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -67,7 +67,7 @@ def _signals_wait() -> Iterator[None]:
 
 
 class Pipe:
-    """The child's end of the pipe. Where the parent is gone, it receives nothing more, and is asked to stop."""
+    """The child's end of the pipe. If the parent has ended, it receives nothing more, and should stop."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -91,7 +91,7 @@ class Pipe:
         return None
 
     def is_asked_to_stop(self) -> bool:
-        """Whether the parent has said so, or is gone."""
+        """Whether the parent has asked for it, or has ended."""
         try:
             if not self.has_stopped and self.connection.poll():
                 self.has_stopped = self.connection.recv() == STOP
@@ -101,7 +101,7 @@ class Pipe:
 
 
 def tell_warnings(tell: Callable[[Event], None]) -> None:
-    """Send warnings that are logged to whoever listens to this process, and nowhere else."""
+    """Send logged warnings to the listener of this process, and nowhere else."""
     logger = logging.getLogger("ltx2")
     logger.handlers, logger.propagate = [_Told(tell)], False
 

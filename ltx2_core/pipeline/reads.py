@@ -1,4 +1,4 @@
-"""The files that a render reads, and what tells whether they have changed. Without torch."""
+"""The files that a render reads, and whether they have changed. Without torch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LONGEST_PATH = 400  # in a message
 
 
 def identities(task: RenderTask) -> dict[str, Identity]:
-    """What tells each file that a render reads from all others, by role; of a folder, its files by their names too."""
+    """The identity of each file that a render reads, by role; for a folder, those of its files by their names too."""
     return {role: identity(path) for role, path in files_of(task, ModelHeaders.of(task.files)).items()}
 
 
 def require_unchanged(job: Job) -> ModelHeaders:
-    """The headers of a job's model. Raises: StorageError that names a file which is gone, or which has changed."""
+    """The headers of a job's model. Raises: StorageError that names a missing or changed file."""
     headers = ModelHeaders.of(job.task.files)
     for role, path in files_of(job.task, headers).items():
         if not os.path.exists(path):  # noqa: PTH110 (a path that no disk can hold is not there either)

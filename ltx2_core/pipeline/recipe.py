@@ -1,4 +1,4 @@
-"""Recipes: what a preset does, as a list of stages. Data only; the engine knows what the words mean.
+"""Recipes: the stages of a preset. Data only; the engine implements them.
 
 Source: docs/reference/pipelines.md, "Kinds of run".
 """
@@ -38,7 +38,7 @@ SamplerName = Annotated[str, BeforeValidator(Choice.of(SAMPLERS))]
 
 
 class Edit(StrEnum):
-    """What can be done to a clip."""
+    """The edits of a clip."""
 
     RESTYLE = "restyle"
     EXTEND = "extend"
@@ -50,16 +50,15 @@ class Edit(StrEnum):
 class Stage(Record):
     """One denoising run.
 
-    Args: scale: of the final height and width. rate: of the final frame rate. start: from noise alone, from the latents
-    of the stage before with the video enlarged, or from the source clip. source_scale: of this stage's height and
-    width, at which the source clip is encoded; where it is less than 1, its latents are enlarged. noise: how much goes
-    on them; None means all on nothing, and the first sigma on what there is. conditions: which of the request's hold:
-    references and images, images, or none. sigmas: the name of a distilled list, or numbers; None makes the schedule of
-    as many steps as the request says, or as `steps` where that is less. schedule_tokens: what that schedule is shifted
-    for, the request's number or the stage's own grid.
-    guided: with the guidance of the request, or one plain pass per step. distilled_lora: its strength; None leaves it
-    out. user_loras: whether the LoRAs of the request act. tiles: how many, across and down, the stage takes the video
-    in; None for the whole. windows: the same in time.
+    Args: scale: of the final height and width. rate: of the final frame rate. start: from noise only, from the latents
+    of the stage before with the video enlarged, or from the source clip. source_scale: the size at which the source
+    clip is encoded, relative to this stage; if it is less than 1, its latents are enlarged. noise: the level of added
+    noise; None means 1 without a start, and the first sigma with one. conditions: the applied ones of the request:
+    references and images, images, or none. sigmas: the name of a distilled list, or numbers; None computes the schedule
+    with the request's number of steps, or with `steps` if that is less. schedule_tokens: the number of tokens for the
+    schedule's shift, the request's number or the stage's own grid. guided: with the guidance of the request, or one
+    plain pass per step. distilled_lora: its strength; None leaves it out. user_loras: whether the LoRAs of the request
+    are applied. tiles: the number of tiles, across and down; None for the whole video. windows: the same in time.
     """
 
     scale: Portion = Fraction(1)
@@ -80,34 +79,34 @@ class Stage(Record):
 
     @property
     def enlarges(self) -> bool:
-        """Whether it begins with latents that an upsampler has enlarged."""
+        """Whether it starts from latents that an upsampler has enlarged."""
         return self.start == "upsampled" or self.source_scale < 1
 
     @property
     def is_whole(self) -> bool:
-        """Whether it takes the video neither in tiles nor in windows."""
+        """Whether it uses neither tiles nor windows."""
         return self.tiles in (None, (1, 1)) and self.windows == 1
 
     @property
     def takes_tiles(self) -> bool:
-        """Whether a request can say in how many tiles it takes the video: one that refines an enlarged one can."""
+        """Whether a request can set its number of tiles: only for a stage that refines an enlarged video."""
         return self.start == "upsampled" and not self.guided
 
     def frames(self, final: int) -> int:
-        """Pixel frames of a clip that ends with so many."""
+        """Pixel frames of this stage, for a final clip with so many."""
         return int((final - 1) * self.rate) + 1
 
     def listed_sigmas(self) -> tuple[float, ...] | None:
-        """The numbers of a list, named or written out; None for the schedule of the request."""
+        """The numbers of a list, named or explicit; None for the schedule of the request."""
         return DISTILLED_SIGMAS[self.sigmas] if isinstance(self.sigmas, str) else self.sigmas
 
 
 class Recipe(Record):
     """Stages in their order.
 
-    Args: summary: one line for a person. edit: what it does to a clip; None for one that makes a clip, or the rest of
-    one. audio_from: the stage whose audio goes into the file. images: whether one at the first frame replaces it, or
-    all are appended as keyframes.
+    Args: summary: one line for the user. edit: what it does to a clip; None for one that generates a clip, or the rest
+    of one. audio_from: the stage whose audio goes into the file. images: whether an image at the first frame replaces
+    it, or all are appended as keyframes.
     """
 
     summary: str
@@ -117,10 +116,10 @@ class Recipe(Record):
     images: Literal["replace-first", "append"] = "replace-first"
 
     def adjusted(self, sampler: str | None, sigmas: tuple[float, ...] | None, tiles: Tiles | None) -> Self:
-        """The same recipe with these values where they are given and a stage has none of its own.
+        """The same recipe with these values if they are given and a stage has no fixed ones.
 
-        Sampler and sigmas are of the first stage; later stages only refine, and keep what they have. Tiles are of
-        the unguided stages that begin with an enlarged video.
+        Sampler and sigmas apply to the first stage; later stages only refine, and keep theirs. Tiles apply to the
+        unguided stages that start from an enlarged video.
         """
 
         def stage(number: int, own: Stage) -> Stage:
@@ -132,7 +131,7 @@ class Recipe(Record):
         return self.model_copy(update={"stages": tuple(stage(number, own) for number, own in enumerate(self.stages))})
 
     def enlarging(self, factor: Fraction) -> Self:
-        """The same recipe, enlarging a source clip so many times."""
+        """The same recipe, with this factor for the source clip."""
 
         def stage(own: Stage) -> Stage:
             return own.model_copy(update={"source_scale": 1 / factor}) if own.source_scale < 1 else own
@@ -140,7 +139,7 @@ class Recipe(Record):
         return self.model_copy(update={"stages": tuple(map(stage, self.stages))})
 
     def for_audio(self) -> Self:
-        """What is left of a recipe where no video is generated: its first stage, at full size. Others enlarge a video.
+        """The recipe without video: its first stage, at full size. The others enlarge a video.
 
         Source: docs/reference/pipelines.md, "Audio alone" and "Video to audio".
         """
@@ -148,16 +147,16 @@ class Recipe(Record):
         return self.model_copy(update={"stages": (first,)})
 
     def drafted(self, steps: int) -> Self:
-        """What is left of a recipe for a draft: its first stage, at its size, in at most so many steps.
+        """The recipe of a draft: its first stage, at its size, in at most so many steps.
 
-        Noise belongs to a grid, so that a draft of another size would show another clip.
+        Noise depends on the grid, so a draft of another size would show another clip.
         """
         return self.model_copy(update={"stages": (self.stages[0].model_copy(update={"steps": steps}),)})
 
     def with_references(self, *, has_voice: bool) -> Self:
-        """The same with images or a voice to take from: stages that only refine have neither these nor LoRAs.
+        """The same with reference images or a voice: stages that only refine use neither these nor LoRAs.
 
-        So their audio would lose a voice, and that of the first stage is the one that counts.
+        Their audio would lose the voice, so that of the first stage goes into the file.
         Source: docs/reference/pipelines.md, "Kinds of run".
         """
 
@@ -171,39 +170,39 @@ class Recipe(Record):
 
     @property
     def audio_stage(self) -> int:
-        """Which stage's audio goes into the file; stages count from 1."""
+        """The stage whose audio goes into the file; stages count from 1."""
         return 1 if self.audio_from == "first" else len(self.stages)
 
     @property
     def names_its_sampler(self) -> bool:
-        """Whether its file says how the first stage is sampled, so that nothing else will do."""
+        """Whether its file sets the sampler of the first stage, which then cannot be changed."""
         return "sampler" in self.stages[0].model_fields_set
 
     @property
     def is_guided(self) -> bool:
-        """Whether a negative prompt means anything."""
+        """Whether it uses a negative prompt."""
         return any(stage.guided for stage in self.stages)
 
     @property
     def needs(self) -> list[str]:
-        """Roles of the files that it takes beside the model and the text encoder."""
+        """Roles of the files that it needs beside the model and the text encoder."""
         needs: list[str] = [self.upsampler(stage) for stage in self.stages if stage.enlarges]
         needs += ["distilled_lora"] * any(stage.distilled_lora is not None for stage in self.stages)
         return list(dict.fromkeys(needs))
 
     def multiple(self, factor: int) -> int:
-        """What final width and height must be a multiple of, so that each stage's latent grid is whole."""
+        """The required divisor of the final width and height, so that each stage's latent grid is whole."""
         return factor * math.lcm(*((stage.scale * stage.source_scale).denominator for stage in self.stages))
 
     def frame_multiple(self, factor: int) -> int:
-        """What the final number of frames must be one more than a multiple of, for the same reason."""
+        """The required divisor of the final number of frames minus one, for the same reason."""
         return factor * math.lcm(*(stage.rate.denominator for stage in self.stages))
 
     def upsampler(self, stage: Stage) -> Role:
-        """The role of the file that enlarges what a stage begins with, by how much it grows: from the stage before, or
-        from the source clip.
+        """The role of the upsampler for the start of a stage, by the change of size: from the stage before, or from the
+        source clip.
 
-        Raises: KeyError if no upsampler does that.
+        Raises: KeyError if there is no such upsampler.
         """
         if stage.source_scale < 1:
             return UPSAMPLERS[Fraction(1), 1 / stage.source_scale]
@@ -215,5 +214,5 @@ class Recipe(Record):
         try:
             _ = self.needs
         except (KeyError, StopIteration) as error:
-            raise ValueError("a stage does not grow from what it begins with as any upsampler does") from error
+            raise ValueError("no upsampler leads from the size and rate of one stage to the next") from error
         return self

@@ -1,4 +1,4 @@
-"""What to render, with every value settled: from flags, files and presets to one record. Opens nothing but headers.
+"""The request: what to render, with every value resolved from flags, files and presets. Opens only headers.
 
 Source: docs/cli.md, "Commands"; docs/reference/pipelines.md, "Sizes and lengths".
 """
@@ -51,7 +51,7 @@ PixelFrame = Annotated[int, Field(ge=0)]
 
 
 class LoraInput(Record):
-    """A LoRA and how strongly it acts. role: by which the job knows its file. name: of that file."""
+    """A LoRA and its strength. role: its key in the job. name: of its file."""
 
     role: str
     name: str
@@ -59,7 +59,7 @@ class LoraInput(Record):
 
 
 class ImageInput(Record):
-    """A still and the pixel frame at which it stands. crf: how much it is compressed before it is encoded."""
+    """An image and its pixel frame. crf: the strength of its compression before it is encoded."""
 
     role: str
     name: str
@@ -71,7 +71,7 @@ class ImageInput(Record):
 class ClipInput(Record):
     """A clip that a render starts from, from a time on.
 
-    Args: duration_s: of a part that is cut out; None where none is. reading: how its frames are read.
+    Args: duration_s: of a part that is cut out; None for all of it. reading: how its frames are converted.
     """
 
     role: str
@@ -91,10 +91,10 @@ class AudioInput(Record):
 
 
 class ReferenceInput(Record):
-    """A clip to look at, from a time on.
+    """A reference clip, from a time on.
 
-    Args: attention: how much it and the made clip see of each other. reading: how its frames are read. is_still: it is
-    an image, which stands on one sheet with all others for as long as the clip lasts.
+    Args: attention: how much it and the result attend to each other. reading: how its frames are converted. is_still:
+    whether it is an image, which is on one sheet with all others for the whole duration.
     """
 
     role: str
@@ -108,7 +108,7 @@ class ReferenceInput(Record):
     is_still: bool = False
 
     def frames_beside(self, frames: int) -> int:
-        """How many of its own frames stand beside a clip of so many."""
+        """The number of its frames for a clip of so many frames."""
         return 1 + -(-(frames - 1) // self.temporal_scale)
 
 
@@ -126,13 +126,13 @@ class Extension(Record):
     after: Annotated[int, Field(ge=0)] = 0
 
     def audio_steps(self, frames: int, fps: Fraction) -> range:
-        """The audio latent steps that the source fills, of a clip of so many frames; none that it fills in part."""
+        """The audio latent steps of the source, in a clip of so many frames; no step that it covers only in part."""
         within = audio_latents_within(self.before, frames - self.after, fps)
         return within if self.after else range(within.start, audio_latent_count(frames, fps))
 
 
 class AutoLength(Record):
-    """Between which lengths the model chooses that of the clip, from the prompt."""
+    """The minimum and maximum length if the model chooses the length from the prompt."""
 
     shortest_s: Seconds
     longest_s: Seconds
@@ -143,23 +143,24 @@ class AutoLength(Record):
 
 
 class Request(Record):
-    """Everything that decides the result, down to the bit.
+    """Everything that determines the result, down to the bit.
 
     Args:
-        crop: width and height of the file, where they are smaller than those of the render.
+        crop: width and height of the file, if they are smaller than those of the render.
         kept_frames: how many frames of the last stage go into the file, from the first on; None for all of them.
-        full_recipe: where this is a draft, the recipe of the full render, to which all fields but `recipe` belong too.
-        cache_steps: the relative change of the first block's work up to which an evaluation of a guided stage skips
-            the other blocks; 0 skips none.
-        voice: audio before the clip, for a LoRA that has learnt to take its voice.
-        chain: the windows of a clip that is longer than one; None where it is made in one piece.
-        enhances: a language model has yet to rewrite the prompt.
-        given_prompt: what a person wrote, where a language model has made the prompt of it.
-        segments: spans with prompts of their own.
-        auto_length: the model has yet to choose the length; until then `frames` is the most that it can choose.
-        generated_keyframes: how many single frames the model generates beside the clip, evenly spaced, or at which
-            frames of the clip it does.
-        loops: the end of the clip meets its beginning, and the first frame is dropped, as the last one replaces it.
+        full_recipe: for a draft, the recipe of the full render; all fields except `recipe` are the same for both.
+        cache_steps: the relative change of the first block's work up to which an evaluation of a guided stage skips the
+        other blocks; 0 skips none.
+        voice: reference audio before the clip, for a LoRA that was trained to use a voice.
+        chain: the windows of a clip that is longer than one; None if it is made in one piece.
+        enhances: whether a language model has yet to rewrite the prompt.
+        given_prompt: the original prompt, if a language model has rewritten it.
+        segments: spans with their own prompts.
+        auto_length: the model has yet to choose the length; until then `frames` is the maximum.
+        generated_keyframes: how many single frames the model generates with the clip, evenly spaced, or at which frames
+        of the clip.
+        loops: whether the end of the clip connects to its beginning; the first frame is dropped, as the last one
+        replaces it.
     """
 
     mode: str
@@ -202,7 +203,7 @@ class Request(Record):
 
     @property
     def streams(self) -> Streams[StreamMode]:
-        """What is done with each stream."""
+        """The mode of each stream."""
         return Streams(self.video, self.audio)
 
     @property
@@ -212,22 +213,22 @@ class Request(Record):
 
     @property
     def place(self) -> WindowPlace:
-        """Where it stands in the result, of which it is all unless it is a window of a chain."""
+        """Its place in the whole result, which it fills unless it is a window of a chain."""
         return WindowPlace()
 
     @property
     def begin_s(self) -> Fraction:
-        """Where it begins in the result."""
+        """Its start in the whole result."""
         return self.place.begin / self.fps
 
     @property
     def audio_steps(self) -> range:
-        """The latent steps of its audio, counted from the beginning of the result."""
+        """The latent steps of its audio, counted from the beginning of the whole result."""
         return self.place.audio_steps(self.frames, self.fps)
 
     @property
     def audio_piece(self) -> int | None:
-        """How many latent steps of audio are encoded and decoded at a time: those of a window; None means all."""
+        """How many latent steps of audio are encoded and decoded at a time: those of a window; None for all."""
         return None if self.chain is None else WindowPlace().audio_steps(self.chain.frames, self.fps).stop
 
     def grid(self, factors: Factors, stage: Stage | None = None) -> VideoGrid:
@@ -237,23 +238,23 @@ class Request(Record):
         return VideoGrid(frames=stage.frames(self.frames), height=height, width=width, factors=factors)
 
     def source_grid(self, factors: Factors, stage: Stage) -> VideoGrid:
-        """The grid at which a stage takes the source clip: its own, or that from which it is enlarged."""
+        """The grid at which a stage reads the source clip: its own, or the one before the clip is enlarged."""
         grid = self.grid(factors, stage)
         height, width = (int(side * stage.source_scale) for side in (grid.height, grid.width))
         return replace(grid, height=height, width=width)
 
     def decoded_grid(self, factors: Factors) -> VideoGrid:
-        """The grid that is decoded: that of the result, and for a loop some more on both sides of it."""
+        """The grid that is decoded: that of the result, and for a loop some more latent frames on both sides."""
         grid = self.grid(factors)
         return replace(grid, frames=grid.frames + factors.time * (2 * AROUND - 1)) if self.loops else grid
 
     @property
     def last_stage(self) -> Stage:
-        """The stage whose video goes into the file; of a draft it is not as large as what it is a draft of."""
+        """The stage whose video goes into the file; for a draft it can be smaller than the full render."""
         return self.recipe.stages[-1]
 
     def keyframes_of(self, stage: Stage) -> list[int]:
-        """The frames of a stage at which keyframes are generated; none where it refines what a stage before it made."""
+        """The frames of a stage at which keyframes are generated; none if it refines an earlier stage."""
         if stage.start == "upsampled":
             return []
         given = self.generated_keyframes
@@ -263,43 +264,45 @@ class Request(Record):
 
     @property
     def shown_references(self) -> list[ReferenceInput]:
-        """What stands beside the clip: every clip to look at, and for all images the first, as they share a sheet."""
+        """The references beside the clip: every reference clip, and for all images the first one, since they share a
+        sheet.
+        """
         stills = [one for one in self.references if one.is_still]
         return [*(one for one in self.references if not one.is_still), *stills[:1]]
 
     @property
     def voice_steps(self) -> int:
-        """How many audio latent steps a voice to listen to has, about."""
+        """The approximate number of audio latent steps of a reference voice."""
         return 0 if self.voice is None else audio_latent_count(1, 1 / (self.voice.duration_s or Fraction(1)))
 
     @property
     def begins_anywhere(self) -> bool:
-        """Whether it is a loop in which nothing has a place in time, so that any of its frames may be the first."""
+        """Whether it is a loop without inputs at fixed times, so that any of its frames may be the first."""
         return self.loops and self.source is None and not self.images
 
     @property
     def keyframe_count(self) -> int:
-        """How many keyframes are generated beside the clip."""
+        """The number of generated keyframes."""
         return sum(len(self.keyframes_of(stage)) for stage in self.recipe.stages)
 
     @property
     def text_spans(self) -> list[TextSpan]:
-        """Which text is read when."""
+        """Which text applies when."""
         return text_spans(self.prompt, self.segments, self.duration_s)
 
     @property
     def texts(self) -> dict[str, str]:
-        """The texts that say what is made, each once, with what it is called: the prompt, and those of segments."""
+        """The positive texts, each once, with its name in messages: the prompt, and those of segments."""
         return names_of_texts(self.text_spans)
 
     @property
     def prompts(self) -> list[str]:
-        """All texts that are read: those that say what is made, and the negative one where the render is guided."""
+        """All texts: the positive ones, and the negative prompt if the render is guided."""
         return [*self.texts, *([] if self.negative is None else [self.negative])]
 
     @property
     def first_image(self) -> ImageInput | None:
-        """The image that the video begins with, if one does; a span that is regenerated has its own surroundings."""
+        """The image at the first frame, if there is one; a retake has none."""
         if self.video != "generate" or self.window is not None:
             return None
         return next((image for image in self.images if image.frame == 0), None)
@@ -326,12 +329,14 @@ class Request(Record):
 
     @property
     def has_new_audio(self) -> bool:
-        """Whether audio is generated from noise alone."""
+        """Whether audio is generated from noise only."""
         return self.audio == "generate" and self.audio_source is None
 
     @property
     def steps_of_stages(self) -> list[int]:
-        """How many steps each stage takes; of a schedule that begins at a strength, how many the whole one has."""
+        """The number of steps of each stage; for a schedule that starts at a strength, the steps of the whole
+        schedule.
+        """
 
         def steps(stage: Stage) -> int:
             sigmas = stage.listed_sigmas()
@@ -352,10 +357,11 @@ class Request(Record):
 
 
 class EncodingSettings(Record):
-    """What decides the bytes of a file beside its latents. The defaults are those of the settings of these names.
+    """The settings that determine the bytes of a file, apart from its latents. The defaults are those of the settings
+    of these names.
 
-    audio_codec: "copy" means the packets of a given audio track. loudness: in LUFS, of audio that is encoded; "off"
-    leaves it as it comes.
+    audio_codec: "copy" means the packets of an input audio track. loudness: in LUFS, of audio that is encoded; "off"
+    does not change it.
     """
 
     codec: VideoCodecName = "h264"
@@ -368,10 +374,9 @@ class EncodingSettings(Record):
 class OutputSettings(EncodingSettings):
     """How the result is written; none of it changes a latent. The defaults are those of the settings of these names.
 
-    keyframe_stills: whether the keyframes that were generated are written as stills too. attention: where a clip goes
-    that shows where the audio looks; None where none is made. attention_blocks: of the denoiser, from 0, that count for
-    it. attention_steps: from 1; None means all. preview: how many steps lie between two pictures of how far the video
-    is.
+    keyframe_stills: whether generated keyframes are also written as stills. attention: the path of the attention clip;
+    None for none. attention_blocks: of the denoiser, from 0, that it averages. attention_steps: from 1; None means all.
+    preview: the number of steps between two preview images.
     """
 
     metadata: bool = True
@@ -397,12 +402,12 @@ def _settled(machine: Machine) -> Machine:
         raise ValueError("its device is not cpu, mps or cuda:N")
     cards = machine.ranks if machine.ranks > 1 and machine.device != "cpu" else 0
     if not 1 <= machine.ranks <= MOST_RANKS or len({*machine.gpus}) != len(machine.gpus) or len(machine.gpus) != cards:
-        raise ValueError("its ranks have not a card each")
+        raise ValueError("its ranks do not have a card each")
     return machine
 
 
 class MadeFile(Record):
-    """A file that a render read. fingerprint: the hash of what it holds. size: in bytes; None in older recipes."""
+    """A file that a render read. fingerprint: the hash of its content. size: in bytes; None in older recipes."""
 
     name: str
     fingerprint: str
@@ -410,11 +415,11 @@ class MadeFile(Record):
 
 
 class RenderTask(Record):
-    """Everything that a render needs to know: what a job folder stores.
+    """Everything that a render needs: the content of a job folder's record.
 
     Args: inputs: files that the request names, by role. uses_cache: whether the prompt cache is read and written.
-    recorded: by role, what the recipe says of its files that is rendered again. The result says the same of those that
-    it need not read any more, such as what has rewritten the prompt, and of those that have another name by now.
+    recorded: by role, the facts about files in the recipe that is rendered again. The new recipe repeats them for files
+    that need not be read again, such as the model that rewrote the prompt, and for files that have another name now.
     """
 
     request: Request
@@ -428,25 +433,25 @@ class RenderTask(Record):
 
     @property
     def results(self) -> list[Path]:
-        """Every file that the render writes: the result, and what was asked for beside it."""
+        """Every file that the render writes: the result, and the requested files beside it."""
         beside = beside_of(self.target, sheet=self.output.sheet, report=self.output.report)
         overlays = [self.output.attention] if self.output.attention else []
         return [self.target, *beside, *overlays, *self.stills]
 
     @property
     def stills(self) -> list[Path]:
-        """Where the keyframes go that are generated, if they are asked for as stills."""
+        """The paths of the stills of generated keyframes, if they are requested."""
         return stills_of(self.target, self.request.keyframe_count) if self.output.keyframe_stills else []
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """A task that is settled, and what a person should know about it.
+    """A resolved task, and messages about it.
 
-    Args: preset: what was named on a command line, in a file or in the environment, where that is a set of values.
-    overridden: what it overrides in files and in the environment. sources: where each setting came from, in words.
-    notes: what was chosen or rounded. warnings: the same, where the result may suffer. advice: on the prompt. plan:
-    what it will take; None where nothing is rendered.
+    Args: preset: the named set of values, if the user named one on the command line, in a file or in the environment.
+    overridden: the values that it overrides in files and in the environment. sources: where each setting came from, as
+    text. notes: choices and roundings. warnings: the same, if the result may suffer. advice: about the prompt. plan:
+    the planned costs; None if nothing is rendered.
     """
 
     task: RenderTask
@@ -470,10 +475,10 @@ class Resolved:
 
     @property
     def resume_command(self) -> str:
-        """The command that goes on with the render after a stop."""
+        """The command that resumes the render after a stop."""
         return resume_command(self.job_dir, self.target)
 
     @property
     def is_done(self) -> bool:
-        """Whether the target exists and is to be left alone."""
+        """Whether the target exists and is to be kept."""
         return self.skip_existing and os.path.lexists(self.target)

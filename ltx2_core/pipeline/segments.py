@@ -1,4 +1,4 @@
-"""Prompts of their own for spans of a clip: how they are written, and which text is read when.
+"""Separate prompts for spans of a clip: how they are written, and which text applies when.
 
 Source: docs/segments.md.
 """
@@ -19,7 +19,7 @@ MOST_SEGMENTS = 100  # of a clip
 
 
 class Segment(Record):
-    """A span of the clip with a prompt of its own, in seconds from the clip's first frame on."""
+    """A span of the clip with its own prompt, in seconds from the clip's first frame."""
 
     start_s: Seconds
     end_s: Seconds
@@ -27,7 +27,7 @@ class Segment(Record):
 
     @property
     def name(self) -> str:
-        """Its span as a person writes it."""
+        """Its span as the user writes it."""
         start, end = (show_time(round(time_s, 2)) for time_s in (self.start_s, self.end_s))
         return f"{start}-{end}"
 
@@ -45,7 +45,7 @@ Segments = Annotated[tuple[Segment, ...], Field(max_length=MOST_SEGMENTS), After
 
 
 class TextSpan(NamedTuple):
-    """From when to when a text is read. name: what it is called in a message."""
+    """The span of a text. name: its name in messages."""
 
     start_s: Fraction
     end_s: Fraction
@@ -54,7 +54,7 @@ class TextSpan(NamedTuple):
 
 
 def text_spans(prompt: str, segments: Sequence[Segment], duration_s: Fraction) -> list[TextSpan]:
-    """What is read from a clip's beginning to its end: the prompts of its segments, and the prompt between them."""
+    """The texts from a clip's beginning to its end: the prompts of its segments, and the prompt between them."""
     spans: list[TextSpan] = []
     reached = Fraction(0)
     for one in segments:
@@ -68,7 +68,7 @@ def text_spans(prompt: str, segments: Sequence[Segment], duration_s: Fraction) -
 
 
 def names_of_texts(spans: Iterable[TextSpan]) -> dict[str, str]:
-    """Each text once, in the order in which they are read first, and what it is called."""
+    """Each text once, in the order of its first span, and its name in messages."""
     names: dict[str, str] = {}
     for span in spans:
         names.setdefault(span.text, span.name)
@@ -76,7 +76,7 @@ def names_of_texts(spans: Iterable[TextSpan]) -> dict[str, str]:
 
 
 def parse_segment(value: Any) -> tuple[Fraction, Fraction, str]:
-    """A span and its prompt from "0s-3s=a red lamp", from both apart, or from two times and a prompt.
+    """A span and its prompt from "0s-3s=a red lamp", from a pair, or from two times and a prompt.
 
     Raises: ValueError.
     """
@@ -101,7 +101,7 @@ def parse_segment(value: Any) -> tuple[Fraction, Fraction, str]:
 
 
 def split_segments(value: Any) -> Any:
-    """The segments of a mapping from spans to prompts, as YAML has it, or of a single text; a list stays as it is."""
+    """The segments of a mapping from spans to prompts, as in YAML, or of a single text; a list is not changed."""
     if isinstance(value, str):
         return (value,)
     return tuple(value.items()) if isinstance(value, Mapping) else value

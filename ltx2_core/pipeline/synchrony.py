@@ -1,4 +1,4 @@
-"""What `ltx2 sync` asks of a clip: whether its sound and its motion belong together as they are.
+"""The measurement of `ltx2 sync`: whether audio and motion of a clip are in sync.
 
 Source: docs/reference/sync.md.
 """
@@ -19,7 +19,9 @@ NOBODY = Watch()
 
 
 def sync_of(path: Path, watch: Watch = NOBODY) -> Sync:
-    """Measure how sound and motion of a clip agree. Raises: MediaError for a file without video or without audio."""
+    """Measure how well audio and motion of a clip agree. Raises: MediaError for a file without video or without
+    audio.
+    """
     video = check_input(path, VideoSource)
     if video.audio is None:
         raise refusal(path, "there is no audio in it", "give a clip with video and audio")

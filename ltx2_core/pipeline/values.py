@@ -1,4 +1,4 @@
-"""Values as people write them: durations, frame rates, sizes. Parsed once, exactly, and never rounded silently."""
+"""Values as users write them: durations, frame rates, sizes. Parsed once, exactly, and never rounded silently."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Size = tuple[int, int]  # width, height
 AUTO: Literal["auto"] = "auto"
 OFF: Literal["off"] = "off"
 LOUDNESS_LIMITS = (-50, -5)  # LUFS
-SWITCHED_OFF = {"cache", "crop", "metadata"}  # what holds unless somebody says --no-…
+SWITCHED_OFF = {"cache", "crop", "metadata"}  # the default without --no-…
 
 
 def parse_duration(value: Any) -> Fraction:
@@ -60,12 +60,12 @@ def parse_length(value: Any) -> Fraction | Literal["auto"]:
 
 
 def parse_time(value: Any) -> Fraction:
-    """A place in a clip: as a duration, also 0. Raises: ValueError."""
+    """A time in a clip: like a duration, or 0. Raises: ValueError."""
     return Fraction(0) if re.fullmatch(r"0+(\.0+)?s?", str(value).strip()) else parse_duration(value)
 
 
 def parse_span(value: Any) -> tuple[Fraction, Fraction]:
-    """A place and a later one from "2.0s-4.5s", or from two exact fractions. Raises: ValueError."""
+    """A start and an end from "2.0s-4.5s", or from two exact fractions. Raises: ValueError."""
     begin, end = value if isinstance(value, tuple) else _ends(str(value))
     span = parse_time(begin), parse_time(end)
     if span[0] >= span[1]:
@@ -81,7 +81,7 @@ def _ends(text: str) -> tuple[str, str]:
 
 
 def show_time(seconds: Fraction) -> str:
-    """Seconds as a person writes them: 2.5s."""
+    """Seconds as users write them: 2.5s."""
     return f"{float(seconds):g}s"
 
 
@@ -100,7 +100,7 @@ def parse_fps(value: Any) -> Fraction:
 
 
 def show_fps(fps: Fraction) -> str:
-    """The rate as people know it: 24, 23.976, 29.97."""
+    """The rate in its usual notation: 24, 23.976, 29.97."""
     return next((name for name, value in NTSC.items() if value == fps), f"{float(fps):g}")
 
 
@@ -114,7 +114,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_tiles(value: Any) -> Any:
-    """How many across and down from "2x2", or from a list as JSON has it. Raises: ValueError."""
+    """The number of tiles across and down from "2x2", or from a list as in JSON. Raises: ValueError."""
     if not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
     match = re.fullmatch(r"([1-9]|1\d)[xX×]([1-9]|1\d)", value.strip())
@@ -124,7 +124,7 @@ def parse_tiles(value: Any) -> Any:
 
 
 def parse_fraction(value: Any) -> Fraction:
-    """An exact number from "2/3", "-1.5", 0.5 or 1, of a length that can be computed with. Raises: ValueError."""
+    """An exact number from "2/3", "-1.5", 0.5 or 1, of limited length. Raises: ValueError."""
     if isinstance(value, Fraction):
         return value
     if not re.fullmatch(r"-?\d{1,30}(\.\d{1,30}|/[1-9]\d{0,29})?", str(value), re.ASCII):
@@ -133,7 +133,7 @@ def parse_fraction(value: Any) -> Fraction:
 
 
 def parse_enlargement(value: Any) -> Fraction:
-    """How many times larger: 2 or 1.5, as the upsamplers enlarge. Raises: ValueError."""
+    """A factor for enlarging: 2 or 1.5, those of the upsamplers. Raises: ValueError."""
     known = [larger for faster, larger in UPSAMPLERS if faster == 1]
     with suppress(ValueError):
         if (factor := parse_fraction(value)) in known:
@@ -142,7 +142,7 @@ def parse_enlargement(value: Any) -> Fraction:
 
 
 def parse_portion(value: Any) -> Fraction:
-    """A part of a whole from "2/3", 0.5 or 1. Raises: ValueError."""
+    """A fraction of a whole from "2/3", 0.5 or 1. Raises: ValueError."""
     portion = parse_fraction(value)
     if not 0 < portion <= 1:
         raise ValueError("it must be above 0 and at most 1")
@@ -185,15 +185,15 @@ def parse_switch(value: Any) -> bool:
 
 
 def parse_number(value: Any) -> Any:
-    """A number, or text that is read as one later. Raises: ValueError also for what only Python reads, 1_000 and True.
+    """A number, or text that is parsed later. Raises: ValueError also for notations of Python only, 1_000 and True.
 
-    NaN and infinity are no numbers here.
+    NaN and infinity are not accepted.
     """
     return _digits(value, "it must be a number")
 
 
 def parse_whole(value: Any) -> Any:
-    """The same where only a whole number will do. Raises: ValueError."""
+    """The same for whole numbers only. Raises: ValueError."""
     return _digits(value, "it must be a whole number")
 
 
@@ -239,29 +239,29 @@ def require_text(value: str) -> str:
 
 
 def split_list(value: Any) -> Any:
-    """The parts of "14,29"; anything but text stays as it is."""
+    """The parts of "14,29"; other types are not changed."""
     return value.split(",") if isinstance(value, str) else value
 
 
 def parse_gpus(value: Any) -> Any:
-    """Numbers of cards from "0,1" or "0-3"; anything but text stays as it is. Raises: ValueError."""
+    """Numbers of GPUs from "0,1" or "0-3"; other types are not changed. Raises: ValueError."""
     if not isinstance(value, str):
         return value
     found = _numbers(value, "it is not a list of cards such as 0,1 or 0-3")
     if len(found) != len({*found}):
-        raise ValueError("a card stands twice in it")
+        raise ValueError("it names a card twice")
     return tuple(found)
 
 
 def parse_ranges(value: Any) -> Any:
-    """Whole numbers from "1-4,9", each once and in their order; other types stay as they are. Raises: ValueError."""
+    """Whole numbers from "1-4,9", each once and in order; other types are not changed. Raises: ValueError."""
     if not isinstance(value, str):
         return value
     return tuple(sorted({*_numbers(value, "it must be numbers and ranges of them such as 1-4,9")}))
 
 
 def _numbers(text: str, why: str) -> list[int]:
-    """All numbers of a list of whole numbers and ranges. Raises: ValueError that says why, where it is none."""
+    """All numbers of a list of whole numbers and ranges. Raises: ValueError with the reason."""
     found: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,4})(?:\s*-\s*(\d{1,4}))?\s*", part, re.ASCII)
@@ -275,7 +275,7 @@ def _numbers(text: str, why: str) -> list[int]:
 
 
 def show_ranges(numbers: Iterable[int]) -> str:
-    """Rising whole numbers as `parse_ranges` reads them: "1-4,9"."""
+    """Ascending whole numbers in the notation of `parse_ranges`: "1-4,9"."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and runs[-1][-1] == number - 1:
@@ -296,7 +296,7 @@ def counted(number: int, what: str) -> str:
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
-    """The nearest known words as the end of a sentence, or all of them where there are few, or nothing."""
+    """The nearest known words as the end of a sentence, or all of them if there are few, or nothing."""
     by_lower = {name.lower(): name for name in known}
     close = get_close_matches(word.lower(), by_lower, n=2, cutoff=0.6)
     if close:

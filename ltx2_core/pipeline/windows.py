@@ -1,8 +1,8 @@
-"""The windows of a chain, each as a request of its own that the engine runs like any other.
+"""The windows of a chain, each as a separate request that the engine runs like any other.
 
-A clip of these models begins with a latent frame that stands for a single pixel frame, and an audio step that is short.
-A window begins with these two as well, and what it takes over from the window before follows them, at the place and
-with the meaning that it had there. The first latent frame and the first step are generated and not used.
+A clip of these models begins with a latent frame that represents a single pixel frame, and an audio step that is short.
+A window begins with these two as well, followed by the latents from the previous window, at the same positions and with
+the same meaning. The first latent frame and the first step are generated and discarded.
 Source: docs/long-clips.md, "How it works".
 """
 
@@ -21,7 +21,7 @@ from .segments import TextSpan
 class WindowRequest(Request):
     """One window of a chain.
 
-    Args: own_place: where it is in the chain. whole: the request for the whole chain.
+    Args: own_place: its place in the chain. whole: the request for the whole chain.
     """
 
     own_place: WindowPlace
@@ -33,7 +33,7 @@ class WindowRequest(Request):
 
     @property
     def is_given(self) -> bool:
-        """Whether a clip that is extended fills it, with its audio if that is as long: there is nothing to denoise."""
+        """Whether it lies inside an extended input clip, including its audio, so that there is nothing to denoise."""
         extension, whole = self.extension, self.whole
         if extension is None or extension.before or self.place.begin + self.frames > whole.frames - extension.after:
             return False
@@ -47,7 +47,7 @@ class WindowRequest(Request):
 
 
 def windows_of(request: Request) -> list[Request]:
-    """The windows of a request in their order; the request itself where it is not a chain."""
+    """The windows of a request in their order; the request itself if it is not a chain."""
     if request.chain is None:
         return [request]
     common: dict[str, Any] = dict(request)
@@ -62,7 +62,7 @@ def windows_of(request: Request) -> list[Request]:
 
 
 def _within(images: Sequence[ImageInput], begin: int, frames: range) -> tuple[ImageInput, ...]:
-    """The images that stand at some of the frames of a clip, for a window that begins at a frame of it."""
+    """The images at some of the frames of a clip, for a window that starts at a frame of it."""
     return tuple(one.model_copy(update={"frame": one.frame - begin}) for one in images if one.frame in frames)
 
 
@@ -70,7 +70,7 @@ def _within(images: Sequence[ImageInput], begin: int, frames: range) -> tuple[Im
 class StageOfWindow:
     """One denoising run: a stage of a window.
 
-    Args: request: of the window. windows: how many there are. number: of the stage, from 1.
+    Args: request: of the window. windows: the number of windows. number: of the stage, from 1.
     """
 
     request: Request
@@ -80,25 +80,25 @@ class StageOfWindow:
 
     @property
     def is_given(self) -> bool:
-        """Whether a given clip fills its window, so that it is not denoised."""
+        """Whether its window lies inside an input clip, so that it is not denoised."""
         return isinstance(self.request, WindowRequest) and self.request.is_given
 
     @property
     def steps(self) -> int:
-        """How many steps the run takes."""
+        """The number of steps of the run."""
         return self.request.steps_of_stages[self.number - 1]
 
     @property
     def name(self) -> str:
-        """Which stage and window it is, for a person: "stage 1 of 2, window 3 of 8"."""
+        """Stage and window for display: "stage 1 of 2, window 3 of 8"."""
         stage = f"stage {self.number} of {len(self.request.recipe.stages)}"
         return stage if self.windows == 1 else f"{stage}, window {self.request.place.number + 1} of {self.windows}"
 
 
 def runs_of(request: Request) -> list[StageOfWindow]:
-    """Every denoising run of a request in the order in which they are done: a stage of all windows, then the next one.
+    """Every denoising run of a request in execution order: a stage of all windows, then the next one.
 
-    So each model is loaded once, and a draft, which has the first stage alone, draws the noise of the full render.
+    So each model is loaded once, and a draft, which has only the first stage, draws the noise of the full render.
     """
     windows = windows_of(request)
     return [

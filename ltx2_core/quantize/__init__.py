@@ -1,1 +1,1 @@
-"""Quantised layers: from stored bytes to numbers, and the linear layer that computes with them."""
+"""Quantised layers: decoding stored bytes, and the linear layer that computes with them."""

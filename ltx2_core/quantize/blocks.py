@@ -1,4 +1,4 @@
-"""Decode matrices whose blocks of columns have scales of their own: mxfp8 and nvfp4.
+"""Decode matrices with a scale for each block of columns: mxfp8 and nvfp4.
 
 Source: docs/reference/quantised.md, "Formats" and "Decoding".
 """
@@ -16,14 +16,16 @@ E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 
 def decode_mxfp8(layer: StoredLayer, stored: Stored, rows: range) -> Tensor:
-    """Rows of a matrix of E4M3 with powers of two for 32 columns."""
+    """Rows of an E4M3 matrix with a power-of-two scale for each 32 columns."""
     weight = of_rows(stored["weight"], rows)
     exponents = stored["weight_scale"].view(torch.float8_e8m0fnu)
     return scaled_blocks(weight.float(), block_scales(exponents, weight.shape[-1] // MXFP8_BLOCK, rows).float())
 
 
 def decode_nvfp4(layer: StoredLayer, stored: Stored, rows: range) -> Tensor:
-    """Rows of a matrix of E2M1 with scales for 16 columns and one for all; the even column is the high half."""
+    """Rows of an E2M1 matrix with a scale for each 16 columns and one for all; the even column is the high
+    half-byte.
+    """
     packed = of_rows(stored["weight"], rows)
     codes = torch.stack((packed >> 4, packed & 15), dim=-1).flatten(-2)
     values = torch.tensor((*E2M1, *(-value for value in E2M1)), device=packed.device)[codes.int()]

@@ -34,7 +34,7 @@ ROUNDED = torch.bfloat16
 
 
 def decode(layer: StoredLayer, stored: Stored, rows: range) -> Tensor:
-    """Rows of a matrix in float32, (rows columns), with the columns that are padding.
+    """Rows of a matrix in float32, (rows columns), including padding columns.
 
     Args: stored: the tensors of the layer, by role, all on one device.
     """
@@ -44,7 +44,7 @@ def decode(layer: StoredLayer, stored: Stored, rows: range) -> Tensor:
 def decode_matrix(layer: StoredLayer, stored: Stored, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
     """A matrix (out in) without its padding, rounded once to bfloat16, in some dtype.
 
-    It is decoded in chunks of rows, so that nothing but the result is as large as the matrix.
+    It is decoded in chunks of rows, so that only the result has the size of the matrix.
     """
     out, width = shape
     matrix = torch.empty(shape, dtype=dtype, device=stored["weight"].device)

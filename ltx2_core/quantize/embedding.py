@@ -1,4 +1,4 @@
-"""A table of embeddings that keeps its rows as the file stores them, and decodes those that are looked up.
+"""An embedding table that keeps its rows as the file stores them, and decodes those that are looked up.
 
 Source: docs/reference/quantised.md, "Running quantised weights".
 """
@@ -21,9 +21,9 @@ BY_ROWS: tuple[Format, ...] = ("int8", "fp8", "fp8_rows", "fp8_cast")  # a row o
 
 
 def quantised_embedding(layer: StoredLayer, table: nn.Embedding, header: Header) -> QuantisedEmbedding:
-    """What takes the place of a table of embeddings, on the meta device as that is.
+    """The replacement of an embedding table, also on the meta device.
 
-    Raises: CheckpointError if its format or its size is another than that of a table whose rows are decoded alone.
+    Raises: CheckpointError if its rows cannot be decoded separately, or its size is wrong.
     """
     weight = layer.tensors["weight"]
     if layer.format not in BY_ROWS:
@@ -37,7 +37,7 @@ def quantised_embedding(layer: StoredLayer, table: nn.Embedding, header: Header)
 
 
 class QuantisedEmbedding(nn.Module):
-    """A table of embeddings, ids (…) -> rows (… d), times `embed_scale` where the table that it replaces has one."""
+    """An embedding table, ids (…) -> rows (… d), times `embed_scale` if the replaced table has one."""
 
     embed_scale: Any
 
@@ -56,7 +56,7 @@ class QuantisedEmbedding(nn.Module):
         return decode_matrix(self.layer, dict(self.stored.named_buffers()), shape, self.dtype)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """The rows of some ids, rounded to bfloat16 as every decoded weight is."""
+        """The rows of some ids, rounded to bfloat16 like every decoded weight."""
         chosen = ids.flatten()
         stored = {role: _chosen(tensor, chosen) for role, tensor in self.stored.named_buffers()}
         layer = replace(self.layer, shape=(len(chosen), self.layer.shape[1]))
@@ -67,7 +67,7 @@ class QuantisedEmbedding(nn.Module):
 
 
 def _chosen(tensor: Tensor, ids: Tensor) -> Tensor:
-    """Some rows of a stored tensor, picked by their bytes; a scale that all rows share as it is."""
+    """Some rows of a stored tensor, selected by their bytes; a common scale of all rows is not changed."""
     if tensor.numel() == 1:
         return tensor
     return tensor.view(torch.uint8)[ids].view(tensor.dtype) if tensor.element_size() == 1 else tensor[ids]

@@ -1,4 +1,4 @@
-"""Encode matrices as int8 or fp8: the opposite of what `decode` does, in float32 whatever the matrix is stored in.
+"""Encode matrices as int8 or fp8: the inverse of `decode`, in float32 whatever the matrix's dtype.
 
 Source: docs/reference/quantised.md, "What convert writes".
 """
@@ -17,7 +17,7 @@ from .rows import LEAST_SCALE, Stored
 
 Encoder = Callable[[Tensor, int], Stored]  # a matrix, and how many columns are rotated together
 
-CHUNK = 2**18  # numbers that are encoded at a time: 1 MiB in float32, which a processor keeps near; larger is slower
+CHUNK = 2**18  # numbers that are encoded at a time: 1 MiB in float32, which fits into a CPU cache; larger is slower
 
 
 def encode_int8(weight: Tensor, group: int) -> Stored:
@@ -33,7 +33,7 @@ def encode_int8(weight: Tensor, group: int) -> Stored:
 
 
 def encode_fp8(weight: Tensor, group: int) -> Stored:
-    """Encode a matrix (out in) as E4M3 with one scale (). group: is not used, as nothing is rotated."""
+    """Encode a matrix (out in) as E4M3 with one scale (). group: not used, as nothing is rotated."""
     lowest, highest = weight.aminmax()
     scale = (torch.maximum(-lowest, highest).float() / LARGEST_E4M3).clamp(min=LEAST_SCALE)
     codes = torch.empty(weight.shape, dtype=torch.float8_e4m3fn)
@@ -43,7 +43,7 @@ def encode_fp8(weight: Tensor, group: int) -> Stored:
 
 
 def row_chunks(weight: Tensor) -> list[slice]:
-    """The rows of a matrix in pieces, so that no working copy is as large as a big matrix."""
+    """The rows of a matrix in pieces, so that no working copy has the size of a large matrix."""
     step = max(1, CHUNK // weight.shape[1])
     return [slice(start, min(start + step, len(weight))) for start in range(0, len(weight), step)]
 

@@ -16,22 +16,22 @@ LARGEST_E4M3 = 448.0
 
 
 def to_e4m3(values: Tensor) -> Tensor:
-    """Round to E4M3; what is larger than its largest number becomes that."""
+    """Round to E4M3; larger values become its largest number."""
     return values.clamp(-LARGEST_E4M3, LARGEST_E4M3).to(torch.float8_e4m3fn)
 
 
 def decode_scaled(layer: StoredLayer, stored: Stored, rows: range) -> Tensor:
-    """Rows of a matrix whose values share one scale."""
+    """Rows of a matrix with one scale."""
     return of_rows(stored["weight"], rows).float() * stored["weight_scale"].reshape(())
 
 
 def decode_rows(layer: StoredLayer, stored: Stored, rows: range) -> Tensor:
-    """Rows of a matrix that has a scale for each of them."""
+    """Rows of a matrix with a scale for each row."""
     return of_rows(stored["weight"], rows).float() * of_rows(stored["weight_scale"].reshape(-1, 1), rows)
 
 
 def decode_tiles(layer: StoredLayer, stored: Stored, rows: range) -> Tensor:
-    """Rows of a matrix that has a scale for each tile."""
+    """Rows of a matrix with a scale for each tile."""
     weight = of_rows(stored["weight"], rows)
     tiles = torch.arange(rows.start, rows.stop, device=weight.device) // TILE
     return weight.float() * stored["weight_scale"][tiles].repeat_interleave(TILE, -1)

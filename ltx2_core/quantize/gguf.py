@@ -1,7 +1,7 @@
-"""Decode the tensors of a GGUF file: blocks of 32 or 256 values, each with scales of its own.
+"""Decode the tensors of a GGUF file: blocks of 32 or 256 values, each with its own scales.
 
-All arithmetic is in float32, with the product of the scales first, then times the code, then the offset. So the values
-are those of the gguf library bit for bit, on every device, however the rows are cut into pieces.
+All arithmetic is in float32: first the product of the scales, then times the code, then plus the offset. So the values
+are those of the gguf library bit for bit, on every device, however the rows are divided.
 Source: docs/reference/quantised.md, "Blocks of a GGUF file".
 """
 
@@ -65,12 +65,12 @@ def scales_of_blocks(stored: Tensor, kind: str) -> Tensor:
 
 
 def _halves(blocks: Tensor, at: int) -> Tensor:
-    """The float16 number at a place in each block, as float32 (n 1)."""
+    """The float16 number at a position in each block, as float32 (n 1)."""
     return blocks[:, at : at + 2].contiguous().view(torch.float16).float()
 
 
 def _nibbles(codes: Tensor) -> Tensor:
-    """Codes of 4 bits (n 2b): the lower halves of all bytes (n b), then the upper ones."""
+    """Codes of 4 bits (n 2b): the low halves of all bytes (n b), then the high ones."""
     return rearrange([codes & 15, codes >> 4], "k n b -> n (k b)")
 
 
@@ -114,7 +114,7 @@ def _q2_k(blocks: Tensor) -> Tensor:
 
 
 def _q3_k(blocks: Tensor) -> Tensor:
-    """The third bit is stored inverted: where it is 0, 4 is taken off."""
+    """The third bit is stored inverted: if it is 0, 4 is subtracted."""
     masks, packed = blocks[:, :32], blocks[:, 96:108]
     codes = _quarters(blocks[:, 32:96]).float()
     upper = rearrange(_bits(masks, 1), "n p l -> n (p l)").float()
@@ -156,7 +156,7 @@ def _packed_scales(packed: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scaled(codes: Tensor, scales: Tensor, offsets: Tensor | None = None) -> Tensor:
-    """Codes (n elements) times the scales of their groups (n groups), less the offsets of these."""
+    """Codes (n elements) times the scales of their groups (n groups), minus their offsets."""
     values = rearrange(codes.float(), "n (g e) -> n g e", g=scales.shape[-1]) * rearrange(scales, "n g -> n g 1")
     if offsets is not None:
         values = values - rearrange(offsets, "n g -> n g 1")

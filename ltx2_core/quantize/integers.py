@@ -1,4 +1,4 @@
-"""Decode integer matrices, plain or rotated: int8, and codes of four or six bits that stand for int8.
+"""Decode integer matrices, plain or rotated: int8, and codes of four or six bits that represent int8.
 
 Source: docs/reference/quantised.md, "Decoding" and "Rotation".
 """
@@ -18,7 +18,7 @@ LARGEST = 127
 
 
 def decode_integers(layer: StoredLayer, stored: Stored, rows: range) -> Tensor:
-    """Rows of a matrix of whole numbers, with the rotation of groups undone; one rounding in all."""
+    """Rows of an integer matrix, with the rotation of groups undone; one rounding in all."""
     whole, scales = whole_numbers(layer, stored, rows)
     return rotated(whole.float(), layer.rotation) * (scales / isqrt(layer.rotation))
 
@@ -38,7 +38,7 @@ def whole_numbers(layer: StoredLayer, stored: Stored, rows: range) -> tuple[Tens
 def rotated(values: Tensor, group: int) -> Tensor:
     """The sums of ± values (rows columns) in each group of columns, a power of 4: √group times the rotation.
 
-    Exact for integers whose sums float32 holds.
+    Exact for integers whose sums are exact in float32.
     """
     step = 1
     while step < group:
@@ -59,13 +59,13 @@ def to_int8(values: Tensor, group: int) -> tuple[Tensor, Tensor]:
 
 
 def _of_four_bits(packed: Tensor, stored: Stored) -> Tensor:
-    """The values that codes of four bits stand for."""
+    """The values of four-bit codes."""
     codes = _halves(packed)
     return stored["weight_codebook"][codes.int()] if "weight_codebook" in stored else codes.float() - 8
 
 
 def _of_six_bits(packed: Tensor, stored: Stored) -> Tensor:
-    """The values of codes of six bits: the low four bits of all columns, then their two high bits."""
+    """The values of six-bit codes: the low four bits of all columns, then their two high bits."""
     low, high = packed.tensor_split([packed.shape[-1] * 2 // 3], dim=-1)
     pairs = torch.stack([high >> bit & 3 for bit in (0, 2, 4, 6)], dim=-1).flatten(-2)
     return (_halves(low) + 16 * pairs).float() - 32
@@ -75,5 +75,5 @@ CODES: Mapping[Format, Callable[[Tensor, Stored], Tensor]] = {"w4a8": _of_four_b
 
 
 def _halves(packed: Tensor) -> Tensor:
-    """The codes in bytes (rows bytes) of two columns each; the even column is the low half."""
+    """The codes in bytes (rows bytes) of two columns each; the even column is the low half-byte."""
     return torch.stack((packed & 15, packed >> 4), dim=-1).flatten(-2)

@@ -22,7 +22,7 @@ STORED = "stored"  # the submodule with the bytes of the file
 
 
 def quantised_linear(layer: StoredLayer, linear: nn.Linear, header: Header) -> QuantisedLinear:
-    """What takes the place of a linear layer, on the meta device as that is. header: of the file that stores it."""
+    """The replacement of a linear layer, on the same (meta) device. header: of the file that stores it."""
     return QuantisedLinear(layer, linear, empty_module(layer, header))
 
 
@@ -37,14 +37,14 @@ def empty_module(layer: StoredLayer, header: Header) -> nn.Module:
 
 
 def stored_names(layer: StoredLayer, own: str) -> dict[str, str]:
-    """The names in the file of the tensors that are kept, each with its name in the model. own: the linear layer's."""
+    """The names in the file of the tensors of a layer, each with its name in the model. own: the linear layer's."""
     return {name: f"{own}.{STORED}.{role}" for role, name in layer.tensors.items()}
 
 
 def multiply_as_stored(module: nn.Module, formats: Collection[str]) -> None:
-    """Let the quantised layers of a module multiply in the type that they are stored in, where they can.
+    """Let the quantised layers of a module multiply in their stored type, if they can.
 
-    Args: formats: those of which the machine can.
+    Args: formats: those that the machine supports.
     """
     for layer in module.modules():
         if isinstance(layer, QuantisedLinear):
@@ -55,7 +55,7 @@ def multiply_as_stored(module: nn.Module, formats: Collection[str]) -> None:
 class QuantisedLinear(nn.Module):
     """A linear layer (… in) -> (… out) whose weight is stored quantised.
 
-    Args: linear: whose place it takes. stored: has the tensors of the layer as buffers by their role.
+    Args: linear: the replaced layer. stored: contains the tensors of the layer as buffers by their role.
     """
 
     def __init__(self, layer: StoredLayer, linear: nn.Linear, stored: nn.Module) -> None:
@@ -76,11 +76,11 @@ class QuantisedLinear(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its weight is."""
+        """The device of its weight."""
         return self.stored.get_buffer("weight").device
 
     def branch_off(self, branches: Iterable[nn.Module]) -> None:
-        """Add what some modules make of the input, from now on, in place of those that did so before."""
+        """Add the outputs of some modules for the same input from now on, replacing earlier branches."""
         self.branches = nn.ModuleList(branches)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class QuantisedLinear(nn.Module):
         return y
 
     def _product(self, x: Tensor) -> Tensor:
-        """The weight's part of the output, and the bias."""
+        """The output for the weight and the bias."""
         rows = x.numel() // self.in_features
         if not self.multiplies or rows < LEAST_ROWS:
             return F.linear(x, self._decoded(x.dtype), self.bias)
@@ -101,7 +101,7 @@ class QuantisedLinear(nn.Module):
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep the decoded matrix over the products of a `with` block."""
+        """Keep the decoded matrix for all products in a `with` block."""
         self._is_held = True
         try:
             yield

@@ -1,6 +1,6 @@
-"""Multiply by a quantised weight in the type that it is stored in: the inputs are quantised too.
+"""Multiply by a quantised weight in its stored type: the inputs are quantised too.
 
-A card multiplies the codes themselves. On the CPU the same products are computed plainly, which the tests compare.
+A GPU multiplies the codes themselves. On the CPU the same products are computed in float32, which the tests compare.
 Source: docs/reference/quantised.md, "Products in the stored type".
 """
 
@@ -23,7 +23,7 @@ from .fp8 import LARGEST_E4M3, to_e4m3
 from .integers import to_int8, whole_numbers
 from .rows import LEAST_SCALE, Stored, in_pieces, scaled_blocks
 
-LEAST_ROWS = 17  # of the inputs; with fewer, decoding costs less than it saves, and torch._int_mm takes no fewer
+LEAST_ROWS = 17  # rows of the inputs; with fewer, decoding is cheaper, and torch._int_mm does not support fewer
 LEAST_OUT = 64  # of the weight; narrower layers, such as gates, are decoded
 LARGEST_NVFP4 = 6 * LARGEST_E4M3
 HALFWAY = ((0.25, False), (0.75, True), (1.25, False), (1.75, True), (2.5, False), (3.5, True), (5.0, False))
@@ -31,8 +31,9 @@ HALFWAY = ((0.25, False), (0.75, True), (1.25, False), (1.75, True), (2.5, False
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """How one format is multiplied. run: makes (rows out) of inputs (rows columns), both with the padding of the
-    weight. columns, rows: what those of the weight must be multiples of."""
+    """How one format is multiplied. run: computes (rows out) from inputs (rows columns), both with the padding of the
+    weight. columns, rows: required divisors of those of the weight.
+    """
 
     run: Callable[[StoredLayer, Stored, Tensor], Tensor]
     columns: int
@@ -40,7 +41,7 @@ class Product:
 
 
 def multiplies(layer: StoredLayer, weight: torch.dtype, formats: Collection[str]) -> bool:
-    """Whether a layer is multiplied as it is stored. weight: its dtype. formats: those of which the machine can."""
+    """Whether a layer is multiplied as it is stored. weight: its dtype. formats: those that the machine supports."""
     product = PRODUCTS.get(layer.format)
     if product is None or layer.format not in formats or layer.needs_full_precision or weight == torch.float8_e5m2:
         return False
@@ -51,9 +52,9 @@ def multiplies(layer: StoredLayer, weight: torch.dtype, formats: Collection[str]
 def multiply(layer: StoredLayer, stored: Stored, x: Tensor) -> Tensor:
     """Inputs (rows columns) times the transposed weight, in the dtype of the inputs: (rows out), with padding.
 
-    Rows are taken in chunks, so that nothing but the result is as large as the inputs; each chunk is independent.
+    Rows are processed in chunks, so that only the result has the size of the inputs; each chunk is independent.
 
-    Args: stored: the tensors of the layer, by role. Raises: RequestError if the card cannot.
+    Args: stored: the tensors of the layer, by role. Raises: RequestError if the GPU does not support it.
     """
     columns = layer.shape[1]
     x = F.pad(x, (0, columns - x.shape[1]))
@@ -76,7 +77,9 @@ def multiply(layer: StoredLayer, stored: Stored, x: Tensor) -> Tensor:
 
 
 def _fp8(layer: StoredLayer, stored: Stored, x: Tensor) -> Tensor:
-    """Products of fp8 with a scale for the weight or for its rows, and one for the inputs or for each row of them."""
+    """Products of fp8 with a scale for the weight or for each of its rows, and one for the inputs or for each of their
+    rows.
+    """
     weight, scale = stored["weight"], stored["weight_scale"]
     given = stored.get("input_scale")
     if given is not None and scale.numel() == 1:
@@ -132,7 +135,7 @@ def _nvfp4(layer: StoredLayer, stored: Stored, x: Tensor) -> Tensor:
 
 
 def _int8(layer: StoredLayer, stored: Stored, x: Tensor) -> Tensor:
-    """Products of int8; where the weight is rotated, the inputs are rotated alike and the weight is left as it is."""
+    """Products of int8; if the weight is rotated, the inputs are rotated in the same way."""
     whole, scales = whole_numbers(layer, stored, range(layer.shape[0]))
     if x.is_cuda and has_fast_kernels():
         import comfy_kitchen
@@ -160,5 +163,5 @@ PRODUCTS: Mapping[Format, Product] = {
 
 
 def _decoded(layer: StoredLayer, stored: Stored, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """The product of decoded inputs and the decoded weight, as a card sums it: in float32."""
+    """The product of decoded inputs and the decoded weight, summed in float32 as on a GPU."""
     return (x @ decode(layer, stored, range(layer.shape[0])).T).to(dtype)

@@ -1,4 +1,4 @@
-"""What decoders share: rows of stored tensors, and the scales of blocks, which are stored in pieces.
+"""Shared by decoders: rows of stored tensors, and the scales of blocks, which are stored in pieces.
 
 Source: docs/reference/quantised.md, "Block scales in pieces".
 """
@@ -25,7 +25,7 @@ def of_rows(tensor: Tensor, rows: range) -> Tensor:
 
 
 def block_scales(scales: Tensor, blocks: int, rows: range) -> Tensor:
-    """The scales (rows blocks) of some rows of a matrix, in the dtype that they are stored in.
+    """The scales (rows blocks) of some rows of a matrix, in their stored dtype.
 
     Args: scales: (R C), in pieces.
     """
@@ -46,7 +46,7 @@ def scaled_blocks(values: Tensor, scales: Tensor) -> Tensor:
 
 
 def in_pieces(scales: Tensor) -> Tensor:
-    """Scales of blocks (rows blocks) as they are stored, in pieces (R C), filled up with zeros."""
+    """Scales of blocks (rows blocks) in the stored layout, in pieces (R C), padded with zeros."""
     rows, blocks = scales.shape
     filled = F.pad(scales, (0, -blocks % TILE_BLOCKS, 0, -rows % TILE_ROWS))
     pieces = rearrange(

@@ -1,4 +1,4 @@
-"""Look at the numbers of scales before a layer is used: a scale that makes no sense is not computed with.
+"""Check the values of scales before a layer is used, so that nothing is computed with an invalid scale.
 
 Source: docs/reference/quantised.md, "What is refused".
 """
@@ -23,8 +23,8 @@ TAGGED |= dict.fromkeys(("w4a8", "w6a8"), torch.float8_e4m3fn)
 
 
 def require_usable_scale(path: Path, layer: StoredLayer, role: str, scale: Tensor) -> None:
-    """Refuse NaN, infinite and negative scales. Of a weight only the scales inside blocks are looked at, which may be
-    negative.
+    """Refuse NaN, infinite and negative scales. For block formats only the scales inside blocks are checked, which may
+    be negative.
 
     Raises: CheckpointError that names the tensor.
     """

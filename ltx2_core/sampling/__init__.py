@@ -1,1 +1,3 @@
-"""Denoising in small parts: a schedule makes sigmas, a sampler follows them, guidance mixes the model's passes."""
+"""Denoising in small parts: a schedule makes sigmas, a sampler iterates over them, guidance mixes the model's
+passes.
+"""

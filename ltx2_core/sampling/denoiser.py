@@ -1,4 +1,4 @@
-"""The guided denoiser: from noisy states to clean estimates, in as many calls of the model as the guidance asks for."""
+"""The guided denoiser: from noisy states to clean estimates, with as many calls of the model as the guidance needs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Text = Tensor | TextMemory
 
 
 class PlacedRope(NamedTuple):
-    """The rotary tables of a stream, and the positions that they were made of."""
+    """The rotary tables of a stream, and the positions that they were computed from."""
 
     positions: Tensor
     tables: StreamRope
@@ -42,10 +42,10 @@ class GuidedDenoiser:
     Args: contexts: text features (b l d), of the batch size of the states. is_batched: whether all passes go through
     the model as one batch, which is faster for small grids and holds more at a time. keeps_text: whether the text's
     keys and values are made once instead of in every call, where the model allows it; they take memory. split: how
-    several ranks share the work; None where there is one. capture: adds up where the audio looks in the video, in the
-    passes that read the prompt and leave nothing out. times: when the texts are read that the positive contexts hold
-    one after another, (b texts·l d); None where these hold one. cache: lets an evaluation skip blocks where it does
-    nearly what the one before did.
+    several ranks share the work; None for one rank. capture: sums the map of the audio's attention to the video, in
+    the passes that read the prompt and leave nothing out. times: the times of the texts that the positive contexts
+    hold one after another, (b texts·l d); None if these hold one text. cache: lets an evaluation skip blocks whose
+    effect has hardly changed since the evaluation before.
     """
 
     model: Transformer
@@ -92,7 +92,7 @@ class GuidedDenoiser:
         return run(self.model, self._passes(plan, states, sigma), capture=self.capture, cache=self.cache)
 
     def _shared(self, plan: Sequence[GuidancePass], states: States, sigma: float) -> list[Streams[Tensor]]:
-        """The same of all ranks, each of which makes some of the passes with its rows of the video."""
+        """The same on all ranks, each of which computes some of the passes with its rows of the video."""
         assert self.split is not None
         shares = share_passes(plan, self.split.layout.parts)
         own = [plan[place] for place in shares[self.split.part]]
@@ -100,8 +100,8 @@ class GuidedDenoiser:
         return self.split.gathered(made, shares, states.map(lambda state: state.latent))
 
     def _passes(self, plan: Sequence[GuidancePass], states: States, sigma: float) -> list[Pass]:
-        """The calls of the model. Those that read the prompt have the inputs of the first that does, and take over from
-        it.
+        """The calls of the model. Those that read the prompt have the inputs of the first of them, and share its first
+        blocks.
         """
         passes: list[Pass] = []
         first: int | None = None  # that reads the prompt
@@ -159,7 +159,7 @@ class GuidedDenoiser:
         return by_origin[state.origin_s]
 
     def _text(self, kind: PassKind) -> Streams[Text]:
-        """What the streams read in a pass: features, or the keys and values that were made of them."""
+        """The text of the streams in a pass: features, or the keys and values computed from them."""
         is_negative = kind is PassKind.UNCOND
         if is_negative not in self._texts:
             text: Streams[Any] = self.contexts.map(lambda contexts: self._features(contexts, kind))
@@ -169,7 +169,9 @@ class GuidedDenoiser:
         return self._texts[is_negative]
 
     def _features(self, contexts: Contexts, kind: PassKind) -> Tensor:
-        """What a stream reads in a pass; in a batch, whose samples are equally long, the negative prompt repeated."""
+        """The text features of a stream in a pass; in a batch, whose samples are equally long, the negative prompt is
+        repeated.
+        """
         features = contexts.of(kind)
         if self.times is None or not self.is_batched or features is contexts.positive:
             return features
@@ -184,8 +186,8 @@ def run_batched(
 ) -> list[Streams[Tensor]]:
     """The same velocities as `run_passes`, with all passes as one batch and nothing shared between them.
 
-    Their tokens stand at the same places. capture: watches the first samples of the batch, which are the first pass.
-    cache: as there.
+    Their tokens have the same positions. capture: of the first samples of the batch, which are the first pass. cache:
+    as there.
     """
     first, *others = (one.inputs for one in passes)
     inputs = first.map(lambda *streams: _concatenate(streams), *others)

@@ -1,6 +1,6 @@
-"""Guidance: which calls of the model one evaluation takes, and how their clean estimates are mixed.
+"""Guidance: which calls of the model an evaluation needs, and how their clean estimates are mixed.
 
-Nothing here needs torch to be imported, so a plan can count passes without it.
+Importing this module does not import torch, so that a plan can count passes without it.
 Source: docs/reference/sampling.md, "Guidance".
 """
 
@@ -31,12 +31,12 @@ class PassKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuidanceScales:
-    """How one stream is guided; the defaults switch everything off.
+    """The guidance of one stream; the defaults disable everything.
 
     Args: st: towards the prompt and away from the negative one. sm: towards the other stream. Both are scales with 1 as
-    neutral: the difference is weighted with the scale minus one. stg: weight, neutral at 0, of the difference to a
-    model whose `stg_blocks` lack self-attention. rescale: how far the spread of values is drawn back to that of the
-    prompt's pass, 0 to 1. skip_step: so many evaluations in a row repeat the last result.
+    neutral: the weight of the difference is the scale minus one. stg: weight, neutral at 0, of the difference to a pass
+    without self-attention in the `stg_blocks`. rescale: how far the standard deviation is rescaled to that of the
+    prompt's pass, 0 to 1. skip_step: the number of successive evaluations that repeat the last result.
     """
 
     st: float = 1.0
@@ -48,7 +48,7 @@ class GuidanceScales:
 
     @property
     def weights(self) -> dict[PassKind, float]:
-        """The weight of the difference between the prompt's pass and each other."""
+        """The weight of the difference between the prompt's pass and each other pass."""
         return {PassKind.UNCOND: self.st - 1, PassKind.PERTURBED: self.stg, PassKind.ISOLATED: self.sm - 1}
 
     def needs(self, kind: PassKind) -> bool:
@@ -56,11 +56,11 @@ class GuidanceScales:
         return kind is PassKind.COND or abs(self.weights[kind]) > 1e-9
 
     def perturbed_blocks(self, kind: PassKind) -> tuple[int, ...]:
-        """Blocks in which this stream goes without self-attention in a pass."""
+        """Blocks in which this stream skips self-attention in a pass."""
         return self.stg_blocks if kind is PassKind.PERTURBED and self.needs(kind) else ()
 
     def runs_at(self, step: int) -> bool:
-        """Whether this stream is evaluated at a step, from 0, rather than given its last result again."""
+        """Whether this stream is evaluated at a step, from 0, instead of repeating its last result."""
         return step % (self.skip_step + 1) == 0
 
 
@@ -68,8 +68,8 @@ class GuidanceScales:
 class GuidancePass:
     """One call of the model on both streams.
 
-    Args: enabled: streams whose result counts; the others stay as they are, and are still seen. perturbed: blocks in
-    which each stream goes without self-attention.
+    Args: enabled: streams whose result is used; the others do not change, and can still be attended to. perturbed:
+    blocks in which each stream skips self-attention.
     """
 
     kind: PassKind
@@ -78,7 +78,7 @@ class GuidancePass:
 
     @property
     def is_isolated(self) -> bool:
-        """Whether attention between the streams is left out, in all blocks."""
+        """Whether cross-attention between the streams is left out, in all blocks."""
         return self.kind is PassKind.ISOLATED
 
 
@@ -90,7 +90,7 @@ class Contexts:
     negative: Tensor | None = None
 
     def of(self, kind: PassKind) -> Tensor:
-        """What a pass reads."""
+        """The features for a pass."""
         return self.negative if kind is PassKind.UNCOND and self.negative is not None else self.positive
 
 
@@ -107,9 +107,9 @@ def plan_passes(scales: Streams[GuidanceScales], step: int) -> tuple[GuidancePas
 
 
 def share_passes(plan: Sequence[GuidancePass], parts: int) -> list[list[int]]:
-    """Which passes of a plan each of so many parts makes, by their place in it; there are no more parts than passes.
+    """The passes of each of so many groups, by their index in the plan; there are no more groups than passes.
 
-    The perturbed pass stays with that of the prompt as long as there is no part for it alone: it takes over from it.
+    The perturbed pass stays with that of the prompt unless it has a group of its own, because it shares blocks with it.
     """
     kinds = [one.kind for one in plan]
     together = [i for i, kind in enumerate(kinds) if kind in (PassKind.COND, PassKind.PERTURBED)]
@@ -122,10 +122,10 @@ def share_passes(plan: Sequence[GuidancePass], parts: int) -> list[list[int]]:
 
 
 def guide(estimates: Mapping[PassKind, Tensor], scales: GuidanceScales) -> Tensor:
-    """Mix the clean estimates (b n c) of one stream, of those passes that it needs, into one of the same kind.
+    """Mix the clean estimates (b n c) of one stream, from the passes that it needs.
 
-    It works on clean estimates, not velocities: with rescaling, or with tokens that are given, the two differ. The
-    spread is taken over everything in the tensor, appended tokens included.
+    It works on clean estimates, not velocities: with rescaling, or with conditioned tokens, the two differ. The
+    standard deviation is computed over everything in the tensor, including appended tokens.
     """
     cond = estimates[PassKind.COND].float()
     guided = cond
@@ -138,5 +138,5 @@ def guide(estimates: Mapping[PassKind, Tensor], scales: GuidanceScales) -> Tenso
 
 
 def value_at(bins: Mapping[float, T], sigma: float) -> T:
-    """Look up what holds at a noise level, in values by upper bound: the smallest bound that is not below it."""
+    """The value for a noise level, from values by upper bound: that of the smallest bound that is not below it."""
     return bins[min((bound for bound in bins if bound >= sigma), default=max(bins))]

@@ -18,12 +18,13 @@ def draw_noise(shape: Sequence[int], generator: torch.Generator, dtype: torch.dt
 
 
 def add_noise(state: LatentState, generator: torch.Generator, scale: float, dtype: torch.dtype) -> LatentState:
-    """Noise a state whose conditions are applied: by `scale` where the mask is 1, not at all where it is 0.
+    """Add noise to a state whose conditions are applied: by `scale` where the mask is 1, none where it is 0.
 
-    Noise is drawn for every token, appended ones too, in token order, also if the scale is 0, so that what is drawn
-    afterwards does not depend on it. With two streams, video comes first.
+    Noise is drawn for every token, including appended ones, in token order, also if the scale is 0, so that later draws
+    do not depend on it. With two streams, video comes first.
 
-    Args: scale: 1 makes pure noise, the first sigma of a later stage keeps some of the latent. dtype: to draw in.
+    Args: scale: 1 gives pure noise, the first sigma of a later stage keeps some of the latent. dtype: of the drawn
+    noise.
     Source: docs/reference/sampling.md, "Order of construction".
     """
     noise = draw_noise(state.latent.shape, generator, dtype).to(state.latent.device, torch.float32)

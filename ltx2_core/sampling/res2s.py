@@ -30,10 +30,10 @@ def sample_res2s(
     middle_generator: torch.Generator,
     eta: float = 0.5,
 ) -> States:
-    """Follow a schedule (k) that ends in 0: two evaluations for each step, and one at the end.
+    """Iterate over a schedule (k) that ends in 0: two evaluations for each step, and one at the end.
 
-    Args: step_generator, middle_generator: of the noise at the end and in the middle of each step; at both, video's is
-    drawn first. eta: how much of a noise level is replaced by new noise.
+    Args: step_generator, middle_generator: of the noise at the end and in the middle of each step; in both, video's is
+    drawn first. eta: the fraction of a noise level that is replaced by new noise.
     """
     steps = torch.cat([sigmas[:-1], sigmas.new_tensor([LAST_SIGMA, 0.0])])
     for index, sigma, sigma_next in iterate_steps(steps, on_step):
@@ -51,7 +51,7 @@ def sample_res2s(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One step between two noise levels, in the logarithm of which it is linear."""
+    """One step between two noise levels, in which the logarithm of the noise level is linear."""
 
     sigma: float
     sigma_next: float
@@ -103,7 +103,8 @@ def _phi_2(z: float) -> float:
 
 
 def renoise_coefficients(sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor]:
-    """To arrive at a noise level: how much to keep, the level to go down to first, and how much noise to add.
+    """Coefficients for reaching a noise level with new noise: how much to keep, the level to reach first, and how much
+    noise to add.
 
     Args and returns: scalars of one dtype, which the arithmetic keeps.
     """
@@ -116,7 +117,8 @@ def renoise_coefficients(sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor
 def renoise(
     state: LatentState, start: Tensor, end: Tensor, levels: Tensor, eta: float, generator: torch.Generator
 ) -> Tensor:
-    """Replace a part of the noise that a step from `start` to `end` (b n c) leaves by new noise; given tokens stay.
+    """Replace a part of the noise that a step from `start` to `end` (b n c) leaves by new noise; conditioned tokens do
+    not change.
 
     Args: levels: the noise levels at start and end, in the dtype that the coefficients are computed in.
     """

@@ -1,4 +1,4 @@
-"""Samplers: solvers that follow a schedule. They know nothing of models, prompts or guidance."""
+"""Samplers: solvers that iterate over a schedule. They know nothing of models, prompts or guidance."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Denoiser(Protocol):
 
 
 def iterate_steps(sigmas: Tensor, on_step: OnStep) -> Iterator[tuple[int, float, float]]:
-    """Go through a schedule (k): the step from 0, its noise level and the next one."""
+    """Iterate over a schedule (k): the step from 0, its noise level and the next one."""
     for step, (sigma, sigma_next) in enumerate(pairwise(sigmas.tolist())):
         yield step, sigma, sigma_next
         on_step(step + 1, len(sigmas) - 1)
 
 
 def sample_euler(denoise: Denoiser, states: States, sigmas: Tensor, on_step: OnStep) -> States:
-    """Go straight from each noise level (k) to the next: the default sampler.
+    """One Euler step from each noise level (k) to the next: the default sampler.
 
     Source: docs/reference/sampling.md, "Euler".
     """
@@ -44,7 +44,7 @@ def sample_euler(denoise: Denoiser, states: States, sigmas: Tensor, on_step: OnS
 def sample_gradient_estimation(
     denoise: Denoiser, states: States, sigmas: Tensor, on_step: OnStep, *, gamma: float = 2.0
 ) -> States:
-    """Euler steps along a velocity that is extrapolated from the last two; fewer steps do. 1 makes it plain Euler.
+    """Euler steps along a velocity that is extrapolated from the last two. gamma 1 makes it plain Euler.
 
     Source: docs/reference/sampling.md, "Gradient estimation".
     """
@@ -74,9 +74,9 @@ def sample_ancestral(
     eta: float = 1.0,
     noise_dtype: torch.dtype = NOISE_DTYPE,
 ) -> States:
-    """Go farther down than the next noise level and up again with new noise, video's drawn first; eta is how far.
+    """Go below the next noise level and back up with new noise, video's drawn first; eta is how far below.
 
-    Args: noise_dtype: to draw the noise in, whatever dtype the latents have.
+    Args: noise_dtype: of the drawn noise, whatever dtype the latents have.
     Source: docs/reference/sampling.md, "Ancestral Euler".
     """
     for step, sigma, sigma_next in iterate_steps(sigmas, on_step):

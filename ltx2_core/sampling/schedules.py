@@ -1,4 +1,4 @@
-"""Schedules: the noise levels (sigmas) that a sampler goes through, from 1 (noise) down to 0 (clean)."""
+"""Schedules: the noise levels (sigmas) for a sampler, from 1 (noise) down to 0 (clean)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def ltx2_schedule(
 ) -> Tensor:
     """The schedule of the models that are not distilled: evenly spaced, then shifted towards noise and stretched.
 
-    More tokens shift further, also beyond the two counts that the shifts are given for.
+    More tokens shift further, also outside the two counts for which the shifts are given.
 
     Args: tokens: of the video grid, or the default, which most recipes use at every size. terminal: the last sigma
-    above 0; None leaves it where the shift put it.
+    above 0; None does not stretch.
     Returns: (steps + 1) float32. In float32 the first is often 0.99999994: never compare it with 1.
-    Raises: RequestError for less than 2 steps, of which the stretch cannot make anything.
+    Raises: RequestError for less than 2 steps, which cannot be stretched.
     Source: docs/reference/sampling.md, "LTX-2 schedule".
     """
     if steps < 2:
@@ -44,13 +44,13 @@ def ltx2_schedule(
 
 
 def with_level(sigmas: Tensor, level: float) -> Tensor:
-    """A schedule (k) with one more noise level in its place: (k+1), or (k) if it has that level or only lower ones."""
+    """A schedule (k) with one more noise level inserted: (k+1), or (k) if it has that level or only lower ones."""
     above, below = sigmas[sigmas > level], sigmas[sigmas < level]
     return torch.cat([above, sigmas.new_tensor([level]), below]) if len(above) else sigmas
 
 
 def from_level(sigmas: Tensor, level: float) -> Tensor:
-    """The rest of a schedule (k) from a noise level on, which is put in front; the whole one from above all of it.
+    """A noise level followed by the lower levels of a schedule (k); the whole schedule if the level is above all of it.
 
     Source: docs/reference/pipelines.md, "Restyling".
     """

@@ -1,4 +1,4 @@
-"""The samplers by name, as data: what runs, and what its random generators are seeded with. Needs no torch.
+"""The samplers by name, as data: their functions, and the seeds of their random generators. Needs no torch.
 
 A new sampler is a function with the signature of `sample_euler` and a row here.
 """
@@ -13,13 +13,13 @@ WINDOW_OFFSET = 1_000_003  # between the seeds of neighbouring windows
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """Where the seed of a generator comes from: the request's seed with an offset, or a number of its own."""
+    """The seed of a generator: the request's seed with an offset, or a fixed number."""
 
     offset: int = 0
     fixed: int | None = None
 
     def of(self, request_seed: int, window: int = 0) -> int:
-        """The seed in a window of a chain, each of which has noise of its own."""
+        """The seed in a window of a chain, each of which has different noise."""
         seed = request_seed + self.offset if self.fixed is None else self.fixed
         return seed + window * WINDOW_OFFSET
 
@@ -28,9 +28,9 @@ class Seed:
 class Sampler:
     """One sampler.
 
-    Args: module, function: where it is, inside this package. generators: the seeds of its generator arguments, by
-    name. is_resumable: it remembers nothing from step to step, so a stop in the middle of a stage can be kept.
-    evaluations: of the denoiser, for each step.
+    Args: module, function: inside this package. generators: the seeds of its generator arguments, by name.
+    is_resumable: whether it keeps no state between steps, so that a stage can be resumed in the middle. evaluations: of
+    the denoiser, for each step.
     """
 
     module: str

@@ -1,1 +1,1 @@
-"""Which layers of a weight file are stored quantised, and how, from names, dtypes and markers alone."""
+"""Which layers of a weight file are stored quantised, and how, from names, dtypes and markers only."""

@@ -1,4 +1,4 @@
-"""Which matrices of a file `ltx2 convert` encodes, and what stands in the new file in place of each.
+"""Which matrices of a file `ltx2 convert` encodes, and the tensors that replace each in the new file.
 
 Source: docs/reference/quantised.md, "What convert writes".
 """
@@ -69,7 +69,7 @@ class Encoding:
 
     @property
     def marker(self) -> bytes:
-        """What tells other programs the format: JSON with spaces, as the official files have it."""
+        """The marker that tells other programs the format: JSON with spaces, as in the official files."""
         if self.to == "fp8":
             said: Mapping[str, object] = {"format": "float8_e4m3fn"}
         else:
@@ -100,10 +100,10 @@ def plan_encodings(tensors: Mapping[str, TensorInfo], pattern: re.Pattern[str], 
 def lay_out(
     source: Mapping[str, TensorInfo], metadata: Mapping[str, str], encodings: Mapping[str, Encoding]
 ) -> tuple[bytes, dict[str, TensorInfo]]:
-    """The beginning of the new file, up to its first tensor, and where each tensor lies in the file.
+    """The beginning of the new file, up to its first tensor, and the position of each tensor in the file.
 
     The order is that of the source; scales follow their matrix, and the markers come last, because texts of any length
-    would move what follows them off its alignment.
+    would break the alignment of what follows them.
     """
     entries: dict[str, tuple[str, tuple[int, ...], int]] = {}
     for name, info in sorted(source.items(), key=lambda item: item[1].start):
@@ -125,7 +125,7 @@ def lay_out(
 
 
 def _beginning(infos: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> bytes:
-    """The length and the text of a header, filled up with spaces."""
+    """The length and the text of a header, padded with spaces."""
     said: dict[str, object] = {METADATA: dict(metadata)} if metadata else {}
     for name, info in infos.items():
         said[name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [info.start, info.end]}

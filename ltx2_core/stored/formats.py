@@ -1,4 +1,4 @@
-"""What a quantised layer of each format consists of: dtypes, shapes and scales, and nothing else.
+"""The tensors of a quantised layer in each format: dtypes, shapes and scales.
 
 Source: docs/reference/quantised.md, "Formats".
 """
@@ -22,7 +22,7 @@ GROUP = 16  # the same for columns that share a scale
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a rule looks at: rows and columns as they are stored, and the columns that share a scale."""
+    """The shape that a rule checks: rows and columns as they are stored, and the columns that share a scale."""
 
     rows: int
     columns: int
@@ -31,7 +31,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What a tensor beside a weight has to be. shapes: those that it may have, given the weight's."""
+    """The requirements for a tensor beside a weight. shapes: the possible ones, given the weight's."""
 
     dtypes: tuple[str, ...]
     shapes: Callable[[Shape], Shapes]
@@ -61,10 +61,10 @@ W4A8_SCALES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """What a layer of a format has to be.
+    """The requirements for a layer of a format.
 
-    Args: dtypes: of its weight. scales: the tensors beside the weight. bits: of one number. steps: what rows and
-    columns must be multiples of. pad: as in StoredLayer.
+    Args: dtypes: of its weight. scales: the tensors beside the weight. bits: of one value. steps: required divisors of
+    rows and columns. pad: as in StoredLayer.
     """
 
     dtypes: tuple[str, ...]
@@ -122,7 +122,7 @@ ROTATED: tuple[Format, ...] = ("w4a8", "w6a8")  # always
 
 
 def marked_format(said: Mapping[str, Any], weight: TensorInfo, scales: Mapping[str, TensorInfo]) -> Format:
-    """The format of a layer that has a marker. Raises: ValueError if its weight is of another one."""
+    """The format of a layer that has a marker. Raises: ValueError if its weight has another one."""
     if said["format"] not in (*MARKED, PLAIN):
         raise ValueError(f"its format {said['format']!r} is not supported")
     form, dtype = MARKED.get(said["format"], (None, ""))
@@ -135,13 +135,13 @@ def marked_format(said: Mapping[str, Any], weight: TensorInfo, scales: Mapping[s
 
 
 def _relative_columns(said: Mapping[str, Any], scales: Mapping[str, TensorInfo]) -> int:
-    """How many columns the scales of small groups reach over; 0 if there are none."""
+    """How many columns share a scale in small groups; 0 if there are none."""
     info = scales.get("weight_s_rel")
     return 0 if info is None or len(info.shape) != 2 else info.shape[1] * said.get("group_size", GROUP)
 
 
 def unmarked_format(weight: TensorInfo, scales: Mapping[str, TensorInfo], *, others_have_scales: bool) -> Format:
-    """The format of a layer without a marker. Raises: ValueError if it could be several, or is not a known one."""
+    """The format of a layer without a marker. Raises: ValueError if it is ambiguous or unknown."""
     scale = scales.get("weight_scale")
     if weight.dtype == "I8":
         raise ValueError("it is int8 without a marker, and so it cannot be told whether the matrix is rotated")

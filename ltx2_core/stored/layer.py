@@ -1,4 +1,4 @@
-"""What is known of a layer that a file stores quantised, before any of its numbers is read.
+"""The properties of a layer that a file stores quantised, before any of its values is read.
 
 Source: docs/reference/quantised.md, "Formats".
 """
@@ -36,12 +36,12 @@ HINT = "use the published file, or the bf16 file of the same model"
 class StoredLayer:
     """A matrix that a file stores quantised.
 
-    Args: name: in full, without the last part. format: how its numbers are stored. tensors: the names in the file of
-    its weight and of what belongs to it, by role (`weight`, `weight_scale`, `input_scale` ...), always spelled in the
-    current way. shape: rows and columns as they are stored, with padding. pad: rows and columns may have been filled up
-    to a multiple of it. rotation: how many columns are rotated together; 1 for none. group: how many columns share a
-    scale inside their row, where the format leaves that open. blocks: the type of its blocks, in a GGUF file.
-    needs_full_precision: the file asks that nothing but the weight is ever quantised.
+    Args: name: in full, without the last part. format: how its values are stored. tensors: the names in the file of its
+    weight and of the tensors for it, by role (`weight`, `weight_scale`, `input_scale` ...), always in the current
+    spelling. shape: rows and columns as they are stored, with padding. pad: rows and columns may have been padded to a
+    multiple of it. rotation: how many columns are rotated together; 1 for none. group: how many columns share a scale
+    inside their row, if the format leaves that open. blocks: the type of its blocks, in a GGUF file.
+    needs_full_precision: the file requires that only the weight is quantised.
     """
 
     name: str
@@ -56,14 +56,14 @@ class StoredLayer:
 
     @property
     def title(self) -> str:
-        """The format as messages call it."""
+        """The name of the format in messages."""
         title = TITLES[self.format]
         if self.blocks:
             return f"{title} {self.blocks.removeprefix(GGUF_PREFIX)}"
         return f"{title} (convrot)" if self.format == "int8" and self.rotation > 1 else title
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether a matrix, or a bias of as many rows, may belong to a layer that is stored like this."""
+        """Whether a matrix, or a bias with as many rows, may belong to a layer that is stored like this."""
         stored = self.shape[: len(shape)]
         if len(stored) != len(shape):
             return False
@@ -73,24 +73,27 @@ class StoredLayer:
 
 @dataclass(frozen=True)
 class StoredLayers:
-    """The quantised layers of a file, by the name of their weight. companions: all tensors beside weights and biases
-    that belong to quantised layers, and markers."""
+    """The quantised layers of a file, by the name of their weight. companions: all further tensors of quantised layers
+    except biases, and markers.
+    """
 
     layers: Mapping[str, StoredLayer]
     companions: frozenset[str]
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The tensors that stay as they are stored: quantised weights, and what belongs to them."""
+        """The tensors that are kept as they are stored: quantised weights, and the tensors for them."""
         return frozenset(self.layers) | self.companions
 
     @cached_property
     def titles(self) -> list[str]:
-        """The formats that occur, the most frequent first."""
+        """The formats in the file, the most frequent first."""
         return [title for title, _ in Counter(layer.title for layer in self.layers.values()).most_common()]
 
 
 def refusal(path: Path, name: str, why: str) -> CheckpointError:
-    """The error for a quantised layer whose numbers would be a guess. name: of the layer, or of one of its tensors."""
+    """The error for a quantised layer that cannot be interpreted reliably. name: of the layer, or of one of its
+    tensors.
+    """
     what = f"{shown(path.name)} has quantised weights that cannot be used"
     return CheckpointError(what, f"{shown(name, LONGEST_NAME)}: {why}", HINT)

@@ -1,4 +1,4 @@
-"""What a file says about its quantised layers: a small text beside a layer, one text for all, or one word for all.
+"""The markers of quantised layers in a file: a small text beside a layer, one text for all, or one word for all.
 
 Source: docs/reference/quantised.md, "Markers".
 """
@@ -32,20 +32,20 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Markers:
-    """The fields that are known of each marked layer, and the format of the others that are fp8, if there is one."""
+    """The known fields of each marked layer, and the format of the other fp8 layers, if it is stated."""
 
     layers: Mapping[str, Fields]
     default: str | None
 
     def of(self, layer: str, dtype: str) -> Fields | None:
-        """What is said of a layer whose weight has a dtype."""
+        """The marker of a layer whose weight has a dtype."""
         if layer in self.layers:
             return self.layers[layer]
         return {"format": self.default} if self.default is not None and dtype == "F8_E4M3" else None
 
 
 def read_markers(header: Header, names: Mapping[str, str]) -> Markers:
-    """Read the markers of a file, and put those of one layer together.
+    """Read the markers of a file, and combine those of one layer.
 
     Args: names: of the marker tensors, by layer.
     Raises: CheckpointError for one that cannot be read, names no format, or contradicts another.
@@ -78,7 +78,7 @@ def _in_header(header: Header) -> Mapping[str, Any]:
 
 
 def _require_known_version(header: Header, entry: Mapping[str, Any], layers: Iterable[Any]) -> None:
-    """Refuse a version, and a recipe of scales, that may mean something else by a row-wise layer."""
+    """Refuse a version, and a recipe of scales, that may define a row-wise layer differently."""
     rowwise = "rowwise-float8_e4m3fn"
     if not any(isinstance(layer, dict) and layer.get("format") == rowwise for layer in layers):
         return
@@ -103,7 +103,7 @@ def _of_tensor(header: Header, name: str) -> Any:
 
 
 def _fields(header: Header, layer: str, values: Any) -> Fields:
-    """The fields of one marker that count, those that are nested in `params` too."""
+    """The relevant fields of one marker, including those nested in `params`."""
     if not isinstance(values, dict):
         raise refusal(header.path, layer, "its marker is not a JSON object")
     fields = _known(header, layer, values)

@@ -1,4 +1,4 @@
-"""Find the quantised layers of a file and refuse whatever could be read in two ways.
+"""Find the quantised layers of a file and refuse everything that is ambiguous.
 
 Names and dtypes decide, then markers; never the number of a block.
 Source: docs/reference/quantised.md, "Recognising a layer" and "What is refused".
@@ -39,8 +39,8 @@ Roles = dict[str, dict[str, str]]  # of each layer: role to the name of a tensor
 def recognise(header: Header) -> StoredLayers:
     """The quantised layers of a file.
 
-    Raises: CheckpointError that names file, layer and tensor where anything about them is missing, contradicts
-    something else, or is of a form that is not supported.
+    Raises: CheckpointError that names file, layer and tensor if anything about them is missing, contradictory, or of an
+    unsupported form.
     """
     signs = [name for name in header.tensors if name.rpartition(".")[-1] == LEGACY_SIGN]
     roles = _roles(header, is_legacy=bool(signs))
@@ -79,7 +79,7 @@ def _in_blocks(header: Header) -> dict[str, StoredLayer]:
 
 
 def _roles(header: Header, *, is_legacy: bool) -> Roles:
-    """The tensors of every layer by what they are for, whether it is quantised or not."""
+    """The tensors of every layer by role, whether it is quantised or not."""
     known = {WEIGHT, MARKER, *ROLES, *UNSUPPORTED}
     found: Roles = {}
     for name in header.tensors:
@@ -119,7 +119,7 @@ def _require_owners(header: Header, roles: Roles, weights: Mapping[str, TensorIn
 def _format(
     header: Header, own: Mapping[str, str], said: Mapping[str, Any] | None, info: TensorInfo, has_scales: bool
 ) -> Format:
-    """The format of a layer. has_scales: whether any fp8 layer has one. Raises: ValueError if there is none."""
+    """The format of a layer. has_scales: whether any fp8 layer has a scale. Raises: ValueError if there is none."""
     for role, why in UNSUPPORTED.items():
         if role in own:
             raise ValueError(why)
@@ -134,7 +134,7 @@ def _format(
 
 
 def _layer(header: Header, name: str, own: Mapping[str, str], said: Mapping[str, Any], form: Format) -> StoredLayer:
-    """A layer whose tensors are those of its format. Raises: ValueError that says what is not."""
+    """A layer whose tensors must be those of its format. Raises: ValueError with the difference."""
     rule, info = RULES[form], header.tensors[own[WEIGHT]]
     rows, (columns, rest) = info.shape[0], divmod(info.shape[1] * 8, rule.bits)
     if rest or rows % rule.steps[0] or columns % rule.steps[1]:
@@ -165,7 +165,7 @@ def _layer(header: Header, name: str, own: Mapping[str, str], said: Mapping[str,
 
 
 def _group(said: Mapping[str, Any], form: Format, columns: int) -> int:
-    """How many columns share a scale, where the format leaves that open."""
+    """How many columns share a scale, if the format leaves that open."""
     if form not in ROTATED:
         return 1
     group = said.get("group_size", GROUP)

@@ -1,1 +1,1 @@
-"""Text conditioning: from a prompt to what the denoiser reads, one context per stream."""
+"""Text conditioning: from a prompt to the text contexts of the denoiser, one per stream."""

@@ -1,4 +1,4 @@
-"""What a language model answered: cleaned as the reference does, and looked at before it becomes a prompt.
+"""The answer of a language model: cleaned as in the reference, and checked before it becomes a prompt.
 
 Source: docs/reference/text.md, "Answers".
 """
@@ -40,7 +40,7 @@ LONGEST_LOOP, MOST_REPEATS = 12, 4  # words that are said again and again, and h
 
 
 def clean_response(text: str) -> str:
-    """Make typographic quotes, dashes and spaces plain, and drop what stands before the first letter, if any."""
+    """Replace typographic quotes, dashes and spaces by plain ones, and remove everything before the first letter."""
     plain = text.translate(PLAIN)
     start = next((index for index, character in enumerate(plain) if character.isalpha()), 0)
     return plain[start:]
@@ -52,7 +52,7 @@ def as_prompt(answer: str) -> str:
 
 
 def problem_with(answer: str, prompt: str, *, has_ended: bool = True) -> str:
-    """Why an answer cannot take the place of a prompt, as the end of a sentence about it; "" where it can.
+    """Why an answer cannot replace a prompt, as the end of a sentence about it; "" if it can.
 
     Args: has_ended: whether the model ended it itself, rather than being cut off.
     """
@@ -72,18 +72,18 @@ def problem_with(answer: str, prompt: str, *, has_ended: bool = True) -> str:
 
 
 def quotes(text: str) -> list[str]:
-    """What stands in quotation marks in a text, with plain marks."""
+    """The texts in quotation marks, with plain marks."""
     return [" ".join(part.split()) for found in QUOTED.findall(text.translate(PLAIN)) for part in found if part.strip()]
 
 
 def _holds(text: str, quote: str) -> bool:
-    """Whether a text has the words of a quote, one after another."""
+    """Whether a text contains the words of a quote, one after another."""
     words, wanted = WORD.findall(text.translate(PLAIN)), WORD.findall(quote)
     return any(words[start : start + len(wanted)] == wanted for start in range(len(words) - len(wanted) + 1))
 
 
 def _is_babble(text: str) -> bool:
-    """Whether a text looks like none that a person would write: broken characters, other scripts, endless words."""
+    """Whether a text is unlike human writing: broken characters, other scripts, very long words."""
     if any(
         unicodedata.category(character) in ("Cc", "Cf", "Cn", "Co", "Cs") for character in text if character != "\n"
     ):

@@ -1,6 +1,6 @@
-"""Contexts on disk: a prompt that the same weights encoded before is not encoded again.
+"""Contexts on disk: a prompt that the same weights have encoded before is not encoded again.
 
-Nothing here can fail a run: an entry that cannot be read is made again, one that cannot be written is not kept.
+Errors here never fail a run: an entry that cannot be read is computed again, one that cannot be written is not stored.
 Source: docs/reference/text.md, "Kept contexts".
 """
 
@@ -36,7 +36,7 @@ REVISION = 3  # one more whenever this program keeps other contexts of the same 
 class ContextCache:
     """Contexts from one encoder, and from one projection and pair of connectors.
 
-    Args: encoder, weights: hashes of what their files hold. dtype, device: what computes them, the kind of device
+    Args: encoder, weights: hashes of the contents of their files. dtype, device: of the computation, the kind of device
     without a number.
     """
 
@@ -47,7 +47,7 @@ class ContextCache:
     device: str = "cpu"
 
     def recall(self, prompts: Sequence[str], encode: Callable[[list[str]], Sequence[TextContext]]) -> list[TextContext]:
-        """Give the contexts of prompts, on the CPU; one call of `encode` makes those that are not kept yet."""
+        """The contexts of prompts, on the CPU; one call of `encode` computes those that are not stored yet."""
         kept = {prompt.strip(): _read(self._path(prompt)) for prompt in prompts}
         contexts = {prompt: context for prompt, context in kept.items() if context is not None}
         unknown = [prompt for prompt in kept if prompt not in contexts]
@@ -66,7 +66,7 @@ class ContextCache:
 
 
 def _read(path: Path) -> TextContext | None:
-    """The context in a file; None if there is none or it is not what was written."""
+    """The context in a file; None if there is none or it is damaged."""
     if not path.is_file():
         return None
     try:

@@ -20,7 +20,7 @@ from .gemma import Gemma
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextContext:
-    """What the denoiser reads of one prompt: (1 l d) for each stream. All rows count; there is no mask.
+    """The text context of one prompt: (1 l d) for each stream. All rows are used; there is no mask.
 
     Args: dropped: how many tokens at the end of the prompt did not fit.
     """
@@ -31,7 +31,7 @@ class TextContext:
 
 
 class ContextModels(NamedTuple):
-    """What turns hidden states into contexts; all of it comes from the checkpoint."""
+    """The models that turn hidden states into contexts; all of them come from the checkpoint."""
 
     projection: TextProjection
     video: Connector
@@ -41,7 +41,7 @@ class ContextModels(NamedTuple):
     def connect(self, hidden: Tensor, rows: int, dropped: int = 0) -> TextContext:
         """Turn the hidden states (1 l d k) of one prompt's real tokens into its context of so many rows.
 
-        They are computed with in their own dtype, on their own device; the models are told to be there too.
+        They are processed in their own dtype and on their own device, where the models must be too.
         """
         video, audio = self.projection(hidden)
         return TextContext(video=self.video(video, rows), audio=self.audio(audio, rows), dropped=dropped)
@@ -53,14 +53,14 @@ def encode_prompts(
     models: Callable[[], AbstractContextManager[ContextModels]],
     rows: int = TEXT_ROWS,
 ) -> list[TextContext]:
-    """Encode prompts, the negative one among them, in one batch.
+    """Encode prompts, including the negative one, in one batch.
 
-    Args: encoder, models: give a model and take it back, so that the first is gone before the second comes; each is
+    Args: encoder, models: context managers for models, so that the first is freed before the second is loaded; each is
     called once, and both compute in one dtype on one device. rows: tokens and registers of a context together.
     """
     with encoder() as gemma:
         hidden = gemma(prompts, rows)
         dropped = [gemma.tokenizer.count_dropped(prompt, rows) for prompt in prompts]
-    del gemma  # the name would keep its weights
+    del gemma  # the reference would keep its weights
     with models() as made_of:
         return [made_of.connect(states, rows, count) for states, count in zip(hidden, dropped, strict=True)]

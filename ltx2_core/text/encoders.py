@@ -1,4 +1,4 @@
-"""The language models that read prompts, in one table: how each is known, and which classes of transformers compute it.
+"""The language models that encode prompts, in one table: how each is recognised, and its classes in transformers.
 
 Source: docs/reference/text.md, "Files of the text encoder" and "The language model".
 """
@@ -14,9 +14,9 @@ from typing import Any
 class Encoder:
     """A family of text encoders.
 
-    Args: title: how messages call it. model_type: in its config. text_type: in the config of the language model alone.
-    model_class, config_class: of transformers. repository: of its folder on the Hub, from which a tokenizer may be
-    taken; None where a file of the encoder holds its own and no other goes with it.
+    Args: title: in messages. model_type: in its config. text_type: in the config of the language model only.
+    model_class, config_class: of transformers. repository: of its folder on the Hub, whose tokenizer may be used; None
+    if each file of the encoder contains its own tokenizer.
     """
 
     title: str
@@ -28,7 +28,7 @@ class Encoder:
 
     @property
     def model_types(self) -> tuple[str, str]:
-        """What a config may say: that of the whole model, and that of the language model alone."""
+        """The possible values in a config: that of the whole model, and that of the language model only."""
         return self.model_type, self.text_type
 
 
@@ -57,5 +57,5 @@ def encoder_of(config: Mapping[str, Any]) -> Encoder | None:
 
 
 def described() -> str:
-    """The model types that a config may have, for a message."""
+    """The supported model types, for a message."""
     return " and ".join(repr(one.model_type) for one in ENCODERS)

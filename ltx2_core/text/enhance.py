@@ -1,4 +1,4 @@
-"""Rewriting a prompt: a language model is told what a good one is, and answers with a better one.
+"""Rewriting a prompt: a language model gets instructions for good prompts, and answers with a better one.
 
 Source: docs/reference/text.md, "Rewriting prompts".
 """
@@ -25,7 +25,7 @@ Inputs = Mapping[str, Tensor]  # of the language model, by name
 
 
 class Answer(NamedTuple):
-    """What a model wrote. has_ended: whether it ended by itself, and was not cut off."""
+    """The answer of a model. has_ended: whether it ended by itself, and was not cut off."""
 
     text: str
     has_ended: bool
@@ -33,12 +33,12 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Conversation:
-    """What is said to a language model that rewrites prompts, in its own form."""
+    """The conversation with a language model that rewrites prompts, in its own format."""
 
     model: EnhancerFiles
 
     def render(self, prompt: str, instructions: str | None = None, *, with_image: bool = False) -> str:
-        """The text of a conversation that the model is to go on with. instructions: in place of its own."""
+        """The text of a conversation for the model to continue. instructions: instead of its own."""
         told = self.model.instructions(with_image=with_image) if instructions is None else instructions
         said: Any = f"user prompt: {prompt}"
         if with_image:
@@ -60,7 +60,7 @@ class Conversation:
         )
 
     def encode_with_image(self, text: str, image: Tensor) -> Inputs:
-        """The same with an image (3 H W) uint8: its pixels too, and which ids stand for it."""
+        """The same with an image (3 H W) uint8: also its pixels, and which ids represent it."""
         from transformers import AutoProcessor
 
         config_file = self.model.files.config_file
@@ -90,7 +90,7 @@ class Conversation:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer with its special tokens, as transformers has it."""
+        """The tokenizer of transformers, with its special tokens."""
         from transformers import PreTrainedTokenizerFast
 
         settings = self.model.files.token_settings()
@@ -119,7 +119,7 @@ class Writer:
 
     @classmethod
     def of_gemma(cls, files: EnhancerFiles, gemma: Gemma) -> Self:
-        """A Gemma 3 that is loaded to read prompts; what it writes with is its own table of embeddings."""
+        """A Gemma 3 that is loaded as a text encoder; its embedding table is also its output layer."""
         import transformers
 
         model: Any = gemma.model
@@ -133,9 +133,10 @@ class Writer:
     def write(
         self, prompt: str, seed: int, image: Tensor | None = None, on_token: Callable[[int], None] = lambda _: None
     ) -> Answer:
-        """Rewrite a prompt. The same seed gives the same answer, and nobody else's random numbers are touched.
+        """Rewrite a prompt. The same seed gives the same answer, and no other random generator is affected.
 
-        Args: image: (3 H W) uint8, that the video begins with. on_token: told how many tokens are written; may raise.
+        Args: image: (3 H W) uint8, the first frame of the video. on_token: called with the number of generated tokens;
+        may raise.
         """
         text = self.conversation.render(prompt, with_image=image is not None)
         given = self.conversation.encode(text)
@@ -144,7 +145,9 @@ class Writer:
         device = self.device
         given = {name: tensor.to(device) for name, tensor in given.items()}
         start = given["input_ids"].shape[1]
-        self.network.generation_config = settings = self._settings()  # or some defaults of the folder would be mixed in
+        self.network.generation_config = settings = (
+            self._settings()
+        )  # otherwise some defaults of the folder would be used
         with torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             ids = self.network.generate(
@@ -154,7 +157,7 @@ class Writer:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Its device."""
         return self.network.get_output_embeddings().weight.device
 
     def _settings(self) -> Any:
@@ -170,7 +173,8 @@ class Writer:
 
 
 def load_network(files: EnhancerFiles, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """The whole model in a folder, as transformers loads it: with what looks at images, which `Writer` can do without.
+    """The whole model in a folder, loaded by transformers: including the vision part, which `Writer` does not always
+    need.
 
     Raises: CheckpointError if transformers cannot load it, or if tensors are missing.
     """
@@ -192,7 +196,7 @@ def load_network(files: EnhancerFiles, *, device: torch.device, dtype: torch.dty
 
 
 def _told(on_length: Callable[[int], None]) -> Any:
-    """What transformers asks after each token whether to stop: it never is, but somebody is told the length."""
+    """A stopping criterion for transformers that never stops, and reports the number of tokens."""
     from transformers import StoppingCriteria, StoppingCriteriaList
 
     class Told(StoppingCriteria):
@@ -204,14 +208,14 @@ def _told(on_length: Callable[[int], None]) -> Any:
 
 
 def _table(model: Any) -> Tensor:
-    """The table of embeddings (n d) of a language model, on its device and in the dtype that it computes in."""
+    """The embedding table (n d) of a language model, on its device and in the dtype of its computation."""
     norm, table = model.norm.weight, model.embed_tokens
     weight = table.table.weight if isinstance(table, TableInFile) else table.weight
     return weight.to(norm.device, norm.dtype)
 
 
 def _object(text: str | None) -> Mapping[str, Any]:
-    """A JSON object; empty where there is none."""
+    """A JSON object; empty if there is none."""
     try:
         found = json.loads(text or "{}")
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The language models that can rewrite prompts: how each is known and how it writes, and the files of one on disk.
+"""The language models that can rewrite prompts: how each is recognised, its settings, and its files on disk.
 
 Source: docs/reference/text.md, "Rewriting prompts".
 """
@@ -29,11 +29,11 @@ IMAGE_SETTINGS = "preprocessor_config.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enhancer:
-    """A family of language models that follow instructions.
+    """A family of instruction-following language models.
 
-    Args: title: how messages call it. model_type: in its config. style: of its instructions, and with an image.
-    image_style: None where images are not supported. most_tokens: after which its answer is cut. decoding: what
-    transformers takes beside that. turn_end: the token that ends an answer, beside those that the config names.
+    Args: title: in messages. model_type: in its config. style: of its instructions, and with an image. image_style:
+    None if images are not supported. most_tokens: the maximum length of its answer. decoding: further arguments for
+    transformers. turn_end: the token that ends an answer, beside those in the config.
     """
 
     title: str
@@ -69,7 +69,7 @@ MOST_TOKENS = max(one.most_tokens for one in ENHANCERS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnhancerFiles:
-    """A language model on disk that can rewrite prompts. template: puts a conversation into the form that it knows."""
+    """A language model on disk that can rewrite prompts. template: its chat template."""
 
     enhancer: Enhancer
     files: EncoderFiles
@@ -77,7 +77,7 @@ class EnhancerFiles:
 
     @property
     def sees_images(self) -> bool:
-        """Whether it is there with the part that looks at images."""
+        """Whether its vision part is installed."""
         folder = self.files.config_file and self.files.config_file.parent
         if self.enhancer.image_style is None or folder is None or not (folder / IMAGE_SETTINGS).is_file():
             return False
@@ -85,23 +85,23 @@ class EnhancerFiles:
         return is_whole and any(VISION in name for shard in self.files.weights for name in shard.tensors)
 
     def is_loaded_whole(self, *, with_image: bool) -> bool:
-        """Whether transformers loads all of it, rather than this program its language model alone."""
+        """Whether transformers loads all of it, rather than this program only its language model."""
         return with_image or self.enhancer.model_type != INSTRUCT_3.model_type
 
     def whole_bytes(self, itemsize: int) -> int:
-        """All of its weights where a plain number has so many bytes."""
+        """All of its weights if a plain value has so many bytes."""
         return sum(shard.loaded_bytes(shard.tensors, itemsize) for shard in self.files.weights)
 
     def instructions(self, *, with_image: bool) -> str:
-        """What it is told to do, in one paragraph."""
+        """Its instructions, in one paragraph."""
         style = self.enhancer.image_style if with_image else self.enhancer.style
         return " ".join((INSTRUCTIONS / f"{style}.txt").read_text(encoding="utf-8").split())
 
 
 def enhancer_of_encoder(files: EncoderFiles) -> EnhancerFiles:
-    """The text encoder of a model, as what rewrites its prompts.
+    """The text encoder of a model, for rewriting prompts.
 
-    Raises: CheckpointError if it can only read prompts.
+    Raises: CheckpointError if it can only encode prompts.
     """
     what = "the text encoder cannot rewrite prompts"
     if files.encoder is GEMMA_4:
@@ -113,9 +113,9 @@ def enhancer_of_encoder(files: EncoderFiles) -> EnhancerFiles:
 
 
 def find_enhancer(path: Path) -> EnhancerFiles:
-    """Look through a folder for a language model that can rewrite prompts.
+    """Find a language model that can rewrite prompts in a folder.
 
-    Raises: StorageError if something is missing; CheckpointError if what is there is another model.
+    Raises: StorageError if something is missing; CheckpointError if it is another model.
     """
     if not path.is_dir():
         raise StorageError(
@@ -145,7 +145,7 @@ def _refuse(path: Path, why: str) -> NoReturn:
 
 
 def _template(files: EncoderFiles) -> str | None:
-    """The chat template of a model; None where it has none. Raises: StorageError, CheckpointError."""
+    """The chat template of a model; None if it has none. Raises: StorageError, CheckpointError."""
     try:
         plain = files.asset("chat_template.jinja")
         if plain is not None:

@@ -45,9 +45,9 @@ MOST_CONFIGS = 50  # that are looked at in a folder which holds many others
 class EncoderFiles:
     """A text encoder on disk.
 
-    Args: config: as transformers wrote it. config_file: None where the weights tell what it says. tokenizer: its file,
-    or that of the weights where they hold it. tokenizer_config: None where the tokens are those that Gemma has.
-    weights: the headers of its shards.
+    Args: config: as transformers wrote it. config_file: None if the weights contain the config. tokenizer: its file, or
+    that of the weights if they contain it. tokenizer_config: None for the usual tokens of Gemma. weights: the headers
+    of its shards.
     """
 
     config: Mapping[str, Any]
@@ -58,14 +58,14 @@ class EncoderFiles:
 
     @property
     def encoder(self) -> Encoder:
-        """Which of the text encoders it is."""
+        """The family of the text encoder."""
         found = encoder_of(self.config)
         assert found is not None  # or it would not have been found
         return found
 
     @property
     def paths(self) -> list[Path]:
-        """Every file that has a say in the result."""
+        """Every file that affects the result."""
         own = (self.config_file, self.tokenizer, self.tokenizer_config, *(shard.path for shard in self.weights))
         return list(dict.fromkeys(path for path in own if path is not None))
 
@@ -98,7 +98,7 @@ class EncoderFiles:
         return None if holder is None else holder.metadata.get(name)
 
     def token_settings(self) -> Mapping[str, Any]:
-        """What the tokenizer's config says of special tokens. Raises: StorageError, CheckpointError."""
+        """The special tokens in the tokenizer's config. Raises: StorageError, CheckpointError."""
         if self.tokenizer_config is not None:
             return read_json(self.tokenizer_config)
         inside = None if self._tokenizer_holder is None else _asset(self._tokenizer_holder, TOKENIZER_CONFIG)
@@ -106,7 +106,7 @@ class EncoderFiles:
 
     @property
     def _tokenizer_holder(self) -> Header | None:
-        """The weights that hold the tokenizer; None where it is a file of its own."""
+        """The weights that contain the tokenizer; None if it is a separate file."""
         return next((shard for shard in self.weights if shard.path == self.tokenizer), None)
 
     @property
@@ -117,10 +117,10 @@ class EncoderFiles:
 
 
 def find_encoder(path: Path) -> EncoderFiles:
-    """Look at a file, or look through a folder and the folders in it, for a text encoder.
+    """Find a text encoder at a file, or in a folder and its subfolders.
 
-    Raises: StorageError if something is missing; CheckpointError if what is there is another model, was not
-    downloaded, says in its config that it is quantised, or has other layers or widths than that says.
+    Raises: StorageError if something is missing; CheckpointError if it is another model, was not downloaded, is
+    quantised according to its config, or has other layers or widths than its config says.
     """
     if path.is_file():
         return _one_file(path)
@@ -141,7 +141,7 @@ def find_encoder(path: Path) -> EncoderFiles:
 
 
 def in_folder(path: Path, config_file: Path, config: Mapping[str, Any]) -> EncoderFiles:
-    """The files of a language model in a folder and the folders in it, whichever model its config describes.
+    """The files of a language model in a folder and its subfolders, whichever model its config describes.
 
     Raises: StorageError if something is missing; CheckpointError if its config says that it is quantised.
     """
@@ -162,7 +162,7 @@ def in_folder(path: Path, config_file: Path, config: Mapping[str, Any]) -> Encod
 
 
 def _one_file(path: Path) -> EncoderFiles:
-    """A text encoder that lies in one file, with its tokenizer inside or beside it."""
+    """A text encoder in one file, with its tokenizer inside or beside it."""
     header = read_header(path)
     kind = classify(header)
     if kind not in (FileKind.GEMMA, FileKind.TEXT_ENCODER):
@@ -178,7 +178,8 @@ def _one_file(path: Path) -> EncoderFiles:
 
 
 def _asset(header: Header, name: str) -> dict[str, Any] | None:
-    """A file that lies in another as a tensor or as an entry of the metadata: one JSON object. None if it does not.
+    """A file that is embedded in another as a tensor or as an entry of the metadata: one JSON object. None if there is
+    none.
 
     Raises: StorageError, CheckpointError.
     """
@@ -191,7 +192,7 @@ def _asset(header: Header, name: str) -> dict[str, Any] | None:
 
 
 def _tokenizer_beside(header: Header, encoder: Encoder) -> tuple[Path, Path | None]:
-    """The tokenizer in the folder of a file, or in the folder `tokenizer` there, and its config where that is there."""
+    """The tokenizer in the folder of a file, or in the folder `tokenizer` there, and its config if it exists."""
     folder = header.path.parent
     if encoder.repository is None:
         why = f"a {encoder.title} of LTX-2 holds its own as {TOKENIZER}, and no other goes with it"
@@ -213,7 +214,7 @@ def _tokenizer_beside(header: Header, encoder: Encoder) -> tuple[Path, Path | No
 
 
 def check_pair(encoder: EncoderFiles, checkpoint: Header, projection: Header) -> None:
-    """Refuse a text encoder that a model was not trained with, as far as headers tell.
+    """Refuse a text encoder that a model was not trained with, as far as headers show.
 
     Args: checkpoint: the file of the transformer. projection: the file of the text projection, often the same.
     Raises: CheckpointError.
@@ -246,7 +247,7 @@ def check_pair(encoder: EncoderFiles, checkpoint: Header, projection: Header) ->
 
 
 def _is_copy_of_2_5(checkpoint: Header) -> bool:
-    """Whether tensors prove that a file which says nothing of its version, as those in GGUF do, is of LTX-2.5."""
+    """Whether tensors prove that a file without a version, such as a GGUF file, is of LTX-2.5."""
     return not checkpoint.model_version and generation(checkpoint) == OF_GEMMA_4
 
 
@@ -268,7 +269,7 @@ def _require_plain(config_file: Path, config: Mapping[str, Any]) -> None:
 
 
 def _find_config(root: Path) -> Path:
-    """The config nearest to the root that is one of a text encoder, or else the nearest."""
+    """The config of a text encoder that is nearest to the root, or else the nearest config."""
     first = _find(root, "config.json")
     configs = islice(_matching(root, "config.json"), MOST_CONFIGS)
     return next((path for path in configs if encoder_of(read_json(path)) is not None), first)
@@ -306,7 +307,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def source_version(checkpoint: Header) -> str | None:
-    """Which fine-tuned Gemma a checkpoint was trained with; None where it names none.
+    """The version of Gemma that a checkpoint was trained with; None if it names none.
 
     Raises: CheckpointError if its metadata is damaged.
     """

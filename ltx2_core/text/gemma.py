@@ -1,4 +1,4 @@
-"""The language model that reads prompts: Gemma from transformers, without its picture tower, and its tokenizer.
+"""The language model that encodes prompts: Gemma from transformers, without its vision tower, and its tokenizer.
 
 Source: docs/reference/text.md, "Tokens of a prompt", "The language model" and "Hidden states".
 """
@@ -46,17 +46,18 @@ class Gemma(nn.Module):
 
     @torch.no_grad()
     def forward(self, prompts: Sequence[str], rows: int) -> list[Tensor]:
-        """Read prompts, each alone, so that what is made of one does not depend on its company.
+        """Encode prompts, each separately, so that a result does not depend on the other prompts.
 
-        Hardly more than the real tokens are run, at the places that they have when padded to `rows` on the left: this
-        gives the same bits at a fraction of the work, whereas places counted from 0 round differently in bfloat16.
+        Little more than the real tokens are run, at the positions that they have when padded to `rows` on the left:
+        this gives the same bits at a fraction of the work, whereas positions counted from 0 round differently in
+        bfloat16.
 
         Returns: for each prompt the hidden states of its real tokens (1 l d k); k counts the embeddings and all layers.
         """
         return [self._read(self.tokenizer.encode(prompt, rows), rows) for prompt in prompts]
 
     def let_go(self) -> None:
-        """Let go of the layers that are loaded, where they are streamed; they are loaded again when it reads."""
+        """Free the loaded layers, if they are streamed; they are loaded again on demand."""
         layers = self.model.get_submodule(LAYERS)
         if isinstance(layers, StreamedBlocks):
             layers.let_go()
@@ -77,14 +78,14 @@ class Gemma(nn.Module):
 
 
 class TableInFile(nn.Module):
-    """A table of embeddings that stays in its mapped file, ids (…) -> rows (… d) times their scale, on a device."""
+    """An embedding table that stays in its mapped file, ids (…) -> rows (… d) times their scale, on a device."""
 
     def __init__(self, table: Any, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
         self.table, self.device, self.dtype = table, device, dtype
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Look rows up on the CPU, and move only those."""
+        """Look rows up on the CPU, and copy only those."""
         if isinstance(self.table, QuantisedEmbedding):
             return self.table(ids.cpu()).to(self.device)
         rows = F.embedding(ids.cpu(), self.table.weight).to(self.device, self.dtype)
@@ -92,10 +93,9 @@ class TableInFile(nn.Module):
 
 
 def load_gemma(files: EncoderFiles, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Gemma:
-    """Load the language model and the tokenizer. dtype: None keeps what the files have, and then maps them on the CPU.
+    """Load the language model and the tokenizer. dtype: None keeps that of the files, which are then mapped on the CPU.
 
-    Raises: CheckpointError if tensors are missing, unexpected, misshapen, or quantised in a way
-    that is not supported.
+    Raises: CheckpointError if tensors are missing, unexpected, misshapen, or quantised in an unsupported way.
     """
     model, tokenizer = _unloaded(files)
     assign(model, COMPONENT, files.weights, device=device, dtype=dtype)
@@ -104,7 +104,8 @@ def load_gemma(files: EncoderFiles, *, device: torch.device | str = "cpu", dtype
 
 
 def stream_gemma(files: EncoderFiles, *, device: torch.device, dtype: torch.dtype, resident: int = 0) -> Gemma:
-    """The same model, whose layers are loaded one after another while it reads, and whose table stays in its file.
+    """The same model, whose layers are loaded one after another while it runs, and whose embedding table stays in its
+    file.
 
     Args: resident: how many layers stay once they are loaded. Raises: as `load_gemma`.
     """
@@ -119,7 +120,7 @@ def stream_gemma(files: EncoderFiles, *, device: torch.device, dtype: torch.dtyp
 
 
 def _unloaded(files: EncoderFiles) -> tuple[Any, PromptTokenizer]:
-    """The language model on the meta device, as its files store it, and the tokenizer."""
+    """The language model on the meta device, in the form of its files, and the tokenizer."""
     tokenizer = PromptTokenizer.load(files)
     with without_data():
         model = build_language_model(files.config)
@@ -127,14 +128,14 @@ def _unloaded(files: EncoderFiles) -> tuple[Any, PromptTokenizer]:
 
 
 def build_language_model(config: Mapping[str, Any]) -> nn.Module:
-    """Make the module of the language model that the config of a text encoder describes.
+    """Create the module of the language model for the config of a text encoder.
 
     Raises: CheckpointError if transformers has no such model, or cannot use the config.
     """
     import transformers
 
     encoder = encoder_of(config)
-    assert encoder is not None  # whoever found the files has seen to that
+    assert encoder is not None  # this was checked when the files were found
     try:
         model_class, config_class = (getattr(transformers, one) for one in (encoder.model_class, encoder.config_class))
     except AttributeError as error:
@@ -151,9 +152,10 @@ def _unusable(model: str, why: str) -> CheckpointError:
 
 
 def restore_buffers(model: Any, later: str | None = None) -> None:
-    """Compute what files leave out and the meta device leaves empty: the embedding scale and rotary frequencies.
+    """Compute the buffers that are not in the files and are empty on the meta device: the embedding scale and rotary
+    frequencies.
 
-    Args: later: a submodule that gets its weights while the model runs.
+    Args: later: a submodule whose weights are loaded while the model runs.
     Raises: CheckpointError if something else is empty.
     """
     config = model.config
@@ -162,4 +164,4 @@ def restore_buffers(model: Any, later: str | None = None) -> None:
     tensors = chain(model.named_parameters(), model.named_buffers())
     empty = [name for name, tensor in tensors if tensor.is_meta and name.partition(".")[0] != later]
     if empty:
-        raise _unusable(type(model).__name__, f"nothing gives values to {', '.join(empty)}")
+        raise _unusable(type(model).__name__, f"the file has no values for {', '.join(empty)}")

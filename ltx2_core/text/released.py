@@ -1,4 +1,4 @@
-"""The config of a text encoder in one file: what its metadata says, or that of the Gemma 3 that its shapes prove.
+"""The config of a text encoder in one file: that in its metadata, or that of Gemma 3 if its shapes prove it.
 
 Source: docs/reference/text.md, "Text encoders in one file" and "The language model".
 """
@@ -45,7 +45,7 @@ MATRICES = {
 
 
 def config_of(header: Header) -> dict[str, Any]:
-    """The config of a text encoder in one file, in the form that a folder's config.json has.
+    """The config of a text encoder in one file, in the form of a folder's config.json.
 
     Raises: CheckpointError if it is another model, or has no config and does not have the shapes of Gemma 3 12B.
     """

@@ -1,4 +1,4 @@
-"""From a prompt to the tokens that a language model reads, without torch.
+"""From a prompt to the tokens of a language model, without torch.
 
 Source: docs/reference/text.md, "Tokens of a prompt".
 """
@@ -18,7 +18,7 @@ from .files import EncoderFiles
 
 @dataclass(frozen=True, slots=True)
 class PromptTokenizer:
-    """Turns a prompt into ids: `bos` first, no end token, no chat template. pad: what fills up shorter prompts."""
+    """Turns a prompt into ids: `bos` first, no end token, no chat template. pad: the padding id of shorter prompts."""
 
     tokenizer: Tokenizer
     bos: int
@@ -52,7 +52,7 @@ class PromptTokenizer:
         )
 
     def encode(self, prompt: str, rows: int) -> list[int]:
-        """The ids of a prompt, at most `rows` of them; what does not fit is dropped at its end."""
+        """The ids of a prompt, at most `rows` of them; further tokens are dropped at its end."""
         return self._ids(prompt)[:rows]
 
     def count_dropped(self, prompt: str, rows: int) -> int:

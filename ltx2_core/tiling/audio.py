@@ -1,7 +1,7 @@
 """Run the audio VAE and the vocoder piece by piece, so that memory does not grow with the clip.
 
-Each piece is made with as much around it as a value depends on, so that the pieces are those of the whole, up to the
-order in which numbers are added.
+Each piece is computed with the surrounding receptive field, so that the pieces equal those of the whole, up to the
+order of summation.
 Source: docs/reference/audio.md, "In pieces".
 """
 
@@ -19,7 +19,7 @@ Run = Callable[[Tensor], Tensor]
 
 
 def encode_audio(mel: Tensor, encoder: Run, piece: int | None = None) -> Tensor:
-    """Encode a log-mel (b 2 T M) to latents (b c t m), in pieces of so many latent steps; None takes the whole."""
+    """Encode a log-mel (b 2 T M) to latents (b c t m), in pieces of so many latent steps; None encodes the whole."""
     steps = -(-mel.shape[2] // FRAMES)
 
     def encoded(own: Interval) -> Tensor:
@@ -31,9 +31,9 @@ def encode_audio(mel: Tensor, encoder: Run, piece: int | None = None) -> Tensor:
 
 
 def decode_audio(latent: Tensor, decoder: Run, piece: int | None = None) -> Tensor:
-    """Decode latents (b c t m) to a log-mel (b 2 T M), T = 4t - 3, in pieces of so many steps; None takes the whole.
+    """Decode latents (b c t m) to a log-mel (b 2 T M), T = 4t - 3, in pieces of so many steps; None decodes the whole.
 
-    The decoder looks back only. The first latent step of a piece becomes a single mel frame, and is not used.
+    The decoder is causal. The first latent step of a piece becomes a single mel frame, and is discarded.
     """
 
     def decoded(own: Interval) -> Tensor:
@@ -45,7 +45,7 @@ def decode_audio(latent: Tensor, decoder: Run, piece: int | None = None) -> Tens
 
 
 def vocode(mel: Tensor, vocoder: Run, piece: int | None = None) -> Iterator[Tensor]:
-    """Turn a log-mel (b 2 T M) into a waveform (b 2 s), in pieces of so many latent steps; None takes the whole.
+    """Turn a log-mel (b 2 T M) into a waveform (b 2 s), in pieces of so many latent steps; None processes the whole.
 
     Yields: the pieces, in their order.
     """

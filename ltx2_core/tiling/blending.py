@@ -1,4 +1,4 @@
-"""Blend tiles of a clip that are made one after the other, so that memory does not grow with the clip.
+"""Blend tiles of a clip that are computed one after the other, so that memory does not grow with the clip.
 
 Source: docs/reference/video-vae.md, "Tiles".
 """
@@ -21,12 +21,12 @@ Tile = tuple[Interval, Interval, Interval]  # frames, rows, columns
 def blend(
     make: Callable[[Tile, Tile], Tensor], source: Axes, target: Axes, blank: Tensor, *, from_zero: bool
 ) -> Iterator[Tensor]:
-    """Make tiles, frames outermost, and blend them.
+    """Compute tiles, frames outermost, and blend them.
 
-    Args: make: makes a tile (b c f h w), from where it lies in what is read and in the result. source, target: the
-    intervals of the tiles in both. blank: (b c 0 0 0), in the dtype in which tiles are added up. from_zero: whether the
-    first frame of a tile that follows another has no weight.
-    Yields: the result in the order of its frames, each as soon as it is finished. A single tile is as it was made.
+    Args: make: computes a tile (b c f h w), from its place in the source and in the result. source, target: the
+    intervals of the tiles in both. blank: (b c 0 0 0), in the dtype of the sums. from_zero: whether the first frame of
+    a tile that follows another has weight 0.
+    Yields: the result in the order of its frames, each as soon as it is finished. A single tile is passed on unchanged.
     """
     if all(len(axis) == 1 for axis in source):
         yield make(_only(source), _only(target))
@@ -52,7 +52,7 @@ def blend(
 
 
 def in_order(source: Axes, target: Axes) -> Iterator[tuple[Tile, Tile]]:
-    """Where tiles lie in what is read and in the result, in the order in which `blend` makes them."""
+    """The places of tiles in the source and in the result, in the order in which `blend` computes them."""
     return zip(product(*source), product(*target), strict=True)
 
 
@@ -62,14 +62,14 @@ def _only(axes: Axes) -> Tile:
 
 
 def _add(tile: Tensor, place: Tensor, frame_mask: Tensor, plane_mask: Tensor) -> None:
-    """Add a tile to its place in a group, both (b c f h w), weighted in float32; by frames, to widen little at once."""
+    """Add a tile to its place in a group, both (b c f h w), weighted in float32; frame by frame, to save memory."""
     frames = (rearrange(clip, "b c f h w -> f b c h w") for clip in (place, tile))
     for target, frame, weight in zip(*frames, frame_mask.tolist(), strict=True):
         target += frame * (weight * plane_mask)
 
 
 def masks(intervals: Sequence[Interval], *, from_zero: bool) -> list[Tensor]:
-    """The weight of each interval along an axis, float32 on the CPU; all together they are 1 everywhere.
+    """The weight of each interval along an axis, float32 on the CPU; their sum is 1 everywhere.
 
     Trapezoids of neighbours add up to 1 by themselves, unless two ramps of one interval meet. Then they are scaled.
     """

@@ -27,11 +27,11 @@ def decode_diffused(
 ) -> Iterator[Tensor]:
     """Decode a latent with a diffusion decoder.
 
-    Args: latent: (b c f h w), normalised. generator: draws the noise that pixels begin as: for each tile in turn, but
-    for a decoder of several steps once. noise: (b 3 F H W), to be used instead; of a latent that is smaller than the
-    decoder's windows, it has the size to which that is enlarged.
+    Args: latent: (b c f h w), normalised. generator: draws the initial noise of the pixels: for each tile in turn, or
+    once for a decoder with several steps. noise: (b 3 F H W), to be used instead; for a latent that is smaller than the
+    decoder's windows, it has the enlarged size.
     Yields: (b 3 F H W) in display order, about [-1, 1], not clamped. One tile equals the plain decoder.
-    Raises: RequestError if tiles of these sizes cannot be made.
+    Raises: RequestError if tiles of these sizes are not possible.
     """
     features = decoder.features(latent)
     grid = decoder.grid(features)
@@ -48,8 +48,9 @@ def decode_diffused(
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What all tiles of a clip share. end: the cell in time that follows the last. noise: None where each draws its
-    own."""
+    """The shared data of all tiles of a clip. end: the cell in time after the last. noise: None if each tile draws its
+    own.
+    """
 
     decoder: DiffusionDecoder
     features: Features
@@ -58,7 +59,7 @@ class _Work:
     noise: Tensor | None
 
     def decode(self, source: Tile, target: Tile) -> Tensor:
-        """Decode one tile. The last ones in time take the ghosts of the last frame with them."""
+        """Decode one tile. The last ones in time include the ghosts of the last frame."""
         frames, rows, columns = source
         ghosts = self.decoder.ghost_cells if frames.stop == self.end else 0
         piece = self.features.volume[:, frames.start : frames.stop + ghosts, rows.slice, columns.slice]
@@ -67,7 +68,7 @@ class _Work:
         return self.decoder.sample(noise, context)[:, :, : target[0].length]
 
     def _noise(self, canvas: Sequence[int], target: Tile) -> Tensor:
-        """What a tile begins as: its part of the shared noise, or noise of its own."""
+        """The initial noise of a tile: its part of the shared noise, or its own."""
         if self.noise is None:
             return self.decoder.noise(canvas, self.generator)
         frames, rows, columns = target
@@ -76,7 +77,7 @@ class _Work:
 
 
 def _content(chunks: Iterator[Tensor], work: _Work, latent: Tensor) -> Iterator[Tensor]:
-    """What belongs to a latent, of the video of one that was enlarged."""
+    """The part of a video that belongs to the original latent, before it was enlarged."""
     remaining = work.decoder.frames_of(latent)
     for chunk in chunks:
         kept = work.decoder.cropped(chunk, work.features, latent)[:, :, :remaining]

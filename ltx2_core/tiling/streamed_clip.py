@@ -12,9 +12,9 @@ from .blending import Tile
 
 
 class StreamedClip:
-    """The pixels of a clip, of which only those frames are held that a tile needs.
+    """The pixels of a clip, of which only the frames for the current tile are in memory.
 
-    Args: frames: (b c 1 H W) each, in display order; they are held where they are. shape: of all of them together.
+    Args: frames: (b c 1 H W) each, in display order; they are kept on their device. shape: of all of them together.
     device, dtype: of the tiles.
     """
 
@@ -31,7 +31,7 @@ class StreamedClip:
         return torch.empty(size, device=self.device, dtype=self.dtype)
 
     def cut_out(self, tile: Tile) -> Tensor:
-        """The part (b c f h w) that a tile covers; no later one may begin at an earlier frame."""
+        """The part (b c f h w) of a tile; later tiles must not start at an earlier frame."""
         frames, rows, columns = tile
         for _ in range(self._begin, frames.start):
             self._held.popleft()

@@ -33,9 +33,9 @@ def decode_video(
     """Decode a video latent into RGB frames, chunk by chunk.
 
     Args: latent: (1 c f h w), normalised. tiles: how to cut the grid; None decodes in one piece. generator: for a
-    decoder that draws noise. ranks: those that make tiles in turn, where `can_be_dealt` says so.
+    decoder that draws noise. ranks: those that decode tiles in turn, if `can_be_dealt` returns True.
     Yields: (F 3 H W) float32 frames in [0, 1], in display order; 8 * (f - 1) + 1 frames in all.
-    Raises: RequestError if tiles of these sizes cannot be made.
+    Raises: RequestError if tiles of these sizes are not possible.
     Source: docs/reference/video-vae.md, "Frames for display".
     """
     for video in _decoded(latent, decoder, tiles or TilePlan(), generator, ranks):
@@ -46,14 +46,14 @@ def decode_video(
 def _decoded(
     latent: Tensor, decoder: Decoder, plan: TilePlan, generator: torch.Generator | None, ranks: Ranks | None
 ) -> Iterator[Tensor]:
-    """The video as either decoder makes it, in pieces."""
+    """The video from either decoder, in pieces."""
     if isinstance(decoder, DiffusionDecoder):
         return decode_diffused(latent, decoder, plan, generator)
     return decode_tiled(latent, decoder, plan, generator, ranks)
 
 
 def _shown(video: Tensor) -> Iterator[Tensor]:
-    """A video (1 3 F H W) as a decoder makes it, as frames for display."""
+    """A decoded video (1 3 F H W), as frames for display."""
     frames = rearrange(video, "1 c f h w -> f c h w")
     for chunk in frames.split(FRAMES_PER_CHUNK):
         pixels_01 = (chunk + 1).mul_(0.5)  # a bfloat16 clip rounds here, as the reference frames do
@@ -67,13 +67,12 @@ def decode_tiled(
     generator: torch.Generator | None = None,
     ranks: Ranks | None = None,
 ) -> Iterator[Tensor]:
-    """Decode a latent tile by tile; frames leave as soon as no later tile changes them.
+    """Decode a latent tile by tile; frames are yielded as soon as no later tile changes them.
 
     Args: latent: (b c f h w), normalised. generator: for a decoder that draws noise; it draws for each tile in turn.
-    ranks: those that make tiles in turn; this is the first of them.
-    Yields: (b 3 F H W) in display order, as the decoder makes them: about [-1, 1], not clamped. One tile equals the
-    plain decoder.
-    Raises: RequestError if tiles of these sizes cannot be made.
+    ranks: those that decode tiles in turn; this is the first of them.
+    Yields: (b 3 F H W) in display order, about [-1, 1], not clamped. One tile equals the plain decoder.
+    Raises: RequestError if tiles of these sizes are not possible.
     """
     factors = decoder.config.factors
     plan.check(factors)
@@ -88,14 +87,14 @@ def decode_tiled(
 
 
 def can_be_dealt(latent: Tensor, decoder: Decoder, plan: TilePlan) -> bool:
-    """Whether ranks can share the tiles of a latent: there are several, and none draws noise after another."""
+    """Whether ranks can share the tiles of a latent: there are several, and none draws noise."""
     if isinstance(decoder, DiffusionDecoder) or decoder.decoder.timestep_conditioning:
         return False
     return any(len(axis) > 1 for axis in plan.cells(latent.shape[2:], decoder.config.factors))
 
 
 def dealt(latent: Tensor, decoder: VideoDecoder, ranks: Ranks) -> Dealt:
-    """The tiles of a latent, made by ranks in turn."""
+    """The tiles of a latent, decoded by ranks in turn."""
 
     def blank(source: Tile, target: Tile) -> Tensor:
         return latent.new_empty(len(latent), IMAGE_CHANNELS, *(piece.length for piece in target))
@@ -104,7 +103,7 @@ def dealt(latent: Tensor, decoder: VideoDecoder, ranks: Ranks) -> Dealt:
 
 
 def serve_tiles(latent: Tensor, decoder: VideoDecoder, plan: TilePlan, ranks: Ranks) -> None:
-    """Make the tiles that fall to a rank which is not the first, and hand them to that."""
+    """Decode the tiles of a rank that is not the first, and send them to the first."""
     factors = decoder.config.factors
     cells = plan.cells(latent.shape[2:], factors)
     dealt(latent, decoder, ranks).serve(in_order(cells, pixels(cells, factors)))
@@ -113,9 +112,9 @@ def serve_tiles(latent: Tensor, decoder: VideoDecoder, plan: TilePlan, ranks: Ra
 def encode_tiled(video: Tensor | StreamedClip, encoder: VideoEncoder, plan: TilePlan) -> Tensor:
     """Encode a video tile by tile.
 
-    Args: video: (b 3 F H W) in [-1, 1], which may still be read; F is cropped to 8k + 1 frames.
+    Args: video: (b 3 F H W) in [-1, 1], which may still be read from its file; F is cropped to 8k + 1 frames.
     Returns: (b c f h w), normalised. One tile equals the plain encoder.
-    Raises: RequestError if tiles of these sizes cannot be made, or overlap by less than 16 frames or 64 pixels.
+    Raises: RequestError if tiles of these sizes are not possible, or overlap by less than 16 frames or 64 pixels.
     """
     factors = encoder.config.factors
     plan.check(factors, least_overlap=ENCODE_LEAST_OVERLAP)
@@ -131,6 +130,6 @@ def encode_tiled(video: Tensor | StreamedClip, encoder: VideoEncoder, plan: Tile
 
 
 def _cut_out(x: Tensor, tile: Tile) -> Tensor:
-    """The part of x (b c f h w) that a tile covers."""
+    """The part of x (b c f h w) in a tile."""
     frames, rows, columns = tile
     return x[:, :, frames.slice, rows.slice, columns.slice]

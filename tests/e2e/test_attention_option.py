@@ -119,7 +119,7 @@ def test_a_model_says_which_blocks_count_and_the_first_third_of_the_steps_does(t
     ("flags", "why"),
     [
         (("--sound", "off"), "leaves only video"),
-        (("--compile",), "compiled blocks cannot be watched"),
+        (("--compile",), "attention cannot be captured in compiled blocks"),
         (("--ranks", "2"), "each rank has only its own rows"),
         (("--attention-blocks", "2,9"), "the model has the blocks 0 to 3"),
         (("--attention-steps", "0-3"), "--attention-steps 0-3 cannot be used\nstage 1 has the steps 1 to 3"),
@@ -154,7 +154,7 @@ def test_names_that_cannot_be_used_are_refused(tiny: Path, tmp_path: Path) -> No
         (tmp_path / "link").unlink(missing_ok=True)
         (tmp_path / "link").symlink_to(tmp_path)
         result = ltx2(*words, *overlay, "--overwrite", "--job-dir", tmp_path / name)
-        assert "it is a result itself" in result.stderr
+        assert "it is the name of a result" in result.stderr
     result = ltx2(*words, "--attention", tmp_path / "link" / "a.mp4", "--overwrite")
     assert "it is the result itself" in result.stderr
     result = ltx2(*words, "--attention-steps", "1")

@@ -83,7 +83,7 @@ def test_a_stop_waits_for_an_evaluation_that_needs_no_cache(
     ("flags", "why"),
     [
         (("--ranks", 2), "ranks would have to agree on each evaluation"),
-        (("--attention", "b.mp4"), "what is skipped has no attention to show"),
+        (("--attention", "b.mp4"), "skipped blocks compute no attention"),
         (("--preset", "distilled-one-stage"), "has no guidance"),
         (("--cache-steps", 2), "it must be at most 1"),
     ],

@@ -75,7 +75,7 @@ REFUSALS = {
         words="t2v x --model {tiny} --frames 50", says=("--frames 50", "multiple of 8", "--frames 49 or --frames 57")
     ),
     "frames and duration": Refusal(
-        words="t2v x --frames 9 --duration 1s", says=("--duration and --frames say the same", "hint: give one")
+        words="t2v x --frames 9 --duration 1s", says=("--duration and --frames set the same", "hint: give one")
     ),
     "endless duration": Refusal(words="t2v x --duration inf", says=("--duration inf", "no", "such as 5s")),
     "no frames per second": Refusal(words="t2v x --fps 0", says=("--fps 0", "between 1 and 240")),
@@ -106,7 +106,7 @@ REFUSALS = {
     "unknown device": Refusal(words="t2v x --device gpu", says=("--device gpu", "auto, cpu, mps, cuda")),
     "device that is not there": Refusal(
         words="t2v x --model {tiny} --preset smoke --device cuda:99",
-        says=("--device cuda:99", "build for the CPU alone", "--device"),
+        says=("--device cuda:99", "build for the CPU only", "--device"),
         is_light=False,
     ),
     "block that the model lacks": Refusal(
@@ -131,10 +131,10 @@ REFUSALS = {
     "noise above all noise": Refusal(words="t2v x --sigmas 2,1,0", says=("--sigmas 2,1,0", "at most 1")),
     "one noise level": Refusal(words="t2v x --sigmas 0", says=("--sigmas 0", "at least 2")),
     "noise that begins below noise": Refusal(
-        words="t2v x --model {tiny} --sigmas 0.9,0", says=("--sigmas 0.9,…", "begins at 1", "hint: ")
+        words="t2v x --model {tiny} --sigmas 0.9,0", says=("--sigmas 0.9,…", "starts at noise level 1", "hint: ")
     ),
     "steps and noise levels": Refusal(
-        words="t2v x --steps 3 --sigmas 1,0", says=("--sigmas and --steps say the same",)
+        words="t2v x --steps 3 --sigmas 1,0", says=("--sigmas and --steps set the same",)
     ),
     "steps of a preset that has its own": Refusal(
         words="t2v x --model {tiny} --preset distilled --res 128x128 --steps 9",
@@ -171,10 +171,11 @@ REFUSALS = {
     ),
     "two things at once": Refusal(
         words="v2v a.mp4 x --extend 4s --retake 1s-2s",
-        says=("--extend and --retake cannot be used together", "one at a time", "hint: give one"),
+        says=("--extend and --retake cannot be used together", "one edit at a time", "hint: give one"),
     ),
     "restyling and following": Refusal(
-        words="v2v a.mp4 x --strength 0.5 --control a.safetensors", says=("--strength and --control", "one at a time")
+        words="v2v a.mp4 x --strength 0.5 --control a.safetensors",
+        says=("--strength and --control", "one edit at a time"),
     ),
     "span that ends before it begins": Refusal(
         words="v2v a.mp4 x --retake 4.5s-2s", says=("--retake 4.5s-2s", "end after it begins", "hint: ")
@@ -187,9 +188,9 @@ REFUSALS = {
     "old sound of a longer clip": Refusal(
         words="v2v a.mp4 x --extend 4s --sound keep", says=("--sound keep", "extended", "the old audio ends")
     ),
-    "old sound of a text": Refusal(words="t2v x --sound keep", says=("--sound keep", "none that could be kept")),
+    "old sound of a text": Refusal(words="t2v x --sound keep", says=("--sound keep", "none in the input to keep")),
     "old picture of a restyled clip": Refusal(
-        words="v2v a.mp4 x --video keep", says=("--video keep", "only a retake", "hint: ltx2 v2a")
+        words="v2v a.mp4 x --video keep", says=("--video keep", "only --retake", "hint: ltx2 v2a")
     ),
     "nothing new in a clip": Refusal(
         words="v2v a.mp4 x --video keep --sound keep --retake 1s-2s", says=("--video keep and --sound keep", "nothing")
@@ -248,7 +249,7 @@ REFUSALS = {
     "upsampler for a model": Refusal(
         words="t2v x --model {tiny}/ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors",
         code=7,
-        says=("ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors cannot be rendered with", "upsampler"),
+        says=("ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors cannot be used to render", "upsampler"),
     ),
     "folder without a model": Refusal(words="t2v x --model .", code=7, says=("has no checkpoint", "--model")),
     "no text encoder": Refusal(
@@ -326,7 +327,7 @@ REFUSALS = {
         words="t2v x --model {tiny} -o '{seed:>900000000}.mp4'", says=("-o {seed:>900000000}.mp4", "known fields")
     ),
     "field with a conversion": Refusal(words="t2v x --model {tiny} -o '{seed!r}.mp4'", says=("-o {seed!r}.mp4",)),
-    "brace without a partner": Refusal(words="t2v x --model {tiny} -o '{seed.mp4'", says=("-o {seed.mp4", "partner")),
+    "brace without a partner": Refusal(words="t2v x --model {tiny} -o '{seed.mp4'", says=("-o {seed.mp4", "unmatched")),
     "folder as LoRA": Refusal(
         words="t2v x --model {tiny} --lora {tiny}",
         code=7,

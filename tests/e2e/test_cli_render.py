@@ -338,7 +338,7 @@ def test_asked_twice_it_stops_at_once_and_leaves_no_half_file(
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-2:] == [
         "nothing of the stage that was running is kept",
-        "hint: ltx2 resume a.mp4.job begins it again",
+        "hint: ltx2 resume a.mp4.job starts it again",
     ]
     assert [path.name for path in Path.cwd().iterdir()] == ["a.mp4.job"]
     assert rendered("resume", "a.mp4.job").read_bytes() == undisturbed

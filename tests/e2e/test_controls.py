@@ -131,7 +131,7 @@ def test_a_lora_of_high_dynamic_range_is_refused_however_it_is_given(
     error, _ = map(json.loads, result.stdout.splitlines())
     assert result.exit_code == 2
     assert error["message"] == f"{' '.join(given)} cannot be used"
-    assert "high dynamic range, which this version cannot store" in error["why"]
+    assert "high dynamic range video, which this version cannot store" in error["why"]
     assert error["hint"] == "ltx2 models lists the LoRAs that can be used"
     assert not (hdr / "never.mp4").exists()
 

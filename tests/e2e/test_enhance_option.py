@@ -163,7 +163,7 @@ def test_an_image_is_looked_at_where_the_model_can(tiny: Path, monkeypatch: pyte
     assert max(shown[0].shape) == 896
     assert "there is no prompt to rewrite" in ltx2(*words).stderr
     warned = told("i2v", IMAGE, "a dog", "--model", tiny, "--enhance-only")
-    assert "warning: the image has no say in the rewritten prompt: Gemma 3 in gemma is here without" in warned
+    assert "warning: the image is not used for rewriting the prompt: Gemma 3 in gemma has no vision part here" in warned
     assert shown[1:] == [None]
 
 

@@ -162,7 +162,7 @@ def test_job_folder_elsewhere_goes_on_where_the_hint_says(
     result = stopped(*smoke("-o", "a clip.mp4", "--job-dir", "jobs/1"))
     target = Path.cwd() / "a clip.mp4"
     assert result.stderr.splitlines()[-1] == f"hint: ltx2 resume jobs/1 -o '{target}'"
-    assert "does not lie beside it" in refused(2, "resume", "jobs/1")
+    assert "is not beside it" in refused(2, "resume", "jobs/1")
     result = ltx2("resume", "jobs/1", "-o", target)
     assert "128x96, 9 frames at 24 fps, 3 steps, seed 7" in result.stderr  # the plan line
     assert target.read_bytes() == undisturbed

@@ -45,7 +45,7 @@ def test_a_loop_has_a_frame_less_tells_of_its_seam_and_is_rendered_again(tiny: P
     assert result.exit_code == 0, result.stderr
     told = " ".join(result.stderr.split())
     assert "loop: 24 frames, the first of which follows the last" in told
-    assert "loop: from the last frame to the first it is" in told
+    assert "loop: the step from the last frame to the first is" in told
     assert "seam ×" in path.with_suffix(".html").read_text()
     request = made_in(path).request
     assert (request.loops, request.frames, frames_of(path)) == (True, 25, 24)
@@ -122,15 +122,15 @@ def test_other_generations_loop(version: str, tiny_of: Callable, tmp_path: Path)
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("t2v", "x", "--frames", 9), "it takes 17 frames or more"),
+        (("t2v", "x", "--frames", 9), "a loop needs 17 frames or more"),
         (("t2v", "x", "--video", "off"), "only video that is generated"),
         (("t2v", "x", "--preset", "double-rate", "--frames", 33), "preset double-rate doubles the frame rate"),
-        (("t2v", "x", "--skip-step", 1), "guidance that skips steps"),
+        (("t2v", "x", "--skip-step", 1), "skipped steps would reuse guidance"),
         (("t2v", "x", "--attention", "looks.mp4"), "leave one of them out"),
         (("t2v", "x", "--cache-steps", 0.1), "--cache-steps 0"),
-        (("t2v", "x", "--segment", "0s-1s=y"), "a span of it elsewhere"),
+        (("t2v", "x", "--segment", "0s-1s=y"), "a span at another place"),
         (("t2v", "x", "--until", "3s", "--window", "1s"), "leave --until out"),
-        (("i2v", "photo.png", "--image", "other.png@last"), "its last frame takes the place of the first"),
+        (("i2v", "photo.png", "--image", "other.png@last"), "the last frame replaces the first"),
         (("v2v", "clip.mp4", "--sound", "keep"), "the end of the kept audio does not meet its beginning"),
         (("v2v", "clip.mp4", "--extend", "1s"), "--loop and --extend cannot be used together"),
         (("v2v", "clip.mp4", "--upscale", 2), "--loop and --upscale cannot be used together"),

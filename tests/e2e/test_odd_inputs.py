@@ -70,17 +70,17 @@ ODD = {
     "image that moves": Odd("i2v", "photo.gif", moving, says="photo.gif holds several images; the first is used"),
     "image by a protocol": Odd("i2v", "concat:a.png|b.png", nothing, 3, "there is no such file"),
     # clips
-    "text as a clip": Odd("v2v", "clip.mp4", text("a cat\n" * 99), 3, "not of a kind that is read here"),
-    "image as a clip": Odd("v2v", "clip.png", still(), 3, "not of a kind that is read here"),
+    "text as a clip": Odd("v2v", "clip.mp4", text("a cat\n" * 99), 3, "its format is not supported"),
+    "image as a clip": Odd("v2v", "clip.png", still(), 3, "its format is not supported"),
     "sound as a clip": Odd("v2v", "clip.wav", sound(), 3, "there is no video in it"),
     "sound with a cover as a clip": Odd("v2v", "clip.flac", with_cover, 3, "there is no video in it"),
     "clip of 0 frames": Odd("v2v", "clip.mkv", without_frames, 3, "there is not a single frame in it"),
     "clip of 1 frame": Odd("v2v", "clip.mp4", video(frames=1)),
-    "clip that is cut off": Odd("v2v", "clip.mp4", cut(video(), 0.6), 3, "it is damaged"),
+    "clip that is cut off": Odd("v2v", "clip.mp4", cut(video(), 0.6), 3, "but is damaged"),
     "clip that is cut off behind its header": Odd(
         "v2v", "clip.mp4", cut(video(options=IN_FRONT), 0.99), 3, "it is cut off; its end is missing"
     ),
-    "playlist by the name of a clip": Odd("v2v", "clip.mp4", text(PLAYLIST), 3, "not of a kind that is read here"),
+    "playlist by the name of a clip": Odd("v2v", "clip.mp4", text(PLAYLIST), 3, "its format is not supported"),
     "clips by a protocol": Odd("v2v", "concat:a.mp4|b.mp4", nothing, 3, "there is no such file"),
     "clip without sound": Odd("v2v", "clip.mp4", video(), says="clip.mp4 has no audio; new audio is generated"),
     "clip with silence": Odd("v2v", "clip.mp4", video(sound="aac", is_silent=True)),
@@ -92,11 +92,11 @@ ODD = {
     ),
     "clip turned by its matrix": Odd("v2v", "clip.mp4", video(rotation=90), says="scaled up from 32x48"),
     # clips that get a sound
-    "text that is to sound": Odd("v2a", "clip.mp4", text("a cat\n" * 99), 3, "not of a kind that is read here"),
+    "text that is to sound": Odd("v2a", "clip.mp4", text("a cat\n" * 99), 3, "its format is not supported"),
     "sound that is to sound": Odd("v2a", "clip.wav", sound(), 3, "there is no video in it"),
     "no frames that are to sound": Odd("v2a", "clip.mkv", without_frames, 3, "there is not a single frame in it"),
-    "playlist that is to sound": Odd("v2a", "clip.mp4", text(PLAYLIST), 3, "not of a kind that is read here"),
-    "clip to sound that is cut off": Odd("v2a", "clip.mp4", cut(video(), 0.6), 3, "it is damaged"),
+    "playlist that is to sound": Odd("v2a", "clip.mp4", text(PLAYLIST), 3, "its format is not supported"),
+    "clip to sound that is cut off": Odd("v2a", "clip.mp4", cut(video(), 0.6), 3, "but is damaged"),
     "one frame to sound": Odd("v2a", "clip.mp4", video(frames=1)),
     "5.1 sound to leave out": Odd(
         "v2a", "clip.mp4", video(sound="aac", layout="5.1"), says="the old audio is left out"
@@ -105,8 +105,8 @@ ODD = {
     "variable rate to sound": Odd("v2a", "clip.mp4", video(times_s=UNEVEN_S), says="has a variable frame rate"),
     "turned clip to sound": Odd("v2a", "clip.mp4", video(rotation=90), says="the video, 32x48, is copied as it is"),
     # sounds
-    "text as a sound": Odd("a2v", "song.wav", text("la la la"), 3, "not of a kind that is read here"),
-    "image as a sound": Odd("a2v", "song.png", still(), 3, "not of a kind that is read here"),
+    "text as a sound": Odd("a2v", "song.wav", text("la la la"), 3, "its format is not supported"),
+    "image as a sound": Odd("a2v", "song.png", still(), 3, "its format is not supported"),
     "clip without sound as a sound": Odd("a2v", "clip.mp4", video(), 3, "there is no audio in it"),
     "sound of 0 samples": Odd("a2v", "song.wav", without_samples, 3, "there is no audio in it"),
     "sounds by a protocol": Odd("a2v", "concat:a.wav|b.wav", nothing, 3, "there is no such file"),

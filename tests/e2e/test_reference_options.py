@@ -116,7 +116,7 @@ def test_references_without_a_lora_for_them_are_refused_and_one_is_named(
 ) -> None:
     first, later = tiny_of("2.0"), tiny_of("2.3")
     shown, heard = ("--ref", given / "hat.png"), ("--voice-ref", given / "voice.wav")
-    why = "no LoRA of this render is an in-context one that was trained with images beside the clip"
+    why = "this render has no in-context LoRA that was trained with images beside the clip"
     told = refused(later, *shown)
     assert why in told
     assert "hint: --lora ingredients" in told

@@ -147,7 +147,7 @@ def test_the_command_makes_pages_of_what_is_there() -> None:
     assert "an old clip" in Path("a.html").read_text()
     assert "hint: --overwrite replaces it" in refused(2, "report", "a.mp4")
     assert rendered("report", "a.mp4", "--overwrite").exists()
-    for content, why in ((None, "there is no such file"), (b"", "it is empty"), (b"x", "it is not of a kind")):
+    for content, why in ((None, "there is no such file"), (b"", "it is empty"), (b"x", "its format is not supported")):
         if content is not None:
             Path("b.mp4").write_bytes(content)
         assert f"b.mp4 cannot be read {why}" in refused(3, "report", "b.mp4")

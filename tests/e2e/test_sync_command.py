@@ -51,7 +51,7 @@ def test_a_silent_clip_ends_well_and_says_why(tmp_path: Path) -> None:
     [
         ("a.mp4", "there is no audio in it"),
         ("a.wav", "there is no video in it"),
-        ("a.txt", "not of a kind that is read here"),
+        ("a.txt", "its format is not supported"),
         ("none.mp4", "there is no such file"),
     ],
 )

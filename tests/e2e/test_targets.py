@@ -53,6 +53,6 @@ def test_standard_output_and_a_link_that_leads_nowhere_are_refused_in_words(smok
 
 
 def test_new_folder_is_a_hint_and_an_existing_output_names_all_ways_out(smoke: Callable[..., list[object]]) -> None:
-    assert "hint: mkdir -p 'new folder/b' makes it" in refused(2, *smoke("-o", "new folder/b/x.mp4"))
+    assert "hint: mkdir -p 'new folder/b' creates it" in refused(2, *smoke("-o", "new folder/b/x.mp4"))
     Path("a.mp4").touch()
     assert "--overwrite replaces it, --skip-existing leaves it, -o gives" in refused(2, *smoke("-o", "a.mp4"))

@@ -95,7 +95,7 @@ def test_picture_keeps_its_packets_and_gets_a_sound_of_its_length(ltx2: Callable
     assert latents["audio"].shape[2] == 25
     told = result.stderr.splitlines()
     assert told[2:5] == [
-        "the video, 48x32, is copied as it is; the model looks at it at 64x64",
+        "the video, 48x32, is copied as it is; the model sees it at 64x64",
         "the old audio is left out; --old-sound second-track keeps it",
         "25 frames: 20 of clip.mp4, and the last one 5 times more",
     ]
@@ -175,7 +175,7 @@ def test_part_of_a_clip_begins_with_its_frame(ltx2: Callable[..., Result]) -> No
     assert contents(packets(path, "video")) == contents(packets(Path("clip.mp4"), "video"))[: 13 + 15]
     assert samples(path) == 14400
     assert "clip.mp4 is cut to 0.52 to 1.12 s; the 0.52 s before that are stored, but not shown" in result.stderr
-    assert "17 frames: 15 of clip.mp4, and 2 that follow" in result.stderr
+    assert "17 frames: 15 of clip.mp4, and 2 frames that follow" in result.stderr
     stored = recipe(probe(path))["request"]["source"]
     assert stored.pop("reading")["height"] == source.height
     assert stored == {

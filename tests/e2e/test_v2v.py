@@ -309,7 +309,7 @@ def test_a_standing_clip_stays_standing(tiny: Path, clips: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (("clip.mp4", "--retake", "2s-3s"), 2, "what is used of clip.mp4 is 0.00 to 1.17 s"),
+        (("clip.mp4", "--retake", "2s-3s"), 2, "the used part of clip.mp4 is 0.00 to 1.17 s"),
         (("clip.mp4", "--retake", "0.5s-1.3s"), 2, "--retake 0.5s-1.3s cannot be used"),
         (("clip.mp4", "--start", "0.5s", "--retake", "0.2s-0.8s"), 2, "is 0.50 to 1.17 s"),
         (("clip.mp4", "--start", "2s"), 2, "clip.mp4 lasts 1.17 s"),
@@ -317,7 +317,7 @@ def test_a_standing_clip_stays_standing(tiny: Path, clips: Path, tmp_path: Path)
         (("clip.mp4", "--frames", "33"), 2, "--frames 33 cannot be used"),
         (("clip.mp4", "--frames", "20"), 2, "--frames 17 or --frames 25"),
         (("clip.mp4", "--extend", "0.1s"), 2, "steps of 8 frames, here 0.33 s"),
-        (("clip.mp4", "--start", "1s", "--extend", "1s"), 3, "and what is used of it has 1"),
+        (("clip.mp4", "--start", "1s", "--extend", "1s"), 3, "and the used part has 1"),
         (("silent.mp4", "--sound", "keep"), 2, "silent.mp4 has no audio"),
         (("clip.mp4", "--res", "100x64"), 2, "hint: --res 96x64 or --res 128x64"),
     ],

@@ -137,7 +137,7 @@ def test_every_step_of_a_range_is_exact(first: int, count: int, digits: int):
         ("video_st", "not a key with values"),
         ("video_st=", "not a key with values"),
         ("video_st=1,,2", "a value is empty"),
-        ("video_st=1,1", "stands twice"),
+        ("video_st=1,1", "names a value twice"),
         ("vido_st=1:2", "did you mean video_st"),
         ("seed=1:3", "--seeds"),
         ("output=a,b", "whole batch"),
@@ -177,7 +177,7 @@ def test_a_sweep_compares_with_one_seed_and_several_make_a_product():
 def test_seeds_render_each_job_with_each_of_them_but_not_a_job_with_its_own():
     found = batch("a.yaml", "[a, {prompt: b, seed: 5}]", "seeds", "1-2")
     assert seeds_of(found) == [1, 2, 5]
-    assert any("passes over 1 of 2 jobs" in note for note in found.notes)
+    assert any("does not apply to 1 of 2 jobs" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("words", [("seeds", "1-2"), ("sweep", "seed=1")])
@@ -299,8 +299,8 @@ def test_a_job_has_its_own_name():
         ("{seed}.{ext}", ".", "5.mp4"),
         ("out/{{x}}.mp4", "out", "{x}.mp4"),
         ("out/{nope}.mp4", None, "known fields are {index}, {video_st}, {mode}"),
-        ("out/{slug:3}.mp4", None, "alone between braces"),
-        ("out/{slug.mp4", None, "a brace in it has no partner"),
+        ("out/{slug:3}.mp4", None, "a name in braces"),
+        ("out/{slug.mp4", None, "it has an unmatched brace"),
         ("a.txt/", None, "is not a folder"),
         ("out/x.mkv", None, "ends in .mp4"),
     ],

@@ -240,7 +240,7 @@ def test_a_name_of_a_lora_goes_before_a_file_of_that_name(
         ("union:99", RequestError, "99 is not a strength"),
         ("./union", StorageError, "there is no such file"),
         ("union.safetensors", StorageError, "there is no such file"),
-        ("dubit", RequestError, "it looks at the audio of the clip as well"),
+        ("dubit", RequestError, "it also needs the audio of the clip"),
     ],
 )
 def test_a_lora_that_cannot_be_meant_is_refused_in_words(
@@ -257,7 +257,7 @@ def test_a_lora_that_was_made_for_one_strength_takes_no_other(shipped: Catalogue
     named, path = NamedLoras(Library(shipped), "2.5"), put(models_home() / place / name, 327322640)
     assert chosen(named, "pixel-upscaler") == chosen(named, "pixel-upscaler:0.5") == (path, 0.5)
     assert chosen(named, f"{path}:0.8") == (path, 0.8)
-    with pytest.raises(RequestError, match=r"made for strength 0\.5 alone"):
+    with pytest.raises(RequestError, match=r"works at strength 0\.5 only"):
         named.choose("pixel-upscaler:0.8", "--control")
 
 

@@ -150,5 +150,5 @@ def test_until_and_duration_are_refused_in_one_place() -> None:
     file = Place(Origin.FILE, "a.yaml")
     flag, below = {"until": "60s"}, {"duration": "5s"}
     assert until_of(merge([(file, flag), (Place(Origin.MODEL, "toy"), below)])) == 60
-    with pytest.raises(RequestError, match="--duration and --until say the same thing"):
+    with pytest.raises(RequestError, match="--duration and --until set the same value"):
         until_of(merge([(COMMAND_LINE, flag | below)]))

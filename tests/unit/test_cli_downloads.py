@@ -153,11 +153,11 @@ def test_options_without_a_model_are_refused(words: tuple[str, ...], home: Path)
 def test_what_cannot_be_used_is_told_in_the_plan_and_not_fetched(home: Path) -> None:
     shown = said("download", "hdr", "--plan").stdout
     assert "problem" in shown
-    assert "it cannot be used: it makes linear light in the code LogC3" in " ".join(shown.split())
+    assert "it cannot be used: it generates high dynamic range video" in " ".join(shown.split())
     (planned, _) = events(said("download", "hdr", "--plan", "--json"))
-    assert planned["problem"].startswith("it makes linear light")
+    assert planned["problem"].startswith("it generates high dynamic range")
     refused = said("download", "hdr", "--yes", "--accept-licence", "LTX-2-community", code=2).stderr
-    assert "error: hdr is not fetched, as it cannot be used\nit makes linear light" in refused
+    assert "error: hdr is not fetched, as it cannot be used\nit generates high dynamic range" in refused
     assert "https://huggingface.co/Lightricks/LTX-2.3-22b-IC-LoRA-HDR" in refused
     assert "ltx2 download" not in said("inspect", "hdr").stdout
     (home / "mine.yaml").write_text(f"{ENTRY}precision: w4a8\n")

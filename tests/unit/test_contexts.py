@@ -46,6 +46,6 @@ def test_contexts_of_published_models_are_taken(model: str) -> None:
     ],
 )
 def test_contexts_of_another_width_are_refused(model: str, changes: dict[str, int], why: str) -> None:
-    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be rendered with") as caught:
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be used to render") as caught:
         headers(model, **changes).check_contexts()
     assert why in caught.value.why

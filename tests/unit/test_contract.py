@@ -19,7 +19,7 @@ def test_every_test_that_the_contract_names_exists() -> None:
 
 
 def test_every_promise_names_a_test() -> None:
-    promises, _, _ = PAGE.partition("## Runs that are no part of the tests")
+    promises, _, _ = PAGE.partition("## Runs outside the tests")
     rows = [
         line for line in promises.splitlines() if line.startswith("| ") and not line.startswith(("| Promise", "| ---"))
     ]

@@ -123,7 +123,7 @@ def test_an_image_that_moves_and_one_that_cannot_be_used_say_so(tmp_path: Path) 
         (b"", "it is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS pointer"),
         (b"<!doctype html>", "web page"),
-        (b"a few words", "it is (not one of PNG|not of a kind that is read here)"),
+        (b"a few words", "it is not one of PNG|its format is not supported"),
     ],
 )
 def test_a_file_with_the_name_of_media_is_an_error_of_media(

@@ -296,7 +296,7 @@ def test_a_name_goes_before_a_file_of_that_name_and_a_line_says_so(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("toy").write_text("words")
-    assert describe("toy")["note"] == "toy is the model of that name; ./toy names what lies in this folder"
+    assert describe("toy")["note"] == "toy is the model of that name; ./toy is the file or folder here"
     with pytest.raises(CheckpointError, match="toy cannot be opened"):
         describe("./toy")
 
@@ -391,4 +391,4 @@ def test_a_lora_that_has_a_name_tells_where_its_file_is_for_each_generation(
     monkeypatch.chdir(tmp_path)
     assert "note" not in facts
     (tmp_path / "union").touch()
-    assert describe("union")["note"] == "./union names what lies in this folder"
+    assert describe("union")["note"] == "./union is the file or folder here"

@@ -48,7 +48,7 @@ def test_a_span_may_end_as_long_after_the_clip_as_containers_round(tmp_path: Pat
     part = ClipLength(frames=25, fps=Fraction(25))
     window = choose_window(clip, Settings.model_validate({"retake": "0.5s-1.001s"}), Fraction(0), part, 8)
     assert window.end_s == clip.duration_s + ROUNDING_S
-    with pytest.raises(RequestError, match=r"what is used of a\.mp4 is 0\.00 to 1\.00 s"):
+    with pytest.raises(RequestError, match=r"the used part of a\.mp4 is 0\.00 to 1\.00 s"):
         choose_window(clip, Settings.model_validate({"retake": "0.5s-1.0011s"}), Fraction(0), part, 8)
 
 

@@ -133,7 +133,7 @@ def test_last_frame_is_repeated_to_the_next_legal_length(
     assert (found.request.frames, found.request.fps) == (looked_at, Fraction(30000, 1001))
     told = [note for note in found.notes if "times more" in note]
     assert told == (
-        [f"{looked_at} frames: {frames} of a.mp4, and the last one {looked_at - frames} times more"]
+        [f"{looked_at} frames: {frames} of a.mp4, and the last frame {looked_at - frames} times more"]
         * (frames != looked_at)
     )
 

@@ -153,7 +153,7 @@ REFUSED = {
     "many tensors": (start(tensors=10_001) + bytes(64), "10,001 tensors"),
     "tensors without number": (start(tensors=2**64 - 1) + bytes(64), "tensors, more than any model has"),
     "many entries": (start(fields=201) + bytes(64), "201 entries"),
-    "an entry twice": (with_fields(ARCHITECTURE), "general.architecture stands twice"),
+    "an entry twice": (with_fields(ARCHITECTURE), "general.architecture occurs twice"),
     "an unknown type of value": (with_fields(text("a") + struct.pack("<I", 13)), "unknown type 13"),
     "lists in a list": (with_fields(text("a") + struct.pack("<IIQ", 9, 9, 1)), "a list of the unknown type 9"),
     "a long list": (with_fields(text("a") + struct.pack("<IIQ", 9, 0, 2**63)), "a list of 9,223,372"),
@@ -178,7 +178,7 @@ REFUSED = {
     "an overlap": (with_tensors(info("x", (9,)), info("y", (9,), 0, 32), data=96), "overlaps another one"),
     "two in one place": (with_tensors(info("x", (2,)), info("y", (2,))), "overlaps another one"),
     "a gap": (with_tensors(info("x", (2,)), info("y", (2,), 0, 64), data=96), "there is a gap before it"),
-    "a name twice": (with_tensors(info("x", (2,)), info("x", (2,), 0, 32), data=64), "the tensor x stands twice"),
+    "a name twice": (with_tensors(info("x", (2,)), info("x", (2,), 0, 32), data=64), "the tensor x occurs twice"),
     "a scale": (with_tensors(info("a.weight_scale", (2,))), "a.weight_scale belongs to another quantised format"),
     "a marker": (with_tensors(info("a.comfy_quant", (2,))), "a.comfy_quant belongs to another quantised format"),
 }

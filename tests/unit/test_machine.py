@@ -55,7 +55,7 @@ def test_device_is_the_best_that_there_is_unless_one_is_named(
     [
         ("cuda", True, "the driver shows no NVIDIA card"),
         ("cuda:3", True, "no NVIDIA card with the number 3"),
-        ("cuda", False, "a build for the CPU alone"),
+        ("cuda", False, "a build for the CPU only"),
         ("mps", True, "Apple silicon"),
     ],
 )

@@ -242,7 +242,7 @@ def test_upsampler_of_other_latents_is_refused(tiny: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("first", [{"scale": 0.75}, {"scale": "1/2", "rate": "1/2"}, {"rate": "1/3"}])
 def test_stage_grows_only_as_an_upsampler_does(first: dict) -> None:
-    with pytest.raises(ValueError, match="does not grow from what it begins with"):
+    with pytest.raises(ValueError, match="no upsampler leads from"):
         Recipe.model_validate({"summary": "", "stages": [first, {"start": "upsampled"}]})
 
 

@@ -75,4 +75,4 @@ def test_a_job_wins_over_the_defaults_of_its_file(tmp_path: Path, monkeypatch: p
     found = core.read_batch(core.AskedBatch(path=Path("jobs.yaml"), flags=flags, takes=TAKES, is_planned=True))
     assert [job.resolved.request.frames for job in found.jobs] == [73, 9, 49]
     Path("jobs.yaml").write_text("- {prompt: a, until: 3s, frames: 17}\n")
-    assert "--frames and --until say the same thing" in refused(2, "batch", "jobs.yaml", "--plan", "--model", "toy")
+    assert "--frames and --until set the same value" in refused(2, "batch", "jobs.yaml", "--plan", "--model", "toy")

@@ -1,1 +1,1 @@
-"""Many renders: jobs are read and settled without torch, and rendered by workers that load a model once."""
+"""Many renders: jobs are read and resolved without torch, and rendered by workers that load a model once."""

@@ -1,6 +1,6 @@
-"""What runs on the nodes of a Ray cluster: a worker as an actor, and a look at whether a node can be used at all.
+"""The code that runs on the nodes of a Ray cluster: a worker as an actor, and a check whether a node can be used.
 
-Nothing here imports ray: the driver makes actors of it.
+Nothing here imports ray: the driver makes actors of these classes.
 Source: docs/scale.md, "Ray".
 """
 
@@ -29,10 +29,10 @@ SHARED = "run it in a folder on storage that all machines of the cluster see und
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """Where the command runs, which is where its workers should believe to be.
+    """The environment of the command, which its workers reproduce.
 
-    Args: folder: the current one. config: the file that --config names. environment: variables that change what a
-    worker does. version: of this program.
+    Args: folder: the current one. config: the file that --config names. environment: variables that affect a worker.
+    version: of this program.
     """
 
     folder: Path
@@ -43,7 +43,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A file that the driver has just written into the folder of the batch. content: what only who sees it knows."""
+    """A file that the driver has just written into the folder of the batch. content: its random content."""
 
     path: Path
     content: str
@@ -72,7 +72,7 @@ def _failure(what: str, why: str, hint: str) -> Failure:
 
 
 class Actor:
-    """A worker in a process of a cluster: it does one order at a time, and yields what it tells, its outcome last."""
+    """A worker in a process of a cluster: it does one order at a time, and yields its events, then its outcome."""
 
     def __init__(self, around: Surroundings) -> None:
         os.chdir(around.folder)
@@ -86,11 +86,11 @@ class Actor:
         tell_warnings(self.told.put)
 
     def hello(self) -> str:
-        """The name of the node that it runs on, when it is ready."""
+        """The name of its node, when it is ready."""
         return platform.node()
 
     def do(self, number: int, text: str) -> Iterator[Event | Outcome]:
-        """Do an order. number: one that grows from order to order. text: the order as a line of JSON."""
+        """Do an order. number: increases from order to order. text: the order as a line of JSON."""
         watch = Watch(on_event=self.told.put, should_stop=lambda: number <= self.stopped)
         self.thread.submit(lambda: self.told.put(outcome_of(self.worker, Order.parse(text), watch)))
         while True:
@@ -100,5 +100,5 @@ class Actor:
                 return
 
     def stop(self, number: int) -> None:
-        """Stop the order of this number after its step, also if it comes later."""
+        """Stop the order with this number after its step, also if it arrives later."""
         self.stopped = number

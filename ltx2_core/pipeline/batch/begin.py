@@ -1,4 +1,4 @@
-"""What of a batch has to be done: which jobs are done, missing or changed, by its record and by what lies there.
+"""What is left to do of a batch: which jobs are done, missing or changed, by its record and its files.
 
 Source: docs/batch.md, "The same command again".
 """
@@ -28,9 +28,9 @@ MOST_NAMED = 5  # jobs in a message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One job as a worker gets it: the folder of its batch, its name there, and the job itself.
+    """One job for a worker: the folder of its batch, its name there, and the job itself.
 
-    Args: ahead: jobs that follow, whose prompts are read together with its own.
+    Args: ahead: following jobs whose prompts are encoded together with its own.
     """
 
     folder: Path
@@ -66,7 +66,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
-    """A batch whose record says what it holds. done: jobs that need nothing. orders: what is left, in their order."""
+    """A batch and its record. done: jobs that need nothing. orders: the remaining jobs, in their order."""
 
     batch: Batch
     done: tuple[BatchJob, ...]
@@ -74,11 +74,11 @@ class Begun:
 
 
 def begin(batch: Batch, part: tuple[BatchJob, ...], *, overwrites: bool) -> Begun:
-    """Compare a batch with its record, and write down what it holds now.
+    """Compare a batch with its record, and write its present state.
 
-    Args: part: the jobs that this process is to do. overwrites: whether results of jobs that have changed, and files
-    of others in their places, may be replaced.
-    Raises: RequestError if there are any and they may not; StorageError.
+    Args: part: the jobs of this process. overwrites: whether changed results, and other files in their places, may be
+    replaced.
+    Raises: RequestError if there are any and they may not be replaced; StorageError.
     """
     if not overwrites:
         require_own(batch.folder, [SUMMARY, *[PAGE] * batch.has_report, *[DRAFTS] * bool(drafts_of(batch))])
@@ -107,7 +107,7 @@ def begin(batch: Batch, part: tuple[BatchJob, ...], *, overwrites: bool) -> Begu
 
 
 def fingerprint(task: RenderTask) -> Fingerprint:
-    """What decides the result of a task, besides the machine that makes it. Raises: StorageError."""
+    """The inputs that determine the result of a task, apart from the machine. Raises: StorageError."""
     try:
         inputs = {role: one.content for role, one in identities(task).items()}
     except OSError as error:
@@ -116,13 +116,13 @@ def fingerprint(task: RenderTask) -> Fingerprint:
 
 
 def settings_digest(task: RenderTask) -> str:
-    """SHA-256 of what is asked for, without the files that it reads."""
+    """SHA-256 of the request, without the files that it reads."""
     output = task.output.model_dump(mode="json", exclude={"overwrite", "report", "preview"})
     return _digest({"request": task.request.model_dump(mode="json"), "output": output, "file": task.target.name})
 
 
 def claim_of(target: Path) -> Path:
-    """The path whose lock a worker holds for as long as it does the job of a target."""
+    """The path that a worker locks while it does the job of a target."""
     return target.with_name(f"{target.name}.claim")
 
 
@@ -131,7 +131,7 @@ def _digest(values: Any) -> str:
 
 
 def _begun(job: BatchJob, now: Fingerprint, entry: JobEntry) -> JobEntry:
-    """The entry of a job that this process is to do: kept where that is done already, or where its render began."""
+    """The entry of a job of this process: kept if the job is done, or if its render has started."""
     is_same = entry.fingerprint == now
     stays = is_same and (entry.state == "running" or entry.is_done(job.resolved.target.parent))
     return entry if stays else _waiting(job, now)
@@ -143,7 +143,7 @@ def _waiting(job: BatchJob, print_: Fingerprint) -> JobEntry:
 
 
 def _conflict(job: BatchJob, now: Fingerprint, entry: JobEntry | None) -> str:
-    """Why the result of a job cannot be made without replacing something; "" if it can."""
+    """Why the result of a job would replace something; "" if it would not."""
     target, job_dir = job.resolved.target, job.resolved.job_dir
     is_there = any(os.path.lexists(path) for path in job.resolved.task.results)
     if entry is None or (entry.state in ("waiting", "failed") and not job_dir.exists()):
@@ -158,7 +158,7 @@ def _conflict(job: BatchJob, now: Fingerprint, entry: JobEntry | None) -> str:
 
 
 def _refusal(changed: Sequence[tuple[BatchJob, str]]) -> RequestError:
-    """What would be replaced, and how to say that it may be."""
+    """The error that lists what would be replaced, with the option that allows it."""
     names = [f"{job.resolved.target.name}: {why}" for job, why in changed]
     more = f"; and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
     what = "1 result would be replaced" if len(names) == 1 else f"{len(names):,} results would be replaced"
@@ -167,7 +167,7 @@ def _refusal(changed: Sequence[tuple[BatchJob, str]]) -> RequestError:
 
 
 def _remove_locks(job: BatchJob) -> None:
-    """Remove what killed processes have left beside a result, unless another one is at work on it."""
+    """Remove the lock files of killed processes beside a result, unless another process is working on it."""
     target = job.resolved.target
     paths = (claim_of(target), target, job.resolved.job_dir)
     if not any(path.with_name(f".{path.name}.lock").exists() for path in paths):

@@ -1,4 +1,4 @@
-"""What a child process of a batch does: orders come through a pipe as lines of JSON, events and outcomes go back.
+"""A child process of a batch: it receives orders through a pipe as lines of JSON, and sends events and outcomes.
 
 Source: docs/batch.md, "Workers".
 """
@@ -39,7 +39,7 @@ def serve(connection: Connection, parents: Connection, config: Path | None) -> N
 
 
 def outcome_of(worker: Worker, order: Order, watch: Watch) -> Outcome:
-    """Do an order, whatever becomes of it."""
+    """Do an order, and return its outcome, whatever happens."""
     from ..render.run import Interrupted
     from .worker import note_failure
 
@@ -49,7 +49,7 @@ def outcome_of(worker: Worker, order: Order, watch: Watch) -> Outcome:
         return Outcome(job=order.job, state="stopped")
     except LTX2Error as error:
         return Outcome(job=order.job, state="failed", failure=Failure.of(error))
-    except Exception as error:  # one of ours: it ends this job, and no other
+    except Exception as error:  # an error of this program: it ends this job only
         for line in traceback.format_exc().splitlines():
             watch.tell(line)
         place = traceback.extract_tb(error.__traceback__)[-1]

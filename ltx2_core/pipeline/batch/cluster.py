@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster, through a process that talks to it.
+"""Workers on a Ray cluster, through a separate process that connects to it.
 
 Source: docs/scale.md, "Ray".
 """
@@ -33,7 +33,7 @@ IMPORT_S = 120.0  # for ray to be imported
 ANSWER_S = 10.0  # for a cluster to answer
 LOOK_S = 120.0  # for its machines to start a process each, and look for a file
 END_S = 5.0  # for the process that talks to a cluster to leave it
-WAIT_S = 20.0  # for a worker, before a person is told
+WAIT_S = 20.0  # for a worker, before the user is told
 POLL_S = 0.1  # while another process looks
 PROBE = "probe"
 CARD = "cuda:0"  # what Ray shows a worker of its machine's cards
@@ -41,11 +41,11 @@ PASSED_ON = ("LTX2_", "HF_")  # how variables begin that workers get from the co
 
 
 class ClusterWorkers:
-    """Actors of a Ray cluster: one for each of its cards, or as many as its CPUs have room for.
+    """Actors of a Ray cluster: one for each of its GPUs, or as many as its CPUs have room for.
 
     Args: as `LocalWorkers`.
-    Raises: RequestError for jobs that a cluster cannot do; DoesNotFitError if no machine of it is large enough;
-    StorageError if it does not answer, or does not see the folder of the batch.
+    Raises: RequestError for jobs that a cluster cannot do; DoesNotFitError if no machine is large enough; StorageError
+    if the cluster does not answer, or does not see the folder of the batch.
     """
 
     def __init__(self, batch: Batch, jobs: Sequence[BatchJob], options: BatchOptions, config: Path | None) -> None:
@@ -72,11 +72,11 @@ class ClusterWorkers:
         self.devices: Sequence[str] = [seat.device for seat in seats]
 
     def device_of(self, job: BatchJob) -> str | None:
-        """The CPU for a job that is settled for it; None if any card will do."""
+        """The CPU for a job that is resolved for it; None if any GPU can be used."""
         return None if _is_for_card(job) else job.resolved.task.machine.device
 
     def is_ready(self, number: int) -> bool:
-        """Whether a worker has started, or started again, and has no job."""
+        """Whether a worker has started, or restarted, and has no job."""
         return number in self.ready
 
     def give(self, number: int, order: Order) -> None:
@@ -89,7 +89,7 @@ class ClusterWorkers:
         self._send(number, processes.STOP)
 
     def listen(self, seconds: float) -> Iterator[tuple[int, Told]]:
-        """What workers tell within some time. Raises: StorageError if the connection to the cluster is lost."""
+        """The messages of workers within some time. Raises: StorageError if the connection to the cluster is lost."""
         if not (self.ready or self.has_waited) and time.monotonic() - self.start > WAIT_S:
             self.has_waited = True
             waiting = f"waiting for the Ray cluster, which has started none of {len(self.devices)} workers yet"
@@ -107,7 +107,7 @@ class ClusterWorkers:
         yield number, message
 
     def close(self) -> None:
-        """End all workers: what has no job leaves the cluster, and anything else is cut off."""
+        """End all workers: idle ones leave the cluster, the others are killed."""
         self.connection.close()
         if not self.doing:
             self.process.join(END_S)
@@ -119,7 +119,7 @@ class ClusterWorkers:
             self.connection.send((number, text))
 
     def _receive(self, kind: type[M], seconds: float) -> M:
-        """The next message, which is of a kind. Raises: StorageError if it does not come in time."""
+        """The next message, of an expected kind. Raises: StorageError if it does not arrive in time."""
         if not self.connection.poll(seconds):
             why = f"nothing came back within {seconds:.0f} s"
             hint = f"ray status --address {self.address} tells whether it runs"
@@ -140,7 +140,7 @@ class ClusterWorkers:
 
 
 def wanted_seats(jobs: Sequence[BatchJob]) -> list[tuple[Seat, int]]:
-    """What workers of each kind need, and for how many jobs they are, cards before CPUs.
+    """The resources for workers of each kind, and the number of their jobs, GPUs before CPUs.
 
     Raises: RequestError for a job that names a card, or a device that no cluster has.
     """
@@ -158,7 +158,7 @@ def wanted_seats(jobs: Sequence[BatchJob]) -> list[tuple[Seat, int]]:
 
 
 def require_same_kind(jobs: Sequence[BatchJob], nodes: Sequence[Node]) -> None:
-    """Raises: RequestError if jobs are settled for a CPU only because the machine that settled them has no card."""
+    """Raises: RequestError if jobs are resolved for a CPU only because this machine has no GPU."""
     has_cards = any(node.get("GPU") for node in nodes)
     if has_cards and any(not _is_for_card(job) and "device" not in job.line.settings for job in jobs):
         why = (
@@ -169,7 +169,7 @@ def require_same_kind(jobs: Sequence[BatchJob], nodes: Sequence[Node]) -> None:
 
 
 def taken_seats(wanted: Sequence[tuple[Seat, int]], nodes: Sequence[Node]) -> list[Seat]:
-    """The workers that machines of a cluster have room for, and no more than there are jobs.
+    """The workers that the machines of a cluster have room for, and no more than there are jobs.
 
     Raises: DoesNotFitError if there is no room for one.
     """
@@ -186,13 +186,15 @@ def taken_seats(wanted: Sequence[tuple[Seat, int]], nodes: Sequence[Node]) -> li
 
 
 def passed_on(environment: Mapping[str, str], threads: int) -> dict[str, str]:
-    """The variables that workers get: settings, and how many threads compute, which decides the last bits."""
+    """The environment variables for workers: settings, and the number of compute threads, which affects the last
+    bits.
+    """
     passed = {name: value for name, value in environment.items() if name.startswith(PASSED_ON)}
     return {**passed, "OMP_NUM_THREADS": str(threads)}
 
 
 def _is_for_card(job: BatchJob) -> bool:
-    """Whether a job is for any card, and not for CPUs. Raises: RequestError if it is for neither."""
+    """Whether a job is for any GPU, and not for CPUs. Raises: RequestError if it is for neither."""
     asked, device = str(job.line.settings.get("device", "")), job.resolved.task.machine.device
     if re.fullmatch(r"cuda:\d+", asked) or device not in (CARD, "cpu"):
         what = f"{job.line.place}: --device {asked or device} cannot be used with --engine ray"
@@ -202,7 +204,7 @@ def _is_for_card(job: BatchJob) -> bool:
 
 @contextmanager
 def _probe(folder: Path) -> Iterator[Probe]:
-    """A file that the machines of a cluster have to find, for as long as they look for it. Raises: StorageError."""
+    """A file that the machines of a cluster have to find, while they look for it. Raises: StorageError."""
     path, content = folder / PROBE, secrets.token_hex()
     with locked(path, wait=lambda: time.sleep(POLL_S)), disk_errors(path):
         remove_leftovers(path)

@@ -1,7 +1,7 @@
-"""The process that talks to a Ray cluster for a batch: it is the only one that imports ray.
+"""The process that connects to a Ray cluster for a batch: the only one that imports ray.
 
-Ray prints, takes signals for itself, and waits for minutes where nobody answers. Here it prints into nothing, the
-parent decides about signals, and ends the process when it has waited for long enough.
+Ray prints messages, installs signal handlers, and waits for minutes if nobody answers. In this process its output is
+discarded, the parent decides about signals, and ends the process after a timeout.
 Source: docs/scale.md, "Ray".
 """
 
@@ -31,7 +31,7 @@ RESTARTS = 3  # of an actor, by Ray; after that another one takes its place
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seat:
-    """What a worker takes of a machine. device: what it computes on. memory: bytes."""
+    """The resources of a worker. device: its kind. memory: bytes."""
 
     device: str
     cpus: int
@@ -40,18 +40,18 @@ class Seat:
 
     @property
     def amounts(self) -> Mapping[str, int]:
-        """The same by the names that Ray has for it."""
+        """The same by Ray's names for resources."""
         return {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory}
 
     def count_in(self, nodes: Sequence[Node]) -> int:
-        """How many such workers have room on some machines."""
+        """How many such workers fit on some machines."""
         wanted = {name: amount for name, amount in self.amounts.items() if amount}
         return sum(int(min(node.get(name, 0) // amount for name, amount in wanted.items())) for node in nodes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """Ray is imported, which may take long where Python is on a slow disk. version: of Ray."""
+    """Ray is imported, which may take long if Python is on a slow disk. version: of Ray."""
 
     version: str
 
@@ -70,13 +70,13 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """A worker is there and waits for jobs."""
+    """A worker has started and waits for jobs."""
 
 
 def drive(connection: Connection, parents: Connection, address: str, around: Surroundings, probe: Probe) -> None:
-    """Connect to a cluster, tell what it has, then run the workers that the parent asks for until it asks for no more.
+    """Connect to a cluster, report its machines, then run the requested workers until the parent closes the pipe.
 
-    Args: connection, parents: as `begin`. address: of the cluster, as Ray takes it. probe: for the machines to find.
+    Args: connection, parents: as `begin`. address: of the cluster, as for Ray. probe: for the machines to find.
     """
     begin(parents)
     _be_silent()
@@ -102,7 +102,7 @@ class _ParentGoneError(Exception):
 
 
 def _be_silent() -> None:
-    """Let nothing of Ray reach the terminal, or what a script reads."""
+    """Discard everything that Ray prints."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(nothing, descriptor)
@@ -112,7 +112,7 @@ def _be_silent() -> None:
 
 @dataclass
 class _Worker:
-    """An actor and what is awaited from it: its greeting, or what it tells of an order."""
+    """An actor and its pending call: its greeting, or the events of an order."""
 
     seat: Seat
     actor: Any = None
@@ -132,14 +132,14 @@ class _Driver:
         self.ray: Any = None
 
     def tell(self, message: object, number: int = -1) -> None:
-        """Say something to the parent. number: of the worker that it is from; -1 if it concerns all."""
+        """Send a message to the parent. number: of the worker that it is from; -1 if it concerns all."""
         try:
             self.connection.send((number, message))
         except OSError as error:
             raise _ParentGoneError from error
 
     def receive(self) -> Any:
-        """What the parent says next."""
+        """The next message of the parent."""
         try:
             return self.connection.recv()
         except (EOFError, OSError) as error:
@@ -157,7 +157,7 @@ class _Driver:
         self.tell(Connected(nodes=nodes))
 
     def is_seen(self, seats: Sequence[Seat], around: Surroundings, probe: Probe) -> bool:
-        """Have every machine that has room for a worker look for the probe, and tell what came of it."""
+        """Have every machine with room for a worker look for the probe, and report the result."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
         task = self.ray.remote(num_cpus=0, max_retries=0)(look)
@@ -185,7 +185,7 @@ class _Driver:
             self._hear_all()
 
     def let_finish(self) -> None:
-        """Stop what is rendered after its step, and wait for that."""
+        """Stop the running renders after their step, and wait for that."""
         for worker in self.workers:
             if worker.order >= 0:
                 worker.actor.stop.options(concurrency_group=CONTROL).remote(worker.order)
@@ -194,12 +194,12 @@ class _Driver:
                 self._hear_all()
 
     def close(self) -> None:
-        """Leave the cluster, which ends the actors."""
+        """Disconnect from the cluster, which ends the actors."""
         if self.ray is not None:
             self.ray.shutdown()
 
     def _take_orders(self) -> None:
-        """Take what the parent has sent."""
+        """Receive the messages of the parent."""
         while self.connection.poll():
             number, text = self.receive()
             worker = self.workers[number]
@@ -211,7 +211,7 @@ class _Driver:
             worker.awaited = worker.actor.do.options(num_returns="streaming").remote(worker.order, text)
 
     def _hear_all(self) -> None:
-        """Wait a moment for what actors say."""
+        """Wait a moment for messages of actors."""
         awaited = [worker.awaited for worker in self.workers if worker.awaited is not None]
         if not awaited:
             self.connection.poll(POLL_S)

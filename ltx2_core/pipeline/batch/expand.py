@@ -24,7 +24,7 @@ NUMBER = r"[-+]?(?:\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})"
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A setting, and the values that it takes one after another, as a person would write them."""
+    """A setting, and its values one after another, as the user would write them."""
 
     key: str
     values: tuple[str, ...]
@@ -32,14 +32,14 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What one of the jobs that a job becomes has for itself. seed: None where `--seeds` does not decide it."""
+    """The values of one of the jobs that a job is expanded to. seed: None if `--seeds` does not set it."""
 
     seed: int | None = None
     swept: Mapping[str, str] = field(default_factory=dict)
 
 
 def job_seed(base: int, number: int) -> int:
-    """The seed of a job that has none: of its number in the file, from 1, and the seed of the batch; below 2^31.
+    """The seed of a job without one: from its number in the file, from 1, and the seed of the batch; below 2^31.
 
     The first 31 bits of the SHA-256 of `BASE/NUMBER`.
     """
@@ -64,7 +64,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         found += range(first, last + 1)
     if len({*found}) < len(found):
         twin = next(seed for seed in found if found.count(seed) > 1)
-        raise RequestError(what, f"{twin} stands twice in it", hint)
+        raise RequestError(what, f"{twin} is in it twice", hint)
     return tuple(found)
 
 
@@ -85,7 +85,7 @@ def parse_sweep(text: str) -> Sweep:
     else:
         found = [value.strip() for value in values.split(",")]
     if "" in found or len({*found}) < len(found):
-        raise RequestError(what, "a value is empty" if "" in found else "a value stands twice in it", hint)
+        raise RequestError(what, "a value is empty" if "" in found else "it names a value twice", hint)
     return Sweep(key, tuple(found))
 
 
@@ -103,7 +103,7 @@ def _near(key: str) -> str:
 
 
 def _range(what: str, hint: str, text: str) -> list[str]:
-    """The numbers of "2:4:0.5", computed in decimals, so that 0.1 is a tenth."""
+    """The numbers of "2:4:0.5", computed in decimals, so that 0.1 is exact."""
     match = re.fullmatch(rf"\s*({NUMBER})\s*:\s*({NUMBER})\s*(?::\s*({NUMBER})\s*)?", text, re.ASCII)
     if not match:
         raise RequestError(what, "it is not a range FIRST:LAST:STEP of numbers", hint)
@@ -118,14 +118,16 @@ def _range(what: str, hint: str, text: str) -> list[str]:
 
 
 def _written(number: Decimal) -> str:
-    """A number without zeros that say nothing: 2, 2.1."""
+    """A number without trailing zeros: 2, 2.1."""
     text = f"{number:f}"
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return "0" if text in ("-0", "") else text
 
 
 def variants(seeds: Sequence[int], sweeps: Sequence[Sweep], own: Collection[str]) -> Iterator[Variant]:
-    """What a job becomes. own: the settings that it has itself, to which no sweep and no other seed applies."""
+    """The jobs that a job is expanded to. own: the settings that it has itself, to which no sweep and no other seed
+    applies.
+    """
     acting = [sweep for sweep in sweeps if sweep.key not in own]
     for values in product(*(sweep.values for sweep in acting)):
         swept = {sweep.key: value for sweep, value in zip(acting, values, strict=True)}
@@ -134,7 +136,7 @@ def variants(seeds: Sequence[int], sweeps: Sequence[Sweep], own: Collection[str]
 
 
 def count_variants(seeds: Sequence[int], sweeps: Sequence[Sweep], own: Collection[str]) -> int:
-    """How many jobs a job becomes, without making them."""
+    """How many jobs a job is expanded to, without creating them."""
     count = len(seeds) if seeds and "seed" not in own else 1
     for sweep in sweeps:
         count *= 1 if sweep.key in own else len(sweep.values)

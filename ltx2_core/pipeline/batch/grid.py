@@ -1,4 +1,4 @@
-"""The grid of a batch: its results beside each other, made from the finished files in its folder.
+"""The grid of a batch: its results side by side, made from the finished files in its folder.
 
 Source: docs/batch.md, "All results side by side".
 """
@@ -14,7 +14,7 @@ from .layout import GRID_CLIP, GRID_SHEET
 
 
 def draw_grid(rows: Sequence[Row], folder: Path) -> tuple[Path, ...]:
-    """Write `grid.png` and `grid.mp4` into the folder of a batch; nothing where no result is there.
+    """Write `grid.png` and `grid.mp4` into the folder of a batch; nothing if there is no result.
 
     Raises: MediaError for a result that cannot be read; StorageError.
     """

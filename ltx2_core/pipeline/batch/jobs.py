@@ -1,4 +1,4 @@
-"""Jobs: what a person or a program wrote, and what it was settled to.
+"""Jobs: as written by a person or a program, and as resolved.
 
 Source: docs/batch.md.
 """
@@ -25,11 +25,11 @@ BATCH_KEYS = ("output", "overwrite", "skip_existing", "job_dir", "report")  # se
 
 @dataclass(frozen=True, kw_only=True)
 class JobLine:
-    """One job: a command line of its own.
+    """One job, like a command line.
 
-    Args: main: what its mode starts from. settings: by name, as they were written; those of the batch's own command
-    line stand among them, where the job does not set the same. name: of its file, without the ending; "" leaves it to
-    the template. place: where it was written, for messages, such as `scenes.yaml, line 12`.
+    Args: main: the file that its mode starts from. settings: by name, as they were written; they include those of the
+    batch's command line, if the job does not set the same. name: of its file, without the suffix; "" uses the template.
+    place: where it was written, for messages, such as `scenes.yaml, line 12`.
     """
 
     mode: str = DEFAULT_MODE
@@ -46,10 +46,10 @@ class JobLine:
 
     @classmethod
     def parse(cls, content: Mapping[str, Any], place: str) -> JobLine:
-        """A job from its keys. The prompt is taken word for word; None counts as not set.
+        """A job from its keys. The prompt is used word for word; None counts as not set.
 
-        Raises: RequestError for a key that nobody knows, and for a text that is not one. Values of settings are checked
-        when the job is settled.
+        Raises: RequestError for an unknown key, and for a value that is not text. Values of settings are checked when
+        the job is resolved.
         """
         given = {key: value for key, value in content.items() if value is not None}
         known = [*OWN_KEYS, *Settings.model_fields]
@@ -68,7 +68,7 @@ class JobLine:
 
 
 def _text(key: str, value: Any) -> str:
-    """A value that must be text; a number stands for its digits. Raises: RequestError."""
+    """A value that must be text; a number becomes its digits. Raises: RequestError."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
@@ -78,7 +78,7 @@ def _text(key: str, value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchJob:
-    """A job that is settled. name: of its file without the ending, which no other job of the batch has."""
+    """A resolved job. name: of its file without the suffix, unique in the batch."""
 
     name: str
     line: JobLine
@@ -87,10 +87,10 @@ class BatchJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Jobs that are rendered into one folder. seed: from which those of the jobs are derived.
+    """Jobs that are rendered into one folder. seed: the base of their seeds.
 
-    Args: is_replacing: what lies in the place of a result may be replaced. has_report: one page about all of it is
-    asked for. notes: what a person should know about all of it.
+    Args: is_replacing: whether an existing file in the place of a result may be replaced. has_report: whether one page
+    about all results is requested. notes: for the user.
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""What of a batch stands where in its grid: a row for what is alike, and in it what `--seeds` or a sweep varies.
+"""The layout of a batch's grid: rows of results that have everything in common except the seed or a swept value.
 
 Source: docs/batch.md, "All results side by side".
 """
@@ -23,8 +23,8 @@ NOT_VARIED = ("name", *BATCH_KEYS)
 def grid_layout(batch: Batch) -> tuple[Row, ...]:
     """The rows of the grid of a batch.
 
-    Raises: RequestError for a batch that is too large for a grid, that has results without a picture, or one that is
-    called as the grid, and for a file of that name which is not of a batch.
+    Raises: RequestError for a batch that is too large for a grid, that has results without video, or that has a job
+    with the name of the grid; and for an existing file of that name that belongs to no batch.
     """
     what = "--grid cannot be used here"
     if len(batch.jobs) > MOST_CELLS:
@@ -44,7 +44,7 @@ Valued = tuple[BatchJob, Mapping[str, str]]
 
 
 def _values(job: BatchJob) -> Mapping[str, str]:
-    """What may differ from one job to another, as text."""
+    """The values that may differ between jobs, as text."""
     settings = {key: _text(value) for key, value in job.line.dump().items() if key not in NOT_VARIED}
     return {**settings, SEED: str(job.resolved.request.seed)}
 
@@ -54,7 +54,7 @@ def _text(value: Any) -> str:
 
 
 def _rows(jobs: Sequence[Valued]) -> tuple[Row, ...]:
-    """Rows in which one value varies, the same in each; or where there are none, all jobs in one."""
+    """Rows in which one value varies, the same in each; or if there are none, all jobs in one row."""
     keys = list(dict.fromkeys(key for _, values in jobs for key in values))
     varied = [key for key in keys if len({values.get(key) for _, values in jobs}) > 1]
     for key in sorted(varied, key=lambda key: (key != SEED, -varied.index(key))):
@@ -75,7 +75,7 @@ def _rows(jobs: Sequence[Valued]) -> tuple[Row, ...]:
 
 
 def _without_followers(keys: Sequence[str], jobs: Sequence[Valued]) -> list[str]:
-    """The keys but for the seed, where the others tell all jobs apart: a job without a seed gets one by its place."""
+    """The keys without the seed, if the others distinguish all jobs: a job without a seed gets one from its number."""
     rest = [key for key in keys if key != SEED]
     apart = {tuple(values.get(key) for key in rest) for _, values in jobs}
     both = {tuple(values.get(key) for key in keys) for _, values in jobs}
@@ -88,6 +88,6 @@ def _row(jobs: Sequence[Valued], of_cell: Sequence[str], of_row: Sequence[str]) 
 
 
 def _label(values: Mapping[str, str], keys: Sequence[str]) -> str:
-    """Values in words: the prompt as it is, the others behind their names."""
+    """Values as text: the prompt, then the others after their names."""
     ordered = sorted(keys, key=lambda key: key != PROMPT)
     return ", ".join(values[key] if key == PROMPT else f"{key} {values[key]}" for key in ordered if key in values)

@@ -18,10 +18,10 @@ from .unsettled import Takes, check_line, completed
 
 
 def job_of_line(text: bytes, place: str, flags: Mapping[str, Any], takes: Takes, given: Gathered) -> JobLine:
-    """The job that a line is, with the settings of the command line below its own.
+    """The job of a line, with the settings of the command line below its own.
 
-    Its name is that of its file in the current folder, unless it says `output`.
-    Raises: RequestError if it is not a JSON object in UTF-8, or no job of its mode.
+    Its name is that of its file in the current folder, unless it sets `output`.
+    Raises: RequestError if it is not a JSON object in UTF-8, or not a valid job.
     """
     try:
         content = json_object(text.decode())

@@ -1,4 +1,4 @@
-"""Workers on this machine: a child process for each card, or one on the CPU.
+"""Workers on this machine: a child process for each GPU, or one on the CPU.
 
 Source: docs/batch.md, "Workers".
 """
@@ -26,18 +26,18 @@ from .outcome import Gone, Told
 
 @dataclass
 class _Child:
-    """A child process and our end of its pipe, while there is one."""
+    """A child process and our end of its pipe, while it exists."""
 
     process: Any = None
     connection: Any = None
 
     def send(self, text: str) -> None:
-        """Send something. A process that is dead is noticed when nothing comes back."""
+        """Send a message. A dead process is noticed when nothing comes back."""
         with suppress(OSError):
             self.connection.send(text)
 
     def end(self) -> None:
-        """End the process. One that has no job has nothing to lose, and leaving on its own would take it a second."""
+        """End the process. An idle one is killed, because it has nothing to save and a normal exit takes a second."""
         if self.process is not None:
             self.connection.close()
             self.process.kill()
@@ -48,8 +48,8 @@ class _Child:
 class LocalWorkers:
     """Child processes, each of which is started when it gets its first job.
 
-    Args: jobs: which name the devices that they need. config: the file that --config names, which workers read too.
-    Raises: RequestError if cards were asked for that are not there.
+    Args: jobs: they name the devices that they need. config: the file that --config names, which workers read too.
+    Raises: RequestError if requested GPUs do not exist.
     """
 
     def __init__(self, batch: Batch, jobs: Sequence[BatchJob], options: BatchOptions, config: Path | None) -> None:
@@ -58,11 +58,11 @@ class LocalWorkers:
         self.children = [_Child() for _ in self.devices]
 
     def device_of(self, job: BatchJob) -> str | None:
-        """The only device that a job may run on; None if any card will do."""
+        """The only device that a job may run on; None if any GPU can be used."""
         return only_device(job)
 
     def is_ready(self, number: int) -> bool:
-        """Always: a worker is started when it is needed."""
+        """Always: a worker is started on demand."""
         return True
 
     def give(self, number: int, order: Order) -> None:
@@ -77,7 +77,7 @@ class LocalWorkers:
         self.children[number].send(processes.STOP)
 
     def listen(self, seconds: float) -> Iterator[tuple[int, Told]]:
-        """What workers tell within some time."""
+        """The messages of workers within some time."""
         numbers = {one.connection: number for number, one in enumerate(self.children) if one.connection is not None}
         if not numbers:
             sleep(seconds)
@@ -104,16 +104,16 @@ class LocalWorkers:
 
 
 def only_device(job: BatchJob) -> str | None:
-    """The only device of this machine that a job may run on; None if any card will do."""
+    """The only device of this machine that a job may run on; None if any GPU can be used."""
     device, asked = job.resolved.task.machine.device, str(job.line.settings.get("device", ""))
     is_any = device == "cuda:0" and not re.fullmatch(r"cuda:\d+", asked)
     return None if is_any else device
 
 
 def devices_for(jobs: Sequence[BatchJob], gpus: tuple[int, ...] | None) -> list[str]:
-    """The devices that get a worker: those that jobs name, and for the others all cards, or those that were asked for.
+    """The devices that get a worker: those that jobs name, and for the others all GPUs, or the requested ones.
 
-    Raises: RequestError for a card that is not there, and for cards where no job could use them.
+    Raises: RequestError for a GPU that does not exist, and for `--gpus` if no job could use them.
     """
     named = {device for job in jobs if (device := only_device(job)) is not None}
     takes_any = any(only_device(job) is None for job in jobs)

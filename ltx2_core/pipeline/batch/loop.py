@@ -1,4 +1,5 @@
-"""The loop over the jobs of a batch, whatever runs them: who does which, what is tried again, and when it ends.
+"""The loop over the jobs of a batch, for any kind of workers: assigns jobs, repeats failed ones, and decides when to
+end.
 
 Source: docs/batch.md, "Workers".
 """
@@ -27,23 +28,23 @@ BUSY_S = 0.5  # before a job is tried again that another process has been doing
 
 
 class Workers(Protocol):
-    """The workers of an engine, numbered from 0. One that dies is replaced by another of the same number.
+    """The workers of an engine, numbered from 0. One that dies is replaced by another with the same number.
 
-    devices: what each of them computes on, "cpu" or "cuda:N".
+    devices: the device of each, "cpu" or "cuda:N".
     """
 
     devices: Sequence[str]
 
     def device_of(self, job: BatchJob) -> str | None:
-        """The only device that a job may run on; None if any card will do."""
+        """The only device that a job may run on; None if any GPU can be used."""
         ...
 
     def is_ready(self, number: int) -> bool:
-        """Whether a worker that has no job could take one."""
+        """Whether an idle worker can take a job."""
         ...
 
     def give(self, number: int, order: Order) -> None:
-        """Give a worker a job. It tells what happens in it, and an outcome at the end, unless it dies."""
+        """Give a worker a job. It sends events, and an outcome at the end, unless it dies."""
         ...
 
     def stop(self, number: int) -> None:
@@ -51,9 +52,9 @@ class Workers(Protocol):
         ...
 
     def listen(self, seconds: float) -> Iterable[tuple[int, Told]]:
-        """What workers tell within some time, and which. A message of `NOBODY` is for a person.
+        """The messages of workers within some time, with their numbers. A message of `NOBODY` is for the user.
 
-        Raises: StorageError if there can be no workers any more.
+        Raises: StorageError if workers are no longer possible.
         """
         ...
 
@@ -64,7 +65,7 @@ class Workers(Protocol):
 
 @dataclass(kw_only=True)
 class Queued:
-    """A job that has to be done. device: the only one that it may run on; None for any card. after: not before."""
+    """A job to do. device: the only one that it may run on; None for any GPU. after: the earliest time."""
 
     order: Order
     device: str | None
@@ -76,8 +77,8 @@ class Queued:
 class BatchLoop:
     """Does jobs with workers.
 
-    Args: jobs: what is to be done. Afterwards `is_stopped` says whether the watcher stopped it, and `is_late` whether
-    its time was up.
+    Args: jobs: to do. Afterwards `is_stopped` says whether the watcher stopped it, and `is_late` whether the time limit
+    was reached.
     """
 
     jobs: Sequence[Queued]
@@ -96,7 +97,7 @@ class BatchLoop:
         self.read: set[str] = set()  # jobs whose prompts a worker was told to read with those of another
 
     def run(self) -> None:
-        """Do all jobs, or as many as the options let it. Raises: whatever the watcher raises; StorageError."""
+        """Do all jobs, or as many as the options allow. Raises: whatever the watcher raises; StorageError."""
         while self._goes_on():
             for number in range(len(self.workers.devices)):
                 if number not in self.doing and self.workers.is_ready(number) and (job := self._next(number)):
@@ -143,7 +144,7 @@ class BatchLoop:
         self.workers.give(number, replace(job.order, line=placed(job.order.line), ahead=ahead))
 
     def _ahead(self, job: Queued) -> list[JobLine]:
-        """The jobs whose prompts are read with that of a job: those that follow, unless somebody reads its own."""
+        """The jobs whose prompts are encoded together with that of a job: none, or some of the following ones."""
         if self.options.order == "file" or job.order.job in self.read:
             return []
         following = islice((one for one in self.waiting if one.device == job.device), AHEAD)
@@ -173,7 +174,7 @@ class BatchLoop:
         self.watch.on_outcome(number, outcome)
 
     def _bury(self, number: int, job: Queued, gone: Gone) -> None:
-        """A worker has died: its job is tried once more, by another one that goes on with the job's folder."""
+        """A worker has died: its job is tried once more, by another worker that resumes the job's folder."""
         name, tries = job.order.job, job.tries + 1
         if tries < MOST_TRIES or self.is_stopped:
             if not self.is_stopped:

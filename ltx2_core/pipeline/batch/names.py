@@ -1,4 +1,4 @@
-"""Where the results of a batch go: one folder, and a name for each job that no other has.
+"""The names of the results of a batch: one folder, and a unique name for each job.
 
 Source: docs/batch.md, "Names".
 """
@@ -24,16 +24,16 @@ PLAIN_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """How results are named. template: of a file in the folder; None for what follows from the job itself."""
+    """How results are named. template: of a file in the folder; None for the default names."""
 
     folder: Path
     template: str | None = None
 
     @classmethod
     def of(cls, output: str | None, jobs: Path, *, is_draft: bool = False) -> Naming:
-        """What `-o` means: a folder, or a folder and the template of a name.
+        """The meaning of `-o`: a folder, or a folder and a name template.
 
-        Args: jobs: the file of jobs. is_draft: whether they are drafts, which have a folder of their own.
+        Args: jobs: the file of jobs. is_draft: whether they are drafts, which have their own folder.
         Raises: RequestError.
         """
         path = given_path(jobs.absolute().stem + DRAFT_ENDING * is_draft if output is None else output, "-o")
@@ -47,7 +47,7 @@ class Naming:
         return cls(folder, template)
 
     def output(self, number: int, name: str, variant: Variant) -> str:
-        """The template of one job, with only those fields left that follow from its settled request.
+        """The template of one job, with only those fields left that need its resolved request.
 
         Args: number: of the job in its file, from 1. name: its own, or "". Raises: RequestError.
         """
@@ -64,7 +64,7 @@ class Naming:
 
 
 def check_name(name: str) -> None:
-    """Raises: RequestError for a name of a job that cannot be the name of a file in a folder."""
+    """Raises: RequestError for a job name that is not a valid file name."""
     if NOT_IN_A_NAME.search(name) or name.startswith(".") or name != name.strip():
         why = "it becomes the name of a file in the folder of the batch"
         raise RequestError(f"name {shown(name)} cannot be used", why, f"name: {slug(name)}")
@@ -76,27 +76,27 @@ def escaped(text: str) -> str:
 
 
 def _in_a_name(value: str) -> str:
-    """A value of a sweep as part of a name: a number as it is, else its words."""
+    """A value of a sweep as part of a name: a number as it is, else its slug."""
     return value if PLAIN_NUMBER.fullmatch(value) else slug(value)
 
 
 def _filled(template: str, known: Mapping[str, str]) -> str:
-    """A template with some fields filled in; the others are those that are known later.
+    """A template with some fields filled in; the others are filled in later.
 
-    Raises: RequestError for any other.
+    Raises: RequestError for unknown fields.
     """
     what = f"-o {shown(template)} cannot be used"
     names = ", ".join(f"{{{name}}}" for name in (*known, *FIELDS))
     try:
         pieces = list(Formatter().parse(template))
     except ValueError as error:
-        raise RequestError(what, "a brace in it has no partner", f"known fields are {names}") from error
+        raise RequestError(what, "it has an unmatched brace", f"known fields are {names}") from error
     found = ""
     for text, name, form, conversion in pieces:
         found += escaped(text)
         if name is None:
             continue
         if name not in (*known, *FIELDS) or form or conversion:
-            raise RequestError(what, f"known fields are {names}", "give one of them alone between braces, or none")
+            raise RequestError(what, f"known fields are {names}", "a field is a name in braces, without a format")
         found += escaped(known[name]) if name in known else f"{{{name}}}"
     return found

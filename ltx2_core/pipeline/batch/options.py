@@ -1,4 +1,4 @@
-"""How a batch is run, as the command line says it: nothing here changes what comes out.
+"""Options of a batch that do not change its results.
 
 Source: docs/batch.md.
 """
@@ -35,13 +35,13 @@ def parse_time_limit(value: Any) -> float:
 
 
 class BatchOptions(Record):
-    """How a batch is run.
+    """Options of a batch.
 
-    Args: overwrite: jobs that have changed are rendered again, and what lies in their place is replaced. keep_going:
-    a job that fails stops no other. max_time: seconds, after which no further job begins. gpus: the cards; None for
-    all. shard: which part of the jobs this process does, as it was written. order: `models` puts what can share loaded
-    models together, `file` keeps the order of the file. engine: whether workers are on this machine, or on a Ray
-    cluster. address: of that cluster.
+    Args: overwrite: whether changed jobs are rendered again, and existing files are replaced. keep_going: whether the
+    batch continues after a failed job. max_time: seconds, after which no further job starts. gpus: None for all. shard:
+    the part of the jobs for this process, as it was written. order: `models` groups jobs that can share loaded models,
+    `file` keeps the order of the file. engine: whether workers are on this machine, or on a Ray cluster. address: of
+    that cluster.
     """
 
     overwrite: Switch = False
@@ -67,7 +67,7 @@ class BatchOptions(Record):
         return found
 
     def _require_consistent(self) -> None:
-        """Raises: RequestError for options of another engine, and for Ray without an address or without Ray."""
+        """Raises: RequestError for options of another engine, and for Ray without an address or without the package."""
         if self.engine != "ray":
             if self.address is not None:
                 raise RequestError("--address has no effect", "it names a Ray cluster", "--engine ray")

@@ -1,4 +1,4 @@
-"""What becomes of a job, and what a worker tells meanwhile: light, as it goes from one process to another."""
+"""The outcome of a job, and the messages of workers: light, because they are sent between processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .record import Failure
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a job.
+    """The outcome of a job.
 
     Args: state: "existing" was done already; "busy" is being done by another process.
     """
@@ -28,7 +28,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gone:
-    """A worker has died, and with it whatever it did. how: in words."""
+    """A worker has died with its job. how: as text."""
 
     how: str
 
@@ -38,11 +38,11 @@ Told = Event | Outcome | Gone  # what comes from a worker
 
 @dataclass(frozen=True, slots=True)
 class BatchWatch:
-    """Whoever watches a batch.
+    """Receives the events of a batch.
 
-    Args: on_begin: is told how many jobs this process is to do. on_start: is told which job a worker begins; workers
-    are numbered from 0. on_event: what happens in it. on_outcome: what became of it. say: one line for a person, a
-    warning. should_stop: asked several times a second.
+    Args: on_begin: called with the number of jobs of this process. on_start: with the job that a worker starts; workers
+    are numbered from 0. on_event: with its events. on_outcome: with its outcome. say: with a line for the user, a
+    warning. should_stop: called several times a second.
     """
 
     on_begin: Callable[[int], None] = lambda count: None

@@ -1,4 +1,4 @@
-"""Drafts that were picked: the folder of a batch keeps the jobs of its drafts, a file of picks makes full jobs of them.
+"""Picked drafts: the folder of a batch keeps the jobs of its drafts, and a file of picks turns them into full jobs.
 
 Source: docs/batch.md, "Drafts and picks".
 """
@@ -29,7 +29,7 @@ MOST_FIRST_BYTES, MOST_BYTES = 4096, 64 * 2**20  # of the first line, of the job
 
 
 def picked_batch(path: Path) -> str | None:
-    """The name of the batch whose drafts a file of jobs picks, which its first line says; None for any other file."""
+    """The name of the batch in the first line of a file of picks; None for any other file."""
     try:
         with path.open("rb") as file:
             first = file.read(MOST_FIRST_BYTES).decode("utf-8-sig", "replace").lstrip().partition("\n")[0]
@@ -45,7 +45,7 @@ def drafts_of(batch: Batch) -> list[BatchJob]:
 
 
 def keep_drafts(batch: Batch) -> None:
-    """Write the jobs of a batch that are drafts into its folder, beside those of others that it holds.
+    """Write the draft jobs of a batch into its folder, in addition to those that it contains.
 
     Raises: StorageError.
     """
@@ -61,7 +61,7 @@ def keep_drafts(batch: Batch) -> None:
 
 
 def _read_drafts(path: Path) -> dict[str, dict[str, Any]]:
-    """Jobs by their names. Raises: StorageError for what `keep_drafts` did not write; OSError."""
+    """Jobs by their names. Raises: StorageError for a file that `keep_drafts` did not write; OSError."""
     try:
         jobs = [json.loads(line) for line in read_whole(path, MOST_BYTES).decode().splitlines()]
         return {job["name"]: job for job in jobs}
@@ -71,7 +71,7 @@ def _read_drafts(path: Path) -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class PickedDrafts:
-    """The drafts that a file of picks speaks of. name: of the folder of their batch."""
+    """The drafts of a file of picks. name: of the folder of their batch."""
 
     path: Path
     name: str
@@ -79,8 +79,8 @@ class PickedDrafts:
     def full_job(self, text: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """A picked draft as a full job: its own keys, and the settings that the command line may override.
 
-        Args: text: the path of its file, from the folder of the batch or from that of the picks on.
-        Raises: RequestError for a file that is not of the batch, or not a draft; StorageError.
+        Args: text: the path of its file, relative to the folder of the batch or to that of the picks.
+        Raises: RequestError for a file that is not in the batch, or not a draft; StorageError.
         """
         file = self._in_folder(text)
         found = self._files.get(file)
@@ -113,7 +113,9 @@ class PickedDrafts:
         return found
 
     def _places(self) -> Iterator[Path]:
-        """Where the folder of the batch may be: that of the picks, beside it, or in the current folder."""
+        """Where the folder of the batch may be: that of the picks, beside the file of picks, or in the current
+        folder.
+        """
         here = self.path.absolute().parent
         if here.name == self.name:
             yield self.path.parent

@@ -1,4 +1,4 @@
-"""Reads files of jobs: text, YAML, JSON lines and CSV. Every mistake is found, and told with its line.
+"""Read files of jobs: text, YAML, JSON lines and CSV. Every mistake is reported with its line.
 
 Source: docs/batch.md, "Files of jobs".
 """
@@ -27,10 +27,10 @@ COMMENT = "#"
 
 @dataclass(frozen=True, slots=True)
 class RawJob:
-    """A job as it stands in a file.
+    """A job as written in a file.
 
-    Args: place: where. keys: its own. defaults: those of the file, below its own. is_pick: it was rendered as a draft,
-    from this prompt word for word.
+    Args: place: its location. keys: its own. defaults: those of the file, below its own. is_pick: whether it was
+    rendered as a draft; its prompt is then used word for word.
     """
 
     place: str
@@ -43,9 +43,9 @@ Entry = RawJob | tuple[str, LTX2Error]  # a job, or where one stands that cannot
 
 
 def read_jobs(path: Path) -> list[Entry]:
-    """The jobs of a file, in its order. What a file is, the end of its name says.
+    """The jobs of a file, in its order. The suffix decides its format.
 
-    Raises: RequestError for a file that cannot be read at all, that holds no job, or more than 10,000.
+    Raises: RequestError for a file that cannot be read, that contains no job, or more than 10,000.
     """
     suffix = path.suffix.lower()
     if suffix not in READERS:
@@ -71,7 +71,7 @@ def _text_of(path: Path) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The place and the text of every line that is not blank, however lines end."""
+    """The location and the text of every line that is not blank, with any kind of line ending."""
     for number, line in enumerate(io.StringIO(_text_of(path), newline=None), 1):
         if text := line.strip():
             yield f"{path}, line {number}", text
@@ -104,7 +104,7 @@ def _from_json_lines(path: Path) -> Iterator[Entry]:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """The JSON object of a line. Raises: RequestError for anything else, and for a name that stands twice."""
+    """The JSON object of a line. Raises: RequestError for anything else, and for a repeated name."""
     what, hint = "this line cannot be read", 'write one object a line: {"prompt": "a lamp blinks"}'
     try:
         content = json.loads(text, object_pairs_hook=_without_twins, parse_constant=_no_constant)
@@ -122,7 +122,7 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{shown(next(name for name in names if names.count(name) > 1))} stands twice in it")
+        raise ValueError(f"{shown(next(name for name in names if names.count(name) > 1))} is in it twice")
     return found
 
 
@@ -209,7 +209,7 @@ def _defaults(content: Written) -> Mapping[str, Any]:
 
 
 def _yaml_job(name: str, value: Any) -> dict[str, Any]:
-    """The keys of a job, which is a mapping, or a text that is its prompt. name: its own in a mapping of jobs."""
+    """The keys of a job, which is a mapping, or a text that is its prompt. name: its key in a mapping of jobs."""
     keys = {"prompt": value} if isinstance(value, str) else value
     if not isinstance(keys, dict):
         raise RequestError(
@@ -224,19 +224,19 @@ def _yaml_job(name: str, value: Any) -> dict[str, Any]:
 
 
 def _spelled(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys as settings are spelled. Raises: RequestError for two that are the same then."""
+    """Keys in the spelling of settings. Raises: RequestError for two that become the same."""
     found: dict[str, Any] = {}
     for name, value in keys.items():
         if _key(name) in found:
             raise RequestError(
-                f"{shown(name)} stands twice", "hyphens and underscores are the same", "keep one of them"
+                f"{shown(name)} occurs twice", "hyphens and underscores are the same", "keep one of them"
             )
         found[_key(name)] = value
     return found
 
 
 def _key(name: str) -> str:
-    """A key with underscores, as people may write video-st too."""
+    """A key with underscores, since video-st is allowed too."""
     return name.strip().removeprefix("--").replace("-", "_")
 
 

@@ -1,6 +1,6 @@
-"""What lies in the folder of a batch: `batch.json`, which says how far each job is, and `summary.csv`.
+"""The records in the folder of a batch: `batch.json` with the state of each job, and `summary.csv`.
 
-Neither holds a time, so that a batch that was disturbed ends with the bytes of one that was not.
+Neither contains a time, so that an interrupted batch ends with the same bytes as one that was not.
 Source: docs/batch.md, "The folder of a batch".
 """
 
@@ -28,7 +28,7 @@ COLUMNS = ("job", "state", "file", "seed", "exit_code", "error", "why", "hint")
 
 
 class Failure(Record):
-    """Why a job failed. code: the exit code that its own command would have had."""
+    """Why a job failed. code: the exit code of its own command."""
 
     code: int
     what: str
@@ -37,22 +37,24 @@ class Failure(Record):
 
     @classmethod
     def of(cls, error: LTX2Error) -> Self:
-        """The failure that an error tells."""
+        """The failure for an error."""
         return cls(code=error.exit_code, what=error.what, why=error.why, hint=error.hint)
 
 
 class Fingerprint(Record):
-    """What decides the result of a job. settings: SHA-256 of its request. inputs: of the files that it reads."""
+    """The inputs that determine the result of a job. settings: SHA-256 of its request. inputs: of the files that it
+    reads.
+    """
 
     settings: str
     inputs: str
 
 
 class JobEntry(Record):
-    """How far a job is.
+    """The state of a job.
 
     Args: file: its result, in the folder of the batch. nbytes: the size of that, when it is done. replaces: SHA-256 of
-    a file that stood in its place when it began.
+    a file that was in its place when it started.
     """
 
     job: str
@@ -65,13 +67,13 @@ class JobEntry(Record):
     failure: Failure | None = None
 
     def is_done(self, folder: Path) -> bool:
-        """Whether the result is there, and has the size that it was written with."""
+        """Whether the result exists, with the size that was written."""
         path = folder / self.file
         return self.state == "done" and path.is_file() and path.stat().st_size == self.nbytes
 
 
 class BatchRecord(Record):
-    """How far a batch is. seed: from which those of its jobs follow. jobs: in the order of their file."""
+    """The state of a batch. seed: the base of its jobs' seeds. jobs: in the order of their file."""
 
     version: Literal[1] = Field(default=1, alias="schema")
     seed: int
@@ -83,7 +85,7 @@ class BatchRecord(Record):
         return {entry.job: entry for entry in self.jobs}
 
     def with_entry(self, new: JobEntry) -> Self:
-        """The same with another entry for a job that it knows."""
+        """The same with another entry for one of its jobs."""
         return self.model_copy(update={"jobs": tuple(new if old.job == new.job else old for old in self.jobs)})
 
     def summary(self) -> str:
@@ -100,12 +102,12 @@ class BatchRecord(Record):
 
 
 def _harmless(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
+    """A cell that spreadsheets do not interpret as a formula."""
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t")) else cell
 
 
 def require_own(folder: Path, names: Iterable[str]) -> None:
-    """Raises: TargetTakenError for a file of these names in a folder that holds no batch, which is somebody else's."""
+    """Raises: TargetTakenError if a folder without a batch has a file with one of these names."""
     if not os.path.lexists(folder / RECORD):
         for name in names:
             require_free(folder / name, "no batch wrote it", "--overwrite replaces it, -o FOLDER/ names another folder")
@@ -147,7 +149,7 @@ def change_record(folder: Path, change: Callable[[BatchRecord | None], BatchReco
 
 
 def change_entry(folder: Path, job: str, change: Callable[[JobEntry], JobEntry]) -> JobEntry:
-    """Change the entry of one job, and give it. Raises: StorageError, also if the record does not know the job."""
+    """Change the entry of one job, and return it. Raises: StorageError, also if the record does not contain the job."""
 
     def changed(record: BatchRecord | None) -> BatchRecord:
         if record is None or job not in record.by_name:
@@ -158,7 +160,7 @@ def change_entry(folder: Path, job: str, change: Callable[[JobEntry], JobEntry])
 
 
 def write_summary(folder: Path) -> BatchRecord | None:
-    """Write the table of a batch, and give its record. Raises: StorageError."""
+    """Write the table of a batch, and return its record. Raises: StorageError."""
     path = folder / SUMMARY
     with locked(path, wait=lambda: time.sleep(POLL_S)), disk_errors(path):
         remove_leftovers(path)

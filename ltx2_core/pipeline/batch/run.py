@@ -1,4 +1,4 @@
-"""Runs a batch: what is left of it, and how it ended.
+"""Run a batch: the remaining jobs, and the result.
 
 Source: docs/batch.md.
 """
@@ -27,10 +27,10 @@ ENGINES: Mapping[str, Start] = {"local": LocalWorkers, "ray": ClusterWorkers}  #
 
 @dataclass(frozen=True, kw_only=True)
 class BatchEnd:
-    """How a batch ended.
+    """The result of a batch.
 
-    Args: count: the jobs of this process. failed: those that failed. left: those that were not begun, or were stopped.
-    is_stopped: the watcher stopped it. is_late: its time was up.
+    Args: count: the jobs of this process. failed: those that failed. left: those that did not start, or were stopped.
+    is_stopped: whether the watcher stopped it. is_late: whether the time limit was reached.
     """
 
     count: int
@@ -41,11 +41,11 @@ class BatchEnd:
 
 
 def run_batch(batch: Batch, options: BatchOptions, config: Path | None, watch: BatchWatch = NOBODY) -> BatchEnd:
-    """Do the jobs of a batch that are not done yet, and write down in its folder what became of each.
+    """Do the jobs of a batch that are not done yet, and record the outcome of each in its folder.
 
     Args: config: the file that --config names, which the workers read too.
-    Raises: RequestError if something would be replaced, or cards or a shard are not there; StorageError, also where no
-    cluster answers or it does not see the folder; DoesNotFitError if no machine of it is large enough.
+    Raises: RequestError if something would be replaced, or for a GPU or shard that does not exist; StorageError, also
+    if no cluster answers or it does not see the folder; DoesNotFitError if no machine is large enough.
     """
     part = part_of(batch.jobs, options.shard)
     with closing(ENGINES[options.engine](batch, part, options, config)) as workers:
@@ -74,7 +74,7 @@ def run_batch(batch: Batch, options: BatchOptions, config: Path | None, watch: B
 
 
 class _Groups:
-    """A key that puts jobs of the same files and the same machine together, in the order of their first ones."""
+    """A sort key that groups jobs with the same files and machine, in the order of their first ones."""
 
     def __init__(self, jobs: Sequence[BatchJob]) -> None:
         self.known: dict[str, int] = {}

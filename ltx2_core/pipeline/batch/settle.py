@@ -1,4 +1,4 @@
-"""From a file of jobs to a batch in which every job is settled, or to one list of all that is wrong.
+"""From a file of jobs to a batch in which every job is resolved, or to one list of all mistakes.
 
 Source: docs/batch.md.
 """
@@ -27,9 +27,9 @@ from .unsettled import AskedBatch, Problem, UnsettledJob, unsettled_jobs
 
 
 def settle_line(line: JobLine, given: Gathered) -> Resolved:
-    """Settle one job that is complete. given: the environment and the settings files, below the job's own settings.
+    """Resolve one complete job. given: the environment and the settings files, below the job's own settings.
 
-    Raises: as `resolve`, and RequestError for one that several ranks would share.
+    Raises: as `resolve`, and RequestError for a job with several ranks.
     """
     layers = [(COMMAND_LINE, line.settings), *given.layers]
     resolved = resolve(line.mode, line.prompt, layers, given.own_presets, line.main)
@@ -39,10 +39,10 @@ def settle_line(line: JobLine, given: Gathered) -> Resolved:
 
 
 def read_batch(asked: AskedBatch, on_begin: Callable[[int], None] = lambda count: None) -> Batch:
-    """Read a file of jobs and settle all of them. The folder of the batch is there afterwards.
+    """Read a file of jobs and resolve all of them. The folder of the batch exists afterwards.
 
-    Args: on_begin: is told how many jobs there are, before they are settled.
-    Raises: RequestError for what concerns the whole batch; JobsError with everything that is wrong with its jobs.
+    Args: on_begin: called with the number of jobs, before they are resolved.
+    Raises: RequestError for mistakes that concern the whole batch; JobsError with all mistakes in its jobs.
     """
     given = gather({}, asked.config)
     common = _common(asked, given)
@@ -75,7 +75,7 @@ def read_batch(asked: AskedBatch, on_begin: Callable[[int], None] = lambda count
 
 
 def _common(asked: AskedBatch, given: Gathered) -> Settings:
-    """The settings of the whole batch. Raises: RequestError for any that a batch does not take."""
+    """The settings of the whole batch. Raises: RequestError for those that a batch does not allow."""
     layers = [(COMMAND_LINE, asked.flags), *given.layers]
     merged = merge(with_presets(layers, given.own_presets)[0])
     if merged.settings.job_dir is not None:
@@ -87,20 +87,20 @@ def _common(asked: AskedBatch, given: Gathered) -> Settings:
 def _base(asked: AskedBatch, common: Settings, folder: Path, *, is_used: bool) -> int:
     """The seed of the batch: the one that is set, or that of the same batch before, or a random one.
 
-    is_used: whether the seed of any job follows from it.
+    is_used: whether the seed of any job is derived from it.
     """
     if common.seed is not None:
         return common.seed
     before = asked.seed_of(folder)
     if before is None and asked.shares_seed and is_used:
-        why = "jobs get seeds that follow from it, and all shards have to find the same"
+        why = "the seeds of the jobs are derived from it, and all shards need the same"
         raise RequestError("--shard needs --seed", why, "--seed 1")
     return secrets.randbelow(2**31) if before is None else before
 
 
 @dataclass
 class _Settling:
-    """The jobs of a batch that are settled so far. base: its seed. problems: what is wrong with the others."""
+    """The resolved jobs of a batch so far. base: its seed. problems: the mistakes in the others."""
 
     given: Gathered
     naming: Naming
@@ -112,11 +112,11 @@ class _Settling:
     unfitting: dict[Hashable, DoesNotFitError] = field(default_factory=dict)  # by what decides the size of a job
 
     def add(self, unsettled: UnsettledJob) -> None:
-        """Settle one more job, or tell what is wrong with it."""
+        """Resolve one more job, or record its mistake."""
         line = unsettled.line
         size = repr((line.mode, line.main, sorted({**line.settings, "seed": None}.items())))
         try:
-            if size in self.unfitting:  # what would fit takes long to be found
+            if size in self.unfitting:  # finding settings that fit takes long
                 raise self.unfitting[size]
             job = self._settle(unsettled)
             self._take(job)
@@ -145,7 +145,7 @@ class _Settling:
         return BatchJob(name=target.stem, line=final, resolved=resolved)
 
     def _take(self, job: BatchJob) -> None:
-        """Note what a job writes. Raises: RequestError if another job writes the same."""
+        """Record the outputs of a job. Raises: RequestError if another job writes the same file."""
         task, name = job.resolved.task, job.resolved.target.with_suffix("")
         files = {_key(path): path for path in (name, *task.results)}
         taken = next((key for key in files if key in self.taken), None)
@@ -165,7 +165,7 @@ class _Settling:
         self.taken |= dict.fromkeys(files, job.line.place)
 
     def chained(self) -> list[Problem]:
-        """The jobs that start from what another one writes: nothing says which of them would be first."""
+        """The jobs whose input is the output of another job: their order is not defined."""
         found: list[Problem] = []
         for number, job in self.jobs:
             other = next((path for path in job.resolved.task.inputs.values() if _key(path) in self.taken), None)
@@ -183,7 +183,7 @@ def _key(path: Path) -> str:
 
 
 def _refusal(path: Path, problems: Sequence[Problem]) -> JobsError:
-    """All that is wrong in the order of the file, the same failures of several jobs together."""
+    """All mistakes in the order of the file, the same mistakes of several jobs together."""
     grouped: dict[tuple[str, str, str], tuple[list[str], LTX2Error]] = {}
     for problem in sorted(problems, key=lambda problem: problem.number):
         error = problem.error

@@ -1,4 +1,4 @@
-"""Which part of a batch a process of an array job does.
+"""The part of a batch for one process of an array job.
 
 Source: docs/scale.md.
 """
@@ -21,10 +21,10 @@ KUBERNETES = "JOB_COMPLETION_INDEX"
 
 
 def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """The number of a part, from 0, and how many there are.
+    """The number of a part, from 0, and the number of parts.
 
     Args: text: `I/N`; `auto` takes both from SLURM; `auto/N` takes the number from Kubernetes or SLURM.
-    Raises: RequestError for any other text, a number that is not below N, and variables that are not there.
+    Raises: RequestError for any other text, a number that is not below N, and missing variables.
     """
     match = re.fullmatch(r"(auto|\d{1,5})(?:/(\d{1,5}))?", text.strip(), re.ASCII)
     what = f"--shard {shown(text)} cannot be used"
@@ -53,7 +53,7 @@ def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> tuple
 
 
 def part_of(jobs: Sequence[T], shard: str | None) -> tuple[T, ...]:
-    """Every N-th job from the I-th on, so that neighbours, which are alike, are spread. Raises: RequestError."""
+    """Every N-th job, starting with the I-th, so that similar neighbours are distributed. Raises: RequestError."""
     if shard is None:
         return tuple(jobs)
     number, count = parse_shard(shard)
@@ -61,7 +61,7 @@ def part_of(jobs: Sequence[T], shard: str | None) -> tuple[T, ...]:
 
 
 def _of_slurm(what: str, environment: Mapping[str, str]) -> tuple[int, int]:
-    """(ID − MIN) / STEP of COUNT, as arrays may begin anywhere and leave numbers out."""
+    """(ID − MIN) / STEP of COUNT, since arrays may start anywhere and skip numbers."""
     task, first, step, count = (
         _whole(what, SLURM + name, environment, default) for name, default in _SLURM_DEFAULTS.items()
     )

@@ -1,4 +1,4 @@
-"""From a file of jobs to jobs that have all their settings but a seed and an output.
+"""From a file of jobs to jobs with all their settings except a seed and an output.
 
 Source: docs/batch.md, "Where settings come from" and "Seeds and sweeps".
 """
@@ -28,12 +28,12 @@ Takes = Mapping[str, Collection[str]]  # name of a mode to the settings that are
 
 @dataclass(frozen=True, kw_only=True)
 class AskedBatch:
-    """What was asked for on a command line.
+    """The request for a batch on a command line.
 
-    Args: path: the file of jobs. flags: settings for all of them. config: the file that --config names. takes: which
-    settings are options of which mode. seeds, sweeps: as they were written. seed_of: reads the seed that a folder's
-    batch had before; None where there was none. shares_seed: whether other processes have to find the same seed.
-    is_planned: nothing will be rendered, and no folder stays.
+    Args: path: the file of jobs. flags: settings for all of them. config: the file that --config names. takes: the
+    options of each mode. seeds, sweeps: as they were written. seed_of: reads the seed of the earlier batch in a folder;
+    None if there was none. shares_seed: whether other processes need the same seed. is_planned: whether nothing is
+    rendered, and no folder is kept.
     """
 
     path: Path
@@ -49,7 +49,7 @@ class AskedBatch:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with a job. number: of the job in its file, from 1. place: where it stands."""
+    """A mistake in a job. number: of the job in its file, from 1. place: its location."""
 
     number: int
     place: str
@@ -58,7 +58,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class UnsettledJob:
-    """A job before it is settled. number: in its file, from 1. line: with all its settings but seed and output."""
+    """A job before it is resolved. number: in its file, from 1. line: with all its settings except seed and output."""
 
     number: int
     line: JobLine
@@ -67,7 +67,7 @@ class UnsettledJob:
 
 @dataclass(frozen=True, slots=True)
 class UnsettledJobs:
-    """The jobs of a file. problems: what is wrong with those that are not among them. notes: for a person."""
+    """The jobs of a file. problems: mistakes in the others. notes: for the user."""
 
     jobs: Sequence[UnsettledJob]
     problems: Sequence[Problem]
@@ -76,7 +76,7 @@ class UnsettledJobs:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A job as it stands in its file, with its own settings, and the defaults of the file."""
+    """A job as written in its file, with its own settings, and the defaults of the file."""
 
     number: int
     line: JobLine
@@ -84,9 +84,9 @@ class _Row:
 
 
 def unsettled_jobs(asked: AskedBatch, given: Gathered) -> UnsettledJobs:
-    """Read a file of jobs, and make of each what its seeds, sweeps and settings make of it.
+    """Read a file of jobs, and expand each by its seeds, sweeps and settings.
 
-    Raises: RequestError for what concerns all of them.
+    Raises: RequestError for mistakes that concern all of them.
     """
     seeds = () if asked.seeds is None else parse_seeds(asked.seeds)
     sweeps = parse_sweeps(asked.sweeps)
@@ -112,7 +112,7 @@ def unsettled_jobs(asked: AskedBatch, given: Gathered) -> UnsettledJobs:
 
 
 def _read(path: Path) -> tuple[list[_Row], list[Problem]]:
-    """The jobs of a file that can be read, and what is wrong with the others."""
+    """The readable jobs of a file, and the mistakes in the others."""
     rows: list[_Row] = []
     problems: list[Problem] = []
     for number, entry in enumerate(read_jobs(path), 1):
@@ -143,7 +143,7 @@ def _row(number: int, entry: RawJob) -> _Row:
 
 
 def _completed(row: _Row, variant: Variant, asked: AskedBatch, given: Gathered) -> JobLine:
-    """A job of a file with what holds for all jobs."""
+    """A job of a file with the settings for all jobs."""
     flags = {name: value for name, value in asked.flags.items() if name not in (*BATCH_KEYS, "seed")}
     defaults = {name: value for name, value in row.defaults.items() if name != "seed" or "seed" not in asked.flags}
     own = {**row.line.settings, **variant.swept}
@@ -157,8 +157,8 @@ def _completed(row: _Row, variant: Variant, asked: AskedBatch, given: Gathered) 
 def completed(line: JobLine, layers: Sequence[Mapping[str, Any]], given: Gathered) -> JobLine:
     """A job with the settings of further places, the most important first, below its own.
 
-    A preset stands just below the place that names it, so that what a job's own preset sets is not taken from a place
-    below the job. Raises: RequestError for a value that cannot be used.
+    A preset comes directly below the place that names it, so that a value of a job's own preset wins over places below
+    the job. Raises: RequestError for a value that cannot be used.
     """
     placed: list[Layer] = [(Place(Origin.COMMAND_LINE), one) for one in (line.settings, *layers)]
     layered, _ = with_presets(placed, given.own_presets)
@@ -175,7 +175,7 @@ def completed(line: JobLine, layers: Sequence[Mapping[str, Any]], given: Gathere
 
 
 def check_line(line: JobLine, takes: Takes) -> None:
-    """Raises: RequestError for a setting that the job's mode does not have, or an input that does not go with it."""
+    """Raises: RequestError for a setting that the job's mode does not have, or an input that does not fit the mode."""
     for name in line.settings:
         if name not in takes[line.mode]:
             owners = [mode for mode, names in takes.items() if name in names]
@@ -190,7 +190,7 @@ def check_line(line: JobLine, takes: Takes) -> None:
 
 
 def _notes(rows: Sequence[_Row], keys: Sequence[str]) -> list[str]:
-    """Which sweeps pass jobs over. Raises: RequestError for one that passes over all of them."""
+    """Which sweeps do not apply to some jobs. Raises: RequestError for one that applies to none."""
     notes = []
     for key in keys:
         passed = sum(key in row.line.settings for row in rows)
@@ -198,7 +198,7 @@ def _notes(rows: Sequence[_Row], keys: Sequence[str]) -> list[str]:
         if rows and passed == len(rows):
             raise RequestError(f"{option} has no effect", f"every job sets its own {key}", "leave it out")
         if passed:
-            notes.append(f"{option} passes over {passed} of {len(rows)} jobs, which set their own {key}")
+            notes.append(f"{option} does not apply to {passed} of {len(rows)} jobs, which set their own {key}")
     return notes
 
 

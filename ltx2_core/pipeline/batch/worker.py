@@ -1,4 +1,4 @@
-"""Renders jobs one after another with models that stay loaded: what a child process does, and `ltx2 batch -`.
+"""Render jobs one after another with models that stay loaded: in a child process, and in `ltx2 batch -`.
 
 Source: docs/batch.md, "The same command again".
 """
@@ -35,7 +35,7 @@ DIFFERS = "--preset, --res and --config say what would be chosen on each machine
 
 
 class Worker:
-    """Renders jobs. Models stay for the next job, as long as that is of the same files on the same device.
+    """Renders jobs. Models stay loaded for the next job if it uses the same files on the same device.
 
     Args: config: the file that --config names.
     """
@@ -45,11 +45,11 @@ class Worker:
         self._models: Models | None = None
 
     def render(self, line: JobLine, watch: Watch = NOBODY) -> Result:
-        """Render one job, or go on with it if its folder holds the same render. Raises: as `run`."""
+        """Render one job, or resume it if its folder contains the same render. Raises: as `run`."""
         return self.finish(settle_line(line, self.given), watch)
 
     def finish(self, resolved: Resolved, watch: Watch = NOBODY) -> Result:
-        """The same for a job that is settled."""
+        """The same for a resolved job."""
         job = unfinished(resolved)
         try:
             if job is None:
@@ -57,16 +57,14 @@ class Worker:
             return resume(job, watch, self._models_for(job.task))
         except Interrupted:
             raise
-        except BaseException:  # what is loaded may be half changed, as by a LoRA that was being fused
+        except BaseException:  # a loaded model may be partly changed, for example by a LoRA that was being fused
             self.clear()
             raise
 
     def do(self, order: Order, watch: Watch = NOBODY) -> Outcome:
-        """Do a job of a batch, unless it is done or another process is doing it, and note what came of it.
+        """Do a job of a batch, unless it is done or another process is doing it, and record its outcome.
 
-        What came of it goes into the record of the batch.
-
-        Raises: Interrupted if the watcher says stop; nothing that is the fault of the job.
+        Raises: Interrupted if the watcher stops it; no error of the job itself.
         """
         resolved = None
         try:
@@ -88,9 +86,9 @@ class Worker:
             return Outcome(job=order.job, state="failed", failure=failure)
 
     def read_ahead(self, task: RenderTask, lines: Iterable[JobLine], watch: Watch = NOBODY) -> None:
-        """Read the prompts of a job and of jobs that follow it, so that the text encoder is loaded once for all.
+        """Encode the prompts of a job and of the following jobs, so that the text encoder is loaded once for all.
 
-        They are kept in the prompt cache, where each job finds its own. What cannot be read is told by its own job.
+        They are stored in the prompt cache, where each job finds its own. Errors are left to the jobs themselves.
         """
         try:
             tasks = [task, *(settle_line(line, self.given).task for line in lines)]
@@ -108,7 +106,7 @@ class Worker:
             self.clear()
 
     def clear(self) -> None:
-        """Let every model go."""
+        """Unload all models."""
         if self._models is not None:
             self._models.clear()
             self._models = None
@@ -123,7 +121,7 @@ class Worker:
         return Outcome(job=order.job, state="done", path=target, seed=seed, seconds=result.seconds)
 
     def _models_for(self, task: RenderTask) -> Models:
-        """The models of the job before, or new ones if those are of other files or another device."""
+        """The models of the job before, or new ones if those have other files or another device."""
         if self._models is None or not self._models.are_of(task):
             self.clear()
             self._models = Models(task.files, task.machine)
@@ -131,16 +129,16 @@ class Worker:
 
 
 def _reads_as(task: RenderTask, first: RenderTask) -> bool:
-    """Whether the prompts of two tasks are read by the same models, to as many rows, and kept."""
+    """Whether the prompts of two tasks are encoded by the same models, to the same number of rows, and cached."""
     are_kept = task.uses_cache and first.uses_cache and not task.request.enhances
     rows = task.request.text_rows == first.request.text_rows
     return are_kept and rows and (task.files.paths, task.machine) == (first.files.paths, first.machine)
 
 
 def unfinished(resolved: Resolved) -> Job | None:
-    """The render that a job folder holds, if it is the same one and its files are too; None if it has to begin.
+    """The render in a job folder, if it is the same one with the same files; None if it has to start again.
 
-    It goes on where the settled task says, whatever card of this machine it began on.
+    It continues on the resolved task's device, whatever GPU of this machine it started on.
     """
     if not os.path.lexists(resolved.job_dir / JOB_RECORD):
         return None
@@ -167,7 +165,7 @@ def note_failure(order: Order, failure: Failure) -> None:
 
 
 def _is_same(begun: RenderTask, now: RenderTask) -> bool:
-    """Whether a render that began is the one that a job asks for, whatever a model chose for it since."""
+    """Whether a started render is the one that a job requests, whatever a model chose for it since."""
 
     def output(task: RenderTask) -> object:
         return task.output.model_copy(update={"overwrite": False, "preview": OFF})
@@ -176,7 +174,7 @@ def _is_same(begun: RenderTask, now: RenderTask) -> bool:
 
 
 def as_asked(begun: Request, asked: Request) -> Request:
-    """A request as it was before a model rewrote its prompt and chose its length, where the other leaves that to it."""
+    """A request before a model rewrote its prompt and chose its length, if the other request asks for this."""
     changes: dict[str, object] = {}
     if asked.enhances and begun.given_prompt is not None:
         changes |= {"prompt": begun.given_prompt, "given_prompt": asked.given_prompt, "enhances": True}
@@ -194,8 +192,8 @@ def _started(entry: JobEntry, order: Order, resolved: Resolved) -> JobEntry:
     replaces = entry.replaces if was_running else stands_there
     is_whole = all(path.exists() for path in resolved.task.results)
     has_ended = resolved.task.output.keep_latents or not os.path.lexists(resolved.job_dir / JOB_RECORD)
-    if was_running and is_whole and has_ended and stands_there != replaces:  # killed before this was noted
-        with suppress(OSError):  # the folder is not there, or holds what is not ours
+    if was_running and is_whole and has_ended and stands_there != replaces:  # killed before this was recorded
+        with suppress(OSError):  # the folder is missing, or contains other files
             resolved.job_dir.rmdir()
         return _done(entry, resolved.target)
     changes = {"state": "running", "fingerprint": order.fingerprint, "replaces": replaces, "failure": None}

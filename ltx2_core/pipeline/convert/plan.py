@@ -1,4 +1,4 @@
-"""Settle a conversion from headers alone: what is encoded, which LoRAs are merged, and everything that is refused.
+"""Plan a conversion from headers only: what is encoded, which LoRAs are merged, and everything that is refused.
 
 Source: docs/reference/quantised.md, "What convert writes".
 """
@@ -36,10 +36,10 @@ HINT = "convert the bf16 file of the model"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """A conversion that nothing speaks against.
+    """A checked conversion.
 
-    Args: encodings: by the name of the weight. begin: the new file up to its first tensor. tensors: where each lies in
-    it. loras: with their strengths, in their order.
+    Args: encodings: by the name of the weight. begin: the new file up to its first tensor. tensors: the position of
+    each in it. loras: with their strengths, in their order.
     """
 
     source: Header
@@ -64,7 +64,7 @@ class Conversion:
 
     @property
     def notes(self) -> list[str]:
-        """How much of each LoRA is merged, a line each."""
+        """How much of each LoRA is merged, one line each."""
         return [f"{lora.path.name} at {strength:g}: {lora.report}" for lora, strength in self.loras]
 
 
@@ -77,12 +77,12 @@ def plan_conversion(
     allow_partial: bool = False,
     overwrite: bool = False,
 ) -> Conversion:
-    """Settle what a conversion writes. Reads nothing but headers.
+    """Determine what a conversion writes. Reads only headers.
 
     Args: path: a checkpoint, transformer or one-file text encoder in bf16. to: int8 or fp8. target: of the new file.
-    loras: as --lora takes them.
-    Raises: RequestError for a format or a target that cannot be used; StorageError if a file is missing or the disk
-    is too full; CheckpointError for a file that cannot be converted, or a LoRA that does not fit it.
+    loras: as for --lora.
+    Raises: RequestError for a format or a target that cannot be used; StorageError if a file is missing or the disk is
+    too full; CheckpointError for a file that cannot be converted, or a LoRA that does not fit it.
     """
     form = _format(to)
     require_file(path, str(path), "name one .safetensors file")
@@ -154,13 +154,13 @@ def _encodings(source: Header, to: Target) -> dict[str, Encoding]:
 
 
 def _matched(spec: str, source: Header, named: NamedLoras, *, allow_partial: bool) -> tuple[MatchedLora, float]:
-    """A LoRA of --lora beside the file, and its strength."""
+    """A LoRA of --lora, matched with the file, and its strength."""
     chosen = named.choose(spec, "--lora")
     return match(chosen.read(), source, allow_partial=allow_partial), chosen.strength
 
 
 def _metadata(source: Header, merged: Sequence[tuple[MatchedLora, float]]) -> dict[str, str]:
-    """The metadata of the source, and what was merged into it."""
+    """The metadata of the source, and the merged LoRAs."""
     if not merged:
         return dict(source.metadata)
     before = source.entry(MERGED)
@@ -170,7 +170,7 @@ def _metadata(source: Header, merged: Sequence[tuple[MatchedLora, float]]) -> di
 
 
 def _require_room(conversion: Conversion) -> None:
-    """Raises: StorageError if the disk has no room for the new file."""
+    """Raises: StorageError if the disk has too little space for the new file."""
     folder = given_path(conversion.target, "-o").absolute().parent
     with disk_errors(folder, "cannot be read"):
         free = free_bytes(folder)

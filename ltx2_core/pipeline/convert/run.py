@@ -1,4 +1,4 @@
-"""Write the file of a conversion, matrix by matrix, read it back, and only then give it its name.
+"""Write the file of a conversion, matrix by matrix, read it back and check it, and only then rename it.
 
 Source: docs/reference/quantised.md, "What convert writes".
 """
@@ -38,8 +38,9 @@ INT8_ERROR, FP8_ERROR, FP8_SMALLEST = 0.51, 2**-4 * 1.001, 2**-10 * 1.001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """A file that was written. before, after: sizes in bytes. errors: of each layer, the root mean square of what its
-    weights are off by, relative to that of the weights."""
+    """A written file. before, after: sizes in bytes. errors: of each layer, the root mean square of the differences of
+    its weights, relative to that of the weights.
+    """
 
     path: Path
     before: int
@@ -53,10 +54,10 @@ class Converted:
 
 
 def convert(conversion: Conversion, watch: Watch = NOBODY) -> Converted:
-    """Write a converted file. It is there whole and checked, or not at all.
+    """Write a converted file. It appears complete and checked, or not at all.
 
     Raises: RequestError if the target appeared in the meantime or another process writes it; CheckpointError for
-    weights with NaN or infinite values; StorageError; OutputError if what was read back is not what was to be written.
+    weights with NaN or infinite values; StorageError; OutputError if the file does not read back as intended.
     """
     weights = _Weights(conversion)
     with locked(conversion.target):
@@ -69,7 +70,7 @@ def convert(conversion: Conversion, watch: Watch = NOBODY) -> Converted:
 
 
 class _Weights:
-    """The tensors of the source that do not stay as they are: those that are encoded, and those that LoRAs change."""
+    """The changed tensors of the source: those that are encoded, and those that LoRAs change."""
 
     def __init__(self, conversion: Conversion) -> None:
         self._addends = Addends(conversion.loras)
@@ -80,14 +81,14 @@ class _Weights:
         self._header = conversion.source
 
     def __getitem__(self, name: str) -> Tensor:
-        """A tensor with what LoRAs add to it: in float32 where they do, else as it is stored."""
+        """A tensor with the LoRAs added: in float32 if there are any, else as it is stored."""
         weight = self._stored(name)
         if name not in self._officials:
             return weight
         return fused_weight(weight.float(), self._addends.of(self._officials[name]))
 
     def _stored(self, name: str) -> Tensor:
-        """A tensor of the source; mapped by itself, as one that does not lie at its alignment is copied."""
+        """A tensor of the source; mapped separately, because one that is not aligned is copied."""
         return map_tensors(self._header, [name])[name]
 
     def require_finite(self, path: Path, name: str) -> None:
@@ -102,7 +103,7 @@ class _Weights:
 
 
 def _check(conversion: Conversion, weights: _Weights, watch: Watch) -> None:
-    """Look at every weight before anything is written."""
+    """Check every weight before anything is written."""
     with watch.phase("check", "checking the weights", len(weights.names)) as step_done:
         for done, name in enumerate(weights.names, 1):
             weights.require_finite(conversion.source.path, name)
@@ -132,7 +133,7 @@ def _write(partial: Path, conversion: Conversion, weights: _Weights, watch: Watc
 
 
 def _new_tensors(conversion: Conversion, weights: _Weights, name: str) -> Iterator[tuple[str, Tensor]]:
-    """What stands in the new file in place of a tensor, by name."""
+    """The tensors of the new file that replace a tensor, by name."""
     encoding = conversion.encodings.get(name)
     if encoding is None:
         yield name, weights.stored_like_source(name)
@@ -159,7 +160,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 def _verify(partial: Path, conversion: Conversion, weights: _Weights, watch: Watch) -> dict[str, float]:
-    """Read the new file as everybody will, and compare it with the source. Gives the error of each layer.
+    """Read the new file with the usual reader, and compare it with the source. Returns the error of each layer.
 
     Raises: OutputError.
     """
@@ -181,7 +182,7 @@ def _verify(partial: Path, conversion: Conversion, weights: _Weights, watch: Wat
 
 
 def _verify_copies(partial: Path, conversion: Conversion, changed: set[str]) -> None:
-    """Compare the tensors that were copied, byte by byte."""
+    """Compare the copied tensors, byte by byte."""
     with partial.open("rb") as file, conversion.source.path.open("rb") as source:
         for name, info in conversion.source.tensors.items():
             if name in changed:
@@ -198,9 +199,9 @@ def _verify_rounded(header: Header, conversion: Conversion, weights: _Weights, n
 
 
 def _error(header: Header, conversion: Conversion, encoding: Encoding, weight: Tensor) -> float:
-    """How far a decoded matrix is from its source: root mean square, relative.
+    """The difference of a decoded matrix from its source: root mean square, relative.
 
-    Raises: OutputError if any of it is farther than the format explains.
+    Raises: OutputError if any value differs by more than the format can explain.
     """
     layer = header.stored.layers[encoding.name]
     tensors = map_tensors(header, layer.tensors.values())
@@ -210,7 +211,7 @@ def _error(header: Header, conversion: Conversion, encoding: Encoding, weight: T
         before = weight[rows].float()
         difference = decode(layer, stored, range(rows.start, rows.stop)) - before
         if not _is_close(difference, before, encoding, stored, rows):
-            raise _wrong(conversion, f"{encoding.layer} is farther from its source than {encoding.to} explains")
+            raise _wrong(conversion, f"{encoding.layer} differs from its source by more than {encoding.to} explains")
         off += difference.double().square().sum().item()
         total += before.double().square().sum().item()
     return (off / total) ** 0.5 if total else 0.0
@@ -219,7 +220,7 @@ def _error(header: Header, conversion: Conversion, encoding: Encoding, weight: T
 def _is_close(
     difference: Tensor, before: Tensor, encoding: Encoding, stored: Mapping[str, Tensor], rows: slice
 ) -> bool:
-    """Whether some rows are as near to their source as the format allows at worst."""
+    """Whether some rows are as close to their source as the format guarantees."""
     scale = stored["weight_scale"]
     if encoding.to == "int8":
         return bool((difference.square().mean(-1, keepdim=True).sqrt() <= INT8_ERROR * scale[rows]).all())

@@ -1,1 +1,1 @@
-"""What anything is that a person may name, in words and from headers alone: a module for each kind of thing."""
+"""Facts for `ltx2 inspect`, from headers only: one module for each kind of thing."""

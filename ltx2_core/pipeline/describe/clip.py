@@ -1,4 +1,4 @@
-"""Facts about clips and audio, and how a finished file says that it was made.
+"""Facts about clips and audio, and the recipe in a finished file.
 
 Source: docs/cli.md, "Inputs" and "Recipe inside".
 """
@@ -53,7 +53,7 @@ def facts(path: Path) -> Facts:
 
 
 def _reading(path: Path) -> Facts:
-    """How the frames of a clip are read."""
+    """How the frames of a clip are converted."""
     from ...media.sources import reading_of
 
     with suppress(MediaError):  # what is not an input has a header all the same
@@ -63,7 +63,7 @@ def _reading(path: Path) -> Facts:
 
 
 def _stream(track: Track, listed: TrackList) -> str:
-    """One stream: what it is, how long, in which language, and what it is called."""
+    """One stream: its codec, size, duration, language, and title."""
     words = [track.codec]
     if track.video:
         words = [_video(track.video, listed)]
@@ -72,7 +72,7 @@ def _stream(track: Track, listed: TrackList) -> str:
     words += [f"language {track.language}"] if track.language else []
     words += [f"title {track.title}"] if track.title else []
     words += ["default"] if track.is_default and _has_choice(track, listed) else []
-    words += ["the cover of a record"] if track.is_cover else []
+    words += ["cover art"] if track.is_cover else []
     return ", ".join(words)
 
 
@@ -92,13 +92,13 @@ def _audio(info: AudioInfo, listed: TrackList) -> str:
 
 
 def _seconds(own: Fraction, listed: TrackList) -> str:
-    """How long a stream is; where its header is silent, as long as the file."""
+    """The duration of a stream; if its header does not say, that of the file."""
     seconds = own or listed.duration_s
     return f"{float(seconds):.3f} s" if seconds else "of unknown length"
 
 
 def _recipe(comment: str | None) -> Facts:
-    """What the file says about how it was made; a comment that is not of our kind is shown as it is."""
+    """The recipe in the file; any other comment is shown unchanged."""
     if not (comment or "").lstrip().startswith(("{", "[")):
         yield "comment", comment or "none"
         return

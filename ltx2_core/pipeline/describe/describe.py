@@ -1,6 +1,6 @@
-"""The door: a table that says which module describes what, by what the thing is and not by its name alone.
+"""The entry point: a table that selects the module for a thing by its content, not by its name only.
 
-Source: docs/cli.md, "What inspect tells".
+Source: docs/cli.md, "Output of inspect".
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ YAML_SUFFIXES = (".yaml", ".yml")
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What stands at a path. start: the first bytes of a regular file that can be read, else empty."""
+    """The thing at a path. start: the first bytes of a regular file that can be read, else empty."""
 
     path: Path
     start: bytes
@@ -57,17 +57,19 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Describer:
-    """Args: takes: whether it is for what stands at a path. module: of this package, with a function `facts`."""
+    """Args: takes: whether it applies to the thing at a path. module: of this package, with a function `facts`."""
 
     takes: Callable[[Given], bool]
     module: str
 
     def facts(self, path: Path) -> Facts:
-        """Facts by the module, imported only now: all of them together take longer to import than any file to read."""
+        """The facts from its module, imported only now: importing all of them would take longer than reading any
+        file.
+        """
         return import_module(f".{self.module}", __package__).facts(path)
 
 
-# The first that takes it describes it. What begins as no known kind of file does is told by the name that it has.
+# The first one that applies is used. Files of unknown content are reported by their suffix.
 FOLDERS = (
     Describer(lambda given: os.path.lexists(given.path / RECORD), "job"),
     Describer(lambda given: given.is_encoder, "encoder"),
@@ -88,10 +90,10 @@ JOB = Describer(lambda given: os.path.isdir(f"{given.path}.job"), "job")  # noqa
 def describe(what: str | Path) -> dict[str, str]:
     """Facts about a file, a folder, a render or a model, by name; records are JSON.
 
-    Args: what: the name of a registered model or LoRA, or a path; a name goes before a file of that name, and a Path
-    is never taken for a name.
-    Raises: RequestError for a word that is neither; CheckpointError, StorageError, MediaError for what is there and
-    cannot be told.
+    Args: what: the name of a registered model or LoRA, or a path; a name wins over a file of that name, and a Path
+    object is never taken for a name.
+    Raises: RequestError for a word that is neither; CheckpointError, StorageError, MediaError for things that exist but
+    cannot be described.
     """
     if isinstance(what, str) and os.sep not in what and what.lower() in _names():
         from .model import facts
@@ -116,9 +118,9 @@ def _told(table: tuple[Describer, ...], given: Given) -> dict[str, str]:
 
 
 def _absent(path: Path) -> dict[str, str]:
-    """Facts about an output that is not there yet and has a job folder.
+    """Facts about an output that does not exist yet and has a job folder.
 
-    Raises: RequestError for what may be a misspelled name, MediaError and StorageError for the path of a file.
+    Raises: RequestError for a possibly misspelled name, MediaError and StorageError for the path of a file.
     """
     given = Given(path, b"")
     if JOB.takes(given):
@@ -130,9 +132,9 @@ def _absent(path: Path) -> dict[str, str]:
 
 
 def _require_regular(path: Path) -> None:
-    """Look at a file without opening it: a pipe would wait.
+    """Check a file without opening it: opening a pipe would block.
 
-    Raises: MediaError, StorageError by the name that it has.
+    Raises: MediaError, StorageError, depending on its suffix.
     """
     with suppress(OSError):
         if why := not_a_file(path.stat()):
@@ -146,7 +148,7 @@ def _error_for(path: Path) -> type[LTX2Error]:
 
 
 def _start(path: Path) -> bytes:
-    """The beginning of a file; empty where it cannot be read, which its describer then says."""
+    """The beginning of a file; empty if it cannot be read, which its describer reports."""
     with suppress(OSError), path.open("rb") as file:
         return file.read(START_BYTES)
     return b""

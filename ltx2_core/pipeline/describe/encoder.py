@@ -36,7 +36,7 @@ def facts(path: Path) -> Facts:
 
 
 def _language_model(config: Mapping[str, Any]) -> Facts:
-    """How large the language model is, as far as its config tells."""
+    """The size of the language model, as far as its config says."""
     try:
         text = Section({"text_config": config, **config}, "text_config")
         layers, width = text.whole("num_hidden_layers"), text.whole("hidden_size")

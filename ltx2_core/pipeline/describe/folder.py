@@ -1,4 +1,4 @@
-"""Facts about a folder: which files of a model lie in it and play which role.
+"""Facts about a folder: the files of a model in it and their roles.
 
 Source: docs/reference/checkpoints.md, "Where models are looked for".
 """
@@ -23,7 +23,7 @@ MAIN = {*WHOLE, "transformer"}  # the roles without which there is no model
 
 
 def facts(path: Path) -> Facts:
-    """Facts about a folder as a model. Raises: StorageError if nothing of a model lies in it, or it cannot be read."""
+    """Facts about a folder as a model. Raises: StorageError if it contains nothing of a model, or cannot be read."""
     places = places_of(path)
     files, problem = _found(path)
     rest = _Rest.of(places, path, files)
@@ -41,7 +41,7 @@ def facts(path: Path) -> Facts:
 
 
 def role_facts(paths: Mapping[str, Path], folder: Path | None = None) -> Facts:
-    """The files of a model by role, and how large they are. folder: paths in it are told as they read from it."""
+    """The files of a model by role, and their sizes. folder: paths inside it are shown relative to it."""
     for role in ROLES:
         if role in paths:
             path = paths[role]
@@ -49,14 +49,14 @@ def role_facts(paths: Mapping[str, Path], folder: Path | None = None) -> Facts:
 
 
 def _below(folder: Path | None, path: Path) -> Path:
-    """A path as it reads from a folder."""
+    """A path relative to a folder, if it is inside."""
     if folder is None or path == folder or not path.is_relative_to(folder):
         return path
     return path.relative_to(folder)
 
 
 def _found(path: Path) -> tuple[ModelFiles, str]:
-    """The files of the model in a folder, and why it cannot be used where several could be meant."""
+    """The files of the model in a folder, and why it cannot be used if the choice is ambiguous."""
     try:
         return find_model(str(path), {}), ""
     except CheckpointError as error:
@@ -65,7 +65,7 @@ def _found(path: Path) -> tuple[ModelFiles, str]:
 
 
 def _model(files: ModelFiles, problem: str) -> Facts:
-    """Which model the files are, or why they are none."""
+    """The model of the files, or why there is none."""
     if not problem and not MAIN & files.paths.keys():
         problem = "no whole model and no transformer lies here"
     if problem:
@@ -84,7 +84,7 @@ def _model(files: ModelFiles, problem: str) -> Facts:
 
 @dataclass(frozen=True, slots=True)
 class _Rest:
-    """The weight files of a folder that have no role: what each is, or why it cannot be used, a sentence for each."""
+    """The weight files of a folder without a role: what each is, or why it cannot be used, one sentence for each."""
 
     readable: list[str]
     broken: list[str]
@@ -107,7 +107,7 @@ class _Rest:
 
 
 def _unused(places: ModelPlaces, files: ModelFiles) -> Iterator[Path]:
-    """The weight files that have no role, and lie in no folder that has one."""
+    """The weight files without a role that are not in a folder with one."""
     used = {path.resolve() for path in files.paths.values()}
     for folder in places.own:
         if folder.resolve() not in used:
@@ -117,7 +117,7 @@ def _unused(places: ModelPlaces, files: ModelFiles) -> Iterator[Path]:
 
 
 def _size(path: Path) -> int:
-    """The bytes of a file, or of all files of a folder; 0 for what cannot be looked at."""
+    """The bytes of a file, or of all files of a folder; 0 if it cannot be read."""
     try:
         return sum(one.stat().st_size for one in path.iterdir()) if path.is_dir() else path.stat().st_size
     except OSError:

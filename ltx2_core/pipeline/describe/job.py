@@ -1,4 +1,4 @@
-"""Facts about a job folder: what was asked for, how far it came, and what goes on with it.
+"""Facts about a job folder: its request, its progress, and the command that continues it.
 
 Source: docs/cli.md, "Latents first".
 """
@@ -17,7 +17,7 @@ from .words import Facts, numbered, request_facts
 
 
 def facts(path: Path) -> Facts:
-    """Facts about a job folder. Raises: RequestError if it holds no render, StorageError if it is damaged."""
+    """Facts about a job folder. Raises: RequestError if it contains no render, StorageError if it is damaged."""
     job = Job.open(path)
     target = job.task.target
     yield "kind", "a job folder"
@@ -47,7 +47,7 @@ def _state(job: Job) -> str:
 
 
 def _done_of_stage(job: Job, stage: int) -> int:
-    """After how many steps a stage was stopped; one that keeps nothing of them begins again."""
+    """After how many steps a stage was stopped; 0 if none of them were kept."""
     path = job.folder / f"stopped-{stage}.safetensors"
     if path.name not in job.saved:
         return 0
@@ -58,13 +58,13 @@ def _done_of_stage(job: Job, stage: int) -> int:
 
 
 def _command(job: Job) -> str:
-    """The command that continues the job; where its output exists already, it writes one under another name."""
+    """The command that continues the job; if its output exists already, one that writes it under another name."""
     if job.has_all_latents and os.path.lexists(job.task.target):
         return f"ltx2 decode {shlex.quote(str(job.folder))} -o FILE"
     return job.resume_command
 
 
 def _missing(job: Job) -> list[str]:
-    """The files of the render that are gone, those of latents too."""
+    """The missing files of the render, including its latents."""
     files = [*job.task.files.paths.values(), *job.task.inputs.values(), *(job.folder / name for name in job.saved)]
     return [str(path) for path in files if not path.exists()]

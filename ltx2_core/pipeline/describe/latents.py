@@ -1,4 +1,4 @@
-"""Facts about latents that a render has saved: what they decode to, and which stage of which render they are of.
+"""Facts about saved latents: what they decode to, and the stage and render that they belong to.
 
 Source: docs/cli.md, "Latents first".
 """
@@ -23,7 +23,7 @@ RELEASED = Factors(8, 32, 32)  # of the video VAE of every released model
 
 
 def is_latents(header: Header) -> bool:
-    """Whether a file holds what a stage of a render leaves: streams, and the state of the generator after them."""
+    """Whether a file was saved by a stage of a render: streams, and the state of the generator after them."""
     names = header.tensors.keys()
     return (
         "generator" in names
@@ -33,7 +33,7 @@ def is_latents(header: Header) -> bool:
 
 
 def facts(header: Header) -> Facts:
-    """Facts about saved latents. The render is known where its folder is that of the file."""
+    """Facts about saved latents. The render is known if the file is in its job folder."""
     job = _job_of(header)
     named = NAME.fullmatch(header.path.name)
     is_whole = all(len(header.tensors[name].shape) > 3 for name in STREAMS if name in header.tensors)
@@ -50,7 +50,7 @@ def facts(header: Header) -> Facts:
     if keyframes := header.tensors.get(KEYFRAMES):
         yield "generated keyframes", f"{keyframes.shape[2]}, each as a latent frame of its own"
     if ATTENTION in header.tensors:
-        yield "attention", "where the audio looks in the video"
+        yield "attention", "map of the audio's attention to the video"
     if is_whole:
         yield "decodes to", ", ".join(_decoded(header, job))
     if job:
@@ -60,7 +60,7 @@ def facts(header: Header) -> Facts:
 
 
 def _decoded(header: Header, job: Job | None) -> list[str]:
-    """What comes of each stream."""
+    """What each stream decodes to."""
     found = []
     if video := header.tensors.get("video"):
         found.append(_frames(video) + (f" at {show_fps(job.request.fps)} fps" if job else ""))
@@ -77,7 +77,7 @@ def _frames(video: TensorInfo) -> str:
 
 
 def _job_of(header: Header) -> Job | None:
-    """The render whose folder holds the file, if it lies in one."""
+    """The render whose folder contains the file, if there is one."""
     with suppress(LTX2Error):
         job = Job.open(header.path.parent)
         return job if header.path.name in job.saved else None

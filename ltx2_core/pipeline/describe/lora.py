@@ -1,4 +1,4 @@
-"""Facts about a LoRA: its ranks, which layers it changes, how strongly, and which generation it was trained for.
+"""Facts about a LoRA: its ranks, the layers that it changes, its scale, and the generation that it was trained for.
 
 Source: docs/reference/checkpoints.md, "Which generation a LoRA is for" and "Alpha in the metadata".
 """
@@ -31,7 +31,7 @@ NUMBERS = {"F64": "<d", "F32": "<f", "F16": "<e", "I64": "<q", "I32": "<i", "I16
 
 
 class Sign(NamedTuple):
-    """What proves which generations a LoRA can be for. layer: begins like this, after its prefix, in official names."""
+    """Evidence for the generations of a LoRA. layer: the beginning of a layer's official name, after the prefix."""
 
     layer: re.Pattern[str]
     generations: frozenset[str]
@@ -52,7 +52,7 @@ WITH_MLP_BIAS = frozenset(("2.0", "2.3"))
 
 
 def facts(header: Header) -> Facts:
-    """Facts about a LoRA, also about one of a form or with metadata that cannot be used."""
+    """Facts about a LoRA, also about one with an unsupported form or invalid metadata."""
     changes, rejected = read_changes(header)
     problems = [f"{len(rejected):,} without effect: {name} ({why})" for name, why in list(rejected.items())[:1]]
     lora = None
@@ -103,7 +103,7 @@ def _ranks(ranks: Mapping[int, int]) -> str:
 
 
 def _official(given: str) -> str:
-    """The name of a layer without its prefix, by the official name where it has that of diffusers."""
+    """The name of a layer without its prefix; names of diffusers become official ones."""
     flat = FLAT_PREFIX.match(given)
     if flat is not None:
         return given[flat.end() :]
@@ -122,7 +122,7 @@ def _targets(names: Mapping[Target, str]) -> str:
 
 
 def _spelling(header: Header, changes: Mapping[Target, Change]) -> str:
-    """What stands before the name of a layer and behind it."""
+    """The prefix and the endings of the tensor names."""
     prefixes = Counter(_prefix(layer) for layer, _ in changes)
     endings = sorted({match[1].strip(".") for name in header.tensors if (match := LORA_NAME.search(name))})
     return f"{' or '.join(prefixes) or 'no layers'}, with {', '.join(endings)}"
@@ -134,7 +134,7 @@ def _prefix(layer: str) -> str:
 
 
 def _generations(changes: Mapping[Target, Change], names: Mapping[Target, str]) -> set[str]:
-    """The generations whose layers a LoRA changes, as far as names and shapes tell."""
+    """The generations whose layers a LoRA changes, as far as names and shapes show."""
     possible: set[str] = set(GENERATIONS)
     for target, name in names.items():
         for sign in SIGNS:
@@ -157,7 +157,7 @@ def _generation_words(possible: set[str]) -> str:
 
 
 def _scale_facts(header: Header, lora: LoraFile) -> Facts:
-    """What the changes are multiplied by at strength 1, and where that is said."""
+    """The factor of the changes at strength 1, and where it is stated."""
     scales = Counter(f"{scale:g}" for scale in _scales(header, lora))
     own = sum(change.alpha is not None for change in lora.changes.values())
     said = []
@@ -187,7 +187,7 @@ def _scales(header: Header, lora: LoraFile) -> Iterator[float]:
 
 
 def _number(info: TensorInfo, raw: bytes) -> float:
-    """The one number of a tensor."""
+    """The single value of a tensor."""
     if info.dtype == "BF16":
         return struct.unpack("<f", bytes(2) + raw)[0]
     return struct.unpack(NUMBERS[info.dtype], raw)[0] if info.dtype in NUMBERS else float("nan")
@@ -203,6 +203,6 @@ def _in_context_facts(lora: LoraFile) -> Facts:
 
 
 def _left_out(names: Mapping[Target, str]) -> list[str]:
-    """What is left out by rule when the LoRA is applied."""
+    """Changes that are left out by rule when the LoRA is applied."""
     left = Counter(what for name in names.values() for what, pattern in SKIPPED.items() if pattern.match(name))
     return [f"{count:,} of the {what}" for what, count in left.items()]

@@ -1,6 +1,6 @@
-"""Facts about a model or a LoRA that has a name: what it consists of, and where its files are.
+"""Facts about a named model or LoRA: its parts, and where its files are.
 
-Source: docs/cli.md, "What inspect tells".
+Source: docs/cli.md, "Output of inspect".
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .words import Facts
 def facts(what: str) -> Facts:
     """Facts about a registered model or LoRA, installed or not. what: its name as it was typed.
 
-    Raises: RequestError for a file of settings that cannot be read, as it may name folders with models.
+    Raises: RequestError for a settings file that cannot be read, since it may name folders with models.
     """
     library = own_library()
     name = what.lower()
@@ -51,11 +51,11 @@ def facts(what: str) -> Facts:
     if model.problem is not None:
         yield "problem", model.problem
     if os.path.lexists(what):
-        yield "note", f"{what} is the model of that name; ./{what} names what lies in this folder"
+        yield "note", f"{what} is the model of that name; ./{what} is the file or folder here"
 
 
 def _lora(name: str, library: Library) -> Facts:
-    """Facts about a registered LoRA: what it is for, and where its file for each generation is."""
+    """Facts about a registered LoRA: its purpose, and where its file for each generation is."""
     control = library.catalogue.controls[name]
     yield "kind", "a registered LoRA"
     yield "name", name
@@ -73,11 +73,11 @@ def _lora(name: str, library: Library) -> Facts:
     elif there.keys() < control.files.keys():
         yield "hint", f"ltx2 download {name}"
     if os.path.lexists(name):
-        yield "note", f"./{name} names what lies in this folder"
+        yield "note", f"./{name} is the file or folder here"
 
 
 def _reference(control: Control) -> str:
-    """The size of the clip that it looks at, where its file does not say otherwise."""
+    """The size of its reference clip, if its file does not say otherwise."""
     if control.spatial_scale == 1:
         return "a clip of the same size"
     return f"a clip of 1/{control.spatial_scale} of the width and height"

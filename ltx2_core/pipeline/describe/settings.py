@@ -1,4 +1,4 @@
-"""Facts about a YAML file: settings, with presets of one's own, or one of the files of names that come along.
+"""Facts about a YAML file: settings, with the user's presets, or one of the shipped preset files.
 
 Source: docs/cli.md, "Settings files".
 """

@@ -26,7 +26,7 @@ from .words import UNTOLD, Facts, in_words, stored_facts
 
 
 def facts(path: Path) -> Facts:
-    """Facts about a safetensors file. Raises: CheckpointError, StorageError for one that is nothing of these models."""
+    """Facts about a safetensors file. Raises: CheckpointError, StorageError for a file that is not of these models."""
     header = read_header(path)
     if latents.is_latents(header):
         return latents.facts(header)
@@ -114,7 +114,7 @@ def _problem(header: Header, kind: FileKind, held: list[str]) -> str | None:
 
 
 def _problem_of_encoder(header: Header) -> str | None:
-    """Why a text encoder in one file cannot be used. A shard in a folder with a config is none."""
+    """Why a text encoder in one file cannot be used. A shard in a folder with a config does not count as one."""
     if (header.path.parent / "config.json").is_file():
         return None
     try:

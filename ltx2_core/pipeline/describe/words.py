@@ -1,4 +1,4 @@
-"""How facts are put in words, the same for every kind of thing."""
+"""Facts as text, the same for every kind of thing."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ def as_text(value: Any) -> str:
 
 
 def in_words(error: LTX2Error) -> str:
-    """What went wrong and why, as one sentence."""
+    """The error and its reason, as one sentence."""
     return f"{error.what}: {error.why}" if error.why else error.what
 
 
 def numbered(name: str, texts: Iterable[str]) -> Facts:
-    """Several facts of one name: `audio stream`, `audio stream 2` and so on; the last says how many are left out."""
+    """Several facts with one name: `audio stream`, `audio stream 2` and so on; the last one says how many are
+    left out.
+    """
     texts = list(texts)
     shown = texts[:MOST_ROWS]
     if len(texts) > MOST_ROWS:
@@ -43,12 +45,12 @@ def numbered(name: str, texts: Iterable[str]) -> Facts:
 
 
 def counts(of: Mapping[str, int]) -> str:
-    """`int8 12, nvfp4 3`, the most first."""
+    """`int8 12, nvfp4 3`, the most frequent first."""
     return ", ".join(f"{name} {count:,}" for name, count in Counter(of).most_common())
 
 
 def _dtype_shares(header: Header) -> str:
-    """How many of the bytes of a file have which dtype: `BF16 98.7 %, F32 1.3 %`."""
+    """The share of each dtype in the bytes of a file: `BF16 98.7 %, F32 1.3 %`."""
     sizes: Counter[str] = Counter()
     for info in header.tensors.values():
         sizes[info.dtype] += info.nbytes
@@ -77,7 +79,7 @@ def stored_facts(header: Header) -> Facts:
 
 
 def _multiplied(header: Header) -> str:
-    """Which quantised layers the first card multiplies as they are stored, and which it decodes."""
+    """Which quantised layers the first GPU multiplies as they are stored, and which it decodes."""
     device = choose_device("auto")
     products = products_of(device)
     titles = {layer.title: layer.format in products for layer in header.stored.layers.values()}
@@ -90,14 +92,14 @@ def _multiplied(header: Header) -> str:
 
 
 def request_facts(request: Request) -> Facts:
-    """What was asked for, a fact for each setting that says something."""
+    """The request, a fact for each setting that has a value."""
     for name, value in request.model_dump(mode="json").items():
         if value not in ("", None, [], {}):
             yield name, as_text(value)
 
 
 def recipe_facts(made: Made) -> Facts:
-    """What a recipe says: how a file was made, from which files, and on what."""
+    """A recipe: how a file was made, from which files, and on which hardware."""
     told = made.model_dump(mode="json")
     yield "made with", ", ".join(f"{name} {version}" for name, version in made.made_with.items())
     if made.hardware:
@@ -113,7 +115,7 @@ def recipe_facts(made: Made) -> Facts:
 
 
 def require_content(path: Path) -> None:
-    """Raises: MediaError if a clip or an image is missing, empty, or something else lies in its place."""
+    """Raises: MediaError if a clip or an image is missing, empty, or a placeholder."""
     try:
         require_downloaded(path)
     except LTX2Error as error:

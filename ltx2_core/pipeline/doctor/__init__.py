@@ -1,1 +1,1 @@
-"""What a machine is like, whether a model works on it, and what it computes fastest: `ltx2 doctor`."""
+"""Facts about a machine, whether a model works on it, and which choices are fastest: `ltx2 doctor`."""

@@ -1,4 +1,4 @@
-"""What the cards of a machine compute, found out by trying. Needs torch.
+"""What the GPUs of a machine can compute, by trying it. Needs torch.
 
 Source: docs/cli.md, "The doctor".
 """
@@ -17,7 +17,7 @@ WITHIN = 0.05  # of the largest value of the exact product: what eight bits of m
 
 
 def try_devices(found: Diagnosis) -> Diagnosis:
-    """The same diagnosis with a row for each device beside the CPU: the types of number that it multiplies."""
+    """The same diagnosis with a row for each device besides the CPU: the dtypes in which it multiplies correctly."""
     return replace(found, facts=(*found.facts, *(_tried(device) for device in found.devices)))
 
 
@@ -38,7 +38,7 @@ def _tried(device: str) -> Fact:
 
 
 def _multiplies(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a small product comes out as on the CPU."""
+    """Whether a small matrix product has the same result as on the CPU."""
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(SIDE, SIDE, generator=generator) for _ in range(2))
     exact = left @ right

@@ -1,6 +1,6 @@
-"""What can be said about a machine within a second: no torch is imported, and nothing but small files is read.
+"""Facts about a machine that are available without torch and without reading large files.
 
-Something that is missing is a row with what to do about it, never an error.
+Something that is missing is a row with a hint, never an error.
 Source: docs/cli.md, "The doctor".
 """
 
@@ -36,13 +36,13 @@ from .report import Diagnosis, Fact
 PACKAGE = "ltx2"
 VARIABLES = ("LTX2_", "HF_")  # how those begin that are listed
 OTHER_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-SECRET = "TOKEN"  # in the name of a variable whose value nobody may see
+SECRET = "TOKEN"  # in the name of a variable whose value is secret
 BUILD_PAGE = "install the build of torch for it, as https://pytorch.org/get-started/locally shows"
 TOY = 'the built-in model runs here: ltx2 t2v "a lamp blinks" --model toy'
 
 
 def diagnose() -> Diagnosis:
-    """Look at everything but at what a card computes, which needs torch."""
+    """Collect everything except what a GPU can compute, which needs torch."""
     cards, devices = find_cards(), machine.devices()
     groups: dict[str, Callable[[], Iterator[Fact]]] = {
         "system": _system,
@@ -63,7 +63,7 @@ def diagnose() -> Diagnosis:
 
 
 def _collected(name: str, group: Callable[[], Iterator[Fact]]) -> list[Fact]:
-    """The rows of a group, up to what cannot be found out; that is a row too."""
+    """The rows of a group, up to the first that fails; the failure is a row too."""
     facts: list[Fact] = []
     try:
         facts.extend(group())
@@ -121,7 +121,7 @@ def _cards(cards: Sequence[Card]) -> Iterator[Fact]:
 
 
 def show_card(card: Card) -> str:
-    """What is known of a card, in a line."""
+    """The known facts about a GPU, in one line."""
     memory = "its memory cannot be read"
     if card.nbytes:
         memory = f"{card.gb} GB as sold, {show_gib(card.nbytes)}"
@@ -149,7 +149,7 @@ def _media() -> Iterator[Fact]:
 
 
 def _extras() -> Iterator[Fact]:
-    """Which optional parts are installed whole, by what this package says that they need."""
+    """Which optional extras are installed completely, according to this package's metadata."""
     needed: dict[str, list[str]] = {}
     for requirement in metadata.requires(PACKAGE) or ():
         found = re.match(r"([\w.-]+).*extra *== *['\"]([\w.-]+)['\"]", requirement)
@@ -197,7 +197,7 @@ def _settings() -> Iterator[Fact]:
 def _environment() -> Iterator[Fact]:
     found = [name for name in sorted(os.environ) if name.startswith(VARIABLES) or name in OTHER_VARIABLES]
     yield Fact("environment", ", ".join(f"{name} (set)" if SECRET in name else name for name in found) or "nothing set")
-    read_environment()  # raises for a name that sets nothing, which becomes a row of its own
+    read_environment()  # raises for an unknown name, which becomes a separate row
 
 
 def _tuning(devices: Sequence[machine.Device]) -> Iterator[Fact]:
@@ -206,12 +206,12 @@ def _tuning(devices: Sequence[machine.Device]) -> Iterator[Fact]:
         yield Fact("tuning", "not measured (ltx2 doctor --tune)")
         return
     is_here = any(tuning.measured_on.is_same(machine.measured_on(device)) for device in devices)
-    todo = "" if is_here else f"nothing obeys it here; {AGAIN}"
+    todo = "" if is_here else f"not used here; {AGAIN}"
     yield Fact("tuning", f"measured on {tuning.measured_on}", todo)
 
 
 def _verdict(cards: Sequence[Card], devices: Sequence[machine.Device]) -> Iterator[Fact]:
-    """What this machine is recommended for, size by size, with the card that torch uses or else could use."""
+    """The sizes that are recommended for this machine, with the GPU that torch uses or else could use."""
     card = next((one for one in (devices[0].card, *cards) if one is not None), None)
     if card is None and machine.has_mps():
         yield Fact("verdict", f"{TOY}; no size is recommended for a GPU that shares the machine's memory")
@@ -232,15 +232,13 @@ def _verdict(cards: Sequence[Card], devices: Sequence[machine.Device]) -> Iterat
 
 
 def _whole_models(card: Card) -> Fact:
-    """The published models that fit on a card: a render keeps the one that runs there whole."""
+    """The published models that fit on a GPU completely: a render keeps the model that is running there."""
     needed = {name: model.card_gb for name, model in registered_models().items() if model.card_gb and not model.lacking}
     fitting = ", ".join(name for name, gb in needed.items() if gb <= card.gb)
     least = min(needed.values(), default=0)
-    return Fact(
-        "fits whole", fitting or f"no published model: a card needs {least} GB to hold one as it is rendered with"
-    )
+    return Fact("fits whole", fitting or f"no published model: the smallest needs a card with {least} GB")
 
 
 def show_gib(nbytes: int) -> str:
-    """Memory for a person, in GiB, as drivers and systems count it."""
+    """Memory in GiB, as drivers and systems count it."""
     return f"{nbytes / 2**30:.1f} GiB"

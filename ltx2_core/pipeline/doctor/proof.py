@@ -1,4 +1,4 @@
-"""Prove that an installed model works: a render of two steps through the ordinary engine, and what it took.
+"""Test an installed model: a render of two steps through the usual engine, with its time and memory.
 
 Source: docs/cli.md, "The doctor".
 """
@@ -36,7 +36,7 @@ from .facts import show_card, show_gib
 from .report import Diagnosis, Fact
 
 PROMPT = "a yellow lamp blinks on the right, with low beeps"
-SMALL = {  # two steps of the plainest recipe at a size that every model can be asked for; always the same
+SMALL = {  # two steps of the simplest recipe at a size that every model supports; always the same
     "preset": "distilled-one-stage",
     "sigmas": "1,0.6,0",
     "res": "256x192",
@@ -46,15 +46,15 @@ SMALL = {  # two steps of the plainest recipe at a size that every model can be 
     "cache": False,
     "keep_latents": True,
 }
-OF_THE_MACHINE = {*ROLES, "model_folders", "device", "precision"}  # settings of a person that hold here too
+OF_THE_MACHINE = {*ROLES, "model_folders", "device", "precision"}  # settings of the user that apply here too
 REST = "everything else"
 
 
 def try_model(model: str, given: Gathered, watch: Watch = NOBODY) -> Diagnosis:
-    """Render a small clip with a model into a folder that goes away again, and tell what it took.
+    """Render a small clip with a model into a temporary folder, and report the result.
 
-    Args: model: a name, a file or a folder. given: a person's settings, of which only those hold that say where files
-    are and what computes.
+    Args: model: a name, a file or a folder. given: the user's settings, of which only those that name files or the
+    device and precision apply.
     Raises: whatever a render raises.
     """
     timed = _Phases(watch)
@@ -63,7 +63,7 @@ def try_model(model: str, given: Gathered, watch: Watch = NOBODY) -> Diagnosis:
         resolved = resolve("t2v", PROMPT, [small, *map(_of_the_machine, given.layers)])
         device = torch.device(resolved.task.machine.device)
         if device.type == "cuda" and torch.cuda.is_available():
-            torch.cuda.init()  # there are no statistics before
+            torch.cuda.init()  # without this there are no statistics
             torch.cuda.reset_peak_memory_stats(device)
         result = run(resolved, Watch(on_event=timed.event, should_stop=watch.should_stop))
         latents = Job.open(resolved.job_dir).load(1).latents
@@ -76,7 +76,7 @@ def _of_the_machine(layer: Layer) -> Layer:
 
 
 class _Phases:
-    """Notes how long each phase takes, and passes on what it is told."""
+    """Measures the time of each phase, and passes events on."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
@@ -92,7 +92,7 @@ class _Phases:
         self.watch.on_event(event)
 
     def whole(self) -> dict[str, float]:
-        """The seconds of each phase, and those of everything else."""
+        """The seconds of each phase, and of everything else."""
         rest = time.perf_counter() - self.start - sum(self.seconds.values())
         return {**self.seconds, REST: rest}
 
@@ -142,7 +142,7 @@ def _device_name(settled: Machine) -> str:
 
 
 def _peak(device: torch.device) -> str:
-    """The most memory that was used, of the machine and of the card."""
+    """The peak memory, of the machine and of the GPU."""
     parts = []
     if sys.platform != "win32":
         from resource import RUSAGE_SELF, getrusage

@@ -1,4 +1,4 @@
-"""What is found out about a machine, as rows for its owner and as a block for everybody.
+"""The facts about a machine, as rows for its owner and as a block to share.
 
 Source: docs/cli.md, "The doctor".
 """
@@ -25,8 +25,8 @@ FENCE = "```"  # around a block, as pages that take bug reports show it
 class Fact:
     """One row.
 
-    Args: todo: what to do about it, where something is missing or wrong. shared: how it reads in a report for others;
-    None for the same, "" to leave it out.
+    Args: todo: what to do, if something is missing or wrong. shared: the text for the shared block; None for the same,
+    "" to leave it out.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Fact:
 
     @property
     def for_others(self) -> str:
-        """The same without names and paths of this machine; empty where nothing is left."""
+        """The text for others, without names and paths of this machine; empty if nothing is left."""
         return anonymous(str(self) if self.shared is None else self.shared)
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was found. devices: those that torch should be able to compute on beside the CPU, by torch's names."""
+    """The facts. devices: those that torch should support besides the CPU, by torch's names."""
 
     facts: tuple[Fact, ...]
     devices: tuple[str, ...] = ()
@@ -62,13 +62,13 @@ class Diagnosis:
 
 
 def block(rows: Sequence[tuple[str, str]]) -> str:
-    """Lines to paste, under the version of this program. Names and paths of this machine are removed."""
+    """Lines to paste, after the version of this program. Names and paths of this machine are removed."""
     lines = [f"{name}: {anonymous(value)}" for name, value in rows]
     return "\n".join((FENCE, f"ltx2 {__version__}", *lines, FENCE))
 
 
 def anonymous(text: str) -> str:
-    """A text without the name of the user and of the host, and without paths."""
+    """A text without the names of the user and of the host, and without paths."""
     for place, word in _places():
         text = text.replace(place, word)
     text = PATH.sub("PATH", text)
@@ -78,7 +78,7 @@ def anonymous(text: str) -> str:
 
 
 def _places() -> Iterator[tuple[str, str]]:
-    """Folders that stand in messages, the inner ones first, and what is written for them."""
+    """Folders that may be in messages, the inner ones first, and their replacements."""
     with suppress(LTX2Error, RuntimeError):
         yield str(ltx2_home()), "LTX2_HOME"
     with suppress(RuntimeError):

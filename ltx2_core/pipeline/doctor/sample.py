@@ -1,4 +1,6 @@
-"""A denoiser of 2.0 with random weights at any size, for measuring: what it costs does not depend on what it says."""
+"""A denoiser of 2.0 with random weights at any size, for measurements: its speed does not depend on the weights'
+values.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ def scaled_settings(layers: int, heads: int) -> dict[str, Any]:
 
 
 def random_transformer(config: TransformerConfig, dtype: torch.dtype, device: torch.device) -> Transformer:
-    """A model whose weights are drawn on the device, never held in another dtype."""
+    """A model whose weights are generated on the device, never held in another dtype."""
     torch.set_default_dtype(dtype)
     try:
         with device:
@@ -41,11 +43,11 @@ def random_transformer(config: TransformerConfig, dtype: torch.dtype, device: to
 
 
 def guidance(layers: int) -> Streams[GuidanceScales]:
-    """The default guidance of 2.0: four passes a step."""
+    """The default guidance of 2.0: four passes per step."""
     video = GuidanceScales(st=3.0, sm=3.0, stg=1.0, stg_blocks=(stg_block(layers),), rescale=0.7)
     return Streams(video, replace(video, st=7.0))
 
 
 def stg_block(layers: int) -> int:
-    """The block that goes without self-attention in the perturbed pass."""
+    """The block without self-attention in the perturbed pass."""
     return int(Fraction(29, 48) * layers)

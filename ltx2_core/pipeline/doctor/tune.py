@@ -1,7 +1,7 @@
-"""Measure which of the choices that a machine leaves is the fastest on this one: `ltx2 doctor --tune`.
+"""Measure which of the machine's choices is fastest: `ltx2 doctor --tune`.
 
-A guided step of the engine's own denoiser is timed, with random weights in two blocks of the real width, or, on a CPU,
-of about that of the built-in model. Ratios are what counts. Source: docs/cli.md, "The doctor".
+A guided step of the real denoiser code is timed, with random weights in two blocks of the released width, or, on a CPU,
+of about that of the built-in model. Only ratios matter. Source: docs/cli.md, "The doctor".
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ from ..resolve.tuning import LEAST_RUNS, AttentionChoice, PrecisionChoice, Shape
 from .sample import guidance, random_transformer, scaled_settings
 
 LAYERS, HEAD = 2, 128  # blocks, and the width of a head
-RUNS, MOST_S = 5, 5.0  # of each choice, in turns, after one to warm up; fewer where they take so long together
-LEAST_GAIN = 1.15  # a choice that is not the usual one must be so many times as fast
+RUNS, MOST_S = 5, 5.0  # of each choice, in turns, after one warm-up; fewer if they take this long together
+LEAST_GAIN = 1.15  # a choice other than the default must be so many times as fast
 LINK_BYTES = 2**28  # that are copied to a card at a time, to see how fast that goes
 BATCH_SHARE = 0.1  # of a card's memory that a batch of passes may take: the rest is for weights and everything else
 SIGMA, FPS, FACTORS = 0.7, Fraction(24), Factors(8, 32, 32)
@@ -63,7 +63,7 @@ TOO_LARGE = (torch.OutOfMemoryError, MemoryError)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """A clip that stands for a class of sizes. needs_gb: the class of card whose memory holds a step of it."""
+    """A clip that represents a class of sizes. needs_gb: the GPU memory class for a step of it."""
 
     name: str
     width: int
@@ -78,7 +78,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is measured on a kind of device.
+    """The measurements on a kind of device.
 
     Args: heads: of each stream; the released models have 32. text_rows: of a prompt; they have 1,024. shapes: small
     ones first.
@@ -109,10 +109,10 @@ PLANS: Mapping[str, Plan] = {"cuda": CARD_PLAN, "mps": SMALL_PLAN, "cpu": SMALL_
 
 
 def tune(device: Device | None = None, tell: Callable[[str], None] = lambda line: None) -> Tuning:
-    """Measure the choices of `Machine` that the engine obeys and that may change how fast it is.
+    """Measure the choices of `Machine` that may affect the speed of the engine.
 
-    Args: device: the one that a render takes by itself if None. tell: is given a line about what is done.
-    Raises: RequestError if torch cannot compute on the device. StorageError if what is measured could not be kept.
+    Args: device: the default device of a render if None. tell: called with a line about each measurement.
+    Raises: RequestError if torch cannot compute on the device. StorageError if the result could not be stored.
     """
     require_writable(ltx2_home(), str(tuning_file()))
     device = choose_device("auto") if device is None else device
@@ -156,7 +156,7 @@ def _require_device(device: Device) -> None:
 
 
 def _precision(device: Device, plan: Plan) -> PrecisionChoice | None:
-    """The faster precision; None on a card, whose memory holds no real model in float32."""
+    """The faster precision; None on a GPU, whose memory is too small for a released model in float32."""
     if device.kind == "cuda":
         return None
     calls = {name: _Sample(device, plan, name).step(plan.shapes[0], is_guided=False) for name in DTYPES}
@@ -169,7 +169,7 @@ def _precision(device: Device, plan: Plan) -> PrecisionChoice | None:
 
 
 def choose_precision(seconds: Seconds, usual: Precision) -> PrecisionChoice:
-    """bfloat16 where it is clearly faster than what is usual."""
+    """bfloat16 if it is clearly faster than the default."""
     fp32_s, bf16_s, runs = median(seconds["fp32"]), None, len(seconds["fp32"])
     if "bf16" in seconds:
         bf16_s = median(seconds["bf16"])
@@ -178,7 +178,9 @@ def choose_precision(seconds: Seconds, usual: Precision) -> PrecisionChoice:
 
 
 def choose_attention(seconds: Mapping[str, list[float]]) -> AttentionChoice:
-    """The fastest kernel where it is clearly faster than torch's own choice. seconds: of each run, that as "sdpa"."""
+    """The fastest kernel if it is clearly faster than torch's own choice. seconds: of each run, with that choice as
+    "sdpa".
+    """
     sdpa_s, runs = median(seconds["sdpa"]), len(seconds["sdpa"])
     fixed: dict[Backend, float] = {name: median(seconds[name]) for name in get_args(Backend) if name in seconds}
     best = min(fixed, key=lambda name: fixed[name], default=None)
@@ -188,7 +190,7 @@ def choose_attention(seconds: Mapping[str, list[float]]) -> AttentionChoice:
 
 
 def choose_int8(device: Device, width: int, rows: int) -> Switch:
-    """Whether a square matrix in int8 is clearly faster multiplied as it is stored than decoded.
+    """Whether a square int8 matrix is clearly faster multiplied as it is stored than decoded.
 
     Args: width: of the matrix, a multiple of 16. rows: of the inputs.
     """
@@ -211,7 +213,7 @@ def choose_int8(device: Device, width: int, rows: int) -> Switch:
 
 
 def link_speed(device: Device) -> float | None:
-    """Bytes per second at which weights are copied to a card from memory that is pinned for that; None elsewhere."""
+    """Bytes per second for copying weights to a GPU from pinned memory; None on other devices."""
     if device.kind != "cuda":
         return None
     source = torch.empty(LINK_BYTES, dtype=torch.uint8, pin_memory=True)
@@ -222,10 +224,10 @@ def link_speed(device: Device) -> float | None:
 
 
 def choose_switch(off: list[float], on: list[float], *, usual: bool, is_possible: bool = True) -> Switch:
-    """On or off: what is usual, unless the other is clearly faster in the middle of enough runs.
+    """On or off: the default, unless the other is clearly faster in the median of enough runs.
 
-    Args: off, on: the seconds of each run; on is empty where it does not fit into the memory. is_possible: whether on
-    may be chosen at all.
+    Args: off, on: the seconds of each run; on is empty if it does not fit into memory. is_possible: whether on may be
+    chosen at all.
     """
     off_s, runs = median(off), len(off)
     if not on:
@@ -238,7 +240,7 @@ def choose_switch(off: list[float], on: list[float], *, usual: bool, is_possible
 
 
 def timed(calls: Mapping[str, Callable[[], object]], device: Device) -> Seconds:
-    """The seconds of some calls, run in turns, so that what else the machine does acts on all. Each has run before."""
+    """The seconds of some calls, run in turns, so that other load affects all of them. Each has run once before."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     begin = time.perf_counter()
     for number in range(RUNS):
@@ -254,13 +256,13 @@ def timed(calls: Mapping[str, Callable[[], object]], device: Device) -> Seconds:
 
 
 def _wait(device: Device) -> None:
-    """Wait until a device has done what it was given."""
+    """Synchronise with a device."""
     if device.kind != "cpu":
         torch.accelerator.synchronize(device.name)
 
 
 class _Sample:
-    """A denoiser of random weights on a device, and guided steps with it."""
+    """A denoiser with random weights on a device, and guided steps with it."""
 
     def __init__(self, device: Device, plan: Plan, precision: Precision) -> None:
         self.device, self.plan, self.dtype = device, plan, DTYPES[precision]
@@ -269,7 +271,7 @@ class _Sample:
         self.model = random_transformer(config, self.dtype, torch.device(device.name))
 
     def measure(self, shape: Shape) -> ShapeClass:
-        """What holds for clips up to this one."""
+        """The choices for clips up to this one."""
         calls = {"usual": self.step(shape), "without text": self.step(shape, keeps_text=False)}
         for call in calls.values():
             call()
@@ -291,7 +293,7 @@ class _Sample:
         )
 
     def attention(self, shape: Shape) -> AttentionChoice:
-        """The kernel of attention for clips up to this one."""
+        """The attention kernel for clips up to this one."""
         step = self.step(shape)
 
         def attend(name: Backend) -> None:
@@ -300,7 +302,7 @@ class _Sample:
 
         calls: dict[str, Callable[[], object]] = {"sdpa": step}
         for name in backends_on(self.device, self.precision):
-            if name == INT8:  # which changes more than the last bits, and is nobody's choice but a person's
+            if name == INT8:  # which changes more than the last bits, so only the user can choose it
                 continue
             call = partial(attend, name)
             if self._peak(call) is not None:
@@ -308,7 +310,7 @@ class _Sample:
         return choose_attention(timed(calls, self.device))
 
     def compiled(self, shape: Shape, tell: Callable[[str], None]) -> Switch | None:
-        """Whether compiled blocks are faster for clips up to this one; None where the compiler fails, with a line."""
+        """Whether compiled blocks are faster for clips up to this one; None with a message if the compiler fails."""
         config = self.model.config
         with torch.device("meta"):
             model = Transformer(config)
@@ -329,7 +331,7 @@ class _Sample:
         return choose_switch(seconds["plain"], seconds.get("compiled", []), usual=False)
 
     def flops(self, shape: Shape) -> float:
-        """Those of a guided step as it usually is, in which keys and values of the text are known."""
+        """The FLOPs of a default guided step, with precomputed keys and values of the text."""
         config = self.model.config
         audio = audio_latent_count(shape.frames, FPS)
         given = Evaluation(video=shape.grid.tokens, audio=audio, text=self.plan.text_rows)
@@ -351,7 +353,7 @@ class _Sample:
         keeps_text: bool = True,
         model: Transformer | None = None,
     ) -> Callable[[], object]:
-        """A step in the middle of a render: four passes, or one where it is not guided. model: in place of its own."""
+        """A step in the middle of a render: four passes, or one without guidance. model: instead of its own."""
         channels = self.model.config.caption_channels or 1
         text = partial(torch.randn, 1, self.plan.text_rows, channels, dtype=self.dtype, device=self.device.name)
         denoise = GuidedDenoiser(
@@ -372,7 +374,7 @@ class _Sample:
         )
 
     def _peak(self, call: Callable[[], object]) -> int | None:
-        """The bytes that a call takes on a card beside what is there before; 0 elsewhere, None if it does not fit."""
+        """The additional bytes of a call on a GPU; 0 elsewhere, None if it does not fit."""
         if self.device.kind != "cuda":
             call()
             return 0

@@ -1,1 +1,1 @@
-"""From a settled record to a finished file: models, stages, decoding. Everything here needs torch."""
+"""From a resolved task to a finished file: models, stages, decoding. Everything here needs torch."""

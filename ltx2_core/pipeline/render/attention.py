@@ -1,4 +1,4 @@
-"""From what a stage has kept of its attention to a clip that shows it.
+"""Write the clip that shows the captured attention of a stage.
 
 Source: docs/cli.md, "Attention".
 """
@@ -20,16 +20,16 @@ from ..values import show_ranges
 
 
 def write_attention(job: Job, target: Path) -> None:
-    """Write where the audio of a finished render looks, from the latents of the stage that its audio comes from.
+    """Write the attention clip of a finished render, from the latents of the stage whose audio is in the file.
 
-    Raises: StorageError if they do not tell; what `write_overlay` raises.
+    Raises: StorageError if they contain no attention map; the errors of `write_overlay`.
     """
     task, request = job.task, job.request
     number = request.recipe.audio_stage
     stage, weights = request.recipe.stages[number - 1], job.load(number).attention
     if weights is None:
-        why = "none of the steps and blocks that count were run, or another version began this render"
-        raise StorageError(f"{job.folder} does not say where the audio looks", why)
+        why = "none of the selected steps and blocks was run, or another version began this render"
+        raise StorageError(f"{job.folder} has no attention map", why)
     factors = ModelHeaders.of(task.files).shapes.video_vae.factors
     frames, rows, columns = request.grid(factors, stage).latent
     width, height = float(request.width), float(request.height)
@@ -48,7 +48,7 @@ def write_attention(job: Job, target: Path) -> None:
 
 
 def _words(task: RenderTask) -> str:
-    """What the map was made of."""
+    """The legend: which steps and blocks the map averages."""
     output = task.output
     blocks = "all blocks" if output.attention_blocks is None else f"blocks {show_ranges(output.attention_blocks)}"
     steps = "all steps" if output.attention_steps is None else f"steps {show_ranges(output.attention_steps)}"

@@ -1,4 +1,4 @@
-"""The one way through: prompt → text context → latents → frames and waveform → file. Every mode takes it.
+"""The one path of every mode: prompt → text context → latents → frames and waveform → file.
 
 Source: docs/reference/pipelines.md, "Order of one run".
 """
@@ -54,8 +54,8 @@ from .stages import StageRun, schedule
 class Engine:
     """Runs one job with the models that it needs.
 
-    Args: text: the text as the denoiser reads it, where that is known. ranks: those that denoise and decode together,
-    of which this is the first; None where there is one.
+    Args: text: the text contexts, if they are known. ranks: those that denoise and decode together, of which this is
+    the first; None for one process.
     """
 
     job: Job
@@ -65,7 +65,7 @@ class Engine:
     ranks: Ranks | None = None
 
     def with_prompt(self) -> Engine:
-        """The same with the prompt that a language model has made of the given one, if that is wanted."""
+        """The same with the prompt rewritten by a language model, if that is requested."""
         if not self.request.enhances:
             return self
         rewritten = rewrite_prompt(self.task, self.models, self.watch)
@@ -73,7 +73,7 @@ class Engine:
         return replace(self, job=self.job.with_prompt(rewritten.prompt))
 
     def with_length(self) -> Engine:
-        """The same with a clip whose length the model has chosen from the prompt, if it is left to the model."""
+        """The same with the length that the model chooses from the prompt, if that is requested."""
         bounds, request = self.request.auto_length, self.request
         if bounds is None:
             return self
@@ -86,18 +86,18 @@ class Engine:
         return replace(self, job=self.job.with_length(frames), text=contexts)
 
     def wanted_seconds(self, contexts: Streams[Contexts]) -> float:
-        """How long the model wants the clip of a prompt to be."""
+        """The duration that the model estimates for the prompt."""
         with self.models.component(DURATION_HEAD) as head:
             return head(*(context and context.positive for context in contexts)).item()
 
     def render(self) -> Report:
-        """Go through the stages that are not finished yet, then decode and write the file."""
+        """Run the stages that are not finished yet, then decode and write the file."""
         with computing(self.task.machine.threads):
             generator = torch.Generator(self.models.device).manual_seed(self.request.seed)
             return self.write(self.denoise(generator), generator)
 
     def denoise(self, generator: torch.Generator) -> Latents:
-        """The latents that go into the file, those of each stage saved before the next begins."""
+        """The latents for the file, those of each stage saved before the next one starts."""
         job, runs = self.job, runs_of(self.request)
         finished = [job.load(number) for number in range(1, job.finished_stages + 1)]
         results = [saved.latents for saved in finished]
@@ -119,7 +119,7 @@ class Engine:
         return self.shipped(results)
 
     def shipped(self, results: Sequence[Latents]) -> Latents:
-        """The latents that go into the file, of those of all stages of all windows (`runs_of` gives their order)."""
+        """The latents for the file, from those of all stages of all windows (`runs_of` gives their order)."""
         windows, recipe = windows_of(self.request), self.request.recipe
 
         def of(stage: int) -> Sequence[Latents]:
@@ -134,7 +134,7 @@ class Engine:
         )
 
     def capture(self, number: int) -> AttentionCapture | None:
-        """What adds up where the audio looks, in the stage whose audio goes into the file, if that is asked for."""
+        """Sums the attention of the audio, in the stage whose audio goes into the file, if that is requested."""
         output = self.task.output
         if output.attention is None or number != self.request.recipe.audio_stage:
             return None
@@ -152,7 +152,7 @@ class Engine:
         generator: torch.Generator,
         saved: Saved | None = None,
     ) -> StageRun:
-        """A stage of a window ready to run, with what it needs of the user and of what was made before.
+        """A stage of a window, with its encoded inputs and the results that it needs.
 
         Args: results: the latents of the runs before it.
         """
@@ -175,12 +175,12 @@ class Engine:
         )
 
     def share(self, task: StageTask | DecodeTask) -> None:
-        """Let the other ranks, if there are any, do what this one is about to do."""
+        """Send the next task to the other ranks, if there are any."""
         if self.ranks is not None:
             self.ranks.from_first(task)
 
     def contexts(self) -> Streams[Contexts]:
-        """The text as the denoiser reads it, for the streams that are present; from the cache where it is known."""
+        """The text contexts of the streams that are present; from the cache if they are there."""
         if self.text is not None:
             return self.text
         request, prompts = self.request, self.request.prompts
@@ -197,14 +197,14 @@ class Engine:
             features = [getattr(one, stream).to(self.models.device) for one in found]
             texts, negative = features[: len(request.texts)], features[len(request.texts) :]
             positive = texts[0] if len(texts) == 1 else torch.cat(texts, dim=1)
-            if mode == "keep":  # it is not guided: where the negative prompt is read, it goes on reading the prompt
+            if mode == "keep":  # it is not guided: in passes with the negative prompt, it still uses the prompt
                 return Contexts(positive)
             return Contexts(positive, *negative)
 
         return Streams(of("video", request.video), of("audio", request.audio))
 
     def read(self, prompts: list[str]) -> list[TextContext]:
-        """The contexts of prompts: from the cache where they are known, and kept there where they are not."""
+        """The contexts of prompts: from the cache if they are there, and stored in it if not."""
         unknown: list[str] = []
 
         def encode(texts: list[str]) -> list[TextContext]:
@@ -217,7 +217,7 @@ class Engine:
         return found
 
     def cache(self) -> ContextCache:
-        """What was encoded before with the same text encoder and connectors."""
+        """The prompt cache for this text encoder and these connectors."""
         roles = self.models.headers.text_roles
         return ContextCache(
             encoder=self.job.fingerprint("text_encoder"),
@@ -266,11 +266,11 @@ class Engine:
             return report
 
     def frames(self, latent: Tensor, decoder: Decoder, generator: torch.Generator) -> tuple[int, Iterator[Tensor]]:
-        """The number of the frame that the file begins with, and its frames (F 3 H W) in [0, 1], chunk by chunk.
+        """The index of the first frame of the file, and its frames (F 3 H W) in [0, 1], chunk by chunk.
 
-        The number is 0, except in a loop that may begin anywhere: its seam is put where little moves, in front of that
-        one of its first frames, as many as a latent frame stands for, which differs least from the frame before.
-        Other ranks decode a part of the tiles, where there are several of both. latent: (1 c f h w).
+        The index is 0, except for a loop that may start anywhere: it starts with that one of its first frames, as many
+        as a latent frame represents, that differs least from the frame before it, so that the seam lies where little
+        moves. Other ranks decode some of the tiles, if there are several ranks and tiles. latent: (1 c f h w).
         """
         request, tiles, ranks = self.request, self.task.machine.decode_tiles, None
         if request.loops:
@@ -290,7 +290,9 @@ class Engine:
         return turn, cropped(part_of(frames, begin, count), request.file_size)
 
     def write_stills(self, decoder: Decoder, generator: torch.Generator) -> None:
-        """Decode the keyframes that the first stage generated, each as a clip of a single frame, into stills."""
+        """Decode the generated keyframes of the first stage, each as a clip of a single frame, and write them as
+        stills.
+        """
         keyframes, task = self.job.load(1).keyframes, self.task
         assert keyframes is not None
         latents = keyframes.to(self.models.device, self.models.dtype).split(1, dim=2)
@@ -299,7 +301,7 @@ class Engine:
             write_still(path, frame.cpu(), overwrite=task.output.overwrite)
 
     def dub(self, output: Output, latents: Latents) -> Report:
-        """Give the video that is kept its audio."""
+        """Add the audio to the kept video."""
         given, settings = self.request.source, self.task.output
         assert given is not None
         assert latents.audio is not None
@@ -315,7 +317,7 @@ class Engine:
             return write_dubbed(output, source, span, container, audio, settings.audio_codec, keeps_audio=keeps_audio)
 
     def audio(self, latents: Latents) -> Waveform | AudioSource | None:
-        """What is heard with a video: generated, or given, then as samples that an encoder takes or as packets."""
+        """The audio for a video: generated or input audio, as samples for an encoder or as packets."""
         if latents.audio is None:
             return None
         if self.request.audio != "keep":
@@ -331,15 +333,15 @@ class Engine:
         return at_rate_of(codec, given)
 
     def looped_audio(self, latent: Tensor) -> Waveform:
-        """The waveform of an audio latent whose end goes on in its beginning, as long as its video."""
+        """The waveform of an audio latent whose end connects to its beginning, as long as its video."""
         period_s = self.request.file_frames / self.request.file_fps
         around = audio_around(latent, period_s)
         return cut_loop(self.decode_audio(around), around.shape[2] - 2 * AUDIO_AROUND, period_s)
 
     def decode_audio(self, latent: Tensor, piece: int | None = None) -> Waveform:
-        """The waveform of an audio latent, made in pieces of so many steps; None takes the whole.
+        """The waveform of an audio latent, decoded in pieces of so many steps; None decodes the whole.
 
-        The vocoder computes in float32: its output suffers below.
+        The vocoder computes in float32: lower precision degrades its output.
         """
         models = self.models
         with self.watch.phase("sound", "decoding the audio"):
@@ -350,7 +352,7 @@ class Engine:
                 return Waveform(torch.cat(samples, dim=-1), vocoder.config.sample_rate_hz)
 
     def levelled(self, audio: Waveform) -> Waveform:
-        """Audio of the length that it will have, at the loudness that is wanted."""
+        """Audio of its final length, at the requested loudness."""
         wanted = self.task.output.loudness
         if wanted == OFF:
             return audio
@@ -359,7 +361,7 @@ class Engine:
         return made.audio
 
     def made(self) -> Made:
-        """What the file says about itself."""
+        """The recipe of the file."""
         output = self.task.output.model_dump(include=set(EncodingSettings.model_fields))
         return Made(
             made_with=versions(),
@@ -372,12 +374,12 @@ class Engine:
 
     @cached_property
     def preview(self) -> Preview | None:
-        """Shows how far the video is, if that is asked for."""
+        """Shows the progress of the video, if that is requested."""
         return None if self.task.output.preview == OFF else Preview(self.job, self.models, self.watch)
 
     @cached_property
     def inputs(self) -> InputEncoder:
-        """Reads and encodes what the user gave; what is the same for all stages once."""
+        """Reads and encodes the user's input; what is the same for all stages only once."""
         return InputEncoder(self.task, self.models, self.watch)
 
     @property
@@ -390,9 +392,9 @@ class Engine:
 
 
 def part_of(chunks: Iterator[Tensor], begin: int, count: int) -> Iterator[Tensor]:
-    """Give `count` frames of chunks (F 3 H W), from `begin` on.
+    """Yield `count` frames of chunks (F 3 H W), starting at `begin`.
 
-    Chunks are read to the end, as other ranks decode together with this one.
+    Chunks are read to the end, because other ranks decode together with this one.
     """
     for chunk in chunks:
         kept = chunk[begin:][:count]
@@ -402,7 +404,7 @@ def part_of(chunks: Iterator[Tensor], begin: int, count: int) -> Iterator[Tensor
 
 
 def cropped(chunks: Iterator[Tensor], size: tuple[int, int]) -> Iterator[Tensor]:
-    """Cut frames (F 3 H W) to a width and height, the same amount on both sides."""
+    """Crop frames (F 3 H W) to a width and height, equally on both sides."""
     width, height = size
     for chunk in chunks:
         top, left = (chunk.shape[-2] - height) // 2, (chunk.shape[-1] - width) // 2

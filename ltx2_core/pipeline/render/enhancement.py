@@ -1,4 +1,4 @@
-"""The prompt is rewritten by a language model before anything else happens.
+"""Rewrite the prompt with a language model before anything else.
 
 Source: docs/reference/text.md, "Rewriting prompts".
 """
@@ -19,7 +19,9 @@ from .models import Models, computing
 
 
 def rewrite_prompt(task: RenderTask, models: Models, watch: Watch) -> PromptRewritten:
-    """What a language model makes of the prompt of a task, with its seed; the prompt itself where that is unusable."""
+    """The prompt of a task rewritten by a language model, with the task's seed; the original if the answer is
+    unusable.
+    """
     path, request = task.inputs.get(ENHANCER), task.request
     if path is None:
         enhancer = enhancer_of_encoder(find_encoder(task.files.require_file("text_encoder")))
@@ -38,6 +40,6 @@ def rewrite_prompt(task: RenderTask, models: Models, watch: Watch) -> PromptRewr
 
 
 def _first_image(task: RenderTask) -> Tensor | None:
-    """The image (3 H W) uint8 that the video begins with, if one does."""
+    """The image (3 H W) uint8 that the video starts with, if there is one."""
     image = task.request.first_image
     return None if image is None else image_to_look_at(check_input(task.inputs[image.role], ImageSource))

@@ -1,4 +1,4 @@
-"""What ranks that are not the first do: denoise and decode their part of what the first one renders.
+"""The ranks other than the first: they denoise and decode their part of the first rank's render.
 
 They read no prompt and no input, draw the same noise, and write nothing. Source: docs/ranks.md.
 """
@@ -33,12 +33,12 @@ class StageTask:
 
     @classmethod
     def of(cls, task: RenderTask, run: StageRun) -> Self:
-        """The task of a stage that the first rank is about to run."""
-        shown = replace(run, generator=torch.Generator(), ranks=None)  # neither means anything elsewhere
+        """The task for a stage that the first rank is about to run."""
+        shown = replace(run, generator=torch.Generator(), ranks=None)  # both are valid in that process only
         return cls(task, shown, run.generator.get_state())
 
     def do(self, models: Models, ranks: Ranks) -> None:
-        """Run it with the others, to the same latents, which the first one keeps."""
+        """Run it with the others, to the same latents, which only the first rank keeps."""
         generator = torch.Generator(models.device)
         generator.set_state(self.noise)
         run = replace(self.run, device=models.device, generator=generator, ranks=ranks)
@@ -60,7 +60,7 @@ class DecodeTask:
 
 
 def follow(ranks: Ranks) -> None:
-    """Do whatever the first rank is about to do, until it is done. Raises: OutOfMemoryError."""
+    """Do the tasks of the first rank, until it is done. Raises: OutOfMemoryError."""
     models: Models | None = None
     while (given := ranks.from_first()) is not None:
         machine = given.task.machine

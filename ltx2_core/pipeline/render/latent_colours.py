@@ -1,6 +1,6 @@
-"""Colours that a linear map gives to the cells of a video latent, without a decoder: 4x4 pixels for each cell.
+"""A linear map from the cells of a video latent to colours, without a decoder: 4x4 pixels for each cell.
 
-The map is fitted by least squares to what a decoder makes of latents, over several clips: one holds too few colours.
+The map is fitted by least squares to decoded frames of several clips, because one clip contains too few colours.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ColourMap:
 
     @classmethod
     def parse(cls, content: bytes, channels: int) -> Self:
-        """Read a map for latents of so many channels. Raises: ValueError if it is not what `dump` wrote for them."""
+        """Read a map for latents of so many channels. Raises: ValueError if it was not written by `dump` for them."""
         try:
             weights = load(content)[NAME].float()
         except (SafetensorError, KeyError) as error:
@@ -56,9 +56,9 @@ class ColourMap:
 
 @dataclass
 class ColourFit:
-    """Adds up what a map of colours is fitted from, over several clips.
+    """The sums for fitting a colour map, over several clips.
 
-    Args: squares: (c + 1 c + 1) float64, of inputs with each other. products: (c + 1 p) float64, of inputs with pixels.
+    Args: squares: (c + 1 c + 1) float64, of products of inputs. products: (c + 1 p) float64, of inputs and pixels.
     clips: how many were added.
     """
 
@@ -68,14 +68,14 @@ class ColourFit:
 
     @classmethod
     def blank(cls, channels: int) -> Self:
-        """One for latents of so many channels, to which nothing was added."""
+        """Sums of zero for latents of so many channels."""
         shapes = (channels + 1, channels + 1), (channels + 1, IMAGE_CHANNELS * PATCH**2)
         squares, products = (torch.zeros(shape, dtype=torch.float64) for shape in shapes)
         return cls(squares, products)
 
     @classmethod
     def parse(cls, content: bytes, channels: int) -> Self:
-        """Read what was added for latents of so many channels. Raises: ValueError if it is not what `dump` wrote."""
+        """Read the sums for latents of so many channels. Raises: ValueError if they were not written by `dump`."""
         try:
             stored = load(content)
             found = cls(stored["squares"], stored["products"], int(stored["clips"].item()))
@@ -92,7 +92,7 @@ class ColourFit:
         return save({"squares": self.squares, "products": self.products, "clips": torch.tensor(self.clips)})
 
     def add(self, latent: Tensor, picture: Tensor) -> None:
-        """Take a latent frame (c h w) and the mean of what it decodes to, (3 H W) in [0, 1]."""
+        """Add a latent frame (c h w) and the mean of its decoded frames, (3 H W) in [0, 1]."""
         values = rearrange(latent.double().cpu(), "c h w -> (h w) c")
         inputs = torch.cat([values, torch.ones_like(values[:, :1])], dim=-1)
         rows, columns = latent.shape[-2:]
@@ -101,10 +101,11 @@ class ColourFit:
         self.products += inputs.T @ rearrange(small, "c (h y) (w x) -> (h w) (c y x)", y=PATCH, x=PATCH)
 
     def add_clip(self, frames: Iterator[Tensor], latent: Tensor, factor: int) -> Iterator[Tensor]:
-        """The frames (F 3 H W) in [0, 1] that a latent (1 c f h w) decodes to, which are taken on the way.
+        """Pass on the decoded frames (F 3 H W) in [0, 1] of a latent (1 c f h w), and add them.
 
-        The first latent frame, which stands for one frame and is unlike the others, counts only if there is no other.
-        Args: factor: how many frames each of the others stands for.
+        The first latent frame, which represents one frame and differs from the others, is used only if there is no
+        other.
+        Args: factor: how many frames each of the others represents.
         """
         number, total = 0, torch.zeros(())
         for chunk in frames:
@@ -120,7 +121,7 @@ class ColourFit:
         self.clips += 1
 
     def solve(self) -> ColourMap:
-        """The map with the least squared error over all that was taken. The mean colour is not held back."""
+        """The map with the least squared error over everything that was added. The mean colour is not regularised."""
         energies = self.squares.diagonal()[:-1]
         ridge = torch.full_like(self.squares.diagonal(), RIDGE * energies.mean().item())
         ridge[-1] = 0

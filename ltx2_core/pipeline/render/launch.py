@@ -1,8 +1,8 @@
-"""Start the ranks of a render with torchrun's launcher, pass on what the first one tells, and end them together.
+"""Start the ranks of a render with torchrun's launcher, pass on the events of the first one, and end them together.
 
-The launcher runs in a thread and this process only listens. Ranks are deaf to Ctrl-C and TERM, which a terminal sends
-to all of them: this process decides, and has the first rank stop after its step. Each rank ends as soon as this process
-is gone. Source: docs/ranks.md; torch's documentation of `torch.distributed.launcher` and `torchrun`.
+The launcher runs in a thread and this process only listens. Ranks ignore Ctrl-C and TERM, which a terminal sends to all
+of them: this process decides, and has the first rank stop after its step. Each rank ends as soon as this process has
+ended. Source: docs/ranks.md; torch's documentation of `torch.distributed.launcher` and `torchrun`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from ..events import Watch
 from ..processes import SIGNALS, START_METHOD, STOP, Pipe, tell_warnings
 
 T = TypeVar("T")
-TIMEOUT_S = 1800.0  # after which a rank that does not answer is lost; one may still be reading weights
+TIMEOUT_S = 1800.0  # after which a silent rank counts as lost; a rank may read weights for a long time
 LISTEN_S = 0.1  # for events, before the watcher is asked again whether to stop
-END_S = 10.0  # that ranks are given to end, and that one which has lost another waits to be ended
+END_S = 10.0  # for ranks to end, and for a rank that has lost another one to be ended
 LOOPBACK = "lo"  # ranks of one machine talk through no other interface
 STOPPED_CODE = 130
 LONGEST_REASON = 200
@@ -41,7 +41,7 @@ LONGEST_REASON = 200
 
 @dataclass(frozen=True)
 class Here:
-    """A rank has begun."""
+    """A rank has started."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +53,22 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """What a rank raised. trace: where, in words."""
+    """The exception of a rank. trace: its location, as text."""
 
     error: BaseException
     trace: str
 
 
 class RankError(Exception):
-    """What happened to a rank, where an error that was raised in another process does not say it."""
+    """The failure of a rank, as the cause of an error that was raised in another process."""
 
 
 def launched(machine: Machine, first: Callable[..., T], others: Callable[[Ranks], None], watch: Watch, again: str) -> T:
-    """What a function returns that the first of several ranks runs, while the others follow it.
+    """The return value of a function that the first of several ranks runs, while the others follow it.
 
-    Args: machine: says how many ranks there are, and where each computes. first: called with `watch` and `ranks` in the
-    first rank. others: called with its ranks in each of the others. again: the command that goes on after a rank died.
-    Raises: what a rank raises; LTX2Error with its exit code for one that died.
+    Args: machine: the number of ranks, and their devices. first: called with `watch` and `ranks` in the first rank.
+    others: called with its ranks in each of the others. again: the command that resumes after a rank died.
+    Raises: the exception of a rank; LTX2Error with the exit code of one that died.
     """
     context = get_context(START_METHOD)
     pipes = [context.Pipe() for _ in range(machine.ranks)]
@@ -87,9 +87,9 @@ def launched(machine: Machine, first: Callable[..., T], others: Callable[[Ranks]
 
 
 class Launcher(Thread):
-    """Runs the agent of torchrun.
+    """Runs torchrun's agent.
 
-    Args: args: those of `_rank`. failure: of the rank that failed first, as torch reports it; None where none did.
+    Args: args: those of `_rank`. failure: of the rank that failed first, as torch reports it; None if there was none.
     """
 
     def __init__(self, count: int, folder: Path, args: Sequence[Any]) -> None:
@@ -103,7 +103,7 @@ class Launcher(Thread):
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # ranks begin with these blocked, and stay deaf to them
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # ranks start with these blocked, and ignore them later
         logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
         config = LaunchConfig(
             min_nodes=1,
@@ -123,7 +123,7 @@ class Launcher(Thread):
             launch_agent(config, _rank, list(self.args))
         except ChildFailedError as error:
             _, self.failure = error.get_first_failure()
-        except Exception as error:  # it is raised where ranks are waited for
+        except Exception as error:  # it is raised by the thread that waits for ranks
             self.error = error
 
 
@@ -131,8 +131,8 @@ class Launcher(Thread):
 class Hearing:
     """Listens to the ranks.
 
-    Args: ears: the ends of their pipes here. mouths: those there, which are closed here in time. before: child
-    processes that are none of the ranks.
+    Args: ears: our ends of their pipes. mouths: their ends, which are closed here in time. before: child processes that
+    are not ranks.
     """
 
     launcher: Launcher
@@ -146,7 +146,7 @@ class Hearing:
     is_stopping: bool = False
 
     def listen(self) -> None:
-        """Hear what ranks tell, until all have ended."""
+        """Receive the messages of ranks, until all have ended."""
         first, open_ones = self.ears[FIRST], list(self.ears)
         while open_ones and (self.launcher.is_alive() or any(ear.poll() for ear in open_ones)):
             for ear in wait(open_ones, LISTEN_S):
@@ -165,7 +165,7 @@ class Hearing:
         match message:
             case Here():
                 self.begun += 1
-                if self.begun == len(self.ears):  # all have theirs: the end of one is noticed from now on
+                if self.begun == len(self.ears):  # every rank has its end: from now on the end of a rank is noticed
                     for mouth in self.mouths:
                         mouth.close()
             case Finished():
@@ -176,7 +176,7 @@ class Hearing:
                 self.watch.on_event(message)
 
     def end(self) -> None:
-        """End whatever still runs."""
+        """End all running ranks."""
         deadline = time.monotonic() + END_S
         while self.launcher.is_alive() and time.monotonic() < deadline:
             for process in set(active_children()) - self.before:
@@ -186,7 +186,7 @@ class Hearing:
             end.close()
 
     def outcome(self, again: str) -> Any:
-        """What the first rank returned. Raises: what a rank raised, or that one died."""
+        """The return value of the first rank. Raises: the exception of a rank, or an error for one that died."""
         if self.failures:
             first = min(self.failures, key=lambda one: _distance(one.error))
             raise first.error from RankError(first.trace)
@@ -194,16 +194,16 @@ class Hearing:
             return self.finished.result
         if self.launcher.failure is not None:
             raise _died(self.launcher.failure, self.launcher.count, again)
-        raise self.launcher.error or RankError("the ranks ended without a word")
+        raise self.launcher.error or RankError("the ranks ended without a message")
 
 
 def _distance(error: BaseException) -> int:
-    """How far an error is from what went wrong: one for a person is that, and one of a lost rank a consequence."""
+    """How indirect an error is: an LTX2Error is the cause, and a lost rank only a consequence."""
     return 2 if isinstance(error, PeerLostError) else int(not isinstance(error, LTX2Error))
 
 
 def _died(failure: Any, count: int, again: str) -> LTX2Error:
-    """The error that says how a rank ended which told nothing. failure: of torch's launcher."""
+    """The error for a rank that ended without a message. failure: of torch's launcher."""
     code = failure.exitcode
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     errors = Path(failure.error_file).with_name("stderr.log")
@@ -223,7 +223,7 @@ def _rank(
     meeting: Path,
     timeout_s: float,
 ) -> None:
-    """One rank, in a process of its own. ends: of the pipes of all ranks."""
+    """The main function of a rank, in its own process. ends: of the pipes of all ranks."""
     Thread(target=_obey, args=(os.getppid(),), name="obeys", daemon=True).start()
     number = int(os.environ["RANK"])
     for other in (*ends[:number], *ends[number + 1 :]):
@@ -250,7 +250,7 @@ def _rank(
 
 
 def _fail(pipe: Pipe, error: BaseException) -> NoReturn:
-    """End this rank, and with it all others, with what it raised. It does not wait for threads of torch."""
+    """End this rank, and with it all others, with its exception. It does not wait for threads of torch."""
     trace = traceback.format_exc()
     try:
         pickle.loads(pickle.dumps(error))
@@ -261,7 +261,7 @@ def _fail(pipe: Pipe, error: BaseException) -> NoReturn:
 
 
 def _obey(parent: int) -> None:
-    """End this process as soon as its parent says so or is gone; signals from anybody else are for the parent."""
+    """End this process as soon as its parent asks for it or has ended; signals from others are for the parent."""
     while os.getppid() == parent:
         heard = signal.sigtimedwait(SIGNALS, 1)
         if heard is not None and heard.si_pid == parent:

@@ -1,8 +1,8 @@
-"""Clips whose end meets their beginning: denoised as a ring, which has no end, and decoded around its seam.
+"""Clips whose end connects to their beginning: denoised as a ring, which has no end, and decoded around its seam.
 
-The latent frames from the second on stand for as many pixel frames each, and so do the audio steps from the second on.
-They are laid around a ring, and before every step the ring is turned, so that the model sees the seam inside the clip
-and never at its ends. The first latent frame and the first step, which stand for less, are copies of the last.
+The latent frames from the second on represent equally many pixel frames each, and so do the audio steps from the second
+on. They are arranged in a ring, and before every step the ring is rotated, so that the model sees the seam inside the
+clip and never at its ends. The first latent frame and the first step, which represent less, are copies of the last.
 Source: docs/loops.md.
 """
 
@@ -43,22 +43,22 @@ class Ring(NamedTuple):
 
     @property
     def tokens(self) -> slice:
-        """Where they stand in the stream."""
+        """Their places in the stream."""
         return slice(self.size, self.size * (self.length + 1))
 
     def turned(self, units: int) -> Tensor:
-        """The tokens, once around, from so many units on: (n) int64 on the CPU."""
+        """The tokens of one round, starting at a unit: (n) int64 on the CPU."""
         return torch.arange(self.tokens.start, self.tokens.stop, device="cpu").roll(-units * self.size)
 
     def closed(self, estimate: Tensor, tokens: int) -> Tensor:
-        """An estimate (b n c) of which the grid's own tokens before and behind the ring repeat it."""
+        """An estimate (b n c) in which the grid's own tokens before and after the ring repeat it."""
         grid = torch.arange(tokens, device=estimate.device)
         inside = (grid - self.size) % (self.length * self.size) + self.size
         return torch.cat([estimate[:, inside], estimate[:, tokens:]], dim=1)
 
 
 class View(NamedTuple):
-    """A stream as the model sees it. tokens: (n) int64, which of the stream's it holds."""
+    """A stream as the model sees it. tokens: (n) int64, the indices of its tokens in the stream."""
 
     state: LatentState
     tokens: Tensor
@@ -66,10 +66,10 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class LoopDenoiser:
-    """Estimate the clean latents of rings that are turned farther at each step.
+    """Estimate the clean latents of rings that are rotated further at each step.
 
-    What conditions appended goes along to where it stands in the turned clip, and so does the first latent frame where
-    it is given, as a single frame among the others.
+    Appended tokens are moved to their place in the rotated clip, and so is a conditioned first latent frame, as a
+    single frame among the others.
     """
 
     denoise: GuidedDenoiser
@@ -101,7 +101,9 @@ class LoopDenoiser:
         return states.map(whole, views, estimates, rings)
 
     def rings(self, states: States) -> Streams[Ring]:
-        """The rings of both streams: all latent frames but the first, and the audio steps that last as long."""
+        """The rings of both streams: all latent frames except the first, and as many audio steps as last equally
+        long.
+        """
         video, audio = states
         assert video is not None
         f, h, w = video.grid
@@ -109,7 +111,7 @@ class LoopDenoiser:
         return Streams(Ring(f - 1, h * w), None if audio is None else audio_ring(audio.grid[0], period_s))
 
     def video_view(self, state: LatentState, ring: Ring, turn: int) -> View:
-        """The video, once around from a latent frame on."""
+        """One round of the video, starting at a latent frame."""
         first = range(ring.size) if state.mask.values[:, : ring.size].max() < 1 else range(0)
         along = torch.tensor(
             [*first, *range(state.base_tokens, state.latent.shape[1])], dtype=torch.int64, device="cpu"
@@ -122,14 +124,14 @@ class LoopDenoiser:
         return View(replace(part, positions=seen), tokens.to(state.latent.device))
 
     def audio_view(self, state: LatentState, ring: Ring, turn: int) -> View:
-        """The audio, once around from a step on."""
+        """One round of the audio, starting at a step."""
         tokens = ring.turned(turn)
         part = state.select(tokens, (ring.length,))
         heard = self._same.setdefault("audio", state.positions[:, :, ring.tokens])
         return View(replace(part, positions=heard), tokens.to(state.latent.device))
 
     def _placed(self, positions: Tensor, ring: Ring, along: Tensor, turn: int) -> Tensor:
-        """Positions (b 3 n 2) of a turned ring, and of what goes along with it."""
+        """Positions (b 3 n 2) of a rotated ring, and of the tokens that move with it."""
         moved = positions[:, :, along].clone()
         shift_s = turn * self.factors.time / float(self.fps)
         period_s = ring.length * self.factors.time / float(self.fps)
@@ -139,17 +141,17 @@ class LoopDenoiser:
 
 
 def audio_ring(steps: int, period_s: Fraction) -> Ring:
-    """The ring of as many audio steps as last a period, of those that there are after the first."""
+    """The ring of as many audio steps as last a period, from those after the first."""
     return Ring(min(round(period_s * Fraction(AUDIO_LATENTS_PER_SECOND)), steps - 1), 1)
 
 
 def video_around(latent: Tensor) -> Tensor:
-    """A video ring (1 c f h w) with latent frames of it repeated on both sides, for the decoder: (1 c f' h w)."""
+    """A video ring (1 c f h w) with some of its latent frames repeated on both sides, for the decoder: (1 c f' h w)."""
     return _around(latent, latent.shape[2] - 1, AROUND)
 
 
 def audio_around(latent: Tensor, period_s: Fraction) -> Tensor:
-    """The same of an audio ring (1 c t m), whose video lasts a period: (1 c t' m)."""
+    """The same for an audio ring (1 c t m), whose video lasts a period: (1 c t' m)."""
     return _around(latent, audio_ring(latent.shape[2], period_s).length, AUDIO_AROUND)
 
 
@@ -158,9 +160,10 @@ def _around(latent: Tensor, length: int, more: int) -> Tensor:
 
 
 def stillest(chunks: Iterator[Tensor], among: int) -> tuple[int, Iterator[Tensor]]:
-    """Which frame differs least from the one before, counted from the second, and all frames again.
+    """The index of the frame that differs least from the one before, counted from the second frame, and all frames
+    again.
 
-    Args: chunks: of frames (F 3 H W). among: how many frames are compared; no more chunks than that takes are read.
+    Args: chunks: of frames (F 3 H W). among: how many frames are compared; no more chunks than needed are read.
     """
     held: list[Tensor] = []
     for chunk in chunks:
@@ -172,15 +175,15 @@ def stillest(chunks: Iterator[Tensor], among: int) -> tuple[int, Iterator[Tensor
 
 
 def turned(audio: Waveform, time_s: Fraction) -> Waveform:
-    """A loop that begins at a time of it."""
+    """A loop that starts at a later time of it."""
     return replace(audio, samples=audio.samples.roll(-round(time_s * audio.sample_rate_hz), -1))
 
 
 def cut_loop(audio: Waveform, steps: int, period_s: Fraction) -> Waveform:
-    """What was decoded around a ring, cut to a period whose end goes on in its beginning.
+    """The decoded samples around a ring, cut to a period whose end connects to its beginning.
 
-    Steps of 40 ms rarely last exactly as long as the frames. What is too much or too little is cut out, or repeated,
-    where the samples on both sides are most alike, so that waves meet in phase.
+    Steps of 40 ms rarely last exactly as long as the frames. The difference is cut out, or repeated, where the samples
+    on both sides are most similar, so that waves are in phase.
     Args: audio: (c s). steps: of the ring.
     """
     rate_hz, fade = audio.sample_rate_hz, round(FADE_S * audio.sample_rate_hz)
@@ -195,10 +198,10 @@ def cut_loop(audio: Waveform, steps: int, period_s: Fraction) -> Waveform:
 
 
 def _without(samples: Tensor, excess: int, fade: int) -> Tensor:
-    """Leave out `excess` samples of (c s), or repeat `-excess` of them, where both sides of the cut are most alike."""
+    """Remove `excess` samples of (c s), or repeat `-excess` of them, where both sides of the cut are most similar."""
     if excess == 0:
         return samples
-    lead = max(0, -excess) + fade  # the first fade stays as it is: it meets the end
+    lead = max(0, -excess) + fade  # the first fade is not changed: it connects to the end
     here = samples[:, lead : samples.shape[1] - max(0, excess)]
     there = samples[:, lead + excess :][:, : here.shape[1]]
     difference = (here - there).square().mean(0)
@@ -209,6 +212,6 @@ def _without(samples: Tensor, excess: int, fade: int) -> Tensor:
 
 
 def _crossfade(out: Tensor, into: Tensor) -> Tensor:
-    """Fade from samples (c s) into others over their whole length."""
+    """Cross-fade from samples (c s) to others over their whole length."""
     ramp = torch.linspace(0, 1, out.shape[1])
     return out * (1 - ramp) + into * ramp

@@ -1,4 +1,4 @@
-"""What a render takes while it runs: memory and seconds of each phase, beside what was planned for it.
+"""Memory and time of each phase of a running render, compared with the plan.
 
 Source: docs/cards.md, "After a render".
 """
@@ -26,24 +26,24 @@ OFTEN_S = 0.02  # between two looks at the memory of this process
 
 
 class CardPeak:
-    """The most that tensors took on a card. It sees all that is allocated."""
+    """The peak memory of tensors on a GPU, as torch counts every allocation."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        torch.cuda.init()  # nothing was computed yet, and there are no statistics before
+        torch.cuda.init()  # nothing was computed yet; without this there are no statistics
         torch.cuda.reset_peak_memory_stats(device)
 
     def take(self) -> int | None:
-        """The most since this was asked last."""
+        """The peak since the last call."""
         peak = torch.cuda.max_memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         return peak
 
 
 class ProcessPeak:
-    """The most memory that this process held beside the pages of files, which the system may take back.
+    """The peak memory of this process without pages of files, which the system can free.
 
-    The system keeps no such maximum, so a thread looks often.
+    The system has no counter for this, so a thread samples it often.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class ProcessPeak:
         self.is_over = Flag()
 
     def look(self) -> None:
-        """Look again and again until it is over."""
+        """Sample until it is stopped."""
         while self._most is not None and not self.is_over.wait(OFTEN_S):
             self.look_once()
 
@@ -59,7 +59,7 @@ class ProcessPeak:
         self._most = max(self._most or 0, held_bytes() or 0)
 
     def take(self) -> int | None:
-        """The most since this was asked last; None where the system does not tell."""
+        """The peak since the last call; None if the system does not tell."""
         if self._most is None:
             return None
         now = held_bytes() or 0
@@ -68,7 +68,7 @@ class ProcessPeak:
 
 
 def held_bytes() -> int | None:
-    """What this process holds at the moment beside the pages of files; None where the system does not tell."""
+    """The present memory of this process without pages of files; None if the system does not tell."""
     try:
         found = re.search(r"^RssAnon:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
     except OSError:
@@ -78,9 +78,9 @@ def held_bytes() -> int | None:
 
 @dataclass
 class Meter:
-    """Passes on what a watch is told, with the peak of each phase, and adds up what each kind of phase took.
+    """Passes events on, with the peak of each phase, and sums the time of each kind of phase.
 
-    Args: prompts: how many were read, and not known from before.
+    Args: prompts: how many were encoded, and not in the cache.
     """
 
     outer: Watch
@@ -104,7 +104,7 @@ class Meter:
         self.outer.on_event(event)
 
     def conclude(self, resolved: Resolved) -> None:
-        """Compare with the plan, and keep how fast a finished render went for the plans that follow."""
+        """Compare with the plan, and store the speed of a finished render for later plans."""
         plan, request = resolved.plan, resolved.request
         if plan is None:
             return
@@ -119,7 +119,7 @@ class Meter:
 
 
 def compared(plan: Plan, peaks: dict[Kind, int]) -> Iterator[str]:
-    """Lines about the measured peak beside the planned one, and about what could have stayed on the card."""
+    """Lines about the measured and the planned peak, and about blocks that could have stayed on the GPU."""
     kind = max(peaks, key=lambda one: peaks[one], default=None)
     if kind is None or not peaks[kind]:
         return

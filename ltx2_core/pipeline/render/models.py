@@ -1,4 +1,4 @@
-"""The models of a run: which files they come from, in which dtype, and for how long they stay loaded."""
+"""The models of a run: their files, their dtypes, and how long they stay loaded."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ DTYPES: Mapping[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch
 
 @contextmanager
 def computing(threads: int) -> Iterator[None]:
-    """What holds while models compute. threads: of the CPU."""
+    """The torch settings while models compute. threads: of the CPU."""
     torch.set_num_threads(threads)
     # On CUDA, float32 is float32 and the same input gives the same bits, also in convolutions.
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
@@ -55,9 +55,9 @@ def computing(threads: int) -> Iterator[None]:
 
 
 class Models:
-    """The models of one set of files on one machine. They outlive stages and jobs; what may stay is loaded once.
+    """The models of one set of files on one machine. They outlive stages and jobs, so that a model can stay loaded.
 
-    Each method gives a model for the length of a `with` block.
+    Each method yields a model for the length of a `with` block.
     """
 
     def __init__(self, files: ModelFiles, machine: Machine) -> None:
@@ -88,9 +88,9 @@ class Models:
         return what(self.files, self.machine) == what(task.files, task.machine)
 
     def check(self, request: Request) -> None:
-        """Compare the files of every component that a render reads with its module, before a weight is read.
+        """Compare the files of every component that a render uses with its module, before a weight is read.
 
-        The language model is compared when it is loaded, which comes first where it is needed at all.
+        The language model is compared when it is loaded, which is the first step of a render that needs it.
         Raises: CheckpointError for missing, unexpected and misshapen tensors, and for forms that are not implemented.
         """
         for name, header in self._read_by(request):
@@ -99,10 +99,10 @@ class Models:
                 self._checked.add((name, header.path))
 
     def require_finite(self, request: Request) -> None:
-        """Read every weight that a render uses, the smallest components first, and look for NaN and infinity.
+        """Read every weight of a render, the smallest components first, and search for NaN and infinity.
 
-        This reads whole files, so it is done only where a render has broken down. LoRAs were looked at as they were
-        fused. Raises: CheckpointError with the file and the tensor.
+        This reads whole files, so it is done only after a model has produced NaN or infinite values. LoRAs were checked
+        when they were fused. Raises: CheckpointError with the file and the tensor.
         """
         encoder = find_encoder(self.files.require_file("text_encoder"))
         files = [*self._read_by(request), *(("language_model", header) for header in encoder.weights)]
@@ -112,13 +112,13 @@ class Models:
                 require_finite(header.path, tensor_name, tensor)
 
     def _read_by(self, request: Request) -> list[tuple[str, Header]]:
-        """The components that a render reads, each with its file, without the language model."""
+        """The components of a render, each with its file, without the language model."""
         upsamplers = [role for role in request.recipe.needs if role in UPSAMPLERS.values()]
         files = [(name, self.headers.header(name)) for name in components_of(request)]
         return files + [("upsampler", self._upsampler_header(role)) for role in upsamplers]
 
     def loras(self, task: RenderTask, stage: Stage) -> list[WeightedLora]:
-        """The LoRAs that act in a stage, in their order: the user's, then the distilled one."""
+        """The LoRAs of a stage, in their order: the user's, then the distilled one."""
         chosen = [(task.inputs[lora.role], lora.strength) for lora in task.request.loras if stage.user_loras]
         if stage.distilled_lora is not None:
             chosen.append((task.files.require_file("distilled_lora"), stage.distilled_lora))
@@ -126,21 +126,21 @@ class Models:
         return [(match(read_lora(path), transformer, allow_partial=True), strength) for path, strength in chosen]
 
     def component(self, name: str, dtype: torch.dtype | None = None) -> AbstractContextManager[Any]:
-        """A component of the model, in the dtype of the run unless another is asked for."""
+        """A component of the model, in the dtype of the run unless another is requested."""
         dtype = dtype or self.dtype
         return self._use(name, self.headers.header(name), dtype)
 
     def has_room_for(self, name: str) -> bool:
-        """Whether a component that is not streamed fits beside the models that are in use."""
+        """Whether a component that is not streamed fits beside the models in use."""
         header = self.headers.header(name)
         nbytes = component_bytes(header, name, self.dtype.itemsize)
         return self._residency.has_room_for((name, header.path, self.dtype), nbytes)
 
     @contextmanager
     def transformer(self, loras: Sequence[WeightedLora]) -> Iterator[Transformer]:
-        """The denoiser with LoRAs fused into it; those that an earlier use fused are taken out first.
+        """The denoiser with LoRAs fused into it; those of an earlier use are removed first.
 
-        Its tables, float32 in the files, are rounded here instead of wherever they are used: the bits are the same.
+        Its tables, float32 in the files, are rounded here once instead of at every use: the bits are the same.
         """
         header = self.headers.header("transformer")
         branches = branch_bytes((lora for lora, _ in loras), header, self.dtype.itemsize)
@@ -161,7 +161,7 @@ class Models:
 
     @contextmanager
     def upsampler(self, role: str) -> Iterator[tuple[Any, Any]]:
-        """A latent upsampler, and the statistics of the latents that it works between."""
+        """A latent upsampler, and the latent statistics for its input and output."""
         header = self._upsampler_header(role)
         with self._use("upsampler", header, self.dtype) as upsampler, self.component("video_statistics") as statistics:
             yield upsampler, statistics
@@ -176,10 +176,10 @@ class Models:
 
     @contextmanager
     def writer(self, enhancer: EnhancerFiles, *, is_encoder: bool, with_image: bool) -> Iterator[Writer]:
-        """The language model that rewrites prompts; it leaves afterwards, unless it is the text encoder and resident.
+        """The language model that rewrites prompts; it is unloaded afterwards, unless it is the resident text encoder.
 
-        With images, and where it is no Gemma 3, transformers loads it whole, on the CPU where it is too large for the
-        memory that models may stay in.
+        With images, and if it is not Gemma 3, transformers loads it whole, on the CPU if it is larger than the memory
+        in which models may stay.
         """
         if enhancer.is_loaded_whole(with_image=with_image):
             nbytes = enhancer.whole_bytes(self.dtype.itemsize)
@@ -199,7 +199,9 @@ class Models:
 
     @contextmanager
     def _language_model(self, key: str, files: EncoderFiles, *, writes: bool = False) -> Iterator[Gemma]:
-        """A language model. writes: it goes through all layers for each token, so that as many as can stay do."""
+        """A language model. writes: whether it generates text, which runs all layers for each token, so that as many as
+        possible stay loaded.
+        """
         nbytes = component_bytes(files.header, COMPONENT, self.dtype.itemsize)
         load_from, on = load_gemma, {"device": self.device, "dtype": self.dtype}
         if self.machine.memory != "resident":
@@ -214,7 +216,7 @@ class Models:
 
     @contextmanager
     def connectors(self) -> Iterator[ContextModels]:
-        """What turns hidden states of the language model into the two contexts."""
+        """The models that turn hidden states of the language model into the two contexts."""
         projection, video, audio = (self.component(name) for name in TEXT)
         with projection as first, video as second, audio as third:
             yield ContextModels(first, second, third)
@@ -223,17 +225,17 @@ class Models:
                     connector.blocks.let_go()
 
     def ahead_of_denoiser(self) -> AbstractContextManager[None]:
-        """For the length of a `with` block in which text is read, the denoiser is read into the system's memory."""
+        """For the length of a `with` block in which text is encoded, read the denoiser's file into the page cache."""
         encoder = find_encoder(self.files.require_file("text_encoder"))
         return self._reading_ahead(("transformer",), encoder.weights)
 
     def ahead_of_decoders(self, request: Request | None) -> AbstractContextManager[None]:
-        """The same for what decodes the latents of a request, while they are denoised; nothing where there is none."""
+        """The same for the decoders of a request, while it is denoised; nothing if there are none."""
         names = [] if request is None else [name for name in DECODING if name in components_of(request)]
         return self._reading_ahead(names, [self.headers.header("transformer")])
 
     def _reading_ahead(self, names: Sequence[str], during: Sequence[Header]) -> AbstractContextManager[None]:
-        """during: the files of what computes meanwhile."""
+        """during: the files of the models that compute meanwhile."""
         loaded = {key[0] for key in self._residency.keys if isinstance(key, tuple)}
         headers = {name: self.headers.header(name) for name in names if name not in loaded}
         found = ((header, COMPONENTS[name].names_in(header)) for name, header in headers.items())
@@ -241,7 +243,7 @@ class Models:
         return reading_ahead(parts, sum(info.nbytes for header in during for info in header.tensors.values()))
 
     def clear(self) -> None:
-        """Let every model go."""
+        """Unload all models."""
         self._residency.clear()
 
     def _upsampler_header(self, role: str) -> Header:
@@ -252,7 +254,7 @@ class Models:
         return build_component(name, header, self.headers.config(name) if name in (*TEXT, DURATION_HEAD) else None)
 
     def _multiplying(self, module: M) -> M:
-        """The same module, whose quantised layers multiply, and whose neighbourhoods attend, as the machine does."""
+        """The same module, with quantised layers and neighbourhood attention set to the machine's choices."""
         multiply_as_stored(module, self.machine.products)
         if self.machine.neighbours == "fused":
             fuse_neighbourhoods(module)
@@ -266,7 +268,7 @@ class Models:
         on_load: Callable[[], None] = lambda: None,
         branches: BlockBytes = NOTHING,
     ) -> AbstractContextManager[Any]:
-        """A component. branches: what is put beside its layers after it is loaded."""
+        """A component. branches: LoRA branches that are added after it is loaded."""
 
         def load() -> Any:
             on_load()

@@ -1,8 +1,8 @@
-"""Small pictures of a video while it is denoised: clean estimates as a linear map of colours shows them.
+"""Preview images of a video while it is denoised: clean estimates through a linear colour map.
 
-The map is fitted from the first clips that are decoded with a video VAE, and kept under LTX2_HOME; that of the built-in
-model is shipped. Before there is one, a latent frame is decoded and shown at half its height and width, if the decoder
-fits beside the models that are in use. Source: docs/cli.md, "Preview".
+The map is fitted to the first clips that are decoded with a video VAE, and stored under LTX2_HOME; the map of the
+built-in model is shipped. Before there is a map, a latent frame is decoded and shown at half its height and width, if
+the decoder fits beside the models in use. Source: docs/cli.md, "Preview".
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DECODER = "video_decoder"
 
 @dataclass
 class LastEstimate:
-    """A denoiser whose last clean estimate of the video is kept, (1 c f h w), with what was given in its place."""
+    """A denoiser that keeps its last clean estimate of the video, (1 c f h w), with conditioned tokens restored."""
 
     denoise: Denoiser
     latent: Tensor | None = None
@@ -56,14 +56,14 @@ class LastEstimate:
 
 @dataclass(frozen=True)
 class Preview:
-    """Shows how far the video of a render is. Nothing of the result changes by it."""
+    """Shows the progress of the video of a render. It does not affect the result."""
 
     job: Job
     models: Models
     watch: Watch
 
     def show(self, step: int, total: int, latent: Tensor) -> None:
-        """Show the clean estimate (1 c f h w) after a step, from 1, if it is one of those that are shown."""
+        """Show the clean estimate (1 c f h w) after a step, from 1, if a preview is due at that step."""
         every = self.job.task.output.preview
         assert every != OFF
         if step % (math.ceil(total / PICTURES) if every == AUTO else every) and step != total:
@@ -77,20 +77,20 @@ class Preview:
         path = self.job.folder / PREVIEW
         try:
             write_whole(path, still_bytes(_enlarged(picture)))
-        except OSError as error:  # the render goes on without it
+        except OSError as error:  # the render continues without it
             self.watch.tell(f"{path} cannot be written: {disk_reason(error)}", is_warning=True)
             return
         self.watch.on_event(PreviewShown(path=path, step=step, total=total))
 
     @cached_property
     def colours(self) -> ColourMap | None:
-        """The map of this video VAE, if there is one."""
+        """The colour map of this video VAE, if there is one."""
         if self._shipped is not None:
             return self._shipped
         return self._fit.solve() if self._fit.clips else None
 
     def fitting(self, frames: Iterator[Tensor], latent: Tensor) -> Iterator[Tensor]:
-        """The frames (F 3 H W) that a latent (1 c f h w) decodes to, by which the map gets better for later renders."""
+        """Pass on the decoded frames (F 3 H W) of a latent, and use them to improve the map for later renders."""
         fit = self._fit
         if self._shipped is not None or fit.clips >= MOST_CLIPS:
             yield from frames
@@ -110,7 +110,7 @@ class Preview:
 
     @cached_property
     def _fit(self) -> ColourFit:
-        """What renders before this one have added; nothing where that cannot be read."""
+        """The sums of earlier renders; empty if they cannot be read."""
         try:
             return ColourFit.parse(read_whole(ltx2_home() / self._name, MOST_BYTES), self._channels)
         except (OSError, ValueError):
@@ -125,13 +125,15 @@ class Preview:
         return self.models.shapes.video_vae.latent_channels
 
     def _decoded(self, latent: Tensor) -> Tensor | None:
-        """What the decoder makes of the middle frame of a latent (c f h w), at half its height and width: (3 H W) in
-        [0, 1]. None where it does not fit beside the models in use.
+        """The decoded middle frame of a latent (c f h w), at half its height and width: (3 H W) in [0, 1]. None if the
+        decoder does not fit beside the models in use.
         """
         if not self.models.has_room_for(DECODER):
             return None
         middle = latent.shape[1] // 2
-        pair = latent[None, :, max(0, middle - 1) : middle + 1].to(self.models.dtype)  # what is before it is seen too
+        pair = latent[None, :, max(0, middle - 1) : middle + 1].to(
+            self.models.dtype
+        )  # the decoder's receptive field includes the frame before it
         generator = torch.Generator(self.models.device).manual_seed(0)  # not that of the render
         with self.models.component(DECODER) as decoder:
             frames = [*decode_video(pair, decoder, self.models.machine.decode_tiles, generator)]
@@ -140,7 +142,7 @@ class Preview:
 
 
 def _enlarged(picture: Tensor) -> Tensor:
-    """A picture (3 H W) in [0, 1] near the size at which it is shown: enlarged in whole times, or made smaller."""
+    """An image (3 H W) in [0, 1] close to its display size: enlarged by an integer factor, or reduced."""
     longest = max(picture.shape[-2:])
     if longest > LONGEST_SIDE:
         times = math.ceil(longest / LONGEST_SIDE)

@@ -1,4 +1,4 @@
-"""What becomes of a render that runs out of memory: where it happened, and what to run instead."""
+"""Out-of-memory errors of a render: where they happened, and the command to run instead."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..job import Job
 
 TOLD = (
     *("can't allocate memory", "out of memory", "ALLOC_FAILED", "alloc failed"),
-    *("unable to find an engine to execute", "nable to find a valid cuDNN algorithm"),  # of a convolution on a card
+    *("unable to find an engine to execute", "nable to find a valid cuDNN algorithm"),  # of a convolution on a GPU
 )
 NEXT: Mapping[MemoryMode, MemoryMode] = {"resident": "streamed", "streamed": "lean"}  # the mode that needs less
 
 
 class Progress:
-    """Passes on what a watch is told, and remembers the phase."""
+    """Passes events on, and remembers the phase."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
@@ -32,7 +32,7 @@ class Progress:
 
     @property
     def words(self) -> str:
-        """When something happened, as the end of a sentence."""
+        """The phase, as the end of a sentence."""
         if self.last is None:
             return ""
         return f" after {self.last.name}" if self.is_over else f" while {self.last.name}"
@@ -46,18 +46,18 @@ class Progress:
 
 
 def ran_out(error: Exception) -> bool:
-    """Whether an error is about memory. torch has a class of its own only for some of its allocators."""
+    """Whether an exception is an out-of-memory error. torch has a separate class only for some of its allocators."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in TOLD)
 
 
 def out_of_memory(error: Exception, job: Job, progress: Progress, vae: VideoVAEConfig) -> OutOfMemoryError:
-    """The error that says in which phase memory ran out, and how to go on in less."""
+    """The error that names the phase in which memory ran out, and how to continue with less."""
     why = str(error).partition("\n")[0].split(". ")[0]  # empty where Python itself has none
     return OutOfMemoryError(f"memory ran out{progress.words}", why, _hint(job, progress, vae))
 
 
 def _hint(job: Job, progress: Progress, vae: VideoVAEConfig) -> str:
-    """A command that needs less memory, or what to change in the request where there is none."""
+    """A command that needs less memory, or what to change in the request if there is none."""
     machine = job.task.machine
     smaller = f"a smaller --res, or a shorter --{'duration' if job.request.chain is None else 'window'}"
     if progress.last is not None and progress.last.phase == "video":

@@ -1,4 +1,4 @@
-"""What the commands call: render a request, go on with one that was interrupted, write saved latents again."""
+"""The functions that commands call: render a request, resume an interrupted one, write saved latents again."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ WAIT_HINT = "wait until that process has ended"
 
 
 class Interrupted(Exception):
-    """The user stopped a render; its job folder holds what is done. command: the one that goes on with it."""
+    """The user stopped a render; its job folder contains the progress. command: the one that resumes it."""
 
     def __init__(self, job: Job, what: str) -> None:
         super().__init__(f"{what}; {job.resume_command}")
@@ -64,8 +64,7 @@ class Interrupted(Exception):
 class Result:
     """A finished render.
 
-    Args: job_dir: where its latents are, if they were kept. beside: what was written beside it, if wanted. seam: of a
-    loop.
+    Args: job_dir: the folder with its latents, if they were kept. beside: further files beside it. seam: of a loop.
     """
 
     path: Path
@@ -78,11 +77,11 @@ class Result:
 
 
 def run(resolved: Resolved, watch: Watch = NOBODY, models: Models | None = None, ranks: Ranks | None = None) -> Result:
-    """Render a request; on several ranks where its machine says so.
+    """Render a request; on several ranks if its machine says so.
 
-    Args: models: those of an earlier render of the same model on the same machine, to load nothing twice. ranks: the
-    ranks, in the process of the first one.
-    Raises: Interrupted if the watcher says stop; LTX2Error for everything else that can go wrong.
+    Args: models: those of an earlier render of the same model on the same machine, to avoid loading them again. ranks:
+    the ranks, in the process of the first one.
+    Raises: Interrupted if the watcher stops it; LTX2Error for every other failure.
     """
     task = resolved.task
     check_device(task.machine)
@@ -97,7 +96,7 @@ def run(resolved: Resolved, watch: Watch = NOBODY, models: Models | None = None,
                 result = _finish(Job.create(resolved.job_dir, task, identities(task)), meter.watch, ready, ranks)
             except NotFiniteError:  # which ends a phase before it is done
                 raise
-            except OutputError:  # a clip that fails its check took as long as a good one
+            except OutputError:  # a clip that fails its check takes as long as a good one
                 meter.conclude(resolved)
                 raise
             meter.conclude(resolved)
@@ -105,12 +104,12 @@ def run(resolved: Resolved, watch: Watch = NOBODY, models: Models | None = None,
 
 
 def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None, ranks: Ranks | None = None) -> Result:
-    """Go on after the last finished stage, or inside the stage where the user stopped. Gives the bytes of one run.
+    """Continue after the last finished stage, or inside the stage where the user stopped. Gives the bytes of one run.
 
-    A job that is done, and is to be written another way, is only decoded. One that was killed when its file had its
-    name already is only tidied up.
+    A finished job that is to be written again is only decoded. For one whose process was killed after its file was
+    renamed, only the folder is removed.
 
-    Raises: as `run`, and StorageError if its files or its latents are not those that the render began with.
+    Raises: as `run`, and StorageError if its files or its latents have changed since the render started.
     """
     task, start = job.task, time.perf_counter()
     check_device(task.machine)
@@ -138,9 +137,9 @@ def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None, ranks:
 
 
 def enhance(resolved: Resolved, watch: Watch = NOBODY) -> PromptRewritten:
-    """Rewrite the prompt of a request whose settings ask for that, and render nothing. No other model is loaded.
+    """Rewrite the prompt of a request whose settings ask for it, and render nothing. No other model is loaded.
 
-    Raises: StoppedError if the watcher says stop; LTX2Error for everything else that can go wrong.
+    Raises: StoppedError if the watcher stops it; LTX2Error for every other failure.
     """
     task, progress = resolved.task, Progress(watch)
     check_device(task.machine)
@@ -157,7 +156,7 @@ def enhance(resolved: Resolved, watch: Watch = NOBODY) -> PromptRewritten:
 
 
 def check_device(machine: Machine) -> None:
-    """Raises: RequestError if torch cannot compute on a device of a render, whatever the driver says."""
+    """Raises: RequestError if torch cannot compute on a device of a render, whatever the driver reports."""
     for device in map(torch.device, machine.devices):
         _check(device, "ltx2 doctor lists the cards" if machine.ranks > 1 else "--device cpu always works")
 
@@ -172,7 +171,7 @@ def _check(device: torch.device, hint: str) -> None:
 
 
 def described(machine: Machine) -> str:
-    """One line about what the machine decides."""
+    """One line about the machine's choices."""
     kept = f"up to {machine.kept_bytes / 1e9:.1f} GB of weights stay loaded"
     ranks = f"{machine.ranks} ranks of " * (machine.ranks > 1)
     devices = " and ".join(dict.fromkeys(machine.devices))
@@ -182,7 +181,7 @@ def described(machine: Machine) -> str:
 
 @contextmanager
 def _models_for(task: RenderTask, models: Models | None) -> Iterator[Models]:
-    """Models for a task, with their files checked: those of the caller, or new ones that are let go afterwards."""
+    """Models for a task, with their files checked: those of the caller, or new ones that are unloaded afterwards."""
     ready = models or Models(task.files, task.machine)
     if not ready.are_of(task):
         raise ValueError("these models are of other files, or on another device")
@@ -196,7 +195,7 @@ def _models_for(task: RenderTask, models: Models | None) -> Iterator[Models]:
 
 @contextmanager
 def _one_writer(target: Path, job_dir: Path) -> Iterator[None]:
-    """Keep other processes away from a target and a job folder, whose parents are made where they lack.
+    """Lock a target and a job folder, whose missing parents are created.
 
     Raises: TargetTakenError, StorageError.
     """
@@ -229,7 +228,7 @@ def _finish(job: Job, watch: Watch, models: Models, ranks: Ranks | None) -> Resu
 
 
 def _conclude(job: Job, report: Report, start: float, *, is_new: bool = True) -> Result:
-    """What follows when the file has its name: what is written beside it, and the end of the job folder."""
+    """The steps after the file is renamed: write the files beside it, and remove the job folder."""
     task = job.task
     _write_beside(job, is_new=is_new)
     _remember(job)
@@ -247,9 +246,9 @@ def _conclude(job: Job, report: Report, start: float, *, is_new: bool = True) ->
 
 
 def _write_beside(job: Job, *, is_new: bool) -> None:
-    """Write the contact sheet, the clip of what the audio looks at, and the report, where they were asked for.
+    """Write the contact sheet, the attention clip, and the report, if they are requested.
 
-    Args: is_new: the file was written just now; else what a killed process has written beside it may be there.
+    Args: is_new: whether the file was written just now; if not, files of a killed process may exist beside it.
     """
     task = job.task
     target, output, request = task.target, task.output, task.request
@@ -266,13 +265,13 @@ def _write_beside(job: Job, *, is_new: bool) -> None:
 
 
 def _made_with(task: RenderTask) -> str:
-    """Model, preset and steps of a render, in words."""
+    """Model, preset and steps of a render, as text."""
     steps = " + ".join(map(str, task.request.steps_of_stages))
     return f"{task.request.mode}, model {task.files.name}, preset {task.request.preset}, {steps} steps"
 
 
 def _remember(job: Job) -> None:
-    """Remember what was made and from which files, for `ltx2 rerun`. If that fails, the result stays."""
+    """Record the result and its input files, for `ltx2 rerun`. If that fails, the result is still valid."""
     paths = {**job.task.files.paths, **job.task.inputs}
     with suppress(OSError, StorageError):
         remember_places({file.fingerprint: paths[role] for role, file in job.made_files().items() if role in paths})
@@ -280,7 +279,9 @@ def _remember(job: Job) -> None:
 
 
 def _require_stills(job: Job) -> None:
-    """Raises: RequestError if a render ended after the clip had its name, and before all of its stills had theirs."""
+    """Raises: RequestError if the process of a render ended after the clip was renamed, and before all of its stills
+    were.
+    """
     for still in job.task.stills:
         if not still.exists():
             what, why = f"{still} was not written", f"the render ended when {job.task.target.name} was finished"
@@ -289,7 +290,7 @@ def _require_stills(job: Job) -> None:
 
 
 def _how_far(job: Job, stopped: StoppedError) -> str:
-    """Where a render was stopped and what of it is kept, in words."""
+    """Where a render was stopped and what of it is kept, as text."""
     if stopped.saved is not None:
         return f"stopped {stopped.after}; the latents are kept"
     if stopped.after:

@@ -1,4 +1,4 @@
-"""The seams of a chain: what a window takes over from the one before it, and how the windows are joined.
+"""The seams of a chain: the latents that a window takes over, and joining the windows.
 
 Source: docs/long-clips.md, "How it works".
 """
@@ -19,7 +19,7 @@ from ..request import Request
 def first_new_latent(request: Request, stage: Stage, frames_per_latent: int) -> int:
     """The index of the first new latent frame in a stage of a window; 0 in the first window.
 
-    Before it are one that is generated and not used, and those that are taken over.
+    Before it are one that is generated and discarded, and those that are taken over.
     """
     carried = int(request.place.carried * stage.rate) // frames_per_latent
     return carried + 1 if request.place.number else 0
@@ -33,9 +33,9 @@ def first_new_step(request: Request) -> int:
 
 
 def carried_video(request: Request, stage: Stage, before: Latents, frames_per_latent: int) -> list[Condition]:
-    """The last latent frames of the window before a window, given to a stage of it where its video is generated.
+    """The last latent frames of the previous window, as a condition for a stage, if video is generated.
 
-    Args: request: of the window. before: the latents of the same stage of the window before.
+    Args: request: of the window. before: the latents of the same stage of the previous window.
     """
     if request.video != "generate" or before.video is None:
         return []
@@ -44,7 +44,7 @@ def carried_video(request: Request, stage: Stage, before: Latents, frames_per_la
 
 
 def carried_audio(request: Request, before: Latents) -> list[Condition]:
-    """The last audio steps of the window before a window, given to it where its audio is generated."""
+    """The last audio steps of the previous window, as a condition, if audio is generated."""
     if request.audio != "generate" or before.audio is None:
         return []
     count = first_new_step(request) - 1

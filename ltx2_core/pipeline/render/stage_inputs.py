@@ -1,4 +1,4 @@
-"""What the user gave, encoded for one stage: where its streams start, what holds in them, how noisy they are made.
+"""The user's input, encoded for one stage: starting latents, conditions, and noise levels of its streams.
 
 Source: docs/reference/pipelines.md, "Kinds of run"; docs/reference/sampling.md, "Conditions" and
 "Preparing given media".
@@ -52,9 +52,9 @@ from .seams import carried_audio, carried_video
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What a stage starts from.
+    """The start of a stage.
 
-    Args: start: latents (1 c f h w) and (1 c t m); a stream without one starts from nothing. noise: how much goes on
+    Args: start: latents (1 c f h w) and (1 c t m); a stream without one starts from zeros. noise: the noise level of
     each stream, from 1 to 0. conditions: in the order in which they apply.
     """
 
@@ -65,7 +65,7 @@ class Given:
 
 @dataclass(frozen=True)
 class InputEncoder:
-    """Reads and encodes the inputs of a task, stage by stage; what all stages share is made once."""
+    """Reads and encodes the inputs of a task, stage by stage; what all stages share is encoded once."""
 
     task: RenderTask
     models: Models
@@ -75,9 +75,9 @@ class InputEncoder:
     def given(
         self, request: Request, stage: Stage, before: Latents | None, carried: Latents | None, first_sigma: float
     ) -> Given:
-        """Everything for one stage of a request, or of a window of it.
+        """The start of one stage of a request, or of a window of it.
 
-        Args: before: the latents of the stage before it. carried: those of the same stage of the window before it.
+        Args: before: the latents of the stage before it. carried: those of the same stage of the previous window.
         """
         start = self.upsampled(before, stage) if stage.start == "upsampled" and before is not None else Streams()
         video, audio = start
@@ -98,8 +98,8 @@ class InputEncoder:
     def conditions(
         self, request: Request, stage: Stage, grid: VideoGrid, carried: Latents | None = None
     ) -> Streams[Sequence[Condition]]:
-        """What holds in each stream: a window of time, the extended clip, images, references, keyframes to fill, and
-        what a window takes over from the one before it.
+        """The conditions of each stream: a window of time, the extended clip, images, references, keyframes to
+        generate, and the latents that a window takes over from the previous one.
         """
         video: list[Condition] = []
         audio: list[Condition] = []
@@ -127,7 +127,7 @@ class InputEncoder:
     def images(
         self, images: Sequence[ImageInput], stage: Stage, grid: VideoGrid, *, appends_all: bool
     ) -> list[Condition]:
-        """Stills: the one at frame 0 replaces the first latent frame, others are appended at their frames."""
+        """Images: the one at frame 0 replaces the first latent frame, others are appended at their frames."""
         fps, factors = self.task.request.fps * stage.rate, grid.factors
 
         def condition(image: ImageInput, latent: Tensor) -> Condition:
@@ -140,7 +140,7 @@ class InputEncoder:
         return [condition(image, latent) for image, latent in zip(images, latents, strict=True)]
 
     def references(self, request: Request, grid: VideoGrid) -> list[Condition]:
-        """Clips to look at, as an in-context LoRA was trained with: smaller, and with fewer frames."""
+        """Reference clips, at the scale that an in-context LoRA was trained with: smaller, and with fewer frames."""
 
         def condition(reference: ReferenceInput, latent: Tensor) -> Condition:
             shown = ReferenceVideo(
@@ -159,9 +159,9 @@ class InputEncoder:
         return [condition(reference, latent) for reference, latent in zip(references, latents, strict=True)]
 
     def kept_video(self, request: Request, extension: Extension, stage: Stage, grid: VideoGrid) -> list[Condition]:
-        """The source clip at its place in a longer one, or what of it lies in a window of that.
+        """The source clip at its place in a longer one, or its part inside a window of that.
 
-        Its first latent frame stands for a single pixel frame, which fits at the very beginning only; elsewhere it is
+        Its first latent frame represents a single pixel frame, which fits only at the very beginning; elsewhere it is
         left out, and generated.
         """
         kept = self.task.request.frames - extension.before - extension.after
@@ -174,7 +174,7 @@ class InputEncoder:
         return [GivenTokens.frames(latent[:, :, i.start - begin : i.stop - begin], i.start - origin) for i in shared]
 
     def kept_audio(self, request: Request, extension: Extension) -> list[Condition]:
-        """The source audio at its place in a longer one, without its first step where something comes before it."""
+        """The source audio at its place in a longer one, without its first step if something comes before it."""
         steps, own = extension.audio_steps(self.task.request.frames, request.fps), request.audio_steps
         tokens = patchify_audio(self._encoded_audio[:, :, : len(steps)])
         there = range(steps.start + bool(extension.before), steps.start + tokens.shape[1])
@@ -184,7 +184,7 @@ class InputEncoder:
         ]
 
     def clip(self, grid: VideoGrid, stage: Stage) -> Tensor:
-        """The source clip (1 c f h w) at the size and rate of a stage, with as many frames as are asked for.
+        """The source clip (1 c f h w) at the size and rate of a stage, with the requested number of frames.
 
         It is encoded once for all windows of a chain.
         """
@@ -194,19 +194,21 @@ class InputEncoder:
         return self._clips[grid]
 
     def source_audio(self, request: Request) -> Tensor:
-        """The source audio (1 c t m) of a request or a window of it, with silence where it is shorter than the clip."""
+        """The source audio (1 c t m) of a request or a window of it, padded with silence if it is shorter than the
+        clip.
+        """
         steps = request.audio_steps
         latent = self._encoded_audio[:, :, steps.start : steps.stop]
         return F.pad(latent, (0, 0, 0, len(steps) - latent.shape[2]))  # zeros are the mean latent
 
     @cached_property
     def _encoded_audio(self) -> Tensor:
-        """The part of the source audio that is used (1 c t m), as long as it is."""
+        """The used part of the source audio (1 c t m), with its own length."""
         return self.encode_audio(self.given_audio())
 
     @cached_property
     def _encoded_voice(self) -> Tensor:
-        """The audio that is listened to (1 c t m)."""
+        """The reference voice (1 c t m)."""
         voice = self.task.request.voice
         assert voice is not None
         source = check_input(self.task.inputs[voice.role], AudioSource)
@@ -223,13 +225,13 @@ class InputEncoder:
             return encode_audio(mel.to(models.dtype), encoder, self.task.request.audio_piece)
 
     def image_pixels(self, image: ImageInput, grid: VideoGrid) -> Tensor:
-        """A still as the encoder takes it (1 3 1 H W), in [-1, 1] as all pixels here."""
+        """An image for the encoder (1 3 1 H W), in [-1, 1] like all pixels here."""
         source = check_input(self.task.inputs[image.role], ImageSource)
         return prepare_image(source, grid.height, grid.width, image.crf)
 
     def reference_pixels(self, request: Request, reference: ReferenceInput, grid: VideoGrid) -> Tensor | StreamedClip:
-        """The frames of a reference that go with those that are rendered (1 3 F H W), smaller and fewer as its LoRA
-        wants them. A clip that is enlarged is looked at whole, however long it is.
+        """The frames of a reference for the rendered ones (1 3 F H W), at the scales of its LoRA. For a clip that is
+        enlarged, all its frames are used, whatever its length.
         """
         height, width = (side // reference.spatial_scale for side in (grid.height, grid.width))
         if reference.is_still:
@@ -242,13 +244,13 @@ class InputEncoder:
         return self.streamed(chosen, replace(grid, frames=count, height=height, width=width))
 
     def sheet_pixels(self, height: int, width: int) -> Tensor:
-        """All images to take from, on one sheet (1 3 1 height width)."""
+        """All reference images, on one sheet (1 3 1 height width)."""
         stills = [one for one in self.task.request.references if one.is_still]
         sources = (check_input(self.task.inputs[one.role], ImageSource) for one in stills)
         return to_clip([reference_sheet([*map(read_image, sources)], height, width)], height, width)
 
     def clip_pixels(self, grid: VideoGrid, stage: Stage) -> StreamedClip:
-        """The frames of the source clip (1 3 F H W) that a grid takes, at the rate of a stage."""
+        """The frames of the source clip (1 3 F H W) for a grid, at the rate of a stage."""
         request, given = self.task.request, self.task.request.source
         assert given is not None
         return self.streamed(self.frames(given, grid.frames, request.fps * stage.rate), grid)
@@ -260,7 +262,7 @@ class InputEncoder:
         return StreamedClip(pieces, shape, self.models.device, self.models.dtype)
 
     def frames(self, given: ClipInput | ReferenceInput, count: int, fps: Fraction) -> Iterable[Tensor]:
-        """So many frames of a clip (1 3 H W) uint8; of one that is enlarged, filled up to a size that can be."""
+        """So many frames of a clip (1 3 H W) uint8; for a clip that is enlarged, padded to a valid size."""
         source, request = check_input(self.task.inputs[given.role], VideoSource), self.task.request
         frames = frames_by_time(source, count, fps, given.start_s)
         if request.recipe.edit != Edit.UPSCALE:
@@ -270,9 +272,9 @@ class InputEncoder:
         return (filled_up(resized(frame, *shown), grid.height, grid.width) for frame in frames)
 
     def given_audio(self) -> Waveform:
-        """The part of the source audio that is used, at its own rate, with its own channels.
+        """The used part of the source audio, at its own rate, with its own channels.
 
-        Where the audio is kept, silence follows it up to the end of the video.
+        If the audio is kept, it is padded with silence up to the end of the video.
         """
         request, given = self.task.request, self.task.request.audio_source
         assert given is not None
@@ -281,14 +283,14 @@ class InputEncoder:
         return fit_waveform(audio, request.duration_s) if is_short else audio
 
     def audio_source_file(self) -> AudioSource:
-        """The file that the audio comes from."""
+        """The file with the audio."""
         given = self.task.request.audio_source
         assert given is not None
         return check_input(self.task.inputs[given.role], AudioSource)
 
     def encode(self, name: str, clips: Iterable[Tensor | StreamedClip]) -> list[Tensor]:
-        """Encode clips (1 3 F H W) in [-1, 1], one after another, with one load of the encoder; those that are streamed
-        in tiles, and others whole.
+        """Encode clips (1 3 F H W) in [-1, 1], one after another, with the encoder loaded once; streamed clips in
+        tiles, and others whole.
         """
         models, tiles = self.models, self.task.machine.encode_tiles
         with self.watch.phase("inputs", name), models.component("video_encoder") as encoder:
@@ -301,19 +303,19 @@ class InputEncoder:
             return [*map(encoded, clips)]
 
     def upsampled(self, latents: Latents, stage: Stage) -> Latents:
-        """Latents for a larger stage, or one of more frames: the video enlarged, the audio as it is."""
+        """Latents for a larger stage, or one with more frames: the video enlarged, the audio unchanged."""
         if latents.video is None:
             return latents
         return Streams(self.enlarged(latents.video, stage), latents.audio)
 
     def enlarged(self, video: Tensor, stage: Stage) -> Tensor:
-        """A video (1 c f h w) as large as a stage."""
+        """A video latent (1 c f h w) enlarged to the size of a stage."""
         models, role = self.models, self.task.request.recipe.upsampler(stage)
         with self.watch.phase("upsample", "upsampling"), models.upsampler(role) as (upsampler, statistics):
             return upsample_latent(video[:1].to(models.device, models.dtype), upsampler, statistics)
 
 
 def _overlap(there: range, own: range, *, is_window: bool) -> list[range]:
-    """The cells of a source that lie in a clip, none of them its first one where it is a window of a longer clip."""
+    """The cells of a source inside a clip, without its first one in a later window of a longer clip."""
     shared = range(max(there.start, own.start + is_window), min(there.stop, own.stop))
     return [shared] if shared else []

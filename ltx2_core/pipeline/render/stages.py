@@ -1,4 +1,4 @@
-"""One denoising run, from noise to latents, and the way to stop in the middle of it and go on later.
+"""One denoising run, from noise to latents, and how it is stopped in the middle and resumed.
 
 Source: docs/reference/pipelines.md, "Order of one run"; docs/reference/sampling.md, "Order of construction".
 """
@@ -51,10 +51,10 @@ OnEstimate = Callable[[int, int, Tensor], None]
 
 
 class Finished(NamedTuple):
-    """What a stage ends with.
+    """The result of a stage.
 
-    keyframes: (1 c k h w), single frames made beside the clip; None if there are none. attention: (na nv) float32, how
-    much each audio token attended to each token of the video's own grid; None where that was not captured.
+    keyframes: (1 c k h w), generated single frames; None if there are none. attention: (na nv) float32, the summed
+    attention of each audio token to each token of the video's own grid; None if it was not captured.
     """
 
     latents: Latents
@@ -64,12 +64,12 @@ class Finished(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRun:
-    """What a stage needs beside the model.
+    """The inputs of a stage beside the model.
 
-    Args: given: what it starts from, of this stage's size. contexts: of the streams that are present. saved: where the
-    stage was stopped before. capture: adds up where the audio looks. ranks: those that run it together; None where
-    there is one. on_estimate: called after each step with its number, from 1, how many there are, and the clean
-    estimate of the video (1 c f h w).
+    Args: given: its start, at this stage's size. contexts: of the streams that are present. saved: where the stage was
+    stopped before. capture: sums the attention of the audio. ranks: those that run it together; None for one process.
+    on_estimate: called after each step with its number, from 1, the number of steps, and the clean estimate of the
+    video (1 c f h w).
     """
 
     stage: Stage
@@ -87,13 +87,13 @@ class StageRun:
     on_estimate: OnEstimate | None = None
 
     def run(self, model: Transformer, watch: Watch, name: str) -> Finished:
-        """Denoise from noise to latents (1 c f h w) and (1 c t m), and the keyframes that the model fills.
+        """Denoise from noise to latents (1 c f h w) and (1 c t m), and the generated keyframes.
 
-        Raises: StoppedError with the tokens so far if the watcher says so; NotFiniteError.
+        Raises: StoppedError with the tokens so far if the watcher stops it; NotFiniteError.
         """
         states = self.states()
         if self.capture is None and self.is_given(states):
-            watch.tell(f"{name}: all of it is given")
+            watch.tell(f"{name}: nothing is left to generate")
             return Finished(self.finish(states), None, None)
         sigmas = self.sigmas()
         done = 0
@@ -128,16 +128,16 @@ class StageRun:
         return Finished(self.finish(states), keyframes, self._attention(states))
 
     def _attention(self, states: States) -> Tensor | None:
-        """Where the audio looked, without what conditions appended."""
+        """The attention map, without the tokens that conditions appended."""
         if self.capture is None or self.capture.weights is None or states.video is None:
             return None
         heard = self.capture.weights.shape[1] if states.audio is None else states.audio.base_tokens
         return self.capture.weights[0, :heard, : states.video.base_tokens].clone()
 
     def states(self) -> States:
-        """Both streams as the sampler finds them: conditions applied, then noise, video's drawn first.
+        """Both streams before the first step: conditions applied, then noise, video's drawn first.
 
-        A stream that is kept draws its noise too, and uses none of it.
+        Noise is drawn for a kept stream too, but not used.
         """
 
         def ready(state: LatentState, conditions: Sequence[Condition], noise: float, mode: str) -> LatentState:
@@ -149,9 +149,9 @@ class StageRun:
         return self.initial_states().map(ready, self.given.conditions, self.given.noise, self.request.streams)
 
     def is_given(self, states: States) -> bool:
-        """Whether nothing is left to denoise, as in the windows of a chain that a given clip fills.
+        """Whether nothing is left to denoise, as in the windows of a chain that lie inside an input clip.
 
-        Where a window follows another one, its first latent frame and audio step do not count: they are not used.
+        In a window that follows another one, the first latent frame and audio step do not count: they are discarded.
         """
         return all(
             not state.mask.values[:, prod(state.grid[1:]) if self.request.place.number else 0 :].any()
@@ -160,7 +160,7 @@ class StageRun:
         )
 
     def initial_states(self) -> States:
-        """Both streams before anything is given and before noise."""
+        """Both streams before conditions and noise."""
         request, shapes = self.request, self.shapes
         blank = partial(torch.zeros, dtype=self.dtype, device=self.device)
         video, audio = self.given.start.map(lambda latent: latent.to(self.device, self.dtype))
@@ -184,13 +184,13 @@ class StageRun:
         return schedule(self.stage, self.request, self.grid)
 
     def sample(self, denoise: Denoiser, states: States, sigmas: Tensor, on_step: OnStep) -> States:
-        """Walk the schedule with the sampler of the stage."""
+        """Iterate over the schedule with the sampler of the stage."""
         sampler = SAMPLERS[self.stage.sampler]
         sample = getattr(import_module(f"{sampling.__name__}.{sampler.module}"), sampler.function)
         return sample(denoise, states, sigmas, on_step, **self.generators())
 
     def generators(self) -> dict[str, torch.Generator]:
-        """The generators of the sampler's own, by name, as they are before its first step."""
+        """The sampler's own generators, by name, before its first step."""
         own, number = SAMPLERS[self.stage.sampler].generators, self.request.place.number
         seeds = {name: seed.of(self.request.seed, number) for name, seed in own.items()}
         return {name: torch.Generator(self.device).manual_seed(seed) for name, seed in seeds.items()}
@@ -219,7 +219,9 @@ class StageRun:
 
     @property
     def times(self) -> TextTimes | None:
-        """When each of several texts is read, with a latent frame between two of them; None where there is one."""
+        """When each of several texts applies, with a transition of a latent frame between two of them; None for one
+        text.
+        """
         request, texts = self.request, [*self.request.texts]
         if len(texts) == 1:
             return None
@@ -231,8 +233,8 @@ class StageRun:
         )
 
     def _cache(self) -> BlockCache | None:
-        """What lets evaluations of this stage skip blocks, if it is guided and that is asked for. Tiles, each of which
-        would need its own, have none.
+        """The block cache for evaluations of this stage, if it is guided and this is requested. Tiled stages have none,
+        because each tile would need its own.
         """
         bound, stage = self.request.cache_steps, self.stage
         return BlockCache(bound=bound) if bound and stage.guided and stage.is_whole else None
@@ -257,9 +259,10 @@ class StageRun:
         return tiled(denoise, states, (stage.windows, across, down), self.grid.factors, fps)
 
     def _held(self, denoise: Denoiser) -> Denoiser:
-        """The denoiser, but above the strength of a restyling the source is the clean estimate of what starts from it.
+        """The denoiser; above the strength of a restyling, the source is the clean estimate of the streams that start
+        from it.
 
-        So a video stays on its way from noise to the source while audio that has no source is generated.
+        So a video stays on the line between noise and the source while audio without a source is generated.
         """
         strength = self.request.strength
         if strength is None or self.stage.start != "source":
@@ -275,7 +278,7 @@ class StageRun:
         return held
 
     def _guarded(self, denoise: Estimator, watch: Watch, done: int, total: int) -> Denoiser:
-        """The denoiser, looking before each step whether to stop, and after it whether its values are finite."""
+        """The denoiser, with a check before each step whether to stop, and after it whether its values are finite."""
         cache = denoise.cache if isinstance(denoise, GuidedDenoiser) else None
 
         def guarded(states: States, sigma: float, step: int) -> Latents:
@@ -300,9 +303,9 @@ class StageRun:
 
 
 def schedule(stage: Stage, request: Request, grid: VideoGrid) -> Tensor:
-    """The noise levels of a stage (steps + 1): a list, or the schedule of as many steps as the request says.
+    """The noise levels of a stage (steps + 1): a list, or the schedule with the request's number of steps.
 
-    Restyling begins at its strength, unless audio is to be generated beside it.
+    Restyling starts at its strength, unless audio is generated with it.
     """
     listed = stage.listed_sigmas()
     tokens = grid.tokens if stage.schedule_tokens == "grid" else request.schedule_tokens

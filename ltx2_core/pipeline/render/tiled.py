@@ -1,8 +1,8 @@
-"""Denoise a large or a long video in overlapping tiles, so that no attention goes over all of it.
+"""Denoise a large or a long video in overlapping tiles, so that no attention covers all of it.
 
-Every estimate is made tile by tile and blended before the sampler moves on, so the tiles cannot grow apart; noise,
+Every estimate is computed tile by tile and blended before the sampler step, so that the tiles stay consistent; noise,
 conditions and steps are those of the whole video.
-Source: docs/reference/pipelines.md, "Tiled stage": tiles share 5 latent cells, and positions begin at 0 in each.
+Source: docs/reference/pipelines.md, "Tiled stage": tiles share 5 latent cells, and positions start at 0 in each.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from ...tiles import STAGE_OVERLAP, Interval, split_evenly
 from ...tiling.blending import trapezoid
 from ...types import Streams
 
-SAME_POSITION = 1e-5  # seconds or pixels, below which positions are the same but for rounding
-INSIDE = 1e-3  # of a cell: what a token that ends where a piece begins may reach into it by rounding
+SAME_POSITION = 1e-5  # seconds or pixels, below which positions are equal up to rounding
+INSIDE = 1e-3  # of a cell: how far a token that ends where a piece begins may overlap it by rounding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What a tile holds of a stream.
+    """The part of a stream in a tile.
 
-    Args: state: the part as if it were a stream of its own, with positions from its corner on. Parts whose positions
-    are equal share one tensor of them, so that their rotary tables are made once. tokens: (n) int64, which of the whole
-    stream's it holds. weights: (n) float32, how much its estimates of them count.
+    Args: state: the part as a separate stream, with positions relative to its corner. Parts with equal positions share
+    one tensor of them, so that their rotary tables are computed once. tokens: (n) int64, their indices in the whole
+    stream. weights: (n) float32, the weights of its estimates.
     """
 
     state: LatentState
@@ -41,7 +41,7 @@ class Part:
     weights: Tensor
 
     def cut(self, state: LatentState) -> LatentState:
-        """The part of a state of the whole stream; nothing but the noisy latent changes from step to step."""
+        """The part of a state of the whole stream; only the noisy latent changes from step to step."""
         return self.state.with_latent(state.latent[:, self.tokens])
 
 
@@ -49,7 +49,7 @@ class Part:
 class TiledDenoiser:
     """Estimate the clean latents of a large video from those of its tiles.
 
-    A tile hears the audio of its time; where several hear the same, it is the mean of what it would be beside each.
+    A tile attends to the audio of its time; if several tiles have the same audio, its estimate is the mean of theirs.
     """
 
     denoise: GuidedDenoiser
@@ -77,7 +77,7 @@ class TiledDenoiser:
 def tiled(
     denoise: GuidedDenoiser, states: States, count: tuple[int, int, int], factors: Factors, fps: Fraction
 ) -> GuidedDenoiser | TiledDenoiser:
-    """The same denoiser over so many tiles in time, across and down; itself where one tile covers the video.
+    """The same denoiser over so many tiles in time, across and down; unchanged if one tile covers the video.
 
     fps: of the video.
     """
@@ -86,10 +86,10 @@ def tiled(
 
 
 def cut_into(states: States, count: tuple[int, int, int], factors: Factors, fps: Fraction) -> list[Streams[Part]]:
-    """So many tiles in time, across and down, or fewer where the video is too small for them; none without a video.
+    """So many tiles in time, across and down, or fewer if the video is too small for them; none without a video.
 
-    Tokens that conditions appended are in every tile of which they show a part. In all windows of time but the first,
-    the first latent frame stands for as many pixel frames as every other one, and so it begins at pixel frame 1.
+    Appended tokens are in every tile that contains a part of their frame. In all windows of time except the first, the
+    first latent frame represents as many pixel frames as every other one, and so it starts at pixel frame 1.
     """
     video, audio = states
     if video is None:
@@ -122,7 +122,7 @@ def cut_into(states: States, count: tuple[int, int, int], factors: Factors, fps:
 
 
 def _heard(audio: LatentState, frame: Interval, origin_s: Fraction, fps: Fraction, time: int) -> Part:
-    """The audio of the time of some latent frames; all of it where they are all that there are."""
+    """The audio during some latent frames; all of it if these are all latent frames."""
     weight = _weights(frame, _latent_time(audio.positions[0, 0], fps, time))
     if not (frame.left or frame.right):
         return Part(state=audio, tokens=torch.arange(len(weight)).to(audio.latent.device), weights=_at(audio, weight))
@@ -132,7 +132,7 @@ def _heard(audio: LatentState, frame: Interval, origin_s: Fraction, fps: Fractio
 def _part(
     state: LatentState, weight: Tensor, grid: tuple[int, ...], origin: Sequence[float], seen: Sequence[Tensor]
 ) -> Part:
-    """The tokens of a state that count at all, by their weights (n). seen: positions that other parts have."""
+    """The tokens of a state with a weight above 0, by their weights (n). seen: positions of other parts."""
     tokens = weight.nonzero().squeeze(-1)
     part = state.select(tokens, grid)
     own = part.positions - part.positions.new_tensor(origin).view(1, -1, 1, 1)
@@ -146,14 +146,14 @@ def _at(state: LatentState, weight: Tensor) -> Tensor:
 
 
 def _latent_time(seconds: Tensor, fps: Fraction, time: int) -> Tensor:
-    """Times (n 2) in latent frames, of which the first stands for one pixel frame and each other one for `time`."""
+    """Times (n 2) in latent frames, of which the first represents one pixel frame and each other one `time`."""
     return (seconds * float(fps) + time - 1) / time
 
 
 def _weights(piece: Interval, spans: Tensor) -> Tensor:
-    """How much tokens at (n 2), in cells from start to end, count in a piece of an axis: (n); 0 outside.
+    """The weights (n) of tokens at (n 2), in cells from start to end, in a piece of an axis; 0 outside.
 
-    A piece that begins or ends the axis also holds what lies before or behind that.
+    A piece at the start or end of the axis also contains everything before or after it.
     """
     start, end = spans.unbind(-1)
     ramp = trapezoid(piece.length, piece.left, piece.right, from_zero=False)

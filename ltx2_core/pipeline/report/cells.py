@@ -1,4 +1,4 @@
-"""What a report says of each result: its badges, its recipe, the command that renders it again, and its place.
+"""The facts of each result in a report: badges, recipe, the command that renders it again, and its place.
 
 Source: docs/report.md.
 """
@@ -29,7 +29,7 @@ NO_RECIPE, NO_PROMPT, NOT_RENDERED = "no recipe", "no prompt", "not rendered"  #
 
 @dataclass(frozen=True, slots=True)
 class Badge:
-    """A word about a result, and a sentence that explains it. is_warning: the result may be unusable."""
+    """A word about a result, and a sentence that explains it. is_warning: whether the result may be unusable."""
 
     word: str
     meaning: str
@@ -38,11 +38,10 @@ class Badge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One result of a page, as it lies on the disk.
+    """One result of a page.
 
-    Args: file: its name, in the folder of the page. state: of its job. seed: None where neither the job nor the file
-    tells it. overview: None where there is no file that can be read. seam: of a loop. made: its recipe, if it holds
-    one.
+    Args: file: its name, in the folder of the page. state: of its job. seed: None if neither the job nor the file
+    contains it. overview: None if there is no readable file. seam: of a loop. made: its recipe, if it has one.
     """
 
     file: str
@@ -62,18 +61,18 @@ class Result:
 
 
 def result_of(file: str, overview: Overview, seed: int | None = None) -> Result:
-    """A result from what its file holds. seed: of the job, for a file without a recipe."""
+    """A result from the content of its file. seed: of the job, for a file without a recipe."""
     made = read_made(overview.info.comment)
     return Result(file=file, seed=made.request.seed if made else seed, overview=overview, made=made)
 
 
 def unreadable(file: str, seed: int, error: LTX2Error) -> Result:
-    """A result whose file is damaged. The reason is told without the folder that the file lies in."""
+    """A result whose file is damaged. The reason does not contain the folder of the file."""
     return Result(file=file, state="unreadable", seed=seed, problem=error.why)
 
 
 def read_made(comment: str | None) -> Made | None:
-    """The recipe that a file carries; None if it carries none that this version reads."""
+    """The recipe in a file; None if there is none that this version reads."""
     try:
         return Made.parse(comment or "")
     except (ValueError, RecursionError):
@@ -81,9 +80,7 @@ def read_made(comment: str | None) -> Made | None:
 
 
 def badges(overview: Overview, seam: Seam | None = None) -> Iterator[Badge]:
-    """What is worth a word: what the self-check finds, how loud it is, whether sound and motion agree, and for a loop
-    how its end meets its beginning.
-    """
+    """The badges: findings of the self-check, loudness, agreement of audio and motion, and the seam of a loop."""
     if seam is not None:
         yield Badge(f"seam ×{seam.ratio:.2f}", seam.verdict, is_warning=not seam.is_smooth)
     for word, meaning in overview.problems.items():
@@ -101,10 +98,10 @@ def badges(overview: Overview, seam: Seam | None = None) -> Iterator[Badge]:
 
 @dataclass(frozen=True, slots=True)
 class Recipes:
-    """The recipes of several results, a column for each value that any of them holds.
+    """The recipes of several results, a column for each value that any of them contains.
 
-    Args: columns: a name, its different values, and which of these each result has, -1 for none; None where all have
-    the first.
+    Args: columns: a name, its different values, and the index of the value of each result, -1 for none; None if all
+    have the first.
     """
 
     columns: tuple[tuple[str, tuple[str, ...], tuple[int, ...] | None], ...]
@@ -117,7 +114,7 @@ class Recipes:
         return cls(tuple(_column(name, [values.get(name) for values in told]) for name in names))
 
     def labels(self, numbers: Sequence[int]) -> dict[int, list[str]]:
-        """What tells some results apart, beside prompt, seed, program and machine."""
+        """The values that distinguish some results, apart from prompt, seed, program and machine."""
         found: dict[int, list[str]] = {number: [] for number in numbers}
         for name, values, places in self.columns:
             if name.startswith(APART) or places is None or len({places[number] for number in numbers}) < 2:
@@ -128,7 +125,7 @@ class Recipes:
         return found
 
     def dump(self) -> list[dict[str, Any]]:
-        """The table as the script of the page takes it."""
+        """The table for the script of the page."""
         return [
             {"name": name, "values": values, **({"of": places} if places is not None else {})}
             for name, values, places in self.columns
@@ -142,7 +139,7 @@ def _column(name: str, values: Sequence[str | None]) -> tuple[str, tuple[str, ..
 
 
 def recipe_values(made: Made) -> Iterator[tuple[str, str]]:
-    """Every value of a recipe that says something, by its name."""
+    """Every non-empty value of a recipe, by its name."""
     told = recorded(made)
     files = {role: f"{file.name} ({file.fingerprint[:FINGERPRINT_LENGTH]})" for role, file in made.model.files.items()}
     ordered = {"request": told.pop("request"), "model": told.pop("model"), "file": files, **told}
@@ -162,7 +159,7 @@ def _short(text: str) -> str:
 
 
 def _signed(value: float, form: str) -> str:
-    """A number with a minus sign as it is printed."""
+    """A number with a typographic minus sign."""
     return format(value, form).replace("-", "−")
 
 
@@ -184,21 +181,21 @@ def facts(overview: Overview) -> str:
 
 
 def address(file: str) -> str:
-    """A file in the folder of the page as a relative URL, whatever its name is."""
+    """A file in the folder of the page as a relative URL, for any name."""
     return "./" + quote(file, errors="surrogateescape")
 
 
 def rerun_command(file: str, folder: str = "") -> str:
-    """The command that renders a file again. folder: of a batch, in which it lies."""
+    """The command that renders a file again. folder: of its batch."""
     path = f"{folder}/{file}" if folder else file
     return f"ltx2 rerun {shlex.quote(path if folder or not path.startswith('-') else f'./{path}')}"
 
 
 def picked_line(file: str) -> str:
-    """A file as a line of picks.txt, which must not look like a comment."""
+    """A file as a line of picks.txt, written so that it is not a comment."""
     return f"./{file}" if file.startswith("#") or file != file.strip() else file
 
 
 def data_address(picture: Picture) -> str:
-    """An image as a URL that holds all of it."""
+    """An image as a data URL."""
     return f"data:image/webp;base64,{b64encode(picture.content).decode()}"

@@ -45,7 +45,7 @@ function showDifference() {
   const [a, b] = [recipeOf(chosen.a), recipeOf(chosen.b)];
   const names = [...new Set([...a.keys(), ...b.keys()])].filter((name) => a.get(name) !== b.get(name));
   const rows = names.map((name) => [name, a.get(name), b.get(name)]);
-  const same = make("p", { className: "label", textContent: a.size ? "Nothing: both recipes are the same." : "These files hold no recipe." });
+  const same = make("p", { className: "label", textContent: a.size ? "Nothing: both recipes are the same." : "These files contain no recipe." });
   compare.querySelector(".difference").replaceChildren(rows.length ? table(rows, ["", "A", "B"]) : same);
 }
 

@@ -81,7 +81,7 @@ function drawScales(cell) {
   }
   const height = strip.querySelector("svg").getBoundingClientRect().height;
   const isStereo = cell.dataset.waves.includes(",");
-  label(strip, isStereo ? "left" : "sound", "top:.35rem;left:.4rem");
+  label(strip, isStereo ? "left" : "audio", "top:.35rem;left:.4rem");
   if (isStereo) label(strip, "right", `top:${height - 15}px;left:.4rem`);
   label(strip, "0 dBFS", "top:.35rem;right:.4rem");
   label(strip, "−60", `top:${height / 2 - 5}px;right:.4rem`);
@@ -185,7 +185,7 @@ function details(cell) {
     more.append(make("h4", { textContent: "Render it again" }), make("div", { className: "rerun" }, make("code", { textContent: cell.dataset.rerun }), again));
     cell.append(make("div", { className: "recipe" }, make("h4", { textContent: "Recipe" }), table(rows)));
   } else {
-    more.append(make("p", { className: "label", textContent: "This file holds no recipe." }));
+    more.append(make("p", { className: "label", textContent: "This file contains no recipe." }));
   }
   const words = [...cell.querySelectorAll(".badges li")].map((badge) => [badge.textContent, badge.title]);
   if (words.length) more.prepend(make("h4", { textContent: "Checks" }), table(words));
@@ -288,7 +288,7 @@ const keysOfClip = {
   p: (cell) => isBatch && pick(cell),
   a: (cell) => isBatch && choose(cell, "a"),
   b: (cell) => isBatch && choose(cell, "b"),
-  r: (cell) => (cell.dataset.rerun ? copy(cell.dataset.rerun, "the command") : tell("This file holds no recipe.")),
+  r: (cell) => (cell.dataset.rerun ? copy(cell.dataset.rerun, "the command") : tell("This file contains no recipe.")),
 };
 const keysOfPage = { c: openCompare, s: savePicks };
 const keysOfCompare = {

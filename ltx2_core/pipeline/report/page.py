@@ -1,4 +1,4 @@
-"""The page itself: results in groups of one prompt, written as one HTML file that needs nothing else.
+"""The page itself: results in groups of one prompt, written as one self-contained HTML file.
 
 Source: docs/report.md.
 """
@@ -37,7 +37,7 @@ MOST_COLUMNS = 8  # of a group on a wide screen; more seeds go on in the next ro
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """A result in its place. number: among all, from 0. title: what tells it from its neighbours."""
+    """A result in its place. number: among all, from 0. title: the difference from its neighbours."""
 
     number: int
     result: Result
@@ -48,7 +48,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Results of one prompt, in the order of the seeds of all groups; None where this one lacks a seed."""
+    """Results of one prompt, in the order of the seeds of all groups; None if this one lacks a seed."""
 
     heading: str
     cells: tuple[Cell | None, ...]
@@ -61,13 +61,13 @@ def clip_page(result: Result) -> bytes:
 
 
 def batch_page(folder: str, results: Sequence[Result]) -> bytes:
-    """The page about the results of a batch. folder: the name of the one in which they lie."""
+    """The page about the results of a batch. folder: the name of their folder."""
     groups, columns = grouped(results)
     return _render(groups, results, folder=folder, columns=columns)
 
 
 def grouped(results: Sequence[Result]) -> tuple[list[Group], int]:
-    """Results by prompt and seed, and how many columns they take. Where no prompt has two, all are in one group."""
+    """Results by prompt and seed, and the number of columns. If no prompt has two, all are in one group."""
     by_prompt: dict[str, list[int]] = {}
     for number, result in enumerate(results):
         by_prompt.setdefault(result.heading, []).append(number)
@@ -85,7 +85,7 @@ def grouped(results: Sequence[Result]) -> tuple[list[Group], int]:
 
 
 def _in_columns(cells: list[Cell], seeds: Sequence[int | None]) -> tuple[Cell | None, ...]:
-    """Cells in the order of seeds with gaps, where each has a seed of its own and few gaps are left."""
+    """Cells in the order of seeds with gaps, if each has a unique seed and there are few gaps."""
     by_seed = {cell.result.seed: cell for cell in cells}
     if len(by_seed) < len(cells) or 2 * len(cells) < len(seeds):
         return tuple(cells)
@@ -123,7 +123,7 @@ def _render(groups: Sequence[Group], results: Sequence[Result], *, folder: str, 
 
 
 def _counts(results: Sequence[Result]) -> str:
-    """How many results, prompts and seeds there are, and what is missing, in words."""
+    """How many results, prompts and seeds there are, and what is missing, as text."""
     prompts = {result.heading for result in results if result.made}
     seeds = {result.seed for result in results}
     words = [_counted(len(results), "job"), _counted(len(prompts), "prompt"), _counted(len(seeds), "seed")]
@@ -137,7 +137,7 @@ def _counted(number: int, what: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    """Templates whose values are escaped, and in which none is missing."""
+    """Templates whose values are escaped, and in which a missing value is an error."""
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -159,6 +159,6 @@ def _environment() -> Environment:
 
 @cache
 def _part(name: str) -> Markup:
-    """A file that goes into the page as it is, but for its indentation."""
+    """A file that is included in the page unchanged, except for its indentation."""
     text = (FOLDER / name).read_text(encoding="utf-8")
     return Markup("\n".join(line.strip() for line in text.splitlines()))

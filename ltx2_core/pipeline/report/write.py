@@ -1,4 +1,4 @@
-"""Writes reports: a page beside a finished file, or one page in the folder of a batch.
+"""Write reports: a page beside a finished file, or one page in the folder of a batch.
 
 Source: docs/report.md.
 """
@@ -26,7 +26,7 @@ NOBODY = Watch()
 
 
 def write_report(what: Path, watch: Watch = NOBODY, *, overwrite: bool = False) -> Path:
-    """Write the page about a file, beside it, or about the batch in a folder, into it. Gives its path.
+    """Write the page about a file, beside it, or about the batch in a folder, into it. Returns its path.
 
     Raises: as the functions below.
     """
@@ -38,7 +38,7 @@ def write_report(what: Path, watch: Watch = NOBODY, *, overwrite: bool = False) 
 
 
 def write_clip_report(clip: Path, target: Path, *, overwrite: bool = False) -> None:
-    """Write the page about a finished file, which lies in the folder of the page.
+    """Write the page about a finished file, into the folder of the file.
 
     Raises: MediaError if the file cannot be read. TargetTakenError if the page exists. StorageError.
     """
@@ -50,10 +50,10 @@ def write_clip_report(clip: Path, target: Path, *, overwrite: bool = False) -> N
 
 
 def write_batch_report(folder: Path, watch: Watch = NOBODY) -> Path:
-    """Write the page about a batch, finished or not, from its record and from what its results hold. Gives its path.
+    """Write the page about a batch, finished or not, from its record and its results. Returns its path.
 
-    A page that is there is replaced. The same results give the same page.
-    Raises: RequestError if the folder holds no batch. StorageError. StoppedError if the watcher says stop.
+    An existing page is replaced. The same results give the same page.
+    Raises: RequestError if the folder contains no batch. StorageError. StoppedError if the watcher stops it.
     """
     target = folder / PAGE
     with locked(target, wait=lambda: time.sleep(POLL_S)):
@@ -74,14 +74,14 @@ def write_batch_report(folder: Path, watch: Watch = NOBODY) -> Path:
 
 
 def _with_seam(result: Result, path: Path) -> Result:
-    """The same with how the ends of a loop meet."""
+    """The same with the measured seam of a loop."""
     if result.made is None or not result.made.request.loops:
         return result
     return replace(result, seam=measure_seam(check_input(path, VideoSource)))
 
 
 def _result(folder: Path, entry: JobEntry) -> Result:
-    """What the record of a batch and the file say of one job."""
+    """The facts about one job from the record of a batch and its file."""
     if not entry.is_done(folder):
         state = "missing" if entry.state == "done" else entry.state
         return Result(file=entry.file, state=state, seed=entry.seed)

@@ -1,1 +1,1 @@
-"""A finished file, rendered again from the recipe that it holds. Imports no torch."""
+"""Render a finished file again from its recipe. Imports no torch."""

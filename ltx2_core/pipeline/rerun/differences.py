@@ -1,4 +1,4 @@
-"""What differs between a recipe and what is rendered from it now, a line for each value."""
+"""The differences between a recipe and the render from it, a line for each value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NONE = "none"
 
 
 def differences(made: Made, task: RenderTask) -> dict[str, str]:
-    """Each value that is another one, by its name: `7 -> 8`. Empty where the result will have the same bytes."""
+    """Each changed value, by its name: `7 -> 8`. Empty if the result will have the same bytes."""
     now = {
         "version": {**versions()},
         "hardware": hardware(task.machine.device),
@@ -36,7 +36,7 @@ def differences(made: Made, task: RenderTask) -> dict[str, str]:
 
 
 def recorded(made: Made) -> dict[str, Any]:
-    """What a recipe says but for the hashes of files, as one record."""
+    """A recipe without the hashes of files, as one record."""
     stored = made.model_dump(mode="json")
     names = ("hardware", "request", "machine", "output")
     told = {"version": stored["made_with"], "model": made.model.name, **{name: stored[name] for name in names}}
@@ -51,7 +51,7 @@ def _by_stream(told: dict[str, Any]) -> dict[str, Any]:
 
 
 def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Every value in a record, by its name from the root on. Records in lists are numbered from 1."""
+    """Every value in a record, by its path from the root. Records in lists are numbered from 1."""
     parts: Mapping[Any, Any] = {}
     if isinstance(value, dict):
         parts = value

@@ -1,4 +1,4 @@
-"""The files of a recipe on this machine, found by what they hold: it tells their names and hashes, and no path.
+"""The files of a recipe on this machine, found by their content: a recipe has their names and hashes, but no path.
 
 Source: docs/cli.md, "Rendering again".
 """
@@ -35,9 +35,9 @@ MOST_TOLD = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """Where files are looked for.
+    """Where files are searched for.
 
-    Args: clip: the file whose recipe it is. given: files and folders that a person names. model: its name.
+    Args: clip: the file with the recipe. given: files and folders that the user named. model: its name.
     """
 
     library: Library
@@ -46,14 +46,14 @@ class Search:
     model: str
 
     def find(self, role: str, known: MadeFile) -> Path | None:
-        """The file of a role that holds what the recipe says; None where there is none."""
+        """The file of a role with the recorded content; None if there is none."""
         own = (path for path in (place_of(known.fingerprint),) if path is not None)
         places = chain(self._given(role), own, self._places(role))
         return next((path for path in places if _holds(path, role, known, is_named=path in self.given)), None)
 
     @property
     def told(self) -> str:
-        """The places that were searched, for a person."""
+        """The searched places, for a message."""
         return ", ".join(dict.fromkeys(map(str, (*self.given, *self._folders, models_home(), hub_cache()))))
 
     def _given(self, role: str) -> Iterator[Path]:
@@ -74,14 +74,14 @@ class Search:
 
     @cached_property
     def _installed(self) -> list[Path]:
-        """The files of everything that has a name, those of the recipe's model first."""
+        """The files of all named models and LoRAs, those of the recipe's model first."""
         registered = registered_models().get(self.model)
         own = own_files(self.model, registered, self.library).values() if registered else ()
         return [*own, *(path for model in installed_models(self.library) for path in model.paths.values())]
 
 
 def find_files(search: Search, made: Made, left_out: Iterable[str]) -> dict[str, Path]:
-    """Where the files of a recipe are, by role. left_out: roles of files that are not needed.
+    """The paths of a recipe's files, by role. left_out: roles of files that are not needed.
 
     Raises: StorageError for missing weights, MediaError for a missing image, clip or audio; both name all of them.
     """
@@ -98,7 +98,7 @@ def find_files(search: Search, made: Made, left_out: Iterable[str]) -> dict[str,
 
 
 def _missing(search: Search, made: Made, roles: Sequence[str]) -> LTX2Error:
-    """The error for files that are not here, all weights or all media."""
+    """The error for missing files, all weights or all media."""
     told = [_told(made.model.files[role]) for role in roles[:MOST_TOLD]]
     more = f" and {len(roles) - MOST_TOLD} more" if len(roles) > MOST_TOLD else ""
     what = f"{', '.join(told)}{more}: no file here holds what the recipe says"
@@ -115,20 +115,20 @@ def _told(file: MadeFile) -> str:
 
 
 def model_of(made: Made, found: Mapping[str, Path], library: Library) -> ModelFiles:
-    """The model of a recipe: the files that were found, and for other roles what lies with them."""
+    """The model of a recipe: the files that were found, and for other roles the files beside them."""
     paths = {role: path for role, path in found.items() if role in ROLES}
     models, name = registered_models(), made.model.name
     main = next((paths[role] for role in (*WHOLE, "transformer") if role in paths), None)
     spec = name if name in models else str(main)
     try:
         files = find_model(spec, models, paths, library)
-    except LTX2Error:  # what lies there could be meant in several ways, and none of it is needed
+    except LTX2Error:  # the files there are ambiguous, and none of them is needed
         files = ModelFiles(name=name, paths=paths)
     return replace(files, name=name, passed_over=(), notes=())
 
 
 def with_names(request: Request, names: Mapping[str, str]) -> Request:
-    """A request with the names that a recipe gives its files, by role, whatever they are called now."""
+    """A request with the file names in the recipe, by role, whatever the names are now."""
 
     def named(one):
         return one if one is None or one.role not in names else one.model_copy(update={"name": names[one.role]})
@@ -146,10 +146,10 @@ def with_names(request: Request, names: Mapping[str, str]) -> Request:
 
 
 def _holds(path: Path, role: str, known: MadeFile, *, is_named: bool) -> bool:
-    """Whether a file, or the folder of a text encoder, holds what a recipe says.
+    """Whether a file, or the folder of a text encoder, has the recorded content.
 
-    is_named: a person has named it, so that it is read whatever it is called. Where a recipe tells no size, others are
-    read only if they have the name that it tells.
+    is_named: whether the user has named it, so that it is read whatever its name. If a recipe contains no size, other
+    files are read only if they have the recorded name.
     """
     if known.size is None and not is_named and path.name != known.name:
         return False
@@ -167,7 +167,7 @@ def _holds(path: Path, role: str, known: MadeFile, *, is_named: bool) -> bool:
 
 
 def _below(folder: Path, depth: int, role: str) -> Iterator[Path]:
-    """The files in a folder, and in those in it to some depth; for a text encoder, the folders too."""
+    """The files in a folder, and in its subfolders to some depth; for a text encoder, the folders too."""
     yield from islice(_walk(folder, depth, role), MOST_LOOKED_AT)
 
 

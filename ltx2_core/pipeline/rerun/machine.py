@@ -1,4 +1,4 @@
-"""The machine of a recipe, as far as this one can be it: what decides the bits is used again."""
+"""The machine of a recipe, as far as this one supports it: choices that affect the bits are used again."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ...machine import CHUNK_TOKENS, LEAN_CHUNK_TOKENS, Machine
 from ...tiles import ENCODE_LEAST_OVERLAP, TilePlan
 from ..resolve.machine import backends_on, choose_device, devices
 
-THREADS_PER_CPU = 4  # more than that only wait for each other
+THREADS_PER_CPU = 4  # more threads than that only wait for each other
 
 
 def same_machine(stored: Machine, own: Machine, layers: int, vae: VideoVAEConfig) -> Machine:
-    """What a recipe says, and what this machine has chosen wherever it cannot do that.
+    """The recorded choices, replaced by this machine's own where it does not support them.
 
-    Args: own: what it has chosen for the same request. layers: of the transformer.
+    Args: own: its choices for the same request. layers: of the transformer.
     """
     if stored.device.partition(":")[0] != own.device.partition(":")[0]:
         return own
     is_possible = {
-        "device": False,  # several cards are alike, and this is the one that is asked for
+        "device": False,  # several GPUs are of the same model, and this one is requested
         "resident_blocks": 0 <= stored.resident_blocks <= layers,
         "chunk_tokens": stored.chunk_tokens in (CHUNK_TOKENS, LEAN_CHUNK_TOKENS),
         "kept_bytes": 0 <= stored.kept_bytes <= own.kept_bytes,
@@ -42,8 +42,8 @@ def same_machine(stored: Machine, own: Machine, layers: int, vae: VideoVAEConfig
 
 
 def ranks_here(stored: Machine) -> dict[str, int | str]:
-    """The settings with which a recipe is rendered on as many ranks as before; none where this machine has not as many
-    cards, and one process renders it.
+    """The settings for as many ranks as before; none if this machine has too few GPUs, so that one process
+    renders it.
     """
     if stored.ranks == 1:
         return {}
@@ -54,7 +54,7 @@ def ranks_here(stored: Machine) -> dict[str, int | str]:
 
 
 def same_backend(stored: Machine) -> str:
-    """The kernel of attention of a recipe, or where this machine does not have it the usual one."""
+    """The attention kernel of a recipe, or the default one if this machine does not have it."""
     try:
         device = choose_device(stored.device)
     except RequestError:

@@ -1,4 +1,4 @@
-"""The recipe inside a finished file, read as text that anybody may have written.
+"""The recipe inside a finished file, read as untrusted text.
 
 Source: docs/cli.md, "Rendering again" and "Recipe inside".
 """
@@ -26,7 +26,7 @@ LONGEST_REASON = 200
 
 @dataclass(frozen=True, kw_only=True)
 class FoundRecipe:
-    """A file with its recipe. is_own: this machine has made exactly this file."""
+    """A file with its recipe. is_own: whether this machine has made exactly this file."""
 
     path: Path
     made: Made
@@ -34,14 +34,14 @@ class FoundRecipe:
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What it says, for a person who has to decide whether to render it."""
+        """Its content, for a user who has to decide whether to render it."""
         return dict(recipe_facts(self.made))
 
 
 def read_recipe(path: Path) -> FoundRecipe:
-    """The recipe that a file holds.
+    """The recipe in a file.
 
-    Raises: MediaError if it holds none, or none that can be used.
+    Raises: MediaError if there is none, or one that cannot be used.
     """
     from ...media.kinds import cannot_be_opened
     from ...media.probe import list_tracks  # PyAV, only where a file is read

@@ -1,4 +1,4 @@
-"""The door to rendering a finished file again: from its recipe, and what a person changes, to a settled request.
+"""The entry point for rendering a finished file again: from its recipe and the user's changes to a resolved request.
 
 Source: docs/cli.md, "Rendering again".
 """
@@ -40,16 +40,16 @@ OF_LENGTH = ("duration", "frames")
 
 @dataclass(frozen=True, kw_only=True)
 class Rerun:
-    """A render from a recipe. differences: what it does otherwise than that of the file, by name."""
+    """A render from a recipe. differences: from that of the file, by name."""
 
     resolved: Resolved
     differences: Mapping[str, str]
 
 
 def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
-    """The values of `--set KEY=VALUE` by key; of a setting that is given several times, all of them.
+    """The values of `--set KEY=VALUE` by key; for a setting that is given several times, all of them.
 
-    Raises: RequestError for what is not such a text, and for a key that is not a setting.
+    Raises: RequestError for a text without `=`, and for a key that is not a setting.
     """
     found: dict[str, list[str]] = {}
     known = [*Settings.model_fields, PROMPT, INPUT]
@@ -71,9 +71,9 @@ def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
 def resolve_again(
     found: FoundRecipe, changes: Mapping[str, Any], flags: Mapping[str, Any], given: Sequence[Path] = ()
 ) -> Rerun:
-    """Settle the request of a file again, with some values changed.
+    """Resolve the request of a file again, with some values changed.
 
-    Args: changes: as `parse_changes` gives them. flags: of the output. given: files and folders to search first.
+    Args: changes: as returned by `parse_changes`. flags: of the output. given: files and folders to search first.
     Raises: RequestError, StorageError, CheckpointError, MediaError, DoesNotFitError.
     """
     for path in given:
@@ -107,7 +107,7 @@ def resolve_again(
 
 
 def _replaced(request: Request, changes: Mapping[str, Any]) -> set[str]:
-    """The roles of files in whose place others are given, and which need not be found."""
+    """The roles of files that are replaced by other ones, and need not be found."""
     replaced = {role for role in ROLES if role in changes or "model" in changes}
     replaced |= {*UPSAMPLERS.values()} if "upsampler" in changes else set()
     replaced |= {lora.role for lora in request.loras} if {"lora", "control"} & changes.keys() else set()
@@ -119,7 +119,7 @@ def _replaced(request: Request, changes: Mapping[str, Any]) -> set[str]:
 
 
 def _without_other_edit(stored: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a recipe without its edit and the preset for that, where another edit is asked for."""
+    """The settings of a recipe without its edit and preset, if another edit is requested."""
     edits = {EDITS[name] for name in stored if name in EDITS}
     asked = {EDITS[name] for name in changes if name in EDITS}
     if not asked or edits & asked:
@@ -128,9 +128,9 @@ def _without_other_edit(stored: dict[str, Any], changes: Mapping[str, Any]) -> d
 
 
 def _main(request: Request, changes: Mapping[str, Any], paths: Mapping[str, Path]) -> Path | None:
-    """What the mode starts from.
+    """The file that the mode starts from.
 
-    Raises: RequestError where that is changed, and the mode starts from a text; MediaError where the recipe lacks it.
+    Raises: RequestError if it is changed, and the mode starts from a text; MediaError if the recipe lacks it.
     """
     role = MAIN.get(request.mode)
     if role is not None and INPUT not in changes:
@@ -149,8 +149,8 @@ def _main(request: Request, changes: Mapping[str, Any], paths: Mapping[str, Path
 def _prompt(request: Request, changes: Mapping[str, Any]) -> str:
     """The prompt to render.
 
-    It is the one of `--set prompt`; where `enhance` is changed, the one that a person wrote, which is then rewritten
-    again; else the one that the file was rendered from.
+    It is that of `--set prompt`; if `enhance` is changed, the original one, which is then rewritten again; else the one
+    that the file was rendered from.
     """
     if PROMPT in changes:
         return read_prompt(str(changes[PROMPT]))
@@ -160,7 +160,7 @@ def _prompt(request: Request, changes: Mapping[str, Any]) -> str:
 
 
 def _device(stored: str) -> str:
-    """The device that a recipe names, or, where this machine does not have it, the usual one."""
+    """The device in a recipe, or the default one if this machine does not have it."""
     try:
         return choose_device(stored).name
     except (LTX2Error, ValueError):
@@ -168,13 +168,13 @@ def _device(stored: str) -> str:
 
 
 def _default_name(clip: Path) -> str:
-    """The name of the result beside the original's, in the current folder."""
+    """The name of the result after the original's, in the current folder."""
     name = f"{clip.stem}-rerun{clip.suffix}"
     return name.replace("{", "{{").replace("}", "}}")
 
 
 def _as_it_was(found: FoundRecipe, settled: Settled, changes: Mapping[str, Any], paths: Mapping[str, Path]) -> Settled:
-    """What is settled, with what no setting says: names, the prompt that was rewritten, the machine."""
+    """The resolved task, with the values that are not settings: names, the rewritten prompt, the machine."""
     made, stored, task = found.made, found.made.request, settled.resolved.task
     recorded = {role: file for role, file in made.model.files.items() if role in {*paths, *_still_true(changes)}}
     request = with_names(task.request, {role: recorded[role].name for role in paths})
@@ -192,13 +192,13 @@ def _as_it_was(found: FoundRecipe, settled: Settled, changes: Mapping[str, Any],
 
 
 def _still_true(changes: Mapping[str, Any]) -> list[str]:
-    """The roles of files that have chosen something before, which is rendered again."""
+    """The roles of files that have determined a value earlier, which is used again."""
     asked = {ENHANCER: (PROMPT, "enhance"), DURATION_HEAD: OF_LENGTH}
     return [role for role, names in asked.items() if not {*names} & changes.keys()]
 
 
 def _crop(request: Request) -> tuple[int, int] | None:
-    """The size of the file, where it is one. Raises: RequestError."""
+    """The size of the file, if it is valid. Raises: RequestError."""
     if request.crop is None:
         return None
     for cut, side in zip(request.crop, (request.width, request.height), strict=True):
@@ -209,13 +209,13 @@ def _crop(request: Request) -> tuple[int, int] | None:
 
 
 def _is_same_work(request: Request, stored: Request) -> bool:
-    """Whether tiles that suited one request suit the other."""
+    """Whether tiles for one request also suit the other."""
     names = ("width", "height", "frames", "video", "audio", "decoder", "recipe")
     return all(getattr(request, name) == getattr(stored, name) for name in names)
 
 
 def _require_other(clip: Path, resolved: Resolved) -> None:
-    """Raises: RequestError if the result would replace the file whose recipe it is made from."""
+    """Raises: RequestError if the result would replace the file with the recipe."""
     for path in resolved.task.results:
         if path.exists() and path.samefile(clip):
             raise RequestError(

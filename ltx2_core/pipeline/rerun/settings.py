@@ -1,7 +1,7 @@
-"""From a settled request back to the settings that it follows from: what `resolve` does, the other way round.
+"""From a resolved request back to its settings: the inverse of `resolve`.
 
-The settings then go through `settle`, as those of every other render do. A recipe can therefore ask for nothing that a
-person could not ask for on a command line, and each setting in it can be changed as it can be there.
+The settings then go through `settle`, like those of every other render. A recipe can therefore request nothing that a
+user could not request on a command line, and each of its settings can be changed in the same way.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def media_of(request: Request) -> dict[str, MediaInput]:
 
 
 def settings_of(request: Request, output: EncodingSettings | None, inputs: Mapping[str, Path]) -> dict[str, Any]:
-    """Settings by name with which a request is settled as it was.
+    """The settings that resolve to a request.
 
-    Args: output: how its file was written; None where the recipe does not say. inputs: LoRAs and images, by role; one
-    that is not among them is left out.
-    Raises: RequestError for a preset that nobody knows.
+    Args: output: how its file was written; None if the recipe does not say. inputs: LoRAs and images, by role; those
+    that are missing are left out.
+    Raises: RequestError for an unknown preset.
     """
     found = {
         "preset": request.preset,
@@ -63,7 +63,7 @@ def settings_of(request: Request, output: EncodingSettings | None, inputs: Mappi
 
 
 def _length(request: Request) -> dict[str, Any]:
-    """What is used of an input from where on, and how long the clip is."""
+    """The used part of an input, and the length of the clip."""
     start_s = _start_s(request)
     part = {"start": start_s} if start_s else {}
     if request.video == "keep":  # which has the rate and the length of the video, or of a part of it
@@ -81,13 +81,13 @@ def _length(request: Request) -> dict[str, Any]:
 
 
 def _start_s(request: Request) -> Fraction:
-    """Where the part begins that is used of what a mode starts from."""
+    """The start of the used part of the mode's input."""
     given = (request.source, *request.references, request.audio_source if request.mode == "a2v" else None)
     return next((one.start_s for one in given if one is not None), Fraction(0))
 
 
 def _sampling(request: Request) -> dict[str, Any]:
-    """What the stages do otherwise than the preset says, and the number of steps."""
+    """The differences of the stages from the preset, and the number of steps."""
     own, full = recipe(request.preset), request.full_recipe or request.recipe
     first, usual = full.stages[0], own.stages[0]
     is_listed = isinstance(first.sigmas, tuple) and first.sigmas != usual.sigmas
@@ -112,12 +112,12 @@ def _guidance(request: Request) -> dict[str, Any]:
 
 def _names(request: Request) -> Iterator[str]:
     yield from ("st", "stg", "rescale")
-    if "off" not in request.streams:  # a stream that is alone is not pulled towards another
+    if "off" not in request.streams:  # a single stream is not guided by another
         yield "sm"
 
 
 def _edit(request: Request) -> dict[str, Any]:
-    """What is done to a clip, but for the LoRA that follows it."""
+    """The edit of a clip, without the LoRA for control."""
     start_s, fps = _start_s(request), request.fps
     found: dict[str, Any] = {"strength": request.strength}
     if request.recipe.edit == Edit.UPSCALE:
@@ -132,7 +132,7 @@ def _edit(request: Request) -> dict[str, Any]:
 
 
 def _images(request: Request, inputs: Mapping[str, Path]) -> dict[str, Any]:
-    """The images but that which a mode starts from, and what is shown beside the clip."""
+    """The images except the mode's input, and the references."""
     given = [one for one in request.images if one.role in inputs and one.role != MAIN.get(request.mode)]
     specs = [f"{inputs[one.role]}@{one.frame}:{Decimal(repr(one.strength)):f}" for one in given]
     crf = {image.crf for image in request.images}
@@ -143,7 +143,7 @@ def _images(request: Request, inputs: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def _loras(request: Request, inputs: Mapping[str, Path]) -> dict[str, Any]:
-    """The LoRAs, the first as that which a clip is followed with where one is. They had fitted, if only in part."""
+    """The LoRAs, the first one as `--control` if there is one. They matched before, possibly only in part."""
     specs = [_spec(inputs[one.role], one) for one in request.loras if one.role in inputs]
     control = NO_CONTROL if request.recipe.edit == Edit.UPSCALE else None
     if specs and not all(one.is_still for one in request.references):

@@ -1,1 +1,1 @@
-"""From what a person asked for to one settled record: every value, every file, every refusal. Imports no torch."""
+"""From the user's input to one resolved record: every value, every file, every refusal. Imports no torch."""

@@ -1,4 +1,4 @@
-"""Errors about settings name them as they were written, and say where, whatever place they come from."""
+"""Errors about settings use the name and location that the user wrote, whatever place they come from."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .settings import Layer, Origin, set_in
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 LEFT_OUT = re.compile(r"(?<=leave )--[a-z][a-z-]*(?= out)")  # in hints, whose other options are there to be typed
-ELSEWHERE = (Origin.ENVIRONMENT, Origin.FILE, Origin.PRESET)  # where nobody has typed an option
+ELSEWHERE = (Origin.ENVIRONMENT, Origin.FILE, Origin.PRESET)  # if no option was typed
 
 
 @contextmanager
 def named_as_written(layers: Sequence[Layer], own_presets: Mapping[str, Any]) -> Iterator[None]:
-    """In a `with` block errors may call every setting by its option.
+    """In a `with` block errors may name every setting by its option.
 
-    An error says `LTX2_RES 9p cannot be used` where that is set in the environment; where a file or a preset sets it,
-    the setting has the name that it has there, and the reason ends with the place.
-    Args: layers, own_presets: as `settle` takes them.
+    An error says `LTX2_RES 9p cannot be used` if it is set in the environment; if a file or a preset sets it, the error
+    uses its name there, and the reason ends with the location.
+    Args: layers, own_presets: as for `settle`.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a mode starts from where a plan leaves it out: something of the size and length that the settings say."""
+"""Substitutes for the inputs that a plan leaves out: with the size and length that the settings say."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME = "not given"
 
 
 def assumed_inputs(basis: Basis) -> ModeInputs:
-    """An image, a clip with a track of audio or an audio file, whichever the mode starts from."""
+    """An image, a clip with an audio track or an audio file, as the mode needs."""
     settings, kind = basis.settings, basis.mode.main
     if basis.edit == Edit.UPSCALE:
         return _enlarged(basis)
@@ -41,7 +41,7 @@ def assumed_inputs(basis: Basis) -> ModeInputs:
 
 
 def _extended(basis: Basis, inputs: ModeInputs) -> ModeInputs:
-    """A clip of the usual length that is extended, or that or a shorter one that goes on until a time."""
+    """A clip of the default length that is extended, or, with a target length, that or a shorter one."""
     if basis.settings.until is None:
         extension = choose_extension("the clip", basis.settings, inputs.length, basis.frames_per_latent)
         return replace(inputs, length=extended(inputs.length, extension, "the clip"), extension=extension)

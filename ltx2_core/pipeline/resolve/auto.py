@@ -1,6 +1,6 @@
-"""What `--preset auto` chooses: a size by name for this machine's card, and the recipe that goes with it.
+"""The choices of `--preset auto`: a size by name for this machine's GPU, and a recipe.
 
-Source: docs/cli.md, "What is chosen by itself"; docs/reference/pipelines.md, "Which recipe goes with which files".
+Source: docs/cli.md, "Automatic choices"; docs/reference/pipelines.md, "Which recipe goes with which files".
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ONE_STAGE_UP_TO = 1.5  # times the pixels of the model's own size
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A recipe, and settings that go with it. note: what was chosen and why, for a person."""
+    """A recipe, and settings for it. note: the choice and its reason, for the user."""
 
     recipe: str
     layers: list[Layer]
@@ -40,11 +40,10 @@ def choose(
     parts: ModelHeaders,
     tiers: Sequence[str],
 ) -> Choice:
-    """Choose what nobody has set.
+    """Choose the settings that are not set.
 
-    Args: merged: the settings without this choice. edit: what a recipe must do to a clip. device: what it
-    runs on. defaults: the model's own
-    settings. tiers: the sizes by name that it is made for.
+    Args: merged: the settings without this choice. edit: the required edit of the recipe. device: of the render.
+    defaults: the model's own settings. tiers: the sizes by name that it supports.
     """
     settings, sized = merged.settings, ""
     layers: list[Layer] = []
@@ -66,7 +65,7 @@ def choose(
 
 
 def tier_for(card: int, parts: ModelHeaders, tiers: Sequence[str]) -> str | None:
-    """The largest size by name that is recommended for a card of so many GB, within what the model has seen."""
+    """The largest size by name that is recommended for a GPU of so many GB, within the model's trained size."""
     video = parts.shapes.transformer.video
     sizes = {name: read_tier(name) for name in tiers}
     seen = {name: tier for name, tier in sizes.items() if video and max(_rendered(tier)) <= video.max_pos[-1]}
@@ -77,9 +76,9 @@ def tier_for(card: int, parts: ModelHeaders, tiers: Sequence[str]) -> str | None
 
 
 def fitting(settings: Settings, own_res: str, files: ModelFiles, parts: ModelHeaders) -> tuple[str, str]:
-    """A recipe and why: with a second stage where it pays and the files for it are there.
+    """A recipe and the reason: with a second stage if it is useful and its files exist.
 
-    Args: own_res: the size that the model was made for. A distilled model is known by the name of its file.
+    Args: own_res: the size that the model was trained for. A distilled model is recognised by the name of its file.
     """
     is_distilled = "distilled" in parts.header("transformer").path.name.lower()
     one, two = ("distilled-one-stage", "distilled") if is_distilled else ("one-stage", "two-stage")
@@ -100,7 +99,7 @@ def fitting(settings: Settings, own_res: str, files: ModelFiles, parts: ModelHea
 
 
 def _size(res: str) -> Size:
-    """What a size by name or in numbers renders; none at all for what is neither, which is refused elsewhere."""
+    """The rendered size of a name or an explicit size; zero for an invalid one, which is refused elsewhere."""
     name = res.lower()
     try:
         return _rendered(read_tier(name)) if name in names("tiers") else parse_size(res)

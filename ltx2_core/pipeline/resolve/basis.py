@@ -1,4 +1,4 @@
-"""What is settled before the inputs are looked at: the settings, the device, the model with its files, the recipe."""
+"""What is resolved before the inputs: the settings, the device, the model with its files, the recipe."""
 
 from __future__ import annotations
 
@@ -43,12 +43,11 @@ Settle = Callable[["Basis", Path | None], ModeInputs]
 
 @dataclass(frozen=True, kw_only=True)
 class Mode:
-    """What a command makes of what.
+    """The input and the output of a command.
 
-    Args: name: of the command. video, audio: what may be done with each stream, the default first. settle: looks at the
-    inputs and settles what follows from them. takes_references: whether images and a voice can stand beside what it
-    makes. edits: whether its recipes do something to a clip. main: what the file is that it starts from, for a person;
-    None where there is none.
+    Args: name: of the command. video, audio: the possible modes of each stream, the default first. settle: resolves the
+    inputs. takes_references: whether images and a voice can be references. edits: whether its recipes edit a clip.
+    main: the kind of its input file, for messages; None if there is none.
     """
 
     name: str
@@ -66,7 +65,7 @@ class Mode:
 
     @property
     def layers(self) -> tuple[Layer, Layer]:
-        """What it leaves no choice about, which nothing overrides; and what it does where nobody chooses."""
+        """Its fixed settings, which nothing overrides; and its defaults."""
         only = {name: modes[0] for name, modes in self.streams.items() if len(modes) == 1}
         return (Place(Origin.MODE, self.name), only), (
             BUILT_IN,
@@ -76,10 +75,10 @@ class Mode:
 
 @dataclass(frozen=True, kw_only=True)
 class Basis:
-    """What holds before anything about the clip itself is settled.
+    """Everything that is resolved before the clip itself.
 
-    Args: edit: what is done to the clip of v2v. stg_share: how deep in the denoiser the block lies that guidance
-    perturbs. named: the preset that a person named. loras: those of the request, matched with the model.
+    Args: edit: of v2v. stg_share: the depth of the STG block in the denoiser. named: the preset that the user named.
+    loras: those of the request, matched with the model.
     """
 
     mode: Mode
@@ -113,28 +112,28 @@ class Basis:
 
     @property
     def chooses_files(self) -> bool:
-        """Whether nobody has said in which precision the model is stored and computes, nor how it is loaded."""
+        """Whether precision, storage and memory mode of the model are all unset, so that other files may be chosen."""
         settings = self.settings
         is_open = self.named.recipe is None and settings.transformer is None
         return is_open and settings.precision == settings.memory == "auto"
 
     def with_sound(self, sound: StreamMode) -> Basis:
-        """The same with what becomes of the audio."""
+        """The same with another mode of the audio."""
         settings = self.settings.model_copy(update={"sound": sound})
         return replace(self, merged=replace(self.merged, settings=settings))
 
     @property
     def frames_per_latent(self) -> int:
-        """What the number of frames must be one more than a multiple of."""
+        """The required divisor of the number of frames minus one."""
         return self.recipe.frame_multiple(self.vae.factors.time)
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """That nothing is rendered.
+    """Settings for planning without a render.
 
-    Args: device: what is planned for; None for what `--device` means. needs_files: whether the files of a registered
-    model must be here all the same.
+    Args: device: to plan for; None for that of `--device`. needs_files: whether the files of a registered model must
+    exist anyway.
     """
 
     device: Device | None = None
@@ -143,7 +142,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class _Model:
-    """The files of a model, what holds for it where nobody says anything, and the sizes that it is made for."""
+    """The files of a model, its defaults, and the sizes that it supports."""
 
     files: ModelFiles
     headers: ModelHeaders
@@ -156,7 +155,7 @@ class _Model:
         made = generation(header)
         if made not in names("generations"):
             why = f"models of generation {made} are not supported yet" if made else "its generation is unknown"
-            raise CheckpointError(f"{header.path.name} cannot be rendered with", why)
+            raise CheckpointError(f"{header.path.name} cannot be used to render", why)
         return generation_defaults(made) | (self.registered.defaults if self.registered else {})
 
     @property
@@ -172,7 +171,7 @@ class _Model:
         return [(Place(Origin.MODEL, self.files.name), settings), (BUILT_IN, DEFAULTS)]
 
     def sampler_layer(self, preset: str) -> list[Layer]:
-        """The sampler that models of this generation take with a recipe, where it is not the recipe's own."""
+        """The default sampler of this generation for a recipe, if it is not the recipe's own."""
         sampler = self.defaults.get("samplers", {}).get(preset)
         return [] if sampler is None else [(Place(Origin.MODEL, self.files.name), {"sampler": sampler})]
 
@@ -184,9 +183,9 @@ def settle_basis(
     planned: Planned | None = None,
     found: ModelFiles | None = None,
 ) -> Basis:
-    """Merge all settings, find the model and check that recipe, files and flags go together.
+    """Merge all settings, find the model and check that recipe, files and flags fit together.
 
-    planned: what holds where nothing is rendered. found: the model, where its files are found already.
+    planned: for a plan without a render. found: the model, if its files are known already.
     """
     layers, named = with_presets(layers, own_presets)
     layers = without_rivals(layers, mode)
@@ -237,14 +236,14 @@ def settle_basis(
 
 
 def _loras(settings: Settings, edit: Edit | None, transformer: Header, named: NamedLoras) -> tuple[GivenLora, ...]:
-    """The LoRAs of a request: that which looks at the clip first, then those of `--lora`."""
+    """The LoRAs of a request: that of the edit first, then those of `--lora`."""
     control = control_lora(settings, named, edit) if edit is not None else ()
     specs = (*control, *(settings.lora or ()))
     return read_loras(specs, transformer, named, allow_partial=bool(settings.allow_partial_lora))
 
 
 def _tier_layer(res: str, model: _Model) -> list[Layer]:
-    """What a size by name sets; nothing for a size in numbers. Raises: RequestError if the model has no such size."""
+    """The settings of a size by name; none for an explicit size. Raises: RequestError if the model has no such size."""
     name = res.lower()
     if name not in names("tiers"):
         return []
@@ -256,12 +255,14 @@ def _tier_layer(res: str, model: _Model) -> list[Layer]:
 
 
 def _adjusted(preset: str, merged: Merged, *, takes_references: bool) -> Recipe:
-    """A recipe with the sampler, sigmas and tiles that are set, unless it has a sampler of its own."""
+    """A recipe with the given sampler, sigmas and tiles, unless it has a fixed sampler."""
     chosen, settings = recipe(preset), merged.settings
     sigmas = settings.sigmas
     if sigmas is not None and chosen.stages[0].start == "noise" and sigmas[0] != 1:
         where = merged.sources["sigmas"].spelled("sigmas")
-        raise RequestError(f"{where} {sigmas[0]:g},… cannot be used here", "a clip that begins as noise begins at 1")
+        raise RequestError(
+            f"{where} {sigmas[0]:g},… cannot be used here", "a clip that starts as noise starts at noise level 1"
+        )
     if settings.video != "generate":
         chosen = chosen.for_audio()
     if takes_references and (settings.ref or settings.voice_ref):
@@ -272,7 +273,7 @@ def _adjusted(preset: str, merged: Merged, *, takes_references: bool) -> Recipe:
 
 
 def _find_files(settings: Settings, library: Library, found: ModelFiles | None, *, is_planned: bool) -> ModelFiles:
-    """The model's files, with those that were given by path instead of its own. found: the former, if known."""
+    """The model's files, with given paths replacing its own. found: the model's files, if known."""
     given = [(role, getattr(settings, role, None)) for role in ROLES if role not in UPSAMPLERS.values()]
     given += [("upsampler", path) for path in settings.upsampler or ()]
     paths: dict[str, Path] = {}
@@ -289,21 +290,21 @@ def _find_files(settings: Settings, library: Library, found: ModelFiles | None, 
     registered = models.get(name.lower())
     if registered is not None and registered.problem is not None:
         hint = "ltx2 models lists those that can"
-        raise CheckpointError(f"model {name} cannot be rendered with", registered.problem, hint)
+        raise CheckpointError(f"model {name} cannot be used to render", registered.problem, hint)
     asked = required(settings.decoder)
     decoder = None if asked == "auto" else cast("DecoderName", asked)
     return find_model(name, models, paths, library, is_planned=is_planned, decoder=decoder)
 
 
 def _hidden_by_name(settings: Settings, loras: NamedLoras) -> tuple[str, ...]:
-    """A line for each registered model or LoRA that has the name of something in this folder."""
+    """A line for each registered model or LoRA with the name of a file or folder here."""
     model = required(settings.model)
     both = [("--model", "model", model)] * (model.lower() in registered_models() and os.path.lexists(model))
     specs = {"--lora": settings.lora or (), "--control": (settings.control,) * (settings.control is not None)}
     for option, given in specs.items():
         both += [(option, "LoRA", name) for spec in given if (name := loras.hides(spec))]
     return tuple(
-        f"{option} {name} is the {what} of that name; {option} ./{name} names what lies in this folder"
+        f"{option} {name} is the {what} of that name; {option} ./{name} is the file or folder here"
         for option, what, name in both
     )
 
@@ -311,6 +312,6 @@ def _hidden_by_name(settings: Settings, loras: NamedLoras) -> tuple[str, ...]:
 def _check_text_encoder(model: _Model) -> None:
     if "text_encoder" in model.files.assumed:
         return
-    hint = "--text-encoder FOLDER|FILE names the folder or the file of the one that the model was trained with"
+    hint = "--text-encoder FOLDER|FILE names the text encoder that the model was trained with"
     encoder = find_encoder(model.files.require_file("text_encoder", hint))
     check_pair(encoder, model.headers.header("transformer"), model.headers.header("text_projection"))

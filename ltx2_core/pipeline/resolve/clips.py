@@ -1,4 +1,4 @@
-"""The clip that v2v starts from, and what becomes of it: from settings to a request."""
+"""The input clip of v2v and its edit: from settings to a request."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from .upscaling import settle_upscale
 
 
 def settle_v2v(basis: Basis, path: Path | None) -> ModeInputs:
-    """The clip and what is done to it.
+    """The clip and its edit.
 
-    Raises: RequestError for what the clip is too short for; MediaError if it is of no use.
+    Raises: RequestError for an edit that the clip is too short for; MediaError if it cannot be used.
     """
     if basis.settings.video == "keep":
         return _retake_audio(basis, path)
@@ -61,7 +61,7 @@ def settle_v2v(basis: Basis, path: Path | None) -> ModeInputs:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What is used of a clip, from a time on."""
+    """The used part of a clip, from a time on."""
 
     source: VideoSource
     start_s: Fraction
@@ -74,7 +74,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Edited:
-    """What an edit comes to. length: of the result."""
+    """The result of an edit. length: of the result."""
 
     length: ClipLength
     strength: float | None = None
@@ -84,12 +84,12 @@ class _Edited:
 
 
 def _edit(basis: Basis, part: _Part) -> _Edited:
-    """What the edit of a request comes to with a part of a clip."""
+    """The edit of a request, applied to a part of a clip."""
     settings, step = basis.settings, basis.frames_per_latent
     match basis.edit:
         case Edit.RESTYLE:
             strength = settings.strength or STRENGTH
-            note = f"strength {strength:g}: denoised from a noise level of {strength:g} on"
+            note = f"strength {strength:g}: denoised from noise level {strength:g}"
             return _Edited(length=part.length, strength=strength, notes=(note,))
         case Edit.EXTEND:
             name = part.source.path.name
@@ -115,14 +115,14 @@ def _edit(basis: Basis, part: _Part) -> _Edited:
 
 
 def _references(basis: Basis, part: _Part) -> tuple[ReferenceInput, ...]:
-    """The clip as something to look at, where an in-context LoRA follows it."""
+    """The clip as a reference, if an in-context LoRA uses it."""
     if basis.edit != Edit.CONTROL:
         return ()
     return (clip_reference(basis, part.input),)
 
 
 def _audio(basis: Basis, part: _Part, edited: _Edited) -> AudioPlan:
-    """What becomes of the audio of the clip: kept, a source for new audio, or not used."""
+    """The use of the clip's audio: kept, a source for new audio, or not used."""
     audio = basis.settings.sound
     if audio == "keep" or (audio == "generate" and basis.edit != Edit.CONTROL):
         return _audio_beside(basis, part, edited.length, edited.extension or Extension())
@@ -130,9 +130,9 @@ def _audio(basis: Basis, part: _Part, edited: _Edited) -> AudioPlan:
 
 
 def _audio_beside(basis: Basis, part: _Part, length: ClipLength, extension: Extension) -> AudioPlan:
-    """The audio of the clip that goes with its video from `start_s` on; if it has none, new audio is made.
+    """The audio of the clip from `start_s` on; if it has none, new audio is generated.
 
-    In a longer clip it begins where its first whole latent step lies, so that audio and video stay together.
+    In a longer clip it starts at its first complete latent step, so that audio and video stay in sync.
     Raises: RequestError if there is none, and it is to be kept.
     """
     audio, name, start_s = part.source.audio, part.source.path.name, part.start_s
@@ -166,9 +166,9 @@ def _retake_audio(basis: Basis, path: Path | None) -> ModeInputs:
 
 
 def _choose_part(basis: Basis, source: VideoSource) -> ClipLength:
-    """How much of a clip is used and at which rate: its own, and all that there is, unless asked otherwise.
+    """The used part of a clip and its frame rate: its own rate, and all of it, unless set otherwise.
 
-    Raises: RequestError if it is asked for more than there is.
+    Raises: RequestError if more is requested than there is.
     """
     settings, merged, name = basis.settings, basis.merged, source.path.name
     start_s = settings.start or Fraction(0)

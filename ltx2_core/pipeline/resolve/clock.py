@@ -1,6 +1,6 @@
-"""How long a phase takes: as it was measured on this machine, else what the card's published peak makes of its FLOPs.
+"""The time of a phase: as measured on this machine, else estimated from the GPU's published peak and its FLOPs.
 
-For a person to read only; nothing is chosen by it. Source: docs/cards.md, "Seconds".
+Only for display; no choice depends on it. Source: docs/cards.md, "Seconds".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_DOUBLINGS = 2
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """How long a phase takes. source: where that is known from, in words."""
+    """The time of a phase. source: of the number, as text."""
 
     seconds: float
     source: str
@@ -33,9 +33,9 @@ class Duration:
 
 @dataclass(frozen=True)
 class Clock:
-    """Tells how long the phases of a request take on a device.
+    """Estimates the time of the phases of a request on a device.
 
-    Args: speeds: of finished renders. tuning: what `ltx2 doctor --tune` measured on the same device.
+    Args: speeds: of finished renders. tuning: the measurements of `ltx2 doctor --tune` on the same device.
     """
 
     costs: Costs
@@ -45,13 +45,13 @@ class Clock:
 
     @classmethod
     def of_this_machine(cls, costs: Costs, device: Device) -> Clock:
-        """One that knows what was measured here. Raises: RequestError if the tuning cannot be read."""
+        """A clock with the measurements of this machine. Raises: RequestError if the tuning cannot be read."""
         tuning, _ = tuning_for(device)
         return cls(costs, device, read_speeds(), tuning)
 
     @cached_property
     def work(self) -> Work:
-        """What measurements must be of to hold here: the device, the kind of model, its precision and memory mode."""
+        """The key of valid measurements: the device, the kind of model, its precision and memory mode."""
         costs, shapes = self.costs, self.costs.headers.shapes
         header, config, machine = costs.headers.header("transformer"), shapes.transformer, costs.machine
         formats = sorted({layer.format for layer in header.stored.layers.values()})
@@ -70,14 +70,14 @@ class Clock:
 
     @cached_property
     def flops(self) -> dict[Kind, float]:
-        """Those of all phases of a kind, which is what renders are measured by."""
+        """The FLOPs of all phases of a kind, which is the unit of measurements."""
         found: dict[Kind, float] = {}
         for phase in self.costs.phases:
             found[phase.kind] = found.get(phase.kind, 0.0) + phase.flops
         return found
 
     def duration(self, phase: Phase, moved: int) -> Duration | None:
-        """How long a phase takes. moved: bytes that are copied to the device for it."""
+        """The time of a phase. moved: bytes that are copied to the device for it."""
         if phase.flops <= 0:
             return None
         total = self.flops[phase.kind]
@@ -92,7 +92,7 @@ class Clock:
 
     @cached_property
     def _tuned(self) -> Rates | None:
-        """What the doctor measured, where that was a model as wide as this one, and this one is not quantised."""
+        """The doctor's measurement, if its model was as wide as this one, and this one is not quantised."""
         costs, tuning = self.costs, self.tuning
         header, shapes, machine = costs.headers.header("transformer"), costs.headers.shapes, costs.machine
         if tuning is None or tuning.width != shapes.transformer.width or header.stored.layers:

@@ -1,4 +1,4 @@
-"""What every count of a render's costs starts from: the records of a phase, and the weights of a component.
+"""Shared parts of counting a render's costs: the records of a phase, and the weights of a component.
 
 Source: docs/architecture.md, "From a command to a file".
 """
@@ -22,8 +22,8 @@ from ..request import Request
 class Load:
     """A model that a phase needs.
 
-    Args: nbytes: of its weights on the device. moved: what is copied there to load it. stays: afterwards, if there is
-    room.
+    Args: nbytes: of its weights on the device. moved: bytes that are copied there to load it. stays: whether it stays
+    loaded afterwards, if there is room.
     """
 
     key: str
@@ -36,10 +36,10 @@ class Load:
 class Phase:
     """One phase.
 
-    Args: kind: of the work, as a render tells it. name: for a person. loads: one after another. active: bytes on the
+    Args: kind: of the work, as in a render's events. name: for the user. loads: one after another. active: bytes on the
     device beside the weights. flops: of the whole phase. moved: weights that are copied to the device while it runs.
-    disk: bytes that it writes. host: memory of the computer that it takes beside what every phase has. workspace: bytes
-    on the device that kernels of convolutions take besides: on the CPU always, on a card as far as there is room.
+    disk: bytes that it writes. host: memory of the computer in addition to that of every phase. workspace: additional
+    bytes on the device for convolution kernels: on the CPU always, on a GPU as far as there is room.
     """
 
     kind: Kind
@@ -55,10 +55,10 @@ class Phase:
 
 @dataclass(frozen=True)
 class Counting:
-    """What a request takes on a machine is counted from this.
+    """The inputs of counting a request's costs on a machine.
 
-    Args: loras: those that a person gave. enhancer: what rewrites the prompt, where that is loaded apart from the text
-    encoder. captures: whether the attention of the audio to the video is captured.
+    Args: loras: the user's. enhancer: the model that rewrites the prompt, if it is not the text encoder. captures:
+    whether the attention of the audio to the video is captured.
     """
 
     request: Request
@@ -83,7 +83,7 @@ class Counting:
         return Load(name.replace("_", " "), self.weights(header, name, nbytes, itemsize), nbytes)
 
     def weights(self, header: Header, component: str, nbytes: int, itemsize: int | None = None) -> int:
-        """What weights take on the device; on the CPU only those that do not stay mapped."""
+        """Bytes of weights on the device; on the CPU only those that do not stay mapped."""
         if self.machine.device != "cpu":
             return nbytes
         return converted_bytes(header, component, itemsize or self.itemsize)

@@ -1,4 +1,4 @@
-"""Drafts: the first stage of a render alone, in few steps, from the noise that the full render begins with.
+"""Drafts: only the first stage of a render, in few steps, with the initial noise of the full render.
 
 Source: docs/batch.md, "Drafts and picks".
 """
@@ -11,9 +11,9 @@ from .settings import Merged, required
 
 
 def drafted(merged: Merged, request: Request) -> Request:
-    """A request as a draft of itself, where that is asked for.
+    """The draft of a request, if one is requested.
 
-    Raises: RequestError where a draft would be the full render.
+    Raises: RequestError if a draft would be the full render.
     """
     if not merged.settings.draft:
         return request
@@ -22,14 +22,12 @@ def drafted(merged: Merged, request: Request) -> Request:
     if draft.steps_of_stages == request.steps_of_stages:
         (steps,) = request.steps_of_stages
         what = "--draft cannot be used here"
-        raise RequestError(
-            what, f"the full render is a single stage of {steps} steps, as a draft of it", "leave it out"
-        )
+        raise RequestError(what, f"the full render is a single stage of {steps} steps too", "leave it out")
     return draft
 
 
 def draft_notes(request: Request) -> list[str]:
-    """A line for a person about what a draft does less."""
+    """A line for the user about what a draft leaves out."""
     if request.full_recipe is None:
         return []
     full = request.model_copy(update={"recipe": request.full_recipe})

@@ -1,6 +1,6 @@
-"""What v2v does to a clip: restyle it, extend it, regenerate a span, or follow it as a control signal.
+"""The edits of v2v: restyle, extend, retake, control.
 
-Here is what is asked for, and what it comes to in frames; `clips.py` settles the request.
+This module resolves the edit in frames; `clips.py` resolves the request.
 """
 
 from __future__ import annotations
@@ -28,52 +28,52 @@ EDITS: Mapping[str, Edit] = {  # the settings that ask for each; a clip is resty
     "control": Edit.CONTROL,
     "upscale": Edit.UPSCALE,
 }
-BESIDE_UPSCALE = (Edit.RESTYLE, Edit.CONTROL)  # what is asked for with these says how a clip is enlarged
+BESIDE_UPSCALE = (Edit.RESTYLE, Edit.CONTROL)  # these settings say how a clip is enlarged
 STRENGTH = 0.7
 ROLE = "clip"  # of the clip
-KEPT_SOUND = {"sound": "keep"}  # what a clip that is enlarged does with its audio, where nobody says anything
+KEPT_SOUND = {"sound": "keep"}  # the default mode of the audio of a clip that is enlarged
 UPSCALER = "pixel-upscaler"  # the in-context LoRA that looks at a clip while it is enlarged
 NO_CONTROL = "off"  # in place of its name
 
 
 def edit_of(settings: Settings) -> Edit:
-    """The one thing that is done to the clip.
+    """The edit of a clip.
 
-    Raises: RequestError if several are asked for, or one that does not go with what is done to the streams.
+    Raises: RequestError for several edits, or one that does not fit the modes of the streams.
     """
     asked = {edit: name for name, edit in EDITS.items() if getattr(settings, name) is not None}
     if Edit.UPSCALE in asked:
         asked = {edit: name for edit, name in asked.items() if edit not in BESIDE_UPSCALE}
     if len(asked) > 1:
-        why = "a clip is restyled, extended, retaken, followed or enlarged, one at a time"
+        why = "v2v does one edit at a time: restyle, extend, retake, control or upscale"
         options = " and ".join(map(option_name, asked.values()))
         raise RequestError(f"{options} cannot be used together", why, "give one of them")
     if settings.loop and asked and Edit.RETAKE not in asked:
         option = option_name(next(iter(asked.values())))
-        why = "the end of a clip is regenerated for it, and nothing else"
+        why = "--loop regenerates the end of the clip and goes with no other edit"
         raise RequestError(f"--loop and {option} cannot be used together", why, "render twice")
     edit = next(iter(asked), Edit.RETAKE if settings.loop else Edit.RESTYLE)
     grown = [option_name(name) for name in ("extend", "extend_before") if getattr(settings, name) is not None]
     if settings.until is not None and grown:
-        why = "--until says how long the clip is to be with what is generated after it"
+        why = "--until is the length of the whole result, with what is generated after the clip"
         raise RequestError(f"--until cannot be used with {' and '.join(grown)}", why, "give one of them")
     if edit == Edit.EXTEND and settings.sound == "keep":
         why = "the old audio ends where the new part begins"
         raise RequestError("--sound keep cannot be used when a clip is extended", why, "leave it out")
     if edit != Edit.RETAKE and settings.video == "keep":
-        why = "only a retake can leave the video as it is"
+        why = "only --retake can keep the video"
         raise RequestError("--video keep cannot be used here", why, "ltx2 v2a makes new audio for a whole clip")
     return edit
 
 
 def recipe_edit(edit: Edit | None) -> Edit | None:
-    """What a recipe must do; None where every recipe that makes a clip will do, as for the rest of an extended one."""
+    """The required edit of a recipe; None if every recipe that generates a clip can be used, as for extending."""
     return None if edit == Edit.EXTEND else edit
 
 
 def control_lora(settings: Settings, named: NamedLoras, edit: Edit) -> tuple[str, ...]:
-    """The in-context LoRA that looks at the clip, if there is one, as it would be written after `--lora`: that of
-    `--control`, or for a clip that is enlarged the one that is made for it, where that is installed.
+    """The in-context LoRA for the clip, if there is one, as written for `--lora`: that of `--control`, or for enlarging
+    the one that is made for it, if it is installed.
 
     Raises: RequestError for a LoRA of another kind; StorageError, CheckpointError.
     """
@@ -84,18 +84,18 @@ def control_lora(settings: Settings, named: NamedLoras, edit: Edit) -> tuple[str
     if not named.choose(settings.control, "--control").read().is_in_context:
         why = "neither its header nor its name says that it is an in-context LoRA"
         what = f"--control {settings.control} cannot be used"
-        raise RequestError(what, why, f"--lora {settings.control} takes LoRAs of other kinds")
+        raise RequestError(what, why, f"--lora {settings.control} applies a LoRA of another kind")
     return (settings.control,)
 
 
 def choose_extension(name: str, settings: Settings, part: ClipLength, frames_per_latent: int) -> Extension:
-    """How many frames are generated before and after a part of a clip: the nearest whole latent frames, ties up.
+    """How many frames are generated before and after a part of a clip: rounded to whole latent frames, ties up.
 
     Args: name: of the clip.
-    Raises: RequestError for less than that; MediaError if the clip is too short to go on from.
+    Raises: RequestError for less than one latent frame; MediaError if the clip is too short to extend.
     """
     if part.frames <= frames_per_latent:
-        why = f"it takes {frames_per_latent + 1} frames or more to go on from, and what is used of it has {part.frames}"
+        why = f"extending needs {frames_per_latent + 1} frames or more, and the used part has {part.frames}"
         raise MediaError(f"{name} cannot be extended", why, "give a longer clip")
 
     if settings.until is not None:
@@ -108,7 +108,7 @@ def choose_extension(name: str, settings: Settings, part: ClipLength, frames_per
         steps = math.floor(seconds * part.fps / frames_per_latent + Fraction(1, 2))
         if steps == 0:
             step_s = float(frames_per_latent / part.fps)
-            least = f"a clip grows in steps of {frames_per_latent} frames, here {step_s:.2f} s"
+            least = f"a clip is extended in steps of {frames_per_latent} frames, here {step_s:.2f} s"
             raise RequestError(f"{option} {show_time(seconds)} cannot be used", least, f"{option} 2s")
         return steps * frames_per_latent
 
@@ -116,10 +116,10 @@ def choose_extension(name: str, settings: Settings, part: ClipLength, frames_per
 
 
 def _missing(name: str, part: ClipLength, until_s: Fraction, frames_per_latent: int) -> int:
-    """How many frames a part of a clip lacks to last so long. Raises: RequestError if it lacks none."""
+    """The number of frames that a part of a clip lacks for a duration. Raises: RequestError if it lacks none."""
     steps = math.floor((until_s * part.fps - part.frames) / frames_per_latent + Fraction(1, 2))
     if steps < 1:
-        why = f"what is used of {name} lasts {float(part.frames / part.fps):.2f} s"
+        why = f"the used part of {name} lasts {float(part.frames / part.fps):.2f} s"
         raise RequestError(
             f"--until {show_time(until_s)} cannot be used", why, "a longer --until, or a shorter --duration"
         )
@@ -127,7 +127,7 @@ def _missing(name: str, part: ClipLength, until_s: Fraction, frames_per_latent: 
 
 
 def extended(part: ClipLength, extension: Extension, name: str) -> ClipLength:
-    """The length of a part of a clip with what is generated before and after it."""
+    """The length of a part of a clip with the frames that are generated before and after it."""
     frames = extension.before + part.frames + extension.after
     pieces = ((extension.before, "new"), (part.frames, f"of {name}"), (extension.after, "new"))
     said = ", ".join(f"{count} {what}" for count, what in pieces if count)
@@ -139,9 +139,9 @@ def extended(part: ClipLength, extension: Extension, name: str) -> ClipLength:
 def choose_window(
     source: VideoSource, settings: Settings, start_s: Fraction, part: ClipLength, frames_per_latent: int
 ) -> Window:
-    """The span that is regenerated, in seconds after the beginning of the part that is used, which is at `start_s`.
+    """The span that is regenerated, in seconds from the start of the used part, which is at `start_s`.
 
-    Frames that were cut off to make the length legal may be named too.
+    Frames that were cut off to make the length valid may be included.
     Raises: RequestError for a span outside the part.
     """
     begin_s, end_s = required(settings.retake)
@@ -150,7 +150,7 @@ def choose_window(
     begins_inside = start_s <= begin_s < part_end_s
     if not begins_inside or end_s > last_s + ROUNDING_S:
         span = f"{show_time(begin_s)}-{show_time(end_s)}"
-        why = f"what is used of {source.path.name} is {float(start_s):.2f} to {float(last_s):.2f} s"
+        why = f"the used part of {source.path.name} is {float(start_s):.2f} to {float(last_s):.2f} s"
         possible = show_time(begin_s if begins_inside else start_s)
         hint = f"--retake {possible}-{math.floor(last_s * 100) / 100}s"
         raise RequestError(f"--retake {span} cannot be used", why, hint)
@@ -158,9 +158,9 @@ def choose_window(
 
 
 def regenerated_frames(window: Window, part: ClipLength, frames_per_latent: int) -> range:
-    """The pixel frames of a part that a window comes to, in whole latent frames.
+    """The pixel frames of a part for a window, rounded to whole latent frames.
 
-    The first latent frame holds one pixel frame, each other one the frames_per_latent that follow.
+    The first latent frame represents one pixel frame, each other one the frames_per_latent that follow.
     """
     first = math.floor((window.start_s * part.fps - 1) / frames_per_latent) + 1
     last = math.ceil((window.end_s * part.fps + frames_per_latent - 1) / frames_per_latent) - 1

@@ -1,4 +1,4 @@
-"""Who rewrites the prompt, where that is wanted: the model's own text encoder, or a language model that is named.
+"""The model that rewrites the prompt: the model's own text encoder, or a named language model.
 
 Source: docs/cli.md, "Rewriting the prompt".
 """
@@ -23,10 +23,10 @@ from .settings import COMMAND_LINE
 
 @dataclass(frozen=True, kw_only=True)
 class Enhancement:
-    """What rewrites a prompt.
+    """The model that rewrites a prompt.
 
-    Args: files: the folder that was named, by its role. apart: its files, where it is loaded apart from the text
-    encoder. warnings: what a person should know.
+    Args: files: the named folder, by its role. apart: its files, if it is loaded separately from the text encoder.
+    warnings: for the user.
     """
 
     files: Mapping[str, Path] = field(default_factory=dict)
@@ -35,14 +35,14 @@ class Enhancement:
 
 
 def settle_enhancement(basis: Basis, inputs: ModeInputs, prompt: str, *, is_planned: bool) -> Enhancement:
-    """Find what rewrites the prompt; nothing is found where nobody wants that.
+    """Find the model that rewrites the prompt; none if this is not requested.
 
-    Raises: RequestError where the model has no text encoder that can do it, and where there is nothing to rewrite;
-    StorageError and CheckpointError for a folder that was named and cannot be used.
+    Raises: RequestError if the model's text encoder cannot do it, and if there is nothing to rewrite; StorageError and
+    CheckpointError for a named folder that cannot be used.
     """
     settings = basis.settings
     if not settings.enhance:
-        is_given = basis.sources.get(ENHANCER) is COMMAND_LINE  # a file may name it for later
+        is_given = basis.sources.get(ENHANCER) is COMMAND_LINE  # a settings file may set it for other renders
         refuse([ENHANCER] * is_given, {ENHANCER: "nothing is rewritten without --enhance"})
         return Enhancement()
     what = "--enhance cannot be used"
@@ -57,19 +57,19 @@ def settle_enhancement(basis: Basis, inputs: ModeInputs, prompt: str, *, is_plan
         raise RequestError(what, "there is no prompt to rewrite", "give a prompt, or have none rewritten")
     apart = found if files or is_shown else None
     if begins_with_image and found is not None and not is_shown:
-        missing = f"{found.enhancer.title} in {found.files.tokenizer.parent.name} is here without what looks at images"
+        missing = f"{found.enhancer.title} in {found.files.tokenizer.parent.name} has no vision part here"
         if found.enhancer.image_style is None:
-            missing = f"{found.enhancer.title} rewrites from texts alone here"
+            missing = f"{found.enhancer.title} rewrites from text only here"
         return Enhancement(
-            files=files, apart=apart, warnings=(f"the image has no say in the rewritten prompt: {missing}",)
+            files=files, apart=apart, warnings=(f"the image is not used for rewriting the prompt: {missing}",)
         )
     return Enhancement(files=files, apart=apart)
 
 
 def _of_model(basis: Basis, what: str) -> EnhancerFiles | None:
-    """The model's own text encoder; None where it is not here, and is only planned with.
+    """The model's own text encoder; None if it is missing, and only planned with.
 
-    Raises: RequestError if it cannot write.
+    Raises: RequestError if it cannot generate text.
     """
     assumed = basis.files.assumed.get("text_encoder")
     if assumed is not None:

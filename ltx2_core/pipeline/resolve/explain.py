@@ -1,4 +1,4 @@
-"""What the help of the command line says about settings: the values that they take, and what holds by default."""
+"""Texts about settings for the help of the command line: possible values and defaults."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SPECIAL = {
 
 
 def choices_text(setting: str) -> str:
-    """The values that a setting takes, as `a|b|c`; those of a stream depend on the mode, and are not listed here."""
+    """The values of a setting, as `a|b|c`; those of a stream depend on the mode, and are not listed here."""
     return "|".join(choices(setting))
 
 
 def default_text(setting: str) -> str:
-    """What holds where nobody sets it: a value, or where it comes from."""
+    """The default of a setting: a value, or where it comes from."""
     if setting in SPECIAL:
         return SPECIAL[setting]
     if setting in DEFAULTS and DEFAULTS[setting] is not None:

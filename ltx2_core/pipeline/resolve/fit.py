@@ -1,6 +1,6 @@
-"""Settle everything that the machine decides about a request: device, precision, memory mode, tiles, threads.
+"""Resolve everything that depends on the machine: device, precision, memory mode, tiles, threads.
 
-It follows from the class of the card and from what was measured on it, never from the moment, so that a run repeats.
+It depends on the class of the GPU and on measurements on it, never on the moment, so that a run can be repeated.
 """
 
 from __future__ import annotations
@@ -52,12 +52,11 @@ def settle_machine(
     *,
     captures: bool = False,
 ) -> tuple[Costs, tuple[str, ...], tuple[str, ...]]:
-    """What a request takes on a machine that is settled for it; then what a person should know of that, and warnings.
-
+    """The costs of a request on the resolved machine; then notes about it, and warnings.
 
     Only `--precision auto` multiplies quantised weights as they are stored.
     Args: captures: whether the attention of the audio to the video is captured, which compiled blocks do not allow.
-    Raises: RequestError if what was measured on this machine cannot be read.
+    Raises: RequestError if the measurements on this machine cannot be read.
     """
     vae, asked = headers.shapes.video_vae, required(settings.precision)
     grid, is_auto = request.grid(vae.factors), asked == "auto"
@@ -89,7 +88,7 @@ def settle_machine(
     backend = required(settings.attention_backend)
     if backend != "auto":
         machine = replace(machine, attention=_checked_backend(backend, device, machine.precision))
-        notes = (*notes, f"attention: {backend}, and where that does not take the inputs the next kernel of torch")
+        notes = (*notes, f"attention: {backend}; for inputs that it does not support, torch's next kernel")
     if machine.compiles:
         notes = (*notes, "compile: the first step of each size takes longer; what is compiled is kept for later runs")
     memory = required(settings.memory)
@@ -105,7 +104,7 @@ def _shown(value: object) -> str:
 
 
 def decode_tiles(headers: ModelHeaders, grid: VideoGrid, device: Device, precision: Precision) -> TilePlan:
-    """How a clip is decoded: in the tiles that a decoder always takes, or that fit the class of the device."""
+    """The tiles for decoding a clip: the official plan of a decoder, or tiles that fit the class of the device."""
     limit, itemsize = class_bytes(device), ITEM_BYTES[precision]
     if limit is not None:
         limit -= component_bytes(headers.header("video_decoder"), "video_decoder", itemsize)
@@ -113,7 +112,7 @@ def decode_tiles(headers: ModelHeaders, grid: VideoGrid, device: Device, precisi
 
 
 def _checked_backend(name: str, device: Device, precision: Precision) -> Backend:
-    """A kernel of attention that is there. Raises: RequestError for one that this machine does not have."""
+    """An available attention kernel. Raises: RequestError for one that this machine does not have."""
     there = backends_on(device, precision)
     if name not in there:
         what = f"--attention-backend {name} cannot be used"
@@ -125,10 +124,10 @@ def _checked_backend(name: str, device: Device, precision: Precision) -> Backend
 def _with_compiler(
     machine: Machine, device: Device, asked: bool | None, *, is_possible: bool
 ) -> tuple[Machine, tuple[str, ...]]:
-    """The machine with or without compiled blocks, and a warning where they are wanted and the compiler is missing.
+    """The machine with or without compiled blocks, and a warning if they are wanted and the compiler is missing.
 
-    Args: asked: None leaves it to what was measured. is_possible: whether the render allows it, which is not asked of
-    one that was told to compile: that is refused.
+    Args: asked: None uses the measurement. is_possible: whether the render allows it; ignored if the user asked for
+    compiling, since that is refused elsewhere.
     """
     wanted = (machine.compiles and is_possible) if asked is None else asked
     lacking = lacking_compiler(device) if wanted else ""
@@ -137,14 +136,14 @@ def _with_compiler(
 
 
 def _told_memory(machine: Machine, device: Device) -> str:
-    """What is said of a memory mode that was chosen."""
+    """The note about an automatically chosen memory mode."""
     blocks = machine.resident_blocks
     stays = f", {counted(blocks, 'block')} of the transformer stay{'s' * (blocks == 1)}" if blocks else ""
     return f"memory: {machine.memory}{stays}, as the models do not fit {place_of(device)} whole"
 
 
 def tuning_for(device: Device) -> tuple[Tuning | None, tuple[str, ...]]:
-    """What was measured on a device, and a line where what is kept was measured on another."""
+    """The measurements on a device, and a note if the stored ones are from another device."""
     tuning = read_tuning()
     if tuning is None or tuning.measured_on.is_same(measured_on(device)):
         return tuning, ()
@@ -152,9 +151,9 @@ def tuning_for(device: Device) -> tuple[Tuning | None, tuple[str, ...]]:
 
 
 def products_of(device: Device) -> tuple[Format, ...]:
-    """The quantised formats that a device multiplies as they are stored, by what it is and by what was measured on it.
+    """The quantised formats that a device multiplies as they are stored, by its kind and by measurements on it.
 
-    Raises: RequestError if what was measured on this machine cannot be read.
+    Raises: RequestError if the measurements on this machine cannot be read.
     """
     tuning, _ = tuning_for(device)
     found = products_on(device.card)
@@ -167,7 +166,7 @@ def _with_measured(products: tuple[Format, ...], tuning: Tuning) -> tuple[Format
 
 
 def _tuned(usual: Machine, tuning: Tuning, tokens: int, *, takes_precision: bool) -> Machine:
-    """The machine with what was measured as the faster choice, for a clip of so many video tokens."""
+    """The machine with the measured choices for a clip of so many video tokens."""
     tuned, shape = usual, tuning.shape_of(tokens)
     if takes_precision:
         precision = usual.precision if tuning.precision is None else tuning.precision.chosen

@@ -1,4 +1,4 @@
-"""The part of an audio file or of a clip that a render goes along with, and the length that follows: a2v and v2a."""
+"""The used part of an audio file or of a clip, and the length of the result: a2v and v2a."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ SHORTEST_TOLD_S = Fraction(1, 200)  # what 0.01 s is told as
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioPlan:
-    """What becomes of a given audio track. input: what is used of it. is_copied: its packets go into the result."""
+    """The use of an input audio track. input: the used part. is_copied: whether its packets are copied into the
+    result.
+    """
 
     input: AudioInput | None = None
     is_copied: bool = False
@@ -47,16 +49,16 @@ class AudioPlan:
 
 
 def settle_a2v(basis: Basis, path: Path | None) -> ModeInputs:
-    """The audio that a video is made for. It is heard in the result, which has the fewest frames that cover it.
+    """The audio that a video is generated for. The result contains it, and has the fewest frames that cover it.
 
-    Raises: RequestError if it is too long, or over where the part begins; MediaError if it is of no use.
+    Raises: RequestError if it is too long, or ends before the part starts; MediaError if it cannot be used.
     """
     settings, source = basis.settings, check_input(required(path), AudioSource)
     name, fps, start_s = source.path.name, required(settings.fps), settings.start or Fraction(0)
     until_s = until_of(basis.merged)
     rest_s, asked_s = rest_after(source, start_s), until_s or _asked_s(basis, fps)
     if asked_s is None:
-        why = "a longer clip is made only if --until asks for it, in windows, or --duration, in one piece"
+        why = "longer audio needs --until, in windows, or --duration, in one piece"
         _require_short(source, start_s, rest_s, fps, why)
     duration_s = rest_s if asked_s is None else asked_s
     heard_s = min(duration_s, rest_s)
@@ -85,7 +87,7 @@ def settle_a2v(basis: Basis, path: Path | None) -> ModeInputs:
 
 
 def _told_end(short_s: Fraction, audio: AudioPlan) -> str:
-    """What is said of given audio that ends so much before its video."""
+    """The note about input audio that ends so much before its video."""
     if short_s < SHORTEST_TOLD_S:
         return ""
     if audio.is_copied:
@@ -94,16 +96,16 @@ def _told_end(short_s: Fraction, audio: AudioPlan) -> str:
 
 
 def settle_v2a(basis: Basis, path: Path | None) -> ModeInputs:
-    """The clip that audio is made for. Its video is copied into the result; the model looks at a smaller copy.
+    """The clip that audio is generated for. Its video is copied into the result; the model sees a smaller copy.
 
-    Raises: RequestError if it is too long, over where the part begins, or does not go with the settings of the output;
-    MediaError if it is of no use, or cannot be copied.
+    Raises: RequestError if it is too long, ends before the part starts, or does not fit the output settings; MediaError
+    if it cannot be used, or cannot be copied.
     """
     settings, source = basis.settings, check_input(required(path), VideoSource)
     fps, start_s = rate_of(source, "change its rate first"), settings.start or Fraction(0)
     rest_s, asked_s = rest_after(source, start_s), _asked_s(basis, fps)
     duration_s = rest_s if asked_s is None else min(asked_s, rest_s)
-    _require_short(source, start_s, duration_s, fps, "audio is made for no longer clip at once")
+    _require_short(source, start_s, duration_s, fps, "audio cannot be generated for a longer clip at once")
     container, notes = _choose_container(basis, source)
     is_whole = not start_s and duration_s == rest_s
     if not is_whole:
@@ -130,20 +132,20 @@ def settle_v2a(basis: Basis, path: Path | None) -> ModeInputs:
 def _looked_at(
     basis: Basis, source: VideoSource, duration_s: Fraction, fps: Fraction, *, is_whole: bool
 ) -> tuple[ClipLength, tuple[str, ...]]:
-    """The frames that the model looks at for a part of a clip, and a line where they are more than that."""
+    """The frames that the model sees for a part of a clip, and a note if they are more than the part has."""
     count = max(1, round(duration_s * fps))
     frames = snap_up(count, basis.frames_per_latent)
     length = ClipLength(frames=frames, fps=fps, warnings=beyond_training(count, fps))
     if frames == count:
         return length, ()
-    rest = f"{frames - count} that follow"
+    rest = f"{frames - count} frames that follow"
     if is_whole:
-        rest = f"the last one {frames - count} times more"
+        rest = f"the last frame {frames - count} times more"
     return length, (f"{frames} frames: {count} of {source.path.name}, and {rest}",)
 
 
 def _told(source: VideoSource, span: Span) -> str:
-    """A line about a part that is cut out."""
+    """A note about a part that is cut out."""
     line = f"{source.path.name} is cut to {float(span.start_s):.2f} to {float(span.end_s):.2f} s"
     if span.lead_in_s:
         line += f"; the {float(span.lead_in_s):.2f} s before that are stored, but not shown"
@@ -151,7 +153,7 @@ def _told(source: VideoSource, span: Span) -> str:
 
 
 def _asked_s(basis: Basis, fps: Fraction) -> Fraction | None:
-    """How much of an input a person asks for, in seconds or in frames; None where nobody does."""
+    """The requested duration of an input, in seconds or in frames; None if it is not set."""
     merged = basis.merged
     if merged.is_asked("frames"):
         return choose_length(merged, basis.frames_per_latent, fps).frames / fps
@@ -161,7 +163,7 @@ def _asked_s(basis: Basis, fps: Fraction) -> Fraction | None:
 def _require_short(
     source: AudioSource | VideoSource, start_s: Fraction, duration_s: Fraction, fps: Fraction, why: str
 ) -> None:
-    """Refuse more than the models were made for; one frame more counts as none, as 20 s are 481 frames at 24 fps."""
+    """Refuse more than the models were trained for; one frame more is allowed, as 20 s are 481 frames at 24 fps."""
     longest_s = LONGEST_TRAINED_S
     if duration_s - 1 / fps > longest_s:
         what = f"{float(duration_s):.1f} s of {source.path.name} are more than {longest_s} s"
@@ -169,9 +171,10 @@ def _require_short(
 
 
 def plan_audio(basis: Basis, audio: AudioSource, given: AudioInput, *, is_whole: bool) -> AudioPlan:
-    """Whether a given audio track is copied or encoded, with a line about it. is_whole: nothing of it is cut off.
+    """Whether an input audio track is copied or encoded, with a note about it. is_whole: whether nothing of it is cut
+    off.
 
-    Raises: RequestError if it is to be copied and cannot be.
+    Raises: RequestError if it must be copied and cannot be.
     """
     from ...media.copy import LAYOUTS, PLAYED_IN_MP4, may_stand_in_mp4, rate_for  # PyAV, only where files are given
 
@@ -193,7 +196,7 @@ def plan_audio(basis: Basis, audio: AudioSource, given: AudioInput, *, is_whole:
 
 
 def check_copy(audio: AudioSource, *, is_whole: bool) -> None:
-    """Raises: RequestError for an audio track whose packets cannot be copied. is_whole: nothing of it is cut off."""
+    """Raises: RequestError if the packets of an audio track cannot be copied. is_whole: nothing of it is cut off."""
     from ...media.copy import may_stand_in_mp4  # PyAV, as above
 
     if not (is_whole and may_stand_in_mp4(audio)):
@@ -202,7 +205,7 @@ def check_copy(audio: AudioSource, *, is_whole: bool) -> None:
 
 
 def _choose_container(basis: Basis, clip: VideoSource) -> tuple[Container, list[str]]:
-    """Where the video of a clip can be copied to, with what becomes of its audio; lines about both."""
+    """The container for the copied video of a clip, with the use of its audio; notes about both."""
     from ...media.copy import IN_MP4, container_for  # PyAV, as above
 
     settings, name = basis.settings, clip.path.name
@@ -212,7 +215,7 @@ def _choose_container(basis: Basis, clip: VideoSource) -> tuple[Container, list[
     container = container_for(clip, required(settings.audio_codec), keeps_audio=keeps_audio)
     notes = []
     if container != IN_MP4:
-        notes.append(f"the result is a {container.suffix} file: {clip.codec} as it is here cannot stand in an MP4")
+        notes.append(f"the result is a {container.suffix} file: this {clip.codec} video cannot be copied into an MP4")
     if clip.audio is not None and not keeps_audio and settings.retake is None:
         notes.append("the old audio is left out; --old-sound second-track keeps it")
     return container, notes

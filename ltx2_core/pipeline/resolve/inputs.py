@@ -1,4 +1,4 @@
-"""What a mode makes of its inputs, and the still images among them."""
+"""The resolved inputs of a mode, and its images."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .sizes import ClipLength, RenderSize
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModeInputs:
-    """What follows from the inputs of a request.
+    """The values that follow from the inputs of a request.
 
-    Args: from images to generated_keyframes, kept_frames and loops: as in the request. recipe: where it follows from
-    the inputs too. sound: what becomes of the audio, where the inputs leave no choice. files: by role. copies_audio:
-    the packets of a given audio track are copied. suffix: what the name of the result must end in, if only one thing
-    will do. sources: inputs that decide what a setting would, by its name. notes: lines for a person.
+    Args: from images to generated_keyframes, kept_frames and loops: as in the request. recipe: if it depends on the
+    inputs too. sound: the mode of the audio, if the inputs leave no choice. files: by role. copies_audio: whether the
+    packets of an input audio track are copied. suffix: the required suffix of the result, if there is only one.
+    sources: inputs that determine a setting, by its name. notes: for the user.
     """
 
     length: ClipLength
@@ -52,14 +52,14 @@ class ModeInputs:
 
 
 def left_to(merged: Merged, name: str) -> Mapping[str, Place]:
-    """The settings that a clip of a name decides, as nobody else does."""
+    """The settings that an input clip determines, because they are not set."""
     left = [one for one in ("fps", "duration") if one in merged.sources and not merged.is_asked(one)]
     return dict.fromkeys(left, Place(Origin.INPUT, name))
 
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """The still images of a request, with the files that they are in."""
+    """The images of a request, with their files."""
 
     inputs: tuple[ImageInput, ...]
     sources: tuple[ImageSource, ...]
@@ -79,11 +79,11 @@ class Images:
 
 
 def read_images(settings: Settings, length: ClipLength, first: Path | None = None) -> Images:
-    """The images of `--image PATH[@TIME[:STRENGTH]]`, in their order; without a time they stand at the first frame.
+    """The images of `--image PATH[@TIME[:STRENGTH]]`, in their order; without a time they are at the first frame.
 
     Args: first: one that comes before them.
-    Raises: RequestError for a time outside the clip, and for a second image at its first frame; MediaError for what is
-    not an image.
+    Raises: RequestError for a time outside the clip, and for a second image at its first frame; MediaError for a file
+    that is not an image.
     """
     specs = [*([str(first)] if first else []), *(settings.image or ())]
     inputs, sources = [], []
@@ -102,7 +102,7 @@ def read_images(settings: Settings, length: ClipLength, first: Path | None = Non
 
 
 def split_image(spec: str, length: ClipLength) -> tuple[Path, int, float]:
-    """A path, the frame behind its last `@` and the strength behind that; a path may hold an `@` of its own."""
+    """A path, the frame after its last `@` and the strength after that; a path may contain an `@`."""
     whole = given_path(spec, "--image")
     found = re.fullmatch(r"(.+)@(first|last|\d+|\d+(?:\.\d+)?s)(?::(\d+(?:\.\d+)?))?", spec, re.ASCII | re.IGNORECASE)
     if found is None or os.path.exists(whole):  # noqa: PTH110 (a path that may not be looked at is not there either)

@@ -1,4 +1,4 @@
-"""The length of a clip that no input decides: that of the settings, or left to the model until it runs.
+"""The length of a clip that no input determines: that of the settings, or one that the model chooses later.
 
 Source: docs/cli.md, "Length".
 """
@@ -21,7 +21,7 @@ SHORTEST_S = 1
 
 
 def length_of(basis: Basis) -> ClipLength:
-    """The length of a render; one that the model chooses is settled with the longest that it can choose.
+    """The length of a render; if the model chooses it, the longest possible one.
 
     Raises: as `choose_length`, and RequestError if the model has no duration head.
     """
@@ -48,7 +48,7 @@ def length_of(basis: Basis) -> ClipLength:
 
 
 def require_known_times(basis: Basis, length: ClipLength, images: Iterable[ImageInput]) -> None:
-    """Raises: RequestError for an image inside a clip of which nobody knows how long it will be."""
+    """Raises: RequestError for an image inside a clip of unknown length."""
     later = next((image for image in images if image.frame > 0), None)
     if length.auto is not None and later is not None:
         why = f"{later.name} stands inside the clip, whose length is not known yet"
@@ -58,14 +58,13 @@ def require_known_times(basis: Basis, length: ClipLength, images: Iterable[Image
 
 
 def keyframes_within(basis: Basis, length: ClipLength) -> int:
-    """How many keyframes the model generates beside a clip.
+    """The number of keyframes that the model generates with a clip.
 
-    Raises: RequestError if the model has not learnt it, and where the first stage has not as many frames between
-    its ends.
+    Raises: RequestError if the model does not support it, and if the first stage has too few frames between its ends.
     """
     settings, count = basis.settings, required(basis.settings.generated_keyframes)
     if count == 0 or settings.video == "off" or length.chain is not None:
-        return 0  # set in a file for all renders, as `in_windows` refuses it otherwise
+        return 0  # from a settings file for all renders; otherwise `in_windows` refuses it
     what = f"--generated-keyframes {count} cannot be used"
     if not basis.transformer.has_keyframe_embedding:
         why = f"model {basis.files.name} has no keyframe embedding, which marks such frames"

@@ -1,4 +1,4 @@
-"""The models of this machine, as a person's settings and presets make them usable.
+"""The models of this machine, with the user's settings and the presets that they support.
 
 Source: docs/models.md, "What is installed".
 """
@@ -19,17 +19,17 @@ from .settings import Settings, merge
 
 
 def own_library() -> Library:
-    """Where published files lie on this machine, with the folders that a person's settings name."""
+    """The places of published files on this machine, including the folders in the user's settings."""
     return Library(read_catalogue(), model_folders(merge(gather({}).layers).settings))
 
 
 def model_folders(settings: Settings) -> tuple[Path, ...]:
-    """The folders with models that a person has named, which need not be there."""
+    """The folders with models in the user's settings, which need not exist."""
     return tuple(given_path(folder, "model_folders") for folder in settings.model_folders or ())
 
 
 def model_tables(library: Library) -> dict[str, dict[str, str]]:
-    """Everything that has a name, in tables: what is installed, what is not, and what can be removed."""
+    """All named models and LoRAs, in tables: installed ones, others, and what can be removed."""
     found = installed_models(library)
     models = [model for model in found if model.name in library.catalogue.models]
     loras = [lora for lora in found if lora.name in library.catalogue.controls]
@@ -56,7 +56,7 @@ def model_tables(library: Library) -> dict[str, dict[str, str]]:
 
 
 def _installed(model: InstalledModel) -> str:
-    """A model that can be used: what it takes, whether it was verified, and which presets lack a file."""
+    """A usable model: its size, whether it was verified, and which presets lack a file."""
     verified = "not verified" if model.verified is None else f"verified {model.verified}"
     verified = "comes with this program" if model.comes_along else verified
     return f"{model.summary}; {show_bytes(model.nbytes)}, {verified}; {_presets_text(model)}"

@@ -1,4 +1,4 @@
-"""What in a prompt is likely to disappoint: advice for a person, by rules on its words. Nothing is changed or refused.
+"""Advice about prompts, by rules on their words. Nothing is changed or refused.
 
 Source: docs/prompting.md.
 """
@@ -38,12 +38,12 @@ SOUND = re.compile(
     r"loud|footstep|patter|rattl|swish|whoosh|murmur|chatter|ambien|thunder|explo|gunshot|wail|scream|snor)",
     re.IGNORECASE,
 )
-LEAST_BYTES_PER_TOKEN = 2  # hardly any text has fewer; a prompt that is shorter by this is not counted
+LEAST_BYTES_PER_TOKEN = 2  # hardly any text has fewer characters per token; a shorter prompt is not tokenized
 USUAL_BYTES_PER_TOKEN = 4
 
 
 def prompt_advice(request: Request, files: ModelFiles) -> tuple[str, ...]:
-    """Advice on the prompts of a request, a sentence each; none where there is no prompt, or where it is rewritten."""
+    """Advice about the prompts of a request, a sentence each; none without a prompt, or if it will be rewritten."""
     given = {name: text.strip() for text, name in request.texts.items() if text.strip()}
     if request.enhances:
         return ()
@@ -58,13 +58,13 @@ def prompt_advice(request: Request, files: ModelFiles) -> tuple[str, ...]:
 
 
 def is_english(prompt: str) -> bool:
-    """Whether the rules, which know English words, can be asked: nearly all letters are of the Latin alphabet."""
+    """Whether the rules, which use English words, apply: nearly all letters are of the Latin alphabet."""
     letters = [letter for letter in prompt if letter.isalpha()]
     return sum(letter.isascii() for letter in letters) > 0.95 * len(letters)
 
 
 def _length(name: str, prompt: str, rows: int, files: ModelFiles) -> Iterator[str]:
-    """How many tokens are cut off. They are counted where there may be too many, or estimated without the tokenizer."""
+    """How many tokens are cut off. They are counted if there may be too many, or estimated without the tokenizer."""
     size = len(prompt.encode())
     if size < LEAST_BYTES_PER_TOKEN * rows:
         return
@@ -84,7 +84,7 @@ def _length(name: str, prompt: str, rows: int, files: ModelFiles) -> Iterator[st
 
 
 def _speech(name: str, prompt: str) -> Iterator[str]:
-    """Quotes near which nobody speaks and nothing is written."""
+    """Quotes without a nearby word for speaking or writing."""
     for quote in QUOTE.finditer(prompt):
         before, after = prompt[max(quote.start() - NEAR, 0) : quote.start()], prompt[quote.end() :][:NEAR]
         if not any(rule.search(side) for rule in (SPEAKS, WRITTEN) for side in (before, after)):
@@ -92,7 +92,7 @@ def _speech(name: str, prompt: str) -> Iterator[str]:
 
 
 def _negations(name: str, prompt: str, *, has_negative: bool) -> Iterator[str]:
-    """What the prompt says is not there, outside of quotes."""
+    """What the prompt says is missing, outside of quotes."""
     found = [" ".join(one.group().split()) for one in NEGATION.finditer(QUOTE.sub(" ", prompt))]
     if found:
         named = ", ".join(f'"{words}"' for words in dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""Clips of any length (`--until`): when one is made in windows, how long these are, and what cannot go with it.
+"""Clips of any length (`--until`): when windows are used, their length, and what they cannot be combined with.
 
 Source: docs/long-clips.md.
 """
@@ -19,9 +19,9 @@ DECAYS_FROM_S = 25
 
 
 def until_of(merged: Merged) -> Fraction | None:
-    """How long a clip is to be that may be made in windows; None where `--duration` or `--frames` decides.
+    """The length of a clip that may be made in windows; None if `--duration` or `--frames` determines it.
 
-    Raises: RequestError where one place says both.
+    Raises: RequestError if one place sets both.
     """
     until = merged.settings.until
     if until is None:
@@ -33,12 +33,12 @@ def until_of(merged: Merged) -> Fraction | None:
             continue
         if other == place:
             both = f"{other.spelled(name)} and {place.spelled('until')}"
-            raise RequestError(f"{both} say the same thing", f"both are set by {place}", "give one of them")
+            raise RequestError(f"{both} set the same value", f"both are set by {place}", "give one of them")
     return until
 
 
 def length_until(basis: Basis, until_s: Fraction, fps: Fraction) -> ClipLength:
-    """The length of a clip that lasts so long: the nearest frames that are legal, in windows if it takes them.
+    """The length of a clip of some duration: the nearest valid number of frames, in windows if necessary.
 
     Raises: as `in_windows`.
     """
@@ -49,9 +49,9 @@ def length_until(basis: Basis, until_s: Fraction, fps: Fraction) -> ClipLength:
 
 
 def in_windows(basis: Basis, frames: int, fps: Fraction) -> ClipLength:
-    """A clip of so many frames in windows, or in one piece if it is no longer than one.
+    """A clip of so many frames in windows, or in one piece if it fits into one.
 
-    Raises: RequestError for windows that cannot be used, and for what does not go with a chain of them.
+    Raises: RequestError for windows that cannot be used, and for options that cannot be combined with several windows.
     """
     window = _window(basis, fps)
     is_long = frames > window
@@ -63,13 +63,14 @@ def in_windows(basis: Basis, frames: int, fps: Fraction) -> ClipLength:
         count = chain.count(frames)
     except ValueError as error:
         what = f"--until {show_time(required(basis.settings.until))} cannot be used"
-        raise RequestError(what, f"it takes more than {MOST_WINDOWS} windows", "a longer --window") from error
+        raise RequestError(what, f"it needs more than {MOST_WINDOWS} windows", "a longer --window") from error
     for name in ("attention", "generated_keyframes"):
         if basis.sources.get(name) == COMMAND_LINE and getattr(basis.settings, name):
             what = f"{option_name(name)} cannot be used with a clip of {count} windows"
-            raise RequestError(what, "it is made for one window alone", "leave it out")
+            raise RequestError(what, "it works with a single window only", "leave it out")
     seconds, shared = (f"{float(n / fps):.3g} s" for n in (chain.frames, chain.overlap))
-    note = f"{count} windows of {chain.frames} frames ({seconds}), each going on from {shared} of the one before"
+    windows = f"{count} windows of {chain.frames} frames ({seconds})"
+    note = f"{windows}, each continuing from the last {shared} of the window before"
     warnings = beyond_training(1, fps)
     if frames / fps >= DECAYS_FROM_S:
         decays = f"{float(frames / fps):.1f} s: quality is known to decay in chains of {DECAYS_FROM_S} s and more"
@@ -78,7 +79,7 @@ def in_windows(basis: Basis, frames: int, fps: Fraction) -> ClipLength:
 
 
 def _window(basis: Basis, fps: Fraction) -> int:
-    """The frames of a window, which are legal in every stage. Raises: RequestError for more than the model can make."""
+    """The frames of a window, valid in every stage. Raises: RequestError for more than the model supports."""
     window_s = required(basis.settings.window)
     frames = _nearest(window_s, fps, basis.frames_per_latent)
     if (frames - 1) / fps > LONGEST_TRAINED_S:
@@ -89,22 +90,22 @@ def _window(basis: Basis, fps: Fraction) -> int:
 
 
 def _overlap(basis: Basis, window: int, fps: Fraction) -> int:
-    """How many frames a window takes over: as set, or at most half of the window where only the model says.
+    """The overlap of windows in frames: as set, or at most half of the window if only the model sets it.
 
-    Raises: RequestError for a window in which nothing is new.
+    Raises: RequestError for a window without new frames.
     """
     multiple, overlap_s = basis.frames_per_latent, required(basis.settings.overlap)
     if window <= 2 * multiple:
         what = f"--window {show_time(required(basis.settings.window))} cannot be used"
         least = 2 * multiple + 1  # the first frame, what is taken over, and what is new
-        why = f"a window that goes on from the one before has {least} frames or more, and this is {window}"
+        why = f"a window that continues another has {least} frames or more, and this has {window}"
         raise RequestError(what, why, f"--window {math.ceil(100 * least / fps) / 100:g}s")
     overlap = max(1, math.floor(overlap_s * fps / multiple + Fraction(1, 2))) * multiple
     if not basis.merged.is_asked("overlap"):
         overlap = min(overlap, max(1, window // multiple // 2) * multiple)
     if overlap >= window - 1:
         what = f"--overlap {show_time(overlap_s)} cannot be used"
-        why = f"a window of {window} frames that takes over {overlap} has nothing new"
+        why = f"a window of {window} frames with an overlap of {overlap} has no new frames"
         raise RequestError(what, why, "a longer --window, or a shorter --overlap")
     return overlap
 

@@ -1,4 +1,4 @@
-"""The LoRAs that a person names: found, read by their headers, and matched with the model."""
+"""The LoRAs that the user names: found, read by their headers, and matched with the model."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ..values import did_you_mean
 
 STRONGEST = 10
 USABLE = "ltx2 models lists the LoRAs that can be used"
-HDR = "it makes video of high dynamic range, which this version cannot store"
+HDR = "it generates high dynamic range video, which this version cannot store"
 # The generation in the name of an official file, such as ltx-2-19b-… and ltx-2.3-22b-….
 MADE_FOR = re.compile(r"ltx-(2|2\.\d)-(19|22)b-")
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenLora:
-    """The LoRA that a person means. published: the one of the catalogue that it is, by its name or that of its file."""
+    """A LoRA that the user named. published: its entry in the catalogue, by its name or that of its file."""
 
     spec: str
     option: str
@@ -37,7 +37,7 @@ class ChosenLora:
     published: Control | None = None
 
     def read(self) -> LoraFile:
-        """What the file holds. Where it says nothing of its reference, what is known of the published one holds.
+        """The header of the file. If it does not describe its reference, the catalogue does.
 
         Raises: StorageError, CheckpointError; RequestError for one whose colours cannot be stored.
         """
@@ -52,8 +52,8 @@ class ChosenLora:
 class GivenLora:
     """A LoRA that fits the model.
 
-    Args: matched: what it changes there. warning: why it may not do what it was made for; None if it should. published:
-    the one of the catalogue that it is.
+    Args: matched: its changes of the model. warning: why it may not work as intended; None if it should. published: its
+    entry in the catalogue.
     """
 
     input: LoraInput
@@ -69,16 +69,16 @@ class GivenLora:
 
 @dataclass(frozen=True, slots=True)
 class NamedLoras:
-    """The published LoRAs that have a name. generation: of the model; None if its tensors do not tell."""
+    """The published LoRAs with a name. generation: of the model; None if its tensors do not tell."""
 
     library: Library
     generation: str | None
 
     def choose(self, spec: str, option: str) -> ChosenLora:
-        """What NAME, PATH, NAME:STRENGTH or PATH:STRENGTH means. A name goes before a file of that name.
+        """The LoRA of NAME, PATH, NAME:STRENGTH or PATH:STRENGTH. A name wins over a file of that name.
 
-        Raises: RequestError if the name, the path or the number makes no sense, and for a LoRA that this version
-        refuses; StorageError if there is no such file.
+        Raises: RequestError if the name, the path or the number is not valid, and for a LoRA that this version refuses;
+        StorageError if there is no such file.
         """
         name, strength = spec, None
         if self._control(spec) is None:
@@ -97,7 +97,7 @@ class NamedLoras:
         return ChosenLora(spec, option, path, strength, published)
 
     def is_installed(self, name: str, scale: Fraction) -> bool:
-        """Whether a LoRA of the catalogue is here for this generation, and enlarges so many times."""
+        """Whether a LoRA of the catalogue is installed for this generation, with this scale of its reference."""
         control = self._control(name)
         place = control.files.get(self.generation or "") if control else None
         if control is None or place is None or control.spatial_scale != scale:
@@ -109,7 +109,7 @@ class NamedLoras:
         """A LoRA of the catalogue by its name."""
         _require_usable(control, spec, option)
         if control.is_strength_fixed and strength != control.strength:
-            why = f"it was made for strength {control.strength:g} alone"
+            why = f"it works at strength {control.strength:g} only"
             raise RequestError(f"{option} {spec} cannot be used", why, f"{option} {name}")
         return ChosenLora(spec, option, self._named_path(name, control, option), strength, control)
 
@@ -117,7 +117,7 @@ class NamedLoras:
         return self.library.catalogue.controls.get(name.lower())
 
     def _named_path(self, name: str, control: Control, option: str) -> Path:
-        """The file of a LoRA that has a name.
+        """The file of a named LoRA.
 
         Raises: RequestError if there is none for this generation; StorageError if it is not installed.
         """
@@ -133,7 +133,7 @@ class NamedLoras:
         return path
 
     def _given_path(self, text: str, spec: str, option: str) -> Path:
-        """The file that a text names which is no name. Raises: RequestError, StorageError if there is none."""
+        """The file of a text that is not a name. Raises: RequestError, StorageError if there is none."""
         path = given_path(text, option)
         if not os.path.exists(path) and not is_path(text):  # noqa: PTH110 (a path that may not be looked at)
             hint = did_you_mean(text.lower(), [*self.library.catalogue.controls]) or "ltx2 models lists the names"
@@ -142,9 +142,9 @@ class NamedLoras:
         return path
 
     def warning_of(self, chosen: ChosenLora) -> str | None:
-        """A line about an official LoRA that was made for another generation than the model is of.
+        """A warning about an official LoRA that was made for another generation than the model's.
 
-        Layers of 2.3 and 2.5 have the same shapes, so that such a LoRA loads, and some do what they should.
+        Layers of 2.3 and 2.5 have the same shapes, so such a LoRA loads, and some work.
         """
         found = MADE_FOR.match(chosen.path.name.lower())
         made = {"2": "2.0"}.get(found[1], found[1]) if found else None
@@ -152,11 +152,11 @@ class NamedLoras:
             return None
         name = chosen.path.name
         return (
-            f"{name} was made for models of generation {made}, and this one is of {self.generation}: look at the result"
+            f"{name} was made for models of generation {made}, and this one is of {self.generation}: check the result"
         )
 
     def hides(self, spec: str) -> str | None:
-        """The name of a LoRA that is meant, where something in this folder has it too."""
+        """The name of a LoRA, if a file or folder here has the same name."""
         name = next(
             (one for one in (spec, _with_number(spec)[0]) if one.lower() in self.library.catalogue.controls), ""
         )
@@ -170,7 +170,7 @@ def _require_usable(published: Control | None, spec: str, option: str) -> None:
 
 
 def refuse_hdr(file: LoraFile, given: str) -> None:
-    """Refuse a LoRA whose colours are no ordinary ones. given: as what it was given.
+    """Refuse a LoRA that generates high dynamic range. given: the option and its value.
 
     Raises: RequestError.
     """
@@ -197,7 +197,7 @@ def read_loras(
 
 
 def _with_number(spec: str) -> tuple[str, float | None]:
-    """A text and the number behind its last colon; None where there is none, or where a file has the whole name."""
+    """A text and the number after its last colon; None if there is none, or if a file has the whole name."""
     found = re.fullmatch(r"(.+):([-+.\w]+)", spec)
     if found is None or os.path.exists(spec):  # noqa: PTH110 (a path that may not be looked at is not there either)
         return spec, None

@@ -1,4 +1,4 @@
-"""The devices of this machine, the one that a render runs on, and what that multiplies. Without torch."""
+"""The devices of this machine, that of a render, and the formats that it multiplies. Without torch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ INTEGER_PRODUCTS: Mapping[Format, tuple[int, int]] = {"int8": (7, 5), "w4a8": (7
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where a render runs. name: "cpu", "mps" or "cuda:N". card: what is known of that card."""
+    """The device of a render. name: "cpu", "mps" or "cuda:N". card: the facts about its GPU."""
 
     name: str
     card: Card | None = None
@@ -48,12 +48,12 @@ class Device:
 
     @property
     def nbytes(self) -> int:
-        """Its memory; that of the whole machine where it has none of its own. 0 if unknown."""
+        """Its memory; that of the whole machine if it has none of its own. 0 if unknown."""
         return ram_bytes() if self.card is None else self.card.nbytes
 
 
 def choose_device(asked: str) -> Device:
-    """The device that a name means on this machine. asked: auto, cpu, mps, cuda or cuda:N.
+    """The device for a name on this machine. asked: auto, cpu, mps, cuda or cuda:N.
 
     Raises: RequestError if there is no such device.
     """
@@ -68,7 +68,7 @@ def choose_device(asked: str) -> Device:
 
 
 def devices() -> list[Device]:
-    """All devices that torch should be able to compute on, as far as the drivers say; the CPU last."""
+    """All devices that torch should support, according to the drivers; the CPU last."""
     numbered = range(MOST_CARDS) if has_cuda_build() else ()
     cards = takewhile(lambda one: one[1] is not None, ((number, find_card(number)) for number in numbered))
     found = [Device(f"cuda:{number}", card) for number, card in cards]
@@ -81,14 +81,14 @@ def has_mps() -> bool:
 
 
 def hardware(device: str) -> str:
-    """What the card or the CPU of a device is called. device: "cpu", "mps" or "cuda:N"."""
+    """The name of the GPU or the CPU of a device. device: "cpu", "mps" or "cuda:N"."""
     kind, _, number = device.partition(":")
     card = find_card(int(number or 0)) if kind == "cuda" else None
     return cpu_name() if card is None else card.name
 
 
 def measured_on(device: Device) -> MeasuredOn:
-    """The device as measurements are kept for it."""
+    """The device as the key of measurements."""
     build = torch_build()
     version = "" if build is None else build.version
     name, driver = (cpu_name(), "") if device.card is None else (device.card.name, device.card.driver)
@@ -96,15 +96,15 @@ def measured_on(device: Device) -> MeasuredOn:
 
 
 def place_of(device: Device) -> str:
-    """Where the weights are, for a person."""
+    """The memory of the weights, for messages."""
     return "this computer" if device.card is None else f"a card of {device.card.gb} GB"
 
 
 def products_on(card: Card | None) -> tuple[Format, ...]:
-    """The quantised formats that a card multiplies as they are stored; the others are decoded first.
+    """The quantised formats that a GPU multiplies as they are stored; the others are decoded first.
 
-    Integers are among them only where a fused kernel is installed: torch's own product of int8 is said to be slower
-    than bfloat16 on some cards, so that it is taken only where it was measured to be faster.
+    Integers are included only if a fused kernel is installed: torch's own int8 product can be slower than bfloat16 on
+    some GPUs, so it is used only if it was measured to be faster.
     """
     if card is None or card.capability is None:
         return ()
@@ -115,7 +115,7 @@ def products_on(card: Card | None) -> tuple[Format, ...]:
 
 
 def neighbours_on(card: Card | None, precision: Precision) -> Literal["boxes", "fused"]:
-    """What attends in the diffusion decoder on a card: the fused kernel where it is installed and takes the numbers."""
+    """The attention of the diffusion decoder on a GPU: the fused kernel if it is installed and supports the dtype."""
     if card is None or card.capability is None or precision != "bf16":
         return "boxes"
     is_taken = card.capability >= FUSED_NEIGHBOURS and has_fast_kernels()
@@ -123,9 +123,9 @@ def neighbours_on(card: Card | None, precision: Precision) -> Literal["boxes", "
 
 
 def backends_on(device: Device, precision: Precision) -> tuple[Backend, ...]:
-    """The kernels of attention that a device and what is installed have for a precision.
+    """The attention kernels that a device and the installed packages offer for a precision.
 
-    Source: torch.nn.attention, whose FlashAttention 3 and 4 come from packages of their own.
+    Source: torch.nn.attention; FlashAttention 3 and 4 are separate packages.
     """
     if device.kind == "cpu":
         return ("flash", "math")
@@ -142,7 +142,7 @@ def backends_on(device: Device, precision: Precision) -> tuple[Backend, ...]:
 
 
 def _is_installed(package: str, module: str) -> bool:
-    """Whether a package is there, and a module in it, without importing either."""
+    """Whether a package exists, and a module in it, without importing either."""
     found = find_spec(package)
     folders = (found and found.submodule_search_locations) or ()
     return found is not None and (not module or any((Path(folder) / module).exists() for folder in folders))
@@ -151,8 +151,8 @@ def _is_installed(package: str, module: str) -> bool:
 def lacking_compiler(device: Device) -> str:
     """Why torch.compile cannot be used on a device, as the end of a sentence; "" if it can.
 
-    On the CPU it makes C++, on a card it makes Triton kernels, which start through a small C program. Both include
-    Python.h.
+    On the CPU it generates C++, on a GPU it generates Triton kernels, which start through a small C program. Both
+    include Python.h.
     """
     if device.kind == "mps":
         return "torch.compile is not supported on mps here"
@@ -168,12 +168,12 @@ def lacking_compiler(device: Device) -> str:
 
 
 def _has_python_header() -> bool:
-    """Whether what is compiled can be called from Python. On a Mac, a framework keeps the header elsewhere."""
+    """Whether Python.h exists. On a Mac, a framework keeps the header elsewhere."""
     return sys.platform == "darwin" or Path(sysconfig.get_path("include"), "Python.h").is_file()
 
 
 def must_measure_int8(card: Card | None) -> bool:
-    """Whether a card has no product of int8 but torch's own, of which only a measurement tells if it pays."""
+    """Whether a GPU has only torch's own int8 product, whose benefit must be measured."""
     is_able = card is not None and card.capability is not None and card.capability >= INTEGER_PRODUCTS["int8"]
     return is_able and not has_fast_kernels()
 
@@ -182,7 +182,7 @@ def _why_not(kind: str, number: str) -> str:
     if kind == "mps":
         return "mps is the GPU of an Apple silicon Mac, and this machine is not one"
     if not has_cuda_build():
-        return "the installed torch is a build for the CPU alone"
+        return "the installed torch is a build for the CPU only"
     build = torch_build()
     maker = "AMD" if build is not None and build.maker == "AMD" else "NVIDIA"
     return f"the driver shows no {maker} card" + (f" with the number {number}" if number else "")

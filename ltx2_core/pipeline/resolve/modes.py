@@ -1,6 +1,7 @@
-"""The modes as a table: what each starts from, what may be done with its streams, and what settles its inputs.
+"""The modes as a table: the input of each, the possible modes of its streams, and the function that resolves its
+inputs.
 
-A new mode is a function that settles it, a row here, and a row in the command line's own table.
+A new mode is a function that resolves it, a row here, and a row in the command line's own table.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from .sizes import choose_size
 
 
 def settle_t2v(basis: Basis, path: Path | None) -> ModeInputs:
-    """Nothing but settings, and images along the way."""
+    """Only settings, and optional images."""
     return _settle_from_images(basis, path, follows_image=False)
 
 
 def settle_i2v(basis: Basis, path: Path | None) -> ModeInputs:
-    """An image at the first frame, whose aspect the clip takes, and more of them along the way."""
+    """An image at the first frame, whose aspect ratio the clip takes, and optional further images."""
     return _settle_from_images(basis, path, follows_image=True)
 
 

@@ -1,4 +1,4 @@
-"""A finished render that is decoded with another decoder: the file that holds it, in place of the render's own."""
+"""Decode a finished render with another decoder: replace the file of the render's own video VAE."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ ROLE = "video_vae"
 
 
 def with_decoder(job: Job, given: Mapping[str, Any]) -> Job:
-    """The same render, decoded by the file that `video_vae` names, or by one that has the decoder of `decoder`.
+    """The same render, decoded with the file of `video_vae`, or with one that has the decoder of `decoder`.
 
-    Args: given: the settings that were given. Without these two nothing changes, and `auto` asks for no other decoder.
+    Args: given: the given settings. Without these two nothing changes, and `auto` keeps the decoder.
     Raises: RequestError if no file beside the render's own has the decoder, or several have; StorageError;
-    CheckpointError for a file that is not a video VAE, or one of other latents.
+    CheckpointError for a file that is not a video VAE, or has other latents.
     """
     asked = given.get("decoder", "auto")
     headers = ModelHeaders.of(job.task.files)
@@ -41,7 +41,7 @@ def with_decoder(job: Job, given: Mapping[str, Any]) -> Job:
     others = ModelHeaders.of(files)
     vae = others.shapes.video_vae
     if vae.factors != before.factors:
-        why = f"a cell of its latents is {tuple(vae.factors)} frames, rows and columns, and was {tuple(before.factors)}"
+        why = f"its latent cell is {tuple(vae.factors)} frames, rows and columns, and theirs is {tuple(before.factors)}"
         raise CheckpointError(f"--video-vae {path.name} does not go with these latents", why)
     check_decoder(asked, others)
     request = job.request.model_copy(update={"decoder": vae.decoder_name})

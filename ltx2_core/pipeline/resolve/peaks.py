@@ -1,4 +1,4 @@
-"""How fast cards are by their makers' sheets, as data in presets/cards, and what that makes of FLOPs: an estimate.
+"""The published peak speeds of GPUs, as data in presets/cards, and estimates from them.
 
 Source: docs/cards.md, "Seconds".
 """
@@ -22,10 +22,10 @@ PEAK = "an estimate from the card's published peak"
 
 
 class Peaks(Record):
-    """What a card can do at most, in dense products with sums in float32.
+    """The peak rates of a GPU, for dense products with sums in float32.
 
-    Args: matches: a pattern in the name that the driver gives it. bf16: TFLOP/s. link_gbs: GB/s at which weights are
-    copied to it. share: of the peak that a render reaches, as public runs do.
+    Args: matches: a pattern for its name in the driver. bf16: TFLOP/s. link_gbs: GB/s for copying weights to it. share:
+    of the peak that a render reaches, according to public measurements.
     """
 
     summary: str
@@ -37,19 +37,19 @@ class Peaks(Record):
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """How fast a device computes and is copied to. source: where that is known from."""
+    """The speed of a device for computing and copying. source: of the numbers."""
 
     flops_per_s: float
     link_bytes_per_s: float
     source: str = PEAK
 
     def seconds(self, flops: float, moved: int) -> float:
-        """What a phase takes at least: its products, or its weights on their way, whichever takes longer."""
+        """The minimum time of a phase: its products, or the transfer of its weights, whichever takes longer."""
         return max(flops / self.flops_per_s, moved / self.link_bytes_per_s)
 
 
 def rates_of(card: Card | None, machine: Machine) -> Rates | None:
-    """The rates of a card in the precision of a machine; None where no sheet tells them."""
+    """The rates of a GPU in the precision of a machine; None if they are not listed."""
     if card is None or machine.precision != "bf16":
         return None
     known = next((one for one in read_peaks() if re.search(one.matches, card.name)), None)
@@ -58,6 +58,6 @@ def rates_of(card: Card | None, machine: Machine) -> Rates | None:
 
 @cache
 def read_peaks() -> tuple[Peaks, ...]:
-    """All cards that are listed. Raises: RequestError if a file is not right."""
+    """All listed GPUs. Raises: RequestError if a file is not valid."""
     files = sorted((presets_folder() / "cards").glob("*.yaml"))
     return tuple(Peaks.checked(f"presets/cards/{file.name}", read_yaml(file)) for file in files)

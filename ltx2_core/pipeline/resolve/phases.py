@@ -1,4 +1,4 @@
-"""The phases of a render and what each takes, from headers and configs: the same functions count that the engine uses.
+"""The phases of a render and their costs, from headers and configs: with the same functions as the engine.
 
 Source: docs/architecture.md, "From a command to a file".
 """
@@ -60,14 +60,14 @@ FLOAT32 = 4
 TRANSFORMER = "transformer"  # the key of its weights
 JOINED = 2  # copies in the computer's memory while pieces are joined
 CACHED = 3  # hidden states that a cache of blocks holds of a pass
-# Latents that are held while a stage is denoised: those that it starts from, what is given, before and after a step,
-# and two estimates; more of a loop, which is turned; and of each tile what is given, and with noise.
+# Latents in memory while a stage is denoised: the start, the conditions, before and after a step,
+# and two estimates; more for a loop, which is rotated; and for each tile its conditions, and its noisy latent.
 HELD, TURNED, CUT = 6, 3, 2
 FILE_BITS = 0.2  # of a pixel of the result, about
 
 
 class Costs(TextPhases):
-    """Counts what a request takes on a machine, from its text to its file."""
+    """Counts the costs of a request on a machine, from its text to its file."""
 
     @cached_property
     def phases(self) -> list[Phase]:
@@ -83,19 +83,19 @@ class Costs(TextPhases):
 
     @property
     def pinned_bytes(self) -> int:
-        """Memory of the computer that weights are copied to a card through; torch pins powers of two."""
+        """Memory of the computer for copying weights to a GPU; torch pins powers of two."""
         if not self.is_streamed or self._is_cpu:
             return 0
         return PINNED_SLOTS * (1 << max(0, max(self.blocks.blocks) - 1).bit_length())
 
     def ranks_in(self, phase: Phase) -> int:
-        """How many ranks share a phase. The first one does all others alone."""
+        """The number of ranks that share a phase. The first one does all other phases alone."""
         return self.machine.ranks if phase.kind == "denoise" else 1
 
     # Inputs
 
     def encoding(self) -> Iterator[Phase]:
-        """What the user gave is encoded, once per stage at its size; the audio once."""
+        """Encoding the user's input, once per stage at its size; the audio once."""
         request, vae = self.request, self.headers.shapes.video_vae
         if given := [*self._given_clips()]:
             yield Phase(
@@ -121,7 +121,7 @@ class Costs(TextPhases):
             )
 
     def _given_clips(self) -> Iterator[tuple[VideoGrid, TilePlan]]:
-        """Clips and stills that are encoded, and how they are cut. What is cut is read while it is encoded."""
+        """Clips and images to encode, and their tiles. Tiled ones are read while they are encoded."""
         request, tiles = self.request, self.machine.encode_tiles
         for stage in request.recipe.stages:
             grid = self._grid(stage)
@@ -138,7 +138,7 @@ class Costs(TextPhases):
                 yield shown, tiles if request.recipe.edit == Edit.UPSCALE else TilePlan()
 
     def _host_bytes(self, grid: VideoGrid, plan: TilePlan) -> int:
-        """What a clip takes of the computer's memory until it is on the device: one that is not cut is joined there."""
+        """The computer's memory for a clip until it is on the device: one without tiles is joined there."""
         if plan != TilePlan():
             vae = self.headers.shapes.video_vae
             return reading_bytes(grid) + video_vae.held_bytes(vae, grid, plan, self.itemsize)
@@ -147,7 +147,7 @@ class Costs(TextPhases):
     # Stages
 
     def _of_window(self, run: StageOfWindow) -> list[Phase]:
-        """What a stage takes in a window of a chain, or in the whole clip; windows that are alike are counted once."""
+        """The costs of a stage in a window of a chain, or in the whole clip; equal windows are counted once."""
         key = run.number, len(run.request.audio_steps), len(run.request.images), run.is_given
         if key not in self._counted:
             costs = replace(self, request=run.request)
@@ -163,7 +163,7 @@ class Costs(TextPhases):
         return {}
 
     def upsampling(self, stage: Stage) -> Phase:
-        """The latents of the stage before are enlarged."""
+        """Enlarging the latents of the stage before."""
         stages = self.request.recipe.stages
         header = self.files.header(self.request.recipe.upsampler(stage))
         config = UpsamplerConfig.from_metadata(effective_config(header))
@@ -182,7 +182,7 @@ class Costs(TextPhases):
         )
 
     def denoising(self, stage: Stage, number: int) -> Phase:
-        """One stage: every step walks through all blocks."""
+        """One stage: every step runs all blocks."""
         config, steps = self.headers.shapes.transformer, self._evaluations(stage, number)
         scales = self.request.guidance if stage.guided else Streams(GuidanceScales(), GuidanceScales())
         whole, given = self._evaluation(stage, scales, 1), self._evaluation(stage, scales, self.machine.ranks)
@@ -236,11 +236,11 @@ class Costs(TextPhases):
         )
 
     def _evaluations(self, stage: Stage, number: int) -> range:
-        """The evaluations of a stage; a sampler may take several for a step."""
+        """The evaluations of a stage; a sampler may need several per step."""
         return range(self.request.steps_of_stages[number - 1] * SAMPLERS[stage.sampler].evaluations)
 
     def _evaluation(self, stage: Stage, scales: Streams[GuidanceScales], ranks: int) -> Evaluation:
-        """What the rank that has the most to do works on, of so many."""
+        """The largest share of the work of one rank, among so many."""
         request, plan = self.request, plan_passes(scales, 0)
         layout = RankLayout.of(ranks, len(plan))
         shares = [[plan[place].kind for place in share] for share in share_passes(plan, layout.parts)]
@@ -258,8 +258,9 @@ class Costs(TextPhases):
         )
 
     def _cached(self, stage: Stage, plan: Sequence[GuidancePass]) -> int:
-        """How many hidden states a cache of blocks holds for each sample while the first block runs: of each pass its
-        input, what that block added and what the others did. One that follows another later holds nothing else then.
+        """Hidden states in a block cache for each sample while the first block runs: for each pass its input, that
+        block's addition and the addition of the others. A pass that starts later than another needs no more at that
+        time.
         """
         if not (stage.guided and stage.is_whole and self.request.cache_steps):
             return 0
@@ -269,7 +270,7 @@ class Costs(TextPhases):
         return CACHED * starts.count(0)
 
     def _heard(self, stage: Stage) -> int:
-        """The most latent steps of the audio that go with a window of a stage: those of its time."""
+        """The maximum number of audio latent steps for a window of a stage: those of its time."""
         if stage.windows == 1:
             return self._steps
         grid = self._grid(stage)
@@ -278,7 +279,7 @@ class Costs(TextPhases):
         return min(self._steps, ceil(seconds * AUDIO_LATENTS_PER_SECOND) + 1)
 
     def _tiles(self, stage: Stage) -> list[int]:
-        """The tokens of each tile and window that a stage takes the video in, with those that conditions append."""
+        """The tokens of each tile and window of a stage, with those that conditions append."""
         frames, rows, columns = self._grid(stage).latent
         if self.request.loops and not any(image.frame == 0 for image in self.request.images):
             frames -= 1  # it repeats the last one
@@ -297,7 +298,7 @@ class Costs(TextPhases):
         ]
 
     def _decoded(self, given: Evaluation) -> int:
-        """The most quantised weights that are decoded at a time."""
+        """The maximum of quantised weights that are decoded at a time."""
         layers = self._transformer.stored.layers
         if all(layer.format in self.machine.products for layer in layers.values()):
             return 0
@@ -312,7 +313,7 @@ class Costs(TextPhases):
         return loras
 
     def _lora_bytes(self, loras: Sequence[MatchedLora]) -> tuple[BlockBytes, int]:
-        """What LoRAs take: beside the quantised layers, and while one is fused into a plain layer."""
+        """Memory of LoRAs: of branches beside quantised layers, and while one is fused into a plain layer."""
         if not loras:
             return NOTHING, 0
         summed = largest_plain(self._transformer, "transformer", self.itemsize)
@@ -332,7 +333,7 @@ class Costs(TextPhases):
     # Results
 
     def sounding(self) -> Iterator[Phase]:
-        """The audio is decoded, to a spectrogram and then to a waveform."""
+        """Decoding the audio, to a spectrogram and then to a waveform."""
         config = AudioVAEConfig.from_metadata(self.headers.config("audio_decoder"))
         vocoder = VocoderConfig.from_metadata(self.headers.config("vocoder"))
         yield Phase(
@@ -355,7 +356,7 @@ class Costs(TextPhases):
 
     @property
     def decoding(self) -> Phase:
-        """The video is decoded and encoded."""
+        """Decoding the video and encoding the file."""
         vae, grid, plan = self.headers.shapes.video_vae, self._decoded_grid, self.machine.decode_tiles
         return Phase(
             kind="video",
@@ -388,12 +389,12 @@ class Costs(TextPhases):
 
     @property
     def _steps_at_once(self) -> int:
-        """The most latent steps of the audio that its VAE or the vocoder works on at a time."""
+        """The maximum number of audio latent steps that its VAE or the vocoder processes at a time."""
         piece = self.request.audio_piece
         return self._steps if piece is None else min(self._steps, piece + 2 * AUDIO_CONTEXT)
 
     def _state_bytes(self, stage: Stage) -> int:
-        """The latents of all of a stage while it is denoised, and of each of its tiles."""
+        """The latents of a whole stage while it is denoised, and of each of its tiles."""
         tiles = self._tiles(stage)
         if len(tiles) == 1:
             return (HELD + TURNED * self.request.loops) * self._latent_bytes(stage)
@@ -408,7 +409,7 @@ class Costs(TextPhases):
 
 
 def _shown_in(tile: Sequence[Interval], reference: ReferenceInput) -> int:
-    """The tokens of a reference that stand for a part of a tile."""
+    """The tokens of a reference for a part of a tile."""
     frames, *sides = tile
     scale = reference.spatial_scale
     cells = (ceil(side.stop / scale) - side.start // scale for side in sides)
@@ -416,7 +417,7 @@ def _shown_in(tile: Sequence[Interval], reference: ReferenceInput) -> int:
 
 
 def _read_in(kinds: Iterable[PassKind]) -> set[bool]:
-    """What passes read: the negative prompt, True, or what says what is made, False."""
+    """The texts of passes: the negative prompt, True, or the positive texts, False."""
     return {kind is PassKind.UNCOND for kind in kinds}
 
 
@@ -429,9 +430,9 @@ def stage_flops(
     walk: Walk,
     beside: RowFlops = NO_ROWS,
 ) -> float:
-    """All evaluations of a stage; passes that read the prompt begin where they first differ from the first.
+    """FLOPs of all evaluations of a stage; further passes with the prompt start where they differ from the first.
 
-    Args: beside: what LoRAs compute beside its layers.
+    Args: beside: FLOPs of LoRA branches beside its layers.
     """
     total = 0.0
     for step in steps:

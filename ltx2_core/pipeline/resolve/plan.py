@@ -1,4 +1,4 @@
-"""What a render will take, phase by phase, and whether that fits: memory, disk, FLOPs, seconds where they are known.
+"""The plan of a render, phase by phase, and whether it fits: memory, disk, FLOPs, and seconds if known.
 
 Source: docs/cards.md.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .clock import Clock
 
 GIB = 2**30
-MARGIN_BYTES = int(0.4 * GIB)  # of free memory that a plan leaves alone
+MARGIN_BYTES = int(0.4 * GIB)  # of free memory that a plan leaves unused
 TAKEN_BYTES = int(0.8 * GIB)  # of a card by its driver and a desktop, before a render begins
 BASE_BYTES = 300_000_000  # of the computer's memory: the program itself, with what reads a prompt
 RAM_SHARE = 0.9  # of the memory of the computer that a render on the CPU may be planned for
@@ -38,11 +38,10 @@ MODES: tuple[MemoryMode, ...] = tuple(KEEPS_TEXT)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What a phase takes at its peak, in bytes.
+    """The peak of a phase, in bytes.
 
-    Args: kind: of the work, as a render tells it. vram: None on the CPU. workspace: of the card, that kernels may take
-    besides; on the CPU a part of ram. seconds: None where nothing tells them. source: where they are known from, in
-    words.
+    Args: kind: of the work, as in a render's events. vram: None on the CPU. workspace: of the GPU, which kernels may
+    use additionally; on the CPU a part of ram. seconds: None if unknown. source: of the seconds, as text.
     """
 
     kind: Kind
@@ -62,15 +61,15 @@ class Row:
 
     @property
     def needed(self) -> int:
-        """The bytes on the device that there must be."""
+        """The required bytes on the device."""
         return self.ram if self.vram is None else self.vram + self.workspace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Streaming:
-    """How a transformer is streamed to a card.
+    """How a transformer is streamed to a GPU.
 
-    Args: limit: bytes of the card that are planned with. resident: how many blocks stay. blocks: bytes of each.
+    Args: limit: bytes of the GPU for the plan. resident: how many blocks stay loaded. blocks: bytes of each.
     """
 
     limit: int
@@ -78,7 +77,7 @@ class Streaming:
     blocks: tuple[int, ...]
 
     def could_stay(self, peak: int) -> int:
-        """How many more blocks could have stayed, if so many bytes were the most that denoising took."""
+        """How many more blocks could have stayed loaded, if denoising needed so many bytes."""
         room, count = self.limit - peak, 0
         for nbytes in self.blocks[self.resident :]:
             room -= nbytes
@@ -90,12 +89,12 @@ class Streaming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All phases of a render, and what there is for them.
+    """All phases of a render, and the available resources.
 
-    Args: vram: free bytes of the card, without a margin; None on the CPU, and where nobody tells. ram: the same of the
-    computer; None where that is not known. is_assumed: files of the model are not here, and their sizes those of the
-    release. streaming: what a memory mode leaves to the link; None where the whole transformer stays on the card, and
-    on the CPU. work: what measured seconds are kept for; None where nobody asked for seconds.
+    Args: vram: free bytes of the GPU, without a margin; None on the CPU, and if unknown. ram: the same of the computer;
+    None if unknown. is_assumed: whether files of the model are missing, and their sizes are those of the release.
+    streaming: the streaming of the transformer; None if it stays on the GPU completely, and on the CPU. work: the key
+    of measured seconds; None if no seconds are requested.
     """
 
     rows: tuple[Row, ...]
@@ -107,12 +106,12 @@ class Plan:
 
     @property
     def peak(self) -> Row:
-        """The phase that takes the most of the memory that weights are in."""
+        """The phase that needs most of the memory for weights."""
         return max(self.rows, key=lambda row: (row.vram or 0, row.ram))
 
     @property
     def flops(self) -> dict[Kind, float]:
-        """Those of all phases of a kind."""
+        """FLOPs of all phases of a kind."""
         found: dict[Kind, float] = {}
         for row in self.rows:
             found[row.kind] = found.get(row.kind, 0.0) + row.flops
@@ -125,12 +124,12 @@ class Plan:
 
     @property
     def lacking(self) -> set[Kind]:
-        """The kinds of phases that there is too little memory for."""
+        """The kinds of phases with too little memory."""
         return {row.kind for row in self.rows if not (self._has_vram_for(row) and self._has_ram_for(row))}
 
     @property
     def lack(self) -> str:
-        """What there is too little of, in words."""
+        """The missing resource, as text."""
         row = max(self.rows, key=lambda row: row.needed)
         if not self._has_vram_for(row) and self.vram is not None:
             besides = f" and {gigabytes(row.workspace)} for its convolutions" if row.workspace else ""
@@ -147,12 +146,12 @@ class Plan:
 
 
 def gigabytes(nbytes: float) -> str:
-    """A size as cards are sold: in units of 2**30 bytes."""
+    """A size in the unit of GPU memory: 2**30 bytes."""
     return f"{nbytes / GIB:.1f} GB"
 
 
 def make_plan(costs: Costs, device: Device, clock: Clock | None = None) -> Plan:
-    """Count what a request takes on a machine. clock: tells how long that takes."""
+    """Count the costs of a request on a machine. clock: estimates the time."""
     rows = _rows(costs.phases, costs, device, clock)
     return Plan(
         rows=tuple(rows if costs.request.chain is None else _by_name(rows)),
@@ -165,7 +164,7 @@ def make_plan(costs: Costs, device: Device, clock: Clock | None = None) -> Plan:
 
 
 def _by_name(rows: Iterable[Row]) -> Iterator[Row]:
-    """The rows of a chain, those of one name in all windows as one: the most of their memory, the sum of their time."""
+    """The rows of a chain, with those of one name in all windows as one: the maximum of memory, the sum of time."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row.name, []).append(row)
@@ -189,8 +188,8 @@ def _streaming(costs: Costs, device: Device) -> Streaming | None:
 
 
 def free_bytes(device: Device) -> int | None:
-    """The memory of a GPU that a render may take at this moment, without a margin; of a card that is only planned for,
-    what such a card usually has. None where nobody tells.
+    """The memory of a GPU that a render may use at this moment, without a margin; for a GPU that is only planned for,
+    the usual value. None if unknown.
     """
     if device.card is None or device.card.free_bytes is None:
         return class_bytes(device)
@@ -198,9 +197,9 @@ def free_bytes(device: Device) -> int | None:
 
 
 def class_bytes(device: Device) -> int | None:
-    """The memory that a render is planned for: it depends on the class of a card, never on the moment.
+    """The memory that a render is planned for: it depends on the class of a GPU, never on the moment.
 
-    None where nobody tells how much there is.
+    None if the memory is unknown.
     """
     if device.card is not None:
         return device.card.gb * GIB - TAKEN_BYTES - MARGIN_BYTES if device.card.nbytes else None
@@ -209,8 +208,8 @@ def class_bytes(device: Device) -> int | None:
 
 
 def goes_well(costs: Costs, device: Device) -> bool:
-    """Whether a model need not be spared on a card: what goes through it fits without `lean`, and blocks that are
-    streamed stay in the memory of the computer from step to step. It depends on what there is, never on the moment.
+    """Whether a model runs well on a GPU: its activations fit without `lean`, and streamed blocks stay in the
+    computer's memory from step to step. It depends on the hardware, never on the moment.
     """
     limit, ram = class_bytes(device), ram_bytes()
     if device.card is None or limit is None:
@@ -222,8 +221,8 @@ def goes_well(costs: Costs, device: Device) -> bool:
 
 
 def with_memory(costs: Costs, device: Device, modes: Sequence[MemoryMode] = MODES) -> Costs:
-    """The same with the memory mode that takes the least time and fits the class of a device, of those that are given;
-    with the one that needs the least memory where none fits.
+    """The same with the fastest of the given memory modes that fits the class of a device; with the one that needs the
+    least memory if none fits.
     """
     limit = class_bytes(device)
     if limit is None:
@@ -250,7 +249,7 @@ def _settled(costs: Costs, mode: MemoryMode, limit: int, *, keeps_text: bool) ->
 
 
 def _resident_blocks(costs: Costs, limit: int) -> int:
-    """How many blocks of a streamed transformer can stay in every stage."""
+    """How many blocks of a streamed transformer can stay loaded in every stage."""
 
     def needed(count: int) -> int:
         tried = replace(costs, machine=replace(costs.machine, resident_blocks=count))
@@ -287,7 +286,7 @@ def _rows(phases: Sequence[Phase], costs: Costs, device: Device, clock: Clock | 
 
 
 def loaded(phases: Sequence[Phase], budget: int) -> Iterator[tuple[Phase, int, int]]:
-    """Go through the phases as the engine does, which keeps what was loaded as long as there is room.
+    """Iterate over the phases as the engine does, which keeps models loaded as long as there is room.
 
     Yields: each phase, the bytes of all models that are loaded in it, and those that are copied to load its own.
     """
@@ -306,7 +305,7 @@ def loaded(phases: Sequence[Phase], budget: int) -> Iterator[tuple[Phase, int, i
 
 
 def _make_room(models: dict[str, int], nbytes: int, budget: int, in_use: set[str]) -> None:
-    """Let models go until one of so many bytes fits beside the others."""
+    """Unload models until one of so many bytes fits beside the others."""
     for key in list(models):
         if sum(models.values()) + nbytes <= budget:
             return

@@ -1,4 +1,4 @@
-"""What comes along under a name: recipes, sizes, defaults of generations, and named sets of values."""
+"""The shipped presets by name: recipes, sizes, defaults of generations, and named sets of values."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ AUTO = "auto"  # the preset that stands for what fits the machine and the model
 class Tier(Record):
     """A size by name.
 
-    Args: one_stage, two_stages: what is rendered. file: what that is cut to. minimum_gb, recommended_gb: for which
-    classes of cards. defaults: values for settings, above those of the model.
+    Args: one_stage, two_stages: the rendered size. file: the size after cropping. minimum_gb, recommended_gb: classes
+    of GPUs. defaults: values for settings, which override those of the model.
     """
 
     summary: str
@@ -43,14 +43,14 @@ def names(kind: str) -> list[str]:
 
 @cache
 def recipe(name: str) -> Recipe:
-    """A recipe by its name. Raises: RequestError if there is none, or if its file is not right."""
+    """A recipe by its name. Raises: RequestError if there is none, or if its file is not valid."""
     return Recipe.checked(f"presets/recipes/{name}.yaml", _read("recipes", name, "preset"))
 
 
 def recipe_for(edit: Edit, *, guided: bool, has_lora: bool = False) -> str:
-    """The name of the recipe that does something to a clip, with guidance or without.
+    """The name of the recipe for an edit, with guidance or without.
 
-    Args: has_lora: whether there is a distilled LoRA, which then takes the place of the guidance if any recipe has it.
+    Args: has_lora: whether there is a distilled LoRA, which then replaces guidance if a recipe uses it.
     """
     found = {name: recipe(name) for name in names("recipes") if recipe(name).edit == edit}
     with_lora = [name for name, one in found.items() if "distilled_lora" in one.needs]
@@ -61,7 +61,7 @@ def recipe_for(edit: Edit, *, guided: bool, has_lora: bool = False) -> str:
 
 @cache
 def generation_defaults(generation: str) -> dict[str, Any]:
-    """What models of a generation get where nothing else is said; its file says what differs from the one before."""
+    """The default settings of a generation; its file contains the differences from the one before."""
     values = _read("generations", generation, "generation")
     before = values.get("like")
     return {**(generation_defaults(before) if before else {}), **without(values, "like")}
@@ -75,18 +75,18 @@ def read_tier(name: str) -> Tier:
 
 @dataclass(frozen=True, slots=True)
 class NamedPreset:
-    """The preset that a person named. name: None if it is a recipe, or if nobody named one. recipe: where it ends."""
+    """The preset that the user named. name: None if it is a recipe, or if none is named. recipe: that it ends with."""
 
     name: str | None = None
     recipe: str | None = None
 
 
 def with_presets(layers: Sequence[Layer], own: Mapping[str, Any]) -> tuple[list[Layer], NamedPreset]:
-    """Put what a preset sets just below the place that names it, above every place below that.
+    """Insert the values of a preset directly below the place that names it, above every place below that.
 
-    A named set of values may build on another, or on a recipe, through its own `preset`.
+    A named set of values may be based on another, or on a recipe, through its own `preset`.
     Args: own: the user's own presets, by name.
-    Raises: RequestError for a name that nobody knows.
+    Raises: RequestError for an unknown name.
     """
     asked = merge(layers)
     if asked.settings.preset is None or asked.settings.preset.lower() == AUTO:
@@ -98,7 +98,9 @@ def with_presets(layers: Sequence[Layer], own: Mapping[str, Any]) -> tuple[list[
 
 
 def _chain(first: str, own: Mapping[str, Any]) -> tuple[list[Layer], str | None]:
-    """What a preset and those that it builds on set, and the recipe at which they end; None leaves it to the model."""
+    """The values of a preset and of those that it is based on, and the recipe at the end; None leaves it to the
+    model.
+    """
     layers: list[Layer] = []
     seen: set[str] = set()
     name: str | None = first
@@ -116,7 +118,7 @@ def _chain(first: str, own: Mapping[str, Any]) -> tuple[list[Layer], str | None]
 
 
 def named_values(name: str, own: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The values of a preset that is not a recipe: one of the user's own, or one that comes along.
+    """The values of a preset that is not a recipe: one of the user's own, or a shipped one.
 
     None if it is a recipe.
     """
@@ -129,7 +131,7 @@ def named_values(name: str, own: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def catalogue(own: Mapping[str, Any] | None = None) -> dict[str, dict[str, str]]:
-    """Everything that a person can call by name, by kind, with a line about each. own: the user's own presets."""
+    """All names by kind, with a line about each. own: the user's own presets."""
     tiers = {name: read_tier(name) for name in names("tiers")}
     values = {name: _read(".", name, "preset").get("summary", "") for name in names(".")}
     return {

@@ -1,4 +1,4 @@
-"""The prompt that a person gives: a text, `-` for standard input, or `@FILE`.
+"""The user's prompt: a text, `-` for standard input, or `@FILE`.
 
 Source: docs/cli.md, "Prompts".
 """
@@ -16,7 +16,7 @@ IN_A_FILE, IN_STDIN = "@", "-"
 
 
 def read_prompt(text: str) -> str:
-    """The prompt that an argument means. Raises: RequestError if what it names cannot be read."""
+    """The prompt of an argument. Raises: RequestError if its file or standard input cannot be read."""
     if text == IN_STDIN:
         return _decoded("standard input", sys.stdin.buffer.read(LARGEST_BYTES + 1))
     if not text.startswith(IN_A_FILE):

@@ -1,4 +1,4 @@
-"""How many ranks share a clip and on which cards, and what is refused because of them.
+"""The number of ranks for a clip and their GPUs, and refusals because of them.
 
 Source: docs/ranks.md.
 """
@@ -22,9 +22,9 @@ NEUTRAL = Streams(GuidanceScales(), GuidanceScales())
 
 
 def first_device(merged: Merged, planned: Device | None) -> Device:
-    """The device that `--device` and `--gpus` mean: that of the first rank.
+    """The device for `--device` and `--gpus`: that of the first rank.
 
-    Args: planned: the one of `--vram`, which holds instead. Raises: RequestError where it is not there, and where the
+    Args: planned: that of `--vram`, which takes precedence. Raises: RequestError if it does not exist, and if the
     options contradict each other or `--ranks`.
     """
     settings = merged.settings
@@ -50,9 +50,9 @@ def first_device(merged: Merged, planned: Device | None) -> Device:
 
 
 def cards_of(settings: Settings, device: Device) -> tuple[int, ...]:
-    """The cards of the ranks, by their numbers; none where one process renders, and on the CPU.
+    """The numbers of the ranks' GPUs; none for one process, and on the CPU.
 
-    Args: device: that of the first rank. Raises: RequestError for cards that are not there or not alike.
+    Args: device: that of the first rank. Raises: RequestError for GPUs that do not exist or are not of the same model.
     """
     ranks = required(settings.ranks)
     if ranks == 1 or device.kind == "cpu":
@@ -73,7 +73,7 @@ def cards_of(settings: Settings, device: Device) -> tuple[int, ...]:
 
 
 def check_ranks(machine: Machine, settings: Settings, request: Request, config: TransformerConfig) -> None:
-    """Raises: RequestError for ranks that cannot share a request."""
+    """Raises: RequestError for a number of ranks that cannot share a request."""
     ranks = machine.ranks
     if ranks == 1:
         return
@@ -81,10 +81,10 @@ def check_ranks(machine: Machine, settings: Settings, request: Request, config: 
     if machine.device == "mps":
         raise RequestError(what, "a Mac has one GPU", "leave it out")
     if sys.platform != "linux":
-        raise RequestError(what, "several ranks are supported on Linux alone", "leave it out")
+        raise RequestError(what, "several ranks are supported on Linux only", "leave it out")
     if settings.compile:
         raise RequestError(
-            f"{what} with --compile", "blocks that talk to other ranks are not compiled", "leave one out"
+            f"{what} with --compile", "blocks that communicate with other ranks are not compiled", "leave one out"
         )
     problem = _problem(ranks, request, config)
     if problem:
@@ -102,17 +102,15 @@ def _problem(ranks: int, request: Request, config: TransformerConfig) -> str:
             continue
         has = "1 pass" if passes == 1 else f"{passes} passes"
         if request.video == "off":
-            return f"stage {number} has {has}, and no video whose tokens could be shared"
+            return f"stage {number} has {has}, and no video tokens to share out"
         heads = {config.video.heads if config.video is not None else 0}
         heads |= {config.exchange_heads} if config.audio is not None else set()
         if any(count % width for count in heads):
             counts = " and ".join(map(str, sorted(heads)))
-            return (
-                f"stage {number} has {has}, so that {width} ranks would share {counts} heads, which they do not divide"
-            )
+            return f"stage {number} has {has}, so {width} ranks would share {counts} heads, which do not divide evenly"
     return ""
 
 
 def passes_of(stage: Stage, request: Request) -> int:
-    """How many passes a step of a stage takes."""
+    """The number of guidance passes per step of a stage."""
     return len(plan_passes(request.guidance if stage.guided else NEUTRAL, 0))

@@ -1,4 +1,4 @@
-"""What in-context LoRAs look at and listen to beside the clip: images, a voice, another clip.
+"""References for in-context LoRAs: images, a voice, another clip.
 
 Source: docs/references.md.
 """
@@ -30,7 +30,7 @@ OF_AUDIO = ".audio_attn1."  # in the name of a layer with which audio attends to
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class References:
-    """What is shown beside the clip. scale: how much larger the clip is than what is shown. files: by role."""
+    """References beside the clip. scale: the size of the clip relative to the reference. files: by role."""
 
     images: tuple[ReferenceInput, ...] = ()
     voice: AudioInput | None = None
@@ -40,9 +40,9 @@ class References:
 
 
 def settle_references(basis: Basis) -> References:
-    """The images of `--ref` and the audio of `--voice-ref`, as far as the streams that they are for are generated.
+    """The images of `--ref` and the audio of `--voice-ref`, if their streams are generated.
 
-    Raises: RequestError where no LoRA was trained for them; MediaError for what is not an image or audio.
+    Raises: RequestError if no LoRA was trained for them; MediaError for a file that is not an image or audio.
     """
     settings = basis.settings
     images = _images(basis, settings.ref) if settings.ref and settings.video == "generate" else References()
@@ -53,7 +53,7 @@ def settle_references(basis: Basis) -> References:
 
 
 def _images(basis: Basis, names: Sequence[str]) -> References:
-    """The images alone."""
+    """The image references."""
     _require(basis, "ref", "images", (lora for lora in basis.loras if _looks_at(lora, "images")))
     spatial, temporal = reference_scales([lora.file for lora in basis.loras])
     sources = [check_input(given_path(name, "--ref"), ImageSource) for name in names]
@@ -73,11 +73,11 @@ def _images(basis: Basis, names: Sequence[str]) -> References:
 
 
 def _voice(basis: Basis, name: str) -> References:
-    """The voice alone."""
+    """The voice reference."""
     _require(basis, "voice_ref", "voice", (lora for lora in basis.loras if _listens(lora)))
     source = check_input(given_path(name, "--voice-ref"), AudioSource)
     if source.duration_s > LONGEST_TRAINED_S:
-        why = f"it lasts {float(source.duration_s):.1f} s, and a model hears {LONGEST_TRAINED_S} s at most"
+        why = f"it lasts {float(source.duration_s):.1f} s, and {LONGEST_TRAINED_S} s is the most"
         raise RequestError(f"--voice-ref {name} cannot be used", why, "cut it to a few seconds of the voice")
     voice = AudioInput(role=VOICE, name=source.path.name, duration_s=source.duration_s)
     return References(voice=voice, files={VOICE: source.path}, notes=source.notes)
@@ -97,28 +97,30 @@ def clip_reference(basis: Basis, clip: ClipInput) -> ReferenceInput:
 
 
 def _looks_at(lora: GivenLora, what: str) -> bool:
-    """Whether an in-context LoRA has learnt to look at something; a published one at what is known of it."""
+    """Whether an in-context LoRA was trained for a kind of reference; for a published one, according to the
+    catalogue.
+    """
     return lora.file.is_in_context and (lora.published is None or lora.published.looks_at == what)
 
 
 def _listens(lora: GivenLora) -> bool:
-    """Whether an in-context LoRA changes how audio attends to audio, without which it cannot have learnt to listen."""
+    """Whether an in-context LoRA changes the audio self-attention, without which it cannot use a voice."""
     return _looks_at(lora, "voice") and any(OF_AUDIO in name for name in lora.matched.changes)
 
 
 def _require(basis: Basis, setting: str, what: str, trained: Iterable[GivenLora]) -> None:
-    """Raises: RequestError if there is no LoRA for something."""
+    """Raises: RequestError if there is no LoRA for a kind of reference."""
     if any(True for _ in trained):
         return
     known = {name: one for name, one in read_catalogue().controls.items() if one.looks_at == what and not one.refused}
     made = generation(basis.headers.header("transformer"))
     fitting = next((name for name, one in known.items() if made in one.files), None)
-    hint = "--lora FILE names one that is"
+    hint = "--lora FILE adds one"
     if fitting is not None:
         hint = f"--lora {fitting}"
     elif known:
         name, one = next(iter(known.items()))
         hint = f"{hint}; {name} is published for models of generation {' and '.join(one.files)}"
     shown = {"images": "images beside the clip", "voice": "a voice beside the clip"}[what]
-    why = f"no LoRA of this render is an in-context one that was trained with {shown}"
+    why = f"this render has no in-context LoRA that was trained with {shown}"
     raise RequestError(f"{basis.sources[setting].spelled(setting)} cannot be used", why, hint)

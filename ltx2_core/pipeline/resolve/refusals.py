@@ -1,4 +1,4 @@
-"""What is refused, and what would have no effect: every reason in one place.
+"""Refusals, and settings without effect: every reason in one place.
 
 Source: docs/cli.md, "Commands" and "Strictness".
 """
@@ -36,21 +36,21 @@ GUIDES_EACH_OTHER = ("video_sm", "audio_sm")
 GUIDANCE = (*GUIDES_AUDIO, *GUIDES_VIDEO, *GUIDES_EACH_OTHER, "stg_blocks", "skip_step", "negative")
 
 REASONS_NOT_TO = {  # what a stream cannot be asked to do in a mode that does not offer it
-    "generate": "this mode keeps what it is given",
-    "keep": "it is given none that could be kept",
-    "off": "it is what this mode makes",
+    "generate": "this mode keeps its input",
+    "keep": "there is none in the input to keep",
+    "off": "this mode generates it",
 }
 
 
 def refuse(given: Iterable[str], without: Mapping[str, str]) -> None:
-    """Raises: RequestError for the first setting that was given although it has no effect."""
+    """Raises: RequestError for the first given setting that has no effect."""
     for setting in given:
         if setting in without:
             raise RequestError(f"{option_name(setting)} cannot be used here", without[setting], "leave it out")
 
 
 def check_prompt(prompt: str, *, is_needed: bool) -> None:
-    """Raises: RequestError for a prompt that is needed and empty, and for one that is not text."""
+    """Raises: RequestError for an empty prompt if one is needed, and for one that is not text."""
     if is_needed and not prompt.strip():
         raise RequestError("the prompt is empty", hint='ltx2 t2v "a kettle starts to whistle"')
     if "\0" in prompt or any("\ud800" <= letter <= "\udfff" for letter in prompt):
@@ -58,7 +58,7 @@ def check_prompt(prompt: str, *, is_needed: bool) -> None:
 
 
 def check_streams(mode: str, choices: Mapping[str, tuple[StreamMode, ...]], settings: Settings) -> None:
-    """Refuse what a mode cannot do with its streams. choices: what it can, by the name of the setting."""
+    """Refuse impossible modes of the streams. choices: the possible ones, by the name of the setting."""
     for name, possible in choices.items():
         asked = getattr(settings, name)
         if asked not in possible:
@@ -69,7 +69,7 @@ def check_streams(mode: str, choices: Mapping[str, tuple[StreamMode, ...]], sett
 
 
 def check_decoder(asked: str, headers: ModelHeaders) -> None:
-    """Raises: RequestError for a decoder that the model's files do not hold."""
+    """Raises: RequestError for a decoder that the model's files do not contain."""
     name = headers.shapes.video_vae.decoder_name
     if asked not in ("auto", name):
         why = f"{headers.header('video_decoder').path.name} holds the {name} decoder"
@@ -78,22 +78,22 @@ def check_decoder(asked: str, headers: ModelHeaders) -> None:
 
 
 def check_loudness(output: OutputSettings) -> None:
-    """Raises: RequestError for a loudness of audio whose packets are copied."""
+    """Raises: RequestError for a loudness if the audio's packets are copied."""
     if output.loudness != OFF and output.audio_codec == COPY:
         what = f"--loudness {output.loudness:g} cannot be used here"
         raise RequestError(what, "the given audio is copied as it is", "--audio-codec aac encodes it")
 
 
 def check_attention(merged: Merged, request: Request, layers: int) -> None:
-    """Refuse a map of the attention that cannot be captured. layers: of the denoiser."""
+    """Refuse an attention map that cannot be captured. layers: of the denoiser."""
     settings, number = merged.settings, request.recipe.audio_stage
     what = "--attention cannot be used here"
     if settings.compile:
-        raise RequestError(what, "compiled blocks cannot be watched", "render without --compile")
+        raise RequestError(what, "attention cannot be captured in compiled blocks", "render without --compile")
     if (settings.ranks or 1) > 1:
         raise RequestError(what, "each rank has only its own rows of the video", "render without --ranks")
     if not request.recipe.stages[number - 1].is_whole:
-        why = f"stage {number}, whose audio goes into the file, takes the video in parts"
+        why = f"stage {number}, whose audio goes into the file, works in tiles"
         raise RequestError(what, why, "another --preset, or leave --tiles out")
     steps = request.steps_of_stages[number - 1]
     for name, first, last in (("blocks", 0, layers - 1), ("steps", 1, steps)):
@@ -108,7 +108,7 @@ def check_attention(merged: Merged, request: Request, layers: int) -> None:
 
 
 def check_tiles(merged: Merged, request: Request, factors: Factors) -> None:
-    """Raises: RequestError for more tiles than the command line can have of a stage, as its video is too small."""
+    """Raises: RequestError for more tiles on the command line than the video of a stage is large enough for."""
     asked = merged.settings.tiles
     if asked is None or merged.sources["tiles"].origin is not Origin.COMMAND_LINE:
         return
@@ -123,7 +123,7 @@ def check_tiles(merged: Merged, request: Request, factors: Factors) -> None:
 
 
 def check_cached_steps(merged: Merged, request: Request) -> None:
-    """Raises: RequestError for evaluations that skip blocks where that cannot be."""
+    """Raises: RequestError for cached steps if they cannot be used."""
     if not request.cache_steps:
         return
     settings = merged.settings
@@ -131,13 +131,13 @@ def check_cached_steps(merged: Merged, request: Request) -> None:
     if (settings.ranks or 1) > 1:
         raise RequestError(what, "ranks would have to agree on each evaluation", "render without --ranks")
     if settings.attention is not None:
-        raise RequestError(what, "what is skipped has no attention to show", "render without --attention")
+        raise RequestError(what, "skipped blocks compute no attention", "render without --attention")
 
 
 def check_recipe(
     preset: str, chosen: Recipe, wanted: Edit | None, merged: Merged, files: ModelFiles, headers: ModelHeaders
 ) -> None:
-    """Refuse a recipe that this model's files, or the flags, do not go with. wanted: what it has to do to a clip."""
+    """Refuse a recipe that does not fit this model's files, or the flags. wanted: the required edit."""
     if chosen.edit != wanted:
         why = f"it does not {wanted} a clip"
         if wanted is None:
@@ -163,13 +163,13 @@ def check_recipe(
 
 
 def check_guidance(merged: Merged, request: Request) -> None:
-    """Refuse what only shapes guidance that the scales of a request switch off."""
+    """Refuse settings of guidance if the scales of a request disable it."""
     rows = zip(request.streams._fields, request.streams, request.guidance, strict=True)
     generated = {name: scales for name, mode, scales in rows if mode == "generate" and scales is not None}
     without: dict[str, str] = {}
     if not any(scales.needs(PassKind.UNCOND) for scales in generated.values()):
         options = " or ".join(option_name(f"{name}_st") for name in generated)
-        without["negative"] = f"it is read only if {options} is not 1"
+        without["negative"] = f"it is used only if {options} is not 1"
     for name, scales in generated.items():
         if scales.rescale and not any(scales.needs(kind) for kind in PassKind if kind is not PassKind.COND):
             without[f"{name}_rescale"] = f"no guidance of the {name} is switched on"
@@ -183,11 +183,11 @@ def check_audio_length(request: Request) -> None:
     what = f"{request.frames} frame{'s' * (request.frames > 1)} at {show_fps(request.fps)} fps cannot have audio"
     least = snap_up(math.ceil(request.fps / Fraction(AUDIO_LATENTS_PER_SECOND)))
     hint = f"--frames {least}" if request.video == "off" else f"--frames {least}, or --sound off"
-    raise RequestError(what, "audio is made in steps of 40 ms, and this is less", hint)
+    raise RequestError(what, "audio is generated in steps of 40 ms, and this is less", hint)
 
 
 def _flags(merged: Merged) -> list[str]:
-    """The settings that were given on the command line."""
+    """The settings on the command line."""
     return [name for name, place in merged.sources.items() if place.origin is Origin.COMMAND_LINE]
 
 
@@ -202,10 +202,10 @@ def _check_upsampler(path: Path, vae: VideoVAEConfig) -> None:
 
 
 def without_effect(video: str, audio: str) -> dict[str, str]:
-    """Settings that change nothing with what is done to the streams, each with the reason."""
+    """Settings without effect for the modes of the streams, each with the reason."""
     without: dict[str, str] = {}
     if video != "keep":
-        without["old_sound"] = "the audio of the result is the only one there is"
+        without["old_sound"] = "the result has no other audio"
     if video == "keep":
         names = (
             "decoder",
@@ -246,7 +246,7 @@ def without_effect(video: str, audio: str) -> dict[str, str]:
 
 
 def _without_effect(preset: str, chosen: Recipe) -> dict[str, str]:
-    """Settings that change nothing with a recipe, each with the reason."""
+    """Settings without effect for a recipe, each with the reason."""
     without: dict[str, str] = {}
     if not chosen.is_guided:
         without |= dict.fromkeys((*GUIDANCE, "cache_steps"), f"preset {preset} has no guidance")
@@ -265,7 +265,7 @@ def _without_effect(preset: str, chosen: Recipe) -> dict[str, str]:
 
 
 def _nothing_to_act_on(settings: Settings) -> dict[str, str]:
-    """Settings that change nothing with the others, each with the reason."""
+    """Settings without effect because of other settings, each with the reason."""
     without: dict[str, str] = {}
     if not settings.lora and settings.control is None:
         without["allow_partial_lora"] = "no LoRA is given"

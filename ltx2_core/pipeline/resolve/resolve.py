@@ -1,4 +1,5 @@
-"""The door to a render: settle a request, and refuse what does not fit before anything is loaded; or only plan it.
+"""The entry point of a render: resolve a request, and refuse what does not fit before anything is loaded; or only plan
+it.
 
 Source: docs/cards.md.
 """
@@ -44,7 +45,7 @@ ACTS_ON: Mapping[str, frozenset[Kind]] = {  # the kinds of phases that a setting
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What was asked for. The fields are the arguments of `settle`."""
+    """The arguments of `settle`."""
 
     mode: str
     prompt: str
@@ -56,14 +57,14 @@ class Asked:
     def settle(
         self, planned: Planned | None, flags: Mapping[str, Any] | None = None, place: Place = COMMAND_LINE
     ) -> Settled:
-        """Settle it. flags: given in place of those that it has. place: where those come from, for a person."""
+        """Resolve it. flags: replace those that it has. place: where those come from, for messages."""
         layers = [(place, dict(flags)), *self.layers] if flags else self.layers
         return settle(self.mode, self.prompt, layers, self.own_presets, self.main, planned, self.found)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planning:
-    """A request that was planned. nearest: flags with which it fits, if it does not fit as it is."""
+    """A planned request. nearest: flags with which it fits, if it does not fit as it is."""
 
     resolved: Resolved
     plan: Plan
@@ -77,25 +78,25 @@ def resolve(
     own_presets: Mapping[str, Any] | None = None,
     main: Path | None = None,
 ) -> Resolved:
-    """Settle a request for a render, and see that it fits into the memory that is free.
+    """Resolve a request for a render, and check that it fits into the free memory.
 
     Args: as `settle`.
-    Raises: RequestError, StorageError, CheckpointError, MediaError; DoesNotFitError for what does not fit, unless that
-    is forced.
+    Raises: RequestError, StorageError, CheckpointError, MediaError; DoesNotFitError for a request that does not fit,
+    unless that is forced.
     """
     asked = Asked(mode=mode, prompt=prompt, layers=layers, own_presets=own_presets, main=main)
     return require_fit(asked, asked.settle(None))
 
 
 def require_fit(asked: Asked, settled: Settled) -> Resolved:
-    """What is settled, which fits into the memory that is free. Raises: DoesNotFitError, unless that is forced."""
+    """The resolved request, which fits into the free memory. Raises: DoesNotFitError, unless that is forced."""
     if settled.resolved.is_done:
         return settled.resolved
     settled = _with_what_fits(asked, settled, None)
     plan = _planned(settled)
     if not plan.fits and not settled.is_forced:
         found = " or ".join(_nearest(asked, settled, Planned()))
-        hint = f"{found}; --force renders all the same" if found else "--force renders all the same"
+        hint = f"{found}; --force renders anyway" if found else "--force renders anyway"
         raise DoesNotFitError("this does not fit into the memory of this machine", plan.lack, hint)
     return replace(settled.resolved, plan=plan)
 
@@ -109,9 +110,9 @@ def plan_render(
     *,
     vram_gb: int | None = None,
 ) -> Planning:
-    """Settle a request as a render would, and count what it takes. The files of a registered model need not be here.
+    """Resolve a request like a render, and count its costs. The files of a registered model may be missing.
 
-    Args: as `settle`. vram_gb: plan for a card that is sold with so many GB.
+    Args: as `settle`. vram_gb: plan for a GPU that is sold with so many GB.
     Raises: as `settle`.
     """
     asked = Asked(mode=mode, prompt=prompt, layers=layers, own_presets=own_presets, main=main)
@@ -123,19 +124,19 @@ def plan_render(
 
 
 def _planned(settled: Settled) -> Plan:
-    """What is settled takes, with the seconds that are known."""
+    """The plan of a resolved request, with the known seconds."""
     return make_plan(settled.costs, settled.device, Clock.of_this_machine(settled.costs, settled.device))
 
 
 def _with_what_fits(asked: Asked, settled: Settled, planned: Planned | None) -> Settled:
-    """What is settled, or the same with other files of the model where those that it has are too large."""
+    """The resolved request, or the same with other files of the model if its own are too large."""
     if settled.is_forced:
         return settled
     return _with_fitting_decoder(asked, _with_fitting_files(asked, settled, planned), planned)
 
 
 def _with_fitting_files(asked: Asked, settled: Settled, planned: Planned | None) -> Settled:
-    """What is settled, or the same model in 8 bits where that is installed and only that goes well on the card."""
+    """The resolved request, or the same model in 8 bits if that is installed and only that runs well on the GPU."""
     if not settled.chooses_files or goes_well(settled.costs, settled.device):
         return settled
     name, device = settled.resolved.task.files.name, settled.device
@@ -152,13 +153,13 @@ def _with_fitting_files(asked: Asked, settled: Settled, planned: Planned | None)
 
 
 def _told(resolved: Resolved, chosen: str) -> Resolved:
-    """The same with more in the line about what `--preset auto` chose."""
+    """The same with an addition to the note about `--preset auto`."""
     notes = (f"{note}; {chosen}" if note.startswith(AUTO_NOTE) else note for note in resolved.notes)
     return replace(resolved, notes=tuple(notes))
 
 
 def _with_fitting_decoder(asked: Asked, settled: Settled, planned: Planned | None) -> Settled:
-    """What is settled, or the same with the convolutional decoder where only that fits and nobody asked for another."""
+    """The resolved request, or the same with the convolutional decoder if only that fits and no decoder is set."""
     is_diffusion = settled.costs.headers.shapes.video_vae.decoder_name == "diffusion"
     if not (is_diffusion and settled.chooses_decoder) or fits(settled):
         return settled
@@ -173,19 +174,19 @@ def _with_fitting_decoder(asked: Asked, settled: Settled, planned: Planned | Non
 
 
 def fits(settled: Settled) -> bool:
-    """Whether a request fits into the memory that is free."""
+    """Whether a request fits into the free memory."""
     return make_plan(settled.costs, settled.device).fits
 
 
 def planned_card(vram_gb: int) -> Device:
-    """A card of which nothing is known but its memory."""
+    """A GPU of which only the memory is known."""
     return Device("cuda:0", Card(name=f"a card with {vram_gb} GB", nbytes=vram_gb * GIB))
 
 
 def _nearest(asked: Asked, settled: Settled, planned: Planned) -> Iterator[str]:
-    """Flags with which it fits, the least change first."""
+    """Flags with which it fits, the smallest change first."""
     found, lacking = 0, make_plan(settled.costs, settled.device).lacking
-    if settled.device.kind == "cpu":  # where what one phase leaves loaded may be in the way of another
+    if settled.device.kind == "cpu":  # because models that one phase leaves loaded may use the memory of another
         lacking = set()
     for flags in _changes(settled):
         if not lacking <= frozenset().union(*(ACTS_ON[name] for name in flags)):
@@ -202,7 +203,7 @@ def _nearest(asked: Asked, settled: Settled, planned: Planned) -> Iterator[str]:
 
 
 def _changes(settled: Settled) -> Iterator[dict[str, str]]:
-    """What may make a request smaller, the least change first."""
+    """Changes that may make a request smaller, the smallest change first."""
     request, machine = settled.resolved.request, settled.costs.machine
     if settled.costs.headers.shapes.video_vae.decoder_name == "diffusion" and not settled.chooses_decoder:
         yield {"decoder": "conv"}
@@ -227,7 +228,7 @@ def _changes(settled: Settled) -> Iterator[dict[str, str]]:
 
 
 def _smaller_models(name: str, precisions: Collection[str] = BUILT_PRECISIONS) -> list[str]:
-    """Registered models that are the same in another precision, and take less."""
+    """Registered models that are the same in another precision, and need less memory."""
     models = registered_models()
     own = models.get(name)
     if own is None:

@@ -1,4 +1,4 @@
-"""A render that goes on, or is written again from its latents: what the flags say about the output holds."""
+"""Resume a render, or write it again from its latents, with the flags for the output."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from .target import attention_of, require_apart, suffixes_of, target_of
 
 
 def continued(job: Job, flags: Mapping[str, Any]) -> Job:
-    """The same render, to be gone on with: `output` says where the result goes, `overwrite` what it may replace.
+    """The same render, to be resumed: `output` is the target, `overwrite` what it may replace.
 
-    `memory` says in which memory mode. What is not computed yet then has the bits that this mode gives; they are those
-    of the other modes but for rounding where a stream has more tokens than the mode takes at a time.
+    `memory` is the memory mode. What is computed from then on has the bits of that mode; they equal those of the other
+    modes except for rounding if a stream has more tokens than the mode processes at a time.
 
-    Raises: RequestError for a target that cannot be written, also one that only the record names and that does not lie
-    beside the folder.
+    Raises: RequestError for a target that cannot be written, also one that comes from the record only and is not beside
+    the folder.
     """
     given = check_layer(COMMAND_LINE, flags)
     found = _redirected(job, given)
@@ -60,9 +60,9 @@ def continued(job: Job, flags: Mapping[str, Any]) -> Job:
 
 
 def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> Job:
-    """The same render, to be written again: what the flags say about the output holds, and the latents stay.
+    """The same render, to be written again: the flags apply to the output, and the latents stay.
 
-    Args: tiles: how the video is decoded, as `decode_tiles` takes it; None as before, unless the decoder is another.
+    Args: tiles: how the video is decoded, as for `decode_tiles`; None as before, unless the decoder changes.
     Raises: RequestError if its latents are not finished, for a flag that does not fit, and if the target exists.
     """
     task, request = job.task, job.task.request
@@ -90,7 +90,7 @@ def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> J
             require_free(path)
     found = with_decoder(found, given)
     if tiles is None and found.exchanged:
-        tiles = "auto"  # what fits one decoder does not fit another
+        tiles = "auto"  # tiles for one decoder do not fit another
     machine = task.machine
     if tiles is not None:
         machine = replace(machine, decode_tiles=decode_tiles(tiles, found.task))
@@ -98,11 +98,11 @@ def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> J
 
 
 def _without_effect(task: RenderTask) -> dict[str, str]:
-    """Settings that change nothing when latents are decoded, each with the reason."""
+    """Settings without effect when latents are decoded, each with the reason."""
     request = task.request
     without = without_effect(request.video, request.audio)
     if task.output.attention is None:
-        without["attention"] = "this render has not kept where its audio looks"
+        without["attention"] = "this render was made without --attention"
     if "decoder" in without:
         without["video_vae"] = without["decoder"]
     if not request.keyframe_count:
@@ -111,7 +111,7 @@ def _without_effect(task: RenderTask) -> dict[str, str]:
 
 
 def _check_copy(task: RenderTask) -> None:
-    """Raises: RequestError where there are no packets of audio to copy, as it is generated or cut; MediaError."""
+    """Raises: RequestError if there are no audio packets to copy, because the audio is generated or cut; MediaError."""
     request = task.request
     given = request.audio_source if request.audio == "keep" else None
     if given is None:
@@ -122,9 +122,9 @@ def _check_copy(task: RenderTask) -> None:
 
 
 def decode_tiles(asked: str, task: RenderTask) -> TilePlan:
-    """The plan that a person asks for: off, auto or FRAMESxHEIGHTxWIDTH.
+    """The requested tile plan: off, auto or FRAMESxHEIGHTxWIDTH.
 
-    Raises: RequestError for anything else, for tiles that cannot be made, and for a render that decodes no video.
+    Raises: RequestError for anything else, for impossible tiles, and for a render that decodes no video.
     """
     if task.request.video != "generate":
         raise RequestError("--tiles cannot be used", "no video of this render is decoded")
@@ -148,7 +148,7 @@ def decode_command(job: Job) -> str:
 
 
 def _redirected(job: Job, given: Mapping[str, Any]) -> Job:
-    """The same render with its target where `output` says. Raises: RequestError for a target of another kind."""
+    """The same render with the target of `output`. Raises: RequestError for a target of another kind."""
     task, target = job.task, job.task.target
     if "output" in given:
         suffix = target.suffix if task.request.video == "keep" else None
@@ -156,8 +156,6 @@ def _redirected(job: Job, given: Mapping[str, Any]) -> Job:
         target = target_of(settings, task.request, suffix).absolute()
     if target.suffix.lower() not in suffixes_of(task.request):
         what = f"{job.folder} cannot be used"
-        raise RequestError(
-            what, f"its render was to become {target}, which is not the name of a result", "-o FILE says where"
-        )
+        raise RequestError(what, f"its output {target} is not the name of a result", "-o FILE says where")
     is_redirected = job.is_redirected or "output" in given
     return replace(job, task=task.model_copy(update={"target": target}), is_redirected=is_redirected)

@@ -1,4 +1,4 @@
-"""Settings of which one rules out others: the first place that sets one decides, and the others below it do not count.
+"""Settings that exclude each other: the first place that sets one decides, and the others are ignored in places below.
 
 Source: docs/cli.md, "Precedence of settings".
 """
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from .basis import Mode
 
 LOOP = "loop"
-TOGETHER = (  # of what can be done to a clip
+TOGETHER = (  # edits that can be combined
     {"extend", "extend_before"},
     {"upscale", "strength"},
     {"upscale", "control"},
     {"retake", LOOP},
 )
 OF_EDITS = [pair for pair in map(set, combinations((*EDITS, LOOP), 2)) if pair not in TOGETHER]
-OF_LENGTHS = [{"until", other} for other in ("duration", "frames")]  # of a clip that is made
+OF_LENGTHS = [{"until", other} for other in ("duration", "frames")]  # of a generated clip
 
 
 def without_rivals(layers: Sequence[Layer], mode: Mode) -> list[Layer]:
-    """The layers, the most important first, each without what a layer above it rules out.
+    """The layers, the most important first, each without the settings that a layer above it excludes.
 
-    What one layer sets stays, also where it does not go together. Where a clip is edited, `duration` says how much of
-    it is used.
+    The settings of one layer all stay, even if they cannot be combined. If a clip is edited, `duration` is the length
+    of the used part.
     """
     pairs = OF_EDITS if mode.edits else OF_LENGTHS * ("generate" in mode.video)
     above: set[str] = set()

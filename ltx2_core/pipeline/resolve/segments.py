@@ -1,4 +1,4 @@
-"""From `--segment` to the segments of a clip whose length is settled.
+"""From `--segment` to the segments of a clip with a known length.
 
 Source: docs/segments.md.
 """
@@ -16,9 +16,9 @@ from .sizes import ClipLength
 
 
 def settle_segments(basis: Basis, length: ClipLength) -> tuple[Segment, ...]:
-    """The segments in the order of time. One that ends within a latent frame of the clip's end ends with the clip.
+    """The segments in temporal order. One that ends within a latent frame of the clip's end is extended to the end.
 
-    Raises: RequestError for one that the clip does not hold, two that overlap, and what does not go with segments.
+    Raises: RequestError for one outside the clip, two that overlap, and options that cannot be combined with segments.
     """
     given = basis.settings.segment
     if not given:
@@ -51,13 +51,13 @@ def settle_segments(basis: Basis, length: ClipLength) -> tuple[Segment, ...]:
 
 
 def _check_use(basis: Basis, length: ClipLength, spelled: str) -> None:
-    """Raises: RequestError for settings that do not go with segments."""
+    """Raises: RequestError for settings that cannot be combined with segments."""
     if length.auto is not None:
         why = "the length of the clip is not known yet"
         raise RequestError(f"{spelled} cannot be used here", why, "--duration 5s, or leave --segment out")
     if basis.settings.enhance:
         enhance = basis.sources["enhance"].spelled("enhance")
-        why = "prompts that are rewritten one by one would show other scenes"
+        why = "prompts that are rewritten one by one would describe different scenes"
         raise RequestError(
             f"{spelled} and {enhance} cannot be used together", why, "--enhance-only rewrites one prompt to begin from"
         )

@@ -29,14 +29,14 @@ PRESETS = "presets"
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What a person has set. layers: most important first. own_presets: theirs, by name."""
+    """The user's settings. layers: most important first. own_presets: by name."""
 
     layers: tuple[Layer, ...]
     own_presets: Mapping[str, Any]
 
 
 def gather(flags: Mapping[str, Any], config: Path | None = None) -> Gathered:
-    """Collect what is set on the command line, in the environment and in files.
+    """Collect the settings of the command line, the environment and files.
 
     Args: flags: settings by name. config: the file that --config names.
     Raises: RequestError for an unknown variable that starts with LTX2_, and for a file that cannot be read.
@@ -61,7 +61,7 @@ def read_environment() -> dict[str, str]:
 
 
 def config_files(config: Path | None = None) -> list[Path]:
-    """The files that hold settings, most important first: that of --config, the project's, the user's."""
+    """The settings files, most important first: that of --config, the project's, the user's."""
     if config is not None and (why := no_file(config)):
         raise RequestError(f"--config {config} cannot be read", why, "check the path")
     usual = (path for path in (PROJECT_FILE, ltx2_home() / USER_FILE) if os.path.isfile(path))  # noqa: PTH113
@@ -69,7 +69,7 @@ def config_files(config: Path | None = None) -> list[Path]:
 
 
 def own_presets() -> Mapping[str, Any]:
-    """The presets of the user's own, by name."""
+    """The user's own presets, by name."""
     return gather({}).own_presets
 
 
@@ -89,6 +89,6 @@ def _own_presets(file: Written) -> dict[str, Any]:
         if name.lower() == AUTO:
             raise RequestError(what, f"--preset {AUTO} chooses one by itself", "give it another name")
         if name.lower() in found:
-            raise RequestError(what, "another one has the same name, as names are not case-sensitive")
+            raise RequestError(what, "another one has the same name; names are not case-sensitive")
         found[name.lower()] = values
     return found

@@ -1,4 +1,4 @@
-"""Everything that a person can set, wherever they set it, and the one function that merges the places.
+"""All settings of the user, from all places, and the one function that merges the places.
 
 Source: docs/cli.md, "Precedence of settings" and "Strictness".
 """
@@ -68,7 +68,7 @@ class Place:
 
     @property
     def is_asked(self) -> bool:
-        """Whether a person has set it there, rather than the model or this program."""
+        """Whether the user has set it there, rather than the model or this program."""
         return self.origin not in (Origin.MODEL, Origin.BUILT_IN)
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class Place:
         return f"{self.origin.value} {self.name}".strip()
 
     def spelled(self, setting: str) -> str:
-        """How a setting is written there."""
+        """The spelling of a setting in this place."""
         if self.origin is Origin.COMMAND_LINE:
             return "-o" if setting == "output" else option_name(setting)
         if self.origin is Origin.ENVIRONMENT:
@@ -109,7 +109,7 @@ Presence = Annotated[StreamMode, BeforeValidator(Choice(get_args(StreamMode)))]
 
 
 class Settings(BaseModel):
-    """One value per option; None where nobody has set it. The names are those of the flags, with underscores."""
+    """One value per option; None if it is not set. The names are those of the flags, with underscores."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
 
@@ -212,7 +212,7 @@ class Settings(BaseModel):
     strict: Switch | None = None
 
 
-DEFAULTS: Mapping[str, Any] = {  # what holds where neither a person nor the model says anything
+DEFAULTS: Mapping[str, Any] = {  # the defaults if neither the user nor the model sets a value
     "model": "ltx-2",
     "precision": "auto",
     "memory": "auto",
@@ -233,7 +233,7 @@ DEFAULTS: Mapping[str, Any] = {  # what holds where neither a person nor the mod
 
 
 def choices(name: str) -> tuple[str, ...]:
-    """The values that a setting can have, where they are names; else nothing."""
+    """The possible values of a setting, if they are names; else nothing."""
     for kind in get_args(Settings.model_fields[name].annotation):
         for mark in getattr(kind, "__metadata__", ()):
             if isinstance(mark, BeforeValidator) and isinstance(mark.func, Choice):
@@ -262,7 +262,7 @@ REASONS = {  # why a value cannot be used, by pydantic's name for it
     "tuple_type": "it must be text or a list",
     "too_long": "it must hold at most {max_length}",
 }
-ONE_OF = ({"frames", "duration"}, {"steps", "sigmas"})  # whichever of two is set first settles both
+ONE_OF = ({"frames", "duration"}, {"steps", "sigmas"})  # the one of the two that is set first determines both
 NOT_BOTH = ({"overwrite", "skip_existing"},)  # the same where it is set to true
 
 T = TypeVar("T")
@@ -271,9 +271,9 @@ Layer = tuple[Place, Mapping[str, Any]]  # where it comes from, and what it sets
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The settings that hold, and where each of them was set.
+    """The resulting settings, and where each of them was set.
 
-    Args: overridden: what a preset overrides in a file or in the environment, as it is written there.
+    Args: overridden: the settings in a file or in the environment that a preset overrides, in their spelling there.
     """
 
     settings: Settings
@@ -281,12 +281,12 @@ class Merged:
     overridden: tuple[str, ...] = ()
 
     def is_asked(self, name: str) -> bool:
-        """Whether a person has set it, rather than the model or this program."""
+        """Whether the user has set it, rather than the model or this program."""
         return self.sources.get(name, BUILT_IN).is_asked
 
 
 def merge(layers: Sequence[Layer]) -> Merged:
-    """Put layers on each other; the first that sets a value wins.
+    """Merge layers; the first that sets a value wins.
 
     Raises: RequestError that names the value, the option and the place, for anything unknown or out of bounds.
     """
@@ -307,7 +307,7 @@ def merge(layers: Sequence[Layer]) -> Merged:
 
 
 def _winner(name: str, value: Any, values: Mapping[str, Any]) -> str | None:
-    """Which setting above has settled this one: itself, or one that says the same thing or rules it out."""
+    """The setting in a layer above that overrides this one: itself, or one that sets the same value or excludes it."""
     others = [other for pair in ONE_OF if name in pair for other in pair if other in values]
     if value is True:
         others += [other for pair in NOT_BOTH if name in pair for other in pair if values.get(other)]
@@ -315,11 +315,11 @@ def _winner(name: str, value: Any, values: Mapping[str, Any]) -> str | None:
 
 
 def _refuse_both(source: Place, given: Mapping[str, Any]) -> None:
-    """Raises: RequestError for two settings of one place that say the same thing, or that contradict each other."""
+    """Raises: RequestError for two settings of one place that set the same value, or that contradict each other."""
     for pair in ONE_OF:
         if given.keys() >= pair:
             both = " and ".join(source.spelled(name) for name in sorted(pair))
-            raise RequestError(f"{both} say the same thing", f"both are set by {source}", "give one of them")
+            raise RequestError(f"{both} set the same value", f"both are set by {source}", "give one of them")
     for pair in NOT_BOTH:
         if all(given.get(name) for name in pair):
             both = " and ".join(source.spelled(name) for name in sorted(pair))
@@ -327,7 +327,7 @@ def _refuse_both(source: Place, given: Mapping[str, Any]) -> None:
 
 
 def check_layer(source: Place, layer: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that one place sets, parsed; what is None there counts as not set."""
+    """The parsed values of one place; None there counts as not set."""
     unknown = next((name for name in layer if name not in Settings.model_fields), None)
     if unknown is not None:
         where = _line(layer, unknown)
@@ -348,7 +348,7 @@ def check_layer(source: Place, layer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _wrong_part(value: Any, place: Sequence[int | str]) -> Any:
-    """What is wrong in a list of texts or a mapping; else the whole value. place: of what is wrong, inside it."""
+    """The invalid part of a list of texts or a mapping; else the whole value. place: of that part, inside it."""
     if isinstance(value, Mapping):
         value = [f"{name}: {one}" for name, one in value.items()]
     texts: dict[Any, Any] = dict(enumerate(value)) if isinstance(value, list | tuple) else {}
@@ -357,12 +357,12 @@ def _wrong_part(value: Any, place: Sequence[int | str]) -> Any:
 
 
 def _line(layer: Mapping[str, Any], name: str) -> str:
-    """The file and the line in which a setting stands; nothing if it is in no file."""
+    """The file and the line of a setting; nothing if it is in no file."""
     return layer.place(name) if isinstance(layer, Written) else ""
 
 
 def set_in(source: Place, layer: Mapping[str, Any], name: str) -> str:
-    """Where a value stands, as the end of a sentence; nothing where its spelling tells."""
+    """The location of a value, as the end of a sentence; nothing if its spelling shows it."""
     if source in (COMMAND_LINE, ENVIRONMENT):
         return ""
     line = _line(layer, name)
@@ -372,6 +372,6 @@ def set_in(source: Place, layer: Mapping[str, Any], name: str) -> str:
 
 
 def required(value: T | None) -> T:
-    """A setting that the built-in values or the model's always give."""
+    """A setting that always has a value from the model or the built-in defaults."""
     assert value is not None
     return value

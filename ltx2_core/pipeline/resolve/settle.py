@@ -1,4 +1,4 @@
-"""From flags, files and presets to one record with every value settled. Opens nothing but headers."""
+"""From flags, files and presets to one record with every value resolved. Opens only headers."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ from .target import attention_of, early_steps, require_apart, target_of
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """A request with every value settled, what it takes, and the device that it is settled for.
+    """A resolved request, its costs, and its device.
 
-    Args: chooses_decoder: whether nobody has said which video decoder. chooses_files: whether `--preset auto` may take
-    other files of the same model.
+    Args: chooses_decoder: whether the video decoder is not set. chooses_files: whether `--preset auto` may take other
+    files of the same model.
     """
 
     resolved: Resolved
@@ -61,7 +61,7 @@ class Settled:
     chooses_files: bool
 
     def on(self, machine: Machine) -> Settled:
-        """The same with everything that the machine decides as given."""
+        """The same with these choices of the machine."""
         task = self.resolved.task.model_copy(update={"machine": machine})
         resolved, costs = replace(self.resolved, task=task), replace(self.costs, machine=machine)
         return replace(self, resolved=resolved, costs=costs)
@@ -76,12 +76,11 @@ def settle(
     planned: Planned | None = None,
     found: ModelFiles | None = None,
 ) -> Settled:
-    """Settle every value, find every file and check everything that can be checked before a model is read.
+    """Resolve every value, find every file and check everything that can be checked before a model is read.
 
-    Args: mode: t2v, i2v, v2v, a2v or v2a. layers: what was set and where, most important first: flags, environment,
-    files. own_presets: the user's, by name, each a mapping of settings. main: the image that i2v begins with, the clip
-    of v2v and v2a, the audio of a2v. planned: what holds where nothing is rendered. found: the model's files, where
-    they are found already.
+    Args: mode: t2v, i2v, v2v, a2v or v2a. layers: settings with their places, most important first: flags, environment,
+    files. own_presets: the user's, by name, each a mapping of settings. main: the image of i2v, the clip of v2v and
+    v2a, the audio of a2v. planned: for a plan without a render. found: the model's files, if they are known already.
     Raises: RequestError, StorageError, CheckpointError, MediaError.
     """
     with named_as_written(layers, own_presets or {}):
@@ -166,7 +165,7 @@ def _resolved(
     machine_notes: Sequence[str],
     warnings: Sequence[str],
 ) -> Resolved:
-    """The task with everything that a person should know about it. warnings: about the prompt and the machine."""
+    """The task with all messages about it. warnings: about the prompt and the machine."""
     sources = {**basis.sources, **inputs.sources}
     lora_notes = (lora.note for lora in basis.loras)
     lora_warnings = (lora.warning for lora in basis.loras if lora.warning is not None)
@@ -192,7 +191,7 @@ def _resolved(
 
 
 def _request(basis: Basis, inputs: ModeInputs, prompt: str) -> Request:
-    """Everything that decides what comes out, down to the bit."""
+    """Everything that determines the result, down to the bit."""
     settings = basis.settings
     return Request(
         mode=basis.mode.name,
@@ -236,8 +235,8 @@ def _request(basis: Basis, inputs: ModeInputs, prompt: str) -> Request:
 def _output(basis: Basis, inputs: ModeInputs) -> OutputSettings:
     """How the result is written.
 
-    Raises: RequestError for a crf that the codec does not have, where there is no audio to copy, and for a loudness of
-    audio that is copied.
+    Raises: RequestError for a crf that the codec does not support, if there is no audio to copy, and for a loudness of
+    copied audio.
     """
     chosen = {name: getattr(basis.settings, name) for name in OutputSettings.model_fields}
     if chosen["audio_codec"] == COPY and not inputs.copies_audio:
@@ -246,7 +245,7 @@ def _output(basis: Basis, inputs: ModeInputs) -> OutputSettings:
         chosen["audio_codec"] = COPY
     is_flag = basis.merged.sources.get("loudness") == COMMAND_LINE
     if not is_flag and (inputs.copies_audio or basis.settings.sound == "off"):
-        chosen["loudness"] = OFF  # of a file for all renders, which this one does not follow
+        chosen["loudness"] = OFF  # from a settings file for all renders, which does not apply to this one
     if "off" in (basis.settings.video, basis.settings.sound) or inputs.length.chain is not None:
         chosen["attention"] = None  # the same
     if basis.settings.video != "generate":
@@ -260,7 +259,7 @@ def _output(basis: Basis, inputs: ModeInputs) -> OutputSettings:
 
 
 def _guidance(basis: Basis) -> Streams[GuidanceScales]:
-    """The scales of both streams. One that is alone has no other to be pulled towards; one that is kept has none."""
+    """The scales of both streams. A single stream has no other one to be guided by; a kept one has none."""
     settings, blocks = basis.settings, _perturbed_blocks(basis)
     is_alone = "off" in (settings.video, settings.sound)
     skip_step = required(settings.skip_step)
@@ -286,7 +285,7 @@ def _guidance(basis: Basis) -> Streams[GuidanceScales]:
 
 
 def _perturbed_blocks(basis: Basis) -> tuple[int, ...]:
-    """The blocks that spatio-temporal guidance perturbs. Raises: RequestError for one that the model lacks."""
+    """The blocks of spatio-temporal guidance. Raises: RequestError for one that the model lacks."""
     layers, blocks = basis.transformer.layers, basis.settings.stg_blocks
     if blocks is None:
         return (math.floor(basis.stg_share * layers),)

@@ -1,4 +1,4 @@
-"""Sizes and lengths of clips: what a name, an aspect, an input's own shape or a duration means in pixels and frames.
+"""Sizes and lengths of clips: from a name, an aspect ratio, an input's size or a duration to pixels and frames.
 
 Source: docs/cli.md, "Sizes" and "Length".
 """
@@ -26,7 +26,7 @@ LONGEST_TRAINED_S, FASTEST_TRAINED_FPS = 20, 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderSize:
-    """What is rendered, and what the file is cut to where that is less."""
+    """The rendered size, and the size of the file if it is cropped."""
 
     size: Size
     crop: Size | None = None
@@ -37,8 +37,8 @@ class RenderSize:
 class ClipLength:
     """Frames, one more than a multiple of the temporal factor, and their exact rate.
 
-    auto: where the model chooses the length; the frames are the most that it can choose. chain: the windows that it is
-    made in, where it is longer than one.
+    auto: the range if the model chooses the length; the frames are then the maximum. chain: the windows, if there are
+    several.
     """
 
     frames: int
@@ -54,9 +54,9 @@ def choose_size(
 ) -> RenderSize:
     """The size of a render.
 
-    Args: shown: the size of an input that is seen in the result; its aspect is then the default. reference_scale: how
-    much larger the render is than a reference, whose latent grid must be whole too.
-    Raises: RequestError with the two nearest legal sizes.
+    Args: shown: the size of an input that is visible in the result; its aspect ratio is then the default.
+    reference_scale: the size of the render relative to a reference, whose latent grid must be whole too.
+    Raises: RequestError with the two nearest valid sizes.
     """
     multiple, least = _multiple(recipe, vae, reference_scale)
     res, aspect = required(merged.settings.res), merged.settings.aspect
@@ -76,22 +76,24 @@ def choose_size(
     if not merged.is_asked("res"):
         size = size if aspect is None else turned(size, aspect, multiple)
     elif merged.settings.aspect:
-        why = "a size has its own aspect"
+        why = "an explicit size has its own aspect"
         raise RequestError(f"--aspect {merged.settings.aspect} cannot be used with --res {res}", why)
     _check_legal(size, multiple, least, reference_scale)
-    _require_effect(merged, "only a size by name is cut, and this one is not", has_effect=False)
+    _require_effect(merged, "only a size by name is cropped", has_effect=False)
     return RenderSize(size=size)
 
 
 def _require_effect(merged: Merged, why: str, *, has_effect: bool) -> None:
-    """Raises: RequestError for a --no-crop that changes nothing."""
+    """Raises: RequestError for a --no-crop without effect."""
     place = merged.sources.get("crop", BUILT_IN)
     if place.origin is Origin.COMMAND_LINE and merged.settings.crop is False and not has_effect:
         raise RequestError("--no-crop cannot be used here", why, "leave it out")
 
 
 def _tier_size(name: str, stages: int, aspect: str | None, multiple: int) -> RenderSize:
-    """What a size by name renders, and what its file is cut to, if it is. aspect: None for the tier's own."""
+    """The rendered size of a size by name, and the size of the file, if it is cropped. aspect: None for the
+    tier's own.
+    """
     tier = read_tier(name)
     width, height = parse_size(tier.one_stage if stages == 1 else tier.two_stages)
     size, file = (_up(width, multiple), _up(height, multiple)), parse_size(tier.file)
@@ -107,7 +109,7 @@ def _tier_size(name: str, stages: int, aspect: str | None, multiple: int) -> Ren
 
 
 def _check_legal(size: Size, multiple: int, least: int, reference_scale: int) -> None:
-    """Raises: RequestError, with the two nearest legal sizes."""
+    """Raises: RequestError, with the two nearest valid sizes."""
     needs = "this preset needs"
     if reference_scale > 1:
         needs = f"this preset and a reference at 1/{reference_scale} need"
@@ -120,11 +122,11 @@ def _check_legal(size: Size, multiple: int, least: int, reference_scale: int) ->
 
 
 def choose_working_size(merged: Merged, recipe: Recipe, vae: VideoVAEConfig, shown: Size) -> RenderSize:
-    """The size at which the model looks at a video that stays as it is.
+    """The size at which the model sees a video that is not changed.
 
-    It has the aspect of the video, about as many pixels as the tier or the model's own size, and no more than the
-    video, as far as its sides can be legal. A size that is written out is taken as it is.
-    Args: shown: the size of the video; the others as for choose_size, which this raises as.
+    It has the aspect ratio of the video, about as many pixels as the tier or the model's own size, and no more than the
+    video, as far as its sides can be valid. An explicit size is used unchanged.
+    Args: shown: the size of the video; the others as for choose_size, whose errors apply.
     """
     width, height = choose_size(merged, recipe, vae).size
     if not merged.is_asked("res") or required(merged.settings.res).lower() in names("tiers"):
@@ -132,11 +134,11 @@ def choose_working_size(merged: Merged, recipe: Recipe, vae: VideoVAEConfig, sho
         scale = min(1.0, math.sqrt(width * height / math.prod(shown)))
         width, height = (max(least, _legal(side * scale, multiple)) for side in shown)
     copied = f"the video, {shown[0]}x{shown[1]}, is copied as it is"
-    return RenderSize(size=(width, height), notes=(f"{copied}; the model looks at it at {width}x{height}",))
+    return RenderSize(size=(width, height), notes=(f"{copied}; the model sees it at {width}x{height}",))
 
 
 def choose_length(merged: Merged, frames_per_latent: int, fps: Fraction | None = None) -> ClipLength:
-    """The length of a render that nothing but the settings decides. fps: instead of the rate that is set.
+    """The length of a render that only the settings determine. fps: instead of the rate that is set.
 
     Raises: RequestError with both neighbours for frames that are not one more than a multiple of frames_per_latent.
     """
@@ -153,7 +155,7 @@ def choose_length(merged: Merged, frames_per_latent: int, fps: Fraction | None =
 
 
 def stated_duration(merged: Merged) -> Fraction:
-    """The duration that is set, which is not left to the model. Raises: RequestError if it is."""
+    """The duration that is set. Raises: RequestError if it is left to the model."""
     duration = required(merged.settings.duration)
     if isinstance(duration, str):
         what = f"--duration {AUTO} cannot be used here"
@@ -172,9 +174,9 @@ def _check_frames(frames: int, frames_per_latent: int) -> None:
 
 
 def rate_of(source: VideoSource, hint: str = "--fps 24 reads it at another rate") -> Fraction:
-    """The frame rate of a clip; of one without a constant rate its average, as a simple fraction.
+    """The frame rate of a clip; for a variable rate its average, as a simple fraction.
 
-    Args: hint: what to do where that does not help.
+    Args: hint: what to do if that cannot be used.
     Raises: RequestError if nothing can be rendered at it.
     """
     fps = source.fps.limit_denominator(LARGEST_DENOMINATOR)
@@ -191,7 +193,7 @@ def chosen_rate(merged: Merged, source: VideoSource) -> Fraction:
 
 
 def rest_after(source: AudioSource | VideoSource, start_s: Fraction) -> Fraction:
-    """How many seconds of a file follow a time. Raises: RequestError if it ends before that."""
+    """The seconds of a file after a time. Raises: RequestError if it ends before that."""
     if start_s >= source.duration_s:
         lasts = f"{source.path.name} lasts {float(source.duration_s):.2f} s"
         raise RequestError(f"--start {show_time(start_s)} cannot be used", lasts, "--start 0s is its beginning")
@@ -199,9 +201,9 @@ def rest_after(source: AudioSource | VideoSource, start_s: Fraction) -> Fraction
 
 
 def beyond_training(frames: int, fps: Fraction, *, offers_windows: bool = False) -> tuple[str, ...]:
-    """Warnings for a length or a rate that the models were not made for. 20 s are 481 frames at 24 fps.
+    """Warnings for a length or a rate that the models were not trained for. 20 s are 481 frames at 24 fps.
 
-    Args: offers_windows: the clip could be made in windows.
+    Args: offers_windows: whether the clip could be made in windows.
     """
     warnings = []
     if (frames - 1) / fps > LONGEST_TRAINED_S:
@@ -214,7 +216,7 @@ def beyond_training(frames: int, fps: Fraction, *, offers_windows: bool = False)
 
 
 def nearest_legal(side: int, multiple: int, least: int) -> tuple[int, int]:
-    """The legal lengths just below and just above, or twice the same if it is legal itself."""
+    """The valid lengths just below and just above, or twice the same if it is valid itself."""
     below, above = side // multiple * multiple, _up(side, multiple)
     top = LARGEST_SIDE // multiple * multiple
     return min(max(below, least), top), min(max(above, least), top)
@@ -226,7 +228,9 @@ def nearest_aspect(width: int, height: int) -> str:
 
 
 def turned(size: Size, aspect: str, multiple: int) -> Size:
-    """A size of another aspect with about as many pixels, both sides legal. One that only lies or stands is turned."""
+    """A size with another aspect ratio and about as many pixels, both sides valid. Portrait and landscape are just
+    swapped.
+    """
     width, height = size
     wanted = ASPECTS[aspect]
     if nearest_aspect(width, height) == aspect:
@@ -238,7 +242,7 @@ def turned(size: Size, aspect: str, multiple: int) -> Size:
 
 
 def _multiple(recipe: Recipe, vae: VideoVAEConfig, reference_scale: int = 1) -> tuple[int, int]:
-    """What sides must be a multiple of, and the shortest one."""
+    """The required divisor of the sides, and the shortest side."""
     multiple = recipe.multiple(max(vae.factors.height, vae.factors.width)) * reference_scale
     return multiple, 2 * multiple if has_mirrored_decoder(vae) else multiple
 

@@ -1,7 +1,7 @@
-"""How fast finished renders went on this machine, and the file that keeps it: for the seconds that a plan shows.
+"""The speed of finished renders on this machine, and its file: for the seconds of a plan.
 
-Nothing that is chosen depends on it, so that a run repeats. A file that cannot be used is as good as none, and is
-replaced by the next render. Source: docs/cards.md, "Seconds".
+No choice depends on it, so that a run can be repeated. An invalid file counts as empty, and is replaced by the next
+render. Source: docs/cards.md, "Seconds".
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ LEAST_S = 1e-3  # of a phase that can be measured
 
 
 class Work(Record):
-    """What was computed on what. model: what its speed depends on, in words."""
+    """The kind of a measurement. model: the properties that affect its speed, as text."""
 
     measured_on: MeasuredOn
     model: Text
 
     def is_same(self, other: Work) -> bool:
-        """Whether what was measured there holds here."""
+        """Whether a measurement of that kind applies here."""
         return self.model == other.model and self.measured_on.is_same(other.measured_on)
 
 
 class Speed(Record):
-    """All phases of a kind of one render: what they computed, and how long that took."""
+    """All phases of a kind of one render: their FLOPs and their time."""
 
     work: Work
     kind: Kind
@@ -54,31 +54,31 @@ class Speed(Record):
         return self.flops / self.seconds
 
     def is_like(self, other: Speed) -> bool:
-        """Whether it is about the same work of about the same size, so that the newer one is enough."""
+        """Whether it is about the same work at about the same size, so that only the newer one is kept."""
         is_same = self.kind == other.kind and self.work.is_same(other.work)
         return is_same and round(log2(self.flops)) == round(log2(other.flops))
 
 
 class Speeds(Record):
-    """Everything that was measured, the newest last."""
+    """All measurements, the newest last."""
 
     version: Literal[1] = Field(default=1, alias="schema")
     speeds: Annotated[tuple[Speed, ...], Field(max_length=MOST_SPEEDS)] = ()
 
     def nearest(self, work: Work, kind: Kind, flops: float) -> Speed | None:
-        """What was measured of the same work at the size that is closest."""
+        """The measurement of the same work at the closest size."""
         same = [one for one in self.speeds if one.kind == kind and one.work.is_same(work)]
         return min(same, key=lambda one: abs(log2(one.flops / flops)), default=None)
 
     def with_new(self, new: Iterable[Speed]) -> Speeds:
-        """The same with measurements in place of those that are like them."""
+        """The same with measurements replacing similar ones."""
         new = tuple(new)
         kept = [one for one in self.speeds if not any(one.is_like(other) for other in new)]
         return Speeds(speeds=(*kept, *new)[-MOST_SPEEDS:])
 
 
 def speeds_of(work: Work, flops: Mapping[Kind, float], seconds: Mapping[Kind, float]) -> list[Speed]:
-    """What a finished render says of each kind of phase. flops, seconds: of all phases of that kind."""
+    """The measurements of a finished render, for each kind of phase. flops, seconds: of all phases of that kind."""
     return [
         Speed(work=work, kind=kind, flops=flops[kind], seconds=seconds[kind])
         for kind in KINDS
@@ -87,12 +87,12 @@ def speeds_of(work: Work, flops: Mapping[Kind, float], seconds: Mapping[Kind, fl
 
 
 def speeds_file() -> Path:
-    """Where they are kept. Raises: RequestError if LTX2_HOME cannot be a folder."""
+    """The path of the file. Raises: RequestError if LTX2_HOME cannot be a folder."""
     return ltx2_home() / FILE
 
 
 def read_speeds() -> Speeds:
-    """What is kept; nothing where the file is not there, or not what was written."""
+    """The stored measurements; none if the file does not exist or is not valid."""
     try:
         return Speeds.model_validate(json.loads(read_whole(speeds_file(), MOST_BYTES)))
     except (OSError, ValueError, RecursionError, LTX2Error):
@@ -100,9 +100,9 @@ def read_speeds() -> Speeds:
 
 
 def keep_speeds(new: Iterable[Speed]) -> str:
-    """Add measurements to the file; another process that does so at the same time goes first, and these are dropped.
+    """Add measurements to the file; if another process does so at the same time, these are dropped.
 
-    Returns: why they could not be kept; "" where they are.
+    Returns: why they could not be stored; "" if they are.
     """
     try:
         path = speeds_file()

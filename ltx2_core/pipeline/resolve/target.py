@@ -1,4 +1,4 @@
-"""Where a result goes: its name, from a template and the request, and whether that is free.
+"""The target of a result: its name, from a template and the request, and whether it is free.
 
 Source: docs/cli.md, "Output names" and "Existing files".
 """
@@ -32,9 +32,9 @@ TAKEN_HINT = "--overwrite replaces it, --skip-existing leaves it, -o gives anoth
 
 
 def target_of(settings: Settings, request: Request, suffix: str | None = None) -> Path:
-    """Where the result goes, with the fields of the name filled in.
+    """The target of a result, with the fields of the name filled in.
 
-    Args: suffix: that of a container which is settled already.
+    Args: suffix: that of a container, if it is determined already.
     Raises: RequestError, also if it already exists.
     """
     usual = DEFAULT_NAME if request.full_recipe is None else DEFAULT_DRAFT_NAME
@@ -62,7 +62,7 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
 
 
 def attention_of(settings: Settings, request: Request, target: Path) -> Path | None:
-    """Where the clip goes that shows where the audio looks, with the fields of the name filled in, if it is asked for.
+    """The target of the attention clip, with the fields of the name filled in, if it is requested.
 
     Raises: RequestError, also if it already exists.
     """
@@ -83,27 +83,27 @@ def attention_of(settings: Settings, request: Request, target: Path) -> Path | N
 
 
 def early_steps(request: Request) -> tuple[int, ...]:
-    """The steps, from 1, that count for a map of the attention where nobody says which: the first third of those of the
-    stage whose audio goes into the file, in which the picture arises. Source: docs/toy.md, "Attention".
+    """The default steps, from 1, for an attention map: the first third of the steps of the stage whose audio goes into
+    the file, in which the layout of the frames forms. Source: docs/toy.md, "Attention".
     """
     steps = request.steps_of_stages[request.recipe.audio_stage - 1]
     return tuple(range(1, ceil(steps / 3) + 1))
 
 
 def _fields(request: Request, suffix: str) -> dict[str, str]:
-    """What the fields of a name stand for."""
+    """The values of the fields of a name."""
     named_by = slug(request.prompt.strip() or _named_by(request))
     values = (request.mode, named_by, str(request.seed), request.preset, suffix.removeprefix("."))
     return dict(zip(FIELDS, values, strict=True))
 
 
 def suffixes_of(request: Request) -> tuple[str, ...]:
-    """What the name of a result may end in; the default comes first."""
+    """The possible suffixes of a result; the default comes first."""
     return {"generate": (".mp4",), "keep": COPIED_FILES, "off": tuple(AUDIO_FILES)}[request.video]
 
 
 def check_place(target: Path, option: str = "-o") -> None:
-    """Raises: RequestError if no file of this name can be written there, hidden names beside it included."""
+    """Raises: RequestError if no file of this name can be written there, including hidden names beside it."""
     length = len(os.fsencode(target.name))
     if length > MOST_NAME_BYTES:
         why = f"its name has {length} bytes, and {MOST_NAME_BYTES} is the most"
@@ -113,11 +113,11 @@ def check_place(target: Path, option: str = "-o") -> None:
     if not os.path.isdir(nearest):  # noqa: PTH112 (what may not be looked at is not a folder)
         raise RequestError(what, f"{nearest} is not a folder", f"{option} names another place")
     if nearest != folder:
-        raise RequestError(what, f"there is no folder {folder}", f"mkdir -p {shlex.quote(str(folder))} makes it")
+        raise RequestError(what, f"there is no folder {folder}", f"mkdir -p {shlex.quote(str(folder))} creates it")
 
 
 def _filled(template: str, fields: Mapping[str, str], option: str = "-o") -> str:
-    """A name with its fields filled in, which are plain: `{seed}`, and nothing else between the braces.
+    """A name with its fields filled in: `{seed}`, without format specifications.
 
     Raises: RequestError.
     """
@@ -126,33 +126,35 @@ def _filled(template: str, fields: Mapping[str, str], option: str = "-o") -> str
     try:
         pieces = list(Formatter().parse(template))
     except ValueError as error:
-        why = "a brace in it has no partner"
-        raise RequestError(what, why, f"known fields are {known}; {{{{ stands for a brace") from error
+        why = "it has an unmatched brace"
+        raise RequestError(what, why, f"known fields are {known}; {{{{ is a literal brace") from error
     for _, name, form, conversion in pieces:
         if name is not None and (name not in fields or form or conversion):
-            raise RequestError(what, f"known fields are {known}", "give one of them alone between braces, or none")
+            raise RequestError(what, f"known fields are {known}", "a field is a name in braces, without a format")
     return template.format(**fields)
 
 
 def _named_by(request: Request) -> str:
-    """What a file is called after when there is no prompt."""
+    """The base of a file name without a prompt."""
     given = (*request.references, request.source, request.audio_source, *request.images)
     return next((Path(one.name).stem for one in given if one is not None), "")
 
 
 def _place(path: Path) -> Path:
-    """Where a file is, by whatever links its folder is named."""
+    """The location of a file, with the links in its folder's path resolved."""
     return path.parent.resolve() / path.name
 
 
 def require_apart(task: RenderTask, job_dir: Path | None = None) -> None:
-    """Raises: RequestError if the result, or what is written beside it, would replace what it is made from, and for a
-    job folder in its place.
+    """Raises: RequestError if the result, or a file beside it, would replace its own input, or if the job folder
+    has the path of a result.
     """
     if job_dir is not None:
         place = _place(job_dir)
         if any(_place(path) in (place, *place.parents) for path in task.results):
-            raise RequestError(f"--job-dir {job_dir} cannot be used", "it is a result itself", "give it another name")
+            raise RequestError(
+                f"--job-dir {job_dir} cannot be used", "it is the name of a result", "give it another name"
+            )
     there = [path for path in task.results if path.exists()]
     for path in task.inputs.values():
         for taken in there:

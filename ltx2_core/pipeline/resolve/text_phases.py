@@ -1,4 +1,4 @@
-"""The phases of a render that read and rewrite its prompt, and what each takes."""
+"""The phases of a render that encode and rewrite its prompt, and their costs."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ INSTRUCTION_TOKENS = 400  # that a language model is given beside the prompt tha
 
 
 class TextPhases(Counting):
-    """Counts what the text of a request takes."""
+    """Counts the costs of a request's text."""
 
     @cached_property
     def prompts(self) -> list[int]:
-        """The most tokens of each prompt that is read."""
+        """The maximum number of tokens of each prompt."""
         texts = self.request.prompts
         found = [most_tokens(text or "", self.request.text_rows) for text in texts]
         if self.request.enhances:
@@ -49,7 +49,9 @@ class TextPhases(Counting):
 
     @property
     def enhancing(self) -> Phase:
-        """The prompt is rewritten in as many tokens as it may have, and layers that do not stay are loaded for each."""
+        """The prompt is rewritten with the maximum number of tokens, and streamed layers are loaded for each of
+        them.
+        """
         header = self.encoder if self.enhancer is None else self.enhancer.files.header
         model, sizes = LanguageModel.of(header), block_bytes(header, "language_model", self.itemsize)
         tokens = INSTRUCTION_TOKENS + most_tokens(self.request.prompt, self.request.text_rows) + MOST_TOKENS
@@ -65,7 +67,9 @@ class TextPhases(Counting):
         )
 
     def _writer(self, header: Header, sizes: BlockBytes) -> Load:
-        """What rewrites the prompt; the text encoder stays if it is loaded whole, and anything else leaves."""
+        """The model that rewrites the prompt; the text encoder stays loaded if it is resident, any other model is
+        unloaded.
+        """
         if nbytes := self._whole_writer:
             nbytes *= self._fits_on_device(nbytes)
             return Load(ENHANCER, nbytes, nbytes, stays=False)
@@ -79,7 +83,7 @@ class TextPhases(Counting):
 
     @property
     def _whole_writer(self) -> int:
-        """The bytes of a model that transformers loads whole to rewrite the prompt; 0 where none is."""
+        """The bytes of a model that transformers loads whole to rewrite the prompt; 0 if there is none."""
         apart = self.enhancer
         if apart is None or not apart.is_loaded_whole(with_image=self._shows_image(apart)):
             return 0
@@ -128,7 +132,7 @@ class TextPhases(Counting):
 
     @property
     def _projection(self) -> tuple[Load, int]:
-        """The text projection, and the bytes of it that are brought to the device as they are used."""
+        """The text projection, and the bytes of it that are copied to the device as they are used."""
         header, load = self.headers.header("text_projection"), self.component("text_projection")
         if not is_projected_from_file(header, self.machine):
             return load, 0
@@ -136,7 +140,7 @@ class TextPhases(Counting):
         return Load(load.key, 0, load.moved * len(self.prompts)), brought
 
     def _connector(self, name: str) -> Load:
-        """A connector, whose blocks are read again for each prompt where they are streamed."""
+        """A connector, whose blocks are read again for each prompt if they are streamed."""
         if not self.is_streamed:
             return self.component(name)
         sizes = block_bytes(self.headers.header(name), name, self.itemsize)

@@ -1,6 +1,6 @@
-"""What `ltx2 doctor --tune` has measured on this machine, and the file that keeps it.
+"""The measurements of `ltx2 doctor --tune` on this machine, and their file.
 
-A render obeys it only on the device and with the torch that it was measured with. Source: docs/cli.md, "The doctor".
+A render uses them only on the same device and with the same version of torch. Source: docs/cli.md, "The doctor".
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FILE = "machine.json"  # in the folder that LTX2_HOME names
 MOST_BYTES = 100_000
 TERA, GIGA = 1e12, 1e9
 AGAIN = "ltx2 doctor --tune measures again and replaces the file"
-LEAST_RUNS = 3  # with fewer, the machine was too busy to tell, and what is usual holds
+LEAST_RUNS = 3  # with fewer runs, the machine was too busy, and the default applies
 Text = Annotated[str, Field(max_length=200)]
 Seconds = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -30,7 +30,7 @@ Runs = Annotated[int, Field(gt=0, le=1000)]
 
 
 class MeasuredOn(Record):
-    """What something was measured on. name: of the card, or of the CPU. driver: of the card; not compared."""
+    """The hardware of a measurement. name: of the GPU, or of the CPU. driver: of the GPU; not compared."""
 
     device: Annotated[str, Field(pattern="^(cpu|mps|cuda)$")]
     name: Text
@@ -38,7 +38,7 @@ class MeasuredOn(Record):
     driver: Text = ""
 
     def is_same(self, other: MeasuredOn) -> bool:
-        """Whether what was measured there holds here."""
+        """Whether a measurement on that hardware applies here."""
         return (self.device, self.name, self.torch) == (other.device, other.name, other.torch)
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ class Switch(Record):
 
 
 class PrecisionChoice(Record):
-    """The median seconds of a step in each precision; None for one that the device does not compute in."""
+    """The median seconds of a step in each precision; None for one that the device does not support."""
 
     fp32_s: Seconds
     bf16_s: Seconds | None
@@ -72,9 +72,9 @@ class PrecisionChoice(Record):
 
 
 class AttentionChoice(Record):
-    """The median seconds of a guided step with torch's own choice of a kernel, and with each that is there.
+    """The median seconds of a guided step with torch's own choice of a kernel, and with each available one.
 
-    fixed: those by name that fit into the memory.
+    fixed: those by name that fit into memory.
     """
 
     sdpa_s: Seconds
@@ -88,7 +88,7 @@ class AttentionChoice(Record):
 
 
 def _ratio(seconds: float | None, usual_s: float, runs: int) -> str:
-    """How much longer something takes than what is usual, in words; empty where it could not be measured."""
+    """How much longer something takes than the default, as text; empty if it could not be measured."""
     if seconds is None:
         return ""
     doubt = ", but this machine is too busy to tell" if runs < LEAST_RUNS else ""
@@ -96,10 +96,10 @@ def _ratio(seconds: float | None, usual_s: float, runs: int) -> str:
 
 
 class ShapeClass(Record):
-    """What holds for clips of up to so many video tokens. The choices are those of `Machine`.
+    """The choices for clips of up to so many video tokens. They are those of `Machine`.
 
-    attention, flops_per_s: of a guided step as it usually is; None in files of versions that did not measure them.
-    compiles: of a step without guidance, after the compiler has run; None also where there is no compiler.
+    attention, flops_per_s: of a default guided step; None in files of versions that did not measure them. compiles: for
+    a step without guidance, after the compiler has run; None also if there is no compiler.
     """
 
     name: Text
@@ -112,11 +112,11 @@ class ShapeClass(Record):
 
 
 class Tuning(Record):
-    """Everything that was measured. precision, int8: None where the device leaves no choice.
+    """All measurements. precision, int8: None if the device leaves no choice.
 
-    int8: whether weights in int8 are multiplied as they are stored, by torch's own product. width: of the model in the
-    steps. link_bytes_per_s: at which weights are copied to a card; None where the device has no memory of its own. What
-    they and `flops_per_s` tell is how long a plan says that a render takes; nothing is chosen by it.
+    int8: whether int8 weights are multiplied as they are stored, by torch's own product. width: of the model in the
+    steps. link_bytes_per_s: for copying weights to a GPU; None if the device has no memory of its own. The latter and
+    `flops_per_s` are used for the seconds of a plan; no choice depends on them.
     """
 
     version: Literal[1] = Field(default=1, alias="schema")
@@ -128,12 +128,12 @@ class Tuning(Record):
     link_bytes_per_s: Rate | None = None
 
     def shape_of(self, tokens: int) -> ShapeClass | None:
-        """The smallest class that holds a clip of so many video tokens; None for a larger one than was measured."""
+        """The smallest class for a clip of so many video tokens; None for a larger one than was measured."""
         return min((one for one in self.shapes if one.tokens >= tokens), key=lambda one: one.tokens, default=None)
 
     @property
     def rows(self) -> dict[str, str]:
-        """What was measured and chosen, for a person."""
+        """The measurements and choices, for the user."""
         rows = {"measured on": str(self.measured_on)}
         if self.precision is not None:
             rows["precision"] = str(self.precision)
@@ -154,14 +154,14 @@ class Tuning(Record):
 
 
 def tuning_file() -> Path:
-    """Where it is kept. Raises: RequestError if LTX2_HOME cannot be a folder."""
+    """The path of the file. Raises: RequestError if LTX2_HOME cannot be a folder."""
     return ltx2_home() / FILE
 
 
 def read_tuning() -> Tuning | None:
-    """What was measured on this machine, whatever it was measured on; None if nothing was.
+    """The measurements in this machine's file, on whatever hardware; None if there are none.
 
-    Raises: RequestError if the file is not one that was written so.
+    Raises: RequestError if the file is not valid.
     """
     path = tuning_file()
     try:
@@ -178,7 +178,7 @@ def read_tuning() -> Tuning | None:
 
 
 def write_tuning(tuning: Tuning) -> Path:
-    """Keep what was measured. Raises: StorageError."""
+    """Store the measurements. Raises: StorageError."""
     path = tuning_file()
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

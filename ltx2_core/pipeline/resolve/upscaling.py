@@ -1,4 +1,4 @@
-"""The clip that `v2v --upscale` enlarges: its size and length, its audio, and in which tiles and windows it is refined.
+"""The clip that `v2v --upscale` enlarges: its size and length, its audio, and the tiles and windows of the refinement.
 
 Source: docs/upscale.md; docs/reference/pipelines.md, "Sizes and lengths".
 """
@@ -37,9 +37,9 @@ from .sizes import (
 
 
 def settle_upscale(basis: Basis, path: Path | None) -> ModeInputs:
-    """Everything about a clip that is enlarged with all its frames, and whose audio is kept.
+    """A clip that is enlarged with all its frames, and whose audio is kept.
 
-    Raises: RequestError for what cannot be enlarged so; MediaError if the clip is of no use.
+    Raises: RequestError for a clip or options that cannot be enlarged; MediaError if the clip cannot be used.
     """
     settings, source = basis.settings, check_input(required(path), VideoSource)
     if settings.sound == "generate":
@@ -72,9 +72,9 @@ def settle_upscale(basis: Basis, path: Path | None) -> ModeInputs:
 
 
 def _frames(basis: Basis, source: VideoSource, start_s: Fraction, fps: Fraction) -> int:
-    """How many frames of the clip are enlarged: all, unless asked otherwise.
+    """How many frames of the clip are enlarged: all, unless set otherwise.
 
-    Raises: RequestError if it is asked for more than there are.
+    Raises: RequestError if more are requested than there are.
     """
     merged = basis.merged
     there = max(1, math.floor((rest_after(source, start_s) + ROUNDING_S) * fps))
@@ -94,9 +94,10 @@ def _frames(basis: Basis, source: VideoSource, start_s: Fraction, fps: Fraction)
 
 
 def enlarged_size(basis: Basis, name: str, shown: Size, reference_scale: int = 1) -> RenderSize:
-    """The size of the render, and that of the file: that of a clip of a name, so many times larger.
+    """The size of the render, and that of the file: that of a clip, so many times larger.
 
-    A clip whose sides no latent grid has is filled up around its edges, and the result is cut to what it had.
+    A clip whose sides are not multiples of the latent cell is padded at its edges, and the result is cropped
+    accordingly.
     Raises: RequestError for a result that is too large.
     """
     factor = required(basis.settings.upscale)
@@ -119,7 +120,7 @@ def _even(side: Fraction) -> int:
 
 
 def _references(basis: Basis, given: ClipInput) -> tuple[ReferenceInput, ...]:
-    """The clip as something to look at, where an in-context LoRA does."""
+    """The clip as a reference, if an in-context LoRA uses it."""
     return (clip_reference(basis, given),) if _looks(basis) else ()
 
 
@@ -128,15 +129,15 @@ def _looks(basis: Basis) -> bool:
 
 
 def _told_lora(basis: Basis) -> str:
-    """A line about the in-context LoRA that looks at the clip, or that there is none."""
+    """A note about the in-context LoRA for the clip, or that there is none."""
     if _looks(basis):
         names = ", ".join(lora.input.name for lora in basis.loras if lora.file.is_in_context)
         return f"refined with {names} looking at the clip"
-    return f"refined without an in-context LoRA; {UPSCALER} is the one for this, where the generation has it"
+    return f"refined without an in-context LoRA; {UPSCALER} is made for this, if the generation has it"
 
 
 def _strength(basis: Basis) -> float | None:
-    """The noise level at which the refinement begins; None for that of the recipe's list. Raises: RequestError."""
+    """The noise level at which the refinement starts; None for that of the recipe's list. Raises: RequestError."""
     strength, sigmas = basis.settings.strength, basis.recipe.stages[0].listed_sigmas()
     if strength is None and sigmas is None:
         return DISTILLED_SIGMAS["distilled-3"][0]
@@ -147,9 +148,9 @@ def _strength(basis: Basis) -> float | None:
 
 
 def divided(basis: Basis, size: Size, length: ClipLength) -> Recipe:
-    """The recipe, whose stage takes the video in tiles and windows in which the model has seen videos.
+    """The recipe, with the stage divided into tiles and windows of the trained size.
 
-    Raises: RequestError for guidance that skips steps, which needs the estimate of the whole.
+    Raises: RequestError for skipped guidance steps, which need the estimate of the whole.
     """
     most_s, *most_px = required(basis.transformer.video).max_pos
     factors, asked = basis.vae.factors, basis.settings.tiles
@@ -173,7 +174,7 @@ def divided(basis: Basis, size: Size, length: ClipLength) -> Recipe:
 
 
 def told_parts(recipe: Recipe, length: ClipLength) -> tuple[str, ...]:
-    """A line where the video is refined in parts."""
+    """A note if the video is refined in parts."""
     (stage,) = recipe.stages
     if stage.is_whole:
         return ()
@@ -184,9 +185,9 @@ def told_parts(recipe: Recipe, length: ClipLength) -> tuple[str, ...]:
 
 
 def _audio(basis: Basis, source: VideoSource, start_s: Fraction, duration_s: Fraction) -> AudioPlan:
-    """The audio of the clip, which goes with the frames that are enlarged; none where it has none.
+    """The audio of the clip for the enlarged frames; none if it has none.
 
-    Raises: RequestError if there is none, and it is asked for.
+    Raises: RequestError if there is none, and it is requested.
     """
     audio, name = source.audio, source.path.name
     if basis.settings.sound == "off":
