@@ -7,13 +7,14 @@ Source: docs/cli.md, "Inputs".
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..disk import RIGHTS, disk_hint, disk_reason, not_a_file
+from ..disk import REASONS, RIGHTS, disk_hint, disk_reason, not_a_file
 from ..errors import MediaError
 from .inputs import AudioSource, ImageSource, VideoSource, refusal
 
@@ -57,7 +58,9 @@ def require_readable(path: Path, largest_bytes: int) -> os.stat_result:
     """Check the file without opening it: opening a pipe would block, and reading a device can have side effects."""
     try:
         status = path.stat()
-    except (OSError, ValueError) as error:
+    except ValueError as error:  # a NUL character, which no path can contain
+        raise refusal(path, *REASONS[errno.ENOENT]) from error
+    except OSError as error:
         raise refusal(path, disk_reason(error), disk_hint(error, "check the path")) from error
     if why := not_a_file(status):
         raise refusal(path, why)
