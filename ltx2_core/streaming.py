@@ -212,7 +212,6 @@ class StreamedBlocks(nn.ModuleList):
                 layer.branch_off(())
         self[number].load_state_dict(self._empty[number], assign=True)
 
-    @torch.inference_mode()  # memory created in it cannot be written outside of it, and a thread starts outside
     def _read(self, free: Queue[Slot], ready: Queue[Any], stop: Event) -> None:
         """Fill slots until all blocks are read or nothing waits for them."""
         try:
@@ -220,7 +219,9 @@ class StreamedBlocks(nn.ModuleList):
                 slot = _next(free, stop)
                 if slot is None:
                     return
-                ready.put((slot, slot.fill(block)))
+                # A thread starts outside of inference mode, where memory that was allocated in it cannot be written.
+                with torch.inference_mode(slot.memory.is_inference()):
+                    ready.put((slot, slot.fill(block)))
         except BaseException as error:  # it is raised by the iteration over the blocks
             ready.put(error)
 

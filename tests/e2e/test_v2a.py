@@ -97,7 +97,7 @@ def test_picture_keeps_its_packets_and_gets_a_sound_of_its_length(ltx2: Callable
     assert told[2:5] == [
         "the video, 48x32, is copied as it is; the model sees it at 64x64",
         "the old audio is left out; --old-sound second-track keeps it",
-        "25 frames: 20 of clip.mp4, and the last one 5 times more",
+        "25 frames: 20 of clip.mp4, and the last frame 5 times more",
     ]
 
 

@@ -141,7 +141,7 @@ def test_a_kind_of_clip_that_is_not_read_names_the_command_that_converts_it(tmp_
 
 
 def test_a_missing_clip_is_an_error_of_media(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="No such file"):
+    with pytest.raises(MediaError, match="no such file"):
         describe(tmp_path / "lost.mp4")
 
 

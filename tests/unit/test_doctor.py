@@ -71,7 +71,7 @@ def test_models_that_do_not_fit_whole_are_told_apart(gb: int, fits: str, monkeyp
     row = diagnose().rows["fits whole"]
     assert row.startswith(fits)
     assert "odd" not in row
-    assert ("needs 48 GB" in row) == (gb < 48)
+    assert ("a card with 48 GB" in row) == (gb < 48)
 
 
 @pytest.mark.parametrize("shown", [(), (AMD,)])

@@ -102,8 +102,9 @@ def test_settings_read_out_of_a_request_settle_it_again(
     if recipe(preset).stages[0].guided:
         asked |= data.draw(st.sampled_from([{}, {"draft": True}, {"draft": True, "draft_steps": 3}]))
     streams = data.draw(st.sampled_from([{}, {"video": "off"}, {"sound": "off"}]))
-    images = data.draw(st.sampled_from([(), (f"{media}/photo.png",), (f"{media}/photo.png@0:0.125",)]))
     mode = data.draw(st.sampled_from(["t2v", "i2v"])) if "video" not in streams else "t2v"
+    times = ["@last:0.125"] if mode == "i2v" else ["", "@0:0.125"]  # its own image is at the first frame
+    images = data.draw(st.sampled_from([(), *((f"{media}/photo.png{time}",) for time in times)]))
     suffix = "wav" if "video" in streams else "mp4"
     asked |= {"model": str(tiny), "preset": preset, **streams, "image": images}
     asked |= {"output": str(media / f"a.{suffix}"), "res": asked.get("res", "128x128")}
