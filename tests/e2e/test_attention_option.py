@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.commands import AUDIO_UNGUIDED, UNGUIDED, ltx2, rendered
+from tests.commands import AUDIO_UNGUIDED, UNGUIDED, ltx2, refused, rendered
 from tests.stopping import stopped_when
 
 pytestmark = pytest.mark.usefixtures("kept_models")
@@ -71,6 +71,19 @@ def test_streamed_weights_and_a_stop_give_the_same_map(
     assert "hint: --overwrite replaces it, or --attention FILE names another\n" in taken.stderr
     taken = ltx2("decode", tmp_path / "a.mp4.job", "--attention", tmp_path / "ff.mp4")
     assert "a.mp4 already exists\nhint: --overwrite replaces it, -o gives another name\n" in taken.stderr
+    one.unlink()
+    replace_elsewhere(tmp_path / "a.mp4.job", other := tmp_path / "other" / "mine.mp4")
+    assert "mine.mp4 already exists" in refused(2, "resume", tmp_path / "a.mp4.job")
+    assert other.read_bytes() == b"mine"
+
+
+def replace_elsewhere(job: Path, path: Path) -> None:
+    """Let the record of a job replace a file in another folder, as somebody could who sends it."""
+    path.parent.mkdir()
+    path.write_bytes(b"mine")
+    record = json.loads((job / "job.json").read_text())
+    record["task"]["output"] |= {"attention": str(path), "overwrite": True}
+    (job / "job.json").write_text(json.dumps(record))
 
 
 def test_the_map_of_two_stages_is_that_of_the_stage_whose_audio_is_heard(tiny: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from ...media.accept import check_input
 from ...media.inputs import AudioSource
 from ...tiles import TilePlan
 from ..job import Job
+from ..outputs import lies_beside
 from ..parts import ModelHeaders
 from ..request import COPY, OutputSettings, RenderTask
 from ..values import OFF
@@ -49,7 +50,9 @@ def continued(job: Job, flags: Mapping[str, Any]) -> Job:
     ):
         what = f"{job.folder} holds a finished render"
         raise RequestError(what, f"{found.task.target} was made from it", f"{decode_command(job)} writes it again")
-    overwrite = found.task.output.overwrite and not found.is_redirected
+    overlay = found.task.output.attention
+    is_near = overlay is None or lies_beside(job.folder, overlay)  # else the record, whoever wrote it, replaces nothing
+    overwrite = found.task.output.overwrite and is_near and not found.is_redirected
     output = found.task.output.model_copy(update={"overwrite": given.get("overwrite", overwrite)})
     _ = output.encoding
     machine = found.task.machine
