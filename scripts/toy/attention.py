@@ -1,6 +1,6 @@
 """How much of where the audio looks lies on the object of a clip of the toy world, which the renderer knows.
 
-    python scripts/toy/attention.py [--clips 20] [--first 0] [--blocks 2-4] [--steps 1-7]
+    python scripts/toy/attention.py [--clips 20] [--first 0] [--blocks 2-4] [--steps 1-6]
 
 Rendered balls and lamps are given, and audio is made for them (v2a), in held-out wordings and combinations. In each
 frame, the attention of the audio that is heard then to the cells that the object covers in the latent frame, weighted
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="how many clips to leave out")
     parser.add_argument("--blocks", type=parse_ranges, default=parse_ranges("2-4"))
-    parser.add_argument("--steps", type=parse_ranges, default=parse_ranges("1-7"))
+    parser.add_argument("--steps", type=parse_ranges, default=parse_ranges("1-6"))
     options = parser.parse_args()
     found = (case for number in count() if (case := Case.of(number, True)).clip.scene.kind in (Kind.BALL, Kind.LAMP))
     cases = [*islice(found, options.first, options.first + options.clips)]

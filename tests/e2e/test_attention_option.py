@@ -95,7 +95,7 @@ def test_the_map_of_two_stages_is_that_of_the_stage_whose_audio_is_heard(tiny: P
     assert plain.read_bytes() == watched.read_bytes()
     found = attention_of(watched)
     assert found.shape == (found.shape[0], 2 * 2 * 2)  # at half size
-    assert found.sum(-1).allclose(found.new_full(found.shape[:1], 2.0 * 4), rtol=1e-4)  # 2 of 4 steps, blocks
+    assert found.sum(-1).allclose(found.new_full(found.shape[:1], 1.0 * 4), rtol=1e-4)  # 1 of 4 steps, blocks
     assert "attention" not in load_file(f"{watched}.job/latents-2.safetensors")
     with av.open(shown) as overlay:
         assert overlay.streams.video[0].frames == 9
@@ -122,9 +122,9 @@ def test_a_model_says_which_blocks_count_and_the_first_third_of_the_steps_does(t
         return next(one for one in map(json.loads, told.splitlines()) if one["event"] == "plan")["output"]
 
     own = settled("--attention", tmp_path / "b.mp4")
-    assert (own["attention_blocks"], own["attention_steps"]) == ([2, 3, 4], [1, 2, 3, 4, 5, 6, 7])
+    assert (own["attention_blocks"], own["attention_steps"]) == ([2, 3, 4], [1, 2, 3, 4, 5, 6])
     asked = settled("--attention", tmp_path / "b.mp4", "--attention-blocks", "0", "--steps", 4)
-    assert (asked["attention_blocks"], asked["attention_steps"]) == ([0], [1, 2])
+    assert (asked["attention_blocks"], asked["attention_steps"]) == ([0], [1])
     assert settled()["attention_blocks"] is None
 
 

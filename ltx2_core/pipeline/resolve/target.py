@@ -9,7 +9,6 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from math import ceil
 from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING
@@ -87,7 +86,7 @@ def early_steps(request: Request) -> tuple[int, ...]:
     the file, in which the layout of the frames forms. Source: docs/toy.md, "Attention".
     """
     steps = request.steps_of_stages[request.recipe.audio_stage - 1]
-    return tuple(range(1, ceil(steps / 3) + 1))
+    return tuple(range(1, max(1, steps // 3) + 1))
 
 
 def _fields(request: Request, suffix: str) -> dict[str, str]:
