@@ -15,10 +15,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from ..disk import disk_hint, disk_reason
-from ..errors import CheckpointError, StorageError
+from ..errors import CheckpointError
 from .enhancers import EnhancerFiles
 from .gemma import Gemma, TableInFile
+from .tokens import tokenizer_of
 
 BLOCK_TOKENS = 8  # the reference pads conversations to a multiple of it
 Inputs = Mapping[str, Tensor]  # of the language model, by name
@@ -101,13 +101,7 @@ class Conversation:
 
     @cached_property
     def _tokens(self) -> Tokenizer:
-        files = self.model.files
-        try:
-            return Tokenizer.from_str(files.read_tokenizer())
-        except OSError as error:
-            raise StorageError(f"{files.tokenizer} cannot be read", disk_reason(error), disk_hint(error)) from error
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise CheckpointError(f"{files.tokenizer} is damaged", str(error)) from error
+        return tokenizer_of(self.model.files)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,20 @@ from typing import Self
 
 from tokenizers import Tokenizer
 
-from ..disk import disk_hint, disk_reason
-from ..errors import CheckpointError, LTX2Error, StorageError
+from ..disk import disk_errors
+from ..errors import CheckpointError, LTX2Error
 from .files import EncoderFiles
+
+
+def tokenizer_of(files: EncoderFiles) -> Tokenizer:
+    """The tokenizer of a text encoder. Raises: CheckpointError or StorageError if it cannot be used."""
+    with disk_errors(files.tokenizer, "cannot be read"):
+        try:
+            return Tokenizer.from_str(files.read_tokenizer())
+        except (OSError, LTX2Error):
+            raise
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise CheckpointError(f"{files.tokenizer} is damaged", str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +38,7 @@ class PromptTokenizer:
     @classmethod
     def load(cls, files: EncoderFiles) -> Self:
         """Read the tokenizer of a text encoder. Raises: CheckpointError or StorageError if it cannot be used."""
-        try:
-            tokenizer = Tokenizer.from_str(files.read_tokenizer())
-        except LTX2Error:
-            raise
-        except OSError as error:
-            raise StorageError(f"{files.tokenizer} cannot be read", disk_reason(error), disk_hint(error)) from error
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise CheckpointError(f"{files.tokenizer} is damaged", str(error)) from error
+        tokenizer = tokenizer_of(files)
         tokenizer.no_truncation()
         tokenizer.no_padding()
         settings, place = files.token_settings(), files.tokenizer_config or files.tokenizer
