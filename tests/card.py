@@ -253,6 +253,7 @@ def _is_view(ours: list[OnCard], results: list[Tensor], func: Any) -> bool:
 
 
 def _refuse_what_cards_lack(func: Any, tensors: list[OnCard]) -> None:
+    """Raises: NotImplementedError, as torch does for an operation that has no kernel for a card."""
     packet, dtypes = func.overloadpacket, {tensor.dtype for tensor in tensors}
     if packet in PRODUCTS and not all(dtype.is_floating_point for dtype in dtypes):
         raise NotImplementedError(f"{func} of integers on a card")
