@@ -6,6 +6,7 @@ Source: docs/reference/quantised.md, "Decoding" and "Rotation".
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 from math import isqrt
 
 import torch
@@ -38,14 +39,20 @@ def whole_numbers(layer: StoredLayer, stored: Stored, rows: range) -> tuple[Tens
 def rotated(values: Tensor, group: int) -> Tensor:
     """The sums of ± values (rows columns) in each group of columns, a power of 4: √group times the rotation.
 
-    Exact for integers whose sums are exact in float32.
+    The numbers of a group are a matrix, which is multiplied from both sides: 8 times fewer products for a group of 256
+    than with one matrix for the group. Exact for integers whose sums are exact in float32.
     """
-    step = 1
-    while step < group:
-        digits = values.unflatten(-1, (-1, 4, step))
-        values = (digits.sum(-2, keepdim=True) - 2 * digits.flip(-2)).flatten(-3)
-        step *= 4
-    return values
+    if group == 1:
+        return values
+    digits = (group.bit_length() - 1) // 2  # of a column inside its group, to base 4
+    upper, lower = (_signs(count, values.device) for count in (digits // 2, digits - digits // 2))
+    return (upper @ values.unflatten(-1, (-1, len(upper), len(lower))) @ lower).flatten(-3)
+
+
+def _signs(digits: int, device: torch.device) -> Tensor:
+    """The signs of the rotation of 4 ** digits columns."""
+    four = 1 - 2 * torch.eye(4, device=device).flip(-1)
+    return reduce(torch.kron, [four] * digits, torch.ones(1, 1, device=device))
 
 
 def to_int8(values: Tensor, group: int) -> tuple[Tensor, Tensor]:

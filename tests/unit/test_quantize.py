@@ -81,7 +81,7 @@ def test_a_device_without_data_decodes_too(form: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("group", [4, 16, 64, 256])
-def test_butterflies_are_the_matrix_of_the_rotation(group: int):
+def test_two_small_matrices_are_the_matrix_of_the_rotation(group: int):
     whole = torch.randint(-128, 128, (3, 2 * group)).float()
     by_matrix = whole.unflatten(-1, (2, group)).double() @ (rotation(group).double() * group**0.5)
     assert rotated(whole, group).double().equal(by_matrix.flatten(-2))
