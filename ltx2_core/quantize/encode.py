@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from ..stored.encoding import Target
+from .decode import CPU_CHUNK
 from .fp8 import LARGEST_E4M3, to_e4m3
 from .integers import to_int8
 from .rows import LEAST_SCALE, Stored
 
 Encoder = Callable[[Tensor, int], Stored]  # a matrix, and how many columns are rotated together
-
-CHUNK = 2**18  # numbers that are encoded at a time: 1 MiB in float32, which fits into a CPU cache; larger is slower
 
 
 def encode_int8(weight: Tensor, group: int) -> Stored:
@@ -44,7 +43,7 @@ def encode_fp8(weight: Tensor, group: int) -> Stored:
 
 def row_chunks(weight: Tensor) -> list[slice]:
     """The rows of a matrix in pieces, so that no working copy has the size of a large matrix."""
-    step = max(1, CHUNK // weight.shape[1])
+    step = max(1, CPU_CHUNK // weight.shape[1])
     return [slice(start, min(start + step, len(weight))) for start in range(0, len(weight), step)]
 
 

@@ -59,7 +59,7 @@ def test_a_matrix_in_chunks_of_rows_has_the_same_codes(
     encoder: encode.Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = encoder(matrix(), 256)
-    monkeypatch.setattr(encode, "CHUNK", 5 * 512)
+    monkeypatch.setattr(encode, "CPU_CHUNK", 5 * 512)
     chunks = encoder(matrix(), 256)
     assert all(torch.equal(whole[role].float(), chunks[role].float()) for role in whole)
 

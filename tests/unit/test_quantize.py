@@ -66,7 +66,7 @@ def test_a_matrix_in_chunks_is_the_float32_one_rounded_once(form: str, tmp_path:
     shape = SHAPES.get(form, OTHER_SHAPES)[-1]
     layer, tensors = written(form, torch.randn(shape), tmp_path)
     exact = decode(layer, tensors, range(shape[0]))[:, : shape[1]]
-    monkeypatch.setattr("ltx2_core.quantize.decode.CHUNK", 3 * layer.shape[1])
+    monkeypatch.setattr("ltx2_core.quantize.decode.CPU_CHUNK", 3 * layer.shape[1])
     assert decode_matrix(layer, tensors, shape, torch.bfloat16).equal(exact.bfloat16())
     assert decode_matrix(layer, tensors, shape, torch.float32).equal(exact.bfloat16().float())
 
