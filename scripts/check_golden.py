@@ -37,6 +37,7 @@ from scripts.golden.report import FAIL, LATER, Line, Report
 
 # What waits for a later step: "family/version/case" (sampling has no version) and the reason.
 UNUSED = "no recipe uses it"
+CELLS = "masks of cells come with the modes that use them"
 ROUNDS = "keyframe rounds come with the modes that need them"
 MEDIA = "wide gamut comes with the modes that use it"
 WAITING = {
@@ -45,6 +46,9 @@ WAITING = {
     "sampling/cfg_pp_*": UNUSED,
     "sampling/delta_apg_*": UNUSED,
     "sampling/delta_cfg_star_*": UNUSED,
+    "sampling/sigma_bins": UNUSED,
+    "sampling/mask_s*": CELLS,
+    "sampling/mask_downsample_*": CELLS,
     "sampling/dfr_*": ROUNDS,
     "sampling/acescct": MEDIA,
     "sampling/acescg_to_rec709": MEDIA,

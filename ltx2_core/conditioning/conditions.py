@@ -13,9 +13,7 @@ from fractions import Fraction
 from typing import Protocol, Self
 
 import torch
-from einops import rearrange, reduce
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..grids import Factors
 from ..latents import DenoiseMask, LatentState, keyframe_positions, patchify_video, reference_positions
@@ -52,27 +50,6 @@ class GivenTokens:
         clean, mask = state.clean.clone(), state.mask.values.clone()
         clean[:, self.start : end] = self.tokens
         mask[:, self.start : end] = 1 - self.strength
-        return replace(state, clean=clean, mask=DenoiseMask.from_dense(mask, clean.device))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GivenCells:
-    """Conditioning cells of the grid, with a strength: the part that outpainting keeps.
-
-    Args: latent: (b c f h w). cells: (b f h w) on the CPU, 1 for conditioned cells. strength: 1 keeps them exactly.
-    """
-
-    latent: Tensor
-    cells: Tensor
-    strength: float = 1.0
-
-    def apply(self, state: LatentState) -> LatentState:
-        n = state.base_tokens
-        cells = patchify_video(self.cells.float().unsqueeze(1))
-        clean, mask = state.clean.clone(), state.mask.values.clone()
-        mask[:, :n] = mask[:, :n] * (1 - cells) + (1 - self.strength) * cells
-        cells = cells.to(clean.device)
-        clean[:, :n] = clean[:, :n] * (1 - cells) + patchify_video(self.latent) * cells
         return replace(state, clean=clean, mask=DenoiseMask.from_dense(mask, clean.device))
 
 
@@ -224,20 +201,6 @@ def grown_attention(state: LatentState, appended: int, weights: Tensor | float) 
     mask[:, grid, new] = weights.unsqueeze(-2)
     mask[:, new, grid] = weights.unsqueeze(-1)
     return mask
-
-
-def attention_weights(mask: Tensor, shape: Sequence[int], strength: float = 1.0) -> Tensor:
-    """Reduce a mask of pixels (b 1 F H W) in [0, 1] to the cells of a latent (f, h, w): weights (b f*h*w) float32.
-
-    The first frame is kept; the others are averaged in equal groups, so F − 1 must be a multiple of f − 1.
-    """
-    f, h, w = shape
-    b = mask.shape[0]
-    frames = F.interpolate(rearrange(mask.float(), "b 1 f h w -> (b f) 1 h w"), size=(h, w), mode="area")
-    frames = rearrange(frames, "(b f) 1 h w -> b f h w", b=b)
-    first, rest = frames[:, :1], frames[:, 1:]
-    cells = torch.cat([first, reduce(rest, "b (f g) h w -> b f h w", "mean", f=f - 1)], dim=1) if f > 1 else first
-    return cells.flatten(1) * strength
 
 
 def before_start(positions: Tensor) -> Tensor:

@@ -21,11 +21,6 @@ from .inputs import ImageSource
 from .partial import partial_file
 from .resize import cover, to_clip
 
-TURNS = {
-    90: Image.Transpose.ROTATE_90,
-    180: Image.Transpose.ROTATE_180,
-    270: Image.Transpose.ROTATE_270,
-}  # counter-clockwise
 LOOKED_AT = 896  # pixels of the longer side of an image that a language model looks at
 SHORTEST_CODED = 2  # rows and columns; one colour sample stands for 2x2 pixels
 

@@ -10,14 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import methodcaller
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from ..types import Streams
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-T = TypeVar("T")
 
 
 class PassKind(StrEnum):
@@ -135,8 +133,3 @@ def guide(estimates: Mapping[PassKind, Tensor], scales: GuidanceScales) -> Tenso
     if scales.rescale:
         guided = guided * (scales.rescale * (cond.std() / guided.std()) + (1 - scales.rescale))
     return guided.to(estimates[PassKind.COND].dtype)
-
-
-def value_at(bins: Mapping[float, T], sigma: float) -> T:
-    """The value for a noise level, from values by upper bound: that of the smallest bound that is not below it."""
-    return bins[min((bound for bound in bins if bound >= sigma), default=max(bins))]

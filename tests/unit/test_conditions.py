@@ -9,7 +9,6 @@ import torch
 
 from ltx2_core.conditioning.conditions import (
     Condition,
-    GivenCells,
     GivenTokens,
     Keyframe,
     KeyframeSlots,
@@ -17,7 +16,6 @@ from ltx2_core.conditioning.conditions import (
     ReferenceVideo,
     TimeWindow,
     WithAttention,
-    attention_weights,
     before_start,
 )
 from ltx2_core.grids import Factors
@@ -67,16 +65,6 @@ def test_given_frames_are_clean_where_they_stand_and_nowhere_else(strength: floa
 def test_given_frames_must_fit_into_the_grid() -> None:
     with pytest.raises(AssertionError):
         GivenTokens.frames(clip(2), 3).apply(video())
-
-
-def test_given_cells_that_are_whole_frames_are_given_frames() -> None:
-    before, latent = video(), clip(4)
-    cells = torch.zeros(1, *GRID)
-    cells[:, 1:3] = 1
-    by_cells = GivenCells(latent=latent, cells=cells, strength=0.5).apply(before)
-    by_frames = GivenTokens.frames(latent[:, :, 1:3], 1, 0.5).apply(before)
-    assert torch.equal(by_cells.clean, by_frames.clean)
-    assert torch.equal(by_cells.mask.dense, by_frames.mask.dense)
 
 
 def test_a_window_over_the_whole_clip_makes_everything_up() -> None:
@@ -181,10 +169,3 @@ def test_conditions_behind_a_weighted_one_do_not_see_it() -> None:
     assert not after[:, 2 * N :, N : 2 * N].any()
     assert (after[:, 2 * N :, :N] == 1).all()
     assert torch.equal(after, after.mT)
-
-
-def test_pixel_weights_average_over_the_frames_and_pixels_of_a_cell() -> None:
-    cells = torch.rand(1, 3, 2, 3)
-    frames = torch.cat([cells[:, :1], cells[:, 1:].repeat_interleave(8, dim=1)], dim=1)
-    pixels = frames.repeat_interleave(32, dim=2).repeat_interleave(32, dim=3).unsqueeze(1)
-    assert torch.allclose(attention_weights(pixels, (3, 2, 3), 0.5), cells.flatten(1) * 0.5, atol=1e-6)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ltx2_core.sampling.guidance import Contexts, GuidanceScales, PassKind, guide, plan_passes, value_at
+from ltx2_core.sampling.guidance import Contexts, GuidanceScales, PassKind, guide, plan_passes
 from ltx2_core.types import Streams
 
 COND, UNCOND, PERTURBED, ISOLATED = PassKind
@@ -118,13 +118,6 @@ def test_arithmetic_is_float32_whatever_comes_in() -> None:
     half = estimates(torch.bfloat16)
     whole = guide({kind: estimate.float() for kind, estimate in half.items()}, VIDEO)
     assert torch.equal(guide(half, VIDEO), whole.bfloat16())
-
-
-@settings(deadline=None)
-@given(sigma=st.floats(0, 2))
-def test_the_smallest_bound_that_is_not_below_counts(sigma: float) -> None:
-    expected = "low" if sigma <= 0.5 else "middle" if sigma <= 0.9 else "high"
-    assert value_at({1.0: "high", 0.5: "low", 0.9: "middle"}, sigma) == expected
 
 
 def test_planning_passes_does_not_import_torch() -> None:

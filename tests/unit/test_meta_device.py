@@ -18,7 +18,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ltx2_core.conditioning.conditions import (
-    GivenCells,
     GivenTokens,
     Keyframe,
     KeyframeSlots,
@@ -26,7 +25,6 @@ from ltx2_core.conditioning.conditions import (
     ReferenceVideo,
     TimeWindow,
     WithAttention,
-    attention_weights,
     before_start,
 )
 from ltx2_core.config.text import ConnectorConfig, ProjectionConfig
@@ -89,14 +87,12 @@ def noisy_states() -> States:
     """Both streams with every kind of condition, and noise."""
     latent = empty(1, 12, 2, 12, 18)
     still, half = latent[:, :, :1], latent[..., ::2, ::2]
-    weights = attention_weights(empty(1, 1, 9, 384, 576, dtype=torch.float32), (2, 6, 9), 0.7)
     reference = ReferenceVideo(latent=half, fps=FPS, factors=FACTORS, spatial_scale=2, strength=0.8)
     conditions = [
         TimeWindow(start_s=0.1, end_s=0.3),
         GivenTokens.frames(still, strength=0.9),
-        GivenCells(latent=latent, cells=torch.rand(1, 2, 12, 18), strength=0.5),
         Keyframe(latent=still, frame=5, fps=FPS, factors=FACTORS, strength=0.5),
-        WithAttention(reference, weights),
+        WithAttention(reference, empty(1, 2 * 6 * 9, dtype=torch.float32)),
         KeyframeSlots(frames=(3,), fps=FPS, factors=FACTORS, seeds=still),
     ]
     sound = empty(1, 5, 7, 2)

@@ -35,7 +35,6 @@ TIMEOUT_S = 1800.0  # after which a silent rank counts as lost; a rank may read 
 LISTEN_S = 0.1  # for events, before the watcher is asked again whether to stop
 END_S = 10.0  # for ranks to end, and for a rank that has lost another one to be ended
 LOOPBACK = "lo"  # ranks of one machine talk through no other interface
-STOPPED_CODE = 130
 LONGEST_REASON = 200
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ltx2_core.conditioning.conditions import (
     Condition,
-    GivenCells,
     GivenTokens,
     Keyframe,
     KeyframeSlots,
@@ -18,7 +17,6 @@ from ltx2_core.conditioning.conditions import (
     ReferenceVideo,
     TimeWindow,
     WithAttention,
-    attention_weights,
     before_start,
 )
 from ltx2_core.grids import Factors
@@ -76,8 +74,6 @@ def condition_of(golden: GoldenFile, case: str, parameters: Parameters) -> Condi
         case "keyframe":
             at, count = parameters["frame_idx"], parameters.get("num_pixel_frames", 1)
             return Keyframe(latent=latent, frame=at, fps=fps, factors=FACTORS, strength=strength, pixel_frames=count)
-        case "mask":
-            return GivenCells(latent=latent, cells=golden[f"{case}/input_mask"], strength=strength)
         case "generated_keyframe_slots":
             seeds = golden.tensors.get(f"{case}/initial")
             return KeyframeSlots(frames=parameters["pixel_frame_indices"], fps=fps, factors=FACTORS, seeds=seeds)
@@ -131,10 +127,6 @@ def audio_reference(golden: GoldenFile, case: str, parameters: Parameters) -> No
     condition = ReferenceAudio(tokens=tokens, positions=positions)
     listening = condition.apply(initial_state(golden, "audio_initial"))
     exact(golden, f"{case}/all_positions", listening.positions)
-
-
-def mask_downsample(golden: GoldenFile, case: str, parameters: Parameters) -> None:
-    close(golden, f"{case}/out", attention_weights(golden[f"{case}/input"], parameters["target_fhw"]))
 
 
 def bare_state(latent: Tensor, clean: Tensor, mask: Tensor) -> LatentState:
@@ -194,13 +186,11 @@ CONDITIONING = CaseTable(
         "*_initial*": initial,
         "latent_index_*": condition,
         "keyframe_*": condition,
-        "mask_s*": condition,
         "reference_[0-9]": condition,
         "reference_*_attn_*": weighted_reference,
         "two_references*": weighted_references,
         "region_*": region,
         "audio_reference_*": audio_reference,
-        "mask_downsample_*": mask_downsample,
         "noise_cond_*": noise_given,
         "noise_*": noise,
         "post_process_*": post_process,
