@@ -259,7 +259,9 @@ def read_clip(path: Path) -> Media:
 
 
 def as_text(value: str | float | None) -> str:
-    return value if isinstance(value, str) else "–" if value is None else f"{value:.4g}"
+    if value is None:
+        return "–"
+    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ class UpsamplerConfig:
     @property
     def enlarges(self) -> tuple[Fraction, Fraction]:
         """The factors for the frame rate, and for height and width."""
-        sides = Fraction(*self.ratio) if self.ratio else Fraction(2 if self.in_space else 1)
-        return Fraction(2 if self.in_time else 1), sides
+        sides = self.ratio or (2 if self.in_space else 1, 1)
+        return Fraction(2 if self.in_time else 1), Fraction(*sides)
 
     @classmethod
     def from_metadata(cls, config: Mapping[str, Any]) -> Self:

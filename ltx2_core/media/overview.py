@@ -93,20 +93,23 @@ def look_at(path: Path, detail: Detail = OF_MANY) -> Overview:
     video = check_input(path, VideoSource) if info.video else None
     source = video.audio if video else check_input(path, AudioSource)
     audio = read_audio(source) if source else None
-    duration_s = float(video.duration_s if video else audio.duration_s if audio else 0)
-    poster, seen = _look(video, detail) if video else (None, Findings())
-    heard = check_audio(replace(audio, is_given=False)) if audio else Findings()
-    return Overview(
-        info=info,
-        duration_s=duration_s,
-        size=(video.width, video.height) if video else None,
-        poster=poster,
-        spectrogram=_spectrogram(audio, duration_s, detail) if audio else None,
-        waves=_waves(audio, duration_s, detail) if audio else (),
-        level=measure_level(audio) if audio and len(audio.samples) in LAYOUTS else None,
-        sync=measure_sync(video, source) if video and source else None,
-        problems={**seen.by_mark, **heard.by_mark},
-    )
+    timed = video or audio
+    assert timed is not None  # without a video, `check_input` requires audio
+    duration_s = float(timed.duration_s)
+    overview = Overview(info=info, duration_s=duration_s, problems={})
+    if video:
+        poster, seen = _look(video, detail)
+        overview = replace(overview, size=(video.width, video.height), poster=poster, problems=seen.by_mark)
+    if audio:
+        heard = check_audio(replace(audio, is_given=False))
+        spectrogram, waves = _spectrogram(audio, duration_s, detail), _waves(audio, duration_s, detail)
+        problems = {**overview.problems, **heard.by_mark}
+        overview = replace(overview, spectrogram=spectrogram, waves=waves, problems=problems)
+    if audio and len(audio.samples) in LAYOUTS:
+        overview = replace(overview, level=measure_level(audio))
+    if video and source:
+        overview = replace(overview, sync=measure_sync(video, source))
+    return overview
 
 
 def _look(video: VideoSource, detail: Detail) -> tuple[Picture | None, Findings]:

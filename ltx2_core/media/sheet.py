@@ -32,7 +32,7 @@ LINE = 6  # between lines of text
 MOST_PROMPT_LINES = 5
 LARGEST_BYTES = 200_000
 COLOURS = (256, 128, 64, 32)  # that a sheet is reduced to, one after another, where it would be larger
-CHANNEL_NAMES = ("left", "right")
+CHANNEL_NAMES = {1: ("mono",), 2: ("left", "right")}  # more channels are drawn as one, "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,10 @@ def contact_sheet(
     audio = read_audio(source) if source else None
     frames = [*thumbnails(video)] if video else []
     parts = [_text([Line(_title(clip.name, info))]), *_prompt(prompt), _text([Line(_made(seed, made_with), True)])]
-    parts += [_grid([image for _, image in frames])] if frames else []
+    if frames:
+        parts.append(_grid([image for _, image in frames]))
     if audio:
-        duration_s = float(max(audio.duration_s, video.duration_s if video else 0))
+        duration_s = float(max(one.duration_s for one in (audio, video) if one))
         parts += _sound(audio, duration_s, [float(time_s) for time_s, _ in frames])
         parts.append(_text([Line(text, True) for text in _measures(video, source, audio)]))
     with partial_file(target, overwrite=overwrite) as partial:
@@ -77,8 +78,11 @@ def save_small(sheet: Image.Image, path: Path) -> None:
 
 def _title(name: str, info: MediaInfo) -> str:
     """The properties of the file, on one line."""
-    streams = [_video_words(info.video)] if info.video else []
-    streams += [_audio_words(info.audio)] if info.audio else []
+    streams = []
+    if info.video:
+        streams.append(_video_words(info.video))
+    if info.audio:
+        streams.append(_audio_words(info.audio))
     return f"{plain(name)}: {'; '.join(streams)}"
 
 
@@ -113,9 +117,9 @@ def _measures(video: VideoSource | None, source: AudioSource | None, audio: Wave
 def _sound(audio: Waveform, duration_s: float, times_s: Sequence[float]) -> list[Image.Image]:
     """Strips over the same time: the channels, or all of them in one if they are more than two, and a spectrogram."""
     samples, rate_hz = audio.samples.numpy(), audio.sample_rate_hz
-    names = CHANNEL_NAMES if len(samples) == 2 else ("mono" if len(samples) == 1 else "all",)
-    channels = np.split(samples, 2) if len(samples) == 2 else [samples]
-    strips = [waveform(part, name, rate_hz, duration_s) for part, name in zip(channels, names, strict=True)]
+    names = CHANNEL_NAMES.get(len(samples), ("all",))
+    channels = zip(np.split(samples, len(names)), names, strict=True)
+    strips = [waveform(channel, name, rate_hz, duration_s) for channel, name in channels]
     return [*strips, spectrogram(samples, rate_hz, duration_s), time_axis(duration_s, times_s)]
 
 

@@ -150,7 +150,7 @@ def make(
         return np.stack([clip.frames for clip in clips]), np.stack([clip.sound for clip in clips])
     video, audio = codec.encode(clips) if row.given != "neither" else Streams()
     if row.given != "both":
-        kept = Streams(video if row.given == "picture" else None, audio if row.given == "sound" else None)
+        kept = {"picture": Streams(video=video), "sound": Streams(audio=audio)}.get(row.given, Streams())
         asked, seeds = [case.prompt for case in cases], [case.number for case in cases]
         video, audio = generator.generate(request, asked, seeds, kept)
     assert video is not None

@@ -6,6 +6,7 @@ In a template `{colour}` stands for one of the wordings of that attribute, and `
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -132,11 +133,15 @@ def prompt(scene: Scene, rng: np.random.Generator, held_out: bool = False, bare_
     others leave attributes open.
     """
 
-    def one_of(choices: tuple[str, ...] | list[str]) -> str:
+    def one_of(choices: Sequence[str]) -> str:
         return choices[rng.integers(len(choices))]
 
     *known, unknown = TEMPLATES[scene.kind]
-    templates = (unknown,) if held_out else BARE[scene.kind] if rng.random() < bare_share else known
+    templates: Sequence[str] = known
+    if held_out:
+        templates = (unknown,)
+    elif rng.random() < bare_share:
+        templates = BARE[scene.kind]
     text = _CHOICE.sub(lambda match: one_of(match[1].split("|")), one_of(templates))
     text = _SLOT.sub(lambda match: one_of(WORDINGS[scene.kind][match[1]][getattr(scene, match[1])]), text)
     return f"{text[0].upper()}{text[1:]}." if rng.random() < SENTENCE_SHARE else text

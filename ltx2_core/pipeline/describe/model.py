@@ -60,8 +60,7 @@ def _lora(name: str, library: Library) -> Facts:
     yield "kind", "a registered LoRA"
     yield "name", name
     yield "summary", control.summary
-    by_images = "--lora with --ref, or --control"
-    yield "option", by_images if control.looks_at == "images" else "--control" if control.in_context else "--lora"
+    yield "option", _option(control)
     yield "strength", f"{control.strength:g}{', and no other' * control.is_strength_fixed}"
     if control.in_context:
         yield "reference", _reference(control)
@@ -74,6 +73,13 @@ def _lora(name: str, library: Library) -> Facts:
         yield "hint", f"ltx2 download {name}"
     if os.path.lexists(name):
         yield "note", f"./{name} is the file or folder here"
+
+
+def _option(control: Control) -> str:
+    """The option that applies it."""
+    if control.looks_at == "images":
+        return "--lora with --ref, or --control"
+    return "--control" if control.in_context else "--lora"
 
 
 def _reference(control: Control) -> str:

@@ -180,6 +180,9 @@ def _walk(folder: Path, depth: int, role: str) -> Iterator[Path]:
         yield folder
     for path in inside:
         if path.is_dir() and not path.name.startswith("."):
-            yield from _walk(path, depth - 1, role) if depth > 1 else ([path] if role == ENCODER else [])
+            if depth > 1:
+                yield from _walk(path, depth - 1, role)
+            elif role == ENCODER:
+                yield path
         elif path.is_file():
             yield path
