@@ -86,7 +86,6 @@ if TYPE_CHECKING:
     from .pipeline.render.models import Models
     from .pipeline.render.run import Interrupted, Result, enhance, resume, run
     from .pipeline.report.write import write_batch_report, write_clip_report, write_report
-    from .pipeline.request import Resolved
     from .pipeline.rerun.recipe import FoundRecipe, read_recipe
     from .pipeline.rerun.rerun import Rerun, parse_changes, resolve_again
     from .pipeline.resolve.explain import choices_text, default_text
@@ -98,6 +97,7 @@ if TYPE_CHECKING:
     from .pipeline.resolve.rewrite import continued, rewritten
     from .pipeline.resolve.setting_sources import Gathered, gather, own_presets
     from .pipeline.resolve.tuning import write_tuning
+    from .pipeline.resolved import Resolved
     from .pipeline.synchrony import sync_of
     from .pipeline.values import show_fps
     from .text.encode import encode_prompts
@@ -325,11 +325,11 @@ _HOMES = {
     "pipeline.job": ("Job",),
     "pipeline.resolve.setting_sources": ("Gathered", "gather", "own_presets"),
     "pipeline.resolve.presets": ("catalogue",),
-    "pipeline.request": ("Resolved",),
     "pipeline.resolve.explain": ("choices_text", "default_text"),
     "pipeline.resolve.prompt": ("read_prompt",),
     "pipeline.resolve.plan": ("Plan", "gigabytes"),
     "pipeline.resolve.resolve": ("Planning", "plan_render", "resolve"),
+    "pipeline.resolved": ("Resolved",),
     "pipeline.rerun.recipe": ("FoundRecipe", "read_recipe"),
     "pipeline.rerun.rerun": ("Rerun", "parse_changes", "resolve_again"),
     "pipeline.resolve.rewrite": ("continued", "rewritten"),

@@ -5,13 +5,12 @@ Source: docs/cli.md, "Commands"; docs/reference/pipelines.md, "Sizes and lengths
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -25,13 +24,10 @@ from ..records import Record
 from ..sampling.guidance import GuidanceScales
 from ..types import Streams
 from .chain import Chain, WindowPlace
-from .outputs import beside_of, resume_command, stills_of
+from .outputs import beside_of, stills_of
 from .recipe import Recipe, Stage
 from .segments import Segments, TextSpan, names_of_texts, text_spans
 from .values import OFF, Choice, FrameRate, Interval, Loudness, Seconds
-
-if TYPE_CHECKING:
-    from .resolve.plan import Plan
 
 VideoCodecName = Annotated[str, BeforeValidator(Choice.of(VIDEO_CODECS))]
 COPY = "copy"  # in place of a codec: the packets of the given audio
@@ -442,43 +438,3 @@ class RenderTask(Record):
     def stills(self) -> list[Path]:
         """The paths of the stills of generated keyframes, if they are requested."""
         return stills_of(self.target, self.request.keyframe_count) if self.output.keyframe_stills else []
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resolved:
-    """A resolved task, and messages about it.
-
-    Args: preset: the named set of values, if the user named one on the command line, in a file or in the environment.
-    overridden: the values that it overrides in files and in the environment. sources: where each setting came from, as
-    text. notes: choices and roundings. warnings: the same, if the result may suffer. advice: about the prompt. plan:
-    the planned costs; None if nothing is rendered.
-    """
-
-    task: RenderTask
-    job_dir: Path
-    preset: str | None = None
-    overridden: tuple[str, ...] = ()
-    skip_existing: bool = False
-    sources: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    advice: tuple[str, ...] = ()
-    plan: Plan | None = None
-
-    @property
-    def request(self) -> Request:
-        return self.task.request
-
-    @property
-    def target(self) -> Path:
-        return self.task.target
-
-    @property
-    def resume_command(self) -> str:
-        """The command that resumes the render after a stop."""
-        return resume_command(self.job_dir, self.target)
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the target exists and is to be kept."""
-        return self.skip_existing and os.path.lexists(self.target)

@@ -26,7 +26,8 @@ import numpy as np
 import torch
 
 from ltx2_core.components import NOT_ALWAYS_NEEDED
-from ltx2_core.pipeline.request import Request, Resolved
+from ltx2_core.pipeline.request import Request
+from ltx2_core.pipeline.resolved import Resolved
 from ltx2_core.types import Streams
 from scripts.toy import detect, prompts, world
 from scripts.toy.codec import Codec

@@ -16,9 +16,10 @@ from ltx2_core.models.capture import AttentionCapture
 from ltx2_core.pipeline.render.models import Models
 from ltx2_core.pipeline.render.stage_inputs import Given
 from ltx2_core.pipeline.render.stages import NEUTRAL, StageRun
-from ltx2_core.pipeline.request import RenderTask, Request, Resolved
+from ltx2_core.pipeline.request import RenderTask, Request
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE, Origin, Place
+from ltx2_core.pipeline.resolved import Resolved
 from ltx2_core.sampling.guidance import Contexts
 from ltx2_core.text.encode import TextContext, encode_prompts
 from ltx2_core.types import Streams

@@ -11,10 +11,10 @@ import pytest
 from ltx2_core import cards
 from ltx2_core.errors import RequestError
 from ltx2_core.hub.registry import RegisteredModel
-from ltx2_core.pipeline.request import Resolved
 from ltx2_core.pipeline.resolve import basis, machine, plan
 from ltx2_core.pipeline.resolve import resolve as resolves
 from ltx2_core.pipeline.resolve.resolve import Asked, planned_card, resolve
+from ltx2_core.pipeline.resolved import Resolved
 from tests.places import A_FILE
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"

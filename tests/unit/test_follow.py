@@ -14,9 +14,10 @@ from PIL import Image
 from ltx2_core.errors import LTX2Error, MediaError, RequestError
 from ltx2_core.media.accept import check_input
 from ltx2_core.media.inputs import VideoSource
-from ltx2_core.pipeline.request import ClipInput, Resolved
+from ltx2_core.pipeline.request import ClipInput
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
+from ltx2_core.pipeline.resolved import Resolved
 from tests.places import A_FILE
 from tests.synthetic_media import tone, write_sound, write_video
 

@@ -46,6 +46,7 @@ LIGHT = (
     "ltx2_core.pipeline.request",
     "ltx2_core.pipeline.recipe",
     "ltx2_core.pipeline.resolve",
+    "ltx2_core.pipeline.resolved",
     "ltx2_core.pipeline.synchrony",
     "ltx2_cli",
 )

@@ -18,13 +18,13 @@ from ltx2_core.errors import CheckpointError, LTX2Error, RequestError, StorageEr
 from ltx2_core.headers import read_header
 from ltx2_core.hub.registry import RegisteredModel, registered_models
 from ltx2_core.pipeline.recipe import Recipe
-from ltx2_core.pipeline.request import Resolved
 from ltx2_core.pipeline.resolve import basis
 from ltx2_core.pipeline.resolve.presets import generation_defaults, names, recipe
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import BUILT_IN, COMMAND_LINE, ENVIRONMENT, Origin, Place, merge
 from ltx2_core.pipeline.resolve.sizes import nearest_legal
 from ltx2_core.pipeline.resolve.target import slug
+from ltx2_core.pipeline.resolved import Resolved
 from tests.places import A_FILE
 
 

@@ -14,7 +14,6 @@ from ltx2_core.pipeline.events import Event, Message, PhaseDone, StepDone, Watch
 from ltx2_core.pipeline.events import Phase as Kind
 from ltx2_core.pipeline.render import meter as meters
 from ltx2_core.pipeline.render.meter import CardPeak, Meter, ProcessPeak, compared, measured
-from ltx2_core.pipeline.request import Resolved
 from ltx2_core.pipeline.resolve import speeds
 from ltx2_core.pipeline.resolve.machine import Device, measured_on
 from ltx2_core.pipeline.resolve.plan import GIB, Plan, Row, Streaming
@@ -32,6 +31,7 @@ from ltx2_core.pipeline.resolve.speeds import (
     speeds_of,
 )
 from ltx2_core.pipeline.resolve.tuning import ShapeClass, Switch, Tuning, write_tuning
+from ltx2_core.pipeline.resolved import Resolved
 
 CPU = Device("cpu")
 OFF = Switch(off_s=1.0, on_s=2.0, runs=5, chosen=False)

@@ -17,7 +17,6 @@ from ltx2_core.errors import RequestError, StorageError
 from ltx2_core.models.transformer import Transformer
 from ltx2_core.pipeline.doctor import tune
 from ltx2_core.pipeline.doctor.tune import Plan, Shape, choose_precision, choose_switch, timed
-from ltx2_core.pipeline.request import Resolved
 from ltx2_core.pipeline.resolve import machine
 from ltx2_core.pipeline.resolve.fit import products_of
 from ltx2_core.pipeline.resolve.machine import Device, measured_on
@@ -33,6 +32,7 @@ from ltx2_core.pipeline.resolve.tuning import (
     tuning_file,
     write_tuning,
 )
+from ltx2_core.pipeline.resolved import Resolved
 from tests.commands import ltx2
 
 CPU = Device("cpu")

@@ -12,9 +12,9 @@ from typing import Any
 
 from ...errors import RequestError, shown
 from ...paths import given_path
-from ..request import Resolved
 from ..resolve.modes import mode_of
 from ..resolve.settings import Settings
+from ..resolved import Resolved
 from ..values import did_you_mean
 
 DEFAULT_MODE = "t2v"

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from ...disk import made_folder
 from ...errors import DoesNotFitError, JobsError, LTX2Error, RequestError
-from ..request import Resolved
 from ..resolve.presets import with_presets
 from ..resolve.resolve import resolve
 from ..resolve.setting_sources import Gathered, gather
 from ..resolve.settings import COMMAND_LINE, Settings, merge
+from ..resolved import Resolved
 from .expand import job_seed
 from .jobs import Batch, BatchJob, JobLine
 from .names import Naming, escaped

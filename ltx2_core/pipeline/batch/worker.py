@@ -22,8 +22,9 @@ from ..render.models import Models, computing
 from ..render.ran_out import ran_out
 from ..render.run import NOBODY, Interrupted, Result, check_device, resume, run
 from ..request import RECORD as JOB_RECORD
-from ..request import RenderTask, Request, Resolved
+from ..request import RenderTask, Request
 from ..resolve.setting_sources import gather
+from ..resolved import Resolved
 from ..values import OFF
 from .begin import Order, claim_of, settings_digest
 from .jobs import JobLine

@@ -27,11 +27,11 @@ from ..job import Job
 from ..parts import ModelHeaders
 from ..reads import files_of
 from ..render.run import NOBODY, Result, run
-from ..request import Resolved
 from ..resolve import machine
 from ..resolve.resolve import resolve
 from ..resolve.setting_sources import Gathered
 from ..resolve.settings import COMMAND_LINE, Layer
+from ..resolved import Resolved
 from .facts import show_card, show_gib
 from .report import Diagnosis, Fact
 

@@ -17,9 +17,9 @@ import torch
 
 from ..events import Event, PhaseDone, StepDone, Watch
 from ..events import Phase as Kind
-from ..request import Resolved
 from ..resolve.plan import Plan, gigabytes
 from ..resolve.speeds import keep_speeds, speeds_of
+from ..resolved import Resolved
 
 STATUS = Path("/proc/self/status")  # of Linux alone
 OFTEN_S = 0.02  # between two looks at the memory of this process

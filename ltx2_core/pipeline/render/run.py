@@ -32,8 +32,9 @@ from ..job import Job
 from ..outputs import report_of, sheet_of
 from ..reads import identities, require_unchanged
 from ..report.write import write_clip_report
-from ..request import RenderTask, Resolved
+from ..request import RenderTask
 from ..resolve.target import TAKEN_HINT, check_place
+from ..resolved import Resolved
 from ..values import counted
 from .attention import write_attention
 from .engine import Engine

@@ -17,7 +17,7 @@ from ...hub.library import Library
 from ...hub.registry import read_catalogue
 from ...paths import given_path
 from ..parts import DURATION_HEAD
-from ..request import ENHANCER, Request, Resolved
+from ..request import ENHANCER, Request
 from ..resolve.edits import EDITS
 from ..resolve.library import model_folders
 from ..resolve.machine import choose_device
@@ -26,6 +26,7 @@ from ..resolve.resolve import Asked, fits, require_fit
 from ..resolve.setting_sources import gather
 from ..resolve.settings import COMMAND_LINE, Origin, Place, Settings, merge
 from ..resolve.settle import Settled
+from ..resolved import Resolved
 from ..values import did_you_mean
 from .differences import differences
 from .files import Search, find_files, model_of, with_names

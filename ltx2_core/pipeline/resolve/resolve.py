@@ -17,7 +17,7 @@ from ...errors import DoesNotFitError, LTX2Error
 from ...hub.find import ModelFiles
 from ...hub.registry import BUILT_PRECISIONS, registered_models
 from ..events import Phase as Kind
-from ..request import Resolved
+from ..resolved import Resolved
 from ..values import parse_size
 from .auto import AUTO_NOTE
 from .basis import Planned

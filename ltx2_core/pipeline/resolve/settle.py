@@ -17,7 +17,8 @@ from ...paths import given_path, require_writable
 from ...sampling.guidance import GuidanceScales
 from ...types import Streams
 from ..parts import ALWAYS_READ, components_of
-from ..request import COPY, OutputSettings, RenderTask, Request, Resolved
+from ..request import COPY, OutputSettings, RenderTask, Request
+from ..resolved import Resolved
 from ..values import OFF
 from .as_written import named_as_written
 from .assumed import assumed_inputs
