@@ -20,7 +20,7 @@ from ltx2_core.models.attention import attending, attention
 from ltx2_core.models.int8_attention import int8_attention
 from ltx2_core.pipeline.doctor import tune
 from ltx2_core.pipeline.doctor.tune import choose_attention
-from ltx2_core.pipeline.resolve import fit, machine
+from ltx2_core.pipeline.resolve import machine
 from ltx2_core.pipeline.resolve.machine import Device, backends_on
 from ltx2_core.pipeline.resolve.tuning import ShapeClass, Switch, Tuning
 from tests.commands import UNGUIDED, ltx2, made_in, rendered
@@ -210,8 +210,8 @@ def test_what_was_measured_holds_unless_somebody_says_otherwise(monkeypatch: pyt
     switch = Switch(off_s=1, on_s=None, runs=5, chosen=False)
     choice = choose_attention({"sdpa": [1.0] * 5, "flash": [1.0] * 5, "math": [0.5] * 5})
     shape = ShapeClass(name="all", tokens=10**6, batches_passes=switch, keeps_text=switch, attention=choice)
-    tuning = Tuning(measured_on=fit.measured_on(Device("cpu")), precision=None, shapes=(shape,))
-    monkeypatch.setattr(fit, "read_tuning", lambda: tuning)
+    tuning = Tuning(measured_on=machine.measured_on(Device("cpu")), precision=None, shapes=(shape,))
+    monkeypatch.setattr(machine, "read_tuning", lambda: tuning)
     told = tuning.rows["attention, up to 1,000,000 tokens"]
     assert told == "math (flash: 1.00 times as long; math: 0.50 times as long)"
     assert resolved().task.machine.attention == "math"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from ltx2_core.hub.library import Library
 from ltx2_core.hub.registry import Reference, read_shipped
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
-from ltx2_core.pipeline.resolve.settle import settle
+from ltx2_core.pipeline.resolve.settle import Asked
 from scripts.tiny_versions import VERSIONS
 from tests.commands import ltx2, made_in, refused, rendered
 from tests.synthetic_media import write_video
@@ -83,7 +83,8 @@ def test_what_a_file_says_of_its_reference_holds_before_what_is_known(
     model = tiny_of("2.3")
     install(style_of(model), {"reference_downscale_factor": "1", "reference_temporal_scale_factor": "4"})
     flags = {"model": str(model), "control": "union", "res": "128x128", "output": str(tmp_path / "never.mp4")}
-    (reference,) = settle("v2v", "a bell", [(COMMAND_LINE, flags)], main=clip).resolved.request.references
+    asked = Asked(mode="v2v", prompt="a bell", layers=[(COMMAND_LINE, flags)], main=clip)
+    (reference,) = asked.settle().resolved.request.references
     assert (reference.spatial_scale, reference.temporal_scale) == (1, 4)
 
 

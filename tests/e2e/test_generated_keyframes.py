@@ -17,7 +17,7 @@ from ltx2_core.media.probe import probe
 from ltx2_core.pipeline.render import engine
 from ltx2_core.pipeline.request import Request
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
-from ltx2_core.pipeline.resolve.settle import settle
+from ltx2_core.pipeline.resolve.settle import Asked
 from tests import commands
 from tests.commands import ltx2, made_in, rendered
 
@@ -141,7 +141,8 @@ def test_the_plan_counts_their_tokens(marking: Path) -> None:
     flags = {"model": str(marking), "preset": "one-stage", "res": "128x128", "frames": "9", "output": "never.mp4"}
 
     def denoising_flops(count: int) -> float:
-        phases = settle("t2v", "a bell", [(COMMAND_LINE, flags | {"generated_keyframes": str(count)})]).costs.phases
+        layers = [(COMMAND_LINE, flags | {"generated_keyframes": str(count)})]
+        phases = Asked(mode="t2v", prompt="a bell", layers=layers).settle().costs.phases
         return next(phase.flops for phase in phases if phase.name == "denoising")
 
     assert denoising_flops(0) < denoising_flops(2) < denoising_flops(7)

@@ -9,7 +9,7 @@ import pytest
 
 from ltx2_core.errors import RequestError
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE, ENVIRONMENT, Layer
-from ltx2_core.pipeline.resolve.settle import settle
+from ltx2_core.pipeline.resolve.settle import Asked
 from tests.commands import refused
 from tests.places import A_FILE
 
@@ -31,8 +31,9 @@ PRESETS: dict[str, Any] = {"mine": FRAMES}
     ids=["command line", "environment", "file", "preset", "the first that sets it", "not set above"],
 )
 def test_a_setting_has_the_name_that_it_was_given_by(layers: list[Layer], what: str, why: str) -> None:
+    given = [*layers, (COMMAND_LINE, {"model": "toy"})]
     with pytest.raises(RequestError) as refusal:
-        settle("t2v", "a bell", [*layers, (COMMAND_LINE, {"model": "toy"})], PRESETS)
+        Asked(mode="t2v", prompt="a bell", layers=given, own_presets=PRESETS).settle()
     assert (refusal.value.what, refusal.value.why) == (f"{what} cannot be used", why)
     assert refusal.value.hint == "--frames 9 or --frames 17"  # what is to be typed is an option wherever it stood
 
@@ -40,7 +41,7 @@ def test_a_setting_has_the_name_that_it_was_given_by(layers: list[Layer], what: 
 def test_what_is_to_be_left_out_is_named_as_written_too() -> None:
     layers: list[Layer] = [(COMMAND_LINE, {"model": "toy", "loop": True}), (ENVIRONMENT, {"until": "60s"})]
     with pytest.raises(RequestError) as refusal:
-        settle("t2v", "a bell", layers)
+        Asked(mode="t2v", prompt="a bell", layers=layers).settle()
     assert (refusal.value.what, refusal.value.hint) == ("--loop cannot be used here", "leave LTX2_UNTIL out")
 
 

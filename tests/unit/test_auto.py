@@ -13,7 +13,8 @@ from ltx2_core.errors import RequestError
 from ltx2_core.hub.registry import RegisteredModel
 from ltx2_core.pipeline.resolve import basis, machine, plan
 from ltx2_core.pipeline.resolve import resolve as resolves
-from ltx2_core.pipeline.resolve.resolve import Asked, planned_card, resolve
+from ltx2_core.pipeline.resolve.resolve import planned_card, resolve
+from ltx2_core.pipeline.resolve.settle import Asked
 from ltx2_core.pipeline.resolved import Resolved
 from tests.places import A_FILE
 

@@ -25,8 +25,9 @@ from ltx2_core.pipeline.resolve.machine import Device
 from ltx2_core.pipeline.resolve.peaks import Rates, rates_of, read_peaks
 from ltx2_core.pipeline.resolve.phases import Costs
 from ltx2_core.pipeline.resolve.plan import GIB, MARGIN_BYTES, Row, make_plan
-from ltx2_core.pipeline.resolve.resolve import Asked, Planning, plan_render, planned_card, resolve
+from ltx2_core.pipeline.resolve.resolve import Planning, plan_render, planned_card, resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE, Origin, Place
+from ltx2_core.pipeline.resolve.settle import Asked
 from ltx2_core.sampling.schedules import from_level, with_level
 from ltx2_core.text.enhancers import MOST_TOKENS, find_enhancer
 

@@ -26,8 +26,9 @@ from ltx2_core.pipeline.render.stages import StageRun, schedule
 from ltx2_core.pipeline.request import AudioInput, Extension, ReferenceInput, Request
 from ltx2_core.pipeline.resolve.basis import Planned
 from ltx2_core.pipeline.resolve.phases import Costs
-from ltx2_core.pipeline.resolve.resolve import Asked, planned_card
+from ltx2_core.pipeline.resolve.resolve import planned_card
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
+from ltx2_core.pipeline.resolve.settle import Asked
 from ltx2_core.pipeline.windows import StageOfWindow, runs_of
 from ltx2_core.sampling.guidance import Contexts, GuidanceScales
 from ltx2_core.types import Streams

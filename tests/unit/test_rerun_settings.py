@@ -19,7 +19,7 @@ from ltx2_core.pipeline.rerun.rerun import _prompt, resolve_again
 from ltx2_core.pipeline.resolve.machine import hardware
 from ltx2_core.pipeline.resolve.presets import recipe
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE, Origin, Place
-from ltx2_core.pipeline.resolve.settle import settle
+from ltx2_core.pipeline.resolve.settle import Asked
 from tests.synthetic_media import write_sound, write_video
 
 NAMED = Place(Origin.FILE, "asked.yaml")  # where what has no effect is passed over and not refused
@@ -83,7 +83,7 @@ def made_of(task: RenderTask) -> Made:
 def require_same(mode: str, asked: dict[str, Any], main: Path | None, folder: Path) -> None:
     """Settle, read the settings back, and settle again."""
     layer = {"output": str(folder / "{seed}.mp4"), "overwrite": True, **asked}
-    task = settle(mode, "a bell", [(NAMED, layer)], {}, main).resolved.task
+    task = Asked(mode=mode, prompt="a bell", layers=[(NAMED, layer)], main=main).settle().resolved.task
     found = FoundRecipe(path=folder / "a.mp4", made=made_of(task), is_own=True)
     again = resolve_again(
         found, {}, {"output": str(task.target), "overwrite": True}, [folder, task.files.paths["checkpoint"].parent]
@@ -143,6 +143,6 @@ def test_parts_of_clips_and_audio_are_the_same_parts_again(
 def test_a_prompt_is_rewritten_again_from_what_a_person_wrote(
     changes: dict[str, str], written: str | None, prompt: str
 ) -> None:
-    found = settle("t2v", "a brown dog", [(COMMAND_LINE, {"model": "toy"})], {}, None).resolved
+    found = Asked(mode="t2v", prompt="a brown dog", layers=[(COMMAND_LINE, {"model": "toy"})]).settle().resolved
     request = found.request.model_copy(update={"given_prompt": written})
     assert _prompt(request, changes) == prompt

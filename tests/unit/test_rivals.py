@@ -13,7 +13,7 @@ from ltx2_core.errors import RequestError
 from ltx2_core.pipeline.resolve.modes import mode_of
 from ltx2_core.pipeline.resolve.rivals import without_rivals
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE, ENVIRONMENT, Layer, Origin, Place
-from ltx2_core.pipeline.resolve.settle import settle
+from ltx2_core.pipeline.resolve.settle import Asked
 from tests.commands import refused
 from tests.synthetic_media import write_video
 
@@ -55,10 +55,11 @@ def test_an_edit_on_the_command_line_wins_over_that_of_a_file(tmp_path: Path) ->
     clip = write_video(tmp_path / "a.mp4", frames=17, size=(64, 64))
     model = {"model": "toy", "output": str(tmp_path / "b.mp4")}
     layers: list[Layer] = [(COMMAND_LINE, model | {"strength": 0.5}), (FILE, {"until": "60s", "loop": True})]
-    request = settle("v2v", "", layers, main=clip).resolved.request
+    request = Asked(mode="v2v", prompt="", layers=layers, main=clip).settle().resolved.request
     assert (request.strength, request.chain, request.loops) == (0.5, None, False)
+    flags = model | {"strength": 0.5, "until": "60s"}
     with pytest.raises(RequestError, match="--strength and --until cannot be used together"):
-        settle("v2v", "", [(COMMAND_LINE, model | {"strength": 0.5, "until": "60s"})], main=clip)
+        Asked(mode="v2v", prompt="", layers=[(COMMAND_LINE, flags)], main=clip).settle()
 
 
 def test_a_job_wins_over_the_defaults_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

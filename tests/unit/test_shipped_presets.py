@@ -13,8 +13,9 @@ from ltx2_core.hub.registry import registered_models
 from ltx2_core.pipeline.recipe import Stage
 from ltx2_core.pipeline.resolve.basis import Planned
 from ltx2_core.pipeline.resolve.presets import generation_defaults, named_values, names, read_tier, recipe
-from ltx2_core.pipeline.resolve.resolve import Asked, resolve
+from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
+from ltx2_core.pipeline.resolve.settle import Asked
 from ltx2_core.pipeline.resolve.sizes import nearest_aspect, turned
 from ltx2_core.pipeline.resolved import Resolved
 from tests.places import A_FILE

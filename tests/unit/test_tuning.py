@@ -18,8 +18,7 @@ from ltx2_core.models.transformer import Transformer
 from ltx2_core.pipeline.doctor import tune
 from ltx2_core.pipeline.doctor.tune import Plan, Shape, choose_precision, choose_switch, timed
 from ltx2_core.pipeline.resolve import machine
-from ltx2_core.pipeline.resolve.fit import products_of
-from ltx2_core.pipeline.resolve.machine import Device, measured_on
+from ltx2_core.pipeline.resolve.machine import Device, measured_on, products_of
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from ltx2_core.pipeline.resolve.tuning import (

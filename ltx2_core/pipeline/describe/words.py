@@ -12,8 +12,7 @@ from ...errors import CheckpointError, LTX2Error, MediaError
 from ...headers import Header, precision, quantised_weights, require_downloaded
 from ..made import Made
 from ..request import Request
-from ..resolve.fit import products_of
-from ..resolve.machine import choose_device
+from ..resolve.machine import choose_device, products_of
 from ..values import OFF
 
 Facts = Iterator[tuple[str, str]]  # name of a fact and its text, or JSON where it is a record

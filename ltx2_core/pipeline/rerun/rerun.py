@@ -22,10 +22,10 @@ from ..resolve.edits import EDITS
 from ..resolve.library import model_folders
 from ..resolve.machine import choose_device
 from ..resolve.prompt import read_prompt
-from ..resolve.resolve import Asked, fits, require_fit
+from ..resolve.resolve import fits, require_fit
 from ..resolve.setting_sources import gather
 from ..resolve.settings import COMMAND_LINE, Origin, Place, Settings, merge
-from ..resolve.settle import Settled
+from ..resolve.settle import Asked, Settled
 from ..resolved import Resolved
 from ..values import did_you_mean
 from .differences import differences
@@ -101,7 +101,7 @@ def resolve_again(
         main=_main(request, changes, paths),
         found=None if "model" in changes else model_of(made, paths, library),
     )
-    settled = _as_it_was(found, asked.settle(None), changes, paths)
+    settled = _as_it_was(found, asked.settle(), changes, paths)
     resolved = require_fit(asked, settled)
     _require_other(found.path, resolved)
     return Rerun(resolved=resolved, differences=differences(made, resolved.task))

@@ -1,6 +1,6 @@
 """From a resolved request back to its settings: the inverse of `resolve`.
 
-The settings then go through `settle`, like those of every other render. A recipe can therefore request nothing that a
+The settings are then resolved, like those of every other render. A recipe can therefore request nothing that a
 user could not request on a command line, and each of its settings can be changed in the same way.
 """
 

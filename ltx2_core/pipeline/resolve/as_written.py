@@ -23,7 +23,7 @@ def named_as_written(layers: Sequence[Layer], own_presets: Mapping[str, Any]) ->
 
     An error says `LTX2_RES 9p cannot be used` if it is set in the environment; if a file or a preset sets it, the error
     uses its name there, and the reason ends with the location.
-    Args: layers, own_presets: as for `settle`.
+    Args: layers, own_presets: as in `Asked`.
     """
     try:
         yield

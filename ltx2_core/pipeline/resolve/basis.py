@@ -180,8 +180,8 @@ def settle_basis(
     mode: Mode,
     layers: Sequence[Layer],
     own_presets: Mapping[str, Any],
-    planned: Planned | None = None,
-    found: ModelFiles | None = None,
+    planned: Planned | None,
+    found: ModelFiles | None,
 ) -> Basis:
     """Merge all settings, find the model and check that recipe, files and flags fit together.
 
@@ -200,21 +200,17 @@ def settle_basis(
         layers.insert(-1, (BUILT_IN, KEPT_SOUND))
     device = first_device(first, planned and planned.device)
     library = Library(read_catalogue(), model_folders(settings))
-    files = _find_files(settings, library, found, is_planned=planned is not None and not planned.needs_files)
-    model = _Model(files, ModelHeaders.of(files), registered_models().get(files.name))
-    check_decoder(required(settings.decoder), model.headers)
-    _check_text_encoder(model)
+    model = _find_model(settings, library, found, is_planned=planned is not None and not planned.needs_files)
+    files = model.files
     loras = NamedLoras(library, generation(model.headers.header("transformer")))
     notes = files.notes if found is not None else (*files.notes, *_hidden_by_name(settings, loras))
     if preset is None:
         merged = merge([*layers, *model.layers])
         chosen = choose(merged, recipe_edit(edit), device, model.defaults, files, model.headers, model.tiers)
         preset, layers, notes = chosen.recipe, [*layers, *chosen.layers], (*notes, chosen.note)
-    res = required(merge([*layers, *model.layers]).settings.res)
     model.headers.check(ALWAYS_READ)
     model.headers.check_contexts()
-    sized = [] if edit == Edit.UPSCALE else _tier_layer(res, model)  # a clip that is enlarged has a size of its own
-    merged = merge([*layers, *sized, *model.sampler_layer(preset), *model.layers])
+    merged = _merged(layers, model, preset, has_own_size=edit == Edit.UPSCALE)
     adjusted = _adjusted(preset, merged, takes_references=mode.takes_references)
     if len(adjusted.stages) < len(recipe(preset).stages):
         notes = (*notes, f"{preset}: only its first stage is run, as no video is generated")
@@ -233,6 +229,16 @@ def settle_basis(
         loras=_loras(merged.settings, edit, model.headers.header("transformer"), loras),
         notes=notes,
     )
+
+
+def _merged(layers: Sequence[Layer], model: _Model, preset: str, *, has_own_size: bool) -> Merged:
+    """All settings, with those of the model, of a size by name and of a recipe's sampler.
+
+    has_own_size: whether the clip is enlarged, so that its size follows from that of another.
+    """
+    res = required(merge([*layers, *model.layers]).settings.res)
+    sized = [] if has_own_size else _tier_layer(res, model)
+    return merge([*layers, *sized, *model.sampler_layer(preset), *model.layers])
 
 
 def _loras(settings: Settings, edit: Edit | None, transformer: Header, named: NamedLoras) -> tuple[GivenLora, ...]:
@@ -270,6 +276,15 @@ def _adjusted(preset: str, merged: Merged, *, takes_references: bool) -> Recipe:
     sampler = None if chosen.names_its_sampler else settings.sampler
     adjusted = chosen.adjusted(sampler, sigmas, settings.tiles)
     return adjusted.enlarging(settings.upscale) if settings.upscale else adjusted
+
+
+def _find_model(settings: Settings, library: Library, found: ModelFiles | None, *, is_planned: bool) -> _Model:
+    """The model, which has the decoder that is asked for, and the text encoder that it was trained with."""
+    files = _find_files(settings, library, found, is_planned=is_planned)
+    model = _Model(files, ModelHeaders.of(files), registered_models().get(files.name))
+    check_decoder(required(settings.decoder), model.headers)
+    _check_text_encoder(model)
+    return model
 
 
 def _find_files(settings: Settings, library: Library, found: ModelFiles | None, *, is_planned: bool) -> ModelFiles:

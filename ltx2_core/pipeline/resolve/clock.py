@@ -12,8 +12,7 @@ from math import inf, log2
 from ...headers import generation
 from ..events import Phase as Kind
 from .counting import Phase
-from .fit import tuning_for
-from .machine import PRECISIONS, Device, measured_on
+from .machine import PRECISIONS, Device, measured_on, tuning_for
 from .peaks import Rates, rates_of
 from .phases import Costs
 from .speeds import MEASURED, SCALED, Speeds, Work, read_speeds

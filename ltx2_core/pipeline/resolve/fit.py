@@ -12,57 +12,80 @@ from ...costs.decoding import auto_plan
 from ...costs.weights import component_bytes
 from ...errors import RequestError
 from ...grids import VideoGrid
-from ...hub.find import ModelFiles
-from ...lora_file import MatchedLora
 from ...machine import ITEM_BYTES, KEPT_SHARE, Backend, Machine, MemoryMode, Precision, cpu_threads
-from ...stored.layer import Format
 from ...text.enhancers import EnhancerFiles
 from ...tiles import Cut, TilePlan
 from ..parts import ModelHeaders
 from ..request import Request
 from ..values import counted
+from .basis import Basis
 from .machine import (
     PRECISIONS,
     Device,
     backends_on,
     hardware,
     lacking_compiler,
-    measured_on,
     neighbours_on,
     place_of,
     products_on,
+    tuning_for,
+    with_measured,
 )
 from .phases import Costs
 from .plan import class_bytes, with_memory
 from .ranks import cards_of, check_ranks
 from .settings import Settings, required
-from .tuning import AGAIN, FILE, Tuning, read_tuning
+from .tuning import FILE, Tuning
 
 ENCODE_TILES = TilePlan(frames=Cut(80, 24), height=Cut(768, 64), width=Cut(768, 64))  # the official sizes
 
 
 def settle_machine(
-    device: Device,
-    settings: Settings,
-    request: Request,
-    files: ModelFiles,
-    headers: ModelHeaders,
-    loras: tuple[MatchedLora, ...] = (),
-    enhancer: EnhancerFiles | None = None,
-    *,
-    captures: bool = False,
+    basis: Basis, request: Request, enhancer: EnhancerFiles | None, *, captures: bool
 ) -> tuple[Costs, tuple[str, ...], tuple[str, ...]]:
     """The costs of a request on the resolved machine; then notes about it, and warnings.
 
     Only `--precision auto` multiplies quantised weights as they are stored.
-    Args: captures: whether the attention of the audio to the video is captured, which compiled blocks do not allow.
+    Args: enhancer: the model that rewrites the prompt, if it is not the text encoder. captures: whether the attention
+    of the audio to the video is captured, which compiled blocks do not allow.
     Raises: RequestError if the measurements on this machine cannot be read.
     """
-    vae, asked = headers.shapes.video_vae, required(settings.precision)
-    grid, is_auto = request.grid(vae.factors), asked == "auto"
-    ranks = required(settings.ranks)
+    device, settings, headers = basis.device, basis.settings, basis.headers
+    usual = _usual_machine(device, settings)
+    check_ranks(usual, settings, request, headers.shapes.transformer)
+    tuning, notes = tuning_for(device)
+    machine = usual
+    if tuning is not None:
+        tokens = request.grid(basis.vae.factors).tokens
+        machine = _tuned(usual, tuning, tokens, takes_precision=settings.precision == "auto")
+    is_possible = usual.ranks == 1 and not captures
+    machine, warnings = _with_compiler(machine, device, settings.compile, is_possible=is_possible)
+    asked_for = usual if settings.compile is None else replace(usual, compiles=machine.compiles)
+    notes = _measured_note(machine, asked_for) or notes
+    neighbours = neighbours_on(device.card, machine.precision)
+    tiles = decode_tiles(headers, request.decoded_grid(basis.vae.factors), device, machine.precision)
+    machine = replace(machine, neighbours=neighbours, decode_tiles=tiles)
+    backend = required(settings.attention_backend)
+    if backend != "auto":
+        machine = replace(machine, attention=_checked_backend(backend, device, machine.precision))
+        notes = (*notes, f"attention: {backend}; for inputs that it does not support, torch's next kernel")
+    if machine.compiles:
+        notes = (*notes, "compile: the first step of each size takes longer; what is compiled is kept for later runs")
+    loras = tuple(lora.matched for lora in basis.loras)
+    costs = Costs(request, machine, basis.files, headers, loras, enhancer, captures)
+    memory = required(settings.memory)
+    costs = with_memory(costs, device, [mode for mode in get_args(MemoryMode) if memory in ("auto", mode)])
+    if memory == "auto" and costs.machine.memory != "resident":
+        notes = (*notes, _told_memory(costs.machine, device))
+    return costs, notes, warnings
+
+
+def _usual_machine(device: Device, settings: Settings) -> Machine:
+    """The choices that follow from the device and the settings alone."""
+    asked, ranks = required(settings.precision), required(settings.ranks)
+    is_auto = asked == "auto"
     sharing = ranks if device.kind == "cpu" else 1  # the memory and the threads of the computer
-    usual = Machine(
+    return Machine(
         device=device.name,
         precision=PRECISIONS[device.kind] if is_auto else _precision(asked),
         kept_bytes=int(KEPT_SHARE * device.nbytes) // sharing,
@@ -73,30 +96,13 @@ def settle_machine(
         ranks=ranks,
         gpus=cards_of(settings, device),
     )
-    check_ranks(usual, settings, request, headers.shapes.transformer)
-    tuning, notes = tuning_for(device)
-    machine = usual if tuning is None else _tuned(usual, tuning, grid.tokens, takes_precision=is_auto)
-    machine, warnings = _with_compiler(machine, device, settings.compile, is_possible=ranks == 1 and not captures)
-    asked_for = usual if settings.compile is None else replace(usual, compiles=machine.compiles)
-    names = [one.name for one in fields(Machine) if getattr(machine, one.name) != getattr(asked_for, one.name)]
-    if names:
-        chosen = ", ".join(f"{name} {_shown(getattr(machine, name))}" for name in names)
-        notes = (f"{FILE}: {chosen}, as measured on this machine",)
-    neighbours = neighbours_on(device.card, machine.precision)
-    tiles = decode_tiles(headers, request.decoded_grid(vae.factors), device, machine.precision)
-    machine = replace(machine, neighbours=neighbours, decode_tiles=tiles)
-    backend = required(settings.attention_backend)
-    if backend != "auto":
-        machine = replace(machine, attention=_checked_backend(backend, device, machine.precision))
-        notes = (*notes, f"attention: {backend}; for inputs that it does not support, torch's next kernel")
-    if machine.compiles:
-        notes = (*notes, "compile: the first step of each size takes longer; what is compiled is kept for later runs")
-    memory = required(settings.memory)
-    modes: tuple[MemoryMode, ...] = tuple(mode for mode in get_args(MemoryMode) if memory in ("auto", mode))
-    costs = with_memory(Costs(request, machine, files, headers, loras, enhancer, captures), device, modes)
-    if memory == "auto" and costs.machine.memory != "resident":
-        notes = (*notes, _told_memory(costs.machine, device))
-    return costs, notes, warnings
+
+
+def _measured_note(machine: Machine, usual: Machine) -> tuple[str, ...]:
+    """The note about the choices that differ from the usual ones; none if there are none."""
+    names = [one.name for one in fields(Machine) if getattr(machine, one.name) != getattr(usual, one.name)]
+    chosen = ", ".join(f"{name} {_shown(getattr(machine, name))}" for name in names)
+    return (f"{FILE}: {chosen}, as measured on this machine",) if names else ()
 
 
 def _shown(value: object) -> str:
@@ -142,35 +148,12 @@ def _told_memory(machine: Machine, device: Device) -> str:
     return f"memory: {machine.memory}{stays}, as the models do not fit {place_of(device)} whole"
 
 
-def tuning_for(device: Device) -> tuple[Tuning | None, tuple[str, ...]]:
-    """The measurements on a device, and a note if the stored ones are from another device."""
-    tuning = read_tuning()
-    if tuning is None or tuning.measured_on.is_same(measured_on(device)):
-        return tuning, ()
-    return None, (f"{FILE} is not used: it was measured on {tuning.measured_on}; {AGAIN}",)
-
-
-def products_of(device: Device) -> tuple[Format, ...]:
-    """The quantised formats that a device multiplies as they are stored, by its kind and by measurements on it.
-
-    Raises: RequestError if the measurements on this machine cannot be read.
-    """
-    tuning, _ = tuning_for(device)
-    found = products_on(device.card)
-    return found if tuning is None else _with_measured(found, tuning)
-
-
-def _with_measured(products: tuple[Format, ...], tuning: Tuning) -> tuple[Format, ...]:
-    is_faster = tuning.int8 is not None and tuning.int8.chosen
-    return (*products, "int8") if is_faster and "int8" not in products else products
-
-
 def _tuned(usual: Machine, tuning: Tuning, tokens: int, *, takes_precision: bool) -> Machine:
     """The machine with the measured choices for a clip of so many video tokens."""
     tuned, shape = usual, tuning.shape_of(tokens)
     if takes_precision:
         precision = usual.precision if tuning.precision is None else tuning.precision.chosen
-        tuned = replace(tuned, precision=precision, products=_with_measured(usual.products, tuning))
+        tuned = replace(tuned, precision=precision, products=with_measured(usual.products, tuning))
     if shape is not None:
         tuned = replace(tuned, batches_passes=shape.batches_passes.chosen, keeps_text=shape.keeps_text.chosen)
     if shape is not None and shape.attention is not None:

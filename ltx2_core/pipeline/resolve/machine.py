@@ -18,7 +18,7 @@ from ...cards import Card, find_card, has_cuda_build, torch_build
 from ...errors import RequestError
 from ...machine import Backend, Precision, cpu_name, has_fast_kernels, ram_bytes
 from ...stored.layer import Format
-from .tuning import MeasuredOn
+from .tuning import AGAIN, FILE, MeasuredOn, Tuning, read_tuning
 
 PRECISIONS: Mapping[str, Precision] = {"cuda": "bf16", "mps": "fp32", "cpu": "fp32"}  # by kind of device
 MOST_CARDS = 64
@@ -112,6 +112,30 @@ def products_on(card: Card | None) -> tuple[Format, ...]:
     if has_fast_kernels():
         least |= INTEGER_PRODUCTS
     return tuple(form for form, capability in least.items() if card.capability >= capability)
+
+
+def tuning_for(device: Device) -> tuple[Tuning | None, tuple[str, ...]]:
+    """The measurements on a device, and a note if the stored ones are from another device."""
+    tuning = read_tuning()
+    if tuning is None or tuning.measured_on.is_same(measured_on(device)):
+        return tuning, ()
+    return None, (f"{FILE} is not used: it was measured on {tuning.measured_on}; {AGAIN}",)
+
+
+def products_of(device: Device) -> tuple[Format, ...]:
+    """The quantised formats that a device multiplies as they are stored, by its kind and by measurements on it.
+
+    Raises: RequestError if the measurements on this machine cannot be read.
+    """
+    tuning, _ = tuning_for(device)
+    found = products_on(device.card)
+    return found if tuning is None else with_measured(found, tuning)
+
+
+def with_measured(products: tuple[Format, ...], tuning: Tuning) -> tuple[Format, ...]:
+    """The same with int8, if it was measured to be faster."""
+    is_faster = tuning.int8 is not None and tuning.int8.chosen
+    return (*products, "int8") if is_faster and "int8" not in products else products
 
 
 def neighbours_on(card: Card | None, precision: Precision) -> Literal["boxes", "fused"]:

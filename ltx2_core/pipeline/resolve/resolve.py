@@ -14,7 +14,6 @@ from typing import Any
 
 from ...cards import Card
 from ...errors import DoesNotFitError, LTX2Error
-from ...hub.find import ModelFiles
 from ...hub.registry import BUILT_PRECISIONS, registered_models
 from ..events import Phase as Kind
 from ..resolved import Resolved
@@ -25,8 +24,8 @@ from .clock import Clock
 from .machine import Device, place_of
 from .plan import GIB, OF_MODEL, Plan, goes_well, make_plan
 from .presets import names, read_tier
-from .settings import COMMAND_LINE, Layer, Origin, Place
-from .settle import Settled, settle
+from .settings import Layer, Origin, Place
+from .settle import Asked, Settled
 
 FILE_PRECISIONS = ("fp8", "int8")  # that are chosen in place of bf16
 AUTO_PLACE = Place(Origin.PRESET, "auto")
@@ -41,25 +40,6 @@ ACTS_ON: Mapping[str, frozenset[Kind]] = {  # the kinds of phases that a setting
     "duration": SIZED,
     "window": SIZED,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """The arguments of `settle`."""
-
-    mode: str
-    prompt: str
-    layers: Sequence[Layer]
-    own_presets: Mapping[str, Any] | None = None
-    main: Path | None = None
-    found: ModelFiles | None = None
-
-    def settle(
-        self, planned: Planned | None, flags: Mapping[str, Any] | None = None, place: Place = COMMAND_LINE
-    ) -> Settled:
-        """Resolve it. flags: replace those that it has. place: where those come from, for messages."""
-        layers = [(place, dict(flags)), *self.layers] if flags else self.layers
-        return settle(self.mode, self.prompt, layers, self.own_presets, self.main, planned, self.found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +60,12 @@ def resolve(
 ) -> Resolved:
     """Resolve a request for a render, and check that it fits into the free memory.
 
-    Args: as `settle`.
+    Args: as `Asked`.
     Raises: RequestError, StorageError, CheckpointError, MediaError; DoesNotFitError for a request that does not fit,
     unless that is forced.
     """
-    asked = Asked(mode=mode, prompt=prompt, layers=layers, own_presets=own_presets, main=main)
-    return require_fit(asked, asked.settle(None))
+    asked = Asked(mode=mode, prompt=prompt, layers=layers, own_presets=own_presets or {}, main=main)
+    return require_fit(asked, asked.settle())
 
 
 def require_fit(asked: Asked, settled: Settled) -> Resolved:
@@ -112,10 +92,10 @@ def plan_render(
 ) -> Planning:
     """Resolve a request like a render, and count its costs. The files of a registered model may be missing.
 
-    Args: as `settle`. vram_gb: plan for a GPU that is sold with so many GB.
-    Raises: as `settle`.
+    Args: as `Asked`. vram_gb: plan for a GPU that is sold with so many GB.
+    Raises: as `resolve`.
     """
-    asked = Asked(mode=mode, prompt=prompt, layers=layers, own_presets=own_presets, main=main)
+    asked = Asked(mode=mode, prompt=prompt, layers=layers, own_presets=own_presets or {}, main=main)
     planned = Planned(None if vram_gb is None else planned_card(vram_gb))
     settled = _with_what_fits(asked, asked.settle(planned), planned)
     plan = _planned(settled)

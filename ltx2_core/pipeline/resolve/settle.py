@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...disk import require_free
 from ...errors import RequestError
 from ...hub.find import ModelFiles
 from ...machine import Machine
-from ...paths import given_path, require_writable
 from ...sampling.guidance import GuidanceScales
 from ...types import Streams
 from ..parts import ALWAYS_READ, components_of
@@ -42,8 +40,8 @@ from .refusals import (
     check_tiles,
 )
 from .segments import settle_segments
-from .settings import COMMAND_LINE, Layer, required
-from .target import attention_of, early_steps, require_apart, target_of
+from .settings import COMMAND_LINE, Layer, Place, required
+from .target import attention_of, early_steps, job_dir_of, require_apart, require_places, target_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,41 +66,42 @@ class Settled:
         return replace(self, resolved=resolved, costs=costs)
 
 
-def settle(
-    mode: str,
-    prompt: str,
-    layers: Sequence[Layer],
-    own_presets: Mapping[str, Any] | None = None,
-    main: Path | None = None,
-    planned: Planned | None = None,
-    found: ModelFiles | None = None,
-) -> Settled:
-    """Resolve every value, find every file and check everything that can be checked before a model is read.
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the user asks for.
 
     Args: mode: t2v, i2v, v2v, a2v or v2a. layers: settings with their places, most important first: flags, environment,
     files. own_presets: the user's, by name, each a mapping of settings. main: the image of i2v, the clip of v2v and
-    v2a, the audio of a2v. planned: for a plan without a render. found: the model's files, if they are known already.
-    Raises: RequestError, StorageError, CheckpointError, MediaError.
+    v2a, the audio of a2v. found: the model's files, if they are known already.
     """
-    with named_as_written(layers, own_presets or {}):
-        return _settle(mode, prompt, layers, own_presets or {}, main, planned, found)
+
+    mode: str
+    prompt: str
+    layers: Sequence[Layer]
+    own_presets: Mapping[str, Any] = field(default_factory=dict)
+    main: Path | None = None
+    found: ModelFiles | None = None
+
+    def settle(
+        self, planned: Planned | None = None, flags: Mapping[str, Any] | None = None, place: Place = COMMAND_LINE
+    ) -> Settled:
+        """Resolve every value, find every file and check everything that can be checked before a model is read.
+
+        Args: planned: for a plan without a render. flags: replace those that it has. place: where those come from, for
+        messages.
+        Raises: RequestError, StorageError, CheckpointError, MediaError.
+        """
+        asked = replace(self, layers=[(place, dict(flags)), *self.layers]) if flags else self
+        with named_as_written(asked.layers, asked.own_presets):
+            return _settle(asked, planned)
 
 
-def _settle(
-    mode: str,
-    prompt: str,
-    layers: Sequence[Layer],
-    own_presets: Mapping[str, Any],
-    main: Path | None,
-    planned: Planned | None,
-    found: ModelFiles | None,
-) -> Settled:
-    row = mode_of(mode)
+def _settle(asked: Asked, planned: Planned | None) -> Settled:
+    row, prompt = mode_of(asked.mode), asked.prompt
     check_prompt(prompt, is_needed=row.main is None and planned is None)
-    basis = settle_basis(row, layers, own_presets, planned, found)
-    is_left_out = planned is not None and main is None and row.main is not None
-    inputs = assumed_inputs(basis) if is_left_out else row.settle(basis, main)
-    inputs = looped(basis, inputs)
+    basis = settle_basis(row, asked.layers, asked.own_presets, planned, asked.found)
+    is_left_out = planned is not None and asked.main is None and row.main is not None
+    inputs = looped(basis, assumed_inputs(basis) if is_left_out else row.settle(basis, asked.main))
     if inputs.sound is not None:
         basis = basis.with_sound(inputs.sound)
     enhancement = settle_enhancement(basis, inputs, prompt, is_planned=planned is not None)
@@ -116,40 +115,24 @@ def _settle(
     check_cached_steps(basis.merged, request)
     check_tiles(basis.merged, request, basis.vae.factors)
     if output.attention:
-        check_attention(basis.merged, request, basis.transformer.layers)
-        steps = output.attention_steps or early_steps(request)
-        changes = {"attention": attention_of(settings, request, target), "attention_steps": steps}
-        output = output.model_copy(update=changes)
-    files = {**{lora.input.role: lora.file.path for lora in basis.loras}, **inputs.files, **enhancement.files}
-    job_dir = target.with_name(target.name + ".job")
-    if settings.job_dir:
-        job_dir = given_path(settings.job_dir, "--job-dir")
-    given = basis.files, basis.headers, tuple(lora.matched for lora in basis.loras), enhancement.apart
-    costs, machine_notes, machine_warnings = settle_machine(
-        basis.device, settings, request, *given, captures=output.attention is not None
-    )
+        output = _with_attention(output, basis, request, target)
+    job_dir = job_dir_of(settings, target)
+    costs, notes, warnings = settle_machine(basis, request, enhancement.apart, captures=output.attention is not None)
+    loras = {lora.input.role: lora.file.path for lora in basis.loras}
     task = RenderTask(
         request=request,
         machine=costs.machine,
         output=output,
         files=basis.files,
-        inputs=files,
+        inputs={**loras, **inputs.files, **enhancement.files},
         target=target,
         uses_cache=required(settings.cache),
     )
     require_apart(task, job_dir)
     if not (settings.skip_existing and target.exists()):
-        for path in task.results:
-            require_writable(path.parent, str(path))
-            if settings.skip_existing and path not in task.stills:  # which a killed process may have written
-                why = f"{target.name} does not, and would be rendered"
-                if path == target:
-                    why = "it is a link to something that does not exist"
-                require_free(path, why, "--overwrite replaces it")
-        require_writable(job_dir, str(job_dir))
-    warnings = (*enhancement.warnings, *machine_warnings)
+        require_places(task, job_dir, skip_existing=required(settings.skip_existing))
     return Settled(
-        resolved=_resolved(basis, inputs, task, job_dir, machine_notes, warnings),
+        resolved=_resolved(basis, inputs, task, job_dir, notes, (*enhancement.warnings, *warnings)),
         costs=costs,
         device=basis.device,
         is_forced=bool(settings.force),
@@ -257,6 +240,13 @@ def _output(basis: Basis, inputs: ModeInputs) -> OutputSettings:
     check_loudness(output)
     _ = output.encoding
     return output
+
+
+def _with_attention(output: OutputSettings, basis: Basis, request: Request, target: Path) -> OutputSettings:
+    """The same with the path of the attention clip, and the steps that it shows. Raises: RequestError."""
+    check_attention(basis.merged, request, basis.transformer.layers)
+    path, steps = attention_of(basis.settings, request, target), output.attention_steps or early_steps(request)
+    return output.model_copy(update={"attention": path, "attention_steps": steps})
 
 
 def _guidance(basis: Basis) -> Streams[GuidanceScales]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ...disk import MOST_NAME_BYTES, require_free
 from ...errors import RequestError, shown
 from ...media.clip import AUDIO_FILES, COPIED_FILES
-from ...paths import given_path
+from ...paths import given_path, require_writable
 from ..outputs import beside_of, stills_of
 from .settings import Settings
 
@@ -58,6 +58,13 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
         if not (settings.overwrite or settings.skip_existing):
             require_free(path, hint=TAKEN_HINT)
     return target
+
+
+def job_dir_of(settings: Settings, target: Path) -> Path:
+    """The job folder of a result: beside it, unless another place is set. Raises: RequestError."""
+    if settings.job_dir:
+        return given_path(settings.job_dir, "--job-dir")
+    return target.with_name(target.name + ".job")
 
 
 def attention_of(settings: Settings, request: Request, target: Path) -> Path | None:
@@ -162,6 +169,20 @@ def require_apart(task: RenderTask, job_dir: Path | None = None) -> None:
                 if taken != task.target:
                     why = f"the render starts from {taken}, which it would replace"
                 raise RequestError(what, why, "-o gives another name")
+
+
+def require_places(task: RenderTask, job_dir: Path, *, skip_existing: bool) -> None:
+    """Raises: StorageError if a result or the job folder cannot be written; TargetTakenError if a result is to be kept
+    but would be replaced, as the render is not complete without it.
+    """
+    for path in task.results:
+        require_writable(path.parent, str(path))
+        if skip_existing and path not in task.stills:  # which a killed process may have written
+            why = f"{task.target.name} does not, and would be rendered"
+            if path == task.target:
+                why = "it is a link to something that does not exist"
+            require_free(path, why, "--overwrite replaces it")
+    require_writable(job_dir, str(job_dir))
 
 
 def slug(text: str) -> str:
