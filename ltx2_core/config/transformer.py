@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from ..errors import CheckpointError
+from ..types import Streams
 from .section import Section
 
 # What the published models were all trained with; another value would be another architecture.
@@ -50,6 +51,18 @@ class StreamConfig:
     def width(self) -> int:
         return self.heads * self.head_dim
 
+    @classmethod
+    def of(cls, section: Section, prefix: str, heads: int, head_dim: int, max_pos: tuple[float, ...]) -> Self:
+        """Read one stream. prefix: of its keys. head_dim, max_pos: the defaults of the official code."""
+        return cls(
+            heads=heads,
+            head_dim=section.whole(f"{prefix}attention_head_dim", head_dim),
+            in_channels=section.whole(f"{prefix}in_channels", 128),
+            out_channels=section.whole(f"{prefix}out_channels", 128),
+            max_pos=section.numbers(f"{prefix}positional_embedding_max_pos", max_pos),
+            mlp_bias=section.switch(f"{prefix}ff_bias", True),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformerConfig:
@@ -79,9 +92,23 @@ class TransformerConfig:
     has_keyframe_embedding: bool
 
     @property
+    def streams(self) -> Streams[StreamConfig]:
+        return Streams(self.video, self.audio)
+
+    @property
+    def widths(self) -> list[int]:
+        """The width of each stream, that of the video first."""
+        return [stream.width for stream in self.streams if stream is not None]
+
+    @property
     def width(self) -> int:
         """The width of the video stream, or of the only one."""
-        return next(stream.width for stream in (self.video, self.audio) if stream is not None)
+        return self.widths[0]
+
+    @property
+    def exchange_width(self) -> int:
+        """The width of queries and keys of the exchange, over all heads."""
+        return self.exchange_heads * self.exchange_head_dim
 
     @property
     def modulation_rows(self) -> int:
@@ -96,7 +123,7 @@ class TransformerConfig:
     @property
     def exchange_max_pos(self) -> float:
         """The seconds that the common time axis of both streams scales to [−1, 1]."""
-        return max(stream.max_pos[0] for stream in (self.video, self.audio) if stream)
+        return max(stream.max_pos[0] for stream in self.streams if stream is not None)
 
     def only(self, stream: Literal["video", "audio"]) -> Self:
         """The same model with one stream and no exchange."""
@@ -113,22 +140,8 @@ class TransformerConfig:
             section.expect(key, value)
         heads = section.whole("num_attention_heads", 32)
         section.expect("audio_num_attention_heads", heads, default=32)
-        video = StreamConfig(
-            heads=heads,
-            head_dim=section.whole("attention_head_dim", 128),
-            in_channels=section.whole("in_channels", 128),
-            out_channels=section.whole("out_channels", 128),
-            max_pos=section.numbers("positional_embedding_max_pos", (20, 2048, 2048)),
-            mlp_bias=section.switch("ff_bias", True),
-        )
-        audio = StreamConfig(
-            heads=heads,
-            head_dim=section.whole("audio_attention_head_dim", 64),
-            in_channels=section.whole("audio_in_channels", 128),
-            out_channels=section.whole("audio_out_channels", 128),
-            max_pos=section.numbers("audio_positional_embedding_max_pos", (20,)),
-            mlp_bias=section.switch("audio_ff_bias", True),
-        )
+        video = StreamConfig.of(section, "", heads, head_dim=128, max_pos=(20, 2048, 2048))
+        audio = StreamConfig.of(section, "audio_", heads, head_dim=64, max_pos=(20,))
         section.expect("cross_attention_dim", video.width, default=4096)
         section.expect("audio_cross_attention_dim", audio.width, default=2048)
         if (len(video.max_pos), len(audio.max_pos)) != (3, 1):

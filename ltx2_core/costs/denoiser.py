@@ -79,8 +79,8 @@ def activation_bytes(config: TransformerConfig, given: Evaluation, walk: Walk) -
     rows = 0.0
     tokens = [(n, stream) for n, stream in ((given.video, config.video), (given.audio, config.audio)) if stream and n]
     for count, stream in tokens:
-        width, exchange = stream.width, config.exchange_heads * config.exchange_head_dim
-        tables = (2 if config.is_interleaved else 1) * (width + exchange) * walk.keeps_tables
+        width = stream.width
+        tables = (2 if config.is_interleaved else 1) * (width + config.exchange_width) * walk.keeps_tables
         rows += count * (given.batch * (given.copies + given.cached) * width + tables)
     largest = max(_working(count, stream, given, walk, config.has_text_modulation) for count, stream in tokens)
     if walk.captures:
@@ -99,8 +99,7 @@ def _read_bytes(config: TransformerConfig, given: Evaluation, walk: Walk) -> int
         joined = context_bytes(config, replace(given, contexts=read + lengthened), walk.itemsize)
     if walk.keeps_text or config.caption_channels is None:
         return joined
-    widths = sum(one.width for one in (config.video, config.audio) if one is not None)
-    return joined + read * given.text * widths * walk.itemsize
+    return joined + read * given.text * sum(config.widths) * walk.itemsize
 
 
 def _working(count: int, stream: StreamConfig, given: Evaluation, walk: Walk, modulates_text: bool) -> float:
@@ -121,8 +120,7 @@ def _capturing(config: TransformerConfig, given: Evaluation, walk: Walk) -> floa
     """Memory while the attention of one block is captured: queries and keys, one head of the keys in float32, and its
     weights.
     """
-    inner = config.exchange_heads * config.exchange_head_dim
-    projected = given.batch * inner * (given.video + given.audio) * walk.itemsize
+    projected = given.batch * config.exchange_width * (given.video + given.audio) * walk.itemsize
     joined = projected * (1 + (max(given.video, given.audio) > walk.chunk_tokens))  # chunks and what is made of them
     weights = min(given.audio * given.video, max(MOST_CAPTURED, given.video))
     head = given.video * config.exchange_head_dim
@@ -136,19 +134,18 @@ def attention_bytes(given: Evaluation) -> int:
 
 def context_bytes(config: TransformerConfig, given: Evaluation, itemsize: int) -> int:
     """The features of all texts, as the connectors compute them for each stream."""
-    channels = sum(config.caption_channels or one.width for one in (config.video, config.audio) if one is not None)
+    channels = sum(config.caption_channels or width for width in config.widths)
     return given.contexts * given.text * channels * itemsize
 
 
 def text_memory_bytes(config: TransformerConfig, given: Evaluation, itemsize: int) -> int:
     """Keys and values of the text in all blocks, if they are kept from step to step."""
-    widths = sum(one.width for one in (config.video, config.audio) if one is not None)
-    return 2 * config.layers * given.contexts * given.text * widths * itemsize
+    return 2 * config.layers * given.contexts * given.text * sum(config.widths) * itemsize
 
 
 def held_bytes(config: TransformerConfig, itemsize: int) -> int:
     """The largest decoded weights that are held at a time, if several chunks use the same quantised layers."""
-    return 8 * max(one.width for one in (config.video, config.audio) if one is not None) ** 2 * itemsize
+    return 8 * max(config.widths) ** 2 * itemsize
 
 
 def forward_flops(
@@ -166,7 +163,7 @@ def forward_flops(
 
     Counted are two FLOPs for each multiply-add in linear layers and attention; everything else is left out.
     """
-    total, across = 0.0, config.exchange_heads * config.exchange_head_dim
+    total, across = 0.0, config.exchange_width
     for count, stream in ((given.video, config.video), (given.audio, config.audio)):
         if stream is None or not count:
             continue
@@ -178,7 +175,7 @@ def forward_flops(
         total += 2 * count * width * (stream.in_channels + stream.out_channels)
         if config.caption_channels is not None and reads_text:
             total += 2 * given.texts * given.text * width * (config.caption_channels + width)
-    both = config.video is not None and config.audio is not None and exchanges
+    both = config.streams.has_both and exchanges
     rows = given.video * beside.video + given.audio * beside.audio + given.text * beside.text * reads_text
     total += rows * blocks / config.layers
     return total + both * blocks * 8 * given.video * given.audio * across

@@ -57,7 +57,7 @@ class StreamIO(nn.Module):
         self.proj_in = nn.Linear(stream.in_channels, width)
         self.adaln = AdaLN(width, config.modulation_rows)
         self.prompt_adaln = AdaLN(width, 2) if config.has_prompt_modulation else None
-        has_exchange = config.video is not None and config.audio is not None
+        has_exchange = config.streams.has_both
         self.exchange_adaln = AdaLN(width, 4) if has_exchange else None
         self.gate_adaln = AdaLN(width, 1) if has_exchange else None
         channels = config.caption_channels
@@ -111,7 +111,7 @@ class StreamIO(nn.Module):
         own = self._rope(positions, stream.max_pos, stream.width, stream.heads)
         if self.exchange_adaln is None:
             return StreamRope(own)
-        heads, width = config.exchange_heads, config.exchange_heads * config.exchange_head_dim
+        heads, width = config.exchange_heads, config.exchange_width
         return StreamRope(own, self._rope(positions[:, :1], (config.exchange_max_pos,), width, heads))
 
     def project_text(self, features: Tensor) -> Tensor:
@@ -335,8 +335,7 @@ class AVBlock(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.video = None if config.video is None else Stream(config.video, config)
-        self.audio = None if config.audio is None else Stream(config.audio, config)
+        self.video, self.audio = config.streams.map(lambda stream: Stream(stream, config))
         self.exchange = None
         if config.video is not None and config.audio is not None:
             self.exchange = Exchange(config, config.video.width, config.audio.width)
@@ -358,8 +357,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.video = None if config.video is None else StreamIO(config.video, config)
-        self.audio = None if config.audio is None else StreamIO(config.audio, config)
+        self.video, self.audio = config.streams.map(lambda stream: StreamIO(stream, config))
         self.blocks = nn.ModuleList(AVBlock(config) for _ in range(config.layers))
 
     def work_in(self, chunks: Chunks) -> None:
@@ -418,15 +416,8 @@ def run_passes(
     the others are skipped.
     """
     layers = len(model.blocks)
-    hidden: dict[int, Streams[Tensor]] = {}
-    prepared: list[Streams[BlockInputs]] = []
     starts = [one.start(layers) for one in passes]
-    for j, one in enumerate(passes):
-        if one.follows is None:
-            hidden[j], shared = model.prepare(one.inputs)
-        else:
-            shared = prepared[one.follows]
-        prepared.append(shared)
+    hidden, prepared = _prepared(model, passes)
 
     def take_over(block: int, j: int, one: Pass) -> None:
         if block == starts[j] and one.follows is not None:
@@ -451,6 +442,21 @@ def run_passes(
     if cache is not None and not cache.has_skipped:
         cache.keep(passes, hidden)
     return [model.finish(hidden[j], prepared[j]) for j in range(len(passes))]
+
+
+def _prepared(
+    model: Transformer, passes: Sequence[Pass]
+) -> tuple[dict[int, Streams[Tensor]], list[Streams[BlockInputs]]]:
+    """The first hidden states of the passes that follow no other, by number, and the inputs of the blocks of each."""
+    hidden: dict[int, Streams[Tensor]] = {}
+    prepared: list[Streams[BlockInputs]] = []
+    for j, one in enumerate(passes):
+        if one.follows is None:
+            hidden[j], shared = model.prepare(one.inputs)
+        else:
+            shared = prepared[one.follows]
+        prepared.append(shared)
+    return hidden, prepared
 
 
 def pass_mask(perturbations: Sequence[Perturbation], block: int, hidden: Streams[Tensor]) -> PassMask:

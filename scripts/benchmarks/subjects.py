@@ -47,7 +47,7 @@ def make_inputs(
         )
 
     positions = Streams(video_positions(grid.latent, FPS, FACTORS), audio_positions(audio_latent_count(frames, FPS)))
-    return Streams(config.video, config.audio).map(stream, positions)
+    return config.streams.map(stream, positions)
 
 
 def with_other_text(inputs: Streams[StreamInput]) -> Streams[StreamInput]:

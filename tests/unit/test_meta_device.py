@@ -107,7 +107,7 @@ def noisy_states() -> States:
 def guided(changes: dict, **options: bool) -> GuidedDenoiser:
     model = on_meta(Transformer, test_transformer.config(num_layers=2, **changes))
     config = model.config
-    contexts = Streams(config.video, config.audio).map(
+    contexts = config.streams.map(
         lambda stream: Contexts(*(empty(1, 5, config.caption_channels or stream.width) for _ in range(2)))
     )
     scales = GuidanceScales(st=3, sm=3, stg=1, stg_blocks=(1,), rescale=0.7)
