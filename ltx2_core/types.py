@@ -23,3 +23,10 @@ class Streams(NamedTuple, Generic[T]):
         """Call a function for each stream that is present, with its value here and in the others."""
         pairs = zip(self, *others, strict=True)
         return Streams(*(None if one is None else function(one, *more) for one, *more in pairs))
+
+    def map_each(self, video: Callable[[T], R], audio: Callable[[T], R]) -> Streams[R]:
+        """Call one function for the video and another for the audio, if these are present."""
+        return Streams(
+            None if self.video is None else video(self.video),
+            None if self.audio is None else audio(self.audio),
+        )

@@ -40,6 +40,11 @@ class AttentionCapture:
     weights: Tensor | None = None
     most_weights: int = MOST_CAPTURED
 
+    @property
+    def summed(self) -> Tensor | None:
+        """The weights of the first sample (na nv); None until there are any."""
+        return None if self.weights is None else self.weights[0]
+
     def begin(self, step: int, weights: Tensor | None = None) -> None:
         """Start at a step, with the sum from before it: (na nv)."""
         self.step, self.weights = step, None if weights is None else weights[None].clone()

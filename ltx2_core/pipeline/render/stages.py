@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from importlib import import_module
 from math import prod
@@ -95,18 +96,26 @@ class StageRun:
         if self.capture is None and self.is_given(states):
             watch.tell(f"{name}: nothing is left to generate")
             return Finished(self.finish(states), None, None)
-        sigmas = self.sigmas()
-        done = 0
+        done, attention = 0, None
         if self.saved is not None:
-            states, done = states.map(_with_tokens, self.saved.latents), self.saved.step
-        total = len(sigmas) - 1
+            states = states.map(_with_tokens, self.saved.latents)
+            done, attention = self.saved.step, self.saved.attention
+        if self.capture is not None:
+            self.capture.begin(done + 1, attention)
         tokens = Streams(*(0 if state is None else state.latent.shape[1] for state in states))
         watch.tell(f"{name}: {tokens.video:,} video and {tokens.audio:,} audio tokens")
         if (ranks := self.ranks) is not None:
             asked = watch.should_stop
             watch = replace(watch, should_stop=lambda: ranks.agree(asked()))
-        if self.capture is not None:
-            self.capture.begin(done + 1, None if self.saved is None else self.saved.attention)
+        states = self._denoised(model, states, done, watch, name)
+        video = states.video
+        keyframes = video.slots if video is not None and video.slot_tokens else None
+        return Finished(self.finish(states), keyframes, self._attention(states))
+
+    def _denoised(self, model: Transformer, states: States, done: int, watch: Watch, name: str) -> States:
+        """Both streams after the last step. done: the number of steps that are finished already."""
+        sigmas = self.sigmas()
+        total = len(sigmas) - 1
         with watch.phase("denoise", name, total) as on_step, self._shared(self.denoiser(model)) as denoiser:
 
             def step_done(step: int, _: int) -> None:
@@ -118,21 +127,21 @@ class StageRun:
 
             denoise = self._held(self._guarded(self._tiled(denoiser, states), watch, done, total))
             last = LastEstimate(denoise)
-            denoise = denoise if self.on_estimate is None else last
+            if self.on_estimate is not None:
+                denoise = last
             with attending(self.machine.attention):
                 states = self.sample(denoise, states, sigmas[done:], step_done)
         if (cache := denoiser.cache) is not None:
             watch.tell(f"{cache.skipped} of {cache.evaluations} evaluations skipped all blocks but the first")
-        video = states.video
-        keyframes = video.slots if video is not None and video.slot_tokens else None
-        return Finished(self.finish(states), keyframes, self._attention(states))
+        return states
 
     def _attention(self, states: States) -> Tensor | None:
         """The attention map, without the tokens that conditions appended."""
-        if self.capture is None or self.capture.weights is None or states.video is None:
+        summed = self.capture and self.capture.summed
+        if summed is None or states.video is None:
             return None
-        heard = self.capture.weights.shape[1] if states.audio is None else states.audio.base_tokens
-        return self.capture.weights[0, :heard, : states.video.base_tokens].clone()
+        heard = len(summed) if states.audio is None else states.audio.base_tokens
+        return summed[:heard, : states.video.base_tokens].clone()
 
     def states(self) -> States:
         """Both streams before the first step: conditions applied, then noise, video's drawn first.
@@ -153,11 +162,13 @@ class StageRun:
 
         In a window that follows another one, the first latent frame and audio step do not count: they are discarded.
         """
-        return all(
-            not state.mask.values[:, prod(state.grid[1:]) if self.request.place.number else 0 :].any()
-            for state in states
-            if state is not None
-        )
+        is_first = self.request.place.number == 0
+
+        def is_kept(state: LatentState) -> bool:
+            discarded = 0 if is_first else prod(state.grid[1:])
+            return not state.mask.values[:, discarded:].any()
+
+        return all(is_kept(state) for state in states if state is not None)
 
     def initial_states(self) -> States:
         """Both streams before conditions and noise."""
@@ -169,15 +180,19 @@ class StageRun:
         if request.audio != "off" and audio is None:
             steps = len(request.audio_steps)
             audio = blank(1, shapes.audio_vae.latent_channels, steps, shapes.audio_vae.latent_bins)
-        states = Streams(
-            None if video is None else LatentState.video(video, request.fps * self.stage.rate, self.grid.factors),
-            None if audio is None else LatentState.audio(audio, request.audio_steps.start, request.begin_s),
+        states = Streams(video, audio).map_each(
+            lambda latent: LatentState.video(latent, self.fps, self.grid.factors),
+            lambda latent: LatentState.audio(latent, request.audio_steps.start, request.begin_s),
         )
         return states.map(lambda state: replace(state, origin_s=float(request.begin_s)))
 
     @property
     def grid(self) -> VideoGrid:
         return self.request.grid(self.shapes.video_vae.factors, self.stage)
+
+    @property
+    def fps(self) -> Fraction:
+        return self.request.fps * self.stage.rate
 
     def sigmas(self) -> Tensor:
         """The schedule (steps + 1)."""
@@ -197,10 +212,10 @@ class StageRun:
 
     def finish(self, states: States) -> Latents:
         """The latents of the grids themselves, without what conditions appended."""
-        video, audio = states
-        return Streams(
-            None if video is None else unpatchify_video(video.base, video.grid),
-            None if audio is None else unpatchify_audio(audio.base, self.shapes.audio_vae.latent_channels),
+        channels = self.shapes.audio_vae.latent_channels
+        return states.map_each(
+            lambda video: unpatchify_video(video.base, video.grid),
+            lambda audio: unpatchify_audio(audio.base, channels),
         )
 
     def denoiser(self, model: Transformer) -> GuidedDenoiser:
@@ -229,7 +244,7 @@ class StageRun:
         return TextTimes(
             texts=tuple(texts.index(span.text) for span in spans),
             borders=tuple(float(span.end_s) for span in spans[:-1]),
-            ramp_s=float(self.grid.factors.time / (request.fps * self.stage.rate)),
+            ramp_s=float(self.grid.factors.time / self.fps),
         )
 
     def _cache(self) -> BlockCache | None:
@@ -250,13 +265,13 @@ class StageRun:
             yield replace(denoise, split=split)
 
     def _tiled(self, denoise: GuidedDenoiser, states: States) -> Estimator:
-        stage, fps = self.stage, self.request.fps * self.stage.rate
+        stage = self.stage
         if self.request.loops:
-            return LoopDenoiser(denoise, fps, self.grid.factors)
+            return LoopDenoiser(denoise, self.fps, self.grid.factors)
         if stage.is_whole:
             return denoise
         across, down = stage.tiles or (1, 1)
-        return tiled(denoise, states, (stage.windows, across, down), self.grid.factors, fps)
+        return tiled(denoise, states, (stage.windows, across, down), self.grid.factors, self.fps)
 
     def _held(self, denoise: Denoiser) -> Denoiser:
         """The denoiser; above the strength of a restyling, the source is the clean estimate of the streams that start
@@ -289,7 +304,7 @@ class StageRun:
             estimate = denoise(states, sigma, done + step) if cache is not None or not stops else Streams()
             if stops and (cache is None or not cache.has_skipped):
                 latents = states.map(lambda s: s.latent)
-                attention = self.capture.weights[0] if self.capture and self.capture.weights is not None else None
+                attention = self.capture and self.capture.summed
                 saved = Saved(latents, self.generator.get_state(), done + step, attention=attention)
                 is_resumable = SAMPLERS[self.stage.sampler].is_resumable
                 raise StoppedError(f"after step {done + step} of {total}", saved if is_resumable else None)
