@@ -21,7 +21,7 @@ from ..machine import MOST_RANKS, Machine
 from ..media.clip import VIDEO_CODECS, Encoding
 from ..media.reading import FrameReading
 from ..records import Record
-from ..sampling.guidance import GuidanceScales
+from ..sampling.guidance import UNGUIDED, GuidanceScales
 from ..types import Streams
 from .chain import Chain, WindowPlace
 from .outputs import beside_of, stills_of
@@ -327,6 +327,16 @@ class Request(Record):
     def has_new_audio(self) -> bool:
         """Whether audio is generated from noise only."""
         return self.audio == "generate" and self.audio_source is None
+
+    def guidance_in(self, stage: Stage) -> Streams[GuidanceScales]:
+        """The guidance of a stage: none if the stage is not guided."""
+        return self.guidance if stage.guided else UNGUIDED
+
+    def caches_blocks_in(self, stage: Stage) -> bool:
+        """Whether a stage has a block cache: if it is guided and this is requested. Tiled stages have none, because
+        each tile would need its own.
+        """
+        return stage.guided and stage.is_whole and self.cache_steps > 0
 
     @property
     def steps_of_stages(self) -> list[int]:

@@ -62,6 +62,9 @@ class GuidanceScales:
         return step % (self.skip_step + 1) == 0
 
 
+UNGUIDED = Streams(GuidanceScales(), GuidanceScales())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuidancePass:
     """One call of the model on both streams.

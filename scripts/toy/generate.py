@@ -15,12 +15,12 @@ from ltx2_core.models.block_cache import BlockCache
 from ltx2_core.models.capture import AttentionCapture
 from ltx2_core.pipeline.render.models import Models
 from ltx2_core.pipeline.render.stage_inputs import Given
-from ltx2_core.pipeline.render.stages import NEUTRAL, StageRun
+from ltx2_core.pipeline.render.stages import StageRun
 from ltx2_core.pipeline.request import RenderTask, Request
 from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE, Origin, Place
 from ltx2_core.pipeline.resolved import Resolved
-from ltx2_core.sampling.guidance import Contexts
+from ltx2_core.sampling.guidance import Contexts, GuidanceScales
 from ltx2_core.text.encode import TextContext, encode_prompts
 from ltx2_core.types import Streams
 from scripts.toy.model import HOME
@@ -65,9 +65,8 @@ class Generator:
         """
         (stage,) = request.recipe.stages
         video, audio = ("generate" if latent is None else "keep" for latent in kept)
-        own = (
-            NEUTRAL if mode == "keep" else scale for mode, scale in zip((video, audio), request.guidance, strict=True)
-        )
+        modes = zip((video, audio), request.guidance, strict=True)
+        own = (GuidanceScales() if mode == "keep" else scale for mode, scale in modes)
         request = request.model_copy(update={"video": video, "audio": audio, "guidance": Streams(*own)})
         assert not (stage.guided and any(scale.rescale for scale in request.guidance if scale is not None))
         contexts = self.contexts(request, prompts)

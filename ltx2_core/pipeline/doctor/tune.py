@@ -31,7 +31,7 @@ from ...paths import require_writable
 from ...quantize.decode import decode_matrix
 from ...quantize.products import multiply
 from ...sampling.denoiser import GuidedDenoiser
-from ...sampling.guidance import Contexts, GuidanceScales
+from ...sampling.guidance import UNGUIDED, Contexts
 from ...stored.encoding import GROUPS
 from ...stored.layer import StoredLayer
 from ...types import Streams
@@ -56,7 +56,6 @@ LINK_BYTES = 2**28  # that are copied to a card at a time, to see how fast that 
 BATCH_SHARE = 0.1  # of a card's memory that a batch of passes may take: the rest is for weights and everything else
 SIGMA, FPS, FACTORS = 0.7, Fraction(24), Factors(8, 32, 32)
 LATENT_CHANNELS, AUDIO_CHANNELS, AUDIO_BINS = 128, 8, 16
-NEUTRAL = GuidanceScales()
 Seconds = Mapping[str, list[float]]  # of each run, by what ran
 TOO_LARGE = (torch.OutOfMemoryError, MemoryError)
 
@@ -359,7 +358,7 @@ class _Sample:
         denoise = GuidedDenoiser(
             model=model or self.model,
             contexts=Streams(Contexts(text(), text()), Contexts(text(), text())),
-            scales=guidance(LAYERS) if is_guided else Streams(NEUTRAL, NEUTRAL),
+            scales=guidance(LAYERS) if is_guided else UNGUIDED,
             is_batched=is_batched,
             keeps_text=keeps_text,
         )

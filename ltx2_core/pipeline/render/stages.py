@@ -30,7 +30,7 @@ from ...models.segments import TextTimes
 from ...models.transformer import Transformer
 from ...parallel import Ranks, Split
 from ...sampling.denoiser import GuidedDenoiser
-from ...sampling.guidance import Contexts, GuidanceScales, plan_passes
+from ...sampling.guidance import Contexts, plan_passes
 from ...sampling.noise import NOISE_DTYPE, add_noise
 from ...sampling.samplers import Denoiser, OnStep
 from ...sampling.schedules import from_level, ltx2_schedule, with_level
@@ -47,7 +47,6 @@ from .stage_inputs import Given
 from .tiled import TiledDenoiser, tiled
 
 Estimator = GuidedDenoiser | TiledDenoiser | LoopDenoiser
-NEUTRAL = GuidanceScales()
 OnEstimate = Callable[[int, int, Tensor], None]
 
 
@@ -220,7 +219,7 @@ class StageRun:
 
     def denoiser(self, model: Transformer) -> GuidedDenoiser:
         """The model with the guidance of this stage."""
-        scales = self.request.guidance if self.stage.guided else Streams(NEUTRAL, NEUTRAL)
+        scales = self.request.guidance_in(self.stage)
         return GuidedDenoiser(
             model=model,
             contexts=self.contexts,
@@ -248,11 +247,8 @@ class StageRun:
         )
 
     def _cache(self) -> BlockCache | None:
-        """The block cache for evaluations of this stage, if it is guided and this is requested. Tiled stages have none,
-        because each tile would need its own.
-        """
-        bound, stage = self.request.cache_steps, self.stage
-        return BlockCache(bound=bound) if bound and stage.guided and stage.is_whole else None
+        """The block cache for evaluations of this stage."""
+        return BlockCache(bound=self.request.cache_steps) if self.request.caches_blocks_in(self.stage) else None
 
     @contextmanager
     def _shared(self, denoise: GuidedDenoiser) -> Iterator[GuidedDenoiser]:

@@ -151,11 +151,12 @@ class Costs(TextPhases):
         key = run.number, len(run.request.audio_steps), len(run.request.images), run.is_given
         if key not in self._counted:
             costs = replace(self, request=run.request)
-            is_enlarged = run.stage.enlarges and self.request.video != "off"
-            self._counted[key] = [
-                *([costs.upsampling(run.stage)] if is_enlarged else []),
-                *([] if run.is_given else [costs.denoising(run.stage, run.number)]),
-            ]
+            phases: list[Phase] = []
+            if run.stage.enlarges and self.request.video != "off":
+                phases.append(costs.upsampling(run.stage))
+            if not run.is_given:
+                phases.append(costs.denoising(run.stage, run.number))
+            self._counted[key] = phases
         return self._counted[key]
 
     @cached_property
@@ -184,7 +185,7 @@ class Costs(TextPhases):
     def denoising(self, stage: Stage, number: int) -> Phase:
         """One stage: every step runs all blocks."""
         config, steps = self.headers.shapes.transformer, self._evaluations(stage, number)
-        scales = self.request.guidance if stage.guided else Streams(GuidanceScales(), GuidanceScales())
+        scales = self.request.guidance_in(stage)
         whole, given = self._evaluation(stage, scales, 1), self._evaluation(stage, scales, self.machine.ranks)
         tiles, walk = self._tiles(stage), self._walk(given.video < whole.video, number)
         active = activation_bytes(config, given, walk)
@@ -262,7 +263,7 @@ class Costs(TextPhases):
         block's addition and the addition of the others. A pass that starts later than another needs no more at that
         time.
         """
-        if not (stage.guided and stage.is_whole and self.request.cache_steps):
+        if not self.request.caches_blocks_in(stage):
             return 0
         if self.machine.batches_passes:
             return CACHED
@@ -307,7 +308,7 @@ class Costs(TextPhases):
 
     def _loras_of(self, stage: Stage) -> list[MatchedLora]:
         """The LoRAs that act in a stage."""
-        loras = [*(self.loras if stage.user_loras else ())]
+        loras = list(self.loras) if stage.user_loras else []
         if stage.distilled_lora is not None:
             loras.append(self._distilled_lora)
         return loras

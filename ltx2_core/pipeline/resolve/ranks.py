@@ -10,15 +10,12 @@ import sys
 from ...config.transformer import TransformerConfig
 from ...errors import RequestError
 from ...machine import Machine, RankLayout
-from ...sampling.guidance import GuidanceScales, plan_passes
-from ...types import Streams
-from ..recipe import Stage
+from ...sampling.guidance import plan_passes
 from ..request import Request
 from .machine import Device, choose_device
 from .settings import COMMAND_LINE, Merged, Settings, required
 
 MOST_NAMED = 16  # counts of ranks up to this one are named where another cannot be used
-NEUTRAL = Streams(GuidanceScales(), GuidanceScales())
 
 
 def first_device(merged: Merged, planned: Device | None) -> Device:
@@ -96,21 +93,17 @@ def check_ranks(machine: Machine, settings: Settings, request: Request, config: 
 def _problem(ranks: int, request: Request, config: TransformerConfig) -> str:
     """Why so many ranks cannot share a request; "" if they can."""
     for number, stage in enumerate(request.recipe.stages, 1):
-        passes = passes_of(stage, request)
+        passes = len(plan_passes(request.guidance_in(stage), 0))
         width = RankLayout.of(ranks, passes).width
         if width == 1:
             continue
         has = "1 pass" if passes == 1 else f"{passes} passes"
         if request.video == "off":
             return f"stage {number} has {has}, and no video tokens to share out"
-        heads = {config.video.heads if config.video is not None else 0}
-        heads |= {config.exchange_heads} if config.audio is not None else set()
+        heads = {config.video.heads} if config.video is not None else set()
+        if config.streams.has_both:
+            heads.add(config.exchange_heads)
         if any(count % width for count in heads):
             counts = " and ".join(map(str, sorted(heads)))
             return f"stage {number} has {has}, so {width} ranks would share {counts} heads, which do not divide evenly"
     return ""
-
-
-def passes_of(stage: Stage, request: Request) -> int:
-    """The number of guidance passes per step of a stage."""
-    return len(plan_passes(request.guidance if stage.guided else NEUTRAL, 0))
