@@ -69,7 +69,9 @@ def _require_all(end: core.BatchEnd) -> None:
     for entry in end.failed:
         assert entry.failure is not None
         problems.append(((entry.job,), core.LTX2Error(entry.failure.what, entry.failure.why, entry.failure.hint)))
-    parts = [f"{len(end.failed):,} of {counted(end.count, 'job')} failed"] if end.failed else []
+    parts: list[str] = []
+    if end.failed:
+        parts.append(f"{len(end.failed):,} of {counted(end.count, 'job')} failed")
     if end.left:
         reason = "as the time was up" if end.is_late else "after that"
         parts.append(f"{counted(len(end.left), 'job')} did not begin {reason}")

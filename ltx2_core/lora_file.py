@@ -251,7 +251,8 @@ def _refusal(matched: MatchedLora, checkpoint: Header) -> CheckpointError:
     """The error for a LoRA that does not fit, with its first few mismatches."""
     count, total = len(matched.unmatched), len(matched.changes) + len(matched.unmatched)
     shown = [f"{name}: {why}" for name, why in list(matched.unmatched.items())[:SHOWN]]
-    shown += [f"and {count - SHOWN:,} more"] if count > SHOWN else []
+    if count > SHOWN:
+        shown.append(f"and {count - SHOWN:,} more")
     return CheckpointError(
         f"{matched.path.name} does not fit {checkpoint.path.name}",
         f"{count:,} of {total:,} match nothing: {'; '.join(shown)}" if shown else matched.report,

@@ -59,7 +59,9 @@ class ModelFiles:
     def require_file(self, role: str, hint: str = "") -> Path:
         """The file of a role. Raises: StorageError if the model has none."""
         if role not in self.paths:
-            first = [*self.passed_over[:SHOWN], *(["and more"] if len(self.passed_over) > SHOWN else [])]
+            first = [*self.passed_over[:SHOWN]]
+            if len(self.passed_over) > SHOWN:
+                first.append("and more")
             why = f"passed over: {'; '.join(first)}" if first else ""
             raise StorageError(f"model {self.name} has no {role.replace('_', ' ')}", why, hint)
         return self.paths[role]
@@ -172,7 +174,9 @@ def own_files(name: str, model: RegisteredModel, library: Library) -> dict[str, 
         reference = Reference.parse(place)
         name_there = Path(reference.last if reference else place).expanduser()
         is_folder = reference is None or not reference.path  # which is used wherever its files are from
-        by_hand = [folder / name_there, *([models_home() / name_there] if is_folder else [])]
+        by_hand = [folder / name_there]
+        if is_folder:
+            by_hand.append(models_home() / name_there)
         path = next((one for one in by_hand if one.exists()), None)
         if path is None and reference is not None:
             path = library.find_all(reference)

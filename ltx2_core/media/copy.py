@@ -260,7 +260,8 @@ def _with_decoding_times(packets: Iterable[Packet]) -> Iterator[Packet]:
     """
     waiting: list[Packet] = []
     for packet in packets:
-        waiting += [packet] if packet.size else []  # an empty one is the end
+        if packet.size:  # an empty one is the end
+            waiting.append(packet)
         if waiting and (packet.dts is not None or not packet.size):
             dts = waiting[-1].dts
             dts = min(one.pts or 0 for one in waiting) if dts is None else dts

@@ -59,8 +59,11 @@ def lines(text: str, known: Font, width: int, most: int) -> list[str]:
     begin = shown[: (most + 1) * width // LEAST_WIDTH]  # more do not fit, and each is measured
     wrapped = _wrapped(begin, known, width)
     is_cut = len(wrapped) > most or len(begin) < len(shown)
-    notes = [f"cut, {len(text)} characters in all"] if is_cut else []
-    notes += [f"no font here has {sum(letter in absent for letter in text)} of its characters"] if absent else []
+    notes: list[str] = []
+    if is_cut:
+        notes.append(f"cut, {len(text)} characters in all")
+    if absent:
+        notes.append(f"no font here has {sum(letter in absent for letter in text)} of its characters")
     if not notes:
         return wrapped
     kept, end = wrapped[:most], f" … ({'; '.join(notes)})"

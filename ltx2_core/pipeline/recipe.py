@@ -165,7 +165,9 @@ class Recipe(Record):
             plain = {"conditions": images, "user_loras": False}
             return own.model_copy(update=plain if own.start == "upsampled" else {})
 
-        changes = {"stages": tuple(map(stage, self.stages)), **({"audio_from": "first"} if has_voice else {})}
+        changes: dict[str, Any] = {"stages": tuple(map(stage, self.stages))}
+        if has_voice:
+            changes["audio_from"] = "first"
         return self.model_copy(update=changes)
 
     @property

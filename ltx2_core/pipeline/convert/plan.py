@@ -164,7 +164,7 @@ def _metadata(source: Header, merged: Sequence[tuple[MatchedLora, float]]) -> di
     if not merged:
         return dict(source.metadata)
     before = source.entry(MERGED)
-    said = [*(before if isinstance(before, list) else [])]
+    said = [*before] if isinstance(before, list) else []
     said += [{"name": lora.path.name, "strength": strength} for lora, strength in merged]
     return {**source.metadata, MERGED: json.dumps(said)}
 

@@ -69,10 +69,14 @@ def _stream(track: Track, listed: TrackList) -> str:
         words = [_video(track.video, listed)]
     elif track.audio:
         words = [_audio(track.audio, listed)]
-    words += [f"language {track.language}"] if track.language else []
-    words += [f"title {track.title}"] if track.title else []
-    words += ["default"] if track.is_default and _has_choice(track, listed) else []
-    words += ["cover art"] if track.is_cover else []
+    if track.language:
+        words.append(f"language {track.language}")
+    if track.title:
+        words.append(f"title {track.title}")
+    if track.is_default and _has_choice(track, listed):
+        words.append("default")
+    if track.is_cover:
+        words.append("cover art")
     return ", ".join(words)
 
 

@@ -106,10 +106,12 @@ class InputEncoder:
         if request.window is not None:
             window = TimeWindow(start_s=float(request.window.start_s), end_s=float(request.window.end_s))
             video.append(window)
-            audio += [window] if request.audio_source is not None else []
+            if request.audio_source is not None:
+                audio.append(window)
         if request.extension is not None:
             video += self.kept_video(request, request.extension, stage, grid)
-            audio += self.kept_audio(request, request.extension) if request.audio_source is not None else []
+            if request.audio_source is not None:
+                audio += self.kept_audio(request, request.extension)
         if stage.conditions != "none" and request.images:
             video += self.images(request.images, stage, grid, appends_all=request.recipe.images == "append")
         if stage.conditions == "all" and request.references:

@@ -110,13 +110,20 @@ def resolve_again(
 def _replaced(request: Request, changes: Mapping[str, Any]) -> set[str]:
     """The roles of files that are replaced by other ones, and need not be found."""
     replaced = {role for role in ROLES if role in changes or "model" in changes}
-    replaced |= {*UPSAMPLERS.values()} if "upsampler" in changes else set()
-    replaced |= {lora.role for lora in request.loras} if {"lora", "control"} & changes.keys() else set()
     main = MAIN.get(request.mode)
-    replaced |= {image.role for image in request.images if image.role != main} if "image" in changes else set()
-    replaced |= {one.role for one in request.references if one.is_still} if "ref" in changes else set()
-    replaced |= {request.voice.role} if request.voice and "voice_ref" in changes else set()
-    return replaced | ({main} if main and INPUT in changes else set())
+    if "upsampler" in changes:
+        replaced |= {*UPSAMPLERS.values()}
+    if {"lora", "control"} & changes.keys():
+        replaced |= {lora.role for lora in request.loras}
+    if "image" in changes:
+        replaced |= {image.role for image in request.images if image.role != main}
+    if "ref" in changes:
+        replaced |= {one.role for one in request.references if one.is_still}
+    if request.voice and "voice_ref" in changes:
+        replaced.add(request.voice.role)
+    if main and INPUT in changes:
+        replaced.add(main)
+    return replaced
 
 
 def _without_other_edit(stored: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

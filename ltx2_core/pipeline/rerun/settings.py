@@ -105,7 +105,8 @@ def _guidance(request: Request) -> dict[str, Any]:
     for stream, mode, scales in zip(request.streams._fields, request.streams, request.guidance, strict=True):
         if scales is not None and mode != "keep":
             found |= {f"{stream}_{name}": getattr(scales, name) for name in _names(request)}
-            found |= {"stg_blocks": scales.stg_blocks} if scales.stg_blocks else {}
+            if scales.stg_blocks:
+                found["stg_blocks"] = scales.stg_blocks
     skips = (scales.skip_step for scales in request.guidance if isinstance(scales, GuidanceScales))
     return found | {"skip_step": next(skips, None), "cache_steps": request.cache_steps or None}
 

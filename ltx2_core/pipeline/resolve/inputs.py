@@ -85,7 +85,9 @@ def read_images(settings: Settings, length: ClipLength, first: Path | None = Non
     Raises: RequestError for a time outside the clip, and for a second image at its first frame; MediaError for a file
     that is not an image.
     """
-    specs = [*([str(first)] if first else []), *(settings.image or ())]
+    specs = [*(settings.image or ())]
+    if first:
+        specs.insert(0, str(first))
     inputs, sources = [], []
     for number, spec in enumerate(specs, 1):
         path, frame, strength = split_image(spec, length)

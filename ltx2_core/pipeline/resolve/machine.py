@@ -72,7 +72,9 @@ def devices() -> list[Device]:
     numbered = range(MOST_CARDS) if has_cuda_build() else ()
     cards = takewhile(lambda one: one[1] is not None, ((number, find_card(number)) for number in numbered))
     found = [Device(f"cuda:{number}", card) for number, card in cards]
-    return [*found, *([Device("mps")] if has_mps() else []), Device("cpu")]
+    if has_mps():
+        found.append(Device("mps"))
+    return [*found, Device("cpu")]
 
 
 def has_mps() -> bool:

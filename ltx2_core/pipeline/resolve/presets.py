@@ -64,7 +64,8 @@ def generation_defaults(generation: str) -> dict[str, Any]:
     """The default settings of a generation; its file contains the differences from the one before."""
     values = _read("generations", generation, "generation")
     before = values.get("like")
-    return {**(generation_defaults(before) if before else {}), **without(values, "like")}
+    inherited = generation_defaults(before) if before else {}
+    return {**inherited, **without(values, "like")}
 
 
 @cache
