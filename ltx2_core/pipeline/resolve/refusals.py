@@ -35,6 +35,23 @@ GUIDES_VIDEO = ("video_st", "video_stg", "video_rescale")
 GUIDES_EACH_OTHER = ("video_sm", "audio_sm")
 GUIDANCE = (*GUIDES_AUDIO, *GUIDES_VIDEO, *GUIDES_EACH_OTHER, "stg_blocks", "skip_step", "negative")
 
+OF_NEW_FRAMES = ("decoder", "codec", "crf", "preview", "tiles", *GUIDES_VIDEO)
+
+# By the mode of a stream: settings that have no effect, and the reason.
+IDLE_FOR_VIDEO = {
+    "keep": ((*OF_NEW_FRAMES, "video_sm", "aspect", "crop", "fps", "until"), "the given video stays as it is"),
+    "off": (
+        (*OF_NEW_FRAMES, *GUIDES_EACH_OTHER, "generated_keyframes", "ref", "res", "audio_codec", "attention"),
+        "--video off leaves only audio",
+    ),
+}
+IDLE_FOR_AUDIO = {
+    "keep": ((*GUIDES_AUDIO, "audio_sm", "voice_ref"), "the given audio stays as it is"),
+    "off": (
+        (*GUIDES_AUDIO, *GUIDES_EACH_OTHER, "audio_codec", "loudness", "attention", "voice_ref"),
+        "--sound off leaves only video",
+    ),
+}
 REASONS_NOT_TO = {  # what a stream cannot be asked to do in a mode that does not offer it
     "generate": "this mode keeps its input",
     "keep": "there is none in the input to keep",
@@ -206,42 +223,10 @@ def without_effect(video: str, audio: str) -> dict[str, str]:
     without: dict[str, str] = {}
     if video != "keep":
         without["old_sound"] = "the result has no other audio"
-    if video == "keep":
-        names = (
-            "decoder",
-            "aspect",
-            "crop",
-            "fps",
-            "codec",
-            "crf",
-            "preview",
-            *GUIDES_VIDEO,
-            "video_sm",
-            "until",
-            "tiles",
-        )
-        without |= dict.fromkeys(names, "the given video stays as it is")
-    if video == "off":
-        names = (
-            "decoder",
-            "generated_keyframes",
-            "ref",
-            "res",
-            "tiles",
-            "codec",
-            "crf",
-            "audio_codec",
-            "attention",
-            "preview",
-            *GUIDES_VIDEO,
-            *GUIDES_EACH_OTHER,
-        )
-        without |= dict.fromkeys(names, "--video off leaves only audio")
-    if audio == "keep":
-        without |= dict.fromkeys((*GUIDES_AUDIO, "audio_sm", "voice_ref"), "the given audio stays as it is")
-    if audio == "off":
-        names = ("audio_codec", "loudness", "attention", "voice_ref", *GUIDES_AUDIO, *GUIDES_EACH_OTHER)
-        without |= dict.fromkeys(names, "--sound off leaves only video")
+    for idle, mode in ((IDLE_FOR_VIDEO, video), (IDLE_FOR_AUDIO, audio)):
+        if mode in idle:
+            settings, why = idle[mode]
+            without |= dict.fromkeys(settings, why)
     return without
 
 
