@@ -265,24 +265,22 @@ def _fits(costs: Costs, device: Device, limit: int) -> bool:
 
 
 def _rows(phases: Sequence[Phase], costs: Costs, device: Device, clock: Clock | None) -> Iterator[Row]:
-    is_cpu = device.kind == "cpu"
+    ranks = costs.machine.ranks
     for phase, weights, moved in loaded(phases, costs.machine.kept_bytes):
-        lasts = None if clock is None else clock.duration(phase, moved + phase.moved)
-        ranks = costs.ranks_in(phase)
-        beside = (
-            ranks * (weights + phase.active + phase.workspace) if is_cpu else costs.machine.ranks * costs.pinned_bytes
-        )
-        yield Row(
+        vram, ram = weights + phase.active, ranks * costs.pinned_bytes
+        if device.kind == "cpu":
+            vram, ram = None, costs.ranks_in(phase) * (weights + phase.active + phase.workspace)
+        row = Row(
             kind=phase.kind,
             name=phase.name,
-            vram=None if is_cpu else weights + phase.active,
+            vram=vram,
             workspace=phase.workspace,
-            ram=BASE_BYTES * costs.machine.ranks + phase.host + beside,
+            ram=BASE_BYTES * ranks + phase.host + ram,
             disk=phase.disk,
             flops=phase.flops,
-            seconds=None if lasts is None else lasts.seconds,
-            source="" if lasts is None else lasts.source,
         )
+        lasts = clock and clock.duration(phase, moved + phase.moved)
+        yield replace(row, seconds=lasts.seconds, source=lasts.source) if lasts else row
 
 
 def loaded(phases: Sequence[Phase], budget: int) -> Iterator[tuple[Phase, int, int]]:
@@ -314,5 +312,7 @@ def _make_room(models: dict[str, int], nbytes: int, budget: int, in_use: set[str
 
 
 def _free_ram(device: Device) -> int | None:
-    free = available_bytes() if device.card is None or device.card.free_bytes is not None else None
+    if device.card is not None and device.card.free_bytes is None:  # a card that is only planned for
+        return None
+    free = available_bytes()
     return None if free is None else free - MARGIN_BYTES
