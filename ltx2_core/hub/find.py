@@ -227,13 +227,7 @@ def _scan(
     weights = {role: content.paths(kind) for role, kind in (WHOLE if has_whole else SPLIT).items()}
     if "video_vae" in weights:
         weights["video_vae"] = _with_decoder(weights["video_vae"], decoder or "diffusion")
-    for role, paths in weights.items():
-        if role not in given and len(paths) > 1:
-            what, choice = role.replace("_", " "), "model" if role == "checkpoint" else role.replace("_", "-")
-            listed = ", ".join(_below(folder, path) for path in paths)
-            raise CheckpointError(
-                f"{folder} holds more than one {what}", listed, f"--{choice} FILE chooses one of them"
-            )
+    _require_one_each(folder, {role: paths for role, paths in weights.items() if role not in given})
     mains = {**{role: paths[0] for role, paths in weights.items() if paths}, **given}
     has_own_encoder = any(_has_own_encoder(mains[role]) for role in ("checkpoint", "transformer") if role in mains)
     extras = content.extras(has_own_encoder=has_own_encoder)
@@ -251,6 +245,16 @@ def _scan(
             notes = (f"the text connectors are those of {_below(folder, apart)}; --connectors FILE names others",)
     others = [] if {"checkpoint", "transformer"} & paths.keys() else content.others(paths.values())
     return ModelFiles(name=name, paths=paths, passed_over=(*content.broken, *others), notes=notes)
+
+
+def _require_one_each(folder: Path, weights: Mapping[str, Sequence[Path]]) -> None:
+    """Raises: CheckpointError if a folder has several files for a role."""
+    for role, paths in weights.items():
+        if len(paths) > 1:
+            option = "--model" if role == "checkpoint" else f"--{role.replace('_', '-')}"
+            listed = ", ".join(_below(folder, path) for path in paths)
+            what = f"{folder} holds more than one {role.replace('_', ' ')}"
+            raise CheckpointError(what, listed, f"{option} FILE chooses one of them")
 
 
 def _with_decoder(paths: Sequence[Path], decoder: DecoderName) -> list[Path]:
