@@ -72,10 +72,9 @@ class Display:
             return
         self._print(visible(title))
         width = max(map(len, rows), default=0)
-        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
         for name, value in rows.items():
             line = f"  {visible(name):{width}}  {visible(value)}"
-            self._print(wrapped(line, columns, " " * (width + 4)))
+            self._print(wrapped(line, _columns_of_stdout(), " " * (width + 4)))
 
     def measured(self, title: str, rows: Mapping[str, str], **numbers: Any) -> None:
         """Measurements: numbers as JSON, else a row each."""
@@ -86,9 +85,10 @@ class Display:
 
     def text(self, *lines: str) -> None:
         """Lines for the user, such as a block to paste. With --json they are in the facts, and not printed here."""
-        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-        for line in lines if not self.is_json else ():
-            self._print(wrapped(visible(line), columns, "  "))
+        if self.is_json:
+            return
+        for line in lines:
+            self._print(wrapped(visible(line), _columns_of_stdout(), "  "))
 
     def planned(self, plan: core.Plan) -> None:
         """A plan as JSON, in bytes."""
@@ -179,31 +179,9 @@ class Display:
         """The request that will be rendered, and the choices and roundings for it. advice_level: from which on advice
         is shown.
         """
-        request, task = resolved.request, resolved.task
         if self.is_json:
-            told = task.model_dump(mode="json")
-            self._tell(
-                "plan",
-                mode=request.mode,
-                model=task.files.name,
-                path=str(_place(resolved.target)),
-                job_dir=str(_place(resolved.job_dir)),
-                request=told["request"],
-                machine=told["machine"],
-                output=told["output"],
-                sources=dict(resolved.sources),
-                preset=resolved.preset,
-                overridden=list(resolved.overridden),
-                notes=list(resolved.notes),
-                advice=list(resolved.advice),
-            )
-        width, height = request.file_size
-        what = f"{width}x{height}, {counted(request.file_frames, 'frame')} at {core.show_fps(request.file_fps)} fps"
-        steps = " + ".join(map(str, request.steps_of_stages))
-        line = f"{task.files.name}, {_preset_words(resolved)}: {what}, {steps} steps, seed {request.seed}"
-        if resolved.overridden:
-            line += f"; preset {resolved.preset} overrides {', '.join(resolved.overridden)}"
-        self.say(line)
+            self._tell("plan", **_plan_facts(resolved))
+        self.say(_plan_words(resolved))
         for note in resolved.notes:
             self.say(note)
         for source in dict.fromkeys(resolved.sources.values()):
@@ -234,9 +212,10 @@ class Display:
     def batch(self, batch: core.Batch, *, is_result: bool) -> None:
         """The jobs of a batch. is_result: whether they are the requested output, so that each is shown."""
         if self.is_json:
-            jobs = [{**job.line.dump(), "name": job.name} for job in batch.jobs] if is_result else []
-            counts = {"count": len(batch.jobs), "seed": batch.seed, "notes": list(batch.notes)}
-            self._tell("batch", folder=str(_place(batch.folder)), **counts, **({"jobs": jobs} if is_result else {}))
+            facts: dict[str, Any] = {"count": len(batch.jobs), "seed": batch.seed, "notes": list(batch.notes)}
+            if is_result:
+                facts["jobs"] = [{**job.line.dump(), "name": job.name} for job in batch.jobs]
+            self._tell("batch", folder=str(_place(batch.folder)), **facts)
         elif is_result:
             self.table(f"{batch.folder}/", {job.resolved.target.name: _job_words(job) for job in batch.jobs})
         models = sorted({job.resolved.task.files.name for job in batch.jobs})
@@ -400,6 +379,43 @@ def _place(path: Path) -> Path:
 def counted(number: int, what: str) -> str:
     """`1 frame`, `9 frames`."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _columns_of_stdout() -> int:
+    """The width of the terminal; no limit for a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+
+
+def _plan_facts(resolved: core.Resolved) -> dict[str, Any]:
+    """The request that will be rendered, for a program."""
+    task = resolved.task
+    told = task.model_dump(mode="json")
+    return {
+        "mode": resolved.request.mode,
+        "model": task.files.name,
+        "path": str(_place(resolved.target)),
+        "job_dir": str(_place(resolved.job_dir)),
+        "request": told["request"],
+        "machine": told["machine"],
+        "output": told["output"],
+        "sources": dict(resolved.sources),
+        "preset": resolved.preset,
+        "overridden": list(resolved.overridden),
+        "notes": list(resolved.notes),
+        "advice": list(resolved.advice),
+    }
+
+
+def _plan_words(resolved: core.Resolved) -> str:
+    """The request that will be rendered, in a line."""
+    request = resolved.request
+    width, height = request.file_size
+    what = f"{width}x{height}, {counted(request.file_frames, 'frame')} at {core.show_fps(request.file_fps)} fps"
+    steps = " + ".join(map(str, request.steps_of_stages))
+    line = f"{resolved.task.files.name}, {_preset_words(resolved)}: {what}, {steps} steps, seed {request.seed}"
+    if resolved.overridden:
+        line += f"; preset {resolved.preset} overrides {', '.join(resolved.overridden)}"
+    return line
 
 
 def _job_words(job: core.BatchJob) -> str:

@@ -24,7 +24,8 @@ def plan_rows(plan: core.DownloadPlan) -> dict[str, str]:
     sources = dict.fromkeys(file.reference.repository for file in plan.files)
     rows["from"] = ", ".join(f"{name} (gated)" if name in plan.gated else name for name in sources)
     about = "" if plan.is_exact else "about "
-    about = about if plan.is_complete else "at least "
+    if not plan.is_complete:
+        about = "at least "
     rows["to fetch"] = f"{about}{core.show_bytes(plan.to_fetch)} into {plan.folder}"
     rows["free there"] = core.show_bytes(plan.free)
     if plan.problem is not None:

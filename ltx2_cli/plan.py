@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ from .panels import takes
 
 MOST_VRAM_GB = 1000
 TERA = 1e12
+COLUMNS = ("phase", "VRAM", "RAM", "disk", "TFLOP", "seconds")
 
 
 def add_plan(app: typer.Typer) -> None:
@@ -102,26 +103,23 @@ def show_planning(show: Display, planning: core.Planning, *, explains: bool) -> 
 
 def _lines(plan: core.Plan) -> list[str]:
     """The table: a row for each phase, the peak marked."""
-    about = "~" * plan.is_assumed
-    rows = [["phase", "VRAM", "RAM", "disk", "TFLOP", "seconds"]]
+    about, peak = "~" * plan.is_assumed, plan.peak
+    lines: list[tuple[str, ...]] = [COLUMNS]
+    marks = [""]
     for row in plan.rows:
-        mark = " <- peak" if row is plan.peak else ""
         vram = "-" if row.vram is None else about + core.gigabytes(row.vram)
         seconds = "-" if row.seconds is None else f"{'~' * row.is_estimate}{row.seconds:,.1f}"
-        teraflops = f"{row.flops / TERA:,.1f}"
         disk = core.show_bytes(row.disk) if row.disk else "-"
-        cells = [row.name, vram, core.gigabytes(row.ram), disk, teraflops, seconds + mark]
-        rows.append(cells)
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    widths.append(max(len(row[5].removesuffix(" <- peak")) for row in rows))
-    return [_line(row, widths) for row in rows]
+        lines.append((row.name, vram, core.gigabytes(row.ram), disk, f"{row.flops / TERA:,.1f}", seconds))
+        marks.append(" <- peak" * (row is peak))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [_line(cells, widths) + mark for cells, mark in zip(lines, marks, strict=True)]
 
 
-def _line(cells: list[str], widths: list[int]) -> str:
-    first, *others = cells
-    last, mark = others[-1].removesuffix(" <- peak"), " <- peak" * others[-1].endswith(" <- peak")
-    aligned = [f"{cell:>{width}}" for cell, width in zip([*others[:-1], last], widths[1:], strict=True)]
-    return "  ".join([f"{first:{widths[0]}}", *aligned]) + mark
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Cells as a line, the first one aligned to the left."""
+    aligned = [f"{cell:>{width}}" for cell, width in zip(cells[1:], widths[1:], strict=True)]
+    return "  ".join([f"{cells[0]:{widths[0]}}", *aligned])
 
 
 def _remarks(planning: core.Planning) -> list[str]:
