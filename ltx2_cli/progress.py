@@ -24,6 +24,7 @@ from rich.text import Text
 
 import ltx2_core as core
 
+LONGEST_NAME = 24  # characters beside a bar
 SLOWEST_STEP_S = 3600  # the rate is known once two steps lie within this time
 
 
@@ -155,9 +156,10 @@ class BatchBars(Moving):
             self.progress.start()
 
 
-def shortened(name: str, longest: int = 24) -> str:
+def shortened(name: str) -> str:
     """A file name shortened to leave room for its bar: its beginning and its end."""
-    return name if len(name) <= longest else f"{name[: longest // 2]}…{name[-(longest // 2 - 1) :]}"
+    half = LONGEST_NAME // 2
+    return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-(half - 1) :]}"
 
 
 def minutes(seconds: float) -> str:

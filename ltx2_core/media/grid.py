@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -52,7 +52,7 @@ def grid_sheet(rows: Sequence[Row], target: Path) -> None:
         save_small(image, partial)
 
 
-def grid_clip(rows: Sequence[Row], target: Path, on_frames: Callable[[int], None] = lambda done: None) -> None:
+def grid_clip(rows: Sequence[Row], target: Path) -> None:
     """Write all clips playing together, as one MP4 with the audio of the first one that has any.
 
     It has the frame rate of the first clip and lasts as long as the longest; a shorter clip stays at its last frame.
@@ -66,7 +66,7 @@ def grid_clip(rows: Sequence[Row], target: Path, on_frames: Callable[[int], None
     width, height = board.size
     shape = ClipShape(width=width, height=height, frames=frames, fps=fps)
     output = Output(path=target, overwrite=True)
-    write_clip(output, shape, _frames(board, sources, shape), _audio(sources), Encoding(), on_frames)
+    write_clip(output, shape, _frames(board, sources, shape), _audio(sources), Encoding())
 
 
 def _sources(rows: Sequence[Row]) -> Sources:

@@ -143,8 +143,8 @@ def section(budgets: Sequence[Budget] = BUDGETS, layers: int = 48, heads: int = 
             model.work_in(budget.chunks)
             inputs = make_inputs(config, budget.size, torch.bfloat16, torch.device("cpu"))
             if budget.keeps_text:
-                memory = model.text_memory(inputs.map(lambda one: one.context))
-                inputs = inputs.map(_as_later, memory, model.streams)
+                text = model.text_memory(inputs.map(lambda one: one.context))
+                inputs = inputs.map(_as_later, text, model.streams)
             assert inputs.video is not None
             known = [*model.parameters(), *(tensor for one in inputs for tensor in _held(one))]
             with flop_counter() as flops, LiveBytes(known) as memory, Launches() as launches:

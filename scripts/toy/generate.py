@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -70,24 +71,8 @@ class Generator:
         request = request.model_copy(update={"video": video, "audio": audio, "guidance": Streams(*own)})
         assert not (stage.guided and any(scale.rescale for scale in request.guidance if scale is not None))
         contexts = self.contexts(request, prompts)
-        runs = [
-            StageRun(
-                stage=stage,
-                request=request,
-                shapes=self.models.shapes,
-                given=Given(
-                    start=Streams(*(None if latent is None else latent[i : i + 1] for latent in kept)),
-                    noise=Streams(*(0.0 if mode == "keep" else 1.0 for mode in request.streams)),
-                    conditions=Streams([], []),
-                ),
-                contexts=contexts,
-                device=self.models.device,
-                dtype=self.models.dtype,
-                machine=self.task.machine,
-                generator=torch.Generator(self.models.device).manual_seed(seed),
-            )
-            for i, seed in enumerate(seeds)
-        ]
+        each = (kept.map(itemgetter(slice(i, i + 1))) for i in range(len(seeds)))
+        runs = [self._run(request, contexts, start, seed) for start, seed in zip(each, seeds, strict=True)]
         first = runs[0]
         states = _joined([run.states() for run in runs])
         with self.models.transformer(self.models.loras(self.task, stage)) as model:
@@ -95,6 +80,21 @@ class Generator:
             denoise.cache = cache
             states = first.sample(denoise, states, first.sigmas(), capture.note_step if capture else lambda *_: None)
         return first.finish(states).map(lambda latent: latent.float().cpu())
+
+    def _run(self, request: Request, contexts: Streams[Contexts], kept: Latents, seed: int) -> StageRun:
+        """The run of one clip."""
+        noise = Streams(*(0.0 if mode == "keep" else 1.0 for mode in request.streams))
+        return StageRun(
+            stage=request.recipe.stages[0],
+            request=request,
+            shapes=self.models.shapes,
+            given=Given(start=kept, noise=noise, conditions=Streams([], [])),
+            contexts=contexts,
+            device=self.models.device,
+            dtype=self.models.dtype,
+            machine=self.task.machine,
+            generator=torch.Generator(self.models.device).manual_seed(seed),
+        )
 
     def contexts(self, request: Request, prompts: Sequence[str]) -> Streams[Contexts]:
         """What both streams read; one that is kept reads the prompt in place of the negative one."""
