@@ -168,7 +168,8 @@ def fused_weight(
         return weight
     is_cut = all(is_product(operands) for operands, _, _ in changes)
     rows = max(1, SUMMED_AT_ONCE // weight[0].numel()) if is_cut else len(weight)
-    out = torch.empty_like(weight) if out is None else out
+    if out is None:
+        out = torch.empty_like(weight)
     for begin in range(0, len(weight), rows):
         part = slice(begin, begin + rows)
         change: Tensor | None = None

@@ -46,7 +46,8 @@ OVERRIDES = ("device", "layers", "heads", "sizes", "runs", "decoded")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        arguments = sys.argv[1:]
     options = parse(arguments)
     if options.compare:
         return compared(options.compare, arguments)

@@ -213,7 +213,8 @@ def transformer_arguments(inputs: Streams[StreamInput]) -> Settings:
     }
     for prefix, one in (("", video), ("audio_", audio)):
         timesteps, index = one.unique_timesteps, one.timestep_index
-        timesteps = timesteps if index is None else timesteps.gather(1, index)
+        if index is not None:
+            timesteps = timesteps.gather(1, index)
         arguments |= {
             f"{prefix}hidden_states": one.latent,
             f"{prefix}timestep": 1000 * timesteps,

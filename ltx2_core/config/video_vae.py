@@ -161,7 +161,8 @@ def _factors(blocks: Sequence[Block]) -> Factors:
 
 def _padding(vae: Section, key: str, default: str) -> str:
     """A mode for both halves takes precedence over the mode of one half."""
-    key = "spatial_padding_mode" if "spatial_padding_mode" in vae.values else key
+    if "spatial_padding_mode" in vae.values:
+        key = "spatial_padding_mode"
     return vae.expect(key, *PADDING, default=default)
 
 

@@ -264,7 +264,8 @@ def _with_decoding_times(packets: Iterable[Packet]) -> Iterator[Packet]:
             waiting.append(packet)
         if waiting and (packet.dts is not None or not packet.size):
             dts = waiting[-1].dts
-            dts = min(one.pts or 0 for one in waiting) if dts is None else dts
+            if dts is None:
+                dts = min(one.pts or 0 for one in waiting)
             for one in reversed(waiting):
                 one.dts = dts
                 dts -= one.duration or 1

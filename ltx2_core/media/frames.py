@@ -46,7 +46,8 @@ class FrameConverter:
         if self.is_hdr:
             image = to_sdr(image.float() / FULL_CODE_16, self.reading.colour.transfer)
             image = (image * 255).round().to(torch.uint8)
-        image = image.flip(-1) if self.reading.is_mirrored else image
+        if self.reading.is_mirrored:
+            image = image.flip(-1)
         return torch.rot90(image, self.reading.rotation // 90, (-2, -1))
 
     def _graph(self, frame: av.VideoFrame) -> Graph:

@@ -145,7 +145,8 @@ def _wav_samples(layout: bytes, length: int, announced: int | None) -> AudioHead
     if len(layout) < 20 or length % block:
         return None
     samples = length // block * int.from_bytes(layout[18:20], "little")
-    announced = samples if announced is None else announced
+    if announced is None:
+        announced = samples
     return AudioHeader(rate_hz, channels, announced) if 0 < announced <= samples else None
 
 

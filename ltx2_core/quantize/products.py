@@ -89,7 +89,8 @@ def _fp8(layer: StoredLayer, stored: Stored, x: Tensor) -> Tensor:
     else:
         scaled = x.float()
         own = (scaled.abs().amax(-1, keepdim=True) / LARGEST_E4M3).clamp(min=LEAST_SCALE)
-        own = own if given is None else given.reshape(1, 1).expand_as(own).contiguous()
+        if given is not None:
+            own = given.reshape(1, 1).expand_as(own).contiguous()
         codes = to_e4m3(scaled / own)
         recipe = ScalingType.RowWise
         scales = own, scale.reshape(1, -1).expand(1, len(weight)).contiguous()

@@ -75,7 +75,8 @@ def main() -> None:
             assert latents.video is not None
             assert latents.audio is not None
             frames, sound = codec.pictures(latents.video)[0], codec.sounds(latents.audio)[0]
-            full = frames if full is None else full
+            if full is None:
+                full = frames
             row.errors.append(float(np.mean((frames / 255 - full / 255) ** 2)))
             row.findings.append(finding(case, frames, sound))
         show(rows, number + 1)

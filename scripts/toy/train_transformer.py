@@ -189,7 +189,8 @@ class Spans(NamedTuple):
 def make_batch(examples: Examples, rng: np.random.Generator, *, is_large: bool, has_spans: bool = False) -> Batch:
     """Draw prompts, noise levels, noise, and what each sample leaves out. has_spans: whether clips have two spans."""
     spans = Spans.draw(examples, rng) if has_spans else None
-    examples = examples if spans is None else spans.joined
+    if spans is not None:
+        examples = spans.joined
     generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
     clean = Streams(
         *(x.repeat_interleave(DRAWS, 0) for x in (patchify_video(examples.video), patchify_audio(examples.audio)))

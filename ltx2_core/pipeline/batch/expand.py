@@ -56,9 +56,10 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         if not match:
             raise RequestError(what, f"{shown(part.strip())} is neither a seed nor a range of them", hint)
         first, last = int(match[1]), int(match[2] or match[1])
-        if last < first or last > MOST_SEED:
-            why = f"{first}-{last} ends before it begins" if last < first else f"a seed is at most {MOST_SEED}"
-            raise RequestError(what, why, hint)
+        if last < first:
+            raise RequestError(what, f"{first}-{last} ends before it begins", hint)
+        if last > MOST_SEED:
+            raise RequestError(what, f"a seed is at most {MOST_SEED}", hint)
         if last - first + 1 + len(found) > MOST_JOBS:
             raise RequestError(what, f"it names more than {MOST_JOBS:,} seeds", "give fewer of them")
         found += range(first, last + 1)
@@ -75,17 +76,20 @@ def parse_sweep(text: str) -> Sweep:
     key = name.strip().removeprefix("--").replace("-", "_")
     if not equals or not values.strip():
         raise RequestError(what, "it is not a key with values", hint)
-    if key in BATCH_KEYS or key == "seed":
-        why = "--seeds gives several seeds" if key == "seed" else "it is said once for the whole batch"
-        raise RequestError(what, why, "--seeds 1-16" if key == "seed" else "leave it out")
+    if key == "seed":
+        raise RequestError(what, "--seeds gives several seeds", "--seeds 1-16")
+    if key in BATCH_KEYS:
+        raise RequestError(what, "it is said once for the whole batch", "leave it out")
     if key not in Settings.model_fields:
         raise RequestError(f"--sweep {shown(name)} cannot be used", "no option has this name", _near(key))
     if ":" in values and "," not in values and not re.search(r"[^-+.:\d\s]", values):
         found = _range(what, hint, values)
     else:
         found = [value.strip() for value in values.split(",")]
-    if "" in found or len({*found}) < len(found):
-        raise RequestError(what, "a value is empty" if "" in found else "it names a value twice", hint)
+    if "" in found:
+        raise RequestError(what, "a value is empty", hint)
+    if len({*found}) < len(found):
+        raise RequestError(what, "it names a value twice", hint)
     return Sweep(key, tuple(found))
 
 
@@ -108,9 +112,10 @@ def _range(what: str, hint: str, text: str) -> list[str]:
     if not match:
         raise RequestError(what, "it is not a range FIRST:LAST:STEP of numbers", hint)
     first, last, step = Decimal(match[1]), Decimal(match[2]), Decimal(match[3] or 1)
-    if not step or (last - first) / step < 0:
-        why = "its step is 0" if not step else f"steps of {step:f} from {first:f} never reach {last:f}"
-        raise RequestError(what, why, hint)
+    if not step:
+        raise RequestError(what, "its step is 0", hint)
+    if (last - first) / step < 0:
+        raise RequestError(what, f"steps of {step:f} from {first:f} never reach {last:f}", hint)
     count = int((last - first) / step) + 1
     if count > MOST_JOBS:
         raise RequestError(what, f"it has more than {MOST_JOBS:,} values", "take larger steps")
@@ -120,7 +125,8 @@ def _range(what: str, hint: str, text: str) -> list[str]:
 def _written(number: Decimal) -> str:
     """A number without trailing zeros: 2, 2.1."""
     text = f"{number:f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
     return "0" if text in ("-0", "") else text
 
 

@@ -225,8 +225,11 @@ def _verdict(cards: Sequence[Card], devices: Sequence[machine.Device]) -> Iterat
     tiers = {name: read_tier(name) for name in names("tiers")}
     for name, tier in sorted(tiers.items(), key=lambda item: item[1].minimum_gb):
         needs = f"{tier.minimum_gb} GB at least, {tier.recommended_gb} GB recommended"
-        verdict = "too large for this card" if card.gb < tier.minimum_gb else "possible"
-        verdict = "recommended for this card" if card.gb >= tier.recommended_gb else verdict
+        verdict = "too large for this card"
+        if card.gb >= tier.recommended_gb:
+            verdict = "recommended for this card"
+        elif card.gb >= tier.minimum_gb:
+            verdict = "possible"
         yield Fact(name, f"{verdict} ({needs})")
     yield _whole_models(card)
 

@@ -114,7 +114,8 @@ def tune(device: Device | None = None, tell: Callable[[str], None] = lambda line
     Raises: RequestError if torch cannot compute on the device. StorageError if the result could not be stored.
     """
     require_writable(ltx2_home(), str(tuning_file()))
-    device = choose_device("auto") if device is None else device
+    if device is None:
+        device = choose_device("auto")
     _require_device(device)
     plan = PLANS[device.kind]
     torch.set_num_threads(cpu_threads())

@@ -58,7 +58,8 @@ def model_tables(library: Library) -> dict[str, dict[str, str]]:
 def _installed(model: InstalledModel) -> str:
     """A usable model: its size, whether it was verified, and which presets lack a file."""
     verified = "not verified" if model.verified is None else f"verified {model.verified}"
-    verified = "comes with this program" if model.comes_along else verified
+    if model.comes_along:
+        verified = "comes with this program"
     return f"{model.summary}; {show_bytes(model.nbytes)}, {verified}; {_presets_text(model)}"
 
 

@@ -145,7 +145,8 @@ def catalogue(own: Mapping[str, Any] | None = None) -> dict[str, dict[str, str]]
 
 
 def _read(kind: str, name: str, word: str, known: list[str] | None = None) -> dict[str, Any]:
-    known = names(kind) if known is None else known
+    if known is None:
+        known = names(kind)
     if name not in names(kind):
         raise RequestError(f"unknown {word} {shown(name)}", hint=did_you_mean(name, known) or "ltx2 presets lists them")
     return read_yaml(presets_folder() / kind / f"{name}.yaml")

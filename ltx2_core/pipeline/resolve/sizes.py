@@ -74,7 +74,8 @@ def choose_size(
     except ValueError as error:
         raise RequestError(f"--res {res} cannot be used", str(error), did_you_mean(res, names("tiers"))) from error
     if not merged.is_asked("res"):
-        size = size if aspect is None else turned(size, aspect, multiple)
+        if aspect is not None:
+            size = turned(size, aspect, multiple)
     elif merged.settings.aspect:
         why = "an explicit size has its own aspect"
         raise RequestError(f"--aspect {merged.settings.aspect} cannot be used with --res {res}", why)
@@ -143,7 +144,8 @@ def choose_length(merged: Merged, frames_per_latent: int, fps: Fraction | None =
     Raises: RequestError with both neighbours for frames that are not one more than a multiple of frames_per_latent.
     """
     settings = merged.settings
-    fps = required(settings.fps) if fps is None else fps
+    if fps is None:
+        fps = required(settings.fps)
     if settings.frames is not None:
         _check_frames(settings.frames, frames_per_latent)
         return ClipLength(frames=settings.frames, fps=fps, warnings=beyond_training(settings.frames, fps))
