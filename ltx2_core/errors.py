@@ -46,6 +46,11 @@ class LTX2Error(Exception):
         super().__init__(what)
         self.what, self.why, self.hint, self.problems = what, why, hint, tuple(problems)
 
+    @property
+    def sentence(self) -> str:
+        """The error and its reason, as one sentence."""
+        return f"{self.what}: {self.why}" if self.why else self.what
+
     def __str__(self) -> str:
         hint = f"hint: {self.hint}" if self.hint else ""
         return "\n".join(line for line in (self.what, self.why, hint) if line)

@@ -367,7 +367,7 @@ class _Content:
         try:
             yield
         except LTX2Error as error:
-            self.broken.append(f"{error.what}: {error.why}" if error.why else error.what)
+            self.broken.append(error.sentence)
 
     def paths(self, kind: FileKind) -> list[Path]:
         return [header.path for header, its_kind in self.headers if its_kind is kind]

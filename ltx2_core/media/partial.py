@@ -23,9 +23,10 @@ def partial_file(
     Raises: RequestError if the target cannot be a file, or exists and may not be replaced; this is checked before the
     block and once more after it. StorageError for a disk error.
     """
-    if target.is_dir() or not target.parent.is_dir():
-        why = "it is a folder" if target.is_dir() else f"there is no folder {target.parent}"
-        raise RequestError(f"{target} cannot be written", why)
+    if target.is_dir():
+        raise RequestError(f"{target} cannot be written", "it is a folder")
+    if not target.parent.is_dir():
+        raise RequestError(f"{target} cannot be written", f"there is no folder {target.parent}")
     if not overwrite:
         require_free(target)
     with disk_errors(target):

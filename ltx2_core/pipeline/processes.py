@@ -100,6 +100,11 @@ class Pipe:
         return self.has_stopped
 
 
+def how_ended(code: int) -> str:
+    """How a process ended that told nothing. code: its exit code, negative for a signal."""
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
 def tell_warnings(tell: Callable[[Event], None]) -> None:
     """Send logged warnings to the listener of this process, and nowhere else."""
     logger = logging.getLogger("ltx2")

@@ -99,8 +99,7 @@ class LocalWorkers:
         child.process.join()
         code = child.process.exitcode
         child.end()
-        with_what = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return Gone(how=f"the worker on {self.devices[number]} died with {with_what}")
+        return Gone(how=f"the worker on {self.devices[number]} died with {processes.how_ended(code)}")
 
 
 def only_device(job: BatchJob) -> str | None:

@@ -14,7 +14,7 @@ from ...errors import CheckpointError, LTX2Error
 from ...folders import snapshot_of
 from ...headers import read_json, together
 from ...text.files import find_encoder
-from .words import Facts, in_words, stored_facts
+from .words import Facts, stored_facts
 
 CONFIG = "config.json"
 
@@ -28,7 +28,7 @@ def facts(path: Path) -> Facts:
     try:
         found = find_encoder(path)
     except LTX2Error as error:
-        yield "problem", in_words(error)
+        yield "problem", error.sentence
         return
     yield "tokenizer", found.tokenizer.name
     yield "weights", ", ".join(shard.path.name for shard in found.weights)

@@ -17,7 +17,7 @@ from ...folders import ModelPlaces, places_of
 from ...headers import classify, generation, precision, read_header
 from ...hub.find import SUFFIXES, ModelFiles, find_model
 from ..parts import ModelHeaders
-from .words import UNTOLD, Facts, in_words, numbered
+from .words import UNTOLD, Facts, numbered
 
 MAIN = {*WHOLE, "transformer"}  # the roles without which there is no model
 
@@ -61,7 +61,7 @@ def _found(path: Path) -> tuple[ModelFiles, str]:
         return find_model(str(path), {}), ""
     except CheckpointError as error:
         hint = f"; {error.hint}" if error.hint else ""
-        return ModelFiles(name=path.name, paths={}), in_words(error) + hint
+        return ModelFiles(name=path.name, paths={}), error.sentence + hint
 
 
 def _model(files: ModelFiles, problem: str) -> Facts:
@@ -74,7 +74,7 @@ def _model(files: ModelFiles, problem: str) -> Facts:
     try:
         main = ModelHeaders.of(files).header("transformer")
     except LTX2Error as error:
-        yield "problem", in_words(error)
+        yield "problem", error.sentence
         return
     yield "generation", generation(main) or UNTOLD
     yield "precision", precision(main)
@@ -98,7 +98,7 @@ class _Rest:
             try:
                 rest.readable.append(f"{below} is {classify(read_header(path)).value}")
             except LTX2Error as error:
-                sentence = in_words(error)
+                sentence = error.sentence
                 said.add(sentence)
                 is_placed = below.parent == Path() or str(below) in sentence
                 rest.broken.append(sentence if is_placed else f"{sentence}, in {below.parent}")

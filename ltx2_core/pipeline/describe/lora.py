@@ -19,7 +19,7 @@ from ...lora_file import FLAT_PREFIX, PREFIX, SKIPPED, LoraFile, read_lora
 from ...lora_forms import Change, Target, read_changes
 from ...lora_scale import stated_scale
 from ..values import counted
-from .words import Facts, counts, in_words, numbered, stored_facts
+from .words import Facts, counts, numbered, stored_facts
 
 GENERATIONS = ("2.0", "2.3", "2.5")
 SEPARATE = 3  # ranks or scales that are listed one by one
@@ -60,7 +60,7 @@ def facts(header: Header) -> Facts:
         lora = read_lora(header)
         changes = lora.changes
     except LTX2Error as error:
-        problems = [in_words(error)]
+        problems = [error.sentence]
     names = {target: _official(target[0]) for target in changes}
     yield "kind", FileKind.LORA.value
     yield "generation", _generation_words(_generations(changes, names))

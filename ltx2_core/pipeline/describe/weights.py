@@ -22,7 +22,7 @@ from ...headers import FileKind, Header, classify, generation, read_header
 from ...text.files import find_encoder
 from ..resolve.presets import names
 from . import latents
-from .words import UNTOLD, Facts, in_words, stored_facts
+from .words import UNTOLD, Facts, stored_facts
 
 
 def facts(path: Path) -> Facts:
@@ -54,7 +54,7 @@ def _part(header: Header, kind: FileKind) -> Facts:
             try:
                 yield component.replace("_", " "), in_text(read(effective_config(header)))
             except LTX2Error as error:
-                problems.append(in_words(error))
+                problems.append(error.sentence)
     if problem := next(iter(problems), None) or _problem(header, kind, held):
         yield "problem", problem
 
@@ -109,7 +109,7 @@ def _problem(header: Header, kind: FileKind, held: list[str]) -> str | None:
             if COMPONENTS[component].role != "text_encoder":  # its config lies in a file of its own
                 check_header(component, header)
     except LTX2Error as error:
-        return in_words(error)
+        return error.sentence
     return None
 
 
@@ -120,7 +120,7 @@ def _problem_of_encoder(header: Header) -> str | None:
     try:
         find_encoder(header.path)
     except LTX2Error as error:
-        return in_words(error)
+        return error.sentence
     return None
 
 

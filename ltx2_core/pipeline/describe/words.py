@@ -26,11 +26,6 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def in_words(error: LTX2Error) -> str:
-    """The error and its reason, as one sentence."""
-    return f"{error.what}: {error.why}" if error.why else error.what
-
-
 def numbered(name: str, texts: Iterable[str]) -> Facts:
     """Several facts with one name: `audio stream`, `audio stream 2` and so on; the last one says how many are
     left out.

@@ -68,8 +68,7 @@ def _collected(name: str, group: Callable[[], Iterator[Fact]]) -> list[Fact]:
     try:
         facts.extend(group())
     except LTX2Error as error:
-        value = f"{error.what}: {error.why}" if error.why else error.what
-        facts.append(Fact(name, value, error.hint or "correct what is named here"))
+        facts.append(Fact(name, error.sentence, error.hint or "correct what is named here"))
     except (OSError, ImportError) as error:
         facts.append(Fact(name, f"cannot be looked at: {disk_reason(error)}"))
     return facts

@@ -136,8 +136,7 @@ def _python() -> str:
 
 
 def _device_name(settled: Machine) -> str:
-    kind, _, number = settled.device.partition(":")
-    card = machine.find_card(int(number or 0)) if kind == "cuda" else None
+    card = machine.card_of(settled.device)
     return cpu_name() if card is None else show_card(replace(card, free_bytes=None))
 
 

@@ -28,7 +28,7 @@ from ...errors import LTX2Error
 from ...machine import Machine
 from ...parallel import FIRST, PeerLostError, Ranks
 from ..events import Watch
-from ..processes import SIGNALS, START_METHOD, STOP, Pipe, tell_warnings
+from ..processes import SIGNALS, START_METHOD, STOP, Pipe, how_ended, tell_warnings
 
 T = TypeVar("T")
 TIMEOUT_S = 1800.0  # after which a silent rank counts as lost; a rank may read weights for a long time
@@ -204,12 +204,11 @@ def _distance(error: BaseException) -> int:
 def _died(failure: Any, count: int, again: str) -> LTX2Error:
     """The error for a rank that ended without a message. failure: of torch's launcher."""
     code = failure.exitcode
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
     errors = Path(failure.error_file).with_name("stderr.log")
     lines = errors.read_text(errors="replace").split("\n") if errors.is_file() else []
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     why = last[:LONGEST_REASON] or "out of memory is a common reason"
-    error = LTX2Error(f"rank {failure.local_rank} of {count} ended with {how}", why, again)
+    error = LTX2Error(f"rank {failure.local_rank} of {count} ended with {how_ended(code)}", why, again)
     error.exit_code = 128 - code if code < 0 else code
     return error
 

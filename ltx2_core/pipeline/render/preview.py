@@ -66,7 +66,9 @@ class Preview:
         """Show the clean estimate (1 c f h w) after a step, from 1, if a preview is due at that step."""
         every = self.job.task.output.preview
         assert every != OFF
-        if step % (math.ceil(total / PICTURES) if every == AUTO else every) and step != total:
+        if every == AUTO:
+            every = math.ceil(total / PICTURES)
+        if step % every and step != total:
             return
         if self.colours is None:
             picture = self._decoded(latent[0])

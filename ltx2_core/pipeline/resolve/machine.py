@@ -82,10 +82,15 @@ def has_mps() -> bool:
     return sys.platform == "darwin" and platform.machine() == "arm64"
 
 
-def hardware(device: str) -> str:
-    """The name of the GPU or the CPU of a device. device: "cpu", "mps" or "cuda:N"."""
+def card_of(device: str) -> Card | None:
+    """The card of a device; None if it has none. device: "cpu", "mps" or "cuda:N"."""
     kind, _, number = device.partition(":")
-    card = find_card(int(number or 0)) if kind == "cuda" else None
+    return find_card(int(number or 0)) if kind == "cuda" else None
+
+
+def hardware(device: str) -> str:
+    """The name of the GPU or the CPU of a device. device: as for `card_of`."""
+    card = card_of(device)
     return cpu_name() if card is None else card.name
 
 
