@@ -81,7 +81,8 @@ def begin(batch: Batch, part: tuple[BatchJob, ...], *, overwrites: bool) -> Begu
     Raises: RequestError if there are any and they may not be replaced; StorageError.
     """
     if not overwrites:
-        require_own(batch.folder, [SUMMARY, *[PAGE] * batch.has_report, *[DRAFTS] * bool(drafts_of(batch))])
+        written = {SUMMARY: True, PAGE: batch.has_report, DRAFTS: drafts_of(batch)}
+        require_own(batch.folder, [name for name, is_written in written.items() if is_written])
     prints = {job.name: fingerprint(job.resolved.task) for job in batch.jobs}
     for job in part:
         _remove_locks(job)

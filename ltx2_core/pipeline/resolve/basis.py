@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -311,17 +311,17 @@ def _find_files(settings: Settings, library: Library, found: ModelFiles | None, 
     return find_model(name, models, paths, library, is_planned=is_planned, decoder=decoder)
 
 
-def _hidden_by_name(settings: Settings, loras: NamedLoras) -> tuple[str, ...]:
+def _hidden_by_name(settings: Settings, loras: NamedLoras) -> Iterator[str]:
     """A line for each registered model or LoRA with the name of a file or folder here."""
     model = required(settings.model)
-    both = [("--model", "model", model)] * (model.lower() in registered_models() and os.path.lexists(model))
-    specs = {"--lora": settings.lora or (), "--control": (settings.control,) * (settings.control is not None)}
-    for option, given in specs.items():
-        both += [(option, "LoRA", name) for spec in given if (name := loras.hides(spec))]
-    return tuple(
-        f"{option} {name} is the {what} of that name; {option} ./{name} is the file or folder here"
-        for option, what, name in both
-    )
+    if model.lower() in registered_models() and os.path.lexists(model):
+        yield f"--model {model} is the model of that name; --model ./{model} is the file or folder here"
+    given = [("--lora", spec) for spec in settings.lora or ()]
+    if settings.control is not None:
+        given.append(("--control", settings.control))
+    for option, spec in given:
+        if name := loras.hides(spec):
+            yield f"{option} {name} is the LoRA of that name; {option} ./{name} is the file or folder here"
 
 
 def _check_text_encoder(model: _Model) -> None:

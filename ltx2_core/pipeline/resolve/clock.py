@@ -60,11 +60,15 @@ class Clock:
             f"{shapes.video_vae.decoder_name} decoder",
             machine.precision,
             machine.memory,
-            *["compiled"] * machine.compiles,
-            *[f"steps cached up to {costs.request.cache_steps:g}"] * (costs.request.cache_steps > 0),
-            *[f"{machine.ranks} ranks"] * (machine.ranks > 1),
-            *[f"{machine.attention} attention"] * (machine.attention != "sdpa"),
         ]
+        if machine.compiles:
+            parts.append("compiled")
+        if costs.request.cache_steps > 0:
+            parts.append(f"steps cached up to {costs.request.cache_steps:g}")
+        if machine.ranks > 1:
+            parts.append(f"{machine.ranks} ranks")
+        if machine.attention != "sdpa":
+            parts.append(f"{machine.attention} attention")
         return Work(measured_on=measured_on(self.device), model=", ".join(parts))
 
     @cached_property

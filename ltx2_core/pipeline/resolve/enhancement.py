@@ -42,8 +42,8 @@ def settle_enhancement(basis: Basis, inputs: ModeInputs, prompt: str, *, is_plan
     """
     settings = basis.settings
     if not settings.enhance:
-        is_given = basis.sources.get(ENHANCER) is COMMAND_LINE  # a settings file may set it for other renders
-        refuse([ENHANCER] * is_given, {ENHANCER: "nothing is rewritten without --enhance"})
+        if basis.sources.get(ENHANCER) is COMMAND_LINE:  # a settings file may set it for other renders
+            refuse([ENHANCER], {ENHANCER: "nothing is rewritten without --enhance"})
         return Enhancement()
     what = "--enhance cannot be used"
     if settings.enhancer is not None:

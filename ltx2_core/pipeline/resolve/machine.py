@@ -175,8 +175,10 @@ def backends_on(device: Device, precision: Precision) -> tuple[Backend, ...]:
 def _is_installed(package: str, module: str) -> bool:
     """Whether a package exists, and a module in it, without importing either."""
     found = find_spec(package)
-    folders = (found and found.submodule_search_locations) or ()
-    return found is not None and (not module or any((Path(folder) / module).exists() for folder in folders))
+    if found is None:
+        return False
+    folders = found.submodule_search_locations or ()
+    return not module or any((Path(folder) / module).exists() for folder in folders)
 
 
 def lacking_compiler(device: Device) -> str:

@@ -12,6 +12,7 @@ from ...errors import RequestError
 from ...machine import Machine, RankLayout
 from ...sampling.guidance import plan_passes
 from ..request import Request
+from ..values import counted
 from .machine import Device, choose_device
 from .settings import COMMAND_LINE, Merged, Settings, required
 
@@ -37,7 +38,7 @@ def first_device(merged: Merged, planned: Device | None) -> Device:
     if len(gpus) != ranks:
         more = f"--ranks {len(gpus)} renders the clip on all of them"
         hint = more if len(gpus) > 1 else f"--device {first}"
-        raise RequestError(f"{what} with {ranks} rank{'s' * (ranks > 1)}", "each rank has one card", hint)
+        raise RequestError(f"{what} with {counted(ranks, 'rank')}", "each rank has one card", hint)
     if asked not in ("auto", "cuda"):
         raise RequestError(f"{what} with --device {asked}", "it names cards", "leave one out")
     try:

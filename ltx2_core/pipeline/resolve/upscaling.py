@@ -17,7 +17,7 @@ from ...sampling.distilled import DISTILLED_SIGMAS
 from ...tiles import STAGE_OVERLAP, count_for
 from ..recipe import Recipe
 from ..request import AudioInput, ClipInput, ReferenceInput
-from ..values import Size, Tiles, show_fps, show_time
+from ..values import Size, Tiles, counted, show_fps, show_time
 from .basis import Basis
 from .edits import ROLE, UPSCALER
 from .follow import AudioPlan, plan_audio
@@ -179,7 +179,7 @@ def told_parts(recipe: Recipe, length: ClipLength) -> tuple[str, ...]:
     if stage.is_whole:
         return ()
     across, down = stage.tiles or (1, 1)
-    windows = f"{stage.windows} window{'s' * (stage.windows > 1)}"
+    windows = counted(stage.windows, "window")
     seconds = f"{float(length.frames / length.fps):.1f} s"
     return (f"{seconds} are refined in {windows} of {across}x{down} tiles, blended at every step",)
 
