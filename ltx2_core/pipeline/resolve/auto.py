@@ -12,7 +12,7 @@ from typing import Any
 from ...errors import RequestError
 from ...hub.find import ModelFiles
 from ..parts import ModelHeaders
-from ..recipe import Edit
+from ..recipe import Edit, Recipe
 from ..values import Size, parse_size
 from .machine import Device
 from .presets import Tier, names, read_tier, recipe, recipe_for
@@ -45,23 +45,27 @@ def choose(
     Args: merged: the settings without this choice. edit: the required edit of the recipe. device: of the render.
     defaults: the model's own settings. tiers: the sizes by name that it supports.
     """
-    settings, sized = merged.settings, ""
+    settings, sized, card = merged.settings, "", device.card
     layers: list[Layer] = []
-    tier = None
-    if device.card is not None and device.card.nbytes and not merged.is_asked("res") and edit != Edit.UPSCALE:
-        tier = tier_for(device.card.gb, parts, tiers)
-    if device.card is not None and tier is not None:
+    chooses_size = not merged.is_asked("res") and edit != Edit.UPSCALE
+    if chooses_size and card is not None and card.nbytes and (tier := tier_for(card.gb, parts, tiers)):
         layers = [(Place(Origin.PRESET, "auto"), {"res": tier})]
-        settings, sized = settings.model_copy(update={"res": tier}), f"; {tier} for a card of {device.card.gb} GB"
+        settings, sized = settings.model_copy(update={"res": tier}), f"; {tier} for a card of {card.gb} GB"
     own = defaults.get("preset")
     name, why = (own, "the model's own recipe") if own else fitting(settings, defaults["res"], files, parts)
     if edit is not None:
-        is_guided = recipe(name).is_guided
-        has_lora = is_guided and "distilled_lora" in files.paths
-        name, why = recipe_for(edit, guided=is_guided, has_lora=has_lora), f"the model is {'not ' * is_guided}distilled"
-        if "distilled_lora" in recipe(name).needs:
-            why += " and has a distilled LoRA"
+        name, why = _editing(edit, recipe(name), files)
     return Choice(recipe=name, layers=layers, note=f"{AUTO_NOTE}{name}, as {why}{sized}")
+
+
+def _editing(edit: Edit, usual: Recipe, files: ModelFiles) -> tuple[str, str]:
+    """A recipe for an edit, and the reason. usual: the recipe for clips without an edit."""
+    has_lora = usual.is_guided and "distilled_lora" in files.paths
+    name = recipe_for(edit, guided=usual.is_guided, has_lora=has_lora)
+    why = "the model is not distilled" if usual.is_guided else "the model is distilled"
+    if "distilled_lora" in recipe(name).needs:
+        why += " and has a distilled LoRA"
+    return name, why
 
 
 def tier_for(card: int, parts: ModelHeaders, tiers: Sequence[str]) -> str | None:
