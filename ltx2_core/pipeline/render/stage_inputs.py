@@ -88,7 +88,9 @@ class InputEncoder:
                 video = self.enlarged(video, stage)
         if request.audio_source is not None and (stage.start == "source" or request.audio == "keep"):
             audio = self.source_audio(request)
-        noise = first_sigma if stage.noise is None and stage.start != "noise" else stage.noise or 1.0
+        noise = stage.noise or 1.0
+        if stage.noise is None and stage.start != "noise":
+            noise = first_sigma
         return Given(
             start=Streams(video, audio),
             noise=Streams(*(0.0 if mode == "keep" else noise for mode in request.streams)),
