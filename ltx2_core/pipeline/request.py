@@ -403,7 +403,7 @@ class OutputSettings(EncodingSettings):
         return Encoding(video=self.codec, audio=self.audio_codec, crf=self.crf)
 
 
-def _settled(machine: Machine) -> Machine:
+def _usable(machine: Machine) -> Machine:
     if not re.fullmatch(r"cpu|mps|cuda:\d{1,3}", machine.device):
         raise ValueError("its device is not cpu, mps or cuda:N")
     cards = machine.ranks if machine.ranks > 1 and machine.device != "cpu" else 0
@@ -429,7 +429,7 @@ class RenderTask(Record):
     """
 
     request: Request
-    machine: Annotated[Machine, AfterValidator(_settled)]
+    machine: Annotated[Machine, AfterValidator(_usable)]
     output: OutputSettings
     files: ModelFiles
     inputs: Mapping[str, Path]
