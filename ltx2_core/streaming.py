@@ -7,13 +7,11 @@ pinned memory on a separate stream.
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Event, Thread
@@ -22,8 +20,9 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from .costs.weights import PINNED_SLOTS, SLOTS, aligned
+from .costs.weights import SLOTS, aligned, pinned_bytes
 from .headers import Header
+from .log import warn_once
 from .machine import container_bytes, ram_bytes
 from .quantize.linear import QuantisedLinear
 from .weights import require_unchanged
@@ -244,19 +243,14 @@ def pinnable_bytes() -> int:
 
 def _host_memory(nbytes: int, *, pinned: bool) -> Tensor:
     """Memory for filling the device; pageable if it cannot be pinned."""
-    if pinned and PINNED_SLOTS * _rounded(nbytes) <= pinnable_bytes():
+    if pinned and pinned_bytes(nbytes) <= pinnable_bytes():
         try:
             return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
         except RuntimeError:
             pinned = True
     if pinned:
-        _tell_once("weights are loaded through pageable memory, which is slower")
+        warn_once("weights are loaded through pageable memory, which is slower")
     return torch.empty(nbytes, dtype=torch.uint8)
-
-
-@cache
-def _tell_once(message: str) -> None:
-    logging.getLogger(__name__).warning(message)
 
 
 def _next(free: Queue[Slot], stop: Event) -> Slot | None:
@@ -270,11 +264,6 @@ def _next(free: Queue[Slot], stop: Event) -> Slot | None:
 
 def _block_bytes(block: Block) -> int:
     return sum(aligned(source.nbytes) for source in block.values())
-
-
-def _rounded(nbytes: int) -> int:
-    """The bytes that torch pins for so many: the next power of two."""
-    return 1 << max(0, nbytes - 1).bit_length()
 
 
 def _kernel() -> str:

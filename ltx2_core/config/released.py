@@ -8,15 +8,13 @@ Source: docs/reference/checkpoints.md, "Missing metadata".
 from __future__ import annotations
 
 import json
-import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
 from ..headers import FileKind, Header, classify, generation
-
-LOGGER = logging.getLogger("ltx2")
+from ..log import warn_once
 
 # The tensor, with its shape, by which each released upsampler is known.
 UPSAMPLERS = {
@@ -42,7 +40,8 @@ def effective_config(header: Header) -> dict[str, Any]:
             "its tensors do not prove which release it is",
             "use the original file of the release",
         )
-    _tell(header.path.name, release)
+    told = f"its tensors are those of {release}, whose released config is used"
+    warn_once(f"{header.path.name} has no config in its metadata; {told}")
     return released_configs()[release]
 
 
@@ -57,10 +56,3 @@ def _release(header: Header) -> str | None:
         return generation(header)
     found = ((name, info.shape) for name, info in header.tensors.items())
     return next((UPSAMPLERS[sign] for sign in found if sign in UPSAMPLERS), None)
-
-
-@cache
-def _tell(name: str, release: str) -> None:
-    LOGGER.warning(
-        "%s has no config in its metadata; its tensors are those of %s, whose released config is used", name, release
-    )

@@ -28,6 +28,11 @@ def aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
+def pinned_bytes(nbytes: int) -> int:
+    """The memory of the computer that is pinned to copy blocks of so many bytes: torch pins powers of two."""
+    return PINNED_SLOTS * (1 << max(0, nbytes - 1).bit_length())
+
+
 def _once(count: Callable[[Header, str, int], T]) -> Callable[[Header, str, int], T]:
     """Cache the result of a function with the header."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,9 +23,8 @@ from ..disk import disk_reason, write_whole
 from ..errors import LTX2Error
 from ..headers import read_header
 from ..home import ltx2_home
+from ..log import LOGGER, warn_once
 from .encode import TextContext
-
-logger = logging.getLogger("ltx2")
 
 _version = cache(metadata.version)  # parses a file each time
 REVISION = 3  # one more whenever this program keeps other contexts of the same inputs
@@ -78,7 +76,7 @@ def _read(path: Path) -> TextContext | None:
         why = "its checksum is wrong"
     except (OSError, LTX2Error, SafetensorError, TypeError, ValueError, KeyError) as error:
         why = disk_reason(error)
-    logger.warning("a kept prompt is encoded again, as its file %s cannot be used: %s", path, why)
+    LOGGER.warning("a kept prompt is encoded again, as its file %s cannot be used: %s", path, why)
     return None
 
 
@@ -87,12 +85,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor], dropped: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, save(dict(tensors), {"sha256": _checksum(tensors, dropped), "dropped": str(dropped)}))
     except OSError as error:
-        _warn_once(f"encoded prompts are not kept: {ltx2_home()} cannot be written ({disk_reason(error)})")
-
-
-@cache
-def _warn_once(message: str) -> None:
-    logger.warning("%s", message)
+        warn_once(f"encoded prompts are not kept: {ltx2_home()} cannot be written ({disk_reason(error)})")
 
 
 def _checksum(tensors: Mapping[str, Tensor], dropped: int) -> str:

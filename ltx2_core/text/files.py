@@ -6,10 +6,8 @@ Source: docs/reference/text.md, "Files of the text encoder".
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,10 +18,9 @@ from ..config.section import Section
 from ..errors import CheckpointError, StorageError, shown
 from ..folders import snapshot_of
 from ..headers import FileKind, Header, classify, generation, read_header, read_json, require_downloaded, together
+from ..log import warn_once
 from .encoders import GEMMA_3, GEMMA_4, Encoder, described, encoder_of
 from .released import config_of
-
-logger = logging.getLogger("ltx2")
 
 WEIGHTS = "model*.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -236,7 +233,7 @@ def check_pair(encoder: EncoderFiles, checkpoint: Header, projection: Header) ->
             f"--text-encoder FOLDER|FILE names {trained_with}",
         )
     if wanted is None and (may_name or usual is GEMMA_4):
-        _tell(f"{checkpoint.path.name} does not say which text encoder it was trained with")
+        warn_once(f"{checkpoint.path.name} does not say which text encoder it was trained with")
     for name in COMPONENTS["text_projection"].names_in(projection):
         if name.endswith(".weight") and (width := projection.matrix_shape(name)[-1]) != encoder.features:
             raise CheckpointError(
@@ -249,11 +246,6 @@ def check_pair(encoder: EncoderFiles, checkpoint: Header, projection: Header) ->
 def _is_copy_of_2_5(checkpoint: Header) -> bool:
     """Whether tensors prove that a file without a version, such as a GGUF file, is of LTX-2.5."""
     return not checkpoint.model_version and generation(checkpoint) == OF_GEMMA_4
-
-
-@cache
-def _tell(message: str) -> None:
-    logger.warning(message)
 
 
 def _require_plain(config_file: Path, config: Mapping[str, Any]) -> None:

@@ -19,7 +19,8 @@ from ltx2_core.errors import CheckpointError
 from ltx2_core.header_text import TensorInfo
 from ltx2_core.headers import FileKind, Header, classify, read_header
 from ltx2_core.hub.published import tensor_list
-from ltx2_core.text import files, gemma
+from ltx2_core.log import warn_once
+from ltx2_core.text import gemma
 from ltx2_core.text.encoders import GEMMA_3, GEMMA_4
 from ltx2_core.text.files import EncoderFiles, check_pair, find_encoder
 from ltx2_core.text.gemma import PromptTokenizer, build_language_model, load_gemma, stream_gemma
@@ -243,7 +244,7 @@ def without_metadata() -> Header:
 
 
 def test_a_copy_of_2_5_without_metadata_takes_gemma_4_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    files._tell.cache_clear()
+    warn_once.cache_clear()
     with caplog.at_level(logging.WARNING, "ltx2"):
         check_pair(encoder(VERSION), without_metadata(), read_header(FILE))
     assert "transformer.gguf does not say which text encoder it was trained with" in caplog.text
@@ -256,7 +257,7 @@ def test_a_copy_of_2_5_without_metadata_takes_no_gemma_3() -> None:
 
 
 def test_a_late_model_that_names_no_encoder_is_used_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    files._tell.cache_clear()
+    warn_once.cache_clear()
     with caplog.at_level(logging.WARNING, "ltx2"):
         check_pair(encoder(None), transformer(model_version="2.4.0"), read_header(FILE))
     assert "does not say which text encoder it was trained with" in caplog.text

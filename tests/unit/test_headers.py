@@ -15,6 +15,7 @@ from ltx2_core.disk import RIGHTS
 from ltx2_core.errors import CheckpointError, StorageError
 from ltx2_core.headers import FileKind, Header, TensorInfo, classify, generation, precision, read_header
 from ltx2_core.hub.published import TENSORS
+from ltx2_core.log import warn_once
 
 PREFIX = "model.diffusion_model."
 DENOISER = PREFIX + "transformer_blocks.0.attn1.to_q.weight"
@@ -335,7 +336,7 @@ def test_a_file_with_a_config_uses_its_own():
 
 def test_a_copy_of_2_0_without_metadata_gets_the_released_config_and_one_warning(caplog: pytest.LogCaptureFixture):
     header = header_of_release("transformer-2.0", "text-2.0", "video-vae-2.0", "audio-vae-2.0", "vocoder-2.0")
-    released._tell.cache_clear()
+    warn_once.cache_clear()
     with caplog.at_level(logging.WARNING, "ltx2"):
         config = released.effective_config(header)
         assert released.effective_config(header) == config

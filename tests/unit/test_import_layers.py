@@ -27,6 +27,7 @@ LAYERS = {
         "identity",
         "latents",
         "lock",
+        "log",
         "machine",
         "paths",
         "records",

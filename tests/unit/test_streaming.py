@@ -18,6 +18,7 @@ from ltx2_core.checkpoint import assign_streamed, build_component, load_componen
 from ltx2_core.costs.weights import block_bytes
 from ltx2_core.errors import StorageError
 from ltx2_core.headers import read_header
+from ltx2_core.log import warn_once
 from ltx2_core.streaming import SLOTS, StreamedBlocks, pinnable_bytes
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
@@ -173,7 +174,7 @@ def test_memory_that_cannot_be_pinned_is_pageable_and_told_once(
             raise RuntimeError("CUDA error: out of memory")
         return torch.zeros(1)
 
-    streaming._tell_once.cache_clear()
+    warn_once.cache_clear()
     monkeypatch.setattr(streaming.torch, "empty", no_more)
     for _ in range(SLOTS):
         streaming._host_memory(1000, pinned=True)

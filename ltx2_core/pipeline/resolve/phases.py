@@ -33,12 +33,12 @@ from ...costs.host import clip_bytes, reading_bytes, written_bytes
 from ...costs.upsampler import upsample_bytes, upsample_flops, upsample_workspace_bytes
 from ...costs.weights import (
     NOTHING,
-    PINNED_SLOTS,
     SUMMED_AT_ONCE,
     BlockBytes,
     block_bytes,
     component_bytes,
     largest_plain,
+    pinned_bytes,
 )
 from ...grids import AUDIO_LATENTS_PER_SECOND, VideoGrid
 from ...headers import Header
@@ -83,10 +83,10 @@ class Costs(TextPhases):
 
     @property
     def pinned_bytes(self) -> int:
-        """Memory of the computer for copying weights to a GPU; torch pins powers of two."""
+        """Memory of the computer for copying weights to a GPU."""
         if not self.is_streamed or self._is_cpu:
             return 0
-        return PINNED_SLOTS * (1 << max(0, max(self.blocks.blocks) - 1).bit_length())
+        return pinned_bytes(max(self.blocks.blocks))
 
     def ranks_in(self, phase: Phase) -> int:
         """The number of ranks that share a phase. The first one does all other phases alone."""
