@@ -137,7 +137,7 @@ def render_once(show: Display, resolved: core.Resolved) -> None:
     """Render a request unless its result exists already, or is being written."""
     try:
         if not resolved.is_done:
-            show.plan(resolved)
+            show.request(resolved)
             render(show, resolved, lambda watch: core.run(resolved, watch))
             return
     except core.TargetTakenError as error:
@@ -189,7 +189,7 @@ def resume(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
     """Continue a render that was stopped. The result has the same bytes as without the stop."""
     job = core.continued(core.Job.open(job_dir), flags)
     resolved = core.Resolved(task=job.task, job_dir=job.folder)
-    show.plan(resolved)
+    show.request(resolved)
     render(show, resolved, lambda watch: core.resume(job, watch))
 
 
@@ -199,7 +199,7 @@ def decode(job_dir: JobArg, flags: dict[str, Any], show: Display, tiles: TilesOp
     """Write the file again from kept latents, also with another codec, decoder or tiles. Other settings stay."""
     job = core.rewritten(core.Job.open(job_dir), flags, tiles)
     resolved = core.Resolved(task=job.task, job_dir=job.folder)
-    show.plan(resolved)
+    show.request(resolved)
     render(show, resolved, lambda watch: core.resume(job, watch))
 
 

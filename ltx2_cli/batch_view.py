@@ -216,7 +216,7 @@ class _Server:
                 line = core.job_of_line(text, place, self.flags, self.takes, self.worker.given)
                 self.show.about_job = line.name or place
                 resolved = core.settle_line(line, self.worker.given)
-                self.show.plan(resolved)
+                self.show.request(resolved)
                 if resolved.is_done:
                     self.show.file(resolved.target, is_new=False)
                     return

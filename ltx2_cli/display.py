@@ -90,8 +90,8 @@ class Display:
         for line in lines:
             self._print(wrapped(visible(line), _columns_of_stdout(), "  "))
 
-    def planned(self, plan: core.Plan) -> None:
-        """A plan as JSON, in bytes."""
+    def costs(self, plan: core.Plan) -> None:
+        """The phases of a render and what they need, as JSON, in bytes."""
         self._tell(
             "output",
             title="plan",
@@ -175,13 +175,13 @@ class Display:
         """The state of the current job, as JSON."""
         self._tell("job", state=state, **fields)
 
-    def plan(self, resolved: core.Resolved, *, advice_level: int = DETAILS) -> None:
+    def request(self, resolved: core.Resolved, *, advice_level: int = DETAILS) -> None:
         """The request that will be rendered, and the choices and roundings for it. advice_level: from which on advice
         is shown.
         """
         if self.is_json:
-            self._tell("plan", **_plan_facts(resolved))
-        self.say(_plan_words(resolved))
+            self._tell("plan", **_request_facts(resolved))
+        self.say(_request_words(resolved))
         for note in resolved.notes:
             self.say(note)
         for source in dict.fromkeys(resolved.sources.values()):
@@ -386,7 +386,7 @@ def _columns_of_stdout() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
 
-def _plan_facts(resolved: core.Resolved) -> dict[str, Any]:
+def _request_facts(resolved: core.Resolved) -> dict[str, Any]:
     """The request that will be rendered, for a program."""
     task = resolved.task
     told = task.model_dump(mode="json")
@@ -406,7 +406,7 @@ def _plan_facts(resolved: core.Resolved) -> dict[str, Any]:
     }
 
 
-def _plan_words(resolved: core.Resolved) -> str:
+def _request_words(resolved: core.Resolved) -> str:
     """The request that will be rendered, in a line."""
     request = resolved.request
     width, height = request.file_size

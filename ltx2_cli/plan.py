@@ -88,11 +88,11 @@ def show_planning(show: Display, planning: core.Planning, *, explains: bool) -> 
     Raises: DoesNotFitError, after the table, if the render does not fit.
     """
     plan, resolved = planning.plan, planning.resolved
-    show.plan(resolved, advice_level=USUAL)
+    show.request(resolved, advice_level=USUAL)
     if explains:
         show.table("settings", {name: f"{value}" for name, value in resolved.sources.items()})
     if show.is_json:
-        show.planned(plan)
+        show.costs(plan)
     else:
         show.text(*_lines(plan))
         show.text(*_remarks(planning))
