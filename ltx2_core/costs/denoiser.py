@@ -121,7 +121,7 @@ def _capturing(config: TransformerConfig, given: Evaluation, walk: Walk) -> floa
     weights.
     """
     projected = given.batch * config.exchange_width * (given.video + given.audio) * walk.itemsize
-    joined = projected * (1 + (max(given.video, given.audio) > walk.chunk_tokens))  # chunks and what is made of them
+    joined = projected * (1 + (max(given.video, given.audio) > walk.chunk_tokens))  # the chunks and their results
     weights = min(given.audio * given.video, max(MOST_CAPTURED, given.video))
     head = given.video * config.exchange_head_dim
     return joined + CAPTURED_BYTES * (head + CAPTURING_COPIES * weights)

@@ -173,7 +173,7 @@ def own_files(name: str, model: RegisteredModel, library: Library) -> dict[str, 
     for role, place in model.files.items():
         reference = Reference.parse(place)
         name_there = Path(reference.last if reference else place).expanduser()
-        is_folder = reference is None or not reference.path  # which is used wherever its files are from
+        is_folder = reference is None or not reference.path  # a folder is used regardless of the origin of its files
         by_hand = [folder / name_there]
         if is_folder:
             by_hand.append(models_home() / name_there)

@@ -260,7 +260,7 @@ def _with_decoding_times(packets: Iterable[Packet]) -> Iterator[Packet]:
     """
     waiting: list[Packet] = []
     for packet in packets:
-        if packet.size:  # an empty one is the end
+        if packet.size:  # an empty packet marks the end
             waiting.append(packet)
         if waiting and (packet.dts is not None or not packet.size):
             dts = waiting[-1].dts

@@ -21,7 +21,7 @@ from .inputs import ImageSource
 from .partial import partial_file
 from .resize import cover, to_clip
 
-LOOKED_AT = 896  # pixels of the longer side of an image that a language model looks at
+LOOKED_AT = 896  # longer side in pixels of an image for a language model
 SHORTEST_CODED = 2  # rows and columns; one colour sample stands for 2x2 pixels
 
 

@@ -31,7 +31,7 @@ MARGIN = 8
 LINE = 6  # between lines of text
 MOST_PROMPT_LINES = 5
 LARGEST_BYTES = 200_000
-COLOURS = (256, 128, 64, 32)  # that a sheet is reduced to, one after another, where it would be larger
+COLOURS = (256, 128, 64, 32)  # numbers of colours, tried in order until the file is small enough
 CHANNEL_NAMES = {1: ("mono",), 2: ("left", "right")}  # more channels are drawn as one, "all"
 
 

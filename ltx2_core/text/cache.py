@@ -26,8 +26,8 @@ from ..home import ltx2_home
 from ..log import LOGGER, warn_once
 from .encode import TextContext
 
-_version = cache(metadata.version)  # parses a file each time
-REVISION = 3  # one more whenever this program keeps other contexts of the same inputs
+_version = cache(metadata.version)  # cached, because each call parses a file
+REVISION = 3  # increased whenever this program computes other contexts for the same inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,7 @@ LINK_BYTES = 2**28  # that are copied to a card at a time, to see how fast that 
 BATCH_SHARE = 0.1  # of a card's memory that a batch of passes may take: the rest is for weights and everything else
 SIGMA, FPS, FACTORS = 0.7, Fraction(24), Factors(8, 32, 32)
 LATENT_CHANNELS, AUDIO_CHANNELS, AUDIO_BINS = 128, 8, 16
-Seconds = Mapping[str, list[float]]  # of each run, by what ran
+Seconds = Mapping[str, list[float]]  # seconds of each run, by choice
 TOO_LARGE = (torch.OutOfMemoryError, MemoryError)
 
 

@@ -31,10 +31,10 @@ from ..events import Watch
 from ..processes import SIGNALS, START_METHOD, STOP, Pipe, how_ended, tell_warnings
 
 T = TypeVar("T")
-TIMEOUT_S = 1800.0  # after which a silent rank counts as lost; a rank may read weights for a long time
-LISTEN_S = 0.1  # for events, before the watcher is asked again whether to stop
-END_S = 10.0  # for ranks to end, and for a rank that has lost another one to be ended
-LOOPBACK = "lo"  # ranks of one machine talk through no other interface
+TIMEOUT_S = 1800.0  # a rank without a message for this time is lost; reading weights takes long
+LISTEN_S = 0.1  # waiting time for events between checks for a stop
+END_S = 10.0  # waiting time for ranks to end, also after the loss of another rank
+LOOPBACK = "lo"  # the only network interface for ranks of one machine
 LONGEST_REASON = 200
 
 

@@ -42,7 +42,7 @@ def settle_enhancement(basis: Basis, inputs: ModeInputs, prompt: str, *, is_plan
     """
     settings = basis.settings
     if not settings.enhance:
-        if basis.sources.get(ENHANCER) is COMMAND_LINE:  # a settings file may set it for other renders
+        if basis.sources.get(ENHANCER) is COMMAND_LINE:  # a settings file may be meant for other renders
             refuse([ENHANCER], {ENHANCER: "nothing is rewritten without --enhance"})
         return Enhancement()
     what = "--enhance cannot be used"

@@ -16,7 +16,7 @@ from ..values import counted
 from .machine import Device, choose_device
 from .settings import COMMAND_LINE, Merged, Settings, required
 
-MOST_NAMED = 16  # counts of ranks up to this one are named where another cannot be used
+MOST_NAMED = 16  # messages list possible numbers of ranks up to this one
 
 
 def first_device(merged: Merged, planned: Device | None) -> Device:

@@ -52,7 +52,7 @@ IDLE_FOR_AUDIO = {
         "--sound off leaves only video",
     ),
 }
-REASONS_NOT_TO = {  # what a stream cannot be asked to do in a mode that does not offer it
+REASONS_NOT_TO = {  # reasons why a mode does not offer a stream setting
     "generate": "this mode keeps its input",
     "keep": "there is none in the input to keep",
     "off": "this mode generates it",

@@ -177,7 +177,7 @@ def require_places(task: RenderTask, job_dir: Path, *, skip_existing: bool) -> N
     """
     for path in task.results:
         require_writable(path.parent, str(path))
-        if skip_existing and path not in task.stills:  # which a killed process may have written
+        if skip_existing and path not in task.stills:  # a killed process may have written the stills
             why = f"{task.target.name} does not, and would be rendered"
             if path == task.target:
                 why = "it is a link to something that does not exist"
