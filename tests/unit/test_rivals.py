@@ -24,7 +24,7 @@ def left(mode: str, *values: dict[str, Any]) -> list[dict[str, Any]]:
     """What is left of the settings of some places."""
     places = (COMMAND_LINE, ENVIRONMENT, FILE)
     layers: list[Layer] = [*zip(places, values, strict=False)]
-    return [dict(layer) for _, layer in without_rivals(layers, mode_of(mode))]
+    return [dict(layer) for _, layer in without_rivals(layers, mode_of(mode))[0]]
 
 
 @pytest.mark.parametrize("mode", ["t2v", "i2v", "a2v"])
@@ -49,6 +49,53 @@ def test_the_first_place_that_says_what_is_done_to_a_clip_decides() -> None:
     beside = {"strength": 0.5, "control": "off"}
     assert left("v2v", {"upscale": 2}, beside) == [{"upscale": 2}, beside]
     assert left("v2v", {"extend": "1s"}, {"extend_before": "1s"}) == [{"extend": "1s"}, {"extend_before": "1s"}]
+
+
+@pytest.mark.parametrize(
+    ("mode", "first", "other"),
+    [
+        ("t2v", {"loop": True}, {"until": "60s"}),
+        ("i2v", {"loop": "true"}, {"cache_steps": 0.05}),
+        ("v2v", {"loop": True}, {"segment": "0s-1s=a bell rings"}),
+        ("a2v", {"attention": "map.mp4"}, {"compile": True}),
+        ("t2v", {"enhance": True}, {"segment": "0s-1s=a bell rings"}),
+    ],
+)
+def test_the_first_place_decides_between_settings_that_exclude_each_other(
+    mode: str, first: dict[str, Any], other: dict[str, Any]
+) -> None:
+    assert left(mode, first, other) == [first, {}]
+    assert left(mode, other, first) == [other, {}]
+    assert left(mode, first | other) == [first | other]  # which is refused where it is read
+    off = {"loop": False, "cache_steps": "0", "generated_keyframes": 0, "compile": "false", "ranks": 1}
+    assert left(mode, off, first) == [off, first]
+
+
+def test_a_mode_without_loops_keeps_what_they_exclude() -> None:
+    assert left("a2v", {"loop": True}, {"until": "60s"}) == [{"loop": True}, {"until": "60s"}]
+
+
+def test_what_is_typed_wins_over_a_file_and_a_note_says_so(tmp_path: Path) -> None:
+    """`loop` of a file and `--until` on the command line, and the other way round."""
+    model = {"model": "toy", "output": str(tmp_path / "b.mp4")}
+    until, loop = {"until": "6s", "window": "3s"}, {"loop": True}
+    found = settle("t2v", "a lamp", [(COMMAND_LINE, model | until), (FILE, loop)]).resolved
+    assert (found.task.request.frames, found.task.request.loops) == (145, False)
+    assert "loop of own.yaml is ignored, because --until excludes it" in found.notes
+    found = settle("t2v", "a lamp", [(COMMAND_LINE, model | loop), (FILE, until)]).resolved
+    assert (found.task.request.frames, found.task.request.loops) == (49, True)
+    assert "until of own.yaml is ignored, because --loop excludes it" in found.notes
+    lengths: list[Layer] = [(COMMAND_LINE, model | until), (FILE, {"frames": 17})]
+    assert not any("ignored" in note for note in settle("t2v", "a lamp", lengths).resolved.notes)
+    with pytest.raises(RequestError, match="--loop cannot be used here"):
+        settle("t2v", "a lamp", [(COMMAND_LINE, model | until | loop)])
+
+
+def test_a_loop_of_a_file_does_not_apply_to_audio_alone(tmp_path: Path) -> None:
+    sound = {"model": "toy", "video": "off", "output": str(tmp_path / "b.wav")}
+    assert not settle("t2v", "a bell", [(COMMAND_LINE, sound), (FILE, {"loop": True})]).resolved.request.loops
+    with pytest.raises(RequestError, match="--loop cannot be used here"):
+        settle("t2v", "a bell", [(COMMAND_LINE, sound | {"loop": True})])
 
 
 def test_an_edit_on_the_command_line_wins_over_that_of_a_file(tmp_path: Path) -> None:

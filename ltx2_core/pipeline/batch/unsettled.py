@@ -162,7 +162,7 @@ def completed(line: JobLine, layers: Sequence[Mapping[str, Any]], given: Gathere
     """
     placed: list[Layer] = [(Place(Origin.COMMAND_LINE), one) for one in (line.settings, *layers)]
     layered, _ = with_presets(placed, given.own_presets)
-    merged = merge(without_rivals(layered, mode_of(line.mode)))
+    merged = merge(without_rivals(layered, mode_of(line.mode))[0])
     settings = {
         name: value
         for place, layer in placed

@@ -188,7 +188,7 @@ def settle_basis(
     planned: for a plan without a render. found: the model, if its files are known already.
     """
     layers, named = with_presets(layers, own_presets)
-    layers = without_rivals(layers, mode)
+    layers, ignored = without_rivals(layers, mode)
     preset = named.recipe
     fixed, usual = mode.layers
     layers = [fixed, *layers, usual]
@@ -203,7 +203,7 @@ def settle_basis(
     model = _find_model(settings, library, found, is_planned=planned is not None and not planned.needs_files)
     files = model.files
     loras = NamedLoras(library, generation(model.headers.header("transformer")))
-    notes = files.notes if found is not None else (*files.notes, *_hidden_by_name(settings, loras))
+    notes = (*ignored, *files.notes, *(() if found is not None else _hidden_by_name(settings, loras)))
     if preset is None:
         merged = merge([*layers, *model.layers])
         chosen = choose(merged, recipe_edit(edit), device, model.defaults, files, model.headers, model.tiers)

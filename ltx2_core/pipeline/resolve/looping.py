@@ -14,10 +14,10 @@ from ..request import Window
 from ..values import AUTO
 from .basis import Basis
 from .inputs import ModeInputs
+from .rivals import LOOPS
 from .settings import COMMAND_LINE
 from .sizes import ClipLength
 
-LOOPS = ("t2v", "i2v", "v2v")
 LEAST_LATENTS = 2  # latent frames of a ring
 NEW_END_S = Fraction(1)  # of a given clip, at most
 NEW_END_SHARE = Fraction(1, 2)
@@ -32,7 +32,7 @@ def looped(basis: Basis, inputs: ModeInputs) -> ModeInputs:
         return inputs
     for why, hint in _hindrances(basis, inputs):
         place = basis.sources["loop"]
-        if basis.mode.name not in LOOPS and place != COMMAND_LINE:
+        if not _is_possible(basis) and place != COMMAND_LINE:
             return inputs  # from a settings file for all renders, which does not apply to this one
         raise RequestError(f"{place.spelled('loop')} cannot be used here", why, hint)
     frames = inputs.length.frames
@@ -40,11 +40,16 @@ def looped(basis: Basis, inputs: ModeInputs) -> ModeInputs:
     return replace(inputs, kept_frames=frames - 1, loops=True, notes=(*inputs.notes, note))
 
 
+def _is_possible(basis: Basis) -> bool:
+    """Whether the mode and the streams of a render allow a loop."""
+    return basis.mode.name in LOOPS and basis.settings.video == "generate"
+
+
 def _hindrances(basis: Basis, inputs: ModeInputs) -> Iterator[tuple[str, str]]:
     """Why a request cannot be a loop, and what to do."""
     settings, name = basis.settings, basis.mode.name
     stages, step = basis.recipe.stages, basis.frames_per_latent
-    if name not in LOOPS or settings.video != "generate":
+    if not _is_possible(basis):
         yield "only video that is generated can be made to loop", "leave it out"
     if settings.sound == "keep":
         yield "the end of the kept audio does not meet its beginning", "--sound generate, or --sound off"
