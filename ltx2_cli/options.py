@@ -17,27 +17,31 @@ PromptArg = Annotated[
 ]
 
 
-def path_argument(metavar: str, text: str) -> Any:
-    """An argument that is a path, parsed by core's function for paths."""
-    return typer.Argument(metavar=metavar, help=text, parser=lambda path: core.given_path(path, metavar))
+def path_argument(metavar: str, text: str, error: type[core.LTX2Error] = core.RequestError) -> Any:
+    """An argument that is a path, parsed by core's function for paths. error: the class of its error for a URL."""
+    return typer.Argument(metavar=metavar, help=text, parser=lambda path: core.input_path(path, metavar, error))
 
 
-ImageArg = Annotated[Path, path_argument("IMAGE", "The image that the video begins with.")]
-VideoArg = Annotated[Path, path_argument("VIDEO", "The clip: MP4, MOV, MKV, WebM, AVI or TS.")]
-AudioArg = Annotated[Path, path_argument("AUDIO", "WAV, FLAC, MP3, M4A, OGG, or a clip with audio.")]
+ImageArg = Annotated[Path, path_argument("IMAGE", "The image that the video begins with.", core.MediaError)]
+VideoArg = Annotated[Path, path_argument("VIDEO", "The clip: MP4, MOV, MKV, WebM, AVI or TS.", core.MediaError)]
+AudioArg = Annotated[Path, path_argument("AUDIO", "WAV, FLAC, MP3, M4A, OGG, or a clip with audio.", core.MediaError)]
 WhatArg = Annotated[
     str,
     typer.Argument(
         metavar="WHAT", help="A weight file, a clip, an image, a folder, OUTPUT.job, a YAML file, or a model's name."
     ),
 ]
-ReportedArg = Annotated[Path, path_argument("FILE|FOLDER", "A clip, audio, or the folder of a batch.")]
-ClipArg = Annotated[Path, path_argument("FILE", "A clip with video and audio.")]
+ReportedArg = Annotated[Path, path_argument("FILE|FOLDER", "A clip, audio, or the folder of a batch.", core.MediaError)]
+ClipArg = Annotated[Path, path_argument("FILE", "A clip with video and audio.", core.MediaError)]
 JobsArg = Annotated[
     Path, path_argument("JOBS", "A file of jobs: .txt, .yaml, .jsonl or .csv; - reads JSON lines from stdin.")
 ]
-WeightsArg = Annotated[Path, path_argument("FILE", "A checkpoint, transformer or one-file text encoder in bf16.")]
-ResultArg = Annotated[Path, path_argument("FILE", "A finished file with its recipe: MP4, MOV, MKV, WAV or FLAC.")]
+WeightsArg = Annotated[
+    Path, path_argument("FILE", "A checkpoint, transformer or one-file text encoder in bf16.", core.StorageError)
+]
+ResultArg = Annotated[
+    Path, path_argument("FILE", "A finished file with its recipe: MP4, MOV, MKV, WAV or FLAC.", core.MediaError)
+]
 JobArg = Annotated[Path, path_argument("JOB_DIR", "The folder OUTPUT.job of a render, or its OUTPUT.")]
 TilesOpt = Annotated[
     str | None,
@@ -476,7 +480,7 @@ ConfigOpt = Annotated[
         "--config",
         metavar="FILE",
         help="Read settings from this YAML file; it wins over ./ltx2.yaml.",
-        parser=lambda path: core.given_path(path, "--config"),
+        parser=lambda path: core.input_path(path, "--config"),
         rich_help_panel=OTHER,
     ),
 ]

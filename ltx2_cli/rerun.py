@@ -26,7 +26,7 @@ def add_rerun(app: typer.Typer, render: Callable[[Display, core.Resolved], None]
     def rerun(file: ResultArg, flags: dict[str, Any], show: Display) -> None:
         """Render a finished file again from its recipe; on the machine that made it, with the same bytes."""
         changes = core.parse_changes(flags.pop("set", ()))
-        given = [core.given_path(path, "--input") for path in flags.pop("input", ())]
+        given = [core.input_path(path, "--input", core.MediaError) for path in flags.pop("input", ())]
         is_agreed = flags.pop("yes", False)
         found = core.read_recipe(file)
         if not found.is_own:

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from .media.board import Row
     from .media.sync import Sync
     from .media.terminal import escape_sequence, graphics_protocol
-    from .paths import given_path
+    from .paths import given_path, input_path
     from .pipeline.batch.grid import draw_grid
     from .pipeline.batch.jobs import Batch, BatchJob, JobLine
     from .pipeline.batch.layout import grid_layout
@@ -185,6 +185,7 @@ __all__ = [
     "given_path",
     "graphics_protocol",
     "grid_layout",
+    "input_path",
     "installed_names",
     "job_of_line",
     "leftovers",
@@ -291,7 +292,7 @@ _HOMES = {
     "grids": ("VideoGrid",),
     "headers": ("FileKind", "Header", "classify", "generation", "precision", "read_header"),
     "home": ("ltx2_home",),
-    "paths": ("given_path",),
+    "paths": ("given_path", "input_path"),
     "pipeline.batch.unsettled": ("AskedBatch",),
     "pipeline.batch.grid": ("draw_grid",),
     "pipeline.batch.jobs": ("Batch", "BatchJob", "JobLine"),

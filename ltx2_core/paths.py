@@ -4,14 +4,54 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shlex
 import tempfile
 from pathlib import Path
+from urllib.parse import unquote
 
 from .disk import disk_reason, no_file
-from .errors import RequestError, StorageError, shown
+from .errors import LTX2Error, RequestError, StorageError, shown
 
 LONGEST_NAME_BYTES = 255
 LONGEST_PATH_BYTES = 4095
+LONGEST_URL = 200  # characters of a URL in a hint
+URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+HUB = re.compile(r"(www\.)?(huggingface\.co|hf\.co)/", re.IGNORECASE)
+
+
+def input_path(text: str | Path, option: str, error: type[LTX2Error] = RequestError) -> Path:
+    """The path of a file from the user that is read. It need not exist.
+
+    Args: option: as for `given_path`. error: the class of errors for a file of this kind that cannot be used.
+    Raises: that error for a URL, with the command that fetches it; RequestError as `given_path`.
+    """
+    require_local(text, option, error)
+    return given_path(text, option)
+
+
+def require_local(text: str | Path, option: str, error: type[LTX2Error] = RequestError) -> None:
+    """Raises: an error of this class for a URL, unless a file with such a name exists."""
+    url = URL.fullmatch(str(text))
+    if url is not None and not os.path.lexists(str(text)):
+        what = f"{option} {shown(str(text))} cannot be used"
+        raise error(what, "it is a URL, and only files on this machine are read", _how_to_fetch(url))
+
+
+def _how_to_fetch(url: re.Match[str]) -> str:
+    """How to use the file that a URL names."""
+    scheme, rest = url["scheme"].lower(), url["rest"]
+    if scheme == "file":
+        return f"give its path, {shlex.quote(unquote(rest.removeprefix('localhost')))}"
+    if scheme not in ("http", "https", "ftp"):
+        return "copy the file to this machine, and give its path"
+    address = url[0]
+    if HUB.match(rest):
+        if not re.search(r"/(blob|resolve)/", rest):
+            return "ltx2 models lists the models that ltx2 download NAME fetches"
+        address = address.replace("/blob/", "/resolve/")  # the file, and not the page about it
+    address = shlex.quote(address) if len(address) <= LONGEST_URL else "URL"
+    return f"curl -LO {address} fetches it; then give the file"
 
 
 def given_path(text: str | Path, option: str) -> Path:
@@ -22,8 +62,13 @@ def given_path(text: str | Path, option: str) -> Path:
     UTF-8.
     """
     what = f"{option} {shown(str(text))} cannot be used"
-    if not str(text).strip() or not str(text):
-        raise RequestError(what, "it is empty", f"{option} takes a path; leave it out if it is not needed")
+    if not str(text).strip():
+        hint = f"{option} takes a path"
+        if option.startswith("-"):
+            hint += "; leave it out if it is not needed"
+        raise RequestError(what, "it is empty", hint)
+    if URL.fullmatch(str(text)) and not os.path.lexists(str(text)):
+        raise RequestError(what, "it is a URL", "name a place on this machine")
     if "\0" in str(text):
         raise RequestError(what, "a path cannot hold a zero byte", "check the path")
     try:

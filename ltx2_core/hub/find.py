@@ -23,7 +23,7 @@ from ..disk import disk_errors, free_bytes, show_bytes
 from ..errors import CheckpointError, LTX2Error, RequestError, StorageError, shown
 from ..folders import ModelPlaces, places_of, refuse_diffusers
 from ..headers import FileKind, Header, classify, read_header, read_json
-from ..paths import given_path
+from ..paths import input_path
 from .library import Library, hub_cache, models_home
 from .published import published_header
 from .registry import Reference, RegisteredModel, read_catalogue
@@ -91,7 +91,7 @@ def find_model(
     if spec.lower() in registered:
         library = library or Library(read_catalogue())
         return _registered(spec.lower(), registered, given, library, is_planned=is_planned, decoder=decoder)
-    path = given_path(spec, "--model")
+    path = input_path(spec, "--model", StorageError)
     if path.is_dir():
         return _scan(path.resolve().name, path, given, decoder=decoder)
     if path.is_file() or path.is_symlink():

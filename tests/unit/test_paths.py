@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ltx2_core.disk import RIGHTS
-from ltx2_core.errors import RequestError, StorageError
-from ltx2_core.paths import given_path, require_file, require_writable
+from ltx2_core.errors import MediaError, RequestError, StorageError
+from ltx2_core.paths import given_path, input_path, require_file, require_writable
 from tests.hostile.guard import guarded
 
 
@@ -40,6 +40,47 @@ def test_what_no_disk_can_hold_is_refused_with_a_hint(text: str, why: str):
     assert why in caught.value.why
     assert caught.value.hint
     assert len(caught.value.what) < 120
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("https://a.example/b.mp4", "curl -LO https://a.example/b.mp4 fetches it; then give the file"),
+        ("HTTP://a.example/b c.mp4?x=1&y", "curl -LO 'HTTP://a.example/b c.mp4?x=1&y' fetches it; then give the file"),
+        (f"https://a.example/b.mp4?x={'1' * 300}", "curl -LO URL fetches it; then give the file"),
+        ("https://huggingface.co/a/b", "ltx2 models lists the models that ltx2 download NAME fetches"),
+        (
+            "https://huggingface.co/a/b/blob/main/c.mp4",
+            "curl -LO https://huggingface.co/a/b/resolve/main/c.mp4 fetches it; then give the file",
+        ),
+        ("s3://a/b.mp4", "copy the file to this machine, and give its path"),
+        ("file:///a/b%20c.mp4", "give its path, '/a/b c.mp4'"),
+    ],
+)
+def test_a_url_is_refused_with_the_way_to_its_file(url: str, hint: str):
+    with pytest.raises(MediaError, match=r"VIDEO .* cannot be used\nit is a URL") as caught:
+        input_path(url, "VIDEO", MediaError)
+    assert caught.value.hint == hint
+    with pytest.raises(RequestError, match="it is a URL") as caught:
+        given_path(url, "-o")
+    assert caught.value.hint == "name a place on this machine"
+
+
+def test_a_file_with_a_name_like_a_url_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("https:/a.example").mkdir(parents=True)
+    Path("https:/a.example/b.mp4").touch()
+    assert input_path("https://a.example/b.mp4", "VIDEO", MediaError).is_file()
+
+
+def test_only_an_option_can_be_left_out():
+    for option, hint in {
+        "--lora": "--lora takes a path; leave it out if it is not needed",
+        "FILE": "FILE takes a path",
+    }.items():
+        with pytest.raises(RequestError) as caught:
+            input_path("", option)
+        assert caught.value.hint == hint
 
 
 @pytest.mark.parametrize("name", ["loop", "loop/a.mp4"])

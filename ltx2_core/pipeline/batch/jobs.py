@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...errors import RequestError, shown
-from ...paths import given_path
+from ...errors import MediaError, RequestError, shown
+from ...paths import input_path
 from ..resolve.modes import mode_of
 from ..resolve.settings import Settings
 from ..resolved import Resolved
@@ -60,7 +60,7 @@ class JobLine:
         return cls(
             mode=mode_of(own.get("mode", DEFAULT_MODE)).name,
             prompt=own.get("prompt", ""),
-            main=None if main is None else given_path(main, "input"),
+            main=None if main is None else input_path(main, "input", MediaError),
             settings=given,
             name=own.get("name", ""),
             place=place,

@@ -19,7 +19,7 @@ from ...headers import START_BYTES, read_json
 from ...hub.find import is_path
 from ...hub.registry import read_catalogue
 from ...media.kinds import IMAGES, OTHERS, READ, kind_of
-from ...paths import given_path
+from ...paths import input_path
 from ..request import RECORD
 from ..values import did_you_mean
 from .words import Facts
@@ -99,7 +99,7 @@ def describe(what: str | Path) -> dict[str, str]:
         from .model import facts
 
         return dict(facts(what))
-    path = given_path(what, "WHAT")
+    path = input_path(what, "WHAT", _error_for(Path(what)))
     if os.path.isdir(path):  # noqa: PTH112 (what may not be looked at is not a folder)
         return _told(FOLDERS, Given(path, b""))
     if not os.path.lexists(path):

@@ -15,7 +15,7 @@ from ...components import ROLES, UPSAMPLERS
 from ...errors import LTX2Error, MediaError, RequestError, shown
 from ...hub.library import Library
 from ...hub.registry import read_catalogue
-from ...paths import given_path
+from ...paths import input_path
 from ..parts import DURATION_HEAD
 from ..request import ENHANCER, Request
 from ..resolve.edits import EDITS
@@ -151,7 +151,7 @@ def _main(request: Request, changes: Mapping[str, Any], paths: Mapping[str, Path
         raise RequestError(
             f"--set {INPUT} cannot be used", f"{request.mode} starts from a text", f"--set {PROMPT}=TEXT"
         )
-    return given_path(str(changes[INPUT]), f"--set {INPUT}")
+    return input_path(str(changes[INPUT]), f"--set {INPUT}", MediaError)
 
 
 def _prompt(request: Request, changes: Mapping[str, Any]) -> str:

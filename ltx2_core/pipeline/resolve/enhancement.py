@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...components import components_in
-from ...errors import CheckpointError, RequestError
-from ...paths import given_path
+from ...errors import CheckpointError, RequestError, StorageError
+from ...paths import input_path
 from ...text.enhancers import HINT, READS_ONLY, EnhancerFiles, enhancer_of_encoder, find_enhancer
 from ...text.files import find_encoder
 from ..request import ENHANCER
@@ -47,7 +47,7 @@ def settle_enhancement(basis: Basis, inputs: ModeInputs, prompt: str, *, is_plan
         return Enhancement()
     what = "--enhance cannot be used"
     if settings.enhancer is not None:
-        path = given_path(settings.enhancer, "--enhancer")
+        path = input_path(settings.enhancer, "--enhancer", StorageError)
         found, files = find_enhancer(path), {ENHANCER: path}
     else:
         found, files = _of_model(basis, what), {}

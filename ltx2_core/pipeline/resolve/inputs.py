@@ -9,14 +9,19 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-from ...errors import RequestError
+from ...errors import MediaError, RequestError
 from ...media.accept import check_input
 from ...media.inputs import ImageSource
-from ...paths import given_path
+from ...paths import given_path, require_local
 from ..recipe import Recipe
 from ..request import AudioInput, ClipInput, Extension, ImageInput, ReferenceInput, StreamMode, Window
 from .settings import Merged, Origin, Place, Settings, required
 from .sizes import ClipLength, RenderSize
+
+AT_TIME = re.compile(
+    r"(?P<path>.+)@(?P<time>first|last|\d+|\d+(?:\.\d+)?s)(?::(?P<strength>\d+(?:\.\d+)?))?",
+    re.ASCII | re.IGNORECASE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,12 +110,13 @@ def read_images(settings: Settings, length: ClipLength, first: Path | None = Non
 
 def split_image(spec: str, length: ClipLength) -> tuple[Path, int, float]:
     """A path, the frame after its last `@` and the strength after that; a path may contain an `@`."""
+    found = AT_TIME.fullmatch(spec)
+    require_local(spec if found is None else found["path"], "--image", MediaError)
     whole = given_path(spec, "--image")
-    found = re.fullmatch(r"(.+)@(first|last|\d+|\d+(?:\.\d+)?s)(?::(\d+(?:\.\d+)?))?", spec, re.ASCII | re.IGNORECASE)
     if found is None or os.path.exists(whole):  # noqa: PTH110 (a path that may not be looked at is not there either)
         return whole, 0, 1.0
-    path, strength = given_path(found[1], "--image"), float(found[3] or 1)
-    frame, last = _frame_at(found[2].lower(), length), length.frames - 1
+    path, strength = given_path(found["path"], "--image"), float(found["strength"] or 1)
+    frame, last = _frame_at(found["time"].lower(), length), length.frames - 1
     if frame > last:
         why = f"the clip ends at frame {last}"
         raise RequestError(f"--image {spec} cannot be used", why, "@last is its last frame")

@@ -15,7 +15,7 @@ from ...hub.find import is_path
 from ...hub.library import Library
 from ...hub.registry import Control, Reference
 from ...lora_file import LoraFile, MatchedLora, match, read_lora
-from ...paths import given_path, require_file
+from ...paths import input_path, require_file
 from ..request import LoraInput
 from ..values import did_you_mean
 
@@ -134,7 +134,7 @@ class NamedLoras:
 
     def _given_path(self, text: str, spec: str, option: str) -> Path:
         """The file of a text that is not a name. Raises: RequestError, StorageError if there is none."""
-        path = given_path(text, option)
+        path = input_path(text, option, StorageError)
         if not os.path.exists(path) and not is_path(text):  # noqa: PTH110 (a path that may not be looked at)
             hint = did_you_mean(text.lower(), [*self.library.catalogue.controls]) or "ltx2 models lists the names"
             raise RequestError(f"unknown LoRA {shown(text)}", f"{option} takes a name or a file", hint)
@@ -198,7 +198,7 @@ def read_loras(
 
 def _with_number(spec: str) -> tuple[str, float | None]:
     """A text and the number after its last colon; None if there is none, or if a file has the whole name."""
-    found = re.fullmatch(r"(.+):([-+.\w]+)", spec)
+    found = re.fullmatch(r"(.+):([-+.\w]+)", spec, re.DOTALL)
     if found is None or os.path.exists(spec):  # noqa: PTH110 (a path that may not be looked at is not there either)
         return spec, None
     return found[1], _strength(found[2])

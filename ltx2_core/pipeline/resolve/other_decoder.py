@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ...config.video_vae import DecoderName
-from ...errors import CheckpointError, RequestError
+from ...errors import CheckpointError, RequestError, StorageError
 from ...hub.find import video_vaes_in
 from ...identity import identity
-from ...paths import given_path, require_file
+from ...paths import input_path, require_file
 from ..job import Job
 from ..parts import ModelHeaders
 from .refusals import check_decoder
@@ -30,7 +30,7 @@ def with_decoder(job: Job, given: Mapping[str, Any]) -> Job:
     headers = ModelHeaders.of(job.task.files)
     before = headers.shapes.video_vae
     if ROLE in given:
-        path = given_path(given[ROLE], "--video-vae")
+        path = input_path(given[ROLE], "--video-vae", StorageError)
         require_file(path, f"--video-vae {given[ROLE]}", "check the path, or leave it out")
     elif asked in ("auto", before.decoder_name):
         return job

@@ -9,7 +9,7 @@ import sys
 
 from ...disk import disk_hint, disk_reason, no_file
 from ...errors import RequestError
-from ...paths import given_path
+from ...paths import input_path
 
 LARGEST_BYTES = 2**20
 IN_A_FILE, IN_STDIN = "@", "-"
@@ -21,7 +21,7 @@ def read_prompt(text: str) -> str:
         return _decoded("standard input", sys.stdin.buffer.read(LARGEST_BYTES + 1))
     if not text.startswith(IN_A_FILE):
         return text
-    path = given_path(text.removeprefix(IN_A_FILE), "PROMPT @FILE")
+    path = input_path(text.removeprefix(IN_A_FILE), "PROMPT @FILE")
     what, hint = f"the prompt {text} cannot be read", "a prompt that begins with @ itself needs a space before it"
     if why := no_file(path):
         raise RequestError(what, why, hint)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import RequestError
+from ...errors import MediaError, RequestError
 from ...headers import generation
 from ...hub.registry import read_catalogue
 from ...lora_file import reference_scales
 from ...media.accept import check_input
 from ...media.inputs import AudioSource, ImageSource
-from ...paths import given_path
+from ...paths import input_path
 from ..request import AudioInput, ClipInput, ReferenceInput
 from .loras import GivenLora
 from .sizes import LONGEST_TRAINED_S
@@ -56,7 +56,7 @@ def _images(basis: Basis, names: Sequence[str]) -> References:
     """The image references."""
     _require(basis, "ref", "images", (lora for lora in basis.loras if _looks_at(lora, "images")))
     spatial, temporal = reference_scales([lora.file for lora in basis.loras])
-    sources = [check_input(given_path(name, "--ref"), ImageSource) for name in names]
+    sources = [check_input(input_path(name, "--ref", MediaError), ImageSource) for name in names]
     images = tuple(
         ReferenceInput(
             role=f"reference-{number}",
@@ -75,7 +75,7 @@ def _images(basis: Basis, names: Sequence[str]) -> References:
 def _voice(basis: Basis, name: str) -> References:
     """The voice reference."""
     _require(basis, "voice_ref", "voice", (lora for lora in basis.loras if _listens(lora)))
-    source = check_input(given_path(name, "--voice-ref"), AudioSource)
+    source = check_input(input_path(name, "--voice-ref", MediaError), AudioSource)
     if source.duration_s > LONGEST_TRAINED_S:
         why = f"it lasts {float(source.duration_s):.1f} s, and {LONGEST_TRAINED_S} s is the most"
         raise RequestError(f"--voice-ref {name} cannot be used", why, "cut it to a few seconds of the voice")
