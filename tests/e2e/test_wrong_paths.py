@@ -63,3 +63,21 @@ def test_a_url_is_no_place_for_a_result() -> None:
         told = refused(2, "t2v", "x", *TOY, option, "s3://a/b.mp4")
         assert f"{option} s3://a/b.mp4 cannot be used it is a URL hint: name a place on this machine" in told
     assert not Path("s3:").exists()
+
+
+def test_an_image_and_a_lora_with_a_line_break_in_their_name_have_a_time_and_a_strength() -> None:
+    Image.new("RGB", (64, 64)).save("a\nb.png")
+    result = ltx2("plan", "i2v", "a.png", "x", *TOY, "--frames", 17, "--image", "a\nb.png@last:0.5", "--json")
+    assert result.exit_code == 0, result.stderr
+    (plan,) = (one for one in map(json.loads, result.stdout.splitlines()) if one["event"] == "plan")
+    assert [(one["frame"], one["strength"]) for one in plan["request"]["images"]] == [(0, 1.0), (16, 0.5)]
+    assert "--lora c\\nd:11 cannot be used 11 is not a strength" in refused(2, "t2v", "x", *TOY, "--lora", "c\nd:11")
+
+
+def test_a_part_that_does_not_exist_is_told_first_and_also_in_a_plan() -> None:
+    Path("a.txt").write_text("a lamp\n")
+    for words in ((), ("--plan",), ("--plan", "--seed", 1)):
+        assert "--shard 3/2 cannot be used the parts are 0 to 1" in refused(
+            2, "batch", "a.txt", *TOY, "--shard", "3/2", *words
+        )
+    assert ltx2("batch", "a.txt", *TOY, "--shard", "auto", "--plan", "--seed", 1).exit_code == 0

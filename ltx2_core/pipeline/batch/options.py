@@ -16,6 +16,7 @@ from ...errors import RequestError, shown
 from ...records import Record
 from ..resolve.settings import Switch
 from ..values import Choice, option_name, parse_gpus
+from .shard import AUTO, parse_shard
 
 ADDRESSES = "--address HOST:6379 of the head, or --address auto on a machine of the cluster"
 LONGEST_S = 60 * 60 * 24 * 365
@@ -67,7 +68,11 @@ class BatchOptions(Record):
         return found
 
     def _require_consistent(self) -> None:
-        """Raises: RequestError for options of another engine, and for Ray without an address or without the package."""
+        """Raises: RequestError for a part that does not exist, for options of another engine, and for Ray without an
+        address or without the package. A part that the environment numbers is checked when the batch is run.
+        """
+        if self.shard is not None and not self.shard.strip().startswith(AUTO):
+            parse_shard(self.shard)
         if self.engine != "ray":
             if self.address is not None:
                 raise RequestError("--address has no effect", "it names a Ray cluster", "--engine ray")
