@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -13,7 +13,7 @@ import ltx2_core as core
 from .batch_view import run_jobs, serve_lines
 from .display import Display, counted
 from .help import PanelCommand
-from .modes import COMMANDS
+from .modes import TAKES
 from .options import (
     BATCH,
     BATCH_SAMPLING,
@@ -50,9 +50,6 @@ PANELS = (
     without(RENDER, "skip_existing", "job_dir", "report"),
 )
 RUNS = ("keep_going", "max_time", "gpus", "shard", "order", "engine", "address")  # how jobs are run, not what they are
-TAKES: Mapping[str, frozenset[str]] = {
-    name: frozenset(setting for panel in row.panels for setting in panel) for name, row in COMMANDS.items()
-}
 
 
 def add_batch(app: typer.Typer) -> None:

@@ -109,6 +109,11 @@ COMMANDS: Mapping[str, ModeCommand] = {
 }
 
 
+TAKES: Mapping[str, frozenset[str]] = {  # the settings that are options of a mode
+    name: frozenset(setting for panel in row.panels for setting in panel) for name, row in COMMANDS.items()
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """The arguments of a command line. main: the input file of a mode. config: a settings file."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import typer
@@ -12,6 +12,7 @@ import ltx2_core as core
 from .display import Display
 from .downloads import confirm
 from .help import PanelCommand
+from .modes import TAKES
 from .options import REPORT, RERUN, RERUN_TARGET, ResultArg
 from .panels import takes
 
@@ -32,6 +33,16 @@ def add_rerun(app: typer.Typer, render: Callable[[Display, core.Resolved], None]
         if not found.is_own:
             show.recipe(found)
             confirm(f"{file} was not made on this machine: render it?", "--yes", is_given=is_agreed)
+        _refuse_of_other_modes(changes, found.made.request.mode)
         again = core.resolve_again(found, changes, flags, given)
         show.differences(file, again.differences)
         render(show, again.resolved)
+
+
+def _refuse_of_other_modes(changes: Iterable[str], mode: str) -> None:
+    """Raises: RequestError for a changed setting that is an option of other modes only."""
+    for name in changes:
+        owners = [other for other, names in TAKES.items() if name in names]
+        if owners and mode not in owners:
+            why = f"it is an option of {', '.join(owners)}, and the file was made by {mode}"
+            raise core.RequestError(f"--set {name} cannot be used", why, "leave it out")

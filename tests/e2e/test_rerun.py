@@ -12,10 +12,11 @@ import av
 import pytest
 from PIL import Image
 
+import ltx2_core as core
 from ltx2_core.media.probe import probe
 from ltx2_core.pipeline.request import Extension
 from ltx2_core.text.enhance import Answer, Writer
-from tests.commands import AUDIO_UNGUIDED, UNGUIDED, VIDEO_UNGUIDED, ltx2, made_in, rendered
+from tests.commands import AUDIO_UNGUIDED, UNGUIDED, VIDEO_UNGUIDED, ltx2, made_in, refused, rendered
 from tests.e2e.test_auto_duration import write_head
 from tests.synthetic_media import packets, write_sound, write_video
 
@@ -262,6 +263,23 @@ def test_another_edit_takes_the_place_of_that_of_the_recipe(make: Callable[..., 
     assert (other.strength, other.extension) == (None, Extension(after=8))
     stronger = made_in(again(path, "--set", "strength=0.9", "--overwrite")).request
     assert stronger == made_in(path).request.model_copy(update={"strength": 0.9})
+
+
+def test_a_stream_that_the_new_edit_cannot_have_is_left_to_it(make: Callable[..., Path]) -> None:
+    for words, change, audio in (
+        (("--extend", "0.4s", *UNGUIDED), "upscale=2", "keep"),
+        (("--strength", 0.4, "--sound", "keep", *VIDEO_UNGUIDED), "extend=0.4s", "generate"),
+        (("--retake", "0.3s-0.7s", "--video", "keep", *AUDIO_UNGUIDED), "strength=0.5", "generate"),
+    ):
+        found = core.read_recipe(make("v2v", CLIP, "a bell", *SMALL, *words, "--overwrite"))
+        resolved = core.resolve_again(found, core.parse_changes([change]), {"output": "b.mp4"}).resolved
+        assert (resolved.request.video, resolved.request.audio) == ("generate", audio), change
+
+
+def test_a_setting_of_other_modes_is_refused(make: Callable[..., Path]) -> None:
+    path = make("t2v", "a bell", *SMALL, "--frames", 9, *UNGUIDED)
+    for setting in ("upscale=2", "extend=2s", "image=a.png", "old_sound=drop"):
+        assert "is an option of" in refused(2, "rerun", path, "--set", setting)
 
 
 def test_a_setting_is_parsed_as_everywhere(make: Callable[..., Path]) -> None:

@@ -65,6 +65,6 @@ def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _word(value: Any) -> str:
-    if value in (None, "", [], {}):
+    if value in (None, [], {}):
         return NONE
     return shown(",".join(map(str, value)) if isinstance(value, list) else value)

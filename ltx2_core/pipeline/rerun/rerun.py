@@ -18,7 +18,7 @@ from ...hub.registry import read_catalogue
 from ...paths import input_path
 from ..parts import DURATION_HEAD
 from ..request import ENHANCER, Request
-from ..resolve.edits import EDITS
+from ..resolve.edits import EDITS, STREAMS_REFUSED
 from ..resolve.library import model_folders
 from ..resolve.machine import choose_device
 from ..resolve.prompt import read_prompt
@@ -127,12 +127,16 @@ def _replaced(request: Request, changes: Mapping[str, Any]) -> set[str]:
 
 
 def _without_other_edit(stored: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a recipe without its edit and preset, if another edit is requested."""
+    """The settings of a recipe without its edit and preset, and without streams that the new edit cannot have, if
+    another edit is requested.
+    """
     edits = {EDITS[name] for name in stored if name in EDITS}
     asked = {EDITS[name] for name in changes if name in EDITS}
     if not asked or edits & asked:
         return stored
-    return {name: value for name, value in stored.items() if name not in EDITS and name != "preset"}
+    refused = {pair for edit in asked for pair in STREAMS_REFUSED[edit].items()}
+    dropped = {*EDITS, "preset", *(name for name, value in refused if stored.get(name) == value)}
+    return {name: value for name, value in stored.items() if name not in dropped}
 
 
 def _main(request: Request, changes: Mapping[str, Any], paths: Mapping[str, Path]) -> Path | None:

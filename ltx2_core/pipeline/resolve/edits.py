@@ -29,6 +29,13 @@ EDITS: Mapping[str, Edit] = {  # the settings that ask for each; a clip is resty
     "upscale": Edit.UPSCALE,
 }
 BESIDE_UPSCALE = (Edit.RESTYLE, Edit.CONTROL)  # these settings say how a clip is enlarged
+STREAMS_REFUSED: Mapping[Edit, Mapping[str, str]] = {  # modes of the streams that an edit cannot have
+    Edit.RESTYLE: {"video": "keep"},
+    Edit.EXTEND: {"video": "keep", "sound": "keep"},
+    Edit.RETAKE: {},
+    Edit.CONTROL: {"video": "keep"},
+    Edit.UPSCALE: {"video": "keep", "sound": "generate"},
+}
 STRENGTH = 0.7
 ROLE = "clip"  # of the clip
 KEPT_SOUND = {"sound": "keep"}  # the default mode of the audio of a clip that is enlarged
