@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -94,6 +95,22 @@ def _leads_to_itself(path: Path) -> bool:
     except OSError as error:
         return error.errno == errno.ELOOP
     return False
+
+
+def wrong_suffix(path: Path, option: str, suffixes: Sequence[str], content: str) -> RequestError:
+    """The error for an output whose name has another suffix than these, or is nothing but a suffix.
+
+    Args: content: what is written, and a verb: `a video goes`.
+    """
+    name = Path(path.name.rstrip(". "))
+    why = f"{content} into a file that ends in {' or '.join(suffixes)}"
+    if name.name.lower() in suffixes:
+        why = f"{name} is a suffix, and the name before it is missing"
+    stem = name.name if name.suffix[1:].isdigit() else name.stem
+    if not stem or (stem.startswith(".") and not name.suffix):
+        stem = "NAME"
+    better = shlex.quote(str(path.with_name(stem + suffixes[0])))
+    return RequestError(f"{option} {path.name} cannot be used", why, f"{option} {better}")
 
 
 def require_file(path: Path, what: str, hint: str) -> None:

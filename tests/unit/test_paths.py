@@ -9,7 +9,7 @@ import pytest
 
 from ltx2_core.disk import RIGHTS
 from ltx2_core.errors import MediaError, RequestError, StorageError
-from ltx2_core.paths import given_path, input_path, require_file, require_writable
+from ltx2_core.paths import given_path, input_path, require_file, require_writable, wrong_suffix
 from tests.hostile.guard import guarded
 
 
@@ -81,6 +81,24 @@ def test_only_an_option_can_be_left_out():
         with pytest.raises(RequestError) as caught:
             input_path("", option)
         assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("name", "why", "better"),
+    [
+        (".mp4", ".mp4 is a suffix, and the name before it is missing", "NAME.mp4"),
+        ("a b/.MP4", ".MP4 is a suffix, and the name before it is missing", "'a b/NAME.mp4'"),
+        ("a/.avi", "a video goes into a file that ends in .mp4", "a/NAME.mp4"),
+        ("a/b.avi", "a video goes into a file that ends in .mp4", "a/b.mp4"),
+        ("b.mp4.", "a video goes into a file that ends in .mp4", "b.mp4"),
+        ("v1.5", "a video goes into a file that ends in .mp4", "v1.5.mp4"),
+        (".b.avi", "a video goes into a file that ends in .mp4", ".b.mp4"),
+    ],
+)
+def test_a_name_with_the_right_suffix_is_suggested(name: str, why: str, better: str):
+    error = wrong_suffix(Path(name), "-o", [".mp4"], "a video goes")
+    assert (error.why, error.hint) == (why, f"-o {better}")
+    assert wrong_suffix(Path(better.strip("'")), "-o", [".mp4"], "").hint == error.hint
 
 
 @pytest.mark.parametrize("name", ["loop", "loop/a.mp4"])

@@ -16,7 +16,7 @@ from ...errors import CheckpointError, RequestError, StorageError, shown
 from ...header_text import TensorInfo
 from ...headers import FileKind, Header, classify, generation, read_header
 from ...lora_file import MatchedLora, match
-from ...paths import given_path, require_file
+from ...paths import given_path, require_file, wrong_suffix
 from ...stored.encoding import DENOISER_MATRIX, GEMMA_MATRIX, TARGETS, Encoding, Target, lay_out, plan_encodings
 from ..resolve.library import own_library
 from ..resolve.loras import NamedLoras
@@ -125,7 +125,7 @@ def _check_target(target: Path, source: Path, *, overwrite: bool) -> None:
     if target.is_dir():
         raise RequestError(what, "it is a folder", f"-o {target / (source.stem + '-converted' + SUFFIX)}")
     if target.suffix != SUFFIX:
-        raise RequestError(what, f"weights go into a file that ends in {SUFFIX}", f"-o {target.with_suffix(SUFFIX)}")
+        raise wrong_suffix(target, "-o", [SUFFIX], "weights go")
     check_place(target)
     if target.exists() and target.samefile(source):
         raise RequestError(what, "it is the file that is converted", "-o gives another name")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ...disk import MOST_NAME_BYTES, require_free
 from ...errors import RequestError, shown
 from ...media.clip import AUDIO_FILES, COPIED_FILES
-from ...paths import given_path, require_writable
+from ...paths import given_path, require_writable, wrong_suffix
 from ..outputs import beside_of, stills_of
 from .settings import Settings
 
@@ -49,8 +49,7 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
     target = given_path(_filled(template, _fields(request, suffixes[0])), "-o")
     if target.suffix.lower() not in suffixes:
         what = {"generate": "a video", "keep": "this video", "off": "audio alone"}[request.video]
-        why = f"{what} goes into a file that ends in {' or '.join(suffixes)}"
-        raise RequestError(f"-o {target.name} cannot be used", why, f"-o {target.with_suffix(suffixes[0]).name}")
+        raise wrong_suffix(target, "-o", suffixes, f"{what} goes")
     stills = stills_of(target, request.keyframe_count) if settings.keyframe_stills else []
     beside = beside_of(target, sheet=settings.sheet, report=settings.report)
     for path in (target, *beside, *stills):
@@ -76,10 +75,11 @@ def attention_of(settings: Settings, request: Request, target: Path) -> Path | N
         return None
     given_path(settings.attention, "--attention")
     name = _filled(settings.attention, _fields(request, ".mp4"), "--attention")
-    path = given_path(name, "--attention").absolute()
+    path = given_path(name, "--attention")
     what = f"--attention {shown(name)} cannot be used"
     if path.suffix.lower() != ".mp4":
-        raise RequestError(what, "it goes into a file that ends in .mp4", f"--attention {path.stem}.mp4")
+        raise wrong_suffix(path, "--attention", [".mp4"], "it goes")
+    path = path.absolute()
     if _place(path) == _place(target):
         raise RequestError(what, "it is the result itself", "give it another name")
     check_place(path, "--attention")
