@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,17 +85,21 @@ def disk_errors(path: Path, what: str = "cannot be written") -> Iterator[None]:
 
 
 @contextmanager
-def made_folder(folder: Path, *, stays: bool) -> Iterator[None]:
+def made_folder(folder: Path, *, stays: bool, earlier: Sequence[Path] = ()) -> Iterator[list[Path]]:
     """Create a folder for a block, and keep it afterwards if it stays, unless the block fails.
 
+    Args: earlier: folders that were created for the same purpose before, the innermost first. They are removed too if
+    they are empty.
+    Yields: the folders that were created, now or earlier, the innermost first.
     Raises: StorageError if it cannot be created.
     """
     with disk_errors(folder, "cannot be made"):
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        missing = [path.absolute() for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
+    missing += [path for path in earlier if path not in missing]
     is_done = False
     try:
-        yield
+        yield missing
         is_done = True
     finally:
         if not (is_done and stays):

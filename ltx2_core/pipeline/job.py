@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -50,8 +50,8 @@ class JobRecord(Record):
     """The record in a job folder.
 
     Args: identities: of the files that the render reads, when it started. latents: the SHA-256 of each file of latents,
-    by name. result: the finished file, before it was renamed. checksum: of everything except where and how the result
-    is written.
+    by name. result: the finished file, before it was renamed. parents: the folders above this one that were created for
+    it, the innermost first. checksum: of everything except where and how the result is written.
     """
 
     version: Literal[3] = Field(default=3, alias="schema")
@@ -59,6 +59,7 @@ class JobRecord(Record):
     identities: Mapping[str, Identity]
     latents: Mapping[str, str]
     result: Identity | None = None
+    parents: tuple[Path, ...] = ()
     checksum: str = ""
 
     @classmethod
@@ -112,8 +113,9 @@ class Job:
     """One render and its folder.
 
     Args: identities: of the files that it reads, when the render started. saved: the SHA-256 of each file of latents,
-    by name. result: the finished file. is_redirected: whether the user has set the target, overriding the record.
-    exchanged: the identities of files that are read instead of those in the record, by role.
+    by name. result: the finished file. parents: the folders above it that were created for it. is_redirected: whether
+    the user has set the target, overriding the record. exchanged: the identities of files that are read instead of
+    those in the record, by role.
     """
 
     folder: Path
@@ -121,15 +123,18 @@ class Job:
     identities: Mapping[str, Identity]
     saved: dict[str, str] = field(default_factory=dict)
     result: Identity | None = None
+    parents: tuple[Path, ...] = ()
     is_redirected: bool = False
     exchanged: Mapping[str, Identity] = field(default_factory=dict)
 
     @classmethod
-    def create(cls, folder: Path, task: RenderTask, identities: Mapping[str, Identity]) -> Self:
+    def create(
+        cls, folder: Path, task: RenderTask, identities: Mapping[str, Identity], parents: Sequence[Path] = ()
+    ) -> Self:
         """Create the folder. Raises: RequestError if it contains another render; StorageError if it cannot be
         written.
         """
-        job = cls(folder=folder, task=_absolute(task), identities=dict(identities))
+        job = cls(folder=folder, task=_absolute(task), identities=dict(identities), parents=tuple(parents))
         job._check_folder()
         with made_folder(folder, stays=True), disk_errors(folder):
             job._clear()
@@ -165,6 +170,7 @@ class Job:
             identities=record.identities,
             saved=dict(record.latents),
             result=record.result,
+            parents=tuple(path for path in record.parents if path in folder.absolute().parents),
         )
 
     def reopened(self) -> Self:
@@ -335,7 +341,13 @@ class Job:
         return path.name in self.saved and path.exists()
 
     def _write_record(self) -> None:
-        record = JobRecord(task=self.task, identities=self.identities, latents=self.saved, result=self.result)
+        record = JobRecord(
+            task=self.task,
+            identities=self.identities,
+            latents=self.saved,
+            result=self.result,
+            parents=self.parents,
+        )
         content = record.dump()
         if len(content) > MOST_RECORD_BYTES:
             why = f"its record has {len(content):,} bytes, and {MOST_RECORD_BYTES:,} is the most"

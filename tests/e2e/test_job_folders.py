@@ -159,14 +159,15 @@ def test_record_cannot_name_a_file_elsewhere_or_of_another_kind(
 def test_job_folder_elsewhere_goes_on_where_the_hint_says(
     smoke: Callable[..., list[object]], undisturbed: bytes
 ) -> None:
-    result = stopped(*smoke("-o", "a clip.mp4", "--job-dir", "jobs/1"))
+    Path("mine").mkdir()
+    result = stopped(*smoke("-o", "a clip.mp4", "--job-dir", "mine/jobs/of/1"))
     target = Path.cwd() / "a clip.mp4"
-    assert result.stderr.splitlines()[-1] == f"hint: ltx2 resume jobs/1 -o '{target}'"
-    assert "is not beside it" in refused(2, "resume", "jobs/1")
-    result = ltx2("resume", "jobs/1", "-o", target)
+    assert result.stderr.splitlines()[-1] == f"hint: ltx2 resume mine/jobs/of/1 -o '{target}'"
+    assert "is not beside it" in refused(2, "resume", "mine/jobs/of/1")
+    result = ltx2("resume", "mine/jobs/of/1", "-o", target)
     assert "128x96, 9 frames at 24 fps, 3 steps, seed 7" in result.stderr  # the plan line
     assert target.read_bytes() == undisturbed
-    assert not Path("jobs/1").exists()
+    assert [*Path("mine").iterdir()] == []  # without the folders that the render created above its own
 
 
 def test_resume_replaces_only_what_it_is_told_to(smoke: Callable[..., list[object]], undisturbed: bytes) -> None:

@@ -138,8 +138,8 @@ def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path: Path) -> None:
         assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == left
     with made_folder(deep / "c", stays=False):
         (deep / "c" / "kept").touch()
-    with made_folder(deep, stays=False):
-        pass
+    with made_folder(deep, stays=False, earlier=[deep, tmp_path / "a"]) as parents:
+        assert parents == [deep, tmp_path / "a"]
     assert (deep / "c" / "kept").exists()
     with pytest.raises(StorageError, match="cannot be made"), made_folder(deep / "c" / "kept" / "d", stays=True):
         pass

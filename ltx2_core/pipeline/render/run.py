@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -89,12 +89,14 @@ def run(resolved: Resolved, watch: Watch = NOBODY, models: Models | None = None,
     if task.machine.ranks > 1 and ranks is None:
         return launched(task.machine, partial(run, resolved), follow, watch, resolved.resume_command)
     watch.tell(described(task.machine))
-    with _one_writer(task.target, resolved.job_dir):
+    with _one_writer(task.target, resolved.job_dir) as parents:
         if not task.output.overwrite:
             require_free(task.target, hint=TAKEN_HINT)
         with _models_for(task, models) as ready, measured(watch, ready.device) as meter:
             try:
-                result = _finish(Job.create(resolved.job_dir, task, identities(task)), meter.watch, ready, ranks)
+                result = _finish(
+                    Job.create(resolved.job_dir, task, identities(task), parents), meter.watch, ready, ranks
+                )
             except NotFiniteError:  # which ends a phase before it is done
                 raise
             except OutputError:  # a clip that fails its check takes as long as a good one
@@ -120,7 +122,7 @@ def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None, ranks:
     for path in task.results:
         check_place(path)
         require_writable(path.parent, str(path))
-    with _one_writer(task.target, job.folder):
+    with _one_writer(task.target, job.folder, job.parents):
         job = job.reopened()
         if job.is_written and not task.output.keep_latents:  # or it is to be decoded again
             _require_stills(job)
@@ -195,14 +197,20 @@ def _models_for(task: RenderTask, models: Models | None) -> Iterator[Models]:
 
 
 @contextmanager
-def _one_writer(target: Path, job_dir: Path) -> Iterator[None]:
+def _one_writer(target: Path, job_dir: Path, earlier: Sequence[Path] = ()) -> Iterator[list[Path]]:
     """Lock a target and a job folder, whose missing parents are created.
 
+    Args: earlier: the parents that were created before.
+    Yields: all parents that were created; those that are empty at the end are removed.
     Raises: TargetTakenError, StorageError.
     """
-    with made_folder(job_dir.parent, stays=False), locked(target), locked(job_dir, hint=WAIT_HINT):
+    with (
+        made_folder(job_dir.parent, stays=False, earlier=earlier) as parents,
+        locked(target),
+        locked(job_dir, hint=WAIT_HINT),
+    ):
         remove_leftovers(target)
-        yield
+        yield parents
 
 
 def _finish(job: Job, watch: Watch, models: Models, ranks: Ranks | None) -> Result:
