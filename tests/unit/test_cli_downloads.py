@@ -81,6 +81,7 @@ def test_a_plan_is_shown_without_a_connection(home: Path, monkeypatch: pytest.Mo
     shown = said("download", "mine", "--plan").stdout
     for words in ("21 bytes, to fetch: mine.safetensors", "licence gemma", "not accepted yet", "free there"):
         assert words in shown
+    assert said("download", "mine", *QUIET, "--plan").stdout == shown  # a complete command line, tried first
     assert not (home / "me").exists()
 
 
