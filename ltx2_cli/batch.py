@@ -49,7 +49,8 @@ PANELS = (
     STILLS,
     without(RENDER, "skip_existing", "job_dir", "report"),
 )
-RUNS = ("keep_going", "max_time", "gpus", "shard", "order", "engine", "address")  # how jobs are run, not what they are
+# how jobs are run and shown, not what they are
+RUNS = ("grid", "keep_going", "max_time", "gpus", "shard", "order", "engine", "address")
 
 
 def add_batch(app: typer.Typer) -> None:
@@ -62,9 +63,8 @@ def batch(jobs: JobsArg, flags: dict[str, Any], show: Display, config: ConfigOpt
     runs = {name: flags.pop(name) for name in RUNS if name in flags}
     options = core.BatchOptions.of(runs)
     plans, seeds, sweeps = flags.pop("plan", False), flags.pop("seeds", None), flags.pop("sweep", [])
-    has_grid = flags.pop("grid", False)
     if str(jobs) == STDIN:
-        given = {"plan": plans, "seeds": seeds, "sweep": sweeps, "grid": has_grid}
+        given = {"plan": plans, "seeds": seeds, "sweep": sweeps}
         _refuse_for_lines([*(name for name, value in given.items() if value), *runs])
         serve_lines(show, flags, config, TAKES)
         return
@@ -80,7 +80,7 @@ def batch(jobs: JobsArg, flags: dict[str, Any], show: Display, config: ConfigOpt
         is_planned=plans,
     )
     settled = core.read_batch(asked, lambda count: _announce(show, count))
-    rows = core.grid_layout(settled) if has_grid else ()
+    rows = core.grid_layout(settled) if options.grid else ()
     show.batch(settled, is_result=plans)
     if not plans:
         run_jobs(show, settled, rows, options.model_copy(update={"overwrite": settled.is_replacing}), config)

@@ -394,7 +394,7 @@ RENDER = {
     ),
 }
 REPORT = {"report": RENDER["report"]}
-REPORTED = panel("Output", overwrite=switch("Replace the page about a clip if it exists."))
+REPORTED = panel("Output", overwrite=switch("Replace an existing page; a batch replaces its own page anyway."))
 FETCH = panel(
     "Download",
     plan=switch("Show what would be fetched, and stop."),

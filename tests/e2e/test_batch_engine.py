@@ -24,7 +24,14 @@ from ltx2_core.pipeline import processes
 from ltx2_core.pipeline.batch import loop
 from ltx2_core.pipeline.batch import worker as worker_module
 from ltx2_core.pipeline.batch.begin import claim_of
-from ltx2_core.pipeline.batch.record import RECORD, change_entry, change_record, read_record
+from ltx2_core.pipeline.batch.record import (
+    BESIDE_RESULTS,
+    RECORD,
+    BatchRecord,
+    change_entry,
+    change_record,
+    read_record,
+)
 from ltx2_core.pipeline.batch.worker import Worker, unfinished
 from ltx2_core.pipeline.job import Job
 from ltx2_core.pipeline.render.run import run
@@ -127,6 +134,30 @@ def test_what_lies_beside_the_results_is_not_replaced_where_no_batch_wrote_it(na
     refused = batch(*flag)
     assert (refused.exit_code, tree("s")) == (2, {name: b"mine"})
     assert f"{name} already exists\nno batch wrote it\nhint: --overwrite replaces it" in refused.stderr
+
+
+def test_a_file_of_the_user_in_the_folder_of_a_batch_is_not_replaced():
+    write_jobs(1)
+    assert batch().exit_code == 0
+    names, words = ("grid.mp4", "report.html"), ("--grid", "--report")
+    for name in names:
+        (Path("s") / name).write_bytes(b"mine")
+    before = tree("s")
+    for name, refused in zip(("grid.mp4", *names), (batch(*words), batch("--grid"), batch("--report")), strict=True):
+        assert (refused.exit_code, tree("s")) == (2, before)
+        assert f"{name} already exists\nno batch wrote it\nhint: --overwrite replaces it" in refused.stderr
+    assert "report.html already exists" in ltx2("report", "s").stderr
+    assert tree("s") == before
+    assert batch(*words, "--overwrite").exit_code == 0
+    written = tree("s")
+    assert not {written[name] for name in names} & {b"mine"}
+    assert batch(*words).exit_code == 0  # they belong to the batch now
+    assert tree("s") == written
+
+
+def test_a_record_of_an_earlier_version_owns_every_file_beside_its_results():
+    record = BatchRecord.model_validate_json('{"schema": 1, "seed": 1, "jobs": []}')
+    assert record.owns == BESIDE_RESULTS
 
 
 @pytest.mark.parametrize(("count", "more"), [(5, ""), (8, "; and 3 more")])

@@ -20,8 +20,19 @@ from ...lock import locked
 from ..reads import identities
 from ..request import RenderTask
 from .jobs import Batch, BatchJob, JobLine
-from .picks import DRAFTS, drafts_of, keep_drafts
-from .record import PAGE, SUMMARY, BatchRecord, Fingerprint, JobEntry, change_record, require_own
+from .picks import drafts_of, keep_drafts
+from .record import (
+    DRAFTS,
+    GRID_CLIP,
+    GRID_SHEET,
+    PAGE,
+    SUMMARY,
+    BatchRecord,
+    Fingerprint,
+    JobEntry,
+    change_record,
+    require_own,
+)
 
 MOST_NAMED = 5  # jobs in a message
 
@@ -73,28 +84,32 @@ class Begun:
     orders: tuple[tuple[BatchJob, Order], ...]
 
 
-def begin(batch: Batch, part: tuple[BatchJob, ...], *, overwrites: bool) -> Begun:
+def begin(batch: Batch, part: tuple[BatchJob, ...], *, overwrites: bool, has_grid: bool = False) -> Begun:
     """Compare a batch with its record, and write its present state.
 
     Args: part: the jobs of this process. overwrites: whether changed results, and other files in their places, may be
-    replaced.
+    replaced. has_grid: whether the results are joined in the end.
     Raises: RequestError if there are any and they may not be replaced; StorageError.
     """
-    if not overwrites:
-        written = {SUMMARY: True, PAGE: batch.has_report, DRAFTS: drafts_of(batch)}
-        require_own(batch.folder, [name for name, is_written in written.items() if is_written])
+    beside = {SUMMARY: True, PAGE: batch.has_report, DRAFTS: bool(drafts_of(batch))}
+    beside |= dict.fromkeys((GRID_SHEET, GRID_CLIP), has_grid)
+    written = [name for name, is_written in beside.items() if is_written]
     prints = {job.name: fingerprint(job.resolved.task) for job in batch.jobs}
     for job in part:
         _remove_locks(job)
 
     def compared(before: BatchRecord | None) -> BatchRecord:
+        if not overwrites:
+            require_own(batch.folder, before, written)
         known = {} if before is None else before.by_name
         found = [(job, _conflict(job, prints[job.name], known.get(job.name))) for job in part]
         if (conflicts := [(job, why) for job, why in found if why]) and not overwrites:
             raise _refusal(conflicts)
         entries = {job.name: known.get(job.name) or _waiting(job, prints[job.name]) for job in batch.jobs}
         entries |= {job.name: _begun(job, prints[job.name], entries[job.name]) for job in part}
-        return BatchRecord(seed=batch.seed, jobs=tuple({**entries, **known, **entries}.values()))
+        owns = {*written, *(() if before is None else before.owns)}
+        jobs = tuple({**entries, **known, **entries}.values())
+        return BatchRecord(seed=batch.seed, owns=tuple(sorted(owns)), jobs=jobs)
 
     record = change_record(batch.folder, compared)
     keep_drafts(batch)

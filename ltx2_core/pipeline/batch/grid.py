@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...media.board import Row
 from ...media.grid import grid_clip, grid_sheet
-from .layout import GRID_CLIP, GRID_SHEET
+from .record import GRID_CLIP, GRID_SHEET
 
 
 def draw_grid(rows: Sequence[Row], folder: Path) -> tuple[Path, ...]:

@@ -12,10 +12,9 @@ from typing import Any
 from ...errors import RequestError
 from ...media.board import MOST_COLUMNS, MOST_ROWS, Cell, Row
 from .jobs import BATCH_KEYS, Batch, BatchJob
-from .record import require_own
+from .record import GRID_CLIP, GRID_SHEET, read_record, require_own
 
 MOST_CELLS = MOST_COLUMNS * MOST_ROWS
-GRID_SHEET, GRID_CLIP = "grid.png", "grid.mp4"
 SEED, PROMPT = "seed", "prompt"
 NOT_VARIED = ("name", *BATCH_KEYS)
 
@@ -24,7 +23,7 @@ def grid_layout(batch: Batch) -> tuple[Row, ...]:
     """The rows of the grid of a batch.
 
     Raises: RequestError for a batch that is too large for a grid, that has results without video, or that has a job
-    with the name of the grid; and for an existing file of that name that belongs to no batch.
+    with the name of the grid; and for an existing file of that name that the batch did not write.
     """
     what = "--grid cannot be used here"
     if len(batch.jobs) > MOST_CELLS:
@@ -33,7 +32,7 @@ def grid_layout(batch: Batch) -> tuple[Row, ...]:
     if any(job.resolved.request.video == "off" for job in batch.jobs):
         raise RequestError(what, "some of the jobs make audio alone", "leave it out")
     if not batch.is_replacing:
-        require_own(batch.folder, (GRID_SHEET, GRID_CLIP))
+        require_own(batch.folder, read_record(batch.folder), (GRID_SHEET, GRID_CLIP))
     names = {path.name.lower() for job in batch.jobs for path in job.resolved.task.results}
     if taken := sorted(names & {GRID_SHEET, GRID_CLIP}):
         raise RequestError(what, f"a job writes {taken[0]}", "give that job another name")

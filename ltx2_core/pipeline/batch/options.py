@@ -38,7 +38,8 @@ def parse_time_limit(value: Any) -> float:
 class BatchOptions(Record):
     """Options of a batch.
 
-    Args: overwrite: whether changed jobs are rendered again, and existing files are replaced. keep_going: whether the
+    Args: overwrite: whether changed jobs are rendered again, and existing files are replaced. grid: whether the results
+    are joined in the end. keep_going: whether the
     batch continues after a failed job. max_time: seconds, after which no further job starts. gpus: None for all. shard:
     the part of the jobs for this process, as it was written. order: `models` groups jobs that can share loaded models,
     `file` keeps the order of the file. engine: whether workers are on this machine, or on a Ray cluster. address: of
@@ -46,6 +47,7 @@ class BatchOptions(Record):
     """
 
     overwrite: Switch = False
+    grid: Switch = False
     keep_going: Switch = True
     max_time: Annotated[float, BeforeValidator(parse_time_limit)] | None = None
     gpus: Annotated[tuple[int, ...], BeforeValidator(parse_gpus), Field(min_length=1)] | None = None

@@ -21,9 +21,8 @@ from ...paths import given_path
 from ...yaml_file import without
 from ..values import did_you_mean
 from .jobs import BATCH_KEYS, OWN_KEYS, Batch, BatchJob
-from .record import POLL_S, RECORD, read_record
+from .record import DRAFTS, POLL_S, RECORD, read_record
 
-DRAFTS = "drafts.jsonl"  # in the folder of a batch of drafts: a job a line
 FIRST_LINE = re.compile(r"#\s*ltx2 picks of\s+(\S.*?)\s*")
 MOST_FIRST_BYTES, MOST_BYTES = 4096, 64 * 2**20  # of the first line, of the jobs of drafts
 

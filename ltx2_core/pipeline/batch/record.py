@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -22,6 +21,9 @@ from ...lock import locked
 from ...records import Record
 
 RECORD, SUMMARY, PAGE = "batch.json", "summary.csv", "report.html"
+DRAFTS = "drafts.jsonl"  # a job of a draft a line
+GRID_SHEET, GRID_CLIP = "grid.png", "grid.mp4"
+BESIDE_RESULTS = (SUMMARY, PAGE, DRAFTS, GRID_SHEET, GRID_CLIP)
 MOST_BYTES = 16 * 2**20
 POLL_S = 0.01  # while another process writes the record
 COLUMNS = ("job", "state", "file", "seed", "exit_code", "error", "why", "hint")
@@ -73,10 +75,15 @@ class JobEntry(Record):
 
 
 class BatchRecord(Record):
-    """The state of a batch. seed: the base of its jobs' seeds. jobs: in the order of their file."""
+    """The state of a batch.
+
+    Args: seed: the base of its jobs' seeds. owns: the files beside the results that the batch writes, by name; records
+    of earlier versions do not say, and own all of them. jobs: in the order of their file.
+    """
 
     version: Literal[1] = Field(default=1, alias="schema")
     seed: int
+    owns: tuple[str, ...] = BESIDE_RESULTS
     jobs: tuple[JobEntry, ...] = ()
 
     @property
@@ -106,11 +113,15 @@ def _harmless(cell: str) -> str:
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t")) else cell
 
 
-def require_own(folder: Path, names: Iterable[str]) -> None:
-    """Raises: TargetTakenError if a folder without a batch has a file with one of these names."""
-    if not os.path.lexists(folder / RECORD):
-        for name in names:
-            require_free(folder / name, "no batch wrote it", "--overwrite replaces it, -o FOLDER/ names another folder")
+def require_own(folder: Path, record: BatchRecord | None, names: Iterable[str]) -> None:
+    """Raises: TargetTakenError for an existing file with one of these names that the batch in a folder did not write.
+
+    record: of that batch; None if there is none.
+    """
+    owned = () if record is None else record.owns
+    for name in names:
+        if name not in owned:
+            require_free(folder / name, "no batch wrote it", "--overwrite replaces it, or move it away")
 
 
 def stored_seed(folder: Path) -> int | None:

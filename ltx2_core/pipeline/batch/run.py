@@ -49,7 +49,7 @@ def run_batch(batch: Batch, options: BatchOptions, config: Path | None, watch: B
     """
     part = part_of(batch.jobs, options.shard)
     with closing(ENGINES[options.engine](batch, part, options, config)) as workers:
-        begun = begin(batch, part, overwrites=options.overwrite)
+        begun = begin(batch, part, overwrites=options.overwrite, has_grid=options.grid)
         watch.on_begin(len(part))
         for job in begun.done:
             target, seed = job.resolved.target, job.resolved.request.seed

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...disk import disk_errors, remove_leftovers, require_free, write_whole
-from ...errors import MediaError, RequestError
+from ...errors import MediaError, RequestError, StorageError
 from ...lock import locked
 from ...media.accept import check_input
 from ...media.inputs import VideoSource
 from ...media.overview import OF_MANY, OF_ONE, look_at
 from ...media.seam import measure_seam
-from ..batch.record import PAGE, POLL_S, RECORD, JobEntry, read_record
+from ..batch.record import PAGE, POLL_S, RECORD, BatchRecord, JobEntry, change_record, read_record, require_own
 from ..events import Watch
 from ..outputs import report_of
 from .cells import Result, result_of, unreadable
@@ -31,7 +31,7 @@ def write_report(what: Path, watch: Watch = NOBODY, *, overwrite: bool = False) 
     Raises: as the functions below.
     """
     if what.is_dir():
-        return write_batch_report(what, watch)
+        return write_batch_report(what, watch, overwrite=overwrite)
     target = report_of(what)
     write_clip_report(what, target, overwrite=overwrite)
     return target
@@ -49,11 +49,12 @@ def write_clip_report(clip: Path, target: Path, *, overwrite: bool = False) -> N
         write_whole(target, content)
 
 
-def write_batch_report(folder: Path, watch: Watch = NOBODY) -> Path:
+def write_batch_report(folder: Path, watch: Watch = NOBODY, *, overwrite: bool = False) -> Path:
     """Write the page about a batch, finished or not, from its record and its results. Returns its path.
 
-    An existing page is replaced. The same results give the same page.
-    Raises: RequestError if the folder contains no batch. StorageError. StoppedError if the watcher stops it.
+    A page that the batch wrote before is replaced. The same results give the same page.
+    Raises: RequestError if the folder contains no batch, and for a page that the batch did not write. StorageError.
+    StoppedError if the watcher stops it.
     """
     target = folder / PAGE
     with locked(target, wait=lambda: time.sleep(POLL_S)):
@@ -61,6 +62,10 @@ def write_batch_report(folder: Path, watch: Watch = NOBODY) -> Path:
         if record is None:
             hint = "name one clip, or the folder that ltx2 batch has made"
             raise RequestError(f"{folder} holds no batch", f"there is no {RECORD} in it", hint)
+        if PAGE not in record.owns:
+            if not overwrite:
+                require_own(folder, record, [PAGE])
+            record = change_record(folder, _with_page)
         results = []
         with watch.phase("report", "measuring the results", len(record.jobs)) as on_done:
             for number, entry in enumerate(record.jobs, 1):
@@ -71,6 +76,13 @@ def write_batch_report(folder: Path, watch: Watch = NOBODY) -> Path:
             remove_leftovers(target)
             write_whole(target, content)
     return target
+
+
+def _with_page(record: BatchRecord | None) -> BatchRecord:
+    """The record of a batch that writes a page. Raises: StorageError if it was removed meanwhile."""
+    if record is None:
+        raise StorageError(f"{RECORD} does not exist any more", "it was removed meanwhile")
+    return record.model_copy(update={"owns": tuple(sorted({*record.owns, PAGE}))})
 
 
 def _with_seam(result: Result, path: Path) -> Result:
