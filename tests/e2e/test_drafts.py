@@ -7,11 +7,14 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 
 import ltx2_core as core
+from ltx2_cli.batch import TAKES
 from ltx2_core.media.probe import probe
 from ltx2_core.pipeline import processes
+from ltx2_core.pipeline.batch.begin import begin
 from ltx2_core.pipeline.batch.picks import DRAFTS, picked_batch
 from ltx2_core.pipeline.batch.record import read_record
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
@@ -117,6 +120,34 @@ def test_picks_are_found_from_their_own_folder_and_from_that_of_the_batch():
     (job,) = json.loads(ltx2("batch", inside, "--plan", "--steps", 4, "--json").stdout.splitlines()[0])["jobs"]
     assert (job["seed"], job["steps"], job["draft"], job["prompt"]) == (2, "4", False, "a lamp")
     assert ltx2("batch", inside, "--plan", "--shard", "0/2").exit_code == 0  # each pick has a seed
+
+
+def test_picks_read_the_files_of_their_drafts_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    Image.new("RGB", (64, 64)).save("a.png")
+    job = {
+        "mode": "i2v",
+        "input": "a.png",
+        "image": ["./a.png@last:0.5"],
+        "prompt": "a lamp",
+        "name": "lamp",
+        "seed": 1,
+    }
+    Path("s.jsonl").write_text(json.dumps(job))
+    flags = {"preset": "smoke", "steps": "3", "draft": True}
+    drafts = core.read_batch(core.AskedBatch(path=Path("s.jsonl"), flags=flags, takes=TAKES))
+    begin(drafts, drafts.jobs, overwrites=False)
+    (line,) = map(json.loads, (Path("s-draft") / DRAFTS).read_text().splitlines())
+    assert (line["input"], line["folder"]) == ("a.png", str(tmp_path))
+    picks("lamp.mp4")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for folder, given in ((tmp_path, Path()), (elsewhere, tmp_path)):
+        monkeypatch.chdir(folder)
+        planned = ltx2("batch", tmp_path / "picks.txt", "--plan", "--json")
+        assert planned.exit_code == 0, planned.stderr
+        (job,) = json.loads(planned.stdout.splitlines()[0])["jobs"]
+        assert job["input"] == str(given / "a.png")
+        assert job["image"] == [str(given / "a.png@last:0.5") if given == tmp_path else "./a.png@last:0.5"]
 
 
 def test_what_is_wrong_with_picks_is_one_list():

@@ -22,7 +22,9 @@ from ...yaml_file import without
 from ..values import did_you_mean
 from .jobs import BATCH_KEYS, OWN_KEYS, Batch, BatchJob
 from .record import DRAFTS, POLL_S, RECORD, read_record
+from .rooted import rooted
 
+FOLDER = "folder"  # the key of the folder in which the command ran
 FIRST_LINE = re.compile(r"#\s*ltx2 picks of\s+(\S.*?)\s*")
 MOST_FIRST_BYTES, MOST_BYTES = 4096, 64 * 2**20  # of the first line, of the jobs of drafts
 
@@ -44,11 +46,13 @@ def drafts_of(batch: Batch) -> list[BatchJob]:
 
 
 def keep_drafts(batch: Batch) -> None:
-    """Write the draft jobs of a batch into its folder, in addition to those that it contains.
+    """Write the draft jobs of a batch into its folder, in addition to those that it contains, each with the folder that
+    its paths are relative to.
 
     Raises: StorageError.
     """
-    lines = {job.name: {**job.line.dump(), "name": job.name} for job in drafts_of(batch)}
+    here = str(Path.cwd())
+    lines = {job.name: {**job.line.dump(), "name": job.name, FOLDER: here} for job in drafts_of(batch)}
     if not lines:
         return
     path = batch.folder / DRAFTS
@@ -91,6 +95,10 @@ class PickedDrafts:
             raise RequestError(
                 f"{shown(text)} is not a draft", f"{self._folder} holds it as a full render", "leave it out"
             )
+        folder = Path(job.get(FOLDER, "."))
+        job = without(job, FOLDER)
+        if folder.absolute() != Path.cwd():
+            job = rooted(job, folder)
         own = {key: value for key, value in job.items() if key in (*OWN_KEYS, "seed")}
         return {**own, "draft": False}, without(job, *own, "draft")
 
