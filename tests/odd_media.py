@@ -71,8 +71,9 @@ def moving(path: Path) -> None:
     frames[0].save(path, save_all=True, append_images=frames[1:])
 
 
-def floating(path: Path) -> None:
-    Image.fromarray(np.ones((8, 8), np.float32)).save(path)
+def grey(dtype: type) -> Write:
+    """An image of one channel, with values of a type."""
+    return lambda path: Image.fromarray(np.ones((8, 8), dtype)).save(path)
 
 
 def orientation(value: int) -> Image.Exif:

@@ -97,10 +97,10 @@ def compress(image: Tensor, crf: int) -> Tensor:
 
 
 def _without_alpha(image: Image.Image) -> Image.Image:
-    """The image without alpha; 16-bit grey becomes 8-bit, which Pillow would clip instead."""
+    """The image without alpha or palette; 16-bit grey becomes 8-bit, which Pillow would clip instead."""
     if image.mode.startswith("I"):  # or I;16 and its kin, by the version of Pillow
         return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    return image.convert({"RGBA": "RGB", "LA": "L"}.get(image.mode, image.mode))
+    return image.convert({"RGBA": "RGB", "LA": "L", "P": "RGB", "PA": "RGB"}.get(image.mode, image.mode))
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

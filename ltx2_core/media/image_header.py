@@ -26,6 +26,7 @@ UPRIGHT = {  # its values, and what turns or mirrors the stored image so that it
     8: Image.Transpose.ROTATE_90,
 }
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags
+WITHOUT_RANGE = {"F": "floating-point numbers", "I": "32-bit integers"}  # modes whose white is not known
 LYING = (5, 6, 7, 8)  # the values of which stored rows become columns
 VIEWS_OF_ONE_SHOT = "MPO"  # a JPEG of a phone or a stereo camera, with further views, depth or brightness behind it
 
@@ -66,8 +67,8 @@ def _formats(path: Path) -> tuple[str, ...]:
 
 def image_source(path: Path) -> ImageSource:
     with open_image(path) as image:
-        if image.mode == "F":
-            raise refusal(path, "its values are floating-point numbers", "save it with 8 or 16 bits")
+        if values := WITHOUT_RANGE.get(image.mode):
+            raise refusal(path, f"its values are {values}", "save it with 8 or 16 bits")
         width, height = _stored_size(image)
         check_size(path, width, height)
         if image.getexif().get(ORIENTATION) in LYING:

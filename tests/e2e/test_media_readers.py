@@ -88,6 +88,15 @@ def test_colours_follow_their_profile_and_ignore_a_broken_one(tmp_path: Path):
     assert torch.equal(broken, as_tensor(picture(3)))
 
 
+def test_the_colours_of_a_palette_follow_its_profile(tmp_path: Path):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    red_is_blue = srgb.replace(b"rXYZ", b"____").replace(b"bXYZ", b"rXYZ").replace(b"____", b"bXYZ")
+    blue = Image.new("RGB", (48, 32), (0, 0, 255)).quantize(2)
+    seen = read_image(image(tmp_path / "photo.png", blue, icc_profile=red_is_blue))
+    red = as_tensor(np.full((32, 48, 3), (255, 0, 0), np.uint8))
+    assert (seen.int() - red.int()).abs().max() <= 1
+
+
 def test_the_first_picture_of_an_animation_is_used(tmp_path: Path):
     frames = [Image.fromarray(picture(number)) for number in (3, 9)]
     frames[0].save(tmp_path / "photo.gif", save_all=True, append_images=frames[1:])
