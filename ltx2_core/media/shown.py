@@ -36,8 +36,7 @@ def shown_frames(source: VideoSource, start_s: Fraction | None) -> Iterator[Show
         tick_s = stream.time_base or Fraction(1)
         if start_s is not None:
             container.seek(floor((start_s + source.zero_s) / tick_s), stream=stream)
-        frames = container.decode(stream)
-        for number, frame in enumerate(deinterlaced(frames) if source.reading.is_interlaced else frames):
+        for number, frame in enumerate(deinterlaced(container.decode(stream))):
             is_timed = source.is_timed and frame.pts is not None
             yield Shown(frame, _shown_s(frame) - source.zero_s if is_timed else number / source.fps)
 
@@ -46,9 +45,9 @@ def deinterlaced(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
     """The same number of frames; frames with two fields are interpolated from the first field."""
     graph = None
     for frame in frames:
-        if graph is None:
+        if graph is None and frame.interlaced_frame:
             graph = linked(frame, ("bwdif", "mode=send_frame:deint=interlaced"))
-        yield from _video(graph, frame)
+        yield from (frame,) if graph is None else _video(graph, frame)
     if graph is not None:
         yield from _video(graph, None)
 

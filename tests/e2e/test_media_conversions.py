@@ -21,6 +21,7 @@ from ltx2_core.media.frames import BT2020_TO_BT709, to_sdr
 from ltx2_core.media.inputs import VideoSource
 from ltx2_core.media.reading import BT601, BT709, FULL, HLG, PQ, Colour, FrameReading, guessed
 from ltx2_core.media.sheet import thumbnails
+from ltx2_core.media.shown import deinterlaced
 from ltx2_core.media.video import frames_by_number, frames_by_time
 from ltx2_core.pipeline.describe.describe import describe
 from tests.odd_media import CASES
@@ -153,6 +154,17 @@ def test_an_interlaced_clip_is_deinterlaced_and_has_all_its_frames() -> None:
     assert combing(rearrange(stored, "F H W c -> F c H W")) > 20
     assert combing(frames) < 1
     assert check_input(path, VideoSource).notes == ("il25.mp4 is interlaced; it is read deinterlaced",)
+
+
+def test_a_clip_that_becomes_interlaced_is_deinterlaced_from_there_on() -> None:
+    with av.open(CASES / "il25.mp4") as container:
+        interlaced = [*container.decode(video=0)]
+    plain = av.VideoFrame.from_ndarray(interlaced[0].to_ndarray(), format=interlaced[0].format.name)
+    frames = [*deinterlaced([plain, *interlaced])]
+    assert len(frames) == len(interlaced) + 1
+    assert frames[0] is plain
+    pixels = torch.stack([torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in frames[1:]])
+    assert combing(rearrange(pixels, "F H W c -> F c H W")) < 1
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
