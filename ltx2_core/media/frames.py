@@ -11,7 +11,7 @@ from av.filter import Graph
 from einops import rearrange
 from torch import Tensor
 
-from .reading import FULL, HDR_NAMES, PQ, FrameReading
+from .reading import FULL, HLG, PQ, Colour, FrameReading
 from .shown import linked
 
 # Flags of swscale: for 8 bits as in the official reader, with the same pixels; for more bits without rounding down.
@@ -26,6 +26,11 @@ BT2020_TO_BT709 = (
     (-0.124550, 1.132900, -0.008349),
     (-0.018151, -0.100579, 1.118730),
 )
+TO_BT709 = {  # by primaries, in linear light
+    1: ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    9: BT2020_TO_BT709,
+    12: ((1.224940, -0.224940, 0), (-0.042057, 1.042057, 0), (-0.019638, -0.078636, 1.098274)),
+}
 
 
 class FrameConverter:
@@ -33,7 +38,7 @@ class FrameConverter:
 
     def __init__(self, reading: FrameReading) -> None:
         self.reading = reading
-        self.is_hdr = reading.colour.transfer in HDR_NAMES
+        self.is_linearised = bool(reading.hdr or reading.wide)
         self.graphs: dict[tuple[int, int, str], Graph] = {}
 
     def pixels(self, frame: av.VideoFrame) -> Tensor:
@@ -43,8 +48,8 @@ class FrameConverter:
         converted = graph.pull()
         assert isinstance(converted, av.VideoFrame)
         image = rearrange(torch.from_numpy(converted.to_ndarray()), "H W c -> 1 c H W")
-        if self.is_hdr:
-            image = to_sdr(image.float() / FULL_CODE_16, self.reading.colour.transfer)
+        if self.is_linearised:
+            image = to_bt709(image.float() / FULL_CODE_16, self.reading.colour)
             image = (image * 255).round().to(torch.uint8)
         if self.reading.is_mirrored:
             image = image.flip(-1)
@@ -69,18 +74,22 @@ class FrameConverter:
         options.append(f"in_range={'full' if reading.colour.range == FULL else 'limited'}")
         if name := MATRIX_NAMES.get(reading.colour.matrix):
             options.append(f"in_color_matrix={name}")
-        return linked(frame, ("scale", ":".join(options)), ("format", "gbrp16le" if self.is_hdr else "rgb24"))
+        return linked(frame, ("scale", ":".join(options)), ("format", "gbrp16le" if self.is_linearised else "rgb24"))
 
 
-def to_sdr(image: Tensor, transfer: int) -> Tensor:
-    """Convert high dynamic range BT.2020 values (1 3 H W) in [0, 1] to standard dynamic range BT.709.
+def to_bt709(image: Tensor, colour: Colour) -> Tensor:
+    """Convert RGB values (1 3 H W) in [0, 1] of high dynamic range or a wide gamut to BT.709 of standard dynamic range.
 
-    Diffuse white, at 203 nits, becomes white; brighter values are clipped. transfer: PQ or HLG.
+    Diffuse white, at 203 nits, becomes white; brighter values, and colours outside the gamut, are clipped.
     """
-    nits = _pq_nits(image) if transfer == PQ else _hlg_nits(image)
-    matrix = image.new_tensor(BT2020_TO_BT709)
-    linear = torch.einsum("rc,bcHW->brHW", matrix, nits / DIFFUSE_WHITE_NITS)
-    return linear.clamp(0, 1) ** (1 / SDR_GAMMA)
+    if colour.transfer == PQ:
+        linear = _pq_nits(image) / DIFFUSE_WHITE_NITS
+    elif colour.transfer == HLG:
+        linear = _hlg_nits(image) / DIFFUSE_WHITE_NITS
+    else:
+        linear = image**SDR_GAMMA
+    matrix = image.new_tensor(TO_BT709.get(colour.primaries, BT2020_TO_BT709))
+    return torch.einsum("rc,bcHW->brHW", matrix, linear).clamp(0, 1) ** (1 / SDR_GAMMA)
 
 
 def _hlg_nits(image: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ BT709, BT601 = 1, 6  # of matrices
 LIMITED, FULL = 1, 2  # ranges
 PQ, HLG = 16, 18  # transfers of high dynamic range
 HDR_NAMES = {PQ: "PQ", HLG: "HLG"}
+WIDE_NAMES = {9: "BT.2020", 12: "Display P3"}  # primaries of wide gamuts
 MATRIX_NAMES = {0: "RGB", BT709: "BT.709", 4: "FCC", 5: "BT.601", BT601: "BT.601", 7: "SMPTE 240M", 9: "BT.2020"}
 RANGE_NAMES = {LIMITED: "limited", FULL: "full"}
 FIRST_HD_HEIGHT = 720  # number of rows from which a clip without a stated matrix uses that of HD
@@ -63,12 +64,24 @@ class FrameReading:
         return (height, width) if self.rotation in (90, 270) else (width, height)
 
     @property
+    def hdr(self) -> str | None:
+        """The name of a high dynamic range."""
+        return HDR_NAMES.get(self.colour.transfer)
+
+    @property
+    def wide(self) -> str | None:
+        """The name of a wide gamut of standard dynamic range."""
+        return None if self.hdr else WIDE_NAMES.get(self.colour.primaries)
+
+    @property
     def facts(self) -> dict[str, str]:
         """The same as text, by name; usual values are left out."""
         matrix = MATRIX_NAMES.get(self.colour.matrix, f"matrix {self.colour.matrix}")
         facts = {"colours": f"{matrix}, {RANGE_NAMES[self.colour.range]} range"}
-        if name := HDR_NAMES.get(self.colour.transfer):
-            facts["dynamic range"] = f"{name} HDR, read as BT.709 SDR"
+        if self.hdr:
+            facts["dynamic range"] = f"{self.hdr} HDR, read as BT.709 SDR"
+        if self.wide:
+            facts["gamut"] = f"{self.wide}, read as BT.709"
         if self.is_interlaced:
             facts["fields"] = "interlaced, read deinterlaced"
         if self.sample_aspect != 1:
@@ -84,8 +97,10 @@ class FrameReading:
         notes = []
         if self.is_interlaced:
             notes.append("is interlaced; it is read deinterlaced")
-        if name := HDR_NAMES.get(self.colour.transfer):
-            notes.append(f"is {name} HDR; it is read as BT.709 SDR, with diffuse white at 203 nits")
+        if self.hdr:
+            notes.append(f"is {self.hdr} HDR; it is read as BT.709 SDR, with diffuse white at 203 nits")
+        if self.wide:
+            notes.append(f"has the wide gamut of {self.wide}; it is read as BT.709")
         if self.square_size != (self.width, self.height):
             stored, read = f"{self.width}x{self.height}", "x".join(map(str, self.square_size))
             aspect = f"{self.sample_aspect.numerator}:{self.sample_aspect.denominator}"

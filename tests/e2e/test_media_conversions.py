@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ltx2_core.media.accept import check_input
-from ltx2_core.media.frames import BT2020_TO_BT709, to_sdr
+from ltx2_core.media.frames import BT2020_TO_BT709, TO_BT709, to_bt709
 from ltx2_core.media.inputs import VideoSource
 from ltx2_core.media.reading import BT601, BT709, FULL, HLG, PQ, Colour, FrameReading, guessed
 from ltx2_core.media.sheet import thumbnails
@@ -68,16 +68,38 @@ def as_hdr(rgb: Tensor, transfer: int) -> Tensor:
     return torch.where(scene <= 1 / 12, (3 * scene).sqrt(), bright)
 
 
+def hdr(transfer: int) -> Colour:
+    return Colour(9, transfer, 9, 1)
+
+
 @pytest.mark.parametrize("transfer", [HLG, PQ])
 def test_high_dynamic_range_comes_back_as_the_values_it_was_made_from(transfer: int) -> None:
     rgb = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(to_sdr(as_hdr(rgb, transfer).float(), transfer), rgb, atol=2e-3, rtol=0)
+    torch.testing.assert_close(to_bt709(as_hdr(rgb, transfer).float(), hdr(transfer)), rgb, atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize("transfer", [HLG, PQ])
 def test_what_is_brighter_than_diffuse_white_is_white(transfer: int) -> None:
-    assert torch.equal(to_sdr(torch.ones(1, 3, 1, 1), transfer), torch.ones(1, 3, 1, 1))
-    assert torch.equal(to_sdr(torch.zeros(1, 3, 1, 1), transfer), torch.zeros(1, 3, 1, 1))
+    assert torch.equal(to_bt709(torch.ones(1, 3, 1, 1), hdr(transfer)), torch.ones(1, 3, 1, 1))
+    assert torch.equal(to_bt709(torch.zeros(1, 3, 1, 1), hdr(transfer)), torch.zeros(1, 3, 1, 1))
+
+
+@pytest.mark.parametrize(("primaries", "name"), [(9, "BT.2020"), (12, "Display P3")])
+def test_a_wide_gamut_is_read_as_the_colours_it_was_made_from(primaries: int, name: str, tmp_path: Path) -> None:
+    fields = torch.linalg.solve(torch.tensor(TO_BT709[primaries]), (FIELDS.T / 255) ** 2.4) ** (1 / 2.4)
+    stored = (255 * fields.T).round().to(torch.uint8).reshape(2, 2, 3)
+    pixels = stored.repeat_interleave(32, 0).repeat_interleave(32, 1).numpy()
+    with av.open(tmp_path / "clip.mp4", "w") as container:
+        stream = container.add_stream("libx264rgb", rate=25, options={"crf": "0"})
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "rgb24"
+        stream.codec_context.color_primaries = primaries
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    assert (quarters(frames_of(tmp_path / "clip.mp4")[0]) - FIELDS).abs().max() <= 2
+    note = f"clip.mp4 has the wide gamut of {name}; it is read as BT.709"
+    assert check_input(tmp_path / "clip.mp4", VideoSource).notes == (note,)
+    assert describe(tmp_path / "clip.mp4")["gamut"] == f"{name}, read as BT.709"
 
 
 def test_pq_is_known_by_its_tag(tmp_path: Path) -> None:
