@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .copy import rate_for
 from .inputs import AudioSource, refusal
-from .pieces import audio_pieces
+from .pieces import audio_pieces, joined
 from .waveform import Waveform
 
 MISSING_S = Fraction(1, 4)  # how much earlier than announced audio may end, because headers are rounded
@@ -29,8 +29,8 @@ LARGEST_FILTER = 2**24  # weights: 64 MiB
 def read_audio(source: AudioSource, start_s: Fraction = Fraction(0), duration_s: Fraction | None = None) -> Waveform:
     """Decode a part of an audio track at its own rate and with all its channels; up to its end if no duration is given.
 
-    If a track starts later than `start_s` there is silence until then. (The reference moves it to the front, out of
-    sync with its video.)
+    If a track starts later than `start_s`, or lacks packets, there is silence in that place. (The reference moves what
+    follows to the front, out of sync with its video.)
     Raises: MediaError if the file is damaged, ends before `start_s`, or ends before its announced end.
     """
     end_s = None if duration_s is None else start_s + duration_s
@@ -40,7 +40,7 @@ def read_audio(source: AudioSource, start_s: Fraction = Fraction(0), duration_s:
     time_s, rate, first = pieces[0]
     if any(piece.sample_rate_hz != rate or len(piece.samples) != len(first) for piece in pieces):
         raise refusal(source.path, "its sample rate or number of channels changes on the way")
-    samples = np.concatenate([piece.samples for piece in pieces], -1)
+    samples = joined(pieces, source.duration_s)
     if not np.isfinite(samples).all():
         raise refusal(source.path, "some of its samples are no numbers")
     missing = round((time_s - start_s) * rate)

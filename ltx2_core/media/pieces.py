@@ -5,7 +5,7 @@ Source: docs/reference/audio.md, "Reading a file".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ from .inputs import AudioSource
 from .sources import audio_stream_of, open_clip
 from .wav_flac import AudioHeader, read_header, read_samples
 
+JUMP_S = 0.02  # by which the clock of audio may deviate from its count of samples
+MOST_PLANES = 8  # with as many, PyAV reads beyond its list of them, and the process crashes
 RUN_UP_S = Fraction(1, 4)  # decoded before the beginning: lossy codecs need the past
 
 
@@ -64,6 +66,23 @@ def _decode(source: AudioSource, start_s: Fraction, end_s: Fraction | None) -> I
             time_s += Fraction(frame.samples, frame.sample_rate)  # of the next, if it does not tell: it follows
             if time_s >= start_s:
                 yield Piece(begin_s, frame.sample_rate, _samples(frame))
+
+
+def joined(pieces: Sequence[Piece], longest_s: Fraction) -> NDArray:
+    """The samples (c s) of pieces that follow one another, with silence where packets are missing between them.
+
+    longest_s: a jump of the clock by more than that is an error of the file, and ignored.
+    """
+    rate = pieces[0].sample_rate_hz
+    parts, end = [], pieces[0].time_s * rate
+    for piece in pieces:
+        missing = round(piece.time_s * rate - end)
+        if JUMP_S * rate < missing <= longest_s * rate:
+            parts.append(np.zeros_like(piece.samples, shape=(len(piece.samples), missing)))
+            end += missing
+        parts.append(piece.samples)
+        end += piece.samples.shape[-1]
+    return np.concatenate(parts, -1)
 
 
 def _samples(frame: av.AudioFrame) -> NDArray:

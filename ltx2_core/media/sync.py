@@ -15,7 +15,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from .inputs import AudioSource, VideoSource, refusal
-from .pieces import Piece, audio_pieces
+from .pieces import JUMP_S, Piece, audio_pieces
 from .shown import Shown, shown_frames
 
 BINS_PER_S = 200  # of both envelopes: 5 ms
@@ -25,7 +25,6 @@ SHORTEST_S = 0.5  # of a clip of which anything can be told
 NARROWEST_S = 0.02  # standard deviation of the blur of both envelopes, if half a frame is not longer
 QUIETEST = 10 ** (-70 / 10)  # mean square of 5 ms; where none is louder, nothing is heard
 FLOOR = 1e-4  # of the loudest 5 ms: changes far below it are not heard either
-JUMP_S = 0.02  # by which the clock of audio may deviate from its count of samples
 STATIC_CODES = 0.1  # by which pixels change on average from one frame to the next, at most, where nothing moves
 CLEAR = 0.5  # confidence from which a lag counts as clear
 

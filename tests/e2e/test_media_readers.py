@@ -340,6 +340,28 @@ def test_a_sound_that_begins_later_than_its_picture_is_silent_until_then(tmp_pat
     assert torch.equal(read_audio(source, Fraction("0.2"), Fraction("0.5")).samples, given[:, 9600:33600])
 
 
+@pytest.mark.parametrize("lost_s", [Fraction(1, 10), Fraction(2, 5)])
+@pytest.mark.parametrize("suffix", ["m4a", "ts"])
+def test_audio_after_missing_packets_is_heard_when_it_was(suffix: str, lost_s: Fraction, tmp_path: Path):
+    whole = sound(tmp_path / f"whole.{suffix}", "aac")
+    begin_s = Fraction(3, 10)
+    with av.open(whole.path) as given, av.open(tmp_path / f"song.{suffix}", "w") as container:
+        (stream,) = given.streams.audio
+        track = container.add_stream_from_template(stream)
+        for packet in given.demux(stream):
+            if packet.size and not begin_s < (packet.pts or 0) * packet.time_base - whole.zero_s < begin_s + lost_s:
+                packet.stream = track
+                container.mux(packet)
+    expected, seen = (
+        read_audio(whole).samples,
+        read_audio(check_input(tmp_path / f"song.{suffix}", AudioSource)).samples,
+    )
+    after = round((begin_s + lost_s) * RATE_HZ) + 3072  # samples, where the codec has recovered
+    assert seen.shape == expected.shape
+    assert (seen[:, after : after + 4800] - expected[:, after : after + 4800]).abs().max() < 0.05
+    assert not seen[:, round(begin_s * RATE_HZ) + 3072 : after - 6144].any()
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 @pytest.mark.parametrize("early_s", [Fraction(1, 50), Fraction(9, 5)])
 def test_audio_that_begins_before_its_video_is_heard_from_the_first_frame_on(
