@@ -66,19 +66,18 @@ class AudioSource:
     @property
     def notes(self) -> tuple[str, ...]:
         """Notes for the user."""
-        used = f"{self.path.name} has {self.tracks} audio tracks; number {self.track} is used"
-        return (used,) if self.tracks > 1 else ()
+        return tuple(_used_track(self.path, "audio", self.track, self.tracks))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoSource:
-    """The video of a clip, and its audio if it has any.
+    """The default video track of a clip, or else its first, and its audio if it has any.
 
-    Args: container: its name in PyAV. width, height: of a displayed frame. reading: how frames are converted. fps: the
-    average. zero_s: the file's timestamp of the first frame, which is our time zero. holes: frames that are missing at
-    a constant rate, included in its number of frames. is_variable: some frame is at least half a frame away from its
-    time at a constant rate. is_timed: the file has presentation times, which AVI lacks if frames are stored in another
-    order.
+    Args: container: its name in PyAV. track: its number, of `tracks`, counted from 1 without cover art. width, height:
+    of a displayed frame. reading: how frames are converted. fps: the average. zero_s: the file's timestamp of the first
+    frame, which is our time zero. holes: frames that are missing at a constant rate, included in its number of frames.
+    is_variable: some frame is at least half a frame away from its time at a constant rate. is_timed: the file has
+    presentation times, which AVI lacks if frames are stored in another order.
     """
 
     noun: ClassVar[str] = "a video"
@@ -91,6 +90,8 @@ class VideoSource:
     width: int
     height: int
     reading: FrameReading
+    track: int
+    tracks: int
     fps: Fraction
     frames: int
     zero_s: Fraction
@@ -103,7 +104,8 @@ class VideoSource:
     @property
     def notes(self) -> tuple[str, ...]:
         """Notes for the user."""
-        notes = [f"{self.path.name} {note}" for note in self.reading.notes]
+        notes = _used_track(self.path, "video", self.track, self.tracks)
+        notes += [f"{self.path.name} {note}" for note in self.reading.notes]
         if self.holes:
             lacking = f"lacks {self.holes} of {self.frames} frames at its rate of {float(self.fps):.5g} fps"
             notes.append(f"{self.path.name} {lacking}; the frame before is repeated")
@@ -111,6 +113,11 @@ class VideoSource:
             rate = f"it is read at its average of {float(self.fps):.4g} fps, unless --fps gives another rate"
             notes.append(f"{self.path.name} has a variable frame rate; {rate}")
         return (*notes, *(self.audio.notes if self.audio else ()))
+
+
+def _used_track(path: Path, kind: str, track: int, tracks: int) -> list[str]:
+    """A note about the track that is used, if there are several of a kind."""
+    return [f"{path.name} has {tracks} {kind} tracks; number {track} is used"] if tracks > 1 else []
 
 
 def refusal(path: Path, why: str, hint: str = "") -> MediaError:

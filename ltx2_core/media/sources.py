@@ -5,12 +5,12 @@ Source: docs/cli.md, "Inputs"; docs/reference/pipelines.md, "Decoding video".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 from av import AudioStream, VideoStream
@@ -25,6 +25,8 @@ from .probe import open_media
 from .reading import Colour, FrameReading, guessed
 from .timing import timing_of
 from .wav_flac import read_header
+
+Track = TypeVar("Track", VideoStream, AudioStream)
 
 MATROSKA = "matroska,webm"  # as PyAV names it
 OPUS_RATE_HZ = 48000  # in which its header counts, whatever it was made from
@@ -50,15 +52,23 @@ def open_clip(path: Path) -> Iterator[InputContainer]:
 
 
 def video_stream_of(container: InputContainer) -> VideoStream | None:
-    """The first video stream that is not cover art."""
-    moving = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
-    return next(moving, None)
+    """The video track that players select."""
+    return _selected(_video_tracks(container))
 
 
 def audio_stream_of(container: InputContainer) -> AudioStream | None:
-    """The audio track that players select: the first one marked as default, or else the first."""
-    tracks = container.streams.audio
-    default = (stream for stream in tracks if stream.disposition & Disposition.default)
+    """The audio track that players select."""
+    return _selected(container.streams.audio)
+
+
+def _video_tracks(container: InputContainer) -> Sequence[VideoStream]:
+    """All video tracks; cover art is not one."""
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+
+
+def _selected(tracks: Sequence[Track]) -> Track | None:
+    """The first track marked as default, or else the first."""
+    default = (track for track in tracks if track.disposition & Disposition.default)
     return next(default, next(iter(tracks), None))
 
 
@@ -95,6 +105,7 @@ def video_source(path: Path) -> VideoSource:
         _check_duration(path, timing.duration_s)
         is_timed = _is_timed(container, stream)
         zero_s = _shown_s(first) if is_timed else Fraction(0)
+        tracks = _video_tracks(container)
         return VideoSource(
             path=path,
             container=container.format.name,
@@ -102,6 +113,8 @@ def video_source(path: Path) -> VideoSource:
             width=width,
             height=height,
             reading=reading,
+            track=tracks.index(stream) + 1,
+            tracks=len(tracks),
             zero_s=zero_s,
             **timing._asdict(),
             is_timed=is_timed,

@@ -13,12 +13,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av import VideoStream
 from av.stream import Disposition
 
 from ltx2_core.errors import MediaError
 from ltx2_core.media.accept import check_input
 from ltx2_core.media.audio import read_audio
 from ltx2_core.media.inputs import AudioSource, ImageSource, VideoSource
+from ltx2_core.media.video import frames_by_time
 from tests.odd_media import (
     Write,
     case,
@@ -37,7 +39,7 @@ from tests.odd_media import (
     without_samples,
     written,
 )
-from tests.synthetic_media import encode_sound, png_header, tone, write_video
+from tests.synthetic_media import encode_sound, picture, png_header, tone, write_video
 
 ROOT = Path(__file__).parents[2]
 IN_FRONT = {"movflags": "+faststart"}
@@ -249,6 +251,27 @@ def test_the_default_audio_track_is_used_and_a_line_says_so(
     source = check_input(path, AudioSource)
     assert read_audio(source).samples.abs().max() > 0.1
     assert source.notes == (f"clip.{suffix} has 2 audio tracks; number {loud + 1} is used",)
+
+
+@pytest.mark.parametrize(("default", "used"), [(0, 0), (1, 1), (None, 0)])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_the_default_video_track_is_used_and_a_line_says_so(
+    suffix: str, default: int | None, used: int, tmp_path: Path
+):
+    path, widths = tmp_path / f"clip.{suffix}", (48, 64)
+    with av.open(path, "w") as container:
+        tracks = [container.add_stream("mpeg4", rate=25) for _ in widths]
+        for number, (track, width) in enumerate(zip(tracks, widths, strict=True)):
+            assert isinstance(track, VideoStream)
+            track.width, track.height, track.pix_fmt = width, 32, "yuv420p"
+            track.disposition = Disposition.default if number == default else Disposition(0)
+        for track, width in zip(tracks, widths, strict=True):
+            container.mux(track.encode(av.VideoFrame.from_ndarray(picture(0, width), format="rgb24")))
+            container.mux(track.encode(None))
+    source = check_input(path, VideoSource)
+    (frame,) = frames_by_time(source, 1, source.fps)
+    assert source.width == frame.shape[-1] == widths[used]
+    assert source.notes == (f"clip.{suffix} has 2 video tracks; number {used + 1} is used",)
 
 
 @pytest.mark.parametrize(("kind", "gib"), [(ImageSource, 1), (AudioSource, 64), (VideoSource, 64)])
