@@ -87,6 +87,8 @@ def joined(pieces: Sequence[Piece], longest_s: Fraction) -> NDArray:
 
 def _samples(frame: av.AudioFrame) -> NDArray:
     """The samples (c s) of a frame as float32 in [-1, 1]."""
+    if frame.format.is_planar and frame.layout.nb_channels >= MOST_PLANES:
+        (frame,) = av.AudioResampler(format=frame.format.packed).resample(frame)
     samples = frame.to_ndarray()
     if frame.format.is_packed:
         samples = rearrange(samples, "1 (s c) -> c s", c=frame.layout.nb_channels)

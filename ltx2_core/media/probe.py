@@ -18,6 +18,7 @@ from av.stream import Disposition, Stream
 
 from ..disk import REASONS, disk_hint, disk_reason, no_file
 from ..errors import MediaError
+from .channels import channels_of
 from .inputs import refusal
 from .reading import Colour
 
@@ -186,7 +187,7 @@ def _audio_info(stream: AudioStream) -> AudioInfo:
     return AudioInfo(
         codec=stream.codec_context.codec.canonical_name,
         sample_rate_hz=stream.codec_context.sample_rate,
-        channels=stream.codec_context.channels,
+        channels=channels_of(stream.codec_context).number,
         duration_s=_duration_s(stream),
     )
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 import av
@@ -19,6 +20,7 @@ from av.error import FFmpegError
 from av.stream import Disposition
 
 from ..errors import MediaError
+from .channels import channels_of
 from .inputs import LONGEST_S, ROUNDING_S, SAMPLE_RATES_HZ, AudioSource, VideoSource, check_size, refusal
 from .kinds import cannot_be_opened
 from .probe import open_media
@@ -202,6 +204,10 @@ def _audio(path: Path, container: InputContainer, zero_s: Fraction) -> AudioSour
     codec = _codec(path, stream)
     if codec.sample_rate not in SAMPLE_RATES_HZ:
         raise refusal(path, f"its audio has {codec.sample_rate} samples a second")
+    channels = channels_of(codec)
+    if not channels.has_usual_order:
+        copy = f"ffmpeg -i {quote(str(path))} -c:v copy -ac {channels.number} copy.mkv"
+        raise refusal(path, f"its {channels.number} audio channels are in an order that is not supported", copy)
     _require_whole(path, stream)
     zero_s -= _subtracted_twice_s(container, stream, zero_s)
     duration_s = _audio_end_s(container, stream) - zero_s
@@ -210,7 +216,7 @@ def _audio(path: Path, container: InputContainer, zero_s: Fraction) -> AudioSour
         path=path,
         codec=codec.codec.canonical_name,
         sample_rate_hz=codec.sample_rate,
-        channels=codec.channels,
+        channels=channels.number,
         track=container.streams.audio.index(stream) + 1,
         tracks=len(container.streams.audio),
         zero_s=zero_s,

@@ -294,6 +294,29 @@ def test_channels_come_as_they_are(layout: str, channels: int, tmp_path: Path):
     assert torch.equal(given.samples, torch.from_numpy(tone(44100, channels, 44100)) / 32768)
 
 
+def test_eight_channels_of_a_codec_with_planes_come_as_they_are(tmp_path: Path):
+    given = read_audio(sound(tmp_path / "song.m4a", "alac", layout="7.1(wide)"))
+    assert torch.equal(given.samples, torch.from_numpy(tone(RATE_HZ, 8)) / 32768)
+
+
+@pytest.mark.parametrize("has_header", [False, True])
+@pytest.mark.parametrize("bit_rates", [(32_000, 320_000), (320_000, 32_000)])
+def test_an_mp3_is_heard_to_its_end_whatever_its_beginning_says(
+    bit_rates: tuple[int, int], has_header: bool, tmp_path: Path
+):
+    path, data = tmp_path / "song.mp3", b""
+    for bit_rate in bit_rates:
+        with av.open(path, "w", options={"write_xing": str(int(has_header)), "id3v2_version": "0"}) as container:
+            track = container.add_stream("libmp3lame", rate=RATE_HZ, layout="stereo")
+            track.bit_rate = bit_rate
+            encode_sound(container, track, tone(2 * RATE_HZ))
+        data += path.read_bytes()
+    path.write_bytes(data)
+    source = check_input(path, AudioSource)
+    assert 4 <= source.duration_s < Fraction(17, 4)
+    assert abs(read_audio(source).duration_s - source.duration_s) < Fraction(1, 10)
+
+
 def test_a_sound_that_is_over_is_refused_and_a_short_one_stays_short(tmp_path: Path):
     source = sound(tmp_path / "song.wav")
     assert read_audio(source, Fraction("0.9"), Fraction(5)).samples.shape == (2, 4800)

@@ -72,6 +72,12 @@ REFUSED: dict[str, tuple[type, str, Write, str]] = {
     "text as sound": (AudioSource, "song.wav", text("la la la"), "not supported"),
     "silent video as sound": (AudioSource, "song.mp4", video(), "no audio"),
     "sound without samples": (AudioSource, "song.wav", without_samples, "no audio"),
+    "odd order of channels": (
+        AudioSource,
+        "song.caf",
+        sound("pcm_s16be", layout="7.1"),
+        "8 audio channels are in an order",
+    ),
     "absurd rate": (AudioSource, "song.wav", sound(rate_hz=7, samples=tone(70)), "7 samples a second"),
 }
 
