@@ -21,7 +21,6 @@ from .pieces import audio_pieces, joined
 from .waveform import Waveform
 
 MISSING_S = Fraction(1, 4)  # how much earlier than announced audio may end, because headers are rounded
-GUESSED_S = Fraction(1)  # the same for MP3, whose length may be guessed from the first bit rate
 COMMON_RATE_HZ = 48000
 LARGEST_FILTER = 2**24  # weights: 64 MiB
 
@@ -50,8 +49,7 @@ def read_audio(source: AudioSource, start_s: Fraction = Fraction(0), duration_s:
         samples = samples[:, : round(duration_s * rate)]
         announced_s = min(announced_s, duration_s)
     audio = Waveform(torch.from_numpy(samples), rate, is_given=True)
-    missing_s = GUESSED_S if source.codec == "mp3" else MISSING_S
-    if audio.duration_s + missing_s < announced_s:
+    if audio.duration_s + MISSING_S < announced_s:
         end = f"{float(start_s + audio.duration_s):.2f} of {float(source.duration_s):.2f} s"
         raise refusal(
             source.path, f"its audio breaks off after {end}", "--start and --duration select the part that exists"

@@ -19,12 +19,12 @@ from av.stream import Disposition, Stream
 from ..disk import REASONS, disk_hint, disk_reason, no_file
 from ..errors import MediaError
 from .channels import channels_of
-from .inputs import refusal
+from .inputs import LARGEST_IMAGE, refusal
 from .reading import Colour
 
 # The supported formats. Playlists and other formats that refer to further files are not included.
-DEMUXERS = ("mov", "matroska", "avi", "mpegts", "wav", "flac", "mp3", "ogg", "aac", "ac3", "aiff", "caf")
-
+DEMUXERS = ("mov", "matroska", "avi", "mpegts", "wav", "w64", "flac", "mp3", "ogg", "aac", "ac3", "eac3", "aiff", "caf")
+DECODER_LIMITS = {"max_pixels": str(2 * LARGEST_IMAGE)}  # also for a frame that is larger than the header says
 
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # what PyAV calls it
 UNDETERMINED = "und"  # a language of ISO 639

@@ -23,6 +23,7 @@ from ..errors import MediaError
 from .channels import channels_of
 from .inputs import LONGEST_S, ROUNDING_S, SAMPLE_RATES_HZ, AudioSource, VideoSource, check_size, refusal
 from .kinds import cannot_be_opened
+from .mp3_header import announced_frames
 from .probe import open_media
 from .reading import Colour, FrameReading, guessed
 from .timing import timing_of
@@ -32,7 +33,8 @@ Track = TypeVar("Track", VideoStream, AudioStream)
 
 MATROSKA = "matroska,webm"  # as PyAV names it
 OPUS_RATE_HZ = 48000  # in which its header counts, whatever it was made from
-WITHOUT_HEADER = ("aac",)  # formats whose duration is a guess from the first packets
+MP3 = "mp3"
+WITHOUT_HEADER = ("aac", "ac3", "eac3", MP3)  # formats whose duration may be a guess from the first packets
 STRONGEST_ASPECT = 10  # of a pixel; a header that says more is wrong
 WITHOUT_TIMES = ("avi",)  # formats that tell when frames are decoded, but not when they are shown
 
@@ -210,7 +212,7 @@ def _audio(path: Path, container: InputContainer, zero_s: Fraction) -> AudioSour
         raise refusal(path, f"its {channels.number} audio channels are in an order that is not supported", copy)
     _require_whole(path, stream)
     zero_s -= _subtracted_twice_s(container, stream, zero_s)
-    duration_s = _audio_end_s(container, stream) - zero_s
+    duration_s = _audio_end_s(path, container, stream) - zero_s
     _check_duration(path, duration_s)
     return AudioSource(
         path=path,
@@ -238,13 +240,21 @@ def _subtracted_twice_s(container: InputContainer, stream: AudioStream, zero_s: 
     return skipped_s if abs(zero_s - skipped_s) < ROUNDING_S else Fraction(0)
 
 
-def _audio_end_s(container: InputContainer, stream: AudioStream) -> Fraction:
-    """The end of audio, as the file's timestamp; packets are read only if the header does not say."""
+def _audio_end_s(path: Path, container: InputContainer, stream: AudioStream) -> Fraction:
+    """The end of audio, as the file's timestamp; packets are read only if the header does not say.
+
+    The header of an MP3 counts its frames, but not those of another MP3 that was appended to it.
+    """
     assert stream.time_base is not None
-    if stream.duration and container.format.name not in WITHOUT_HEADER:
-        return ((stream.start_time or 0) + stream.duration) * stream.time_base
+    kind, told_s = container.format.name, Fraction(0)
+    if stream.duration:
+        told_s = ((stream.start_time or 0) + stream.duration) * stream.time_base
+        if kind not in WITHOUT_HEADER:
+            return told_s
     container.seek(0)
-    ends = ((packet.pts or 0) + (packet.duration or 0) for packet in container.demux(stream))
+    ends = [(packet.pts or 0) + (packet.duration or 0) for packet in container.demux(stream) if packet.size]
+    if kind == MP3 and announced_frames(path) >= len(ends):
+        return told_s
     return max(ends, default=0) * stream.time_base
 
 

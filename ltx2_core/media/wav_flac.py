@@ -144,8 +144,9 @@ def _wav_samples(layout: bytes, length: int, announced: int | None) -> AudioHead
         return AudioHeader(rate_hz, channels, length // block) if is_whole else None
     if len(layout) < 20 or length % block:
         return None
-    samples = length // block * int.from_bytes(layout[18:20], "little")
-    if announced is None:
+    block_samples = int.from_bytes(layout[18:20], "little")
+    samples = length // block * block_samples
+    if announced is None or announced <= samples - block_samples:  # libsndfile announces half of stereo IMA ADPCM
         announced = samples
     return AudioHeader(rate_hz, channels, announced) if 0 < announced <= samples else None
 

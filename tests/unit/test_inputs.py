@@ -113,6 +113,8 @@ ACCEPTED: dict[str, tuple[type, str, Write, dict[str, Any]]] = {
     "odd rate": (AudioSource, "song.wav", sound(rate_hz=44099), {"sample_rate_hz": 44099, "duration_s": 1}),
     "silence": (AudioSource, "song.wav", sound(samples=np.zeros((2, 4800), np.int16)), {"duration_s": Fraction(1, 10)}),
     "MP3": (AudioSource, "song.mp3", sound("libmp3lame"), {"codec": "mp3", "channels": 2}),
+    "raw E-AC-3": (AudioSource, "song.eac3", sound("eac3"), {"codec": "eac3", "duration_s": Fraction(49152, 48000)}),
+    "Wave64": (AudioSource, "song.w64", sound(), {"codec": "pcm_s16le", "duration_s": 1}),
     "raw AAC": (AudioSource, "song.aac", sound("aac"), {"codec": "aac", "duration_s": Fraction(49152, 48000)}),
     "sound of a video": (AudioSource, "song.mp4", video(sound="aac"), {"codec": "aac", "duration_s": Fraction(12, 25)}),
     "record with a cover": (AudioSource, "song.flac", with_cover, {"codec": "flac"}),

@@ -84,6 +84,13 @@ def test_a_part_of_adpcm_is_that_part_of_the_whole(codec: str, layout: str, tmp_
     assert torch.equal(part, whole[:, 14400:38400])
 
 
+@pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM"])
+def test_adpcm_that_libsndfile_wrote_is_read_to_its_end(subtype: str, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(RATE_HZ).T, RATE_HZ, subtype=subtype)
+    read = read_audio(check_input(tmp_path / "a.wav", AudioSource)).samples
+    assert 0 <= read.shape[1] - RATE_HZ < 2048  # it may be padded to a block
+
+
 @pytest.mark.parametrize("suffix", ["wav", "avi"])
 def test_frames_without_a_time_follow_the_one_before(suffix: str, tmp_path: Path) -> None:
     source = check_input(write_sound(tmp_path / f"a.{suffix}", "adpcm_ima_wav"), AudioSource)
