@@ -104,7 +104,9 @@ def open_media(path: Path) -> InputContainer:
     if why := no_file(path):
         raise refusal(path, why)
     try:
-        return av.open(f"file:{path.absolute()}", container_options=limits, metadata_errors="replace")
+        return av.open(
+            f"file:{path.absolute()}", options=DECODER_LIMITS, container_options=limits, metadata_errors="replace"
+        )
     except FFmpegError as error:
         why = disk_reason(error) if error.errno in REASONS else f"FFmpeg says: {error.strerror}"
         raise refusal(path, why, disk_hint(error)) from error

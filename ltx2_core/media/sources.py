@@ -24,7 +24,7 @@ from .channels import channels_of
 from .inputs import LONGEST_S, ROUNDING_S, SAMPLE_RATES_HZ, AudioSource, VideoSource, check_size, refusal
 from .kinds import cannot_be_opened
 from .mp3_header import announced_frames
-from .probe import open_media
+from .probe import DECODER_LIMITS, open_media
 from .reading import Colour, FrameReading, guessed
 from .timing import timing_of
 from .wav_flac import read_header
@@ -49,6 +49,9 @@ def open_clip(path: Path) -> Iterator[InputContainer]:
     with container:
         if not (container.streams.video or container.streams.audio):
             raise cannot_be_opened(path)
+        for stream in container.streams.video:
+            if stream.codec_context is not None:
+                stream.codec_context.options.update(DECODER_LIMITS)
         try:
             yield container
         except (FFmpegError, IndexError) as error:  # PyAV's answer to a stream that its header did not announce
