@@ -110,7 +110,8 @@ def _lines(plan: core.Plan) -> list[str]:
         vram = "-" if row.vram is None else about + core.gigabytes(row.vram)
         seconds = "-" if row.seconds is None else f"{'~' * row.is_estimate}{row.seconds:,.1f}"
         disk = core.show_bytes(row.disk) if row.disk else "-"
-        lines.append((row.name, vram, core.gigabytes(row.ram), disk, f"{row.flops / TERA:,.1f}", seconds))
+        ram = about * (row.vram is None) + core.gigabytes(row.ram)  # without a GPU the models are there
+        lines.append((row.name, vram, ram, disk, f"{row.flops / TERA:,.1f}", seconds))
         marks.append(" <- peak" * (row is peak))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [_line(cells, widths) + mark for cells, mark in zip(lines, marks, strict=True)]

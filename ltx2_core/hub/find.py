@@ -194,12 +194,12 @@ def _not_installed(
     names = [reference.last if (reference := Reference.parse(place)) else place for place in missing]
     where = ", ".join(map(str, (models_home(), *library.folders, hub_cache())))
     why = f"looked in {where}"
-    hint = f"put the files into {models_home() / name}, or say --model FILE|FOLDER where they lie elsewhere"
+    hint = f"put the files into {models_home() / name}, or name them with --model FILE|FOLDER"
     if files:
         least = "at least " * (None in sizes)
         total = show_bytes(sum(size or 0 for size in sizes))
         why += f"; to fetch {least}{total}, with {show_bytes(free_bytes(models_home()))} free"
-        hint = f"ltx2 download {name}, or say --model FILE|FOLDER where the files lie elsewhere"
+        hint = f"ltx2 download {name}, or name the files that you have with --model FILE|FOLDER"
     at_hand = [f"--model {other} comes with this program" for other, its in registered.items() if its.folder]
     return StorageError(
         f"model {name} is not installed: {' and '.join(names)} not found", why, "; ".join((hint, *at_hand))

@@ -52,6 +52,24 @@ def test_json_tells_bytes(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_an_existing_output_is_a_warning_since_a_plan_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "x.mp4").touch()
+    words = ("plan", "t2v", "x", "--model", "toy", "-o", tmp_path / "x.mp4")
+    result = ltx2(*words)
+    assert result.exit_code == 0, result.stderr
+    assert "warning: x.mp4 already exists; --overwrite replaces it" in " ".join(result.stderr.split())
+    assert "already exists" not in ltx2(*words, "--overwrite").stderr
+
+
+def test_the_memory_that_holds_assumed_files_is_marked() -> None:
+    words = ("plan", "t2v", "x", "--model", "ltx-2", "--res", "480p")
+    on_card, on_cpu = (
+        ltx2(*words, *where).stdout.splitlines()[1].split() for where in (["--vram", 8], ["--device", "cpu"])
+    )
+    assert [cell[0] == "~" for cell in (on_card[1], on_card[3])] == [True, False]
+    assert (on_cpu[1], on_cpu[2][0]) == ("-", "~")
+
+
 def test_explained_settings_say_where_they_come_from() -> None:
     result = ltx2("plan", "t2v", "x", "--model", "toy", "--steps", 7, "--explain")
     assert result.exit_code == 0, result.stderr

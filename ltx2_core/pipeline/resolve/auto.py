@@ -99,7 +99,7 @@ def fitting(settings: Settings, own_res: str, files: ModelFiles, parts: ModelHea
         return two, "the model is distilled"
     if size[0] * size[1] <= ONE_STAGE_UP_TO * own[0] * own[1]:
         return one, f"{res} needs no second stage"
-    return two, f"{res} is large and the files for a second stage are there"
+    return two, f"{res} is large and the model has the files for a second stage"
 
 
 def _size(res: str) -> Size:

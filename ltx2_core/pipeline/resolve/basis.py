@@ -256,7 +256,8 @@ def _tier_layer(res: str, model: _Model) -> list[Layer]:
     if name not in model.tiers:
         made_for = ", ".join(model.tiers) or "none of the sizes by name"
         why = f"model {model.files.name} is made for {made_for}"
-        raise RequestError(f"--res {res} cannot be used", why, "--res WxH")
+        nearest = next(iter(model.tiers), model.defaults["res"])
+        raise RequestError(f"--res {res} cannot be used", why, f"--res {nearest}, or another size as --res WxH")
     return [(Place(Origin.SIZE, name), read_tier(name).defaults)]
 
 

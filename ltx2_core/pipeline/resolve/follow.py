@@ -18,6 +18,7 @@ from .basis import Basis
 from .inputs import ModeInputs, read_images
 from .long_clips import in_windows, until_of
 from .references import settle_references
+from .refusals import nothing_to_copy
 from .settings import Origin, required
 from .sizes import (
     LONGEST_TRAINED_S,
@@ -209,6 +210,8 @@ def _choose_container(basis: Basis, clip: VideoSource) -> tuple[Container, list[
     from ...media.copy import IN_MP4, container_for  # PyAV, as above
 
     settings, name = basis.settings, clip.path.name
+    if settings.audio_codec == COPY:
+        raise nothing_to_copy()
     keeps_audio = settings.old_sound == "second-track"
     if keeps_audio and clip.audio is None and basis.sources["old_sound"].origin is Origin.COMMAND_LINE:
         raise RequestError("--old-sound second-track cannot be used", f"{name} has no audio", "leave it out")

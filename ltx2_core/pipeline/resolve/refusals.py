@@ -94,6 +94,11 @@ def check_decoder(asked: str, headers: ModelHeaders) -> None:
         raise RequestError(f"--decoder {asked} cannot be used", why, hint)
 
 
+def nothing_to_copy() -> RequestError:
+    """The error for `--audio-codec copy` where the audio is generated, so that there are no packets to copy."""
+    return RequestError("--audio-codec copy cannot be used", "the audio is generated", "--audio-codec aac")
+
+
 def check_loudness(output: OutputSettings) -> None:
     """Raises: RequestError for a loudness if the audio's packets are copied."""
     if output.loudness != OFF and output.audio_codec == COPY:

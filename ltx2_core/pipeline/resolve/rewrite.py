@@ -24,7 +24,7 @@ from .fit import decode_tiles as usual_tiles
 from .follow import check_copy
 from .machine import choose_device
 from .other_decoder import with_decoder
-from .refusals import check_loudness, refuse, without_effect
+from .refusals import check_loudness, nothing_to_copy, refuse, without_effect
 from .settings import COMMAND_LINE, Settings, check_layer
 from .target import attention_of, require_apart, suffixes_of, target_of
 
@@ -118,7 +118,7 @@ def _check_copy(task: RenderTask) -> None:
     request = task.request
     given = request.audio_source if request.audio == "keep" else None
     if given is None:
-        raise RequestError("--audio-codec copy cannot be used", "the audio is generated", "--audio-codec aac")
+        raise nothing_to_copy()
     audio = check_input(task.inputs[given.role], AudioSource)
     is_cut = given.duration_s is not None and audio.duration_s > given.duration_s + 1 / request.fps
     check_copy(audio, is_whole=not (given.start_s or is_cut))

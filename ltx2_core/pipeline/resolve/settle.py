@@ -38,10 +38,11 @@ from .refusals import (
     check_loudness,
     check_prompt,
     check_tiles,
+    nothing_to_copy,
 )
 from .segments import settle_segments
 from .settings import COMMAND_LINE, Layer, Place, required
-from .target import attention_of, early_steps, job_dir_of, require_apart, require_places, target_of
+from .target import TAKEN_HINT, attention_of, early_steps, job_dir_of, require_apart, require_places, target_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,8 @@ def _settle(asked: Asked, planned: Planned | None) -> Settled:
     check_audio_length(request)
     basis.headers.check(component for component in components_of(request) if component not in ALWAYS_READ)
     settings = basis.settings
+    if planned is not None:  # which writes nothing
+        settings = settings.model_copy(update={"overwrite": True})
     target = target_of(settings, request, inputs.suffix)
     output = _output(basis, inputs)
     check_cached_steps(basis.merged, request)
@@ -131,6 +134,8 @@ def _settle(asked: Asked, planned: Planned | None) -> Settled:
     require_apart(task, job_dir)
     if not (settings.skip_existing and target.exists()):
         require_places(task, job_dir, skip_existing=required(settings.skip_existing))
+    if target.exists() and not (basis.settings.overwrite or settings.skip_existing):  # seen by a plan only
+        warnings = (*warnings, f"{target.name} already exists; {TAKEN_HINT}")
     return Settled(
         resolved=_resolved(basis, inputs, task, job_dir, notes, (*enhancement.warnings, *warnings)),
         costs=costs,
@@ -224,7 +229,7 @@ def _output(basis: Basis, inputs: ModeInputs) -> OutputSettings:
     """
     chosen = {name: getattr(basis.settings, name) for name in OutputSettings.model_fields}
     if chosen["audio_codec"] == COPY and not inputs.copies_audio:
-        raise RequestError("--audio-codec copy cannot be used", "the audio is generated", "--audio-codec aac")
+        raise nothing_to_copy()
     if inputs.copies_audio:
         chosen["audio_codec"] = COPY
     is_flag = basis.merged.sources.get("loudness") == COMMAND_LINE
