@@ -36,7 +36,7 @@ from .options import (
     TopicArg,
     WhatArg,
 )
-from .panels import takes
+from .panels import as_before, takes
 from .plan import add_plan
 from .report import add_report
 from .rerun import add_rerun
@@ -194,7 +194,7 @@ def resume(job_dir: JobArg, flags: dict[str, Any], show: Display) -> None:
 
 
 @app.command(cls=PanelCommand)
-@takes(TARGET, ENCODING, STILLS, OVERLAY, OLD_TRACK, DECODER, REPORT)
+@takes(as_before({**TARGET, **ENCODING}), STILLS, OVERLAY, as_before(OLD_TRACK), DECODER, REPORT)
 def decode(job_dir: JobArg, flags: dict[str, Any], show: Display, tiles: TilesOpt = None) -> None:
     """Write the file again from kept latents, also with another codec, decoder or tiles. Other settings stay."""
     job = core.rewritten(core.Job.open(job_dir), flags, tiles)

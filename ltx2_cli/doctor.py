@@ -17,14 +17,14 @@ TryOpt = Annotated[
     typer.Option(
         "--try",
         metavar="NAME|FILE|FOLDER",
-        rich_help_panel="Instead",
+        rich_help_panel="Measurements",
         help="Render two steps with an installed model, and report time and memory.",
     ),
 ]
 TuneOpt = Annotated[
     bool,
     typer.Option(
-        "--tune", rich_help_panel="Instead", help="Measure what is fastest on this machine; later renders use it."
+        "--tune", rich_help_panel="Measurements", help="Measure what is fastest on this machine; later renders use it."
     ),
 ]
 

@@ -30,6 +30,7 @@ from .options import (
     LONG,
     LOOP,
     MODEL,
+    NEW_AUDIO,
     NO_VIDEO,
     OLD_STREAMS,
     OLD_TRACK,
@@ -65,7 +66,7 @@ class ModeCommand:
 
 
 MADE = (KEYFRAMES, LOOP, REFERENCES, SEGMENTS, ENHANCE, SAMPLING)  # panels of a video that is generated from its start
-WRITTEN = (TARGET, ENCODING, STILLS, RENDER)
+WRITTEN = (TARGET, ENCODING, NEW_AUDIO, STILLS, RENDER)
 COMMANDS: Mapping[str, ModeCommand] = {
     "t2v": ModeCommand(
         summary="Make a video with synchronised stereo audio from a text.",
@@ -102,7 +103,21 @@ COMMANDS: Mapping[str, ModeCommand] = {
         summary="Make audio for a clip, whose video is copied as it is.",
         panels=tuple(
             unlisted(panel, (*NO_VIDEO, *LONG))
-            for panel in (MODEL, ALONG_VIDEO, LONG, SEGMENTS, ENHANCE, SAMPLING, OLD_TRACK, TARGET, ENCODING, RENDER)
+            for panel in (
+                *(
+                    MODEL,
+                    ALONG_VIDEO,
+                    LONG,
+                    SEGMENTS,
+                    ENHANCE,
+                    SAMPLING,
+                    OLD_TRACK,
+                    TARGET,
+                    ENCODING,
+                    NEW_AUDIO,
+                    RENDER,
+                ),
+            )
         ),
         main=VideoArg,
     ),

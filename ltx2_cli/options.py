@@ -196,7 +196,7 @@ ALONG_VIDEO = {
         res=value(
             "NAME|WxH", "Size at which the model sees the clip; default: the model's own.", complete=names("sizes")
         ),
-        duration=value("5s", "How much of the clip to use, up to 20 s: 5s, 0m15s; default: all."),
+        duration=value("5s", "How much of the clip to use, up to 20 s; default: all."),
     ),
 }
 LONG = panel(
@@ -362,6 +362,10 @@ ENCODING = panel(
     ),
     metadata=switch("Do not store the recipe in the file.", off=True),
 )
+NEW_AUDIO = panel(
+    "Output",
+    audio_codec=value("aac|alac|flac", "Audio codec; alac and flac are lossless; default %(default)s."),
+)
 GIVEN_AUDIO = panel(
     "Output",
     audio_codec=value(
@@ -441,9 +445,11 @@ BATCH = panel(
     ),
     plan=switch("List the jobs, and stop."),
     grid=switch("Also join the results, labelled by what varies, into grid.png and grid.mp4 in their folder."),
-    keep_going=either("--fail-fast", "Continue after a job that fails, which is the default, or stop there."),
+    keep_going=either(
+        "--fail-fast", "Start no more jobs after one has failed, or continue with the others, which is the default."
+    ),
     max_time=value("TIME", "Start no more jobs after this time: 45m, 1h30m."),
-    gpus=value("0,1", "Use these cards, one job at a time on each; default: all."),
+    gpus=value("0,1", "Use these GPUs, one job at a time on each; default: all."),
     shard=value(
         "I/N", "Render only part I of N, from 0; auto in a SLURM array job, auto/N in an indexed job of Kubernetes."
     ),

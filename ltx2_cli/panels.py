@@ -67,6 +67,17 @@ def unlisted(options: Options, names: Collection[str]) -> Options:
     return {name: hidden(kind) if name in names else kind for name, kind in options.items()}
 
 
+def as_before(options: Options) -> Options:
+    """The same options for a finished render, which keeps the value that it has."""
+
+    def kept(kind: Any) -> Any:
+        info = copy(kind.__metadata__[0])
+        info.help = info.help.replace("default %(default)s", "default: as before")
+        return Annotated[kind.__origin__, info]
+
+    return {name: kept(kind) for name, kind in options.items()}
+
+
 OTHER = "Other"
 DISPLAY: Options = {
     "as_json": Annotated[

@@ -16,7 +16,9 @@ from .modes import TAKES
 from .options import REPORT, RERUN, RERUN_TARGET, ResultArg
 from .panels import takes
 
-EPILOG = "Settings are those of ltx2 help settings, and beside them prompt and, for what the render starts from, input."
+EPILOG = """\
+KEY is the name of an option of a render, such as steps, or prompt, or input, which is the file that the render starts
+from."""
 
 
 def add_rerun(app: typer.Typer, render: Callable[[Display, core.Resolved], None]) -> None:

@@ -106,6 +106,18 @@ def test_the_help_names_the_defaults_that_hold():
         assert "the model's own" in text(name), name
 
 
+@pytest.mark.parametrize("command", ["t2v", "i2v", "v2v", "a2v", "v2a", "decode"])
+def test_copying_audio_is_listed_where_there_may_be_audio_to_copy(command: str):
+    listed = RUN.invoke(app, [command, "--help"]).stdout
+    assert ("aac|alac|flac|copy" in listed) == (command in ("v2v", "a2v", "decode"))
+
+
+def test_the_help_of_decode_names_no_default_but_the_value_of_the_render():
+    listed = RUN.invoke(app, ["decode", "--help"]).stdout
+    defaults = set(re.findall(r"default:? ([^.;]+)", " ".join(listed.split())))
+    assert defaults == {"as before"}
+
+
 def test_the_help_names_the_strength_that_holds():
     listed = " ".join(RUN.invoke(app, ["v2v", "--help"]).stdout.split())
     assert f"the default edit, at {STRENGTH}" in listed
