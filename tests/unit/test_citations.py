@@ -16,7 +16,8 @@ CODE = sorted(
     if path != Path(__file__)
 )
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-CITATION = re.compile(r'([\w./-]+\.md)((?:,? (?:and )?"[^"]+")+)')  # docs/page.md, "One section" and "Another"
+CITATION = re.compile(r'([\w./-]+\.md)\)?((?:,? (?:and )?"[^"]+")+)')  # docs/page.md, "One section" and "Another"
+LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]+))?\)")  # to a file, and a section of it
 PRIVATE = re.compile(r"Sources?: specs?\b|\bspec [a-z-]+, (?:section|\")")  # a text that nobody outside can find
 
 
@@ -57,6 +58,37 @@ def test_every_section_that_a_page_cites_is_there():
     assert {page.name: lost for page in PAGES if (lost := misses(page.read_text(encoding="utf-8"), page.parent))} == {}
 
 
+def dead_links(page: Path) -> list[str]:
+    """The links of a page to files and sections that are not there."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    lost = []
+    for name, section in LINK.findall(prose):
+        target = page.parent / name if name else page
+        if name.startswith("https://"):
+            continue
+        known = {anchor(heading) for heading in headings(target)} if section and target.is_file() else {section}
+        if not target.exists() or section not in known:
+            lost.append(f"{name}#{section}")
+    return lost
+
+
+def anchor(heading: str) -> str:
+    """The end of an address that leads to a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_link_leads_somewhere():
+    assert {page.name: lost for page in (ROOT / "README.md", *PAGES) if (lost := dead_links(page))} == {}
+
+
+def test_a_dead_link_is_noticed(tmp_path: Path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# One, two\n[a](page.md#one-two) [b](#one-two) [c](https://x.example/y.md) [d](no.md) [e](#three)\n"
+    )
+    assert dead_links(page) == ["no.md#", "#three"]
+
+
 @pytest.mark.parametrize(
     ("text", "lost"),
     [
@@ -66,6 +98,7 @@ def test_every_section_that_a_page_cites_is_there():
         ('Source: docs/toy.md, "No such section".', ['docs/toy.md, "No such section"']),
         ('Source: docs/toy.md, "The world", "Nowhere" and "Training".', ['docs/toy.md, "Nowhere"']),
         ('Source: docs/no-such-page.md, "The world".', ["docs/no-such-page.md"]),
+        ('[docs/toy.md](docs/toy.md), "The world" and "Nowhere"', ['docs/toy.md, "Nowhere"']),
     ],
 )
 def test_a_citation_of_nothing_is_noticed(text: str, lost: list[str]):
