@@ -128,8 +128,8 @@ MODEL = panel(
     ),
     memory=value(
         "%(choices)s",
-        "How weights reach the device; default %(default)s: resident if the transformer fits, else streamed block by "
-        "block; lean also saves on activations.",
+        "How weights are loaded; default %(default)s: the first of these that fits: resident, whole models; streamed, "
+        "block by block; lean, which also needs less memory for activations, but is slower.",
     ),
     compile=either(
         "--no-compile",
@@ -156,7 +156,7 @@ SHAPE = panel(
     res=value(
         "NAME|WxH",
         "480p, 720p, 1080p, 4k, or a size whose sides are multiples of 32 (of 64 with two stages); "
-        "default: the model's own.",
+        "default: the largest by name that is recommended for the GPU, or the model's own.",
         complete=names("sizes"),
     ),
     aspect=value("%(choices)s", "Aspect ratio of a size by name, such as 9:16 for portrait."),
@@ -268,7 +268,11 @@ ENHANCE = panel(
 ENHANCE_ONLY = panel("Prompt", enhance_only=switch("Print the rewritten prompt, and render nothing."))
 SAMPLING = panel(
     "Sampling",
-    preset=value("NAME", "A preset (see ltx2 presets); default: the model's own.", complete=names("presets")),
+    preset=value(
+        "NAME",
+        "A preset (see ltx2 presets); default: the model's own, or one that suits its files and the size.",
+        complete=names("presets"),
+    ),
     steps=value("N", "Number of denoising steps; default: the model's own."),
     sigmas=value("1,…,0", "Noise levels of the first stage, instead of --steps."),
     sampler=value("NAME", "Sampler of the first stage: %(choices)s; default: that of the preset, or of the model."),

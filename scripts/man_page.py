@@ -44,9 +44,10 @@ def _lines(group: Any, context: Any) -> Iterator[str]:
     yield from (".SH DESCRIPTION", _roff(group.help), ".PP", _roff(about))
     yield from (".PP", ".nf", f".B {_roff(example)}", ".fi")
     yield ".SH OPTIONS"
-    yield from (row for option in panels_of(group, context)[LAST] for row in _row(*option))
+    every = _of_every_command(context)
+    yield from (row for option in panels_of(group, context)[LAST] if option not in every for row in _row(*option))
     yield from (".PP", "Every command also takes:")
-    yield from (row for option in _of_every_command(context) for row in _row(*option))
+    yield from (row for option in every for row in _row(*option))
     yield ".SH COMMANDS"
     for name, command in group.commands.items():
         yield from _command(f"ltx2 {name}", command, context, name)
