@@ -60,10 +60,10 @@ class Sync:
         """The lag as text, or why there is none."""
         if self.lag_s is None or self.frame_s is None:
             return f"nothing can be told: {self.problem}"
-        words = "the sound comes with the motion"
+        words = "the audio comes with the motion"
         if self.lag_s:
             side = "after" if self.lag_s > 0 else "before"
-            words = f"the sound comes {abs(self.lag_s) * 1000:.0f} ms {side} the motion"
+            words = f"the audio comes {abs(self.lag_s) * 1000:.0f} ms {side} the motion"
         if abs(self.lag_s) <= self.frame_s:
             words += f", in sync within a frame of {self.frame_s * 1000:.0f} ms"
         return words if self.is_clear else f"not clear; the best guess: {words}"
@@ -81,7 +81,7 @@ def measure_sync(video: VideoSource, audio: AudioSource, on_frames: OnFrames = l
     if seconds < SHORTEST_S or len(motion.times_s) < 3:
         return Sync(problem=f"the clip is too short: {seconds:.2f} s", **facts)
     if motion.codes.max() < STATIC_CODES:
-        return Sync(problem="the picture is static", **facts)
+        return Sync(problem="the video is static", **facts)
     energy = energies(audio_pieces(audio), audio.sample_rate_hz, seconds)
     if not np.isfinite(energy).all():
         raise refusal(audio.path, "some of its samples are no numbers")

@@ -27,5 +27,5 @@ def sync_of(path: Path, watch: Watch = NOBODY) -> Sync:
         raise refusal(path, "there is no audio in it", "give a clip with video and audio")
     from ..media.sync import measure_sync
 
-    with watch.phase("sync", "comparing sound and motion", video.frames) as on_frames:
+    with watch.phase("sync", "comparing audio and motion", video.frames) as on_frames:
         return measure_sync(video, video.audio, on_frames)

@@ -142,7 +142,7 @@ def test_badges_tell_loudness_and_a_lag_beyond_a_frame(tmp_path: Path) -> None:
     (loudness,) = [badge for badge in late if badge.word.endswith("LUFS")]
     assert re.fullmatch(r"−\d+\.\d LUFS", loudness.word)
     unclear = [*badges(look_at(write_claps(tmp_path / "static.mp4", is_static=True)))]
-    assert "the picture is static" in next(badge.meaning for badge in unclear if badge.word == "sync unclear")
+    assert "the video is static" in next(badge.meaning for badge in unclear if badge.word == "sync unclear")
 
 
 # How results are laid out

@@ -72,7 +72,7 @@ def test_tracks_that_begin_late_are_compared_by_their_times(
     ("options", "problem"),
     [
         ({"gain": 0}, "the audio is silent"),
-        ({"is_static": True}, "the picture is static"),
+        ({"is_static": True}, "the video is static"),
         ({"seconds": 0.3}, "the clip is too short: 0.32 s"),
     ],
 )
