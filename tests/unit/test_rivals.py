@@ -14,6 +14,7 @@ from ltx2_core.pipeline.resolve.modes import mode_of
 from ltx2_core.pipeline.resolve.rivals import without_rivals
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE, ENVIRONMENT, Layer, Origin, Place
 from ltx2_core.pipeline.resolve.settle import Asked
+from ltx2_core.pipeline.resolved import Resolved
 from tests.commands import refused
 from tests.synthetic_media import write_video
 
@@ -25,6 +26,11 @@ def left(mode: str, *values: dict[str, Any]) -> list[dict[str, Any]]:
     places = (COMMAND_LINE, ENVIRONMENT, FILE)
     layers: list[Layer] = [*zip(places, values, strict=False)]
     return [dict(layer) for _, layer in without_rivals(layers, mode_of(mode))[0]]
+
+
+def settled(layers: list[Layer]) -> Resolved:
+    """The render of some settings."""
+    return Asked(mode="t2v", prompt="a lamp", layers=layers).settle().resolved
 
 
 @pytest.mark.parametrize("mode", ["t2v", "i2v", "a2v"])
@@ -79,23 +85,23 @@ def test_what_is_typed_wins_over_a_file_and_a_note_says_so(tmp_path: Path) -> No
     """`loop` of a file and `--until` on the command line, and the other way round."""
     model = {"model": "toy", "output": str(tmp_path / "b.mp4")}
     until, loop = {"until": "6s", "window": "3s"}, {"loop": True}
-    found = settle("t2v", "a lamp", [(COMMAND_LINE, model | until), (FILE, loop)]).resolved
+    found = settled([(COMMAND_LINE, model | until), (FILE, loop)])
     assert (found.task.request.frames, found.task.request.loops) == (145, False)
     assert "loop of own.yaml is ignored, because --until excludes it" in found.notes
-    found = settle("t2v", "a lamp", [(COMMAND_LINE, model | loop), (FILE, until)]).resolved
+    found = settled([(COMMAND_LINE, model | loop), (FILE, until)])
     assert (found.task.request.frames, found.task.request.loops) == (49, True)
     assert "until of own.yaml is ignored, because --loop excludes it" in found.notes
     lengths: list[Layer] = [(COMMAND_LINE, model | until), (FILE, {"frames": 17})]
-    assert not any("ignored" in note for note in settle("t2v", "a lamp", lengths).resolved.notes)
+    assert not any("ignored" in note for note in settled(lengths).notes)
     with pytest.raises(RequestError, match="--loop cannot be used here"):
-        settle("t2v", "a lamp", [(COMMAND_LINE, model | until | loop)])
+        settled([(COMMAND_LINE, model | until | loop)])
 
 
 def test_a_loop_of_a_file_does_not_apply_to_audio_alone(tmp_path: Path) -> None:
     sound = {"model": "toy", "video": "off", "output": str(tmp_path / "b.wav")}
-    assert not settle("t2v", "a bell", [(COMMAND_LINE, sound), (FILE, {"loop": True})]).resolved.request.loops
+    assert not settled([(COMMAND_LINE, sound), (FILE, {"loop": True})]).request.loops
     with pytest.raises(RequestError, match="--loop cannot be used here"):
-        settle("t2v", "a bell", [(COMMAND_LINE, sound | {"loop": True})])
+        settled([(COMMAND_LINE, sound | {"loop": True})])
 
 
 def test_an_edit_on_the_command_line_wins_over_that_of_a_file(tmp_path: Path) -> None:
