@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from scripts.make_fullsize_checkpoint import MODELS, make_fullsize_model
 
 ROOT = Path(__file__).resolve().parent.parent
-RENDER = "t2v x --device cpu --precision bf16 --frames 9 --json --overwrite"
+RENDER = "t2v x --device cpu --precision bf16 --frames 9 --json --overwrite --no-cache"
 GUIDED, DISTILLED = ("--steps", "2"), ("--sigmas", "1,0.5,0")  # two steps for the first stage, the fewest
 SIZES = {  # the smallest, and what else a preset is told
     "one-stage": ("--res", "64x64", *GUIDED),
