@@ -39,10 +39,10 @@ def test_a_setting_has_the_name_that_it_was_given_by(layers: list[Layer], what: 
 
 
 def test_what_is_to_be_left_out_is_named_as_written_too() -> None:
-    layers: list[Layer] = [(COMMAND_LINE, {"model": "toy", "loop": True}), (ENVIRONMENT, {"until": "60s"})]
+    layers: list[Layer] = [(COMMAND_LINE, {"model": "toy"}), (ENVIRONMENT, {"loop": True, "until": "60s"})]
     with pytest.raises(RequestError) as refusal:
         Asked(mode="t2v", prompt="a bell", layers=layers).settle()
-    assert (refusal.value.what, refusal.value.hint) == ("--loop cannot be used here", "leave LTX2_UNTIL out")
+    assert (refusal.value.what, refusal.value.hint) == ("LTX2_LOOP cannot be used here", "leave LTX2_UNTIL out")
 
 
 def test_the_command_line_names_variables_files_and_lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
