@@ -83,11 +83,15 @@ def kind_of(start: bytes, kinds: Iterable[Kind]) -> Kind | None:
 
 
 def cannot_be_opened(path: Path) -> MediaError:
-    """The error for a file with video or audio that cannot be opened: it is damaged, or its format is not supported."""
+    """The error for a file with video or audio that cannot be opened: it is damaged, an image, or its format is not
+    supported.
+    """
     with path.open("rb") as file:
         start = file.read(LONGEST)
-    if kind := kind_of(start, READ):
-        return refusal(path, f"it begins like {kind.name}, but is damaged", "download or copy it again")
     if kind := kind_of(start, OTHERS):
         return refusal(path, f"it is {kind.name}, which is not supported", f"ffmpeg -i {quote(str(path))} {kind.copy}")
+    if kind := kind_of(start, IMAGES):
+        return refusal(path, f"it is an image ({kind.name})", "ltx2 i2v IMAGE makes a video of it")
+    if kind := kind_of(start, READ):
+        return refusal(path, f"it begins like {kind.name}, but is damaged", "download or copy it again")
     return refusal(path, "its format is not supported")

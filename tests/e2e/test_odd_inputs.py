@@ -71,7 +71,7 @@ ODD = {
     "image by a protocol": Odd("i2v", "concat:a.png|b.png", nothing, 3, "there is no such file"),
     # clips
     "text as a clip": Odd("v2v", "clip.mp4", text("a cat\n" * 99), 3, "its format is not supported"),
-    "image as a clip": Odd("v2v", "clip.png", still(), 3, "its format is not supported"),
+    "image as a clip": Odd("v2v", "clip.png", still(), 3, "it is an image (PNG)"),
     "sound as a clip": Odd("v2v", "clip.wav", sound(), 3, "there is no video in it"),
     "sound with a cover as a clip": Odd("v2v", "clip.flac", with_cover, 3, "there is no video in it"),
     "clip of 0 frames": Odd("v2v", "clip.mkv", without_frames, 3, "there is not a single frame in it"),
@@ -106,7 +106,7 @@ ODD = {
     "turned clip to sound": Odd("v2a", "clip.mp4", video(rotation=90), says="the video, 32x48, is copied as it is"),
     # sounds
     "text as a sound": Odd("a2v", "song.wav", text("la la la"), 3, "its format is not supported"),
-    "image as a sound": Odd("a2v", "song.png", still(), 3, "its format is not supported"),
+    "image as a sound": Odd("a2v", "song.png", still(), 3, "it is an image (PNG)"),
     "clip without sound as a sound": Odd("a2v", "clip.mp4", video(), 3, "there is no audio in it"),
     "sound of 0 samples": Odd("a2v", "song.wav", without_samples, 3, "there is no audio in it"),
     "sounds by a protocol": Odd("a2v", "concat:a.wav|b.wav", nothing, 3, "there is no such file"),

@@ -62,7 +62,7 @@ REFUSED: dict[str, tuple[type, str, Write, str]] = {
     "text as video": (VideoSource, "clip.mp4", text("a cat\n" * 99), "not supported"),
     "playlist": (VideoSource, "clip.mp4", text("#EXTM3U\n#EXTINF:1,\nsecret.ts\n#EXT-X-ENDLIST\n"), "not supported"),
     "list of clips": (VideoSource, "clip.mp4", text("ffconcat version 1.0\nfile secret.ts\n"), "not supported"),
-    "image as video": (VideoSource, "clip.png", still(), "not supported"),
+    "image as video": (VideoSource, "clip.png", still(), "an image (PNG)"),
     "sound as video": (VideoSource, "clip.wav", sound(), "no video"),
     "record with a cover as video": (VideoSource, "clip.flac", with_cover, "no video"),
     "no frames": (VideoSource, "clip.mkv", without_frames, "not a single frame"),

@@ -10,11 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from ltx2_core.errors import MediaError
 from ltx2_core.pipeline.job import Job, JobRecord
 from ltx2_core.pipeline.made import Made, MadeModel, versions
 from ltx2_core.pipeline.render.run import identities
 from ltx2_core.pipeline.request import EncodingSettings, RenderTask
-from ltx2_core.pipeline.rerun.recipe import FoundRecipe
+from ltx2_core.pipeline.rerun.recipe import FoundRecipe, read_recipe
 from ltx2_core.pipeline.rerun.rerun import _prompt, resolve_again
 from ltx2_core.pipeline.resolve.machine import hardware
 from ltx2_core.pipeline.resolve.presets import recipe
@@ -146,3 +147,11 @@ def test_a_prompt_is_rewritten_again_from_what_a_person_wrote(
     found = Asked(mode="t2v", prompt="a brown dog", layers=[(COMMAND_LINE, {"model": "toy"})]).settle().resolved
     request = found.request.model_copy(update={"given_prompt": written})
     assert _prompt(request, changes) == prompt
+
+
+def test_a_file_that_is_none_of_ours_is_refused_with_a_hint(tmp_path: Path) -> None:
+    for content, why in ((b"a few words", "its format is not supported"), (b"\x89PNG and more", "it is an image")):
+        (tmp_path / "a.mp4").write_bytes(content)
+        with pytest.raises(MediaError, match=why) as refused:
+            read_recipe(tmp_path / "a.mp4")
+        assert refused.value.hint

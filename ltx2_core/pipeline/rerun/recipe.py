@@ -50,7 +50,9 @@ def read_recipe(path: Path) -> FoundRecipe:
     try:
         comment = list_tracks(path).comment
     except MediaError as error:
-        raise cannot_be_opened(path) from error
+        refused = cannot_be_opened(path)
+        hint = refused.hint or "give a file that ltx2 wrote"
+        raise MediaError(refused.what, refused.why, hint) from error
     if not (comment or "").lstrip().startswith("{"):
         why = "it was written with --no-metadata, edited since, or made by another program"
         raise MediaError(f"{path} holds no recipe", why, "ltx2 inspect FILE shows what it holds")
