@@ -73,7 +73,7 @@ def copyable_span(video: VideoSource, start_s: Fraction, end_s: Fraction) -> Spa
 
     It starts with the next frame. Packets are in decoding order, so a few frames that are shown after the end may be
     included, with the frames between them.
-    Raises: MediaError if there is no frame, or the file has no presentation times.
+    Raises: RequestError if no frame starts after the beginning. MediaError if the file has no presentation times.
     """
     if not video.is_timed:
         why = "it does not say when its frames are shown, so that no part of it can be copied"
@@ -84,7 +84,9 @@ def copyable_span(video: VideoSource, start_s: Fraction, end_s: Fraction) -> Spa
             shown_s.append(_shown_s(packet))
     first = min((time_s for time_s in shown_s if time_s > start_s - ROUNDING_S), default=None)
     if first is None:
-        raise refusal(video.path, f"there is nothing at {float(start_s):.2f} s")
+        last = f"{floor(1000 * max(shown_s, default=0)) / 1000:g}s"
+        what = f"--start {float(start_s):g}s cannot be used"
+        raise RequestError(what, f"the last frame of {video.path.name} starts at {last}", f"--start {last}")
     after_s = [*accumulate(reversed([*shown_s[1:], video.duration_s]), min)][::-1]  # shown first of all that follow
     ends = (after for latest, after in zip(accumulate(shown_s, max), after_s, strict=True) if latest < after)
     end_s = next((after for after in ends if after > end_s - ROUNDING_S), video.duration_s)

@@ -282,7 +282,8 @@ def test_stopped_render_goes_on_to_the_same_bytes(ltx2: Callable[..., Result], m
         ("clip.mp4 --old-sound second-track", 2, ("--old-sound second-track", "clip.mp4 has no audio")),
         ("clip.mp4 --old-sound both", 2, ("--old-sound both", "drop or second-track")),
         ("b-frames.avi --duration 0.2s", 3, ("does not say when its frames are shown", "hint: ffmpeg -i")),
-        ("clip.mp4 --audio-codec copy", 2, ("--audio-codec copy cannot be used", "the audio is generated")),
+        ("clip.mp4 --audio-codec copy", 2, ("--audio-codec copy", "the audio is generated", "hint: --audio-codec aac")),
+        ("clip.mp4 --start 0.35s", 2, ("--start 0.35s", "the last frame of clip.mp4 starts at 0.32s", "--start 0.32s")),
         ("older.avi --audio-codec alac", 2, ("--audio-codec alac", "needs a .avi file", "--audio-codec aac")),
     ],
 )
