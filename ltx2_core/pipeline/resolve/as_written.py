@@ -28,7 +28,7 @@ def named_as_written(layers: Sequence[Layer], own_presets: Mapping[str, Any]) ->
     try:
         yield
     except LTX2Error as error:
-        if OPTION.search(error.what):
+        if OPTION.search(error.what) or LEFT_OUT.search(error.hint):
             with suppress(LTX2Error):  # of the layers themselves, which is this very error
                 layers, _ = with_presets(layers, own_presets)
             _rename(error, layers)
