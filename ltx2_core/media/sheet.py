@@ -87,10 +87,8 @@ def _title(name: str, info: MediaInfo) -> str:
 
 
 def _video_words(video: VideoInfo) -> str:
-    size = f"{video.width}x{video.height}"
-    return (
-        f"{size}, {video.frames} frames at {float(video.fps):.5g} fps, {float(video.duration_s):.2f} s, {video.codec}"
-    )
+    frames = f"{video.frames} frame{'s' * (video.frames > 1)} at {float(video.fps):.5g} fps"
+    return f"{video.width}x{video.height}, {frames}, {float(video.duration_s):.2f} s, {video.codec}"
 
 
 def _audio_words(audio: AudioInfo) -> str:

@@ -6,6 +6,7 @@ import wave
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
@@ -125,18 +126,44 @@ def test_clip_is_looked_at_in_its_own_aspect_and_not_larger_than_it_is(
     assert any(f"{size[0]}x{size[1]}, is copied as it is" in note for note in found.notes)
 
 
-@pytest.mark.parametrize(("frames", "looked_at"), [(1, 1), (2, 9), (9, 9), (10, 17), (60, 65)])
+@pytest.mark.parametrize(
+    ("frames", "looked_at", "repeated"),
+    [(1, 1, ""), (2, 9, "7 times"), (8, 9, "once"), (9, 9, ""), (10, 17, "7 times"), (60, 65, "5 times")],
+)
 def test_last_frame_is_repeated_to_the_next_legal_length(
-    tiny: Path, tmp_path: Path, frames: int, looked_at: int
+    tiny: Path, tmp_path: Path, frames: int, looked_at: int, repeated: str
 ) -> None:
     path = write_video(tmp_path / "a.mp4", frames=frames, fps=Fraction(30000, 1001))
     found = resolved("v2a", tiny, path)
     assert (found.request.frames, found.request.fps) == (looked_at, Fraction(30000, 1001))
-    told = [note for note in found.notes if "times more" in note]
-    assert told == (
-        [f"{looked_at} frames: {frames} of a.mp4, and the last frame {looked_at - frames} times more"]
-        * (frames != looked_at)
-    )
+    told = [note for note in found.notes if "the last frame" in note]
+    assert told == [f"{looked_at} frames: {frames} of a.mp4, and the last frame {repeated} more"] * bool(repeated)
+
+
+def test_a_single_frame_is_told_in_the_singular(tiny: Path, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", frames=5)
+    notes = resolved("a2v", tiny, silence(tmp_path / "a.wav", 320), fps="24").notes
+    assert any(note.startswith("1 frame: 0.04 s of a.wav") for note in notes)
+    assert "a.mp4: the first of 5 frames is used" in resolved("v2v", tiny, path, strength="0.5").notes
+    assert "0.02 s at 25 fps: 1 frame" in resolved("v2v", tiny, path, strength="0.5", duration="0.02s").notes
+
+
+@pytest.mark.parametrize(("codec", "rest"), [(None, "which ends 0.5"), ("alac", "then 0.5")])
+def test_kept_audio_that_ends_before_its_video_is_told(
+    tiny: Path, tmp_path: Path, codec: str | None, rest: str
+) -> None:
+    whole, path = write_video(tmp_path / "whole.mp4", frames=25, sound="aac"), tmp_path / "a.mp4"
+    with av.open(whole) as old, av.open(path, "w") as container:
+        tracks = {stream: container.add_stream_from_template(stream) for stream in old.streams}
+        for packet in old.demux():
+            if packet.size and (packet.stream.type == "video" or (packet.dts or 0) * packet.time_base < 0.45):
+                packet.stream = tracks[packet.stream]
+                container.mux(packet)
+    settings = {"audio_codec": codec} if codec else {}
+    found = resolved("v2v", tiny, path, sound="keep", strength="0.5", **settings)
+    assert any(note.startswith("a.mp4: 0.4") and f"s of audio, {rest}" in note for note in found.notes)
+    found = resolved("v2v", tiny, whole, sound="keep", strength="0.5", **settings)
+    assert not any("s of audio" in note for note in found.notes)
 
 
 def test_variable_rate_is_read_at_its_average(tiny: Path, tmp_path: Path) -> None:

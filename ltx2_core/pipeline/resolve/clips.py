@@ -16,7 +16,7 @@ from ..request import AudioInput, ClipInput, Extension, ReferenceInput, Window
 from ..values import Size, show_fps, show_time
 from .basis import Basis
 from .edits import ROLE, STRENGTH, choose_extension, choose_window, extended, regenerated_frames
-from .follow import AudioPlan, plan_audio, settle_v2a
+from .follow import AudioPlan, keep_audio, settle_v2a
 from .inputs import ModeInputs, left_to
 from .long_clips import in_windows
 from .looping import new_end
@@ -152,7 +152,7 @@ def _audio_beside(basis: Basis, part: _Part, length: ClipLength, extension: Exte
     if not keeps:
         return AudioPlan(input=given)
     is_whole = not start_s and audio.duration_s <= duration_s + 1 / length.fps
-    return plan_audio(basis, audio, given, is_whole=is_whole)
+    return keep_audio(basis, audio, given, is_whole=is_whole)
 
 
 def _retake_audio(basis: Basis, path: Path | None) -> ModeInputs:
@@ -176,7 +176,9 @@ def _choose_part(basis: Basis, source: VideoSource) -> ClipLength:
     there = max(1, math.floor((rest_s + ROUNDING_S) * fps))
     most = snap_down(there, basis.frames_per_latent)
     if not (merged.is_asked("frames") or merged.is_asked("duration")):
-        notes = (f"{name}: the first {most} of {there} frames are used",) if most < there else ()
+        used = "the first" if most == 1 else f"the first {most}"
+        verb = "is" if most == 1 else "are"
+        notes = (f"{name}: {used} of {there} frames {verb} used",) if most < there else ()
         return ClipLength(frames=most, fps=fps, notes=notes, warnings=beyond_training(most, fps))
     length = choose_length(merged, basis.frames_per_latent, fps)
     duration = None if settings.duration is None else stated_duration(merged)
@@ -186,7 +188,7 @@ def _choose_part(basis: Basis, source: VideoSource) -> ClipLength:
         asked = f"--duration {show_time(duration)}" if duration else f"--frames {length.frames}"
         from_start = f" from --start {show_time(start_s)} on" if start_s else ""
         lasts = f"{name} lasts {float(source.duration_s):.2f} s"
-        why = f"{lasts}, which is {most} frames at {show_fps(fps)} fps{from_start}"
+        why = f"{lasts}, which is {most} frame{'s' * (most > 1)} at {show_fps(fps)} fps{from_start}"
         raise RequestError(f"{asked} cannot be used", why, f"--frames {most}")
     return length
 

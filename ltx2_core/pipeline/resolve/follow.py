@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ from .sizes import (
 if TYPE_CHECKING:
     from ...media.copy import Container, Span
 
+NOTICED_S = Fraction(1, 20)  # by which kept audio may end before its video without a note: codecs store whole packets
 SHORTEST_TOLD_S = Fraction(1, 200)  # what 0.01 s is told as
 
 
@@ -74,7 +75,8 @@ def settle_a2v(basis: Basis, path: Path | None) -> ModeInputs:
     is_part = heard_s < rest_s - half_sample_s
     given = AudioInput(role="sound", name=name, start_s=start_s, duration_s=heard_s if is_part else None)
     audio = plan_audio(basis, source, given, is_whole=not (start_s or is_part))
-    covered = f"{frames} frames: {float(heard_s):.2f} s of {name}" + _told_end(frames / fps - heard_s, audio)
+    covered = f"{frames} frame{'s' * (frames > 1)}: {float(heard_s):.2f} s of {name}"
+    covered += _told_end(frames / fps - heard_s, audio)
     return ModeInputs(
         length=length,
         size=choose_size(basis.merged, basis.recipe, basis.vae, images.first_size, references.scale),
@@ -139,9 +141,11 @@ def _looked_at(
     length = ClipLength(frames=frames, fps=fps, warnings=beyond_training(count, fps))
     if frames == count:
         return length, ()
-    rest = f"{frames - count} frames that follow"
+    more = frames - count
     if is_whole:
-        rest = f"the last frame {frames - count} times more"
+        rest = f"the last frame {'once' if more == 1 else f'{more} times'} more"
+    else:
+        rest = "the frame that follows" if more == 1 else f"{more} frames that follow"
     return length, (f"{frames} frames: {count} of {source.path.name}, and {rest}",)
 
 
@@ -194,6 +198,17 @@ def plan_audio(basis: Basis, audio: AudioSource, given: AudioInput, *, is_whole:
     if is_whole and fits and not is_asked:
         note += "; --audio-codec copy keeps it as it is, which many players cannot play"
     return AudioPlan(input=given, notes=(note,))
+
+
+def keep_audio(basis: Basis, audio: AudioSource, given: AudioInput, *, is_whole: bool) -> AudioPlan:
+    """The same for audio that is kept with its video, as long as that: a note says if it ends earlier."""
+    planned = plan_audio(basis, audio, given, is_whole=is_whole)
+    length_s = required(given.duration_s)
+    heard_s = min(audio.duration_s - given.start_s, length_s)
+    if length_s - heard_s < NOTICED_S:
+        return planned
+    note = f"{audio.path.name}: {float(heard_s):.2f} s of audio" + _told_end(length_s - heard_s, planned)
+    return replace(planned, notes=(*planned.notes, note))
 
 
 def nothing_to_copy() -> RequestError:

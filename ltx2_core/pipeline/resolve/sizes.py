@@ -152,7 +152,7 @@ def choose_length(merged: Merged, frames_per_latent: int, fps: Fraction | None =
     duration, notes = stated_duration(merged), ()
     frames = max(1, math.floor((duration * fps - 1) / frames_per_latent + Fraction(1, 2)) * frames_per_latent + 1)
     if "duration" in merged.sources or frames != duration * fps:
-        notes = (f"{float(duration):g} s at {show_fps(fps)} fps: {frames} frames",)
+        notes = (f"{float(duration):g} s at {show_fps(fps)} fps: {frames} frame{'s' * (frames > 1)}",)
     return ClipLength(frames=frames, fps=fps, notes=notes, warnings=beyond_training(frames, fps))
 
 

@@ -20,7 +20,7 @@ from ..request import AudioInput, ClipInput, ReferenceInput
 from ..values import Size, Tiles, counted, show_fps, show_time
 from .basis import Basis
 from .edits import ROLE, UPSCALER
-from .follow import AudioPlan, plan_audio
+from .follow import AudioPlan, keep_audio
 from .inputs import ModeInputs, left_to
 from .references import clip_reference
 from .settings import required
@@ -88,7 +88,9 @@ def _frames(basis: Basis, source: VideoSource, start_s: Fraction, fps: Fraction)
         return there
     if count > there:
         lasts = f"{source.path.name} lasts {float(source.duration_s):.2f} s"
-        why = f"{lasts}, which is {there} frames at {show_fps(fps)} fps from {float(start_s):.2f} s on"
+        why = (
+            f"{lasts}, which is {there} frame{'s' * (there > 1)} at {show_fps(fps)} fps from {float(start_s):.2f} s on"
+        )
         raise RequestError(f"{asked} cannot be used", why, f"--duration {float(there / fps):.2f}s, or leave it out")
     return count
 
@@ -198,4 +200,4 @@ def _audio(basis: Basis, source: VideoSource, start_s: Fraction, duration_s: Fra
         return AudioPlan()
     given = AudioInput(role=ROLE, name=name, start_s=start_s, duration_s=duration_s)
     is_whole = not start_s and audio.duration_s <= duration_s + Fraction(1, 20)
-    return plan_audio(basis, audio, given, is_whole=is_whole)
+    return keep_audio(basis, audio, given, is_whole=is_whole)
