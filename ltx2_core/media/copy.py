@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from itertools import accumulate, chain, takewhile
+from itertools import accumulate, chain, pairwise, takewhile
 from math import floor
 from shlex import quote
 from typing import NamedTuple
@@ -195,15 +195,26 @@ def _whole(given: InputContainer, source: VideoSource | AudioSource) -> Iterator
 
 
 def _heard(given: InputContainer, source: VideoSource | AudioSource, *, has_edits: bool) -> Iterator[Packet]:
-    """All packets of a source, without the audio before our time zero.
+    """All packets of a source, without the audio before our time zero, and without those that an edit list hides at the
+    end.
 
     The packets that a decoder needs before that are kept if the container can hide them.
     """
-    packets = _whole(given, source)
+    packets = _without_hidden_end(_whole(given, source))
     if isinstance(source, VideoSource):
         return packets
     run_up_s = RUN_UP_S if has_edits else Fraction(0)
     return (packet for packet in packets if _shown_s(packet) + _lasting_s(packet) > -run_up_s)
+
+
+def _without_hidden_end(packets: Iterable[Packet]) -> Iterator[Packet]:
+    """Packets up to the last one, in decoding order, that is not hidden."""
+    hidden: list[Packet] = []
+    for packet in packets:
+        hidden.append(packet)
+        if not packet.is_discard:
+            yield from hidden
+            hidden = []
 
 
 def _lasting_s(packet: Packet) -> Fraction:
@@ -290,6 +301,8 @@ def _takes(container: Container, source: VideoSource | AudioSource) -> bool:
     try:
         with ExitStack() as stack:
             given = stack.enter_context(open_media(source.path))
+            if _goes_back(_stream_of(source, given)):
+                return False
             if container == IN_MP4 and given.format.name != MP4 and source.codec.startswith(PCM):
                 return False  # the packets of other formats come back changed from an MP4
             trial = stack.enter_context(av.open(io.BytesIO(), "w", format=container.format))
@@ -298,6 +311,11 @@ def _takes(container: Container, source: VideoSource | AudioSource) -> bool:
     except FFmpegError:
         return False
     return True
+
+
+def _goes_back(stream: VideoStream | AudioStream) -> bool:
+    """Whether an edit list puts a stream together from several parts: packets that overlap fit into no container."""
+    return any(later.timestamp < earlier.timestamp for earlier, later in pairwise(stream.index_entries))
 
 
 @cache

@@ -82,7 +82,7 @@ def _selected(tracks: Sequence[Track]) -> Track | None:
 def audio_source(path: Path) -> AudioSource:
     with open_clip(path) as container:
         audio = _audio(path, container, _audio_zero_s(path, container))
-    if audio is None or audio.duration_s <= 0:
+    if audio is None:
         raise refusal(path, "there is no audio in it")
     header = read_header(path)
     return audio if header is None else replace(audio, duration_s=Fraction(header.samples, header.sample_rate_hz))
@@ -202,7 +202,7 @@ def _audio_zero_s(path: Path, container: InputContainer) -> Fraction:
 
 
 def _audio(path: Path, container: InputContainer, zero_s: Fraction) -> AudioSource | None:
-    """The record of the first audio track, if there is any."""
+    """The record of the audio track, if there is any, and anything in it after our time zero."""
     stream = audio_stream_of(container)
     if stream is None:
         return None
@@ -216,6 +216,8 @@ def _audio(path: Path, container: InputContainer, zero_s: Fraction) -> AudioSour
     _require_whole(path, stream)
     zero_s -= _subtracted_twice_s(container, stream, zero_s)
     duration_s = _audio_end_s(path, container, stream) - zero_s
+    if duration_s <= 0:
+        return None
     _check_duration(path, duration_s)
     return AudioSource(
         path=path,
@@ -253,12 +255,19 @@ def _audio_end_s(path: Path, container: InputContainer, stream: AudioStream) -> 
     if stream.duration:
         told_s = ((stream.start_time or 0) + stream.duration) * stream.time_base
         if kind not in WITHOUT_HEADER:
-            return told_s
+            is_empty = kind == MATROSKA and not _has_packets(container, stream)
+            return Fraction(0) if is_empty else told_s
     container.seek(0)
     ends = [(packet.pts or 0) + (packet.duration or 0) for packet in container.demux(stream) if packet.size]
     if kind == MP3 and announced_frames(path) >= len(ends):
         return told_s
     return max(ends, default=0) * stream.time_base
+
+
+def _has_packets(container: InputContainer, stream: AudioStream) -> bool:
+    """Whether a stream has anything in it: in Matroska its duration may be that of the whole file."""
+    container.seek(0)
+    return any(packet.size for packet in container.demux(stream))
 
 
 def _require_whole(path: Path, stream: VideoStream | AudioStream) -> None:

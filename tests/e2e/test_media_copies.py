@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -24,7 +25,7 @@ from ltx2_core.media.probe import open_media, probe
 from ltx2_core.media.video import frames_by_time
 from ltx2_core.media.waveform import Waveform
 from tests.given_media import FPS, LOSSY, UNEVEN_S, all_frames, clip, joined, sound, with_early_audio
-from tests.synthetic_media import RATE_HZ, contents, encode_sound, packets, picture, tone
+from tests.synthetic_media import RATE_HZ, TICK, contents, encode_sound, packets, picture, tone, write_video
 
 pytestmark = pytest.mark.usefixtures("kept_models")
 
@@ -201,3 +202,54 @@ def test_a_given_sound_goes_beside_a_picture_packet_by_packet(name: str, codec: 
 )
 def test_what_an_mp4_cannot_hold_is_not_copied(name: str, codec: str, rate_hz: int, tmp_path: Path):
     assert not may_stand_in_mp4(sound(tmp_path / name, codec, rate_hz=rate_hz))
+
+
+def with_edits(path: Path, *edits: tuple[float, float]) -> VideoSource:
+    """A clip of 50 frames whose edit list shows these parts: for how long, and from when on."""
+    late_s = 0.2 * (len(edits) - 1)  # for a video that begins late there are two edits
+    write_video(path, times_s=[late_s + number / 25 for number in range(50)])
+    data = bytearray(path.read_bytes())
+    begin = data.index(b"elst") + 12
+    *_, origin, _ = struct.unpack_from(f">{'IiI' * len(edits)}", data, begin)
+    for number, (duration_s, from_s) in enumerate(edits):
+        ticks = origin + round(from_s / TICK)
+        struct.pack_into(">IiI", data, begin + 12 * number, round(duration_s * 1000), ticks, 1 << 16)
+    path.write_bytes(data)
+    return check_input(path, VideoSource)
+
+
+def test_what_an_edit_list_hides_at_the_end_is_not_copied(tmp_path: Path):
+    source = with_edits(tmp_path / "trimmed.mp4", (1.0, 0.2))
+    assert (source.frames, source.duration_s) == (25, 1)
+    copied = check_input(dub(source, tmp_path / "dubbed"), VideoSource)
+    assert 25 <= copied.frames <= 27  # frames may be shown later that others need
+    assert torch.equal(joined(all_frames(copied))[:25], joined(all_frames(source)))
+
+
+def test_parts_that_an_edit_list_puts_together_cannot_be_copied(tmp_path: Path):
+    source = with_edits(tmp_path / "parts.mp4", (0.8, 0.0), (0.8, 0.0))
+    assert source.frames == 40
+    with pytest.raises(MediaError, match=r"its video \(h264\) cannot be copied") as refused:
+        container_for(source, "aac", keeps_audio=False)
+    assert refused.value.hint.startswith("ffmpeg -i ")
+
+
+@pytest.mark.parametrize("name", ["early.mkv", "none.mkv"])
+def test_a_track_in_which_nothing_is_heard_is_none(name: str, tmp_path: Path):
+    path = tmp_path / name
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        stream.codec_context.time_base = TICK
+        track = container.add_stream("aac", rate=RATE_HZ, layout="stereo")
+        if name == "early.mkv":
+            encode_sound(container, track, tone(RATE_HZ // 2))
+        for number in range(25):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.time_base, frame.pts = TICK, round((1 + number / 25) / TICK)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert check_input(path, VideoSource).audio is None
+    with pytest.raises(MediaError, match="there is no audio in it"):
+        check_input(path, AudioSource)
