@@ -123,8 +123,19 @@ def disk_reason(error: Exception) -> str:
         return " ".join(str(error).split())
     if isinstance(error, FileNotFoundError) and os.path.islink(error.filename or ""):  # noqa: PTH114
         return f"it is a link to {os.readlink(error.filename)}, which does not exist"  # noqa: PTH115
+    if error.errno == errno.ELOOP and not (error.filename is None or leads_to_itself(error.filename)):
+        return "it is a link, which is not followed here"
     why, _ = REASONS.get(error.errno or 0, (f"the system says: {error.strerror}", ""))
     return why
+
+
+def leads_to_itself(path: str | Path) -> bool:
+    """Whether a path is a link to itself, or lies behind one."""
+    try:
+        Path(path).stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def disk_hint(error: Exception, otherwise: str = "") -> str:
@@ -138,6 +149,10 @@ def disk_hint(error: Exception, otherwise: str = "") -> str:
 
 def disk_failure(error: Exception) -> StorageError | None:
     """The error for the user if the system refused an operation anywhere in the program; None for a bug."""
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # the only path that nobody names
+        failure = StorageError("the current folder was removed", hint="cd into another folder")
+        failure.__cause__ = error
+        return failure
     if not isinstance(error, OSError) or error.errno not in REASONS or error.errno in LOOKED_AT:
         return None
     failure = StorageError(f"{error.filename or 'a file'} cannot be used", disk_reason(error), disk_hint(error))
@@ -179,7 +194,7 @@ def remove_leftovers(path: Path) -> None:
     """
     pattern = re.compile(re.escape(f".{path.name}.") + IN_HIDDEN_NAME)
     for other in path.parent.iterdir():
-        if pattern.fullmatch(other.name):
+        if pattern.fullmatch(other.name) and not other.is_dir():
             other.unlink(missing_ok=True)
 
 

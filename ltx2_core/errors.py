@@ -5,6 +5,7 @@ Each class has its exit code; the command line only prints the errors.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,11 +15,23 @@ LONGEST_SHOWN = 60
 
 
 def shown(value: object, longest: int = LONGEST_SHOWN) -> str:
-    """A value for a message: shortened if it is long, and '' if it is empty."""
+    """A value for a message: shortened if it is long, and in quotes if it is empty or blank."""
     text = value if isinstance(value, str) else _as_text(value)
     if len(text) > longest:
         return text[: longest - 1] + "…"
-    return text or "''"
+    return text if text.strip() else f"'{text}'"
+
+
+def json_reason(error: Exception) -> str:
+    """Why a text is not JSON, or not JSON that can be read, from the error of Python's parser."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, json.JSONDecodeError):
+        place = f"line {error.lineno}, character {error.colno}" if "\n" in error.doc else f"character {error.colno}"
+        return f"it is not JSON: {error.msg} at {place}"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not text in UTF-8"
+    return "a number in it has thousands of digits" if "set_int_max_str_digits" in str(error) else str(error)
 
 
 def _as_text(value: object) -> str:

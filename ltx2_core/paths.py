@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shlex
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-from .disk import disk_reason, no_file
+from .disk import disk_reason, leads_to_itself, no_file
 from .errors import LTX2Error, RequestError, StorageError, shown
 
 LONGEST_NAME_BYTES = 255
@@ -78,23 +77,42 @@ def given_path(text: str | Path, option: str) -> Path:
     except RuntimeError as error:
         user = Path(text).parts[0]
         raise RequestError(what, f"there is no user {shown(user[1:])}", f"./{user} is a file of that name") from error
-    except (UnicodeEncodeError, OSError) as error:
+    except OSError as error:  # of a path relative to it
+        raise RequestError(what, "the current folder was removed", "cd into another folder") from error
+    except UnicodeEncodeError as error:
         raise RequestError(what, "its name holds bytes that are not UTF-8", "give the file another name") from error
     if any(len(name) > LONGEST_NAME_BYTES for name in encoded.split(os.sep.encode())):
         raise RequestError(what, f"a name in it is longer than {LONGEST_NAME_BYTES} bytes", "give a shorter one")
     if len(encoded) > LONGEST_PATH_BYTES:
         raise RequestError(what, f"it is longer than {LONGEST_PATH_BYTES} bytes", "give a shorter one")
-    if _leads_to_itself(path):
+    if leads_to_itself(path):
         raise RequestError(what, "it is a link that leads to itself, or lies behind one", "check the links")
     return path
 
 
-def _leads_to_itself(path: Path) -> bool:
-    try:
-        path.stat()
-    except OSError as error:
-        return error.errno == errno.ELOOP
-    return False
+def with_name(folder: Path) -> Path:
+    """The same folder by a path that ends in its name, so that files can be put beside it: not in `.` or `..`."""
+    return folder if folder.name not in ("", "..") else Path(os.path.abspath(folder))  # noqa: PTH100
+
+
+def in_shell(path: str | Path) -> str:
+    """A path as a word of a command that can be pasted: quoted where needed, and never taken for an option.
+
+    Characters that a terminal does not show are escaped as shells read them in $'…'.
+    """
+    text = f"./{path}" if str(path).startswith("-") else str(path)
+    if text.isprintable():
+        return shlex.quote(text)
+    return "$'" + "".join(map(_escaped, text)) + "'"
+
+
+def _escaped(char: str) -> str:
+    """A character inside $'…'."""
+    if "\udc80" <= char <= "\udcff":
+        return f"\\x{ord(char) - 0xDC00:02x}"  # a byte of a name that is not UTF-8
+    if char.isprintable():
+        return f"\\{char}" if char in "\\'" else char
+    return f"\\u{ord(char):04x}" if ord(char) < 2**16 else f"\\U{ord(char):08x}"
 
 
 def wrong_suffix(path: Path, option: str, suffixes: Sequence[str], content: str) -> RequestError:
@@ -109,7 +127,7 @@ def wrong_suffix(path: Path, option: str, suffixes: Sequence[str], content: str)
     stem = name.name if name.suffix[1:].isdigit() else name.stem
     if not stem or (stem.startswith(".") and not name.suffix):
         stem = "NAME"
-    better = shlex.quote(str(path.with_name(stem + suffixes[0])))
+    better = in_shell(path.with_name(stem + suffixes[0]))
     return RequestError(f"{option} {path.name} cannot be used", why, f"{option} {better}")
 
 

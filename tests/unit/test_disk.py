@@ -77,6 +77,8 @@ def test_only_what_this_program_left_is_removed(tmp_path: Path) -> None:
     kept = [".a.mp4.part", ".a.mp4.ABCDEF.part", ".b.mp4.0a1b2c.part", "a.mp4.0a1b2c.part", ".a.mp4.0a1b2c.part.txt"]
     for name in [*kept, ".a.mp4.0a1b2c.part"]:
         (tmp_path / name).touch()
+    kept.append(".a.mp4.0a1b2d.part")
+    (tmp_path / kept[-1]).mkdir()
     remove_leftovers(tmp_path / "a.mp4")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 

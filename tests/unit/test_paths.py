@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from ltx2_core.disk import RIGHTS
 from ltx2_core.errors import MediaError, RequestError, StorageError
-from ltx2_core.paths import given_path, input_path, require_file, require_writable, wrong_suffix
+from ltx2_core.paths import given_path, in_shell, input_path, require_file, require_writable, wrong_suffix
 from tests.hostile.guard import guarded
 
 
@@ -99,6 +101,27 @@ def test_a_name_with_the_right_suffix_is_suggested(name: str, why: str, better: 
     error = wrong_suffix(Path(name), "-o", [".mp4"], "a video goes")
     assert (error.why, error.hint) == (why, f"-o {better}")
     assert wrong_suffix(Path(better.strip("'")), "-o", [".mp4"], "").hint == error.hint
+
+
+def test_a_path_in_a_command_is_pasted_as_itself_and_not_as_an_option():
+    assert in_shell("a.mp4") == "a.mp4"
+    odd = [
+        "-x.mp4.job",
+        "it's a\\b",
+        "line\none",
+        "\x1b[31m'\\",
+        "\u202e4pm",
+        "\U000e0041",
+        "\x85",
+        "a\udcff",
+        "$HOME `id`",
+        "~",
+    ]
+    words = [in_shell(name) for name in odd]
+    assert all(word.replace("\udcff", "").isprintable() and not word.startswith("-") for word in words)
+    command = ["bash", "-c", f"printf '%s\\0' {' '.join(words)}"]
+    pasted = subprocess.run(command, capture_output=True, env={"LC_ALL": "C.UTF-8"}, check=True).stdout
+    assert os.fsdecode(pasted).split("\0")[:-1] == ["./-x.mp4.job", *odd[1:]]
 
 
 @pytest.mark.parametrize("name", ["loop", "loop/a.mp4"])

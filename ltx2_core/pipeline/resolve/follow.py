@@ -211,11 +211,6 @@ def keep_audio(basis: Basis, audio: AudioSource, given: AudioInput, *, is_whole:
     return replace(planned, notes=(*planned.notes, note))
 
 
-def nothing_to_copy() -> RequestError:
-    """The error for `--audio-codec copy` if the audio is generated."""
-    return RequestError("--audio-codec copy cannot be used", "the audio is generated", "--audio-codec aac")
-
-
 def check_copy(audio: AudioSource, *, is_whole: bool) -> None:
     """Raises: RequestError if the packets of an audio track cannot be copied. is_whole: nothing of it is cut off."""
     from ...media.copy import may_stand_in_mp4  # PyAV, as above

@@ -21,7 +21,7 @@ from ..parts import ModelHeaders
 from ..request import COPY, OutputSettings, RenderTask
 from ..values import OFF
 from .fit import decode_tiles as usual_tiles
-from .follow import check_copy, nothing_to_copy
+from .follow import check_copy
 from .machine import choose_device
 from .other_decoder import with_decoder
 from .refusals import check_loudness, nothing_to_copy, refuse, without_effect

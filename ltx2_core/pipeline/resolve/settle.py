@@ -24,7 +24,6 @@ from .basis import Basis, Planned, settle_basis
 from .draft import draft_notes, drafted
 from .enhancement import settle_enhancement
 from .fit import settle_machine
-from .follow import nothing_to_copy
 from .inputs import ModeInputs
 from .lint import prompt_advice
 from .looping import looped
