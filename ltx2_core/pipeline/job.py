@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..errors import LTX2Error, RequestError, StorageError
 from ..headers import Header, read_header
 from ..hub.find import ModelFiles
 from ..identity import Identity, identity
-from ..paths import given_path
+from ..paths import given_path, in_shell, with_name
 from ..records import Record
 from ..types import Streams
 from .outputs import lies_beside, resume_command
@@ -147,7 +146,7 @@ class Job:
 
         Raises: RequestError if it contains no render, StorageError if it is damaged.
         """
-        folder = path
+        folder = with_name(path)
         if not os.path.isdir(path) and os.path.isdir(f"{path}.job"):  # noqa: PTH112  # false for a name that is too long
             folder = path.with_name(f"{path.name}.job")
         try:
@@ -156,7 +155,7 @@ class Job:
             raise RequestError(f"{folder} holds no render", "it is not the folder OUTPUT.job of one") from error
         except NotADirectoryError as error:
             why = f"it is a file, and there is no {folder}.job"
-            hint = f"ltx2 rerun {shlex.quote(str(folder))} renders it again, if it is a result"
+            hint = f"ltx2 rerun {in_shell(folder)} renders it again, if it is a result"
             raise RequestError(f"{folder} holds no render", why, hint) from error
         except OSError as error:
             raise StorageError(f"{folder} cannot be read", disk_reason(error), disk_hint(error)) from error
@@ -320,13 +319,22 @@ class Job:
     def _files(self) -> list[Path]:
         return [path for pattern in SAVED for path in self.folder.glob(pattern)]
 
+    def remove_incomplete(self) -> None:
+        """Remove the incomplete files of killed processes. Call it only while holding the lock of the folder."""
+        for path in {*self._files(), *self._own_files, self.folder / RECORD}:
+            remove_leftovers(path)
+
     def _clear(self) -> None:
         """Remove all latents, and the incomplete files of killed processes."""
-        names = {name for stage in range(1, self.stages + 1) for name in self._names(stage)}
-        for path in [*self._files(), *(self.folder / name for name in (*names, PREVIEW, RECORD))]:
-            remove_leftovers(path)
-            if path.name != RECORD:
-                path.unlink(missing_ok=True)
+        self.remove_incomplete()
+        for path in {*self._files(), *self._own_files}:
+            path.unlink(missing_ok=True)
+
+    @property
+    def _own_files(self) -> list[Path]:
+        """The files that the render may write into the folder, besides the record."""
+        names = [name for stage in range(1, self.stages + 1) for name in self._names(stage)]
+        return [self.folder / name for name in (*names, PREVIEW)]
 
     def _names(self, stage: int) -> tuple[str, str]:
         return self._latents(stage).name, self._stopped(stage).name

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
+
+from ..paths import in_shell
 
 
 def sheet_of(target: Path) -> Path:
@@ -34,5 +35,5 @@ def lies_beside(folder: Path, target: Path) -> bool:
 
 def resume_command(folder: Path, target: Path) -> str:
     """The command that resumes a render, with the target if that is not beside the folder."""
-    command = f"ltx2 resume {shlex.quote(str(folder))}"
-    return command if lies_beside(folder, target) else f"{command} -o {shlex.quote(str(target))}"
+    command = f"ltx2 resume {in_shell(folder)}"
+    return command if lies_beside(folder, target) else f"{command} -o {in_shell(target)}"

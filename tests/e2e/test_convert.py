@@ -236,6 +236,14 @@ def test_weights_that_are_not_finite_are_refused_by_name(source: Path, tmp_path:
     assert not (tmp_path / "new.safetensors").exists()
 
 
+def test_a_lora_that_is_merged_is_not_replaced(tiny: Path, source: Path, tmp_path: Path) -> None:
+    lora = tmp_path / "lora.safetensors"
+    lora.write_bytes((tiny / STYLE).read_bytes())
+    told = refused(2, source, "--to", "int8", "-o", lora, "--lora", lora, "--overwrite")
+    assert "it is a LoRA that is merged" in told
+    assert lora.read_bytes() == (tiny / STYLE).read_bytes()
+
+
 def test_a_lora_of_another_model_is_refused(tiny: Path, source: Path, tmp_path: Path) -> None:
     factors = load_file(tiny / STYLE)
     factors |= {

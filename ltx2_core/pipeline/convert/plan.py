@@ -16,7 +16,7 @@ from ...errors import CheckpointError, RequestError, StorageError, shown
 from ...header_text import TensorInfo
 from ...headers import FileKind, Header, classify, generation, read_header
 from ...lora_file import MatchedLora, match
-from ...paths import given_path, require_file, wrong_suffix
+from ...paths import given_path, in_shell, require_file, wrong_suffix
 from ...stored.encoding import DENOISER_MATRIX, GEMMA_MATRIX, TARGETS, Encoding, Target, lay_out, plan_encodings
 from ..resolve.library import own_library
 from ..resolve.loras import NamedLoras
@@ -91,6 +91,8 @@ def plan_conversion(
     encodings = _encodings(source, form)
     named = NamedLoras(own_library(), generation(source))
     merged = [_matched(spec, source, named, allow_partial=allow_partial) for spec in loras]
+    for lora, _ in merged:
+        _require_apart(target, lora.path, "it is a LoRA that is merged")
     metadata = _metadata(source, merged)
     begin, tensors = lay_out(source.tensors, metadata, encodings)
     conversion = Conversion(
@@ -123,14 +125,19 @@ def _check_target(target: Path, source: Path, *, overwrite: bool) -> None:
     """Raises: RequestError if the new file cannot have this name."""
     what = f"-o {target} cannot be used"
     if target.is_dir():
-        raise RequestError(what, "it is a folder", f"-o {target / (source.stem + '-converted' + SUFFIX)}")
+        raise RequestError(what, "it is a folder", f"-o {in_shell(target / (source.stem + '-converted' + SUFFIX))}")
     if target.suffix != SUFFIX:
         raise wrong_suffix(target, "-o", [SUFFIX], "weights go")
     check_place(target)
-    if target.exists() and target.samefile(source):
-        raise RequestError(what, "it is the file that is converted", "-o gives another name")
+    _require_apart(target, source, "it is the file that is converted")
     if not overwrite:
         require_free(target)
+
+
+def _require_apart(target: Path, read: Path, why: str) -> None:
+    """Raises: RequestError if the new file would replace one that is read."""
+    if target.exists() and target.samefile(read):
+        raise RequestError(f"-o {target} cannot be used", why, "-o gives another name")
 
 
 def _encodings(source: Header, to: Target) -> dict[str, Encoding]:

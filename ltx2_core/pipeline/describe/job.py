@@ -6,11 +6,11 @@ Source: docs/cli.md, "Latents first".
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 
 from ...errors import LTX2Error
 from ...headers import read_header
+from ...paths import in_shell
 from ..job import Job
 from ..windows import runs_of
 from .words import Facts, numbered, request_facts
@@ -60,7 +60,7 @@ def _done_of_stage(job: Job, stage: int) -> int:
 def _command(job: Job) -> str:
     """The command that continues the job; if its output exists already, one that writes it under another name."""
     if job.has_all_latents and os.path.lexists(job.task.target):
-        return f"ltx2 decode {shlex.quote(str(job.folder))} -o FILE"
+        return f"ltx2 decode {in_shell(job.folder)} -o FILE"
     return job.resume_command
 
 

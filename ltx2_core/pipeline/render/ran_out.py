@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 
 import torch
@@ -11,6 +10,7 @@ from ...config.video_vae import VideoVAEConfig
 from ...costs.decoding import smaller_sizes
 from ...errors import OutOfMemoryError
 from ...machine import MemoryMode
+from ...paths import in_shell
 from ..events import Event, PhaseDone, PhaseStarted, Watch
 from ..job import Job
 
@@ -64,7 +64,7 @@ def _hint(job: Job, progress: Progress, vae: VideoVAEConfig) -> str:
         sizes = smaller_sizes(vae, job.request.decoded_grid(vae.factors), machine.decode_tiles)
         if sizes is None:
             return smaller
-        return f"ltx2 decode {shlex.quote(str(job.folder))} --tiles {'x'.join(map(str, sizes))}"
+        return f"ltx2 decode {in_shell(job.folder)} --tiles {'x'.join(map(str, sizes))}"
     if machine.memory in NEXT and not job.has_all_latents:
         return f"{job.resume_command} --memory {NEXT[machine.memory]}"
     return smaller

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -33,6 +32,7 @@ from ..outputs import report_of, sheet_of
 from ..reads import identities, require_unchanged
 from ..report.write import write_clip_report
 from ..request import RenderTask
+from ..resolve.rewrite import unwritten
 from ..resolve.target import TAKEN_HINT, check_place
 from ..resolved import Resolved
 from ..values import counted
@@ -124,6 +124,7 @@ def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None, ranks:
         require_writable(path.parent, str(path))
     with _one_writer(task.target, job.folder, job.parents):
         job = job.reopened()
+        job.remove_incomplete()
         if job.is_written and not task.output.keep_latents:  # or it is to be decoded again
             _require_stills(job)
             return _conclude(job, Report(probe(task.target), ()), start, is_new=False)
@@ -293,9 +294,7 @@ def _require_stills(job: Job) -> None:
     """
     for still in job.task.stills:
         if not still.exists():
-            what, why = f"{still} was not written", f"the render ended when {job.task.target.name} was finished"
-            command = f"ltx2 decode {shlex.quote(str(job.folder))} --overwrite"
-            raise RequestError(what, why, f"{command} writes all of it again")
+            raise unwritten(job, still)
 
 
 def _how_far(job: Job, stopped: StoppedError) -> str:

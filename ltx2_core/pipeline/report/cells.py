@@ -5,7 +5,6 @@ Source: docs/report.md.
 
 from __future__ import annotations
 
-import shlex
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from ...errors import LTX2Error
 from ...media.overview import Overview, Picture
 from ...media.plots import frequencies
 from ...media.seam import Seam
+from ...paths import in_shell
 from ..made import Made
 from ..rerun.differences import leaves, recorded
 from ..values import show_fps
@@ -188,7 +188,7 @@ def address(file: str) -> str:
 def rerun_command(file: str, folder: str = "") -> str:
     """The command that renders a file again. folder: of its batch."""
     path = f"{folder}/{file}" if folder else file
-    return f"ltx2 rerun {shlex.quote(path if folder or not path.startswith('-') else f'./{path}')}"
+    return f"ltx2 rerun {in_shell(path)}"
 
 
 def picked_line(file: str) -> str:

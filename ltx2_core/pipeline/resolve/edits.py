@@ -12,6 +12,7 @@ from fractions import Fraction
 
 from ...errors import MediaError, RequestError
 from ...media.inputs import ROUNDING_S, VideoSource
+from ...paths import in_shell
 from ..recipe import Edit
 from ..request import Extension, Window
 from ..values import option_name, show_time
@@ -91,7 +92,7 @@ def control_lora(settings: Settings, named: NamedLoras, edit: Edit) -> tuple[str
     if not named.choose(settings.control, "--control").read().is_in_context:
         why = "neither its header nor its name says that it is an in-context LoRA"
         what = f"--control {settings.control} cannot be used"
-        raise RequestError(what, why, f"--lora {settings.control} applies a LoRA of another kind")
+        raise RequestError(what, why, f"--lora {in_shell(settings.control)} applies a LoRA of another kind")
     return (settings.control,)
 
 

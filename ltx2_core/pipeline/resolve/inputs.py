@@ -12,7 +12,7 @@ from pathlib import Path
 from ...errors import MediaError, RequestError
 from ...media.accept import check_input
 from ...media.inputs import ImageSource
-from ...paths import given_path, require_local
+from ...paths import given_path, in_shell, require_local
 from ..recipe import Recipe
 from ..request import AudioInput, ClipInput, Extension, ImageInput, ReferenceInput, StreamMode, Window
 from .settings import Merged, Origin, Place, Settings, required
@@ -99,7 +99,9 @@ def read_images(settings: Settings, length: ClipLength, first: Path | None = Non
         source = check_input(path, ImageSource)
         if frame == 0 and any(one.frame == 0 for one in inputs):
             why = "the first frame has an image already, which it would replace"
-            raise RequestError(f"--image {spec} cannot be used", why, f"--image {path}@last gives it another time")
+            raise RequestError(
+                f"--image {spec} cannot be used", why, f"--image {in_shell(f'{path}@last')} gives it another time"
+            )
         crf = required(settings.image_crf)
         inputs.append(
             ImageInput(role=f"image-{number}", name=source.path.name, frame=frame, strength=strength, crf=crf)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 from ...costs.decoding import plan_of_sizes
@@ -14,6 +14,7 @@ from ...errors import RequestError, shown
 from ...machine import MemoryMode
 from ...media.accept import check_input
 from ...media.inputs import AudioSource
+from ...paths import in_shell
 from ...tiles import TilePlan
 from ..job import Job
 from ..outputs import lies_beside
@@ -48,6 +49,9 @@ def continued(job: Job, flags: Mapping[str, Any]) -> Job:
         and not given.keys() - {"memory"}
         and found.task.target.is_file()
     ):
+        for path in found.task.results:
+            if not path.exists():
+                raise unwritten(job, path)
         what = f"{job.folder} holds a finished render"
         raise RequestError(what, f"{found.task.target} was made from it", f"{decode_command(job)} writes it again")
     overlay = found.task.output.attention
@@ -138,7 +142,7 @@ def decode_tiles(asked: str, task: RenderTask) -> TilePlan:
         return usual_tiles(headers, task.request.decoded_grid(vae.factors), device, task.machine.precision)
     if asked == "off":
         return TilePlan()
-    sizes = re.fullmatch(r"(\d{1,5})x(\d{1,5})x(\d{1,5})", asked)
+    sizes = re.fullmatch(r"(\d{1,5})x(\d{1,5})x(\d{1,5})", asked, re.ASCII)
     if sizes is None:
         why = "it is off, auto, or frames, height and width of a tile"
         raise RequestError(f"--tiles {shown(asked)} cannot be used", why, "--tiles 40x384x384")
@@ -147,7 +151,14 @@ def decode_tiles(asked: str, task: RenderTask) -> TilePlan:
 
 def decode_command(job: Job) -> str:
     """The command that writes a finished render again, under another name."""
-    return f"ltx2 decode {shlex.quote(str(job.folder))} -o {shlex.quote('other' + job.task.target.suffix)}"
+    return f"ltx2 decode {in_shell(job.folder)} -o other{job.task.target.suffix}"
+
+
+def unwritten(job: Job, path: Path) -> RequestError:
+    """The error for a file beside a finished clip whose process was killed before it wrote that file."""
+    why = f"the render ended when {job.task.target.name} was finished"
+    command = f"ltx2 decode {in_shell(job.folder)} --overwrite"
+    return RequestError(f"{path} was not written", why, f"{command} writes all of it again")
 
 
 def _redirected(job: Job, given: Mapping[str, Any]) -> Job:

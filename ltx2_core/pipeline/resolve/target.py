@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from string import Formatter
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from ...disk import MOST_NAME_BYTES, require_free
 from ...errors import RequestError, shown
 from ...media.clip import AUDIO_FILES, COPIED_FILES
-from ...paths import given_path, require_writable, wrong_suffix
+from ...paths import given_path, in_shell, require_writable, wrong_suffix
 from ..outputs import beside_of, stills_of
 from .settings import Settings
 
@@ -119,7 +118,7 @@ def check_place(target: Path, option: str = "-o") -> None:
     if not os.path.isdir(nearest):  # noqa: PTH112 (what may not be looked at is not a folder)
         raise RequestError(what, f"{nearest} is not a folder", f"{option} names another place")
     if nearest != folder:
-        raise RequestError(what, f"there is no folder {folder}", f"mkdir -p {shlex.quote(str(folder))} creates it")
+        raise RequestError(what, f"there is no folder {folder}", f"mkdir -p {in_shell(folder)} creates it")
 
 
 def _filled(template: str, fields: Mapping[str, str], option: str = "-o") -> str:
@@ -156,6 +155,8 @@ def require_apart(task: RenderTask, job_dir: Path | None = None) -> None:
     has the path of a result.
     """
     if job_dir is not None:
+        if not job_dir.name:
+            raise RequestError(f"--job-dir {job_dir} cannot be used", "it is the root of a disk", "name a folder in it")
         place = _place(job_dir)
         if any(_place(path) in (place, *place.parents) for path in task.results):
             raise RequestError(
