@@ -177,7 +177,7 @@ def verify(show: Display, name: MaybeNameArg = None) -> None:
     library = core.own_library()
     listener = core.Listener(on_progress=DownloadView(show).progress)
     verdicts: dict[Path, bool | None] = {}
-    for one in [name] if name else core.installed_names(library):
+    for one in core.installed_names(library) if name is None else [name]:
         verdicts |= core.verify_again(core.plan_download(one, library), listener)
     show.close()
     if not verdicts:

@@ -90,7 +90,7 @@ def parse_segment(value: Any) -> tuple[Fraction, Fraction, str]:
             ends = begin, end
         case _:
             raise ValueError("it is not a span and a prompt such as 0s-3s=a red lamp")
-    if not isinstance(text, str | int | float) or isinstance(text, bool):
+    if not isinstance(text, str | int) or isinstance(text, bool):
         raise ValueError("its prompt must be text")
     prompt = str(text)
     if not prompt.strip():

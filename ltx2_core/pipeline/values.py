@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from ..components import UPSAMPLERS
+
+T = TypeVar("T")
 
 NTSC = {"23.976": Fraction(24000, 1001), "23.98": Fraction(24000, 1001), "29.97": Fraction(30000, 1001)}
 NTSC |= {"59.94": Fraction(60000, 1001), "47.952": Fraction(48000, 1001)}
@@ -42,7 +45,7 @@ def parse_duration(value: Any) -> Fraction:
 
 
 def _seconds(text: str) -> Fraction:
-    match = re.fullmatch(r"(?:(\d{1,4})m)?(?:(\d{1,6}(?:\.\d{1,9})?)s?)?", text)
+    match = re.fullmatch(r"(?:(\d{1,4})m)?(?:(\d{1,6}(?:\.\d{1,9})?)s?)?", text, re.ASCII)
     if not match or not any(match.groups()):
         raise ValueError("it is not a duration such as 5s or 2.5s")
     minutes, seconds = match.groups()
@@ -90,7 +93,7 @@ def parse_fps(value: Any) -> Fraction:
     text = str(value).strip()
     if text in NTSC:
         return NTSC[text]
-    if not re.fullmatch(r"\d{1,6}(\.\d{1,6}|/[1-9]\d{0,5})?", text):
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,6}|/[1-9]\d{0,5})?", text, re.ASCII):
         raise ValueError("it is not a frame rate such as 24, 23.976 or 30000/1001")
     fps = Fraction(text)
     low, high = FPS_LIMITS
@@ -106,7 +109,7 @@ def show_fps(fps: Fraction) -> str:
 
 def parse_size(text: str) -> tuple[int, int]:
     """Width and height from "768x512". Raises: ValueError."""
-    match = re.fullmatch(r"(\d{1,5})[xX×](\d{1,5})", text.strip())
+    match = re.fullmatch(r"(\d{1,5})[xX×](\d{1,5})", text.strip(), re.ASCII)
     if not match:
         raise ValueError("it is not a size such as 768x512")
     width, height = map(int, match.groups())
@@ -117,7 +120,7 @@ def parse_tiles(value: Any) -> Any:
     """The number of tiles across and down from "2x2", or from a list as in JSON. Raises: ValueError."""
     if not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
-    match = re.fullmatch(r"([1-9]|1\d)[xX×]([1-9]|1\d)", value.strip())
+    match = re.fullmatch(r"([1-9]|1\d)[xX×]([1-9]|1\d)", value.strip(), re.ASCII)
     if not match:
         raise ValueError("it is not a number of tiles across and down such as 2x2")
     return int(match[1]), int(match[2])
@@ -152,7 +155,7 @@ def parse_portion(value: Any) -> Fraction:
 def parse_device(value: Any) -> str:
     """The name of a device. Raises: ValueError."""
     text = str(value).strip().lower()
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", text):
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", text, re.ASCII):
         raise ValueError("it must be auto, cpu, mps, cuda, or cuda:0, cuda:1 … for one of several cards")
     return text
 
@@ -295,6 +298,11 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
+def first_twin(values: Iterable[T]) -> T | None:
+    """The first value that occurs more than once; None if there is none."""
+    return next((value for value, count in Counter(values).items() if count > 1), None)
+
+
 def did_you_mean(word: str, known: list[str]) -> str:
     """The nearest known words as the end of a sentence, or all of them if there are few, or nothing."""
     by_lower = {name.lower(): name for name in known}
@@ -315,7 +323,14 @@ Device = Annotated[str, BeforeValidator(parse_device)]
 Enlargement = Annotated[Fraction, BeforeValidator(parse_enlargement), Rational]
 Portion = Annotated[Fraction, BeforeValidator(parse_portion), Rational]
 Seconds = Annotated[Fraction, BeforeValidator(parse_fraction), Rational]
-Numbers = Annotated[tuple[Annotated[int, Field(ge=0, le=9999)], ...], BeforeValidator(parse_ranges)]
+Numbers = Annotated[
+    tuple[Annotated[int, BeforeValidator(parse_whole), Field(ge=0, le=9999)], ...], BeforeValidator(parse_ranges)
+]
+Gpus = Annotated[
+    tuple[Annotated[int, BeforeValidator(parse_whole), Field(ge=0, le=9999)], ...],
+    BeforeValidator(parse_gpus),
+    Field(min_length=1),
+]
 Loudness = Annotated[float | Literal["off"], BeforeValidator(parse_loudness)]
 Interval = Annotated[int | Literal["auto", "off"], BeforeValidator(parse_interval)]
 FrameRate = Annotated[Fraction, BeforeValidator(parse_fps), Rational]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ def test_an_empty_cell_sets_nothing_and_a_job_knows_its_first_line(tmp_path: Pat
         ("a.csv", "prompt,,seed\na,b,1\n", "column 2 has no name"),
         ("a.csv", 'prompt\n"a\n', "line 2"),
         ("a.csv", 'prompt\n"a" b\n', "line 2"),
+        pytest.param("a.csv", ",".join(map(str, range(300_000))) + ",7\n", "two columns are called 7", id="wide"),
     ],
 )
 def test_a_file_that_holds_no_jobs_or_cannot_be_read_says_why(name: str, content: Any, says: str, tmp_path: Path):
@@ -137,7 +139,8 @@ def test_a_file_that_holds_no_jobs_or_cannot_be_read_says_why(name: str, content
 @pytest.mark.parametrize("name", ["a.txt", "a.yaml", "a.csv", "a.jsonl"])
 def test_what_is_no_regular_file_is_refused(name: str, tmp_path: Path):
     (tmp_path / name).mkdir()
-    for path in (tmp_path / name, tmp_path / f"no-{name}"):
+    os.mkfifo(tmp_path / f"pipe-{name}")
+    for path in (tmp_path / name, tmp_path / f"no-{name}", tmp_path / f"pipe-{name}"):
         with pytest.raises(RequestError, match="cannot be read"):
             read_jobs(path)
 
@@ -150,6 +153,7 @@ def test_what_is_no_regular_file_is_refused(name: str, tmp_path: Path):
         ("a.jsonl", '{"prompt": "a"}\n{"steps": NaN}\n{"prompt": "b"}', "NaN is not a finite number"),
         ("a.jsonl", '{"prompt": "a"}\n{"seed": 1, "seed": 2}\n{"prompt": "b"}', "seed is in it twice"),
         ("a.jsonl", '{"prompt": "a"}\n' + "[" * 100_000 + '\n{"prompt": "b"}', "nested too deeply"),
+        ("a.jsonl", '{"prompt": "a"}\n{"seed": ' + "9" * 5000 + '}\n{"prompt": "b"}', "a number in it has thousands"),
         ("a.jsonl", '{"prompt": "a"}\n{"video-st": 1, "video_st": 2}\n{"prompt": "b"}', "occurs twice"),
         ("a.csv", "prompt,seed\na,1,2\nb,1\n", "it has 3 cells, and the first row names 2"),
         ("a.yaml", "- a\n- 7\n- b", "neither a prompt nor a mapping"),
@@ -203,6 +207,14 @@ def test_files_of_jobs_answer_or_refuse_and_never_break(
     path.write_bytes(content)
     with suppress(RequestError):
         assert read_jobs(path)
+
+
+@pytest.mark.parametrize("value", ["1e999", "1.10", "1e3"])
+def test_a_number_that_is_no_longer_as_it_was_written_is_no_text(value: str):
+    assert JobLine.parse(json_object('{"prompt": 7, "name": 12}'), "here").name == "12"
+    for key in ("prompt", "name"):
+        with pytest.raises(RequestError, match=f"must be text\nhint: put {key} in quotes"):
+            JobLine.parse(json_object(f'{{"{key}": {value}}}'), "here")
 
 
 def test_an_unknown_key_is_refused_with_the_nearest():

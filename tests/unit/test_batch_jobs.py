@@ -27,9 +27,10 @@ from ltx2_core.pipeline.batch.expand import (
     variants,
 )
 from ltx2_core.pipeline.batch.jobs import JobLine
-from ltx2_core.pipeline.batch.options import BatchOptions, parse_gpus, parse_time_limit
+from ltx2_core.pipeline.batch.options import BatchOptions, parse_time_limit
 from ltx2_core.pipeline.batch.settle import settle_line
 from ltx2_core.pipeline.batch.unsettled import completed
+from ltx2_core.pipeline.values import parse_gpus
 from tests.commands import ltx2
 
 

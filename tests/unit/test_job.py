@@ -205,8 +205,11 @@ def test_record_stays_readable_where_only_the_output_was_edited(tiny: Path, tmp_
     assert Job.open(job.folder).task.output.crf == 23
 
 
-def test_request_that_is_too_large_for_a_record_is_refused_at_once(tiny: Path, tmp_path: Path) -> None:
-    found = resolve("t2v", "a bell " * 200_000, [(A_FILE, {"model": str(tiny), "output": str(tmp_path / "x.mp4")})])
+def test_request_that_is_too_large_for_a_record_is_refused_at_once(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ltx2_core.pipeline.job.MOST_RECORD_BYTES", 1000)
+    found = resolve("t2v", "a bell", [(A_FILE, {"model": str(tiny), "output": str(tmp_path / "x.mp4")})])
     with pytest.raises(RequestError, match="cannot be kept in a job folder"):
         Job.create(found.job_dir, found.task, IDENTITIES)
     assert not found.job_dir.exists()

@@ -10,6 +10,8 @@ import pytest
 
 from ltx2_core.errors import RequestError
 from ltx2_core.pipeline.resolve.prompt import read_prompt
+from ltx2_core.pipeline.resolve.refusals import MOST_CHARACTERS
+from tests.commands import refused
 
 
 @pytest.mark.parametrize("text", ["a bell rings", "", "- a list", " @home", "--"])
@@ -38,3 +40,18 @@ def test_a_file_that_is_no_prompt_is_refused(content: bytes, why: str, tmp_path:
         read_prompt(f"@{tmp_path}/a.txt")
     assert why in caught.value.why
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["{}"], "the prompt"),
+        (["a bell", "--negative", "{}"], "the negative prompt"),
+        (["a bell", "--segment", "0s-0.5s={}"], "the prompt of --segment"),
+    ],
+)
+def test_every_text_for_the_model_is_text_of_a_length_that_can_be_read(words: list[str], name: str):
+    for text, why in (("a\udcff", "bytes that are not text"), ("x" * (MOST_CHARACTERS + 1), "has 100,001 characters")):
+        said = refused(2, "t2v", *(word.format(text) for word in words), "--model", "toy", "--duration", "1s")
+        assert f"error: {name} cannot be" in said
+        assert why in said

@@ -14,7 +14,7 @@ from itertools import product
 
 from ...errors import RequestError, shown
 from ..resolve.settings import Settings
-from ..values import did_you_mean
+from ..values import did_you_mean, first_twin
 from .jobs import BATCH_KEYS
 from .reading import MOST_JOBS
 
@@ -63,8 +63,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         if last - first + 1 + len(found) > MOST_JOBS:
             raise RequestError(what, f"it names more than {MOST_JOBS:,} seeds", "give fewer of them")
         found += range(first, last + 1)
-    if len({*found}) < len(found):
-        twin = next(seed for seed in found if found.count(seed) > 1)
+    if (twin := first_twin(found)) is not None:
         raise RequestError(what, f"{twin} is in it twice", hint)
     return tuple(found)
 
@@ -96,8 +95,7 @@ def parse_sweep(text: str) -> Sweep:
 def parse_sweeps(texts: Sequence[str]) -> tuple[Sweep, ...]:
     """Sweeps of different settings. Raises: RequestError."""
     sweeps = [parse_sweep(text) for text in texts]
-    keys = [sweep.key for sweep in sweeps]
-    if twin := next((key for key in keys if keys.count(key) > 1), None):
+    if twin := first_twin(sweep.key for sweep in sweeps):
         raise RequestError(f"--sweep {twin} is given twice", hint=f"--sweep {twin}=VALUE,VALUE gives several values")
     return tuple(sweeps)
 

@@ -68,8 +68,11 @@ class JobLine:
 
 
 def _text(key: str, value: Any) -> str:
-    """A value that must be text; a number becomes its digits. Raises: RequestError."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    """A value that must be text; a whole number becomes its digits. Raises: RequestError.
+
+    A fraction is refused: 1.10 and 1e3 have been read as 1.1 and 1000.0 by now.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
         raise RequestError(f"{key} {shown(value)} cannot be used", "it must be text", f"put {key} in quotes")

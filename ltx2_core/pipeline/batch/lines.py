@@ -24,7 +24,7 @@ def job_of_line(text: bytes, place: str, flags: Mapping[str, Any], takes: Takes,
     Raises: RequestError if it is not a JSON object in UTF-8, or not a valid job.
     """
     try:
-        content = json_object(text.decode())
+        content = json_object(text.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise RequestError(f"{place} cannot be read", "it is not UTF-8", "one JSON object a line") from error
     line = JobLine.parse(content, place)

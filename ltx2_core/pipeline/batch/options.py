@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, ValidationError
 
 from ...errors import RequestError, shown
 from ...records import Record
 from ..resolve.settings import Switch
-from ..values import Choice, option_name, parse_gpus
+from ..values import Choice, Gpus, option_name
 from .shard import AUTO, parse_shard
 
 ADDRESSES = "--address HOST:6379 of the head, or --address auto on a machine of the cluster"
@@ -25,7 +25,7 @@ LONGEST_S = 60 * 60 * 24 * 365
 def parse_time_limit(value: Any) -> float:
     """Seconds from "90", "90s", "45m", "1h30m" or "2d". Raises: ValueError."""
     text = str(value).strip().lower()
-    match = re.fullmatch(r"(?:(\d{1,4})d)?(?:(\d{1,5})h)?(?:(\d{1,6})m)?(?:(\d{1,8}(?:\.\d{1,3})?)s?)?", text)
+    match = re.fullmatch(r"(?:(\d{1,4})d)?(?:(\d{1,5})h)?(?:(\d{1,6})m)?(?:(\d{1,8}(?:\.\d{1,3})?)s?)?", text, re.ASCII)
     if not match or not any(match.groups()):
         raise ValueError("it is not a time such as 90s, 45m or 1h30m")
     days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
@@ -50,7 +50,7 @@ class BatchOptions(Record):
     grid: Switch = False
     keep_going: Switch = True
     max_time: Annotated[float, BeforeValidator(parse_time_limit)] | None = None
-    gpus: Annotated[tuple[int, ...], BeforeValidator(parse_gpus), Field(min_length=1)] | None = None
+    gpus: Gpus | None = None
     shard: str | None = None
     order: Annotated[str, BeforeValidator(Choice(("models", "file")))] = "models"
     engine: Annotated[str, BeforeValidator(Choice(("local", "ray")))] = "local"

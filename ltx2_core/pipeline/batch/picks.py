@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ...disk import disk_errors, read_whole, write_whole
+from ...disk import disk_errors, no_file, read_whole, write_whole
 from ...errors import RequestError, StorageError, shown
 from ...lock import locked
 from ...paths import given_path
@@ -30,13 +30,15 @@ MOST_FIRST_BYTES, MOST_BYTES = 4096, 64 * 2**20  # of the first line, of the job
 
 
 def picked_batch(path: Path) -> str | None:
-    """The name of the batch in the first line of a file of picks; None for any other file."""
+    """The name of the batch in the first line of a file of picks; None for anything else, which is not opened."""
+    if no_file(path) or path.suffix.lower() != ".txt":
+        return None
     try:
         with path.open("rb") as file:
             first = file.read(MOST_FIRST_BYTES).decode("utf-8-sig", "replace").lstrip().partition("\n")[0]
     except OSError:
         return None
-    match = FIRST_LINE.fullmatch(first.rstrip("\r")) if path.suffix.lower() == ".txt" else None
+    match = FIRST_LINE.fullmatch(first.rstrip("\r"))
     return match and match[1]
 
 
@@ -68,7 +70,7 @@ def _read_drafts(path: Path) -> dict[str, dict[str, Any]]:
     try:
         jobs = [json.loads(line) for line in read_whole(path, MOST_BYTES).decode().splitlines()]
         return {job["name"]: job for job in jobs}
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise StorageError(f"{path} cannot be read", "it is not what this program wrote", "move it away") from error
 
 

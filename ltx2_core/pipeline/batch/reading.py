@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...errors import LTX2Error, RequestError, shown
+from ...errors import LTX2Error, RequestError, json_reason, shown
 from ...yaml_file import Written, WrittenList, read_text, read_yaml_value
-from ..values import did_you_mean
+from ..values import did_you_mean, first_twin
 from .picks import PickedDrafts, picked_batch
 
 MOST_JOBS = 10_000
@@ -108,22 +108,17 @@ def json_object(text: str) -> dict[str, Any]:
     what, hint = "this line cannot be read", 'write one object a line: {"prompt": "a lamp blinks"}'
     try:
         content = json.loads(text, object_pairs_hook=_without_twins, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise RequestError(what, f"it is not JSON: {error.msg} at character {error.colno}", hint) from error
     except (ValueError, RecursionError) as error:
-        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise RequestError(what, why, hint) from error
+        raise RequestError(what, json_reason(error), hint) from error
     if not isinstance(content, dict):
         raise RequestError(what, "it is not an object", hint)
     return content
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{shown(next(name for name in names if names.count(name) > 1))} is in it twice")
-    return found
+    if (twin := first_twin(name for name, _ in pairs)) is not None:
+        raise ValueError(f"{shown(twin)} is in it twice")
+    return dict(pairs)
 
 
 def _no_constant(name: str) -> float:
@@ -164,7 +159,7 @@ def _header(path: Path, cells: list[str]) -> list[str]:
     if "" in cells:
         raise RequestError(what, f"column {cells.index('') + 1} has no name in the first row", "name it")
     names = [_key(cell) for cell in cells]
-    if twin := next((name for name in names if names.count(name) > 1), None):
+    if twin := first_twin(names):
         raise RequestError(what, f"two columns are called {shown(twin)}", "keep one of them")
     return names
 

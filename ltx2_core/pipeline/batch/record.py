@@ -11,9 +11,9 @@ import io
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from ...disk import disk_errors, disk_hint, disk_reason, read_whole, remove_leftovers, require_free, write_whole
 from ...errors import LTX2Error, StorageError
@@ -52,6 +52,13 @@ class Fingerprint(Record):
     inputs: str
 
 
+def _in_folder(name: str) -> str:
+    """Raises: ValueError for a name that leads out of a folder."""
+    if Path(name).name != name or name in ("", ".."):
+        raise ValueError("it is not the name of a file in the folder")
+    return name
+
+
 class JobEntry(Record):
     """The state of a job.
 
@@ -60,7 +67,7 @@ class JobEntry(Record):
     """
 
     job: str
-    file: str
+    file: Annotated[str, AfterValidator(_in_folder)]
     seed: int
     fingerprint: Fingerprint
     state: Literal["waiting", "running", "done", "failed"] = "waiting"

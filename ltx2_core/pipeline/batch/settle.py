@@ -6,7 +6,6 @@ Source: docs/batch.md.
 from __future__ import annotations
 
 import secrets
-import shlex
 import unicodedata
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from ...disk import made_folder
 from ...errors import DoesNotFitError, JobsError, LTX2Error, RequestError
+from ...paths import in_shell
 from ..resolve.presets import with_presets
 from ..resolve.resolve import resolve
 from ..resolve.setting_sources import Gathered, gather
@@ -22,7 +22,8 @@ from ..resolved import Resolved
 from .expand import job_seed
 from .jobs import Batch, BatchJob, JobLine
 from .names import Naming, escaped
-from .picks import picked_batch
+from .picks import DRAFTS, picked_batch
+from .record import SUMMARY
 from .unsettled import AskedBatch, Problem, UnsettledJob, unsettled_jobs
 
 
@@ -48,6 +49,7 @@ def read_batch(asked: AskedBatch, on_begin: Callable[[int], None] = lambda count
     common = _common(asked, given)
     is_draft = bool(common.draft) and picked_batch(asked.path) is None
     naming = Naming.of(common.output, asked.path, is_draft=is_draft)
+    _require_apart(asked.path, naming.folder)
     unsettled = unsettled_jobs(asked, given)
     on_begin(len(unsettled.jobs))
     with made_folder(naming.folder, stays=not asked.is_planned):
@@ -72,6 +74,13 @@ def read_batch(asked: AskedBatch, on_begin: Callable[[int], None] = lambda count
         has_report=bool(common.report),
         notes=tuple(notes),
     )
+
+
+def _require_apart(jobs: Path, folder: Path) -> None:
+    """Raises: RequestError for a file of jobs that the batch would replace by one of its own."""
+    if any((own := folder / name).exists() and own.samefile(jobs) for name in (SUMMARY, DRAFTS)):
+        why = f"a batch in {folder} writes a file of this name"
+        raise RequestError(f"{jobs} cannot be used", why, "-o FOLDER/ names another folder")
 
 
 def _common(asked: AskedBatch, given: Gathered) -> Settings:
@@ -192,5 +201,5 @@ def _refusal(path: Path, problems: Sequence[Problem]) -> JobsError:
             places.append(problem.place)
     count = len({problem.number for problem in problems})
     what = "1 job cannot be rendered" if count == 1 else f"{count:,} jobs cannot be rendered"
-    hint = f"ltx2 batch {shlex.quote(str(path))} --plan checks the jobs again when they are corrected"
+    hint = f"ltx2 batch {in_shell(path)} --plan checks the jobs again when they are corrected"
     return JobsError(f"{path}: {what}", hint=hint, problems=[*grouped.values()])

@@ -35,6 +35,7 @@ GUIDES_VIDEO = ("video_st", "video_stg", "video_rescale")
 GUIDES_EACH_OTHER = ("video_sm", "audio_sm")
 GUIDANCE = (*GUIDES_AUDIO, *GUIDES_VIDEO, *GUIDES_EACH_OTHER, "stg_blocks", "skip_step", "negative")
 
+MOST_CHARACTERS = 100_000  # of a text for the model, whose tokens beyond some hundreds are cut off
 OF_NEW_FRAMES = ("decoder", "codec", "crf", "preview", "tiles", *GUIDES_VIDEO)
 
 # By the mode of a stream: settings that have no effect, and the reason.
@@ -67,11 +68,22 @@ def refuse(given: Iterable[str], without: Mapping[str, str]) -> None:
 
 
 def check_prompt(prompt: str, *, is_needed: bool) -> None:
-    """Raises: RequestError for an empty prompt if one is needed, and for one that is not text."""
+    """Raises: RequestError for an empty prompt if one is needed, and as `check_text`."""
     if is_needed and not prompt.strip():
         raise RequestError("the prompt is empty", hint='ltx2 t2v "a kettle starts to whistle"')
-    if "\0" in prompt or any("\ud800" <= letter <= "\udfff" for letter in prompt):
-        raise RequestError("the prompt cannot be read", "it holds bytes that are not text", "write it in UTF-8")
+    check_text(prompt, "the prompt")
+
+
+def check_text(text: str, name: str) -> None:
+    """Raises: RequestError for something that is not text, and for far more text than any model reads.
+
+    name: of the text in messages.
+    """
+    if len(text) > MOST_CHARACTERS:
+        why = f"it has {len(text):,} characters, and {MOST_CHARACTERS:,} is the most"
+        raise RequestError(f"{name} cannot be used", why, "give a shorter one")
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise RequestError(f"{name} cannot be read", "it holds bytes that are not text", "write it in UTF-8")
 
 
 def check_streams(mode: str, choices: Mapping[str, tuple[StreamMode, ...]], settings: Settings) -> None:

@@ -11,7 +11,7 @@ from ...errors import RequestError, shown
 from ..segments import Segment
 from ..values import show_time
 from .basis import Basis
-from .refusals import check_prompt
+from .refusals import check_text
 from .sizes import ClipLength
 
 
@@ -28,7 +28,7 @@ def settle_segments(basis: Basis, length: ClipLength) -> tuple[Segment, ...]:
     duration_s, step_s = length.frames / length.fps, basis.frames_per_latent / length.fps
     segments: list[Segment] = []
     for start_s, end_s, prompt in sorted(given):
-        check_prompt(prompt, is_needed=False)
+        check_text(prompt, f"the prompt of {spelled}")
         written = f"{spelled} {show_time(start_s)}-{show_time(end_s)}={shown(prompt, 30)}"
         if start_s >= duration_s or end_s - duration_s >= step_s:
             why = f"the clip lasts {float(duration_s):.2f} s"

@@ -64,7 +64,7 @@ def config_files(config: Path | None = None) -> list[Path]:
     """The settings files, most important first: that of --config, the project's, the user's."""
     if config is not None and (why := no_file(config)):
         raise RequestError(f"--config {config} cannot be read", why, "check the path")
-    usual = [path for path in (PROJECT_FILE, ltx2_home() / USER_FILE) if os.path.isfile(path)]  # noqa: PTH113
+    usual = [path for path in (PROJECT_FILE, ltx2_home() / USER_FILE) if os.path.lexists(path)]
     return [config, *usual] if config else usual
 
 

@@ -27,6 +27,7 @@ from ..values import (
     Duration,
     Enlargement,
     FrameRate,
+    Gpus,
     Interval,
     Length,
     Loudness,
@@ -36,7 +37,6 @@ from ..values import (
     Time,
     did_you_mean,
     option_name,
-    parse_gpus,
     parse_number,
     parse_switch,
     parse_whole,
@@ -130,7 +130,7 @@ class Settings(BaseModel):
     memory: MemoryName | None = None
     compile: Switch | None = None
     ranks: Annotated[int, WHOLE_NUMBER, Field(ge=1, le=MOST_RANKS)] | None = None
-    gpus: Annotated[tuple[int, ...], BeforeValidator(parse_gpus), Field(min_length=1)] | None = None
+    gpus: Gpus | None = None
     attention_backend: BackendName | None = None
     force: Switch | None = None
     device: Device | None = None

@@ -37,6 +37,7 @@ from .refusals import (
     check_guidance,
     check_loudness,
     check_prompt,
+    check_text,
     check_tiles,
     nothing_to_copy,
 )
@@ -101,6 +102,7 @@ def _settle(asked: Asked, planned: Planned | None) -> Settled:
     row, prompt = mode_of(asked.mode), asked.prompt
     check_prompt(prompt, is_needed=row.main is None and planned is None)
     basis = settle_basis(row, asked.layers, asked.own_presets, planned, asked.found)
+    check_text(basis.settings.negative or "", "the negative prompt")
     is_left_out = planned is not None and asked.main is None and row.main is not None
     inputs = looped(basis, assumed_inputs(basis) if is_left_out else row.settle(basis, asked.main))
     if inputs.sound is not None:
@@ -118,7 +120,7 @@ def _settle(asked: Asked, planned: Planned | None) -> Settled:
     check_cached_steps(basis.merged, request)
     check_tiles(basis.merged, request, basis.vae.factors)
     if output.attention:
-        output = _with_attention(output, basis, request, target)
+        output = _with_attention(output, basis, request, attention_of(settings, request, target))
     job_dir = job_dir_of(settings, target)
     costs, notes, warnings = settle_machine(basis, request, enhancement.apart, captures=output.attention is not None)
     loras = {lora.input.role: lora.file.path for lora in basis.loras}
@@ -247,10 +249,10 @@ def _output(basis: Basis, inputs: ModeInputs) -> OutputSettings:
     return output
 
 
-def _with_attention(output: OutputSettings, basis: Basis, request: Request, target: Path) -> OutputSettings:
+def _with_attention(output: OutputSettings, basis: Basis, request: Request, path: Path | None) -> OutputSettings:
     """The same with the path of the attention clip, and the steps that it shows. Raises: RequestError."""
     check_attention(basis.merged, request, basis.transformer.layers)
-    path, steps = attention_of(basis.settings, request, target), output.attention_steps or early_steps(request)
+    steps = output.attention_steps or early_steps(request)
     return output.model_copy(update={"attention": path, "attention_steps": steps})
 
 

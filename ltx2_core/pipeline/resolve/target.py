@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ...disk import MOST_NAME_BYTES, require_free
 from ...errors import RequestError, shown
 from ...media.clip import AUDIO_FILES, COPIED_FILES
-from ...paths import given_path, in_shell, require_writable, wrong_suffix
+from ...paths import given_path, in_shell, require_writable, with_name, wrong_suffix
 from ..outputs import beside_of, stills_of
 from .settings import Settings
 
@@ -61,7 +61,7 @@ def target_of(settings: Settings, request: Request, suffix: str | None = None) -
 def job_dir_of(settings: Settings, target: Path) -> Path:
     """The job folder of a result: beside it, unless another place is set. Raises: RequestError."""
     if settings.job_dir:
-        return given_path(settings.job_dir, "--job-dir")
+        return with_name(given_path(settings.job_dir, "--job-dir"))
     return target.with_name(target.name + ".job")
 
 
