@@ -22,6 +22,7 @@ COMFY_FOLDERS += ("latent_upscale_models", "upscale_models", "model_patches")
 COMFY_SIGNS = 3  # so many of them indicate a ComfyUI tree
 MOST_FOLDERS = 1000
 DEEPEST = 4  # folders between a file and its tree
+MOST_REF_CHARACTERS = 1000  # of a file that names a snapshot; the name has 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,16 @@ def snapshot_of(folder: Path) -> Path:
     if not snapshots:
         return folder
     main = folder / "refs" / "main"
-    named = main.read_text(errors="replace").strip() if main.is_file() else ""
+    named = _start_of(main).strip()
     return next((one for one in snapshots if one.name == named), max(snapshots, key=lambda one: one.stat().st_mtime))
+
+
+def _start_of(path: Path) -> str:
+    """The beginning of a small text file; empty if there is none."""
+    if not path.is_file():
+        return ""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(MOST_REF_CHARACTERS)
 
 
 def refuse_diffusers(folder: Path) -> None:

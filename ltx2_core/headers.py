@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .disk import disk_hint, disk_reason, not_a_file
-from .errors import CheckpointError, StorageError, shown
+from .errors import CheckpointError, StorageError, json_reason, shown
 from .gguf_header import MAGIC, read_gguf
 from .header_text import LARGEST_TEXT_BYTES, TensorInfo, parse_header_text
 from .stored.layer import StoredLayers
@@ -27,6 +27,7 @@ from .stored.recognise import recognise
 T = TypeVar("T")
 
 LARGEST_JSON_BYTES = 4_000_000  # of one object; a tokenizer_config.json takes 1.2 million
+LARGEST_TEXT = 200_000_000  # bytes that are read at once; the tokenizer of a Gemma 3 takes 33 million
 LONGEST_NAME = 120  # of a tensor, in a message
 START_BYTES = 32  # enough to tell what a file is
 FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -85,7 +86,7 @@ class Header:
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise CheckpointError(what, f"its metadata is not JSON: {error}") from error
+            raise CheckpointError(what, json_reason(error)) from error
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -121,9 +122,10 @@ class Header:
         return self.tensors[name].shape[: len(shape)] == shape if layer is None else layer.fits(shape)
 
     def read(self, name: str) -> bytes:
-        """The bytes of a small tensor. Raises: StorageError if the file cannot be read any more."""
+        """The bytes of a small tensor. Raises: StorageError if it is not small, or cannot be read any more."""
         holder = next((shard for shard in self.shards if name in shard.tensors), self)
         info = holder.tensors[name]
+        require_small(f"{shown(name)} in {holder.path}", info.nbytes)
         try:
             with holder.path.open("rb") as file:
                 file.seek(info.start)
@@ -160,8 +162,17 @@ class Header:
 
 
 def together(shards: Sequence[Header]) -> Header:
-    """One header with the tensors of all shards of a model, by the name of their folder."""
-    tensors = {name: info for shard in shards for name, info in shard.tensors.items()}
+    """One header with the tensors of all shards of a model, by the name of their folder.
+
+    Raises: CheckpointError for a tensor that is in two of them, which are then files of two models.
+    """
+    tensors: dict[str, TensorInfo] = {}
+    for shard in shards:
+        if twin := next(iter(tensors.keys() & shard.tensors.keys()), None):
+            first = next(one for one in shards if twin in one.tensors)
+            why = f"{first.path.name} and {shard.path.name} both hold {shown(twin, LONGEST_NAME)}"
+            raise CheckpointError(f"{shard.path.parent} holds more than one model", why, "move one of them away")
+        tensors |= shard.tensors
     return Header(shards[0].path.parent, shards[0].metadata, tensors, tuple(shards))
 
 
@@ -345,9 +356,12 @@ def _parsed(path: Path, size: int, version: tuple[int, ...]) -> Header:
 def require_downloaded(path: Path) -> None:
     """Refuse a file, of any kind, whose content was never downloaded.
 
-    Raises: StorageError if it is missing, unreadable or empty; CheckpointError for a placeholder of the file.
+    Raises: StorageError if it is missing, unreadable, empty or no regular file; CheckpointError for a placeholder of
+    the file.
     """
     try:
+        if why := not_a_file(path.stat()):  # opening a pipe would block
+            raise StorageError(f"{path} cannot be read", why, "name a file")
         with path.open("rb") as file:
             _check_start(path, file.read(START_BYTES))
     except OSError as error:
@@ -367,17 +381,24 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise _unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged", f"it is not JSON: {error}") from error
+        raise CheckpointError(f"{path} is damaged", json_reason(error)) from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} is damaged", "it is not a JSON object")
     return values
+
+
+def require_small(name: str, nbytes: int) -> None:
+    """Raises: StorageError for a text that is too large to be part of a model. name: in the message."""
+    if nbytes > LARGEST_TEXT:
+        why = f"it has {nbytes:,} bytes, and {LARGEST_TEXT:,} is the most"
+        raise StorageError(f"{name} cannot be read", why, "download it again")
 
 
 def _check_start(path: Path, start: bytes) -> None:
     if not start:
         raise StorageError(f"{path.name} is empty", hint="download it again")
     for magic, what, hint in STAND_INS:
-        if start.startswith(magic):
+        if start.startswith(magic) and b"\0" not in start[:8]:  # else these bytes are the length of a header
             raise CheckpointError(f"{path.name} cannot be opened", what, hint)
 
 

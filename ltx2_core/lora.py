@@ -20,6 +20,7 @@ from .errors import CheckpointError
 from .headers import Header, read_header
 from .lora_file import MatchedLora
 from .lora_forms import Combine, is_product
+from .lora_scale import usable_scale
 from .quantize.linear import QuantisedLinear
 from .weights import map_tensors, require_finite
 
@@ -198,7 +199,7 @@ def _addend(tensors: Mapping[str, Tensor], matched: MatchedLora, official: str, 
     change = matched.changes[official]
     scale = change.scale
     if change.alpha is not None and change.rank is not None:
-        scale = tensors[change.alpha].double().item() / change.rank
+        scale = usable_scale(matched.path.name, change.alpha, tensors[change.alpha].double().item(), change.rank)
     operands = [[tensors[name] for name in operand] for operand in change.operands]
     return Addend(operands, change.combine, strength * scale)
 

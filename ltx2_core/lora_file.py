@@ -13,8 +13,8 @@ from typing import Self
 
 from . import keymap
 from .components import COMPONENTS
-from .errors import CheckpointError, RequestError
-from .headers import FileKind, Header, classify, read_header
+from .errors import CheckpointError, RequestError, shown
+from .headers import LONGEST_NAME, FileKind, Header, classify, read_header
 from .lora_forms import Change, Target, foreign_form, read_changes
 from .lora_scale import check_rank, stated_scale
 
@@ -100,7 +100,9 @@ def _lora_of(header: Header) -> LoraFile:
     foreign = foreign_form(header)
     if foreign is not None:
         form, name = foreign
-        raise CheckpointError(f"{header.path.name} is {form}, which is not supported", f"it holds {name}")
+        raise CheckpointError(
+            f"{header.path.name} is {form}, which is not supported", f"it holds {shown(name, LONGEST_NAME)}"
+        )
     changes, rejected = read_changes(header)
     return LoraFile(
         path=header.path,
@@ -126,23 +128,23 @@ def match(lora: LoraFile, checkpoint: Header, *, allow_partial: bool = False) ->
     skipped: list[str] = []
     unmatched = dict(lora.rejected)
     for (given, leaf), change in lora.changes.items():
-        shown = given if leaf == "weight" else f"{given}.{leaf}"
+        called = given if leaf == "weight" else f"{given}.{leaf}"
         name, known = layers.spelled(given)
         left_out = next((what for what, pattern in SKIPPED.items() if pattern.match(name)), None)
         official = f"{known.get(name)}.{leaf}"
         if left_out is not None:
             skipped.append(left_out)
         elif name not in known:
-            unmatched[shown] = "the model has no such linear layer"
+            unmatched[called] = "the model has no such linear layer"
         elif known[name] is None:
-            unmatched[shown] = "it matches several layers"
+            unmatched[called] = "it matches several layers"
         elif official in changes:
-            unmatched[shown] = "its layer has a pair already"
+            unmatched[called] = "its layer has a pair already"
         elif official not in files:
-            unmatched[shown] = f"the layer has no {leaf} in the model"
+            unmatched[called] = f"the layer has no {leaf} in the model"
         elif not _is_for(change, checkpoint, files[official]):
             shape = list(checkpoint.matrix_shape(files[official]))
-            unmatched[shown] = f"made for {list(change.shape)}, the model has {shape}"
+            unmatched[called] = f"made for {list(change.shape)}, the model has {shape}"
         else:
             changes[official] = change
     matched = MatchedLora(path=lora.path, changes=changes, skipped=tuple(skipped), unmatched=unmatched)
@@ -238,7 +240,9 @@ def _scale(header: Header, *keys: str) -> int | None:
         return None
     value = header.metadata[key]
     if not re.fullmatch(r"[1-9]\d{0,3}(\.0+)?", value, re.ASCII):
-        raise CheckpointError(f"{header.path.name} has damaged metadata", f"{key} is {value}, not a whole number")
+        raise CheckpointError(
+            f"{header.path.name} has damaged metadata", f"{key} is {shown(value)}, not a whole number"
+        )
     return int(float(value))
 
 
@@ -250,11 +254,11 @@ def _hdr_transform(metadata: Mapping[str, str]) -> str | None:
 def _refusal(matched: MatchedLora, checkpoint: Header) -> CheckpointError:
     """The error for a LoRA that does not fit, with its first few mismatches."""
     count, total = len(matched.unmatched), len(matched.changes) + len(matched.unmatched)
-    shown = [f"{name}: {why}" for name, why in list(matched.unmatched.items())[:SHOWN]]
+    first = [f"{shown(name, LONGEST_NAME)}: {why}" for name, why in list(matched.unmatched.items())[:SHOWN]]
     if count > SHOWN:
-        shown.append(f"and {count - SHOWN:,} more")
+        first.append(f"and {count - SHOWN:,} more")
     return CheckpointError(
         f"{matched.path.name} does not fit {checkpoint.path.name}",
-        f"{count:,} of {total:,} match nothing: {'; '.join(shown)}" if shown else matched.report,
+        f"{count:,} of {total:,} match nothing: {'; '.join(first)}" if first else matched.report,
         "--allow-partial-lora uses the others" if matched.changes else "use a LoRA that was made for this model",
     )

@@ -17,6 +17,8 @@ from .headers import Header, read_json
 DIFFUSERS_ENTRY = "lora_adapter_metadata"
 KOHYA_ALPHA, KOHYA_RANK = "ss_network_alpha", "ss_network_dim"
 PEFT_FILE = "adapter_config.json"
+LARGEST_SCALE = 10_000  # alpha / rank; trainers use less than a hundred
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 UNSAID = ("", "None", "Dynamic")  # what kohya's tools write where each layer has an alpha of its own
 
 
@@ -25,8 +27,8 @@ class StatedScale:
     """An alpha and a rank for all changes without their own alpha, and exceptions by layer.
 
     Args: rank: None if only alpha is stated. alphas, ranks: by the end of a layer's name. is_root: whether alpha is
-    divided by the square root of the rank. is_peft: whether it applies to changes without a rank too. where: its
-    location, for messages.
+    divided by the square root of the rank. is_peft: whether it applies to changes without a rank too. file: the
+    name of the LoRA, and where: the place of the alpha, both for messages.
     """
 
     alpha: float
@@ -35,16 +37,18 @@ class StatedScale:
     ranks: Mapping[str, float] = field(default_factory=dict)
     is_root: bool = False
     is_peft: bool = False
+    file: str
     where: str
 
     def of(self, layer: str, largest_rank: int) -> float:
         """The factor for the change of a layer.
 
         Args: largest_rank: of the file; used if no rank is stated.
+        Raises: CheckpointError for a factor that no training gives.
         """
         alpha = _exception(self.alphas, layer, self.alpha)
         rank = _exception(self.ranks, layer, self.rank or largest_rank)
-        return alpha / (sqrt(rank) if self.is_root else rank)
+        return usable_scale(self.file, self.where, alpha, sqrt(rank) if self.is_root else rank)
 
 
 def stated_scale(header: Header) -> StatedScale | None:
@@ -57,6 +61,14 @@ def stated_scale(header: Header) -> StatedScale | None:
         return found
     beside = header.path.with_name(PEFT_FILE)
     return _of_peft(read_json(beside), str(beside), header) if beside.is_file() else None
+
+
+def usable_scale(file: str, where: str, alpha: float, divisor: float) -> float:
+    """An alpha divided by its rank. Raises: CheckpointError for one that no training gives, and weights cannot hold."""
+    if not abs(alpha) <= LARGEST_SCALE * divisor:
+        why = f"{where} is {alpha:g}, which is more than {LARGEST_SCALE:,} times its rank"
+        raise CheckpointError(f"{file} has an alpha that cannot be used", why, "download it again")
+    return alpha / divisor
 
 
 def check_rank(stated: StatedScale, header: Header, largest_rank: int) -> None:
@@ -85,6 +97,8 @@ def _of_peft(values: Mapping[str, Any], where: str, header: Header) -> StatedSca
     alpha = next((values[name] for name in ("lora_alpha", "alpha") if values.get(name) is not None), None)
     if alpha is None:
         return None
+    if _switch(values, "use_dora", where, header):
+        raise CheckpointError(f"{header.path.name} is a DoRA, which is not supported", f"{where} says so")
     rank = values.get("r")
     patterns = []
     for name in ("alpha_pattern", "rank_pattern"):
@@ -100,8 +114,9 @@ def _of_peft(values: Mapping[str, Any], where: str, header: Header) -> StatedSca
         rank=None if rank is None else _number(rank, f"r in {where}", header),
         alphas=patterns[0],
         ranks=patterns[1],
-        is_root=values.get("use_rslora") is True,
+        is_root=_switch(values, "use_rslora", where, header),
         is_peft=True,
+        file=header.path.name,
         where=where,
     )
 
@@ -113,19 +128,29 @@ def _of_kohya(header: Header) -> StatedScale | None:
     return StatedScale(
         alpha=_number(alpha, KOHYA_ALPHA, header, lowest=None),
         rank=None if rank in UNSAID else _number(rank, KOHYA_RANK, header),
+        file=header.path.name,
         where=KOHYA_ALPHA,
     )
 
 
 def _number(value: Any, name: str, header: Header, lowest: float | None = 0.0) -> float:
     """A number, above the lowest unless that is None. Raises: CheckpointError."""
+    is_number = NUMBER.fullmatch(value) if isinstance(value, str) else type(value) in (int, float)
     try:
-        number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
+        number = float(value) if is_number else float("nan")
+    except OverflowError:
         number = float("nan")
     if not isfinite(number) or (lowest is not None and number <= lowest):
         raise _damaged(header, f"{name} is {shown(value)}, not a number that can be used")
     return number
+
+
+def _switch(values: Mapping[str, Any], name: str, where: str, header: Header) -> bool:
+    """A switch of a PEFT config, which is off if it is missing. Raises: CheckpointError for anything else."""
+    value = values.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise _damaged(header, f"{name} in {where} is {shown(value)}, neither true nor false")
+    return bool(value)
 
 
 def _layer_name(pattern: str, header: Header) -> str:

@@ -23,7 +23,7 @@ from ..disk import disk_errors, free_bytes, show_bytes
 from ..errors import CheckpointError, LTX2Error, RequestError, StorageError, shown
 from ..folders import ModelPlaces, places_of, refuse_diffusers
 from ..headers import FileKind, Header, classify, read_header, read_json
-from ..paths import input_path
+from ..paths import in_shell, input_path
 from .library import Library, hub_cache, models_home
 from .published import published_header
 from .registry import Reference, RegisteredModel, read_catalogue
@@ -94,7 +94,7 @@ def find_model(
     path = input_path(spec, "--model", StorageError)
     if path.is_dir():
         return _scan(path.resolve().name, path, given, decoder=decoder)
-    if path.is_file() or path.is_symlink():
+    if os.path.lexists(path):  # whatever else it is, its reader says so
         is_split = classify(read_header(path)) is FileKind.TRANSFORMER
         main = {"transformer" if is_split else "checkpoint": path}
         return _scan(path.name, path.parent, {**main, **given}, decoder=decoder, is_file=True)
@@ -303,7 +303,7 @@ def _connectors(
         raise CheckpointError(
             f"{transformer.name} has no text connectors",
             "those of different models look the same, so a file beside it is not taken unless it is named",
-            " or ".join(f"--connectors {path}" for path in found[:SHOWN]),
+            " or ".join(f"--connectors {in_shell(path)}" for path in found[:SHOWN]),
         )
     return None
 

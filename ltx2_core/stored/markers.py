@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..errors import json_reason
 from .layer import refusal
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _of_tensor(header: Header, name: str) -> Any:
     try:
         return json.loads(header.read(name))
     except (ValueError, RecursionError) as error:
-        raise refusal(header.path, name, f"it is not JSON: {error}") from error
+        raise refusal(header.path, name, json_reason(error)) from error
 
 
 def _fields(header: Header, layer: str, values: Any) -> Fields:

@@ -17,7 +17,17 @@ from ..config.landmarks import check_header
 from ..config.section import Section
 from ..errors import CheckpointError, StorageError, shown
 from ..folders import snapshot_of
-from ..headers import FileKind, Header, classify, generation, read_header, read_json, require_downloaded, together
+from ..headers import (
+    FileKind,
+    Header,
+    classify,
+    generation,
+    read_header,
+    read_json,
+    require_downloaded,
+    require_small,
+    together,
+)
 from ..log import warn_once
 from .encoders import GEMMA_3, GEMMA_4, Encoder, described, encoder_of
 from .released import config_of
@@ -75,7 +85,7 @@ class EncoderFiles:
         """The JSON text of the tokenizer. Raises: OSError, UnicodeDecodeError, StorageError."""
         holder = self._tokenizer_holder
         if holder is None:
-            return self.tokenizer.read_text(encoding="utf-8")
+            return _text_of(self.tokenizer)
         if TOKENIZER in holder.metadata:
             return holder.metadata[TOKENIZER]
         return holder.read(TOKENIZER).decode("utf-8")
@@ -88,7 +98,7 @@ class EncoderFiles:
         folders = [file.parent for file in (self.config_file, self.tokenizer) if file is not None]
         found = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if found is not None:
-            return found.read_text(encoding="utf-8")
+            return _text_of(found)
         holder = self._tokenizer_holder
         if holder is not None and ASSET + name in holder.tensors:
             return holder.read(ASSET + name).decode("utf-8")
@@ -111,6 +121,11 @@ class EncoderFiles:
         """Values of one token over all hidden states: the embeddings and the output of every layer."""
         text = Section(self.config, "text_config")
         return text.whole("hidden_size") * (text.whole("num_hidden_layers") + 1)
+
+
+def _text_of(path: Path) -> str:
+    require_small(str(path), path.stat().st_size)
+    return path.read_text(encoding="utf-8")
 
 
 def find_encoder(path: Path) -> EncoderFiles:
@@ -286,9 +301,11 @@ def _shards(folder: Path) -> list[Path]:
     index = folder / INDEX
     if not index.is_file():
         return sorted(folder.glob(WEIGHTS))
-    names = list(Section(read_json(index), "weight_map").values.values())
-    if not all(isinstance(name, str) and Path(name).name == name for name in names):
-        raise CheckpointError(f"{index} is damaged", "its weight_map names a file that is not in this folder")
+    found = read_json(index).get("weight_map")
+    names = list(found.values()) if isinstance(found, dict) else []
+    if not names or not all(isinstance(name, str) and Path(name).name == name != "" for name in names):
+        why = "its weight_map must name files that are in this folder"
+        raise CheckpointError(f"{index} is damaged", why, "download it again")
     shards = [folder / name for name in sorted(set(names))]
     for shard in shards:
         if not shard.is_file():

@@ -181,11 +181,33 @@ def test_peft_config_of_another_file_is_not_used(tmp_path: Path) -> None:
         (of_diffusers(r=4, lora_alpha=2, alpha_pattern=[2]), "alpha_pattern in lora_adapter_metadata is not"),
         (of_diffusers(r=4, lora_alpha=2, alpha_pattern={"(a+)+$": 2}), r"the pattern \(a\+\)\+\$ is not the name"),
         ({"lora_adapter_metadata": "[]"}, "is not a JSON object"),
+        ({"ss_network_alpha": "1_0"}, "ss_network_alpha is 1_0"),
+        (of_diffusers(r=4, lora_alpha=2, use_rslora="true"), "use_rslora in lora_adapter_metadata is true, neither"),
+        (of_diffusers(r=4, lora_alpha=2, use_rslora=1), "use_rslora in lora_adapter_metadata is 1, neither"),
+        ({"reference_downscale_factor": "9" * 5000}, "reference_downscale_factor is 9{59}…, not a whole number"),
     ],
 )
 def test_metadata_that_make_no_sense_are_refused(metadata: dict[str, str], why: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"damaged metadata\n.*{why}"):
         read_lora(save(tmp_path, pair(), metadata))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"ss_network_alpha": "1e300"},
+        {"ss_network_alpha": "4", "ss_network_dim": "1e-320"},
+        of_diffusers(r=4, lora_alpha=-1e6),
+    ],
+)
+def test_metadata_with_an_alpha_that_no_training_gives_are_refused(metadata: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"an alpha that cannot be used\n.* more than 10,000 times its rank"):
+        read_lora(save(tmp_path, pair(), metadata))
+
+
+def test_dora_without_its_magnitudes_is_known_by_its_config(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a DoRA, which is not supported"):
+        read_lora(save(tmp_path, pair(), of_diffusers(r=4, lora_alpha=2, use_dora=True)))
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000])
@@ -369,6 +391,19 @@ def test_lora_with_values_that_are_not_finite_is_refused_with_its_tensor(
     tensors[f"{TO_Q}{part}"].view(-1)[-1] = value
     with pytest.raises(CheckpointError, match=f"lora.safetensors holds NaN or infinite values\n.*{TO_Q}{part}"):
         difference(tiny, save(tmp_path, tensors))
+
+
+def test_lora_with_an_alpha_that_no_training_gives_is_refused_with_its_tensor(tiny: Path, tmp_path: Path) -> None:
+    tensors = pair() | {f"{TO_Q}.alpha": torch.tensor(1e300, dtype=torch.float64)}
+    with pytest.raises(CheckpointError, match=rf"an alpha that cannot be used\n.*{TO_Q}\.alpha is 1e\+300"):
+        difference(tiny, save(tmp_path, tensors))
+
+
+def test_name_of_a_layer_in_a_message_is_of_a_length_that_can_be_read(tiny: Path, tmp_path: Path) -> None:
+    path = save(tmp_path, pair() | pair("x" * 5000))
+    with pytest.raises(CheckpointError) as caught:
+        difference(tiny, path)
+    assert len(str(caught.value)) < 400
 
 
 def test_models_have_their_own_weights_after_a_lora_that_could_not_be_fused(tiny: Path, tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ REFUSED: dict[str, tuple[Tensors, dict[str, str], str]] = {
     "of-float": (PLAIN | {"a.comfy_quant": marker(format="nvfp4")}, {}, "its weight is BF16"),
     "bf16-of-int8": (INT8 | {"a.comfy_quant": marker(format="bf16")}, {}, "its weight is I8"),
     "no-json": (INT8 | {"a.comfy_quant": torch.full((9,), 39, dtype=torch.uint8)}, {}, "not JSON"),
-    "deep": (INT8 | {"a.comfy_quant": torch.full((9_000,), 91, dtype=torch.uint8)}, {}, "not JSON"),
+    "deep": (INT8 | {"a.comfy_quant": torch.full((9_000,), 91, dtype=torch.uint8)}, {}, "nested too deeply"),
     "long": (INT8 | {"a.comfy_quant": torch.full((99_000,), 32, dtype=torch.uint8)}, {}, "not a marker"),
     "no-object": (INT8, {"_quantization_metadata": '{"layers": {"a": "nvfp4"}}'}, "not a JSON object"),
     "no-layers": (INT8, {"_quantization_metadata": '"all"'}, "not an object with layers"),

@@ -17,7 +17,7 @@ from ...hub.registry import Control, Reference
 from ...lora_file import LoraFile, MatchedLora, match, read_lora
 from ...paths import input_path, require_file
 from ..request import LoraInput
-from ..values import did_you_mean
+from ..values import did_you_mean, parse_number
 
 STRONGEST = 10
 USABLE = "ltx2 models lists the LoRAs that can be used"
@@ -206,6 +206,6 @@ def _with_number(spec: str) -> tuple[str, float | None]:
 
 def _strength(text: str) -> float:
     try:
-        return float(text)
+        return float(parse_number(text))
     except ValueError:
         return float("nan")

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ...disk import disk_errors, disk_hint, disk_reason, read_whole, write_whole
-from ...errors import RequestError
+from ...errors import RequestError, json_reason
 from ...home import ltx2_home
 from ...machine import Backend, Precision
 from ...records import Record
@@ -174,7 +174,8 @@ def read_tuning() -> Tuning | None:
     except RequestError as error:
         raise RequestError(error.what, error.why, AGAIN) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise RequestError(f"{path} cannot be used", disk_reason(error), disk_hint(error, AGAIN)) from error
+        why = disk_reason(error) if isinstance(error, OSError) else json_reason(error)
+        raise RequestError(f"{path} cannot be used", why, disk_hint(error, AGAIN)) from error
 
 
 def write_tuning(tuning: Tuning) -> Path:
