@@ -18,7 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from ..errors import RequestError, StorageError
 from ..version import __version__
-from .failures import Wanted, not_a_hub, refusal, storage_refusal, transport_failure
+from .failures import Wanted, not_a_hub, refusal, storage_refusal, transport_failure, whole_number
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
@@ -47,8 +47,7 @@ class Answer:
     @property
     def length(self) -> int | None:
         """How many bytes its body has, where it says so."""
-        text = self.headers.get("Content-Length", "")
-        return int(text) if text.isdecimal() else None
+        return whole_number(self.headers.get("Content-Length", ""))
 
 
 class Connection:
@@ -175,8 +174,11 @@ def _abort(response: Any) -> None:
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port of an address. Raises: ValueError if it is not one, or if no host can have that name."""
     parts = urlsplit(url)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or PORTS.get(parts.scheme)
+    host = (parts.hostname or "").lower()
+    host.encode("idna")
+    return parts.scheme, host, parts.port or PORTS.get(parts.scheme)
 
 
 def _followed(wanted: Wanted, url: str, location: str) -> str:

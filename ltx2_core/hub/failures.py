@@ -183,13 +183,18 @@ def _busy(wanted: Wanted, host: str, status: int, headers: Mapping[str, str]) ->
 def _asked_wait(status: int, headers: Mapping[str, str]) -> float:
     """The seconds that a server asks to wait, in Retry-After or in the Hub's own RateLimit; 0 if there are none."""
     text = headers.get("Retry-After", "").strip()
-    if text.isdigit():
-        return float(text[:6])
+    if (seconds := whole_number(text)) is not None:
+        return float(seconds)
     try:
         return max((parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds(), 0.0)
     except (ValueError, TypeError):
         window = re.search(r"\bt=(\d{1,6})\b", headers.get("RateLimit", ""))
     return float(window[1]) if window and status == 429 else 0.0
+
+
+def whole_number(text: str) -> int | None:
+    """The number in a header; None if it is no number, or one of more digits than any size or time has."""
+    return int(text) if re.fullmatch(r"\d{1,18}", text, re.ASCII) else None
 
 
 def _other_name(wanted: Wanted) -> str:

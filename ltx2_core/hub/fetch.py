@@ -22,7 +22,7 @@ from .part import Part, RemoteFile
 
 PARTIAL = 206
 MOST_BEGINNINGS = 5  # of one file, where a server cannot go on in the middle
-CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", re.ASCII)
 PAGE = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
 PAGE_TYPES = ("text/html", "application/xhtml")
 PAGE_ENDINGS = (".html", ".htm", ".xml")

@@ -5,6 +5,7 @@ Source: docs/models.md, "What is installed".
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -164,8 +165,8 @@ def plan_removal(name: str, library: Library) -> Removal:
     others = {
         file for model in all_of_them.values() if model is not chosen and model.is_installed for file in model.files
     }
-    home = models_home().absolute()
-    own = [file for file in chosen.files if file.absolute().is_relative_to(home)]
+    home = os.path.abspath(models_home())  # noqa: PTH100 (a path of an entry may lead out of it again with ..)
+    own = [file for file in chosen.files if Path(os.path.abspath(file)).is_relative_to(home)]  # noqa: PTH100
     free = [file for file in own if file not in others]
     return Removal(
         removed=tuple(file for file in free if not file.is_symlink()),

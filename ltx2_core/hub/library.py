@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..folders import REPOSITORIES, SNAPSHOTS, comfy_folders, snapshot_of
 from ..home import ltx2_home
+from ..paths import given_path
 from .registry import Catalogue, Reference
 
 PART, PART_NOTE = ".part", ".part.json"  # behind the name of a file that is not complete, and of what it is
@@ -103,12 +104,14 @@ def models_home() -> Path:
 
 
 def hub_cache() -> Path:
-    """The cache of the Hugging Face Hub, which other programs use too."""
-    if chosen := os.environ.get("HF_HUB_CACHE"):
-        return Path(chosen).expanduser()
-    if chosen := os.environ.get("HF_HOME"):
-        return Path(chosen).expanduser() / "hub"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface" / "hub"
+    """The cache of the Hugging Face Hub, which other programs use too.
+
+    Raises: RequestError if a variable names a place that cannot be one.
+    """
+    for name, below in (("HF_HUB_CACHE", ""), ("HF_HOME", "hub"), ("XDG_CACHE_HOME", "huggingface/hub")):
+        if chosen := os.environ.get(name):
+            return given_path(chosen, name) / below
+    return Path(os.path.expanduser("~/.cache/huggingface/hub"))  # noqa: PTH111 (a user may have no home)
 
 
 def _read_snapshots(repository: str) -> tuple[Path, ...]:

@@ -18,6 +18,7 @@ from typing import Self
 
 from ..disk import NO_LINK, NO_WAIT, disk_hint, disk_reason, free_bytes, read_whole, show_bytes, sync, write_whole
 from ..errors import StorageError
+from ..paths import in_shell
 from .checksums import PIECE, Digest
 from .failures import stop_if
 from .library import PART, PART_NOTE
@@ -69,7 +70,7 @@ class Part:
             self._descriptor = os.open(self.path, flags, 0o666)
             if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
                 self.close()
-                raise StorageError(f"{self.path} is not a regular file", hint=f"remove {self.path}")
+                raise StorageError(f"{self.path} is not a regular file", hint=f"rm {in_shell(self.path)}")
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -182,7 +182,8 @@ class Catalogue:
         known = self.repositories.get(name) or Repository()
         if known.files or known.open_copy is None:
             return known
-        return known.model_copy(update={"files": self.repository(known.open_copy).files})
+        copied = self.repositories.get(known.open_copy) or Repository()
+        return known.model_copy(update={"files": copied.files})
 
     def published(self, reference: Reference) -> PublishedFile:
         """The facts about a file."""
@@ -255,7 +256,19 @@ def _own_models() -> dict[str, RegisteredModel]:
             why = "a model's name holds letters, digits, dots, hyphens and underscores"
             raise RequestError(f"{path} cannot be used", why, "rename the file")
         found[name] = RegisteredModel.checked(str(path), read_yaml(path))
+        _check_own(path, found[name])
     return found
+
+
+def _check_own(path: Path, model: RegisteredModel) -> None:
+    """Raises: RequestError for an entry of the user's own that only a shipped one could be."""
+    if model.folder is not None:
+        why = "folder is for the model that comes with this program"
+        raise RequestError(f"{path} cannot be used", why, "name the files with whole paths")
+    for licence in (known.licence for known in model.repositories.values()):
+        if licence is not None and licence not in licences():
+            why = f"there is no licence {shown(licence)}"
+            raise RequestError(f"{path} cannot be used", why, f"known are {', '.join(licences())}")
 
 
 def _presets(kind: str) -> list[Path]:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from . import failures
 from .connection import COMMIT, Connection
-from .failures import Patience, Setback, Wanted, not_a_hub
+from .failures import Patience, Setback, Wanted, not_a_hub, whole_number
 from .fetch import fetch_file
 from .part import RemoteFile
 
@@ -99,7 +99,7 @@ class Hub:
         wanted = self._connection.wanted(repository, path)
         with self._connection.ask("HEAD", self._connection.url(repository, path, revision), wanted) as answer:
             headers = answer.headers
-            size = headers.get("X-Linked-Size") or headers.get("Content-Length", "")
+            size = whole_number(headers.get("X-Linked-Size") or headers.get("Content-Length", ""))
             return _remote_file(wanted, headers, size)
 
     def _list(self, repository: str, revision: str) -> tuple[str, list[str]]:
@@ -123,21 +123,20 @@ class Hub:
         return commit, names
 
 
-def _remote_file(wanted: Wanted, headers: Mapping[str, str], size: str) -> RemoteFile:
+def _remote_file(wanted: Wanted, headers: Mapping[str, str], size: int | None) -> RemoteFile:
     """The facts about a file in the headers of a response. Raises: StorageError if they do not come from a Hub."""
     commit = headers.get(COMMIT, "")
     etag = ETAG.fullmatch(headers.get("X-Linked-Etag") or headers.get("ETag", ""))
     checksum = etag[1] if etag else ""
     if not (len(commit) == 40 and HEX.fullmatch(commit)):
         raise not_a_hub(wanted, f"its answer for {wanted.name} names no commit")
-    if not (HEX.fullmatch(checksum) and size.isdecimal()):
+    if not HEX.fullmatch(checksum) or size is None:
         raise not_a_hub(wanted, f"its answer for {wanted.name} has no size and no checksum")
-    return RemoteFile(
-        repository=wanted.repository, path=wanted.path, commit=commit, nbytes=int(size), checksum=checksum
-    )
+    return RemoteFile(repository=wanted.repository, path=wanted.path, commit=commit, nbytes=size, checksum=checksum)
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a path stays in the folder of its repository, on every system."""
+    """Whether a path can be shown, and stays in the folder of its repository on every system."""
     path = PurePosixPath(name)
-    return bool(path.name) and not path.is_absolute() and ".." not in path.parts and not re.search(r"[\\:\0]", name)
+    is_inside = bool(path.name) and not path.is_absolute() and ".." not in path.parts
+    return is_inside and name.isprintable() and not re.search(r"[\\:]", name)

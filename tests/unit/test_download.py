@@ -294,6 +294,14 @@ def test_files_of_other_programs_are_never_removed(library: Library, tmp_path: P
     assert (removal.removed, removal.links, removal.elsewhere) == ((), (), (found,))
 
 
+def test_a_path_that_leads_out_of_the_folder_of_models_is_never_removed(library: Library, tmp_path: Path) -> None:
+    there = put(tmp_path / "somebodys.safetensors")
+    out = f"{models_home()}/../../{there.name}"
+    (models_home() / "odd.yaml").write_text(f'summary: odd\ngeneration: "2.0"\nfiles: {{checkpoint: {out}}}\n')
+    removal = plan_removal("odd", Library(read_catalogue()))
+    assert (removal.removed, [path.resolve() for path in removal.elsewhere]) == ((), [there])
+
+
 def test_unfinished_downloads_are_listed(library: Library, tmp_path: Path) -> None:
     own = put(models_home() / "me/mine/mine.safetensors.part")
     old = put(tmp_path / "cache/models--me--mine/blobs/ab.cd.incomplete")

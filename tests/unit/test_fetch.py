@@ -284,6 +284,8 @@ def test_tries_are_counted_from_the_last_byte_that_came(server: FakeHub, hub: Hu
         ({"Retry-After": "90000"}, failures.LONGEST_WAIT),
         ({"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"}, failures.LONGEST_WAIT),
         ({"Retry-After": "soon"}, 1),
+        ({"Retry-After": "²"}, 1),
+        ({"Retry-After": "9" * 5000}, 1),
         ({"RateLimit": '"resolvers";r=0;t=42'}, 42),
     ],
 )
