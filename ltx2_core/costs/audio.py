@@ -13,9 +13,10 @@ from ..grids import MEL_FRAMES_PER_AUDIO_LATENT
 
 DECODING_COPIES, ENCODING_COPIES = 7.7, 6.3  # of the widest layer's numbers
 # Additional memory on the CPU, in the same unit: the convolution kernels, and what the system's allocator keeps of
-# freed tensors. Measured with the models of 2.0, for 50 and 125 steps.
-KERNEL_COPIES, VOCODER_KERNEL_COPIES = 3.0, 6.35
-VOCODING_COPIES, ANTIALIASED_COPIES = 7.2, 11.2  # antialiased activations compute at twice the rate
+# freed tensors. Measured with the models of 2.0 and 2.3, for 10 to 125 steps.
+KERNEL_COPIES = 3.0
+VOCODER_KERNEL_COPIES, ANTIALIASED_KERNEL_COPIES = 10.4, 13.9
+VOCODING_COPIES, ANTIALIASED_COPIES = 5.0, 5.8  # antialiased activations compute at twice the rate
 FLOAT_BYTES = 4  # the vocoder computes in float32, and so does what comes before the encoder
 USUAL_RATE_HZ = 48000
 CHANNELS = 128  # of 2.0, with which these FLOPs of a step were counted:
@@ -33,14 +34,16 @@ def encode_bytes(config: AudioVAEConfig, steps: int, itemsize: int) -> int:
     return int(ENCODING_COPIES * _largest(config, steps) * itemsize)
 
 
-def decode_workspace_bytes(config: AudioVAEConfig, steps: int, itemsize: int) -> int:
-    """The additional memory of decoding on the CPU, in the convolution kernels."""
+def workspace_bytes(config: AudioVAEConfig, steps: int, itemsize: int) -> int:
+    """The additional memory of decoding and encoding on the CPU, in the convolution kernels."""
     return int(KERNEL_COPIES * _largest(config, steps) * itemsize)
 
 
-def reading_bytes(config: AudioVAEConfig, steps: int, at_once: int, seconds: Fraction, itemsize: int) -> int:
+def reading_bytes(
+    config: AudioVAEConfig, steps: int, at_once: int, seconds: Fraction, itemsize: int, *, on_cpu: bool = False
+) -> int:
     """Peak memory while audio of so many seconds is encoded, so many steps at a time: either for the spectrum, which is
-    computed for all of it at once, or for encoding pieces of the spectrogram.
+    computed for all of it at once, or for encoding pieces of the spectrogram, on the CPU with the convolution kernels.
     """
     mel, sides = config.mel, 2
     frames = seconds * mel.sample_rate_hz / mel.hop
@@ -48,7 +51,9 @@ def reading_bytes(config: AudioVAEConfig, steps: int, at_once: int, seconds: Fra
     resampled = sides * FLOAT_BYTES * seconds * mel.sample_rate_hz
     transformed = resampled + sides * FLOAT_BYTES * frames * (spectrum + 2 * mel.bins)
     made = sides * frames * mel.bins * (FLOAT_BYTES + itemsize)
-    return wave_bytes(seconds) + int(max(transformed, made + encode_bytes(config, min(steps, at_once), itemsize)))
+    piece = min(steps, at_once)
+    encoding = encode_bytes(config, piece, itemsize) + on_cpu * workspace_bytes(config, piece, itemsize)
+    return wave_bytes(seconds) + int(max(transformed, made + encoding))
 
 
 def wave_bytes(seconds: Fraction) -> int:
@@ -62,9 +67,12 @@ def vocode_bytes(config: VocoderConfig, steps: int) -> int:
 
 
 def vocode_workspace_bytes(config: VocoderConfig, steps: int) -> int:
-    """The additional memory of the vocoder on the CPU, as for decoding. A bandwidth extension needs more."""
-    widest = max(_last_stage(generator, frames) for generator, frames in _generators(config, steps))
-    return int(VOCODER_KERNEL_COPIES * widest * FLOAT_BYTES)
+    """The additional memory of the vocoder on the CPU, as for decoding, and a copy of its largest weights."""
+    generators = _generators(config, steps)
+    copies = ANTIALIASED_KERNEL_COPIES if config.generator.is_antialiased else VOCODER_KERNEL_COPIES
+    widest = max(_last_stage(generator, frames) for generator, frames in generators)
+    weights = max(generator.widths[1] ** 2 * max(generator.block_kernels) for generator, _ in generators)
+    return int((copies * widest + weights) * FLOAT_BYTES)
 
 
 def decode_flops(config: AudioVAEConfig, steps: int) -> float:

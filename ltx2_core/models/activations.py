@@ -8,12 +8,17 @@ Source: docs/reference/audio.md, "Vocoder"; Lee et al., "BigVGAN" (arXiv 2206.04
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 TAPS, RATIO = 12, 2
+# Groups of channels that are activated one after another, because tensors at twice the rate are large. A group has at
+# least two channels: convolutions of a single one may round differently.
+PARTS, LEAST_CHANNELS = 8, 2
 EPSILON = 1e-9
 
 
@@ -25,8 +30,10 @@ class SnakeBeta(nn.Module):
         self.alpha = nn.Parameter(torch.empty(channels))
         self.beta = nn.Parameter(torch.empty(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        alpha, beta = (rearrange(logarithm.exp(), "c -> c 1") for logarithm in (self.alpha, self.beta))
+    def forward(self, x: Tensor, channels: slice = slice(None)) -> Tensor:
+        """Activate some of the channels, which x consists of; by default all."""
+        logarithms = self.alpha[channels], self.beta[channels]
+        alpha, beta = (rearrange(logarithm.exp(), "c -> c 1") for logarithm in logarithms)
         return x + torch.sin(x * alpha).square() / (beta + EPSILON)
 
 
@@ -73,7 +80,7 @@ class Downsample(nn.Module):
 
 
 class Antialiased(nn.Module):
-    """SnakeBeta at twice the rate: (b c s) to (b c s)."""
+    """SnakeBeta at twice the rate: (b c s) to (b c s), some channels at a time, which gives the same values."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -82,4 +89,9 @@ class Antialiased(nn.Module):
         self.downsample = Downsample()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.downsample(self.act(self.upsample(x)))
+        activated, count = torch.empty_like(x), x.shape[1]
+        parts = max(1, min(PARTS, count // LEAST_CHANNELS))
+        for start, stop in pairwise(count * part // parts for part in range(parts + 1)):
+            channels = slice(start, stop)
+            activated[:, channels] = self.downsample(self.act(self.upsample(x[:, channels]), channels))
+        return activated

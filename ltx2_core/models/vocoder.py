@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..config.audio import ExtensionConfig, GeneratorConfig, VocoderConfig
@@ -68,8 +68,11 @@ class Generator(nn.Module):
         x = self.conv_pre(rearrange(mel, "b side T M -> b (side M) T"))
         for stage, up in enumerate(self.ups):
             x = up(self.act_up(x))
-            blocks = self.resblocks[stage * self.blocks_per_stage : (stage + 1) * self.blocks_per_stage]
-            x = reduce([block(x) for block in blocks], "block b c s -> b c s", "mean")
+            first, *others = self.resblocks[stage * self.blocks_per_stage : (stage + 1) * self.blocks_per_stage]
+            total = first(x)
+            for block in others:
+                total = total + block(x)
+            x = total / self.blocks_per_stage
         return _bounded(self.conv_post(self.act_post(x)), self.final)
 
 

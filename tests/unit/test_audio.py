@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ltx2_core.config.audio import AudioVAEConfig, MelConfig, VocoderConfig
 from ltx2_core.errors import CheckpointError
+from ltx2_core.models import activations
 from ltx2_core.models.audio_vae import AudioDecoder, AudioEncoder
 from ltx2_core.models.mel import FLOOR, log_mel, mel_filterbank, mel_from_waveform, resample, to_stereo
 from ltx2_core.models.vocoder import ExtendedVocoder, Vocoder, build_vocoder, upsample
@@ -163,6 +164,13 @@ def test_vocoder_fills_every_mel_frame_with_samples(config: VocoderConfig) -> No
     wave = with_random_weights(build_vocoder(config))(noise(2, 2, 7, 16))
     assert wave.shape == (2, 2, 7 * config.samples_per_frame)
     assert wave.abs().max() <= 1
+
+
+def test_activating_some_channels_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    vocoder, mel = with_random_weights(build_vocoder(EXTENDED)), noise(1, 2, 5, 16)
+    in_parts = vocoder(mel)
+    monkeypatch.setattr(activations, "PARTS", 1)
+    assert torch.equal(in_parts, vocoder(mel))
 
 
 def test_the_rate_of_a_vocoder_is_that_of_its_last_generator() -> None:

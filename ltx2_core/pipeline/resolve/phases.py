@@ -115,7 +115,7 @@ class Costs(TextPhases):
                 kind="inputs",
                 name="audio input",
                 loads=(self.component("audio_encoder"),),
-                active=audio.reading_bytes(config, steps, at_once, seconds, self.itemsize),
+                active=audio.reading_bytes(config, steps, at_once, seconds, self.itemsize, on_cpu=self._is_cpu),
                 flops=audio.encode_flops(config, steps),
                 host=0 if self._is_cpu else JOINED * audio.wave_bytes(seconds),
             )
@@ -342,7 +342,7 @@ class Costs(TextPhases):
             name="audio",
             loads=(self.component("audio_decoder"),),
             active=audio.decode_bytes(config, self._steps_at_once, self.itemsize),
-            workspace=self._is_cpu * audio.decode_workspace_bytes(config, self._steps_at_once, self.itemsize),
+            workspace=self._is_cpu * audio.workspace_bytes(config, self._steps_at_once, self.itemsize),
             flops=audio.decode_flops(config, self._steps),
         )
         yield Phase(
