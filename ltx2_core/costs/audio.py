@@ -14,7 +14,7 @@ from ..grids import MEL_FRAMES_PER_AUDIO_LATENT
 DECODING_COPIES, ENCODING_COPIES = 7.7, 6.3  # of the widest layer's numbers
 # Additional memory on the CPU, in the same unit: the convolution kernels, and what the system's allocator keeps of
 # freed tensors. Measured with the models of 2.0 and 2.3, for 10 to 125 steps.
-KERNEL_COPIES = 3.0
+DECODING_KERNEL_COPIES, ENCODING_KERNEL_COPIES = 3.0, 2.2
 VOCODER_KERNEL_COPIES, ANTIALIASED_KERNEL_COPIES = 10.4, 13.9
 VOCODING_COPIES, ANTIALIASED_COPIES = 5.0, 5.8  # antialiased activations compute at twice the rate
 FLOAT_BYTES = 4  # the vocoder computes in float32, and so does what comes before the encoder
@@ -34,9 +34,9 @@ def encode_bytes(config: AudioVAEConfig, steps: int, itemsize: int) -> int:
     return int(ENCODING_COPIES * _largest(config, steps) * itemsize)
 
 
-def workspace_bytes(config: AudioVAEConfig, steps: int, itemsize: int) -> int:
-    """The additional memory of decoding and encoding on the CPU, in the convolution kernels."""
-    return int(KERNEL_COPIES * _largest(config, steps) * itemsize)
+def decode_workspace_bytes(config: AudioVAEConfig, steps: int, itemsize: int) -> int:
+    """The additional memory of decoding on the CPU, in the convolution kernels."""
+    return int(DECODING_KERNEL_COPIES * _largest(config, steps) * itemsize)
 
 
 def reading_bytes(
@@ -52,7 +52,8 @@ def reading_bytes(
     transformed = resampled + sides * FLOAT_BYTES * frames * (spectrum + 2 * mel.bins)
     made = sides * frames * mel.bins * (FLOAT_BYTES + itemsize)
     piece = min(steps, at_once)
-    encoding = encode_bytes(config, piece, itemsize) + on_cpu * workspace_bytes(config, piece, itemsize)
+    kernels = on_cpu * ENCODING_KERNEL_COPIES * _largest(config, piece) * itemsize
+    encoding = encode_bytes(config, piece, itemsize) + kernels
     return wave_bytes(seconds) + int(max(transformed, made + encoding))
 
 

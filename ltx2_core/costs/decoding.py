@@ -26,11 +26,13 @@ def decode_flops(vae: VideoVAEConfig, grid: VideoGrid, plan: TilePlan) -> float:
     return video_vae.decode_flops(vae, grid, plan)
 
 
-def decode_workspace_bytes(vae: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
-    """Additional memory that convolution kernels may need on a GPU; the diffusion decoder has none."""
+def decode_workspace_bytes(
+    vae: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int, *, on_cpu: bool = False
+) -> int:
+    """Additional memory of convolution kernels, which a GPU may need; the diffusion decoder has none."""
     if isinstance(vae.decoder, DiffusionDecoderConfig):
         return 0
-    return video_vae.decode_workspace_bytes(vae, grid, plan, itemsize)
+    return video_vae.decode_workspace_bytes(vae, grid, plan, itemsize, on_cpu=on_cpu)
 
 
 def auto_plan(vae: VideoVAEConfig, grid: VideoGrid, itemsize: int, nbytes: int | None) -> TilePlan:

@@ -13,9 +13,20 @@ def upsample_bytes(config: UpsamplerConfig, cells: int, itemsize: int) -> int:
     return int(COPIES * config.width * cells * itemsize)
 
 
-def upsample_workspace_bytes(config: UpsamplerConfig, cells: int, itemsize: int) -> int:
-    """Additional memory of the convolution kernel, which copies the enlarged features that it reads and writes."""
-    return 2 * config.width * cells * itemsize
+def upsample_workspace_bytes(config: UpsamplerConfig, cells: int, itemsize: int, *, on_cpu: bool = False) -> int:
+    """Additional memory of the convolution kernel, which copies the enlarged features that it reads and writes, and on
+    the CPU its weights.
+    """
+    copied = max(KERNEL, _enlarging_taps(config)) * config.width**2
+    return (2 * config.width * cells + on_cpu * copied) * itemsize
+
+
+def _enlarging_taps(config: UpsamplerConfig) -> int:
+    """The weights of the layer that enlarges, for each pair of channels."""
+    if config.in_time:
+        return KERNEL * (8 if config.in_space else 2)
+    numerator, _ = config.ratio or (2, 1)
+    return KERNEL // 3 * numerator**2
 
 
 def upsample_flops(config: UpsamplerConfig, before: int, after: int) -> float:

@@ -5,7 +5,7 @@ The layers follow models/video_vae.py; tests/unit/test_costs.py compares both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import product
 from math import prod
@@ -23,12 +23,13 @@ Tile = tuple[Interval, Interval, Interval]
 
 class Layer(NamedTuple):
     """A convolution and the operations around it. alive: peak number of values. passed: values that it reads and
-    writes, which a kernel may copy into another layout.
+    writes, which a kernel may copy into another layout. weights: their number, which a kernel on the CPU copies too.
     """
 
     flops: float
     alive: float
     passed: float
+    weights: float
 
 
 @lru_cache(maxsize=32)
@@ -56,12 +57,14 @@ def decode_flops(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan) -> flo
 
 
 @lru_cache(maxsize=32)
-def decode_workspace_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
-    """Additional memory of the convolution kernels, for copies of their input and output: on the CPU always, on a GPU
-    for some of them.
+def decode_workspace_bytes(
+    config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int, *, on_cpu: bool = False
+) -> int:
+    """Additional memory of the convolution kernels, for copies of their input and output: on the CPU always, and of
+    their weights too; on a GPU for some of them.
     """
     sizes = _sizes(plan.cells(grid.latent, config.factors))
-    return int(max(layer.passed for size in sizes for layer in _decoder(config, size)) * itemsize)
+    return int(_workspace([layer for size in sizes for layer in _decoder(config, size)], on_cpu) * itemsize)
 
 
 def encode_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
@@ -76,10 +79,12 @@ def held_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize
     return frames * grid.height * grid.width * IMAGE_CHANNELS * itemsize
 
 
-def encode_workspace_bytes(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int) -> int:
+def encode_workspace_bytes(
+    config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan, itemsize: int, *, on_cpu: bool = False
+) -> int:
     """Additional memory of the convolution kernels, as for decoding."""
     sizes = _encoded(config, grid, plan)
-    return int(max(layer.passed for size in sizes for layer in _encoder(config, size)) * itemsize)
+    return int(_workspace([layer for size in sizes for layer in _encoder(config, size)], on_cpu) * itemsize)
 
 
 def encode_flops(config: VideoVAEConfig, grid: VideoGrid, plan: TilePlan) -> float:
@@ -96,8 +101,18 @@ def _sizes(axes: Axes) -> list[Size]:
     return [(f.length, h.length, w.length) for f, h, w in product(*axes)]
 
 
-def _alive(layers: Iterator[Layer]) -> float:
+def _alive(layers: Iterable[Layer]) -> float:
     return max(layer.alive for layer in layers)
+
+
+def _workspace(layers: Sequence[Layer], on_cpu: bool) -> float:
+    """The number of values that kernels copy; on the CPU as far as a layer with its copies exceeds all layers without.
+
+    Few values pass through the layers with the most weights.
+    """
+    if not on_cpu:
+        return max(layer.passed for layer in layers)
+    return max(layer.alive + layer.passed + layer.weights for layer in layers) - _alive(layers)
 
 
 def _decoder(config: VideoVAEConfig, latent: Size) -> Iterator[Layer]:
@@ -150,14 +165,16 @@ def _convolution(
     places = prod(size)
     read, written = channels * _padded(size, border), made * places
     alive = max(channels * places + read + written + beside, after * places)
-    return Layer(2.0 * KERNEL * channels * made * places, alive + cut, read + written)
+    weights = KERNEL * channels * made
+    return Layer(2.0 * weights * places, alive + cut, read + written, weights)
 
 
 def _residual(width: int, size: Size, border: int, cut: int = 0) -> Layer:
     """One of the two convolutions of a residual block: the sum, the padded input, and the output."""
     places = prod(size)
     padded = _padded(size, border)
-    return Layer(2.0 * KERNEL * width**2 * places, width * (places + 2 * padded) + cut, width * (places + padded))
+    weights = KERNEL * width**2
+    return Layer(2.0 * weights * places, width * (places + 2 * padded) + cut, width * (places + padded), weights)
 
 
 def _padded(size: Size, border: int) -> int:

@@ -105,7 +105,10 @@ class Costs(TextPhases):
                 active=max(video_vae.encode_bytes(vae, grid, plan, self.itemsize) for grid, plan in given),
                 flops=sum(video_vae.encode_flops(vae, grid, plan) for grid, plan in given),
                 host=max(self._host_bytes(grid, plan) for grid, plan in given),
-                workspace=max(video_vae.encode_workspace_bytes(vae, grid, plan, self.itemsize) for grid, plan in given),
+                workspace=max(
+                    video_vae.encode_workspace_bytes(vae, grid, plan, self.itemsize, on_cpu=self._is_cpu)
+                    for grid, plan in given
+                ),
             )
         if (request.audio_source is not None and request.audio != "off") or request.voice is not None:
             config, steps = self.headers.shapes.audio_vae, max(self._steps, request.voice_steps)
@@ -179,7 +182,7 @@ class Costs(TextPhases):
             loads=(Load("upsampler", self.weights(header, "upsampler", nbytes), nbytes),),
             active=upsample_bytes(config, after, self.itemsize),
             flops=upsample_flops(config, before, after),
-            workspace=upsample_workspace_bytes(config, after, self.itemsize),
+            workspace=upsample_workspace_bytes(config, after, self.itemsize, on_cpu=self._is_cpu),
         )
 
     def denoising(self, stage: Stage, number: int) -> Phase:
@@ -342,7 +345,7 @@ class Costs(TextPhases):
             name="audio",
             loads=(self.component("audio_decoder"),),
             active=audio.decode_bytes(config, self._steps_at_once, self.itemsize),
-            workspace=self._is_cpu * audio.workspace_bytes(config, self._steps_at_once, self.itemsize),
+            workspace=self._is_cpu * audio.decode_workspace_bytes(config, self._steps_at_once, self.itemsize),
             flops=audio.decode_flops(config, self._steps),
         )
         yield Phase(
@@ -367,7 +370,7 @@ class Costs(TextPhases):
             flops=decoding.decode_flops(vae, grid, plan),
             disk=int(prod(self.request.file_size) * self.request.file_frames * FILE_BITS / 8),
             host=written_bytes(grid),
-            workspace=decoding.decode_workspace_bytes(vae, grid, plan, self.itemsize),
+            workspace=decoding.decode_workspace_bytes(vae, grid, plan, self.itemsize, on_cpu=self._is_cpu),
         )
 
     # What they share
