@@ -48,9 +48,10 @@ def section(setup: Setup) -> Section:
     return Section(
         title=f"Time of the decoders on {setup.device_name}",
         facts=[
-            f"LTX-2 2.0, random weights, the same in both, {str(setup.dtype).removeprefix('torch.')}, the vocoder in "
-            "float32, untiled, nothing compiled",
-            "medians of several runs in one process, in turns, after two more; the ratio is that of neighbours",
+            f"LTX-2 2.0, the same random weights in both programs, {str(setup.dtype).removeprefix('torch.')}, the "
+            "vocoder in float32, no tiles, nothing compiled",
+            "medians of several runs of both programs, which alternate in one process after two warm-up runs; the ratio "
+            "is the median over neighbouring runs",
         ],
         rows=[{"work": name, "size": what} | figures(pairs[name], setup) for name, (what, _) in works.items()],
         verdict=verdict,

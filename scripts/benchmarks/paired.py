@@ -222,13 +222,15 @@ def section(setup: Setup) -> Section:
     return Section(
         title=f"Time of the denoiser on {setup.device_name}",
         facts=[
-            f"LTX-2 2.0, {setup.layers} blocks, {setup.heads} heads, random weights, the same in both, "
+            f"LTX-2 2.0, {setup.layers} blocks, {setup.heads} heads, the same random weights in both programs, "
             f"{str(setup.dtype).removeprefix('torch.')}, batch 1, {TEXT_ROWS:,} text rows",
-            "a compiled forward is ours with compiled blocks, beside diffusers' plain one; the compiler ran before",
-            "medians of several runs in one process, in turns, after two more; the ratio is that of neighbours",
+            "a compiled forward is ours with compiled blocks, compared with diffusers without compilation; the time of "
+            "compiling is not included",
+            "medians of several runs of both programs, which alternate in one process after two warm-up runs; the ratio "
+            "is the median over neighbouring runs",
             "a guided step is four passes: prompt, negative prompt, perturbed, isolated",
-            "ours keeps rotary tables and the text's keys and values, as during a render, and begins the perturbed "
-            "pass at the block where it differs",
+            "ours keeps the rotary tables and the keys and values of the text, as in a render, and starts the "
+            "perturbed pass at the first block where it differs",
         ],
         rows=[label | figures(pair, setup) for label, pair in zip(labels, pairs, strict=True)],
         verdict=verdict,
