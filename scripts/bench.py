@@ -1,20 +1,20 @@
-"""Measure the denoiser and the decoders, with random weights or none; torch, transformers, einops and safetensors are
-all that is needed, but for --start and --ranks.
+"""Measure the denoiser and the decoders, with random weights or without weights. Only torch, transformers, einops and
+safetensors are needed, except for --start and --ranks.
 
     python scripts/bench.py --meta   # FLOPs, live bytes and launches of the full-size model, without its weights
-    python scripts/bench.py --cpu    # a mid-size model in float32 beside diffusers'; must not be slower, must agree
-    python scripts/bench.py --gpu    # the full-size model in bfloat16, beside diffusers' if that is installed
-    python scripts/bench.py --modes  # with --cpu or --gpu: the memory modes beside resident weights, instead
+    python scripts/bench.py --cpu    # a mid-size model in float32; must be as fast as diffusers and agree with it
+    python scripts/bench.py --gpu    # the full-size model in bfloat16, compared with diffusers if that is installed
+    python scripts/bench.py --modes  # with --cpu or --gpu: compare the memory modes with resident weights instead
     python scripts/bench.py --start  # imports, --help, plan, and the phases of a render with the built-in model
-    python scripts/bench.py --ranks 2   # a render with the built-in model on so many ranks, beside one
-    python scripts/bench.py --compare OLD.json NEW.json     # the runs of two files, as --out writes them
-    python scripts/bench.py --compare v1 HEAD --cpu ...     # the same bench with the code of two revisions, in turns
+    python scripts/bench.py --ranks 2   # a render with the built-in model on two ranks, compared with one rank
+    python scripts/bench.py --compare OLD.json NEW.json     # compare two files of runs, as --out writes them
+    python scripts/bench.py --compare v1 HEAD --cpu ...     # run the same bench alternately with two revisions
 
---cpu and --gpu take --only forward guided-step compiled-forward decoders, so that they can be done in parts.
---modes takes --formats bf16 fp8 int8, and with --gpu --cap 8|12|16|24, which no allocation may exceed, in GiB.
---compare refuses a slowdown of more than 5 % in the median of seven pairs or more whose quartiles do not overlap.
+--cpu and --gpu take --only forward guided-step compiled-forward decoders, to run a part of the bench. --modes takes
+--formats bf16 fp8 int8, and with --gpu --cap 8|12|16|24: a limit in GiB for allocations on the GPU. --compare fails if
+the second is more than 5 % slower in the median of seven pairs or more and the quartiles do not overlap.
 
-Exits 1 where a budget is exceeded, and 2 where nothing can be measured or compared.
+The exit code is 1 if a limit is exceeded, and 2 if nothing can be measured or compared.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from scripts.benchmarks.section import Section, machine
 from scripts.benchmarks.subjects import Size
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
-BENCHES = ("meta", "cpu", "gpu", "start")  # and --ranks, which takes a number
+BENCHES = ("meta", "cpu", "gpu", "start")  # --ranks is not in this list, because it takes a number
 DECODERS = "decoders"
 PARTS = (*(work.replace(" ", "-") for work in paired.WORKS), DECODERS)
 OVERRIDES = ("device", "layers", "heads", "sizes", "runs", "decoded")
@@ -97,7 +97,7 @@ def compared(names: Sequence[str], arguments: Sequence[str]) -> int:
 
 
 def default_out(setup: paired.Setup) -> Path | None:
-    """Where the table of a card belongs; a CPU that stands in for one leaves none."""
+    """The file for the results of a GPU; None if a CPU stands in for it."""
     if setup.device.type != "cuda":
         return None
     card = re.sub(r"\W+", "-", setup.device_name).lower()
@@ -109,19 +109,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in BENCHES:
         parser.add_argument(f"--{name}", action="store_true")
     parser.add_argument("--ranks", type=int, metavar="N")
-    timed = parser.add_argument_group("in place of what --cpu and --gpu time")
+    timed = parser.add_argument_group("change what --cpu and --gpu measure")
     timed.add_argument("--device", type=torch.device)
     timed.add_argument("--layers", type=int)
     timed.add_argument("--heads", type=int)
     timed.add_argument("--sizes", type=size, nargs="+", metavar="WxHxF")
-    timed.add_argument("--decoded", type=size, metavar="WxHxF", help="of the clip that the decoders are timed with")
+    timed.add_argument("--decoded", type=size, metavar="WxHxF", help="size of the clip that decoders are timed with")
     timed.add_argument("--runs", type=int)
     timed.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
-    timed.add_argument("--modes", nargs="*", choices=modes.MODES, help="memory modes, all of them where none is named")
+    timed.add_argument("--modes", nargs="*", choices=modes.MODES, help="memory modes (default: all)")
     timed.add_argument("--formats", nargs="+", choices=modes.FORMATS, default=["bf16"])
     timed.add_argument("--cap", type=int, choices=(8, 12, 16, 24), metavar="GIB")
-    parser.add_argument("--out", type=Path, nargs="+", metavar="FILE", help="the tables, .md, or all runs, .json")
-    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="files of runs, .json, or git revisions")
+    parser.add_argument("--out", type=Path, nargs="+", metavar="FILE", help="write tables (.md) or all runs (.json)")
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two .json files of runs, or two git revisions")
     options = parser.parse_args(arguments)
     is_of_files = options.compare is not None and all(name.endswith(".json") for name in options.compare)
     if not is_of_files and not any(getattr(options, name) for name in (*BENCHES, "ranks")):

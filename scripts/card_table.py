@@ -1,6 +1,6 @@
 """Write the table of docs/cards.md from plans: `python scripts/card_table.py [--check]`.
 
-With --check nothing is written, and the script fails if the page is not what it would write.
+With --check nothing is written, and the script fails if the page differs from what it would write.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CARDS_GB = (8, 12, 16, 24, 32, 80)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether the page is right")
+    parser.add_argument("--check", action="store_true", help="only check whether the page is up to date")
     is_check = parser.parse_args().check
     before = PAGE.read_text(encoding="utf-8")
     after = written(before)
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def written(page: str) -> str:
-    """The page with a table that says what is planned where no model is installed."""
+    """The page with a table of what `plan` says if no model is installed."""
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"LTX2_HOME": home, "HF_HUB_CACHE": home}
         cells = table(("Model", "Size", *(f"{gb} GB" for gb in CARDS_GB)), rows(MODELS))
@@ -70,12 +70,12 @@ def planned(model: str, size: str, vram_gb: int) -> Planning:
 
 
 def cell(planning: Planning) -> str:
-    """What stands in the table about a plan."""
+    """The cell of the table for a plan."""
     return mode(planning.resolved.task.machine) if planning.plan.fits else "–"
 
 
 def mode(machine: Machine) -> str:
-    """The memory mode, with the blocks that stay while others are streamed."""
+    """The memory mode, and how many blocks stay on the GPU if the others are streamed."""
     return f"streamed, {machine.resident_blocks}" if machine.memory == "streamed" else machine.memory
 
 

@@ -2,18 +2,19 @@
 
     python scripts/check_golden.py ROOT [--only 2.0] [--json]
 
-ROOT holds the folders transformer, text, audio, video_vae, sampling, e2e, quantised, or some of them, or is one of
-them; each but sampling has a folder per model generation, and quantised one per file. `--only V` keeps the folders
-named V or V-…, the upsamplers that V uses, all of sampling, the tile plans and the variants of quantised files. Files
-of ROOT may be packed with gzip; the check works on a temporary copy in which they are unpacked.
+ROOT contains some or all of the folders transformer, text, audio, video_vae, sampling, e2e and quantised, or is one of
+them. Each of them except sampling has one folder per model generation; quantised has one per file. `--only V` checks
+the folders named V or V-…, the upsamplers that V uses, all of sampling, the tile plans and the variants of quantised
+files. Files of ROOT may be compressed with gzip; the check works on a temporary copy in which they are decompressed.
 
-One line per expected tensor: PASS, FAIL or LATER, family/version/case, tensor, error, tolerance, and a note in brackets
-where there is something to say. The error is relative unless the note names another measure. LATER is what the table
-below names and nothing was compared with; whatever is compared passes or fails. The last line counts. Exit code: 1
-after any failure, 2 for a ROOT or version that does not exist, else 0.
+There is one line per expected tensor: PASS, FAIL or LATER, family/version/case, tensor, error, tolerance, and possibly
+a note in brackets. The error is relative unless the note names another measure. LATER marks the tensors of a case in
+the table below if nothing was compared with them; a tensor that was compared is always PASS or FAIL. The last line has
+the counts. The exit code is 1 after any failure, 2 if ROOT or the version does not exist, else 0.
 
 With `--json` every line is a JSON object with the keys status, where, tensor, error, tolerance and note (error is null
-where nothing was compared or the difference is not finite); the last has the keys expected, compared, failed, later.
+if nothing was compared or the difference is not finite). The last object has the keys expected, compared, failed,
+later.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from scripts.golden import audio, e2e, quantised, sampling, text, transformer, v
 from scripts.golden.packed import unpack
 from scripts.golden.report import FAIL, LATER, Line, Report
 
-# What waits for a later step: "family/version/case" (sampling has no version) and the reason.
+# Cases that are not implemented yet: "family/version/case" (sampling has no version) and the reason.
 UNUSED = "no recipe uses it"
 CELLS = "masks of cells come with the modes that use them"
 ROUNDS = "keyframe rounds come with the modes that need them"
@@ -66,7 +67,7 @@ FAMILIES: dict[str, Run] = {
     "quantised": quantised.run,
 }
 WITHOUT_VERSIONS = ("sampling",)
-# A file beside the folders of a family, and what checks it.
+# Files that are next to the folders of a family, and the functions that check them.
 LISTS: dict[str, tuple[str, Run]] = {
     "video_vae": ("tile_plans.json", video_vae.run_tile_plans),
     "quantised": ("variants.json", quantised.run_variants),
@@ -80,7 +81,9 @@ UPSAMPLERS = {
 
 @dataclass(frozen=True)
 class Target:
-    """One folder (or a file beside such folders) and what checks it. `where`: "family/version", for the lines."""
+    """One folder, or one file next to such folders, and the function that checks it. `where`: "family/version", for the
+    lines.
+    """
 
     path: Path
     where: str
@@ -88,7 +91,7 @@ class Target:
 
 
 def targets(root: Path, only: str | None = None) -> Iterator[Target]:
-    """What there is to check under a root, in the order of the families. `check` wants it unpacked."""
+    """All targets under a root, in the order of the families. `check` needs an uncompressed root."""
     homes = {family: root / family for family in FAMILIES if (root / family).is_dir()}
     if not homes and root.name in FAMILIES and root.is_dir():
         homes = {root.name: root}
@@ -98,7 +101,7 @@ def targets(root: Path, only: str | None = None) -> Iterator[Target]:
         listed, run_list = LISTS.get(family, (".", run))
         if (
             not folders and not (home / listed).is_file()
-        ):  # the tensors lie here, or the family is empty: its check will tell
+        ):  # the folder itself has the tensors; if not, its check reports that
             yield Target(home, family, run)
         for path in folders:
             if only is None or _belongs(path.name, only):
@@ -112,7 +115,7 @@ def _belongs(folder: str, version: str) -> bool:
 
 
 def check(target: Target) -> Report:
-    """Check one target. Whatever goes wrong in it is a line of its report; so is finding nothing."""
+    """Check one target. Any exception in it, and finding no tensor, becomes a line of the report."""
     report = Report(WAITING)
     try:
         target.run(target.path, target.where, report)
@@ -124,7 +127,9 @@ def check(target: Target) -> Report:
 
 
 def count(lines: Sequence[Line]) -> dict[str, int]:
-    """How many tensors were expected, compared, failed (with whole cases that broke), and left for later."""
+    """How many tensors were expected, compared, failed (including cases that raised an exception) and left for
+    later.
+    """
     expected = [line for line in lines if line.tensor != "*"]
     return {
         "expected": len(expected),
@@ -149,14 +154,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="VERSION")
     parser.add_argument("--json", action="store_true", dest="is_json")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)  # as the golden tensors were made; sums in another order round differently
+    torch.set_num_threads(1)  # the golden tensors were made with one thread; sums in another order round differently
     lines: list[Line] = []
     with TemporaryDirectory() as place:
         found = list(targets(unpack(options.root, Path(place) / options.root.resolve().name), options.only))
         if not found:
-            parser.error(f"{options.root} holds no golden folder")
+            parser.error(f"{options.root} has no folder of golden tensors")
         if options.only and not any(_belongs(target.path.name, options.only) for target in found):
-            parser.error(f"{options.root} holds no folder of version {options.only}")
+            parser.error(f"{options.root} has no folder of version {options.only}")
         for target in found:
             report = check(target)
             lines += report.lines

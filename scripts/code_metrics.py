@@ -1,12 +1,14 @@
-"""Measure how the code reads: `python scripts/code_metrics.py [ROOT …] [--json]`, by default ltx2_core and ltx2_cli.
+"""Measure the form of the code: `python scripts/code_metrics.py [ROOT …] [--json]`, by default of ltx2_core and
+ltx2_cli.
 
-Prints, for each root and each package in it, files, lines, functions, how long these are, and how many conditional
-expressions there are; then what should be few: the longest functions, files over 500 lines, expressions that hide a
-choice, and circles of modules that import each other. Only the syntax tree is looked at, nothing is imported.
+For each root and each package in it, the script prints the number of files, lines and functions, the length of the
+functions and the number of conditional expressions. Then it lists what should be rare: the longest functions, files
+over 500 lines, expressions that hide a choice, and import cycles. It parses the source files and imports nothing.
 
-A function is as long as its lines from `def` to its end; one inside another counts on its own as well. A percentile is
-the smallest length that so many functions do not exceed. A choice in disguise is a literal that is indexed by a truth
-value, `(a, b)[x > 0]` or `{True: a, False: b}[x]`, or a value that is chosen by `x and a or b`.
+The length of a function is the number of lines from `def` to its end; a nested function is also counted separately. A
+percentile is the smallest length that this percentage of the functions does not exceed. A hidden choice is a literal
+that is indexed by a truth value, `(a, b)[x > 0]` or `{True: a, False: b}[x]`, or a value that is chosen by `x and a or
+b`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ Find = Callable[[ast.AST], Iterator[ast.expr]]
 
 @dataclass(frozen=True)
 class Module:
-    """One file. name: as it is imported. package: the root, or the package in it that the file lies in."""
+    """One file. name: its import name. package: the root, or the package in the root that contains the file."""
 
     path: str
     name: str
@@ -44,7 +46,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Counts:
-    """One line of the table. conditionals: conditional expressions, `a if x else b`."""
+    """One row of the table. conditionals: number of conditional expressions, `a if x else b`."""
 
     name: str
     files: int
@@ -62,7 +64,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Everything that is printed; a place is "path:line"."""
+    """All results to print; a place is "path:line"."""
 
     counts: list[Counts]
     longest_functions: list[tuple[int, str, str]]
@@ -109,7 +111,9 @@ def measure(modules: Sequence[Module]) -> Metrics:
 
 
 def groups(modules: Sequence[Module]) -> dict[str, list[Module]]:
-    """All modules, those of each root, and those of each package where a root has several."""
+    """All modules together, the modules of each root, and the modules of each package of a root with several
+    packages.
+    """
     found = {"all": list(modules)}
     for root in dict.fromkeys(module.name.split(".")[0] for module in modules):
         of_root = [module for module in modules if module.name.split(".")[0] == root]
@@ -141,16 +145,16 @@ def functions_of(tree: ast.AST) -> Iterator[Function]:
 
 
 def length(node: Function) -> int:
-    """Lines from `def` to the last, without decorators."""
+    """Number of lines from `def` to the last line, without decorators."""
     return (node.end_lineno or node.lineno) - node.lineno + 1
 
 
 def percentile(values: Sequence[int], share: float) -> int:
-    """The smallest of sorted values that this share of them does not exceed; 0 of none."""
+    """The smallest of the sorted values that this share of the values does not exceed; 0 if there are no values."""
     return values[math.ceil(share * len(values)) - 1] if values else 0
 
 
-# Choices in an expression
+# Hidden choices
 
 
 def conditionals(tree: ast.AST) -> Iterator[ast.IfExp]:
@@ -162,13 +166,13 @@ def spanning_conditionals(tree: ast.AST) -> Iterator[ast.IfExp]:
 
 
 def crowded_lines(tree: ast.AST) -> list[int]:
-    """Lines on which two or more conditional expressions have their condition."""
+    """Lines that contain the conditions of two or more conditional expressions."""
     conditions = Counter(node.test.lineno for node in conditionals(tree))
     return sorted(line for line, number in conditions.items() if number > 1)
 
 
 def indexed_choices(tree: ast.AST) -> Iterator[ast.Subscript]:
-    """Literals that a truth value picks from."""
+    """Literals that are indexed by a truth value."""
     subscripts = (node for node in ast.walk(tree) if isinstance(node, ast.Subscript))
     return (node for node in subscripts if has_truth_keys(node.value) or is_picked_by_truth(node))
 
@@ -183,7 +187,7 @@ def is_picked_by_truth(node: ast.Subscript) -> bool:
 
 
 def is_truth(node: ast.expr) -> bool:
-    """Whether an expression surely is a truth value, as far as its form and its names tell."""
+    """Whether an expression is certainly a truth value, judged by its form and its names."""
     match node:
         case ast.Compare() | ast.UnaryOp(op=ast.Not()) | ast.Constant(value=bool()):
             return True
@@ -197,7 +201,7 @@ def is_truth(node: ast.expr) -> bool:
 
 
 def and_or_choices(tree: ast.AST) -> Iterator[ast.BoolOp]:
-    """Values that are chosen by `x and a or b`; conditions of that form are none."""
+    """Values that are chosen by `x and a or b`; conditions of this form are not included."""
     conditions = {id(node) for test in tests(tree) for node in ast.walk(test)}
     for node in ast.walk(tree):
         if isinstance(node, ast.BoolOp) and id(node) not in conditions and is_choice(node):
@@ -210,7 +214,7 @@ def is_choice(node: ast.BoolOp) -> bool:
 
 
 def tests(tree: ast.AST) -> Iterator[ast.expr]:
-    """Every expression of which only the truth counts."""
+    """Every expression that is only used as a truth value."""
     for node in ast.walk(tree):
         match node:
             case ast.If() | ast.While() | ast.IfExp() | ast.Assert():
@@ -227,9 +231,9 @@ def tests(tree: ast.AST) -> Iterator[ast.expr]:
 
 
 def import_graph(modules: Sequence[Module], *, at_import: bool) -> dict[str, set[str]]:
-    """Which of these modules each imports: anywhere in it, or only what runs when it is imported itself.
+    """The modules that each of these modules imports: anywhere in the file, or only at its import time.
 
-    A package is imported with each of its modules; that alone is no edge.
+    Importing a module also imports its package; this alone does not count as an edge.
     """
     names = {module.name for module in modules}
     return {
@@ -243,7 +247,7 @@ def import_graph(modules: Sequence[Module], *, at_import: bool) -> dict[str, set
 
 
 def immediate(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that run at import time: nothing inside functions, nothing that only a type checker sees."""
+    """The nodes that run at import time: not those inside functions or in blocks for type checkers."""
     yield node
     if isinstance(node, Function | ast.Lambda):
         return
@@ -258,7 +262,9 @@ def is_type_checking(test: ast.expr) -> bool:
 
 
 def imported_by(node: ast.AST, module: Module, names: set[str]) -> Iterator[str]:
-    """The modules, of these names, that a statement imports; `from package import name` may mean one or its package."""
+    """The modules, out of these names, that a statement imports; `from package import name` may mean the module or its
+    package.
+    """
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names if alias.name in names)
     if isinstance(node, ast.ImportFrom):
@@ -271,7 +277,7 @@ def imported_by(node: ast.AST, module: Module, names: set[str]) -> Iterator[str]
 
 
 def base_of(node: ast.ImportFrom, module: Module) -> str:
-    """The full name of what a `from … import` names, wherever it starts from."""
+    """The absolute name of the module in a `from … import`, which may be relative."""
     if not node.level:
         return node.module or ""
     above = module.name.split(".")
@@ -280,14 +286,14 @@ def base_of(node: ast.ImportFrom, module: Module) -> str:
 
 
 def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
-    """The groups of modules that can all be reached from each other, each with its names in order."""
+    """Import cycles: groups of modules that can all be reached from each other, each with its names sorted."""
     reached = {name: reachable(graph, name) for name in graph}
     found = {frozenset(other for other in reached[name] if name in reached[other]) for name in graph}
     return sorted(sorted(group) for group in found if group)
 
 
 def reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
-    """What can be reached from a module in one step or more."""
+    """The modules that can be reached from a module in one step or more."""
     seen: set[str] = set()
     waiting = list(graph[start])
     while waiting:
@@ -298,7 +304,7 @@ def reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
     return seen
 
 
-# What is printed
+# Output
 
 
 def places(modules: Sequence[Module], find: Find) -> list[str]:
@@ -349,7 +355,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     for root in options.roots:
         if not any(root.rglob("*.py")):
-            parser.error(f"no Python file lies under {root}")
+            parser.error(f"there is no Python file under {root}")
     modules = read_modules(options.roots)
     show = as_json if options.is_json else as_text
     print(show(measure(modules)))

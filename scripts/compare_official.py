@@ -1,13 +1,13 @@
-"""Compare renders with those of the official code: PSNR and SSIM of the pictures, relative L2 of latents and sound.
+"""Compare renders with renders of the official code: PSNR and SSIM of the frames, relative L2 of latents and audio.
 
-    # with runs that were recorded from the official pipelines, in the format of tests/golden/e2e: stage by stage
+    # with recorded runs of the official pipelines, in the format of tests/golden/e2e: stage by stage
     python scripts/compare_official.py recorded tests/golden/e2e/2.0 t2v hq
 
-    # with the official package, where it is installed beside this one: both render the request, and the files count
+    # with the official package, if it is installed too: both programs render the request, and the files are compared
     python scripts/compare_official.py render "a kettle starts to whistle" --model FOLDER --preset two-stage --seed 7
 
-The official commands leave a file and no latents. Stage 1 of `two-stage` is what they render as `one-stage` at half the
-size. `render` has not been run on released weights yet.
+The official commands write a file but no latents. For stage 1 of `two-stage`, compare a render with `one-stage` at half
+the size. `render` has not been run on released weights yet.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ SETTINGS = (
     "device",
 )
 OUT = Path("out") / "compare_official"
-# The official command for each recipe. Neither their names nor those of the options below have been tried on released
+# The official command for each recipe. Neither these names nor the options below have been tried with released
 # weights; the command stops at an option that it does not know.
 OFFICIAL = {
     "one-stage": "ltx_pipelines.ti2vid_one_stage",
@@ -74,7 +74,9 @@ OFFICIAL = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
-    """What is seen and heard. frames: (F H W 3) uint8. waveform: (2 s). index: which frames these are; None for all."""
+    """The frames and the audio of a clip. frames: (F H W 3) uint8. waveform: (2 s). index: the numbers of these frames;
+    None for all.
+    """
 
     frames: Tensor | None = None
     waveform: Tensor | None = None
@@ -83,7 +85,7 @@ class Media:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What a render leaves: the latents after each stage, and what it ships."""
+    """The results of a render: the latents after each stage, and the media in the file."""
 
     stages: Sequence[Latents]
     media: Media
@@ -91,7 +93,9 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """How far ours is from theirs: PSNR in dB, SSIM, the rest relative L2. None where there is nothing to compare."""
+    """The difference between ours and theirs: PSNR in dB, SSIM, the others relative L2. None if there is nothing to
+    compare.
+    """
 
     what: str
     psnr: float | None = None
@@ -115,11 +119,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     modes = parser.add_subparsers(required=True)
-    recorded = modes.add_parser("recorded", help="ours beside recorded runs of the official pipelines")
+    recorded = modes.add_parser("recorded", help="compare with recorded runs of the official pipelines")
     recorded.add_argument("folder", type=Path)
-    recorded.add_argument("cases", nargs="+", metavar="CASE", help="with .bf16 at the end for a run in bfloat16")
+    recorded.add_argument("cases", nargs="+", metavar="CASE", help="names of cases; append .bf16 for a run in bfloat16")
     recorded.set_defaults(compare=lambda given: compare_recorded(given.folder, given.cases))
-    render = modes.add_parser("render", help="ours beside the official package")
+    render = modes.add_parser("render", help="compare with the official package")
     render.add_argument("prompt")
     render.add_argument("--model", required=True)
     render.add_argument("--preset", choices=OFFICIAL, required=True)
@@ -129,7 +133,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     render.set_defaults(compare=lambda given: compare_rendered(given.prompt, settings_of(given), given.out))
     options = parser.parse_args(arguments)
     if "prompt" in options and find_spec("ltx_pipelines") is None:
-        parser.error("the official package ltx-pipelines is not installed beside this one")
+        parser.error("the official package ltx-pipelines is not installed in this environment")
     return options
 
 
@@ -142,7 +146,9 @@ def settings_of(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def compare_recorded(folder: Path, cases: Sequence[str]) -> Iterator[tuple[str, list[Row]]]:
-    """Render recorded cases again, and compare every stage: its latents, and what our decoders make of both."""
+    """Render recorded cases again, and compare every stage: its latents, and the media that our decoders make of both
+    latents.
+    """
     with tempfile.TemporaryDirectory() as place:
         runs = RecordedRuns(unpack(folder, Path(place)))
         for name in cases:
@@ -154,14 +160,14 @@ def compare_recorded(folder: Path, cases: Sequence[str]) -> Iterator[tuple[str, 
 
 
 def our_run(engine: Engine) -> Run:
-    """Render with an engine that has a job folder, and decode in memory."""
+    """Render with an engine that writes a job folder, and decode in memory."""
     shipped = engine.denoise(torch.Generator(engine.models.device).manual_seed(engine.request.seed))
     stages = [engine.job.load(number + 1).latents for number in range(engine.job.finished_stages)]
     return Run(stages=stages, media=decode(engine, shipped))
 
 
 def recorded_run(path: Path) -> Run:
-    """A run from a file of golden/e2e, whose sound may be stored as 16-bit numbers."""
+    """A run from a file of golden/e2e, in which the audio may be stored as 16-bit integers."""
     tensors = load_file(path)
     stages = ([tensors.get(f"stage{number}.{stream}.latent") for stream in ("video", "audio")] for number in count(1))
     waveform = tensors["wave_i16"] / 32767 if "wave_i16" in tensors else tensors.get("wave")
@@ -172,7 +178,7 @@ def recorded_run(path: Path) -> Run:
 
 
 def compare(ours: Run, theirs: Run, engine: Engine) -> list[Row]:
-    """One row per stage, and one for what each ships."""
+    """One row per stage, and one for the final media."""
     rows = []
     for number, (a, b) in enumerate(zip(ours.stages, theirs.stages, strict=True), 1):
         video, audio = a.map(relative_l2, b)
@@ -182,7 +188,9 @@ def compare(ours: Run, theirs: Run, engine: Engine) -> list[Row]:
 
 
 def compare_media(what: str, ours: Media, theirs: Media) -> Row:
-    """Compare what is seen and heard. Of two sounds, the shorter counts: some codecs fill up their last frame."""
+    """Compare frames and audio. Only the length of the shorter audio is compared, because some codecs pad their last
+    frame.
+    """
     row = Row(what=what)
     if ours.frames is not None and theirs.frames is not None:
         frames = ours.frames if theirs.index is None else ours.frames[theirs.index]
@@ -194,7 +202,7 @@ def compare_media(what: str, ours: Media, theirs: Media) -> Row:
 
 
 def decode(engine: Engine, latents: Latents) -> Media:
-    """What our decoders make of latents, before any codec."""
+    """Decode latents with our decoders, without any codec."""
     video, audio = latents
     return Media(
         frames=None if video is None else decode_frames(engine.models, video),
@@ -203,7 +211,7 @@ def decode(engine: Engine, latents: Latents) -> Media:
 
 
 def decode_frames(models: Models, latent: Tensor) -> Tensor | None:
-    """The frames (F H W 3) uint8; None where a first stage is too small to be decoded, as in tiny models."""
+    """The frames (F H W 3) uint8; None if a first stage is too small to be decoded, as in tiny models."""
     tiles = TilePlan.auto(latent.shape[2:], models.shapes.video_vae.factors)
     with models.component("video_decoder") as decoder, suppress(RequestError):
         chunks = decode_video(latent.to(models.device, models.dtype), decoder, tiles)
@@ -216,7 +224,9 @@ def decode_frames(models: Models, latent: Tensor) -> Tensor | None:
 
 
 def compare_rendered(prompt: str, settings: Mapping[str, Any], out: Path) -> Iterator[tuple[str, list[Row]]]:
-    """Render with the official package and with ours, and compare the files. Both encode with x264 at one quality."""
+    """Render with the official package and with this one, and compare the files. Both encode with x264 at the same
+    quality.
+    """
     out.mkdir(parents=True, exist_ok=True)
     ours, theirs = out / "ours.mp4", out / "official.mp4"
     resolved = resolve("t2v", prompt, [(COMMAND_LINE, {**settings, "output": str(ours), "overwrite": True})])
@@ -226,7 +236,9 @@ def compare_rendered(prompt: str, settings: Mapping[str, Any], out: Path) -> Ite
 
 
 def official_command(request: Request, files: ModelFiles, out: Path) -> list[str]:
-    """What renders a request with the official package. Source: docs/reference/pipelines.md, "Kinds of run"."""
+    """The command of the official package that renders a request. Source: docs/reference/pipelines.md, "Kinds of
+    run".
+    """
     checkpoint = "distilled-checkpoint-path" if request.preset == "distilled" else "checkpoint-path"
     options: dict[str, Sequence[Any]] = {
         checkpoint: [files.require_file("checkpoint")],
@@ -250,7 +262,7 @@ def official_command(request: Request, files: ModelFiles, out: Path) -> list[str
 
 
 def read_clip(path: Path) -> Media:
-    """Decode a file with picture and sound."""
+    """Decode a file with video and audio."""
     with av.open(str(path)) as container:
         frames = [torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
         container.seek(0)

@@ -1,4 +1,4 @@
-"""What official names and settings are called in diffusers. A setting that is not named here has one value in both.
+"""The names of official tensors and settings in diffusers. A setting that is missing here has one fixed value in both.
 
 Source: docs/reference/transformer.md, "Names in diffusers"; docs/reference/text.md, "Names in diffusers";
 docs/reference/video-vae.md, "Names in diffusers"; docs/reference/audio.md, "Names in diffusers";
@@ -61,7 +61,7 @@ DIFFUSION_DECODER: keymap.Rows = (
     *STATISTICS,
 )
 DURATION_HEAD: keymap.Rows = (("cross_attn.out_proj", "to_out"),)
-# The names of one matrix for queries, keys and values, where diffusers has three.
+# The diffusers names of the three matrices into which one matrix for queries, keys and values is split.
 STACKED = re.compile(r"(?:qkv\.|cross_attn\.in_proj_)(?=weight$|bias$)")
 VOCODER_SETTINGS = (
     ("upsample_initial_channel", "hidden_channels"),
@@ -117,7 +117,9 @@ def video_vae(config: Settings) -> Settings:
 
 
 def upsampling(blocks: Sequence[tuple[str, Settings]]) -> Settings:
-    """The settings of the decoder's upsampling. Blocks and factors begin where pixels are, kinds where latents are."""
+    """The settings of the decoder's upsampling. Lists of blocks and factors begin at the pixels, the list of kinds at
+    the latents.
+    """
     kinds = [DIRECTIONS[name.removeprefix("compress_")] for name, _ in blocks]
     return {
         "upsample_type": tuple(reversed(kinds)),
@@ -137,7 +139,9 @@ def vocoder(config: Settings) -> Settings:
 
 
 def extended_vocoder(config: Settings) -> Settings:
-    """As the official one, which keeps what the first vocoder makes within [-1, 1]."""
+    """The diffusers settings, with `clamp`, so that the output of the first vocoder is clamped to [-1, 1] as in the
+    official code.
+    """
     section = config["vocoder"]
     stft = {"n_fft": "filter_length", "win_size": "window_length", "num_mels": "num_mel_channels"}
     same = ("hop_length", "input_sampling_rate", "output_sampling_rate")
@@ -177,7 +181,9 @@ def duration_head(config: Settings) -> Settings:
 
 
 class Reference(NamedTuple):
-    """A class of diffusers, the official prefix of its tensors as a pattern, what becomes of the rest, its settings."""
+    """A class of diffusers: a pattern for the official prefix of its tensors, how the rest of a name is changed, its
+    settings.
+    """
 
     path: str
     prefix: str
@@ -185,12 +191,12 @@ class Reference(NamedTuple):
     settings: Callable[[Settings], Settings]
 
     def names(self, official: Iterable[str]) -> dict[str, str]:
-        """Those names of an official file that are this class's, each with what it is called there."""
+        """The names in an official file that belong to this class, each with its name in diffusers."""
         matches = filter(None, (re.match(self.prefix, name) for name in official))
         return {match.string: keymap.from_official(match.string[match.end() :], self.rows) for match in matches}
 
     def state(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Those tensors of an official file that are this class's, as what `load_state_dict` takes."""
+        """The tensors in an official file that belong to this class, as an argument for `load_state_dict`."""
         state: dict[str, Tensor] = {}
         for official, renamed in self.names(tensors).items():
             stacked = STACKED.search(renamed)
@@ -203,7 +209,7 @@ class Reference(NamedTuple):
 
 
 def transformer_arguments(inputs: Streams[StreamInput]) -> Settings:
-    """What our denoiser is given, as the arguments that the one of diffusers takes."""
+    """The inputs of our denoiser as arguments of the diffusers denoiser."""
     video, audio = inputs
     assert video is not None
     assert audio is not None

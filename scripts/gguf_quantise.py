@@ -1,7 +1,7 @@
-"""Write a denoiser as a GGUF file, as the tools that people use do it: which tensors are quantised, and in which type.
+"""Write a denoiser as a GGUF file in the same way as the common tools: which tensors are quantised, and to which type.
 
-The blocks come from plain quantisers: each takes the range of its values, where llama.cpp searches for better scales.
-Source: docs/reference/quantised.md, "Blocks of a GGUF file".
+The quantisers are simple: each block takes the range of its values as its scale, while llama.cpp searches for better
+scales. Source: docs/reference/quantised.md, "Blocks of a GGUF file".
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from ltx2_core.gguf_header import BLOCK_TYPES
 from .gguf_writer import Stored
 
 NEVER = ("adaln_single.", "caption_projection.", "patchify_proj.", "proj_out.", "scale_shift_table")
-FINER = (".to_v.weight", ".ff.net.2.weight")  # what a mixed file stores in its finer type
-SMALL = 1024  # tensors of so few values stay in float32
+FINER = (".to_v.weight", ".ff.net.2.weight")  # tensors that a mixed file stores in its more precise type
+SMALL = 1024  # tensors of at most this many values stay in float32
 PRECISIONS = {"gguf-q8_0": ("GGUF_Q8_0", "GGUF_Q8_0"), "gguf-q4_k": ("GGUF_Q4_K", "GGUF_Q8_0")}
 
 
 def gguf_tensors(weights: Mapping[str, Tensor], precision: str) -> dict[str, Stored]:
-    """The tensors of a denoiser in a precision of PRECISIONS. weights: by their names without prefix."""
+    """The tensors of a denoiser in a precision of PRECISIONS. weights: by name, without prefix."""
     usual, finer = PRECISIONS[precision]
     return {name: _stored(name, weight, finer if name.endswith(FINER) else usual) for name, weight in weights.items()}
 
@@ -44,7 +44,7 @@ def _plain(kind: str, values: Tensor) -> Stored:
 
 
 def _q8_0(values: Tensor) -> Tensor:
-    """Values (n 32) as blocks (n 34): the scale, then whole numbers."""
+    """Values (n 32) as blocks (n 34): a scale, then 32 integers."""
     scale = (values.abs().amax(-1, keepdim=True) / 127).half()
     return torch.cat(
         [_bytes(scale), _quotient(values, scale.float()).clamp(-127, 127).to(torch.int8).view(torch.uint8)], -1
@@ -66,7 +66,7 @@ def _q4_k(values: Tensor) -> Tensor:
 
 
 def _quotient(values: Tensor, scales: Tensor) -> Tensor:
-    """The nearest whole numbers of scales; 0 where a scale is 0."""
+    """Values divided by scales, rounded to integers; 0 where a scale is 0."""
     return torch.where(scales > 0, values / scales, 0).round()
 
 

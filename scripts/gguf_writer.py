@@ -1,4 +1,4 @@
-"""Write GGUF files, with blocks of random codes for every quantised type: what the tests of the reader need.
+"""Write GGUF files with blocks of random codes for every quantised type, for the tests of the reader.
 
 Source: docs/reference/checkpoints.md, "GGUF headers"; docs/reference/quantised.md, "Blocks of a GGUF file".
 """
@@ -22,7 +22,9 @@ Value = str | int | list[str]
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A tensor as it stands in a file. kind: as in a `TensorInfo`. shape: as torch has it, rows first."""
+    """A tensor in the form in which a file stores it. kind: as in `TensorInfo`. shape: in the order of torch, rows
+    first.
+    """
 
     kind: str
     shape: tuple[int, ...]
@@ -30,9 +32,9 @@ class Stored:
 
 
 def random_tensor(kind: str, shape: tuple[int, ...], random: np.random.Generator, largest_scale: float = 1.0) -> Stored:
-    """A tensor of random valid blocks, or of random numbers where the type has no blocks.
+    """A tensor of random valid blocks, or of random numbers if the type has no blocks.
 
-    Args: largest_scale: of the float16 numbers of a block, and of plain numbers.
+    Args: largest_scale: the largest absolute value of the float16 numbers in a block, and of plain numbers.
     """
     stored = TYPES[NUMBERS[kind]]
     if kind not in SCALES_AT:
@@ -54,7 +56,7 @@ def gguf_bytes(
     version: int = 3,
     alignment: int = DEFAULT_ALIGNMENT,
 ) -> bytes:
-    """A whole GGUF file. metadata: beside the architecture, which is always written unless it is given."""
+    """A whole GGUF file. metadata: additional entries; the architecture is always written unless it is given here."""
     entries: dict[str, Value] = {"general.architecture": ARCHITECTURE, **(metadata or {})}
     if alignment != DEFAULT_ALIGNMENT:
         entries["general.alignment"] = alignment

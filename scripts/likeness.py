@@ -1,4 +1,4 @@
-"""How alike two clips, sounds or latents are."""
+"""Measures of how similar two clips, audio tracks or latents are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PEAK = 255.0
-# The constants that SSIM was published with: a Gaussian window, and what keeps its two quotients from 0 / 0.
+# The published constants of SSIM: a Gaussian window, and two constants that prevent 0 / 0 in the two quotients.
 WINDOW, SPREAD = 11, 1.5
 LUMINANCE, CONTRAST = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 
@@ -22,7 +22,7 @@ def psnr(ours: Tensor, theirs: Tensor) -> float:
 
 
 def ssim(ours: Tensor, theirs: Tensor) -> float:
-    """Structural similarity of two clips (F H W 3) of 8-bit values: the mean over frames, channels and places.
+    """Structural similarity of two clips (F H W 3) of 8-bit values: the mean over frames, channels and pixels.
 
     Source: Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to structural similarity".
     """
@@ -44,7 +44,7 @@ def _ssim_of_frame(a: Tensor, b: Tensor) -> float:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """The weighted mean around each place of (c 1 H W) where the window fits whole."""
+    """The weighted mean around each pixel of (c 1 H W) at which the whole window fits."""
     distance = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
     weights = torch.softmax(-(distance**2) / (2 * SPREAD**2), dim=-1)
     return F.conv2d(F.conv2d(x, weights[None, None, None, :]), weights[None, None, :, None])

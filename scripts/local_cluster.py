@@ -1,8 +1,9 @@
-"""A Ray cluster on this machine, for tests and measurements: each node is a process that `ray start` keeps.
+"""A Ray cluster on this machine, for tests and measurements: each node is a process that `ray start` runs.
 
     python -m scripts.local_cluster --nodes 2     prints the address, and runs until it is stopped
 
-Nobody without its token may use it: it listens on all interfaces. It ends with the process that started it.
+The cluster listens on all interfaces, but only a client with its token can use it. It ends with the process that
+started it.
 """
 
 from __future__ import annotations
@@ -25,21 +26,25 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAD = ("--head", "--port=0", "--include-dashboard=false")
 NODE = ("--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000", "--disable-usage-stats", "--block")
 ADDRESS = re.compile(r"--address='(\S+)'")
-LAST_WORDS = "ray stop"  # of what a node says when it has started
-ENDS_WITH_US = 'exec 3<&0; (read -r <&3; kill $$) & exec "$@" 3<&-'  # when our end of its input is closed
+LAST_WORDS = "ray stop"  # the end of the message that a node prints when it has started
+ENDS_WITH_US = 'exec 3<&0; (read -r <&3; kill $$) & exec "$@" 3<&-'  # kills the node when its input is closed
 LOOK_S = 0.05
 TOKEN = "RAY_AUTH_TOKEN"
 
 
 def new_token() -> dict[str, str]:
-    """Variables for a cluster, and for whoever is to use it. They have to be set before ray is imported."""
+    """Environment variables with a new token, for a cluster and its clients. They have to be set before ray is
+    imported.
+    """
     return {"RAY_AUTH_MODE": "token", TOKEN: secrets.token_hex()}
 
 
 @contextmanager
 def local_cluster(nodes: int, token: Mapping[str, str]) -> Iterator[str]:
-    """A cluster of nodes with one CPU each, for the time of a block. Gives its address. token: as `new_token`."""
-    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # the name of a socket in it has at most 107 characters
+    """A cluster of nodes with one CPU each, for the time of a `with` block. Yields its address. token: from
+    `new_token`.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: socket paths have at most 107 characters
     with ExitStack() as started:
         started.callback(shutil.rmtree, folder, ignore_errors=True)
         said = started.enter_context(_node(folder / "0.log", token, *HEAD, f"--temp-dir={folder}"))
@@ -51,7 +56,9 @@ def local_cluster(nodes: int, token: Mapping[str, str]) -> Iterator[str]:
 
 @contextmanager
 def _node(log: Path, token: Mapping[str, str], *words: str) -> Iterator[str]:
-    """A node, for the time of a block. Gives what it says when it has started. log: a file for that."""
+    """A node, for the time of a `with` block. Yields the message that it prints when it has started. log: a file for
+    its output.
+    """
     environment = {**os.environ, **token, "PYTHONPATH": str(ROOT)}
     with log.open("wb") as told:
         words = (str(Path(sys.executable).with_name("ray")), "start", *words, *NODE)
@@ -66,7 +73,7 @@ def _node(log: Path, token: Mapping[str, str], *words: str) -> Iterator[str]:
         yield log.read_text()
     finally:
         process.stdin.close()
-        process.wait()  # `ray start --block` ends with all that it has started
+        process.wait()  # `ray start --block` also ends the processes that it has started
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""Write a model of full size that takes no room on the disk: `scripts/make_fullsize_checkpoint.py OUT --model ltx-2`.
+"""Write a model of full size as sparse files: `scripts/make_fullsize_checkpoint.py OUT --model ltx-2`.
 
-OUT gets what a person downloads under that name, with names, shapes and dtypes of the published files: for `ltx-2` the
-checkpoint (43.3 GB), the Gemma folder (24.4 GB), the distilled LoRA (7.7 GB) and the latent upsamplers. A file is a
-header with a hole behind it, which reads as zeros; only what is divided by is one, the deviations of the latents and
-the scales of inputs, and the tokenizer is a small one. So loading, memory and time can be tried at full size on any
-machine whose file system knows holes. Clips are flat and silent. Quantised weights have scales of zero.
+OUT gets the files that a person downloads under that name, with the names, shapes and dtypes of the published files:
+for `ltx-2` the checkpoint (43.3 GB), the Gemma folder (24.4 GB), the distilled LoRA (7.7 GB) and the latent upsamplers.
+Each file is a header followed by a hole, which takes no disk space and reads as zeros. Only values that are divided by
+are 1: the standard deviations of the latents and the scales of inputs. The tokenizer is a small one. So loading, memory
+and time can be tested at full size on any machine whose file system supports sparse files. The clips have one colour
+and silent audio. Quantised weights have scales of zero.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ from ltx2_core.hub.registry import Reference, read_shipped
 from scripts.tiny_text import TOKENIZER_CONFIG, WORDS, bare_tokenizer, make_tokenizer, write_json
 
 MODELS = {name: model for name, model in read_shipped().models.items() if model.folder is None}
-SHARD_BYTES = 5_000_000_000  # of Gemma's files, about
+SHARD_BYTES = 5_000_000_000  # approximate size of each Gemma file
 ONES = {"BF16": b"\x80\x3f", "F32": b"\x00\x00\x80\x3f"}
 DIVISORS = ("std-of-means", ".input_scale")
 
-ASSETS = {  # the files that a Gemma 4 holds as tensors
+ASSETS = {  # the files that a Gemma 4 file contains as tensors
     "tokenizer_json": bare_tokenizer(),
     "hf_asset__tokenizer_config.json": TOKENIZER_CONFIG,
 }
 
-Tensors = Mapping[str, tuple[str, Sequence[int]]]  # dtypes and shapes
+Tensors = Mapping[str, tuple[str, Sequence[int]]]  # dtype and shape of each tensor, by name
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, made if it is missing")
-    parser.add_argument("--model", choices=MODELS, required=True, help="as `ltx2 models` lists them")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, created if it is missing")
+    parser.add_argument("--model", choices=MODELS, required=True, help="a name that `ltx2 models` lists")
     options = parser.parse_args()
     for path in make_fullsize_model(options.out, options.model).values():
         for file in [path] if path.is_file() else sorted(path.glob("*.safetensors")):
@@ -68,9 +69,11 @@ def make_fullsize_model(out: Path, name: str) -> dict[str, Path]:
 
 
 def write_sparse(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file as a header and a hole, with ones for what is divided by, and a tokenizer."""
+    """Write a safetensors file as a header and a hole, with ones for values that are divided by, and with a
+    tokenizer.
+    """
     entries: dict[str, object] = {"__metadata__": dict(metadata)}
-    content: dict[int, bytes] = {}  # of what is not zero, by where it begins
+    content: dict[int, bytes] = {}  # the parts that are not zero, by their offset
     end = 0
     for name, (dtype, shape) in tensors.items():
         begin, end = end, end + DTYPE_BYTES[dtype] * prod(shape)
@@ -105,7 +108,7 @@ def write_gemma(folder: Path, tensors: Tensors, generation: str) -> None:
 
 
 def split(tensors: Tensors) -> Iterable[Tensors]:
-    """Cut a list of tensors into shards, in its order."""
+    """Divide a list of tensors into shards, in its order."""
     shard: dict[str, tuple[str, Sequence[int]]] = {}
     size = 0
     for name, (dtype, shape) in tensors.items():

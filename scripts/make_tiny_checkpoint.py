@@ -1,10 +1,11 @@
-"""Write a complete tiny random model in the official layout: `scripts/make_tiny_checkpoint.py OUT --version 2.3`.
+"""Write a complete tiny model with random weights in the official layout: `scripts/make_tiny_checkpoint.py OUT
+--version 2.3`.
 
 OUT gets the model with its metadata, its text encoder with tokenizer, spatial and temporal latent upsamplers, a
-distilled LoRA, a style LoRA and an in-context LoRA. Nothing is learned: pictures are coloured noise and sounds are
-hiss, but every code path runs, in a second or two. A model of 2.0 or 2.3 is one file, unless `--layout components` asks
-for a file for each part, as 2.5 is published, with two video VAEs and a duration head. With `--precision gguf-…` the
-connectors lie in a file of their own too, and the denoiser alone in a GGUF file.
+distilled LoRA, a style LoRA and an in-context LoRA. Nothing is trained: videos are coloured noise and audio is hiss,
+but every code path runs, in a second or two. A model of 2.0 or 2.3 is one file, unless `--layout components` asks for
+one file per component. 2.5 is published like that, with two video VAEs and a duration head. With `--precision gguf-…`
+the connectors are also in a separate file, and the denoiser alone is in a GGUF file.
 """
 
 from __future__ import annotations
@@ -46,29 +47,29 @@ COMPONENTS = (
     "audio_decoder",
     "vocoder",
 )
-# The last layers decide how loud and how bright the result is; these keep pictures and sounds inside their range.
+# The last layers determine how loud and how bright the result is; these scales keep video and audio in range.
 GAINS = {
     "decoder.conv_out.conv.weight": 0.6,
     "decoder.conv_out.weight": 0.3,
-    "duration_head.mlp_out.weight": 0.1,  # so that clips are short
+    "duration_head.mlp_out.weight": 0.1,  # this makes clips short
     "vocoder.conv_post.weight": 0.3,
     "bwe_generator.conv_post.weight": 0.1,
     "proj_out.weight": 0.7,
 }
-# What the files of lower precision store quantised; as in the published ones, not everything.
+# The weights that files of lower precision store quantised; as in the published files, not all of them.
 QUANTISED = re.compile(r"transformer(_1d)?_blocks\.[1-9]\d*\.")
-LEFT = ("transformer", "scheduler")  # sections of the config of a denoiser in a file of its own
+LEFT = ("transformer", "scheduler")  # sections of a denoiser's config
 GROUPNORM_CHANNELS = 32  # the upsampler's norms have 32 groups
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, made if it is missing")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, created if it is missing")
     parser.add_argument("--version", choices=VERSIONS, required=True, help="model generation")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--layout", choices=["single", "components"], help="one file, or one for each part")
+    parser.add_argument("--layout", choices=["single", "components"], help="one file, or one file per component")
     precisions = ["bf16", *PRECISIONS, *GGUF_PRECISIONS]
-    parser.add_argument("--precision", choices=precisions, default="bf16", help="how the linears are stored")
+    parser.add_argument("--precision", choices=precisions, default="bf16", help="how linear layers are stored")
     parser.add_argument(
         "--wide",
         action="store_true",
@@ -88,9 +89,10 @@ def make_tiny_checkpoint(
     precision: str = "bf16",
     is_wide: bool = False,
 ) -> None:
-    """Write the whole model into a folder. layout: None takes that in which the generation is published.
+    """Write the whole model into a folder. layout: None means the layout in which the generation is published.
 
-    The same seed and widths give the same files, whatever the precision, but for those that hold quantised weights.
+    The same seed and widths give the same files in every precision, except for the files that contain quantised
+    weights.
     """
     out.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
@@ -115,18 +117,18 @@ def make_tiny_checkpoint(
 
 
 def beside(stem: Path, name: str) -> Path:
-    """The path of a file of the model. stem: what the paths of all of them begin with."""
+    """The path of a file of the model. stem: the common beginning of all paths of the model."""
     return stem.with_name(f"{stem.name}-{name}")
 
 
 def said(config: Config, sections: Iterable[str]) -> dict[str, str]:
-    """The metadata of a file that has these sections of the config; none where it has none of them."""
+    """The metadata of a file with these sections of the config; no metadata if the config has none of them."""
     own = {section: config[section] for section in sections if section in config}
     return {"config": json.dumps(own)} if own else {}
 
 
 def write_text_encoder(out: Path, made: Version, weights: dict[str, Tensor], generator: torch.Generator) -> None:
-    """The text encoder, and with Gemma 4 the text projection, which is taken out of the weights."""
+    """Write the text encoder. With Gemma 4 also the text projection, which is removed from the weights."""
     if made.encoder == "gemma3":
         gemma_3_folder(out / "gemma", generator)
         return
@@ -160,7 +162,7 @@ def write_loras(stem: Path, version: str, weights: Mapping[str, Tensor], generat
     }
     attention = {name: t for name, t in linears.items() if ".attn" in name}
     projection: dict[str, Tensor] = {}
-    if version == "2.0":  # the 19B distilled LoRA has a pair for it, which the official code does not apply
+    if version == "2.0":  # the 19B distilled LoRA has a pair for this layer, but the official code does not apply it
         projection = {name: t for name, t in weights.items() if name.startswith(PROJECTION) and is_linear(name, t)}
     save_file(lora(linears | projection, 8, generator), beside(stem, "distilled-lora.safetensors"))
     save_file(lora(attention, 4, generator), beside(stem, "lora-style.safetensors"))
@@ -169,14 +171,14 @@ def write_loras(stem: Path, version: str, weights: Mapping[str, Tensor], generat
 
 
 def tiny_config(version: str = "2.0", *, is_wide: bool = False) -> Config:
-    """The released config of a generation with small widths and depths. is_wide: with those of WIDE."""
+    """The released config of a generation with small widths and depths. is_wide: with the widths of WIDE."""
     config = changed(released_configs()[version], VERSIONS[version].changes)
     config["audio_vae"]["model"]["params"]["ddconfig"] |= AUDIO_VAE
     return changed(config, {"transformer": WIDE | VERSIONS[version].wide}) if is_wide else config
 
 
 def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Config:
-    """A config with other values in some of its sections, and in the sections inside them."""
+    """A config with different values in some of its sections, including nested sections."""
     merged = copy.deepcopy(dict(config))
     for key, value in changes.items():
         merged[key] = changed(merged[key], value) if isinstance(value, Mapping) else value
@@ -186,7 +188,7 @@ def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Config:
 def random_components(
     names: Iterable[str], config: Config, made: Version, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Random weights of several components; what two of them have in common is drawn for the last."""
+    """Random weights of several components. Tensors that two components share are those of the last one."""
     weights: dict[str, Tensor] = {}
     for name in names:
         weights |= random_component(name, config, generator, made)
@@ -207,7 +209,9 @@ def random_component(
 
 
 def random_tensor(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """One tensor, spread so that signals neither die nor explode; tables are float32 as in the released files."""
+    """One random tensor, scaled so that activations neither vanish nor explode; tables are float32 as in the released
+    files.
+    """
     values = torch.randn(shape, generator=generator)
     leaf = name.rsplit(".", 1)[-1]
     if "scale_shift_table" in name:
@@ -217,7 +221,7 @@ def random_tensor(name: str, shape: torch.Size, generator: torch.Generator) -> T
         values = (row[:, None] * row / 256).expand(shape).contiguous()
     elif leaf == "std-of-means" or (leaf == "weight" and values.dim() == 1):
         values = 1 + 0.1 * values
-    elif leaf == "filter":  # a low-pass filter, which keeps what does not change
+    elif leaf == "filter":  # a low-pass filter, which preserves a constant
         values = values.abs() / values.abs().sum(-1, keepdim=True)
     elif leaf == "mel_basis":  # energies, which are not negative
         values = values.abs() * shape[-1] ** -0.5
@@ -232,14 +236,16 @@ def random_tensor(name: str, shape: torch.Size, generator: torch.Generator) -> T
 
 
 def fan_in(name: str, shape: torch.Size) -> float:
-    """How many inputs make one output of a layer with this weight."""
+    """The number of inputs of one output of a layer with this weight."""
     if ".ups." in name:  # transposed convolution (in out kernel): about kernel / stride = 2 taps reach each output
         return 2.0 * shape[0]
     return shape[1:].numel()
 
 
 def quantised(weights: Mapping[str, Tensor], precision: str) -> dict[str, Tensor]:
-    """The same weights with the linears of all blocks but the first of each kind stored quantised."""
+    """The same weights, with the linear layers of all blocks quantised except for those of the first block of each
+    kind.
+    """
     chosen = [name for name, tensor in weights.items() if QUANTISED.search(name) and is_linear(name, tensor)]
     plain = {name: tensor for name, tensor in weights.items() if name not in chosen}
     return plain | stored_as(precision, {name.removesuffix(".weight"): weights[name] for name in chosen})
@@ -248,7 +254,9 @@ def quantised(weights: Mapping[str, Tensor], precision: str) -> dict[str, Tensor
 def write_parts(
     stem: Path, weights: Mapping[str, Tensor], config: Config, parts: Parts, metadata: Mapping[str, str]
 ) -> dict[str, Tensor]:
-    """The parts of a model that have files of their own, without the prefix of the video VAE. Returns: the rest."""
+    """Write the components of a model that have separate files, without the prefix of the video VAE. Returns: the other
+    weights.
+    """
     left = dict(weights)
     for part, (starts, sections) in parts.items():
         tensors = {name: left.pop(name) for name in weights if name.startswith(starts)}
@@ -259,12 +267,14 @@ def write_parts(
 
 
 def version_of(metadata: Mapping[str, str]) -> dict[str, str]:
-    """What every file of a generation says about itself."""
+    """The metadata that every file of a generation has."""
     return {key: value for key, value in metadata.items() if key == "model_version"}
 
 
 def write_gguf(stem: Path, weights: Mapping[str, Tensor], config: Config, precision: str) -> None:
-    """The checkpoint as the users of GGUF have it: a file for each part, the names of the denoiser without prefix."""
+    """Write the checkpoint in the layout that GGUF users have: one file per component, and names in the denoiser
+    without prefix.
+    """
     left = write_parts(stem, weights, config, {**CONNECTORS, **PARTS}, {})
     denoiser = {name.removeprefix(DIT): tensor for name, tensor in left.items()}
     content = gguf_bytes(gguf_tensors(denoiser, precision), {"config": json.dumps(config)})
@@ -276,7 +286,7 @@ def is_linear(name: str, tensor: Tensor) -> bool:
 
 
 def lora(weights: Mapping[str, Tensor], rank: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """A low-rank pair for each linear layer."""
+    """A low-rank pair for every linear layer."""
     pairs = {}
     for name, weight in weights.items():
         out, width = weight.shape

@@ -1,8 +1,8 @@
-"""Make the manual page, docs/ltx2.1, of the same texts as the help.
+"""Make the manual page, docs/ltx2.1, from the same texts as the help.
 
     python -m scripts.man_page
 
-Source: man-pages(7) and groff_man(7), which say how such a page is written.
+Source: man-pages(7) and groff_man(7), which describe the format of such a page.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SETTING = "The setting NAME, such as LTX2_STEPS=30; the command line wins over i
 
 
 def man_page() -> str:
-    """The whole page, as roff. Nothing in it depends on the machine or on the time."""
+    """The whole page, as roff. It does not depend on the machine or the time."""
     group: Any = typer.main.get_command(app)
     with group.make_context("ltx2", [], resilient_parsing=True) as context:
         return "\n".join(_lines(group, context)) + "\n"
@@ -62,7 +62,7 @@ def _lines(group: Any, context: Any) -> Iterator[str]:
 
 
 def _command(title: str, command: Any, above: Any, name: str) -> Iterator[str]:
-    """A command with its options by panel; of a group, then those of its commands."""
+    """A command with its options by panel; for a group of commands, also its subcommands."""
     context = type(above)(command, info_name=name, parent=above)
     words = " ".join(command.collect_usage_pieces(context))
     yield from (f".SS {_roff(f'{title} {words}')}", _roff(command.help or ""))
@@ -76,7 +76,9 @@ def _command(title: str, command: Any, above: Any, name: str) -> Iterator[str]:
 
 
 def _own_panels(command: Any, context: Any, above: Any, name: str) -> dict[str, list[tuple[str, str]]]:
-    """The panels of a command but what every command has, and but those of the command whose render it plans."""
+    """The panels of a command without the options that every command has and, for `plan`, without those of the planned
+    command.
+    """
     outer = above.parent
     shared = {*_of_every_command(above if outer is None else outer)}
     if outer is not None and name in outer.command.commands:
@@ -87,7 +89,7 @@ def _own_panels(command: Any, context: Any, above: Any, name: str) -> dict[str, 
 
 
 def _of_every_command(context: Any) -> list[tuple[str, str]]:
-    """The options that every command has. context: in which the group of all commands runs."""
+    """The options that every command has. context: the context of the group of all commands."""
     plainest = context.command.commands["presets"]
     return panels_of(plainest, type(context)(plainest, info_name="presets", parent=context))[LAST]
 
@@ -97,9 +99,9 @@ def _row(name: str, text: str) -> tuple[str, str, str]:
 
 
 def _roff(text: str) -> str:
-    """A text on one line, with what roff would take for its own, and all that is not ASCII, written out."""
+    """A text on one line, in which roff control characters and characters outside ASCII are escaped."""
     words = " ".join(text.split()).replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq").replace("`", "\\(ga")
-    words = words.replace('"', "\\(dq")  # which would be taken away where it begins a word
+    words = words.replace('"', "\\(dq")  # roff would drop a quote at the beginning of a word
     words = re.sub(r"[^\x00-\x7f]", lambda found: f"\\[u{ord(found[0]):04X}]", words)
     return f"\\&{words}" if words.startswith(".") else words
 

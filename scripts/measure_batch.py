@@ -1,9 +1,9 @@
-"""What a job of a batch takes besides its render, on this machine and on a Ray cluster of one node here.
+"""Measure the overhead of a job of a batch besides its render, on this machine and on a Ray cluster of one node here.
 
     python -m scripts.measure_batch --jobs 20 --engine ray
 
-A job is measured from the end of the one before it on the same worker, and the render from its start to the finished
-file, as it tells itself. The first job of a worker is left out, as models are loaded in it.
+The time of a job begins at the end of the previous job of the same worker. The time of a render goes from its start to
+the finished file, as the render itself reports it. The first job of a worker is left out, because it loads the models.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ FLAGS = {"preset": "smoke", "seed": "1"}
 
 
 def batch_of(count: int, folder: Path) -> core.Batch:
-    """A batch of so many small jobs in a folder."""
+    """A batch of `count` small jobs in a folder."""
     path = folder / "s.txt"
     path.write_text("".join(f"lamp {number}\n" for number in range(count)))
     return core.read_batch(core.AskedBatch(path=path, flags={**FLAGS, "output": f"{folder}/s/"}, takes=TAKES))
 
 
 def overheads(batch: core.Batch, options: core.BatchOptions) -> list[float]:
-    """Seconds of each job but the first that its render does not account for, with one worker."""
+    """For each job except the first: the seconds that are not part of its render, with one worker."""
     found: list[float] = []
     ended: float | None = None
 

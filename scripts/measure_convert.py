@@ -1,7 +1,7 @@
 """Measure the memory of a conversion: `scripts/measure_convert.py FOLDER --gigabytes 4`.
 
-It writes a transformer of one large block layer after another into FOLDER, converts it in a process of its own, and
-prints the largest anonymous memory of that process, without the pages of mapped files.
+The script writes a transformer, one layer of a large block after the other, into FOLDER, converts it in a separate
+process, and prints the largest anonymous memory of that process, without the pages of mapped files.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def anonymous(pid: int) -> int:
-    """The memory of a process that no file stands behind, in bytes."""
+    """The anonymous memory of a process, which no file backs, in bytes."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -48,7 +48,9 @@ def anonymous(pid: int) -> int:
 
 
 def write_source(path: Path, nbytes: int) -> None:
-    """A file of about so many bytes with the matrices of blocks in bf16, each of the same megabytes of noise."""
+    """A file of approximately this many bytes with matrices of blocks in bf16; each repeats the same megabyte of
+    noise.
+    """
     shapes: dict[str, tuple[int, int]] = {}
     block = 0
     while 2 * sum(rows * columns for rows, columns in shapes.values()) < nbytes:

@@ -1,11 +1,11 @@
-"""Measure how long a quantised denoiser takes to load, beside reading its file: `scripts/measure_load.py FOLDER`.
+"""Compare the time to load a quantised denoiser with the time to read its file: `scripts/measure_load.py FOLDER`.
 
-It writes files of about one gigabyte with random valid bytes into FOLDER, one for each format, with matrices of the
-released models' width unless `--heads` says another. Each is read and loaded, in turns: copied from the mapped file
-into new memory, copied into memory that is there already, as a card's is, and streamed, block after block. What is
-read goes into memory of the same kind. The file is in the memory of the system before, so that a disk has no say.
-Printed are medians, and the median of the ratios of neighbours: of the processor's seconds, in which other programs do
-not count, and of all that passed. All of it is done by one thread, as reading is.
+The script writes files of about one gigabyte with random valid bytes into FOLDER, one for each format. The matrices are
+as wide as in the released models unless `--heads` says otherwise. Each file is read and loaded alternately in three
+ways: copied from the mapped file into new memory, copied into memory that is already allocated, like that of a GPU, and
+streamed, block after block. Reading uses the same kind of memory as loading. The file is in the page cache, so the disk
+does not matter. The script prints medians, and the median of the ratios of neighbouring runs: of CPU time, which other
+programs do not affect, and of elapsed time. Everything runs in one thread, as reading does.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from ltx2_core.stored.encoding import DENOISER_MATRIX, lay_out, plan_encodings
 from ltx2_core.streaming import Source
 from scripts.gguf_writer import Stored, gguf_bytes
 
-HEADS = 32  # of each stream of the released models
+HEADS = 32  # number of heads of each stream in the released models
 PIECE = bytes(byte & 0x3F for byte in torch.randint(0, 256, (2**20,), dtype=torch.uint8).tolist())  # finite everywhere
 CPU = torch.device("cpu")
 BYTES = {"int8": 1.0, "fp8": 1.0, **{name: kind.nbytes / kind.elements for name, kind in BLOCK_TYPES.items()}}
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def measured(path: Path, runs: int) -> Iterator[str]:
-    """What loading takes, a line for each way to do it."""
+    """The results of each way to load, one line per way."""
     there = MemoryThere(path.stat().st_size)
     ways: dict[str, tuple[Call, Call]] = {
         "copied to new memory": (read, load_copied),
@@ -81,7 +81,7 @@ def measured(path: Path, runs: int) -> Iterator[str]:
 
 
 class Seconds(NamedTuple):
-    """What a call took: of the processor, and in all."""
+    """The duration of a call: CPU time, and elapsed time."""
 
     cpu: float
     wall: float
@@ -99,15 +99,15 @@ def read(path: Path) -> object:
 
 
 def load_copied(path: Path) -> object:
-    """The whole denoiser, each tensor copied where it would be copied to a card."""
+    """Load the whole denoiser, and copy each tensor as to a GPU."""
     return _loaded(path, lambda _, source: source.tensor.to(source.dtype, copy=True))
 
 
 class MemoryThere:
-    """Memory that was used before, so that the system has no page of it to find and to clear."""
+    """Memory that was used before, so that the system does not have to allocate and clear its pages."""
 
     def __init__(self, nbytes: int) -> None:
-        self.memory = torch.ones(nbytes + nbytes // 8, dtype=torch.uint8)  # tensors are aligned
+        self.memory = torch.ones(nbytes + nbytes // 8, dtype=torch.uint8)  # more, because tensors are aligned
 
     def read(self, path: Path) -> object:
         rest = memoryview(self.memory.numpy())[: path.stat().st_size]
@@ -134,7 +134,7 @@ def _loaded(path: Path, copied: Callable[[object, Source], Tensor]) -> object:
 
 
 def load_streamed(path: Path) -> object:
-    """Every block once, through the slots of streamed blocks."""
+    """Load every block once, through the slots of streamed blocks."""
     header = headers.read_header(path)
     module = build_component("transformer", header)
     assign_streamed(module, "transformer", [header], device=CPU, dtype=torch.bfloat16)
@@ -142,7 +142,7 @@ def load_streamed(path: Path) -> object:
 
 
 def write_safetensors(path: Path, form: str, config: str, shapes: Shapes) -> None:
-    """A file as `ltx2 convert` would write it, with other bytes."""
+    """A file like those of `ltx2 convert`, but with random bytes."""
     infos, end = {}, 0
     for name, shape in shapes.items():
         dtype = "F32" if "scale_shift_table" in name else "BF16"
@@ -159,7 +159,7 @@ def write_safetensors(path: Path, form: str, config: str, shapes: Shapes) -> Non
 
 
 def write_gguf(path: Path, form: str, config: str, shapes: Shapes) -> None:
-    """A file as the tools of llama.cpp write it, with other bytes."""
+    """A file like those of the llama.cpp tools, but with random bytes."""
     kind = BLOCK_TYPES[form]
     tensors = {}
     for name, shape in shapes.items():
@@ -172,7 +172,7 @@ def write_gguf(path: Path, form: str, config: str, shapes: Shapes) -> None:
 
 
 def denoiser(bytes_per_number: float, nbytes: float, heads: int) -> tuple[str, Shapes]:
-    """The config and the tensors of a denoiser that takes about so many bytes."""
+    """The config and the tensors of a denoiser that takes approximately this many bytes."""
     layers = 1
     while True:
         settings = scaled_settings(layers, heads)

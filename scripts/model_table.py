@@ -1,6 +1,6 @@
 """Write the tables of docs/models.md from the catalogue: `python scripts/model_table.py [--check]`.
 
-With --check nothing is written, and the script fails if the page is not what it would write.
+With --check nothing is written, and the script fails if the page differs from what it would write.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DISTILLED, FULL = "few steps without guidance: least computation", "many steps w
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether the page is right")
+    parser.add_argument("--check", action="store_true", help="only check whether the page is up to date")
     is_check = parser.parse_args().check
     before = PAGE.read_text(encoding="utf-8")
     after = written(before, read_shipped())
@@ -33,13 +33,13 @@ def main() -> None:
 
 
 def written(page: str, catalogue: Catalogue) -> str:
-    """The page with tables that say what the catalogue says."""
+    """The page with the tables that follow from the catalogue."""
     tables = {"models": models_table(catalogue), "files": files_table(catalogue), "loras": loras_table(catalogue)}
     return BLOCK.sub(lambda block: f"{block[1]}\n{tables[block['name']]}\n{block[3]}", page)
 
 
 def models_table(catalogue: Catalogue) -> str:
-    """What to download for which GPU and purpose."""
+    """Which model to download for which GPU and purpose."""
     models = sorted(catalogue.models.items(), key=lambda item: (item[1].generation, item[0]))
     rows = [
         (
@@ -66,7 +66,7 @@ def usable(model: RegisteredModel) -> str:
 
 
 def files_table(catalogue: Catalogue) -> str:
-    """Which files each model consists of."""
+    """The files that each model consists of."""
     models = sorted(catalogue.models.items(), key=lambda item: (item[1].generation, item[0]))
     rows = [
         (f"`{name}`", role.replace("_", " "), f"`{reference}`", size_text(place, catalogue))
@@ -78,7 +78,7 @@ def files_table(catalogue: Catalogue) -> str:
 
 
 def loras_table(catalogue: Catalogue) -> str:
-    """The LoRAs that have a name."""
+    """The LoRAs that have a name in the catalogue."""
     rows = [
         (
             f"`{name}`",
@@ -116,13 +116,13 @@ def total(model: RegisteredModel, catalogue: Catalogue) -> int:
 
 
 def gated(model: RegisteredModel, catalogue: Catalogue) -> list[str]:
-    """The repositories of a model whose terms must be accepted on the Hub first."""
+    """The repositories of a model whose licence must be accepted on the Hub first."""
     references = [reference for place in model.files.values() if (reference := Reference.parse(place))]
     return list(dict.fromkeys(one.repository for one in references if catalogue.repository(one.repository).gated))
 
 
 def size_text(place: str, catalogue: Catalogue) -> str:
-    """The size of what a place stands for; nearly, where that is marked so."""
+    """The total size of the files at a source; with "about" if the exact size of one of them is not known."""
     known = [catalogue.published(file) for file in catalogue.files_of(place)]
     if not any(one.size for one in known):
         return "not known"

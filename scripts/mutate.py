@@ -1,8 +1,10 @@
-"""Try small changes and see whether the tests notice: `python scripts/mutate.py --count 200 --seed 0`.
+"""Make small changes to the code and see whether the tests notice them: `python scripts/mutate.py --count 200 --seed
+0`.
 
-Each change is made in a throw-away copy of the tree and tried on the tests that pass over the changed line, quick ones
-first, until one fails. Which tests those are is found out once, by tracing all of them, and kept in out/mutation until
-a file changes. A change that no test notices is printed as a diff: it wants a test, or a reason why it may stay.
+Each change is made in a temporary copy of the tree. The tests that run over the changed line are run, fast ones first,
+until one fails. All tests are traced once to find out which lines each runs over; the result is kept in out/mutation
+until a file changes. A change that no test notices is printed as a diff: either a test is missing, or there is a reason
+why the change does not matter.
 """
 
 from __future__ import annotations
@@ -34,15 +36,15 @@ from scripts.mutation.server import LARGE, Server
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = (*SOURCES, "presets", "scripts", "tests", "docs", "pyproject.toml", "README.md", "LICENSE", "Makefile")
-PRESETS_SHARE = 10  # one change in so many is to a preset
+PRESETS_SHARE = 10  # one in ten changes is to a preset
 QUIETLY = ("-q", "-rfE", "-p", "no:cacheprovider", "-p", "scripts.mutation.passes")
-START_S = 30.0  # of pytest, on a busy machine
-SLOWDOWN = 5  # a test that takes so many times as long hangs
+START_S = 30.0  # time that pytest needs to start on a busy machine
+SLOWDOWN = 5  # a test that takes this many times as long counts as hanging
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a change. is_noticed: by a test that failed, or that did not end. why: in words."""
+    """The result of a change. is_noticed: a test failed or did not end. why: the reason in words."""
 
     change: Change
     is_noticed: bool
@@ -50,7 +52,7 @@ class Verdict:
 
 
 class Workplace(NamedTuple):
-    """A copy of the tree, and what runs its tests."""
+    """A copy of the tree, and the server that runs its tests."""
 
     copy: Path
     server: Server
@@ -58,12 +60,12 @@ class Workplace(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=200, help="how many changes")
-    parser.add_argument("--seed", type=int, default=0, help="which ones")
-    parser.add_argument("--jobs", type=int, default=1, help="how many at once")
-    parser.add_argument("--limit", type=float, default=600, help="seconds for one change at most")
-    parser.add_argument("--only", default="", help="changes to files whose path has this in it")
-    parser.add_argument("tests", nargs="*", default=["tests"], help="the tests that may notice")
+    parser.add_argument("--count", type=int, default=200, help="number of changes")
+    parser.add_argument("--seed", type=int, default=0, help="seed for choosing the changes")
+    parser.add_argument("--jobs", type=int, default=1, help="number of changes that are tested in parallel")
+    parser.add_argument("--limit", type=float, default=600, help="time limit for one change, in seconds")
+    parser.add_argument("--only", default="", help="only change files whose path contains this text")
+    parser.add_argument("tests", nargs="*", default=["tests"], help="the tests to run")
     options = parser.parse_args()
     passes = collect(ROOT, options.tests, jobs=options.jobs)
     chosen = choose(ROOT, options.count, options.seed, options.only)
@@ -72,7 +74,7 @@ def main() -> None:
 
 
 def collect(root: Path, tests: Sequence[str], *, jobs: int = 1) -> Passes:
-    """Which tests pass over which lines: from the last time, if nothing has changed since."""
+    """Which tests run over which lines: from the previous run if no file has changed since."""
     folder = root / "out" / "mutation" / _state(root, tests)
     if not folder.is_dir():
         print(f"tracing {' '.join(tests)}, once for this state of the tree ...", flush=True)
@@ -83,7 +85,7 @@ def collect(root: Path, tests: Sequence[str], *, jobs: int = 1) -> Passes:
             done = subprocess.run(command, cwd=copy, env=os.environ | environment, capture_output=True, text=True)
             for line in done.stdout.splitlines():
                 if line.startswith(("FAILED", "ERROR")):
-                    print(f"left out, as it fails without a change: {line}")
+                    print(f"left out, because it fails without a change: {line}")
             if not found.is_dir():
                 sys.exit(f"the tests cannot be run:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +94,7 @@ def collect(root: Path, tests: Sequence[str], *, jobs: int = 1) -> Passes:
 
 
 def choose(root: Path, count: int, seed: int, only: str = "") -> list[Change]:
-    """Draw changes, one of ten to a preset; the same for the same seed and tree."""
+    """Draw changes, one in ten to a preset; the same for the same seed and tree."""
     random_choice = random.Random(seed)
     code = [file for source in SOURCES for file in sorted((root / source).rglob("*.py"))]
     presets = sorted((root / "presets").rglob("*.yaml"))
@@ -108,7 +110,7 @@ def choose(root: Path, count: int, seed: int, only: str = "") -> list[Change]:
 def try_all(
     root: Path, changes: Sequence[Change], passes: Passes, *, jobs: int = 1, limit_s: float = 600
 ) -> list[Verdict]:
-    """Try changes, each in a copy of the tree that no other uses meanwhile."""
+    """Test changes, each in a copy of the tree that no other test uses meanwhile."""
     with (
         tempfile.TemporaryDirectory(prefix="mutate-") as place,
         ExitStack() as servers,
@@ -117,7 +119,7 @@ def try_all(
         workplaces: Queue[Workplace] = Queue()
         for number in range(jobs):
             copy = _copy(root, Path(place) / str(number))
-            compile_dir(copy, quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)  # once, and never stale
+            compile_dir(copy, quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)  # hashes: never stale
             workplaces.put(Workplace(copy, servers.enter_context(Server(copy, LARGE))))
 
         def try_one(change: Change) -> Verdict:
@@ -135,9 +137,9 @@ def try_all(
 
 
 def judge(workplace: Workplace, change: Change, passes: Passes, limit_s: float) -> Verdict:
-    """Make a change in a copy of the tree and run the tests that pass over it."""
+    """Make a change in a copy of the tree and run the tests that run over it."""
     tests = passes.over(change.file, [] if change.is_global else change.lines)
-    if change.file.endswith(".yaml") or (change.is_global and not tests):  # read, or run, before any test begins
+    if change.file.endswith(".yaml") or (change.is_global and not tests):  # it is used before any test begins
         tests = passes.quickest_first()
     if not tests:
         return Verdict(change, False, "no test passes over it")
@@ -156,7 +158,7 @@ def judge(workplace: Workplace, change: Change, passes: Passes, limit_s: float) 
 
 
 def report(verdicts: Sequence[Verdict]) -> int:
-    """Print the survivors and the count. Returns: the exit status."""
+    """Print the changes that no test noticed, and the count. Returns: the exit code."""
     survivors = [verdict for verdict in verdicts if not verdict.is_noticed]
     for verdict in survivors:
         print(f"\n{verdict.change.kind}, {verdict.why}\n{verdict.change.diff}")
@@ -179,7 +181,7 @@ def _copy(root: Path, target: Path) -> Path:
 
 
 def _state(root: Path, tests: Sequence[str]) -> str:
-    """A name for what the lines and the tests are now."""
+    """A hash of the present state of the code and the tests."""
     digest = hashlib.sha256(repr(tests).encode())
     for folder in (*SOURCES, "tests"):
         for path in sorted((root / folder).rglob("*.py")):

@@ -1,4 +1,4 @@
-"""Store matrices in every quantised layout that is read here, plainly and slowly: for tiny checkpoints and tests.
+"""Store matrices in every quantised format that this program reads, simply and slowly: for tiny checkpoints and tests.
 
 Source: docs/reference/quantised.md, "Formats" and "Decoding".
 """
@@ -20,7 +20,7 @@ H4 = torch.tensor([[1.0, 1, 1, -1], [1, 1, -1, 1], [1, -1, 1, 1], [-1, 1, 1, 1]]
 CODEBOOK = torch.tensor(
     [-0.98, -0.79, -0.64, -0.5, -0.38, -0.26, -0.16, -0.05, 0.05, 0.16, 0.27, 0.38, 0.5, 0.64, 0.79, 0.98]
 )
-# The formats of a file that is called so.
+# The formats that occur in a file of each precision.
 PRECISIONS = {
     "fp8": ("fp8",),
     "int8": ("convrot",),
@@ -32,12 +32,14 @@ Marker = dict[str, Any]
 
 
 def stored(form: str, weight: Tensor, **options: int) -> tuple[Tensors, Marker | None]:
-    """A matrix (out in) in a format: its tensors by role, and what a marker says; None where none is needed."""
+    """A matrix (out in) in a format: its tensors by role, and the content of its marker; None if no marker is
+    needed.
+    """
     return WRITERS[form](weight.float(), **options)
 
 
 def with_markers(layers: Mapping[str, tuple[Tensors, Marker | None]]) -> Tensors:
-    """The tensors of layers by their names in a file, each with its marker beside it."""
+    """The tensors of layers by their names in a file, and the marker of each layer."""
     found: Tensors = {}
     for name, (tensors, marker) in layers.items():
         found |= {f"{name}.{role}": tensor for role, tensor in tensors.items()}
@@ -47,7 +49,9 @@ def with_markers(layers: Mapping[str, tuple[Tensors, Marker | None]]) -> Tensors
 
 
 def stored_as(precision: str, weights: Mapping[str, Tensor]) -> Tensors:
-    """The tensors of layers in a precision of PRECISIONS, by their names in a file; of several formats by turns."""
+    """The tensors of layers in a precision of PRECISIONS, by their names in a file; several formats are used in
+    turn.
+    """
     forms = PRECISIONS[precision]
     layers: dict[str, tuple[Tensors, Marker | None]] = {}
     for number, (name, weight) in enumerate(weights.items()):
@@ -151,7 +155,7 @@ WRITERS: Mapping[str, Callable[..., tuple[Tensors, Marker | None]]] = {
 
 
 def in_pieces(scales: Tensor) -> Tensor:
-    """Scales of blocks (rows blocks), bytes, in pieces of 128 rows and 4 blocks, filled up with zeros."""
+    """Scales of blocks (rows blocks), as bytes, in pieces of 128 rows and 4 blocks, padded with zeros."""
     rows, blocks = scales.shape
     found = torch.zeros(-(-rows // 128) * 128, -(-blocks // 4) * 4, dtype=torch.uint8)
     r, c = torch.arange(rows)[:, None], torch.arange(blocks)
@@ -174,13 +178,15 @@ def _rotated(weight: Tensor, group: int) -> Tensor:
 
 
 def _whole(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Whole numbers up to 127, and the scale (out 1) of each row."""
+    """Integers up to 127, and the scale (out 1) of each row."""
     scale = (weight.abs().amax(-1, keepdim=True) / 127).clamp(min=1e-30)
     return (weight / scale).round().clamp(-127, 127).char(), scale
 
 
 def _relative(weight: Tensor, group: int, largest: float = 1.0) -> tuple[Tensor, Tensors]:
-    """Values up to `largest`, relative to scales of small groups, which are relative to a scale of each row."""
+    """Values up to `largest`, relative to the scales of small groups, which are in turn relative to the scale of the
+    row.
+    """
     whole, scale = _whole(weight)
     groups = whole.float().unflatten(-1, (-1, group))
     relative = _e4m3(groups.abs().amax(-1) / largest)
@@ -189,7 +195,7 @@ def _relative(weight: Tensor, group: int, largest: float = 1.0) -> tuple[Tensor,
 
 
 def _pairs(codes: Tensor) -> Tensor:
-    """Two codes of four bits in each byte, the even column in the low half."""
+    """Pairs of four-bit codes in one byte, the even column in the low half."""
     even, odd = codes.unflatten(-1, (-1, 2)).unbind(-1)
     return (even + 16 * odd).byte()
 

@@ -1,10 +1,11 @@
-"""Disturb renders in every way that comes to mind, and see that nothing is lost and nothing is wrong: `make soak`.
+"""Disturb renders in many ways, and check that nothing is lost and nothing is wrong: `make soak`.
 
-Real processes render a short clip of the toy model in three steps. They are killed and signalled at random times, run
-into a full disk, or write one output together; then `ltx2 resume`, or the same command again, has to give the bytes of
-an undisturbed render. A table at the end counts what went wrong; the script fails if anything did. Unix only.
+Real processes render a short clip of the toy model in three steps. They are killed and get signals at random times, run
+into a full disk, or write the same output together. Afterwards `ltx2 resume`, or the same command again, has to produce
+the same bytes as an undisturbed render. A table at the end counts the failures; the script fails if there are any. Unix
+only.
 
-The disk is filled by a limit on the size of files (RLIMIT_FSIZE), which every file system obeys.
+A full disk is simulated with a limit on the size of files (RLIMIT_FSIZE), which works on every file system.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from pathlib import Path
 from scripts.local_cluster import local_cluster, new_token
 
 ROOT = Path(__file__).resolve().parent.parent
-JOBS = 10  # of a batch
+JOBS = 10  # number of jobs in a batch
 LTX2 = (sys.executable, "-m", "ltx2_cli")
 RENDER = ("t2v", "a yellow lamp blinks on the right, low beeps", "--model", "toy", "--frames", "9", "--steps", "3")
 BATCH = ("--model", "toy", "--preset", "distilled-lora", "--sigmas", "1,0.9,0.4,0", "--frames", "9", "--res", "128x96")
 BATCH += ("--seed", "1", "--json")
-STEPS = 3  # of the only stage of such a job
+STEPS = 3  # number of steps of the only stage of such a job
 DONE = ("job", "done")  # the event of a job that was rendered
-EVENTS = "events.jsonl"  # what the commands on a batch told, in its folder
+EVENTS = "events.jsonl"  # the file in the folder of a batch with the events of all its commands
 TARGET = Path("clip.mp4")
 WRITERS = 8
 MODES = {"refuse": (), "overwrite": ("--overwrite",), "skip-existing": ("--skip-existing",)}
@@ -47,7 +48,7 @@ SIGNALS = {
     "HUP": (signal.SIGHUP,),
     "INT twice": (signal.SIGINT, signal.SIGINT),
 }
-ENDS = {  # how a signalled process may end, beside 0: it was done, or it had not begun to listen
+ENDS = {  # valid exit codes after a signal; 0 is also valid: the process was done, or did not yet handle signals
     "INT": (130, -signal.SIGINT),
     "TERM": (143, -signal.SIGTERM),
     "HUP": (-signal.SIGHUP,),
@@ -61,7 +62,7 @@ def command(seed: int, *more: str) -> list[str]:
 
 
 def batch_command(folder: Path, *more: str) -> list[str]:
-    """A batch of small jobs in a folder."""
+    """A command for a batch of small jobs in a folder."""
     lines = (f'{{"prompt": "lamp {number}", "name": "job-{number}"}}\n' for number in range(JOBS))
     (folder / "s.jsonl").write_text("".join(lines))
     return [*LTX2, "batch", "s.jsonl", *BATCH, *more]
@@ -73,7 +74,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def batch_events(folder: Path) -> Iterator[dict[str, object]]:
-    """What the commands on a batch told, but for lines that a kill has cut off."""
+    """The events of all commands on a batch, without lines that a kill has truncated."""
     for line in (folder / EVENTS).read_text(errors="replace").splitlines():
         with suppress(ValueError):
             yield json.loads(line)
@@ -85,7 +86,7 @@ def is_whole(folder: Path, wanted: dict[str, bytes]) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started and that still run; none where the system does not tell."""
+    """The running child processes of a process; none if the system does not list them."""
     listed = Path(f"/proc/{pid}/task/{pid}/children")
     try:
         return [int(word) for word in listed.read_text().split()]
@@ -114,7 +115,7 @@ class Running:
     def __post_init__(self) -> None:
         before = None if self.limit is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit,) * 2)
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "LTX2_HOME": str(self.folder.parent / "home")}
-        environment["OMP_NUM_THREADS"] = "1"  # the work of a toy is small, and processes run side by side
+        environment["OMP_NUM_THREADS"] = "1"  # the toy is small, and several processes run in parallel
         with Path(os.devnull if self.events is None else self.folder / self.events).open("ab") as told:
             self.process = subprocess.Popen(
                 self.words, cwd=self.folder, env=environment, stdout=told, stderr=subprocess.PIPE, preexec_fn=before
@@ -127,7 +128,7 @@ class Running:
 
 @dataclass
 class Soak:
-    """References by seed, what went wrong by part and kind, and how long an undisturbed render takes."""
+    """The reference files by seed, the failures by part and kind, and the duration of an undisturbed render."""
 
     root: Path
     choose: random.Random
@@ -157,7 +158,7 @@ class Soak:
                 self.references[seed] = (folder / TARGET).read_bytes()
 
     def run(self, given: argparse.Namespace) -> None:
-        """All parts, with as many cases of each as the command line says."""
+        """Run all parts, each with the number of cases from the command line."""
         self.prepare(WRITERS if given.rounds else 1)
         print(f"an undisturbed render takes {self.seconds:.1f} s", flush=True)
         for _ in range(given.kills):
@@ -186,7 +187,7 @@ class Soak:
         print(f"{part}: {column}: {told}", flush=True)
 
     def disturbed(self, part: str, disturb: Callable[[Path], str]) -> None:
-        """Disturb a render of seed 0 in a folder of its own, then see that what is left leads to the right file."""
+        """Disturb a render of seed 0 in its own folder, then check that continuing it leads to the right file."""
         self.cases[part] += 1
         with self.folder() as folder:
             how = disturb(folder)
@@ -204,7 +205,7 @@ class Soak:
             self.check_left(part, folder, how)
 
     def check_target(self, part: str, folder: Path, seeds: set[int], how: str) -> None:
-        """A file under the final name is whole, and one of these renders."""
+        """Check that a file under the final name is complete, and equal to one of these renders."""
         if not (folder / TARGET).exists():
             return
         content = (folder / TARGET).read_bytes()
@@ -218,13 +219,13 @@ class Soak:
             self.failed(part, "wrong bytes", how)
 
     def check_left(self, part: str, folder: Path, how: str) -> None:
-        """Nothing but the file is left."""
+        """Check that no other file is left in the folder."""
         left = sorted(path.name for path in folder.iterdir() if path.name != TARGET.name)
         if left:
             self.failed(part, "left behind", f"{how}: {left}")
 
     def moment(self) -> float:
-        """Some time while a render runs."""
+        """A random time during a render."""
         return self.choose.uniform(0, self.seconds)
 
     def kill(self, folder: Path) -> str:
@@ -236,7 +237,7 @@ class Soak:
         return f"killed after {at:.3f} s"
 
     def signal(self, folder: Path, name: str) -> str:
-        """Send a render signals, the second soon after the first."""
+        """Send signals to a render, the second one soon after the first."""
         running, at = Running(command(0), folder), self.moment()
         time.sleep(at)
         for number in SIGNALS[name]:
@@ -252,7 +253,7 @@ class Soak:
         return how
 
     def fill(self, folder: Path) -> str:
-        """Render where no file may become larger than some limit."""
+        """Render with a limit on the size of files."""
         limit = self.choose.randrange(1, len(self.references[0]))
         ended = Running(command(0), folder, limit).end()
         if ended.code != 7 or "Traceback" in ended.told:
@@ -260,7 +261,7 @@ class Soak:
         return f"limit {limit}"
 
     def together(self, mode: str) -> None:
-        """Let several processes render one output at once, each with a seed of its own."""
+        """Let several processes render the same output at the same time, each with its own seed."""
         part = f"parallel, {mode}"
         self.cases[part] += 1
         with self.folder() as folder:
@@ -278,15 +279,16 @@ class Soak:
             self.check_left(part, folder, f"exit codes {[one.code for one in ended]}")
 
     def kill_batches(self, kills: int) -> None:
-        """Kill a batch, or its worker, again and again until it is done, then another one, for so many kills in all.
+        """Kill a batch, or its worker, repeatedly until it is done, then start with the next one, up to a total number
+        of kills.
 
-        Each has to end with the tree of an undisturbed one, and a kill may cost no more than one stage.
+        Each batch has to end with the same files as an undisturbed one, and a kill may cost at most one stage.
         """
         part = "kill a batch"
         with self.folder() as whole:
             start = time.monotonic()
             if code := Running(batch_command(whole), whole).end().code:
-                raise SystemExit(f"an undisturbed batch ends with {code}")
+                raise SystemExit(f"an undisturbed batch ends with exit code {code}")
             seconds = time.monotonic() - start
             wanted = tree(whole / "s")
         while self.cases[part] < kills:
@@ -301,11 +303,13 @@ class Soak:
                     self.failed(part, "work redone", f"{steps} steps of {STEPS * JOBS}, and {disturbed} kills")
 
     def kill_batch(self, folder: Path, seconds: float) -> int:
-        """Run a batch and kill it, at times its worker before. Gives how many kills might cost a stage."""
+        """Run a batch and kill it, sometimes its worker first. Returns the number of kills that may have cost a
+        stage.
+        """
         running, count = self.batch(folder), 1
         time.sleep(self.choose.uniform(0, seconds / 2))
         for child in children(running.process.pid) if self.choose.random() < 0.5 else ():
-            with suppress(ProcessLookupError):  # it has ended meanwhile
+            with suppress(ProcessLookupError):  # the process has already ended
                 os.kill(child, signal.SIGKILL)
                 count += 1
             time.sleep(self.choose.uniform(0, 2))
@@ -314,7 +318,7 @@ class Soak:
         return count
 
     def race_batches(self, part: str, rounds: int, *racers: tuple[str, ...]) -> None:
-        """Let commands share one batch: no job is done twice, and the tree is that of one command.
+        """Let several commands share one batch: no job is done twice, and the files are the same as with one command.
 
         Args: racers: the options of each command.
         """
@@ -329,11 +333,11 @@ class Soak:
                 wanted = wanted or tree(folder / "s")
 
     def batch(self, folder: Path, *more: str) -> Running:
-        """A command that does the batch of a folder."""
+        """A command that runs the batch of a folder."""
         return Running(batch_command(folder, *more), folder, events=EVENTS)
 
     def check_batch(self, part: str, wanted: dict[str, bytes] | None, folder: Path, commands: list[Running]) -> None:
-        """Let commands on a batch end, and compare what they leave."""
+        """Wait for the commands on a batch, and compare their results."""
         for one in [running.end() for running in commands]:
             if one.code:
                 self.failed(part, "wrong ends", f"exit {one.code}: {one.told[-300:]}")
@@ -343,7 +347,7 @@ class Soak:
             self.failed(part, "resumes differ", f"{names}")
 
     def table(self) -> str:
-        """What went wrong, a row for each part."""
+        """The failures, one row per part."""
         rows = [("", "cases", *COLUMNS)]
         rows += [
             (part, str(count), *(str(self.wrong[part, column]) for column in COLUMNS))
@@ -355,20 +359,20 @@ class Soak:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=200, help="renders that are killed")
-    parser.add_argument("--signals", type=int, default=60, help="renders that get signals")
-    parser.add_argument("--rounds", type=int, default=10, help=f"rounds of {WRITERS} renders of one output, each mode")
-    parser.add_argument("--batches", type=int, default=200, help="batches that are killed, or their workers")
+    parser.add_argument("--kills", type=int, default=200, help="number of renders to kill")
+    parser.add_argument("--signals", type=int, default=60, help="number of renders that get signals")
+    parser.add_argument("--rounds", type=int, default=10, help=f"rounds of {WRITERS} renders of one output, per mode")
+    parser.add_argument("--batches", type=int, default=200, help="number of kills of batches or their workers")
     parser.add_argument("--races", type=int, default=200, help="rounds of two commands that share one batch")
-    parser.add_argument("--ray-races", type=int, default=200, help="rounds of two shards beside a run on a Ray cluster")
-    parser.add_argument("--full", type=int, default=20, help="renders that run into a full disk")
-    parser.add_argument("--seed", type=int, default=0, help="of the random times")
+    parser.add_argument("--ray-races", type=int, default=200, help="rounds of two shards and a run on a Ray cluster")
+    parser.add_argument("--full", type=int, default=20, help="number of renders that run into a full disk")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random times")
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which leads to the table too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM also leads to the table
     with tempfile.TemporaryDirectory() as root:
         soak = Soak(Path(root), random.Random(given.seed))
         try:
-            with suppress(KeyboardInterrupt):  # its last case may not be complete
+            with suppress(KeyboardInterrupt):  # the last case may then be incomplete
                 soak.run(given)
         finally:
             print(soak.table(), flush=True)

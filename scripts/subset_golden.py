@@ -1,8 +1,9 @@
-"""Copy the golden tensors that travel with this repository: `python scripts/subset_golden.py SRC DST`.
+"""Copy the golden tensors that are part of this repository: `python scripts/subset_golden.py SRC DST`.
 
-SRC is the whole set, DST a folder that does not exist yet. Files keep their format and their metadata; the table
-says which files are copied and which of their tensors are left out, so that the copy is small and still covers every
-part once. A case that has no tensor left is dropped from the lists of cases too. Files of tensors are packed with gzip.
+SRC is the complete set, DST a folder that does not exist yet. Files keep their format and their metadata. The table
+lists which files are copied and which of their tensors are left out, so that the copy is small and still covers every
+part once. A case without remaining tensors is also removed from the lists of cases. Files of tensors are compressed
+with gzip.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 
 from scripts.golden.packed import pack, unpack
 
-# A file or a glob pattern of files, and the glob patterns of the tensors that are left out of them.
+# A file or a glob pattern of files, and glob patterns of the tensors that are left out.
 FILES: dict[str, tuple[str, ...]] = {
     "transformer/2.0/checkpoint.safetensors": (),
     "transformer/2.0/cases.safetensors": (
@@ -141,7 +142,7 @@ QUANTISED = {
 }
 
 
-# Files that tests and commands read from their place.
+# Files that tests and commands read directly from this folder.
 PLAIN = (
     "transformer/2.0/checkpoint.safetensors",
     "text/2.0/gemma/*",
@@ -151,7 +152,7 @@ PLAIN = (
 
 
 def copy_layers(source: Path, target: Path) -> None:
-    """Copy one layer of each quantised file, with what is expected of it."""
+    """Copy one layer of each quantised file, with its expected tensors."""
     cases = json.loads((source / "cases.json").read_text())
     for case, layer in QUANTISED.items():
         columns = cases[case]["layers"][layer]["shape"][1]
@@ -177,7 +178,7 @@ def _copy_layer(source: Path, target: Path, name: str, patterns: Sequence[str], 
 
 
 def copy_tensors(source: Path, target: Path, dropped: Sequence[str]) -> set[str]:
-    """Copy a file without some of its tensors and without the cases that this empties, which are returned."""
+    """Copy a file without some of its tensors. Returns: the cases that have no tensor left, which are removed too."""
     with safe_open(source, "pt") as file:
         names = list(file.keys())
         kept = [name for name in names if not any(fnmatch.fnmatchcase(name, pattern) for pattern in dropped)]
@@ -191,7 +192,7 @@ def copy_tensors(source: Path, target: Path, dropped: Sequence[str]) -> set[str]
 
 
 def copy_subset(source: Path, target: Path) -> None:
-    """Copy what the tables name from a whole set that is not packed."""
+    """Copy the files and tensors in the tables from a complete set that is not compressed."""
     for pattern, dropped in FILES.items():
         for path in sorted(source.glob(pattern)):
             copy = target / path.relative_to(source)
@@ -212,7 +213,7 @@ def case_of(name: str) -> str:
 
 
 def drop_cases(path: Path, emptied: set[str]) -> None:
-    """Drop cases from a list that lies beside the tensors."""
+    """Remove cases from the list that is next to the tensors."""
     content = json.loads(path.read_text())
     content["cases"] = [case for case in content["cases"] if case["name"] not in emptied]
     path.write_text(json.dumps(content, indent=1) + "\n")

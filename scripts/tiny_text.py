@@ -1,7 +1,7 @@
-"""Tiny text encoders in their official layouts, with a tokenizer that was learned from a few words.
+"""Tiny text encoders in their official layouts, with a tokenizer that is trained on a few words.
 
-Gemma 3 is a folder with its config, one shard and its tokenizer; Gemma 4 is one file that holds all of that, and the
-text projection too.
+Gemma 3 is a folder with its config, one shard and its tokenizer; Gemma 4 is one file that contains all of these, and
+also the text projection.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SIZES = {
     "num_key_value_heads": 2,
     "head_dim": 8,
 }
-GEMMA_4: dict[str, Any] = {  # beside the sizes; every sixth layer sees the whole prompt
+GEMMA_4: dict[str, Any] = {  # settings other than sizes; every sixth layer attends to the whole prompt
     "model_type": "gemma4_unified_text",
     "num_global_key_value_heads": 1,
     "global_head_dim": 16,
@@ -67,7 +67,7 @@ GEMMA_4: dict[str, Any] = {  # beside the sizes; every sixth layer sees the whol
 
 
 def gemma_3_folder(folder: Path, generator: torch.Generator) -> None:
-    """A Gemma 3 folder as published: config, one shard named as Google names it, tokenizer with its settings."""
+    """A Gemma 3 folder as published: config, one shard with Google's file name, and a tokenizer with its settings."""
     folder.mkdir(exist_ok=True)
     tokenizer = make_tokenizer(WORDS.split(), 700)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -86,11 +86,13 @@ def gemma_3_folder(folder: Path, generator: torch.Generator) -> None:
 
 
 def gemma_4_file(path: Path, projection: Mapping[str, Tensor], version: str, generator: torch.Generator) -> None:
-    """A Gemma 4 as published for LTX-2.5: config, tokenizer and its settings inside, and the text projection.
+    """A Gemma 4 file as published for LTX-2.5, which contains config, tokenizer, tokenizer settings and the text
+    projection.
 
-    Args: projection: its tensors by official name. version: that a transformer names as the one it was trained with.
+    Args: projection: its tensors by official name. version: the version that a transformer names as the encoder it was
+    trained with.
     """
-    from transformers import Gemma4UnifiedTextConfig, Gemma4UnifiedTextModel  # no older version of transformers has it
+    from transformers import Gemma4UnifiedTextConfig, Gemma4UnifiedTextModel  # older versions of transformers lack it
 
     tokenizer = bare_tokenizer()
     sizes = SIZES | {"num_hidden_layers": LAYERS["gemma4"], "vocab_size": len(tokenizer["model"]["vocab"])}
@@ -114,7 +116,9 @@ def gemma_4_file(path: Path, projection: Mapping[str, Tensor], version: str, gen
 
 
 def random_gemma(name: str, shape: torch.Size, generator: torch.Generator, mean: float = 0.0) -> Tensor:
-    """Embeddings are multiplied by the root of their width on look-up. mean: of the norms, as Gemma 3 adds 1 itself."""
+    """Random weights of a Gemma. Embeddings are multiplied by the square root of their width on look-up. mean: mean of
+    the norm weights, as Gemma 3 itself adds 1 to them.
+    """
     values = torch.randn(shape, generator=generator)
     if len(shape) == 1:
         return (mean + 0.1 * values).bfloat16()
@@ -122,9 +126,9 @@ def random_gemma(name: str, shape: torch.Size, generator: torch.Generator, mean:
 
 
 def make_tokenizer(words: Sequence[str], size: int) -> Tokenizer:
-    """A byte-pair tokenizer in Gemma's manner: spaces as ▁, unknown characters as bytes, BOS in front.
+    """A byte-pair tokenizer like Gemma's: spaces become ▁, unknown characters become bytes, and BOS is put in front.
 
-    Args: words: that it learns pairs from. size: tokens at most.
+    Args: words: the training text. size: largest number of tokens.
     """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
@@ -138,13 +142,13 @@ def make_tokenizer(words: Sequence[str], size: int) -> Tokenizer:
     tokenizer.train_from_iterator([word for plain in words for word in (plain, f" {plain}")], trainer)
     bos = SPECIAL_TOKENS.index("<bos>")
     tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", bos)])
-    state = json.loads(tokenizer.to_str())  # only the trainer had to take the bytes for special tokens
+    state = json.loads(tokenizer.to_str())  # bytes were special tokens only for the trainer
     state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in SPECIAL_TOKENS]
     return Tokenizer.from_str(json.dumps(state))
 
 
 def bare_tokenizer() -> dict[str, Any]:
-    """The tokenizer in the manner of Gemma 4, as JSON: it puts no BOS in front, which whoever encodes does."""
+    """The tokenizer in the form of Gemma 4, as JSON: it does not put BOS in front, the caller does."""
     return json.loads(make_tokenizer(WORDS.split(), 700).to_str()) | {"post_processor": None}
 
 

@@ -1,4 +1,4 @@
-"""The generations of the tiny models: the released configs with small sizes, and the files that they are in."""
+"""The generations of the tiny models: the released configs with small sizes, and the files that contain them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scripts.tiny_text import LAYERS, WIDTH
 Config = dict[str, Any]
 Parts = Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
 
-# Widths that differ from each other, so that a mix-up cannot go unseen; latent widths and rates are the released ones.
+# Widths that all differ, so that a mix-up is noticed; latent widths and rates are those of the releases.
 TRANSFORMER = {
     "num_attention_heads": 4,
     "attention_head_dim": 20,
@@ -25,7 +25,7 @@ TRANSFORMER = {
     "connector_num_attention_heads": 4,
     "connector_attention_head_dim": 8,
 }
-# Widths that blocks of 256 values and rotations of 256 columns go into; that of the context stays the text encoder's.
+# Widths that are multiples of 256, for blocks and rotations of 256 columns; contexts keep the text encoder's width.
 WIDE = {
     "attention_head_dim": 128,
     "cross_attention_dim": 512,
@@ -70,9 +70,10 @@ DIFFUSION_VAE: Config = {
 class Version:
     """A generation.
 
-    Args: changes: to its released config, by section. upsamplers: by file, the released one with changes. encoder: the
-    kind of its text encoder. wide: changes beside WIDE. more: components that others have not. conv_vae: changes to the
-    released config of 2.3 for a second video VAE, with a convolutional decoder.
+    Args: changes: to its released config, by section. upsamplers: changes to the released config of an upsampler, by
+    file. encoder: the kind of its text encoder. wide: changes in addition to WIDE. more: components that other
+    generations lack. conv_vae: changes to the released config of 2.3, for a second video VAE with a convolutional
+    decoder.
     """
 
     stem: str
@@ -87,11 +88,11 @@ class Version:
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """What no config tells: the projection takes the hidden states of all layers of this text encoder."""
+        """Sizes that no config contains: the projection reads the hidden states of all layers of this text encoder."""
         return {"aggregate_embed.weight": (WIDTH, WIDTH * (LAYERS[self.encoder] + 1))}
 
 
-NEWER = {"transformer": TRANSFORMER | CONNECTORS_AS_WIDE_AS_CONTEXTS, "vocoder": TWO_VOCODERS}  # than 2.0
+NEWER = {"transformer": TRANSFORMER | CONNECTORS_AS_WIDE_AS_CONTEXTS, "vocoder": TWO_VOCODERS}  # newer than 2.0
 GEMMA_4_VERSION = "gemma4-tiny-ltx-v1"
 VERSIONS = {
     "2.0": Version(
@@ -132,11 +133,11 @@ VERSIONS = {
         conv_vae=CONV_VAE,
     ),
 }
-# The files of a model in parts: what the names of their tensors begin with, and the sections of their config. What is
-# left is the denoiser's.
+# The files of a model in parts: the prefixes of their tensors, and the sections of their config. The denoiser gets the
+# remaining tensors.
 PARTS: Parts = {
     "video-vae": (("vae.",), ("vae",)),
     "audio-vae": (("audio_vae.", "vocoder."), ("audio_vae", "vocoder")),
     "duration-head": (("duration_head.",), ("duration_head",)),
 }
-CONNECTORS: Parts = {"connectors": ((DIT + VIDEO_CONNECTOR, DIT + AUDIO_CONNECTOR, PROJECTION), ())}  # of GGUF
+CONNECTORS: Parts = {"connectors": ((DIT + VIDEO_CONNECTOR, DIT + AUDIO_CONNECTOR, PROJECTION), ())}  # for GGUF

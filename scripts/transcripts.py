@@ -1,8 +1,8 @@
-"""Write down what commands print, tests/transcripts/*.txt, which tests compare: columns, units, order and wording.
+"""Record the output of commands in tests/transcripts/*.txt, which tests compare: columns, units, order and wording.
 
     python -m scripts.transcripts
 
-None of the commands loads a model, and what they print does not depend on the machine.
+None of the commands loads a model, and their output does not depend on the machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FOLDER = ROOT / "tests" / "transcripts"
 TOY = "ltx2_core/toy"
 GOLDEN = "tests/golden"
 PLAN = "plan t2v 'drone over misty mountains, birds chirping' --seed 1"
-COMMANDS: Mapping[str, tuple[str, ...]] = {  # by the name of their transcript
+COMMANDS: Mapping[str, tuple[str, ...]] = {  # commands by the name of their transcript
     "plan": (
         f"{PLAN} --model ltx-2-fp8 --res 480p --vram 8 --explain",
         f"{PLAN} --model ltx-2.5-distilled-int8 --res 1080p --vram 12",
@@ -69,7 +69,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {  # by the name of their transcript
 
 
 def transcript(name: str) -> str:
-    """The commands of a transcript, each with what it prints and its exit code."""
+    """The commands of a transcript, each with its output and its exit code."""
     with tempfile.TemporaryDirectory() as home:
         return "\n".join(_lines(COMMANDS[name], home))
 

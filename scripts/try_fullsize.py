@@ -1,14 +1,15 @@
-"""Render with a model of full size whose weights are zeros, and tell time and memory of each phase: `make fullsize`.
+"""Render with a model of full size whose weights are zeros, and report time and memory of each phase: `make fullsize`.
 
-The files are those of scripts/make_fullsize_checkpoint.py: 77 GB that take no room on the disk. --model tells which
-model it is, --memory and --preset how it is rendered, in one preset after the other. A render goes through all phases
-and ends with exit code 8, because weights of zero make a flat clip. This script fails if it ends otherwise, if a phase
-is missing, or if it takes more than LIMIT_GB of memory of its own, which no file backs. So it shows that a machine with
-less memory than the checkpoint has bytes can load it. Beside each phase stands what `ltx2 plan` said of it: memory with
-the pages of files, and seconds where a preset before it was timed. Linux only: memory is read from /proc.
+The files come from scripts/make_fullsize_checkpoint.py: 77 GB that take no disk space. --model names the model, and
+--memory and --preset the settings; several presets are rendered one after the other. A render runs all phases and ends
+with exit code 8, because weights of zero make a clip of one colour. This script fails if the exit code differs, if a
+phase is missing, or if the process takes more than LIMIT_GB of own memory, which no file backs. So it shows that a
+machine whose memory is smaller than the checkpoint can load it. The line of each phase also has the numbers of `ltx2
+plan`: memory including pages of files, and seconds if an earlier preset was timed. Linux only, because memory is read
+from /proc.
 
-It takes minutes where the CPU computes in bfloat16 (AVX-512 BF16, AMX), and most of an hour where it does not; there
-LTX2_TEXT_ROWS=128 in the environment makes it several times faster.
+It takes minutes if the CPU computes in bfloat16 (AVX-512 BF16, AMX), and otherwise most of an hour; LTX2_TEXT_ROWS=128
+in the environment then makes it several times faster.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ PHASES = ("text", "denoise", "sound", "video")
 FLAT_CLIP = 8
 LIMIT_GB = 4.0
 EVERY_S = 0.05
-STARTING = "starting"  # what comes before the first phase: imports and checks
+STARTING = "starting"  # the time before the first phase: imports and checks
 
 
 @dataclass
 class Usage:
-    """What a phase took: seconds, and the most memory of its own and mapped from files, in GB."""
+    """The cost of a phase: seconds, and the largest own and mapped memory in GB."""
 
     seconds: float = 0.0
     anonymous: float = 0.0
@@ -56,7 +57,7 @@ class Usage:
 
 @dataclass
 class Meter:
-    """Measures a process while it goes through its phases."""
+    """Measures a process in each of its phases."""
 
     pid: int
     phase: str = STARTING
@@ -64,7 +65,7 @@ class Meter:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        """Look at the process again and again until it has ended."""
+        """Poll the process until it has ended."""
         before = time.monotonic()
         while not self.ended.wait(EVERY_S):
             now = time.monotonic()
@@ -75,7 +76,7 @@ class Meter:
             before = now
 
     def gigabytes(self, entry: str) -> float:
-        """An entry of the process's status; zero once it is gone."""
+        """An entry of the process's status file; 0 if the process has ended."""
         try:
             lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         except OSError:
@@ -85,9 +86,9 @@ class Meter:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="where the files go; a temporary folder without it")
-    parser.add_argument("--model", choices=MODELS, default="ltx-2", help="as `ltx2 models` lists them")
-    parser.add_argument("--preset", choices=SIZES, default=["one-stage"], nargs="+", help="one after the other")
+    parser.add_argument("--folder", type=Path, help="folder for the files (default: temporary)")
+    parser.add_argument("--model", choices=MODELS, default="ltx-2", help="a name that `ltx2 models` lists")
+    parser.add_argument("--preset", choices=SIZES, default=["one-stage"], nargs="+", help="presets to render")
     parser.add_argument("--memory", choices=("resident", "streamed", "lean"), default="streamed")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -99,7 +100,7 @@ def main() -> None:
 
 
 def try_render(model: str, command: Command) -> None:
-    """Plan and render, and print a line for each phase. Exits if it does not go as it should."""
+    """Plan and render, and print a line for each phase. Exits if a check fails."""
     expected, plan_s = plan(command)
     exit_code, usage = render(command)
     print(f"{model}, {' '.join(command.words)}, planned in {plan_s:.2f} s")
@@ -108,19 +109,19 @@ def try_render(model: str, command: Command) -> None:
     missing = [phase for phase in PHASES if phase not in usage]
     if exit_code != FLAT_CLIP or missing or peak > LIMIT_GB:
         sys.exit(f"exit code {exit_code}, missing phases {missing}, {peak:.2f} GB of at most {LIMIT_GB} GB")
-    print(f"all phases, exit code {exit_code} as for a flat clip, at most {peak:.2f} GB of own memory", flush=True)
+    print(f"all phases, exit code {exit_code} as the clip is flat, at most {peak:.2f} GB of own memory", flush=True)
 
 
 @dataclass(frozen=True)
 class Command:
-    """A render of a model, run in a folder. words: more of its options."""
+    """A render of a model in a folder. words: additional options."""
 
     model: Path
     folder: Path
     words: Sequence[str]
 
     def start(self, *before: str, name: str = "x.mp4") -> subprocess.Popen[str]:
-        """Start it. before: what comes before the mode."""
+        """Start the process. before: words in front of the mode."""
         options = [
             *before,
             *RENDER.split(),
@@ -137,14 +138,14 @@ class Command:
 
 @dataclass(frozen=True)
 class Planned:
-    """What a plan says of the phases of a kind: the most memory in GB, and seconds where it has them."""
+    """The plan for the phases of a kind: largest memory in GB, and seconds if the plan has them."""
 
     ram: float
     seconds: float | None
 
 
 def plan(command: Command) -> tuple[dict[str, Planned], float]:
-    """What `ltx2 plan` says of each phase, and how long it takes to say so."""
+    """The plan of `ltx2 plan` for each phase, and the time that planning takes."""
     begun = time.monotonic()
     with command.start("plan", name="planned.mp4") as process:
         assert process.stdout is not None
@@ -160,7 +161,7 @@ def plan(command: Command) -> tuple[dict[str, Planned], float]:
 
 
 def render(command: Command) -> tuple[int, dict[str, Usage]]:
-    """Run the command. Returns its exit code, and what each phase took."""
+    """Run the command. Returns its exit code, and the cost of each phase."""
     with command.start() as process:
         meter = Meter(process.pid)
         watcher = threading.Thread(target=meter.run)
@@ -176,7 +177,7 @@ def render(command: Command) -> tuple[int, dict[str, Usage]]:
 
 
 def report(usage: dict[str, Usage], expected: dict[str, Planned]) -> None:
-    """Print a line for each phase, beside what was planned for it."""
+    """Print a line for each phase, with its plan."""
     print(f"{'phase':16} {'seconds':>8} {'own GB':>8} {'mapped GB':>10} {'planned s':>10} {'planned GB':>11}")
     for phase, one in usage.items():
         line = f"{phase:16} {one.seconds:8.1f} {one.anonymous:8.2f} {one.mapped:10.2f}"

@@ -2,7 +2,7 @@
 
     python scripts/write_schemas.py
 
-A test compares the files with what is written here, and validates what the commands print.
+A test compares the files with this script's output, and validates the output of commands with the schemas.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAYBE_TEXT, MAYBE_WHOLE, MAYBE_NUMBER = ({"type": [name, "null"]} for name in ("
 TEXTS = {"type": "array", "items": TEXT}
 OBJECT = {"type": "object"}
 OBJECTS = {"type": "array", "items": OBJECT}
-AS_WRITTEN = {  # the value of an option: as on a command line, or as JSON has it
+AS_WRITTEN = {  # the value of an option: as text, as on a command line, or as a JSON value
     "anyOf": [
         {"type": ["string", "number", "boolean", "null"]},
         {"type": "array", "items": {"type": ["string", "number"]}},
@@ -34,7 +34,7 @@ AS_WRITTEN = {  # the value of an option: as on a command line, or as JSON has i
 
 
 def job_schema() -> dict[str, Any]:
-    """What a line of a file of jobs may hold, and each job of the event `batch`."""
+    """The fields of a line in a file of jobs, and of each job in the event `batch`."""
     settings = sorted({name for names in TAKES.values() for name in names})
     own = {
         "mode": {"enum": [*TAKES], "default": "t2v"},
@@ -63,7 +63,7 @@ def _setting(name: str) -> dict[str, Any]:
 
 
 FAILURE = {"code": WHOLE, "message": TEXT, "why": TEXT, "hint": TEXT}
-EVENTS: dict[str, list[dict[str, Any]]] = {  # the fields of each event besides schema and event, in each of its forms
+EVENTS: dict[str, list[dict[str, Any]]] = {  # the fields of each form of an event, without `schema` and `event`
     "plan": [
         {
             **dict.fromkeys(("mode", "model", "path", "job_dir"), TEXT),
@@ -126,7 +126,7 @@ EVENTS: dict[str, list[dict[str, Any]]] = {  # the fields of each event besides 
 
 
 def event_schema() -> dict[str, Any]:
-    """A line that a command prints with --json; `job` names the job of a batch that it is about."""
+    """A line that a command prints with --json; `job` names the job of a batch to which it belongs."""
     return {
         "$schema": DRAFT,
         "title": "an event of ltx2 --json",
@@ -147,7 +147,7 @@ def _event(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def batch_schema() -> dict[str, Any]:
-    """What `batch.json` in the folder of a batch holds."""
+    """The content of `batch.json` in the folder of a batch."""
     return {"$schema": DRAFT, **BatchRecord.model_json_schema(by_alias=True)}
 
 
@@ -155,7 +155,7 @@ SCHEMAS = {"job": job_schema, "event": event_schema, "batch": batch_schema}
 
 
 def written(schema: Mapping[str, Any]) -> str:
-    """A schema as it stands in its file."""
+    """A schema as text, as in its file."""
     return json.dumps(schema, indent=1) + "\n"
 
 

@@ -1,1 +1,1 @@
-"""What `scripts/bench.py` measures: cost without weights, and time beside diffusers."""
+"""What `scripts/bench.py` measures: cost without weights, and time compared with diffusers."""

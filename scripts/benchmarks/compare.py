@@ -1,7 +1,7 @@
-"""Compare two measurements of the same work: two files of runs, or two revisions that are run in turns.
+"""Compare two measurements of the same work: two files of runs, or two revisions that run alternately.
 
-A slowdown counts where the median of the ratios of neighbours is above 1.05 and the quartiles of the two do not
-overlap, over seven pairs at least: what else a machine does moves single runs by more than that.
+A slowdown counts if the median ratio of neighbouring runs is above 1.05, the quartiles of the two do not overlap, and
+there are at least seven pairs. Other load on the machine changes single runs by more than that.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .section import Section, machine
 ROOT = Path(__file__).resolve().parents[2]
 LEAST_PAIRS = 7
 MOST_RATIO = 1.05
-Runs = Mapping[str, Sequence[float]]  # the seconds of each run, by what was timed
+Runs = Mapping[str, Sequence[float]]  # the seconds of each run, by name of the work
 
 
 class Incomparable(ValueError):
-    """What was given cannot be compared; the text says why."""
+    """The given measurements cannot be compared; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A file of runs. machine: what every figure depends on. command: that made them."""
+    """A file of runs. machine: the facts that every figure depends on. command: the command that measured them."""
 
     machine: Sequence[str]
     command: str
@@ -44,7 +44,7 @@ class Measurement:
 
     @classmethod
     def read(cls, path: Path) -> Measurement:
-        """Raises: Incomparable if it is not such a file."""
+        """Read a file. Raises: Incomparable if it is not a file of runs."""
         try:
             found: Any = json.loads(path.read_text(encoding="utf-8"))
             return cls(found["machine"], found["command"], found["runs"])
@@ -57,9 +57,9 @@ class Measurement:
 
 
 def section(first: str, second: str, arguments: Sequence[str]) -> Section:
-    """The table of two measurements. It is not good where the second is slower.
+    """The table of two measurements. Its `is_good` is false if the second is slower.
 
-    Args: first, second: both files, or both names of git revisions. arguments: of the bench, for revisions.
+    Args: first, second: two files, or two git revisions. arguments: the command line of the bench, for revisions.
     Raises: Incomparable.
     """
     files = [Path(name) for name in (first, second)]
@@ -103,7 +103,7 @@ def _table(first: str, second: str, how: Sequence[str], before: Runs, after: Run
 
 
 def _hindrance(before: Runs, after: Runs, both: Sequence[str]) -> str:
-    """Why runs cannot be paired; "" if they can."""
+    """The reason why runs cannot be paired; "" if they can."""
     for name in both:
         counts = len(before[name]), len(after[name])
         if min(counts) < LEAST_PAIRS:
@@ -114,7 +114,7 @@ def _hindrance(before: Runs, after: Runs, both: Sequence[str]) -> str:
 
 
 def is_slower(before: Sequence[float], after: Sequence[float]) -> bool:
-    """Whether the second is slower beyond doubt."""
+    """Whether the second is certainly slower."""
     lower, upper = _quartiles(after)[0], _quartiles(before)[-1]
     return statistics.median(_ratios(before, after)) > MOST_RATIO and lower > upper
 
@@ -133,7 +133,7 @@ def _middle(seconds: Sequence[float]) -> str:
 
 
 def _run_in_turns(first: str, second: str, arguments: Sequence[str]) -> tuple[Runs, Runs]:
-    """The runs of two revisions; each round gives the median of its own.
+    """The runs of two revisions; each round contributes its median.
 
     Raises: Incomparable for a revision that does not exist, and for a bench that fails.
     """
@@ -151,7 +151,7 @@ def _run_in_turns(first: str, second: str, arguments: Sequence[str]) -> tuple[Ru
 
 @contextmanager
 def _checked_out(revision: str) -> Iterator[Path]:
-    """The files of a revision in a folder of their own, with the bench of this one."""
+    """The files of a revision in a temporary folder, with the bench of the current revision."""
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / revision.replace("/", "-")
         folder.mkdir()
@@ -165,7 +165,7 @@ def _checked_out(revision: str) -> Iterator[Path]:
 
 
 def _measured(folder: Path, arguments: Sequence[str]) -> Runs:
-    """What the bench measures with the code in a folder. It may miss its own limits."""
+    """The measurement of the bench with the code in a folder. The bench may exceed its own limits."""
     out = folder / "runs.json"
     out.unlink(missing_ok=True)
     command = [sys.executable, str(folder / "scripts" / "bench.py"), *arguments, "--out", str(out)]

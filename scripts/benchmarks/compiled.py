@@ -1,8 +1,9 @@
-"""What one block of the full-size denoiser launches, eager and compiled, and the bytes of what is not a product.
+"""Count the kernel launches of one block of the full-size denoiser, eager and compiled, and the bytes of its
+element-wise kernels.
 
-The compiler plans a block without weights and is stopped before it writes a kernel. It plans for the CPU, which fuses
-loops that a card may launch one by one. A launch of its own reads and writes what its plan says; an eager one reads its
-inputs and writes its outputs. Source: docs/reference/transformer.md, "Compiled blocks".
+The compiler plans a block without weights and is stopped before it generates a kernel. It plans for the CPU, which
+fuses loops that a GPU may launch separately. The bytes of a compiled launch are taken from its plan; an eager launch
+reads its inputs and writes its outputs. Source: docs/reference/transformer.md, "Compiled blocks".
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ from .section import Section
 from .subjects import TEXT_ROWS, Size, make_inputs
 
 SIZE: Size = (768, 512, 121)
-MOST_KERNELS, MOST_BYTES_PER_TOKEN = 50, 500_000  # of a compiled block, besides products and attention
+MOST_KERNELS, MOST_BYTES_PER_TOKEN = 50, 500_000  # limits for a compiled block, without matrix products and attention
 PRODUCTS = ("mm", "addmm", "bmm", "linear")
 
 
 @dataclass(slots=True)
 class Count:
-    """Launches of a block. own: those that are neither a product nor attention. nbytes: what these read and write."""
+    """Launches of a block. own: those that are neither matrix products nor attention. nbytes: bytes that these read and
+    write.
+    """
 
     own: int = 0
     others: int = 0
@@ -42,7 +45,7 @@ class Count:
 
 
 class EagerBlock(Launches):
-    """Count the launches in the block that is visited while it is active."""
+    """Count the launches in the given block while this mode is active."""
 
     def __init__(self, block: torch.nn.Module) -> None:
         super().__init__()
@@ -68,11 +71,13 @@ class EagerBlock(Launches):
 
 
 class _PlannedError(Exception):
-    """The plan of the compiler is known."""
+    """Raised to stop the compiler when its plan is complete."""
 
 
 def section(size: Size = SIZE, heads: int = 32) -> Section:
-    """Count a block of a bfloat16 forward whose text is kept, and hold the compiled one against its budget."""
+    """Count a block of a bfloat16 forward with cached text keys and values, and compare the compiled one with its
+    limits.
+    """
     config = TransformerConfig.from_metadata(scaled_settings(1, heads))
     with FakeTensorMode(), torch.inference_mode():
         model = random_transformer(config, torch.bfloat16, torch.device("cpu"))
@@ -102,7 +107,7 @@ def section(size: Size = SIZE, heads: int = 32) -> Section:
 
 
 def planned(model: Transformer, inputs: Any) -> Count:
-    """What the compiler plans for the first block of a model on tensors without data."""
+    """The compiler's plan for the first block of a model, on tensors without data."""
     found = Count()
 
     def note(nodes: Sequence[Any]) -> None:
@@ -111,7 +116,7 @@ def planned(model: Transformer, inputs: Any) -> Count:
 
         for node in nodes:
             if node.is_extern():
-                found.others += not isinstance(node.node, ir.MultiOutput)  # which takes a part of a result
+                found.others += not isinstance(node.node, ir.MultiOutput)  # this selects a part of a result
             elif not isinstance(node, NopKernelSchedulerNode):
                 found.own += 1
                 found.nbytes += node.get_read_write_buffers_sizes()
@@ -126,7 +131,9 @@ def planned(model: Transformer, inputs: Any) -> Count:
 
 @contextmanager
 def _after_fusion(note: Any) -> Iterator[None]:
-    """Hand the compiler's plan to a function, once its operations are fused; what stops it there is told nobody."""
+    """Call a function with the compiler's plan once its operations are fused. The compiler does not log errors
+    meanwhile.
+    """
     from torch._inductor import config
 
     logging.disable(logging.ERROR)

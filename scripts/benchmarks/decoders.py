@@ -1,4 +1,4 @@
-"""Time of our video decoder and vocoder beside diffusers' with the same random weights, as `paired` times denoisers."""
+"""Time our video decoder and vocoder against those of diffusers with the same random weights, like `paired`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from .subjects import FACTORS, Call, Size
 LIMITS = {"video decoder": Limits(ratio=0.95, difference=1e-4), "vocoder": Limits(ratio=1.0, difference=1e-4)}
 SPECTROGRAM = (2, 64)  # channels and mel bands
 STEPS_PER_S = 100
-GAIN = 2**0.5  # keeps the size of what goes through many layers
+GAIN = 2**0.5  # keeps the size of activations constant through many layers
 
 
 def section(setup: Setup) -> Section:
-    """Measure both, put it into words, and hold it against the limits where a setup has any."""
+    """Measure both, describe the results, and compare them with the limits if the setup has any."""
     works = {"video decoder": _video(setup), "vocoder": _vocoder(setup)}
     pairs: dict[str, Pair] = {}
     for name, (what, calls) in works.items():
@@ -50,8 +50,8 @@ def section(setup: Setup) -> Section:
         facts=[
             f"LTX-2 2.0, the same random weights in both programs, {str(setup.dtype).removeprefix('torch.')}, the "
             "vocoder in float32, no tiles, nothing compiled",
-            "medians of several runs of both programs, which alternate in one process after two warm-up runs; the ratio "
-            "is the median over neighbouring runs",
+            "medians of several runs of both programs, which alternate in one process after two warm-up runs; the "
+            "ratio is the median over neighbouring runs",
         ],
         rows=[{"work": name, "size": what} | figures(pairs[name], setup) for name, (what, _) in works.items()],
         verdict=verdict,
@@ -61,7 +61,7 @@ def section(setup: Setup) -> Section:
 
 
 def _video(setup: Setup) -> tuple[str, list[Call]]:
-    """Decoding a whole latent to pixels."""
+    """Decode a whole latent to pixels."""
     width, height, frames = setup.decoded
     ours, state = random_module("video_decoder", setup)
     shape = ((frames - 1) // FACTORS.time + 1, height // FACTORS.height, width // FACTORS.width)
@@ -75,7 +75,7 @@ def _video(setup: Setup) -> tuple[str, list[Call]]:
 
 
 def _vocoder(setup: Setup) -> tuple[str, list[Call]]:
-    """A waveform for as long as the clip lasts, from a spectrogram."""
+    """Make a waveform as long as the clip from a spectrogram."""
     steps = round(setup.decoded[2] / 24 * STEPS_PER_S)
     ours, state = random_module("vocoder", setup, torch.float32)
     channels, bands = SPECTROGRAM
@@ -85,7 +85,7 @@ def _vocoder(setup: Setup) -> tuple[str, list[Call]]:
 
 
 def random_module(name: str, setup: Setup, dtype: torch.dtype | None = None) -> tuple[Any, dict[str, Tensor]]:
-    """A released module with random weights, and these by their official names."""
+    """A module of the released size with random weights, and these weights by their official names."""
     with torch.device("meta"):
         module = BUILDERS[name](released_configs()["2.0"])
     module = module.to(dtype or setup.dtype).to_empty(device=setup.device).requires_grad_(False).eval()
@@ -101,7 +101,9 @@ def random_module(name: str, setup: Setup, dtype: torch.dtype | None = None) -> 
 
 
 def _theirs(name: str, state: Mapping[str, Tensor], call: Callable[[Any], Call]) -> list[Call]:
-    """The same in diffusers, if it is installed. Raises: ValueError if a tensor of the part in question is missing."""
+    """The same call in diffusers, if it is installed. Raises: ValueError if the diffusers module lacks one of the
+    tensors.
+    """
     if not find_spec("diffusers"):
         return []
     reference = REFERENCES[name]

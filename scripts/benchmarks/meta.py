@@ -32,11 +32,12 @@ DEFAULT, LEAN = Chunks(CHUNK_TOKENS), Chunks(LEAN_CHUNK_TOKENS, keeps_tables=Fal
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one forward of the full-size 2.0 model may cost.
+    """Limits for the cost of one forward of the full-size 2.0 model.
 
-    Args: memory: the mode of the machine. chunks: what goes with it. bytes_per_token: of video tokens, at the peak.
-    launches_per_block: all launches, also those before and after the blocks, divided by the number of blocks.
-    keeps_text: the keys and values of the text are there, and the rotary tables, as from the second step on.
+    Args: memory: name of the memory mode. chunks: the chunks of this mode. bytes_per_token: bytes per video token at
+    the peak. launches_per_block: all launches, including those before and after the blocks, divided by the number of
+    blocks. keeps_text: whether the keys and values of the text and the rotary tables are cached, as from the second
+    step on.
     """
 
     size: Size
@@ -58,7 +59,9 @@ BUDGETS = (
 
 
 class Launches(TorchDispatchMode):
-    """Count the operations that compute something while it is active: in place, or a result that is no view."""
+    """Count the operations that compute something while this mode is active: those in place, and those whose result is
+    not a view.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,9 +75,9 @@ class Launches(TorchDispatchMode):
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follow every allocation while it is active.
+    """Follow every allocation while this mode is active.
 
-    `peak` is the most that was alive at one time, weights and inputs left out.
+    `peak` is the largest number of bytes that were alive at one time, without weights and inputs.
     """
 
     def __init__(self, known: Sequence[torch.Tensor]) -> None:
@@ -104,12 +107,12 @@ class LiveBytes(TorchDispatchMode):
 
 
 def tensors_of(tree: object) -> list[torch.Tensor]:
-    """The tensors among values of any kind."""
+    """The tensors in nested values of any kind."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
 def flop_counter() -> FlopCounterMode:
-    """Counts the FLOPs of what runs while it is active, attention on the CPU included."""
+    """A counter of the FLOPs that run while it is active, including attention on the CPU."""
 
     def attention(query, key, value, *args, out_shape=None, **kwargs) -> int:
         return sdpa_flop_count(query, key, value)
@@ -118,7 +121,7 @@ def flop_counter() -> FlopCounterMode:
 
 
 def _held(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors in a record, and in the records and lists inside it."""
+    """The tensors in a record, including those in nested records and lists."""
     if is_dataclass(value):
         for field in fields(value):
             yield from _held(getattr(value, field.name))
@@ -127,13 +130,13 @@ def _held(value: Any) -> Iterator[torch.Tensor]:
 
 
 def _as_later(given: StreamInput, memory: Any, io: StreamIO) -> StreamInput:
-    """The inputs of a stream as in the second step and later ones."""
+    """The inputs of a stream for the second step and later ones."""
     assert isinstance(given.positions, torch.Tensor)
     return replace(given, context=memory, positions=io.rotary_tables(given.positions))
 
 
 def section(budgets: Sequence[Budget] = BUDGETS, layers: int = 48, heads: int = 32) -> Section:
-    """Count one bfloat16 forward at each size, and hold it against its budget."""
+    """Count one bfloat16 forward at each size, and compare it with its limits."""
     config = TransformerConfig.from_metadata(scaled_settings(layers, heads))
     rows: list[dict[str, str]] = []
     failures: list[str] = []

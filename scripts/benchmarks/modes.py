@@ -1,4 +1,6 @@
-"""Time of the denoiser in each memory mode beside the resident one: one file, in one process, in turns, medians."""
+"""Time the denoiser in each memory mode against resident weights: medians of alternating runs of one file in one
+process.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ from .subjects import Ours, make_inputs
 
 FORMATS = ("bf16", *TARGETS)
 MODES: tuple[MemoryMode, ...] = get_args(MemoryMode)
-MOST_RATIO = 1.10  # of streamed to resident, on the CPU
+MOST_RATIO = 1.10  # limit for the time of streamed weights relative to resident ones, on the CPU
 GIB = 2**30
 Row = tuple[dict[str, str], Pair | None]
 
@@ -38,9 +40,9 @@ Row = tuple[dict[str, str], Pair | None]
 def section(
     setup: Setup, *, formats: Sequence[str] = ("bf16",), modes: Sequence[str] = MODES, cap_gb: int | None = None
 ) -> Section:
-    """Measure, put it into words, and hold streamed against its limit where a CPU is the double of a card.
+    """Measure, describe the results, and compare streamed weights with their limit if a CPU stands in for a GPU.
 
-    Args: cap_gb: what the card may allocate, in GiB; where resident weights do not fit then, they are left out.
+    Args: cap_gb: limit of allocations on the GPU, in GiB; if resident weights do not fit into it, they are left out.
     """
     if cap_gb is not None and setup.device.type == "cuda":
         total = torch.cuda.get_device_properties(setup.device).total_memory
@@ -59,7 +61,7 @@ def section(
             f"LTX-2 2.0, {setup.layers} blocks, {setup.heads} heads, random weights from a file in each format",
             f"computed in {str(setup.dtype).removeprefix('torch.')}, one forward",
             f"the most that may be allocated: {limit}",
-            "medians of several runs in one process, in turns with resident; the ratio is that of neighbours",
+            "medians of several runs, alternating with resident ones in one process; the ratio is that of neighbours",
         ],
         rows=[label | _figures(pair, setup) for label, pair in rows],
         verdict=f"streamed/resident: {words}",
@@ -90,7 +92,7 @@ def _rows(setup: Setup, folder: Path, formats: Sequence[str], modes: Sequence[st
 
 
 def _in_turns(calls: Sequence[Any], setup: Setup) -> Pair | None:
-    """Times of the calls, the mode's first; None where memory is not enough."""
+    """The times of the two calls, first those of the mode; None if memory is not sufficient."""
     try:
         return in_turns([*reversed(calls)], setup.device, setup.runs)
     except torch.OutOfMemoryError:
@@ -99,7 +101,7 @@ def _in_turns(calls: Sequence[Any], setup: Setup) -> Pair | None:
 
 
 def _fitting(header: Header, mode: MemoryMode, setup: Setup) -> Transformer | None:
-    """A model in a mode; None where the card is too small."""
+    """A model in a memory mode; None if it does not fit on the GPU."""
     try:
         return _loaded(header, mode, setup)
     except torch.OutOfMemoryError:
@@ -108,7 +110,7 @@ def _fitting(header: Header, mode: MemoryMode, setup: Setup) -> Transformer | No
 
 
 def _loaded(header: Header, mode: MemoryMode, setup: Setup) -> Transformer:
-    """The denoiser of a file as a render has it."""
+    """The denoiser of a file, loaded as in a render."""
     module: Any = build_component("transformer", header)
     if mode == "resident":
         assign(module, "transformer", [header], device=setup.device, dtype=setup.dtype)
@@ -132,7 +134,7 @@ def _written(settings: dict[str, Any], setup: Setup, path: Path) -> Path:
 
 def _converted(plain: Path, form: str) -> Path:
     """The same model in another format."""
-    # They need more packages than the rest of the bench.
+    # These imports need more packages than the rest of the bench.
     from ltx2_core.pipeline.convert.plan import plan_conversion
     from ltx2_core.pipeline.convert.run import convert
 

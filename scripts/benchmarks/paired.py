@@ -1,4 +1,6 @@
-"""Time of our denoiser beside diffusers' with the same weights: in one process, in turns, medians of several runs."""
+"""Time our denoiser against that of diffusers with the same weights: medians of several alternating runs in one
+process.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ from .subjects import (
     with_other_text,
 )
 
-# Dense bfloat16 with sums in float32, as the makers state it; the first name that is part of the card's counts.
+# Dense bfloat16 with float32 accumulation, from the vendors. The first name that the GPU's name contains is used.
 PEAK_TFLOPS = {
     "B200": 2250,
     "H200": 989,
@@ -50,11 +52,11 @@ PEAK_TFLOPS = {
 }
 
 
-PRODUCT = 1536  # rows and columns of the matrices that tell what a CPU can do
+PRODUCT = 1536  # rows and columns of the matrices with which the speed of a CPU is measured
 
 
 class Limits(NamedTuple):
-    """How slow ours may be, relative to theirs, and how far apart the outputs, relative."""
+    """The largest accepted ratio of our time to theirs, and the largest accepted relative difference of the outputs."""
 
     ratio: float
     difference: float
@@ -66,11 +68,12 @@ WORKS = ("forward", GUIDED, COMPILED)
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What is timed: a forward at every size, and at the first a guided step and a forward with compiled blocks.
+    """The work to time: a forward at every size, and at the first size also a guided step and a forward with compiled
+    blocks.
 
-    runs: of each forward; half as many of the guided step, which is longer. works: what of these. decoded: the size of
-    the video that decoders are timed with. limits: what is asked of each at the first size; diffusers then has to be
-    there.
+    runs: number of runs of each forward; the guided step, which takes longer, gets half as many. works: which of these
+    to time. decoded: the size of the video that decoders are timed with. limits: the limits of each at the first size;
+    with limits, diffusers has to be installed.
     """
 
     device: torch.device
@@ -89,7 +92,9 @@ class Setup:
 
     @cached_property
     def peak_flops(self) -> float | None:
-        """What the card can do in a second, where it is known; of a CPU, what a large product does here and now."""
+        """The FLOPs per second of the GPU, None if unknown; for a CPU, those of a large matrix product, measured
+        now.
+        """
         if self.device.type == "cpu":
             return measured_flops(self.dtype)
         known = (peak * 1e12 for name, peak in PEAK_TFLOPS.items() if name in self.device_name)
@@ -123,10 +128,10 @@ GPU = Setup(
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The same work, done by ours and, if it is there, by theirs; lists have an entry for each.
+    """The times of the same work in ours and, if it is installed, in theirs; each list has one entry per program.
 
-    Args: flops: of ours. seconds: of every run. peak_bytes: the most that was allocated on the card, weights included.
-    difference: of the outputs, relative to the largest value.
+    Args: flops: number of FLOPs of ours. seconds: of every run. peak_bytes: the most memory that was allocated on the
+    GPU, including weights. difference: of the outputs, relative to the largest value.
     """
 
     flops: int
@@ -136,19 +141,19 @@ class Pair:
 
     @property
     def ratio(self) -> float:
-        """How long ours takes relative to theirs that ran next to it, in the median."""
+        """The median of our time divided by the time of the neighbouring run of theirs."""
         return statistics.median(ours / theirs for ours, theirs in zip(*self.seconds, strict=True))
 
 
 def measured_flops(dtype: torch.dtype) -> float:
-    """The most FLOPs per second of a few products of square matrices."""
+    """The highest FLOPs per second of a few products of square matrices."""
     a, b = (torch.randn(PRODUCT, PRODUCT, dtype=dtype) for _ in range(2))
     seconds = [_seconds(lambda: Streams(a @ b, None), a.device) for _ in range(5)]
     return 2 * PRODUCT**3 / min(seconds)
 
 
 def measure(setup: Setup) -> Iterator[tuple[dict[str, str], Pair]]:
-    """Time everything that a setup asks for, and say what it is."""
+    """Time all work of a setup. Yields the labels and the times of each."""
     settings = scaled_settings(setup.layers, setup.heads)
     config = TransformerConfig.from_metadata(settings)
     torch.manual_seed(0)
@@ -171,7 +176,7 @@ def measure(setup: Setup) -> Iterator[tuple[dict[str, str], Pair]]:
                 with told_compiler_failures():
                     pair = in_turns(calls, setup.device, runs, forward[0] if work == COMPILED else None)
             except RequestError as error:
-                if len(setup.works) == 1:  # nothing is left
+                if len(setup.works) == 1:  # there is no other work to time
                     raise
                 print(f"left out, as {error.why}", file=sys.stderr, flush=True)
             else:
@@ -180,9 +185,9 @@ def measure(setup: Setup) -> Iterator[tuple[dict[str, str], Pair]]:
 
 @torch.inference_mode()
 def in_turns(calls: Sequence[Call], device: torch.device, runs: int, counted: Call | None = None) -> Pair:
-    """Warm up, compare the outputs, then run the calls in turn, every second round in the other order.
+    """Warm up, compare the outputs, then run the calls alternately; every second round is in reverse order.
 
-    counted: whose FLOPs are those of the first call, where they are not counted in that itself.
+    counted: a call with the same FLOPs as the first call, if those of the first call itself cannot be counted.
     """
     peaks = [_peak_bytes(call, device) for call in calls]
     with flop_counter() as flops:
@@ -201,11 +206,11 @@ def in_turns(calls: Sequence[Call], device: torch.device, runs: int, counted: Ca
 
 
 def section(setup: Setup) -> Section:
-    """Measure, put it into words, and hold it against the limits."""
+    """Measure, describe the results, and compare them with the limits."""
     labels, pairs = zip(*measure(setup), strict=True)
     differences = [pair.difference for pair in pairs if pair.difference is not None]
     if differences:
-        first = {}  # of each work, at the first size
+        first = {}  # the result of each work at the first size
         for label, pair in zip(labels, pairs, strict=True):
             first.setdefault(label["work"], Limits(pair.ratio, pair.difference or 0.0))
         ratios = ", ".join(f"{work} {one.ratio:.3f}" for work, one in first.items())
@@ -226,8 +231,8 @@ def section(setup: Setup) -> Section:
             f"{str(setup.dtype).removeprefix('torch.')}, batch 1, {TEXT_ROWS:,} text rows",
             "a compiled forward is ours with compiled blocks, compared with diffusers without compilation; the time of "
             "compiling is not included",
-            "medians of several runs of both programs, which alternate in one process after two warm-up runs; the ratio "
-            "is the median over neighbouring runs",
+            "medians of several runs of both programs, which alternate in one process after two warm-up runs; the "
+            "ratio is the median over neighbouring runs",
             "a guided step is four passes: prompt, negative prompt, perturbed, isolated",
             "ours keeps the rotary tables and the keys and values of the text, as in a render, and starts the "
             "perturbed pass at the first block where it differs",
@@ -259,7 +264,7 @@ def figures(pair: Pair, setup: Setup) -> dict[str, str]:
 
 
 def _peak_bytes(call: Call, device: torch.device) -> int:
-    """The most that is allocated on the card during a call; 0 if it is none."""
+    """The most memory that is allocated on the GPU during a call; 0 for other devices."""
     if device.type != "cuda":
         call()
         return 0
@@ -269,7 +274,7 @@ def _peak_bytes(call: Call, device: torch.device) -> int:
 
 
 def _seconds(call: Call, device: torch.device) -> float:
-    """How long a call takes, by the card's own clock where there is one."""
+    """The time of a call, measured with CUDA events on a GPU."""
     if device.type != "cuda":
         start = time.perf_counter()
         call()
@@ -283,7 +288,7 @@ def _seconds(call: Call, device: torch.device) -> float:
 
 
 def _difference(ours: Latents, theirs: Latents) -> float:
-    """max|ours − theirs| / max|theirs|, of the stream where it is larger; not a number if any value is none."""
+    """max|ours − theirs| / max|theirs|, of the stream for which it is larger; NaN if any value is NaN."""
 
     def of(a: Tensor, b: Tensor) -> Tensor:
         return (a.float() - b.float()).abs().max() / b.float().abs().max()

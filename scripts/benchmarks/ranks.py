@@ -1,4 +1,4 @@
-"""How long one clip takes on several ranks, beside the same clip on one: whole renders in processes of their own."""
+"""Time a clip on several ranks against the same clip on one rank: whole renders in separate processes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SHOWN = ("phase denoise", "phase video", "render: end")
 
 
 def section(count: int, runs: int = RUNS) -> Section:
-    """Time a render with the built-in model on one rank and on several, in turns. There is no budget for it."""
+    """Time a render with the built-in model alternately on one rank and on several. There is no limit."""
     seconds: dict[int, Times] = {1: {}, count: {}}
     with tempfile.TemporaryDirectory() as home:
-        for number in range(runs + 1):  # the first one brings files into memory
+        for number in range(runs + 1):  # the first run is a warm-up, which reads the files into the page cache
             print(f"timing: ranks, run {number} of {runs}", file=sys.stderr, flush=True)
             for ranks, times in seconds.items():
                 found = timed_render(Path(home), "--ranks", str(ranks))

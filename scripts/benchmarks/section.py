@@ -1,4 +1,4 @@
-"""What a bench reports: a table with the facts that it depends on, as markdown."""
+"""The report of a bench in Markdown: a table with the facts that it depends on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import torch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One table.
+    """A part of the report with one table.
 
-    facts: lines before it. rows: cells by column. verdict: the line after it, and is_good what it amounts to. runs: the
-    seconds of ours in each run, by what was timed, for `compare`.
+    facts: lines before the table. rows: cells by column. verdict: the line after the table; is_good: whether it is a
+    success. runs: the seconds of ours in each run, by name of the work, for `compare`.
     """
 
     title: str
@@ -34,7 +34,7 @@ class Section:
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows of cells by column as a markdown table; a row lacks none of the columns."""
+    """Rows of cells by column as a Markdown table; every row needs all columns."""
     lines = [[*rows[0]], *([row[column] for column in rows[0]] for row in rows)]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
@@ -42,7 +42,7 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def machine() -> list[str]:
-    """What every figure depends on: processor, cards, threads, versions."""
+    """The facts that every figure depends on: processor, GPUs, threads, versions."""
     cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     return [
         f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
@@ -59,7 +59,7 @@ def _version(package: str) -> str:
 
 
 def _processor() -> str:
-    """The model of the processor, where the system tells it."""
+    """The model name of the processor, if the system provides it."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -1,6 +1,6 @@
-"""How long it takes until something happens: imports, answers without a model, and the phases of a small render.
+"""Time the start of the program: imports, answers without a model, and the phases of a small render.
 
-Each run is a process of its own, in turns, with the files in the memory of the system.
+Each run is a separate process; the runs alternate, and the files are in the page cache.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ Times = dict[str, list[float]]
 
 
 def section(runs: int = RUNS) -> Section:
-    """Time everything, put it into words, and hold what answers without a model against the contract of the CLI."""
+    """Time everything, describe the results, and compare the answers without a model with the contract of the CLI."""
     seconds: dict[str, Times] = {"ours": {}, "diffusers": {}}
     floor: list[float] = []
     with tempfile.TemporaryDirectory() as home:
-        for number in range(runs + 1):  # the first one brings files into memory
+        for number in range(runs + 1):  # the first run is a warm-up, which reads the files into the page cache
             print(f"timing: start, run {number} of {runs}", file=sys.stderr, flush=True)
             found = {whose: _run(Path(home), whose) for whose in seconds}
             if number:
@@ -77,7 +77,7 @@ def _row(name: str, seconds: Mapping[str, Times], floor: Sequence[float]) -> dic
 
 
 def _run(home: Path, whose: str) -> dict[str, float]:
-    """One time of everything that ours or theirs does."""
+    """Time everything that ours or theirs does, once."""
     if whose != "ours":
         return {name: _python(code) for name, code in THEIRS.items()} if find_spec(whose) else {}
     found = {name: _python(code) for name, code in IMPORTS.items()}
@@ -86,9 +86,10 @@ def _run(home: Path, whose: str) -> dict[str, float]:
 
 
 def timed_render(home: Path, *more: str) -> dict[str, float]:
-    """Seconds until the first and the last step of a render and until its end, and those of each phase as it says.
+    """Seconds until the first step, the last step and the end of a render, and the seconds that it reports for each
+    phase.
 
-    more: of its options.
+    more: additional options of the render.
     """
     start = time.perf_counter()
     found: dict[str, float] = {}
@@ -127,6 +128,6 @@ def _command() -> list[str]:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """This process's own, without settings of the user."""
+    """The environment variables of this process, without settings of the user."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("LTX2_")}
     return {**own, "PYTHONPATH": str(ROOT), "LTX2_HOME": str(home)}

@@ -1,4 +1,4 @@
-"""What the benches run: the denoiser of 2.0 with random weights at any size, and the same weights in diffusers."""
+"""The work of the benches: the denoiser of 2.0 with random weights at any size, and the same weights in diffusers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Ours:
         return lambda: self.model(inputs)
 
     def compiled(self) -> Ours:
-        """The same weights in a model whose blocks are compiled when the first one runs."""
+        """The same weights in a model whose blocks are compiled at the first call."""
         with torch.device("meta"):
             model = Transformer(self.model.config)
         model.load_state_dict(self.model.state_dict(), assign=True)
@@ -74,7 +74,9 @@ class Ours:
         return Ours(model)
 
     def guided_step(self, inputs: Streams[StreamInput], negative: Streams[StreamInput]) -> Call:
-        """One evaluation with guidance, as in the middle of a render: the keys and values of the text are made."""
+        """One evaluation with guidance, as in the middle of a render: the keys and values of the text are already
+        cached.
+        """
 
         def state(one: StreamInput) -> LatentState:
             b, n, _ = one.latent.shape
@@ -88,7 +90,7 @@ class Ours:
 
 
 class Theirs:
-    """Diffusers' implementation, with the weights of ours. Raises: ImportError if it is not installed."""
+    """The diffusers implementation with our weights. Raises: ImportError if diffusers is not installed."""
 
     def __init__(self, model: Transformer, settings: Settings) -> None:
         self.settings = settings

@@ -1,1 +1,1 @@
-"""Small changes to the code and to the presets, tried on the tests that pass over them."""
+"""Mutation tests: small changes to the code and to the presets, which the tests that run over them should notice."""

@@ -1,4 +1,4 @@
-"""The small changes that are tried: to an operator, a comparison, a number, a condition, a slice, a call, a preset."""
+"""The mutations: small changes to an operator, a comparison, a number, a condition, a slice, a call or a preset."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.In: ast.NotIn,
     ast.NotIn: ast.In,
 }
-WORDS = {  # of presets, each with another that is possible there
+WORDS = {  # values in presets, each with another value that is valid there
     "distilled-8": "distilled-3",
     "distilled-3": "distilled-8",
     "temporal-4": "distilled-3",
@@ -46,12 +46,12 @@ WORDS = {  # of presets, each with another that is possible there
     "grid": "fixed",
     "images": "all",
 }
-UNTOUCHED_KEYS = ("summary",)  # a line for a person
+UNTOUCHED_KEYS = ("summary",)  # only shown to the user
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One small change. file: from the root. lines: that are changed. is_global: outside of function bodies."""
+    """One small change. file: path from the root. lines: the changed lines. is_global: outside of function bodies."""
 
     file: str
     kind: str
@@ -62,13 +62,13 @@ class Change:
 
     @property
     def diff(self) -> str:
-        """What is changed, without the lines around it."""
+        """The change as a diff without context lines."""
         pairs = difflib.unified_diff(self.before.splitlines(), self.after.splitlines(), self.file, self.file, "", "", 0)
         return "\n".join(line.rstrip() for line in pairs)
 
 
 def changes_of(root: Path, file: str) -> list[Change]:
-    """Every change to a file, in the order of its lines."""
+    """Every possible change to a file, in the order of its lines."""
     before = (root / file).read_text(encoding="utf-8")
     spans = _yaml_spans(before) if file.endswith(".yaml") else _python_spans(before)
     found = []
@@ -81,7 +81,7 @@ def changes_of(root: Path, file: str) -> list[Change]:
     return found
 
 
-Span = tuple[str, int, int, str, bool]  # kind, start, end, the text in its place, whether it is outside of functions
+Span = tuple[str, int, int, str, bool]  # kind, start, end, new text, whether it is outside of functions
 
 
 def _python_spans(source: str) -> Iterator[Span]:
@@ -101,7 +101,7 @@ def _python_spans(source: str) -> Iterator[Span]:
 
 
 def _nodes(node: ast.AST, is_global: bool) -> Iterator[tuple[ast.AST, bool]]:
-    """The nodes that may be changed: not annotations, decorators, texts, and what only checkers of types see."""
+    """The nodes that may be changed: not annotations, decorators, string literals, and blocks for type checkers."""
     yield node, is_global
     for name, value in ast.iter_fields(node):
         inside = is_global and not (isinstance(node, ast.FunctionDef | ast.Lambda) and name == "body")
@@ -119,7 +119,7 @@ def _nodes(node: ast.AST, is_global: bool) -> Iterator[tuple[ast.AST, bool]]:
 
 
 def _replacements(node: ast.AST) -> Iterator[tuple[str, ast.expr | ast.stmt, str]]:
-    """The changes at one node: their kind, what is replaced, and the text that takes its place."""
+    """The changes at one node: their kind, the replaced text, and the new text."""
     match node:
         case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
             yield "operator", node, ast.unparse(ast.BinOp(left, OPERATORS[type(op)](), right))
@@ -167,7 +167,7 @@ def _yaml_spans(source: str) -> Iterator[Span]:
 
 
 def _other_value(text: str) -> str:
-    """Another value of the same kind."""
+    """A different value of the same kind."""
     if text in ("true", "false"):
         return {"true": "false", "false": "true"}[text]
     if text in WORDS:

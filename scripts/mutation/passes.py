@@ -1,8 +1,8 @@
-"""Which tests pass over which lines: a pytest plugin that traces each test, and what it wrote.
+"""A pytest plugin that traces which lines each test runs over, and a reader for its output.
 
-`pytest -p scripts.mutation.passes` writes one JSON file for each process into the folder that MUTATION_PASSES names;
-without that variable it traces nothing, and only takes the deadlines off that busy machines miss. Tests that fail are
-left out. Tests that start a process of their own are seen in this process only.
+`pytest -p scripts.mutation.passes` writes one JSON file per process into the folder that the variable MUTATION_PASSES
+names. Without that variable it traces nothing, and only removes the time limits of hypothesis, which busy machines
+miss. Tests that fail are left out. In tests that start processes, only this process is traced.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from hypothesis import settings
 FOLDER_VARIABLE = "MUTATION_PASSES"
 SOURCES = ("ltx2_core", "ltx2_cli")
 
-Lines = dict[str, set[int]]  # of each file, by its path from the root
+Lines = dict[str, set[int]]  # line numbers of each file, by its path from the root
 
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """By test, without parameters: how long it takes, and the lines that it passes over."""
+    """For each test, without parameters: its duration, and the lines that it runs over."""
 
     seconds: Mapping[str, float]
     lines: Mapping[str, Mapping[str, set[int]]]
 
     @classmethod
     def read(cls, folder: Path) -> Passes:
-        """Put together what the processes of one run wrote."""
+        """Combine the files that the processes of one run wrote."""
         seconds: dict[str, float] = defaultdict(float)
         lines: dict[str, Lines] = defaultdict(lambda: defaultdict(set))
         for path in folder.glob("*.json"):
@@ -45,7 +45,9 @@ class Passes:
         return cls(seconds, lines)
 
     def over(self, file: str, numbers: Sequence[int]) -> list[str]:
-        """The tests that pass over any of some lines of a file, the quickest first. No lines: over any of the file."""
+        """The tests that run over any of some lines of a file, the fastest first. If there are no lines, over any line
+        of the file.
+        """
         wanted = set(numbers)
         tests = [test for test, files in self.lines.items() if files.get(file) and (not wanted or wanted & files[file])]
         return sorted(tests, key=lambda test: self.seconds[test])

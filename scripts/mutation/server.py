@@ -1,7 +1,7 @@
-"""pytest again and again, without importing large libraries each time: every run is a fork of one process.
+"""Run pytest repeatedly without importing large libraries each time: every run is a fork of one process.
 
-`python -m scripts.mutation.server LIBRARY...` imports the libraries, and nothing of ours; then it reads runs from
-standard input, a line of JSON each, and answers with a line. POSIX only.
+`python -m scripts.mutation.server LIBRARY...` imports the libraries, but none of our modules. Then it reads runs from
+standard input, one JSON line each, and answers each with one line. POSIX only.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ POLL_S = 0.02
 
 
 class Run(NamedTuple):
-    """How pytest ended. code: its exit code, None if it was stopped at the limit. said: what it printed."""
+    """The result of pytest. code: its exit code, None if it was killed at the time limit. said: its output."""
 
     code: int | None
     said: str
 
 
 class Server:
-    """A process that runs pytest in a copy of the tree, with the libraries that it has already."""
+    """A process that runs pytest in a copy of the tree, with the libraries already imported."""
 
     def __init__(self, folder: Path, libraries: Sequence[str] = LARGE) -> None:
         command = [sys.executable, "-B", "-m", "scripts.mutation.server", *libraries]
@@ -47,7 +47,7 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.__exit__(kind, error, trace)  # closes its standard input, so that it ends
+        self._process.__exit__(kind, error, trace)  # this closes its standard input, so the process ends
 
     def run(self, words: Sequence[str], limit_s: float) -> Run:
         """Run pytest. words: its command line."""
@@ -60,7 +60,7 @@ class Server:
 def serve(libraries: Sequence[str]) -> None:
     """Answer until standard input ends."""
     for library in libraries:
-        with suppress(ImportError):  # of an extra that is not installed
+        with suppress(ImportError):  # the library belongs to an extra that is not installed
             import_module(library)
     for line in sys.stdin:
         print(json.dumps(_run_forked(**json.loads(line))), flush=True)
@@ -76,15 +76,15 @@ def _run_forked(words: Sequence[str], limit_s: float) -> Run:
                 os.dup2(source, target)
             _become_pytest(words)
         code = _wait(child, limit_s)
-        with suppress(ProcessLookupError):  # what its tests have started
+        with suppress(ProcessLookupError):  # kill the processes that its tests have started
             os.killpg(child, signal.SIGKILL)
         said.seek(0)
         return Run(code, said.read())
 
 
 def _become_pytest(words: Sequence[str]) -> None:
-    """Run pytest and end this process, with nothing of ours imported before."""
-    code = 3  # as pytest ends after an internal error
+    """Run pytest and end this process. None of our modules has been imported before."""
+    code = 3  # pytest's exit code for an internal error
     try:
         for name in [name for name in sys.modules if name.partition(".")[0] == "scripts"]:
             del sys.modules[name]
@@ -98,7 +98,7 @@ def _become_pytest(words: Sequence[str]) -> None:
 
 
 def _wait(child: int, limit_s: float) -> int | None:
-    """The exit code of a process; None if it had to be killed at the limit."""
+    """The exit code of a process; None if it had to be killed at the time limit."""
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
         ended, status = os.waitpid(child, os.WNOHANG)

@@ -178,4 +178,4 @@ def test_a_root_without_python_is_exit_2(tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as caught:
         code_metrics.main([str(tmp_path / "root"), str(tmp_path / "nothing")])
     assert caught.value.code == 2
-    assert "no Python file lies under" in capsys.readouterr().err
+    assert "there is no Python file under" in capsys.readouterr().err
