@@ -1,10 +1,12 @@
-"""How much of where the audio looks lies on the object of a clip of the toy world, which the renderer knows.
+"""Measure how much of the audio's attention falls on the object of a clip of the toy world, whose place the renderer
+knows.
 
     python scripts/toy/attention.py [--clips 20] [--first 0] [--blocks 2-4] [--steps 1-6]
 
-Rendered balls and lamps are given, and audio is made for them (v2a), in held-out wordings and combinations. In each
-frame, the attention of the audio that is heard then to the cells that the object covers in the latent frame, weighted
-by how much of a cell it covers, is compared with the mean of that latent frame; the mean over the frames is the score.
+The model generates audio for rendered balls and lamps (v2a), in held-out wordings and combinations. For each frame, the
+script takes the attention of the audio at that time to the cells that the object covers in the latent frame, weighted
+by the covered share of each cell, and divides it by the mean of that latent frame. The score is the mean over the
+frames.
 """
 
 from __future__ import annotations
@@ -33,13 +35,13 @@ from scripts.toy.generate import Generator, toy_request
 from scripts.toy.world import FPS, Kind
 
 CELL, FRAMES_PER_LATENT, AUDIO_STEP_S = 32, 8, Fraction(1, 25)
-GOAL = 3.0  # times the mean
+GOAL = 3.0  # goal for the score
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=20)
-    parser.add_argument("--first", type=int, default=0, help="how many clips to leave out")
+    parser.add_argument("--first", type=int, default=0, help="number of clips to skip")
     parser.add_argument("--blocks", type=parse_ranges, default=parse_ranges("2-4"))
     parser.add_argument("--steps", type=parse_ranges, default=parse_ranges("1-6"))
     options = parser.parse_args()
@@ -55,7 +57,7 @@ def main() -> None:
 
 
 def captured(cases: Sequence[Case], capture: AttentionCapture) -> Tensor:
-    """The attention (b na nv) of the audio that is made for clips."""
+    """The attention (b na nv) of the audio that is generated for the clips."""
     resolved = toy_request(output="unused.mp4")
     video = Codec.load("video_encoder", "audio_encoder").encode([case.clip for case in cases]).video
     asked, seeds = [case.prompt for case in cases], [case.number for case in cases]
@@ -65,7 +67,9 @@ def captured(cases: Sequence[Case], capture: AttentionCapture) -> Tensor:
 
 
 def score(weights: Tensor, mask: np.ndarray) -> float:
-    """How often the mean of the frame the object gets, over one clip (na nv) with the mask (F H W) of its object."""
+    """The attention to the object divided by the mean of the frame, for one clip (na nv) with the mask (F H W) of its
+    object.
+    """
     pixels = torch.from_numpy(mask.astype(np.float32))
     cells = reduce(pixels, "F (h y) (w x) -> F h w", "mean", y=CELL, x=CELL)
     seen = torch.cat([cells[:1], reduce(cells[1:], "(f t) h w -> f h w", "mean", t=FRAMES_PER_LATENT)])

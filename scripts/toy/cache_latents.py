@@ -1,7 +1,7 @@
 """Render and encode clips for the denoiser: `scripts/toy/cache_latents.py OUT --clips N [--kinds ball lamp]`.
 
-OUT gets shards of latents, made by the encoders of the toy model. Clip i of a seed is always the same one, shards that
-are there are kept, and a training that reads OUT takes up new ones; several processes share the work with different
+OUT gets shards of latents from the encoders of the toy model. Clip i of a seed is always the same clip, and existing
+shards are kept. A training that reads OUT notices new shards. Several processes can share the work by using different
 seeds.
 """
 
@@ -26,17 +26,17 @@ from scripts.toy.model import HOME
 from scripts.toy.shards import Examples, write_shard
 from scripts.toy.world import Clip, Kind
 
-SHARD, BATCH = 128, 4  # clips
+SHARD, BATCH = 128, 4  # clips per shard, clips that are encoded at once
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the shards, made if it is missing")
-    parser.add_argument("--clips", type=int, required=True, help="how many there shall be of this seed")
-    parser.add_argument("--kinds", type=Kind, nargs="+", default=list(Kind), choices=list(Kind), help="of scenes")
-    parser.add_argument("--scale", type=int, default=1, help="how many times the usual width and height")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the shards, created if it is missing")
+    parser.add_argument("--clips", type=int, required=True, help="total number of clips of this seed")
+    parser.add_argument("--kinds", type=Kind, nargs="+", default=list(Kind), choices=list(Kind), help="kinds of scenes")
+    parser.add_argument("--scale", type=int, default=1, help="factor for width and height")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=HOME, help="where the encoders are")
+    parser.add_argument("--folder", type=Path, default=HOME, help="folder of the encoders")
     options = parser.parse_args()
     codec = Codec.load("video_encoder", "audio_encoder", folder=options.folder)
     for index in range(0, options.clips, SHARD):
@@ -66,7 +66,7 @@ def encode(clips: Sequence[Clip], codec: Codec) -> tuple[Tensor, Tensor, Tensor]
 
 
 def touched_cells(masks: Tensor, grid: Sequence[int]) -> Tensor:
-    """The cells (b f h w) uint8 of a latent that masks (b F H W) touch; the first cell in time stands for one frame."""
+    """The cells (b f h w) uint8 of a latent that masks (b F H W) touch; the first latent frame stands for one frame."""
     f, h, w = grid
     size = {"y": masks.shape[2] // h, "x": masks.shape[3] // w}
     cells = reduce(masks.float(), "b F (h y) (w x) -> b F h w", "max", **size)

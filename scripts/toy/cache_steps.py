@@ -1,9 +1,10 @@
-"""What `--cache-steps` does to clips of the toy model: how much it skips, and how far the clips drift.
+"""Measure `--cache-steps` on clips of the toy model: how much it skips, and how much the clips change.
 
     python scripts/toy/cache_steps.py [--clips 20] [--steps 30] [--bounds 0.02 0.05 0.1 0.2]
 
-Each clip is made by itself, in held-out wordings and combinations, once in full and once with each bound, and compared
-frame by frame; the detectors judge all of them. The last rows are fewer full steps instead, for comparison.
+Each clip is generated separately, in held-out wordings and combinations, once without skipping and once with each
+bound, and compared frame by frame; the detectors judge all of them. For comparison, the last rows use fewer steps
+without skipping.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from scripts.toy.evaluate import CODEC, Case
 from scripts.toy.generate import Generator, toy_request
 from scripts.toy.judge import Finding, sync
 
-FEWER = (24, 18, 12)  # steps
+FEWER = (24, 18, 12)  # numbers of steps without skipping
 
 
 @dataclass
 class Row:
-    """One way to make the clips, and what came of it. bound: 0 skips nothing."""
+    """One way to generate the clips, and its results. bound: 0 skips nothing."""
 
     steps: int
     bound: float = 0.0
@@ -83,7 +84,7 @@ def main() -> None:
 
 
 def finding(case: Case, frames: np.ndarray, sound: np.ndarray) -> Finding:
-    """What the detectors find in a clip."""
+    """The findings of the detectors in a clip."""
     return Finding(
         row="",
         clip=case.number,

@@ -21,7 +21,7 @@ DTYPES = {"vocoder": torch.float32}  # the rest runs in bfloat16
 
 
 class Codec(nn.Module):
-    """Clips to latents and back."""
+    """Encodes clips to latents and decodes latents."""
 
     def __init__(self, **parts: nn.Module) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Codec(nn.Module):
 
     @classmethod
     def load(cls, *names: str, folder: Path = HOME) -> Self:
-        """Those parts that are named, as the files have them."""
+        """Load the named parts from the files."""
         dtypes = [DTYPES.get(name, torch.bfloat16) for name in names]
         return cls(
             **{

@@ -1,9 +1,10 @@
-"""Clips of the toy's world, enlarged by `v2v --upscale 2`, beside what the world's own renderer draws at that size.
+"""Compare clips that `v2v --upscale 2` enlarges with the frames that the toy world's own renderer draws at that size.
 
     python scripts/toy/enlarge.py [--clips 2]
 
-It prints how like the truth each clip is, by kind of scene: enlarged by bicubic interpolation, and by the edit at
-several noise levels. The last row is the truth itself, encoded and decoded: the most that the video VAE can show.
+The script prints, by kind of scene, how similar each clip is to the renderer's frames: enlarged by bicubic
+interpolation, and by the edit at several noise levels. In the last row the renderer's frames are encoded and decoded,
+which is the upper limit of the video VAE.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ from scripts.toy.pictures import Pictures, object_error, psnr_db
 
 FACTOR = 2
 STRENGTHS = (0.909375, 0.725, 0.421875, 0.2)
-CRF = "10"  # of the files that are enlarged: little is lost
+CRF = "10"  # low, so that the files to enlarge lose little quality
 
 
 @dataclass(frozen=True)
 class Case:
-    """A clip in a file, the prompt that tells of it, and the same scene at twice the size."""
+    """A clip in a file, the prompt that describes it, and the same scene at twice the size."""
 
     path: Path
     prompt: str
@@ -55,7 +56,7 @@ class Case:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the truth."""
+        """Height and width of the enlarged frames."""
         return self.truth.frames.shape[1], self.truth.frames.shape[2]
 
     def pixels(self, path: Path) -> Tensor:
@@ -65,7 +66,7 @@ class Case:
 
 
 class Enlarger:
-    """Runs the edit, with the models of the first clip for all of them."""
+    """Runs the edit on all clips with the same loaded models."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -83,7 +84,7 @@ class Enlarger:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=2, help="of each kind of scene")
+    parser.add_argument("--clips", type=int, default=2, help="clips of each kind of scene")
     given = parser.parse_args()
     with TemporaryDirectory() as folder:
         rows = measure(cases(Path(folder), given.clips), Enlarger(Path(folder)))
@@ -101,7 +102,7 @@ def _shown(scores: Sequence[tuple[float, float]]) -> str:
 
 
 def cases(folder: Path, clips: int) -> Iterator[Case]:
-    """So many scenes of each kind that the denoiser was not trained on."""
+    """This many scenes of each kind, with combinations that the denoiser was not trained on."""
     rng = np.random.default_rng(19)
     for kind in world.Kind:
         for number in range(clips):
@@ -114,7 +115,7 @@ def cases(folder: Path, clips: int) -> Iterator[Case]:
 
 @torch.inference_mode()
 def measure(cases: Iterator[Case], enlarge: Enlarger) -> dict[str, list[tuple[str, tuple[float, float]]]]:
-    """PSNR and error in the object of each clip, with its kind, by the way in which it was enlarged."""
+    """PSNR and error in the object of each clip, with its kind, by the method of enlarging."""
     rows: dict[str, list[tuple[str, tuple[float, float]]]] = {}
     encoder, decoder = (load_component(name, HOME / FILE_OF[name]) for name in ("video_encoder", "video_decoder"))
     for case in cases:
@@ -129,7 +130,7 @@ def measure(cases: Iterator[Case], enlarge: Enlarger) -> dict[str, list[tuple[st
 
 
 def _write(path: Path, frames: np.ndarray) -> None:
-    """A silent clip of frames (F H W 3)."""
+    """Write a silent clip of frames (F H W 3)."""
     with av.open(path, "w") as file:
         stream = file.add_stream("libx264", rate=Fraction(world.FPS), options={"crf": CRF})
         assert isinstance(stream, VideoStream)

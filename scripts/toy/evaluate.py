@@ -1,10 +1,10 @@
-"""Evaluate the toy model on prompts and combinations of attributes that it was not trained with.
+"""Evaluate the toy model on prompts and combinations of attributes that are not in its training data.
 
     python scripts/toy/evaluate.py --results DIR [--clips 200] [--folder DIR]
 
-What is found in a clip goes into a file of JSON lines in DIR at once, so that an interrupted evaluation goes on where
-it was; another model, other settings or other detectors begin anew. At the end the tables and the plot are written into
-`docs/`.
+The findings in each clip are appended at once to a file of JSON lines in DIR, so an interrupted evaluation continues
+where it stopped. With another model, other settings or other detectors it starts from the beginning. At the end the
+tables and the plot are written into `docs/`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from scripts.toy.sound import ONSET_S, PITCHED, mels_of
 from scripts.toy.world import Clip, Kind, Scene
 
 SEED = 5000
-FEW_STEPS = 8  # where the scales are compared: with many steps small scales may be good enough
+FEW_STEPS = 8  # for comparing guidance scales: with many steps, small scales may be sufficient
 PLAIN = {f"{stream}_{scale}": 1.0 for stream in ("video", "audio") for scale in AXES}
 CODEC = ("video_encoder", "video_decoder", "audio_encoder", "audio_decoder", "vocoder")
 HERE = Path(__file__).resolve().parent
@@ -51,7 +51,9 @@ DOCS = HERE.parents[1] / "docs"
 
 @dataclass(frozen=True)
 class Row:
-    """One way to get clips. settings: other than the toy's own. is_held_out: prompts and combinations."""
+    """One way to get clips. settings: those that differ from the toy's own. is_held_out: of prompts and
+    combinations.
+    """
 
     name: str
     given: Given = "neither"
@@ -60,7 +62,7 @@ class Row:
 
 
 def _guided(name: str, **scales: float) -> Row:
-    """With these scales on both streams, and the others off."""
+    """A row with these scales on both streams, and neutral values for the other scales."""
     settings = {f"{stream}_{scale}": value for stream in ("video", "audio") for scale, value in scales.items()}
     return Row(name, settings={"steps": FEW_STEPS, **PLAIN, **settings})
 
@@ -80,7 +82,7 @@ ROWS = (
 
 @dataclass(frozen=True)
 class Case:
-    """One clip of a row: what is asked for, and what the world makes of it."""
+    """One clip of a row: its prompt, and the clip that the world renders for it."""
 
     number: int
     clip: Clip
@@ -101,12 +103,12 @@ class Case:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, required=True, help="folder for what is found")
+    parser.add_argument("--results", type=Path, required=True, help="folder for the findings")
     parser.add_argument("--clips", type=int, default=200, help="clips per row")
-    parser.add_argument("--batch", type=int, default=10, help="clips at a time")
-    parser.add_argument("--folder", type=Path, default=HOME, help="where the model is")
+    parser.add_argument("--batch", type=int, default=10, help="clips per batch")
+    parser.add_argument("--folder", type=Path, default=HOME, help="folder of the model")
     parser.add_argument(
-        "--rows", nargs="+", metavar="ROW", choices=[row.name for row in ROWS], help="print these alone"
+        "--rows", nargs="+", metavar="ROW", choices=[row.name for row in ROWS], help="only print these rows"
     )
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
@@ -121,7 +123,9 @@ def main() -> None:
 
 
 def evaluate(rows: Sequence[Row], folder: Path, clips: int, batch: int, path: Path) -> list[Finding]:
-    """What is found in so many clips of each row, of which those in the file at `path` are not made again."""
+    """The findings in this many clips of each row. Clips whose findings are in the file at `path` are not generated
+    again.
+    """
     unused = str(path.with_name("unused.mp4"))
     requests = [toy_request(folder, output=unused, **row.settings) for row in rows]
     generator, codec = Generator.of(requests[0]), Codec.load(*CODEC, folder=folder)
@@ -175,7 +179,7 @@ def _examine(row: Row, cases: Sequence[Case], frames: np.ndarray, sounds: np.nda
 
 
 def _errors(case: Case, frames: np.ndarray, sound: np.ndarray, heard: Heard) -> dict[str, float]:
-    """How far a clip that was given back is from the true one."""
+    """The errors of a reconstructed clip."""
     true, given_back = Pictures.of([case.clip]), Pictures.from_arrays([frames], [case.clip.mask])
     samples = min(sound.shape[1], case.clip.sound.shape[1])
     mels = mels_of(torch.from_numpy(np.stack([sound[:, :samples], case.clip.sound[:, :samples]])))
@@ -195,7 +199,7 @@ def _errors(case: Case, frames: np.ndarray, sound: np.ndarray, heard: Heard) -> 
 
 
 def _key(row: Row, resolved: Resolved) -> str:
-    """Stands for everything that a finding depends on, beside the number of its clip."""
+    """A hash of everything that a finding depends on, except for the number of its clip."""
     digest = hashlib.sha256(json.dumps([row.name, resolved.request.model_dump(mode="json")]).encode())
     unused = NOT_ALWAYS_NEEDED - set(resolved.request.recipe.needs)
     for path in [*SOURCES, *(file for role, file in resolved.task.files.paths.items() if role not in unused)]:
@@ -210,7 +214,7 @@ def _append(path: Path, key: str, finding: Finding) -> None:
 
 
 def _read(path: Path) -> dict[tuple[str, int], Finding]:
-    """Findings of earlier runs, by key and number; the last line may have been cut off."""
+    """Findings of earlier runs, by key and number; the last line may be truncated."""
     known = {}
     for line in path.read_text("utf-8").splitlines() if path.is_file() else []:
         with suppress(json.JSONDecodeError):

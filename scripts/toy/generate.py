@@ -1,4 +1,6 @@
-"""Many clips of the toy model at once, each the one that the tool makes alone with the same settings and seed."""
+"""Generate many clips of the toy model at once; each equals the clip that `ltx2` renders with the same settings and
+seed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ TOY = "toy"
 
 
 def toy_request(folder: Path = HOME, **settings: Any) -> Resolved:
-    """The toy's own request with some settings changed. folder: of its weights, where they are not the shipped ones."""
+    """The default request of the toy with some settings changed. folder: of the weights, if they are not the shipped
+    ones.
+    """
     model = TOY if folder == HOME else str(folder)
     own = (Place(Origin.MODEL, TOY), registered_models()[TOY].defaults)
     return resolve("t2v", "x", [(COMMAND_LINE, {"model": model, "seed": 0, **settings}), own])
@@ -45,7 +49,7 @@ class Generator:
 
     @classmethod
     def of(cls, resolved: Resolved) -> Self:
-        """With the files and the device of a request."""
+        """A generator with the files and the device of a request."""
         return cls(resolved.task, Models(resolved.task.files, resolved.task.machine))
 
     @torch.inference_mode()
@@ -58,11 +62,13 @@ class Generator:
         capture: AttentionCapture | None = None,
         cache: BlockCache | None = None,
     ) -> Latents:
-        """Latents (b c f h w) and (b c t m) float32 from prompts and seeds. kept: those of a stream that is given.
+        """Latents (b c f h w) and (b c t m) float32 from prompts and seeds. kept: the latents of a stream that is
+        given.
 
-        capture: adds up where the audio of the first clips looks. cache: lets evaluations skip blocks.
+        capture: accumulates the attention of the audio of the first clips. cache: lets evaluations skip blocks.
 
-        The recipe of the request has one stage, and nothing that looks across a batch, as rescaled guidance does.
+        The recipe of the request needs to have one stage, and no setting that mixes the samples of a batch, such as
+        rescaled guidance.
         """
         (stage,) = request.recipe.stages
         video, audio = ("generate" if latent is None else "keep" for latent in kept)
@@ -97,7 +103,7 @@ class Generator:
         )
 
     def contexts(self, request: Request, prompts: Sequence[str]) -> Streams[Contexts]:
-        """What both streams read; one that is kept reads the prompt in place of the negative one."""
+        """The contexts of both streams; a stream that is kept reads the prompt instead of the negative prompt."""
         *positive, negative = self.encode([*prompts, request.negative or ""], request.text_rows)
 
         def of(stream: str, mode: str) -> Contexts:
@@ -112,7 +118,7 @@ class Generator:
 
 
 def _joined(states: Sequence[States]) -> States:
-    """One batch of states that differ in their tokens alone."""
+    """One batch of states that differ only in their tokens."""
 
     def join(first: LatentState, *others: LatentState) -> LatentState:
         every = (first, *others)

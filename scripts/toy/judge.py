@@ -1,4 +1,4 @@
-"""What was found in clips, judged by what was asked for and by what was given."""
+"""Compare the findings in clips with the attributes in the prompt and with the given stream."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Given = Literal["neither", "picture", "sound", "both"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What the detectors found in one clip of a row of the evaluation.
+    """The findings of the detectors in one clip of a row of the evaluation.
 
-    Args: times_s: when the scene that was asked for has its events. given: what was not made from noise. numbers:
+    Args: times_s: times of the events in the requested scene. given: the streams that were not generated. numbers:
     errors of a reconstruction.
     """
 
@@ -34,7 +34,7 @@ class Finding:
 
     @property
     def judged(self) -> dict[str, bool]:
-        """Whether what was not given is as the prompt says, attribute by attribute."""
+        """Whether each attribute of the generated streams is as in the prompt."""
         answers: dict[str, bool] = {}
         if self.given != "picture":
             answers |= {"scene": self.seen.kind == self.scene.kind, **self._attributes(self.seen, "seen")}
@@ -51,17 +51,19 @@ class Finding:
 
     @property
     def seen_s(self) -> Sequence[float]:
-        """When something is seen to happen; nothing if it is another kind of scene."""
+        """The times of visible events; empty if another kind of scene is seen."""
         return self.seen.times_s if self.seen.kind == self.scene.kind else ()
 
     @property
     def reference_s(self) -> Sequence[float]:
-        """What others have to be in time with: the given events, or what is seen where both streams are made."""
+        """The times with which sync is measured: the given events, or the visible events if both streams are
+        generated.
+        """
         return self.times_s if self.given in ("picture", "sound") else self.seen_s
 
     @property
     def found_s(self) -> Sequence[float]:
-        """What has to be in time with them."""
+        """The times that are compared with `reference_s`."""
         return self.seen_s if self.given == "sound" else self.heard.onsets_s
 
 
@@ -70,12 +72,12 @@ def total(scores: Iterable[Sync]) -> Sync:
 
 
 def sync(findings: Iterable[Finding], kinds: Sequence[Kind] = SYNCED) -> Sync:
-    """How well picture and sound of scenes of some kinds go together."""
+    """How well video and audio of scenes of some kinds are synchronised."""
     return total(match(f.reference_s, f.found_s) for f in findings if f.scene.kind in kinds)
 
 
 def shuffled(findings: Sequence[Finding]) -> list[Finding]:
-    """Every clip with what was found in the next one of its kind."""
+    """The findings of every clip, with the generated stream replaced by that of the next clip of its kind."""
     mixed: list[Finding] = []
     for kind in Kind:
         own = [finding for finding in findings if finding.scene.kind == kind]
@@ -86,7 +88,7 @@ def shuffled(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def share(findings: Iterable[Finding], name: str) -> float | None:
-    """The share of the clips in which one of the answers is right, None if it is asked in none of them."""
+    """The share of the clips for which one attribute is right; None if no clip has that attribute."""
     answers = [finding.judged[name] for finding in findings if name in finding.judged]
     return float(np.mean(answers)) if answers else None
 
@@ -102,8 +104,8 @@ MEASURES: dict[str, Callable[[Finding], float | None]] = {
     "sync": _synced,
     "adherence": lambda finding: float(np.mean([*finding.judged.values()])),
 }
-"""What a clip scores: the share of its times, seen and heard, that have a partner, 0 where nothing is seen or heard and
-None where nothing has to be; and the share of its attributes that are right."""
+"""Scores of a clip: the share of its events, seen and heard, with a partner (0 if nothing is seen or heard, None if
+its kind has no events), and the share of its attributes that are right."""
 
 
 def by_clip(findings: Iterable[Finding], measure: str) -> dict[int, float]:

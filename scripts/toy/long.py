@@ -1,9 +1,9 @@
-"""Long clips of the toy model: is sound in sync after a minute, and can the seams between windows be seen or heard?
+"""Long clips of the toy model: is the audio in sync after a minute, and can the seams between windows be seen or heard?
 
     python scripts/toy/long.py [--until 60s] [--clips 6] [--presets one-stage distilled-lora] [--memory]
 
-Renders bouncing balls of held-out combinations and wordings with `--until`, as the tool does, and prints a table.
-`--memory` renders a window and a whole clip in processes of their own and prints the most memory that each takes.
+The script renders bouncing balls of held-out combinations and wordings with `--until`, like `ltx2`, and prints a table.
+`--memory` renders a single window and a whole clip in separate processes and prints the peak memory of each.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from scripts.toy.detect import END_S, TOLERANCE_S, Sync, hear, see
 from scripts.toy.world import FPS, RATE_HZ, Kind, Scene
 
 SEED = 6000
-AROUND_S, WIDER_S = 0.7, 2.1  # on each side of a seam, whose loudness is compared: two slow bounces, and six
-PIECE_S = 10  # for what is looked at over time
+AROUND_S, WIDER_S = 0.7, 2.1  # on each side of a seam, to compare loudness: two slow bounces, and six
+PIECE_S = 10  # length of the pieces in which attributes are checked
 
 
 @dataclass(frozen=True)
 class Long:
-    """A long clip. frames: (F H W 3) uint8. sound: (2 s) float32. news: the first new frame of each window."""
+    """A long clip. frames: (F H W 3) uint8. sound: (2 s) float32. news: index of the first new frame of each window."""
 
     scene: Scene
     frames: np.ndarray
@@ -92,7 +92,7 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def lines(clips: Sequence[Long]) -> Iterator[str]:
-    """What was found, in words."""
+    """The results as lines of text."""
     by_window = [sum(column, Sync()) for column in zip(*(syncs(clip) for clip in clips), strict=True)]
     later = sum(by_window[1:], Sync())
     first = by_window[0]
@@ -122,7 +122,9 @@ def told(sync: Sync) -> str:
 
 
 def syncs(clip: Long) -> list[Sync]:
-    """Bounces and thuds of each window that have a partner anywhere; those near the ends of the clip do not count."""
+    """For each window, its bounces and thuds that have a partner anywhere; those near the ends of the clip do not
+    count.
+    """
     events, onsets = see(clip.frames).times_s, hear(clip.sound, Kind.BALL).onsets_s
     i = j = 0
     pairs: list[tuple[int, int]] = []
@@ -149,7 +151,9 @@ def syncs(clip: Long) -> list[Sync]:
 
 
 def jumps_at_seams(clip: Long) -> np.ndarray:
-    """The difference between the frames on both sides of each seam, of the clip's own 99th percentile."""
+    """The difference between the frames on both sides of each seam, divided by the clip's 99th percentile of such
+    differences.
+    """
     differences = np.array([np.abs(a - b).mean() for a, b in pairs_of(clip.frames)])
     return differences[np.array(clip.seams) - 1] / np.quantile(differences, 0.99)
 
@@ -167,12 +171,12 @@ def seam_times(clip: Long) -> list[float]:
 
 
 def other_times(clip: Long) -> list[float]:
-    """Half-way between seams: what the same measure gives where there is none."""
+    """Times half-way between seams, to measure the same where there is no seam."""
     return [(a + b) / 2 / FPS for a, b in pairwise(clip.seams)]
 
 
 def level_steps_db(clip: Long, times_s: Sequence[float]) -> np.ndarray:
-    """How much louder it is near each of some times than further around them."""
+    """The loudness near each of the times minus the loudness in a wider range around it."""
     inside = [time_s for time_s in times_s if WIDER_S <= time_s <= clip.sound.shape[1] / RATE_HZ - WIDER_S]
     near, wide = ([level_db(clip, t - d, t + d) for t in inside] for d in (AROUND_S, WIDER_S))
     return np.array(near) - np.array(wide)
@@ -185,17 +189,17 @@ def level_db(clip: Long, start_s: float, end_s: float | None) -> float:
 
 
 def starts(clip: Long) -> list[int]:
-    """The first frames of pieces that are looked at over time."""
+    """The first frames of the pieces in which attributes are checked."""
     return [*range(0, len(clip.frames) - PIECE_S * FPS + 1, PIECE_S * FPS)]
 
 
 def right(clip: Long, what: str, start: int) -> bool:
-    """Whether an attribute of the ball is as asked for in a piece of the clip."""
+    """Whether an attribute of the ball is as requested in a piece of the clip."""
     return getattr(see(clip.frames[start : start + PIECE_S * FPS]), what) == getattr(clip.scene, what)
 
 
 def backdrop_drift(clip: Long) -> float:
-    """How much the usual colours of all places differ between the ends of the clip."""
+    """The mean difference between the median colours of each pixel at the beginning and at the end of the clip."""
     first, last = (
         np.median(part[::8], axis=0) for part in (clip.frames[: PIECE_S * FPS], clip.frames[-PIECE_S * FPS :])
     )
@@ -203,7 +207,9 @@ def backdrop_drift(clip: Long) -> float:
 
 
 def peak_bytes(until: str) -> int:
-    """The most memory that a process takes which renders a clip; those with more to render come later."""
+    """The peak memory of a process that renders a clip. Larger clips must come later, because the peak is that of all
+    child processes so far.
+    """
     with tempfile.TemporaryDirectory() as folder:
         words = [
             "t2v",

@@ -1,10 +1,10 @@
-"""Clips of the toy with `--loop` and without, and what their seams are like.
+"""Compare the seams of toy clips with `--loop` and without it.
 
     python scripts/toy/loops.py [--clips 20] [--preset distilled-lora] [--duration 2s]
 
-For each way, the step from the last frame to the first beside the median of the clip's own steps, and how many clips
-have a seam at which the step, and the spectral flux of the audio, do not stand out among the clip's own. The last
-column is how many show the kind of scene that was asked for.
+For each way, the script prints the difference between the last and the first frame relative to the median difference in
+the clip, and the share of clips in which the difference at the seam, and the spectral flux of the audio, are not larger
+than elsewhere in the clip. The last column is the share of clips that show the requested kind of scene.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def main() -> None:
 
 
 def seams(clips: int, settings: dict[str, Any]) -> list[tuple[Seam, bool]]:
-    """The seams of so many clips, with prompts of all kinds of scenes in turn, and whether each shows its scene."""
+    """The seams of this many clips, with prompts of all kinds of scenes in turn, and whether each clip shows its
+    scene.
+    """
     rng, found = np.random.default_rng(5), []
     models: Models | None = None
     with TemporaryDirectory() as folder:

@@ -1,12 +1,12 @@
-"""The toy model: what it consists of, how big that is, and how its files are written and read.
+"""The toy model: its components, their sizes, and how its files are written and read.
 
     python scripts/toy/model.py [--folder DIR]
 
-prints the parameters of every component, and the bytes of every file that is there, beside the budget.
+prints the parameters of every component, the size of every existing file, and the limit.
 
-Trainers take modules from `fresh` or `trained`, which give float32 parameters with gradients, and hand them to `save`,
-which writes the official names in bfloat16 with the official metadata. Several trainers may own one file: `save`
-replaces the tensors of the components that it is given and keeps the others.
+Trainers get modules from `fresh` or `trained`, which return float32 parameters with gradients, and pass them to `save`,
+which writes the official names in bfloat16 with the official metadata. Several trainers may share one file: `save`
+replaces the tensors of the given components and keeps the others.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ HOME = Path(__file__).resolve().parents[2] / "ltx2_core" / "toy"
 TOTAL_BYTES, FILE_BYTES = 32_000_000, 14_000_000
 
 WIDTH, HEIGHT, FRAMES, FPS = 192, 128, 49, 24
-VIDEO_GRID, AUDIO_STEPS = (7, 4, 6), 51  # of the latents of such a clip
+VIDEO_GRID, AUDIO_STEPS = (7, 4, 6), 51  # sizes of the latents of such a clip
 VIDEO_CHANNELS, AUDIO_CHANNELS = 48, 4
 TEXT_ROWS = 128
 TEXT_WIDTH, TEXT_LAYERS, VOCABULARY = 128, 2, 1024
@@ -85,7 +85,7 @@ VIDEO_VAE = {
         ["compress_all_res", {"multiplier": 1}],
         _res(1),
     ],
-    "decoder_blocks": [  # from the pixels to the latent
+    "decoder_blocks": [  # in the order from the pixels to the latent
         _res(1),
         ["compress_time", {"multiplier": 1}],
         _res(1),
@@ -131,12 +131,12 @@ GEMMA = {
     "max_position_embeddings": 8192,
 }
 LORA_RANK = 8
-OPEN = 0.3  # what is added to the gates at first
+OPEN = 0.3  # initial value that is added to the gates
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of the model: the components that it holds, and the sections of the config that describe them."""
+    """One file of the model: the components that it contains, and the sections of the config that describe them."""
 
     components: tuple[str, ...]
     sections: tuple[str, ...] = ()
@@ -167,13 +167,13 @@ def model_config() -> Config:
 
 
 def file_config(name: str) -> Config:
-    """The config in the metadata of a file: its sections, or the flat one of an upsampler."""
+    """The config in the metadata of a file: its sections, or the flat config of an upsampler."""
     sections = FILES[name].sections
     return {section: model_config()[section] for section in sections} if sections else UPSAMPLER
 
 
 def fresh(component: str, seed: int = 0) -> nn.Module:
-    """A component as training begins: float32, with gradients. Leaves torch's own generator as it was."""
+    """A component with initial weights: float32, with gradients. torch's global random state does not change."""
     shapes = {"aggregate_embed.weight": (TEXT_WIDTH, TEXT_WIDTH * (TEXT_LAYERS + 1))}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -183,13 +183,13 @@ def fresh(component: str, seed: int = 0) -> nn.Module:
 
 
 def trained(component: str, folder: Path = HOME) -> nn.Module:
-    """A component as its file has it: float32, with gradients."""
+    """A component with the weights of its file: float32, with gradients."""
     module = load_component(component, folder / FILE_OF[component], dtype=torch.float32)
-    return copy.deepcopy(module).requires_grad_(True).train()  # a copy, because the file is mapped and will be replaced
+    return copy.deepcopy(module).requires_grad_(True).train()  # a copy, because the mapped file will be replaced
 
 
 def fresh_gemma(seed: int = 0) -> nn.Module:
-    """The language model as training begins."""
+    """The language model with initial weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Gemma3TextModel(Gemma3TextConfig(**GEMMA, pad_token_id=0, eos_token_id=1, bos_token_id=2))
@@ -198,9 +198,10 @@ def fresh_gemma(seed: int = 0) -> nn.Module:
 def save(
     name: str, components: Mapping[str, nn.Module | Mapping[str, Tensor]], folder: Path = HOME, **notes: str | int
 ) -> None:
-    """Write components into a file of the model, under a temporary name first.
+    """Write components into a file of the model, first under a temporary name.
 
-    Args: components: modules, or their state dicts, by name. notes: more metadata, such as how long it was trained.
+    Args: components: modules, or their state dicts, by name. notes: additional metadata, such as the number of training
+    steps.
     """
     path = folder / name
     metadata: dict[str, str] = {}
@@ -219,7 +220,7 @@ def save(
 
 
 def official(component: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a component as the official files have them: their names, bfloat16 but for the tables."""
+    """The tensors of a component as in official files: with their names, in bfloat16 except for the tables."""
     named = {official_name(component, own): tensor.detach() for own, tensor in state.items()}
     return {
         name: tensor.to(torch.float32 if "scale_shift_table" in name else torch.bfloat16).contiguous()
@@ -228,7 +229,7 @@ def official(component: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file so that nobody sees half of it."""
+    """Write a safetensors file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     save_file(dict(tensors), part, dict(metadata))
@@ -237,7 +238,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 
 
 def save_gemma(model: nn.Module | Mapping[str, Tensor], folder: Path = HOME) -> None:
-    """Write the language model as Google's folders have it; the tokenizer beside it is `tokenizer.py`'s."""
+    """Write the language model in the format of Google's folders; `tokenizer.py` writes the tokenizer next to it."""
     state = model.state_dict() if isinstance(model, nn.Module) else model
     tensors = {f"language_model.model.{name}": t.detach().bfloat16().contiguous() for name, t in state.items()}
     target = folder / TEXT_ENCODER
@@ -247,10 +248,11 @@ def save_gemma(model: nn.Module | Mapping[str, Tensor], folder: Path = HOME) -> 
 
 
 def _initialise(module: nn.Module) -> None:
-    """Give values to what modules leave empty; linears and convolutions elsewhere keep torch's own beginning.
+    """Initialise the tensors that modules leave empty; other linear layers and convolutions keep torch's
+    initialisation.
 
-    In the denoiser and the text path, what ends a residual branch begins at zero and gates begin open, so that every
-    block is the identity at first and still gets gradients at once.
+    In the denoiser and the text path, the last layer of each residual branch starts at zero and gates start open, so
+    every block is the identity at first and still gets gradients immediately.
     """
     for name, buffer in module.named_buffers():
         buffer.fill_(1.0 if name.endswith("std-of-means") else 0.0)
@@ -284,7 +286,9 @@ def _initialise_linear(name: str, linear: nn.Linear) -> None:
 
 
 def lora_parameters(rank: int = LORA_RANK) -> int:
-    """Parameters of a low-rank pair for every attention and feed-forward linear of the denoiser's blocks."""
+    """Number of parameters of a low-rank pair for every attention and feed-forward linear layer of the denoiser's
+    blocks.
+    """
     blocks = fresh("transformer").get_submodule("blocks")
     linears = [part for part in blocks.modules() if isinstance(part, nn.Linear)]
     return sum(rank * (linear.in_features + linear.out_features) for linear in linears)
@@ -292,7 +296,7 @@ def lora_parameters(rank: int = LORA_RANK) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=HOME, help="where the files are")
+    parser.add_argument("--folder", type=Path, default=HOME, help="folder of the files")
     folder = parser.parse_args().folder
     counts = {component: sum(p.numel() for p in fresh(component).parameters()) for component in FILE_OF}
     counts |= {"text_encoder": sum(p.numel() for p in fresh_gemma().parameters()), "distilled_lora": lora_parameters()}

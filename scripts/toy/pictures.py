@@ -1,4 +1,4 @@
-"""Pictures to train on, and how the pictures of two clips differ.
+"""Training data for the video VAE, and measures of how the frames of two clips differ.
 
 In shapes, `F H W` are frames, rows and columns; videos are (b 3 F H W) in [-1, 1], masks (b F H W) are true inside the
 object of a scene.
@@ -19,16 +19,16 @@ from torch import Tensor
 from scripts.toy import world
 from scripts.toy.detect import Sync, match, see
 
-LARGE_EVERY = 10  # one clip of so many has twice the height and width
-KINDS = (*world.Kind, world.Kind.FLIGHT)  # the one with the finest detail twice as often
-ON_OBJECT = 0.7  # of the crops
-POOLS = (4, 8)  # pixels
-FINE, POOLED, ABSOLUTE, EDGES = 4.0, 8.0, 0.5, 0.3  # weights in the loss
-HIGHEST_WEIGHT = 150.0  # of a pixel of the object
+LARGE_EVERY = 10  # one in ten clips has twice the height and width
+KINDS = (*world.Kind, world.Kind.FLIGHT)  # flights, which have the finest detail, twice as often
+ON_OBJECT = 0.7  # share of the crops that contain a part of the object
+POOLS = (4, 8)  # sizes in pixels over which errors are averaged
+FINE, POOLED, ABSOLUTE, EDGES = 4.0, 8.0, 0.5, 0.3  # weights of the terms of the loss
+HIGHEST_WEIGHT = 150.0  # limit for the weight of a pixel of the object
 
 
 class Size(NamedTuple):
-    """Of a batch of crops."""
+    """The size of a batch of crops."""
 
     clips: int
     frames: int
@@ -49,15 +49,15 @@ class Pictures(NamedTuple):
 
     @classmethod
     def from_arrays(cls, frames: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> Pictures:
-        """From frames (F H W 3) uint8 and masks (F H W)."""
+        """Make videos from frames (F H W 3) uint8 and masks (F H W)."""
         pixels = rearrange(torch.from_numpy(np.stack(frames)), "b F H W c -> b c F H W")
         return cls(pixels.float() / 127.5 - 1, torch.from_numpy(np.stack(masks)))
 
 
 class Pool:
-    """The latest clips of an endless row, which depends on the seed alone.
+    """The latest clips of an endless sequence, which depends only on the seed.
 
-    Rendering costs more than cropping, so that every clip is cropped several times while it is here.
+    Rendering takes longer than cropping, so every clip is cropped several times while it is in the pool.
     """
 
     def __init__(self, seed: int, size: int = 160) -> None:
@@ -79,7 +79,7 @@ class Pool:
 
 
 def crop(clip: world.Clip, size: Size, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (F H W 3) and mask (F H W) of a random piece of a clip, mostly one that holds a part of the object."""
+    """Frames (F H W 3) and mask (F H W) of a random piece of a clip, usually one that contains a part of the object."""
     frames, height, width = clip.mask.shape
     first = int(rng.integers(frames - size.frames + 1))
     rows, columns = np.nonzero(clip.mask[first : first + size.frames].any(axis=0))
@@ -94,11 +94,11 @@ def crop(clip: world.Clip, size: Size, rng: np.random.Generator) -> tuple[np.nda
 
 
 def picture_distance(decoded: Tensor, pictures: Pictures, share: float) -> Tensor:
-    """How far decoded videos (b 3 F H W) are from true ones.
+    """The training loss between decoded videos (b 3 F H W) and true ones.
 
-    Small objects vanish under a mean over pixels. So errors are weighted such that the object of a crop counts
-    `share` times what the whole crop counts, and squared ones are taken at coarser scales too, where an object in a
-    slightly wrong place still has a gradient.
+    A plain mean over pixels neglects small objects. So errors are weighted such that the object in a crop counts
+    `share` times as much as the whole crop, and squared errors are also computed at coarser scales, where an object in
+    a slightly wrong place still has a gradient.
     """
     residual = rearrange(decoded - pictures.video, "b c F H W -> (b F) c H W")
     mask = F.max_pool2d(pictures.mask.float(), 3, stride=1, padding=1)
@@ -112,7 +112,7 @@ def picture_distance(decoded: Tensor, pictures: Pictures, share: float) -> Tenso
 
 
 def _weighted_mean(errors: Tensor, weights: Tensor) -> Tensor:
-    """The mean of errors (b c H W), of which those of a place count as much as its weight (b 1 H W) says."""
+    """The mean of errors (b c H W), weighted per pixel with (b 1 H W)."""
     return (reduce(errors, "b c H W -> b 1 H W", "mean") * weights).sum() / weights.sum()
 
 
@@ -122,13 +122,15 @@ def psnr_db(decoded: Tensor, video: Tensor) -> float:
 
 
 def object_error(decoded: Tensor, pictures: Pictures) -> float:
-    """Mean absolute error inside the objects, nan where there are none; the range of values is 2."""
+    """Mean absolute error inside the objects, for values in a range of 2; NaN if there are no objects."""
     errors = reduce((decoded.clamp(-1, 1) - pictures.video).abs(), "b c F H W -> b F H W", "mean")
     return errors[pictures.mask].mean().item()
 
 
 def picture_likeness(decoded: Tensor, clips: Sequence[world.Clip]) -> str:
-    """How like whole decoded videos are to the clips of one size that they were: figures, and what detectors see."""
+    """How similar whole decoded videos are to their original clips of one size: PSNR and errors, and the results of the
+    detectors.
+    """
     pictures = Pictures.of(clips)
     frames = rearrange((decoded.clamp(-1, 1) + 1) * 127.5, "b c F H W -> b F H W c").byte().numpy()
     right, named, sync = 0, 0, Sync()

@@ -1,9 +1,10 @@
-"""Fit the map from latents to colours that `--preview` shows the toy model with, and write it where it is shipped.
+"""Fit the map from latents to colours with which `--preview` shows the toy model, and write it into the package.
 
     python scripts/toy/preview_map.py [--clips 150]
 
-What the toy's video VAE makes of rendered clips of all kinds is compared with their latents, as a render does with the
-first clip that it decodes. The file is named after the SHA-256 of the VAE, so it has to be made again with that.
+The map is fitted to latents of rendered clips of all kinds and the frames that the toy's video VAE decodes from them,
+just as a render fits a map to the first clip that it decodes. The file is named after the SHA-256 of the VAE, so it has
+to be made again after a change of the VAE.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from scripts.toy.evaluate import Case
 from scripts.toy.model import FILE_OF, HOME
 
 FRAMES_PER_LATENT = 8
-HELD_OUT = 0.2  # of the clips, to measure with
+HELD_OUT = 0.2  # share of the clips that are used for measuring only
 
 
 def main() -> None:
@@ -55,7 +56,7 @@ def main() -> None:
 
 
 def fitted(clips: list[tuple[Tensor, Tensor]]) -> ColourMap:
-    """The map of latents (1 c f h w) to their frames (F 3 H W)."""
+    """The map from latents (1 c f h w) to their frames (F 3 H W)."""
     fit = ColourFit.blank(clips[0][0].shape[1])
     for latent, frames in clips:
         for _ in fit.add_clip(iter([frames]), latent, FRAMES_PER_LATENT):
@@ -64,7 +65,9 @@ def fitted(clips: list[tuple[Tensor, Tensor]]) -> ColourMap:
 
 
 def psnr_db(colours: ColourMap, clips: list[tuple[Tensor, Tensor]]) -> float:
-    """How near the map comes to the mean of the frames that each latent frame stands for, at its own size."""
+    """The PSNR of the map, compared with the mean of the frames that each latent frame stands for, at the size of the
+    map.
+    """
     errors = []
     for latent, frames in clips:
         means = reduce(frames[1:], "(f t) c H W -> f c H W", "mean", t=FRAMES_PER_LATENT)

@@ -1,4 +1,4 @@
-"""A quick look at a denoiser in training: a few clips are sampled, and the detectors say what is in them."""
+"""A quick check of a denoiser in training: a few clips are sampled, and the detectors report what they show."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FACTORS = VideoVAEConfig.from_metadata(model_config()).factors
 
 @dataclass
 class Score:
-    """Right answers and questions by what was asked, and how well sound and picture agree."""
+    """Answers to each question, right or wrong, and how well video and audio are synchronised."""
 
     right: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
     sync: Sync = field(default_factory=Sync)
@@ -48,9 +48,9 @@ class Score:
 
 @torch.inference_mode()
 def probe(denoiser: Transformer, text: TextPath, codec: Codec, kinds: Sequence[Kind], count: int, seed: int = 7) -> str:
-    """Sample clips of held-out combinations from text, from sound, and from pictures; a line about each.
+    """Sample clips of held-out combinations from text, from audio, and from video. Returns one line about each.
 
-    The given sounds and pictures are of other seeds than those trained with. Scores are in percent.
+    The given audio and video come from other seeds than those of the training. Scores are in percent.
     """
     rng = np.random.default_rng(seed)
     scenes = [world.draw(rng, kinds, held_out=True) for _ in range(count)]
@@ -68,9 +68,9 @@ def probe(denoiser: Transformer, text: TextPath, codec: Codec, kinds: Sequence[K
 def sample(
     denoiser: Transformer, contexts: Streams[Tensor], like: Streams[Tensor], given: Streams[Tensor], seed: int
 ) -> Streams[Tensor]:
-    """Latents of both streams from contexts (b + 1 rows d), of which the last is the empty prompt's.
+    """Latents of both streams from contexts (b + 1 rows d), of which the last one belongs to the empty prompt.
 
-    Args: like: latents of the size that is wanted. given: latents that stay as they are, of one stream or none.
+    Args: like: latents of the wanted size. given: latents that do not change, of one stream or of none.
     """
     states = noisy_states(like, given, torch.Generator().manual_seed(seed))
     scales = (GuidanceScales(st=TEXT_SCALE, sm=MODALITY_SCALE) if one is None else GuidanceScales() for one in given)
@@ -81,7 +81,7 @@ def sample(
 
 
 def noisy_states(like: Streams[Tensor], given: Streams[Tensor], generator: torch.Generator) -> States:
-    """Where sampling begins: noise in place of the latents `like`, and what is given."""
+    """The initial states: noise of the size of the latents `like`, and the given latents."""
     video, audio = (torch.zeros_like(x) if one is None else one for x, one in zip(like, given, strict=True))
     states = Streams(LatentState.video(video, Fraction(FPS), FACTORS), LatentState.audio(audio))
     return Streams(
@@ -93,7 +93,7 @@ def noisy_states(like: Streams[Tensor], given: Streams[Tensor], generator: torch
 
 
 def guided(denoiser: Transformer, contexts: Streams[Tensor], scales: Streams[GuidanceScales]) -> GuidedDenoiser:
-    """The guided denoiser for contexts (b + 1 rows d), of which the last is the empty prompt's."""
+    """The guided denoiser for contexts (b + 1 rows d), of which the last one belongs to the empty prompt."""
     own = contexts.map(lambda x: Contexts(x[:-1], x[-1:].expand(len(x) - 1, -1, -1)))
     return GuidedDenoiser(model=denoiser, contexts=own, scales=scales)
 
@@ -107,7 +107,7 @@ def latents_of(states: States) -> Streams[Tensor]:
 
 
 def judge(codec: Codec, clips: Sequence[Clip], latents: Streams[Tensor], given: Streams[Tensor]) -> Score:
-    """What the detectors find in latents, beside what the clips of the same scenes have."""
+    """The findings of the detectors in latents, compared with the clips of the same scenes."""
     score = Score()
     pictures = [clip.frames for clip in clips] if given.video is not None else codec.pictures(latents.video)
     sounds = [clip.sound for clip in clips] if given.audio is not None else codec.sounds(latents.audio)
@@ -130,10 +130,10 @@ def judge(codec: Codec, clips: Sequence[Clip], latents: Streams[Tensor], given: 
 
 
 def times_of(clip: Clip) -> tuple[float, ...]:
-    """When something happens in a rendered clip."""
+    """The times of the events in a rendered clip."""
     return tuple(event.time_s for event in clip.events)
 
 
 def times_of_seen(seen: Seen, scene: world.Scene) -> tuple[float, ...]:
-    """When something is seen to happen; nothing if it is another kind of scene."""
+    """The times of visible events; empty if another kind of scene is seen."""
     return seen.times_s if seen.kind == scene.kind else ()

@@ -1,4 +1,4 @@
-"""From findings to the tables and the plot in `docs/`."""
+"""Turn findings into the tables and the plot in `docs/`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SYNC_GOAL = "90, given 85"
 
 
 def write_report(findings: Sequence[Finding], about: str, folder: Path) -> None:
-    """Put the tables between the two marks of the page, or at its end, and the plot beside it."""
+    """Write the tables between the two marks of the page, or at its end, and the plot into the same folder."""
     rows = by_row(findings)
     parts = [about, main_table(rows), kind_table(rows), reconstruction_table(rows["reconstructed"])]
     parts += [f"![Guidance]({PLOT})", guidance_table(rows)]
@@ -56,7 +56,7 @@ def by_row(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
 
 
 def main_table(rows: Rows) -> str:
-    """What share of the clips, or of the events, is right in each column."""
+    """The share of the clips, or of the events, that is right in each column."""
     columns = [name for name in COLUMNS if name in rows]
 
     def line(name: str, goal: str, value: Callable[[Sequence[Finding]], float | None]) -> list[str]:
@@ -84,7 +84,7 @@ def main_table(rows: Rows) -> str:
 
 
 def kind_table(rows: Rows) -> str:
-    """Sync scene by scene."""
+    """The sync of each kind of scene."""
     columns = [name for name in COLUMNS if name in rows]
 
     def cell(findings: Sequence[Finding], kind: Kind) -> str:
@@ -96,7 +96,7 @@ def kind_table(rows: Rows) -> str:
 
 
 def reconstruction_table(findings: Sequence[Finding]) -> str:
-    """How well the VAEs and the vocoder give clips back, scene by scene."""
+    """How well the VAEs and the vocoder reconstruct clips, by kind of scene."""
 
     def line(name: str, kinds: Sequence[Kind]) -> list[str]:
         numbers = [finding.numbers for finding in findings if finding.scene.kind in kinds]
@@ -116,7 +116,7 @@ def reconstruction_table(findings: Sequence[Finding]) -> str:
 
 
 def guidance_table(rows: Rows) -> str:
-    """What each scale changes beside a scale of 1, clip by clip with the same seeds."""
+    """The change from each scale compared with a scale of 1, by clip, with the same seeds."""
     head, lines = ["scale"], []
     for measure in MEASURES:
         head += [f"{measure} in %", "more than at 1, ± 2 standard errors"]
@@ -151,7 +151,7 @@ def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
 
 
-WIDTH, HEIGHT, GAP, EDGE = 300, 200, 90, 50  # of a panel, between panels, around them
+WIDTH, HEIGHT, GAP, EDGE = 300, 200, 90, 50  # sizes: a panel, the gap between panels, the margin around them
 COLOURS = {"sm": "#c8553d", "st": "#2f6690"}
 
 

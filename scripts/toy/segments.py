@@ -2,9 +2,9 @@
 
     python scripts/toy/segments.py [--clips 20] [--folder DIR]
 
-Half of the clips are a lamp whose colour changes at the middle, half a ball and then a lamp, in held-out wordings and
-combinations. Each is rendered by the tool with two segments, and the detectors look at its two spans, without the
-latent frame between them. The first line says what they find in the renderer's own clips, cut in the same way.
+Half of the clips show a lamp whose colour changes in the middle, the other half a ball and then a lamp, in held-out
+wordings and combinations. Each clip is rendered by `ltx2` with two segments, and the detectors examine its two spans,
+without the latent frame between them. The first line has the results for the renderer's own clips, cut in the same way.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ JUDGED = ("kind", "colour", "side")
 
 @dataclass(frozen=True)
 class Case:
-    """A clip of two spans: what each shows, and the prompt that says so."""
+    """A clip of two spans: the scene of each span, and its prompt."""
 
     scenes: tuple[Scene, Scene]
     prompts: tuple[str, str]
@@ -58,7 +58,7 @@ class Case:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=20)
-    parser.add_argument("--folder", type=Path, default=HOME, help="where the model is")
+    parser.add_argument("--folder", type=Path, default=HOME, help="folder of the model")
     options = parser.parse_args()
     cases = [Case.of(number) for number in range(options.clips)]
     rendered = ([world.render(scene).frames for scene in case.scenes] for case in cases)
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def made(cases: list[Case], folder: Path) -> Iterator[list[np.ndarray]]:
-    """The frames (F H W 3) uint8 of what the tool makes of each case, once for each span."""
+    """The frames (F H W 3) uint8 that `ltx2` renders for each case, once for each span."""
     codec = Codec.load("video_decoder", folder=folder)
     with TemporaryDirectory() as out:
         for number, case in enumerate(cases):
@@ -81,7 +81,7 @@ def made(cases: list[Case], folder: Path) -> Iterator[list[np.ndarray]]:
 
 
 def told(cases: list[Case], clips: Iterator[list[np.ndarray]]) -> Iterator[str]:
-    """How many spans show what their prompt says."""
+    """The share of spans that show what their prompt says, as text."""
     right: dict[str, list[bool]] = defaultdict(list)
     for case, frames in zip(cases, clips, strict=True):
         for scene, picture, span in zip(case.scenes, frames, SPANS, strict=True):

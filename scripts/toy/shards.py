@@ -1,8 +1,8 @@
-"""Encoded clips on disk, for the trainings of the denoiser: shards that are written once and can be added at any time.
+"""Encoded clips on disk for the training of the denoiser: shards that are written once and can be added at any time.
 
-A shard is a safetensors file with the latents of some clips of one size, float16 and normalised: `video` (b c f h w),
-`audio` (b c t m), `mask` (b f h w) uint8, 1 in the cells that the object of a scene touches, and in its metadata the
-scenes.
+A shard is a safetensors file with the latents of some clips of one size, normalised and in float16: `video` (b c f h
+w), `audio` (b c t m), `mask` (b f h w) uint8, which is 1 in the cells that the object of a scene touches. The scenes
+are in its metadata.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Grid = tuple[int, int, int]
 
 
 class Examples(NamedTuple):
-    """Clips of one size as the denoiser learns from them; shapes as in a shard."""
+    """Clips of one size for the training of the denoiser; shapes as in a shard."""
 
     video: Tensor
     audio: Tensor
@@ -39,7 +39,7 @@ class Examples(NamedTuple):
 
 
 def write_shard(path: Path, examples: Examples) -> None:
-    """Write a shard so that nobody sees half of it."""
+    """Write a shard atomically."""
     tensors = {"video": examples.video.half(), "audio": examples.audio.half(), "mask": examples.mask.to(torch.uint8)}
     write(path, tensors, {"scenes": json.dumps([vars(scene) for scene in examples.scenes])})
 
@@ -53,9 +53,9 @@ def read_shard(path: Path) -> Examples:
 
 
 class Cache:
-    """All shards of a folder, also those that come while it is used.
+    """All shards of a folder, including those that are added while it is used.
 
-    Args: kinds: of the scenes that are drawn.
+    Args: kinds: kinds of scenes to draw.
     """
 
     def __init__(self, folder: Path, kinds: Collection[Kind]) -> None:
@@ -68,7 +68,7 @@ class Cache:
         return sum(len(places) for kinds in self.places.values() for places in kinds.values())
 
     def refresh(self) -> None:
-        """Read the shards that are new."""
+        """Read the new shards."""
         for path in sorted(self.folder.glob("*.safetensors")):
             if path in self.shards:
                 continue
@@ -79,7 +79,7 @@ class Cache:
                     kinds.setdefault(scene.kind, []).append((path, row))
 
     def draw(self, rng: np.random.Generator, count: int, grid: Grid) -> Examples:
-        """Random clips of one size; all kinds are equally frequent, however many clips there are of each."""
+        """Random clips of one size; all kinds are equally frequent, regardless of the number of clips of each kind."""
         kinds = self.places[grid]
         names = sorted(kinds)
         chosen = [kinds[names[rng.integers(len(names))]] for _ in range(count)]

@@ -1,6 +1,6 @@
-"""Sounds to train on, their mels, and how far two mels are from each other.
+"""Training data for the audio VAE and the vocoder: sounds, their mels, and distances between mels.
 
-In shapes, `s` are samples at the rate of the world, `T M` mel frames and bins, `side` is left and right.
+In shapes, `s` are samples at the sample rate of the world, `T M` are mel frames and bins, `side` is left and right.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from scripts.toy.model import model_config
 from scripts.toy.world import Clip
 
 MEL = AudioVAEConfig.from_metadata(model_config()).mel
-MEL_MEAN, MEL_DEVIATION = -6.3, 1.5  # of the world's log-mels
+MEL_MEAN, MEL_DEVIATION = -6.3, 1.5  # mean and standard deviation of the world's log-mels
 LOUD = -5.5  # a log-mel between the world's noise floor and its events
-PICTURE = {"width": 6, "height": 4}  # where only the sound of a clip is wanted
+PICTURE = {"width": 6, "height": 4}  # size of the frames when only the sound of a clip is needed
 WINDOWS = (128, 512, 2048, 4096)  # samples
-FLOOR = 1e-3  # of a magnitude: about the noise floor of the world
+FLOOR = 1e-3  # smallest magnitude: about the noise floor of the world
 PITCHED = (world.Kind.BALL, world.Kind.LAMP)
 ONSET_S = 0.02  # how far an onset may be from its event
 
 
 def draw_clips(count: int, *seed: int, held_out: bool = False) -> list[Clip]:
-    """Random clips of the world, for their sound: the pictures are tiny. The same seed gives the same clips."""
+    """Random clips of the world, for their sound only: the frames are tiny. The same seed gives the same clips."""
     rng = np.random.default_rng(seed)
     return [world.render(world.draw(rng, held_out=held_out), **PICTURE) for _ in range(count)]
 
 
 def sounds_of(clips: Sequence[Clip]) -> Tensor:
-    """Their sounds (b 2 s) float32."""
+    """The sounds (b 2 s) of clips, float32."""
     return torch.from_numpy(np.stack([clip.sound for clip in clips]))
 
 
@@ -46,9 +46,10 @@ def draw_sounds(count: int, *seed: int, held_out: bool = False) -> Tensor:
 
 
 def spread(sounds: Tensor, generator: torch.Generator) -> Tensor:
-    """Give half of some sounds (b 2 s) other sides: a place anywhere from hard left to hard right, or another on each.
+    """Pan half of some sounds (b 2 s) differently: a quarter anywhere from hard left to hard right, a quarter with a
+    different sound on each side.
 
-    In the world a place has but two values, and what is heard on one side is always heard on the other too.
+    In the world there are only two positions, and every sound on one side is also heard on the other side.
     """
     mono = reduce(sounds, "b side s -> b 1 s", "sum")
     place = torch.rand(len(sounds), 1, 1, generator=generator).mul(1.4).sub(0.2).clamp(0, 1) * math.pi / 2
@@ -61,13 +62,15 @@ def spread(sounds: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def mels_of(sounds: Tensor) -> Tensor:
-    """The log-mels (b 2 T M) of sounds (b 2 s), by the way of a given sound; 4t - 3 frames, as of a decoded one."""
+    """The log-mels (b 2 T M) of sounds (b 2 s), computed as for given audio, and cut to 4t - 3 frames like decoded
+    ones.
+    """
     mel = mel_from_waveform(sounds, world.RATE_HZ, MEL)
     return mel[:, :, : (mel.shape[2] - 1) // 4 * 4 + 1]
 
 
 def expect_mels(conv: nn.Conv1d | nn.Conv2d) -> None:
-    """Change a new layer so that it sees mels as if they had mean 0 and deviation 1."""
+    """Initialise a layer as if its input, mels, were normalised to mean 0 and standard deviation 1."""
     assert conv.bias is not None
     with torch.no_grad():
         conv.weight /= MEL_DEVIATION
@@ -75,10 +78,11 @@ def expect_mels(conv: nn.Conv1d | nn.Conv2d) -> None:
 
 
 def mel_distance(mel: Tensor, target: Tensor) -> Tensor:
-    """How far mels (b 2 T M) are from their targets.
+    """The training loss between mels (b 2 T M) and their targets.
 
-    Silence fills most of a mel and both sides are nearly equal, so that a plain mean would not notice lost events or a
-    lost side: loud cells count seven times as much as silent ones, and the difference of the sides counts by itself.
+    Most of a mel is silence and both sides are nearly equal, so a plain mean would not notice lost events or a lost
+    side. Therefore loud cells count seven times as much as silent ones, and the difference between the sides is a term
+    of its own.
     """
     error = mel - target
     weight = 1 + 6 * torch.sigmoid(2 * (reduce(target, "b side T M -> b 1 T M", "max") - LOUD))
@@ -92,7 +96,9 @@ def mel_distance(mel: Tensor, target: Tensor) -> Tensor:
 
 
 def sound_distance(sounds: Tensor, target: Tensor) -> Tensor:
-    """How far sounds (b 2 s) are from their targets, and left minus right too, in magnitudes at several resolutions."""
+    """The distance between sounds (b 2 s) and their targets, including left minus right, in magnitudes at several
+    resolutions.
+    """
     both = torch.stack([sounds, target])
     signals = rearrange(torch.cat([both, both[:, :, :1] - both[:, :, 1:]], 2), "two b side s -> (two b side) s")
     total = torch.zeros(())
@@ -113,7 +119,7 @@ def sound_distance(sounds: Tensor, target: Tensor) -> Tensor:
 
 
 def mel_likeness(mel: Tensor, target: Tensor) -> str:
-    """What can be read off mels (b 2 T M) beside their targets: mean errors, and the louder side of each clip."""
+    """Measures of mels (b 2 T M) against their targets: mean errors, and the louder side of each clip."""
     error = (mel - target).abs()
     loud = target > LOUD
     level_db, target_db = side_level_db(mel.exp()), side_level_db(target.exp())
@@ -126,13 +132,13 @@ def mel_likeness(mel: Tensor, target: Tensor) -> str:
 
 
 def side_level_db(amplitude: Tensor) -> Tensor:
-    """How much louder left is than right (b) in sounds (b 2 …) or magnitudes."""
+    """The level of the left side minus that of the right side (b), of sounds (b 2 …) or magnitudes."""
     left, right = reduce(amplitude.square(), "b side ... -> side b", "sum")
     return 10 * torch.log10(left / right)
 
 
 def sound_likeness(sounds: Tensor, clips: Sequence[Clip]) -> str:
-    """What is heard in sounds (b 2 s) beside the clips that they imitate."""
+    """The findings of the detectors in sounds (b 2 s), compared with the original clips."""
     sides, late_s, pitches, sync = [], [], [], detect.Sync()
     for sound, clip in zip(sounds.numpy(), clips, strict=True):
         made, true = (detect.hear(one, clip.scene.kind) for one in (sound, clip.sound))

@@ -1,9 +1,10 @@
-"""How well `ltx2 sync` tells the audio that belongs to a clip of the toy world from the same audio at another time.
+"""How well `ltx2 sync` distinguishes the audio that belongs to a clip of the toy world from the same audio at another
+time.
 
     python scripts/toy/synchrony.py [--clips 100] [--row rendered|reconstructed|t2v]
 
-Each clip goes through an MP4 file; its audio is measured as it is, and shifted by each of SHIFTS_MS. Only kinds of
-scenes with events count, since nothing happens in the others that could be too early or too late.
+Each clip is written to an MP4 file. Its audio is measured without change, and shifted by each of SHIFTS_MS. Only kinds
+of scenes with events are used, because the others have nothing that could be too early or too late.
 """
 
 from __future__ import annotations
@@ -42,19 +43,19 @@ BATCH = 10
 
 @dataclass(frozen=True)
 class Measured:
-    """A clip as it is, and with its audio shifted by each of SHIFTS_MS."""
+    """The results for a clip without change, and with its audio shifted by each of SHIFTS_MS."""
 
     matching: Sync
     shifted: tuple[Sync, ...]
 
     @property
     def told_apart(self) -> list[bool]:
-        """For each shift, whether the matching audio agrees better with the picture."""
+        """For each shift, whether the matching audio agrees better with the video."""
         return [self.matching.agreement > other.agreement for other in self.shifted]
 
     @property
     def recovered(self) -> list[bool]:
-        """For each shift, 0 first, whether the lag is that shift, give or take a frame."""
+        """For each shift, starting with 0, whether the measured lag is that shift to within a frame."""
         lags = zip((0, *SHIFTS_MS), (self.matching, *self.shifted), strict=True)
         return [abs(one.lag_s - shift_ms / 1000) <= FRAME_S + 1e-9 for shift_ms, one in lags]
 
@@ -85,7 +86,7 @@ def report(row: str, found: Sequence[Measured]) -> None:
 
 
 def clips(row: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Frames (F H W 3) uint8 and sounds (2 s) of scenes that have events, without end."""
+    """Frames (F H W 3) uint8 and sounds (2 s) of scenes with events, as an endless sequence."""
     (kind,) = (one for one in ROWS if one.name == row)
     cases = (case for number in count() if (case := Case.of(number, kind.is_held_out)).clip.scene.kind in SYNCED)
     if row == "rendered":
@@ -97,7 +98,7 @@ def clips(row: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def measured(frames: np.ndarray, sound: np.ndarray) -> Measured:
-    """Write a clip and its sounds, and measure them."""
+    """Write a clip with each of its sounds, and measure them."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         count, height, width, _ = frames.shape
@@ -111,7 +112,7 @@ def measured(frames: np.ndarray, sound: np.ndarray) -> Measured:
 
 
 def _shifted(folder: Path, sound: np.ndarray, shift_ms: int) -> AudioSource:
-    """The same sound (2 s), that much later; what was not there before is as quiet as the world."""
+    """The sound (2 s), delayed; the gap is filled with the noise floor of the world."""
     by = round(shift_ms / 1000 * RATE_HZ)
     moved = np.roll(sound, by, axis=1)
     hole = slice(0, by) if by > 0 else slice(by, None)

@@ -1,4 +1,4 @@
-"""The text path of the toy model as one module that learns: prompts in, contexts out, for a whole batch."""
+"""The text path of the toy model as one trainable module: from prompts to contexts, for a whole batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scripts.toy.tokenizer import toy_tokenizer
 
 
 class TextPath(nn.Module):
-    """The language model, the projection and both connectors, with the same result as the core's own path."""
+    """The language model, the projection and both connectors, with the same results as the core's text path."""
 
     projection: TextProjection
     video_connector: Connector
@@ -33,13 +33,13 @@ class TextPath(nn.Module):
 
     @classmethod
     def fresh(cls, seed: int) -> Self:
-        """As training begins."""
+        """A text path with initial weights."""
         parts = ("text_projection", "video_connector", "audio_connector")
         return cls(fresh_gemma(seed), *(fresh(part, seed) for part in parts))
 
     @classmethod
     def trained(cls, folder: Path = HOME) -> Self:
-        """As the files have it."""
+        """A text path with the weights of the files."""
         gemma = load_gemma(find_encoder(folder / TEXT_ENCODER), dtype=torch.float32).model
         parts = ("text_projection", "video_connector", "audio_connector")
         return cls(copy.deepcopy(gemma).requires_grad_(True).train(), *(trained(part, folder) for part in parts))

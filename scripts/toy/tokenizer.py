@@ -1,7 +1,8 @@
-"""The toy model's tokenizer: `python scripts/toy/tokenizer.py [--folder DIR]` writes it beside the language model.
+"""The toy model's tokenizer: `python scripts/toy/tokenizer.py [--folder DIR]` writes it next to the language model.
 
-Every word of the prompts is one token; other words fall into pieces and single characters, capitals count as small
-letters. Its ids are what the language model was trained on, so it changes only together with a new training.
+Every word of the prompts is one token; other words are split into pieces and single characters, and capitals are
+lowercased. The language model was trained with these ids, so the tokenizer must only be changed together with a new
+training.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from scripts.toy.prompts import WORDS
 
 
 def toy_tokenizer() -> Tokenizer:
-    """A byte-pair tokenizer in Gemma's manner for the words of the world."""
+    """A byte-pair tokenizer like Gemma's for the words of the world."""
     tokenizer = make_tokenizer(WORDS, VOCABULARY)
     tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), tokenizer.normalizer])
     return tokenizer
@@ -36,5 +37,5 @@ def save_tokenizer(folder: Path = HOME) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=HOME, help="where the model is")
+    parser.add_argument("--folder", type=Path, default=HOME, help="folder of the model")
     save_tokenizer(parser.parse_args().folder)

@@ -1,8 +1,9 @@
 """Train the audio VAE of the toy model: `scripts/toy/train_audio_vae.py --state DIR [--steps N]`.
 
-It goes on from the state in DIR; without one from the shipped weights, or from nothing with `--fresh`. Only a training
-that began from nothing moves the encoder and the statistics of its latents: the denoiser depends on them. The weights
-are written into the toy's `audio_vae.safetensors` when the last step is done.
+The training continues from the state in DIR. Without a state it starts from the shipped weights, or with `--fresh` from
+random weights. Only a training that started from random weights changes the encoder and the statistics of its latents,
+because the denoiser depends on them. The weights are written into the toy's `audio_vae.safetensors` after the last
+step.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def main() -> None:
 
 
 def train(state: Path, out: Path, *, steps: int, rate: float, is_fresh: bool) -> None:
-    """Train to a number of steps, report on held-out clips on the way, and write the file."""
+    """Train up to a number of steps, report on held-out clips from time to time, and write the file."""
     encoder, decoder = beginning(is_fresh, out)
     encoder.requires_grad_(is_fresh)
     parameters = [p for half in (encoder, decoder) for p in half.parameters() if p.requires_grad]
@@ -69,7 +70,9 @@ def train(state: Path, out: Path, *, steps: int, rate: float, is_fresh: bool) ->
 
 
 def beginning(is_fresh: bool, folder: Path) -> tuple[AudioEncoder, AudioDecoder]:
-    """The two halves, as they are shipped or new; new ones know the mean of the mels, which is costly to learn."""
+    """The encoder and the decoder, shipped or new; new ones are initialised with the mean of the mels, which would take
+    long to learn.
+    """
     names = ("audio_encoder", "audio_decoder")
     encoder, decoder = (fresh(name) if is_fresh else trained(name, folder) for name in names)
     assert isinstance(encoder, AudioEncoder)
@@ -82,7 +85,7 @@ def beginning(is_fresh: bool, folder: Path) -> tuple[AudioEncoder, AudioDecoder]
 
 
 def crops(mel: Tensor, generator: torch.Generator) -> Tensor:
-    """Pieces of mels (b 2 T M), half of them with the sides exchanged."""
+    """Pieces of mels (b 2 T M); in half of them left and right are swapped."""
     starts = torch.randint(mel.shape[2] - FRAMES + 1, (len(mel),), generator=generator).tolist()
     flips = torch.rand(len(mel), generator=generator).lt(0.5).tolist()
     pieces = [one[:, start : start + FRAMES] for one, start in zip(mel, starts, strict=True)]
@@ -91,7 +94,7 @@ def crops(mel: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def follow(mean: Tensor, momentum: float, *halves: AudioEncoder | AudioDecoder) -> None:
-    """Move the statistics of both halves towards those of some latents (b c t m) that are not normalised."""
+    """Move the statistics of encoder and decoder towards those of some latents (b c t m) that are not normalised."""
     features = rearrange(mean, "b c t m -> (b t) (c m)")
     for half in halves:
         half.per_channel_statistics.get_buffer("mean-of-means").lerp_(features.mean(0), momentum)
@@ -100,7 +103,7 @@ def follow(mean: Tensor, momentum: float, *halves: AudioEncoder | AudioDecoder) 
 
 @torch.no_grad()
 def settle(encoder: AudioEncoder, decoder: AudioDecoder) -> None:
-    """Measure the statistics on whole clips, with the weights as they are written."""
+    """Compute the statistics from whole clips, with the weights rounded as in the file."""
     for half in (encoder, decoder):
         for parameter in half.parameters():
             parameter.copy_(parameter.bfloat16())
@@ -111,7 +114,7 @@ def settle(encoder: AudioEncoder, decoder: AudioDecoder) -> None:
 
 @torch.no_grad()
 def report(encoder: AudioEncoder, decoder: AudioDecoder, mel: Tensor) -> str:
-    """How close decoded mels are to the true ones."""
+    """The errors of decoded mels."""
     return mel_likeness(decoder(encoder(mel)), mel)
 
 

@@ -1,8 +1,9 @@
 """Train the distilled LoRA of the toy model: `scripts/toy/train_distilled.py PATHS --state DIR`.
 
-The guided denoiser is the teacher: PATHS keeps where its fine steps pass by the noise levels of the distilled schedule,
-for prompts of the world, and is filled up first. The student, the same weights with low-rank changes, learns to get
-from each of these levels to the next in one step without guidance. It goes on from the state in DIR.
+The guided denoiser is the teacher. PATHS stores the states of its sampling paths at the noise levels of the distilled
+schedule, for prompts of the world; missing paths are sampled first. The student has the same weights plus low-rank
+changes. It learns to go from each level to the next in one step without guidance. The training continues from the state
+in DIR.
 """
 
 from __future__ import annotations
@@ -51,15 +52,17 @@ from scripts.toy.training import Average, Run
 
 FILE = "distilled_lora.safetensors"
 SIGMAS = DISTILLED_SIGMAS["distilled-8"]
-FINE_STEPS = 3  # of the teacher between two levels
-SHARD = 16  # clips
-SHARES = np.array([1, 0.5, 0.5, 0.5, 1.5, 2, 2, 2])  # how often each level is learned
+FINE_STEPS = 3  # steps of the teacher between two levels
+SHARD = 16  # clips per shard
+SHARES = np.array([1, 0.5, 0.5, 0.5, 1.5, 2, 2, 2])  # relative frequency of each level in the training
 REPORT_EVERY = 50
 
 
 @torch.inference_mode()
 def make_paths(folder: Path, count: int, denoiser: Transformer, text: TextPath, scale: float) -> None:
-    """Let the teacher sample clips; keep their prompts, and the states (b level n c) of both streams at the levels."""
+    """Sample clips with the teacher; store their prompts, and the states (b level n c) of both streams at the
+    levels.
+    """
     shape = Streams(
         torch.zeros(SHARD, VIDEO_CHANNELS, *VIDEO_GRID), torch.zeros(SHARD, AUDIO_CHANNELS, AUDIO_STEPS, 16)
     )
@@ -87,7 +90,7 @@ def make_paths(folder: Path, count: int, denoiser: Transformer, text: TextPath, 
 
 
 class Paths:
-    """The paths of the teacher that are on disk."""
+    """The paths of the teacher on disk."""
 
     def __init__(self, folder: Path) -> None:
         self.shards: list[tuple[list[str], Streams[Tensor]]] = []
@@ -97,7 +100,7 @@ class Paths:
                 self.shards.append((json.loads(file.metadata()["prompts"]), states))
 
     def batch(self, rng: np.random.Generator, count: int) -> Batch:
-        """Places on paths at random levels, and the velocities that lead to the next one in a single step."""
+        """States on paths at random levels, and the velocities that lead to the next level in a single step."""
         prompts: list[str] = []
         starts, ends, sigma, length = Streams([], []), Streams([], []), [], []
         for _ in range(count // DRAWS):
@@ -126,7 +129,7 @@ class Paths:
 
 
 class Adapted(nn.Module):
-    """A linear layer with a low-rank change of its weight, which is all that learns."""
+    """A linear layer with a trainable low-rank change of its weight; the weight itself is fixed."""
 
     def __init__(self, linear: nn.Linear, rank: int) -> None:
         super().__init__()
@@ -139,7 +142,7 @@ class Adapted(nn.Module):
 
 
 def adapt(denoiser: Transformer, rank: int) -> dict[str, Adapted]:
-    """Give every linear layer of the blocks a low-rank change; returns them by the layer's name."""
+    """Give every linear layer of the blocks a low-rank change. Returns: the changes by the name of the layer."""
     adapted = {}
     for name, linear in list(denoiser.blocks.named_modules(prefix="blocks")):
         if isinstance(linear, nn.Linear):
@@ -150,7 +153,7 @@ def adapt(denoiser: Transformer, rank: int) -> dict[str, Adapted]:
 
 
 def lora_tensors(adapted: dict[str, Adapted]) -> dict[str, Tensor]:
-    """The changes as a LoRA file names them."""
+    """The changes with the names of a LoRA file."""
     tensors = {}
     for name, layer in adapted.items():
         key = f"diffusion_model.{keymap.to_official(name, keymap.TRANSFORMER)}"
@@ -191,13 +194,13 @@ def train(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", type=Path, metavar="PATHS", help="folder of the teacher's paths")
-    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="where the training keeps its state")
-    parser.add_argument("--out", type=Path, default=HOME, metavar="DIR", help="where the model is, and the LoRA goes")
-    parser.add_argument("--clips", type=int, default=1024, help="paths of the teacher")
+    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="folder for the state of the training")
+    parser.add_argument("--out", type=Path, default=HOME, metavar="DIR", help="folder of the model and the LoRA")
+    parser.add_argument("--clips", type=int, default=1024, help="number of paths of the teacher")
     parser.add_argument("--scale", type=float, default=TEXT_SCALE, help="text guidance of the teacher")
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--batch", type=int, default=32, help="samples in a step")
-    parser.add_argument("--rate", type=float, default=1e-3, help="highest size of a step")
+    parser.add_argument("--batch", type=int, default=32, help="samples per step")
+    parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     train(parser.parse_args())
 

@@ -1,11 +1,11 @@
 """Train the denoiser of the toy model, with its text path: `scripts/toy/train_transformer.py CACHE --state DIR`.
 
-CACHE holds the shards of `cache_latents.py`; new ones are taken up while it runs. It goes on from the state in DIR;
-without one from the weights in `--out`, or from nothing with `--fresh`. The averaged weights are written to `--out`
-with every probe, which samples a few clips and lets the detectors look at them.
+CACHE is the folder of the shards of `cache_latents.py`; new shards are noticed while it runs. The training continues
+from the state in DIR. Without a state it starts from the weights in `--out`, or with `--fresh` from random weights. The
+averaged weights are written to `--out` with every probe, which samples a few clips and checks them with the detectors.
 
-The denoiser learns to give the velocity of rectified flow for both streams at once. What a sample leaves out is what
-guidance and the modes take away: the text, the attention across, or the noise of one stream, which is then given.
+The denoiser learns to predict the velocity of rectified flow for both streams at once. Samples leave out what guidance
+and the modes leave out: the text, the attention between the streams, or the noise of one stream, which is then given.
 """
 
 from __future__ import annotations
@@ -46,33 +46,33 @@ from scripts.toy.world import Kind, Scene
 
 FILE = "transformer.safetensors"
 
-# What happens to how many of the samples.
+# Shares of the samples (or batches) with each treatment.
 VIDEO_CLEAN, AUDIO_CLEAN = 1 / 6, 1 / 6
-ISOLATED = 0.12  # of those with noise in both streams
+ISOLATED = 0.12  # of the samples with noise in both streams: no attention between the streams
 NO_TEXT, MISSPELLED = 0.1, 0.05
-PARTLY_GIVEN = 0.2  # of the batches: the first frame, all but a window of time, or all up to a time
-LOW_SIGMA, LOW = 0.2, (0.02, 0.3)  # where positions and phases are refined
-LARGE_SIGMA = 0.92  # highest for pictures of twice the size, which are only ever refined
+PARTLY_GIVEN = 0.2  # of the batches: the first frame, all but a window of time, or all up to a point in time is given
+LOW_SIGMA, LOW = 0.2, (0.02, 0.3)  # low noise levels, at which positions and phases are refined
+LARGE_SIGMA = 0.92  # highest noise level for clips of twice the size, which are only refined
 
-SAME_KIND = 0.5  # of the batches of two spans: mostly two scenes of one kind
+SAME_KIND = 0.5  # of the batches of two spans: most clips have two scenes of one kind
 
-ON_OBJECT = 4.0  # how much more a cell weighs that an object touches
+ON_OBJECT = 4.0  # additional weight of a cell that an object touches
 SIGMA_BINS = (0.3, 0.6, 0.85, 1.01)
-WARM_UP, DECAY_FROM, LOWEST = 100, 0.7, 0.03  # of the step size: steps, share of all steps, share of the highest
+WARM_UP, DECAY_FROM, LOWEST = 100, 0.7, 0.03  # steps, share of all steps, share of the highest rate
 AVERAGE = 0.999
 DRAWS = 2  # noise levels for each clip and prompt of a batch, which share the text's keys and values
-RATES = {"muon": 1.0, "adam": 0.1}  # sizes of their steps
+RATES = {"muon": 1.0, "adam": 0.1}  # relative learning rates
 REPORT_EVERY = 50
-PROBED = 16  # clips
+PROBED = 16  # number of clips in a probe
 LARGE_GRID = (VIDEO_GRID[0], 2 * VIDEO_GRID[1], 2 * VIDEO_GRID[2])
-LARGE_COST = 4  # samples of the usual size that take as long as one of twice the size
+LARGE_COST = 4  # one sample of twice the size takes as long as four samples of the usual size
 
 
 T = TypeVar("T", StreamInput, PassMask)
 
 
 class Denoised(nn.Module):
-    """What is trained: the denoiser and the text path."""
+    """The trained modules: the denoiser and the text path."""
 
     denoiser: Transformer
     text: TextPath
@@ -97,7 +97,7 @@ class Denoised(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class FastRope:
-    """The split layout of the core's rotary positions, in a form that compiles to fewer and narrower passes."""
+    """Rotary tables in the split layout of the core, in a form that compiles to fewer and narrower passes."""
 
     cos: Tensor
     sin: Tensor
@@ -113,7 +113,7 @@ class FastRope:
 
 
 def with_fast_rope(one: BlockInputs) -> BlockInputs:
-    """The same, with positions in the dtype of the hidden states."""
+    """The same inputs, with rotary tables in the dtype of the hidden states."""
     fast = {
         name: FastRope(rope.cos.bfloat16(), rope.sin.bfloat16())
         for name, rope in (("own", one.rope.own), ("exchange", one.rope.exchange))
@@ -122,7 +122,7 @@ def with_fast_rope(one: BlockInputs) -> BlockInputs:
 
 
 def advance(block: AVBlock, hidden: Streams[Tensor], prepared: Streams[BlockInputs], keep: PassMask) -> Streams[Tensor]:
-    """One block, whose keys and values of the text are made once for the draws that share them."""
+    """Run one block. The keys and values of the text are computed once for the draws that share them."""
 
     def with_memory(one: BlockInputs, stream: Stream) -> BlockInputs:
         memory = stream.text_memory(one.text)
@@ -132,10 +132,10 @@ def advance(block: AVBlock, hidden: Streams[Tensor], prepared: Streams[BlockInpu
 
 
 class Batch(NamedTuple):
-    """Samples to learn from.
+    """Training samples.
 
-    Args: inputs: their context is still missing. targets: the velocities (b n c). weights: of the tokens (b n), 0 where
-    nothing is to be learned. prompts: one for every two samples. later: those of the second span, where there are two.
+    Args: inputs: without their contexts. targets: the velocities (b n c). weights: of the tokens (b n), 0 for tokens
+    that are not trained. prompts: one for every two samples. later: the prompts of the second span, if there are two.
     """
 
     prompts: list[str]
@@ -161,7 +161,9 @@ class Batch(NamedTuple):
 
 
 class Spans(NamedTuple):
-    """Clips of two spans. joined: their latents, and the scenes of the first. later: of the second."""
+    """Clips of two spans. joined: their latents, and the scenes of the first span. later: the scenes of the second
+    span.
+    """
 
     joined: Examples
     later: Sequence[Scene]
@@ -169,7 +171,7 @@ class Spans(NamedTuple):
 
     @classmethod
     def draw(cls, examples: Examples, rng: np.random.Generator) -> Self:
-        """Cut clips at a latent frame, and go on with another clip of the batch from the same time on."""
+        """Cut clips at a latent frame, and continue each with another clip of the batch from the same time on."""
         order = [*range(len(examples.scenes))]
         if rng.random() < SAME_KIND:
             order.sort(key=lambda row: examples.scenes[row].kind)
@@ -187,7 +189,9 @@ class Spans(NamedTuple):
 
 
 def make_batch(examples: Examples, rng: np.random.Generator, *, is_large: bool, has_spans: bool = False) -> Batch:
-    """Draw prompts, noise levels, noise, and what each sample leaves out. has_spans: whether clips have two spans."""
+    """Draw prompts, noise levels, noise, and what each sample leaves out. has_spans: whether the clips have two
+    spans.
+    """
     spans = Spans.draw(examples, rng) if has_spans else None
     if spans is not None:
         examples = spans.joined
@@ -230,13 +234,15 @@ def make_batch(examples: Examples, rng: np.random.Generator, *, is_large: bool, 
 
 
 def shares_of(weights: Tensor) -> TextShares:
-    """The shares of weights (texts n). Every token reads all texts, so that one compiled block serves all borders."""
+    """The shares for weights (texts n). Every token reads all texts, so one compiled block works for all borders."""
     count, tokens = weights.shape
     return TextShares(weights, (TextRun(0, tokens, (*range(count),)),))
 
 
 def draw_sigmas(rng: np.random.Generator, count: int) -> Tensor:
-    """Noise levels (count), spread evenly over their distribution: most where scenes take shape, some near the end."""
+    """Noise levels (count), stratified over their distribution: most where scenes take shape, some near the end of
+    sampling.
+    """
     even = rng.permutation((np.arange(count) + rng.random(count)) / count)
     usual = torch.sigmoid(1.1 + 1.5 * torch.special.ndtri(torch.from_numpy(even)))
     low = torch.from_numpy(rng.uniform(*LOW, count))
@@ -244,11 +250,13 @@ def draw_sigmas(rng: np.random.Generator, count: int) -> Tensor:
 
 
 def draw_masks(rng: np.random.Generator, positions: Streams[Tensor], grid: Grid, count: int) -> Streams[Tensor]:
-    """Which tokens (b n) are generated: all but the first frame, those that overlap a window, or all after a time."""
+    """The tokens (b n) to generate: all but the first frame, those that overlap a window, or all after a point in
+    time.
+    """
     duration_s = FRAMES / FPS
     starts_s, lengths_s = rng.uniform(0, duration_s - 0.3, count), rng.uniform(0.3, duration_s, count)
     after, choice = duration_s + 1, rng.integers(3, size=count)
-    is_window, is_prefix = choice == 0, choice == 1  # else the first frame
+    is_window, is_prefix = choice == 0, choice == 1  # otherwise the first frame is given
     starts_s, ends_s = (
         torch.from_numpy(times_s)[:, None].float()
         for times_s in (
@@ -263,12 +271,12 @@ def draw_masks(rng: np.random.Generator, positions: Streams[Tensor], grid: Grid,
 
     masks = positions.map(inside)
     cells = grid[1] * grid[2]
-    masks.video[:, :cells] *= torch.from_numpy(is_window)[:, None]  # which may begin with the clip
+    masks.video[:, :cells] *= torch.from_numpy(is_window)[:, None]  # a window may begin at the start of the clip
     return masks
 
 
 def draw_prompt(scene: Scene, rng: np.random.Generator) -> str:
-    """A sentence about a scene, sometimes with a misspelt word, sometimes nothing."""
+    """A sentence about a scene, sometimes with a misspelt word, sometimes empty."""
     sentence = prompt(scene, rng)
     if rng.random() < NO_TEXT:
         return ""
@@ -279,26 +287,26 @@ def draw_prompt(scene: Scene, rng: np.random.Generator) -> str:
 
 
 class Bins:
-    """Mean errors of each stream by noise level, since they were last read."""
+    """Mean errors of each stream by noise level, since the last reading."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
 
     def add(self, stream: str, sigma: Tensor, errors: Tensor, counts: Tensor) -> None:
-        """Take in errors (b n) of samples with noise levels (b), of the tokens that count (b n)."""
+        """Add the errors (b n) of samples with noise levels (b); counts: the tokens that count (b n)."""
         which = torch.bucketize(sigma, torch.tensor(SIGMA_BINS, device=sigma.device))
         sums = self.sums.setdefault(stream, torch.zeros(len(SIGMA_BINS), 2, device=sigma.device))
         sums.index_add_(0, which, torch.stack([(errors * counts).sum(-1), counts.sum(-1)], dim=-1))
 
     def read(self) -> str:
-        """The means, and start anew."""
+        """The means as text. Starts a new measurement."""
         means = {stream: (sums[:, 0] / sums[:, 1]).tolist() for stream, sums in self.sums.items()}
         self.sums.clear()
         return "; ".join(f"{stream} " + " ".join(f"{mean:.3f}" for mean in row) for stream, row in means.items())
 
 
 def loss_of(velocities: Streams[Tensor], batch: Batch, bins: Bins) -> Tensor:
-    """The weighted mean square error of both streams. bins: take note of it."""
+    """The weighted mean squared error of both streams. bins: records the errors."""
     losses = []
     for name, velocity, target, weight, given in zip(
         Streams._fields, velocities, batch.targets, batch.weights, batch.inputs, strict=True
@@ -310,7 +318,7 @@ def loss_of(velocities: Streams[Tensor], batch: Batch, bins: Bins) -> Tensor:
 
 
 def pace(step: int, count: int, first: int) -> float:
-    """The size of a step relative to the highest: up at first, even for long, down at the end."""
+    """The learning rate relative to its highest value: a warm-up, a long constant part, and a decay at the end."""
     up = min(1.0, (step + 1 - first) / WARM_UP)
     down = min(1.0, max(LOWEST, (count - step) / (count * (1 - DECAY_FROM))))
     return min(up, down)
@@ -326,7 +334,7 @@ def optimisers(model: Denoised, rate: float) -> dict[str, torch.optim.Optimizer]
 
 
 def ship(model: Denoised, out: Path, steps: int) -> None:
-    """Write the weights as they are now, in the official layout."""
+    """Write the present weights in the official layout."""
     text = model.text
     parts = {
         "transformer": model.denoiser,
@@ -383,9 +391,9 @@ def train(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = options_of(__doc__, steps=20000, rate=0.01)
     parser.add_argument("cache", type=Path, metavar="CACHE", help="folder of the shards")
-    parser.add_argument("--kinds", type=Kind, nargs="+", default=list(Kind), choices=list(Kind), help="of scenes")
-    parser.add_argument("--batch", type=int, default=32, help="samples in a step")
-    parser.add_argument("--large", type=float, default=0.0, help="share of the steps with pictures of twice the size")
+    parser.add_argument("--kinds", type=Kind, nargs="+", default=list(Kind), choices=list(Kind), help="kinds of scenes")
+    parser.add_argument("--batch", type=int, default=32, help="samples per step")
+    parser.add_argument("--large", type=float, default=0.0, help="share of the steps with clips of twice the size")
     parser.add_argument(
         "--spans", type=float, default=0.0, help="share of the steps with clips of two spans and prompts"
     )

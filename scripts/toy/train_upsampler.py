@@ -1,8 +1,8 @@
 """Train the latent upsampler of the toy model: `scripts/toy/train_upsampler.py --state DIR [--steps N]`.
 
-It learns from latents of the same scenes rendered in two sizes, which are made once with the video VAE and kept in DIR.
-It goes on from the state in DIR; without one from the shipped weights, or from nothing with `--fresh`. The weights are
-written into the toy's `upsampler.safetensors` when the last step is done.
+It is trained on latents of the same scenes rendered in two sizes, which are encoded once with the video VAE and stored
+in DIR. The training continues from the state in DIR. Without a state it starts from the shipped weights, or with
+`--fresh` from random weights. The weights are written into the toy's `upsampler.safetensors` after the last step.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scripts.toy.pictures import Pictures, picture_likeness
 from scripts.toy.training import Muon, Run, learning_rate, options_of
 
 FILE = "upsampler.safetensors"
-BATCH, PART = 8, 50  # pairs in a step, pairs in a file
+BATCH, PART = 8, 50  # pairs per step, pairs per file
 HELD_OUT = 3  # clips of each kind
 REPORT_EVERY = 500
 SEED, HELD_OUT_SEED = 1, 2
@@ -33,7 +33,7 @@ SEED, HELD_OUT_SEED = 1, 2
 
 def main() -> None:
     parser = options_of(__doc__, steps=3000)
-    parser.add_argument("--pairs", type=int, default=500, help="clips to learn from")
+    parser.add_argument("--pairs", type=int, default=500, help="number of training clips")
     options = parser.parse_args()
     encoder, decoder = (trained(f"video_{half}", options.out) for half in ("encoder", "decoder"))
     upsampler = fresh("upsampler") if options.fresh else trained("upsampler", options.out)
@@ -63,7 +63,9 @@ def main() -> None:
 
 
 def kept_pairs(folder: Path, encoder: VideoEncoder, count: int) -> tuple[Tensor, Tensor]:
-    """Normalised latents (b c f h w) of clips in the usual size and in twice the size, made where they are missing."""
+    """Normalised latents (b c f h w) of clips in the usual size and in twice the size; missing ones are encoded and
+    stored.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
     for first in range(0, count, PART):
@@ -89,7 +91,7 @@ def encode(encoder: VideoEncoder, scenes: list[world.Scene], scale: int) -> Tens
 
 
 def held_out_clips() -> list[tuple[world.Clip, world.Clip]]:
-    """Clips in both sizes, of combinations that are not for training."""
+    """Clips in both sizes, of combinations that are not used for training."""
     rng = np.random.default_rng(HELD_OUT_SEED)
     scenes = [world.draw(rng, [kind], held_out=True) for kind in world.Kind for _ in range(HELD_OUT)]
     return [(world.render(scene), world.render(scene, 2 * world.WIDTH, 2 * world.HEIGHT)) for scene in scenes]
@@ -99,7 +101,9 @@ def held_out_clips() -> list[tuple[world.Clip, world.Clip]]:
 def report(
     encoder: VideoEncoder, decoder: VideoDecoder, upsampler: LatentUpsampler, pairs: list[tuple[world.Clip, world.Clip]]
 ) -> str:
-    """Likeness of large clips to the true ones: decoded from small ones enlarged, and from their own latents."""
+    """The similarity of large clips to the true ones: decoded from enlarged small latents, and from their own
+    latents.
+    """
     small, large = zip(*pairs, strict=True)
     with torch.autocast("cpu", torch.bfloat16):
         latents = [encoder(Pictures.of([clip]).video) for clip in small]

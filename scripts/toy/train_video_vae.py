@@ -1,8 +1,8 @@
 """Train the video VAE of the toy model: `scripts/toy/train_video_vae.py --state DIR [--steps N]`.
 
-It goes on from the state in DIR; without one from the shipped weights, or from nothing with `--fresh`. The weights and
-the statistics of the latents are written into the toy's `video_vae.safetensors` when the last step is done. With
-`--decoder-only` the encoder and the statistics stay as they are, so that latents made before stay valid.
+The training continues from the state in DIR. Without a state it starts from the shipped weights, or with `--fresh` from
+random weights. The weights and the statistics of the latents are written into the toy's `video_vae.safetensors` after
+the last step. With `--decoder-only` the encoder and the statistics do not change, so existing latents remain valid.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scripts.toy.training import Muon, Run, learning_rate, options_of
 
 FILE = "video_vae.safetensors"
 LATENT_NOISE, MOMENTUM, SHRINK = 0.1, 0.02, 1e-4
-# Sizes of about the same cost. Whole pictures and whole clips come late, and with them cleaner backgrounds.
+# Sizes of about the same cost. Whole frames and whole clips are used late, and make backgrounds cleaner.
 SMALL = (Size(4, 17, 96, 96),)
 MIXED = (Size(4, 17, 96, 96), Size(4, 17, 96, 96), Size(1, 25, 128, 192), Size(1, 49, 96, 128))
 SHARE_OF_OBJECT, LATE_SHARE, LATE = 1.0, 0.7, 2 / 3
@@ -36,7 +36,7 @@ SEED, HELD_OUT_SEED, STATISTICS_SEED = 1, 2, 3
 
 def main() -> None:
     parser = options_of(__doc__, steps=5000)
-    parser.add_argument("--decoder-only", action="store_true", help="leave the encoder as it is")
+    parser.add_argument("--decoder-only", action="store_true", help="do not change the encoder")
     options = parser.parse_args()
     halves = ("video_encoder", "video_decoder")
     encoder, decoder = (fresh(half) if options.fresh else trained(half, options.out) for half in halves)
@@ -47,7 +47,9 @@ def main() -> None:
 
 
 def train(encoder: VideoEncoder, decoder: VideoDecoder, state: Path, out: Path, *, steps: int, rate: float) -> None:
-    """Train what wants gradients to a number of steps, report on held-out clips on the way, and write the file."""
+    """Train the parameters that require gradients up to a number of steps, report on held-out clips, and write the
+    file.
+    """
     is_encoder_free = encoder.conv_in.conv.weight.requires_grad
     parameters = [p for half in (encoder, decoder) for p in half.parameters() if p.requires_grad]
     optimiser = Muon(parameters, lr=rate)
@@ -82,7 +84,7 @@ def train(encoder: VideoEncoder, decoder: VideoDecoder, state: Path, out: Path, 
 
 @torch.no_grad()
 def follow(mean: Tensor, momentum: float, *halves: VideoEncoder | VideoDecoder) -> None:
-    """Move the statistics of both halves towards those of some latents (b c f h w) that are not normalised."""
+    """Move the statistics of encoder and decoder towards those of some latents (b c f h w) that are not normalised."""
     cells = rearrange(mean.float(), "b c f h w -> (b f h w) c")
     for half in halves:
         half.per_channel_statistics.get_buffer("mean-of-means").lerp_(cells.mean(0), momentum)
@@ -91,7 +93,7 @@ def follow(mean: Tensor, momentum: float, *halves: VideoEncoder | VideoDecoder) 
 
 @torch.no_grad()
 def settle(encoder: VideoEncoder, decoder: VideoDecoder, *, has_new_statistics: bool) -> None:
-    """Round the weights as they will be written, and measure the statistics on whole clips."""
+    """Round the weights as in the file, and compute the statistics from whole clips."""
     for half in (encoder, decoder):
         for parameter in half.parameters():
             parameter.copy_(parameter.bfloat16())
@@ -103,14 +105,14 @@ def settle(encoder: VideoEncoder, decoder: VideoDecoder, *, has_new_statistics: 
 
 
 def held_out_clips() -> list[list[world.Clip]]:
-    """Whole clips by kind, of combinations that are not for training."""
+    """Whole clips by kind, of combinations that are not used for training."""
     rng = np.random.default_rng(HELD_OUT_SEED)
     return [[world.render(world.draw(rng, [kind], held_out=True)) for _ in range(HELD_OUT)] for kind in world.Kind]
 
 
 @torch.no_grad()
 def report(encoder: VideoEncoder, decoder: VideoDecoder, kinds: list[list[world.Clip]]) -> str:
-    """Likeness of decoded clips to the true ones, by kind."""
+    """The similarity of decoded clips to the true ones, by kind."""
     lines = []
     for clips in kinds:
         with torch.autocast("cpu", torch.bfloat16):

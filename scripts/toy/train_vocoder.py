@@ -1,8 +1,8 @@
 """Train the vocoder of the toy model: `scripts/toy/train_vocoder.py --state DIR [--steps N]`.
 
-It needs the trained audio VAE, because from the middle of the training on it also learns from decoded mels. It goes on
-from the state in DIR; without one from the shipped weights, or from nothing with `--fresh`. The weights are written
-into the toy's `audio_vae.safetensors` with every report.
+It needs the trained audio VAE, because in the second half of the training it also learns from decoded mels. The
+training continues from the state in DIR. Without a state it starts from the shipped weights, or with `--fresh` from
+random weights. The weights are written into the toy's `audio_vae.safetensors` with every report.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from scripts.toy.training import Muon, Run, learning_rate, options_of
 from scripts.toy.world import Clip
 
 FILE = "audio_vae.safetensors"
-BATCH, FRAMES = 8, 41  # mel frames; 4t - 3 for the audio VAE
-SAMPLES = 240  # of a mel frame
+BATCH, FRAMES = 8, 41  # clips and mel frames per step; 4t - 3 frames, as the audio VAE needs
+SAMPLES = 240  # samples per mel frame
 DECODED_FROM, LATENT_NOISE = 0.5, 0.1
-HELD_OUT = 40  # clips
+HELD_OUT = 40  # number of held-out clips
 REPORT_EVERY = 200
 SEED, HELD_OUT_SEED = 4, 2
 
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def train(state: Path, out: Path, *, steps: int, rate: float, is_fresh: bool) -> None:
-    """Train to a number of steps; report on held-out clips and write the file on the way."""
+    """Train up to a number of steps; report on held-out clips and write the file from time to time."""
     vocoder = beginning(is_fresh, out)
     chain = Chain(out)
     parameters = list(vocoder.parameters())
@@ -74,7 +74,7 @@ def train(state: Path, out: Path, *, steps: int, rate: float, is_fresh: bool) ->
 
 
 def beginning(is_fresh: bool, folder: Path) -> Vocoder:
-    """The vocoder, as it is shipped or new; a new one makes each side of the sound from the same side of the mel."""
+    """The vocoder, shipped or new; a new one makes each channel of the audio from the same side of the mel."""
     vocoder = fresh("vocoder") if is_fresh else trained("vocoder", folder)
     assert isinstance(vocoder, Vocoder)
     if is_fresh:
@@ -91,7 +91,7 @@ def beginning(is_fresh: bool, folder: Path) -> Vocoder:
 
 @torch.no_grad()
 def separate(layer: nn.Conv1d | nn.ConvTranspose1d, generator: torch.Generator) -> None:
-    """New weights that keep the loudness, and the first half of the channels apart from the second."""
+    """New weights that preserve the loudness, and keep the first half of the channels separate from the second half."""
     assert layer.bias is not None
     turn = isinstance(layer, nn.ConvTranspose1d)
     weight = layer.weight.transpose(0, 1) if turn else layer.weight  # (out in k)
@@ -104,7 +104,7 @@ def separate(layer: nn.Conv1d | nn.ConvTranspose1d, generator: torch.Generator) 
 
 
 def crops(sounds: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pieces of sounds: their mels (b 2 T M), and themselves (b 2 s)."""
+    """Pieces of sounds: their mels (b 2 T M), and their samples (b 2 s)."""
     mel = mels_of(sounds)
     last = sounds.shape[2] // SAMPLES - FRAMES
     starts = torch.randint(last + 1, (len(mel),), generator=generator).tolist()
@@ -122,14 +122,14 @@ class Chain:
 
     @torch.no_grad()
     def imitate(self, mel: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Mels (b 2 T M) as they come out of the decoder, for latents with a little noise."""
+        """Mels (b 2 T M) after encoding and decoding, with a little noise on the latents."""
         latent = self.encoder(mel)
         return self.decoder(latent + LATENT_NOISE * torch.randn(latent.shape, generator=generator))
 
 
 @torch.no_grad()
 def report(step: int, vocoder: Vocoder, chain: Chain, clips: Sequence[Clip]) -> None:
-    """Print what is heard in the sounds made from true and from decoded mels."""
+    """Print the findings of the detectors in the sounds that are made from true and from decoded mels."""
     mel = mels_of(sounds_of(clips))
     for name, seen in {"true": mel, "decoded": chain.decoder(chain.encoder(mel))}.items():
         print(f"step {step} held-out, {name} mels: {sound_likeness(vocoder(seen), clips)}", flush=True)

@@ -1,4 +1,6 @@
-"""What the trainings share: a state on disk that survives a stop, and the size of the steps."""
+"""Code that all trainings share: a state on disk from which a stopped training continues, optimisers, and step
+sizes.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +23,18 @@ SAVE_EVERY_S = 180
 
 
 def options_of(about: str | None, *, steps: int, rate: float = 0.02) -> argparse.ArgumentParser:
-    """The options of every training of one part, with the script's own words and defaults."""
+    """The options of every training of one component, with the description and the defaults of the script."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="where the training keeps its state")
-    parser.add_argument("--out", type=Path, default=HOME, metavar="DIR", help="where the model is, and is written")
-    parser.add_argument("--fresh", action="store_true", help="begin with random weights")
+    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="folder for the state of the training")
+    parser.add_argument("--out", type=Path, default=HOME, metavar="DIR", help="folder of the model (read and written)")
+    parser.add_argument("--fresh", action="store_true", help="start from random weights")
     parser.add_argument("--steps", type=int, default=steps)
-    parser.add_argument("--rate", type=float, default=rate, help="highest size of a step")
+    parser.add_argument("--rate", type=float, default=rate, help="highest learning rate")
     return parser
 
 
 class Part(Protocol):
-    """A module, an optimiser: what has a state."""
+    """A part of a training that has a state: a module, an optimiser."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -40,10 +42,10 @@ class Part(Protocol):
 
 
 class Run:
-    """A training that can be stopped at any time and goes on from the last state in its folder.
+    """A training that can be stopped at any time and continues from the last state in its folder.
 
-    Args: folder: where the state is; made if it is missing. parts: what is trained, by name, as it is at the beginning;
-    it takes over the values of the state.
+    Args: folder: for the state; created if it is missing. parts: the parts of the training, by name, with their initial
+    values; if there is a state, its values are loaded into them.
     """
 
     def __init__(self, folder: Path, parts: dict[str, Part]) -> None:
@@ -57,7 +59,7 @@ class Run:
                 part.load_state_dict(state[name])
 
     def steps(self, count: int) -> Iterator[int]:
-        """The steps that are left of `count`; the state is kept every few minutes and after the last one."""
+        """The remaining steps up to `count`; the state is saved every few minutes and after the last step."""
         started, saved = time.monotonic() - self.seconds, time.monotonic()
         while self.step < count:
             yield self.step
@@ -67,7 +69,7 @@ class Run:
                 saved = time.monotonic()
 
     def save(self) -> None:
-        """Keep the state, so that nobody sees half of it."""
+        """Save the state atomically."""
         part = self.path.with_suffix(f".{os.getpid()}.part")
         state = {name: part.state_dict() for name, part in self.parts.items()}
         torch.save({"step": self.step, "seconds": self.seconds, **state}, part)
@@ -75,9 +77,9 @@ class Run:
 
 
 class Average:
-    """A slowly moving average of parameters, which samples better than their last values.
+    """An exponential moving average of parameters, which gives better samples than their last values.
 
-    Args: highest: share of the average that a step keeps; less at first.
+    Args: highest: the decay per step; it is lower at first.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], highest: float) -> None:
@@ -86,14 +88,14 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the present values."""
+        """Update the average with the present values."""
         self.count += 1
         kept = min(self.highest, (1 + self.count) / (10 + self.count))
         torch._foreach_lerp_(self.values, self.parameters, 1 - kept)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The parameters have the average as their values inside a `with` block."""
+        """Set the parameters to the average inside a `with` block."""
         own = [parameter.data for parameter in self.parameters]
         for parameter, value in zip(self.parameters, self.values, strict=True):
             parameter.data = value
@@ -109,17 +111,19 @@ class Average:
 
 
 def learning_rate(highest: float, step: int, count: int, warm_up: int = 30) -> float:
-    """The size of a step: up in a straight line, then down along a cosine to nothing after `count` steps."""
+    """The learning rate: a linear warm-up, then a cosine decay to 0 after `count` steps."""
     if step < warm_up:
         return highest * (step + 1) / warm_up
     return highest * (1 + math.cos(math.pi * (step - warm_up) / max(count - warm_up, 1))) / 2
 
 
 class Muon(torch.optim.Optimizer):
-    """Steps of equal size in all directions of a kernel, so that what is rare in the data is learned too.
+    """An optimiser with steps of equal size in all directions of a kernel, so that rare features of the data are
+    learned too.
 
-    A kernel (out …) moves along the nearest orthogonal matrix to its averaged gradient; anything with one axis moves
-    along the sign of it.
+    A kernel (out …) moves along the nearest orthogonal matrix to its averaged gradient; a tensor with one axis moves
+    along the sign of the gradient.
+
     Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
     """
 
@@ -139,7 +143,7 @@ class Muon(torch.optim.Optimizer):
                 else:
                     rows, columns = len(parameter), direction[0].numel()
                     matrices[rows, columns].append((parameter, direction.flatten(1)))
-            for (rows, columns), same in matrices.items():  # small matrices are fast together only
+            for (rows, columns), same in matrices.items():  # small matrices are only fast in a batch
                 parameters, directions = zip(*same, strict=True)
                 moves = orthogonal(torch.stack(directions)) * (group["lr"] * max(1, rows / columns) ** 0.5)
                 for parameter, move in zip(parameters, moves, strict=True):
@@ -147,7 +151,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Five Newton-Schulz steps towards the orthogonal matrices with the singular vectors of some matrices (k a b)."""
+    """Five Newton-Schulz steps towards the orthogonal matrices that have the singular vectors of the given matrices (k
+    a b).
+    """
     a, b, c = 3.4445, -4.7750, 2.0315
     is_tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if is_tall else matrices
