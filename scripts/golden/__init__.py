@@ -1,1 +1,1 @@
-"""Golden tensors: one module per family of folders, each comparing our code with what the official code computed."""
+"""Golden tensors: one module per family of folders, which compares our code with the results of the official code."""

@@ -1,4 +1,4 @@
-"""The audio path against its golden tensors: mel front end, audio VAE, vocoder, tokens and timing."""
+"""Compare the audio path with its golden tensors: mel front end, audio VAE, vocoder, tokens and timing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from scripts.golden.report import GoldenFile, Report, first_match
 TOLERANCE = 1e-5
 INPUTS = ("*.in", "encode.T*.mel", "decode.*.latent", "full.latent", "vocoder*.mel", "timing.frames_fps")
 
-Tensors = Mapping[str, Tensor]  # of one case, without its name
+Tensors = Mapping[str, Tensor]  # the tensors of one case, without its name in theirs
 
 
 class Folder:
@@ -91,7 +91,7 @@ def vocode(folder: Folder, given: Tensors, rate: int) -> Tensors:
 
 
 def vocode_with_steps(folder: Folder, given: Tensors, rate: int) -> Tensors:
-    """The waveform and, of a vocoder with a bandwidth extension, what stands between."""
+    """The waveform and, for a vocoder with bandwidth extension, the intermediate results."""
     vocoder = folder.vocoder
     if not isinstance(vocoder, ExtendedVocoder):
         return vocode(folder, given, rate)
@@ -108,7 +108,7 @@ def vocode_with_steps(folder: Folder, given: Tensors, rate: int) -> Tensors:
 
 
 def vocode_rounded(folder: Folder, given: Tensors, rate: int) -> Tensors:
-    """Weights rounded to bfloat16, arithmetic in float32."""
+    """The waveform with weights rounded to bfloat16 and arithmetic in float32."""
     rounded = load_component("vocoder", folder.header, dtype=torch.bfloat16).float()
     return {"wave": rounded(given["mel"].float())}
 

@@ -1,4 +1,6 @@
-"""Whole runs of the official pipelines on tiny complete models: every step between the prompt and the frames."""
+"""Compare whole runs of the official pipelines on tiny complete models: every step between the prompt and the
+frames.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ PASSES = {"cond": PassKind.COND, "uncond": PassKind.UNCOND, "ptb": PassKind.PERT
 INPUTS = ("frames_index",)
 PIXELS = 1e-6
 EXACT, SIGMAS, STATES, FRAMES, ONE_LEVEL, WAVE = 0.0, 1e-6, 2e-5, 5e-5, 1.0, 3e-4
-BF16_CONTEXTS = 3e-2  # the official bfloat16 run is about 1e-2 away from float32 itself
+BF16_CONTEXTS = 3e-2  # the official bfloat16 run itself differs from float32 by about 1e-2
 
 
 def run(folder: Path, where: str, report: Report) -> None:
@@ -44,9 +46,9 @@ def run(folder: Path, where: str, report: Report) -> None:
     for path in sorted(folder.glob("*.safetensors")):
         case, precision = case_and_precision(path.name)
         golden = GoldenFile(path, where, report, INPUTS)
-        if precision == "fp32":  # runs in bfloat16 are stored without their media
+        if precision == "fp32":  # the media of bfloat16 runs are not stored
             golden.tensors |= runs.stored_elsewhere(case)
-        with golden.case(case), torch.inference_mode():  # a run that waits goes as far as it can
+        with golden.case(case), torch.inference_mode():  # a case that is not implemented yet runs as far as it can
             if case == "contexts":
                 _compare_contexts(golden, runs)
             else:
@@ -56,7 +58,7 @@ def run(folder: Path, where: str, report: Report) -> None:
 
 @dataclass(frozen=True)
 class Followed:
-    """A denoiser that remembers what it was given and what it said."""
+    """A denoiser that records its inputs and its outputs."""
 
     denoise: Denoiser
     seen: list[States] = field(default_factory=list)
@@ -69,7 +71,9 @@ class Followed:
 
 
 class Case:
-    """One run, followed step by step. A stage's tensors are named "stage1.video.states", "stage1.audio.states" …"""
+    """One run, compared step by step. The tensors of a stage are named "stage1.video.states", "stage1.audio.states"
+    …
+    """
 
     def __init__(self, golden: GoldenFile, runs: RecordedRuns, name: str, precision: str) -> None:
         self.golden, self.name = golden, name
@@ -96,7 +100,7 @@ class Case:
         self._compare_sound(latents.audio)
 
     def _compare_length(self, contexts: Streams[Contexts]) -> None:
-        """The frames that the model chooses, where the run left them to it."""
+        """Compare the number of frames that the model chooses, in runs that leave it to the model."""
         shortest_s, longest_s = map(Fraction, self.settings["auto_duration"])
         bounds, request = AutoLength(shortest_s=shortest_s, longest_s=longest_s), self.engine.request
         frames = bounds.frames(self.engine.wanted_seconds(contexts), request.fps, 8)
@@ -104,7 +108,7 @@ class Case:
 
     def _compare_stage(self, stage: str, run: StageRun) -> Latents:
         """Run a stage; returns its latents."""
-        if "quirk" in self.settings:  # the official code noises a video that is kept; here only to compare
+        if "quirk" in self.settings:  # the official code adds noise to a kept video; this is only done to compare
             run = replace(run, given=replace(run.given, noise=Streams(1.0, 1.0)))
         before = run.generator.get_state()
         states, sigmas = run.states(), run.sigmas()
@@ -128,7 +132,7 @@ class Case:
         return latents
 
     def _compare_start(self, stage: str, given: Given, states: States) -> None:
-        """What was given: latents to start from, encoded conditions, and the state that they make."""
+        """Compare the initial latents, the encoded conditions, and the state that results from them."""
         self._compare_streams(f"{stage}.*.initial_latent", given.start)
         if given.start.video is not None:
             self.compare_tensor("upsampled.latent", given.start.video)
@@ -143,7 +147,9 @@ class Case:
         self._compare_streams(f"{stage}.*.attention_mask", states.map(lambda s: s.attention_mask))
 
     def _compare_step_noise(self, stage: str, run: StageRun, states: States, steps: int) -> None:
-        """The noise that the ancestral sampler draws after each step but the last: video's, then audio's."""
+        """Compare the noise that the ancestral sampler draws after each step except the last: first for video, then for
+        audio.
+        """
         if run.stage.sampler != "ancestral":
             return
         generator = run.generators()["generator"]
@@ -153,7 +159,7 @@ class Case:
                 self.compare_tensor(f"{stage}.sde_noise.{2 * step + i}", noise, EXACT)
 
     def _compare_passes(self, stage: str, denoise: GuidedDenoiser, states: States, sigma: float) -> None:
-        """The passes of the first step, where they are recorded."""
+        """Compare the passes of the first step, if they are recorded."""
         if f"{stage}.video.x0.step0.cond" not in self.golden:
             return
         plan = plan_passes(denoise.scales, 0)
@@ -162,19 +168,19 @@ class Case:
             self._compare_streams(f"{stage}.*.x0.step0.{name}", estimates[kind])
 
     def _compare_path(self, stage: str, seen: Sequence[States]) -> None:
-        """The latents that each evaluation saw, then the last."""
+        """Compare the latents at each evaluation, and the final latents."""
         for stream, name in [(stream, f"{stage}.{stream}.states") for stream in ("video", "audio")]:
             if name in self.golden:
                 self.compare_tensor(name, torch.cat([getattr(states, stream).latent for states in seen]))
 
     def _compare_absent(self, stage: str, states: States) -> None:
-        """The official code's estimate for a stream that is absent is the number 0."""
+        """Compare an absent stream, for which the official code's estimate is the number 0."""
         for stream, state in states._asdict().items():
             if state is None:
                 self.compare_tensor(f"{stage}.{stream}.x0.step0", torch.zeros(()), EXACT)
 
     def _compare_media(self) -> None:
-        """Images, clips and sounds as they are prepared."""
+        """Compare images, clips and audio after preparation."""
         request, factors = self.engine.request, self.engine.models.shapes.video_vae.factors
         stages = request.recipe.stages
         grids = [request.grid(factors, stage) for stage in stages]
@@ -200,13 +206,13 @@ class Case:
         ours = (frames[self.golden["frames_index"]] * 255).round()
         levels = (ours - self.golden["frames_u8"]).abs().max().item()
         allowed = ONE_LEVEL
-        if self.is_bf16:  # all frames count, not only those that are stored
+        if self.is_bf16:  # the tolerance uses all frames, not only those that are stored
             allowed = 2 * 255 * self.settings["bf16_vs_f32"]["frames"]
         self.golden.compare("frames_u8", ours, allowed, self.name, error=levels, note="levels")
         self.compare_tensor("frames_f32", frames[[0, -1], ::2, ::2], FRAMES)
 
     def _compare_sound(self, latent: Tensor | None) -> None:
-        """The waveform: decoded, or given."""
+        """Compare the waveform, decoded or given."""
         if self.engine.request.audio == "keep":
             sound, unit = self.engine.inputs.given_audio(), 32768
         else:
@@ -220,20 +226,21 @@ class Case:
             self.golden.compare("wave_i16", sound.samples, tolerance, self.name, error=error)
 
     def _compare_streams(self, pattern: str, ours: Latents, float32: float = STATES) -> None:
-        """Compare both streams, whose names stand for the star."""
+        """Compare both streams, whose names replace the star."""
         for stream, tensor in ours._asdict().items():
             if tensor is not None:
                 self.compare_tensor(pattern.replace("*", stream), tensor, float32)
 
     def compare_tensor(self, name: str, ours: Tensor, float32: float = STATES) -> None:
-        """Compare a tensor if it is recorded. float32: how far it may be off in a float32 run."""
+        """Compare a tensor if it is recorded. float32: the tolerance in a float32 run."""
         if name in self.golden:
             self.golden.compare(name, ours, self.tolerance(name, float32), self.name)
 
     def tolerance(self, name: str, float32: float = STATES) -> float:
-        """How far a tensor may be off: in bfloat16 twice what the official runs in both precisions differ by in it.
+        """The tolerance of a tensor. In bfloat16 it is twice the difference of the official runs in both precisions.
 
-        Stages differ much in that: the first of two may be three times as noisy as what is decoded.
+        That difference varies between stages: in the first of two stages it may be three times as large as in the
+        decoded one.
         """
         if not self.is_bf16:
             return float32
@@ -241,7 +248,7 @@ class Case:
 
 
 def _latent_of(condition: Condition) -> Tensor:
-    """What a condition holds, as the encoder made it."""
+    """The latent of a condition, before anything is applied to it."""
     if isinstance(condition, WithAttention):
         return _latent_of(condition.condition)
     if isinstance(condition, GivenTokens):
@@ -251,19 +258,19 @@ def _latent_of(condition: Condition) -> Tensor:
 
 
 def _noise(states: States, before: Tensor) -> Latents:
-    """The noise that a generator in this state draws for both streams, video's first."""
+    """The noise that a generator in this state draws for both streams, first for video."""
     generator = torch.Generator()
     generator.set_state(before)
     return _draw(states, generator)
 
 
 def _draw(states: States, generator: torch.Generator) -> Latents:
-    """New noise for both streams, video's first."""
+    """Draw new noise for both streams, first for video."""
     return states.map(lambda s: draw_noise(s.latent.shape, generator, torch.bfloat16))
 
 
 def _compare_contexts(golden: GoldenFile, runs: RecordedRuns) -> None:
-    """The contexts of all prompts, in both precisions; where not all rows are stored, the rows that are."""
+    """Compare the contexts of all prompts, in both precisions; if not all rows are stored, the stored rows."""
     prompts = json.loads(golden.metadata["prompts"])
     case = {
         "prompt": prompts[0],
@@ -283,5 +290,5 @@ def _compare_contexts(golden: GoldenFile, runs: RecordedRuns) -> None:
 
 
 def in_levels(pixels: Tensor) -> Tensor:
-    """Pixels in [-1, 1] as numbers from 0 to 255."""
+    """Pixels in [-1, 1] converted to numbers from 0 to 255."""
     return (pixels + 1) * 127.5

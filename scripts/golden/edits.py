@@ -1,4 +1,4 @@
-"""Change a safetensors or GGUF file byte by byte, as a list of edits says."""
+"""Change a safetensors or GGUF file byte by byte, as described by a list of edits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ltx2_core.header_text import DTYPE_BYTES
 
 MARKER, HEADER_MARKER = ".comfy_quant", "_quantization_metadata"
 NUMBERS = {"F32": "<f", "U8": "<B", "I8": "<b"}
-# One number as bytes, for the dtypes that struct does not know.
+# One number as bytes, for dtypes that the module struct lacks.
 BYTES = {("BF16", 0.01): b"\x24\x3c", ("F8_E4M3", 1.0): b"\x38"}
 Edit = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ class Content:
             self.tensors[name] = info["dtype"], info["shape"], raw[begin:end]
 
     def write(self, path: Path) -> None:
-        """Write it, the widest dtypes first, so that every tensor lies at a multiple of its element."""
+        """Write the file, the widest dtypes first, so that every tensor is aligned to its element size."""
         header: dict[str, Any] = {"__metadata__": self.metadata}
         names = sorted(self.tensors, key=lambda name: (-DTYPE_BYTES[self.tensors[name][0]], name))
         start = 0
@@ -52,7 +52,7 @@ class Content:
 
 
 def edited(path: Path, edits: Sequence[Edit]) -> Path:
-    """A changed copy of a file, beside it."""
+    """A changed copy of a file, in the same folder."""
     target = path.with_name(f"changed-{path.name}")
     if path.suffix == ".gguf":
         raw = path.read_bytes()
@@ -72,7 +72,7 @@ def _overwritten(raw: bytes, edit: Edit) -> bytes:
     return raw[: edit["offset"]] + new + raw[edit["offset"] + len(new) :]
 
 
-# Changes of a GGUF file, which is taken as the bytes that it is.
+# Changes of a GGUF file, which is treated as plain bytes.
 RAW_EDITS: Mapping[str, Callable[[bytes, Edit], bytes]] = {
     "bytes": _overwritten,
     "truncate": lambda raw, edit: raw[: -edit["bytes"]],

@@ -1,4 +1,4 @@
-"""Golden files are stored as they are or packed with gzip, and read unpacked."""
+"""Golden files are stored plain or compressed with gzip; checks read them decompressed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def pack(path: Path) -> None:
-    """Replace a file by its packed form, `PATH.gz`: the same bytes for the same file."""
+    """Replace a file by its compressed form, `PATH.gz`. The same file always gives the same bytes."""
     path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
     path.unlink()
 
 
 def unpack(source: Path, target: Path) -> Path:
-    """Copy a folder, with its packed files unpacked. Returns the copy, which a check may write into."""
+    """Copy a folder with its files decompressed. Returns: the copy, into which a check may write."""
     for path in source.rglob("*"):
         if not path.is_file():
             continue

@@ -1,8 +1,9 @@
-"""Quantised weight files: which layers are found, what they decode to, what they compute, and what is refused.
-
-A folder holds one case, `model.safetensors` or `model.gguf` with `expected.safetensors`; `cases.json` beside the
-folders tells which layers it has, and `variants.json` which changes of a file mean the same and which have to be
+"""Compare quantised weight files: which layers are found, their decoded weights, their outputs, and which files are
 refused.
+
+A folder is one case, `model.safetensors` or `model.gguf` with `expected.safetensors`. Next to the folders, `cases.json`
+lists the layers of each case, and `variants.json` lists changes of a file that have the same meaning and changes that
+have to be refused.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ from .edits import edited
 from .report import GoldenFile, Report
 
 WEIGHTS_ONLY, VELOCITY, HIDDEN_STATES = 1e-5, 1e-5, 1e-5
-# Of outputs whose inputs are quantised too. The recorded ones of int8 were rounded to bfloat16 at every step.
+# Tolerances of outputs with quantised inputs. The recorded int8 outputs were rounded to bfloat16 at every step.
 ACTIVATIONS, INTEGER_ACTIVATIONS, INTEGER_ACTIVATIONS_F32 = 1e-2, 4e-2, 5e-3
 INTEGERS = ("int8", "w4a8", "w6a8")
 INPUTS = ("x/*", "*/rows", "inputs/*", "input_ids")
 MODELS, EXPECTED = ("model.safetensors", "model.gguf"), "expected.safetensors"
-CONVERT, CONVERTED_FROM = "convert", "bf16-2.5"  # the folder of what is written, and that of the file it is made from
-SCALES, HALF = 3e-7, 1e-3  # relative; and how near to a half a number may be rounded either way
-VERSIONS = {"2.3": "bf16-2.3", "2.5": "bf16-2.5"}  # the folder with the inputs of all velocities of a version
+CONVERT, CONVERTED_FROM = "convert", "bf16-2.5"  # the folders of the converted file and of its source
+SCALES, HALF = 3e-7, 1e-3  # relative; how close to a half a number may be rounded either way
+VERSIONS = {"2.3": "bf16-2.3", "2.5": "bf16-2.5"}  # the folder with the inputs for all velocities of a version
 
 
 def run(folder: Path, where: str, report: Report) -> None:
@@ -73,7 +74,7 @@ def run(folder: Path, where: str, report: Report) -> None:
 
 
 def run_convert(folder: Path, where: str, report: Report) -> None:
-    """Compare what is written for some layers with the file of a float32 writer."""
+    """Compare the converted tensors of some layers with the file of a float32 writer."""
     golden, source = GoldenFile(folder / EXPECTED, where, report, ()), folder.parent / CONVERTED_FROM / MODELS[0]
     with golden.case(CONVERT):
         converted = convert(plan_conversion(source, "int8", source.with_name("int8.safetensors"))).path
@@ -89,7 +90,7 @@ def run_convert(folder: Path, where: str, report: Report) -> None:
 
 
 def _wrong_codes(weight: Tensor, ours: Tensor, expected: Tensor, scale: Tensor) -> float:
-    """How many codes differ, but for those by 1 of numbers that lie next to a half."""
+    """The number of codes that differ, except for differences of 1 where the number is close to a half."""
     group = largest_group(weight.shape[1])
     turned = (weight.double().unflatten(-1, (-1, group)) @ rotation(group).double()).flatten(-2) / scale
     is_near = (turned - turned.floor() - 0.5).abs() <= HALF
@@ -98,7 +99,7 @@ def _wrong_codes(weight: Tensor, ours: Tensor, expected: Tensor, scale: Tensor) 
 
 
 def run_variants(path: Path, where: str, report: Report) -> None:
-    """Compare every changed file with the one that it was made of."""
+    """Compare every changed file with the file from which it was made."""
     cases = json.loads((path.parent / "cases.json").read_text())
     for variant in json.loads(path.read_text()):
         place = f"{where}/{variant['name']}"
@@ -118,29 +119,31 @@ def run_variants(path: Path, where: str, report: Report) -> None:
 
 
 def _model(folder: Path) -> Path | None:
-    """The weight file of a case; None where it has none."""
+    """The weight file of a case; None if it has none."""
     return next((folder / name for name in MODELS if (folder / name).is_file()), None)
 
 
 def _config(header: Header, base: Path) -> Mapping[str, Any]:
-    """The config of a file; that of the unquantised model where it has none. base: the folder of that."""
+    """The config of a file, or of the unquantised model if the file has none. base: the folder of the unquantised
+    model.
+    """
     return header.config or read_header(base / MODELS[0]).config
 
 
 def _found(header: Header) -> list[str]:
-    """The names of the layers that a file stores in another form than bfloat16: a GGUF file has float16 as well."""
+    """The names of the layers that a file does not store in bfloat16 or, in a GGUF file, float16."""
     halves = [name for name, info in header.tensors.items() if info.dtype == "F16" and len(info.shape) == 2]
     found = [layer.name for layer in header.stored.layers.values()]
     return sorted(map(_inside, [*found, *(name.removesuffix(".weight") for name in halves)]))
 
 
 def _inside(name: str) -> str:
-    """A name without the prefix of the official files, which GGUF files leave out."""
+    """A name without the prefix of the official files, which GGUF files omit."""
     return name.removeprefix(DIT)
 
 
 def _case_of(name: str) -> str:
-    """The case of a tensor that was not compared: what it holds."""
+    """The case of a tensor that was not compared: its kind."""
     return name.rpartition("/")[2]
 
 
@@ -170,9 +173,9 @@ def _layer(golden: GoldenFile, header: Header, name: str) -> None:
 def _compare_products(
     golden: GoldenFile, name: str, layer: StoredLayer, stored: Mapping[str, Tensor], bias: Tensor | None, x: Tensor
 ) -> None:
-    """What a layer computes with inputs that are quantised too."""
+    """Compare the output of a layer whose inputs are quantised too."""
     if layer.format == "fp8" and "input_scale" not in stored:
-        stored = {**stored, "input_scale": torch.ones(())}  # as it was recorded; ours has a scale for each row
+        stored = {**stored, "input_scale": torch.ones(())}  # the scale of the recording; ours uses one scale per row
     is_whole = layer.format in INTEGERS
     bounds = {"out.activations": INTEGER_ACTIVATIONS if is_whole else ACTIVATIONS}
     bounds["out.activations.f32"] = INTEGER_ACTIVATIONS_F32
@@ -187,7 +190,7 @@ def _compare_products(
 def _module(
     layer: StoredLayer, header: Header, stored: Mapping[str, Tensor], bias: Tensor | None, like: Tensor
 ) -> QuantisedLinear:
-    """The layer that computes with stored tensors."""
+    """A layer with the stored tensors."""
     linear = nn.Linear(like.shape[1], like.shape[0], bias=bias is not None, device="meta")
     module = quantised_linear(layer, linear, header)
     state = {f"stored.{role}": tensor for role, tensor in stored.items()}
@@ -205,7 +208,7 @@ def _bits(tensor: Tensor) -> bytes:
 
 
 def _velocity(golden: GoldenFile, header: Header, base: Path) -> None:
-    """What the whole model computes. base: the folder of the unquantised model of its version, with the inputs."""
+    """The output of the whole model. base: the folder of the unquantised model of its version, which has the inputs."""
     model = load_component("transformer", header, dtype=torch.float32, config=_config(header, base))
     assert isinstance(model, Transformer)
     with safe_open(base / EXPECTED, "pt") as file, torch.inference_mode():
@@ -216,7 +219,7 @@ def _velocity(golden: GoldenFile, header: Header, base: Path) -> None:
 
 
 def _hidden_states(golden: GoldenFile, header: Header) -> None:
-    """All hidden states of a Gemma 3, with whose config the file says what it is."""
+    """All hidden states of the Gemma 3 to whose config the metadata of the file refers."""
     with torch.device("meta"):
         model = build_language_model(config_of(header))
     adapt(model, COMPONENT, header)
@@ -233,7 +236,7 @@ def _input(file: Any, stream: str) -> StreamInput:
 
 
 def _weights(path: Path, config: Mapping[str, Any]) -> dict[str, bytes]:
-    """The weights of the quantised layers of a model, as they are computed with.
+    """The decoded weights of the quantised layers of a model, as used in the computation.
 
     Raises: CheckpointError or StorageError.
     """

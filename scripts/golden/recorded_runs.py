@@ -1,4 +1,4 @@
-"""What a recorded run asked for, as a request to our engine, and the files of the model that it ran with."""
+"""Turn the settings of a recorded run into a request to our engine, and find the files of the model that it used."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from ltx2_core.sampling.guidance import GuidanceScales
 from ltx2_core.tiles import TilePlan
 from ltx2_core.types import Streams
 
-# The files of a model by their names in `cases.json`: in one with its Gemma folder, or in parts.
+# The files of a model by their names in `cases.json`: one file with its Gemma folder, or one file per part.
 ROLES = {
     "checkpoint": "checkpoint",
     "gemma": "text_encoder",
@@ -60,21 +60,23 @@ RECIPES = {
     "v2a": "one-stage",
     "t2a": "one-stage",
 }
-IMAGE_CRF = {"2.0": 33, "2.3": 33, "2.5": 18}  # where a case names none
-STEPPERS = {"EulerAncestralDiffusionStep": "ancestral"}  # that a recipe does not name itself
+IMAGE_CRF = {"2.0": 33, "2.3": 33, "2.5": 18}  # used if a case does not name a CRF
+STEPPERS = {"EulerAncestralDiffusionStep": "ancestral"}  # samplers that the official recipe does not name
 NEUTRAL = {"cfg_scale": 1, "stg_scale": 0, "stg_blocks": [], "modality_scale": 1, "rescale_scale": 0, "skip_step": 0}
 
 
 def case_and_precision(name: str) -> tuple[str, str]:
-    """What a file holds: it is named after its case, with `.bf16` behind where it is no float32 run."""
+    """The case and the precision of a file: it is named after its case, followed by `.bf16` unless it is a float32
+    run.
+    """
     case, _, precision = name.removesuffix(".safetensors").partition(".")
     return case, precision or "fp32"
 
 
 class RecordedRuns:
-    """The recorded runs of one generation, and the files of the model that all of them ran with.
+    """The recorded runs of one generation, and the files of the model that they share.
 
-    Args: folder: of the golden tensors, unpacked.
+    Args: folder: of the golden tensors, decompressed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -89,7 +91,7 @@ class RecordedRuns:
         return ModelFiles(name="golden", paths=paths)
 
     def stored_elsewhere(self, case: str) -> dict[str, Tensor]:
-        """The tensors of a case that are stored once, under another case; of those, the ones that are here."""
+        """The tensors of a case that are stored once, under another case; only those that are part of this set."""
         found: dict[str, Tensor] = {}
         for name, place in self.cases.get(case, {}).get("same_as", {}).items():
             owner, _, stored_as = place.partition(":")
@@ -100,13 +102,14 @@ class RecordedRuns:
         return found
 
     def file(self, name: str) -> Path:
-        """The file of a model or of a LoRA, which the cases know by its name in `files`."""
+        """The file of a model or of a LoRA, which the cases refer to by its name in `files`."""
         return self.folder / "model" / self.settings["files"][name]
 
     def engine(self, case: Mapping[str, Any], precision: str) -> Engine:
-        """An engine for a case, that keeps nothing and writes nothing.
+        """An engine for a case, which caches nothing and writes nothing.
 
-        It computes on one thread, and in bfloat16 with all passes in one batch, as the recorded run did: both show.
+        It computes with one thread and, in bfloat16, with all passes in one batch, like the recorded run; both affect
+        the rounding.
         """
         request, is_bf16 = self.request(case), precision == "bf16"
         machine = Machine(
@@ -131,7 +134,9 @@ class RecordedRuns:
         return Engine(Job(folder=nowhere, task=task, identities={}), Models(self.files, machine), Watch())
 
     def request(self, case: Mapping[str, Any]) -> Request:
-        """What a case asks for. One that starts from a clip has the clip's size, which stands with its first stage."""
+        """The request of a case. If the case starts from a clip, the request has the size of the clip, which is stored
+        with the first stage.
+        """
         first = case["stage1"]
         return Request(
             mode="t2v",
@@ -166,22 +171,22 @@ class RecordedRuns:
 
 
 def _exact(number: float) -> Fraction:
-    """A number as it is written."""
+    """A number as a Fraction of its decimal notation."""
     return Fraction(str(number))
 
 
 def _mode(stream: Mapping[str, Any] | None) -> str:
-    """What is done with a stream that a stage describes, or does not."""
+    """The mode of a stream, depending on how the stage describes it."""
     if stream is None:
         return "off"
     return "keep" if stream["frozen"] else "generate"
 
 
 def _guidance(case: Mapping[str, Any]) -> Streams[GuidanceScales]:
-    """The scales of both streams; neutral ones where the run was not guided."""
+    """The scales of both streams; neutral scales if the run was not guided."""
     given = case.get("guidance", {})
     video, audio = (_scales(given.get(stream, NEUTRAL)) for stream in ("video", "audio"))
-    if case["pipeline"] == "t2a":  # as a request for sound alone settles it
+    if case["pipeline"] == "t2a":  # as in a resolved request for audio alone
         audio = replace(audio, sm=1.0)
     return Streams(video, audio)
 
@@ -218,7 +223,7 @@ def _recipe_name(case: Mapping[str, Any]) -> str:
 
 
 def _loras(case: Mapping[str, Any]) -> tuple[LoraInput, ...]:
-    """The LoRAs of the user, then the one that its references need. The recipe says in which stages they act."""
+    """The LoRAs of the user, then the LoRA that the references need. The recipe names the stages in which they act."""
     named = list(case.get("loras", ()))
     if "references" in case:
         named.append(("ic_lora", case["ic_lora_strength"]))
@@ -231,7 +236,7 @@ def _source(case: Mapping[str, Any]) -> ClipInput | None:
 
 
 def _audio_source(case: Mapping[str, Any]) -> AudioInput | None:
-    """The sound that a run was given, or that of the clip of which it makes a part anew."""
+    """The given audio of a run, or the audio of the clip of which it regenerates a part."""
     if name := case.get("audio"):
         start, duration = _exact(case["audio_start"]), _exact(case["audio_duration"])
         return AudioInput(role=name, name=name, start_s=start, duration_s=duration)
@@ -243,7 +248,7 @@ def _audio_source(case: Mapping[str, Any]) -> AudioInput | None:
 
 
 def _references(case: Mapping[str, Any]) -> tuple[ReferenceInput, ...]:
-    """The clips to look at; without an attention strength in full, which needs no attention mask."""
+    """The reference clips. Without an attention strength they act in full and need no attention mask."""
     attention = case.get("attention_strength", 1.0)
     return tuple(
         ReferenceInput(role=name, name=name, strength=strength, attention=attention, spatial_scale=2)

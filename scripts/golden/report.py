@@ -1,4 +1,4 @@
-"""What every family shares: read a golden file, compare tensors, and notice every tensor that nobody looked at."""
+"""Code that all families share: read a golden file, compare tensors, and report every tensor that was not compared."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOTHING = "nothing was compared with this tensor"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One expected tensor and what became of it. `error` is relative unless the family says otherwise."""
+    """The result for one expected tensor. `error` is relative unless the family states a different measure."""
 
     status: str
     where: str
@@ -35,7 +35,9 @@ class Line:
 
 @dataclass
 class Report:
-    """All lines of one run. `later`: glob patterns of "family/version/case", each with the reason why it waits."""
+    """All lines of one run. `later`: glob patterns of "family/version/case", each with the reason why the case is not
+    implemented yet.
+    """
 
     later: dict[str, str] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)
@@ -44,18 +46,18 @@ class Report:
         self.lines.append(line)
 
     def add_compared(self, where: str, tensor: str, error: float, tolerance: float, note: str = "") -> None:
-        """Account for a comparison. An error that is not a number is a failure."""
+        """Add the result of a comparison. An error that is NaN is a failure."""
         status = PASS if error <= tolerance else FAIL
         self.add(Line(status, where, tensor, error, tolerance, note))
 
     def add_uncompared(self, where: str, tensor: str, note: str) -> None:
-        """Account for what nothing was compared with: it waits, or it is a failure."""
+        """Add a tensor that was not compared: its case is not implemented yet, or it is a failure."""
         reason = self.reason_to_wait(where)
         status = FAIL if reason is None else LATER
         self.add(Line(status, where, tensor, math.nan, 0.0, reason or note))
 
     def add_broken(self, where: str, exception: Exception) -> None:
-        """Account for an exception, as the failure of a whole case."""
+        """Add an exception, as the failure of a whole case."""
         last = traceback.extract_tb(exception.__traceback__)[-1]
         note = f"{type(exception).__name__}: {exception} ({Path(last.filename).name}:{last.lineno})".replace("\n", " ")
         self.add(Line(FAIL, where, "*", math.inf, 0.0, note))
@@ -65,12 +67,12 @@ class Report:
 
 
 def first_match(table: Mapping[str, T], name: str) -> T | None:
-    """What the first glob pattern of a table that a name fits stands for."""
+    """The value of the first glob pattern in a table that matches a name."""
     return next((value for pattern, value in table.items() if fnmatch.fnmatchcase(name, pattern)), None)
 
 
 def relative_error(ours: Tensor, expected: Tensor) -> float:
-    """max|ours − expected| / max|expected| in float64; infinite where only one of them is not finite."""
+    """max|ours − expected| / max|expected| in float64; infinite if only one of them is finite at some place."""
     a, b = ours.detach().double(), expected.double()
     same = (a == b) | (a.isnan() & b.isnan())
     difference = torch.where(same, torch.zeros_like(a), (a - b).abs())
@@ -83,7 +85,7 @@ def relative_error(ours: Tensor, expected: Tensor) -> float:
 class GoldenFile:
     """One safetensors file of inputs and expected tensors.
 
-    Args: where: "family/version". inputs: glob patterns of the tensors that are fed in; every other tensor must be
+    Args: where: "family/version". inputs: glob patterns of the tensors that are inputs; every other tensor must be
     compared.
     """
 
@@ -101,15 +103,15 @@ class GoldenFile:
         return name in self.tensors
 
     def json(self, key: str) -> dict:
-        """A metadata entry that holds JSON; empty where it is absent."""
+        """A metadata entry with JSON content; empty if it is absent."""
         return json.loads(self.metadata.get(key, "{}"))
 
     def compare(
         self, name: str, ours: Tensor, tolerance: float, case: str = "", *, error: float | None = None, note: str = ""
     ) -> None:
-        """Compare one expected tensor with ours; shapes must agree.
+        """Compare one expected tensor with ours; shapes must be equal.
 
-        `error` replaces the relative error (an own metric).
+        `error` replaces the relative error with another measure.
         """
         self.seen.add(name)
         expected = self.tensors[name]
@@ -121,14 +123,16 @@ class GoldenFile:
         self.report.add_compared(where, name, error, tolerance, note)
 
     def compare_value(self, case: str, name: str, ours: Any, expected: Any) -> None:
-        """Compare something that stands in the description of a case: equal or wrong."""
+        """Compare a value from the description of a case: equal or wrong."""
         is_wrong = ours != expected
         note = f"{ours}, expected {expected}" if is_wrong else ""
         self.report.add_compared(f"{self.where}/{case}", f"{name} (metadata)", float(is_wrong), 0.0, note)
 
     @contextmanager
     def case(self, name: str) -> Iterator[None]:
-        """Run one case: an exception in it is a failure of that case, not of the run. A case that waits may break."""
+        """Run one case. An exception in it is a failure of that case, not of the run. A case that is not implemented
+        yet may raise.
+        """
         try:
             yield
         except Exception as exception:
@@ -136,11 +140,11 @@ class GoldenFile:
                 self.report.add_broken(f"{self.where}/{name}", exception)
 
     def waits(self, case: str) -> bool:
-        """Whether this case stands in the table of what comes later."""
+        """Whether this case is in the table of cases that are not implemented yet."""
         return self.report.reason_to_wait(f"{self.where}/{case}") is not None
 
     def close(self, case_of: Callable[[str], str] = lambda name: name.split("/")[0]) -> None:
-        """Account for every tensor that was not compared and is no input."""
+        """Add every tensor that was not compared and is not an input."""
         for name in sorted(self.tensors.keys() - self.seen):
             if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.inputs):
                 self.report.add_uncompared(f"{self.where}/{case_of(name)}", name, NOTHING)

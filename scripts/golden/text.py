@@ -1,4 +1,6 @@
-"""Text conditioning against its golden tensors: prompts through a real tokenizer and a tiny Gemma to contexts."""
+"""Compare text conditioning with its golden tensors: from prompts, through a real tokenizer and a tiny Gemma, to
+contexts.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ class Folder:
 
     @cached_property
     def encoder(self) -> EncoderFiles:
-        """A folder, or the file that holds the projection too."""
+        """The encoder of a folder, or of a file that also contains the projection."""
         alone = self.path / "text_encoder.safetensors"
         return find_encoder(alone if alone.is_file() else self.path / "gemma")
 
@@ -63,7 +65,9 @@ class Folder:
 
 
 def run_case(folder: Folder, prompt: str, rows: int, picked: Tensors) -> dict[str, Tensor]:
-    """Everything that the golden file may hold of one prompt. picked: which tokens and context rows it keeps."""
+    """Compare all tensors that the golden file may contain for one prompt. picked: the tokens and context rows that it
+    stores.
+    """
     tokenizer = folder.gemma.tokenizer
     ids, mask = pad_left([tokenizer.encode(prompt, rows)], rows, tokenizer.pad)
     (hidden,) = folder.gemma([prompt], rows)
@@ -81,12 +85,12 @@ def run_case(folder: Folder, prompt: str, rows: int, picked: Tensors) -> dict[st
         "features_audio": audio[0, tokens],
         "video_context": context.video[0, lines],
         "audio_context": context.audio[0, lines],
-        "context_mask": torch.ones(len(lines), dtype=torch.int64),  # a context has no mask: all of its rows count
+        "context_mask": torch.ones(len(lines), dtype=torch.int64),  # a context has no mask: all of its rows are valid
     }
 
 
 def steps_apart(ours: Tensor, expected: Tensor) -> float:
-    """The most representable bfloat16 numbers that lie between two tensors of the same signs."""
+    """The largest number of representable bfloat16 numbers between the elements of two tensors with the same signs."""
     a, b = (tensor.view(torch.int16).int() for tensor in (ours, expected))
     return (a - b).abs().max().item()
 
@@ -104,7 +108,7 @@ def compare(golden: GoldenFile, case: str, ours: Tensors) -> None:
 
 
 def compare_durations(golden: GoldenFile, folder: Path) -> None:
-    """What the duration head makes of two contexts, and of each alone."""
+    """Compare the output of the duration head for two contexts, and for each context alone."""
     head = load_component("duration_head", folder / "duration_head.safetensors", dtype=torch.float32, config={})
     video, audio = golden["duration.video_tokens"], golden["duration.audio_tokens"]
     given = {"both": (video, audio), "video_only": (video, None), "audio_only": (None, audio)}
@@ -113,13 +117,13 @@ def compare_durations(golden: GoldenFile, folder: Path) -> None:
 
 
 def compare_frames(golden: GoldenFile, rows: Sequence[Sequence[float]]) -> None:
-    """How many frames a number of seconds is, within bounds."""
+    """Compare the conversion of seconds to a number of frames, within bounds."""
     for *given, frames in rows:
         golden.compare_value("duration_to_frames", f"{given}", frames_lasting(*given), frames)
 
 
 def compare_conversation(golden: GoldenFile, encoder: EncoderFiles, said: Mapping[str, str]) -> None:
-    """What a language model is told that rewrites a prompt: as a text, and as ids."""
+    """Compare the conversation with a language model that rewrites a prompt: as text, and as ids."""
     conversation = Conversation(enhancer_of_encoder(encoder))
     text = conversation.render(said["prompt"], said["system_prompt"])
     golden.compare_value(REWRITING, "templated", text, said["templated"])

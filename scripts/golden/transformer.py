@@ -42,7 +42,7 @@ KINDS = {
     "skip_a2v_cross_attn": "audio_to_video",
     "skip_v2a_cross_attn": "video_to_audio",
 }
-TABLE_THETA, TABLE_MAX_POS = 10_000.0, (20, 2048, 2048)  # of the tables under rope/, whatever the file's config says
+TABLE_THETA, TABLE_MAX_POS = 10_000.0, (20, 2048, 2048)  # for the tables under rope/, regardless of the file's config
 REAL_WIDTHS = {"video": 4096, "audio": 2048, "video_av": 2048, "audio_av": 2048}
 
 
@@ -91,7 +91,7 @@ def _case(golden: GoldenFile, header: Header, name: str, case: Mapping[str, Any]
 
 
 def _model(header: Header, dtype: torch.dtype, overrides: Mapping[str, Any]) -> Transformer:
-    """The model of the file; with overrides, one of another config with as many of the weights as it needs."""
+    """The model of the file. With overrides, a model of a changed config with the weights that it needs."""
     model = load_component("transformer", header, dtype=dtype)
     assert isinstance(model, Transformer)
     if not overrides:
@@ -103,13 +103,13 @@ def _model(header: Header, dtype: torch.dtype, overrides: Mapping[str, Any]) -> 
 
 
 def _expected(golden: GoldenFile, prefix: str, stream: str) -> dict[str, str]:
-    """Expected tensors of one case and stream, with the name of what each holds."""
+    """The expected tensors of one case and stream, each with the name of its content."""
     names = [name for name in golden.tensors if name.startswith(prefix) and stream in name and "/in/" not in name]
     return {name: name.split(".", 1)[1] for name in names}
 
 
 def _fields(golden: GoldenFile, case: str, stream: str, state: str) -> dict[str, Tensor] | None:
-    """The inputs of one stream: the defaults, with what this case replaces."""
+    """The inputs of one stream: the defaults, with the replacements of this case."""
     if state == "absent":
         return None
     fields: dict[str, Tensor] = {}
@@ -119,7 +119,7 @@ def _fields(golden: GoldenFile, case: str, stream: str, state: str) -> dict[str,
 
 
 def _input(fields: Mapping[str, Tensor], dtype: torch.dtype) -> StreamInput:
-    """Turn dense timesteps (b n 1) into the distinct ones and an index; everything else is handed on."""
+    """Convert dense timesteps (b n 1) to the distinct ones and an index; all other inputs are passed on."""
     timesteps = rearrange(fields["timesteps"], "b n 1 -> b n")
     unique, index = torch.unique(timesteps, return_inverse=True)
     optional = {key: fields[key] for key in ("context_mask", "attention_mask", "keyframes_mask") if key in fields}
@@ -143,7 +143,7 @@ def _perturbation(sample: list[Mapping[str, Any]]) -> Perturbation:
 
 
 def _prepared_tensors(p: BlockInputs, timesteps: Tensor) -> dict[str, Tensor]:
-    """The prepared tensors under their golden names, spread over the tokens where they are kept per timestep."""
+    """The prepared tensors by their golden names; those that are stored per timestep are expanded to the tokens."""
     index = p.modulation.timestep_index
 
     def flat(rows: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ def _prepared_tensors(p: BlockInputs, timesteps: Tensor) -> dict[str, Tensor]:
 
 
 def _patchify(golden: GoldenFile) -> None:
-    """The unpatchified latents give the default tokens."""
+    """Check that patchifying the unpatchified latents gives the default tokens."""
     for stream, name, patchify in (
         ("video", "patchify/video.latent5d", patchify_video),
         ("audio", "patchify/audio.latent4d", patchify_audio),
@@ -188,7 +188,7 @@ def _positions(golden: GoldenFile, cases: Mapping[str, Mapping[str, Any]]) -> No
 
 
 def _rope(golden: GoldenFile, config: TransformerConfig) -> None:
-    """Rotary tables that stand for themselves: frequencies, tables at real widths, and both layouts of one table."""
+    """Compare rotary tables on their own: frequencies, tables at released widths, and both layouts of one table."""
     for name, count in (("video", 682), ("audio", 1024)):
         for precision, is_double in (("f64", True), ("f32", False)):
             grid = frequency_grid(count, theta=TABLE_THETA, double_grid=is_double)
@@ -204,7 +204,7 @@ def _rope(golden: GoldenFile, config: TransformerConfig) -> None:
 
 
 def _layouts(golden: GoldenFile, config: TransformerConfig) -> None:
-    """One table in both layouts; an interleaved one is stored with its heads side by side."""
+    """One table in both layouts; an interleaved table is stored with its heads next to each other."""
     assert config.video is not None
     width, heads = config.video.width, config.video.heads
     positions = golden["inputs/video.positions"][:1]
@@ -222,7 +222,7 @@ def _layouts(golden: GoldenFile, config: TransformerConfig) -> None:
 def _tables(
     positions: Tensor, width: int, heads: int, config: TransformerConfig, *, is_interleaved: bool = False
 ) -> Rope:
-    """The rotary tables of positions (b a n 2), as a model of this width and number of heads has them."""
+    """The rotary tables of positions (b a n 2) for a model with this width and number of heads."""
     max_pos = torch.tensor(TABLE_MAX_POS[: positions.shape[1]])
     middle = positions.mean(-1) / max_pos[:, None] * 2 - 1
     return rope_tables(

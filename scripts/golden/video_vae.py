@@ -1,4 +1,4 @@
-"""The video VAE with both decoders, its tiles and the latent upsamplers against their golden tensors."""
+"""Compare the video VAE with both decoders, its tiles and the latent upsamplers with their golden tensors."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ TOLERANCE, TILED_TOLERANCE = 1e-5, 2e-5
 VAE_INPUTS = ("*encode*_u8", "*decode*.latent", "*decode.noise", "stats.x")
 DIFFUSION_INPUTS = ("encode.video_u8", "latent", "first.latent", "small.latent", "*noise")
 UPSAMPLER_INPUTS = ("latent", "stats.*")
-FACTORS = Factors(8, 32, 32)  # of the models that tile_plans.json is about
+FACTORS = Factors(8, 32, 32)  # compression factors of the models in tile_plans.json
 
 
 def run(folder: Path, where: str, report: Report) -> None:
-    """Check a folder of a VAE or of an upsampler; the config of its checkpoint tells them apart."""
+    """Check a folder of a VAE or of an upsampler, depending on the config of its checkpoint."""
     header = read_header(folder / "checkpoint.safetensors")
     for path in sorted(folder.glob("cases*.safetensors")):
         with torch.inference_mode():
             if is_diffusion(header):
-                has_latent = "decoder.conv_in.weight" in header.tensors  # else the first stages were left out
+                has_latent = "decoder.conv_in.weight" in header.tensors  # otherwise the first stages were left out
                 inputs = DIFFUSION_INPUTS if has_latent else (*DIFFUSION_INPUTS, "stage4_input")
                 DiffusionCases(GoldenFile(path, where, report, inputs), header).run()
             elif "vae" in header.config:
@@ -62,7 +62,7 @@ def is_diffusion(header: Header) -> bool:
 
 
 class VAECases:
-    """The cases of one file: a case is what its tensors' names begin with."""
+    """The cases of one file: the name of a case is the prefix of its tensors."""
 
     def __init__(self, golden: GoldenFile, header: Header) -> None:
         self.golden, self.header = golden, header
@@ -126,7 +126,7 @@ class VAECases:
 
 
 class DiffusionCases:
-    """The cases of a file about the diffusion decoder. They share a latent and its noise."""
+    """The cases of a file for the diffusion decoder, which share a latent and its noise."""
 
     def __init__(self, golden: GoldenFile, header: Header) -> None:
         self.golden, self.header = golden, header
@@ -134,14 +134,14 @@ class DiffusionCases:
 
     @cached_property
     def decoder(self) -> DiffusionDecoder:
-        """The decoder; of a checkpoint that holds only a part of it, that part."""
+        """The decoder, or the part of it that the checkpoint contains."""
         if "decoder.conv_in.weight" in self.header.tensors:
             return cast(DiffusionDecoder, load_component("video_decoder", self.header, dtype=torch.float32))
         with torch.device("meta"):
             decoder = DiffusionDecoder(VideoVAEConfig.from_metadata(self.header.config)).requires_grad_(False)
         names = own_names("video_decoder", self.header)
         tensors = {names[name]: tensor for name, tensor in map_tensors(self.header, names).items()}
-        unknown = decoder.load_state_dict(tensors, strict=False, assign=True).unexpected_keys  # what lacks stays empty
+        unknown = decoder.load_state_dict(tensors, strict=False, assign=True).unexpected_keys  # others stay empty
         if unknown:
             raise ValueError(f"{self.header.path.name} has tensors that no decoder has: {unknown}")
         return decoder
@@ -165,23 +165,23 @@ class DiffusionCases:
         self.golden.compare("encode.latent", encoder(video), TOLERANCE, case)
 
     def whole(self, case: str) -> None:
-        """One step with windows that move inwards."""
+        """One step, with windows that are shifted inwards."""
         video = self._decode("latent", "noise", repeats_edges=False)
         self.golden.compare(case, video, TILED_TOLERANCE, case)
 
     def features(self, case: str) -> None:
-        """What the first three stages make of the latent."""
+        """The output of the first three stages for the latent."""
         volume = self.decoder.features(self.golden["latent"]).volume
         self.golden.compare(case, volume, TILED_TOLERANCE, case)
 
     def context(self, case: str) -> None:
-        """What the fourth stage makes of that."""
+        """The output of the fourth stage."""
         volume = self.golden["stage4_input"]
         context = self.decoder.context(volume, is_start=True, ghosts=self.decoder.ghost_cells)
         self.golden.compare(f"{case}.first5", context[:, :5], TILED_TOLERANCE, case)
 
     def edges(self, case: str) -> None:
-        """The latent and noise of the first file, with copies of the edges."""
+        """The latent and noise of the first file, padded with copies of the edges."""
         self.golden.tensors |= {f"first.{name}": tensor for name, tensor in self._first().items()}
         video = self._decode("first.latent", "first.noise", repeats_edges=True)
         self.golden.compare(f"{case}.video", video, TILED_TOLERANCE, case)
@@ -199,7 +199,7 @@ class DiffusionCases:
         self.golden.compare(case, video, TILED_TOLERANCE, case)
 
     def tiles(self, case: str) -> None:
-        """`tiled.x0_Nsteps`: from shared noise, or from noise that each tile draws."""
+        """`tiled.x0_Nsteps`: with shared noise, or with noise that each tile draws."""
         given = replace(self.decoder.decoder, steps=self.info["steps"])
         noise = "noise" if "noise" in self.golden else None
         plan = plan_of(self.info["tiling"])
@@ -245,11 +245,11 @@ def run_upsampler(golden: GoldenFile, header: Header) -> None:
 
 @contextmanager
 def compared_taps(golden: GoldenFile, prefix: str, module: nn.Module, case: str) -> Iterator[None]:
-    """Compare what the submodules that are named after a prefix return while the body runs."""
+    """Compare the outputs of the submodules whose names begin with a prefix, while the body runs."""
 
     def compare(name: str) -> Callable[..., None]:
         def hook(submodule: nn.Module, inputs: Any, output: Tensor) -> None:
-            if output.ndim < golden[name].ndim:  # frames folded into the batch
+            if output.ndim < golden[name].ndim:  # the frames are folded into the batch
                 output = rearrange(output, "(b f) c h w -> b c f h w", b=len(golden[name]))
             golden.compare(name, output, TOLERANCE, case)
 
@@ -269,13 +269,13 @@ def case_of(name: str) -> str:
 
 
 def plan_of(tiling: list[list[int] | None]) -> TilePlan:
-    """A plan from [tile, overlap] for frames, rows and columns; null leaves an axis whole."""
+    """A plan from [tile, overlap] for frames, rows and columns; null leaves an axis uncut."""
     frames, height, width = (None if cut is None else Cut(*cut) for cut in tiling)
     return TilePlan(frames=frames, height=height, width=width)
 
 
 def run_tile_plans(path: Path, where: str, report: Report) -> None:
-    """Check the plans for real sizes, which are numbers only: exact or wrong."""
+    """Check the plans for real sizes, which consist only of numbers: exact or wrong."""
     checks = {"split": check_split, "mask": check_mask, "conv": check_conv, "auto_conv": check_auto}
     checks |= {"diffusion": check_diffusion, "auto_diffusion": check_auto_diffusion}
     for key, entries in json.loads(path.read_text()).items():
@@ -288,7 +288,7 @@ def run_tile_plans(path: Path, where: str, report: Report) -> None:
             report.add_compared(here, tensor, float(len(wrong)), 0.0, ", ".join(wrong))
 
 
-Pairs = Mapping[str, tuple[Any, Any]]  # what we get and what is expected
+Pairs = Mapping[str, tuple[Any, Any]]  # our result and the expected one
 
 
 def check_split(entry: Mapping[str, Any]) -> Pairs:
@@ -316,7 +316,7 @@ def check_auto(entry: Mapping[str, Any]) -> Pairs:
     return {"tile": (plan, expected)}
 
 
-# What tile plans depend on, of the released diffusion decoder.
+# The sizes of the released diffusion decoder on which tile plans depend.
 RELEASED = DiffusionDecoderConfig(
     patch_size=4,
     head_dim=64,
@@ -350,7 +350,9 @@ def check_diffusion(entry: Mapping[str, Any]) -> Pairs:
 
 
 def check_auto_diffusion(entry: Mapping[str, Any]) -> Pairs:
-    """With the official estimate of what a tile takes, which is not what one takes here."""
+    """Check the plans with the official estimate of a tile's memory, which differs from the estimate of this
+    program.
+    """
     frames, height, width = entry["frames"], entry["height"], entry["width"]
     features = (4 * ((frames - 1) // FACTORS.time + 3) - 3) * (height // 8) * (width // 8) * 512 * 2
     usable = entry["free_bytes"] - max(entry["weight_bytes"], GIB) - GIB - features
@@ -370,7 +372,7 @@ def rows(intervals: list[Interval]) -> list[list[int]]:
 
 
 def bounds(source: Axes, target: Axes) -> list[list[list[int]]]:
-    """Per axis and tile: start and stop in the input, start and stop in the output."""
+    """For each axis and tile: start and stop in the input, start and stop in the output."""
     return [
         [[a.start, a.stop, b.start, b.stop] for a, b in zip(ins, outs, strict=True)]
         for ins, outs in zip(source, target, strict=True)

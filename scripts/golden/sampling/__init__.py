@@ -1,4 +1,4 @@
-"""Schedules, guidance, samplers, states, noise and media against golden tensors: one table of cases for each file."""
+"""Compare schedules, guidance, samplers, states, noise and media with golden tensors: one table of cases per file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILES = {
 
 
 def run(folder: Path, where: str, report: Report) -> None:
-    """Compare the cases of each file that is there."""
+    """Compare the cases of each file that exists."""
     for name, table in FILES.items():
         path = folder / f"{name}.safetensors"
         if path.exists():

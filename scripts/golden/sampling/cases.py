@@ -1,6 +1,6 @@
-"""What files of many small cases share: a table of checks by the name of the case, and how close results must be.
+"""Code that files with many small cases share: a table of checks by the name of the case, and tolerances.
 
-Source of the tolerances: the README of the golden tensors of sampling.
+The tolerances come from the README of the golden tensors of sampling.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ Check = Callable[[GoldenFile, str, Parameters], None]
 
 @dataclass(frozen=True)
 class CaseTable:
-    """The cases of one file. inputs: glob patterns of the tensors fed in. checks: by a glob pattern of cases."""
+    """The cases of one file. inputs: glob patterns of the input tensors. checks: functions by a glob pattern of
+    cases.
+    """
 
     checks: Mapping[str, Check]
     inputs: tuple[str, ...] = ()
@@ -43,7 +45,7 @@ def exact(golden: GoldenFile, name: str, ours: Tensor) -> None:
 
 
 def difference(golden: GoldenFile, name: str, ours: Tensor) -> Tensor:
-    """|ours − expected| in float64. Of other shapes it is nothing: the comparison itself will tell."""
+    """|ours − expected| in float64; 0 if the shapes differ, which the comparison itself reports."""
     expected = golden[name]
     if ours.shape != expected.shape:
         return torch.zeros(1, dtype=torch.float64)
@@ -51,7 +53,9 @@ def difference(golden: GoldenFile, name: str, ours: Tensor) -> Tensor:
 
 
 def close(golden: GoldenFile, name: str, ours: Tensor) -> None:
-    """One operation: 1e-5 absolute and relative in float32, one unit in the last place in bfloat16."""
+    """Compare the result of one operation: to 1e-5 absolute and relative in float32, to one unit in the last place in
+    bfloat16.
+    """
     expected = golden[name].double()
     if golden[name].dtype == torch.bfloat16:
         _, exponent = torch.frexp(expected)
@@ -63,7 +67,7 @@ def close(golden: GoldenFile, name: str, ours: Tensor) -> None:
 
 
 def near(golden: GoldenFile, name: str, ours: Tensor) -> None:
-    """A whole trajectory: 1e-4 absolute in float32, 0.05 with a mean of 0.005 in bfloat16."""
+    """Compare a whole trajectory: to 1e-4 absolute in float32, to 0.05 with a mean of 0.005 in bfloat16."""
     off = difference(golden, name, ours)
     if golden[name].dtype == torch.bfloat16:
         error = max(off.max().item() / 0.05, off.mean().item() / 0.005)

@@ -1,4 +1,4 @@
-"""Schedules and grids: noise levels of a run, counts of tokens and frames."""
+"""Compare schedules and grids: noise levels of a run, numbers of tokens and frames."""
 
 from __future__ import annotations
 

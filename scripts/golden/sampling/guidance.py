@@ -1,4 +1,4 @@
-"""Guidance: the guided estimate, the passes of a step, the steps that are skipped."""
+"""Compare guidance: the guided estimate, the passes of a step, and skipped steps."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def guided(golden: GoldenFile, case: str, parameters: Parameters) -> None:
 
 def delta(kind: PassKind, scale: str) -> Check:
     def check(golden: GoldenFile, case: str, parameters: Parameters) -> None:
-        cond, other = golden["inputs_video/cond"], golden["inputs_video/uncond"]  # the same for every kind
+        cond, other = golden["inputs_video/cond"], golden["inputs_video/uncond"]  # the same for every kind of guidance
         scales = GuidanceScales(**{scale: parameters["scale"]})
         close(golden, f"{case}/delta", guide({PassKind.COND: cond, kind: other}, scales) - cond)
 

@@ -1,4 +1,4 @@
-"""Images, clips and samples: resized, compressed, decoded and packed."""
+"""Compare images, clips and samples: resized, compressed, decoded and packed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ..report import GoldenFile
 from .cases import DTYPES, CaseTable, Parameters, close, difference, exact
 
 I420_SHARE = 0.001
-CODED_RMS = 255 * 10 ** (-45 / 20)  # a peak signal to noise ratio of 45 dB
+CODED_RMS = 255 * 10 ** (-45 / 20)  # RMS error that corresponds to a PSNR of 45 dB
 
 
-# By the orientation of a photo that is stored mirrored, what mirrors (H W c) back: the official reader leaves it as it
-# is stored, and ours makes it stand upright.
+# For each EXIF orientation of a photo that is stored mirrored, a function that mirrors (H W c) back: the official
+# reader ignores the mirroring, and ours undoes it.
 AS_STORED: dict[int, Callable[[Tensor], Tensor]] = {
     2: lambda upright: upright.flip(1),
     4: lambda upright: upright.flip(0),
@@ -46,7 +46,7 @@ def i420(golden: GoldenFile, case: str, parameters: Parameters) -> None:
 
 def resized(golden: GoldenFile, case: str, parameters: Parameters) -> None:
     given, (height, width) = golden[f"{case}/input"], parameters["target_hw"]
-    pictures = rearrange(given.reshape(-1, *given.shape[-3:]), "F H W c -> F c H W")  # a still has no frames
+    pictures = rearrange(given.reshape(-1, *given.shape[-3:]), "F H W c -> F c H W")  # a still image has no frame axis
     close(golden, f"{case}/resized", rearrange(cover(pictures, height, width), "F c H W -> 1 c F H W"))
     for name, dtype in DTYPES.items():
         if f"{case}/{name}" in golden:

@@ -1,4 +1,4 @@
-"""States: where they start, what conditions and noise make of them, masks and timesteps."""
+"""Compare states: initial states, the effects of conditions and noise, masks and timesteps."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def initial(golden: GoldenFile, case: str, parameters: Parameters) -> None:
 
 
 def initial_state(golden: GoldenFile, initial: str, dtype: torch.dtype = torch.float32) -> LatentState:
-    """The state of an initial case: from its latent, or from zeros where it has none."""
+    """The state of an initial case: from its latent, or from zeros if it has none."""
     parameters = golden.json("cases")[initial]
     if initial == "audio_initial":
         return LatentState.audio(torch.zeros(parameters["latent_shape_bctf"]))
@@ -66,7 +66,7 @@ def condition_of(golden: GoldenFile, case: str, parameters: Parameters) -> Condi
     """The condition that a case describes."""
     fps = Fraction(golden.json("cases")[parameters.get("initial", "video_initial")]["fps"])
     strength = parameters.get("strength", 1.0)
-    given = golden.tensors.get(parameters.get("latent", f"{case}/input"), torch.zeros(0))  # slots have none
+    given = golden.tensors.get(parameters.get("latent", f"{case}/input"), torch.zeros(0))  # slots have no latent
     latent = given.to(DTYPES[parameters.get("dtype", "f32")])
     match parameters["item"]:
         case "latent_index":
@@ -103,7 +103,7 @@ def weighted_reference(golden: GoldenFile, case: str, parameters: Parameters) ->
 
 
 def weighted_references(golden: GoldenFile, case: str, parameters: Parameters) -> None:
-    """The first reference twice, with these weights, and in one case a keyframe without any behind them."""
+    """The first reference twice, with these weights; in one case a keyframe without weights follows."""
     reference = condition_of(golden, "reference_0", golden.json("cases")["reference_0"])
     state = base_state(golden, {})
     for weight in golden.json("cases")["two_references_attn"]["attention"]:
@@ -130,7 +130,7 @@ def audio_reference(golden: GoldenFile, case: str, parameters: Parameters) -> No
 
 
 def bare_state(latent: Tensor, clean: Tensor, mask: Tensor) -> LatentState:
-    """A state of which only tokens and mask count."""
+    """A state of which only the tokens and the mask are used."""
     n = latent.shape[1]
     positions = torch.zeros(1, 3, n, 2)
     return LatentState(grid=(n,), latent=latent, clean=clean, mask=DenoiseMask.from_dense(mask), positions=positions)

@@ -1,4 +1,4 @@
-"""Samplers: whole trajectories with a denoiser that is a formula, and their single steps."""
+"""Compare samplers: whole trajectories with a denoiser that is a formula, and single steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .cases import CaseTable, Check, Parameters, close, exact, near, seeded
 
 
 def start(golden: GoldenFile, init: str) -> States:
-    """The two states of a trajectory; the denoiser there looks at neither grid nor positions."""
+    """The two initial states of a trajectory; the denoiser reads neither grid nor positions."""
 
     def one(stream: str) -> LatentState:
         latent = golden[f"{init}/{stream}"]
@@ -34,7 +34,7 @@ def start(golden: GoldenFile, init: str) -> States:
 
 
 class Analytic:
-    """The denoiser that the README defines; it remembers what it saw."""
+    """The denoiser that the README defines; it records its inputs."""
 
     def __init__(self, golden: GoldenFile) -> None:
         self.mu = Streams(golden["denoiser/mu_video"], golden["denoiser/mu_audio"])
@@ -69,7 +69,7 @@ def trajectory(sample: Callable[..., States]) -> Check:
 
 
 def on_step(done: int, total: int) -> None:
-    """Progress, which nobody looks at."""
+    """Progress, which is ignored."""
 
 
 def euler(denoise: Analytic, states: States, sigmas: Tensor, parameters: Parameters) -> States:
