@@ -63,7 +63,7 @@ class Commands(PanelGroup):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> None:
         arguments = list(sys.argv[1:] if args is None else args)
-        show = Display(is_json="--json" in arguments)  # so that even words that cannot be parsed are answered in JSON
+        show = Display(is_json="--json" in arguments)  # so that invalid options are also reported in JSON
         try:
             if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
                 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -35,7 +35,7 @@ EPILOG = """\
 The keys of a job are mode, prompt, input, name, and the options of its mode, such as steps: 30. What a job sets wins
 over the options given here. ltx2 help jobs describes the four kinds of files."""
 STDIN = "-"
-MANY = 200  # jobs that take a second or more to settle
+MANY = 200  # checking this many jobs takes a second or more
 PANELS = (
     BATCH,
     without(MODEL, "ranks", "gpus"),

@@ -18,7 +18,7 @@ from .stop import Stop
 if TYPE_CHECKING:
     from .progress import BatchBars
 
-LONGEST_LINE = 2**20  # bytes of a job on standard input
+LONGEST_LINE = 2**20  # longest job on standard input, in bytes
 
 
 def run_jobs(
@@ -85,7 +85,7 @@ class BatchView:
 
     show: Display
     total: int = 0
-    counts: dict[str, int] = field(default_factory=dict)  # of jobs by what became of them
+    counts: dict[str, int] = field(default_factory=dict)  # number of jobs by their result
     bars: BatchBars | None = None
 
     @property
@@ -152,7 +152,7 @@ class BatchView:
 
     def _bars(self) -> BatchBars | None:
         if self.bars is None and self.show.takes_bars:
-            from .progress import BatchBars  # rich, which only a terminal needs
+            from .progress import BatchBars  # this imports rich, which is only needed on a terminal
 
             self.bars = BatchBars(self.total, self._finished)
             self.show.bars = self.bars

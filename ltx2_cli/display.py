@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, format characters such as bidi marks, surrogates, separators
-MOST_PLACES = 4  # where jobs of one failure stand; the others are counted
-LONGEST_PROMPT = 60  # characters, in the list of a batch
+MOST_PLACES = 4  # jobs that are listed for one error; the others are counted
+LONGEST_PROMPT = 60  # longest prompt in the list of a batch, in characters
 STOPS = (130, 143)  # exit codes of a command that the user stopped
-ERRORS, USUAL, DETAILS, TRACEBACKS = range(-1, 3)  # how much is told: -q, nothing, -v, -vv
+ERRORS, USUAL, DETAILS, TRACEBACKS = range(-1, 3)  # verbosity: -q, default, -v, -vv
 
 
 def visible(text: str) -> str:
@@ -48,13 +48,13 @@ class Display:
         self.level = USUAL
         self.start = time.perf_counter()
         self.bars: Bars | BatchBars | FileBars | None = None
-        self.render_bars: Bars | None = None  # the same, where a render has begun them
+        self.render_bars: Bars | None = None  # the same, if a render has started them
         self.phase = ""
         self.has_told = False
-        self.refused: OSError | None = None  # why stdout did not take a line
+        self.refused: OSError | None = None  # the error of writing to stdout
         self.finished: Path | None = None
-        self.told_of: set[Path] = set()  # previews whose path was told
-        self.about_job = ""  # the job of a batch that is told of
+        self.told_of: set[Path] = set()  # previews whose path was printed
+        self.about_job = ""  # the job of a batch to which messages belong
 
     def set_level(self, *, as_json: bool, quiet: bool, verbose: int) -> None:
         """Apply --json, -q and -v. Raises: RequestError for -q and -v together."""
@@ -291,7 +291,7 @@ class Display:
         try:
             picture = core.escape_sequence(path.read_bytes(), protocol) if protocol else ""
         except OSError:
-            picture = ""  # it is gone already
+            picture = ""  # the file has been deleted
         if picture and self.bars:
             self.bars.show(picture)
         elif picture:
@@ -354,7 +354,7 @@ class Display:
 
     def _bars(self) -> Bars | None:
         if self.bars is None and self.takes_bars:
-            from .progress import Bars  # rich, which only a render on a terminal needs
+            from .progress import Bars  # this imports rich, which is only needed on a terminal
 
             self.bars = self.render_bars = Bars()
         return self.render_bars

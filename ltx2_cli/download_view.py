@@ -13,7 +13,7 @@ from .display import Display, counted
 if TYPE_CHECKING:
     from .progress import FileBars
 
-EVERY_S = 1.0  # between two events of one file in JSON
+EVERY_S = 1.0  # interval of JSON events for one file
 
 
 def plan_rows(plan: core.DownloadPlan) -> dict[str, str]:
@@ -109,7 +109,7 @@ class DownloadView:
                 self.show.step_of_file(progress)
 
     def _bars(self) -> FileBars:
-        from .progress import FileBars  # rich, which only a terminal needs
+        from .progress import FileBars  # this imports rich, which is only needed on a terminal
 
         if not isinstance(self.show.bars, FileBars):
             self.show.bars = FileBars(self.total)

@@ -77,7 +77,7 @@ def _obtain(
         if plan.missing:
             show.plan_of_download(plan_facts(plan), plan_rows(plan), is_result=False)
             accept(plan, flags["accept_licence"], show)
-            show.close()  # the bars of what was verified
+            show.close()  # the progress bars of verified files
             confirm(f"fetch {core.show_bytes(plan.to_fetch)}?", "--yes", is_given=flags.get("yes"))
             view.total = sum(file.known.bytes or 0 for file in plan.missing)
             core.fetch_files(plan, hub, listener)

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-TEXTS = ("prompt", "negative", "comment")  # what a person wrote, even where it looks like a record
-LONGEST_TEXT = 56  # of those; beside the names of a recipe's settings it fits 80 columns
+TEXTS = ("prompt", "negative", "comment")  # texts of a person, even if they look like a record
+LONGEST_TEXT = 56  # longest such text; with the name of a setting it fits 80 columns
 
 
 def readable(facts: Mapping[str, str], *, is_whole: bool) -> dict[str, str]:

@@ -17,8 +17,8 @@ import typer
 
 import ltx2_core as core
 
-NEAR = 0.75  # how alike an option must be to be suggested; 1 is the same
-LONGEST = 300  # characters of a message, whatever words it repeats
+NEAR = 0.75  # similarity from which an option is suggested; 1 means equal
+LONGEST = 300  # longest message in characters
 
 
 class UserStopError(core.LTX2Error):
@@ -43,7 +43,7 @@ def wrong_usage(error: typer.TyperException, usual_hint: str) -> core.RequestErr
     """A command line that cannot be parsed: an unknown option or command, too many arguments or too few."""
     message = error.format_message().replace("argument(s)", "argument")
     what, _, hint = message.partition(" (Possible options: ")[0].rstrip(".").partition(". ")
-    name = getattr(error, "option_name", "").lstrip("-")  # of an option that is not there
+    name = getattr(error, "option_name", "").lstrip("-")  # the option does not exist
     known = {one.lstrip("-"): one for one in getattr(error, "possibilities", None) or ()}
     near = [known[one] for one in get_close_matches(name, known, n=2, cutoff=NEAR)]
     context: Any = getattr(error, "ctx", None)

@@ -31,7 +31,7 @@ the current folder.""",
 }
 WIDEST_NAME = 28
 MOST_COLUMNS = 80
-LAST = "Other"  # the panel of what every command has
+LAST = "Other"  # the panel of the options that every command has
 
 
 def panels_of(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:

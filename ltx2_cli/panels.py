@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 Options = Mapping[str, Any]  # name of a setting to its annotation
-Option = Callable[[str, str], Any]  # flag and title of its panel to such an annotation
+Option = Callable[[str, str], Any]  # makes an annotation from a flag and the title of its panel
 Complete = Callable[[str], list[tuple[str, str]]]
 
 

@@ -116,7 +116,7 @@ class BatchBars(Moving):
     """
 
     def __init__(self, total: int, done: int) -> None:
-        options = {"transient": True, "redirect_stdout": False}  # paths of results go where standard output goes
+        options = {"transient": True, "redirect_stdout": False}  # stdout is for the paths of results
         super().__init__(*counting(12), speed_estimate_period=SLOWEST_STEP_S, **options)
         self.workers: dict[int, TaskID] = {}
         self.total = total

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 Maker = Literal["NVIDIA", "AMD"]
-DRM = Path("/sys/class/drm")  # where Linux shows cards of all makers
-AMD_DRIVER = Path("/sys/module/amdgpu/version")  # of drivers that are installed apart from the kernel
+DRM = Path("/sys/class/drm")  # where Linux lists GPUs of all vendors
+AMD_DRIVER = Path("/sys/module/amdgpu/version")  # exists for drivers that are installed separately from the kernel
 AMD_ID = "0x1002"
-AMD_FILTERS = (("ROCR_VISIBLE_DEVICES",), ("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"))  # of each, the first set one
+AMD_FILTERS = (("ROCR_VISIBLE_DEVICES",), ("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"))  # the first set one of each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

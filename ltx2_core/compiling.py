@@ -16,7 +16,7 @@ from torch import nn
 from .errors import RequestError
 from .home import ltx2_home
 
-MOST_GRAPHS = 512  # of one block: each size, and each set of parts that guidance skips, is a separate graph
+MOST_GRAPHS = 512  # per block: each size and each set of skipped parts has its own graph
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 LONGEST_REASON = 200
 
@@ -26,7 +26,7 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
 
     The compiler's cache is under LTX2_HOME, unless torch's own environment variable names another folder.
     """
-    import torch._dynamo.config as tracing  # which imports the compiler
+    import torch._dynamo.config as tracing  # this imports the compiler
     import torch._inductor.config as making
 
     os.environ.setdefault(CACHE_VARIABLE, str(ltx2_home() / "cache" / "compiled"))

@@ -50,7 +50,7 @@ UPSAMPLERS: dict[tuple[Fraction, Fraction], Role] = {
 CONV_VAE: Role = "video_vae_conv"
 NOT_ALWAYS_NEEDED = {*UPSAMPLERS.values(), "distilled_lora", "duration_head", CONV_VAE}
 
-DIT = "model.diffusion_model."  # of the official files
+DIT = "model.diffusion_model."  # prefix in official files
 # Possible prefixes of a denoiser's names. They mean the same.
 DENOISER_PREFIXES = (DIT, "diffusion_model.", "")
 VIDEO_CONNECTOR, AUDIO_CONNECTOR = "video_embeddings_connector.", "audio_embeddings_connector."
@@ -60,8 +60,8 @@ UNUSED_STATISTICS = frozenset(
     STATISTICS + name for name in ("mean-of-stds", "mean-of-stds_over_std-of-means", "channel")
 )
 VIDEO_VAE_PREFIXES = ("vae.", "")
-UNUSED_TYPES = frozenset({"decoder.type_emb"})  # of keyframes, for a decoder that was never released
-COARSE = "decoder.coarse_"  # of a coarse prediction, which is not used
+UNUSED_TYPES = frozenset({"decoder.type_emb"})  # for keyframes, in a decoder that was never released
+COARSE = "decoder.coarse_"  # prefix of tensors for a coarse prediction, which is not used
 # Vectors that some files have in a block of a decoder, each with the layers whose outputs it scales.
 GATES: Mapping[str, tuple[str, ...]] = {
     "gate_msa": ("attn.proj",),
@@ -196,7 +196,7 @@ COMPONENTS: dict[str, Component] = {
         role="audio_vae",
         may_stay=True,
         prefixes=("vocoder.",),
-        optional=frozenset({"mel_stft.stft_fn.inverse_basis"}),  # stored, and not used
+        optional=frozenset({"mel_stft.stft_fn.inverse_basis"}),  # stored in files, but not used
     ),
     "upsampler": Component(role="upsampler", is_always_read=False, prefixes=("",), sign="initial_conv."),
     "duration_head": Component(role="duration_head", is_always_read=False, prefixes=("duration_head.",)),

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from .errors import StorageError, TargetTakenError
 
-MOST_NAME_BYTES = 241  # of an output: file systems take 255, and the longest hidden name beside it needs 14 more
+MOST_NAME_BYTES = 241  # for an output: file systems allow 255, and the longest hidden name needs 14 more
 IN_HIDDEN_NAME = r"[0-9a-f]{6}\.part"
-NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows makes links for administrators only
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # on Windows, only administrators can create links
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a pipe without a writer returns at once
 RIGHTS = "its rights, or those of its folder, do not allow that", "check the rights on that file and its folder"
 REASONS = {  # by error code: the reason as text, and a hint

@@ -18,14 +18,14 @@ from .errors import CheckpointError, StorageError, shown
 from .header_text import NUMBER_LIMIT, TensorInfo
 
 MAGIC = b"GGUF"
-VERSIONS = (2, 3)  # which have the same layout
+VERSIONS = (2, 3)  # supported versions, which have the same layout
 ARCHITECTURE = "ltxv"
-LARGEST_HEADER_BYTES = 2_000_000  # of all fields together; a denoiser of 48 blocks takes 400,000
+LARGEST_HEADER_BYTES = 2_000_000  # for all fields together; a denoiser of 48 blocks has 400,000
 MOST_TENSORS = 10_000
-LONGEST_NAME = 1_000  # of a tensor or a field, in bytes
+LONGEST_NAME = 1_000  # longest name of a tensor or a field, in bytes
 MOST_FIELDS = 200
 LONGEST_LIST = 100_000
-MOST_TEXTS = 100  # of a list, such as that of languages
+MOST_TEXTS = 100  # texts that are read from a list, such as languages
 LARGEST_RANK = 4
 ALIGNMENTS = tuple(2**power for power in range(3, 17))
 DEFAULT_ALIGNMENT = 32
@@ -50,7 +50,7 @@ class TensorType:
     nbytes: int
 
 
-GGUF_PREFIX = "GGUF_"  # of the types that have blocks, in a `TensorInfo`
+GGUF_PREFIX = "GGUF_"  # prefix of types with blocks, in a `TensorInfo`
 TYPES = {
     0: TensorType("F32", 1, 4),
     1: TensorType("F16", 1, 2),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
-MEL_SAMPLE_RATE_HZ = 16000  # of the audio VAE's spectrogram, whatever rate the vocoder makes of it
+MEL_SAMPLE_RATE_HZ = 16000  # sample rate of the audio VAE's spectrogram, not of the vocoder's output
 MEL_HOP_SAMPLES = 160
 MEL_FRAMES_PER_AUDIO_LATENT = 4
 AUDIO_LATENTS_PER_SECOND = MEL_SAMPLE_RATE_HZ / MEL_HOP_SAMPLES / MEL_FRAMES_PER_AUDIO_LATENT

@@ -13,10 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-WHOLE_BYTES = 1_000_000_000  # a file below this is hashed whole
-HEAD_BYTES = 16 * 2**20  # of a larger one: its beginning, which holds the header of weights
-STRIPES, STRIPE_BYTES = 256, 2**18  # and this many pieces at even distances, the last one at its end
-SAMPLED = "sampled-"  # prefix of the hash of such a file, which is not that of all its bytes
+WHOLE_BYTES = 1_000_000_000  # smaller files are hashed completely
+HEAD_BYTES = 16 * 2**20  # of larger files: the beginning, with the header of weights
+STRIPES, STRIPE_BYTES = 256, 2**18  # and this many equally spaced pieces, the last one at the end
+SAMPLED = "sampled-"  # prefix of the hash of such a file, which does not cover all bytes
 
 
 @dataclass(frozen=True, slots=True)

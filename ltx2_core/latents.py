@@ -95,7 +95,7 @@ def reference_positions(
     seconds, *pixels = video_positions(shape, fps / temporal_scale, factors)[0]
     lead = (temporal_scale - 1) * (
         1 / torch.tensor(float(fps), device="cpu")
-    )  # the first frame stands for one of the other clip
+    )  # the first latent frame stands for one frame of the other clip
     return torch.stack([(seconds - lead).clamp(min=0), *(axis * spatial_scale for axis in pixels)]).unsqueeze(0)
 
 

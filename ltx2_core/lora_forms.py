@@ -15,7 +15,7 @@ from .header_text import DTYPE_BYTES
 from .headers import FLOATS, Header
 
 Leaf = Literal["weight", "bias"]
-Target = tuple[str, Leaf]  # a layer, as the file calls it, and which of its tensors is changed
+Target = tuple[str, Leaf]  # the file's name of a layer, and the tensor of it that is changed
 Combine = Literal["kronecker", "product"]
 Shape = tuple[int, ...]
 

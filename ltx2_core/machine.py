@@ -21,11 +21,11 @@ from .tiles import TilePlan
 
 Precision = Literal["bf16", "fp32"]
 MemoryMode = Literal["resident", "streamed", "lean"]
-Backend = Literal["cudnn", "flash", "efficient", "math", "flash3", "flash4", "int8"]  # of attention
+Backend = Literal["cudnn", "flash", "efficient", "math", "flash3", "flash4", "int8"]  # kernels of attention
 ITEM_BYTES: Mapping[Precision, int] = {"bf16": 2, "fp32": 4}
-KEPT_SHARE = 0.6  # of the memory that weights may fill between phases; activations take the rest
-RESIDENT_BLOCKS = 2  # of a streamed transformer, so that the reader is ahead when they are done
-CHUNK_TOKENS, LEAN_CHUNK_TOKENS = 2048, 768  # that the denoiser works on at a time
+KEPT_SHARE = 0.6  # share of memory for weights between phases; the rest is for activations
+RESIDENT_BLOCKS = 2  # resident blocks of a streamed transformer, which give the reader a head start
+CHUNK_TOKENS, LEAN_CHUNK_TOKENS = 2048, 768  # tokens that the denoiser processes at a time
 MOST_RANKS = 64
 CPU_INFO, MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))

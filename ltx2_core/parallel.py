@@ -26,7 +26,7 @@ from .models.attention import PLAIN, Kernel, KeysValues, attention
 from .types import Streams
 
 FIRST = 0  # the rank that writes the file and reports events
-WAIT = timedelta(days=7)  # for the next task, while the first rank works alone
+WAIT = timedelta(days=7)  # timeout for the next task, while the first rank works alone
 
 
 class PeerLostError(Exception):
@@ -200,7 +200,7 @@ class Split:
         if self.layout.width == 1:
             yield
             return
-        blocks: Any = model.get_submodule("blocks").children()  # streamed ones are not loaded for that
+        blocks: Any = model.get_submodule("blocks").children()  # this does not load streamed blocks
         kernels: list[tuple[Any, Kernel]] = []
         for block in blocks:
             kernels.append((block.video.self_attn, VideoToVideo(self)))
@@ -279,7 +279,7 @@ class OverRanks(Kernel):
     def memory(self, made: KeysValues) -> KeysValues:
         """Keys and values of all rows for the heads of this rank, from those of its own rows for all heads."""
         split = self.split
-        parts = split.to_heads(torch.cat(made))  # in one exchange
+        parts = split.to_heads(torch.cat(made))  # everything in one exchange
         seats = [part[:, :, split.fresh(seat)] for seat, part in enumerate(parts)]
         return KeysValues(*torch.cat(seats, dim=2).chunk(2))
 

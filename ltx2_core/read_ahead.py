@@ -16,8 +16,8 @@ from threading import Event, Thread
 from .headers import Header
 from .machine import available_bytes
 
-PIECE = 128 * 1024  # that is asked for at a time: the system reads no more than its own read-ahead of a longer one
-MOST_SHARE = 0.5  # of the memory that a new program could use
+PIECE = 128 * 1024  # bytes per request: the system truncates longer ones to its read-ahead
+MOST_SHARE = 0.5  # share of available memory
 Advise = Callable[[int, int, int], None]  # an open file, an offset, a length
 
 

@@ -28,7 +28,7 @@ from .quantize.linear import QuantisedLinear
 from .weights import require_unchanged
 
 PINNED_SHARE, PINNED_SHARE_WSL, LEFT_BYTES = 0.5, 0.25, 4_000_000_000
-WAIT_S = 0.1  # after which a waiting reader looks whether it is still needed
+WAIT_S = 0.1  # interval in which a waiting reader checks whether it is still needed
 
 
 class Source(NamedTuple):
@@ -43,7 +43,7 @@ class Source(NamedTuple):
         return self.tensor.numel() * self.dtype.itemsize
 
 
-Block = Mapping[str, Source]  # by the names of its tensors
+Block = Mapping[str, Source]  # sources by tensor name
 
 
 class Slot:
@@ -57,14 +57,14 @@ class Slot:
             self.host = _host_memory(nbytes, pinned=device.type == "cuda")
         if device.type == "cuda":
             self.stream, self.filled, self.used = torch.cuda.Stream(device), torch.cuda.Event(), torch.cuda.Event()
-            self.end()  # an earlier computation in this memory may not have ended
+            self.end()  # an earlier computation may still use this memory
 
     def fill(self, block: Block) -> dict[str, Tensor]:
         """Copy a block here. Raises: StorageError if its file has changed."""
         for header in {id(source.header): source.header for source in block.values()}.values():
             require_unchanged(header)
         if self.stream is not None:
-            self.filled.synchronize()  # the host's memory has been copied from
+            self.filled.synchronize()  # the copy from the host's memory has ended
         for view, source in zip(self._views(self.host, block).values(), block.values(), strict=True):
             view.copy_(source.tensor)
         if self.stream is not None:
@@ -221,7 +221,7 @@ class StreamedBlocks(nn.ModuleList):
                 # A thread starts outside of inference mode, where memory that was allocated in it cannot be written.
                 with torch.inference_mode(slot.memory.is_inference()):
                     ready.put((slot, slot.fill(block)))
-        except BaseException as error:  # it is raised by the iteration over the blocks
+        except BaseException as error:  # raised again by the iteration over the blocks
             ready.put(error)
 
     def _made_slots(self) -> list[Slot]:

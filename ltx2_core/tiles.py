@@ -18,9 +18,9 @@ from .grids import Factors
 AUTO_FRAMES, AUTO_FRAMES_OVERLAP = 10, 3
 AUTO_LONG_SIDE, AUTO_LEAST_SIDE, AUTO_SIDE_OVERLAP = 24, 3, 2
 ENCODE_LEAST_OVERLAP = 2  # cells: 16 frames, 64 pixels
-STAGE_OVERLAP = 5  # cells that the tiles of a stage share
+STAGE_OVERLAP = 5  # overlap of the tiles of a stage in cells
 AUDIO_CONTEXT = 40  # latent steps around a piece of audio: more than a value of its spectrogram or waveform depends on
-FRAMES_PER_CHUNK = 4  # of decoded frames, widened to float32 for the reader
+FRAMES_PER_CHUNK = 4  # decoded frames per chunk, in float32
 
 
 @dataclass(frozen=True, slots=True)

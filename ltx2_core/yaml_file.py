@@ -21,13 +21,13 @@ from .errors import RequestError, shown
 LARGEST_BYTES = 2**20
 DEEPEST = 20  # levels of lists and mappings
 MOST_VALUES = 20_000
-MOST_ALIASED = 50  # values that stand in a file by an alias
+MOST_ALIASED = 50  # values in a file that come from aliases
 MOST_DIGITS = 30
 WORDS: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
 WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 FRACTION = re.compile(r"[-+]?((0|[1-9][0-9]*)?\.[0-9]+|(0|[1-9][0-9]*)\.?([eE][-+]?[0-9]+)|(0|[1-9][0-9]*)\.)")
 PADDED = re.compile(r"[-+]?0[0-9]+")  # YAML 1.1 reads octal numbers
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # only their parser is used, and never what they construct
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # only the parser is used, not the constructors
 
 
 class Written(dict[str, Any]):
@@ -94,9 +94,9 @@ class _Reader:
 
     def __init__(self, file: str, most_values: int) -> None:
         self.file, self.most_values = file, most_values
-        self.count = 0  # values so far
-        self.aliased = 0  # of them, those that stand there by an alias
-        self.anchors: dict[str, tuple[Any, int]] = {}  # a value and how many it holds, itself included
+        self.count = 0  # number of values so far
+        self.aliased = 0  # number of them that come from aliases
+        self.anchors: dict[str, tuple[Any, int]] = {}  # a value, and the number of values in it including itself
 
     def read(self, text: str) -> Any:
         try:
@@ -170,7 +170,7 @@ class _Reader:
     def _scalar(self, event: Any) -> Any:
         text = event.value
         if event.style:
-            return text  # in quotes or a block
+            return text  # quoted, or a block scalar
         if text.lower() in WORDS and (text in WORDS or text in (text.upper(), text.capitalize())):
             return WORDS[text.lower()]
         if PADDED.fullmatch(text):

@@ -48,7 +48,7 @@ def check_header(component: str, header: Header, config: Config | None = None) -
     names = COMPONENTS[component].names_in(header)
     if not names:
         raise lacking(component, header)
-    _ = header.stored  # which refuses contradictory files
+    _ = header.stored  # this refuses contradictory files
     inside = {own: name for name, own in names.items()}
     landmarks = LANDMARKS[component](effective_config(header) if config is None else config)
     lists = header.once(("lists", component), lambda: _entries(inside))
@@ -199,7 +199,7 @@ def _upsampler(config: Config) -> Landmarks:
 
 
 def _duration_head(config: Config) -> Landmarks:
-    _ = DurationConfig.from_metadata(config)  # its sizes are those of the tensors
+    _ = DurationConfig.from_metadata(config)  # the sizes must match the tensors
     return Landmarks(sizes={"mlp_out.weight": (1,)})
 
 

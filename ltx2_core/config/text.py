@@ -12,8 +12,8 @@ from typing import Any, Self
 from .section import Section
 
 TEXT_ROWS = 1024  # tokens and registers together, in every released model
-PROJECTED_ROWS = 512  # of the matrices of the text projection, that are computed with at a time
-RELEASED_HIDDEN_STATES = 49  # of Gemma 3 12B: the embeddings and 48 layers
+PROJECTED_ROWS = 512  # rows of the projection matrices that are used at a time
+RELEASED_HIDDEN_STATES = 49  # Gemma 3 12B: the embeddings and 48 layers
 
 # The settings that tell where captions are projected. All absent: by one matrix here and again in the denoiser.
 PROJECTED_ONCE = {

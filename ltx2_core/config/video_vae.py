@@ -16,7 +16,7 @@ from .diffusion_decoder import DiffusionDecoderConfig
 from .section import Section
 
 IMAGE_CHANNELS = 3
-CONVOLUTIONAL, DIFFUSION = "CausalVideoAutoencoder", "CausalDiffusionVAE"  # their names in files
+CONVOLUTIONAL, DIFFUSION = "CausalVideoAutoencoder", "CausalDiffusionVAE"  # class names in files
 PADDING = ("zeros", "reflect")
 STRIDES = {"space": Factors(1, 2, 2), "time": Factors(2, 1, 1), "all": Factors(2, 2, 2)}
 RES_SETTINGS = {"num_layers", "inject_noise"}
@@ -182,7 +182,7 @@ def _block(where: str, name: str, settings: Any, strides: Mapping[str, Factors])
     block = Section({where: {name: values}}, where, name)
     if name == "res_x":
         return ResBlocks(layers=block.whole("num_layers", 1))
-    is_residual = block.switch("residual", False) and strides[name] == STRIDES["all"]  # ignored elsewhere
+    is_residual = block.switch("residual", False) and strides[name] == STRIDES["all"]  # ignored for other strides
     return Resample(stride=strides[name], multiplier=block.whole("multiplier", 1), is_residual=is_residual)
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 from ..config.audio import AudioVAEConfig, GeneratorConfig, VocoderConfig
 from ..grids import MEL_FRAMES_PER_AUDIO_LATENT
 
-DECODING_COPIES, ENCODING_COPIES = 7.7, 6.3  # of the widest layer's numbers
+DECODING_COPIES, ENCODING_COPIES = 7.7, 6.3  # copies of the activations of the widest layer
 # Additional memory on the CPU, in the same unit: the convolution kernels, and what the system's allocator keeps of
 # freed tensors. Measured with the models of 2.0 and 2.3, for 10 to 125 steps.
 DECODING_KERNEL_COPIES, ENCODING_KERNEL_COPIES = 3.0, 2.2
@@ -19,9 +19,9 @@ VOCODER_KERNEL_COPIES, ANTIALIASED_KERNEL_COPIES = 10.4, 13.9
 VOCODING_COPIES, ANTIALIASED_COPIES = 5.0, 5.8  # antialiased activations compute at twice the rate
 FLOAT_BYTES = 4  # the vocoder computes in float32, and so does what comes before the encoder
 USUAL_RATE_HZ = 48000
-CHANNELS = 128  # of 2.0, with which these FLOPs of a step were counted:
+CHANNELS = 128  # channels of 2.0, for which these FLOPs per step were counted:
 DECODE_FLOPS, ENCODE_FLOPS = 2.45e9, 1.19e9
-SIDES, ENDS, FILTER_TAPS = 2, 7, 12  # kernels of the first and the last convolution, and of the stored filters
+SIDES, ENDS, FILTER_TAPS = 2, 7, 12  # kernel sizes: of the first and the last convolution, and of the stored filters
 
 
 def decode_bytes(config: AudioVAEConfig, steps: int, itemsize: int) -> int:
@@ -47,7 +47,7 @@ def reading_bytes(
     """
     mel, sides = config.mel, 2
     frames = seconds * mel.sample_rate_hz / mel.hop
-    spectrum = 3 * (mel.n_fft // 2 + 1)  # complex, and its magnitudes
+    spectrum = 3 * (mel.n_fft // 2 + 1)  # complex numbers, and their magnitudes
     resampled = sides * FLOAT_BYTES * seconds * mel.sample_rate_hz
     transformed = resampled + sides * FLOAT_BYTES * frames * (spectrum + 2 * mel.bins)
     made = sides * frames * mel.bins * (FLOAT_BYTES + itemsize)

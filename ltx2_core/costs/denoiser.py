@@ -15,11 +15,11 @@ from ..config.transformer import StreamConfig, TransformerConfig
 # values are mixed; beside the keys and values of the text while it reads that; and inside the feed-forward, which is
 # four times as wide.
 ATTENDING_ROWS, BLENDING_ROWS, READING_ROWS, FEEDING_ROWS = 6.2, 7.2, 6.0, 10.5
-LAZY_ROWS = 1.0  # more, where rotary tables are made for the chunk
-EXCHANGED_ROWS = 8.0  # of all tokens, while their keys and values are exchanged with other ranks
-CAPTURED_BYTES = 4  # of a weight of the attention that is captured, float32
-CAPTURING_COPIES = 2  # of the weights that are computed at a time: before the softmax and after it
-MOST_CAPTURED = 2**24  # weights that are computed at a time
+LAZY_ROWS = 1.0  # additional rows if rotary tables are computed per chunk
+EXCHANGED_ROWS = 8.0  # rows per token while keys and values are exchanged with other ranks
+CAPTURED_BYTES = 4  # bytes of a captured attention weight, float32
+CAPTURING_COPIES = 2  # copies of the weights that are computed at a time: before and after the softmax
+MOST_CAPTURED = 2**24  # number of weights that are computed at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ def _read_bytes(config: TransformerConfig, given: Evaluation, walk: Walk) -> int
     joined, read = 0, given.contexts
     if given.batch > 1:
         read = given.batch * given.texts
-        lengthened = given.texts if given.texts > 1 else 0  # the negative prompt, until it is as long as the others
+        lengthened = given.texts if given.texts > 1 else 0  # the negative prompt is padded to the length of the others
         joined = context_bytes(config, replace(given, contexts=read + lengthened), walk.itemsize)
     if walk.keeps_text or config.caption_channels is None:
         return joined
@@ -111,7 +111,7 @@ def _working(count: int, stream: StreamConfig, given: Evaluation, walk: Walk, mo
     kept = 2 * count if count > chunk else 0
     attending = kept + ((BLENDING_ROWS if given.blends else ATTENDING_ROWS) + lazy) * chunk
     text = given.texts * given.text * (not walk.keeps_text)
-    reading = max((2 + modulates_text) * text, 2 * text + READING_ROWS * chunk)  # its keys and values made, and read
+    reading = max((2 + modulates_text) * text, 2 * text + READING_ROWS * chunk)  # its keys and values made, then read
     exchanged = EXCHANGED_ROWS * count * walk.exchanges_rows
     return given.batch * stream.width * max(attending, reading, FEEDING_ROWS * chunk, exchanged)
 

@@ -18,8 +18,8 @@ from ..tiles import FRAMES_PER_CHUNK, Axes, Interval, TilePlan
 
 QUERY_BOX = Factors(4, 8, 8)  # as in models/neighbours.py
 TOKENS_AT_A_TIME = 16_384  # as in models/diffusion_layers.py
-FLOAT_BYTES, SUM_BYTES = 4, 2  # of a number that is handed out; of one that tiles are added up in, for bfloat16
-MASK_SHARE = 2  # how many numbers of a mask take the bytes of one in bfloat16
+FLOAT_BYTES, SUM_BYTES = 4, 2  # of an output number; of a number in the sum of tiles, for bfloat16
+MASK_SHARE = 2  # numbers of a mask per bfloat16 number
 Size = tuple[int, int, int]  # frames, rows, columns
 
 

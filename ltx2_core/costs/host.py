@@ -5,9 +5,9 @@ from __future__ import annotations
 from ..grids import VideoGrid
 
 FLOAT32 = 4
-AHEAD, WAITING = 100, 14  # frames that an encoder looks ahead at, in 1.5 bytes a pixel; that wait for it, in float32
-DECODED, RESIZED = 16, 4  # frames that a decoder holds, in 1.5 bytes a pixel; copies of a frame, in float32
-MOST_WAITING_BYTES = 2**29  # of decoded frames, in 1.5 bytes a pixel, that may wait until they are encoded
+AHEAD, WAITING = 100, 14  # frames of an encoder's look-ahead, 1.5 bytes per pixel; waiting frames, float32
+DECODED, RESIZED = 16, 4  # frames in a decoder, 1.5 bytes per pixel; copies of a frame, float32
+MOST_WAITING_BYTES = 2**29  # limit for decoded frames, 1.5 bytes per pixel, that wait for the encoder
 
 
 def clip_bytes(grid: VideoGrid) -> int:

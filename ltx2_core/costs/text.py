@@ -12,8 +12,8 @@ from ..headers import Header
 from ..machine import Machine
 from .weights import BLOCK, BlockBytes
 
-BLOCK_TOKENS = 16  # prompts are padded to a multiple of it
-FEEDING_COPIES = 3  # of the wide hidden states inside a feed-forward: gate, up, and their product
+BLOCK_TOKENS = 16  # prompts are padded to a multiple of this number
+FEEDING_COPIES = 3  # wide hidden states in a feed-forward: gate, up, and their product
 # Copies of all hidden states of a prompt, while they are normalised and while they are projected, where one matrix
 # serves both streams and where each has its own.
 SHARED_COPIES, OWN_COPIES = (4, 1), (2, 2)

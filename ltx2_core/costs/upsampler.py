@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..config.upsampler import UpsamplerConfig
 
-COPIES = 4.1  # of the enlarged features
+COPIES = 4.1  # copies of the enlarged features
 KERNEL = 27
 
 

@@ -15,8 +15,8 @@ from ..config.video_vae import IMAGE_CHANNELS, ConvDecoderConfig, ResBlocks, Vid
 from ..grids import VideoGrid
 from ..tiles import FRAMES_PER_CHUNK, Axes, Interval, TilePlan, pixels
 
-KERNEL = 27  # numbers of a 3x3x3 convolution, for each pair of channels
-FLOAT_BYTES = 4  # of a number that is handed out
+KERNEL = 27  # weights of a 3x3x3 convolution per pair of channels
+FLOAT_BYTES = 4  # size of an output number
 Size = tuple[int, int, int]  # frames, rows, columns
 Tile = tuple[Interval, Interval, Interval]
 

@@ -13,13 +13,13 @@ from typing import TypeVar
 from ..components import COMPONENTS
 from ..headers import Header
 
-SLOTS = 2  # of a streamed model: one that computes, one that is being filled
-SUMMED_AT_ONCE = 2**22  # numbers of a weight, in float32, to which a LoRA is added
-PINNED_SLOTS = SLOTS + 1  # and one through which the blocks that stay are loaded
-ALIGNMENT = 256  # bytes, of a tensor in a slot
-PLAIN_DTYPES = {2: "BF16", 4: "F32"}  # by the size of a number
+SLOTS = 2  # slots of a streamed model: one computes while the other is filled
+SUMMED_AT_ONCE = 2**22  # numbers of a weight to which a LoRA is added at a time, in float32
+PINNED_SLOTS = SLOTS + 1  # with one more for loading the resident blocks
+ALIGNMENT = 256  # alignment of a tensor in a slot, in bytes
+PLAIN_DTYPES = {2: "BF16", 4: "F32"}  # dtypes by the size of a number
 T = TypeVar("T")
-MARKER = ".comfy_quant"  # of a quantised layer: text, which is read and not loaded
+MARKER = ".comfy_quant"  # suffix of a quantised layer's marker: text that is not loaded
 BLOCK = re.compile(r"(?:^|\.)(?:transformer_blocks|transformer_1d_blocks|layers)\.(\d+)\.")
 
 

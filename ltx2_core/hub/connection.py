@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
-COMMIT = "X-Repo-Commit"  # the header by which a Hub is known
-DOWNLOAD_TIMEOUT_S, ASK_TIMEOUT_S = 30.0, 15.0  # without a byte; HF_HUB_DOWNLOAD_TIMEOUT, HF_HUB_ETAG_TIMEOUT
+COMMIT = "X-Repo-Commit"  # the header by which a Hub is recognised
+DOWNLOAD_TIMEOUT_S, ASK_TIMEOUT_S = 30.0, 15.0  # without data; HF_HUB_DOWNLOAD_TIMEOUT, HF_HUB_ETAG_TIMEOUT
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 6
 PORTS = {"http": 80, "https": 443}
@@ -170,7 +170,7 @@ def _abort(response: Any) -> None:
     """Close the connection of a response that another thread reads, also while nothing arrives."""
     if opened := response.extensions["network_stream"].get_extra_info("socket"):
         with suppress(OSError):  # it is closed already
-            socket.socket.shutdown(opened, socket.SHUT_RDWR)  # not that of SSLSocket, which is for its own thread
+            socket.socket.shutdown(opened, socket.SHUT_RDWR)  # SSLSocket.shutdown may only be called by its own thread
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:
@@ -196,7 +196,7 @@ def _endpoint() -> str:
     endpoint = (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).strip().rstrip("/")
     try:
         is_address = endpoint.startswith(("http://", "https://")) and bool(_origin(endpoint)[1])
-    except ValueError:  # of a port that is not a number
+    except ValueError:  # the port is not a number
         is_address = False
     if not is_address:
         what = f"HF_ENDPOINT={without_password(endpoint)} is not an address"
@@ -209,7 +209,7 @@ def _refuse_offline() -> None:
 
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     found = [name for name in names if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")]
-    if found or constants.HF_HUB_OFFLINE:  # the second was read when huggingface_hub was imported
+    if found or constants.HF_HUB_OFFLINE:  # the constant was read when huggingface_hub was imported
         name = (*found, "HF_HUB_OFFLINE")[0]
         raise StorageError(
             f"nothing can be fetched while {name} is set", hint=f"unset {name} and run the command again"

@@ -25,7 +25,7 @@ from .remote import Hub
 from .wanted import DownloadPlan, WantedFile, wanted_file
 
 AT_ONCE = 3  # files that are fetched at the same time
-OF_ENCODERS = ("*.safetensors", "*.json", "*.model", "*.jinja")  # the files that a text encoder consists of
+OF_ENCODERS = ("*.safetensors", "*.json", "*.model", "*.jinja")  # the files of a text encoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +231,7 @@ def _fetch(file: WantedFile, hub: Hub, listener: Listener) -> None:
     target = file.target
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_symlink():
-        target.unlink()  # its target is missing or not right
+        target.unlink()  # the target of the link is missing or wrong
     count = listener.counter("fetching", target.name, file.remote.nbytes)
     sha256 = hub.fetch(file.remote, target, count, listener.should_stop)
     remember_verified(target, sha256)

@@ -14,13 +14,13 @@ from email.utils import parsedate_to_datetime
 
 from ..errors import AccessError, LTX2Error, StorageError
 
-ASK_WAITS = (1.0, 3.0)  # seconds before a question is asked again, and so how often
-FETCH_WAITS = (1.0, 3.0, 10.0, 30.0, 60.0)  # likewise for a download, counted from the last byte that came
-LONGEST_WAIT = 300.0  # whatever a server asks for
-POLL_S = 0.2  # the longest delay of a stop
+ASK_WAITS = (1.0, 3.0)  # seconds before each new attempt of a request
+FETCH_WAITS = (1.0, 3.0, 10.0, 30.0, 60.0)  # the same for a download, since the last byte received
+LONGEST_WAIT = 300.0  # limit for the delay that a server requests
+POLL_S = 0.2  # longest time until a stop is noticed
 PASSING = {408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
 EXPIRED = {401, 403, 410}  # status codes of a storage host for an expired signed address
-PROGRAMS = {"httpx", "httpx2"}  # the two libraries that huggingface_hub speaks HTTP with; their errors are no OSError
+PROGRAMS = {"httpx", "httpx2"}  # HTTP libraries of huggingface_hub; their errors are not OSErrors
 NAME_UNKNOWN = re.compile(r"getaddrinfo|name resolution|name or service|nodename|no address", re.IGNORECASE)
 CERTIFICATE = re.compile(r"ssl|certificate|tls", re.IGNORECASE)
 

@@ -34,7 +34,7 @@ PACKAGE = Path(__file__).parent.parent
 # The suffixes of weight files. The kind of a file follows from its content.
 SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 SHOWN = 4
-ENCODER_SIZE = "12b"  # in the name of the text encoder that the models want, where there are several
+ENCODER_SIZE = "12b"  # in the name of the right text encoder, if there are several
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +168,7 @@ def own_files(name: str, model: RegisteredModel, library: Library) -> dict[str, 
     """The files of a registered model that are on this machine, by role."""
     if model.folder is not None:
         return {role: PACKAGE / model.folder / file for role, file in model.files.items()}
-    folder = models_home() / name  # of the model's own, which takes precedence
+    folder = models_home() / name  # the model's own folder, which takes precedence
     found: dict[str, Path] = {}
     for role, place in model.files.items():
         reference = Reference.parse(place)
@@ -286,7 +286,7 @@ def _connectors(
     Raises: CheckpointError with the possible files. Returns None if there is none.
     """
     header = read_header(transformer)
-    is_another_kind = classify(header) is not FileKind.TRANSFORMER  # which is refused where it is used
+    is_another_kind = classify(header) is not FileKind.TRANSFORMER  # it is refused when it is used
     if is_another_kind or {"video_connector", "audio_connector"} <= {*components_in(header)}:
         return None
     found = content.connectors()
@@ -383,7 +383,7 @@ class _Content:
         has_own_encoder: whether the model was trained with its own version of a text encoder, whose file is preferred.
         """
         loras = [path for path in self.paths(FileKind.LORA) if "distilled" in path.name]
-        alone = [path for path in self.paths(FileKind.GEMMA) if path.parent not in self.encoders]  # no folder's shards
+        alone = [path for path in self.paths(FileKind.GEMMA) if path.parent not in self.encoders]  # no shards
         stock = [
             *sorted(self.encoders, key=lambda path: ENCODER_SIZE not in str(path)),
             *sorted(alone, key=lambda path: ENCODER_SIZE not in path.name.lower()),

@@ -21,7 +21,7 @@ from .ledger import forget, verified
 from .library import PART, PART_NOTE, Library, hub_cache, models_home
 from .registry import Control, Reference, RegisteredModel
 
-ORPHAN_AGE_S = 24 * 3600  # an older partial file of the Hub's own client belongs to no running download
+ORPHAN_AGE_S = 24 * 3600  # older partial files of the Hub's client belong to no running download
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ..records import Record
 
 MOST_BYTES = 4_000_000
 POLL_S = 0.05
-MOST_MADE_BYTES = 1_000_000  # some 15,000 results; then the older half is forgotten
+MOST_MADE_BYTES = 1_000_000  # some 15,000 results; beyond it the older half is removed
 MOST_PLACES = 2000
 VERIFIED, ACCEPTED, PLACES, MADE = "verified.json", "licences.json", "places.json", "made.txt"
 

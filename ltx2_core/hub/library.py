@@ -18,9 +18,9 @@ from ..home import ltx2_home
 from ..paths import given_path
 from .registry import Catalogue, Reference
 
-PART, PART_NOTE = ".part", ".part.json"  # behind the name of a file that is not complete, and of what it is
+PART, PART_NOTE = ".part", ".part.json"  # suffixes of an incomplete file, and of the note about its origin
 WEIGHTS, CONFIG = ".safetensors", "config.json"
-NEEDED = (CONFIG, "tokenizer.json", ".index.json")  # beside the weights of a text encoder
+NEEDED = (CONFIG, "tokenizer.json", ".index.json")  # needed in addition to the weights of a text encoder
 # Generic names: such a file is put into a folder with the name of its repository.
 ANYBODYS = re.compile(r"(diffusion_pytorch_)?model([-.]\d+-of-\d+)?\.safetensors|.*(?<!\.safetensors)")
 

@@ -23,7 +23,7 @@ from ..headers import Header
 from .registry import RegisteredModel
 
 TENSORS = Path(__file__).parent.parent / "config" / "tensors"
-UPSAMPLERS = {  # of a generation and role: the list of its tensors, and the name of its config
+UPSAMPLERS = {  # by generation and role: list of tensors, name of the config
     ("2.0", "upsampler"): ("upsampler-spatial-x2-2.0", "upsampler-spatial-x2-rational"),
     ("2.3", "upsampler"): ("upsampler-spatial-x2-2.3", "upsampler-spatial-x2"),
     ("2.3", "upsampler_x1.5"): ("upsampler-spatial-x1.5-2.3", "upsampler-spatial-x1.5"),
@@ -63,13 +63,13 @@ IN_PARTS = {
 }
 LISTS: Mapping[str, Mapping[str, Sequence[str]]] = {"2.0": WHOLE, "2.3": WHOLE, "2.5": IN_PARTS}
 QUANTISED_ROLES = ("checkpoint", "transformer", "text_encoder")
-SECTIONS = {  # of the released config that a file has
+SECTIONS = {  # the sections of the released config in each file
     "checkpoint": ("transformer", "vae", "audio_vae", "vocoder", "scheduler"),
     "transformer": ("transformer", "scheduler"),
     "video_vae": ("vae",),
     "audio_vae": ("audio_vae", "vocoder"),
 }
-METADATA = {  # beside the config
+METADATA = {  # metadata of each file besides the config
     ("2.5", "transformer"): {
         "model_version": "2.5.0",
         "gemma_source_checkpoint": '{"ltx_version": "2.5.0", "gemma_version": "gemma4-12b-ltx-v1"}',
@@ -192,7 +192,7 @@ def _fp8(name: str, shape: Sequence[int]) -> Stored:
 def _nvfp4(name: str, shape: Sequence[int]) -> Stored:
     rows, columns = shape
     yield name, "U8", (rows, columns // 2)
-    yield f"{name}_scale", "F8_E4M3", (-(-rows // 128) * 128, -(-columns // 64) * 4)  # in whole tiles
+    yield f"{name}_scale", "F8_E4M3", (-(-rows // 128) * 128, -(-columns // 64) * 4)  # padded to whole tiles
     yield f"{name}_scale_2", "F32", ()
 
 
@@ -201,7 +201,7 @@ def _int8(name: str, shape: Sequence[int]) -> Stored:
     yield f"{name}_scale", "F32", (shape[0], 1)
 
 
-STORED = {"fp8": _fp8, "nvfp4": _nvfp4, "int8": _int8}  # a matrix, with what belongs to it
+STORED = {"fp8": _fp8, "nvfp4": _nvfp4, "int8": _int8}  # the stored tensors of a matrix in each format
 
 
 def _header(

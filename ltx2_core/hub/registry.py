@@ -23,8 +23,8 @@ from ..records import Record, presets_folder
 from ..yaml_file import read_yaml
 
 REFERENCE = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(/(?P<path>.+))?", re.ASCII)
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # of a model: characters that need no quotes in a shell
-BUILT_PRECISIONS = ("bf16", "fp32", "fp8", "int8", "nvfp4")  # how the weights may be stored that this version can load
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # name of a model: no characters that need quotes in a shell
+BUILT_PRECISIONS = ("bf16", "fp32", "fp8", "int8", "nvfp4")  # formats of weights that this version can load
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from .fetch import fetch_file
 from .part import RemoteFile
 
 MAIN = "main"
-MOST_LIST_BYTES = 64 * 2**20  # of what a Hub says about a repository
+MOST_LIST_BYTES = 64 * 2**20  # limit for a Hub's description of a repository
 HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 ETAG = re.compile(r'(?:W/)?"?([^"]*)"?')
 T = TypeVar("T")
@@ -104,7 +104,7 @@ class Hub:
 
     def _list(self, repository: str, revision: str) -> tuple[str, list[str]]:
         """The commit of a repository at a revision, and the paths of its files."""
-        self._connection.url(repository, "README.md", revision)  # refuses invalid names
+        self._connection.url(repository, "README.md", revision)  # this refuses invalid names
         wanted = self._connection.wanted(repository)
         url = f"{self._connection.endpoint}/api/models/{repository}/revision/{quote(revision, safe='')}"
         content = bytearray()

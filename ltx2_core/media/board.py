@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MARGIN = 8
-ROW_LINE, CELL_LINE = 24, 19  # of text above a row, and below a cell
+ROW_LINE, CELL_LINE = 24, 19  # heights of the text above a row, and below a cell
 MOST_COLUMNS = MOST_ROWS = 16
-LEAST_CELL = 48  # pixels across
+LEAST_CELL = 48  # smallest width in pixels
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,10 @@ from .probe import MP4, MediaInfo, open_media, probe
 from .waveform import Waveform, to_pcm16
 
 EXACT = (MP4, "wav", "flac")  # containers with sample-exact start and end of audio
-AAC_FRAME = 1024  # samples of a decoded frame; the last ones may be padding
-FLAT_SPREAD = 1  # codes between the darkest and the brightest pixel of a plane that still is one colour
+AAC_FRAME = 1024  # samples per decoded frame; the last ones may be padding
+FLAT_SPREAD = 1  # largest range of codes in a plane that counts as one colour
 DARK_LUMA = 0.03  # mean over all pixels, 0 black to 1 white
-STATIC_CHANGE = 0.1  # codes of luma by which pixels change on average from one frame to the next, at most
+STATIC_CHANGE = 0.1  # largest mean change of luma codes between frames in a static clip
 QUIET_DB = -60.0  # root mean square below full scale
 CLIPPED_SHARE = 0.001
 

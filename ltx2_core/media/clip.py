@@ -48,7 +48,7 @@ class VideoCodec(NamedTuple):
     options: Mapping[str, str]
 
 
-X265_THREADS = "pools=4:frame-threads=1:lookahead-slices=0"  # with more of either, files differ from run to run
+X265_THREADS = "pools=4:frame-threads=1:lookahead-slices=0"  # other values make files differ from run to run
 VIDEO_CODECS: Mapping[str, VideoCodec] = {
     "h264": VideoCodec(
         "h264", "libx264", "avc1", 19, 51, {"preset": "veryfast", "threads": "4", "thread_type": "frame"}
@@ -58,7 +58,7 @@ VIDEO_CODECS: Mapping[str, VideoCodec] = {
     ),
     "av1": VideoCodec("av1", "libsvtav1", "av01", 27, 63, {"preset": "8", "svtav1-params": "lp=4"}),
 }
-COPIED_FILES = (".mp4", ".mov", ".mkv", ".avi")  # suffixes of files that a given video is copied into
+COPIED_FILES = (".mp4", ".mov", ".mkv", ".avi")  # suffixes of files into which a given video is copied
 AUDIO_FILES: Mapping[str, str] = {".wav": "pcm_s16le", ".flac": "flac"}  # audio alone: suffix and codec
 
 

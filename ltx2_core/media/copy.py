@@ -30,10 +30,10 @@ PLAYED_IN_MP4 = frozenset(("aac", "mp3", "alac"))  # supported by every player
 PCM = "pcm_"  # prefix of the codec names for uncompressed samples
 
 
-LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}  # by number of channels, those that every encoder here takes
-SEARCH_S = 1  # how much earlier a keyframe is looked for: files are searched by when packets are decoded
-REORDERED_S = 20  # more than lies between the decoding of a frame and its being shown
-RUN_UP_S = Fraction(1, 20)  # of audio, before the part that is copied: lossy codecs need the past
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}  # channel layouts that every encoder here supports
+SEARCH_S = 1  # how much earlier to seek for a keyframe: files are searched by decoding time
+REORDERED_S = 20  # more than the time between decoding and showing a frame
+RUN_UP_S = Fraction(1, 20)  # audio before the copied part, which lossy codecs need
 
 
 class Container(NamedTuple):
@@ -238,7 +238,7 @@ def _part(given: InputContainer, source: VideoSource | AudioSource, start_s: Fra
         lead_in = _lead_in(packets, start_s)
         if lead_in and lead_in[0].is_keyframe and _shown_s(lead_in[0]) <= start_s:
             return chain(lead_in, packets)
-        given.seek(0)  # a file without an index: one's place is hard to find
+        given.seek(0)  # in a file without an index, seeking is unreliable
     packets = _whole(given, source)
     return chain(_lead_in(packets, start_s), packets)
 
@@ -304,7 +304,7 @@ def _takes(container: Container, source: VideoSource | AudioSource) -> bool:
             if _goes_back(_stream_of(source, given)):
                 return False
             if container == IN_MP4 and given.format.name != MP4 and source.codec.startswith(PCM):
-                return False  # the packets of other formats come back changed from an MP4
+                return False  # MP4 changes the packets of other formats
             trial = stack.enter_context(av.open(io.BytesIO(), "w", format=container.format))
             _add_copy(trial, _stream_of(source, given))
             trial.start_encoding()

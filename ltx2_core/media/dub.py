@@ -18,7 +18,7 @@ from .tracks import AudioTrack, Track, open_output
 from .waveform import Waveform, fit_waveform
 from .writer import Report, audio_info, conclude, written
 
-PIECE_S = Fraction(1, 4)  # duration that is written of one stream before the next one continues
+PIECE_S = Fraction(1, 4)  # streams are interleaved in pieces of this duration
 
 
 def write_dubbed(

@@ -18,7 +18,7 @@ from .shown import linked
 FLAGS_8_BIT = "bilinear"
 FLAGS_MORE_BITS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 MATRIX_NAMES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
-FULL_CODE_16 = 255 * 256  # what swscale makes of white in 16 bits
+FULL_CODE_16 = 255 * 256  # the 16-bit code of white in swscale
 DIFFUSE_WHITE_NITS, HLG_PEAK_NITS, PQ_PEAK_NITS = 203, 1000, 10_000
 HLG_GAMMA, SDR_GAMMA = 1.2, 2.4
 BT2020_TO_BT709 = (
@@ -102,6 +102,6 @@ def _hlg_nits(image: Tensor) -> Tensor:
 def _pq_nits(image: Tensor) -> Tensor:
     """The EOTF."""
     m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
-    power = image.double() ** (1 / m2)  # in single precision, dark values would be off by one code
+    power = image.double() ** (1 / m2)  # in float32, dark values would differ by one code
     nits = PQ_PEAK_NITS * ((power - c1).clamp(min=0) / (c2 - c3 * power)) ** (1 / m1)
     return nits.float()

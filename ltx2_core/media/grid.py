@@ -28,8 +28,8 @@ from .writer import write_clip
 
 SHEET = Bounds(width=1600, height=4000)
 CLIP = Bounds(width=1600, height=1200)
-MOST_BYTES = 512 * 2**20  # of frames that are put together at once
-PIECE = 8  # frames on their way to the encoder
+MOST_BYTES = 512 * 2**20  # limit for the frames that are combined at once
+PIECE = 8  # frames per piece for the encoder
 MISSING = "missing"
 EMPTY = (38, 41, 49)
 

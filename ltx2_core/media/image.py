@@ -56,7 +56,7 @@ def read_image(source: ImageSource) -> Tensor:
     Raises: MediaError if its data is damaged.
     """
     with open_image(source.path) as image:
-        image.load()  # which rotates a TIFF already, and reports it
+        image.load()  # this already rotates a TIFF, and reports it
         turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
         profile = image.info.get("icc_profile")
         pixels = _to_srgb(_without_alpha(image), profile)
@@ -109,7 +109,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         try:
             given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             managed = ImageCms.profileToProfile(image, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            assert managed is not None  # only a change in place gives none
+            assert managed is not None  # only an in-place conversion returns None
             return managed
         except (ImageCms.PyCMSError, OSError):
             pass

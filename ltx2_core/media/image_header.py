@@ -16,7 +16,7 @@ from .inputs import IMAGE_FORMATS, ImageSource, check_size, refusal, too_large
 from .kinds import HEIC_BRANDS
 
 ORIENTATION = 0x0112  # the EXIF tag
-UPRIGHT = {  # its values, and what turns or mirrors the stored image so that it stands upright
+UPRIGHT = {  # by EXIF value: the transformation that makes the stored image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -58,7 +58,7 @@ def _formats(path: Path) -> tuple[str, ...]:
     if brand[:4] != b"ftyp" or brand[4:] not in HEIC_BRANDS:
         return IMAGE_FORMATS
     try:
-        import pillow_heif  # pyright: ignore[reportMissingImports]  # an extra
+        import pillow_heif  # pyright: ignore[reportMissingImports]  # an optional dependency
     except ImportError as error:
         raise refusal(path, "it is a HEIC photo, which needs pillow-heif", "pip install 'ltx2[heic]'") from error
     pillow_heif.register_heif_opener()

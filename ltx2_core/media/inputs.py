@@ -15,10 +15,10 @@ from .reading import FrameReading
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 LARGEST_IMAGE = 89_478_485  # pixels; Pillow treats more as an attack
-LONGEST_SIDE = 16384  # pixels; the H.264 encoder takes no more
+LONGEST_SIDE = 16384  # pixels; limit of the H.264 encoder
 LONGEST_S = 24 * 60 * 60
 SAMPLE_RATES_HZ = range(1_000, 768_001)
-ROUNDING_S = Fraction(1, 1000)  # containers such as Matroska count in milliseconds
+ROUNDING_S = Fraction(1, 1000)  # timestamps of containers such as Matroska are milliseconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

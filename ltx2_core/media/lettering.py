@@ -12,9 +12,9 @@ SMALL, USUAL = 13, 18  # sizes in pixels
 # looked for on the machine, in this order, where Pillow's own font lacks a letter
 OTHER_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
 OTHER_FONTS += ("msgothic.ttc", "NotoSansArabic-Regular.ttf", "NotoSansDevanagari-Regular.ttf")
-LEAST_WIDTH = 3  # pixels that a letter takes
+LEAST_WIDTH = 3  # smallest width of a letter in pixels
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control and formatting characters
-NO_LETTER = "\U0010ffff"  # which no font has
+NO_LETTER = "\U0010ffff"  # a character that no font contains
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -56,7 +56,7 @@ def lines(text: str, known: Font, width: int, most: int) -> list[str]:
     """
     absent = missing(text, known)
     shown = "".join("?" if letter in absent else letter for letter in text)
-    begin = shown[: (most + 1) * width // LEAST_WIDTH]  # more do not fit, and each is measured
+    begin = shown[: (most + 1) * width // LEAST_WIDTH]  # more characters cannot fit, and measuring takes time
     wrapped = _wrapped(begin, known, width)
     is_cut = len(wrapped) > most or len(begin) < len(shown)
     notes: list[str] = []
@@ -91,7 +91,7 @@ def _wrapped(text: str, known: Font, width: int) -> list[str]:
             continue
         if done[-1]:
             done.append("")
-        for letter in word:  # one that is longer than a line, or a language without spaces
+        for letter in word:  # the word is longer than a line, or the language has no spaces
             if known.getlength(done[-1] + letter) > width:
                 done.append("")
             done[-1] += letter

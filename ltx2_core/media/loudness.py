@@ -21,16 +21,16 @@ from .shown import through
 from .waveform import Waveform
 
 CEILING_DBTP = -1.0
-MARGIN_DB = 0.05  # below the ceiling: the measure tells peaks in thousandths, and a file has 16 bits
-BLOCK_S = Fraction(2, 5)  # what the measure looks at, at a time; shorter audio has none
+MARGIN_DB = 0.05  # below the ceiling: peaks are measured in thousandths, and a file has 16 bits
+BLOCK_S = Fraction(2, 5)  # length of a measuring block; shorter audio has no loudness
 GATE_LUFS = -70.0  # quieter blocks do not count; this is the result if none counts
-TOLERANCE_LU = 0.1  # when rounds of limiting stop; the promise is 0.5
+TOLERANCE_LU = 0.1  # tolerance at which limiting stops; 0.5 is documented
 PROMISED_LU = 0.5
 ROUNDS = 12
-MOST_LIMITED_DB = 12.0  # by which peaks are lowered at most
-BLOCKS_PER_S, LOOK_AHEAD = 1000, 5  # of the limiter; how many blocks before and after a peak its gain moves
-OVERSAMPLING = 4  # places between two samples where peaks are looked for, the sample among them
-TAPS = 24  # samples that each of them is computed from
+MOST_LIMITED_DB = 12.0  # largest reduction of peaks
+BLOCKS_PER_S, LOOK_AHEAD = 1000, 5  # of the limiter; its gain changes this many blocks before and after a peak
+OVERSAMPLING = 4  # points per sample at which peaks are measured
+TAPS = 24  # samples from which each point is interpolated
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Levelled:
 
 def measure_level(audio: Waveform) -> Level:
     """Measure audio of one, two or six channels."""
-    told_every = audio.sample_rate_hz // 10  # samples after which the filter says what it has measured
+    told_every = audio.sample_rate_hz // 10  # interval of the filter's results, in samples
     samples = functional.pad(audio.samples.double(), (0, -audio.samples.shape[-1] % told_every))
     graph = Graph()
     layout = LAYOUTS[len(samples)]
@@ -127,7 +127,7 @@ def _amplified(audio: Waveform, gain_db: float) -> Waveform:
     samples = samples * limiter_gain(samples, ceiling, audio.sample_rate_hz)
     made = replace(audio, samples=samples.float())
     peak = measure_level(made).peak
-    if peak > ceiling:  # the gain moves while a peak passes
+    if peak > ceiling:  # the gain changes during a peak
         made = replace(made, samples=(samples * (ceiling / peak)).float())
     return made
 
@@ -140,7 +140,7 @@ def limiter_gain(samples: Tensor, ceiling: float, sample_rate_hz: int) -> Tensor
     block = max(1, sample_rate_hz // BLOCKS_PER_S)
     padded = functional.pad(rearrange(peaks, "s -> 1 1 s"), (0, -len(peaks) % block))
     needed = ceiling / functional.max_pool1d(padded, block).clamp(min=ceiling)
-    outside = 2 * LOOK_AHEAD + 1  # the blocks beside a block count as well: between their middles the gain is a line
+    outside = 2 * LOOK_AHEAD + 1  # neighbouring blocks count too: the gain is interpolated between the middles
     needed = functional.pad(needed, (outside, outside), value=1.0)
     held = -functional.max_pool1d(-needed, 2 * (LOOK_AHEAD + 1) + 1, stride=1)
     weights = torch.hann_window(2 * LOOK_AHEAD + 3, periodic=False, dtype=samples.dtype)[1:-1]

@@ -24,12 +24,12 @@ from .video import frames_by_time
 from .writer import write_clip
 
 NARROWEST, WIDEST = 512, 1280  # pixels; a smaller clip is enlarged, a larger one reduced
-STRIP, LEGEND, GAP = 96, 24, 8  # rows: of the waveform, of the scale of colours, around them
-HEAT = ((20, 11, 52), (120, 28, 109), (207, 68, 70), (246, 139, 30), (252, 255, 164))  # little to much
-STRONGEST = 0.7  # share of the colour where the attention is greatest
-GREY = 0.6  # how much of their colour frames lose, and so do not mix with those of the map
-TOP_SHARE = 0.995  # of all values, which the brightest colour stands for
-AUDIO_STEPS_PER_S, FIRST_STEP_S = 25, Fraction(3, 100)  # the first latent step of audio is shorter by so much
+STRIP, LEGEND, GAP = 96, 24, 8  # heights in pixels: waveform, colour scale, gaps
+HEAT = ((20, 11, 52), (120, 28, 109), (207, 68, 70), (246, 139, 30), (252, 255, 164))  # from low to high attention
+STRONGEST = 0.7  # opacity of the colour at the greatest attention
+GREY = 0.6  # desaturation of the frames, so that they differ from the map
+TOP_SHARE = 0.995  # the quantile that gets the brightest colour
+AUDIO_STEPS_PER_S, FIRST_STEP_S = 25, Fraction(3, 100)  # the first latent step of audio is this much shorter
 CURSOR = (255, 255, 255)
 
 

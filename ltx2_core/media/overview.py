@@ -33,9 +33,9 @@ from .shown import shown_frames
 from .sync import Sync, measure_sync
 from .waveform import Waveform
 
-CANDIDATES = 8  # frames of which one becomes the poster
-POSTER_QUALITY, SPECTRUM_QUALITY = 75, 40  # of WebP, of 100
-LEVELS = string.digits + string.ascii_uppercase + string.ascii_lowercase + "-_"  # of a waveform, quiet to loud
+CANDIDATES = 8  # number of candidate frames for the poster
+POSTER_QUALITY, SPECTRUM_QUALITY = 75, 40  # WebP quality, up to 100
+LEVELS = string.digits + string.ascii_uppercase + string.ascii_lowercase + "-_"  # digits of a waveform, quiet to loud
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def _read(source: AudioSource, header: AudioHeader, start_s: Fraction, end_s: Fr
     """A time window of a WAV or FLAC file, if it contains anything."""
     rate = header.sample_rate_hz
     start = round(start_s * rate)
-    end = header.samples if end_s is None else round(end_s * rate) + 1  # halves may round away from the length
+    end = header.samples if end_s is None else round(end_s * rate) + 1  # one more, because halves may be rounded up
     if start < header.samples:
         yield Piece(Fraction(start, rate), rate, read_samples(source.path, header, start, end - start))
 
@@ -63,7 +63,7 @@ def _decode(source: AudioSource, start_s: Fraction, end_s: Fraction | None) -> I
             if end_s is not None and time_s > end_s:
                 return
             begin_s = time_s
-            time_s += Fraction(frame.samples, frame.sample_rate)  # of the next, if it does not tell: it follows
+            time_s += Fraction(frame.samples, frame.sample_rate)  # the time of the next frame, if it has no timestamp
             if time_s >= start_s:
                 yield Piece(begin_s, frame.sample_rate, _samples(frame))
 

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
-BT709 = (  # luma, blue and red difference from red, green and blue
+BT709 = (  # the matrix from R, G, B to luma, blue and red difference
     (0.2126, 0.7152, 0.0722),
     (-0.1146, -0.3854, 0.5),
     (0.5, -0.4542, -0.0458),

@@ -12,17 +12,17 @@ from PIL import Image, ImageDraw
 from .lettering import DIM, INK, PAPER, SMALL, font
 
 WIDTH = 1304
-GUTTER = 76  # for the labels of an axis, to the left of what is plotted
+GUTTER = 76  # width of the axis labels, left of the plot
 PLOT = WIDTH - GUTTER
-WAVE_HEIGHT = 121  # of one channel, odd, so that silence is in the middle
-BARS_PER_S = 100  # at most, so that a short clip shows levels and not each swing
-QUIETEST_DB = -60  # in the middle of a waveform, below full scale at its edges
+WAVE_HEIGHT = 121  # height of one channel; odd, so that silence is in the middle
+BARS_PER_S = 100  # largest number of bars, so that a short clip shows levels, not single oscillations
+QUIETEST_DB = -60  # level in the middle of a waveform, relative to full scale at its edges
 SPECTRUM_HEIGHT = 96
-FAINTEST_DB, STEP_DB = -90, 5  # of a spectrogram; few colours keep the file small
+FAINTEST_DB, STEP_DB = -90, 5  # range and step of a spectrogram; few colours keep the file small
 WINDOW, COLUMN = 2048, 2  # samples, pixels
 LOWEST_HZ, HIGHEST_HZ = 50, 20_000
 WAVE, GRID = (127, 178, 229), (52, 56, 66)
-HEAT = (PAPER, (36, 52, 92), (52, 104, 170), (127, 178, 229), (250, 214, 120), (255, 255, 255))  # faint to loud
+HEAT = (PAPER, (36, 52, 92), (52, 104, 170), (127, 178, 229), (250, 214, 120), (255, 255, 255))  # from quiet to loud
 STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600)
 MOST_TICKS = 14
 
@@ -46,7 +46,7 @@ def bars(samples: NDArray, sample_rate_hz: int, duration_s: float, width: int) -
     padded = _lasting(samples, sample_rate_hz, duration_s, width)
     count = min(width, math.ceil(duration_s * BARS_PER_S))
     starts = np.linspace(0, padded.shape[1], count, endpoint=False).astype(int)
-    bar = np.arange(width) * count // width  # of each column of pixels
+    bar = np.arange(width) * count // width  # the bar of each column of pixels
     low = heights(np.minimum.reduceat(padded, starts, axis=1).min(0).clip(max=0))[bar]
     high = heights(np.maximum.reduceat(padded, starts, axis=1).max(0).clip(min=0))[bar]
     return low, high

@@ -26,8 +26,8 @@ from .reading import Colour
 DEMUXERS = ("mov", "matroska", "avi", "mpegts", "wav", "w64", "flac", "mp3", "ogg", "aac", "ac3", "eac3", "aiff", "caf")
 DECODER_LIMITS = {"max_pixels": str(2 * LARGEST_IMAGE)}  # also for a frame that is larger than the header says
 
-MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # what PyAV calls it
-UNDETERMINED = "und"  # a language of ISO 639
+MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # PyAV's name of the format
+UNDETERMINED = "und"  # the ISO 639 code of an undetermined language
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +147,7 @@ def list_tracks(path: Path) -> TrackList:
 
 
 def _comment(container: InputContainer) -> str | None:
-    return container.metadata.get("comment") or container.metadata.get("COMMENT")  # as Matroska spells it
+    return container.metadata.get("comment") or container.metadata.get("COMMENT")  # the key in Matroska
 
 
 def _track(stream: Stream) -> Track:
@@ -157,7 +157,7 @@ def _track(stream: Stream) -> Track:
         kind=stream.type,
         codec=getattr(stream, "name", None) or _tag(stream.metadata, "handler_name") or "unknown",
         language=None if language == UNDETERMINED else language,
-        title=_tag(stream.metadata, "title", "name"),  # the second is what MP4 calls it
+        title=_tag(stream.metadata, "title", "name"),  # the second is the key in MP4
         video=_video_info(stream) if isinstance(stream, VideoStream) and is_decoded else None,
         audio=_audio_info(stream) if isinstance(stream, AudioStream) and is_decoded else None,
         is_default=bool(stream.disposition & Disposition.default),

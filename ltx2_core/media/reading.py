@@ -22,14 +22,14 @@ class Colour(NamedTuple):
 
 BT709_LIMITED = Colour(1, 1, 1, 1)
 UNSPECIFIED = 2
-BT709, BT601 = 1, 6  # of matrices
-LIMITED, FULL = 1, 2  # ranges
-PQ, HLG = 16, 18  # transfers of high dynamic range
+BT709, BT601 = 1, 6  # FFmpeg's numbers of matrices
+LIMITED, FULL = 1, 2  # FFmpeg's numbers of ranges
+PQ, HLG = 16, 18  # FFmpeg's numbers of HDR transfer functions
 HDR_NAMES = {PQ: "PQ", HLG: "HLG"}
 WIDE_NAMES = {9: "BT.2020", 12: "Display P3"}  # primaries of wide gamuts
 MATRIX_NAMES = {0: "RGB", BT709: "BT.709", 4: "FCC", 5: "BT.601", BT601: "BT.601", 7: "SMPTE 240M", 9: "BT.2020"}
 RANGE_NAMES = {LIMITED: "limited", FULL: "full"}
-FIRST_HD_HEIGHT = 720  # number of rows from which a clip without a stated matrix uses that of HD
+FIRST_HD_HEIGHT = 720  # clips without a matrix use that of HD from this height on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-WHITE = 255  # of the sheet between and around images
+WHITE = 255  # background of the sheet
 
 
 def reference_sheet(images: Sequence[Tensor], height: int, width: int) -> Tensor:

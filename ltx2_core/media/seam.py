@@ -15,8 +15,8 @@ from .inputs import VideoSource
 from .pieces import audio_pieces
 from .shown import shown_frames
 
-WINDOW, HOP = 512, 128  # samples of a spectrum, and from each to the next
-HIGHEST_SIDE = 256  # of the frames that are compared: what compression does to single pixels is averaged
+WINDOW, HOP = 512, 128  # samples per spectrum, and between spectra
+HIGHEST_SIDE = 256  # size of the compared frames; averages compression noise
 
 
 @dataclass(frozen=True, slots=True)

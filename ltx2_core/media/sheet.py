@@ -26,9 +26,9 @@ from .video import frames_by_number
 from .waveform import Waveform
 
 FRAMES = 8
-COLUMNS, COLUMNS_UPRIGHT = 4, 8  # of frames that are wide, and of such that are tall
+COLUMNS, COLUMNS_UPRIGHT = 4, 8  # columns for landscape and for portrait frames
 MARGIN = 8
-LINE = 6  # between lines of text
+LINE = 6  # space between lines of text in pixels
 MOST_PROMPT_LINES = 5
 LARGEST_BYTES = 200_000
 COLOURS = (256, 128, 64, 32)  # numbers of colours, tried in order until the file is small enough

@@ -54,7 +54,7 @@ def open_clip(path: Path) -> Iterator[InputContainer]:
                 stream.codec_context.options.update(DECODER_LIMITS)
         try:
             yield container
-        except (FFmpegError, IndexError) as error:  # PyAV's answer to a stream that its header did not announce
+        except (FFmpegError, IndexError) as error:  # PyAV's error for a stream that the header did not announce
             raise refusal(path, "it is damaged", "download or copy it again") from error
 
 
@@ -172,7 +172,7 @@ def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     """
     try:
         data = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # side data that PyAV has no name for
+    except ValueError:  # side data of a type that PyAV does not know
         data = None
     if data is None:
         return round(frame.rotation / 90) * 90 % 360, False

@@ -18,17 +18,17 @@ from .inputs import AudioSource, VideoSource, refusal
 from .pieces import JUMP_S, Piece, audio_pieces
 from .shown import Shown, shown_frames
 
-BINS_PER_S = 200  # of both envelopes: 5 ms
-WIDTH, HEIGHT = 96, 64  # of the luma that frames are compared in
-FARTHEST_S = 0.5  # lag that is looked for
-SHORTEST_S = 0.5  # of a clip of which anything can be told
+BINS_PER_S = 200  # resolution of both envelopes: 5 ms
+WIDTH, HEIGHT = 96, 64  # size of the luma planes that are compared
+FARTHEST_S = 0.5  # largest lag that is searched
+SHORTEST_S = 0.5  # shortest clip that can be measured
 NARROWEST_S = 0.02  # standard deviation of the blur of both envelopes, if half a frame is not longer
 QUIETEST = 10 ** (-70 / 10)  # mean square of 5 ms; where none is louder, nothing is heard
 FLOOR = 1e-4  # of the loudest 5 ms: changes far below it are not heard either
 STATIC_CODES = 0.1  # by which pixels change on average from one frame to the next, at most, where nothing moves
 CLEAR = 0.5  # confidence from which a lag counts as clear
 
-OnFrames = Callable[[int], None]  # takes how many frames have been looked at so far
+OnFrames = Callable[[int], None]  # called with the number of frames so far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,10 +24,10 @@ BY_TERM: Mapping[str, Protocol] = {  # the same for TERM
     r"xterm-kitty|xterm-ghostty": "kitty",
     r"foot(-extra|-direct)?|mlterm.*|contour.*|yaft.*|.*sixel.*": "sixel",
 }
-MULTIPLEXERS = r"(screen|tmux)\b.*"  # values of TERM for multiplexers, through which images do not reach the terminal
-CHUNK = 4096  # characters that kitty takes at a time
-COLOURS = 64  # of a picture in sixel
-BAND = 6  # rows that a character of sixel stands for
+MULTIPLEXERS = r"(screen|tmux)\b.*"  # values of TERM for multiplexers, which do not forward images
+CHUNK = 4096  # characters per escape sequence of kitty
+COLOURS = 64  # colours of an image in sixel
+BAND = 6  # rows per sixel character
 
 
 def graphics_protocol(environment: Mapping[str, str]) -> Protocol | None:
@@ -54,7 +54,7 @@ def escape_sequence(png: bytes, protocol: Protocol) -> str:
     chunks = [coded[start : start + CHUNK] for start in range(0, len(coded), CHUNK)]
     parts = []
     for number, chunk in enumerate(chunks, 1):
-        keys = "f=100,a=T,q=2," * (number == 1)  # a PNG, to show at once, without an answer
+        keys = "f=100,a=T,q=2," * (number == 1)  # a PNG, displayed at once, without a reply
         parts.append(f"\x1b_G{keys}m={int(number < len(chunks))};{chunk}\x1b\\")
     return "".join(parts)
 

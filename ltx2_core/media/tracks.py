@@ -48,10 +48,10 @@ def open_output(path: Path, container_format: str, comment: str | None, *rates: 
     precedence if there is no common unit.
     """
     options = {
-        "fflags": "+bitexact",  # no version of the library, no time
+        "fflags": "+bitexact",  # do not write the library's version and the time
         "movflags": "+faststart",
-        "max_interleave_delta": "0",  # encoders may look ahead as far as they like, the streams stay interleaved
-        "avoid_negative_ts": "disabled",  # else AVI shifts a video by a frame because of AAC's priming samples
+        "max_interleave_delta": "0",  # any look-ahead of encoders; streams stay interleaved
+        "avoid_negative_ts": "disabled",  # otherwise AAC's priming samples would shift the video in AVI by a frame
     }
     # edit lists count in this unit: in milliseconds, the default, a stream would not end on its frame or its sample
     common = lcm(*rates)
@@ -94,7 +94,7 @@ class VideoTrack:
         context.time_base = 1 / shape.fps
         context.codec_tag = codec.tag
         context.color_primaries, context.color_trc, context.colorspace, context.color_range = BT709_LIMITED
-        context.max_b_frames = B_FRAMES if shape.frames > B_FRAMES else 0  # x265 invents timestamps in shorter clips
+        context.max_b_frames = B_FRAMES if shape.frames > B_FRAMES else 0  # for x265's timestamps in short clips
         self.container, self.stream, self.shape = container, stream, shape
         self.done = 0
 
@@ -121,7 +121,7 @@ class AudioTrack:
         assert isinstance(stream, AudioStream)
         taken = [one.name for one in stream.codec_context.codec.audio_formats or ()]
         stream.format = next((name for name in taken if name.rstrip("p") == self.format), stream.format.name)
-        stream.disposition = Disposition.default  # before one that is copied
+        stream.disposition = Disposition.default  # takes precedence over a copied stream
         self.stream = stream
         self.pcm = rearrange(pcm, "c s -> s c").cpu().numpy()
         self.done = 0
@@ -129,7 +129,7 @@ class AudioTrack:
     def put(self, until_s: Fraction) -> None:
         """Encode everything up to this time that is not encoded yet."""
         piece = self.pcm[self.done : round(until_s * self.rate)]
-        if not len(piece):  # more frames came than were announced; the self-check will say so
+        if not len(piece):  # there are more frames than announced; the self-check reports it
             return
         frame = av.AudioFrame.from_ndarray(rearrange(piece, "s c -> 1 (s c)"), format=self.format, layout=self.layout)
         frame.sample_rate, frame.pts, frame.time_base = self.rate, self.done, Fraction(1, self.rate)

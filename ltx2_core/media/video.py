@@ -52,7 +52,7 @@ def _decode(source: VideoSource, start_s: Fraction) -> Iterator[Shown]:
         return shown_frames(source, None)
     frames = shown_frames(source, start_s)
     first = next(frames, None)
-    if first is None or first.time_s > start_s:  # a file without an index: one's place is hard to find
+    if first is None or first.time_s > start_s:  # in a file without an index, seeking is unreliable
         return shown_frames(source, None)
     return chain((first,), frames)
 
@@ -65,7 +65,7 @@ def _at_constant_rate(clip: Iterable[Shown], fps: Fraction, start_s: Fraction) -
     seen = None
     for frame, time_s in clip:
         if origin_s is None and time_s > start_s - ROUNDING_S:
-            seen_before = max(0, floor((time_s - start_s) * fps))  # ticks, where the frame before is seen for long
+            seen_before = max(0, floor((time_s - start_s) * fps))  # output frames with the previous frame
             origin_s = time_s - seen_before / fps
         tick = 0 if origin_s is None else floor((time_s - origin_s) * fps + Fraction(1, 2))
         for _ in range(ticks, tick):

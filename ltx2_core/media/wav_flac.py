@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 PCM, MS_ADPCM, FLOAT, IMA_ADPCM, EXTENSIBLE = 1, 2, 3, 0x11, 0xFFFE  # format tags of WAV
 SAMPLE_BITS = {PCM: (8, 16, 24, 32), FLOAT: (32, 64), MS_ADPCM: (4,), IMA_ADPCM: (4,)}
-SUBFORMAT = bytes.fromhex("000000001000800000aa00389b71")  # what follows the format tag inside an extensible header
-UNKNOWN_SIZE = 0x7FFF0000  # bytes; programs that write to a pipe put this or more where they do not know the size
+SUBFORMAT = bytes.fromhex("000000001000800000aa00389b71")  # bytes after the format tag in an extensible header
+UNKNOWN_SIZE = 0x7FFF0000  # bytes; programs that write to a pipe use this value or more for an unknown size
 MOST_CHUNKS = 1000
 FLAC_BITS = (8, 16, 24)
 

@@ -30,7 +30,7 @@ from .tracks import AudioTrack, VideoTrack, open_output
 from .wav_flac import encode
 from .waveform import Waveform, fit_waveform, to_pcm16
 
-OnFrames = Callable[[int], None]  # takes how many frames have been encoded so far
+OnFrames = Callable[[int], None]  # called with the number of frames encoded so far
 MILLISECONDS = 1000  # the unit of a file without audio
 
 

@@ -29,10 +29,10 @@ BACKENDS: Mapping[str, SDPBackend] = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "math": SDPBackend.MATH,
 }
-INT8 = "int8"  # by comfy-kitchen
-FLASH_VERSIONS = {"flash3": "FA3", "flash4": "FA4"}  # as torch calls them
-WIDEST_REGISTER = 16  # float32 numbers in one of a CPU
-_is_int8 = False  # as `attending` says, like torch's own choice of a kernel
+INT8 = "int8"  # the kernel of comfy-kitchen
+FLASH_VERSIONS = {"flash3": "FA3", "flash4": "FA4"}  # torch's names of the versions
+WIDEST_REGISTER = 16  # float32 numbers in the widest CPU register
+_is_int8 = False  # set by `attending`; a global, like torch's own choice of a kernel
 
 
 class KeysValues(NamedTuple):

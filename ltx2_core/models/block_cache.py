@@ -33,9 +33,9 @@ class BlockCache:
     skipped: int = 0
     has_skipped: bool = False
     _kind: object = field(default=None, init=False)
-    _begun: dict[int, Streams[Tensor]] = field(default_factory=dict, init=False)  # before the first block, and after
-    _first: dict[int, Streams[Tensor]] = field(default_factory=dict, init=False)  # what the first block added
-    _rest: dict[int, Streams[Tensor]] = field(default_factory=dict, init=False)  # what all others added
+    _begun: dict[int, Streams[Tensor]] = field(default_factory=dict, init=False)  # before and after the first block
+    _first: dict[int, Streams[Tensor]] = field(default_factory=dict, init=False)  # residual of the first block
+    _rest: dict[int, Streams[Tensor]] = field(default_factory=dict, init=False)  # residual of all other blocks
 
     def begin(self, kind: object) -> None:
         """Start an evaluation. kind: only evaluations of the same kind are compared."""

@@ -20,7 +20,7 @@ from .passes import ALL_BLOCKS
 if TYPE_CHECKING:
     from .transformer import Exchange
 
-ALL: Container[int] = ALL_BLOCKS  # blocks, or steps
+ALL: Container[int] = ALL_BLOCKS  # all blocks, or all steps
 
 
 @dataclass(kw_only=True)
@@ -87,7 +87,7 @@ def add_weights(total: Tensor, queries: Tensor, keys: Tensor, most: int = MOST_C
     samples, heads, count, width = queries.shape
     at_once = max(1, most // (samples * keys.shape[2]))
     for head in range(heads):
-        found = keys[:, head].float().mT  # float32: the weights of many keys are small
+        found = keys[:, head].float().mT  # float32, because the weights of many keys are small
         for first in range(0, count, at_once):
             rows = slice(first, first + at_once)
             scores = queries[:, head, rows].float() * width**-0.5 @ found

@@ -32,7 +32,7 @@ class Chunks:
 
 
 WHOLE = Chunks()
-Rows = Callable[[Tensor, slice], Tensor]  # from rows (b m d) and their place to what is made of them
+Rows = Callable[[Tensor, slice], Tensor]  # maps rows (b m d) and their place to a result
 
 
 def add_in_chunks(x: Tensor, chunks: Chunks, change: Rows) -> Tensor:

@@ -98,7 +98,7 @@ class DiffusionDecoder(nn.Module):
         Args: is_start: whether it contains the first frame. ghosts: frames at its end that are removed afterwards, as
         far as the denoiser's window leaves enough.
         """
-        x = features.clone(memory_format=torch.contiguous_format)  # blocks add to it in place
+        x = features.clone(memory_format=torch.contiguous_format)  # a copy, because blocks add to it in place
         x = self.upsamples[-1](self.det_stages[-1](x), is_start=is_start)
         kept = max(self.decoder.denoiser.kernel.time, x.shape[1] - ghosts * self.decoder.growths[-1].stride.time)
         return x[:, :kept].clone() if kept < x.shape[1] else x  # the removed part is freed

@@ -22,9 +22,9 @@ from .neighbours import QUERY_BOX, AxisBox, Neighbourhood, Windows, fused_attent
 NORM_EPS = 1e-6
 ROPE_BASE = 10_000
 TOKENS_AT_A_TIME = 16_384
-WIDTH_MULTIPLE = 16  # of the inner width of a feed-forward
-FREQUENCIES = 128  # of the timestep
-FUSED_WIDTH, FUSED_WIDEST = 16, 64  # heads of a multiple of this width, and up to that one, are taken by the kernel
+WIDTH_MULTIPLE = 16  # the inner width of a feed-forward is a multiple of this
+FREQUENCIES = 128  # frequencies of the timestep embedding
+FUSED_WIDTH, FUSED_WIDEST = 16, 64  # the kernel supports head widths that are multiples of this, up to that
 Prepare = Callable[[Tensor], Tensor]
 Made = tuple[Tensor, Tensor, Tensor]  # queries, keys and values
 
@@ -118,7 +118,7 @@ class NeighbourhoodAttention(nn.Module):
 
         if self.is_fused:
             return self._add_fused(x, read, near.frames, border)
-        made: dict[int, Made] = {}  # of frames, by their number
+        made: dict[int, Made] = {}  # results by frame number
         for box in near.frame_boxes:
             for number in range(max(made, default=-1) + 1, box.keys.stop):
                 made[number] = read(number)
@@ -136,7 +136,7 @@ class NeighbourhoodAttention(nn.Module):
         boxes = frames.boxes(max(QUERY_BOX.time, self.kernel.time // 2 + 1))
         shape = batch, boxes[0].span, rows, columns + 2 * border, width // self.head_dim, self.head_dim
         queries, keys, values = held = x.new_zeros(shape), x.new_zeros(shape), x.new_zeros(shape)
-        inside = slice(border, border + columns)  # of all columns, those that have queries
+        inside = slice(border, border + columns)  # the columns with queries
         base, done = 0, 0
         for box in boxes:
             for number in range(box.base, done):  # reused entries move to the front
@@ -173,7 +173,7 @@ class NeighbourhoodAttention(nn.Module):
         qkv = rearrange(self.qkv(prepare(x)), "b t y x (three h d) -> three b t y x h d", three=3, d=self.head_dim)
         q, k, v = qkv
         q = rotate(self.q_norm(q), tables)[:, :, :, border : border + columns]
-        return q, rotate(self.k_norm(k), tables), v.contiguous()  # a view would keep all three
+        return q, rotate(self.k_norm(k), tables), v.contiguous()  # a view would keep the memory of all three
 
 
 def fuse_neighbourhoods(module: nn.Module) -> None:

@@ -13,7 +13,7 @@ from ..errors import RequestError
 
 SIGNED, UNSIGNED = 127, 255  # the largest codes of queries, keys and values, and of weights after the softmax
 LEAST_SCALE = 1e-12
-LONGEST_ROTATION = 64  # channels of a head that are rotated together
+LONGEST_ROTATION = 64  # largest number of channels that are rotated together
 
 
 def int8_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -61,7 +61,7 @@ def _rounded(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 def _rotation(width: int) -> Tensor:
     """An orthogonal matrix (width width) of ±1, scaled, in blocks: a Hadamard matrix, repeated along the diagonal."""
-    size = min(width & -width, LONGEST_ROTATION)  # the largest power of two in it
+    size = min(width & -width, LONGEST_ROTATION)  # the largest power of two that divides the width
     block = torch.ones(1, 1)
     while len(block) < size:
         block = torch.cat([torch.cat([block, block], 1), torch.cat([block, -block], 1)])

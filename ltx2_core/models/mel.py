@@ -16,8 +16,8 @@ from torch import Tensor
 from ..config.audio import MelConfig
 
 FLOOR = 1e-5
-ROLLOFF, ZEROS = 0.99, 6  # of the resampling filter: its band, and its zero crossings on each side
-KNEE_HZ, KNEE_MEL, LOG_PER_MEL = 1000.0, 15.0, math.log(6.4) / 27.0  # the Slaney scale is linear up to the knee
+ROLLOFF, ZEROS = 0.99, 6  # resampling filter: relative bandwidth, and zero crossings on each side
+KNEE_HZ, KNEE_MEL, LOG_PER_MEL = 1000.0, 15.0, math.log(6.4) / 27.0  # the Slaney scale is linear up to KNEE_HZ
 
 # The share of each channel in left and right, before it is divided by the sum of its row; L R C LFE Ls Rs, then Lb Rb.
 # Any other number of channels is averaged.
@@ -59,7 +59,7 @@ def resample(wave: Tensor, sample_rate_hz: int, target_hz: int) -> Tensor:
     t = ((tap - rearrange(phase, "p -> p 1")) * band).clamp(-ZEROS, ZEROS)
     window = torch.cos(t * math.pi / ZEROS / 2) ** 2
     x = t * math.pi
-    sinc = torch.where(x == 0, 1.0, x.sin() / x)  # torch.sinc rounds unlike the reference
+    sinc = torch.where(x == 0, 1.0, x.sin() / x)  # torch.sinc rounds differently from the reference
     kernel = sinc * (window * (band / stride))
     padded = F.pad(rearrange(wave, "b c s -> (b c) 1 s"), (reach, reach + stride))
     out = F.conv1d(padded, rearrange(kernel, "p tap -> p 1 tap"), stride=stride)

@@ -121,7 +121,7 @@ class Neighbourhood:
         strips = self._strips(q.device)
         rows_before, mask = None, None
         for rows in self.rows.boxes(self.box.height):
-            if rows.starts != rows_before:  # most boxes see the same part of their keys
+            if rows.starts != rows_before:  # most boxes use the same part of their keys
                 rows_before, mask = rows.starts, strips.mask(frames, rows, len(q))
             given = q[:, :, rows.queries], k[:, :, rows.keys], v[:, :, rows.keys]
             out[:, :, rows.queries] = strips.attend(*given, mask)

@@ -18,7 +18,7 @@ from .segments import TextShares
 
 ALL_BLOCKS: Container[int] = range(sys.maxsize)
 NO_BLOCKS: Container[int] = frozenset()
-TextMemory = tuple[KeysValues, ...]  # of one stream, an entry for each block
+TextMemory = tuple[KeysValues, ...]  # keys and values of one stream, by block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,7 +108,7 @@ def rope_tables(
     def table(values: Tensor, padding: float) -> Tensor:
         if is_interleaved:
             values = repeat(values, "b n r -> b n (r two)", two=2)
-        missing = (width if is_interleaved else width // 2) - values.shape[-1]  # width may not divide by 2 · axes
+        missing = (width if is_interleaved else width // 2) - values.shape[-1]  # width % (2 · axes) may not be 0
         return rearrange(F.pad(values, (missing, 0), value=padding), "b n (h r) -> b h n r", h=heads).to(dtype)
 
     return Rope(table(angles.cos(), 1.0), table(angles.sin(), 0.0), is_interleaved)

@@ -91,7 +91,7 @@ class LatentUpsampler(nn.Module):
     def resize(self, x: Tensor) -> Tensor:
         """Change the size of features (b c f h w): frame by frame, or in time, where n frames become 2n − 1."""
         if self.config.in_time:
-            return self.upsampler(x)[:, :, 1:]  # the first latent frame stands for one frame
+            return self.upsampler(x)[:, :, 1:]  # the first latent frame stands for a single frame
         frames = self.upsampler(rearrange(x, "b c f h w -> (b f) c h w"))
         return rearrange(frames, "(b f) c h w -> b c f h w", b=len(x))
 

@@ -174,13 +174,13 @@ class Upsample(nn.Module):
     def unfold(self, x: Tensor) -> Tensor:
         p1, p2, p3 = self.stride
         x = rearrange(x, "b (c p1 p2 p3) f h w -> b c (f p1) (h p2) (w p3)", p1=p1, p2=p2, p3=p3)
-        return x[:, :, self.stride.time - 1 :]  # the first latent frame stands for one frame
+        return x[:, :, self.stride.time - 1 :]  # the first latent frame stands for a single frame
 
     def forward(self, x: Tensor, timestep: Tensor | None = None) -> Tensor:
         """Map (b c f h w) to (b c' f' h' w'). timestep: not used by this block."""
         y = self.unfold(self.conv(x))
         if self.is_residual:
-            skip = self.unfold(x)  # too few channels: the whole block of them is repeated
+            skip = self.unfold(x)  # there are too few channels, so all of them are repeated
             copies = rearrange(y, "b (copy c) f h w -> b copy c f h w", c=skip.shape[1])
             copies += rearrange(skip, "b c f h w -> b 1 c f h w")
         return y

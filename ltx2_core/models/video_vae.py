@@ -83,7 +83,7 @@ class VideoEncoder(nn.Module):
         for block in self.down_blocks:
             x = block(x)
         x = self.conv_out(activate_(self.conv_norm_out(x), None))
-        means = x[:, : self.config.latent_channels]  # the rest is the log-variance, which nothing uses
+        means = x[:, : self.config.latent_channels]  # the rest is the log-variance, which is not used
         return self.per_channel_statistics.normalize(means).to(video.dtype)
 
 

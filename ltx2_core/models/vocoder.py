@@ -20,7 +20,7 @@ from .activations import Antialiased
 from .mel import FLOOR, ROLLOFF, ZEROS
 
 SIDES = 2
-SLOPE, LAST_SLOPE = 0.1, 0.01  # of the leaky rectifiers; the one before the last convolution differs
+SLOPE, LAST_SLOPE = 0.1, 0.01  # slopes of LeakyReLU; the one before the last convolution differs
 
 
 class ResBlock(nn.Module):
@@ -135,7 +135,7 @@ class StoredFourier(nn.Module):
         self.hop, self.before = config.hop, config.n_fft - config.hop
         shape = (2 * (config.n_fft // 2 + 1), 1, config.n_fft)
         self.register_buffer("forward_basis", torch.empty(shape))
-        self.register_buffer("inverse_basis", torch.empty(shape))  # stored, and not used
+        self.register_buffer("inverse_basis", torch.empty(shape))  # stored in files, but not used
 
     def forward(self, wave: Tensor) -> Tensor:
         spectrum = F.conv1d(F.pad(wave, (self.before, 0)), self.forward_basis, stride=self.hop)

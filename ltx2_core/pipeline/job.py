@@ -36,12 +36,12 @@ if TYPE_CHECKING:  # a job that cannot be resumed is refused before torch is imp
 
 MOST_RECORD_BYTES = 1_000_000
 MOST_GENERATOR_BYTES = 10_000  # the state of torch's generator for the CPU has 5,056
-PREVIEW = "preview.png"  # the picture of how far the video is
+PREVIEW = "preview.png"  # the preview image in a job folder
 SAVED = ("latents-*.safetensors", "stopped-*.safetensors", PREVIEW)
-KEYFRAMES = "keyframes"  # the tensor of those that were generated
-ATTENTION = "attention"  # the tensor that says where the audio looks
+KEYFRAMES = "keyframes"  # the tensor of the generated keyframes
+ATTENTION = "attention"  # the tensor with the attention of the audio to the video
 AGAIN = "remove it, and ltx2 resume makes it again"
-CHOSE_BEFORE = (ENHANCER, DURATION_HEAD)  # roles of models that made the prompt, or the length, of the render
+CHOSE_BEFORE = (ENHANCER, DURATION_HEAD)  # roles of models that determined the prompt or the length before the render
 STORED_AS = {"fp32": "F32", "bf16": "BF16"}
 
 
@@ -412,7 +412,7 @@ class Job:
         """Raises: ValueError for tensors that do not fit the request; KeyError for a missing one."""
         expected = latent_shapes(self.request, number, shapes)
         if is_stopped:
-            expected.pop(KEYFRAMES, None)  # they are among the tokens of the video
+            expected.pop(KEYFRAMES, None)  # they are part of the video tokens
         if header.tensors.keys() - {ATTENTION} != {*expected, "generator"}:
             raise ValueError(f"it holds {', '.join(sorted(header.tensors))}")
         generator = header.tensors["generator"]
@@ -420,13 +420,13 @@ class Job:
             raise ValueError("its generator state is not valid")
         if attention := header.tensors.get(ATTENTION):
             counts = [_tokens(expected[name])[0] for name in ("audio", "video")]
-            is_large = is_stopped and attention.shape[1:] > (counts[1],)  # with tokens that conditions appended
+            is_large = is_stopped and attention.shape[1:] > (counts[1],)  # it includes tokens that conditions appended
             if attention.dtype != "F32" or not (is_large or [*attention.shape] == counts):
                 raise ValueError(f"its {ATTENTION} has the wrong number of tokens")
         for name, shape in expected.items():
             found = header.tensors[name]
             is_of_request = found.shape == shape
-            if is_stopped:  # tokens, and those that conditions appended
+            if is_stopped:  # the tokens include those that conditions appended
                 least, width = _tokens(shape)
                 is_of_request = found.shape[::2] == (1, width) and found.shape[1] >= least
             if not is_of_request or found.dtype != STORED_AS[self.task.machine.precision]:

@@ -14,8 +14,8 @@ from ..records import Record
 from ..version import __version__
 from .request import EncodingSettings, MadeFile, Request
 
-MOST_RECIPE_BYTES = 1_000_000  # as many as the record of a job may have
-LIBRARIES = ("torch", "transformers", "av", "pillow", "soundfile")  # whose versions may change a bit
+MOST_RECIPE_BYTES = 1_000_000  # the same limit as for the record of a job
+LIBRARIES = ("torch", "transformers", "av", "pillow", "soundfile")  # libraries whose versions may change the result
 
 
 class MadeModel(Record):

@@ -18,7 +18,7 @@ from .events import Event, Message
 
 START_METHOD = "spawn"  # CUDA cannot be used in a process that was forked
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-STOP = "stop"  # what a parent sends to have a render stopped after its step
+STOP = "stop"  # message from the parent: stop after the current step
 
 
 def start(serve: Callable[..., None], *given: object) -> tuple[Any, Connection]:
@@ -58,7 +58,7 @@ def _signals_wait() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    ensure_running()  # which lets signals through in the thread that it is first called in
+    ensure_running()  # it unblocks signals in the thread that calls it first
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield

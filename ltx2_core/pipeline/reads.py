@@ -13,7 +13,7 @@ from .job import Job
 from .parts import DURATION_HEAD, ModelHeaders
 from .request import ENHANCER, RenderTask
 
-LONGEST_PATH = 400  # in a message
+LONGEST_PATH = 400  # longest path in a message
 
 
 def identities(task: RenderTask) -> dict[str, Identity]:
@@ -42,7 +42,7 @@ def files_of(task: RenderTask, headers: ModelHeaders) -> dict[str, Path]:
     encoder = find_encoder(task.files.require_file("text_encoder"))
     files = {role: task.files.require_file(role) for role in roles}
     files |= {f"text_encoder/{path.name}": path for path in encoder.paths}
-    if task.request.enhances and ENHANCER in task.inputs:  # once the prompt is rewritten, it is not needed any more
+    if task.request.enhances and ENHANCER in task.inputs:  # it is not needed after the prompt has been rewritten
         enhancer = find_enhancer(task.inputs[ENHANCER])
         files |= {f"{ENHANCER}/{path.name}": path for path in enhancer.files.paths}
     return files | {role: path for role, path in task.inputs.items() if role != ENHANCER}

@@ -30,14 +30,14 @@ from .segments import Segments, TextSpan, names_of_texts, text_spans
 from .values import OFF, Choice, FrameRate, Interval, Loudness, Seconds
 
 VideoCodecName = Annotated[str, BeforeValidator(Choice.of(VIDEO_CODECS))]
-COPY = "copy"  # in place of a codec: the packets of the given audio
+COPY = "copy"  # instead of a codec: copy the packets of the given audio
 AUDIO_CODECS = ("aac", "alac", "flac", COPY)  # in MP4, each by the encoder of the same name
 AudioCodecName = Annotated[str, BeforeValidator(Choice(AUDIO_CODECS))]
 OldTrackName = Annotated[str, BeforeValidator(Choice(("drop", "second-track")))]
 
-ENHANCER = "enhancer"  # the role of a language model in a folder of its own that rewrites the prompt
+ENHANCER = "enhancer"  # role of the language model that rewrites the prompt
 
-AROUND = 5  # latent frames that are decoded before and behind a loop
+AROUND = 5  # latent frames that are decoded before and after a loop
 RECORD = "job.json"  # the file in a job folder that holds the task
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field
 from ..records import Record
 from .values import Seconds, parse_span, show_time
 
-MOST_SEGMENTS = 100  # of a clip
+MOST_SEGMENTS = 100  # largest number of segments in a clip
 
 
 class Segment(Record):

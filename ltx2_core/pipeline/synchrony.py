@@ -12,7 +12,7 @@ from ..media.accept import check_input
 from ..media.inputs import VideoSource, refusal
 from .events import Watch
 
-if TYPE_CHECKING:  # PyAV and numpy, which a file that is refused does not need
+if TYPE_CHECKING:  # PyAV and numpy, which are not needed to refuse a file
     from ..media.sync import Sync
 
 NOBODY = Watch()

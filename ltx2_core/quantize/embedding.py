@@ -17,7 +17,7 @@ from ..stored.layer import HINT, Format, StoredLayer
 from .decode import ROUNDED, decode, decode_matrix
 from .linear import empty_module
 
-BY_ROWS: tuple[Format, ...] = ("int8", "fp8", "fp8_rows", "fp8_cast")  # a row of which decodes without the others
+BY_ROWS: tuple[Format, ...] = ("int8", "fp8", "fp8_rows", "fp8_cast")  # formats in which a single row can be decoded
 
 
 def quantised_embedding(layer: StoredLayer, table: nn.Embedding, header: Header) -> QuantisedEmbedding:
@@ -45,7 +45,7 @@ class QuantisedEmbedding(nn.Module):
         super().__init__()
         self.layer = layer
         self.num_embeddings, self.embedding_dim = table.num_embeddings, table.embedding_dim
-        self.dtype = torch.bfloat16  # of what it gives
+        self.dtype = torch.bfloat16  # of the output
         self.stored = empty_module(layer, header)
         self.register_buffer("embed_scale", getattr(table, "embed_scale", None), persistent=False)
 

@@ -16,7 +16,7 @@ from .fp8 import LARGEST_E4M3, to_e4m3
 from .integers import to_int8
 from .rows import LEAST_SCALE, Stored
 
-Encoder = Callable[[Tensor, int], Stored]  # a matrix, and how many columns are rotated together
+Encoder = Callable[[Tensor, int], Stored]  # a matrix, and the number of columns that are rotated together
 
 
 def encode_int8(weight: Tensor, group: int) -> Stored:

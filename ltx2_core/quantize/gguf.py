@@ -32,7 +32,7 @@ SCALES_AT = {
     "GGUF_Q5_K": (0, 2),
     "GGUF_Q6_K": (208,),
 }
-WORDS = {1: torch.int16, 2: torch.int32}  # that hold so many float16 numbers
+WORDS = {1: torch.int16, 2: torch.int32}  # the integer type that holds this many float16 numbers
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 

@@ -44,7 +44,7 @@ def rotated(values: Tensor, group: int) -> Tensor:
     """
     if group == 1:
         return values
-    digits = (group.bit_length() - 1) // 2  # of a column inside its group, to base 4
+    digits = (group.bit_length() - 1) // 2  # number of base-4 digits of a column's index in its group
     upper, lower = (_signs(count, values.device) for count in (digits // 2, digits - digits // 2))
     return (upper @ values.unflatten(-1, (-1, len(upper), len(lower))) @ lower).flatten(-3)
 

@@ -62,11 +62,11 @@ class QuantisedLinear(nn.Module):
         super().__init__()
         self.layer = layer
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.dtype = torch.bfloat16  # what it computes in where it is not asked with a tensor
+        self.dtype = torch.bfloat16  # the dtype for code that asks for it before there are inputs
         self.bias = linear.bias
         self.stored = stored
         self.branches = nn.ModuleList()
-        self.multiplies = False  # in the type that it is stored in
+        self.multiplies = False  # whether products are computed in the stored type
         self._is_held, self._held = False, None
 
     @property

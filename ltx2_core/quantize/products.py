@@ -24,7 +24,7 @@ from .integers import to_int8, whole_numbers
 from .rows import LEAST_SCALE, Stored, in_pieces, scaled_blocks
 
 LEAST_ROWS = 17  # rows of the inputs; with fewer, decoding is cheaper, and torch._int_mm does not support fewer
-LEAST_OUT = 64  # of the weight; narrower layers, such as gates, are decoded
+LEAST_OUT = 64  # rows of the weight; narrower layers, such as gates, are decoded
 LARGEST_NVFP4 = 6 * LARGEST_E4M3
 HALFWAY = ((0.25, False), (0.75, True), (1.25, False), (1.75, True), (2.5, False), (3.5, True), (5.0, False))
 
@@ -83,7 +83,7 @@ def _fp8(layer: StoredLayer, stored: Stored, x: Tensor) -> Tensor:
     weight, scale = stored["weight"], stored["weight_scale"]
     given = stored.get("input_scale")
     if given is not None and scale.numel() == 1:
-        codes = to_e4m3(x * (1 / given.reshape(())))  # rounded to the dtype of the inputs first, as officially
+        codes = to_e4m3(x * (1 / given.reshape(())))  # first rounded to the dtype of x, as in the official code
         recipe = ScalingType.TensorWise
         scales = given.reshape(()), scale.reshape(())
     else:
@@ -101,7 +101,7 @@ def _mxfp8(layer: StoredLayer, stored: Stored, x: Tensor) -> Tensor:
     """Products of E4M3 with powers of two for 32 columns."""
     blocks = x.float().unflatten(-1, (-1, MXFP8_BLOCK))
     mantissa, exponents = (blocks.abs().amax(-1) / LARGEST_E4M3).frexp()
-    exponents = (exponents - (mantissa == 0.5).int()).clamp(-127, 127)  # of the next power of two
+    exponents = (exponents - (mantissa == 0.5).int()).clamp(-127, 127)  # exponents of the next power of two
     powers = torch.ldexp(torch.ones_like(mantissa), exponents)
     codes = to_e4m3((blocks / powers[..., None]).flatten(-2))
     if not x.is_cuda:
@@ -146,7 +146,7 @@ def _int8(layer: StoredLayer, stored: Stored, x: Tensor) -> Tensor:
             x, whole, scales, out_dtype=x.dtype, convrot=group > 1, convrot_groupsize=group
         )
     codes, own = to_int8(x, layer.rotation)
-    filled = F.pad(codes, (0, 0, 0, max(0, LEAST_ROWS - len(codes))))  # the last chunk of rows may be a small one
+    filled = F.pad(codes, (0, 0, 0, max(0, LEAST_ROWS - len(codes))))  # the last chunk of rows may be small
     sums = torch.ops.aten._int_mm(filled, whole.t())[: len(codes)]
     return (sums.float() * own * scales.reshape(1, -1)).to(x.dtype)
 

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from ..stored.formats import TILE_BLOCKS, TILE_ROWS
 
 Stored = Mapping[str, Tensor]  # the tensors of a layer by their role
-LEAST_SCALE = 1e-30  # of numbers that are all zero
-LANES = 32  # the rows of a piece lie in four groups of so many
+LEAST_SCALE = 1e-30  # scale of a row of zeros
+LANES = 32  # a piece has four groups of 32 rows
 
 
 def of_rows(tensor: Tensor, rows: range) -> Tensor:

@@ -104,7 +104,7 @@ class GuidedDenoiser:
         blocks.
         """
         passes: list[Pass] = []
-        first: int | None = None  # that reads the prompt
+        first: int | None = None  # the first pass that reads the prompt
         for number, one in enumerate(plan):
             reads_prompt = one.kind is not PassKind.UNCOND
             follows = first if reads_prompt else None
@@ -142,7 +142,7 @@ class GuidedDenoiser:
     def _rope(self, state: LatentState, io: StreamIO, rows: slice) -> StreamRope:
         placed = self._ropes.get(io)
         if placed is None or placed.positions is not state.positions:
-            self._ropes.pop(io, None)  # before the next are made
+            self._ropes.pop(io, None)  # freed before the next tables are computed
             tables = io.rotary_tables(state.positions[:, :, rows].to(state.latent.device))
             placed = self._ropes[io] = PlacedRope(state.positions, tables)
         return placed.tables

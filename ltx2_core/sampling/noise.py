@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..latents import LatentState
 
-NOISE_DTYPE = torch.bfloat16  # the seed means these numbers, whatever dtype the model computes in
+NOISE_DTYPE = torch.bfloat16  # a seed gives the same noise for every dtype of the model
 
 
 def draw_noise(shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype) -> Tensor:

@@ -16,7 +16,7 @@ from ..latents import LatentState, States
 from .noise import draw_standardised_noise
 from .samplers import Denoiser, OnStep, iterate_steps
 
-LAST_SIGMA = 0.0011  # the steps end here, and one evaluation more takes it to 0
+LAST_SIGMA = 0.0011  # the steps end here; one more evaluation leads to 0
 MIDDLE_ETA = 0.5
 
 
@@ -44,7 +44,7 @@ def sample_res2s(
         step = Step(sigma=sigma, sigma_next=sigma_next, eta=eta)
         middle = states.map(partial(step.to_middle, generator=middle_generator), first)
         halfway = states.map(LatentState.with_latent, middle)
-        second = halfway.map(LatentState.keep_given, denoise(halfway, step.middle, 0))  # as step 0: never skipped
+        second = halfway.map(LatentState.keep_given, denoise(halfway, step.middle, 0))  # step 0 is never skipped
         states = states.map(partial(step.to_end, generator=step_generator), first, middle, second)
     return states
 
@@ -84,7 +84,7 @@ class Step:
             # The start from which the noised middle follows without noise; the reference iterates to it.
             start = (middle - self.length * a21 * first) / (1 - self.length * a21)
         end = start + self.length * (b1 * (first - start) + b2 * (second - start))
-        levels = torch.tensor([self.sigma, self.sigma_next])  # in float32, unlike those of the middle
+        levels = torch.tensor([self.sigma, self.sigma_next])  # in float32, unlike the levels in the middle
         return state.with_latent(renoise(state, start, end, levels, self.eta, generator))
 
 

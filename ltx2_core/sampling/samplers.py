@@ -14,7 +14,7 @@ from torch import Tensor
 from ..latents import Latents, LatentState, States, to_denoised, to_velocity
 from .noise import NOISE_DTYPE, draw_noise
 
-OnStep = Callable[[int, int], None]  # called after each step with how many are done, and how many there are
+OnStep = Callable[[int, int], None]  # called after each step with the number of finished steps and of all steps
 
 
 class Denoiser(Protocol):
@@ -99,7 +99,7 @@ def _ancestral_step(
     if sigma_next == 0:
         return state.with_latent(clean)
     noise = draw(state.latent.shape).to(state.latent.device, torch.float32)
-    now, after = torch.tensor([sigma, sigma_next])  # float32 down to the coefficients, as in the reference
+    now, after = torch.tensor([sigma, sigma_next])  # float32 including the coefficients, as in the reference
     down = after * (1 + (after / now - 1) * eta)
     ratio = down / now
     moved = ratio * state.latent.float() + (1 - ratio) * clean

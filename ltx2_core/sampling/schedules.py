@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import RequestError
 
 DEFAULT_TOKENS = 4096
-FEW_TOKENS, MANY_TOKENS = 1024, 4096  # the token counts that base_shift and max_shift are meant for
+FEW_TOKENS, MANY_TOKENS = 1024, 4096  # the token counts of base_shift and max_shift
 
 
 def ltx2_schedule(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-WINDOW_OFFSET = 1_000_003  # between the seeds of neighbouring windows
+WINDOW_OFFSET = 1_000_003  # difference between the seeds of neighbouring windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,10 @@ class Sampler:
 SAMPLERS: Mapping[str, Sampler] = {
     "euler": Sampler(module="samplers", function="sample_euler", is_resumable=True),
     "gradient": Sampler(module="samplers", function="sample_gradient_estimation"),
-    "ancestral": Sampler(  # the offset keeps the noise of the steps apart from that of the start
+    "ancestral": Sampler(  # the offset makes the noise of the steps differ from the initial noise
         module="samplers", function="sample_ancestral", generators={"generator": Seed(offset=10_000)}
     ),
-    "res2s": Sampler(  # the official code's seeds, whatever the seed of the request
+    "res2s": Sampler(  # the official code's seeds, independent of the request's seed
         module="res2s",
         function="sample_res2s",
         evaluations=2,

@@ -18,7 +18,7 @@ from ..header_text import DTYPE_BYTES, METADATA, TensorInfo
 Target = Literal["int8", "fp8"]
 TARGETS: tuple[Target, ...] = ("int8", "fp8")
 GROUPS = (256, 64, 16)  # columns that are rotated together: the largest that divides their number
-ALIGNMENT = 8  # of the first tensor in a file
+ALIGNMENT = 8  # alignment of the first tensor in a file
 PLAIN_FLOATS = ("BF16", "F16", "F32", "F64")
 
 

@@ -15,8 +15,8 @@ from .layer import Format
 Shapes = tuple[tuple[int, ...], ...]
 SCALAR: Shapes = ((), (1,))
 F8 = ("F8_E4M3", "F8_E5M2")
-TILE_ROWS, TILE_BLOCKS = 128, 4  # block scales are stored in pieces of so many rows and blocks
-ROTATION = 256  # columns that are rotated together, where a marker leaves it out
+TILE_ROWS, TILE_BLOCKS = 128, 4  # block scales are stored in pieces of this many rows and blocks
+ROTATION = 256  # columns that are rotated together, if a marker does not say
 GROUP = 16  # the same for columns that share a scale
 
 
@@ -117,8 +117,8 @@ MARKED: Mapping[str, tuple[Format, str]] = {
     "int8_tensorwise": ("int8", "I8"),
     "asym_w4a8_int8": ("w4a8", "I8"),
 }
-PLAIN = "bf16"  # what a marker calls a layer that is not quantised
-ROTATED: tuple[Format, ...] = ("w4a8", "w6a8")  # always
+PLAIN = "bf16"  # value in the marker of a layer that is not quantised
+ROTATED: tuple[Format, ...] = ("w4a8", "w6a8")  # formats that are always rotated
 
 
 def marked_format(said: Mapping[str, Any], weight: TensorInfo, scales: Mapping[str, TensorInfo]) -> Format:

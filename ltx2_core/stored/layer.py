@@ -28,7 +28,7 @@ TITLES: Mapping[Format, str] = {
     "w6a8": "w6a8",
     "gguf": "GGUF",
 }
-LONGEST_NAME = 120  # of a layer, in a message
+LONGEST_NAME = 120  # longest name of a layer in a message
 HINT = "use the published file, or the bf16 file of the same model"
 
 

@@ -62,7 +62,7 @@ def read_markers(header: Header, names: Mapping[str, str]) -> Markers:
             raise refusal(header.path, layer, "its marker names no format")
     default = header.metadata.get(FILE_FORMAT)
     if default not in (None, "mxfp8"):
-        default = None  # the word of another program
+        default = None  # a value of another program
     return Markers(layers, default)
 
 

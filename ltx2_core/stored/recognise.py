@@ -29,11 +29,11 @@ UNSUPPORTED = {
 }
 LEGACY_SIGN = "scaled_fp8"
 LEGACY_ROLES = {"scale_weight": "weight_scale", "scale_input": "input_scale"}
-MODELOPT_SIGN = "quantization_config"  # in the metadata
+MODELOPT_SIGN = "quantization_config"  # key in the metadata
 DTYPES = (*F8, "I8", "U8")
 PLAIN_DTYPES = ("F64", "F32", "F16", "BF16")
 POWERS_OF_4 = [4**n for n in range(1, 9)]
-Roles = dict[str, dict[str, str]]  # of each layer: role to the name of a tensor
+Roles = dict[str, dict[str, str]]  # for each layer: name of a tensor by role
 
 
 def recognise(header: Header) -> StoredLayers:

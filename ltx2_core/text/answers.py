@@ -13,7 +13,7 @@ PLAIN = str.maketrans(
     {"\u2018": "'", "\u2019": "'", "\u2032": "'", "\u201c": '"', "\u201d": '"'}
     | {"\u2014": "-", "\u2013": "-", "\u2212": "-", "\u00a0": " "}
 )
-SINGLE = r"(?<!\w)'([^']+(?:\b'\b[^']+)*)'(?!\w)"  # with the apostrophes inside words
+SINGLE = r"(?<!\w)'([^']+(?:\b'\b[^']+)*)'(?!\w)"  # a quote may contain apostrophes inside words
 QUOTED = re.compile(rf'"([^"]+)"|«([^»]+)»|„([^"]+)"|「([^」]+)」|{SINGLE}')
 WORD = re.compile(r"\w+(?:'\w+)*")
 MARKUP = re.compile(
@@ -33,10 +33,10 @@ CHAT = (
     "here is",
     "here's",
 )
-LATIN_SHARE = 0.9  # of the letters outside quotes: the answer is English
-TEXT_SHARE = 0.75  # of the characters: letters and spaces
-MOST_LETTERS = 40  # of a word
-LONGEST_LOOP, MOST_REPEATS = 12, 4  # words that are said again and again, and how often one after another
+LATIN_SHARE = 0.9  # share of Latin letters outside quotes in an English answer
+TEXT_SHARE = 0.75  # share of letters and spaces among the characters
+MOST_LETTERS = 40  # largest number of letters in a word
+LONGEST_LOOP, MOST_REPEATS = 12, 4  # length of a repeated sequence of words; allowed repeats
 
 
 def clean_response(text: str) -> str:

@@ -20,8 +20,8 @@ from .enhancers import EnhancerFiles
 from .gemma import Gemma, TableInFile
 from .tokens import tokenizer_of
 
-BLOCK_TOKENS = 8  # the reference pads conversations to a multiple of it
-Inputs = Mapping[str, Tensor]  # of the language model, by name
+BLOCK_TOKENS = 8  # the reference pads conversations to a multiple of this number
+Inputs = Mapping[str, Tensor]  # inputs of the language model, by name
 
 
 class Answer(NamedTuple):
@@ -64,7 +64,7 @@ class Conversation:
         from transformers import AutoProcessor
 
         config_file = self.model.files.config_file
-        assert config_file is not None  # or it would see no images
+        assert config_file is not None  # without it the model could not read images
         try:
             processor = AutoProcessor.from_pretrained(config_file.parent, local_files_only=True)
         except Exception as error:  # transformers raises many kinds

@@ -23,7 +23,7 @@ INSTRUCTIONS = Path(__file__).parent / "instructions"
 HINT = "--enhancer FOLDER names an instruct model: a Gemma 3, such as the text encoder of LTX-2, or a small Gemma 4"
 READS_ONLY = "the text encoder of LTX-2.5 (gemma4_unified), which was trained to read prompts and cannot write them"
 NO_TEMPLATE = "has no chat template, so it is not a model that follows instructions"
-VISION = "multi_modal_projector."  # in the names of the tensors of a Gemma 3 that takes images
+VISION = "multi_modal_projector."  # prefix of tensors in a Gemma 3 that accepts images
 IMAGE_SETTINGS = "preprocessor_config.json"
 
 

@@ -40,12 +40,12 @@ HINT = (
 )
 TOKENIZER = "tokenizer_json"  # the tensor or the metadata entry of a file that holds its tokenizer
 TOKENIZER_CONFIG = "tokenizer_config.json"
-ASSET = "hf_asset__"  # before the name of a file that such a file holds as a tensor
-NAMES_ENCODER = (2, 4)  # the version from which on a checkpoint should say which encoder it was trained with
-OF_GEMMA_4 = "2.5"  # the generation that was trained with it
-TOKENS = {"bos_token": "<bos>", "pad_token": "<pad>"}  # of Gemma, where no tokenizer_config.json names them
+ASSET = "hf_asset__"  # prefix of a tensor that contains another file
+NAMES_ENCODER = (2, 4)  # from this version on, a checkpoint should name its text encoder
+OF_GEMMA_4 = "2.5"  # the generation that was trained with Gemma 4
+TOKENS = {"bos_token": "<bos>", "pad_token": "<pad>"}  # Gemma's, used if no tokenizer_config.json names them
 
-MOST_CONFIGS = 50  # that are looked at in a folder which holds many others
+MOST_CONFIGS = 50  # config files to read in a folder with many others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

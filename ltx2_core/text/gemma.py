@@ -159,7 +159,7 @@ def restore_buffers(model: Any, later: str | None = None) -> None:
     Raises: CheckpointError if something else is empty.
     """
     config = model.config
-    model.embed_tokens.embed_scale = torch.tensor(config.hidden_size**0.5)  # float32 whatever the weights are
+    model.embed_tokens.embed_scale = torch.tensor(config.hidden_size**0.5)  # float32 for any dtype of the weights
     model.rotary_emb = type(model.rotary_emb)(config)
     tensors = chain(model.named_parameters(), model.named_buffers())
     empty = [name for name, tensor in tensors if tensor.is_meta and name.partition(".")[0] != later]

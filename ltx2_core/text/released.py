@@ -13,7 +13,7 @@ from ..errors import CheckpointError
 from ..headers import FileKind, Header, classify
 from .encoders import GEMMA_3, described, encoder_of
 
-ENTRIES = ("text_config", "gemma_config", "config")  # of the metadata
+ENTRIES = ("text_config", "gemma_config", "config")  # entries of the metadata that may contain the config
 RELEASED: Mapping[str, Any] = {
     "model_type": GEMMA_3.text_type,
     "hidden_size": 3840,

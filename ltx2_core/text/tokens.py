@@ -23,7 +23,7 @@ def tokenizer_of(files: EncoderFiles) -> Tokenizer:
             return Tokenizer.from_str(files.read_tokenizer())
         except (OSError, LTX2Error):
             raise
-        except Exception as error:  # tokenizers raises nothing narrower
+        except Exception as error:  # the library tokenizers raises no narrower class
             raise CheckpointError(f"{files.tokenizer} is damaged", str(error)) from error
 
 

@@ -34,8 +34,8 @@ def blend(
     frame_masks, row_masks, column_masks = (masks(axis, from_zero=from_zero and axis is target[0]) for axis in target)
     strips = zip(source[1], target[1], row_masks, strict=True)
     planes = list(product(strips, zip(source[2], target[2], column_masks, strict=True)))
-    ends = [*(later.start for later in target[0][1:]), target[0][-1].stop]  # what a later group does not change
-    group = blank.new_zeros(*blank.shape[:3], target[1][-1].stop, target[2][-1].stop)  # what earlier ones have begun
+    ends = [*(later.start for later in target[0][1:]), target[0][-1].stop]  # where a later group begins
+    group = blank.new_zeros(*blank.shape[:3], target[1][-1].stop, target[2][-1].stop)  # what earlier groups left
     for frames_in, frames_out, frame_mask, end in zip(source[0], target[0], frame_masks, ends, strict=True):
         group = F.pad(group, (0, 0, 0, 0, 0, frames_out.length - group.shape[2]))
         for (rows_in, rows_out, row_mask), (columns_in, columns_out, column_mask) in planes:
@@ -48,7 +48,7 @@ def blend(
         made, group = group, group[:, :, finished:].clone()
         if finished:
             yield made[:, :, :finished]
-        del made  # before the next group is made: together they would take twice as much
+        del made  # freed before the next group, so that there is only one in memory
 
 
 def in_order(source: Axes, target: Axes) -> Iterator[tuple[Tile, Tile]]:

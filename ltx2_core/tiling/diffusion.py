@@ -40,7 +40,7 @@ def decode_diffused(
     cells = cut(plan, grid, decoder.decoder)
     work = _Work(decoder, features, cells[0][-1].stop, generator, noise)
     volume = features.volume
-    sums = torch.float16 if volume.dtype == torch.bfloat16 else volume.dtype  # as the official code adds up
+    sums = torch.float16 if volume.dtype == torch.bfloat16 else volume.dtype  # as in the official code
     blank = torch.empty(len(latent), IMAGE_CHANNELS, 0, 0, 0, dtype=sums, device=volume.device)
     chunks = blend(work.decode, cells, pixels(cells, decoder.decoder), blank, from_zero=False)
     yield from _content(chunks, work, latent)

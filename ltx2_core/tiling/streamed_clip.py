@@ -24,7 +24,7 @@ class StreamedClip:
         self.shape, self.device, self.dtype = shape, device, dtype
         self._frames = frames
         self._held: deque[Tensor] = deque()
-        self._begin = 0  # the first frame that is held
+        self._begin = 0  # the first frame in memory
 
     def new_empty(self, *size: int) -> Tensor:
         """An empty tensor like the clip."""

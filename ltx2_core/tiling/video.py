@@ -40,7 +40,7 @@ def decode_video(
     """
     for video in _decoded(latent, decoder, tiles or TilePlan(), generator, ranks):
         yield from _shown(video)
-        del video  # before the next is made: large frames take gigabytes
+        del video  # freed before the next chunk: large frames take gigabytes
 
 
 def _decoded(

@@ -23,7 +23,7 @@ from .child import outcome_of
 from .outcome import Outcome
 from .record import Failure
 
-CONTROL = "control"  # the concurrency group in which an actor is told to stop while it renders
+CONTROL = "control"  # concurrency group of calls that stop a rendering actor
 SHARED = "run it in a folder on storage that all machines of the cluster see under the same path, with -o there too"
 
 
@@ -77,7 +77,7 @@ class Actor:
     def __init__(self, around: Surroundings) -> None:
         os.chdir(around.folder)
         os.environ.update(around.environment)
-        from .worker import Worker  # torch, which reads the environment
+        from .worker import Worker  # this imports torch, which reads the environment
 
         self.worker = Worker(around.config)
         self.told: SimpleQueue[Event | Outcome] = SimpleQueue()

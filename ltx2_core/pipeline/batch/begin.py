@@ -34,7 +34,7 @@ from .record import (
     require_own,
 )
 
-MOST_NAMED = 5  # jobs in a message
+MOST_NAMED = 5  # largest number of jobs in a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,15 +29,15 @@ from .outcome import Gone, Outcome, Told
 from .record import Failure
 
 M = TypeVar("M")
-IMPORT_S = 120.0  # for ray to be imported
-ANSWER_S = 10.0  # for a cluster to answer
-LOOK_S = 120.0  # for its machines to start a process each, and look for a file
-END_S = 5.0  # for the process that talks to a cluster to leave it
-WAIT_S = 20.0  # for a worker, before the user is told
-POLL_S = 0.1  # while another process looks
+IMPORT_S = 120.0  # time limit for the import of ray
+ANSWER_S = 10.0  # time limit for the answer of a cluster
+LOOK_S = 120.0  # time limit for one process per machine that looks for a file
+END_S = 5.0  # time limit for disconnecting from a cluster
+WAIT_S = 20.0  # waiting time for a worker before the user is informed
+POLL_S = 0.1  # polling interval
 PROBE = "probe"
-CARD = "cuda:0"  # what Ray shows a worker of its machine's cards
-PASSED_ON = ("LTX2_", "HF_")  # how variables begin that workers get from the command
+CARD = "cuda:0"  # the only GPU that Ray shows to a worker
+PASSED_ON = ("LTX2_", "HF_")  # prefixes of environment variables that workers get from the command
 
 
 class ClusterWorkers:
@@ -115,7 +115,7 @@ class ClusterWorkers:
         self.process.join()
 
     def _send(self, number: int, text: str) -> None:
-        with suppress(OSError):  # what is wrong comes back as a message
+        with suppress(OSError):  # the process reports its error as a message
             self.connection.send((number, text))
 
     def _receive(self, kind: type[M], seconds: float) -> M:

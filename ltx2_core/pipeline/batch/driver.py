@@ -22,11 +22,11 @@ from .actor import CONTROL, Actor, Probe, Surroundings, look
 from .outcome import Gone, Outcome, Told
 from .record import Failure
 
-Node = Mapping[str, float]  # resources of a machine of the cluster by name, as Ray counts them
-LONGEST = 300  # characters of what Ray says
-POLL_S = 0.02  # between looks at what actors and the parent have said
-RESTART_S = 0.3  # before an actor that is starting again is asked whether it is there
-RESTARTS = 3  # of an actor, by Ray; after that another one takes its place
+Node = Mapping[str, float]  # resources of a machine in the cluster, by Ray's names
+LONGEST = 300  # longest message of Ray, in characters
+POLL_S = 0.02  # interval of checks for messages from actors and the parent
+RESTART_S = 0.3  # interval of checks for an actor that is restarting
+RESTARTS = 3  # restarts of an actor by Ray; after that it is replaced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ def drive(connection: Connection, parents: Connection, address: str, around: Sur
             driver.run(seats, around)
     except _ParentGoneError:
         driver.let_finish()
-    except Exception as error:  # of Ray, whatever it is: nothing can be rendered then
+    except Exception as error:  # any error of Ray: nothing can be rendered then
         why = " ".join(str(error).split()) or type(error).__name__
         what = f"the Ray cluster at {address} cannot be used"
         with suppress(_ParentGoneError):

@@ -18,9 +18,9 @@ from ..resolved import Resolved
 from ..values import did_you_mean
 
 DEFAULT_MODE = "t2v"
-OWN_KEYS = ("mode", "prompt", "input", "name")  # of a job, besides the settings of its mode
+OWN_KEYS = ("mode", "prompt", "input", "name")  # keys of a job besides the settings of its mode
 
-BATCH_KEYS = ("output", "overwrite", "skip_existing", "job_dir", "report")  # settings of the whole batch, and of no job
+BATCH_KEYS = ("output", "overwrite", "skip_existing", "job_dir", "report")  # settings of the whole batch, not of a job
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,11 +20,11 @@ from .options import BatchOptions
 from .outcome import BatchWatch, Gone, Outcome, Told
 from .record import Failure, change_entry
 
-NOBODY = -1  # in place of the number of a worker, where something concerns all of them
+NOBODY = -1  # worker number for messages that concern all workers
 MOST_TRIES = 2
-AHEAD = 15  # jobs whose prompts are read together with that of the job before them
-LISTEN_S = 0.2  # for events, before the watcher is asked again whether to stop
-BUSY_S = 0.5  # before a job is tried again that another process has been doing
+AHEAD = 15  # number of following jobs whose prompts are encoded together
+LISTEN_S = 0.2  # waiting time for events between checks for a stop
+BUSY_S = 0.5  # waiting time before a retry of a job that another process is doing
 
 
 class Workers(Protocol):
@@ -94,7 +94,7 @@ class BatchLoop:
         self.waiting = deque(self.jobs)
         self.doing: dict[int, Queued] = {}  # by worker
         self.busy: Counter[str] = Counter()
-        self.read: set[str] = set()  # jobs whose prompts a worker was told to read with those of another
+        self.read: set[str] = set()  # jobs whose prompts a worker encodes with those of another job
 
     def run(self) -> None:
         """Do all jobs, or as many as the options allow. Raises: whatever the watcher raises; StorageError."""

@@ -16,7 +16,7 @@ from ...paths import given_path
 from ..resolve.target import FIELDS, slug
 from .expand import Variant
 
-DRAFT_ENDING = "-draft"  # behind the name of a folder
+DRAFT_ENDING = "-draft"  # suffix of a folder's name
 DEFAULT_TEMPLATE = "{index}-{slug}-{seed}"
 NOT_IN_A_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
 PLAIN_NUMBER = re.compile(r"-?\d+(\.\d+)?")

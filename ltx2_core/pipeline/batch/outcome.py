@@ -33,7 +33,7 @@ class Gone:
     how: str
 
 
-Told = Event | Outcome | Gone  # what comes from a worker
+Told = Event | Outcome | Gone  # messages of a worker
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from .rooted import rooted
 
 FOLDER = "folder"  # the key of the folder in which the command ran
 FIRST_LINE = re.compile(r"#\s*ltx2 picks of\s+(\S.*?)\s*")
-MOST_FIRST_BYTES, MOST_BYTES = 4096, 64 * 2**20  # of the first line, of the jobs of drafts
+MOST_FIRST_BYTES, MOST_BYTES = 4096, 64 * 2**20  # limits for the first line, and for the file of drafts
 
 
 def picked_batch(path: Path) -> str | None:

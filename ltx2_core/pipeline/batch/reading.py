@@ -21,7 +21,7 @@ from .picks import PickedDrafts, picked_batch
 MOST_JOBS = 10_000
 LARGEST_BYTES = 16 * 2**20
 MOST_YAML_VALUES = 500_000
-JOBS, DEFAULTS = "jobs", "defaults"  # in a YAML file that is a mapping
+JOBS, DEFAULTS = "jobs", "defaults"  # keys of a YAML file that is a mapping
 COMMENT = "#"
 
 
@@ -39,7 +39,7 @@ class RawJob:
     is_pick: bool = False
 
 
-Entry = RawJob | tuple[str, LTX2Error]  # a job, or where one stands that cannot be read, and why
+Entry = RawJob | tuple[str, LTX2Error]  # a job, or the place of an unreadable job and the error
 
 
 def read_jobs(path: Path) -> list[Entry]:

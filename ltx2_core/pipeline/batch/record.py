@@ -25,7 +25,7 @@ DRAFTS = "drafts.jsonl"  # a job of a draft a line
 GRID_SHEET, GRID_CLIP = "grid.png", "grid.mp4"
 BESIDE_RESULTS = (SUMMARY, PAGE, DRAFTS, GRID_SHEET, GRID_CLIP)
 MOST_BYTES = 16 * 2**20
-POLL_S = 0.01  # while another process writes the record
+POLL_S = 0.01  # polling interval while another process writes the record
 COLUMNS = ("job", "state", "file", "seed", "exit_code", "error", "why", "hint")
 
 

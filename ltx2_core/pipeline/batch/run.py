@@ -22,7 +22,7 @@ from .shard import part_of
 
 NOBODY = BatchWatch()
 Start = Callable[[Batch, Sequence[BatchJob], BatchOptions, Path | None], Workers]
-ENGINES: Mapping[str, Start] = {"local": LocalWorkers, "ray": ClusterWorkers}  # by --engine
+ENGINES: Mapping[str, Start] = {"local": LocalWorkers, "ray": ClusterWorkers}  # values of --engine
 
 
 @dataclass(frozen=True, kw_only=True)

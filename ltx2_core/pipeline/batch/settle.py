@@ -115,10 +115,10 @@ class _Settling:
     naming: Naming
     base: int
     is_replacing: bool
-    jobs: list[tuple[int, BatchJob]] = field(default_factory=list)  # with its number in the file
+    jobs: list[tuple[int, BatchJob]] = field(default_factory=list)  # each with its number in the file
     problems: list[Problem] = field(default_factory=list)
-    taken: dict[str, str] = field(default_factory=dict)  # a file that a job writes, and the place of that job
-    unfitting: dict[Hashable, DoesNotFitError] = field(default_factory=dict)  # by what decides the size of a job
+    taken: dict[str, str] = field(default_factory=dict)  # the place of the job that writes a file, by path
+    unfitting: dict[Hashable, DoesNotFitError] = field(default_factory=dict)  # by the settings that determine memory
 
     def add(self, unsettled: UnsettledJob) -> None:
         """Resolve one more job, or record its mistake."""
@@ -143,7 +143,7 @@ class _Settling:
             **line.settings,
             "output": self.naming.output(unsettled.number, line.name, unsettled.variant),
             existing: True,
-            "report": False,  # one page is about all jobs
+            "report": False,  # there is one page for all jobs
         }
         resolved = settle_line(replace(line, settings=settings), self.given)
         target = resolved.target

@@ -23,7 +23,7 @@ from .jobs import BATCH_KEYS, OWN_KEYS, JobLine
 from .picks import picked_batch
 from .reading import MOST_JOBS, RawJob, read_jobs
 
-Takes = Mapping[str, Collection[str]]  # name of a mode to the settings that are options of it
+Takes = Mapping[str, Collection[str]]  # for each mode, the settings that are its options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +169,7 @@ def completed(line: JobLine, layers: Sequence[Mapping[str, Any]], given: Gathere
         for name, value in layer.items()
         if value is not None and merged.sources.get(name) is place
     }
-    if merged.settings.seed is not None:  # of a preset, maybe
+    if merged.settings.seed is not None:  # the seed may come from a preset
         settings["seed"] = merged.settings.seed
     return replace(line, settings=settings)
 

@@ -193,7 +193,7 @@ def _started(entry: JobEntry, order: Order, resolved: Resolved) -> JobEntry:
     replaces = entry.replaces if was_running else stands_there
     is_whole = all(path.exists() for path in resolved.task.results)
     has_ended = resolved.task.output.keep_latents or not os.path.lexists(resolved.job_dir / JOB_RECORD)
-    if was_running and is_whole and has_ended and stands_there != replaces:  # killed before this was recorded
+    if was_running and is_whole and has_ended and stands_there != replaces:  # killed before it recorded the end
         with suppress(OSError):  # the folder is missing, or contains other files
             resolved.job_dir.rmdir()
         return _done(entry, resolved.target)

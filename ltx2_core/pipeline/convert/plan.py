@@ -23,7 +23,7 @@ from ..resolve.loras import NamedLoras
 from ..resolve.target import check_place
 
 SUFFIX = ".safetensors"
-MERGED = "merged_loras"  # the one entry of the metadata that is added, where LoRAs are merged
+MERGED = "merged_loras"  # the metadata entry that is added if LoRAs are merged
 MATRICES: Mapping[FileKind, re.Pattern[str]] = {
     FileKind.MONOLITH: DENOISER_MATRIX,
     FileKind.TRANSFORMER: DENOISER_MATRIX,

@@ -28,7 +28,7 @@ from ...weights import map_tensors, require_finite
 from ..events import Watch
 from .plan import Conversion
 
-PIECE = 2**23  # bytes that are copied at a time
+PIECE = 2**23  # number of bytes to copy at a time
 NOBODY = Watch()
 # How far a number may be from the one it was made of. int8: the root mean square of a row, relative to its scale, which
 # is the step between codes; a rotation keeps it. fp8: half a step of E4M3, relative to the number, or for the smallest

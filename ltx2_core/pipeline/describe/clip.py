@@ -15,7 +15,7 @@ from ..made import Made
 from ..values import counted, show_fps
 from .words import Facts, numbered, recipe_facts, require_content
 
-if TYPE_CHECKING:  # PyAV, which only clips need
+if TYPE_CHECKING:  # PyAV, which is only needed for clips
     from ...media.probe import AudioInfo, Track, TrackList, VideoInfo
 
 DESCRIBED = ("video", "audio", "subtitle", "data", "attachment", "unknown")  # kinds of streams, in the order of facts
@@ -56,7 +56,7 @@ def _reading(path: Path) -> Facts:
     """How the frames of a clip are converted."""
     from ...media.sources import reading_of
 
-    with suppress(MediaError):  # what is not an input has a header all the same
+    with suppress(MediaError):  # a file that is not a valid input still has a header
         reading = reading_of(path)
         yield "display size", "x".join(map(str, reading.upright_size))
         yield from reading.facts.items()

@@ -19,7 +19,7 @@ from ...hub.find import SUFFIXES, ModelFiles, find_model
 from ..parts import ModelHeaders
 from .words import UNTOLD, Facts, numbered
 
-MAIN = {*WHOLE, "transformer"}  # the roles without which there is no model
+MAIN = {*WHOLE, "transformer"}  # a model has at least one of these roles
 
 
 def facts(path: Path) -> Facts:

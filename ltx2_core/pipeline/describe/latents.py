@@ -19,7 +19,7 @@ from .words import Facts
 
 STREAMS = ("video", "audio")
 NAME = re.compile(r"(latents|stopped)-(\d+)\.safetensors")
-RELEASED = Factors(8, 32, 32)  # of the video VAE of every released model
+RELEASED = Factors(8, 32, 32)  # factors of the video VAE in every released model
 
 
 def is_latents(header: Header) -> bool:

@@ -22,11 +22,11 @@ from ..values import counted
 from .words import Facts, counts, numbered, stored_facts
 
 GENERATIONS = ("2.0", "2.3", "2.5")
-SEPARATE = 3  # ranks or scales that are listed one by one
+SEPARATE = 3  # up to this many ranks or scales are listed separately
 FORMS = {"kronecker": "LoKr", "product": "LoHa"}
 MODULE = "audio_to_video_attn|video_to_audio_attn|audio_attn[12]|attn[12]|audio_ff|ff"
 IN_BLOCK = re.compile(rf"transformer_blocks[._](?P<block>\d+)[._](?P<module>{MODULE})[._]")
-BASE_KEYS = ("modelspec.architecture", "ss_base_model_version", "base_model")  # where trainers say what they trained on
+BASE_KEYS = ("modelspec.architecture", "ss_base_model_version", "base_model")  # keys with the base model
 NUMBERS = {"F64": "<d", "F32": "<f", "F16": "<e", "I64": "<q", "I32": "<i", "I16": "<h", "I8": "<b", "U8": "<B"}
 
 
@@ -46,7 +46,7 @@ SIGNS = (
     Sign(re.compile(r".*[._]to_gate_logits$"), NEWER),
 )
 ADALN = re.compile(r"(audio_)?adaln_single[._]linear$")
-ADALN_ROWS = {6: frozenset({"2.0"}), 9: NEWER}  # values for each of its inputs: shift, scale and gate
+ADALN_ROWS = {6: frozenset({"2.0"}), 9: NEWER}  # shifts, scales and gates for each input: generations
 VIDEO_MLP = re.compile(r"transformer_blocks[._]\d+[._]ff[._]net")
 WITH_MLP_BIAS = frozenset(("2.0", "2.3"))
 

@@ -17,7 +17,7 @@ from .words import Facts, as_text
 
 SUMMARY = "summary"
 A_RECIPE = "a recipe"
-SHIPPED = {  # by a name in them
+SHIPPED = {  # kinds of files by a name that they contain
     "stages": A_RECIPE,
     "files": "the entry of a model",
     "one_stage": "the entry of a size",

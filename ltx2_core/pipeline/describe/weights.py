@@ -32,7 +32,7 @@ def facts(path: Path) -> Facts:
         return latents.facts(header)
     kind = classify(header)
     if kind is FileKind.LORA:
-        from . import lora  # with the modules that read LoRAs, which nothing else needs
+        from . import lora  # imports modules that only LoRAs need
 
         return lora.facts(header)
     return _part(header, kind)
@@ -43,7 +43,7 @@ def _part(header: Header, kind: FileKind) -> Facts:
     yield "kind", kind.value
     if held:
         yield "holds", ", ".join(name.replace("_", " ") for name in held)
-    made = None if kind is FileKind.GEMMA else generation(header)  # several generations take the same text encoder
+    made = None if kind is FileKind.GEMMA else generation(header)  # several generations use the same text encoder
     yield "generation", made or UNTOLD
     yield "version", header.metadata.get("model_version", "not given")
     yield from stored_facts(header)
@@ -103,10 +103,10 @@ def _problem(header: Header, kind: FileKind, held: list[str]) -> str | None:
         return None  # the transformer's config describes them
     try:
         if kind is FileKind.DURATION_HEAD:
-            check_header("duration_head", header, header.config)  # its tensors alone describe it
+            check_header("duration_head", header, header.config)  # only its tensors describe it
             return None
         for component in held:
-            if COMPONENTS[component].role != "text_encoder":  # its config lies in a file of its own
+            if COMPONENTS[component].role != "text_encoder":  # its config is in a separate file
                 check_header(component, header)
     except LTX2Error as error:
         return error.sentence

@@ -15,9 +15,9 @@ from ..request import Request
 from ..resolve.machine import choose_device, products_of
 from ..values import OFF
 
-Facts = Iterator[tuple[str, str]]  # name of a fact and its text, or JSON where it is a record
+Facts = Iterator[tuple[str, str]]  # name of a fact, and its text or, for a record, JSON
 
-MOST_ROWS = 20  # of one name
+MOST_ROWS = 20  # rows with one name
 SMALLEST_SHARE = 0.001
 UNTOLD = "its tensor names do not tell"
 

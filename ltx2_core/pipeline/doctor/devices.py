@@ -12,8 +12,8 @@ import torch
 from .report import Diagnosis, Fact
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-SIDE = 64  # of the matrices that are multiplied
-WITHIN = 0.05  # of the largest value of the exact product: what eight bits of mantissa leave, and no more
+SIDE = 64  # rows and columns of the test matrices
+WITHIN = 0.05  # tolerance relative to the largest value: the precision of bfloat16
 
 
 def try_devices(found: Diagnosis) -> Diagnosis:
@@ -26,7 +26,7 @@ def _tried(device: str) -> Fact:
     for dtype in DTYPES:
         try:
             is_right = _multiplies(torch.device(device), dtype)
-        except (RuntimeError, TypeError, AssertionError) as error:  # an AssertionError where torch has no CUDA
+        except (RuntimeError, TypeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
             why = why or str(error).partition("\n")[0]
             continue
         if is_right:

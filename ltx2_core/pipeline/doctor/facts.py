@@ -34,7 +34,7 @@ from ..values import counted
 from .report import Diagnosis, Fact
 
 PACKAGE = "ltx2"
-VARIABLES = ("LTX2_", "HF_")  # how those begin that are listed
+VARIABLES = ("LTX2_", "HF_")  # prefixes of the environment variables that are listed
 OTHER_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 SECRET = "TOKEN"  # in the name of a variable whose value is secret
 BUILD_PAGE = "install the build of torch for it, as https://pytorch.org/get-started/locally shows"
@@ -169,7 +169,7 @@ def _is_installed(package: str) -> bool:
 
 def _models() -> Iterator[Fact]:
     library = Library(read_catalogue())
-    with suppress(LTX2Error):  # of a file of settings, which has a row of its own
+    with suppress(LTX2Error):  # an error in a settings file has its own row
         library = own_library()
     known = [model for model in installed_models(library) if model.name in library.catalogue.models]
     found = [model for model in known if model.is_installed]

@@ -63,7 +63,7 @@ def try_model(model: str, given: Gathered, watch: Watch = NOBODY) -> Diagnosis:
         resolved = resolve("t2v", PROMPT, [small, *map(_of_the_machine, given.layers)])
         device = torch.device(resolved.task.machine.device)
         if device.type == "cuda" and torch.cuda.is_available():
-            torch.cuda.init()  # without this there are no statistics
+            torch.cuda.init()  # without this, memory statistics are not available
             torch.cuda.reset_peak_memory_stats(device)
         result = run(resolved, Watch(on_event=timed.event, should_stop=watch.should_stop))
         latents = Job.open(resolved.job_dir).load(1).latents

@@ -18,7 +18,7 @@ from ...home import ltx2_home
 from ...version import __version__
 
 PATH = re.compile(r"(?<![\w/.])(?:~|[A-Za-z]:|\.{1,2})?[/\\][^\s,;:'\"()]+")
-FENCE = "```"  # around a block, as pages that take bug reports show it
+FENCE = "```"  # marks a block of code in Markdown, as in bug reports
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,10 +50,10 @@ from ..resolve.tuning import LEAST_RUNS, AttentionChoice, PrecisionChoice, Shape
 from .sample import guidance, random_transformer, scaled_settings
 
 LAYERS, HEAD = 2, 128  # blocks, and the width of a head
-RUNS, MOST_S = 5, 5.0  # of each choice, in turns, after one warm-up; fewer if they take this long together
-LEAST_GAIN = 1.15  # a choice other than the default must be so many times as fast
-LINK_BYTES = 2**28  # that are copied to a card at a time, to see how fast that goes
-BATCH_SHARE = 0.1  # of a card's memory that a batch of passes may take: the rest is for weights and everything else
+RUNS, MOST_S = 5, 5.0  # runs per choice, alternating, after a warm-up; fewer if they take longer
+LEAST_GAIN = 1.15  # speed-up that a choice other than the default must reach
+LINK_BYTES = 2**28  # bytes per copy to a GPU, to measure its speed
+BATCH_SHARE = 0.1  # share of GPU memory for a batch of passes; weights and the rest need memory too
 SIGMA, FPS, FACTORS = 0.7, Fraction(24), Factors(8, 32, 32)
 LATENT_CHANNELS, AUDIO_CHANNELS, AUDIO_BINS = 128, 8, 16
 Seconds = Mapping[str, list[float]]  # seconds of each run, by choice
@@ -163,7 +163,7 @@ def _precision(device: Device, plan: Plan) -> PrecisionChoice | None:
     calls["fp32"]()
     try:
         calls["bf16"]()
-    except (RuntimeError, TypeError):  # a device that has no bfloat16
+    except (RuntimeError, TypeError):  # the device does not support bfloat16
         del calls["bf16"]
     return choose_precision(timed(calls, device), PRECISIONS[device.kind])
 
@@ -206,7 +206,7 @@ def choose_int8(device: Device, width: int, rows: int) -> Switch:
     calls["decoded"]()
     try:
         calls["as stored"]()
-    except RequestError:  # a card without such a product
+    except RequestError:  # the GPU does not support this product
         del calls["as stored"]
     seconds = timed(calls, device)
     return choose_switch(seconds["decoded"], seconds.get("as stored", []), usual=False)
@@ -302,7 +302,7 @@ class _Sample:
 
         calls: dict[str, Callable[[], object]] = {"sdpa": step}
         for name in backends_on(self.device, self.precision):
-            if name == INT8:  # which changes more than the last bits, so only the user can choose it
+            if name == INT8:  # it changes more than the last bits, so only the user can choose it
                 continue
             call = partial(attend, name)
             if self._peak(call) is not None:

@@ -33,7 +33,7 @@ def write_attention(job: Job, target: Path) -> None:
     factors = ModelHeaders.of(task.files).shapes.video_vae.factors
     frames, rows, columns = request.grid(factors, stage).latent
     width, height = float(request.width), float(request.height)
-    if request.video == "keep":  # the model has looked at its middle
+    if request.video == "keep":  # the model read the middle of the given video
         clip = check_input(task.target, VideoSource)
         scale = max(width / clip.width, height / clip.height)
         width, height = width / scale, height / scale

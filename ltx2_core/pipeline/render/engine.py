@@ -197,7 +197,7 @@ class Engine:
             features = [getattr(one, stream).to(self.models.device) for one in found]
             texts, negative = features[: len(request.texts)], features[len(request.texts) :]
             positive = texts[0] if len(texts) == 1 else torch.cat(texts, dim=1)
-            if mode == "keep":  # it is not guided: in passes with the negative prompt, it still uses the prompt
+            if mode == "keep":  # not guided: passes with the negative prompt use the prompt for it
                 return Contexts(positive)
             return Contexts(positive, *negative)
 

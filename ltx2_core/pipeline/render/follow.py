@@ -34,7 +34,7 @@ class StageTask:
     @classmethod
     def of(cls, task: RenderTask, run: StageRun) -> Self:
         """The task for a stage that the first rank is about to run."""
-        shown = replace(run, generator=torch.Generator(), ranks=None)  # both are valid in that process only
+        shown = replace(run, generator=torch.Generator(), ranks=None)  # only valid in that process
         return cls(task, shown, run.generator.get_state())
 
     def do(self, models: Models, ranks: Ranks) -> None:
@@ -70,7 +70,7 @@ def follow(ranks: Ranks) -> None:
             with computing(machine.threads):
                 given.do(models, ranks)
         except StoppedError:
-            continue  # the first rank keeps what is done, and ends all
+            continue  # the first rank saves the progress and ends all ranks
         except (RuntimeError, MemoryError) as error:
             if not ran_out(error):
                 raise

@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from ...config.video_vae import IMAGE_CHANNELS
 
-PATCH = 4  # pixels of a cell, across and down
-NAME = "latent_to_rgb"  # of the tensor in a file
-RIDGE = 1e-3  # of the mean square of what latent channels hold, so that few cells do for a fit
+PATCH = 4  # a latent cell becomes PATCH x PATCH pixels
+NAME = "latent_to_rgb"  # name of the tensor in a file
+RIDGE = 1e-3  # relative to the mean square of latents; allows a fit from few cells
 
 
 @dataclass(frozen=True)

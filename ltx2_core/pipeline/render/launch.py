@@ -76,7 +76,7 @@ def launched(machine: Machine, first: Callable[..., T], others: Callable[[Ranks]
         meeting = Path(folder) / "ranks"
         launcher = Launcher(machine.ranks, Path(folder), (theirs, first, others, machine.devices, meeting, TIMEOUT_S))
         hearing = Hearing(launcher, mine, theirs, watch)
-        ensure_running()  # which lets signals through in the thread that it is first called in
+        ensure_running()  # it unblocks signals in the thread that calls it first
         launcher.start()
         try:
             hearing.listen()
@@ -109,7 +109,7 @@ class Launcher(Thread):
             max_nodes=1,
             nproc_per_node=self.count,
             run_id=self.folder.name,
-            rdzv_backend="c10d",  # over a file: nothing listens on a port
+            rdzv_backend="c10d",  # uses a file, so no port is opened
             rdzv_endpoint=str(self.folder / "launcher"),
             rdzv_configs={"store_type": "file"},
             local_addr="localhost",
@@ -122,7 +122,7 @@ class Launcher(Thread):
             launch_agent(config, _rank, list(self.args))
         except ChildFailedError as error:
             _, self.failure = error.get_first_failure()
-        except Exception as error:  # it is raised by the thread that waits for ranks
+        except Exception as error:  # raised again by the thread that waits for ranks
             self.error = error
 
 
@@ -164,7 +164,7 @@ class Hearing:
         match message:
             case Here():
                 self.begun += 1
-                if self.begun == len(self.ears):  # every rank has its end: from now on the end of a rank is noticed
+                if self.begun == len(self.ears):  # every rank has its end: from now on, the exit of a rank is noticed
                     for mouth in self.mouths:
                         mouth.close()
             case Finished():
@@ -241,7 +241,7 @@ def _rank(
             others(ranks)
         ranks.part()
     except PeerLostError as error:
-        time.sleep(END_S)  # the launcher sees the rank that is gone, and ends this one
+        time.sleep(END_S)  # the launcher notices the lost rank, and ends this one
         _fail(pipe, error)
     except BaseException as error:  # torch's launcher would wait for ever for a rank that was interrupted
         _fail(pipe, error)
@@ -252,7 +252,7 @@ def _fail(pipe: Pipe, error: BaseException) -> NoReturn:
     trace = traceback.format_exc()
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # of a class that cannot be handed over
+    except Exception:  # the exception's class cannot be pickled
         error = RankError(f"{type(error).__name__}: {error}")
     pipe.send(Failed(error, trace))
     os._exit(getattr(error, "exit_code", 1))

@@ -27,9 +27,9 @@ from ...sampling.guidance import GuidanceScales
 from ...types import Streams
 from ..request import AROUND
 
-GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, of a whole turn, spread evenly however many there are
-AUDIO_AROUND = 12  # audio steps that are decoded before and behind the ring: 0.48 s
-FADE_S = 0.01  # in which one piece of audio fades into another
+GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of this share of a turn are spread evenly for any count
+AUDIO_AROUND = 12  # audio steps that are decoded before and after the ring: 0.48 s
+FADE_S = 0.01  # duration of a crossfade between two pieces of audio
 
 
 class Ring(NamedTuple):
@@ -75,7 +75,7 @@ class LoopDenoiser:
     denoise: GuidedDenoiser
     fps: Fraction
     factors: Factors
-    _same: dict[str, Tensor] = field(default_factory=dict, init=False)  # positions, so that their tables are made once
+    _same: dict[str, Tensor] = field(default_factory=dict, init=False)  # positions, to reuse their tables
 
     @property
     def scales(self) -> Streams[GuidanceScales]:

@@ -21,8 +21,8 @@ from ..resolve.plan import Plan, gigabytes
 from ..resolve.speeds import keep_speeds, speeds_of
 from ..resolved import Resolved
 
-STATUS = Path("/proc/self/status")  # of Linux alone
-OFTEN_S = 0.02  # between two looks at the memory of this process
+STATUS = Path("/proc/self/status")  # exists on Linux only
+OFTEN_S = 0.02  # interval of memory measurements
 
 
 class CardPeak:
@@ -30,7 +30,7 @@ class CardPeak:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        torch.cuda.init()  # nothing was computed yet; without this there are no statistics
+        torch.cuda.init()  # without this there are no statistics before the first computation
         torch.cuda.reset_peak_memory_stats(device)
 
     def take(self) -> int | None:

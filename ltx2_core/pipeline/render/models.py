@@ -40,7 +40,7 @@ from ..recipe import Stage
 from ..request import ENHANCER, RenderTask, Request
 
 M = TypeVar("M", bound=nn.Module)
-DECODING = ("audio_decoder", "vocoder", "video_decoder")  # in their order
+DECODING = ("audio_decoder", "vocoder", "video_decoder")  # in the order in which they are used
 DTYPES: Mapping[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -65,9 +65,9 @@ class Models:
         self.device = torch.device(machine.device)
         self.dtype = DTYPES[machine.precision]
         self._residency = Residency(self.device, machine.kept_bytes)
-        self._fused: list[WeightedLora] = []  # into the denoiser that is loaded
+        self._fused: list[WeightedLora] = []  # LoRAs that are fused into the loaded denoiser
         self._checked: set[tuple[str, Path]] = set()
-        self._built: dict[tuple[str, Path], nn.Module] = {}  # to be compared with their files, and not loaded yet
+        self._built: dict[tuple[str, Path], nn.Module] = {}  # checked against their files, still without weights
 
     @cached_property
     def headers(self) -> ModelHeaders:
@@ -172,7 +172,7 @@ class Models:
         files = find_encoder(self.files.require_file("text_encoder"))
         with self._language_model("text_encoder", files) as gemma:
             yield gemma
-            gemma.let_go()  # the denoiser is next, and needs the room
+            gemma.let_go()  # the denoiser is next, and needs the memory
 
     @contextmanager
     def writer(self, enhancer: EnhancerFiles, *, is_encoder: bool, with_image: bool) -> Iterator[Writer]:

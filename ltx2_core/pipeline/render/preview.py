@@ -31,11 +31,11 @@ from ..values import AUTO, OFF
 from .latent_colours import ColourFit, ColourMap
 from .models import Models
 
-PICTURES = 8  # of a stage, about, where nobody says how many steps lie between two
-LONGEST_SIDE = 256  # pixels, to which a picture is enlarged in whole times
-MOST_CLIPS = 16  # that a map is fitted from
-MOST_BYTES = 10_000_000  # of what it is fitted from
-FOLDER = "previews"  # of maps, by the fingerprint of the file that holds the video decoder
+PICTURES = 8  # approximate number of previews per stage, by default
+LONGEST_SIDE = 256  # pixels; a preview is enlarged by an integer factor up to this size
+MOST_CLIPS = 16  # clips from which a map is fitted
+MOST_BYTES = 10_000_000  # limit for the data from which a map is fitted
+FOLDER = "previews"  # folder of maps, named by the fingerprint of the decoder's file
 DECODER = "video_decoder"
 
 
@@ -136,7 +136,7 @@ class Preview:
         pair = latent[None, :, max(0, middle - 1) : middle + 1].to(
             self.models.dtype
         )  # the decoder's receptive field includes the frame before it
-        generator = torch.Generator(self.models.device).manual_seed(0)  # not that of the render
+        generator = torch.Generator(self.models.device).manual_seed(0)  # separate from the render's generator
         with self.models.component(DECODER) as decoder:
             frames = [*decode_video(pair, decoder, self.models.machine.decode_tiles, generator)]
         shown = torch.cat(frames)[-1 - (sum(map(len, frames)) - 1) // 2]

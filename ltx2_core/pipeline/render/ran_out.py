@@ -16,7 +16,7 @@ from ..job import Job
 
 TOLD = (
     *("can't allocate memory", "out of memory", "ALLOC_FAILED", "alloc failed"),
-    *("unable to find an engine to execute", "nable to find a valid cuDNN algorithm"),  # of a convolution on a GPU
+    *("unable to find an engine to execute", "nable to find a valid cuDNN algorithm"),  # a convolution on a GPU
 )
 NEXT: Mapping[MemoryMode, MemoryMode] = {"resident": "streamed", "streamed": "lean"}  # the mode that needs less
 
@@ -52,7 +52,7 @@ def ran_out(error: Exception) -> bool:
 
 def out_of_memory(error: Exception, job: Job, progress: Progress, vae: VideoVAEConfig) -> OutOfMemoryError:
     """The error that names the phase in which memory ran out, and how to continue with less."""
-    why = str(error).partition("\n")[0].split(". ")[0]  # empty where Python itself has none
+    why = str(error).partition("\n")[0].split(". ")[0]  # empty if Python itself ran out of memory
     return OutOfMemoryError(f"memory ran out{progress.words}", why, _hint(job, progress, vae))
 
 

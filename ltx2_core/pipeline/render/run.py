@@ -58,7 +58,7 @@ class Interrupted(Exception):
         self._made_of = job, what
 
     def __reduce__(self) -> Any:
-        return Interrupted, self._made_of  # it may come from another process
+        return Interrupted, self._made_of  # the exception may come from another process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ def run(resolved: Resolved, watch: Watch = NOBODY, models: Models | None = None,
                 )
             except NotFiniteError:  # which ends a phase before it is done
                 raise
-            except OutputError:  # a clip that fails its check takes as long as a good one
+            except OutputError:  # timing is valid even if the clip fails its check
                 meter.conclude(resolved)
                 raise
             meter.conclude(resolved)
@@ -130,9 +130,9 @@ def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None, ranks:
             return _conclude(job, Report(probe(task.target), ()), start, is_new=False)
         if not task.output.overwrite:
             for path in task.results:
-                if path == task.output.attention:  # which no option of this command names
+                if path == task.output.attention:  # no option of this command names this file
                     require_free(path, hint="--overwrite replaces it, or move it away")
-                if path not in task.stills:  # which a killed process may have written
+                if path not in task.stills:  # a killed process may have written the stills
                     require_free(path)
         headers = require_unchanged(job)
         job.check_saved(headers.shapes)

@@ -28,7 +28,7 @@ def first_new_latent(request: Request, stage: Stage, frames_per_latent: int) -> 
 def first_new_step(request: Request) -> int:
     """The index of the first new audio latent step in a window; 0 in the first window."""
     place = request.place
-    before = place.audio_steps(place.carried + 1, request.fps)  # what the window before has of this one
+    before = place.audio_steps(place.carried + 1, request.fps)  # steps that the window before shares with this one
     return len(before) if place.number else 0
 
 

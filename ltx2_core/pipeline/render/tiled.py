@@ -24,7 +24,7 @@ from ...tiling.blending import trapezoid
 from ...types import Streams
 
 SAME_POSITION = 1e-5  # seconds or pixels, below which positions are equal up to rounding
-INSIDE = 1e-3  # of a cell: how far a token that ends where a piece begins may overlap it by rounding
+INSIDE = 1e-3  # tolerance in cells for a token that ends where a piece begins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,11 +20,11 @@ from ..made import Made
 from ..rerun.differences import leaves, recorded
 from ..values import show_fps
 
-MOST_LABELS = 3  # values that tell neighbours apart, beside the seed
-LABELLED_LENGTH = 24  # characters of such a value
+MOST_LABELS = 3  # values in a label that distinguish neighbours, besides the seed
+LABELLED_LENGTH = 24  # longest value in a label, in characters
 FINGERPRINT_LENGTH = 12  # hexadecimal digits of a file's hash
-APART = ("prompt", "seed", "version", "hardware", "machine", "file ")  # what is not a label of a cell
-NO_RECIPE, NO_PROMPT, NOT_RENDERED = "no recipe", "no prompt", "not rendered"  # in the place of a prompt
+APART = ("prompt", "seed", "version", "hardware", "machine", "file ")  # differences that do not appear in labels
+NO_RECIPE, NO_PROMPT, NOT_RENDERED = "no recipe", "no prompt", "not rendered"  # shown instead of a prompt
 
 
 @dataclass(frozen=True, slots=True)

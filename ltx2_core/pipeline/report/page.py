@@ -31,8 +31,8 @@ from .cells import (
 )
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("compare.js", "page.js")  # of which the last begins
-MOST_COLUMNS = 8  # of a group on a wide screen; more seeds go on in the next row
+SCRIPTS = ("compare.js", "page.js")  # in the order of the page; the last one starts the page
+MOST_COLUMNS = 8  # columns per group on a wide screen; more seeds continue in the next row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ def differences(made: Made, task: RenderTask) -> dict[str, str]:
         "output": task.output.model_dump(include={*EncodingSettings.model_fields}),
     }
     then = recorded(made)
-    if made.output is None:  # older recipes tell less than is written now
+    if made.output is None:  # older recipes contain less than present ones
         then["recipe"], now["recipe"] = "schema 2", "schema 3, which also tells hardware and codecs"
         for name in ("hardware", "output"):
             del then[name], now[name]

@@ -28,8 +28,8 @@ from ..request import MadeFile, Request
 from .settings import media_of
 
 ENCODER = "text_encoder"
-DEEPEST = 4  # folders below one that may hold models
-MOST_LOOKED_AT = 20_000  # names in one such folder
+DEEPEST = 4  # levels of folders to search for models
+MOST_LOOKED_AT = 20_000  # names in one folder to check
 MOST_TOLD = 4
 
 
@@ -122,7 +122,7 @@ def model_of(made: Made, found: Mapping[str, Path], library: Library) -> ModelFi
     spec = name if name in models else str(main)
     try:
         files = find_model(spec, models, paths, library)
-    except LTX2Error:  # the files there are ambiguous, and none of them is needed
+    except LTX2Error:  # the files are ambiguous, but not needed
         files = ModelFiles(name=name, paths=paths)
     return replace(files, name=name, passed_over=(), notes=())
 

@@ -12,7 +12,7 @@ from ...machine import CHUNK_TOKENS, LEAN_CHUNK_TOKENS, Machine
 from ...tiles import ENCODE_LEAST_OVERLAP, TilePlan
 from ..resolve.machine import backends_on, choose_device, devices
 
-THREADS_PER_CPU = 4  # more threads than that only wait for each other
+THREADS_PER_CPU = 4  # more threads would only wait for each other
 
 
 def same_machine(stored: Machine, own: Machine, layers: int, vae: VideoVAEConfig) -> Machine:
@@ -23,7 +23,7 @@ def same_machine(stored: Machine, own: Machine, layers: int, vae: VideoVAEConfig
     if stored.device.partition(":")[0] != own.device.partition(":")[0]:
         return own
     is_possible = {
-        "device": False,  # several GPUs are of the same model, and this one is requested
+        "device": False,  # several GPUs are of the same model, and the requested one is used
         "resident_blocks": 0 <= stored.resident_blocks <= layers,
         "chunk_tokens": stored.chunk_tokens in (CHUNK_TOKENS, LEAN_CHUNK_TOKENS),
         "kept_bytes": 0 <= stored.kept_bytes <= own.kept_bytes,
@@ -32,7 +32,7 @@ def same_machine(stored: Machine, own: Machine, layers: int, vae: VideoVAEConfig
         "products": {*stored.products} <= {*own.products},
         "attention": stored.attention in ("sdpa", own.attention),
         "neighbours": stored.neighbours in ("boxes", own.neighbours),
-        "ranks": False,  # which are settled from what `ranks_here` gives
+        "ranks": False,  # determined from the result of `ranks_here`
         "gpus": False,
         "compiles": stored.compiles is own.compiles,
         "threads": 1 <= stored.threads <= THREADS_PER_CPU * (os.cpu_count() or 1),

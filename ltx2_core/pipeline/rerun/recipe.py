@@ -44,7 +44,7 @@ def read_recipe(path: Path) -> FoundRecipe:
     Raises: MediaError if there is none, or one that cannot be used.
     """
     from ...media.kinds import cannot_be_opened
-    from ...media.probe import list_tracks  # PyAV, only where a file is read
+    from ...media.probe import list_tracks  # PyAV, only if a file is read
 
     require_content(path)
     try:

@@ -34,7 +34,7 @@ from .machine import ranks_here, same_backend, same_machine
 from .recipe import FoundRecipe
 from .settings import MAIN, settings_of
 
-PROMPT, INPUT = "prompt", "input"  # what --set takes beside settings
+PROMPT, INPUT = "prompt", "input"  # keys of --set that are not settings
 OF_MACHINE = ("device", "precision", "memory", "compile", "ranks", "gpus", "attention_backend", "force")
 OF_LENGTH = ("duration", "frames")
 

@@ -18,7 +18,7 @@ from ..request import AudioInput, ClipInput, EncodingSettings, Extension, ImageI
 from ..resolve.edits import NO_CONTROL
 from ..resolve.presets import recipe
 
-MAIN = {"i2v": "image-1", "v2v": "clip", "a2v": "sound", "v2a": "clip"}  # the role of what each mode starts from
+MAIN = {"i2v": "image-1", "v2v": "clip", "a2v": "sound", "v2a": "clip"}  # the role of the input of each mode
 
 MediaInput = ImageInput | ClipInput | AudioInput | ReferenceInput
 
@@ -66,7 +66,7 @@ def _length(request: Request) -> dict[str, Any]:
     """The used part of an input, and the length of the clip."""
     start_s = _start_s(request)
     part = {"start": start_s} if start_s else {}
-    if request.video == "keep":  # which has the rate and the length of the video, or of a part of it
+    if request.video == "keep":  # it determines the rate and the length
         return part | {"duration": request.source.duration_s if request.source else None}
     if request.recipe.edit == Edit.UPSCALE:
         return part | {"duration": request.file_frames / request.fps, "fps": request.fps}
@@ -126,7 +126,7 @@ def _edit(request: Request) -> dict[str, Any]:
     if request.window is not None:
         found["retake"] = (start_s + request.window.start_s, start_s + request.window.end_s)
     if request.extension is not None:
-        after = 0 if request.chain is not None else request.extension.after  # which its whole length says
+        after = 0 if request.chain is not None else request.extension.after  # the total length determines it
         grown = {"extend": after, "extend_before": request.extension.before}
         found |= {name: frames / fps for name, frames in grown.items() if frames}
     return found

@@ -13,7 +13,7 @@ from .presets import with_presets
 from .settings import Layer, Origin, set_in
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
-LEFT_OUT = re.compile(r"(?<=leave )--[a-z][a-z-]*(?= out)")  # in hints, whose other options are there to be typed
+LEFT_OUT = re.compile(r"(?<=leave )--[a-z][a-z-]*(?= out)")  # in hints; other options in hints are meant to be typed
 ELSEWHERE = (Origin.ENVIRONMENT, Origin.FILE, Origin.PRESET)  # if no option was typed
 
 

@@ -18,8 +18,8 @@ from .machine import Device
 from .presets import Tier, names, read_tier, recipe, recipe_for
 from .settings import Layer, Merged, Origin, Place, Settings, required
 
-AUTO_NOTE = "auto: "  # what the line about the choice begins with
-ONE_STAGE_UP_TO = 1.5  # times the pixels of the model's own size
+AUTO_NOTE = "auto: "  # beginning of the line about the choice
+ONE_STAGE_UP_TO = 1.5  # limit in multiples of the pixels of the model's default size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ from .refusals import check_decoder, check_recipe, check_streams
 from .rivals import without_rivals
 from .settings import BUILT_IN, DEFAULTS, Layer, Merged, Origin, Place, Settings, merge, required
 
-NO_SETTINGS = ("stg_block", "samplers")  # what a generation says beside the values of settings
+NO_SETTINGS = ("stg_block", "samplers")  # entries of a generation that are not settings
 
 Settle = Callable[["Basis", Path | None], ModeInputs]
 

@@ -20,7 +20,7 @@ from .loras import NamedLoras
 from .settings import Settings, required
 from .sizes import ClipLength, beyond_training
 
-EDITS: Mapping[str, Edit] = {  # the settings that ask for each; a clip is restyled where none does
+EDITS: Mapping[str, Edit] = {  # the settings of each edit; without any of them a clip is restyled
     "strength": Edit.RESTYLE,
     "extend": Edit.EXTEND,
     "extend_before": Edit.EXTEND,
@@ -38,10 +38,10 @@ STREAMS_REFUSED: Mapping[Edit, Mapping[str, str]] = {  # modes of the streams th
     Edit.UPSCALE: {"video": "keep", "sound": "generate"},
 }
 STRENGTH = 0.7
-ROLE = "clip"  # of the clip
+ROLE = "clip"  # role of the clip
 KEPT_SOUND = {"sound": "keep"}  # the default mode of the audio of a clip that is enlarged
 UPSCALER = "pixel-upscaler"  # the in-context LoRA that looks at a clip while it is enlarged
-NO_CONTROL = "off"  # in place of its name
+NO_CONTROL = "off"  # value of --control that switches the default LoRA off
 
 
 def edit_of(settings: Settings) -> Edit:

@@ -181,7 +181,7 @@ def plan_audio(basis: Basis, audio: AudioSource, given: AudioInput, *, is_whole:
 
     Raises: RequestError if it must be copied and cannot be.
     """
-    from ...media.copy import LAYOUTS, PLAYED_IN_MP4, may_stand_in_mp4, rate_for  # PyAV, only where files are given
+    from ...media.copy import LAYOUTS, PLAYED_IN_MP4, may_stand_in_mp4, rate_for  # PyAV, only for given files
 
     codec, name = required(basis.settings.audio_codec), audio.path.name
     is_asked, fits = basis.merged.is_asked("audio_codec"), may_stand_in_mp4(audio)

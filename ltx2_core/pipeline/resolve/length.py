@@ -64,7 +64,7 @@ def keyframes_within(basis: Basis, length: ClipLength) -> int:
     """
     settings, count = basis.settings, required(basis.settings.generated_keyframes)
     if count == 0 or settings.video == "off" or length.chain is not None:
-        return 0  # from a settings file for all renders; otherwise `in_windows` refuses it
+        return 0  # it is from a settings file for all renders; otherwise `in_windows` refuses it
     what = f"--generated-keyframes {count} cannot be used"
     if not basis.transformer.has_keyframe_embedding:
         why = f"model {basis.files.name} has no keyframe embedding, which marks such frames"

@@ -14,7 +14,7 @@ from ...text.files import find_encoder
 from ..request import Request
 
 QUOTE = re.compile(r"[\"“”«»„](?P<words>[^\"“”«»„]{2,})[\"“”«»]")
-NEAR = 80  # characters before and after a quote in which its speaker is looked for
+NEAR = 80  # characters around a quote in which its speaker is searched
 SPEAKS = re.compile(
     r"\b(say|speak|whisper|shout|yell|scream|ask|repl|answer|announce|murmur|mutter|sing|sang|call|cry|cries|exclaim|laugh|"
     r"explain|add|tell|told|read aloud|narrat|voice|chant|recite|greet|order|beg|joke|said|spoke|scream|declare)",
@@ -72,11 +72,11 @@ def _length(name: str, prompt: str, rows: int, files: ModelFiles) -> Iterator[st
         if (about := size // USUAL_BYTES_PER_TOKEN) > rows:
             yield f"{name} has about {about:,} tokens, and the model reads {rows:,}: the rest is cut off"
         return
-    from ...text.tokens import PromptTokenizer  # takes longer to import than everything else here
+    from ...text.tokens import PromptTokenizer  # this import takes longer than all others here
 
     try:
         tokenizer = PromptTokenizer.load(find_encoder(files.require_file("text_encoder")))
-    except LTX2Error:  # the render says what is wrong with it
+    except LTX2Error:  # the render reports the error
         return
     if dropped := tokenizer.count_dropped(prompt, rows):
         total = f"{name} has {rows + dropped:,} tokens"

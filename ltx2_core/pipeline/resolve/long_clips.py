@@ -97,7 +97,7 @@ def _overlap(basis: Basis, window: int, fps: Fraction) -> int:
     multiple, overlap_s = basis.frames_per_latent, required(basis.settings.overlap)
     if window <= 2 * multiple:
         what = f"--window {show_time(required(basis.settings.window))} cannot be used"
-        least = 2 * multiple + 1  # the first frame, what is taken over, and what is new
+        least = 2 * multiple + 1  # the first frame, the overlap, and new frames
         why = f"a window that continues another has {least} frames or more, and this has {window}"
         raise RequestError(what, why, f"--window {math.ceil(100 * least / fps) / 100:g}s")
     overlap = max(1, math.floor(overlap_s * fps / multiple + Fraction(1, 2))) * multiple

@@ -24,14 +24,14 @@ PRECISIONS: Mapping[str, Precision] = {"cuda": "bf16", "mps": "fp32", "cpu": "fp
 MOST_CARDS = 64
 # The least compute capability of the cards of NVIDIA that multiply a format as it is stored.
 PRODUCTS: Mapping[Format, tuple[int, int]] = {"fp8": (8, 9), "fp8_rows": (8, 9), "mxfp8": (10, 0), "nvfp4": (10, 0)}
-FUSED_NEIGHBOURS = (8, 0)  # the oldest card for which comfy-kitchen has a kernel of neighbourhood attention
+FUSED_NEIGHBOURS = (8, 0)  # oldest GPU for comfy-kitchen's kernel of neighbourhood attention
 BACKENDS: Mapping[Backend, tuple[int, int]] = {"cudnn": (8, 0), "flash": (8, 0), "efficient": (5, 0)}
-FLASH_PACKAGES: Mapping[Backend, tuple[str, str, tuple[int, ...]]] = {  # package, a module in it, generations of cards
+FLASH_PACKAGES: Mapping[Backend, tuple[str, str, tuple[int, ...]]] = {  # package, a module in it, GPU generations
     "flash3": ("flash_attn_interface", "", (9,)),
     "flash4": ("flash_attn", "cute", (9, 10)),
 }
-INT8_ATTENTION = (7, 5)  # the oldest card for which comfy-kitchen has a kernel of attention in int8
-ONLY_HALF: tuple[Backend, ...] = ("cudnn", "flash", "flash3", "flash4")  # on a card
+INT8_ATTENTION = (7, 5)  # oldest GPU for comfy-kitchen's kernel of int8 attention
+ONLY_HALF: tuple[Backend, ...] = ("cudnn", "flash", "flash3", "flash4")  # GPU kernels without float32
 INTEGER_PRODUCTS: Mapping[Format, tuple[int, int]] = {"int8": (7, 5), "w4a8": (7, 5), "w6a8": (7, 5)}
 
 

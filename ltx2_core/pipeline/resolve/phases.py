@@ -57,13 +57,13 @@ from .counting import Load, Phase
 from .text_phases import TextPhases
 
 FLOAT32 = 4
-TRANSFORMER = "transformer"  # the key of its weights
-JOINED = 2  # copies in the computer's memory while pieces are joined
-CACHED = 3  # hidden states that a cache of blocks holds of a pass
+TRANSFORMER = "transformer"  # the key of the transformer's weights
+JOINED = 2  # copies in system memory while pieces are concatenated
+CACHED = 3  # hidden states per pass in a block cache
 # Latents in memory while a stage is denoised: the start, the conditions, before and after a step,
 # and two estimates; more for a loop, which is rotated; and for each tile its conditions, and its noisy latent.
 HELD, TURNED, CUT = 6, 3, 2
-FILE_BITS = 0.2  # of a pixel of the result, about
+FILE_BITS = 0.2  # approximate bits per pixel of the output file
 
 
 class Costs(TextPhases):
@@ -286,7 +286,7 @@ class Costs(TextPhases):
         """The tokens of each tile and window of a stage, with those that conditions append."""
         frames, rows, columns = self._grid(stage).latent
         if self.request.loops and not any(image.frame == 0 for image in self.request.images):
-            frames -= 1  # it repeats the last one
+            frames -= 1  # the last frame is repeated
         appended = len(self.request.keyframes_of(stage)) * rows * columns
         if stage.conditions != "none":
             at_start = 0 if self.request.recipe.images == "append" else 1

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from .clock import Clock
 
 GIB = 2**30
-MARGIN_BYTES = int(0.4 * GIB)  # of free memory that a plan leaves unused
-TAKEN_BYTES = int(0.8 * GIB)  # of a card by its driver and a desktop, before a render begins
-BASE_BYTES = 300_000_000  # of the computer's memory: the program itself, with what reads a prompt
-RAM_SHARE = 0.9  # of the memory of the computer that a render on the CPU may be planned for
-PAGES_SHARE = 0.8  # of the memory of the computer that pages of a file can stay in
-OF_MODEL: frozenset[Kind] = frozenset({"enhance", "text", "denoise"})  # phases whose weights come in precisions
-UNIFIED_SHARE = 0.75  # of the same, for a GPU that shares it
-KEEPS_TEXT: Mapping[MemoryMode, tuple[bool, ...]] = {  # keys and values of the text, in the order of what is tried
+MARGIN_BYTES = int(0.4 * GIB)  # free memory that a plan leaves unused
+TAKEN_BYTES = int(0.8 * GIB)  # GPU memory that the driver and a desktop use before a render
+BASE_BYTES = 300_000_000  # system memory of the program itself, including the tokenizer
+RAM_SHARE = 0.9  # share of system memory that a render on the CPU may use
+PAGES_SHARE = 0.8  # share of system memory that can cache pages of files
+OF_MODEL: frozenset[Kind] = frozenset({"enhance", "text", "denoise"})  # phases whose weights have several precisions
+UNIFIED_SHARE = 0.75  # share of system memory for a GPU that shares it
+KEEPS_TEXT: Mapping[MemoryMode, tuple[bool, ...]] = {  # whether text keys and values are cached, as tried in order
     "resident": (True, False),
     "streamed": (True, False),
     "lean": (False,),
@@ -231,7 +231,7 @@ def with_memory(costs: Costs, device: Device, modes: Sequence[MemoryMode] = MODE
     tries: list[tuple[MemoryMode, bool]] = [(mode, keeps) for mode in modes for keeps in KEEPS_TEXT[mode]]
     for mode, keeps_text in tries:
         chosen = _settled(costs, mode, limit, keeps_text=keeps_text)
-        if _fits(replace(chosen, captures=False), device, limit):  # a map of the attention changes no bit of a result
+        if _fits(replace(chosen, captures=False), device, limit):  # an attention map does not change the result
             break
     return chosen
 
@@ -288,7 +288,7 @@ def loaded(phases: Sequence[Phase], budget: int) -> Iterator[tuple[Phase, int, i
 
     Yields: each phase, the bytes of all models that are loaded in it, and those that are copied to load its own.
     """
-    models: dict[str, int] = {}  # those that were used longest ago first
+    models: dict[str, int] = {}  # least recently used first
     for phase in phases:
         moved = 0
         for load in phase.loads:

@@ -17,7 +17,7 @@ from ..recipe import Edit, Recipe
 from ..values import did_you_mean
 from .settings import Layer, Origin, Place, check_layer, merge
 
-AUTO = "auto"  # the preset that stands for what fits the machine and the model
+AUTO = "auto"  # the preset name that selects one for the machine and the model
 
 
 class Tier(Record):

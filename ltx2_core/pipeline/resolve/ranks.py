@@ -56,7 +56,7 @@ def cards_of(settings: Settings, device: Device) -> tuple[int, ...]:
     if ranks == 1 or device.kind == "cpu":
         return ()
     gpus = tuple(range(ranks)) if settings.gpus is None else settings.gpus
-    if device.card is None or device.card.free_bytes is None:  # a card that is only planned for
+    if device.card is None or device.card.free_bytes is None:  # a hypothetical GPU of a plan
         return gpus
     for number in gpus:
         try:

@@ -24,8 +24,8 @@ from .sizes import LONGEST_TRAINED_S
 if TYPE_CHECKING:
     from .basis import Basis
 
-VOICE = "voice"  # the role of its file
-OF_AUDIO = ".audio_attn1."  # in the name of a layer with which audio attends to itself
+VOICE = "voice"  # role of the file of a voice reference
+OF_AUDIO = ".audio_attn1."  # part of the name of an audio self-attention layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

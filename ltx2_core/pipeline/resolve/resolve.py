@@ -27,12 +27,12 @@ from .presets import names, read_tier
 from .settings import Layer, Origin, Place
 from .settle import Asked, Settled
 
-FILE_PRECISIONS = ("fp8", "int8")  # that are chosen in place of bf16
+FILE_PRECISIONS = ("fp8", "int8")  # precisions that may be chosen instead of bf16
 AUTO_PLACE = Place(Origin.PRESET, "auto")
-NEAREST = 3  # settings that fit, of which a person is told
-SHARES = (2, 4)  # of a duration that may fit
+NEAREST = 3  # largest number of fitting settings in a message
+SHARES = (2, 4)  # a half and a quarter of the duration are tried
 SIZED: frozenset[Kind] = frozenset({"inputs", "denoise", "upsample", "sound", "video"})
-ACTS_ON: Mapping[str, frozenset[Kind]] = {  # the kinds of phases that a setting makes smaller
+ACTS_ON: Mapping[str, frozenset[Kind]] = {  # the kinds of phases whose memory a setting reduces
     "decoder": frozenset({"video"}),
     "memory": OF_MODEL,
     "model": OF_MODEL,
@@ -198,7 +198,7 @@ def _changes(settled: Settled) -> Iterator[dict[str, str]]:
     for name in sorted(smaller, key=lambda name: -sizes[name][0]):
         yield {"res": name}
     name, lasts_s = "duration", request.duration_s
-    if request.chain is not None:  # the windows are what takes memory
+    if request.chain is not None:  # the windows determine the memory
         name, lasts_s = "window", request.chain.frames / request.fps
     for share in SHARES:
         yield {name: f"{float(lasts_s / share):.2g}s"}

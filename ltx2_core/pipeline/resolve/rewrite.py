@@ -55,7 +55,7 @@ def continued(job: Job, flags: Mapping[str, Any]) -> Job:
         what = f"{job.folder} holds a finished render"
         raise RequestError(what, f"{found.task.target} was made from it", f"{decode_command(job)} writes it again")
     overlay = found.task.output.attention
-    is_near = overlay is None or lies_beside(job.folder, overlay)  # else the record, whoever wrote it, replaces nothing
+    is_near = overlay is None or lies_beside(job.folder, overlay)  # otherwise the record must not replace a file
     overwrite = found.task.output.overwrite and is_near and not found.is_redirected
     output = found.task.output.model_copy(update={"overwrite": given.get("overwrite", overwrite)})
     _ = output.encoding
@@ -80,13 +80,13 @@ def rewritten(job: Job, flags: Mapping[str, Any], tiles: str | None = None) -> J
     changed = {name: value for name, value in given.items() if name in OutputSettings.model_fields}
     changed = {"overwrite": False, "attention": None, "preview": OFF} | changed | {"keep_latents": True}
     output = task.output.model_copy(update=changed)
-    _ = output.encoding  # refuses a crf that the codec does not have
+    _ = output.encoding  # this refuses a crf that the codec does not support
     check_loudness(output)
     if output.audio_codec == COPY != task.output.audio_codec:
         _check_copy(task)
     found = _redirected(job, given)
     found.require_target()
-    overlay = Settings(attention=given.get("attention"), overwrite=True)  # whether it is free is looked at below
+    overlay = Settings(attention=given.get("attention"), overwrite=True)  # whether the file exists is checked below
     output = output.model_copy(update={"attention": attention_of(overlay, request, found.task.target)})
     found = replace(found, task=found.task.model_copy(update={"output": output}))
     require_apart(found.task)
@@ -166,7 +166,7 @@ def _redirected(job: Job, given: Mapping[str, Any]) -> Job:
     task, target = job.task, job.task.target
     if "output" in given:
         suffix = target.suffix if task.request.video == "keep" else None
-        settings = Settings(output=given["output"], overwrite=True)  # whether it is free is looked at later
+        settings = Settings(output=given["output"], overwrite=True)  # whether the file exists is checked later
         target = target_of(settings, task.request, suffix).absolute()
     if target.suffix.lower() not in suffixes_of(task.request):
         what = f"{job.folder} cannot be used"

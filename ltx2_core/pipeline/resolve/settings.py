@@ -86,7 +86,7 @@ class Place:
 
 
 COMMAND_LINE, ENVIRONMENT, BUILT_IN = Place(Origin.COMMAND_LINE), Place(Origin.ENVIRONMENT), Place(Origin.BUILT_IN)
-MOST_REFERENCES = 64  # images on a sheet
+MOST_REFERENCES = 64  # largest number of images on a sheet
 DECODERS = ("auto", *get_args(DecoderName))
 NUMBER, WHOLE_NUMBER = BeforeValidator(parse_number), BeforeValidator(parse_whole)
 Scale = Annotated[float, NUMBER, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -242,7 +242,7 @@ def choices(name: str) -> tuple[str, ...]:
 
 
 WHOLE = "it must be a whole number"
-REASONS = {  # why a value cannot be used, by pydantic's name for it
+REASONS = {  # the reason why a value is invalid, by pydantic's error type
     "int_parsing": WHOLE,
     "int_type": WHOLE,
     "int_from_float": WHOLE,
@@ -262,11 +262,11 @@ REASONS = {  # why a value cannot be used, by pydantic's name for it
     "tuple_type": "it must be text or a list",
     "too_long": "it must hold at most {max_length}",
 }
-ONE_OF = ({"frames", "duration"}, {"steps", "sigmas"})  # the one of the two that is set first determines both
-NOT_BOTH = ({"overwrite", "skip_existing"},)  # the same where it is set to true
+ONE_OF = ({"frames", "duration"}, {"steps", "sigmas"})  # the setting from the higher layer determines both
+NOT_BOTH = ({"overwrite", "skip_existing"},)  # the same, if the setting is true
 
 T = TypeVar("T")
-Layer = tuple[Place, Mapping[str, Any]]  # where it comes from, and what it sets
+Layer = tuple[Place, Mapping[str, Any]]  # the origin of a layer, and its values
 
 
 @dataclass(frozen=True, slots=True)

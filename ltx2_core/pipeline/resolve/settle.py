@@ -236,7 +236,7 @@ def _output(basis: Basis, inputs: ModeInputs) -> OutputSettings:
         chosen["audio_codec"] = COPY
     is_flag = basis.merged.sources.get("loudness") == COMMAND_LINE
     if not is_flag and (inputs.copies_audio or basis.settings.sound == "off"):
-        chosen["loudness"] = OFF  # from a settings file for all renders, which does not apply to this one
+        chosen["loudness"] = OFF  # it comes from a settings file for all renders, and does not apply here
     if "off" in (basis.settings.video, basis.settings.sound) or inputs.length.chain is not None:
         chosen["attention"] = None  # the same
     if basis.settings.video != "generate":

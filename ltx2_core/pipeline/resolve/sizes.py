@@ -20,7 +20,7 @@ from .presets import names, read_tier
 from .settings import BUILT_IN, Merged, Origin, required
 
 LARGEST_SIDE = 16384
-LARGEST_DENOMINATOR = 1001  # of a frame rate; 30000/1001 has it
+LARGEST_DENOMINATOR = 1001  # largest denominator of a frame rate, as in 30000/1001
 LONGEST_TRAINED_S, FASTEST_TRAINED_FPS = 20, 50
 
 

@@ -26,8 +26,8 @@ FILE = "speeds.json"  # in the folder that LTX2_HOME names
 MEASURED = "measured on this machine"
 SCALED = "scaled from what was measured on this machine at another size"
 MOST_BYTES, MOST_SPEEDS = 500_000, 500
-KINDS: tuple[Kind, ...] = ("text", "inputs", "denoise", "upsample", "sound", "video")  # whose work a plan can count
-LEAST_S = 1e-3  # of a phase that can be measured
+KINDS: tuple[Kind, ...] = ("text", "inputs", "denoise", "upsample", "sound", "video")  # phases with countable work
+LEAST_S = 1e-3  # shortest phase that is recorded
 
 
 class Work(Record):

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ..request import RenderTask, Request
 
 DEFAULT_NAME, DEFAULT_DRAFT_NAME = "{mode}-{slug}-{seed}.mp4", "{mode}-{slug}-{seed}-draft.mp4"
-FIELDS = ("mode", "slug", "seed", "preset", "ext")  # of a name
-STDOUT = "-"  # of other programs
+FIELDS = ("mode", "slug", "seed", "preset", "ext")  # fields in a template of a file name
+STDOUT = "-"  # means standard output in other programs
 SLUG_LENGTH = 40
 TAKEN_HINT = "--overwrite replaces it, --skip-existing leaves it, -o gives another name"
 

@@ -22,7 +22,7 @@ from ..parts import CONNECTORS, DURATION_HEAD
 from ..request import ENHANCER
 from .counting import Counting, Load, Phase
 
-INSTRUCTION_TOKENS = 400  # that a language model is given beside the prompt that it rewrites, about
+INSTRUCTION_TOKENS = 400  # approximate length of the instruction for rewriting a prompt
 
 
 class TextPhases(Counting):
@@ -136,7 +136,7 @@ class TextPhases(Counting):
         header, load = self.headers.header("text_projection"), self.component("text_projection")
         if not is_projected_from_file(header, self.machine):
             return load, 0
-        brought = load.nbytes and projected_rows_bytes(header, self.itemsize)  # nothing is where it is read in place
+        brought = load.nbytes and projected_rows_bytes(header, self.itemsize)  # 0 if the weights are read in place
         return Load(load.key, 0, load.moved * len(self.prompts)), brought
 
     def _connector(self, name: str) -> Load:

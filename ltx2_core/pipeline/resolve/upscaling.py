@@ -104,7 +104,7 @@ def enlarged_size(basis: Basis, name: str, shown: Size, reference_scale: int = 1
     """
     factor = required(basis.settings.upscale)
     cell = max(basis.vae.factors.height, basis.vae.factors.width)
-    step = math.lcm(basis.recipe.multiple(cell), cell * reference_scale) / factor  # of the clip's own sides
+    step = math.lcm(basis.recipe.multiple(cell), cell * reference_scale) / factor  # for the clip's sides
     width, height = (int(math.ceil(side / step) * step * factor) for side in shown)
     file = _even(shown[0] * factor), _even(shown[1] * factor)
     becomes = f"{shown[0]}x{shown[1]} becomes {file[0]}x{file[1]}"
