@@ -43,7 +43,7 @@ def states(folder: str = "s") -> dict[str, str]:
 
 
 def run_apart(found: core.Batch, tell: Any, options: core.BatchOptions = HERE) -> Any:
-    """A process that runs a batch, and tells a byte for each event and each job that it did itself."""
+    """Run a batch in a separate process, which writes a byte for each event and each job that it does itself."""
     marks = {"done": b"d"}
     watch = core.BatchWatch(
         on_event=lambda *told: tell.send_bytes(b"e"),
@@ -60,9 +60,9 @@ def run_apart(found: core.Batch, tell: Any, options: core.BatchOptions = HERE) -
 
 
 def race(jobs: int, folder: str, *runs: core.BatchOptions, gives_start: bool = False) -> int:
-    """Let several processes do one batch at once. Gives how many jobs were rendered.
+    """Let several processes run one batch at the same time. Returns the number of rendered jobs.
 
-    Args: gives_start: the others begin when the first of them, which takes long to start, renders.
+    Args: gives_start: whether the other processes start when the first one, which takes long to start, renders.
     """
     pipes = [FORK.Pipe(duplex=False) for _ in runs]
     racers, done = [], 0

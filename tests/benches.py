@@ -1,4 +1,4 @@
-"""What the tests of the benches share."""
+"""Code that the tests of the benches share."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""A card that is not there: tensors that say they are on `cuda:0`, while their numbers are in the memory of the test.
+"""A simulated GPU: tensors that report the device `cuda:0`, while their numbers are in the memory of the test.
 
-An operation that takes tensors of both places fails as it does on a card, and so does one that a card lacks. What is
-computed is computed on the CPU, so that a render "on the card" can be compared with one on the CPU, bit by bit.
+An operation with tensors of both devices fails as on a real GPU, and so does an operation that GPUs do not support.
+Everything is computed on the CPU, so a render on the simulated GPU can be compared with a render on the CPU, bit by
+bit.
 
-What is copied on a stream of its own is copied as late as its events allow, so that whoever does not wait for it finds
-what was there before. Whoever overwrites what may still be in use, or lets go of it, fails.
+A copy on a separate stream takes place as late as its events allow, so code that does not wait for it reads the
+previous content. Code that overwrites or frees memory that may still be in use fails.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ aten = torch.ops.aten
 COPIES = (aten.to, aten._to_copy, aten.copy_)
 PRODUCTS = (aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.matmul, aten.linear, aten.einsum)
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu)
-# What a card does with numbers of eight bits, beside looking at them in another form. Of these the CPU can do more.
+# The operations that a GPU supports for 8-bit numbers, besides views. The CPU supports more of them.
 WITH_FP8 = (*COPIES, aten.clone, aten.contiguous, aten.cat, aten._scaled_mm, aten._scaled_mm_v2)
 LOOKING = ("reshape", "flatten", "unflatten", "detach", "detach_", "equal")
 
 
 class OnCard(Tensor):
-    """A tensor of the card. inner: its numbers, on the CPU."""
+    """A tensor on the simulated GPU. inner: its numbers, on the CPU."""
 
     inner: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
 
@@ -56,7 +57,7 @@ class OnCard(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Some methods ask the driver for the card before anything else; they are taken apart here."""
+        """Some methods ask the driver for the GPU first; they are implemented here without it."""
         with torch._C.DisableTorchFunctionSubclass():
             if func in ASKING:
                 return ASKING[func](*args, **(kwargs or {}))
@@ -68,7 +69,7 @@ class OnCard(Tensor):
 
 
 class Generator(torch.Generator):
-    """A generator of the card, or of the CPU. It gives the numbers of the CPU's in both cases."""
+    """A generator on the simulated GPU or on the CPU. Both give the numbers of the CPU's generator."""
 
     place = CPU
 
@@ -83,9 +84,9 @@ class Generator(torch.Generator):
 
 
 class Stream:
-    """A stream beside that in which everything is computed. Copies wait in it until somebody waits for them.
+    """A stream besides the main one. Copies wait in it until another stream waits for them.
 
-    known: up to which moment it has waited for what is computed.
+    known: the moment of the main stream up to which it has waited.
     """
 
     def __init__(self, device: Any = None) -> None:
@@ -101,14 +102,16 @@ class Stream:
 
 
 class MainStream(Stream):
-    """The stream in which everything is computed, at once."""
+    """The stream in which operations are computed, immediately."""
 
     def wait_event(self, event: Event) -> None:
         event.synchronize()
 
 
 class Event:
-    """moment: of what is computed, at which it was recorded. last: the copy before it in its stream, if one waits."""
+    """moment: the moment of the main stream at which it was recorded. last: the last pending copy before it in its
+    stream, if any.
+    """
 
     def __init__(self, **options: Any) -> None:
         self.moment = 0
@@ -126,10 +129,10 @@ class Event:
 
 
 class State:
-    """What the card knows.
+    """The state of the simulated GPU.
 
-    moment: how many operations were computed. uses: by the address of some memory, the moment at which it was used
-    last. copied: how many copies went through streams of their own.
+    moment: number of operations computed so far. uses: for each memory address, the moment of its last use. copied:
+    number of copies in separate streams.
     """
 
     def __init__(self) -> None:
@@ -140,7 +143,7 @@ class State:
 
     @property
     def stream(self) -> Stream:
-        """In which this thread computes."""
+        """The current stream of this thread."""
         return getattr(self._of_thread, "stream", self.main)
 
     @stream.setter
@@ -152,7 +155,7 @@ CARD = State()
 
 
 def computed(func: Any, args: Any, kwargs: Any) -> Any:
-    """Compute what is asked for with tensors of the card, or for it."""
+    """Compute an operation with tensors on the simulated GPU, or with a result on it."""
     kwargs = {name: value for name, value in kwargs.items() if name != "pin_memory"}
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     ours = [tensor for tensor in tensors if isinstance(tensor, OnCard)]
@@ -162,7 +165,7 @@ def computed(func: Any, args: Any, kwargs: Any) -> Any:
         devices = [args[1].device]
     if not ours and not any(device.type == "cuda" for device in devices):
         return func(*args, **kwargs)
-    if func.overloadpacket is aten._has_compatible_shallow_copy_type:  # which a module asks when it is emptied
+    if func.overloadpacket is aten._has_compatible_shallow_copy_type:  # modules call this in to_empty
         return False
     if ours and not is_copy and any(tensor.dim() and not isinstance(tensor, OnCard) for tensor in tensors):
         raise RuntimeError(f"{func} mixes the CPU and the card")
@@ -194,7 +197,7 @@ def computed(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _picked(tensor: Tensor, index: Any) -> Tensor:
-    """What an index takes of a tensor."""
+    """The result of indexing a tensor."""
     found = _of_one_place(tensor, index)
     made = _inner(tensor)[tree_map(_inner, index)]
     if found:
@@ -209,7 +212,7 @@ def _put(tensor: Tensor, index: Any, value: Any) -> None:
 
 
 def _of_one_place(tensor: Tensor, others: Any) -> list[Tensor]:
-    """The tensors among what is given beside a tensor, which have to be where that is."""
+    """The tensors among other arguments, which must be on the same device as the first tensor."""
     found = [leaf for leaf in tree_leaves(others) if isinstance(leaf, Tensor)]
     if any(one.dim() and isinstance(one, OnCard) != isinstance(tensor, OnCard) for one in found):
         raise RuntimeError("indexing mixes the CPU and the card")
@@ -223,7 +226,7 @@ def _note_use(*tensors: Tensor) -> None:
 
 
 def _queued(target: OnCard, given: Any) -> OnCard:
-    """Copy into memory of the card, on a stream of its own, later."""
+    """Copy into memory of the simulated GPU later, on a separate stream."""
     stream, gone = CARD.stream, weakref.ref(target)
     assert stream.known >= CARD.uses.get(_address(target.inner), 0), "what is overwritten may still be in use"
     del target
@@ -253,7 +256,7 @@ def _is_view(ours: list[OnCard], results: list[Tensor], func: Any) -> bool:
 
 
 def _refuse_what_cards_lack(func: Any, tensors: list[OnCard]) -> None:
-    """Raises: NotImplementedError, as torch does for an operation that has no kernel for a card."""
+    """Raises: NotImplementedError, like torch, for an operation without a kernel for GPUs."""
     packet, dtypes = func.overloadpacket, {tensor.dtype for tensor in tensors}
     if packet in PRODUCTS and not all(dtype.is_floating_point for dtype in dtypes):
         raise NotImplementedError(f"{func} of integers on a card")
@@ -290,7 +293,7 @@ ASKING: dict[Any, Callable[..., Any]] = {
 
 
 class OnCards(TorchDispatchMode):
-    """Also what is made on the card from nothing, or brought to it, is there."""
+    """Tensors that are created on the GPU or moved to it become tensors of the simulated GPU, too."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return computed(func, args, kwargs or {})
@@ -307,7 +310,9 @@ def _chosen(stream: Stream) -> Iterator[None]:
 
 @contextmanager
 def card_of(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> Iterator[State]:
-    """A machine that has one card, for the length of a `with` block. facts: of it, besides its name and memory."""
+    """A machine with one GPU, for the length of a `with` block. facts: additional facts of the GPU besides its name and
+    memory.
+    """
     card = Card(**{"name": "a card", "nbytes": 24 * GIB, "capability": (8, 0)} | facts)
     with monkeypatch.context() as patch, OnCards():
         patch.setattr(machine, "find_card", lambda number: None if number else card)
@@ -336,7 +341,7 @@ def card_of(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> Iterator[State]:
         for name, fake in fakes.items():
             patch.setattr(torch.cuda, name, fake)
         before = torch._C._only_lift_cpu_tensors()
-        torch._C._set_only_lift_cpu_tensors(True)  # or torch.tensor asks the driver for the card
+        torch._C._set_only_lift_cpu_tensors(True)  # otherwise torch.tensor would ask the driver for the GPU
         try:
             yield CARD
         finally:

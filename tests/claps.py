@@ -1,4 +1,4 @@
-"""Clips of two hands that clap, whose sound comes when a test says."""
+"""Clips of two clapping hands, whose sound comes at a time that a test chooses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def write_claps(
     is_static: bool = False,
     seconds: float = SECONDS,
 ) -> Path:
-    """A clip. late_s: how much later each clap is heard than seen. video_from_s, audio_from_s: when a track begins."""
+    """Write a clip. late_s: how much later than seen each clap is heard. video_from_s, audio_from_s: start times of the
+    tracks.
+    """
     shown_s = [number / float(fps) for number in range(math.ceil(seconds * fps))] if times_s is None else times_s
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"preset": "veryfast"})
@@ -54,7 +56,7 @@ def write_claps(
 
 
 def hands(time_s: float) -> NDArray:
-    """A frame (H W 3): hands speed up until they meet, bounce off slowly and come to rest."""
+    """A frame (H W 3): the hands accelerate until they meet, bounce off slowly and come to rest."""
     since_s = min((time_s - clap_s for clap_s in CLAPS_S), key=abs)
     apart = 1 - max(1 + since_s / 0.25, 0) ** 2
     if since_s > 0:
@@ -67,7 +69,7 @@ def hands(time_s: float) -> NDArray:
 
 
 def sound(late_s: float, rate_hz: int, channels: int, seconds: float) -> NDArray:
-    """Bursts of noise that die away, (c s) in [-1, 1]."""
+    """Decaying bursts of noise, (c s) in [-1, 1]."""
     samples = np.zeros((channels, round(seconds * rate_hz)))
     burst_s = np.arange(round(0.15 * rate_hz)) / rate_hz
     burst = 0.2 * np.random.default_rng(0).standard_normal(len(burst_s)) * np.exp(-burst_s / 0.03)

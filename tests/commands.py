@@ -1,4 +1,4 @@
-"""The real command line inside the process of a test."""
+"""The real command line, run inside the process of a test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ltx2_core.media.probe import probe
 from ltx2_core.pipeline.made import Made
 
 ROOT = Path(__file__).parent.parent
-# one pass of the model for a step in place of four, where a test is not about guidance
+# one pass of the model per step instead of four, for tests that are not about guidance
 VIDEO_UNGUIDED = ("--video-st=1", "--video-sm=1", "--video-stg=0")
 AUDIO_UNGUIDED = ("--audio-st=1", "--audio-sm=1", "--audio-stg=0")
 UNGUIDED = (*VIDEO_UNGUIDED, *AUDIO_UNGUIDED)
@@ -27,7 +27,7 @@ def ltx2(*words: object) -> Result:
 
 
 def rendered(*words: object) -> Path:
-    """The file that a command has made; its path is all that stdout holds."""
+    """The file that a command has written; stdout contains only its path."""
     result = ltx2(*words)
     assert result.exit_code == 0, result.stderr
     (path,) = result.stdout.splitlines()
@@ -35,20 +35,20 @@ def rendered(*words: object) -> Path:
 
 
 def refused(exit_code: int, *words: object) -> str:
-    """What a command that fails, and gives no result, says on stderr, on one line."""
+    """The message on stderr of a command that fails without a result, as one line."""
     result = ltx2(*words)
     assert (result.exit_code, result.stdout) == (exit_code, ""), result.stderr
     return " ".join(result.stderr.split())
 
 
 def made_in(path: Path) -> Made:
-    """What a file says it was made from."""
+    """The recipe in a file."""
     comment = probe(path).comment
     assert comment is not None
     return Made.parse(comment)
 
 
-# the command line is made once, and not for each command
+# the command line is built once, not for each command
 ONCE = """
 from functools import cache
 from typer import testing
@@ -57,7 +57,7 @@ testing._get_command = cache(testing._get_command)
 
 
 def run_in_process(script: str, cases: list[Any], home: Path) -> subprocess.CompletedProcess[str]:
-    """Run a script in a process of its own that has imported nothing yet. cases: what it reads from stdin, as JSON."""
+    """Run a script in a separate process without imports. cases: its input on stdin, as JSON."""
     return subprocess.run(
         [sys.executable, "-c", ONCE + script],
         input=json.dumps(cases),
@@ -68,7 +68,9 @@ def run_in_process(script: str, cases: list[Any], home: Path) -> subprocess.Comp
 
 
 def in_shell(folder: Path, *words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a folder, with `ltx2` on the path. environment: variables besides those of this process."""
+    """Run a command in a folder, with `ltx2` on the path. environment: variables in addition to those of this
+    process.
+    """
     program = folder / "bin" / "ltx2"
     if not program.exists():
         program.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What several test modules share."""
+"""Fixtures that several test modules share."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
 Stamps = dict[Path, tuple[int, int, int]]
 
 os.environ["OMP_NUM_THREADS"] = (
-    "1"  # before torch is there: tiny tensors, for which more threads only wait for each other
+    "1"  # set before torch is imported: with tiny tensors, more threads would only wait for each other
 )
-testing._get_command = cache(testing._get_command)  # the commands are the same in each call, and take 20 ms to be made
+testing._get_command = cache(testing._get_command)  # building the commands takes 20 ms
 hypothesis.settings.register_profile(
     "untimed", deadline=None, max_examples=40
-)  # an example takes its time on a busy machine
+)  # an example may take long on a busy machine
 hypothesis.settings.load_profile("untimed")
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a script starts the tests with `&`
+signal.signal(signal.SIGINT, signal.default_int_handler)  # SIGINT is ignored if a script starts the tests with `&`
 
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the settings, models, caches and cards of whoever runs it."""
+    """Hide the settings, models, caches and GPUs of the user who runs the tests."""
     for name in [name for name in os.environ if name.startswith("LTX2_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("LTX2_HOME", str(tmp_path_factory.getbasetemp() / "home"))
     monkeypatch.setattr(machine, "find_card", lambda number: None)
     monkeypatch.setattr(machine, "has_mps", lambda: False)
     monkeypatch.setattr(facts, "find_cards", list)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a disk takes up to 20 ms, and a test need outlive none
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a disk takes up to 20 ms, and tests need no durability
 
 
 @pytest.fixture(scope="session")
 def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of golden tensors, unpacked; do not change it."""
+    """The folder of golden tensors, decompressed; do not change it."""
     from scripts.golden.packed import unpack
 
     return unpack(Path(__file__).parent / "golden", tmp_path_factory.mktemp("golden"))
@@ -58,7 +58,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a complete tiny random model; do not change it."""
-    from scripts.make_tiny_checkpoint import make_tiny_checkpoint  # torch and transformers: no part of the controller
+    from scripts.make_tiny_checkpoint import make_tiny_checkpoint  # torch and transformers, not for the controller
 
     folder = tmp_path_factory.mktemp("tiny")
     make_tiny_checkpoint(folder)
@@ -67,7 +67,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def _made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
-    """The folder of a tiny model of a generation in a precision, in the layout in which it is published."""
+    """The folder of a tiny model of a generation in a precision, in the published layout."""
     from scripts.make_tiny_checkpoint import make_tiny_checkpoint
 
     @cache
@@ -83,7 +83,7 @@ def _made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
 
 @pytest.fixture(scope="session")
 def tiny_in(_made: Callable[[str, str], Path]) -> Callable[[str], Path]:
-    """The folder of the tiny model in a precision, "bf16" or another of its script; do not change it."""
+    """The folder of the tiny model in a precision, "bf16" or another one of its script; do not change it."""
     return lambda precision: _made("2.0", precision)
 
 
@@ -95,15 +95,15 @@ def tiny_of(_made: Callable[[str, str], Path]) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def _loaded() -> deque[tuple[Models, Stamps]]:
-    """What `kept_models` has loaded, the last few models, with how their files were then."""
+    """The last few models that `kept_models` has loaded, each with the state of its files at that time."""
     return deque(maxlen=4)
 
 
 @pytest.fixture
 def kept_models(_loaded: deque[tuple[Models, Stamps]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands keep their models for the next test whose files are the same, as `run(models=…)` does in one process.
+    """Commands keep their models for the next test with the same files, like `run(models=…)` in one process.
 
-    That this gives the bytes of models of one's own is what test_models.py tests.
+    test_models.py tests that this gives the same bytes as loading the models again.
     """
     from ltx2_core.pipeline.render import run
 
@@ -124,6 +124,6 @@ def kept_models(_loaded: deque[tuple[Models, Stamps]], monkeypatch: pytest.Monke
 
 
 def _stamps(paths: Iterable[Path]) -> Stamps:
-    """What changes whenever one of some files, or a file in one of some folders, does."""
+    """A value that changes whenever one of some files, or a file in one of some folders, changes."""
     files = [file for path in paths for file in (path.iterdir() if path.is_dir() else [path])]
     return {file: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for file in files if (stat := file.stat())}

@@ -32,7 +32,7 @@ DECODER = {
 
 
 def vae_metadata(latent_channels: int = 4, **changes: Any) -> dict[str, Any]:
-    """What the metadata of such a file says. changes: of the decoder's section."""
+    """The metadata of such a file. changes: to the section of the decoder."""
     encoder = {"norm_layer": "pixel_norm", "patch_size": 4, "latent_log_var": "constant", "blocks": BLOCKS}
     return {
         "vae": {
@@ -45,7 +45,7 @@ def vae_metadata(latent_channels: int = 4, **changes: Any) -> dict[str, Any]:
 
 
 def random_decoder(metadata: Mapping[str, Any] | None = None, seed: int = 0) -> DiffusionDecoder:
-    """A decoder in float32 whose weights are neither too small nor too large to matter."""
+    """A decoder in float32 with weights of a moderate size."""
     decoder = DiffusionDecoder(VideoVAEConfig.from_metadata(metadata or vae_metadata()))
     randomise(decoder, seed)
     return decoder.requires_grad_(False).eval()

@@ -1,6 +1,7 @@
-"""A server on this machine that answers as the Hugging Face Hub does, and makes every mistake that a test asks for.
+"""A server on this machine that answers like the Hugging Face Hub, with every error that a test requests.
 
-It has two hosts: the Hub at 127.0.0.1, and the storage host at localhost, which the Hub leads to with signed addresses.
+It has two hosts: the Hub at 127.0.0.1, and the storage host at localhost, to which the Hub redirects with signed
+addresses.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-LARGE = (".safetensors", ".model", ".bin")  # what a repository keeps in its large file storage
+LARGE = (".safetensors", ".model", ".bin")  # suffixes of files in the large file storage of a repository
 FILE = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 MODEL = re.compile(r"/api/models/(?P<repository>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+))?")
 RANGE = re.compile(r"bytes=(\d+)-")
@@ -34,12 +35,12 @@ PAGE = b"<!DOCTYPE html><html><body>log in to use this network</body></html>"
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What is wrong with one answer.
+    """The errors in one answer.
 
-    Args: status, headers, body: answer with these alone. content: serve this instead of the file. kind: its content
-    type. cut_after: close the connection after so many bytes of the body. stall_after: send nothing more after so many,
-    until the server ends. has_range: whether parts can be asked for. has_length: whether it says how many bytes come.
-    range_shift: how far a part begins from where it was asked for.
+    Args: status, headers, body: send only these. content: send this instead of the file. kind: its content type.
+    cut_after: close the connection after this many bytes of the body. stall_after: send nothing more after this many
+    bytes, until the server ends. has_range: whether range requests are supported. has_length: whether the answer has a
+    Content-Length. range_shift: offset of the start of a range from the requested start.
     """
 
     status: int = 0
@@ -59,7 +60,7 @@ NO_FAULT = Fault()
 
 @dataclass(kw_only=True)
 class Seen:
-    """One request. host: "hub" or "storage". sent: bytes of the body that were sent, or begun to be."""
+    """One request. host: "hub" or "storage". sent: number of bytes of the body that were sent."""
 
     host: str
     method: str
@@ -70,7 +71,7 @@ class Seen:
 
     @property
     def begins(self) -> int:
-        """Where the bytes begin that it asks for."""
+        """The first byte of the requested range."""
         match = RANGE.match(self.headers.get("range", ""))
         return int(match[1]) if match else 0
 
@@ -84,12 +85,12 @@ def sha256(content: bytes) -> str:
 class FakeHub:
     """A Hub with some repositories; a context manager.
 
-    Args: repositories: the content of each file by its path, of each repository by its name.
-    Attributes: gated: repositories whose terms must be accepted. tokens: those that are valid. accepted: those whose
-    account has accepted the terms. at_hub, at_storage: what is wrong with the next answers, one each; those that ask
-    for facts alone are not counted at the Hub. always_at_hub, always_at_storage: with all others. renamed: where the
-    questions about repositories lead to. bytes_per_s: pace of each body. delay_s: before each answer. seen: all
-    requests so far.
+    Args: repositories: the content of each file by its path, for each repository by its name. Attributes: gated:
+    repositories whose terms must be accepted. tokens: valid tokens. accepted: tokens of accounts that have accepted the
+    terms. at_hub, at_storage: errors in the next answers, one each; requests for metadata alone are not counted at the
+    Hub. always_at_hub, always_at_storage: errors in all other answers. renamed: new names of repositories, to which
+    requests are redirected. bytes_per_s: speed of each body. delay_s: delay before each answer. seen: all requests so
+    far.
     """
 
     def __init__(self, repositories: Mapping[str, Mapping[str, bytes]], *, bytes_per_s: float | None = None) -> None:
@@ -123,7 +124,7 @@ class FakeHub:
 
     @property
     def endpoint(self) -> str:
-        """What HF_ENDPOINT has to be."""
+        """The value for HF_ENDPOINT."""
         return self._servers[0].address
 
     @property
@@ -132,11 +133,13 @@ class FakeHub:
         return self._servers[1].address
 
     def environment(self, home: Path) -> dict[str, str]:
-        """What a process needs to use this server and nothing of whoever runs the tests. home: an empty folder."""
+        """Environment variables of a process that uses this server and no settings of the user. home: an empty
+        folder.
+        """
         return {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1,localhost"}
 
     def commit(self, repository: str) -> str:
-        """The version of a repository, which changes with its files."""
+        """The version of a repository, which depends on its files."""
         files = sorted((path, sha256(content)) for path, content in self.repositories[repository].items())
         return hashlib.sha1(repr(files).encode()).hexdigest()
 
@@ -149,7 +152,7 @@ class FakeHub:
             self.seen.append(request)
 
     def fault(self, host: str) -> Fault:
-        """What is wrong with the next answer."""
+        """The errors in the next answer."""
         with self._lock:
             queue = self.at_hub if host == "hub" else self.at_storage
             if queue:
@@ -163,13 +166,13 @@ class FakeHub:
         return f"{self.storage}/{sha256(content)}?signature={signature}"
 
     def signed(self, url: str) -> bytes | None:
-        """The content that an address of the storage host stands for."""
+        """The content for an address at the storage host."""
         signature = parse_qs(urlsplit(url).query).get("signature", [""])[0]
         return self._signatures.get(signature)
 
 
 def use(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """Let this process use a server, without a token and without waits. home: an empty folder."""
+    """Let this process use a server, without a token and without delays. home: an empty folder."""
     for name in (*TOKENS, *PROXIES, *map(str.upper, PROXIES)):
         monkeypatch.delenv(name, raising=False)
     for name, value in hub.environment(home).items():
@@ -189,7 +192,7 @@ class _Server(ThreadingHTTPServer):
         self.address = f"http://{host}:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: clients that go away are what many tests are about."""
+        """Print nothing, because many tests are about clients that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -197,11 +200,11 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def setup(self) -> None:
-        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * CHUNK)  # so that little is on its way
+        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * CHUNK)  # little data in transit
         super().setup()
 
     def log_message(self, format: str, *values: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
     def do_HEAD(self) -> None:
         self.answer()
@@ -253,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply(200, {"Content-Type": "application/json"}, fault.content or json.dumps(facts).encode())
 
     def refusal(self, repository: str, revision: str | None, is_file: bool) -> tuple[int, str, str] | None:
-        """Status, code and text of an error: of the token, the repository, its terms, the version."""
+        """Status, code and text of an error about the token, the repository, its terms, or the version."""
         hub = self.server.hub
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if token and token not in hub.tokens:
@@ -280,7 +283,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply(302, {**commit, **linked, "Location": hub.sign(content)})
 
     def send_file(self, content: bytes, headers: Mapping[str, str], fault: Fault) -> None:
-        """Send a file, or the part of it that the request asks for."""
+        """Send a file, or the requested range of it."""
         if fault.content is not None:
             content = fault.content
         match = RANGE.match(self.headers.get("Range", ""))

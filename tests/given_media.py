@@ -1,4 +1,4 @@
-"""Clips and audio files that are made and then examined, as the tests of media take them."""
+"""Clips and audio files for the tests of media, which are written and then read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def sound(path: Path, codec: str = "pcm_s16le", **options: Any) -> AudioSource:
 
 
 def with_early_audio(path: Path, early_s: Fraction, codecs: tuple[str, str] = ("mpeg4", "aac")) -> Path:
-    """A second of video and audio whose tone begins earlier than the first frame, and clicks with that frame."""
+    """A second of video and audio. The tone begins before the first frame, and there is a click at that frame."""
     early = round(early_s * RATE_HZ)
     with av.open(path, "w") as container:
         stream = container.add_stream(codecs[0], rate=25)

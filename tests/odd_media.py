@@ -1,4 +1,4 @@
-"""Files that are odd, broken or not what they seem, each as a function that writes it to a path."""
+"""Files that are unusual, broken or not what they seem, each as a function that writes it to a path."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from PIL import Image
 from tests.synthetic_media import encode_sound, picture, tone, write_sound, write_video
 
 CASES = Path(__file__).parent / "media"
-IN_OPEN = 0x20  # of Linux's inotify
+IN_OPEN = 0x20  # the event of Linux's inotify for opening
 Write = Callable[[Path], Any]
 
 
 @contextmanager
 def watched(path: Path) -> Iterator[Callable[[], bool]]:
-    """Ask the kernel, which must be Linux's, whether anybody has opened a file since it was asked last."""
+    """Ask the kernel, which must be Linux, whether a file has been opened since the last call."""
     libc = ctypes.CDLL(None, use_errno=True)
     watch = libc.inotify_init1(os.O_NONBLOCK)
     assert libc.inotify_add_watch(watch, os.fsencode(path), IN_OPEN) >= 0
@@ -48,7 +48,7 @@ def text(content: str) -> Write:
 
 
 def cut(write: Write, share: float) -> Write:
-    """A file of which the end is missing."""
+    """A truncated file."""
 
     def write_and_cut(path: Path) -> None:
         write(path)
@@ -83,7 +83,7 @@ def orientation(value: int) -> Image.Exif:
 
 
 def second_view(path: Path) -> None:
-    """What phones write: a photo, and behind it another picture of the same moment."""
+    """A file as phones write it: a photo, followed by another image of the same moment."""
     view = Image.new("RGB", (8, 8))
     Image.fromarray(picture(0)).save(path, format="MPO", save_all=True, append_images=[view])
 
@@ -102,7 +102,7 @@ def sound(codec: str = "pcm_s16le", **options: Any) -> Write:
 
 
 def with_cover(path: Path) -> None:
-    """A record: sound, and a picture that is its cover."""
+    """A music file: audio, and an image of the cover."""
     with av.open(path, "w") as container:
         cover = add_picture(container, "png", "rgb24")
         cover.disposition = Disposition.attached_pic
@@ -113,7 +113,7 @@ def with_cover(path: Path) -> None:
 
 
 def without_frames(path: Path) -> None:
-    """Sound, and a video stream of which not a single frame was recorded."""
+    """Audio, and a video stream without a single frame."""
     with av.open(path, "w") as container:
         add_picture(container, "mpeg4", "yuv420p")
         encode_sound(container, container.add_stream("aac", rate=48000, layout="stereo"), tone(4608))

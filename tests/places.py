@@ -1,4 +1,4 @@
-"""Places where tests set something: a file, whose settings are only a wish where they have no effect."""
+"""Origins of settings in tests: a file. Settings in files are ignored instead of refused if they have no effect."""
 
 from ltx2_core.pipeline.resolve.settings import Origin, Place
 

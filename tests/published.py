@@ -1,4 +1,4 @@
-"""A model of a person's own, and a Hub in memory that has its files."""
+"""A model of a user, and a Hub in memory with its files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FILES = {
 
 
 class Published:
-    """A Hub in memory. asked, fetched: what it was asked about, and what was taken from it."""
+    """A Hub in memory. asked, fetched: the requests for metadata and for files."""
 
     def __init__(self, files: Mapping[str, Mapping[str, bytes]]) -> None:
         self.files = files

@@ -1,4 +1,4 @@
-"""A function on several ranks of gloo, in processes of this test."""
+"""Run a function on several gloo ranks, in processes of this test."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ TIMEOUT_S = 60
 
 
 def on_ranks(count: int, function: Callable[..., Any], folder: Path, *args: Any) -> list[Any]:
-    """What a function of a `Ranks` and other arguments returns on each of so many ranks.
+    """Call a function with a `Ranks` and other arguments on this many ranks. Returns: the results of all ranks.
 
-    They are forks of this process: a new one would take seconds to import torch. folder: an empty one.
+    The ranks are forks of this process, because a new one would take seconds to import torch. folder: an empty one.
     """
     context = mp.start_processes(_rank, (count, function, folder, args), nprocs=count, join=False, start_method="fork")
     assert context is not None

@@ -1,4 +1,4 @@
-"""Finished files with recipes, and results of them, for pages that are about them."""
+"""Finished files with recipes, and their results, for tests of reports."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ RATE_HZ = 24000
 
 @cache
 def settled() -> tuple[Request, Machine]:
-    """The request of a small render, and the machine for it."""
+    """The request of a small render, and its machine."""
     task = core.resolve("t2v", "a lamp", core.gather({"preset": "smoke", "seed": "1"}).layers).task
     return task.request, task.machine
 
 
 def recipe(prompt: str = "a lamp", seed: int = 1, **changes: Any) -> Made:
-    """A recipe. changes: of its request."""
+    """A recipe. changes: to its request."""
     request, machine = settled()
     return Made(
         made_with=versions(),
@@ -68,11 +68,11 @@ def clip(path: Path, made: Made | None, audio: Waveform | None, images: torch.Te
 
 
 def looked_at(folder: Path, name: str = "a.mp4", **made: Any) -> Overview:
-    """What is seen and heard of such a file."""
+    """The measured video and audio of such a file."""
     return look_at(clip(folder / name, recipe(**made), noise()))
 
 
 def result(overview: Overview, file: str = "a.mp4", **made: Any) -> Result:
-    """A result with the pictures of a file, and a name and a recipe of its own."""
+    """A result with the images of a file, and with its own name and recipe."""
     comment = recipe(**made).dump()
     return result_of(file, replace(overview, info=replace(overview.info, comment=comment)))

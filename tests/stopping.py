@@ -18,7 +18,7 @@ from tests.commands import ltx2
 
 @contextmanager
 def stopped_when(monkeypatch: pytest.MonkeyPatch, *answers: bool) -> Iterator[None]:
-    """Stop renders in a `with` block as the answers say, one for each step before which a stage can stop."""
+    """Stop renders in a `with` block according to the answers, one for each step before which a stage can stop."""
     usual, each = stages.StageRun._guarded, iter(answers)
 
     def stopping(self: stages.StageRun, denoise: Any, watch: stages.Watch, done: int, total: int) -> Any:
@@ -37,8 +37,8 @@ def at(
     number: int = 1,
     of: tuple[type, str] = (Display, "event"),
 ) -> None:
-    """Do something right after so many calls of a method whose first argument is wanted: by default, after the display
-    has been told so many things of a kind.
+    """Call a function right after this many calls of a method with a matching first argument. By default the method is
+    the display's, and the argument an event of a kind.
     """
     usual = getattr(*of)
     found: list[Any] = []
@@ -57,8 +57,8 @@ def at(
 def killed(
     words: Sequence[object], wanted: Callable[[Any], bool], number: int = 1, of: tuple[type, str] = (Display, "event")
 ) -> None:
-    """Run a command in a child that is killed there, as `at` says."""
-    with warnings.catch_warnings(action="ignore"):  # of threads in the parent: they only wait, and the child ends soon
+    """Run a command in a child process that is killed at a point, given as for `at`."""
+    with warnings.catch_warnings(action="ignore"):  # about threads: they only wait, and the child ends soon
         child = os.fork()
     if child == 0:
         try:

@@ -1,4 +1,4 @@
-"""Small files such as users give, made on the spot, and what is in them."""
+"""Small files like those of users, generated on the spot, and their content."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RATE_HZ = 48000
 
 
 def picture(number: int, width: int = 48, height: int = 32) -> NDArray:
-    """A frame (H W 3) whose grey tells its number and whose white corner, at the top left, tells how it is turned."""
+    """A frame (H W 3) whose grey encodes its number, and whose white corner at the top left shows its orientation."""
     pixels = np.full((height, width, 3), 16 + 7 * number % 192, np.uint8)
     pixels[: height // 2, : width // 2] = 255
     return pixels
@@ -41,9 +41,9 @@ def write_video(
     options: dict[str, str] | None = None,
     preset: str = "medium",
 ) -> Path:
-    """A clip.
+    """Write a clip.
 
-    Args: times_s: when each frame begins, where the rate is not constant. sound: an encoder, for a tone or silence.
+    Args: times_s: start times of the frames, if the rate is not constant. sound: an encoder, for a tone or silence.
     """
     with av.open(path, "w", options=options or {}) as container:
         stream = container.add_stream(
@@ -68,7 +68,7 @@ def write_video(
 
 
 def tone(samples: int, channels: int = 2, rate_hz: int = RATE_HZ) -> NDArray:
-    """Another note in each channel, (c s) int16."""
+    """A different note in each channel, (c s) int16."""
     notes_hz = 220 * np.arange(1, channels + 1)[:, None]
     return (8000 * np.sin(2 * np.pi * notes_hz * np.arange(samples) / rate_hz)).astype(np.int16)
 
@@ -81,7 +81,7 @@ def write_sound(
     rate_hz: int = RATE_HZ,
     layout: str = "stereo",
 ) -> Path:
-    """A sound, by default a second of a tone. samples: (c s) int16."""
+    """Write an audio file, by default a second of a tone. samples: (c s) int16."""
     with av.open(path, "w") as container:
         track = container.add_stream(codec, rate=rate_hz, layout=layout)
         assert isinstance(track, AudioStream)
@@ -92,7 +92,7 @@ def write_sound(
 
 
 def encode_sound(container: OutputContainer, track: AudioStream, samples: NDArray, begin: int = 0) -> None:
-    """All of a track: samples (c s) int16. begin: the sample of its clock with which it begins."""
+    """Encode a whole track: samples (c s) int16. begin: the timestamp of its beginning in samples."""
     context = track.codec_context
     interleaved = np.ascontiguousarray(samples.T).reshape(1, -1)
     frame = av.AudioFrame.from_ndarray(interleaved, format="s16", layout=context.layout.name)
@@ -104,7 +104,7 @@ def encode_sound(container: OutputContainer, track: AudioStream, samples: NDArra
 
 
 def packets(path: Path, kind: str, stream: int = 0) -> list[tuple[bytes, Fraction]]:
-    """Each packet of a stream, and when it is shown."""
+    """The packets of a stream, each with its presentation time."""
     with av.open(path) as container:
         track = container.streams.get({kind: stream})[0]
         return [(bytes(one), (one.pts or 0) * one.time_base) for one in container.demux(track) if one.size]
@@ -116,7 +116,7 @@ def contents(given: list[tuple[bytes, Fraction]]) -> list[bytes]:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds next to nothing."""
+    """A PNG that claims a size but contains almost nothing."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

@@ -1,4 +1,4 @@
-"""A small client of Chromium's DevTools protocol, over a pair of pipes.
+"""A small client for Chromium's DevTools protocol over a pair of pipes.
 
 Source: https://chromedevtools.github.io/devtools-protocol/, "--remote-debugging-pipe".
 """
@@ -36,7 +36,7 @@ TIMEOUT_S = 30
 
 
 class Page:
-    """One page of a running Chromium. requests: the address of everything that it has asked for."""
+    """One page of a running Chromium. requests: the addresses of everything that it has requested."""
 
     def __init__(self, reading: int, writing: int) -> None:
         self.reading, self.writing = reading, writing
@@ -46,7 +46,7 @@ class Page:
 
     @classmethod
     def attached(cls, reading: int, writing: int) -> Self:
-        """The page of a browser that has just begun."""
+        """The page of a browser that has just started."""
         page = cls(reading, writing)
         target = page.call("Target.createTarget", url="about:blank")["targetId"]
         page.session = page.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -69,7 +69,7 @@ class Page:
                 return answer["result"]
 
     def open(self, path: Path) -> float:
-        """Open a file; gives the seconds until it had loaded."""
+        """Open a file. Returns the seconds until it was loaded."""
         self.events.clear()
         begin = time.perf_counter()
         self.call("Page.navigate", url=path.absolute().as_uri())
@@ -78,21 +78,21 @@ class Page:
         return time.perf_counter() - begin
 
     def run(self, expression: str) -> Any:
-        """The value of an expression in the page; a promise is waited for."""
+        """The value of an expression in the page; a promise is awaited."""
         asked = {"returnByValue": True, "awaitPromise": True, "userGesture": True}
         answer = self.call("Runtime.evaluate", expression=expression, **asked)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     def until(self, expression: str) -> None:
-        """Wait until an expression holds."""
+        """Wait until an expression is true."""
         end = time.monotonic() + TIMEOUT_S
         while not self.run(expression):
             assert time.monotonic() < end, f"it never holds: {expression}"
             time.sleep(0.05)
 
     def press(self, key: str) -> None:
-        """Press and let go a key, by its name or its letter."""
+        """Press and release a key, given by its name or its letter."""
         code = {"Enter": 13, " ": 32, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
         text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
         about = {"key": key, "windowsVirtualKeyCode": code.get(key, ord(key[0].upper()))}
@@ -100,24 +100,24 @@ class Page:
         self.call("Input.dispatchKeyEvent", type="keyUp", **about)
 
     def show(self, width: int, height: int, *, is_dark: bool = False) -> None:
-        """Give the page a size and a colour scheme."""
+        """Set the size and the colour scheme of the page."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def picture(self) -> bytes:
-        """What is seen, as PNG."""
+        """A screenshot as PNG."""
         return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
 
     def wait_for(self, method: str) -> dict[str, Any]:
-        """The parameters of the next event of a name."""
+        """Wait for the next event with a name. Returns its parameters."""
         while True:
             event = self.events.popleft() if self.events else self._next()
             if event.get("method") == method:
                 return event["params"]
 
     def _next(self) -> dict[str, Any]:
-        """The next message, noted where it tells of a request or of trouble."""
+        """The next message; requests and errors in it are recorded."""
         while b"\0" not in self.rest:
             ready, _, _ = select.select([self.reading], [], [], TIMEOUT_S)
             assert ready, "Chromium does not answer"
@@ -141,13 +141,13 @@ class Page:
 
 @contextmanager
 def chromium(folder: Path) -> Iterator[Page]:
-    """A running Chromium with one empty page. folder: an empty one for what it keeps."""
+    """A running Chromium with one empty page. folder: an empty folder for its data."""
     assert PROGRAM is not None
     (ours, writing), (reading, theirs) = os.pipe(), os.pipe()
-    pair = [fcntl.fcntl(one, fcntl.F_DUPFD, 10) for one in (ours, theirs)]  # out of the way of 3 and 4
+    pair = [fcntl.fcntl(one, fcntl.F_DUPFD, 10) for one in (ours, theirs)]  # other descriptors than 3 and 4
 
     def wire() -> None:
-        """In the new process: it reads from 3 and writes to 4."""
+        """In the new process: connect descriptor 3, which it reads from, and 4, which it writes to."""
         os.dup2(pair[0], 3)
         os.dup2(pair[1], 4)
 

@@ -1,6 +1,6 @@
-"""Reports in a real browser: they open from disk, play, compare, pick, load nothing, and fit a phone.
+"""Reports in a real browser: they open from disk, play, compare, pick, load nothing, and fit on a phone.
 
-`make report-test` installs Chromium where it can. Where there is none, every test here is skipped.
+`make report-test` installs Chromium if it can. Without Chromium all tests here are skipped.
 """
 
 from __future__ import annotations
@@ -34,19 +34,21 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture
 def page(browser: Page) -> Iterator[Page]:
-    """A browser that has asked for nothing yet; at the end it has had no trouble and asked nobody but the disk."""
+    """A browser that has not requested anything yet. At the end there must be no errors, and no requests except to the
+    disk.
+    """
     browser.requests.clear()
     browser.trouble.clear()
     browser.show(1280, 900)
     yield browser
-    browser.run("0")  # what has happened until now is told before this is answered
+    browser.run("0")  # earlier events arrive before the answer to this
     assert browser.trouble == []
     assert {urlsplit(address).scheme for address in browser.requests} <= {"file", "data", "blob"}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with four clips of two prompts and two seeds, of two seconds each, and the page about them."""
+    """A folder with four clips of two seconds each, from two prompts and two seeds, and their page."""
     folder = tmp_path_factory.mktemp("results") / "scenes"
     folder.mkdir()
     results = []
@@ -140,7 +142,7 @@ def test_picks_are_saved_as_a_file(page: Page, folder: Path, tmp_path: Path) -> 
     page.run("byId('only-picks').click()")
     assert page.run("cells.filter(cell => cell.offsetParent).length") == 2
     page.open(folder / "report.html")
-    assert page.run("byId('pick-count').textContent") == "2 picks"  # a browser that keeps them
+    assert page.run("byId('pick-count').textContent") == "2 picks"  # the browser has stored them
     page.run("localStorage.clear()")
 
 

@@ -1,4 +1,4 @@
-"""Sounds to clips, through the real command line on the tiny model."""
+"""Videos for given audio, through the real command line on the tiny model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SMALL = ("--res", "128x64", "--steps", "2", "--seed", "3", *VIDEO_UNGUIDED)
 
 @pytest.fixture
 def ltx2(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Run `ltx2 a2v` at a small size, to clip.mp4 in a folder of its own."""
+    """Run `ltx2 a2v` at a small size, to clip.mp4 in its own folder."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words: object) -> Result:
@@ -47,7 +47,7 @@ def ltx2(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
 
 def made(result: Result) -> MediaInfo:
-    """What is in the file that a command has made."""
+    """The content of the file that a command has written."""
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"{Path.cwd() / 'clip.mp4'}\n"
     return probe(Path("clip.mp4"))
@@ -160,7 +160,7 @@ def test_part_of_a_sound_is_heard_from_its_beginning(ltx2: Callable[..., Result]
     write_sound(Path("song.wav"))
     result = ltx2("song.wav", "--start", "0.2s", "--duration", "0.5s", "--audio-codec", "alac")
     assert frames_of(made(result)) == 17
-    end = 9600 + 34000  # of 17 frames: the audio goes on, and fills them
+    end = 9600 + 34000  # the end of 17 frames: the audio is longer, and fills them
     assert heard("clip.mp4")[:, :34000].equal(heard("song.wav")[:, 9600:end])
     assert "17 frames: 0.71 s of song.wav\n" in result.stderr
 

@@ -1,4 +1,4 @@
-"""`--attention-backend`: which kernel attends, what is refused, and what `doctor --tune` chooses."""
+"""`--attention-backend`: which kernel is used, what is refused, and what `doctor --tune` chooses."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_the_doctor_does_not_measure_int8(monkeypatch: pytest.MonkeyPatch):
 def test_attention_in_int8_is_that_of_floats_but_for_the_rounding_of_its_codes(width: int, bias: bool):
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 3, count, width, generator=generator) for count in (24, 40, 40))
-    k[..., 5] += 20  # a channel that is large everywhere, as those of trained models
+    k[..., 5] += 20  # a channel with large values everywhere, as in trained models
     mask = torch.randn(2, 1, 24, 40, generator=generator) if bias else None
     expected = attention(q, k, v, mask)
     with attending("int8"):

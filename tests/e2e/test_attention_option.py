@@ -1,4 +1,4 @@
-"""`--attention` through the real command line: the clip beside the result, the same result, and what is refused."""
+"""`--attention` through the real command line: the second clip, the unchanged result, and what is refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALL = ("--res", "64x64", "--frames", 17, "--steps", 3, "--seed", 3)
 
 
 def attention_of(clip: Path, stage: int = 1) -> Tensor:
-    """What a render with --keep-latents has kept."""
+    """The attention that a render with --keep-latents has stored."""
     return load_file(f"{clip}.job/latents-{stage}.safetensors")["attention"]
 
 
@@ -64,7 +64,7 @@ def test_streamed_weights_and_a_stop_give_the_same_map(
     rendered("decode", tmp_path / "a.mp4.job", "-o", tmp_path / "d.mp4", "--attention", tmp_path / "dd.mp4")
     assert (tmp_path / "dd.mp4").read_bytes() == (tmp_path / "aa.mp4").read_bytes()
     rendered("decode", tmp_path / "a.mp4.job", "-o", tmp_path / "e.mp4")
-    taken = ltx2("resume", tmp_path / "a.mp4.job", "-o", tmp_path / "f.mp4")  # would write aa.mp4 too
+    taken = ltx2("resume", tmp_path / "a.mp4.job", "-o", tmp_path / "f.mp4")  # without -o it would write aa.mp4 too
     assert (taken.exit_code, (tmp_path / "f.mp4").exists()) == (2, False)
     assert "aa.mp4 already exists\nhint: --overwrite replaces it, or move it away\n" in taken.stderr
     taken = ltx2("decode", tmp_path / "a.mp4.job", "-o", tmp_path / "f.mp4", "--attention", tmp_path / "aa.mp4")
@@ -78,7 +78,7 @@ def test_streamed_weights_and_a_stop_give_the_same_map(
 
 
 def replace_elsewhere(job: Path, path: Path) -> None:
-    """Let the record of a job replace a file in another folder, as somebody could who sends it."""
+    """Let the record of a job replace a file in another folder, as in a malicious job folder."""
     path.parent.mkdir()
     path.write_bytes(b"mine")
     record = json.loads((job / "job.json").read_text())

@@ -1,4 +1,4 @@
-"""`--duration auto`: the model chooses the length from the prompt, tells it, and everything afterwards knows it."""
+"""`--duration auto`: the model chooses the length from the prompt, and messages, records and later commands use it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ pytestmark = pytest.mark.usefixtures("kept_models")
 
 SIZES = {"mlp_hidden.weight": (24, 16), "attention_pooler.query_tokens": (1, 16)}
 COMMON = ("--preset", "smoke", "--res", "128x128", "--fps", "8", "--seed", "7", "--no-cache")
-CONTEXT = 32  # values of a row of the tiny model's contexts
+CONTEXT = 32  # width of the tiny model's contexts
 
 
 def write_head(path: Path, seconds: float = 2.2, width: int = CONTEXT) -> Path:
-    """A duration head that wants so many seconds, whatever the prompt is."""
+    """A duration head that always predicts this many seconds."""
     shapes = {f"{stream}_input_proj.weight": (16, width) for stream in ("video", "audio")}
     torch.manual_seed(0)
     head = BUILDERS["duration_head"]({"shapes": SIZES | shapes})

@@ -1,4 +1,4 @@
-"""How batches run: what is done, missing or changed, workers that die, shards, and lines of JSON."""
+"""How batches run: which jobs are done, missing or changed, workers that die, shards, and JSON lines."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from ltx2_core.pipeline.render.run import run
 from tests.batches import FLAGS, FORK, HERE, race, run_apart, settled, states, tree, write_jobs
 from tests.commands import ltx2
 
-# a process that is forked has torch already, and the models are tiny
+# a forked process has already imported torch, and the models are tiny
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 COMMON = ("--preset", "smoke", "--seed", 1, "--steps", 2)
 
@@ -51,7 +51,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _warm(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What a render imports on its way is there before the first worker is forked."""
+    """Import what a render needs before the first worker is forked."""
     done = ltx2("t2v", "a lamp", "--preset", "smoke", "--steps", 2, "-o", tmp_path_factory.mktemp("warm") / "a.mp4")
     assert done.exit_code == 0, done.stderr
 
@@ -173,7 +173,7 @@ def test_of_many_files_that_would_be_replaced_the_first_are_named(count: int, mo
 
 
 def fail_for(monkeypatch: pytest.MonkeyPatch, job: str, how: Callable[[], None]) -> None:
-    """Let something happen where a worker begins a job."""
+    """Call a function when a worker begins a job."""
     usual = Worker.finish
 
     def finish(self: Worker, resolved: core.Resolved, watch: core.Watch) -> core.Result:
@@ -207,7 +207,7 @@ def test_a_file_that_comes_in_before_a_job_has_begun_is_not_replaced(monkeypatch
     with monkeypatch.context() as patch:
         fail_for(patch, "j0", broken)
         assert batch("--fail-fast").exit_code == 9
-    for name in ("j0", "j1"):  # one has failed, and one waits
+    for name in ("j0", "j1"):  # one job has failed, and one is waiting
         mine = Path(f"s/{name}.mp4")
         mine.write_bytes(b"mine")
         refused = batch()
@@ -227,7 +227,7 @@ def test_fail_fast_begins_no_further_job(monkeypatch: pytest.MonkeyPatch):
 
 def test_no_job_begins_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch):
     write_jobs(2)
-    monkeypatch.setattr(loop, "monotonic", count(0, 100).__next__)  # each look at the clock is 100 s later
+    monkeypatch.setattr(loop, "monotonic", count(0, 100).__next__)  # each reading of the clock is 100 s later
     done = batch("--max-time", "90s")
     assert done.exit_code == 9
     assert "2 jobs did not begin as the time was up" in done.stderr
@@ -285,7 +285,7 @@ def test_a_job_that_was_killed_before_its_end_was_noted_is_done():
     before = tree("s")
     changes = {"state": "running", "nbytes": None}
     change_entry(Path("s"), "j0", lambda entry: entry.model_copy(update=changes))
-    Path("s/j0.mp4.job").mkdir()  # its record was removed, and it was not yet
+    Path("s/j0.mp4.job").mkdir()  # the record was removed, but not yet the folder
     told: list[str] = []
     watch = core.BatchWatch(on_outcome=lambda worker, outcome: told.append(outcome.state))
     assert not core.run_batch(settled(1, "s"), core.BatchOptions(), None, watch).failed

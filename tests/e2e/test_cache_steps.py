@@ -1,4 +1,6 @@
-"""`--cache-steps` through the real command line: what it skips, that it repeats, and what is refused."""
+"""`--cache-steps` through the real command line: what it skips, that the result is reproducible, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ def test_blocks_that_are_skipped_are_not_read_and_a_recipe_repeats(
     usual = StreamedBlocks._loaded
 
     def noted(self: StreamedBlocks, number: int, tensors: Any) -> Any:
-        if hasattr(self[number], "exchange"):  # a block of the denoiser, and not of a connector
+        if hasattr(self[number], "exchange"):  # a block of the denoiser
             read.append(number)
         return usual(self, number, tensors)
 
@@ -49,18 +51,18 @@ def test_blocks_that_are_skipped_are_not_read_and_a_recipe_repeats(
     assert again.read_bytes() == one.read_bytes()
     plain = ("--no-metadata", "--overwrite")
     one = rendered(*words, *plain, "-o", tmp_path / "a.mp4", "--memory", "resident")
-    ltx2("t2v", "a bell", "--model", tiny, *SMALL, "-o", tmp_path / "c.mp4", "--memory", "streamed")  # the text
+    ltx2("t2v", "a bell", "--model", tiny, *SMALL, "-o", tmp_path / "c.mp4", "--memory", "streamed")  # encodes the text
     monkeypatch.setattr(StreamedBlocks, "_loaded", noted)
     other = rendered(*words, *plain, "-o", tmp_path / "b.mp4", "--memory", "streamed")
     assert other.read_bytes() == one.read_bytes()
-    texts = 2  # prompts, whose keys and values are made in walks of their own
+    texts = 2  # two prompts, whose keys and values are computed in separate passes over the blocks
     assert [read.count(number) for number in range(4)] == [texts + 6, texts + 1, texts + 1, texts + 1]
 
 
 def test_a_stop_waits_for_an_evaluation_that_needs_no_cache(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BlockCache, "is_close", lambda self, _: self.evaluations % 3 != 1)  # every third is computed
+    monkeypatch.setattr(BlockCache, "is_close", lambda self, _: self.evaluations % 3 != 1)  # computes every third step
     words = ("t2v", "a bell", "--model", tiny, *SMALL, *UNGUIDED, "--cache-steps", 0.1)
     plain = rendered(*words, "-o", tmp_path / "a.mp4")
     usual, asked = stages.StageRun._guarded, []
@@ -74,7 +76,7 @@ def test_a_stop_waits_for_an_evaluation_that_needs_no_cache(
         stopped = ltx2(*words, "-o", tmp_path / "b.mp4")
     assert stopped.exit_code == 130
     assert "stopped after step 3 of 6" in stopped.stderr
-    assert len(asked) == 3  # before the steps 2, 3 and 4
+    assert len(asked) == 3  # the decisions before the steps 2, 3 and 4
     assert ltx2("resume", tmp_path / "b.mp4.job").exit_code == 0
     assert (tmp_path / "b.mp4").read_bytes() == plain.read_bytes()
 
@@ -104,7 +106,7 @@ def test_a_plan_counts_what_is_kept(tmp_path: Path) -> None:
         (plan,) = (one for one in map(json.loads, told) if one.get("title") == "plan")
         return next(row["vram"] for row in plan["phases"] if row["kind"] == "denoise")
 
-    tokens, audio = 16 * 16 * 24, 126  # of 121 frames at 768x512
+    tokens, audio = 16 * 16 * 24, 126  # for 121 frames at 768x512
     kept = 3 * 3 * 2 * (4096 * tokens + 2048 * audio)  # three passes through the first block; one follows later
     assert peak("--cache-steps", 0.1) - peak() == pytest.approx(kept, rel=0.01)
     attention = peak("--attention", tmp_path / "b.mp4") - peak()

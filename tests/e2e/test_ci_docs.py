@@ -1,4 +1,4 @@
-"""The jobs of docs/ci.md run as they stand there, but for what they install."""
+"""The jobs in docs/ci.md run as documented, except for their installation commands."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def test_both_jobs_run_the_same_commands() -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[[str], Any]:
-    """Runs a script in a folder of its own, with `ltx2` on the path."""
+    """Run a script in its own folder, with `ltx2` on the path."""
     return lambda script: in_shell(tmp_path, "sh", "-ec", script)
 
 
 def without_installing(commands: list[str]) -> str:
-    """The commands of a job as a script, but for the two that install."""
+    """The commands of a job as a script, without the two commands that install."""
     left = [one for one in commands if not one.startswith("pip install ")]
     assert len(left) == len(commands) - 2
     return "\n".join(left)

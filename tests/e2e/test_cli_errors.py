@@ -1,4 +1,4 @@
-"""The contract of refusals: what a command line is answered that cannot be done. Later commands add their lines."""
+"""The contract of refusals: the answers to command lines that cannot be carried out."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """words: after `ltx2`. says: fragments of the message, in their order. In both, {tiny} is a folder with a model.
+    """words: after `ltx2`. says: fragments of the message, in order. In both, {tiny} is a folder with a model.
 
-    files: what lies in the working folder, by name. is_light: nothing else is said, and torch is not
-    imported, before it is refused.
+    files: the files in the working folder, by name. is_light: whether nothing else is printed and torch is not imported
+    before the refusal.
     """
 
     words: str
@@ -37,7 +37,7 @@ class Refusal:
 
 
 REFUSALS = {
-    # words that cannot be parsed
+    # invalid options
     "unknown option": Refusal(words="t2v x --stpes 3", says=("no such option: --stpes", "did you mean --steps")),
     "option like no other": Refusal(words="t2v x --wrong 3", says=("no such option: --wrong", "hint: ltx2 t2v --help")),
     "unknown command": Refusal(words="tv2 x", says=("no such command 'tv2'", "did you mean", "'t2v'")),
@@ -162,7 +162,7 @@ REFUSALS = {
     ),
     "prompt in a folder": Refusal(words="t2v @.", says=("the prompt @.", "it is a folder")),
     "prompt in an empty file": Refusal(words="t2v @a.txt", files={"a.txt": "\n"}, says=("the prompt is empty",)),
-    # what is done to a clip
+    # edits of a clip
     "no clip": Refusal(words="v2v", says=("missing argument 'VIDEO'", "hint: ltx2 v2v --help")),
     "clip that is not there": Refusal(
         words="v2v lost.mp4 x --model {tiny}",
@@ -285,7 +285,7 @@ REFUSALS = {
         files={"a.txt": ""},
         says=("-o a.txt/b.mp4", "a.txt is not a folder", "-o names another place"),
     ),
-    # paths, wherever they are given
+    # paths in any position
     "home of nobody as output": Refusal(
         words="t2v x --model {tiny} -o '~nosuchuser/x.mp4'",
         says=("-o ~nosuchuser/x.mp4", "no user nosuchuser", "hint: "),
@@ -333,7 +333,7 @@ REFUSALS = {
         code=7,
         says=("cannot be used", "it is a folder", "hint: --lora PATH"),
     ),
-    # files and variables with settings
+    # settings files and environment variables
     "unknown setting in a file": Refusal(
         words="t2v x", files={"ltx2.yaml": "stpes: 3"}, says=("unknown setting stpes in ltx2.yaml", "mean steps")
     ),
@@ -440,7 +440,7 @@ REFUSALS = {
 
 
 def prepared(refusal: Refusal, tiny: Path, folder: Path) -> list[str]:
-    """Put the files of a case into a folder; its words as a list."""
+    """Write the files of a case into a folder. Returns its words as a list."""
     for name, content in refusal.files.items():
         (folder / name).write_text(content)
     if "cut.safetensors" in refusal.words:

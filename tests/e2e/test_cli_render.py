@@ -1,4 +1,4 @@
-"""The real command line on a tiny random model, to real files: what it writes, what it says, and how it goes on."""
+"""The real command line on a tiny random model, with real files: what it writes, what it prints, and how it resumes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def events(result: Result) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def smoke(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[object]]:
-    """The words of the smallest render, in a folder of its own."""
+    """The words of the smallest render, in its own folder."""
     monkeypatch.chdir(tmp_path)
     return lambda *more: ["t2v", PROMPT, "--model", tiny, "--preset", "smoke", "--seed", 7, *more]
 
@@ -53,7 +53,7 @@ def two_stages(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> l
 
 @pytest.fixture(scope="module")
 def undisturbed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The file that `two_stages` gives when nothing happens to it."""
+    """The file of an undisturbed `two_stages`."""
     path = tmp_path_factory.mktemp("undisturbed") / "a.mp4"
     return rendered("t2v", PROMPT, "--model", tiny, "--seed", 7, *TWO_STAGES, "-o", path).read_bytes()
 
@@ -65,7 +65,7 @@ def test_a_second_of_video_has_the_promised_frames_rate_sound_and_tags(tiny: Pat
     with guarded(tmp_path, core.ltx2_home()) as guard:
         words = ("--res", "128x96", "--duration", "1s", "--steps", 2, "-o", tmp_path)
         path = rendered("t2v", PROMPT, "--model", tiny, *words)
-    assert guard.faults == []  # no socket, and no file changed elsewhere
+    assert guard.faults == []  # no socket was opened, and no file elsewhere was changed
     info = probe(path)
     assert info.video is not None
     assert info.audio is not None
@@ -221,7 +221,7 @@ def test_what_a_file_sets_holds_below_variables_and_flags(
 
 
 def test_a_reader_that_goes_away_does_not_end_the_render(smoke: Callable[..., list[object]]):
-    rendered(*smoke("-o", "b.mp4"))  # the prompt was read before: the process needs no transformers
+    rendered(*smoke("-o", "b.mp4"))  # the prompt is cached, so the process does not need transformers
     words = [str(word) for word in smoke("-o", "a.mp4", "--json")]
     with subprocess.Popen(
         [sys.executable, "-m", "ltx2_cli", *words],
@@ -257,7 +257,7 @@ def test_a_prompt_that_was_read_before_needs_neither_transformers_nor_the_compil
     assert done.returncode == 0, done.stderr
 
 
-# how it goes on
+# how it resumes
 
 
 IN_STAGE = core.StepDone(phase="denoise", done=2, total=4)
@@ -276,7 +276,7 @@ def test_killed_at_any_phase_boundary_it_goes_on_to_the_same_bytes(two_stages: l
     over = [event["phase"] for event in told if event.get("state") == "done"]
     assert over == ["text", "denoise", "upsample", "denoise", "sound", "video"]
     target = Path("a.mp4")
-    for number in range(1, len(over)):  # when the last phase is over, the file is there
+    for number in range(1, len(over)):  # after the last phase the file exists
         target.unlink()
         killed(two_stages, lambda what: isinstance(what, core.PhaseDone), number)
         assert not target.exists()

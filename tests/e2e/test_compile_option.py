@@ -1,4 +1,4 @@
-"""`--compile` through the command line: said, stored, repeated, and left out where there is no compiler."""
+"""`--compile` through the real command line: it is reported, stored, reproduced, and skipped without a compiler."""
 
 from __future__ import annotations
 

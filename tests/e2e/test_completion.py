@@ -1,4 +1,4 @@
-"""Each shell completes commands, options, names and files through the script that ltx2 gives it."""
+"""Shells complete commands, options, names and files with the script that ltx2 provides."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SHELLS = ("bash", "zsh", "fish")
-# What stands on the command line and the words that Tab offers there, among others.
+# A command line, and some of the words that Tab offers at its end.
 OFFERED = {
     "ltx2 t2": {"t2v"},
     "ltx2 rerun --se": {"--set"},
     "ltx2 t2v x --preset sm": {"smoke"},
     "ltx2 plan i2v x.png --res 4": {"480p", "4k"},
 }
-# What each shell is told to do: read its script, complete the line in LINE, and print what it offers, a word a line.
+# A program for each shell: load its script, complete the line in LINE, and print the offered words, one per line.
 BASH = """
 source "$SCRIPT"
 COMP_LINE="$LINE"; COMP_POINT=${#LINE}; read -ra COMP_WORDS <<< "$LINE"; COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
@@ -41,7 +41,7 @@ FISH = 'source "$SCRIPT"; complete --do-complete "$LINE"'
 
 @pytest.fixture
 def complete(tmp_path: Path) -> Callable[[str, str], set[str]]:
-    """What a shell offers for a line, in a process of its own."""
+    """The completions of a shell for a line, in a separate process."""
     command = tmp_path / "bin" / "ltx2"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ltx2_cli "$@"\n')

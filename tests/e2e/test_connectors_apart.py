@@ -1,4 +1,4 @@
-"""Text connectors in a file of their own: they render what the whole model renders, and are never chosen silently."""
+"""Text connectors in a separate file: they give the same render as the whole model, and are never chosen silently."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COMMON = ("--preset", "smoke", "--res", "128x128", "--frames", "9", "--seed", "7
 def write(
     tiny: Path, path: Path, starts: tuple[str, ...], sections: tuple[str, ...] = (), without: tuple[str, ...] = ()
 ) -> Path:
-    """Some tensors of the tiny model as a file of its own, with sections of its config."""
+    """Write some tensors of the tiny model to a separate file, with sections of its config."""
     weights = {
         name.removeprefix("vae."): tensor
         for name, tensor in load_file(tiny / WHOLE).items()
@@ -42,7 +42,7 @@ def write(
 
 @pytest.fixture
 def folder(tiny: Path, tmp_path: Path) -> Path:
-    """A model whose transformer has no connectors, with the text encoder, and with no connectors beside it."""
+    """A folder with a transformer without connectors and the text encoder, but without a file of connectors."""
     folder = tmp_path / "model"
     folder.mkdir()
     write(tiny, folder / "transformer.safetensors", (DIT,), SECTIONS, CONNECTORS)
@@ -54,7 +54,7 @@ def folder(tiny: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def apart(tiny: Path, tmp_path: Path) -> Path:
-    """The connectors and the projection, without a config, somewhere else."""
+    """The connectors and the projection, without a config, in another folder."""
     place = tmp_path / "elsewhere"
     place.mkdir()
     return write(tiny, place / "connectors.safetensors", (*CONNECTORS, *PROJECTION))

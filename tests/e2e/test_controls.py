@@ -1,4 +1,4 @@
-"""The LoRAs that have a name, each on a tiny model of its generation, and those that are refused."""
+"""The LoRAs with a name in the catalogue, each on a tiny model of its generation, and LoRAs that are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.synthetic_media import write_video
 
 SMALL = ("--res", "128x128", "--frames", 9, "--steps", 2, "--seed", 3, "--sound", "off")
 UNGUIDED = ("--video-st=1", "--video-stg=0")
-# One for each way in which they differ: strength, no reference, reference of half the size. The others are slow tests.
+# One LoRA for each kind: strength, no reference, reference of half the size. The others are slow tests.
 OFTEN = {("2.0", "detailer"), ("2.0", "dolly-in"), ("2.3", "union"), ("2.5", "pixel-upscaler")}
 USED = [
     pytest.param(made, name, id=f"{name}-{made}", marks=[] if (made, name) in OFTEN else pytest.mark.slow)
@@ -42,7 +42,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, dict[str, str]], None]:
-    """Puts a LoRA with some metadata where every published one is found, under the name that it is published with."""
+    """Install a LoRA with some metadata in the place and under the name of the published one."""
 
     def installed(lora: Path, metadata: dict[str, str]) -> None:
         def find(self: Library, reference: Reference) -> Path:
@@ -56,7 +56,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, 
 
 
 def style_of(model: Path) -> Path:
-    """The LoRA of a tiny model whose metadata say nothing."""
+    """The LoRA of a tiny model without metadata."""
     (path,) = model.glob("*-lora-style.safetensors")
     with safe_open(path, "pt") as file:
         assert not file.metadata()
@@ -100,12 +100,12 @@ def test_two_that_look_at_references_of_different_sizes_are_refused_by_name(
     assert told.endswith("hint: leave one of them out")
 
 
-# colours of high dynamic range
+# high dynamic range
 
 
 @pytest.fixture(scope="module")
 def hdr(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with LoRAs that make such colours, by what their metadata or their name say."""
+    """A folder with LoRAs for high dynamic range, recognised by their metadata or their name."""
     folder, tensors = tmp_path_factory.mktemp("hdr"), load_file(style_of(tiny))
     save_file(tensors, folder / "named-ic-lora.safetensors", {"hdr_transform": "logc3"})
     save_file(tensors, folder / "marked-ic-lora.safetensors", {"use_hdr_transform": "true"})

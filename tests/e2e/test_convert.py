@@ -1,4 +1,6 @@
-"""`ltx2 convert` through the real command line: what it writes, what renders from it, and what it refuses."""
+"""`ltx2 convert` through the real command line: the file that it writes, renders with that file, and what it
+refuses.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,10 @@ from tests.commands import ltx2, rendered
 pytestmark = pytest.mark.usefixtures("kept_models")
 
 CHECKPOINT, STYLE = "ltx-2-tiny-dev.safetensors", "ltx-2-tiny-lora-style.safetensors"
-# Root mean square error of an encoded matrix, relative. int8: a step is 1/127 of the largest number of a row, which is
-# taken to be 6 times the root mean square, and rounding is off by 1/√12 of a step. E4M3: 1/√3 of half a step, 1/16.
+# Relative root mean square error of an encoded matrix. int8: a step is 1/127 of the largest number of a row, which is
+# assumed to be 6 times the root mean square; the rounding error is 1/√12 of a step. E4M3: 1/√3 of half a step, 1/16.
 LARGEST_ERROR = {"int8": 0.014, "fp8": 0.036}
-GUIDANCE_GAIN = 2  # how much more the latents may be off than the weights, as guidance multiplies differences
+GUIDANCE_GAIN = 2  # tolerance of the latents relative to that of the weights, because guidance multiplies differences
 PLAIN = "model.diffusion_model.transformer_blocks.1.attn1.to_q"
 
 
@@ -79,7 +81,7 @@ def latents(model: Path, target: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def from_bf16(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """What the model in bf16 renders."""
+    """The render of the model in bf16."""
     return latents(tiny, tmp_path_factory.mktemp("bf16") / "a.mp4")
 
 
@@ -128,7 +130,7 @@ def test_a_lora_is_merged_in_float32_before_the_matrices_are_encoded(tiny: Path,
     factors, before, matrices = load_file(lora), load_file(source), decoded(new)
     with safe_open(lora, "pt") as file:
         metadata = file.metadata() or {}
-    assert "alpha" not in " ".join([*factors, *metadata])  # so that the scale of the file is 1
+    assert "alpha" not in " ".join([*factors, *metadata])  # without alpha, the scale of the file is 1
     downs = [name for name in factors if name.endswith("lora_A.weight")]
     assert downs
     for name in downs:
@@ -159,7 +161,7 @@ def test_json_tells_the_path_and_the_sizes(source: Path, tmp_path: Path) -> None
 
 
 def gemma_file(path: Path) -> Path:
-    """One language layer of a Gemma 3, its embeddings and a part of its vision tower, in one file."""
+    """One file with a language layer of a Gemma 3, its embeddings and a part of its vision tower."""
     layer = "language_model.model.layers.0."
     matrices = [f"self_attn.{one}_proj" for one in "qkvo"] + [f"mlp.{one}_proj" for one in ("gate", "up", "down")]
     names = [f"{layer}{matrix}.weight" for matrix in matrices]

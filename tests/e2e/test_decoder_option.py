@@ -1,4 +1,4 @@
-"""Videos from a model that has a video VAE for each decoder, through the command line."""
+"""Videos from a model that has a VAE for each of the two decoders, through the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples of the documentation run as they stand there, on the tiny model and small clips."""
+"""The examples of the documentation run as documented, on the tiny model and small clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The doctor tries a model through the ordinary engine, and measures this machine so that renders obey it."""
+"""`ltx2 doctor` tries a model through the ordinary engine, and its measurements of this machine affect later
+renders.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from tests.commands import ltx2
 
 
 def test_the_built_in_model_is_tried_and_told_in_one_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LTX2_STEPS", "50")  # settings that say what is rendered have no part in it
+    monkeypatch.setenv("LTX2_STEPS", "50")  # settings of a render do not affect the trial
     monkeypatch.setenv("LTX2_DEVICE", "cpu")
     monkeypatch.chdir(tmp_path)
     result = ltx2("doctor", "--try", "toy")
@@ -56,7 +58,7 @@ def test_what_is_measured_here_is_obeyed_by_the_next_render(tmp_path: Path, monk
     monkeypatch.setattr(tune, "lacking_compiler", lambda device: "there is none, and a minute is saved")
     shapes = (tune.Shape(name="all", width=64, height=64, frames=9),)
     monkeypatch.setattr(tune, "PLANS", {"cpu": tune.Plan(heads=1, text_rows=8, shapes=shapes)})
-    monkeypatch.setattr(tune, "LEAST_GAIN", 1e-6)  # whatever is not usual is chosen
+    monkeypatch.setattr(tune, "LEAST_GAIN", 1e-6)  # every choice that is not the default is made
     measured = ltx2("doctor", "--tune")
     assert measured.exit_code == 0, measured.stderr
     assert "batches_passes, up to 8 tokens  on (on: " in measured.stdout

@@ -1,4 +1,4 @@
-"""From nothing to a clip: a model of one's own, fetched from a server that behaves as the Hub does."""
+"""From nothing to a clip: a user's own model, downloaded from a server that behaves like the Hub."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
 
 @pytest.fixture
 def small(hub: FakeHub) -> str:
-    """The name of a model whose files are those of the toy, on the server alone."""
+    """The name of a model whose files are those of the toy, but only on the server."""
     toy = registered_models()["toy"]
     weights = {role: f"me/small/parts/{file}" for role, file in toy.files.items() if role != "text_encoder"}
     entry = {

@@ -1,4 +1,4 @@
-"""Drafts: the first stage of a render in few steps, and picks among them, which are rendered in full."""
+"""Drafts: the first stage of a render in few steps, and picks among the drafts, which are rendered in full."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ltx2_core.pipeline.batch.record import read_record
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from tests.commands import UNGUIDED, ltx2, rendered
 
-# a process that is forked has torch already, and the models are tiny
+# a forked process has already imported torch, and the models are tiny
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
     pytest.mark.usefixtures("kept_models"),
@@ -94,11 +94,11 @@ def test_picks_of_a_batch_of_drafts_are_rendered_in_full():
     assert picked.read_bytes() == full.read_bytes()
     assert sorted(path.name for path in Path("s-draft").iterdir()) == before
     again = ltx2("batch", "s.txt", *SMALL, "--seeds", "1-2", "--plan")
-    assert again.stdout.splitlines()[0] == "s/"  # the full renders have a folder of their own
+    assert again.stdout.splitlines()[0] == "s/"  # the full renders are in a separate folder
 
 
 def kept_drafts() -> None:
-    """A folder `s-draft` as a batch of two drafts leaves it, without the clips."""
+    """A folder `s-draft` like that of a batch of two drafts, without the clips."""
     Path("s.txt").write_text("a lamp\n")
     words = ("--preset", "smoke", "--steps", 3, "--seeds", "1-2", "--draft", "--max-time", "0.001s")
     assert ltx2("batch", "s.txt", *words).exit_code == 9
@@ -115,11 +115,11 @@ def test_picks_are_found_from_their_own_folder_and_from_that_of_the_batch():
     for path in (picks("0001-a-lamp-1.mp4"), picks("s-draft/0001-a-lamp-1.mp4")):
         assert "0001-a-lamp-1.mp4" in ltx2("batch", path, "--plan").stdout
     inside = picks("./0001-a-lamp-2.mp4", name="s-draft/best.txt")
-    planned = ltx2("batch", inside, "--plan", "--steps", 4)  # the command line wins over what the draft was told
+    planned = ltx2("batch", inside, "--plan", "--steps", 4)  # the command line overrides the settings of the draft
     assert planned.stdout.splitlines()[0] == "best/"
     (job,) = json.loads(ltx2("batch", inside, "--plan", "--steps", 4, "--json").stdout.splitlines()[0])["jobs"]
     assert (job["seed"], job["steps"], job["draft"], job["prompt"]) == (2, "4", False, "a lamp")
-    assert ltx2("batch", inside, "--plan", "--shard", "0/2").exit_code == 0  # each pick has a seed
+    assert ltx2("batch", inside, "--plan", "--shard", "0/2").exit_code == 0  # every pick contains its seed
 
 
 def test_picks_read_the_files_of_their_drafts_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,6 @@
-"""`--enhance`, `--enhance-only`: the prompt is rewritten first, stands in every record, and is rewritten only once."""
+"""`--enhance`, `--enhance-only`: the prompt is rewritten first, is stored in every record, and is rewritten only
+once.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ PROMPT = 'a dog runs, a man calls "Come back!"'
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the language model answers instead of its own words: the last of these, and each time it is told what."""
+    """Replace the answers of the language model by the last of these, and record each of its conversations."""
     said: list[str] = [BETTER]
     monkeypatch.setattr(Writer, "write", lambda *given, **more: Answer(said[-1], has_ended=True))
     return said
@@ -34,7 +36,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The language model writes with its random weights, a few tokens."""
+    """Let the language model write only a few tokens with its random weights."""
     short = replace(enhancers.INSTRUCT_3, most_tokens=4)
     monkeypatch.setattr(enhancers, "INSTRUCT_3", short)
     monkeypatch.setattr(enhancers, "ENHANCERS", (short,))
@@ -42,7 +44,7 @@ def few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_render(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every model but the text encoder fails."""
+    """Let every model except the text encoder fail."""
 
     def never(*given: Any) -> None:
         raise AssertionError("a model was loaded")
@@ -56,7 +58,7 @@ def clip(tiny: Path, out: Path, prompt: str, *words: object) -> Path:
 
 
 def told(*words: object, exit_code: int = 0) -> str:
-    """What a command says on stderr, on one line."""
+    """The message of a command on stderr, as one line."""
     result = ltx2(*words, *COMMON)
     assert result.exit_code == exit_code, result.stderr
     return " ".join(result.stderr.split())
@@ -146,7 +148,7 @@ def test_a_model_of_its_own_is_let_go_before_the_text_encoder_and_named_in_the_r
     made = made_in(clip(tiny, tmp_path / "a.mp4", PROMPT, "--enhance", "--enhancer", GEMMA_3))
     assert "enhancer" not in loaded[0]
     assert made.model.files["enhancer"].name == GEMMA_3.name
-    assert made.request.given_prompt == made.request.prompt == PROMPT  # it babbles
+    assert made.request.given_prompt == made.request.prompt == PROMPT  # the random answer is not used
 
 
 @pytest.mark.usefixtures("answers", "no_render")

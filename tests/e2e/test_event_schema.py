@@ -1,4 +1,4 @@
-"""What `--json` prints fits docs/schemas/event.schema.json, line by line, whatever the command and its end."""
+"""Every line of `--json` is valid by docs/schemas/event.schema.json, for all commands, successful or not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("kept_models")
 
 BETTER = "A brown dog is running over wet grass while rain is falling and a bell is ringing loudly."
 SMOKE = ("--preset", "smoke", "--res", "128x128", "--seed", 7)
-OF_A_BATCH = {"batch", "job", "job_error"}  # which test_schemas.py looks at
+OF_A_BATCH = {"batch", "job", "job_error"}  # test_schemas.py checks these
 
 
 def told(*words: object) -> list[dict[str, Any]]:
@@ -27,7 +27,7 @@ def told(*words: object) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def events(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The events of commands that end well and badly."""
+    """The events of commands that succeed and fail."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Writer, "write", lambda *given, **more: Answer(BETTER, has_ended=True))
     head = write_head(tmp_path / "head.safetensors")

@@ -1,4 +1,4 @@
-"""What happens to a command before it has begun."""
+"""Signals to a command before it has started its work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_ctrl_c_in_the_first_moments_ends_without_a_traceback(tmp_path: Path) ->
         told = b""
         for line in process.stderr:
             told += line
-            if b" typer." in line:  # one of the modules that the command line itself needs is there, and not yet all
+            if b" typer." in line:  # one of the command line's own modules has been imported, but not yet all
                 break
         process.send_signal(signal.SIGINT)
         told += process.communicate()[1]

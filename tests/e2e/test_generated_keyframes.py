@@ -1,4 +1,4 @@
-"""`--generated-keyframes`: frames that the model generates beside the clip, where it has learnt to."""
+"""`--generated-keyframes`: frames that a model with a keyframe embedding generates in addition to the clip."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COMMON = (*LENGTH, "--res", "128x128")
 
 @pytest.fixture(scope="module")
 def marking(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with a keyframe embedding, as those of LTX-2.5 have."""
+    """The tiny model with a keyframe embedding, as in LTX-2.5."""
     folder, header = tmp_path_factory.mktemp("marking"), read_header(tiny / CHECKPOINT)
     for path in tiny.iterdir():
         if path.name != CHECKPOINT:
@@ -45,7 +45,7 @@ def marking(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made_by(model: Path, out: Path, *words: object) -> tuple[Request, bytes]:
-    """What a file says that was asked for, and the file."""
+    """The request stored in a file, and the file."""
     path = rendered("t2v", "a bell", "--model", model, *words, *COMMON, "-o", out)
     return made_in(path).request, path.read_bytes()
 

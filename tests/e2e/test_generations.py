@@ -1,4 +1,6 @@
-"""Every mode on models of other generations: what comes out has its rate, and sound as long as the picture."""
+"""Every mode on models of other generations: the result has the sample rate of the model, and audio as long as the
+video.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +29,12 @@ def model(request: pytest.FixtureRequest, tiny_of: Callable[[str], Path]) -> Pat
 
 
 def made(folder: Path, *words: object) -> MediaInfo:
-    """What is in the clip that a command makes in a folder."""
+    """The content of the clip that a command writes in a folder."""
     return probe(rendered(*words, "-o", folder / "made.mp4"))
 
 
 def lengths(info: MediaInfo) -> tuple[int, int]:
-    """The rate of the audio, and how many samples fill the video."""
+    """The sample rate of the audio, and the number of samples that fill the video."""
     assert info.audio is not None
     assert info.audio.duration_s is not None
     return info.audio.sample_rate_hz, round(info.audio.duration_s * info.audio.sample_rate_hz)
@@ -67,7 +69,7 @@ def test_presets_make_a_clip(words: tuple[object, ...], model: Path, tmp_path: P
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a clip, a sound and a picture."""
+    """A folder with a clip, an audio file and an image."""
     folder = tmp_path_factory.mktemp("given")
     write_video(folder / "clip.mp4", frames=17, sound="aac")
     write_sound(folder / "song.wav", samples=tone(RATE_HZ // 3))

@@ -1,4 +1,6 @@
-"""A transformer in a GGUF file renders what the same numbers in a bfloat16 file render, with the parts beside it."""
+"""A transformer in a GGUF file gives the same render as the same numbers in a bfloat16 file; other parts are in the
+folder.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,7 @@ def gguf(
 
 @pytest.fixture(scope="module")
 def render(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
-    """The bytes of a clip, without the recipe, in which the names of the files stand."""
+    """The bytes of a clip, without the recipe, which contains the names of the files."""
 
     def render(transformer: Path, *words: object) -> bytes:
         target = tmp_path_factory.mktemp("clip") / "a.mp4"
@@ -63,7 +65,7 @@ def render(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
 
 
 def decoded(gguf: Path, folder: Path, prefix: str = DIT) -> Path:
-    """The same numbers in a safetensors file, those of blocks rounded to bfloat16."""
+    """The same numbers in a safetensors file; those of blocks are rounded to bfloat16."""
     header = read_header(gguf)
     tensors = map_tensors(header, header.tensors)
     for name, info in header.tensors.items():
@@ -83,7 +85,7 @@ def test_a_gguf_transformer_renders_what_its_decoded_numbers_render(gguf: Path, 
 def test_a_gguf_transformer_without_a_config_is_no_model_of_its_own(
     weights: dict[str, Tensor], tiny: Path, tmp_path: Path
 ) -> None:
-    """Its names prove the release, whose widths it does not have."""
+    """The names of its tensors identify the release, but its widths differ from the release."""
     path = tmp_path / "t.gguf"
     path.write_bytes(gguf_bytes(gguf_tensors(weights, "gguf-q8_0")))
     result = ltx2(

@@ -1,4 +1,4 @@
-"""What renders take of the memory of the computer: no second copy of weights, and no more from render to render."""
+"""The system memory of renders: there is no second copy of weights, and it does not grow from render to render."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc"),
 ]
 MIB = 2**20
-RENDERS, FIRST = 30, 10  # the first ones fill caches
+RENDERS, FIRST = 30, 10  # the first renders fill caches
 MEASURE = """
 import sys
 from pathlib import Path
@@ -59,7 +59,7 @@ print(measured("RssFile") - before[1])
 
 
 def numbers_of(code: str, *words: str, folder: Path) -> list[int]:
-    """What a program prints, a number on each line."""
+    """The numbers that a program prints, one per line."""
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code, *words],

@@ -1,4 +1,4 @@
-"""Pictures to clips, through the real command line on the tiny model."""
+"""Videos from images, through the real command line on the tiny model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("kept_models")
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three stills of different shapes: a gradient that lies, one that stands, one that is small."""
+    """Three images of different shapes: landscape, portrait and small."""
     folder = tmp_path_factory.mktemp("pictures")
     for name, size in (("wide", (200, 120)), ("tall", (90, 160)), ("small@2x", (33, 21))):
         Image.linear_gradient("L").resize(size).convert("RGB").rotate(90).save(folder / f"{name}.png")
@@ -30,10 +30,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def render(tiny: Path, folder: Path, *words: object) -> tuple[Path, dict]:
-    """Run `ltx2 i2v` at a small size, keeping the latents; returns the clip and its recipe."""
+    """Run `ltx2 i2v` at a small size and keep the latents. Returns the clip and its recipe."""
     target = folder / "clip.mp4"
     common = ("--model", tiny, "--res", "96x64", "--frames", 17, "--steps", 2, "--seed", 3, "--keep-latents")
-    assert rendered("i2v", *common, "-o", target, *words) == target  # of an option that is given twice, the last counts
+    assert rendered("i2v", *common, "-o", target, *words) == target  # if an option is given twice, the last one counts
     comment = probe(target).comment
     assert comment is not None
     return target, json.loads(comment)

@@ -1,4 +1,4 @@
-"""`ltx2 inspect` of clips whose comment is no recipe, or only looks like one."""
+"""`ltx2 inspect` of clips whose comment is not a recipe, or only looks like one."""
 
 from __future__ import annotations
 

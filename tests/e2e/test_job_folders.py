@@ -1,4 +1,4 @@
-"""One writer per output, and job folders that are looked at before they are believed: the real command line."""
+"""One writer per output, and job folders that are checked before they are used: the real command line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ IN_STAGE = core.StepDone(phase="denoise", done=1, total=3)
 
 
 def stopped(*words: object) -> Result:
-    """Run a command that is asked to stop after its first step."""
+    """Run a command that gets a stop request after its first step."""
     shown = Display.event
 
     def event(self: Display, what: Any) -> None:
@@ -48,7 +48,7 @@ def stopped(*words: object) -> Result:
 
 @pytest.fixture
 def smoke(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[object]]:
-    """The words of a render of three steps, in a folder of its own."""
+    """The words of a render of three steps, in its own folder."""
     monkeypatch.chdir(tmp_path)
     common = ["--model", tiny, "--preset", "smoke", "--steps", 3, "--seed", 7]
     return lambda *more: ["t2v", "a bell rings", *common, *more]
@@ -98,19 +98,19 @@ def test_job_that_another_process_has_finished_meanwhile_is_not_rendered_again(
 
 
 def together(count: int, words: list[object]) -> list[int]:
-    """Run a command in so many processes at once, and give their exit codes."""
+    """Run a command in this many processes at once. Returns their exit codes."""
     reader, writer = os.pipe()
     children = []
     with warnings.catch_warnings(
         action="ignore"
-    ):  # of threads in the parent: they only wait, and the children end soon
+    ):  # the warning is about threads in the parent: they only wait, and the children end soon
         for _ in range(count):
             child = os.fork()
             if child == 0:
                 code = 99
                 try:
                     os.close(writer)
-                    os.read(reader, 1)  # comes back when the parent lets all of them go
+                    os.read(reader, 1)  # returns when the parent releases all children
                     code = ltx2(*words).exit_code
                 finally:
                     os._exit(code)
@@ -131,7 +131,7 @@ def test_parallel_renders_of_one_output_leave_one_whole_file(
     assert [path.name for path in Path.cwd().iterdir()] == ["a.mp4"]
 
 
-# Where a job goes on to
+# Targets of a resumed job
 
 
 def edit(folder: str, **changes: object) -> None:
@@ -182,14 +182,14 @@ def test_every_file_that_a_video_is_copied_into_is_known_by_its_suffix() -> None
     assert {*COPIED_FILES} == {one.suffix for one in (IN_MP4, *OWN_CONTAINER.values())}
 
 
-# What a job is gone on with
+# What a resumed job uses
 
 
 def test_job_that_was_killed_after_its_file_had_its_name_is_only_tidied_up(
     smoke: Callable[..., list[object]], undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Job, "remove", lambda self: None)  # as if it was killed there
+        patch.setattr(Job, "remove", lambda self: None)  # as if the process was killed there
         rendered(*smoke("-o", "a.mp4", "--sheet"))
     before = Path("a.mp4").stat()
     assert rendered("resume", "a.mp4").read_bytes() == undisturbed
@@ -232,7 +232,7 @@ def test_lora_of_the_same_size_and_header_is_not_mixed_in(
     lora.write_bytes(other)
     assert lora.stat().st_size == len(kept)
     assert f"{lora.absolute()} has changed since this render began" in refused(7, "resume", "a.mp4.job")
-    lora.write_bytes(kept)  # the bytes count, whatever the time is
+    lora.write_bytes(kept)  # the bytes count, not the time stamp
     rendered("resume", "a.mp4.job")
     rendered(*smoke("-o", "b.mp4", "--lora", lora))
     assert Path("a.mp4").read_bytes() == Path("b.mp4").read_bytes() != undisturbed

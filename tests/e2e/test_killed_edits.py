@@ -1,4 +1,6 @@
-"""Long clips, loops and enlarged clips that are killed or stopped anywhere go on to the bytes of undisturbed ones."""
+"""Long clips, loops and enlarged clips that are killed or stopped at any point are resumed to the bytes of undisturbed
+ones.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ A_PASS = (GuidedDenoiser, "__call__")
 
 @pytest.fixture
 def command(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[object]]:
-    """The words of an edit, in a folder of its own with clips to start from. long.mp4 is enlarged in two windows."""
+    """The words of an edit, in its own folder with input clips. long.mp4 is enlarged in two windows."""
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "clip.mp4", frames=17, fps=Fraction(24), size=(64, 64), sound="aac")
     write_video(tmp_path / "long.mp4", frames=49, fps=Fraction(2), size=(32, 32), sound="aac")
@@ -61,7 +63,7 @@ def test_it_goes_on_after_a_kill_in_the_encoder_a_stop_and_kills_inside_a_step_a
     killed(command(edit, "a.mp4"), INPUTS)
     with stopped_when(monkeypatch, True):
         assert ltx2(*resume).exit_code == 130
-    killed(resume, anything, 1, A_PASS)  # of a clip in two windows, it is the first half of a step
+    killed(resume, anything, 1, A_PASS)  # with two windows, this is half a step
     killed(resume, DECODING)
     assert rendered(*resume).read_bytes() == undisturbed
     assert not Path("a.mp4.job").exists()
@@ -77,7 +79,7 @@ def test_it_goes_on_wherever_it_is_killed(edit: str, command: Callable[..., list
         at(patch, lambda event: is_border(event) and events.append(event) is None, lambda: None)
         at(patch, lambda given: passes.append(given) is None, lambda: None, of=A_PASS)
         undisturbed = rendered(*words).read_bytes()
-    places: list[tuple[Any, ...]] = [(is_border, number) for number in range(1, len(events))]  # the last one ends it
+    places: list[tuple[Any, ...]] = [(is_border, number) for number in range(1, len(events))]  # the last one is the end
     places += [(anything, number, A_PASS) for number in range(1, len(passes) + 1)]
     places.append((of_kind(core.StepDone, "video"), 4))
     for place in places:

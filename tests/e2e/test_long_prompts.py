@@ -1,4 +1,4 @@
-"""A prompt that has more tokens than the model has rows for text is cut, and every run says so."""
+"""A prompt with more tokens than the model has text rows is cut, with a warning in every run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ltx2_cli.app import app
 
 pytestmark = pytest.mark.usefixtures("kept_models")
 
-LONG = "bell " * 150  # the toy has 128 rows for text
+LONG = "bell " * 150  # the toy has 128 text rows
 
 
 def warnings(folder: Path, *words: str) -> list[str]:
-    """What a render with the toy warns of."""
+    """The warnings of a render with the toy."""
     size = ["--model", "toy", "--frames", "9", "--res", "64x64", "--steps", "2", "--seed", "1"]
     target = ["-o", str(folder / "a.mp4"), "--overwrite", "--json"]
     result = CliRunner().invoke(app, ["t2v", *words, *size, *target])

@@ -1,4 +1,4 @@
-"""`--loudness` through the real command line: what it does, what the recipe says, and what refuses it."""
+"""`--loudness` through the real command line: its effect, its record in the recipe, and where it is refused."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_given_audio_is_made_louder_only_where_it_is_encoded(
     encoded = lufs(rendered(*start, "-o", "a.mp4", "--loudness", "-30", "--audio-codec", "aac"))
     assert encoded is not None
     assert abs(encoded + 30) <= 0.5
-    Path("ltx2.yaml").write_text("loudness: -16\n")  # holds for renders that encode audio; this one copies it
+    Path("ltx2.yaml").write_text("loudness: -16\n")  # applies to renders that encode audio; this one copies it
     assert rendered(*start, "-o", "b.mp4").exists()
 
 

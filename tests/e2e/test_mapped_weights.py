@@ -1,4 +1,4 @@
-"""Weights that keep their dtype are views of a file that is mapped read-only: a render that writes into one dies."""
+"""Weights that keep their dtype are views of a file that is mapped read-only: a render that writes into one crashes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.synthetic_media import write_sound
 
 
 def widened(tiny: Path, folder: Path) -> Path:
-    """The tiny model in float32, in which a CPU computes, so that no weight is converted when it is loaded."""
+    """The tiny model in float32, the compute dtype of a CPU, so that no weight is converted when it is loaded."""
     for path in tiny.rglob("*.*"):
         target = folder / path.relative_to(tiny)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def test_no_render_writes_into_the_weights_that_it_reads(
     ]
     monkeypatch.chdir(tmp_path)
     for words in commands:
-        with warnings.catch_warnings(action="ignore"):  # of threads in the parent: they only wait
+        with warnings.catch_warnings(action="ignore"):  # the warning is about threads in the parent: they only wait
             child = os.fork()
         if child == 0:
             code = 1

@@ -1,4 +1,5 @@
-"""How the frames of odd clips are seen: in their colours, at their aspect, whole and upright, with a line that says so.
+"""How the frames of unusual clips are read: with their colours, at their aspect ratio, complete and upright, with a
+note about it.
 
 The files in tests/media show (200, 40, 40), (40, 180, 40), (50, 50, 200) and grey 128 in their quarters.
 """
@@ -38,7 +39,7 @@ def frames_of(path: Path) -> Tensor:
 
 
 def quarters(frame: Tensor) -> Tensor:
-    """The mean colours (4 3) of the middles of the four quarters of a frame (3 H W)."""
+    """The mean colours (4 3) in the middles of the four quarters of a frame (3 H W)."""
     height, width = frame.shape[-2:]
     middles = [(y, x) for y in (height // 4, height * 3 // 4) for x in (width // 4, width * 3 // 4)]
     return torch.stack([frame[:, y - 4 : y + 4, x - 4 : x + 4].float().mean((1, 2)) for y, x in middles])
@@ -58,7 +59,7 @@ def test_a_clip_has_the_colours_that_it_was_made_with(name: str, codes: int, not
 
 
 def as_hdr(rgb: Tensor, transfer: int) -> Tensor:
-    """BT.709 values (1 3 H W) in [0, 1] as BT.2020 ones whose white is at 203 nits."""
+    """BT.709 values (1 3 H W) in [0, 1] as BT.2020 values with white at 203 nits."""
     nits = 203 * torch.einsum("rc,bcHW->brHW", torch.tensor(BT2020_TO_BT709).double().inverse(), rgb.double() ** 2.4)
     if transfer == PQ:
         power = (nits / 10_000) ** (2610 / 16384)
@@ -161,7 +162,7 @@ def test_no_side_becomes_shorter_for_square_pixels(aspect: str, rotation: int, s
 
 
 def combing(frames: Tensor) -> float:
-    """How much rows differ from those above and below them."""
+    """How much rows differ from the rows above and below them."""
     frames = frames.float()
     return float((2 * frames[..., 1:-1, :] - frames[..., :-2, :] - frames[..., 2:, :]).abs().mean())
 

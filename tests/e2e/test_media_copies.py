@@ -1,4 +1,4 @@
-"""Packets of files that a user gives: they are passed on untouched, whole or in part."""
+"""Packets of input files are copied without change, completely or in part."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_audio_before_the_first_frame_is_left_out_of_a_copy(name: str, codecs: t
 
 
 def dub(source: VideoSource, path: Path, *, keeps_audio: bool = True, span: Span | None = None) -> Path:
-    """A clip, or a part of it, with a new sound, and its old one behind it."""
+    """A clip, or a part of it, with new audio, followed by its original audio as a second track."""
     container = container_for(source, "aac", keeps_audio=keeps_audio)
     path = path.with_suffix(container.suffix)
     sound = Waveform(torch.from_numpy(tone(round(source.duration_s * RATE_HZ))) / 32768, RATE_HZ)
@@ -91,7 +91,7 @@ def test_hevc_keeps_the_name_that_all_players_know(name: str, before: str, after
     with av.open(tmp_path / name, "w") as container:
         stream = container.add_stream("libx265", rate=25, options={"x265-params": "log-level=none"})
         assert isinstance(stream, VideoStream)
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"  # x265 writes beyond smaller ones
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"  # x265 writes out of bounds for smaller sizes
         stream.codec_context.codec_tag = before or "hvc1"
         for number in range(5):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number, 64, 64), format="rgb24")))
@@ -104,7 +104,7 @@ def test_hevc_keeps_the_name_that_all_players_know(name: str, before: str, after
 
 
 def with_b_frames(path: Path, frames: int = 60) -> VideoSource:
-    """A clip of which frames are stored in another order than they are shown, with a keyframe every second."""
+    """A clip whose frames are stored in another order than they are shown, with a keyframe every second."""
     options = {"bf": "3", "b_strategy": "0", "g": "25", "sc_threshold": "0", "crf": "10"}
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=25, options=options)
@@ -190,7 +190,7 @@ def test_a_given_sound_goes_beside_a_picture_packet_by_packet(name: str, codec: 
             track.put((number + 1) / FPS)
         container.mux(video.encode(None))
         track.end()
-    if name != "c.aac":  # each of its packets has a header of its own, which MP4 does without
+    if name != "c.aac":  # every packet of it has a header, which MP4 omits
         assert contents(packets(path, "audio")) == contents(packets(source.path, "audio"))
     before, after = read_audio(source).samples, read_audio(check_input(path, AudioSource)).samples
     assert torch.equal(after[:, : before.shape[1]], before)

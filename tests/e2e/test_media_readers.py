@@ -1,4 +1,4 @@
-"""What comes out of files that a user gives: pixels, frames and samples."""
+"""Reading input files: pixels, frames and samples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.given_media import FPS, LOSSY, UNEVEN_S, all_frames, clip, joined, so
 from tests.odd_media import CASES
 from tests.synthetic_media import RATE_HZ, encode_sound, picture, tone
 
-# Stills
+# Images
 
 
 def image(path: Path, pixels: Image.Image, **options: Any) -> ImageSource:
@@ -41,7 +41,7 @@ def as_tensor(pixels: np.ndarray) -> Tensor:
     return rearrange(torch.from_numpy(pixels.copy()), "H W c -> 1 c H W")
 
 
-STORED_AS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # where the first row and column are, by the standard
+STORED_AS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # position of the first row and column, by the standard
     1: lambda upright: upright,
     2: np.fliplr,
     3: lambda upright: np.rot90(upright, 2),
@@ -145,7 +145,7 @@ def test_covering_cuts_evenly_and_covering_the_own_size_changes_nothing():
 
 
 def numbers(frames: Iterable[Tensor]) -> list[int]:
-    """Which of the synthetic pictures these are, by the grey of their lower right part."""
+    """The numbers of the synthetic frames, read from the grey of their lower right part."""
     return [round((frame[..., -8:, -8:].float().mean().item() - 16) / 7) for frame in frames]
 
 
@@ -259,7 +259,7 @@ def test_a_clip_is_joined_at_its_new_size_only(tmp_path: Path):
     assert torch.equal(pixels, to_clip([joined(all_frames(source))], 32, 32))
 
 
-# Sounds
+# Audio
 
 
 LOSSLESS = {"a.wav": "pcm_s16le", "b.wav": "pcm_s24le", "c.wav": "pcm_f32le", "d.flac": "flac", "e.m4a": "alac"}
@@ -278,7 +278,7 @@ def test_a_part_of_a_sound_is_that_part_of_the_whole(name: str, codec: str, tmp_
     source = sound(tmp_path / name, codec)
     whole, part = read_audio(source), read_audio(source, Fraction("0.5"), Fraction("0.3"))
     assert part.samples.shape == (2, 14400)
-    tolerance = 1e-4 if name in LOSSY else 0  # some codecs fill in noise
+    tolerance = 1e-4 if name in LOSSY else 0  # some codecs add noise
     torch.testing.assert_close(part.samples, whole.samples[:, 24000:38400], atol=tolerance, rtol=0)
 
 
@@ -401,7 +401,7 @@ def test_audio_that_begins_before_its_video_is_heard_from_the_first_frame_on(
 
 @pytest.mark.parametrize("name", ["yt.webm", "again.mkv"])
 def test_the_skipped_beginning_of_opus_moves_its_audio_once(name: str, tmp_path: Path):
-    """The clip flashes and beeps at 0.5 s; FFmpeg has written it."""
+    """The clip flashes and beeps at 0.5 s; FFmpeg wrote it."""
     path = CASES / "yt.webm"
     if name != path.name:
         path = remuxed(path, tmp_path / name)

@@ -1,4 +1,4 @@
-"""Finished files: what is in them, when they appear, and what is never put under a final name."""
+"""Finished files: their content, when they appear, and what never gets a final name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ COMMENT = json.dumps({"prompt": "drone über 山\n\x1b[31m " + "x" * 70_000, "se
 
 
 def moving(shape: ClipShape, chunk: int = 8) -> Iterator[Tensor]:
-    """Frames in which a random picture moves to the side."""
+    """Frames in which a random image moves sideways."""
     picture = torch.rand(3, shape.height, shape.width, generator=torch.Generator().manual_seed(0))
     for first in range(0, shape.frames, chunk):
         numbers = range(first, min(first + chunk, shape.frames))
@@ -66,13 +66,13 @@ def write(
 
 
 def hidden(path: Path) -> Path:
-    """The file that a failed self-check leaves; the target where there is none."""
+    """The file that a failed self-check leaves, or the target if there is none."""
     return next(path.parent.glob(f".{path.name}.*.part"), path.with_name("no hidden file"))
 
 
 @dataclass
 class Stream:
-    """One stream as another program sees it."""
+    """One stream as another program reads it."""
 
     codec: str
     end_s: Fraction
@@ -82,7 +82,7 @@ class Stream:
 
 
 def streams(path: Path) -> dict[str, Stream]:
-    """Video and audio as ffprobe reads them; as PyAV does where there is no ffprobe."""
+    """Video and audio as read by ffprobe, or by PyAV if there is no ffprobe."""
     if FFPROBE is None:
         return _streams_by_pyav(path)
     command = [FFPROBE, "-v", "error", "-show_streams", "-of", "json", path]
@@ -119,7 +119,7 @@ def _streams_by_pyav(path: Path) -> dict[str, Stream]:
 
 
 def decoded_sound(path: Path) -> Tensor:
-    """All samples (2 s) that a decoder hands out, as floats."""
+    """All samples (2 s) of the decoder, as floats."""
     as_float = av.AudioResampler(format="fltp", layout="stereo")
     with av.open(str(path)) as container:
         pieces = [piece for frame in container.decode(audio=0) for piece in as_float.resample(frame)]
@@ -166,7 +166,7 @@ def test_sound_is_heard_when_it_happens(tmp_path: Path, audio: str):
 
 
 def test_streams_lie_beside_each_other_in_the_file(tmp_path: Path):
-    shape = replace(SHAPE, frames=121, fps=Fraction(2))  # AV1 looks ahead for half a minute of these
+    shape = replace(SHAPE, frames=121, fps=Fraction(2))  # the look-ahead of AV1 is half a minute of these frames
     write(tmp_path / "a.mp4", shape, Encoding(video="av1"), sound=tone(60))
     reached = {"video": 0.0, "audio": 0.0}
     with av.open(str(tmp_path / "a.mp4"), container_options={"ignore_editlist": "1"}) as container:
@@ -176,7 +176,7 @@ def test_streams_lie_beside_each_other_in_the_file(tmp_path: Path):
                 assert abs(reached["video"] - reached["audio"]) < 1
 
 
-# What stands in a file
+# The content of a file
 
 
 @pytest.mark.parametrize("video", VIDEO_CODECS)
@@ -260,7 +260,7 @@ def test_a_given_sound_may_be_silent_quiet_or_clipped(tmp_path: Path):
 
 
 def test_pixels_reach_the_encoder_as_they_are(tmp_path: Path):
-    write(tmp_path / "a.mp4", encoding=Encoding(crf=0))  # without loss in H.264
+    write(tmp_path / "a.mp4", encoding=Encoding(crf=0))  # lossless in H.264
     with av.open(str(tmp_path / "a.mp4")) as container:
         read = np.stack([frame.to_ndarray(format="yuv420p") for frame in container.decode(video=0)])
     assert np.array_equal(read, to_i420(torch.cat([*moving(SHAPE)])).numpy())

@@ -1,4 +1,4 @@
-"""Models outlive stages and renders: what may stay loaded is loaded once, and never gives other bytes."""
+"""Models are kept for later stages and renders: each is loaded at most once, and the bytes of results do not change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.synthetic_media import write_video
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each component is loaded."""
+    """The number of times that each component is loaded."""
     counts: Counter[str] = Counter()
     assign = loaders.assign
 
@@ -121,8 +121,8 @@ def test_each_header_is_read_once(resolved: Callable, monkeypatch: pytest.Monkey
     headers._parsed.cache_clear()
     core.run(resolved("a", preset="two-stage"))
     read = headers._parsed.cache_info()
-    assert read.misses == read.currsize  # no file twice
-    assert read.hits  # though they are asked for again
+    assert read.misses == read.currsize  # no file is read twice
+    assert read.hits  # although they are requested again
 
 
 @pytest.mark.parametrize("device", ["cuda:0", "mps"])

@@ -1,4 +1,4 @@
-"""Wrong or odd inputs through the real command line: each works, or is refused with what, why and what to do."""
+"""Wrong or unusual inputs through the real command line: each works, or is refused with the reason and a hint."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ PLAYLIST = "#EXTM3U\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n"
 
 @dataclass(frozen=True)
 class Odd:
-    """A command, the name of its input and what writes it; then what comes of it.
+    """A command, the name of its input and a function that writes it; then the expected result.
 
-    Args: code: 0 where it works. says: a part of what is said, where it fails or else is worth a line.
+    Args: code: the exit code, 0 if it works. says: a part of the error message, or of a note if it works.
     """
 
     command: str
@@ -55,11 +55,11 @@ class Odd:
 
 
 def nothing(path: Path) -> None:
-    """No file is written."""
+    """Write no file."""
 
 
 ODD = {
-    # stills
+    # images
     "text as an image": Odd("i2v", "photo.png", text("a cat"), 3, "it is not one of PNG, JPEG"),
     "video as an image": Odd("i2v", "photo.mp4", video(), 3, "it is not one of PNG, JPEG"),
     "image that is not there": Odd("i2v", "photo.png", nothing, 3, "there is no such file"),
@@ -91,7 +91,7 @@ ODD = {
         "v2v", "clip.mp4", video(times_s=UNEVEN_S), says="clip.mp4 has a variable frame rate"
     ),
     "clip turned by its matrix": Odd("v2v", "clip.mp4", video(rotation=90), says="scaled up from 32x48"),
-    # clips that get a sound
+    # clips that get audio
     "text that is to sound": Odd("v2a", "clip.mp4", text("a cat\n" * 99), 3, "its format is not supported"),
     "sound that is to sound": Odd("v2a", "clip.wav", sound(), 3, "there is no video in it"),
     "no frames that are to sound": Odd("v2a", "clip.mkv", without_frames, 3, "there is not a single frame in it"),
@@ -104,7 +104,7 @@ ODD = {
     "10 bits to sound": Odd("v2a", "clip.mov", video(codec="prores_ks", pixels="yuv422p10le"), says="a .mov file"),
     "variable rate to sound": Odd("v2a", "clip.mp4", video(times_s=UNEVEN_S), says="has a variable frame rate"),
     "turned clip to sound": Odd("v2a", "clip.mp4", video(rotation=90), says="the video, 32x48, is copied as it is"),
-    # sounds
+    # audio files
     "text as a sound": Odd("a2v", "song.wav", text("la la la"), 3, "its format is not supported"),
     "image as a sound": Odd("a2v", "song.png", still(), 3, "it is an image (PNG)"),
     "clip without sound as a sound": Odd("a2v", "clip.mp4", video(), 3, "there is no audio in it"),
@@ -114,7 +114,7 @@ ODD = {
     "silence": Odd("a2v", "song.wav", sound(samples=SILENCE)),
     "5.1 sound": Odd("a2v", "song.wav", sound(layout="5.1", samples=tone(14400, 6))),
     "sound of a strange rate": Odd("a2v", "song.wav", sound(rate_hz=44099, samples=tone(14400))),
-    # what goes with an input
+    # settings for an input
     "span that ends before it begins": Odd(
         "v2v", "clip.mp4", video(), 2, "it must end after it begins", ("--retake", "0.4s-0.1s")
     ),

@@ -1,4 +1,4 @@
-"""Whole renders on a card that is not there give the latents and the files of the CPU, bit by bit."""
+"""Whole renders on a simulated GPU give the latents and the files of the CPU, bit by bit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REFERENCES = ("--lora", "GIVEN/ic-lora.safetensors", "--ref", "GIVEN/still.png",
 LONGER, CACHED = ("--res", "64x64", "--steps", 2, "--frames", 25), ("--cache-steps", 0.5)
 SPANS = ("--segment", "0s-0.5s=a red lamp", "--segment", "0.5s-1s=a green lamp")
 WINDOWS = ("--until", "3s", "--window", "2s", "--overlap", "0.5s")
-# by what is new in each: the generation and the precision of the model, and the words of the command
+# by feature: the generation and the precision of the model, and the words of the command
 RENDERS: dict[str, tuple[str, str, tuple[object, ...]]] = {
     "an image, LoRAs in streamed blocks": (
         "2.0",
@@ -73,7 +73,7 @@ def given(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made(target: Path, words: tuple[object, ...], device: str) -> tuple[dict[str, Tensor], bytes]:
-    """The latents that a command keeps, and the bytes of its file."""
+    """The latents that a command stores, and the bytes of its file."""
     kept = ("--device", device, "--precision", "fp32", "--seed", 7, "--keep-latents", "--no-metadata", "--no-cache")
     path = rendered(*words, *kept, "-o", target)
     files = sorted(Path(f"{target}.job").glob("*.safetensors"))

@@ -1,4 +1,6 @@
-"""Gemma 3 in one safetensors file, plain or quantised, with its tokenizer inside or beside it, reads the prompts."""
+"""A Gemma 3 in one safetensors file, plain or quantised, with its tokenizer inside it or next to it, encodes the
+prompts.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def options(form: str, weight: Tensor) -> dict[str, int]:
 
 @pytest.fixture
 def encoder(tiny: Path, tmp_path: Path) -> Encoder:
-    """Write the tiny Gemma as one file. form: of its linears. has: whether its tokenizer is a tensor in it."""
+    """Write the tiny Gemma as one file. form: format of the linear layers. has: whether its tokenizer is a tensor in
+    it.
+    """
 
     def write(
         form: str = "", table: str = "", *, prefix: str = "model.", has: bool = True, config: bool = True
@@ -63,7 +67,7 @@ def encoder(tiny: Path, tmp_path: Path) -> Encoder:
 
 @pytest.fixture(scope="module")
 def expected(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The clip with the folder."""
+    """The clip that is rendered with the folder."""
     return clip(tiny, tmp_path_factory.mktemp("folder"))
 
 

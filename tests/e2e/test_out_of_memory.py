@@ -1,4 +1,6 @@
-"""A render that runs out of memory: exit code 5, the phase, and a command that goes on in less; and tiles of decode."""
+"""A render that runs out of memory: exit code 5, the phase, and a command that continues with less memory; and tiles of
+`decode`.
+"""
 
 from __future__ import annotations
 
@@ -27,21 +29,21 @@ ERRORS = [
 
 @pytest.fixture
 def words(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[object]]:
-    """The words of a render of two stages, in a folder of its own."""
+    """The words of a render of two stages, in its own folder."""
     monkeypatch.chdir(tmp_path)
     size = ["--preset", "two-stage", "--res", "128x128", "--frames", 9, "--steps", 2, "--seed", 7, *UNGUIDED]
     return lambda *more: ["t2v", "a bell rings", "--model", tiny, *size, *more]
 
 
 def hinted(stderr: str) -> list[str]:
-    """The words of the command that an error ends with."""
+    """The words of the command at the end of an error."""
     program, *others = shlex.split(stderr.splitlines()[-1].removeprefix("hint: "))
     assert program == "ltx2"
     return others
 
 
 def runs_out(error: Exception, what: list[object]) -> str:
-    """What a render says whose second stage runs out of memory."""
+    """The message of a render whose second stage runs out of memory."""
     plain = AVBlock.forward
 
     def forward(self: AVBlock, hidden: Any, *others: Any, **more: Any) -> Any:
@@ -79,7 +81,7 @@ def test_hints_lead_to_the_leanest_mode_which_gives_what_it_gives_undisturbed(
     assert hinted(told) == ["resume", "a.mp4.job", "--memory", "lean"]
     told = runs_out(ERRORS[0], hinted(told))
     assert "hint: a smaller --res, or a shorter --duration" in told
-    assert Job.open(Path("a.mp4.job")).task.machine.memory == "resident"  # what an attempt changes is not kept
+    assert Job.open(Path("a.mp4.job")).task.machine.memory == "resident"  # settings of an attempt are not stored
     whole = rendered("resume", "a.mp4.job", "--memory", "lean")
     assert whole.read_bytes() == rendered(*words("--memory", "lean", "-o", "b.mp4")).read_bytes()
 
@@ -101,7 +103,7 @@ def test_decoding_that_runs_out_goes_on_with_smaller_tiles(
 
 @pytest.fixture
 def finished(words: Callable[..., list[object]]) -> Path:
-    """A render whose latents are kept."""
+    """A render with stored latents."""
     rendered(*words("-o", "a.mp4", "--keep-latents"))
     return Path("a.mp4.job")
 

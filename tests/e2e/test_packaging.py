@@ -1,4 +1,4 @@
-"""Presets and the built-in model travel: they are found in an editable install and in a wheel."""
+"""Presets and the built-in model are found in an editable install and in a wheel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ print(*names("recipes"), recipe("one-stage").summary)
 
 @cache
 def list_presets(folder: Path, *path: Path) -> list[str]:
-    """Where the presets are and what they say, in a process of its own outside the checkout."""
+    """The presets' location and content, from a separate process outside the checkout."""
     environment = {"PYTHONPATH": ":".join(map(str, path))}
     done = subprocess.run([sys.executable, "-c", LIST], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -41,9 +41,9 @@ def test_presets_are_found_in_an_editable_install(outside: Path) -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a wheel holds."""
+    """The content of a wheel."""
     folder = tmp_path_factory.mktemp("wheel")
-    # what `pip wheel` calls, without the time that pip takes beside it
+    # the function that `pip wheel` calls, without the overhead of pip
     command = [sys.executable, "-c", "import sys; from hatchling import build; build.build_wheel(sys.argv[1])", folder]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = folder.glob("ltx2-*.whl")

@@ -1,4 +1,4 @@
-"""`ltx2 plan` as a person and a script see it."""
+"""`ltx2 plan` for people and for scripts."""
 
 from __future__ import annotations
 

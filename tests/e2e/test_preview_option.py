@@ -1,4 +1,4 @@
-"""`--preview` through the real command line: pictures on the way, an event for each, and the same result."""
+"""`--preview` through the real command line: images during the render, an event for each, and the same result."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def _no_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def maps() -> list[Path]:
-    """The maps of colours that are kept."""
+    """The stored maps of colours."""
     return [*(ltx2_home() / "previews").glob("*")]
 
 
 def previews(*words: object) -> list[dict[str, Any]]:
-    """What a command tells of its previews."""
+    """The previews that a command reports."""
     result = ltx2(*words, "--json")
     assert result.exit_code == 0, result.stderr
     return [event for event in map(json.loads, result.stdout.splitlines()) if event["event"] == "preview"]
@@ -55,7 +55,7 @@ def test_the_result_has_the_same_bytes_and_pictures_come_on_the_way(tiny: Path, 
     assert [(one["path"], one["step"], one["total"]) for one in first] == [(str(path), step, 5) for step in (2, 4, 5)]
     (kept,) = maps()
     with Image.open(path) as decoded:
-        assert decoded.size == (256, 256)  # of 32x32
+        assert decoded.size == (256, 256)  # enlarged from 32x32
     second = previews(*words, "-o", tmp_path / "c.mp4", "--preview", "auto", "--memory", "streamed")  # by the map
     assert [one["step"] for one in second] == [1, 2, 3, 4, 5]
     assert maps() == [kept]
@@ -77,7 +77,7 @@ def test_a_stage_in_tiles_shows_the_whole_video(tiny: Path, tmp_path: Path) -> N
     total = told[0]["total"]
     assert [one["step"] for one in told] == [*range(1, total + 1)]
     with Image.open(tmp_path / "b.mp4.job" / PREVIEW) as shown:
-        assert shown.size == (256, 64)  # of two tiles beside each other
+        assert shown.size == (256, 64)  # two tiles side by side
     assert (tmp_path / "b.mp4").read_bytes() == plain.read_bytes()
 
 
@@ -103,7 +103,7 @@ def test_the_decoder_is_left_out_where_it_does_not_fit(
     monkeypatch.setattr(Models, "has_room_for", lambda self, name: False)
     assert previews(*words, "-o", tmp_path / "a.mp4", "--preview", 1) == []
     assert len(maps()) == 1
-    maps()[0].write_bytes(b"damaged")  # it counts as none, and is made again
+    maps()[0].write_bytes(b"damaged")  # a damaged map is ignored and made again
     monkeypatch.undo()
     monkeypatch.setenv("LTX2_HOME", str(tmp_path / "home"))
     assert len(previews(*words, "-o", tmp_path / "b.mp4", "--preview", 5)) == 1
@@ -139,7 +139,7 @@ def test_a_batch_tells_of_a_preview_in_each_job_folder_and_draws_none(
     assert len(folders) == len(told) == 2
     assert all((folder / PREVIEW).is_file() for folder in folders)
     assert {one["job"] for one in told} == {folder.name.removesuffix(".mp4.job") for folder in folders}
-    result = ltx2(*words, "-o", tmp_path / "out")  # a preview changes nothing: all is done
+    result = ltx2(*words, "-o", tmp_path / "out")  # a preview does not change the result: all jobs are done
     assert result.exit_code == 0
     assert "0.0 s" not in result.stderr
     assert all((folder / PREVIEW).is_file() for folder in folders)
@@ -197,5 +197,5 @@ def test_a_terminal_that_takes_pictures_gets_them_and_another_the_path_once(
 def test_the_map_of_the_built_in_model_is_shipped_and_small() -> None:
     vae = identity(ROOT / "ltx2_core" / "toy" / "video_vae.safetensors").content
     shipped = [*(presets_folder() / "previews").iterdir()]
-    assert [path.name for path in shipped] == [f"{vae}.safetensors"]  # else run scripts/toy/preview_map.py
+    assert [path.name for path in shipped] == [f"{vae}.safetensors"]  # if this fails, run scripts/toy/preview_map.py
     assert shipped[0].stat().st_size < 6000

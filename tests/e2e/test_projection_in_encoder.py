@@ -1,6 +1,6 @@
-"""A text encoder in one file that holds the text projection too, beside the other parts of its model.
+"""A text encoder in one file that also contains the text projection, together with the other parts of its model.
 
-The tiny model of generation 2.0 is laid out here as LTX-2.5 is published.
+The tiny model of generation 2.0 is stored here in the layout of LTX-2.5.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def write_encoder(tiny: Path, path: Path, version: str) -> Path:
 
 @pytest.fixture(scope="module")
 def parts(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a file for each part; the stock Gemma lies there too, and is not the one that the model wants."""
+    """A folder with one file per part. It also contains the stock Gemma, which is not the encoder of the model."""
     folder = tmp_path_factory.mktemp("parts")
     weights = load_file(tiny / WHOLE)
     source = json.dumps({"ltx_version": "2.0", "gemma_version": VERSION})
@@ -78,7 +78,7 @@ def test_it_renders_what_the_whole_model_renders_and_is_found_in_the_folder(
     assert classify(read_header(parts / "encoder.safetensors")) is FileKind.TEXT_ENCODER
     first = clip(parts, tmp_path)
     assert first == clip(tiny, tmp_path / "whole", "--no-cache")
-    assert first == clip(parts, tmp_path / "again")  # with the prompt that is kept
+    assert first == clip(parts, tmp_path / "again")  # with the cached prompt
 
 
 @pytest.mark.parametrize("memory", ["streamed", "lean"])

@@ -1,5 +1,6 @@
-"""The tiny model with quantised weights through the real command line: two stages with LoRAs give what the decoded
-weights give, and are within the error of the format from bf16."""
+"""The tiny model with quantised weights through the real command line: two stages with LoRAs give the same as the
+decoded weights, and differ from bf16 by no more than the error of the format.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +26,16 @@ pytestmark = pytest.mark.usefixtures("kept_models")
 
 CHECKPOINT, STYLE = "ltx-2-tiny-dev.safetensors", "ltx-2-tiny-lora-style.safetensors"
 MAIN = "ltx-2-tiny-dev*"  # the file with the quantised weights
-# How far the latents may be from those of the bf16 file, relative to their root mean square. The weights of the formats
-# are off by 0.027, 0.007 and 0.099; guidance multiplies that by up to 2.
+# Largest difference of the latents from those of the bf16 file, relative to their root mean square. The errors of the
+# weights are 0.027, 0.007 and 0.099; guidance multiplies them by up to 2.
 BOUNDS = {"fp8": 0.06, "int8": 0.02, "nvfp4": 0.2, "mixed": 0.12}
 Latents = Mapping[str, Tensor]
 
 
 def latents(model: Path, target: Path) -> Latents:
-    """The latents of a clip of two stages. The style LoRA acts in both, the distilled one in the
-    second alone. All is computed in float32."""
+    """The latents of a clip of two stages, computed in float32. The style LoRA acts in both stages, the distilled LoRA
+    only in the second.
+    """
     few = target.with_suffix(".yaml")
     few.write_text("steps: 2\npreset: two-stage\nprecision: fp32\n")
     size = ("--res", "128x128", "--frames", 9, "--seed", 7, "--config", few, *UNGUIDED)
@@ -44,7 +46,7 @@ def latents(model: Path, target: Path) -> Latents:
 
 
 def error(ours: Latents, theirs: Latents) -> float:
-    """The largest of the relative errors of the latents."""
+    """The largest relative error of the latents."""
     return max(((ours[name] - x).norm() / x.norm()).item() for name, x in theirs.items())
 
 
@@ -85,13 +87,13 @@ def model(precision: str, tiny_in: Callable[[str], Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Latents:
-    """What it renders."""
+    """The result of the render."""
     return latents(model, tmp_path_factory.mktemp("quantised") / "a.mp4")
 
 
 @pytest.fixture(scope="module")
 def from_bf16(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Latents:
-    """What the model in bf16 renders."""
+    """The result of the model in bf16."""
     return latents(tiny, tmp_path_factory.mktemp("bf16") / "a.mp4")
 
 

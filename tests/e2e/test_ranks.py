@@ -1,4 +1,4 @@
-"""`--ranks`: several processes render one clip to what one renders, end together, and leave nothing half-written."""
+"""`--ranks`: several processes render the same clip as one process, end together, and leave no partial files."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def settled(model: Path | str, target: Path, ranks: int = 1, **flags: Any) -> co
 
 
 def given_to(flags: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What a mode starts from, and the images that it is given."""
+    """The input of a mode, and its images."""
     found: dict[str, Any] = {}
     if flags.get("mode") == "a2v":
         found["main"] = write_sound(folder / "tone.wav", samples=tone(RATE_HZ // 2))
@@ -92,7 +92,7 @@ def given_to(flags: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def difference(one: Path, other: Path) -> float:
-    """The largest difference of any latents of two renders, relative to the largest value of each."""
+    """The largest difference between any latents of two renders, relative to the largest value of each latent."""
     found = sorted(path.name for path in Job.open(one).folder.glob("*.safetensors"))
     assert found == sorted(path.name for path in Job.open(other).folder.glob("*.safetensors"))
     pairs = [(load_file(Job.open(one).folder / name), load_file(Job.open(other).folder / name)) for name in found]
@@ -105,7 +105,7 @@ def difference(one: Path, other: Path) -> float:
 
 
 def part(ranks: Ranks, resolved: core.Resolved) -> None:
-    """What a rank does for a render."""
+    """The work of a rank in a render."""
     if ranks.is_first:
         core.run(resolved, ranks=ranks)
         ranks.from_first()
@@ -114,7 +114,7 @@ def part(ranks: Ranks, resolved: core.Resolved) -> None:
 
 
 def test_two_ranks_render_two_stages_to_what_one_renders(tiny: Path, tmp_path: Path) -> None:
-    """The first stage shares passes, the second one tokens of the video."""
+    """The ranks share the passes in the first stage, and the video tokens in the second."""
     words = ("t2v", "a bell rings", "--model", tiny, "--preset", "two-stage", "--res", "128x128", "--frames", 9)
     words = (*words, "--steps", 2, "--seed", 7, "--keep-latents")
     alone = rendered(*words, "-o", tmp_path / "alone.mp4")
@@ -194,7 +194,7 @@ def test_a_plan_divides_what_is_divided_and_counts_the_weights_for_each_card() -
     assert alone.keys() == shared.keys()
     assert all(row.flops == alone[name].flops for name, row in shared.items())
     whole, divided = ((plan["stage 2"].vram or 0) / GIB for plan in (alone, shared))
-    assert whole - 1 > divided > 35  # the transformer of each card
+    assert whole - 1 > divided > 35  # the transformer on each GPU
     assert shared["text"].vram == alone["text"].vram
 
 
@@ -210,8 +210,10 @@ def test_a_job_whose_ranks_have_not_a_card_each_is_refused(machine: dict[str, An
 
 
 def is_for(model: str, count: int, flags: Mapping[str, Any]) -> bool:
-    """Whether a case can be rendered: the style LoRA is of the tiny model, and ranks share the toy's four heads."""
-    shares_heads = flags.get("preset") == "two-stage" or "video_st" in flags  # in which fewer passes go round
+    """Whether a case can be rendered: the style LoRA belongs to the tiny model, and the ranks divide the toy's four
+    heads.
+    """
+    shares_heads = flags.get("preset") == "two-stage" or "video_st" in flags  # in these cases the ranks share passes
     return model == "tiny" or not ("lora" in flags or (count == 3 and shares_heads))
 
 
@@ -264,7 +266,7 @@ def test_tiles_that_ranks_decode_in_turn_make_the_bytes_of_one(tiny: Path, tmp_p
 
 @pytest.fixture(scope="session")
 def six_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model whose heads two and three ranks can share."""
+    """A tiny model whose heads can be divided among two and three ranks."""
     folder = tmp_path_factory.mktemp("six-heads")
     heads = {"num_attention_heads": 6, "cross_attention_dim": 120}
     heads |= {"audio_num_attention_heads": 6, "audio_cross_attention_dim": 60}
@@ -327,7 +329,7 @@ def test_a_rerun_takes_as_many_ranks_to_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_fault_of_a_rank_reaches_the_one_that_waits(tmp_path: Path) -> None:
-    """Errors for a person come as they are, others with where they were raised."""
+    """Errors for the user arrive unchanged, other errors with their traceback."""
     hearing = launch.Hearing(launch.Launcher(2, tmp_path, ()), [], [], Watch())
     lost = launch.Failed(launch.PeerLostError("connection closed"), "")
     hearing.failures = [lost, launch.Failed(core.StorageError("the disk is full", "no space left"), "")]
@@ -341,7 +343,9 @@ def test_a_fault_of_a_rank_reaches_the_one_that_waits(tmp_path: Path) -> None:
 
 @contextmanager
 def begun(model: Path, target: Path) -> Iterator[tuple[subprocess.Popen[str], list[Path]]]:
-    """A long render of the real command, in a process group of its own that has made a step, and its ranks in /proc."""
+    """A long render of the real command, in its own process group, after its first step, and the /proc folders of its
+    ranks.
+    """
     words = ("t2v", "a bell rings", "--model", model, "--res", "96x160", "--frames", 9, "--steps", 500, "--ranks", 2)
     with subprocess.Popen(
         [sys.executable, "-m", "ltx2_cli", *map(str, words), "-o", str(target), "--json"],

@@ -1,4 +1,4 @@
-"""Every recipe that makes a clip from a text, and LoRAs, through the real command line on the tiny model."""
+"""Every recipe for a clip from a text, and LoRAs, through the real command line on the tiny model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LORAS = ("ltx-2-tiny-lora-style.safetensors:0.7", "ltx-2-tiny-ic-lora-ref0.5.saf
 
 
 def render(tiny: Path, folder: Path, *words: str) -> tuple[Path, str]:
-    """A clip of two steps, where steps can be chosen, and what was told."""
+    """A clip of two steps, if steps can be chosen, and its messages."""
     config = folder / "few.yaml"
     config.write_text("steps: 2\n")
     given = ["--model", str(tiny), "--config", str(config), "--res", "128x128", "--frames", "9", "--seed", "7"]

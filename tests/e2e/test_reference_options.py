@@ -1,4 +1,4 @@
-"""`--ref` and `--voice-ref`: images and a voice beside the clip, through the real command line on tiny models."""
+"""`--ref` and `--voice-ref`: reference images and a reference voice, through the real command line on tiny models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_context(model: Path) -> Path:
-    """An in-context LoRA that changes every layer, beside the one of the tiny model, which leaves the audio alone."""
+    """An in-context LoRA that changes every layer; the LoRA of the tiny model does not change the audio."""
     path = model.parent / f"{model.name}-whole-ic-lora.safetensors"
     if not path.exists():
         (distilled,) = model.glob("*distilled-lora.safetensors")

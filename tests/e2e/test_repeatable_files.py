@@ -1,4 +1,4 @@
-"""The bytes of encoded files depend on nothing but what is encoded, whatever the memory held before."""
+"""The bytes of encoded files depend only on the encoded content, not on the earlier content of the memory."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ print("still", hashlib.sha256(compress(frames[:1], 33).numpy().tobytes()).hexdig
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc fills fresh memory with a value of choice")
 def test_files_are_the_same_whatever_fresh_memory_holds(tmp_path: Path) -> None:
-    clip = tmp_path / "lamp.mp4"  # of the built-in model: frames of random models hide the fault
+    clip = tmp_path / "lamp.mp4"  # from the built-in model, because frames of random models hide this error
     words = ["t2v", "a yellow lamp blinks on the right, low beeps", "--model", "toy", "--seed", "7", "--steps", "6"]
     made = CliRunner().invoke(app, [*words, "-o", str(clip)])
     assert made.exit_code == 0, made.stderr

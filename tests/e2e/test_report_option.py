@@ -1,4 +1,6 @@
-"""`--report` and `ltx2 report` through the real command line: where pages go, what they hold, how they are renewed."""
+"""`--report` and `ltx2 report` through the real command line: where pages are written, their content, and their
+updates.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from ltx2_core.pipeline.job import Job
 from tests.commands import ltx2, refused, rendered
 from tests.report_files import clip, noise, recipe
 
-# a process that is forked has torch already, and the models are tiny
+# a forked process has already imported torch, and the models are tiny
 pytestmark = [
     pytest.mark.usefixtures("kept_models"),
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
@@ -34,7 +36,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def batch(*words: object) -> Path:
-    """The page about a batch of two prompts with two seeds each."""
+    """The page of a batch of two prompts with two seeds each."""
     Path("s.txt").write_text("a lamp\na bell\n")
     done = ltx2("batch", "s.txt", "--preset", "smoke", "--steps", 2, "--seeds", "1-2", *words)
     assert done.exit_code == 0, done.stderr
@@ -42,7 +44,7 @@ def batch(*words: object) -> Path:
 
 
 def places(page: str) -> list[str]:
-    """What in a page tells where it was made."""
+    """Texts in a page that reveal where it was made."""
     return [word for word in (str(Path.cwd()), "somebody", os.path.expanduser("~/")) if word in page]  # noqa: PTH111
 
 
@@ -68,7 +70,7 @@ def test_a_page_in_the_place_is_refused_before_anything_is_rendered() -> None:
 
 def test_the_record_of_a_job_carries_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Job, "remove", lambda self: None)  # as if it was killed there
+        patch.setattr(Job, "remove", lambda self: None)  # as if the process was killed there
         rendered("t2v", "a lamp", *SMOKE, "--report", "-o", "a.mp4")
     page = Path("a.html").read_bytes()
     Path("a.html").unlink()

@@ -1,4 +1,4 @@
-"""`ltx2 rerun`: the recipe in a finished file gives the same bytes again, and one thing of it can be changed."""
+"""`ltx2 rerun`: the recipe in a finished file gives the same bytes again, and settings in it can be changed."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ EVERY_MODE = {
     "v2a-part": ("v2a", CLIP, *SMALL, *AUDIO_UNGUIDED, "--start", "0.3s", "--duration", "0.4s"),
 }
 
-ONLY_2_0 = {"distilled", "hq", "control"}  # whose LoRAs fit the tiny model of generation 2.0 alone
-LACKING = {("t2v-tier", "toy"), ("t2v-tier", "2.5"), ("keyframes", "2.5")}  # sizes or files that a model does not have
+ONLY_2_0 = {"distilled", "hq", "control"}  # their LoRAs only fit the tiny model of generation 2.0
+LACKING = {("t2v-tier", "toy"), ("t2v-tier", "2.5"), ("keyframes", "2.5")}  # the model lacks sizes or files
 ELSEWHERE = [
     (name, model)
     for model in ("toy", "2.3", "2.5")
@@ -87,9 +87,9 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make(tiny: Path, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Runs a command with the tiny model in a folder of its own; media and LoRAs are named without their folders."""
+    """Run a command with the tiny model in its own folder; media and LoRAs are named without their folders."""
     monkeypatch.chdir(tmp_path)
-    Path("own.yaml").write_text("tiles: 2x1\nimage_crf: 20\n")  # which have no option
+    Path("own.yaml").write_text("tiles: 2x1\nimage_crf: 20\n")  # settings without a command line option
     places = {name: media / name for name in (CLIP, PHOTO, SOUND, OPUS)} | {
         name: tiny / name for name in (STYLE, DEPTH)
     }
@@ -108,12 +108,12 @@ def _placed(word: str, places: dict[str, Path]) -> str:
 
 
 def again(path: Path, *words: object) -> Path:
-    """The file that a rerun makes."""
+    """The file that `rerun` writes."""
     return rendered("rerun", path, *words)
 
 
 def with_comment(path: Path, copy: Path, comment: str) -> Path:
-    """The same packets in a file with another comment."""
+    """The same packets in a file with a different comment."""
     with av.open(str(path)) as source, av.open(str(copy), "w") as target:
         target.metadata["comment"] = comment
         streams = {one.index: target.add_stream_from_template(one) for one in source.streams}
@@ -233,7 +233,7 @@ def test_missing_weights_are_exit_7_with_where_it_looked(
     model = shutil.copytree(tiny, tmp_path / "model")
     path = make("t2v", "a bell", *SMALL, "--frames", 9, *UNGUIDED, model=model)
     shutil.move(model, tmp_path / "elsewhere")
-    monkeypatch.setenv("LTX2_HOME", str(tmp_path / "home"))  # which knows neither the files nor the clip
+    monkeypatch.setenv("LTX2_HOME", str(tmp_path / "home"))  # it contains neither the files nor the clip
     result = ltx2("rerun", path, "--yes")
     assert result.exit_code == 7, result.stderr
     assert "ltx-2-tiny-dev.safetensors" in result.stderr

@@ -1,4 +1,4 @@
-"""The files in docs/scale run as they stand there, with stand-ins for what only a cluster has."""
+"""The files in docs/scale run as documented, with stand-ins for the tools of a cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMALL = ("--preset", "smoke", "--steps", "2")
 
 @pytest.fixture
 def forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of its own to work in, where workers are forked, which have torch from the start."""
+    """A working folder of its own, in which workers are forked, so that they have torch from the start."""
     assert Worker
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(processes, "START_METHOD", "fork")
@@ -35,7 +35,7 @@ def test_the_page_names_every_file() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_tasks_of_an_array_job_make_a_batch(forked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stub = forked / "bin" / "ltx2"  # gives the words of the script's command, which then runs in this process
+    stub = forked / "bin" / "ltx2"  # writes the words of the script's command, which then runs in this process
     stub.parent.mkdir()
     stub.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     stub.chmod(0o755)

@@ -1,4 +1,4 @@
-"""`--segment`: spans of a clip with prompts of their own, through the real command line on tiny models."""
+"""`--segment`: spans of a clip with their own prompts, through the real command line on tiny models."""
 
 from __future__ import annotations
 

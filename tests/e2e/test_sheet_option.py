@@ -1,4 +1,4 @@
-"""`--sheet` through the real command line: every file that was written is told, and the clip alone on stdout."""
+"""`--sheet` through the real command line: every written file is reported, and stdout has only the path of the clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A model whose parts lie in files of their own renders what the whole file renders; parts that do not fit do not."""
+"""A model whose parts are in separate files gives the same render as the whole file; parts that do not fit are
+refused.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ SECTIONS = {"transformer": ("transformer", "scheduler"), "video_vae": ("vae",), 
 def write_part(
     tiny: Path, out: Path, role: str, keeps: Callable[[str], bool] = lambda name: True, config: Mapping | None = None
 ) -> Path:
-    """One part of the tiny model as a file of its own, with its sections of the config."""
+    """Write one part of the tiny model as a separate file, with its sections of the config."""
     whole = read_header(tiny / WHOLE)
     weights: dict[str, Tensor] = {
         name.removeprefix("vae."): tensor
@@ -51,7 +53,7 @@ def write_part(
 
 @pytest.fixture(scope="module")
 def split(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tiny model in three files, and the text encoder, upsampler and distilled LoRA beside them."""
+    """A folder with the tiny model in three files, its text encoder, upsampler and distilled LoRA."""
     folder = tmp_path_factory.mktemp("split")
     for role in PREFIXES:
         write_part(tiny, folder, role)
@@ -63,7 +65,7 @@ def split(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def render(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
-    """The bytes of a two-stage clip with a LoRA, without the recipe, in which the names of the files stand."""
+    """The bytes of a two-stage clip with a LoRA, without the recipe, which contains the names of the files."""
 
     def render(model: Path | str, *words: object) -> bytes:
         target = tmp_path_factory.mktemp("clip") / "a.mp4"
@@ -127,7 +129,7 @@ def test_parts_by_option_replace_those_of_the_whole(
 
 
 def darker(part: Path, folder: Path) -> Path:
-    """A copy of a part whose last layers give half of what they gave."""
+    """A copy of a part whose last layers give half of the original output."""
     ends = ("proj_out.weight", "decoder.conv_out.conv.weight")
     weights = {name: tensor * 0.5 if name.endswith(ends) else tensor for name, tensor in load_file(part).items()}
     path = folder / part.name
@@ -146,7 +148,7 @@ def test_text_side_and_vocoder_of_the_whole_stay_where_a_part_lacks_them(
 
 @pytest.fixture
 def registered(split: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The name of a model whose parts lie in a folder of the package."""
+    """The name of a model whose parts are in a folder of the package."""
     files: dict[Role, str] = {
         **{role: f"{role}.safetensors" for role in SPLIT},
         "text_encoder": "gemma",

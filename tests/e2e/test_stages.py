@@ -1,4 +1,4 @@
-"""Stages that enlarge the picture, whole and in tiles, through the real command line on the tiny model."""
+"""Stages that enlarge the video, whole and in tiles, through the real command line on the tiny model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NARROW, WIDE = "128x128", "640x128"  # latent grids of 4x4 and 4x20 cells
 
 
 def rendered(tiny: Path, folder: Path, *words: str) -> tuple[dict[str, Tensor], dict[str, Tensor], VideoInfo]:
-    """The latents of both stages, and what is seen in the file."""
+    """The latents of both stages, and the frames of the file."""
     target = folder / "a.mp4"
     common = ["--model", str(tiny), "--steps", "2", "--seed", "7", "--keep-latents", "-o", str(target)]
     result = RUN.invoke(app, [*words, *common])
@@ -57,12 +57,12 @@ def whole(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Tensor:
 def test_one_tile_over_the_whole_grid_is_the_whole_bit_by_bit(tiny: Path, tmp_path: Path, whole: Tensor) -> None:
     assert refined(tiny, tmp_path, WIDE, tiles="1x1").equal(whole)
     narrow = refined(tiny, tmp_path, NARROW)
-    assert refined(tiny, tmp_path, NARROW, tiles="2x2").equal(narrow)  # tiles would share 5 cells, and there are 4
+    assert refined(tiny, tmp_path, NARROW, tiles="2x2").equal(narrow)  # tiles overlap by 5 cells, but there are 4
 
 
 def test_tiles_come_near_the_whole_and_out_the_same_again(tiny: Path, tmp_path: Path, whole: Tensor) -> None:
     tiles = refined(tiny, tmp_path, WIDE, tiles="2x1")
-    assert 0 < distance(tiles, whole) < 0.05  # 0.018 seen; another seed is 1.1 away
+    assert 0 < distance(tiles, whole) < 0.05  # 0.018 measured; another seed differs by 1.1
     assert refined(tiny, tmp_path, WIDE, tiles="2x1").equal(tiles)
 
 

@@ -1,4 +1,4 @@
-"""Streamed weights give the bits of resident ones, in two guided stages with LoRAs."""
+"""Streamed weights give the same bits as resident ones, in two guided stages with LoRAs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ltx2_core.pipeline.resolve.resolve import resolve
 from ltx2_core.pipeline.resolve.settings import COMMAND_LINE
 from tests.commands import rendered
 
-GUIDED: dict[str, str] = {}  # as the model is by default, in four passes
+GUIDED: dict[str, str] = {}  # the defaults of the model: four passes
 UNGUIDED = {
     f"{stream}_{name}": value
     for stream in ("video", "audio")
@@ -28,7 +28,7 @@ STYLE = "ltx-2-tiny-lora-style.safetensors"
 
 
 def latents(model: Path, target: Path, **flags: str) -> dict[str, torch.Tensor]:
-    """The latents of both stages. They are not decoded: the memory mode has no say in that."""
+    """The latents of both stages. They are not decoded, because the memory mode does not affect decoding."""
     given = {"model": str(model), "output": str(target), "preset": "two-stage", "lora": f"{model / STYLE}:0.7"}
     size = {"res": "128x128", "frames": 9, "seed": 7, "steps": 2}
     resolved = resolve("t2v", "a bell rings", [(COMMAND_LINE, given | size | flags)])
@@ -40,7 +40,7 @@ def latents(model: Path, target: Path, **flags: str) -> dict[str, torch.Tensor]:
     return {f"{file.name} {name}": x for file in files for name, x in load_file(file).items()}
 
 
-# mixed has layers in all other formats of safetensors files
+# "mixed" has layers in all other formats of safetensors files
 @pytest.mark.parametrize(
     ("weights", "number"),
     [("bf16", "fp32"), pytest.param("bf16", "bf16", marks=pytest.mark.slow), ("mixed", "bf16"), ("gguf-q4_k", "fp32")],
@@ -52,7 +52,7 @@ def test_streamed_weights_give_the_bits_of_resident_ones(
     modes = ("resident", "streamed", "lean")
     given = {"precision": number} | (GUIDED if (weights, number) == ("bf16", "fp32") else UNGUIDED)
     found = {mode: latents(model, tmp_path / f"{mode}.mp4", memory=mode, **given) for mode in modes}
-    assert len({name.partition(" ")[0] for name in found["resident"]}) == 2  # a file for each stage
+    assert len({name.partition(" ")[0] for name in found["resident"]}) == 2  # one file per stage
     for mode in modes[1:]:
         assert found[mode].keys() == found["resident"].keys()
         assert all(x.equal(found[mode][name]) for name, x in found["resident"].items())

@@ -1,4 +1,4 @@
-"""Where a result goes, through the real command line: names, folders, links and what is there already."""
+"""The location of a result, through the real command line: names, folders, links and existing files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("kept_models")
 
 @pytest.fixture
 def smoke(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[object]]:
-    """The words of the smallest render, in a folder of its own."""
+    """The words of the smallest render, in its own folder."""
     monkeypatch.chdir(tmp_path)
     return lambda *more: ["t2v", "a bell rings", "--model", tiny, "--preset", "smoke", "--seed", 7, *more]
 
@@ -25,7 +25,7 @@ def test_link_as_output_is_replaced_and_not_the_file_that_it_names(smoke: Callab
     Path("a.mp4").symlink_to("victim.mp4")
     told = ltx2(*smoke("-o", "a.mp4", "--overwrite", "--json"))
     paths = [event["path"] for event in map(json.loads, told.stdout.splitlines()) if "path" in event]
-    assert paths == [str(Path("a.mp4").absolute())] * 2  # in the plan too
+    assert paths == [str(Path("a.mp4").absolute())] * 2  # the plan reports it too
     assert Path("victim.mp4").read_text() == "mine"
     assert not Path("a.mp4").is_symlink()
     assert Path("a.mp4").read_bytes()[4:8] == b"ftyp"

@@ -1,4 +1,4 @@
-"""The built-in model through the real command line: what comes out shows and sounds as the prompt says."""
+"""The built-in model through the real command line: the result shows and sounds as the prompt says."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ PROMPTS = {
 QUICK = ["drone over misty mountains, birds chirping", "a blue door on the right slams shut"]
 BALL = Scene(Kind.BALL, "green", "big", "slow", side="right", seed=3)
 GIVEN = Scene(Kind.LAMP, "green", tempo="slow", pitch="low", side="left", seed=1)
-NEAR = 10  # of 255: a clip of another kind is further away
+NEAR = 10  # of 255: clips of other kinds differ more
 ONE_CODE = 1  # of 255
-A_HUNDREDTH_S = 0.01  # a frame lasts four
-HALF = 0.5  # of the events: chance is a quarter, and a single clip has but three to five
+A_HUNDREDTH_S = 0.01  # a frame lasts four hundredths
+HALF = 0.5  # of the events; by chance it would be a quarter, and a single clip has only three to five events
 
 
-FEWER_STEPS = ("--steps", "6")  # of the preset's twenty: enough to show what is asked for, and to follow what is given
+FEWER_STEPS = ("--steps", "6")  # instead of twenty: sufficient to show what is requested and to follow the given stream
 
 
 def render(folder: Path, *words: object) -> tuple[np.ndarray, np.ndarray]:
-    """The frames (F H W 3) and the samples (2 s) of the clip that a command makes with the built-in model."""
+    """The frames (F H W 3) and the samples (2 s) of the clip that a command renders with the built-in model."""
     target = folder / "made.mp4"
     result = CliRunner().invoke(app, [*map(str, words), "--model", "toy", "--seed", "1", "-o", str(target)])
     assert result.exit_code == 0, result.stderr
@@ -58,7 +58,7 @@ def render(folder: Path, *words: object) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_frames(path: Path, frames: np.ndarray, sound: str | None = None) -> Path:
-    """A clip of frames (F H W 3), silent unless an encoder is named for a tone."""
+    """Write a clip of frames (F H W 3), silent unless an encoder for a tone is named."""
     with av.open(path, "w") as file:
         stream = file.add_stream("libx264", rate=Fraction(world.FPS), options={"crf": "10"})
         assert isinstance(stream, VideoStream)
@@ -215,5 +215,5 @@ def test_ball_bounces_on_in_time_through_windows(tmp_path: Path) -> None:
     found = sum(syncs(clip), Sync())
     assert found.events > 6
     assert min(found.recall, found.precision) > HALF
-    assert jumps_at_seams(clip).max() < 1.2  # of the largest differences there are; a cut is several times that
+    assert jumps_at_seams(clip).max() < 1.2  # of the largest differences in the clip; a cut is several times as large
     assert see(frames[-48:]).colour == "red"

@@ -1,4 +1,4 @@
-"""What commands print is what was written down and read: columns, units, order and wording."""
+"""The output of commands equals the recorded and reviewed output: columns, units, order and wording."""
 
 from __future__ import annotations
 

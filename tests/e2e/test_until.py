@@ -31,13 +31,13 @@ pytestmark = pytest.mark.usefixtures("kept_models")
 
 FPS = Fraction(24)
 SMALL = ("--res", "64x64", "--steps", 2, "--seed", 3)
-CHAIN = ("--until", "2s", "--window", "1s", "--overlap", "0.33s")  # 49 frames in windows of 25, 8 of which are old
+CHAIN = ("--until", "2s", "--window", "1s", "--overlap", "0.33s")  # 49 frames in windows of 25, of which 8 overlap
 STARTS = {"t2v": ("t2v", "a bell"), "v2a": ("v2a", "clip.mp4"), "v2v": ("v2v", "clip.mp4"), "a2v": ("a2v", "bell.wav")}
 
 
 @pytest.fixture
 def model(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[object, ...]:
-    """How the tiny model is named, in a folder of its own with things to start from."""
+    """The name of the tiny model, in a separate folder with inputs."""
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "clip.mp4", frames=17, fps=FPS, size=(64, 64), sound="aac")
     write_sound(tmp_path / "bell.wav", samples=tone(int(2.3 * RATE_HZ)))
@@ -50,7 +50,7 @@ def job_of(path: Path) -> Job:
 
 
 def check_chain(path: Path) -> Job:
-    """See that a finished file and its kept latents are those of a chain; returns the job."""
+    """Check that a finished file and its latents are those of a long clip. Returns: the job."""
     job = job_of(path)
     windows, made = windows_of(job.request), probe(path)
     assert made.video is not None
@@ -161,7 +161,7 @@ def test_audio_of_any_length_is_kept_as_it_is(model: tuple[object, ...]) -> None
     latents = [load_file(job.folder / f"latents-{n}.safetensors")["audio"] for n in range(1, job.stages + 1)]
     for window, (before, now) in zip(windows_of(job.request)[1:], pairwise(latents), strict=True):
         both = first_new_step(window)
-        assert now[:, :, :both].equal(before[:, :, -both:])  # the same span of the same sound
+        assert now[:, :, :both].equal(before[:, :, -both:])  # the same span of the same audio
 
 
 def test_clip_goes_on_until_a_time(model: tuple[object, ...]) -> None:
@@ -180,7 +180,7 @@ def test_clip_goes_on_until_a_time(model: tuple[object, ...]) -> None:
 def test_windows_that_the_clip_fills_are_not_denoised_and_the_result_is_the_same(
     more: tuple[object, ...], model: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The clip has 49 frames, and windows of 25 begin at 0, 16, 32 and 40."""
+    """The input clip has 49 frames, and windows of 25 frames begin at 0, 16, 32 and 40."""
     write_video(Path("clip.mp4"), frames=49, fps=FPS, size=(64, 64), sound="aac")
     words = ("v2v", "clip.mp4", "a bell", *model, *SMALL, *UNGUIDED, *CHAIN[2:], "--until", "2.7s", *more)
     denoised: list[int] = []

@@ -30,7 +30,7 @@ LORA = "ltx-2.5-22b-ic-lora-pixel-spatial-upscaler-x2-1.0.safetensors"
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clip with audio whose sides no latent grid has, one that has them, and two of more than 20 seconds."""
+    """A clip with audio whose sides fit no latent grid, one whose sides fit, and two of more than 20 seconds."""
     folder = tmp_path_factory.mktemp("clips")
     write_video(folder / "odd.mp4", frames=12, fps=FPS, size=(90, 50), sound="aac")
     write_video(folder / "even.mp4", frames=9, fps=FPS, size=(64, 64))
@@ -42,7 +42,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def upscale(tiny: Path, clips: Path, tmp_path: Path) -> Callable[..., tuple[Request, Tensor, str]]:
-    """Runs the edit; returns what was requested, the video latents and what was told."""
+    """Run the edit. Returns: the request, the video latents and the messages."""
 
     def run(name: str, *words: object, model: Path = tiny, target: str = "big.mp4") -> tuple[Request, Tensor, str]:
         common = ("--model", model, "--seed", 3, "--keep-latents", "-o", tmp_path / target)
@@ -158,7 +158,7 @@ def test_windows_and_tiles_are_rendered_again_to_the_same_bytes(upscale: Callabl
 
 @pytest.fixture
 def installed(tiny_of: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The LoRA for it is installed for the tiny model of 2.5."""
+    """Install the LoRA of the edit for the tiny model of 2.5."""
     (style,) = tiny_of("2.5").glob("*-lora-style.safetensors")
     save_file(load_file(style), tmp_path / LORA)
 

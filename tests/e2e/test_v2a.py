@@ -1,4 +1,4 @@
-"""Clips to sounds, through the real command line on the tiny model."""
+"""Audio for given clips, through the real command line on the tiny model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SMALL = ("--res", "64x64", "--steps", "2", "--seed", "3", *AUDIO_UNGUIDED)
 
 @pytest.fixture
 def ltx2(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Run `ltx2 v2a` at a small size in a folder of its own."""
+    """Run `ltx2 v2a` at a small size in its own folder."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words: object) -> Result:
@@ -51,13 +51,13 @@ def ltx2(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
 
 def made(result: Result) -> Path:
-    """The file that a command has made."""
+    """The file that a command has written."""
     assert result.exit_code == 0, result.stderr
     return Path(result.stdout.strip()).relative_to(Path.cwd())
 
 
 def samples(path: Path, number: int = 0) -> int:
-    """How many samples of a sound lie between its beginning and its end, by the edit list of its file."""
+    """The number of samples between the beginning and the end of a track, by the edit list of its file."""
     with av.open(path) as container:
         stream = container.streams.audio[number]
         assert stream.duration is not None
@@ -75,7 +75,7 @@ def recipe(info: MediaInfo) -> dict[str, Any]:
     return json.loads(info.comment)
 
 
-# What is copied, and what is made
+# What is copied, and what is generated
 
 
 def test_picture_keeps_its_packets_and_gets_a_sound_of_its_length(ltx2: Callable[..., Result], tiny: Path) -> None:
@@ -136,7 +136,7 @@ def test_container_is_that_of_the_input_where_an_mp4_cannot_hold_the_picture(
     result = ltx2(name)
     path = made(result)
     assert path.suffix == suffix
-    if not name.endswith(".ts"):  # there packets are divided in another way
+    if not name.endswith(".ts"):  # TS divides packets differently
         assert contents(packets(path, "video")) == contents(packets(Path(name), "video"))
     assert joined(path).equal(joined(Path(name)))
     assert (f"the result is a {suffix} file" in result.stderr) == (suffix != ".mp4")
@@ -226,7 +226,7 @@ def test_json_tells_phases_and_the_path(ltx2: Callable[..., Result]) -> None:
     assert (told[-2]["event"], told[-2]["path"], told[-1]["exit_code"]) == ("output", told[0]["path"], 0)
 
 
-# How it goes on
+# How it resumes
 
 
 def test_kept_latents_are_decoded_again_and_otherwise(ltx2: Callable[..., Result]) -> None:

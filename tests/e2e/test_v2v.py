@@ -1,4 +1,4 @@
-"""Clips to other clips, through the real command line on the tiny model."""
+"""Edits of clips, through the real command line on the tiny model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SIZE = (96, 64)
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clip of 28 frames with sound, and one of 17 without."""
+    """A clip of 28 frames with audio, and one of 17 frames without audio."""
     folder = tmp_path_factory.mktemp("clips")
     write_video(folder / "clip.mp4", frames=28, fps=FPS, size=SIZE, sound="aac")
     write_video(folder / "silent.mp4", frames=17, fps=FPS, size=SIZE)
@@ -45,7 +45,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def v2v(tiny: Path, clips: Path, tmp_path: Path) -> Callable[..., tuple[dict, Streams[Tensor]]]:
-    """Runs `ltx2 v2v` at a small size; returns what was requested, and the latents of the last stage."""
+    """Run `ltx2 v2v` at a small size. Returns: the request, and the latents of the last stage."""
 
     def run(name: str, *words: object, size: str = "96x64", target: str = "out.mp4") -> tuple[dict, Streams[Tensor]]:
         path = tmp_path / target
@@ -65,7 +65,7 @@ def v2v(tiny: Path, clips: Path, tmp_path: Path) -> Callable[..., tuple[dict, St
 
 @pytest.fixture
 def made(tmp_path: Path) -> Callable[[], MediaInfo]:
-    """What the file of the last run holds."""
+    """The content of the file of the last run."""
     return lambda: probe(tmp_path / "out.mp4")
 
 
@@ -77,7 +77,7 @@ def picture(tiny: Path, clip: Path, frames: int, start_s: Fraction = Fraction(0)
 
 
 def sound(tiny: Path, clip: Path, duration_s: Fraction, start_s: Fraction = Fraction(0)) -> Tensor:
-    """The latent (1 c t m) of a part of the sound of a clip, and of a little silence after it."""
+    """The latent (1 c t m) of a part of the audio of a clip, followed by a little silence."""
     given = read_audio(check_input(clip, AudioSource), start_s, duration_s)
     encoder = load_component("audio_encoder", tiny / CHECKPOINT, dtype=torch.float32)
     with torch.inference_mode():
@@ -156,7 +156,7 @@ def test_the_kept_part_of_an_extended_clip_is_the_encoded_clip_exactly(
 ) -> None:
     request, latents = v2v("clip.mp4", *words)
     assert (request["preset"], request["frames"]) == ("one-stage", 25 + before + after)
-    first = 1 if before else 0  # its first latent frame stands for one pixel frame, which is right at 0 only
+    first = 1 if before else 0  # its first latent frame stands for one pixel frame, which is only correct at 0
     kept = picture(tiny, clips / "clip.mp4", 25)[:, :, first:]
     begin = before // 8 + first
     assert latents.video[:, :, begin : begin + kept.shape[2]].equal(kept)
@@ -222,7 +222,7 @@ def test_a_distilled_model_controls_in_two_stages(v2v: Callable, made: Callable[
     assert made().audio is not None
 
 
-# what stays
+# what does not change
 
 
 def packets(path: Path, kind: str) -> list[bytes]:
@@ -263,7 +263,7 @@ def test_a_retake_of_the_sound_alone_copies_the_picture(v2v: Callable, tiny: Pat
     assert not latents.audio[:, :, 12].allclose(heard[:, :, 12], atol=0.1)
 
 
-# what of the clip is used
+# which part of the clip is used
 
 
 def test_the_rate_of_the_clip_is_kept_unless_another_is_asked_for(
@@ -303,7 +303,7 @@ def test_a_standing_clip_stays_standing(tiny: Path, clips: Path, tmp_path: Path)
     assert "phone.mp4 is scaled up from 64x96" in result.stderr
 
 
-# what is refused once the clip has been looked at
+# what is refused after the clip has been read
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_what_the_clip_is_too_short_for_is_refused(
     assert (sorted(clips.iterdir()), [*tmp_path.iterdir()]) == (before, [])
 
 
-# how it goes on
+# how it resumes
 
 
 def test_a_render_from_a_clip_is_resumed_and_decoded_to_the_same_bytes(v2v: Callable, tmp_path: Path) -> None:

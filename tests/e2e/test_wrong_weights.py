@@ -1,4 +1,4 @@
-"""Weights that cannot be used are refused before anything is read: from headers alone, or against the modules."""
+"""Unusable weights are refused early: from headers alone, or by comparison with the modules."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Change = Callable[[Tensors], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Wrong:
-    """A change to a file of the tiny model, and what is said to a command that would read it."""
+    """A change to a file of the tiny model, and the message of a command that would read the file."""
 
     change: Change
     says: tuple[str, ...]
@@ -41,12 +41,12 @@ class Wrong:
 
 
 def with_(**tensors: Tensor) -> Change:
-    """Put tensors beside others, at the layer TO_Q."""
+    """Add tensors at the layer TO_Q."""
     return lambda state: state.update({TO_Q + name: tensor for name, tensor in tensors.items()})
 
 
 def stored(file: str, name: str, dtype: torch.dtype, **words: tuple[str, ...]) -> Wrong:
-    """A weight in another dtype."""
+    """Change the dtype of a weight."""
     says = (f"{Path(file).name if file == CHECKPOINT else 'gemma'} has quantised", name.removesuffix(".weight"))
     return Wrong(file=file, change=lambda state: state.update({name: state[name].to(dtype)}), says=says, **words)
 
@@ -123,7 +123,7 @@ SEEN_IN_MODULES = {
 
 
 def spoiled(wrong: Wrong, tiny: Path, folder: Path) -> list[str]:
-    """Make the tiny model with one file changed in a folder; the command that would read it."""
+    """Write the tiny model with one changed file into a folder. Returns: the command that would read it."""
     model = folder / "model"
     (model / "gemma").mkdir(parents=True)
     for path in [*tiny.glob("*.safetensors"), *(tiny / "gemma").iterdir()]:
@@ -142,7 +142,7 @@ NAN, INFINITY = float("nan"), float("inf")
 
 
 def broken(name: str, value: float, file: str = CHECKPOINT, words: tuple[str, ...] = ("t2v", "x")) -> Wrong:
-    """A weight with one value that is not finite."""
+    """Give a weight one value that is not finite."""
 
     def change(state: Tensors) -> None:
         state[name].view(-1)[-1] = value
@@ -164,14 +164,14 @@ FOUND_IN_THE_END = {
 
 
 def refusal(words: list[str]) -> str:
-    """What a command says that is refused for its files."""
+    """The message of a command that is refused because of its files."""
     result = CliRunner().invoke(app, words)
     assert (result.exit_code, result.stdout) == (7, ""), result.stderr
     return result.stderr[result.stderr.index("error: ") :]
 
 
 def in_order(fragments: tuple[str, ...]) -> re.Pattern[str]:
-    """A pattern for a message that holds some fragments, one after the other."""
+    """A pattern for a message that contains some fragments, one after the other."""
     return re.compile(".*".join(map(re.escape, fragments)), re.DOTALL)
 
 
@@ -189,7 +189,7 @@ def test_breakdown_that_no_stored_weight_causes_is_told_as_before(tiny: Path, tm
     result = CliRunner().invoke(app, [*words, "--steps", "2", "--precision", "fp32"])
     assert result.exit_code == 8, result.stderr
     assert "the model produced NaN or infinite values\nstep 1 of 2 gave them" in result.stderr
-    assert "hint: another --seed\n" in result.stderr  # float32 cannot be had in addition
+    assert "hint: another --seed\n" in result.stderr  # float32 is not offered in addition
 
 
 @pytest.mark.parametrize("wrong", SEEN_IN_HEADERS.values(), ids=SEEN_IN_HEADERS)

@@ -1,1 +1,3 @@
-"""Hostile input: seeded generators of odd command lines and files, and a runner that gives them to the real app."""
+"""Hostile input: seeded generators of unusual command lines and files, and a runner that passes them to the real
+app.
+"""

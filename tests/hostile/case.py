@@ -1,4 +1,4 @@
-"""What a hostile case is, the files that all cases start from, and odd values that several kinds use."""
+"""The records of hostile cases, the files that all cases start from, and unusual values that several kinds use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Write = Callable[[Path], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One command. files: what lies in the folder where it runs, by name. environment: its variables."""
+    """One command. files: content of the working folder, by name. environment: environment variables."""
 
     words: tuple[str, ...]
     files: Mapping[str, Write] = field(default_factory=dict)
@@ -27,10 +27,10 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """What all cases start from and none may change.
+    """The files that all cases start from, and that none may change.
 
-    Args: tiny: a folder with a tiny random model. job: the folder of a finished render that kept its latents. media:
-    the contents of images, audio files and clips, by name.
+    Args: tiny: a folder with a tiny random model. job: the folder of a finished render with stored latents. media: the
+    contents of images, audio files and clips, by name.
     """
 
     tiny: Path
@@ -44,17 +44,17 @@ class Ground:
 
 
 def data(content: bytes) -> Write:
-    """Writes these bytes."""
+    """Write these bytes."""
     return lambda path: path.write_bytes(content)
 
 
 def text(content: str) -> Write:
-    """Writes this text, whatever characters it holds."""
+    """Write this text, with any characters."""
     return data(content.encode("utf-8", "surrogatepass"))
 
 
 def hole(start: bytes, size: int) -> Write:
-    """Writes these bytes and then nothing, up to a size; it takes no space on the disk."""
+    """Write these bytes, followed by a hole up to a size, which takes no disk space."""
 
     def write(path: Path) -> None:
         path.write_bytes(start)
@@ -205,7 +205,7 @@ ODD_TEXTS = (
 
 
 def odd_text(random: Random) -> str:
-    """A text that few expect: from the list, two of it together, or characters at random."""
+    """An unusual text: one from the list, two of them joined, or random characters."""
     choice = random.random()
     if choice < 0.75:
         return random.choice(ODD_TEXTS)
@@ -217,7 +217,7 @@ def odd_text(random: Random) -> str:
 
 
 def odd_value(random: Random, old: Any = None) -> Any:
-    """A value of JSON that few expect, or one that is near the old one."""
+    """An unusual JSON value, or one that is close to the old one."""
     is_number = isinstance(old, int | float) and not isinstance(old, bool)
     if is_number and abs(old) < 2**70 and random.random() < 0.5:
         return random.choice((old + 1, old - 1, -old, old * 2, old * 1000, old + 0.5, float(old), str(old)))
@@ -271,7 +271,7 @@ def nested(depth: int) -> list[Any]:
 
 
 def places(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where the values of a tree of JSON stand, the tree itself and what lies very deep left out."""
+    """The places of values in a JSON tree, without the root and without deeply nested ones."""
     if len(here) > DEEPEST:
         return []
     if isinstance(value, dict):
@@ -285,7 +285,7 @@ def places(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def changed(random: Random, tree: Any) -> Any:
-    """A tree of JSON with one value changed, removed, renamed or added."""
+    """A JSON tree with one value changed, removed, renamed or added."""
     spots = places(tree)
     if not spots:
         return odd_value(random, tree)

@@ -1,4 +1,4 @@
-"""Odd command lines: options of this and other modes, in any order, with values that few expect."""
+"""Unusual command lines: options of this and other modes, in any order, with unusual values."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def options() -> dict[str, dict[str, Any]]:
 
 
 def make(random: Random, ground: Ground) -> Case:
-    """A command line, from one that is nearly right to one that makes no sense."""
+    """A command line, from almost correct to senseless."""
     mode = random.choice(MODES) if random.random() < 0.85 else random.choice(OTHERS)
     words = [*_arguments(random, mode), *(ground.model if random.random() < 0.8 else ())]
     known = options().get(mode, {})
@@ -75,7 +75,7 @@ def _arguments(random: Random, mode: str) -> list[str]:
 
 
 def _option(random: Random, known: dict[str, Any]) -> list[str]:
-    """An option of a command with a value, plausible or odd."""
+    """An option of a command with a value, plausible or unusual."""
     if not known or random.random() < 0.03:
         return [random.choice(("--unknown", "--", "-x", "--=", "--ouput", "---", "-vvvvv", "-o", odd_text(random)))]
     name = random.choice(list(known))
@@ -90,7 +90,7 @@ def _option(random: Random, known: dict[str, Any]) -> list[str]:
 
 
 def _disturbed(random: Random, words: list[str]) -> list[str]:
-    """The words with one gone, twice, elsewhere, odd, or cut."""
+    """The words with one of them removed, repeated, moved, replaced or truncated."""
     if not words:
         return [odd_text(random)]
     at, other = random.randrange(len(words)), random.randrange(len(words))

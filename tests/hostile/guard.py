@@ -1,6 +1,7 @@
-"""Watch which files a process changes and whom it calls, with an audit hook: Python itself calls it for every such act.
+"""Record which files a process changes and which connections it opens, with an audit hook, which Python calls for each
+such act.
 
-What C libraries do by themselves is not seen, such as FFmpeg writing a clip; the folders of a test show that.
+Actions inside C libraries, such as FFmpeg writing a clip, are not recorded; the folders of a test show them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-CHANGES = {  # what else changes a path: its arguments that are paths, and the one that is a folder they are relative to
+CHANGES = {  # calls that change a path: the arguments with paths, and the one with their base folder
     "os.link": ((1,), 3),
     "os.mkdir": ((0,), 2),
     "os.remove": ((0,), 1),
@@ -28,20 +29,20 @@ CALLS = ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethos
 
 @dataclass
 class Guard:
-    """What happened while it watched. allowed: folders in which everything may be changed. faults: the rest."""
+    """The recorded acts. allowed: folders in which everything may be changed. faults: acts outside them."""
 
     allowed: tuple[str, ...]
     faults: list[str] = field(default_factory=list)
 
     def see(self, event: str, args: Sequence[Any]) -> None:
-        """Note an act that is not allowed."""
+        """Record an act that is not allowed."""
         if event in CALLS:
             self.faults.append(f"{event} {args[1:]!r}")
         elif event == "open":
             path, _, flags = args
             if isinstance(flags, int) and flags & WRITING and not isinstance(path, int):
                 place = os.path.realpath(os.fsdecode(path))
-                if not Path(place).is_dir():  # a trial whether it can be written to, of which nothing is ever seen
+                if not Path(place).is_dir():  # a temporary file that only tests whether the folder is writable
                     self._note(event, place)
         elif event in CHANGES:
             places, folder = CHANGES[event]
@@ -62,14 +63,14 @@ def _hook(event: str, args: Sequence[Any]) -> None:
     for guard in _watching:
         try:
             guard.see(event, args)
-        except (TypeError, ValueError):  # not a path at all, which the call itself refuses
+        except (TypeError, ValueError):  # the value is not a path; the call itself refuses it
             continue
 
 
 @contextmanager
 def guarded(*allowed: Path) -> Iterator[Guard]:
-    """Watch this process. allowed: folders that it may write to. Nothing is hindered; the guard tells the faults."""
-    if not hasattr(sys, "_ltx2_hook"):  # a hook stays to the end of a process, so there is one, whatever imports this
+    """Watch this process. allowed: folders that it may write to. Nothing is prevented; the guard only reports."""
+    if not hasattr(sys, "_ltx2_hook"):  # a hook cannot be removed, so there is only one per process
         sys.addaudithook(_hook)
         sys._ltx2_hook = True  # pyright: ignore[reportAttributeAccessIssue]
     guard = Guard(tuple(os.path.realpath(folder) for folder in allowed))

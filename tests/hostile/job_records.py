@@ -1,4 +1,4 @@
-"""Job folders that somebody edited: other values in the record, other latents, links and pipes in place of files."""
+"""Edited job folders: changed values in the record, other latents, and links and pipes instead of files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TARGETS = (
 
 
 def make(random: Random, ground: Ground) -> Case:
-    """A command that goes on with a job, or writes its latents again."""
+    """A command that resumes a job, or decodes its latents again."""
     record = json.loads((ground.job / RECORD).read_bytes())
     stages = {path.name: path.read_bytes() for path in sorted(ground.job.glob("*.safetensors"))}
     files: dict[str, Write] = {f"{JOB}/{name}": data(content) for name, content in stages.items()}
@@ -78,13 +78,13 @@ def _edited(random: Random, record: Any) -> Any:
 
 
 def _record(record: Any, *, is_signed: bool) -> Write:
-    """Writes the record into a folder. is_signed: with the checksum that it should have."""
+    """Write the record into a folder. is_signed: with a matching checksum."""
 
     def write(path: Path) -> None:
         content = record
         if isinstance(content, dict):
             task = content.get("task")
-            if isinstance(task, dict) and task.get("target") == "x.mp4":  # nobody has edited it
+            if isinstance(task, dict) and task.get("target") == "x.mp4":  # the target has not been edited
                 task["target"] = str(path.parent.with_suffix(""))
             if is_signed:
                 content = content | {"checksum": checksum(content)}
@@ -94,7 +94,7 @@ def _record(record: Any, *, is_signed: bool) -> Write:
 
 
 def checksum(record: dict[str, Any]) -> str:
-    """What a record says about itself: everything but where and how the result is written."""
+    """The checksum in a record: over everything except where and how the result is written."""
     task = record.get("task")
     values = {name: value for name, value in record.items() if name != "checksum"}
     values = {("version" if name == "schema" else name): value for name, value in values.items()}
@@ -104,7 +104,7 @@ def checksum(record: dict[str, Any]) -> str:
 
 
 def _other_latents(random: Random, stages: dict[str, bytes], name: str) -> Any:
-    """Other contents of a file of latents, or a function that puts something else in its place."""
+    """Other contents of a file of latents, or a function that replaces it by something else."""
     old = stages[name]
     at = random.randrange(len(old))
     other = random.choice([*stages.values()])
@@ -115,7 +115,7 @@ def _other_latents(random: Random, stages: dict[str, bytes], name: str) -> Any:
 
 
 def _retyped(random: Random, old: bytes) -> bytes:
-    """The same file with its header saying something else, of the same length where that can be."""
+    """The same file with a changed header, of the same length if possible."""
     length = int.from_bytes(old[:8], "little")
     header = changed(random, json.loads(old[8 : 8 + length]))
     raw = json.dumps(header).encode()

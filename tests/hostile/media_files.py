@@ -1,4 +1,4 @@
-"""Images, audio files and clips that are cut, have bits flipped, or pieces exchanged."""
+"""Images, audio files and clips that are truncated, or have flipped bits or exchanged pieces."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EDGE = 3000  # bytes at the beginning and the end, where headers are
 
 
 def make(random: Random, ground: Ground) -> Case:
-    """A command that takes a damaged file."""
+    """A command that reads a damaged file."""
     name = random.choice(list(ground.media))
     content = bytearray(ground.media[name])
     for _ in range(random.choice((1, 1, 2, 6))):

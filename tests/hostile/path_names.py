@@ -1,4 +1,4 @@
-"""Odd paths for every option, argument, variable and key of a file that is a path."""
+"""Unusual paths for every option, argument, variable and key of a file that is a path."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SETTINGS = (
 
 
 def make(random: Random, ground: Ground) -> Case:
-    """A command with one odd path, or several."""
+    """A command with one or several unusual paths."""
     files: dict[str, Write] = {name: data(ground.media[name]) for name in ("a.png", "a.mp4", "a.wav")}
     files |= {
         "file": data(b"x"), "empty": data(b""), "folder": os.mkdir, "pipe": os.mkfifo, "pipe.mp4": os.mkfifo,

@@ -1,4 +1,4 @@
-"""Finished files whose recipe somebody edited or made up, with what `ltx2 rerun` is told to change."""
+"""Finished files with an edited or invented recipe, and changes for `ltx2 rerun`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _words(random: Random, ground: Ground) -> tuple[str, ...]:
 
 
 def _edited(random: Random, recipe: Any) -> Any:
-    """The recipe with one more thing in it that is odd."""
+    """The recipe with one more unusual value."""
     if not isinstance(recipe, dict) or random.random() < 0.1:
         return changed(random, recipe)
     request, model = recipe.get("request"), recipe.get("model")

@@ -1,11 +1,11 @@
-"""Give hostile cases to the real app, in this process, and tell what it should not have done with them.
+"""Pass hostile cases to the real app, in this process, and report what it should not have done with them.
 
     python -m tests.hostile.run --cases 2000
     python -m tests.hostile.run --kind yaml --seed 3 --case 127    shows that case again
 
-A command is stopped where it would render. It fails if it ends with exit code 1 or an exception, says nothing or too
-much, writes a control character to the terminal, takes more than 2 s of CPU or 300 MB, opens a socket, or changes a
-file outside its folder, LTX2_HOME and the temporary folder.
+A command is stopped when it would start to render. It fails if it ends with exit code 1 or an exception, prints nothing
+or too much, writes a control character to the terminal, takes more than 2 s of CPU or 300 MB, opens a socket, or
+changes a file outside its folder, LTX2_HOME and the temporary folder.
 """
 
 from __future__ import annotations
@@ -59,26 +59,26 @@ KINDS: Mapping[str, Make] = {
     "paths": path_names.make,
     "recipes": recipes.make,
 }
-FEWER = {"media": 7}  # of these kinds only every so manyth case is run
-REACHES_MODELS = ("weights", "records")  # their files are read up to where models would be loaded
+FEWER = {"media": 7}  # for these kinds, only one in this many cases is run
+REACHES_MODELS = ("weights", "records")  # kinds whose files are read until models would be loaded
 MOST_SECONDS, MOST_MB, MOST_SHOWN, HANGS_AFTER_S = 2.0, 300.0, 60_000, 60
 ALLOWED = (0, 2, 3, 4, 7)
 RENDERS = "a render would begin now"
 
 
 class RenderReachedError(core.LTX2Error):
-    """A command would render now, and is stopped."""
+    """Raised to stop a command that would start to render."""
 
     exit_code = 0
 
 
 class HangError(BaseException):
-    """A case that does not end."""
+    """A case does not end."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case. faults: what should not have happened. seconds: of CPU. shown: everything that it said."""
+    """The result of a case. faults: what should not have happened. seconds: CPU time. shown: its whole output."""
 
     code: int
     seconds: float
@@ -92,7 +92,7 @@ class Outcome:
 
     @property
     def costs(self) -> tuple[str, ...]:
-        """What took too much, which depends on the machine."""
+        """Limits that were exceeded and that depend on the machine."""
         slow = (f"slow: {self.seconds:.2f} s",) * (self.seconds > MOST_SECONDS)
         return (*slow, *(f"large: {self.megabytes:.0f} MB",) * (self.megabytes > MOST_MB))
 
@@ -110,7 +110,7 @@ class Runner:
 
     @classmethod
     def prepared(cls, folder: Path, tiny: Path | None = None) -> Runner:
-        """Make what all cases start from. tiny: a tiny random model, where there is one already."""
+        """Make the files that all cases start from. tiny: a tiny random model, if there is one already."""
         media, made = (folder / "ground" / name for name in ("media", "made"))
         for path in (media, made):
             path.mkdir(parents=True)
@@ -129,17 +129,17 @@ class Runner:
         return cls(folder, Ground(tiny=tiny, job=made / "x.mp4.job", media=clips(media)))
 
     def warm_up(self) -> None:
-        """Run some cases of each kind, so that what they import counts as time and memory of none."""
+        """Run some cases of each kind, so that their imports do not count as time and memory of a case."""
         for kind in KINDS:
             for number in range(5):
                 self.run(kind, "warm", number)
 
     def case(self, kind: str, seed: object, number: int) -> Case:
-        """A case, which its kind, seed and number alone decide."""
+        """A case, which depends only on its kind, seed and number."""
         return KINDS[kind](Random(f"{kind}/{seed}/{number}"), self.ground)
 
     def run(self, kind: str, seed: object, number: int) -> Outcome:
-        """Run a case in a folder of its own, and judge what it did."""
+        """Run a case in its own folder, and judge its behaviour."""
         case, here = self.case(kind, seed, number), self.folder / "here"
         shutil.rmtree(here, ignore_errors=True)
         for folder in (here / "home", here / "temporary"):
@@ -178,7 +178,7 @@ class Runner:
 
 
 def _words_faults(code: int, stdout: str, stderr: str, *, is_json: bool) -> Iterator[str]:
-    """What is wrong with an exit code and what a command said."""
+    """Errors in the exit code and the output of a command."""
     if code not in ALLOWED:
         yield f"exit code {code}"
     if code and not is_json and not stderr.strip():
@@ -207,7 +207,9 @@ def _home(folder: Path) -> Iterator[None]:
 
 
 def _built_once() -> Any:
-    """Inside, the command line is not built again for every case, which would take longer than most cases."""
+    """Inside the `with` block, the command line is built only once, because building it takes longer than most
+    cases.
+    """
     return mock.patch.object(typer.testing, "_get_command", return_value=_command())
 
 
@@ -218,7 +220,7 @@ def _command() -> Any:
 
 @contextlib.contextmanager
 def _quick() -> Iterator[None]:
-    """Inside, what waits for long is interrupted."""
+    """Inside the `with` block, long waits are interrupted."""
 
     def hear(number: int, frame: FrameType | None) -> None:
         raise HangError(f"it has not ended after {HANGS_AFTER_S} s")
@@ -234,7 +236,7 @@ def _quick() -> Iterator[None]:
 
 @contextlib.contextmanager
 def plain_machine() -> Iterator[None]:
-    """Inside, no setting of whoever runs this counts, and no card is found."""
+    """Inside the `with` block, there are no settings of the user and no GPU."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("LTX2_")}
     with (
         mock.patch.dict(os.environ, plain, clear=True),
@@ -245,7 +247,7 @@ def plain_machine() -> Iterator[None]:
 
 
 def main() -> int:
-    """Run cases as the command line says. Gives 1 if any fails."""
+    """Run cases as requested on the command line. Returns 1 if any fails."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cases", type=int, default=2000, help="of each kind; of media a seventh of that")
     parser.add_argument("--kind", choices=KINDS, help="only this kind")
@@ -264,7 +266,7 @@ def main() -> int:
 
 
 def many(runner: Runner, kind: str, seed: int, cases: int) -> int:
-    """Run cases of a kind, and print a line about them. Gives how many failed."""
+    """Run cases of a kind, and print a line about them. Returns the number of failures."""
     cases //= FEWER.get(kind, 1)
     codes: Counter[int] = Counter()
     slowest = largest = 0.0
@@ -272,7 +274,7 @@ def many(runner: Runner, kind: str, seed: int, cases: int) -> int:
     for number in range(cases):
         (runner.folder / "running").write_text(
             f"--kind {kind} --seed {seed} --case {number}"
-        )  # stays if all of it dies
+        )  # remains visible if the process crashes
         outcome = runner.run(kind, seed, number)
         codes[outcome.code] += 1
         resolved += outcome.has_resolved

@@ -1,4 +1,4 @@
-"""A sample of hostile cases, the same ones every time; `make fuzz` runs as many as one wants, and watches the clock."""
+"""A sample of hostile cases, always the same; `make fuzz` runs any number of cases, and also measures time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged headers of weight files, and checkpoints and text encoders whose configs hold values of wrong types."""
+"""Damaged headers of weight files, and checkpoints and text encoders with values of wrong types in their configs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPTIONS = ("--transformer", "--video-vae", "--audio-vae", "--upsampler", "--dist
 
 
 def make(random: Random, ground: Ground) -> Case:
-    """A command that reads a weight file, or a text encoder, which is not as it should be."""
+    """A command that reads a damaged weight file or text encoder."""
     if random.random() < 0.12:
         return _text_encoder(random, ground)
     if random.random() < 0.15:
@@ -39,7 +39,7 @@ def make(random: Random, ground: Ground) -> Case:
 
 
 def read(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a weight file, and how many bytes follow it."""
+    """The header of a weight file, and the number of bytes after it."""
     content = path.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     return json.loads(content[8 : 8 + length]), len(content) - 8 - length
@@ -62,7 +62,7 @@ def _written(header: str | bytes, size: int, length: int | None = None) -> Write
 
 
 def _config(random: Random, header: dict[str, Any], size: int) -> Write:
-    """Values of the config changed; it is JSON inside the JSON of the header."""
+    """Changed values in the config, which is JSON inside the JSON of the header."""
     metadata = header.setdefault("__metadata__", {})
     config = json.loads(metadata.get("config", "{}"))
     for _ in range(random.choice((1, 1, 1, 2, 4))):
@@ -79,7 +79,7 @@ def _metadata(random: Random, header: dict[str, Any], size: int) -> Write:
 
 
 def _entries(random: Random, header: dict[str, Any], size: int) -> Write:
-    """Tensors with other shapes, types, places or names."""
+    """Tensors with changed shapes, types, offsets or names."""
     for _ in range(random.choice((1, 1, 5))):
         name = random.choice([one for one in header if one != "__metadata__"])
         entry = header[name]
@@ -106,7 +106,7 @@ _OFFSETS: tuple[Any, ...] = (
 
 
 def _text(random: Random, header: dict[str, Any], size: int) -> Write:
-    """The text of a header with something put in, cut off, or twice."""
+    """The text of a header with an insertion, truncated, or repeated."""
     content = dumped(header)
     name = random.choice(list(header))
     twice = content.replace(f"{json.dumps(name)}:", f'{json.dumps(name)}: {{"dtype": "F32"}}, {json.dumps(name)}:', 1)
@@ -119,7 +119,7 @@ def _text(random: Random, header: dict[str, Any], size: int) -> Write:
 
 
 def _lengths(random: Random, header: dict[str, Any], size: int) -> Write:
-    """A header that says it is longer or shorter, is very large, or is of another kind of file."""
+    """A header with a wrong or very large length, or of another kind of file."""
     content = dumped(header)
     kinds: tuple[Callable[[], Write], ...] = (
         lambda: _written(content, size, random.choice((0, 1, 2**63, 2**64 - 1, 2**32, 10**9, len(content) - 1))),
@@ -137,7 +137,7 @@ def _lengths(random: Random, header: dict[str, Any], size: int) -> Write:
 
 
 def _gguf(random: Random, ground: Ground) -> Case:
-    """A GGUF file of a transformer whose header is damaged, or whose config is not as it should be."""
+    """A GGUF file of a transformer with a damaged header or a wrong config."""
     header, _ = read(_checkpoint(sorted(ground.tiny.glob("*.safetensors"))))
     config = header["__metadata__"]["config"]
     tensors = {
@@ -158,14 +158,14 @@ def _plain(shape: list[int]) -> Stored:
 
 
 def _blocks(shape: list[int]) -> Stored:
-    """Zeros in blocks of 32, if rows of this length can be stored so."""
+    """Zeros in blocks of 32, if rows of this length can be stored in that form."""
     if len(shape) != 2 or shape[1] % 32:
         return _plain(shape)
     return Stored("GGUF_Q8_0", tuple(shape), bytes(prod(shape) // 32 * 34))
 
 
 def _damaged_header(random: Random, content: bytes) -> bytes:
-    """A GGUF file with its first fields, or some of its header, overwritten, cut off, or with something put in."""
+    """A GGUF file whose first fields, or a part of its header, are overwritten, truncated, or have an insertion."""
     damaged = bytearray(content)
     at = random.choice((8, 16, 24, random.randrange(100), random.randrange(30_000)))
     for _ in range(random.choice((1, 1, 3))):
@@ -191,7 +191,7 @@ def _text_encoder(random: Random, ground: Ground) -> Case:
     folder = encoder(ground)
     name = random.choice(("config.json", "config.json", "config.json", *(path.name for path in folder.glob("*.json"))))
     content = json.loads((folder / name).read_text())
-    if name == "tokenizer.json":  # large, and read by a library
+    if name == "tokenizer.json":  # a large file, which a library reads
         content = {key: value for key, value in content.items() if key != random.choice(list(content))}
     else:
         content = changed(random, content)
@@ -204,5 +204,5 @@ def _text_encoder(random: Random, ground: Ground) -> Case:
 
 
 def dumped(tree: Any) -> str:
-    """JSON, whatever the numbers: Python writes none of more than 4,300 digits by itself."""
+    """JSON with numbers of any size: Python itself refuses to write more than 4,300 digits."""
     return json.dumps(tree, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Odd settings files: aliases, depth, types, dates, numbers, duplicates, wrong names, presets of one's own."""
+"""Unusual settings files: aliases, depth, types, dates, numbers, duplicates, wrong names, user presets."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _line(random: Random) -> str:
 
 
 def _disturbed(random: Random, content: str) -> str:
-    """A text with characters put in, taken out, or repeated."""
+    """A text with characters inserted, removed, or repeated."""
     for _ in range(random.choice((1, 3))):
         at = random.randrange(len(content) + 1)
         odd = random.choice(
@@ -95,7 +95,7 @@ def _disturbed(random: Random, content: str) -> str:
 
 
 def _bomb(random: Random) -> Write:
-    """Aliases of aliases; written out they would fill the memory."""
+    """Aliases of aliases, which would fill the memory if expanded."""
     wide, levels = random.choice((2, 9, 60)), random.choice((3, 9, 25))
     lines = [f"l0: &l0 [{', '.join(['x'] * wide)}]"]
     lines += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * wide)}]" for n in range(1, levels)]

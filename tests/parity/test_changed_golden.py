@@ -1,4 +1,4 @@
-"""The check of golden tensors on changed copies: it obeys every setting of a case and notices a wrong result."""
+"""The check of golden tensors on changed copies: it uses every setting of a case and notices wrong results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def copy_of_run(target: Path, *files: str) -> Path:
 
 
 def change_listing(folder: Path, case: str, files: dict[str, str], **settings: Any) -> None:
-    """Change settings of a case, and name more files of the model."""
+    """Change settings of a case, and add files to the list of the model."""
     listing = folder / "cases.json"
     content = json.loads(listing.read_text())
     content["files"] |= files
@@ -41,7 +41,7 @@ def change_listing(folder: Path, case: str, files: dict[str, str], **settings: A
 
 
 def move_into_lora(folder: Path, strength: float) -> str:
-    """Take a LoRA out of the checkpoint, so that a recorded run needs it at this strength; returns its file name."""
+    """Subtract a LoRA from the checkpoint, so that a recorded run needs it at this strength. Returns: its file name."""
     generator = torch.Generator().manual_seed(3)
     up, down = torch.randn(40, 2, generator=generator), torch.randn(2, 40, generator=generator)
     save_file(
@@ -113,7 +113,7 @@ def test_a_bfloat16_run_needs_no_tolerance_of_a_stream_that_is_not_decoded(tmp_p
 def test_a_bfloat16_tolerance_is_that_of_the_stage_that_is_compared(
     tmp_path: Path, name: str, ours: float, status: str
 ):
-    """Of one recorded run: 5 % are allowed in its final latents, 40 % in stage 1, 2 % in stage 2."""
+    """Tolerances of one recorded run: 5 % for its final latents, 40 % in stage 1, 2 % in stage 2."""
     folder = copy_of_run(tmp_path / "2.0")
     for file, first, second in (("t2v", 1.0, 1.0), ("t2v.bf16", 1.2, 1.01)):
         stages = {"stage1.video.latent": torch.tensor([first]), "stage2.video.latent": torch.tensor([second])}
@@ -133,7 +133,7 @@ def test_rotary_tables_of_their_own_have_theta_10000_whatever_the_config_says(tm
     transformer.run(folder, "transformer/2.0", report)
     statuses = {line.tensor: line.status for line in report.lines}
     assert {status for tensor, status in statuses.items() if tensor.startswith("rope/")} == {PASS}
-    assert statuses["basic/out/video.velocity"] == FAIL  # the model itself has the theta of its config
+    assert statuses["basic/out/video.velocity"] == FAIL  # the model itself uses the theta of its config
 
 
 def test_a_run_that_waits_for_its_vocoder_is_compared_up_to_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

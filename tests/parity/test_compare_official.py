@@ -1,4 +1,4 @@
-"""The comparison with the official code: beside its recorded runs, and beside the package where it can be imported."""
+"""The comparison with the official code: with recorded runs, and with the package if it can be imported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def settings(tiny: Path, **given: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def resolved(tiny: Path, tmp_path: Path) -> Any:
-    """A request for a preset, with the files that it takes."""
+    """A request for a preset, with its input files."""
 
     def of(preset: str) -> Any:
         given = settings(tiny, preset=preset, res="128x128", steps=None, output=str(tmp_path / "ours.mp4"))
@@ -63,7 +63,7 @@ def test_tables_are_printed(capsys: pytest.CaptureFixture[str]):
 def test_two_renders_of_one_request_leave_files_without_a_difference(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Ours stands in for the official command, so everything but its names is tried."""
+    """Our command replaces the official one, so everything except its names is tested."""
 
     def stand_in(command: list[str], check: bool) -> None:
         target = command[command.index("--output-path") + 1]

@@ -41,15 +41,15 @@ from tests import tolerances
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is missing; `make parity` installs it")
 
-# What the released model has and the tiny one leaves out: residual blocks in the video encoder, changes of width.
+# Features of the released model that the tiny one lacks: residual blocks in the video encoder, changes of width.
 *DOWNS, (LAST_DOWN, _) = tiny.VIDEO_VAE["encoder_blocks"]
 ENCODER_BLOCKS = [b for down in (*DOWNS, [LAST_DOWN, {"multiplier": 2}]) for b in (tiny.RES_X, down)] + [tiny.RES_X]
-# Another number of blocks where the pixels are than where the latent is, so that the lists have a direction.
+# Different numbers of blocks at the pixels and at the latent, so that the order of the lists matters.
 DECODER_BLOCKS = [["res_x", {"num_layers": 2, "inject_noise": False}], *tiny.CONV_VAE["decoder_blocks"][1:]]
 AUDIO_MULTIPLIERS = [1, 1, 2]
 GRID, FPS, FACTORS, AUDIO_TOKENS, TEXT_TOKENS = (2, 3, 4), Fraction(24), Factors(8, 32, 32), 9, 7
 POSITIONS = Streams(video_positions(GRID, FPS, FACTORS), audio_positions(AUDIO_TOKENS))
-# The files of a model in parts, for components here and classes there. All else is in one file.
+# The files of a model in parts, for our components and for classes of diffusers. The others are in one file.
 IN_PARTS = {
     "transformer": ["dev-transformer"],
     "connectors": ["dev-transformer", "text-encoder"],
@@ -83,7 +83,7 @@ class Model:
     folder: Path
 
     def paths(self, part: str) -> list[Path]:
-        """The files of a component here or of a class there."""
+        """The files of one of our components or of a class of diffusers."""
         made = tiny.VERSIONS[self.version]
         names = ["dev"] if made.layout == "single" else IN_PARTS[part]
         return [self.folder / f"{made.stem}-{name}.safetensors" for name in names]
@@ -93,12 +93,14 @@ class Model:
         return sorted(self.folder.glob("*-upscaler-*"))
 
     def ours(self, name: str, *paths: Path) -> Any:
-        """A component here. paths: none takes the file that it is published in, and others for their configs."""
+        """One of our components. paths: its weights first, then other files for its config; by default the published
+        files.
+        """
         read = paths or self.paths(name)
         return load_component(name, read[0], dtype=torch.float32, config=config_of(read))
 
     def theirs(self, name: str, *paths: Path, **settings: Any) -> Any:
-        """A class of diffusers with those tensors of official files that are its own: exactly what it expects."""
+        """A class of diffusers, loaded with exactly those tensors of official files that it expects."""
         reference, read = REFERENCES[name], paths or self.paths(name)
         state = {key: tensor for path in read for key, tensor in reference.state(load_file(path)).items()}
         module = resolve_name(reference.path)(**reference.settings(config_of(read)), **settings)
@@ -118,7 +120,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             patch.setitem(vae, "encoder_blocks", ENCODER_BLOCKS)
         patch.setitem(tiny.CONV_VAE, "decoder_blocks", DECODER_BLOCKS)
         patch.setitem(tiny.DIFFUSION_VAE["encoder"], "blocks", ENCODER_BLOCKS)
-        patch.setitem(tiny.AUDIO_VAE, "ch", 128)  # as released: diffusers keeps a mean for each of them
+        patch.setitem(tiny.AUDIO_VAE, "ch", 128)  # the released width, because diffusers stores a mean for each channel
         patch.setitem(tiny.AUDIO_VAE, "ch_mult", AUDIO_MULTIPLIERS)
         patch.setitem(tiny.VERSIONS["2.0"].changes, "vocoder", tiny.VOCODER)
         for generator in ("vocoder", "bwe"):
@@ -145,12 +147,12 @@ def test_every_tensor_of_the_checkpoint_belongs_to_one_class_of_diffusers(model:
 
 
 def is_of_gemma(tensor: str) -> bool:
-    """Whether a tensor belongs to the language model or its tokenizer, which transformers computes here and there."""
+    """Whether a tensor belongs to the language model or its tokenizer, which both programs run with transformers."""
     return re.match(r"model\.(?!diffusion_model)|hf_asset__|tokenizer_json", tensor) is not None
 
 
 def stream_input(positions: Tensor, width: int, seed: int) -> StreamInput:
-    """Two samples, each with a noise level that all its tokens share; the exchange agrees only if both streams do."""
+    """Two samples, each with one noise level for all tokens; the exchange only agrees if both streams share it."""
     return StreamInput(
         latent=random(2, positions.shape[2], 128, seed=seed),
         sigma=torch.tensor([0.6, 0.9]),
@@ -169,7 +171,7 @@ def as_it_is(inputs: Streams[StreamInput]) -> Streams[StreamInput]:
 
 
 def with_given_tokens(inputs: Streams[StreamInput]) -> Streams[StreamInput]:
-    """Half of the video given in part or whole, and all of the audio."""
+    """Half of the video tokens are given completely or partly, and all of the audio tokens."""
     timesteps, index = torch.tensor([[0.6, 0.0], [0.9, 0.3]]), (TOKENS < 12).long().expand(2, -1)
     return Streams(
         replace(inputs.video, unique_timesteps=timesteps, timestep_index=index),
@@ -186,7 +188,7 @@ def with_masks(inputs: Streams[StreamInput]) -> Streams[StreamInput]:
 
 
 def with_marked_frame(inputs: Streams[StreamInput]) -> Streams[StreamInput]:
-    """The first frame marked as a render does it; only models of 2.5 look at it."""
+    """The first frame is marked as in a render; only models of 2.5 use the marker."""
     state = LatentState.video(torch.zeros(2, 128, *GRID), FPS, FACTORS)
     return Streams(replace(inputs.video, keyframes_mask=state.keyframes_mask), inputs.audio)
 
@@ -244,7 +246,7 @@ def test_text_contexts_agree(model: Model) -> None:
             assert_close(own, reference[i : i + 1], tolerances.DIFFUSERS_ATTENTION)
 
 
-VAES = {  # sizes of what is encoded and of the latent that is decoded, and how statistics lie on a latent
+VAES = {  # shapes of the encoder's input and of the latent to decode, and the layout of the statistics
     "video": ((2, 3, 17, 64, 96), (2, 128, *GRID), "c -> c 1 1 1"),
     "audio": ((2, 2, 18, 64), (2, 8, 5, 16), "(c m) -> c 1 m"),
 }
@@ -255,7 +257,7 @@ def test_vae_agrees(model: Model, vae: str) -> None:
     source, shape, axes = VAES[vae]
     given, latent = random(*source), random(*shape)
     reference = model.theirs(f"{vae}_vae")
-    both = (reference.latents_mean, reference.latents_std)  # diffusers leaves them to its pipelines
+    both = (reference.latents_mean, reference.latents_std)  # diffusers applies them in its pipelines
     mean, std = (rearrange(statistics, axes, c=shape[1]) for statistics in both)
     encoded = (reference.encode(given).latent_dist.mode() - mean) / std
     decoded = reference.decode(latent * std + mean).sample
@@ -264,7 +266,9 @@ def test_vae_agrees(model: Model, vae: str) -> None:
 
 
 def test_vocoder_agrees(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In float64, because rounding to float32 alone moves the waveform of 2.3 and 2.5 by up to 3e-5."""
+    """The comparison is in float64, because rounding to float32 alone changes the waveform of 2.3 and 2.5 by up to
+    3e-5.
+    """
     taps = vocoder.upsampling_filter
     monkeypatch.setattr(vocoder, "upsampling_filter", lambda *given: taps(*given).double())
     name = "vocoder" if model.version == "2.0" else "extended_vocoder"
@@ -284,9 +288,9 @@ def test_upsamplers_agree(model: Model) -> None:
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
 @pytest.mark.parametrize("model", ["2.5"], indirect=True)
 def test_diffusion_decoder_agrees_without_repeated_edges(model: Model) -> None:
-    latent = random(1, 128, 3, 2, 3)  # diffusers refuses what is smaller than the windows
+    latent = random(1, 128, 3, 2, 3)  # diffusers refuses latents that are smaller than the windows
     reference, own = model.theirs("diffusion_decoder"), model.ours("video_decoder", model.paths("diffusion_decoder")[0])
-    own.repeats_edges = False  # diffusers has its windows move inwards instead
+    own.repeats_edges = False  # diffusers shifts the windows inwards instead
     mean, std = (rearrange(one, "c -> c 1 1 1") for one in (reference.latents_mean, reference.latents_std))
     expected = reference.decode(latent * std + mean, torch.Generator().manual_seed(0)).sample
     decoded = own(latent, torch.Generator().manual_seed(0))
@@ -337,7 +341,7 @@ def halve(states: States, sigma: float, step: int) -> Latents:
 
 
 def test_guidance_agrees_for_one_sample() -> None:
-    """With more samples the official rule takes one spread of all of them, diffusers one of each."""
+    """For several samples, the official rule uses the standard deviation over all of them, diffusers that of each."""
     estimates = {kind: random(1, 24, 128, seed=seed) for seed, kind in enumerate(PassKind)}
     scales = {"guidance_scale": 3.0, "stg_scale": 1.0, "modality_scale": 4.0, "guidance_rescale": 0.7}
     reference = diffusers.LTX2Guidance(**scales, **THEIR_BLOCKS).forward(*estimates.values()).pred

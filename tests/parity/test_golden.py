@@ -1,4 +1,4 @@
-"""Our code against golden tensors of the official code; the part of them that travels with the repository."""
+"""Our code against golden tensors of the official code, as far as they are part of the repository."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scripts.subset_golden import QUANTISED
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TARGETS = list(targets(GOLDEN))
-# So many tensors have to be compared at least: an emptied folder is no success.
+# The smallest number of tensors that have to be compared: an empty folder is not a success.
 COMPARED = {
     "transformer/2.0": 60,
     "text/2.0": 35,

@@ -35,7 +35,7 @@ def attending(kernel: Factors, head_dim: int = 16) -> NeighbourhoodAttention:
 
 
 def both(module: nn.Module, run: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-    """What a module makes with boxes of queries, then with the kernel."""
+    """The outputs of a module with boxes of queries, and with the kernel."""
     with torch.inference_mode():
         boxes = run()
         fuse_neighbourhoods(module)
@@ -43,7 +43,7 @@ def both(module: nn.Module, run: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("repeats_edges", [False, True])
-@pytest.mark.parametrize("frames", [3, 4, 5, 14])  # fewer than a box has, a box, one more, several boxes
+@pytest.mark.parametrize("frames", [3, 4, 5, 14])  # less than a box, one box, one frame more, several boxes
 def test_the_kernel_attends_as_boxes_do(frames: int, repeats_edges: bool) -> None:
     layer, x = attending(Factors(3, 5, 7)), noise(1, frames, 6, 9, 32)
     boxes, fused = both(layer, lambda: layer.add_to(x.clone(), nn.Identity(), repeats_edges=repeats_edges))

@@ -1,4 +1,4 @@
-"""The bench beside diffusers, on a model small enough for a test: does it compare the same work?"""
+"""The bench against diffusers, on a model that is small enough for a test: does it compare the same work?"""
 
 from __future__ import annotations
 

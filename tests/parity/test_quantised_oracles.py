@@ -1,4 +1,4 @@
-"""Our decoders and products against the libraries that write such files: comfy-kitchen, on the CPU, and gguf."""
+"""Our decoders and products against the libraries that write such files: comfy-kitchen (on the CPU) and gguf."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches on a Ray cluster of two machines with a CPU each, both of which are this one: `make ray-test`."""
+"""Batches on a Ray cluster of two nodes with one CPU each, which both run on this machine: `make ray-test`."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ pytestmark = [
 NOBODY = "127.0.0.1:1"
 TOKEN = new_token()
 TWO_STAGES = {"model": "toy", "preset": "two-stage", "frames": "9", "res": "128x128", "steps": "3", "seed": "1"}
-STEPS = 6  # of both stages
+STEPS = 6  # number of steps of both stages
 
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A folder whose path is short, as that of a socket in it has at most 107 characters."""
+    """A folder with a short path, because a socket path in it may have at most 107 characters."""
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 def free_port() -> int:
-    """A port that nobody listens to."""
+    """A port on which nothing listens."""
     with socket.create_server(("", 0)) as server:
         return server.getsockname()[1]
 
@@ -54,7 +54,7 @@ def _cluster() -> Iterator[str]:
 
 @pytest.fixture
 def ray(_cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> core.BatchOptions:
-    """How a batch is run on the cluster."""
+    """Arguments that run a batch on the cluster."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(processes, "START_METHOD", "fork")
     for name, value in TOKEN.items():
@@ -105,7 +105,7 @@ def test_a_stop_keeps_latents_and_another_engine_goes_on(ray: core.BatchOptions)
     assert states("ray")[steps[0]] == "running"
     assert Path(f"ray/{steps[0]}.mp4.job/job.json").exists()
     assert not [name for name, state in states("ray").items() if state in ("done", "failed")]
-    assert not core.run_batch(settled(3, "ray"), HERE, None).left  # on this machine, which sees the folder too
+    assert not core.run_batch(settled(3, "ray"), HERE, None).left  # on this machine, which has access to the folder too
     core.run_batch(settled(3, "local"), HERE, None)
     assert tree("ray") == tree("local")
 
@@ -130,7 +130,7 @@ def test_two_shards_beside_a_cluster_do_no_job_twice(ray: core.BatchOptions):
 
 
 def test_a_folder_that_machines_do_not_see_is_refused(ray: core.BatchOptions, tmp_path: Path):
-    own = os.open(tmp_path, os.O_RDONLY)  # what a number stands for differs from process to process
+    own = os.open(tmp_path, os.O_RDONLY)  # the meaning of a descriptor differs between processes
     try:
         with pytest.raises(core.StorageError, match="is not on shared storage") as failure:
             core.run_batch(settled(1, f"/proc/self/fd/{own}/here"), ray, None)
@@ -161,10 +161,10 @@ def test_the_script_of_the_page_starts_a_cluster_and_a_batch(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bin").mkdir()
-    srun = tmp_path / "bin" / "srun"  # which starts a task on another node
+    srun = tmp_path / "bin" / "srun"  # starts a task on another node
     srun.write_text('#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"\n')
     srun.chmod(0o755)
-    programs = Path(sys.executable).parent  # with `ray`
+    programs = Path(sys.executable).parent  # the folder with `ray`
     monkeypatch.setenv("PATH", f"{os.environ['PATH']}:{programs}")
     monkeypatch.setenv("RAY_TMPDIR", str(short))
     (tmp_path / "s.txt").write_text("a lamp\na ball\n")

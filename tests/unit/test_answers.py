@@ -1,4 +1,4 @@
-"""What becomes of the answer of a language model: it is cleaned, and used only if it can be trusted."""
+"""Processing of a language model's answer: it is cleaned, and only used if it passes the checks."""
 
 from __future__ import annotations
 

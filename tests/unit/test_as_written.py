@@ -1,4 +1,4 @@
-"""What an error calls a setting: what a person has written, and where that was."""
+"""Errors name a setting as the user has written it, and where."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_setting_has_the_name_that_it_was_given_by(layers: list[Layer], what: 
     with pytest.raises(RequestError) as refusal:
         Asked(mode="t2v", prompt="a bell", layers=given, own_presets=PRESETS).settle()
     assert (refusal.value.what, refusal.value.why) == (f"{what} cannot be used", why)
-    assert refusal.value.hint == "--frames 9 or --frames 17"  # what is to be typed is an option wherever it stood
+    assert refusal.value.hint == "--frames 9 or --frames 17"  # hints always name options, wherever the setting was
 
 
 def test_what_is_to_be_left_out_is_named_as_written_too() -> None:

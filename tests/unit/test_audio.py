@@ -92,7 +92,7 @@ def noise(*shape: int) -> Tensor:
 
 
 def changed(path: str, value: object) -> dict:
-    """The metadata above with the setting of a dotted path replaced."""
+    """The metadata above with one setting replaced, given by its dotted path."""
     metadata = deepcopy(METADATA)
     *sections, key = path.split(".")
     section: Any = metadata

@@ -1,4 +1,4 @@
-"""Audio that is encoded and decoded in pieces is that of the whole."""
+"""Audio that is encoded and decoded in pieces equals audio that is processed at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEPS = AUDIO_CONTEXT + 35
 
 @pytest.fixture(params=["2.0", pytest.param("2.3", marks=pytest.mark.slow)])
 def part(request: Any, tiny_of: Callable[[str], Path]) -> Callable[[str], Any]:
-    """A component of the audio of a tiny model, in float32."""
+    """An audio component of a tiny model, in float32."""
     path = tiny_of(request.param) / FILES[request.param]
     return lambda name: load_component(name, path, dtype=torch.float32)
 

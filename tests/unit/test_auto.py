@@ -1,4 +1,4 @@
-"""What `--preset auto` chooses, and how it learns of a card."""
+"""The choice of `--preset auto`, and how it gets the facts of a GPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UPSAMPLER, LORA = "ltx-2-tiny-spatial-upscaler-x2-1.0.safetensors", "ltx-2-tiny-
 
 @pytest.fixture(scope="module")
 def models(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Makes folders with parts of the tiny model: a checkpoint by some name, its text encoder, other files."""
+    """Makes folders with parts of the tiny model: a checkpoint with a given name, its text encoder, other files."""
 
     def model(checkpoint: str, *others: str) -> Path:
         folder = tmp_path_factory.mktemp("model")
@@ -71,7 +71,7 @@ def test_recipe_that_is_asked_for_is_no_choice(tiny: Path) -> None:
 
 
 def show_card(monkeypatch: pytest.MonkeyPatch, gb: int) -> None:
-    """A machine with one card of so many GB."""
+    """A machine with one GPU of this many GB."""
     card = cards.Card(name="a card", nbytes=gb * 2**30, capability=(8, 9))
     monkeypatch.setattr(machine, "find_card", lambda number: card)
     monkeypatch.setattr(machine, "has_cuda_build", lambda: True)
@@ -125,14 +125,14 @@ def test_entry_of_a_model_says_its_recipe_and_its_sizes(tiny: Path, monkeypatch:
         resolved("small", res="720p")
 
 
-# In which precision the files are
+# The precision of the files
 
 
 @pytest.fixture
 def in_precisions(
     tiny: Path, tiny_in: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., None]:
-    """Registers the tiny model in bf16, and in other precisions, on a machine with a card of 8 GB."""
+    """Register the tiny model in bf16 and in other precisions, on a machine with a GPU of 8 GB."""
 
     def register(*precisions: str, absent: str = "") -> None:
         folders = {"bf16": tiny, **{precision: tiny_in(precision) for precision in precisions}}
@@ -155,7 +155,7 @@ def in_precisions(
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """Let only some models go well."""
+    """Let planning succeed for some models only."""
     monkeypatch.setattr(resolves, "goes_well", lambda costs, device: costs.files.name in names)
 
 
@@ -207,8 +207,8 @@ def test_no_file_is_chosen_that_is_not_installed(
 @pytest.mark.parametrize(
     ("model", "vram", "ram", "expected"),
     [
-        ("ltx-2", 80, 16, True),  # it stays on the card
-        ("ltx-2", 24, 64, True),  # what is streamed stays in the memory of the computer
+        ("ltx-2", 80, 16, True),  # it stays on the GPU
+        ("ltx-2", 24, 64, True),  # the streamed weights stay in system memory
         ("ltx-2", 24, 16, False),
         ("ltx-2-fp8", 24, 16, True),
         ("ltx-2", 4, 64, False),

@@ -14,7 +14,7 @@ from ltx2_core.pipeline.resolve.machine import Device
 
 
 def job(found: str, **settings: Any) -> BatchJob:
-    """A job with some settings, and the device that was found for it."""
+    """A job with some settings, and the device that was selected for it."""
     resolved = SimpleNamespace(task=SimpleNamespace(machine=SimpleNamespace(device=found)))
     return cast(BatchJob, SimpleNamespace(resolved=resolved, line=SimpleNamespace(settings=settings)))
 

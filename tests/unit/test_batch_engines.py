@@ -1,4 +1,4 @@
-"""Which engine runs a batch: what is refused, and which workers a cluster has room for. Without Ray."""
+"""Engines of a batch: what is refused, and which workers a cluster has resources for. Without Ray."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RAY = {"engine": "ray", "address": "head:6379"}
 
 
 def job(found: str, ram: int = 0, threads: int = 4, **settings: Any) -> BatchJob:
-    """A job that is settled for a device, and needs so much memory of its machine."""
+    """A job that is settled for a device, and needs this much memory of its machine."""
     task = SimpleNamespace(machine=SimpleNamespace(device=found, threads=threads))
     resolved = SimpleNamespace(task=task, plan=SimpleNamespace(rows=[SimpleNamespace(ram=ram)]))
     line = SimpleNamespace(settings=settings, place="s.txt, line 1")
@@ -142,7 +142,7 @@ def test_a_machine_looks_before_it_is_used(tmp_path: Path):
 
 
 def workers_of(monkeypatch: pytest.MonkeyPatch, folder: Path, *told: object) -> tuple[ClusterWorkers, Connection]:
-    """Workers on a cluster of which a script tells what it says, and the other end of the pipe to it."""
+    """Workers on a cluster whose messages come from a script, and the other end of the pipe to it."""
     ours, its = Pipe()
     for message in told:
         its.send((NOBODY, message))
@@ -171,7 +171,7 @@ def test_a_cluster_that_starts_no_worker_is_waited_for_and_a_person_told(
     its.send((1, Gone(how="worker 1 on node died")))
     assert list(workers.listen(1)) == [(1, Gone(how="worker 1 on node died"))]
     assert not workers.is_ready(1)
-    assert list(tmp_path.iterdir()) == []  # no probe is left
+    assert list(tmp_path.iterdir()) == []  # no probe file is left
     its.close()
     with pytest.raises(StorageError, match="the connection to the Ray cluster at head:6379 was lost"):
         list(workers.listen(1))
@@ -185,7 +185,7 @@ def test_what_a_machine_says_of_the_folder_ends_the_batch(monkeypatch: pytest.Mo
 
 
 class OneWorker:
-    """A worker that tells what a script says for each job that it gets, and before that what concerns nobody."""
+    """A worker that sends scripted messages for each job, after a message that concerns no particular worker."""
 
     devices = ("cpu",)
 

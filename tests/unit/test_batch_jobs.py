@@ -1,4 +1,4 @@
-"""From jobs as they were written to jobs that are settled: seeds, sweeps, names, and one list of all mistakes."""
+"""From jobs as written to settled jobs: seeds, sweeps, names, and one list of all mistakes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def batch(name: str, content: str, *words: object, preset: str = "smoke") -> core.Batch:
-    """What `ltx2 batch NAME --preset smoke WORDS` settles."""
+    """The result of settling `ltx2 batch NAME --preset smoke WORDS`."""
     Path(name).write_text(content)
     flags: dict[str, Any] = {"preset": preset} if preset else {}
     rest: dict[str, Any] = {"sweeps": []}
@@ -55,10 +55,10 @@ def batch(name: str, content: str, *words: object, preset: str = "smoke") -> cor
 
 
 def problems(name: str, content: str, *words: object) -> list[str]:
-    """What is wrong with the jobs of a file, each with its line."""
+    """The mistakes in a file of jobs, each with its line."""
     with pytest.raises(core.JobsError) as failure:
         batch(name, content, *words)
-    assert not Path(name).with_suffix("").exists()  # a batch that is refused leaves no folder
+    assert not Path(name).with_suffix("").exists()  # a refused batch leaves no folder
     return [
         f"{','.join(place.rpartition(' ')[2] for place in places)}: {' / '.join(str(error).splitlines())}"
         for places, error in failure.value.problems
@@ -342,7 +342,7 @@ def test_two_jobs_of_one_name_are_refused_whatever_their_case():
 def test_a_job_cannot_start_from_what_another_one_writes():
     Path("b").mkdir()
     Image.new("RGB", (64, 64)).save("b/one.png")
-    Path("b/one.mp4").touch()  # without it the sheet that is there would be refused before
+    Path("b/one.mp4").touch()  # without this file, the existing sheet would be refused first
     content = "jobs:\n - {prompt: a, name: one, sheet: true}\n - {mode: i2v, input: b/one.png, name: two}"
     with pytest.raises(core.JobsError) as failure:
         batch("b.yaml", content)

@@ -1,4 +1,4 @@
-"""The page about batches holds files that are read as it says."""
+"""The documentation page about batches contains files that are read as it says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work in a thread of its own: in order, bounded, and never after something went wrong."""
+"""Work in a separate thread: in order, bounded, and never after an error."""
 
 from __future__ import annotations
 

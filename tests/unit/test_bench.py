@@ -1,4 +1,4 @@
-"""The benches themselves, on models small enough for a test."""
+"""The benches themselves, on models that are small enough for a test."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def test_live_bytes_are_what_is_alive_at_one_time():
     given = torch.ones(1000)
     with LiveBytes([given]) as memory:
         a = given + 1
-        b = a * 2  # two at a time
+        b = a * 2  # two tensors are alive
         del a
-        c = b - 1  # two again
+        c = b - 1  # two again, because a is freed
         assert memory.live == 2 * ROW_BYTES
         del b, c
-        given.view(10, 100).add_(1)  # views and changes in place take nothing
+        given.view(10, 100).add_(1)  # views and in-place changes allocate nothing
     assert (memory.live, memory.peak) == (0, 2 * ROW_BYTES)
 
 
@@ -138,7 +138,7 @@ def test_a_value_that_is_not_finite_is_no_agreement():
 
 def test_the_ratio_is_that_of_neighbours():
     pair = Pair(flops=0, seconds=[[1.0, 8.0, 3.0], [2.0, 4.0, 2.0]], peak_bytes=[0, 0], difference=0.0)
-    assert pair.ratio == 1.5  # of 0.5, 2.0 and 1.5
+    assert pair.ratio == 1.5  # the median of 0.5, 2.0 and 1.5
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`scripts/bench.py --compare`: what is slower beyond doubt, and what cannot be told; `--start` and `--ranks` too."""
+"""`scripts/bench.py --compare`: what is certainly slower, and what cannot be decided; also `--start` and `--ranks`."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_revision_that_does_not_exist_is_exit_2(capsys: pytest.CaptureFixture[
     assert bench.main(["--compare", "no-such-revision", "HEAD", "--meta"]) == 2
     assert "neither a file of runs" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        bench.main(["--compare", "HEAD~1", "HEAD"])  # of which bench?
+        bench.main(["--compare", "HEAD~1", "HEAD"])  # no bench is named
 
 
 def test_two_revisions_take_turns_with_the_bench_of_this_one(

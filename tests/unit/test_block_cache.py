@@ -1,4 +1,4 @@
-"""First-block caching: what is skipped, what takes its place, and that nothing else changes."""
+"""First-block caching: what is skipped, what replaces it, and that nothing else changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LATE = GUIDED.map(lambda _: GuidanceScales(st=3.0, sm=2.0, stg=1.0, stg_blocks=(
 
 
 def estimates(denoise: GuidedDenoiser, states: States, sigmas: tuple[float, ...] = SIGMAS) -> list[Tensor]:
-    """What a denoiser estimates for states that move a little from step to step."""
+    """The estimates of a denoiser for states that change a little from step to step."""
     found: list[Tensor] = []
     for step, sigma in enumerate(sigmas):
         moved = states.map(lambda s, by=step: s.with_latent(s.latent * (1 - 0.01 * by)))
@@ -60,7 +60,7 @@ def test_the_same_evaluation_again_gives_the_same_without_the_other_blocks(is_ba
         block.register_forward_hook(lambda *_, number=number: ran.append(number))
     first = denoise(states, 0.7, 0)
     passes = 1 if is_batched else 4
-    assert ran.count(0) == (1 if is_batched else 3)  # the perturbed pass takes over from that of the prompt
+    assert ran.count(0) == (1 if is_batched else 3)  # the perturbed pass continues from the pass of the prompt
     assert ran.count(3) == passes
     ran.clear()
     again = denoise(states, 0.7, 1)
@@ -94,7 +94,7 @@ def test_the_bound_is_that_of_the_pass_the_stream_and_the_sample_that_change_mos
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BlockCache, "is_close", noted)
         estimates(denoise, make_states(), SIGMAS[:2])
-    assert len(changes) == 3 * 2  # passes that go through the first block, streams
+    assert len(changes) == 3 * 2  # passes through the first block, times streams
     for bound, skipped in ((0.999 * max(changes), 0), (1.001 * max(changes), 1)):
         again = with_cache(bound)
         estimates(again, make_states(), SIGMAS[:2])
@@ -105,7 +105,7 @@ def test_evaluations_of_other_passes_are_not_compared() -> None:
     scales = Streams(GuidanceScales(st=3.0, skip_step=1), GuidanceScales(st=3.0))
     denoise = with_cache(1.0, scales)
     states = make_states()
-    for step in range(4):  # the video is evaluated at every second one
+    for step in range(4):  # the video is evaluated at every second step
         denoise(states, 0.7, step)
     assert cache_of(denoise).skipped == 0
     assert isinstance(states.video, LatentState)

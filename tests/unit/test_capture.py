@@ -1,4 +1,4 @@
-"""Where the audio looks in the video: the weights that are captured while passes go through the blocks."""
+"""Where the audio attends to the video: the weights that are captured while passes run through the blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ltx2_core.sampling.denoiser import GuidedDenoiser
 from tests.unit.test_denoiser import GUIDED, make_denoiser, make_states
 from tests.unit.test_transformer import LATER_GENERATION, build, config, make_inputs
 
-AUDIO, VIDEO = 7, 9  # tokens of `make_inputs`
+AUDIO, VIDEO = 7, 9  # numbers of tokens in `make_inputs`
 CLOSE = 1e-5  # float32 sums in another order
 
 
@@ -42,7 +42,7 @@ def test_the_map_is_the_softmax_of_what_the_kernel_is_given(changes: dict, monke
     monkeypatch.setattr(attention, "attention", watched)
     found = captured(changes)
     assert torch.allclose(found, expected, rtol=CLOSE, atol=CLOSE)
-    assert torch.allclose(found.sum(-1), torch.full((1, AUDIO), 4.0), rtol=CLOSE)  # blocks
+    assert torch.allclose(found.sum(-1), torch.full((1, AUDIO), 4.0), rtol=CLOSE)  # the number of blocks
     assert not torch.allclose(found, found.mean(-1, keepdim=True), rtol=0.01)
 
 

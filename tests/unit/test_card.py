@@ -1,4 +1,4 @@
-"""The card that is not there: it notices what goes wrong on a card."""
+"""The simulated GPU: it notices errors that a real GPU would reveal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_tensors_of_two_places_are_refused(card: State) -> None:
             mixed()
     with pytest.raises((RuntimeError, TypeError), match="numpy"):
         there.numpy()
-    assert (there + torch.tensor(1.0)).cpu().tolist() == [2, 2, 2]  # a single number may come from anywhere
+    assert (there + torch.tensor(1.0)).cpu().tolist() == [2, 2, 2]  # a single number may come from any device
 
 
 def test_what_cards_lack_is_refused(card: State) -> None:

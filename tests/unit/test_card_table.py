@@ -1,4 +1,4 @@
-"""docs/cards.md says what is planned."""
+"""The table in docs/cards.md is up to date."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cards there are, by the library of NVIDIA's driver and the files of AMD's."""
+"""The GPUs of a machine, from the library of NVIDIA's driver and the files of AMD's driver."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ltx2_core.cards import TorchBuild, find_card, find_cards, has_cuda_build, t
 
 
 class Driver(SimpleNamespace):
-    """Stands for the driver's library on a machine with some cards, by their memory in bytes."""
+    """A double of the driver's library on a machine with some GPUs, given by their memory in bytes."""
 
     class NVMLError(Exception):
         pass
@@ -55,7 +55,7 @@ class Driver(SimpleNamespace):
         return 8, 6 + handle
 
 
-GB_12, GB_24 = 12_878_610_432, 25_757_220_864  # as drivers report cards that are sold with 12 and 24 GB
+GB_12, GB_24 = 12_878_610_432, 25_757_220_864  # as drivers report GPUs that are sold with 12 and 24 GB
 
 
 @pytest.mark.parametrize(
@@ -99,10 +99,10 @@ def test_every_card_is_listed_with_driver_and_free_memory(monkeypatch: pytest.Mo
 
 
 def write_amd(root: Path, number: int, **files: object) -> None:
-    """The files of a card's driver; a file that is None is not there."""
+    """Write the files of a GPU's driver; a file that is None is missing."""
     folder = root / f"card{number}" / "device"
     folder.mkdir(parents=True)
-    (root / f"card{number}-DP-1").mkdir()  # a plug, which is not a card
+    (root / f"card{number}-DP-1").mkdir()  # a connector, which is not a GPU
     defaults = {"vendor": "0x1002", "device": "0x744c", "mem_info_vram_total": GB_24, "mem_info_vram_used": 1000}
     for name, content in (defaults | files).items():
         if content is not None:
@@ -111,7 +111,7 @@ def write_amd(root: Path, number: int, **files: object) -> None:
 
 @pytest.fixture
 def amd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a machine whose torch is built for ROCm, and which has no card of NVIDIA."""
+    """The folder of a machine whose torch is built for ROCm, without an NVIDIA GPU."""
     monkeypatch.setattr(cards, "DRM", tmp_path)
     monkeypatch.setattr(cards, "AMD_DRIVER", tmp_path / "version")
     monkeypatch.setattr(cards, "torch_build", lambda: TorchBuild("2.13.0+rocm7.1", hip="7.1.2"))

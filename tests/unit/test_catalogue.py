@@ -1,4 +1,4 @@
-"""The catalogue: every file that a name stands for is described, and a person's own models stand beside those."""
+"""The catalogue: every file of a named model is described, and models of the user are listed with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ltx2_core.pipeline.resolve.loras import NamedLoras
 from ltx2_core.pipeline.resolve.peaks import read_peaks
 from scripts.model_table import PAGE, written
 
-# The beginnings of the hashes of what was looked up once: changing a fact is a decision.
+# The beginnings of hashes of published facts: changing a fact is a decision.
 FACTS = {"files": "07c7746f", "licences": "ff9651a4", "cards": "78d1f4f4"}
 OWN = """
 summary: mine

@@ -1,4 +1,4 @@
-"""Windows of a long clip: where they begin, what they take over, and that their audio stays on one clock."""
+"""Windows of a long clip: where they begin, what they overlap, and that their audio stays in sync."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HALF_FIRST = Recipe.model_validate(
 
 
 def request(frames: int, fps: Fraction = Fraction(24), chain: Chain | None = CHAIN, **others: Any) -> Request:
-    """A request of which only what windows look at is there."""
+    """A request with only the fields that windows use."""
     return Request.model_construct(
         frames=frames,
         fps=fps,
@@ -49,7 +49,7 @@ def test_windows_cover_a_clip_without_a_gap_and_take_over_what_they_should(total
     ends = [place.begin + CHAIN.frames for place in places]
     assert (places[0], ends[-1]) == (WindowPlace(), total)
     for place, end in zip(places[1:], ends[:-1], strict=True):
-        assert place.begin + 1 + place.carried == end  # what is new begins where the window before ends
+        assert place.begin + 1 + place.carried == end  # new frames begin where the window before ends
         assert place.carried >= CHAIN.overlap
         assert place.begin % 8 == place.carried % 8 == 0
     assert [place.carried for place in places[1:-1]] == [CHAIN.overlap] * (len(places) - 2)
@@ -88,7 +88,7 @@ def test_audio_of_a_window_keeps_its_time_beside_the_video(rate: str) -> None:
         own = audio_positions(len(steps), steps.start, window.begin_s)[0, 0]
         usual = audio_positions(len(steps), steps.start)[0, 0].double() - float(window.begin_s)
         assert own.double().allclose(usual.clamp(min=0), atol=1e-4)
-        assert 0 == own[0, 0] < own[0, 1] <= 0.04 + 1e-4  # cut short by the beginning, as the first step of any clip
+        assert 0 == own[0, 0] < own[0, 1] <= 0.04 + 1e-4  # shorter, like the first step of any clip
         assert own[-1, 1] <= float(window.frames / fps) + 0.04
     assert audio_positions(9, 0, Fraction(0)).equal(audio_positions(9))
 

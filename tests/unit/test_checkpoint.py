@@ -1,4 +1,4 @@
-"""Loading components: strict in the file's own names, only what is asked for, and without a copy in memory."""
+"""Loading components: strict in the names of the file, only the needed tensors, and without a copy in memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_component_has_the_weights_of_the_file_under_their_official_names(tiny: 
 
 
 def with_prefix(prefix: str) -> Callable[[dict[str, Tensor]], None]:
-    """The change that gives the denoiser and its connectors another prefix."""
+    """A change that gives the denoiser and its connectors a different prefix."""
 
     def change(tensors: dict[str, Tensor]) -> None:
         for name in [name for name in tensors if name.startswith(DIT)]:
@@ -82,10 +82,10 @@ def test_missing_tensors_are_named_with_the_prefix_of_the_file(tiny: Path, tmp_p
 
 def test_every_tensor_of_a_checkpoint_belongs_to_one_component(tiny: Path) -> None:
     header = read_header(tiny / CHECKPOINT)
-    # The upsampler has no prefix of its own, and the statistics alone are part of encoder and decoder.
+    # The upsampler has no prefix, and only the statistics belong to both encoder and decoder.
     components = [name for name in COMPONENTS if name not in ("upsampler", "video_statistics")]
     owned = [name for component in components for name in own_names(component, header)]
-    statistics = [name for name in owned if ".per_channel_statistics." in name]  # serve encoder and decoder
+    statistics = [name for name in owned if ".per_channel_statistics." in name]  # these belong to encoder and decoder
     assert sorted(owned) == sorted([*header.tensors, *set(statistics)])
 
 

@@ -1,4 +1,4 @@
-"""What the code and the pages cite is in this repository: the page is there, and it has the section."""
+"""The pages and sections that the code and the documentation cite exist in this repository."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ PRIVATE = re.compile(r"Sources?: specs?\b|\bspec [a-z-]+, (?:section|\")")  # a 
 
 
 def joined(text: str) -> str:
-    """A text on one line, without the signs of comments, so that a citation may be broken over lines."""
+    """A text on one line, without comment signs, because a citation may be broken over lines."""
     return re.sub(r"\s*\n\s*(?:# )?", " ", text)
 
 
 @cache
 def headings(page: Path) -> frozenset[str]:
-    """The headings of a page, without those that stand in a block of code."""
+    """The headings of a page, without those inside code blocks."""
     prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     return frozenset(re.findall(r"^#+ (.+)$", prose, re.MULTILINE))
 
 
 def misses(text: str, folder: Path = ROOT) -> list[str]:
-    """What a text cites and is not there. folder: from which pages are named that do not begin with docs/."""
+    """Cited pages and sections that do not exist. folder: base of page names that do not begin with docs/."""
     found = []
     for name, sections in CITATION.findall(joined(text)):
         page = (ROOT if name.startswith("docs/") else folder) / name

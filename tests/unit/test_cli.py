@@ -1,4 +1,4 @@
-"""The command line in this process: what it prints where, and how it ends."""
+"""The command line in this process: where it prints what, and how it ends."""
 
 import io
 import json
@@ -151,7 +151,7 @@ def test_shells_complete_names(shell: str):
         ("batch x --sweep video-r", "video-rescale="),
         ("t2v x --lora can", "canny"),
         ("v2v x --control dep", "depth"),
-        ("t2v x --lora hd", ""),  # hdr cannot be used
+        ("t2v x --lora hd", ""),  # hdr cannot be used here
     ],
 )
 def test_shells_complete_the_keys_of_sweeps_and_the_names_of_loras(line: str, names: str):
@@ -271,7 +271,7 @@ def test_what_core_logs_is_told_once_as_a_warning(monkeypatch: pytest.MonkeyPatc
     event = json.loads(result.stdout.splitlines()[0])
     assert (event["event"], event["message"]) == ("warning", "its last 3 tokens\x1b are dropped")
     assert result.stderr == ""
-    assert caplog.records == []  # nothing above the logger has heard it
+    assert caplog.records == []  # the record did not reach parent loggers
 
 
 def test_after_a_command_the_logger_is_as_before(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
@@ -307,7 +307,7 @@ class Terminal(io.StringIO):
 
 
 def shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
-    """What stderr gets of a render with a bar."""
+    """The output on stderr of a render with a progress bar."""
     for name in ("NO_COLOR", "TERM", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"TERM": "xterm-256color", "COLUMNS": "80", **environment}.items():

@@ -1,4 +1,4 @@
-"""`ltx2 download` and `ltx2 models` at the terminal: what is shown, asked and refused."""
+"""`ltx2 download` and `ltx2 models` on a terminal: output, questions and refusals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUIET = ("--yes", "--accept-licence", "gemma")
 
 
 class Session(Published):
-    """The Hub in memory, as the command opens and closes it."""
+    """The Hub in memory, opened and closed like by the command."""
 
     announcements = ("asking another endpoint",)
 
@@ -107,7 +107,7 @@ def test_without_a_terminal_every_question_has_its_option(home: Path, words: tup
 
 @pytest.fixture
 def person(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is a terminal, and somebody at it."""
+    """Simulate a terminal with a user."""
     monkeypatch.setattr("ltx2_cli.downloads.is_asked", lambda: True)
 
 

@@ -1,4 +1,4 @@
-"""What the measure of the code counts, on sources of a few lines."""
+"""The counts of scripts/code_metrics.py, on sources of a few lines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def measured(folder: Path, **sources: str) -> Metrics:
 
 
 def numbers(places: list[str]) -> list[int]:
-    """The lines of some places."""
+    """The line numbers of some places."""
     return [int(place.rpartition(":")[2]) for place in places]
 
 

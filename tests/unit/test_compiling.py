@@ -1,4 +1,4 @@
-"""Compiled blocks: one graph whatever they hold and however they are loaded, with the velocities of plain ones."""
+"""Compiled blocks: one graph for any weights and any way of loading, with the velocities of uncompiled blocks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _own_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def traced(model: Transformer) -> Transformer:
-    """The model with blocks that are compiled as far as torch is asked to trace them; what they do stays eager."""
+    """The model with blocks that torch traces like compiled ones, but runs in eager mode."""
     compile_blocks(model, backend="eager")
     return model
 
@@ -53,13 +53,13 @@ def graphs() -> int:
 
 
 def kinds(model: Transformer) -> set[str]:
-    """What the blocks consist of: the first and the last ones of a quantised file may be stored plainly."""
+    """The formats of blocks: the first and the last one of a quantised file may not be quantised."""
     states = [block.state_dict() for block in model.blocks.children()]
     return {str({name: (one.dtype, one.shape) for name, one in state.items()}) for state in states}
 
 
 def denoiser(folder: Path) -> Path:
-    """The file of a tiny model that holds its denoiser."""
+    """The file of a tiny model that contains its denoiser."""
     found = [*folder.glob("*-tiny-dev*.safetensors"), *folder.glob("*.gguf")]
     return next(path for path in found if "transformer" in path.name or "dev" in path.name)
 
@@ -122,7 +122,7 @@ def test_chunks_and_branches_beside_layers_are_traced_too(tiny_in: Callable[[str
 
 
 def branch(layer: QuantisedLinear) -> nn.Module:
-    """What a LoRA of rank 2 adds to a layer."""
+    """The tensors that a LoRA of rank 2 adds to a layer."""
     generator = torch.Generator().manual_seed(layer.in_features)
     down = nn.Linear(layer.in_features, 2, bias=False)
     up = nn.Linear(2, layer.out_features, bias=False)
@@ -158,7 +158,7 @@ def test_a_compiler_that_fails_is_told_in_one_line_and_other_errors_are_left_alo
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_a_compiled_velocity_is_the_plain_one_but_for_rounding() -> None:
-    """Through the real compiler, which takes a minute."""
+    """With the real compiler, which takes a minute."""
     model = build(config(num_layers=2)).bfloat16()
     inputs = make_inputs(model.config)
     expected = model(inputs)

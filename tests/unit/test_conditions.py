@@ -1,4 +1,4 @@
-"""What each condition does to a state, and that it does nothing else."""
+"""The effect of each condition on a state, and that it changes nothing else."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_given_frames_are_clean_where_they_stand_and_nowhere_else(strength: floa
     assert (after.mask.dense[:, here] == 1 - strength).all()
     assert torch.equal(after.latent, before.latent)
     assert after.mask.dense.sum() == N - 2 * FRAME * strength
-    assert torch.equal(before.clean, before.latent)  # the state before is another state
+    assert torch.equal(before.clean, before.latent)  # the original state is not changed
 
 
 def test_given_frames_must_fit_into_the_grid() -> None:
@@ -72,7 +72,7 @@ def test_a_window_over_the_whole_clip_makes_everything_up() -> None:
 
 
 def test_a_window_makes_up_each_latent_frame_that_it_touches() -> None:
-    mask = TimeWindow(start_s=1.5 / 24, end_s=8.5 / 24).apply(video()).mask.dense  # inside of latent frame 1
+    mask = TimeWindow(start_s=1.5 / 24, end_s=8.5 / 24).apply(video()).mask.dense  # inside latent frame 1
     assert mask.flatten().tolist() == [0.0] * FRAME + [1.0] * FRAME + [0.0] * 2 * FRAME
 
 

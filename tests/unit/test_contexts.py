@@ -1,4 +1,4 @@
-"""What the connectors give has the width that the transformer takes."""
+"""The output of the connectors has the width that the transformer needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ltx2_core.pipeline.parts import ModelHeaders
 
 
 def headers(model: str, **changes: int) -> ModelHeaders:
-    """A published model with changes to the config of its transformer."""
+    """The headers of a published model with changes to the config of its transformer."""
     role = "checkpoint"
     header = published_header(read_catalogue().models[model], role, Path("model.safetensors"))
     assert header is not None

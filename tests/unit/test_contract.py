@@ -1,4 +1,4 @@
-"""The page that names a test for every promise of the contract names tests that exist."""
+"""The page docs/contract.md names a test for every promise, and these tests exist."""
 
 from __future__ import annotations
 

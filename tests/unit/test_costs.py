@@ -1,4 +1,4 @@
-"""What costs are said to be, against what is counted on tensors that have shapes and no data."""
+"""Computed costs, compared with counts on tensors that have shapes and no data."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def on_meta(build: Callable[[Any], nn.Module], config: Any, dtype: torch.dtype =
 
 
 def counted(run: Callable[[], Any], model: nn.Module, *given: torch.Tensor) -> tuple[int, int]:
-    """The most bytes alive beside the model and what it is given, and the FLOPs."""
+    """The peak of live bytes besides the model and its inputs, and the FLOPs."""
     with flop_counter() as flops:
         peak = peak_of(run, model, *given)
     return peak, flops.get_total_flops()
 
 
 def peak_of(run: Callable[[], Any], model: nn.Module, *given: torch.Tensor) -> int:
-    """The most bytes alive beside the model and what it is given."""
+    """The peak of live bytes besides the model and its inputs."""
     with torch.inference_mode(), LiveBytes([*given, *model.parameters(), *model.buffers()]) as memory:
         run()
     return memory.peak
@@ -115,7 +115,7 @@ def test_a_map_of_the_attention_takes_what_is_said(chunks: Chunks) -> None:
     grid = VideoGrid(frames=121, height=128, width=128, factors=VAE.factors)
     model = random_transformer(config, torch.bfloat16, torch.device("meta"))
     model.work_in(chunks)
-    steps = 40 * audio_latent_count(121, FPS)  # so much audio that what is captured outweighs all else
+    steps = 40 * audio_latent_count(121, FPS)  # so much audio that the captured weights are the largest part
     video = LatentState.video(empty(1, 128, *grid.latent), FPS, VAE.factors)
     states = Streams(video, LatentState.audio(empty(1, 8, steps, 16)))
     text = empty(1, ROWS, config.caption_channels or 0)
@@ -136,7 +136,7 @@ def test_a_rank_that_has_some_rows_of_the_video_takes_what_is_said(
     width: int, chunks: Chunks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nothing(*_: Any, **__: Any) -> None:
-        """Nothing is sent: tensors without data need none."""
+        """Send nothing, because tensors without data need no communication."""
 
     talk = SimpleNamespace(all_to_all_single=nothing, all_gather=nothing, broadcast=nothing)
     monkeypatch.setattr(parallel, "dist", talk)
@@ -186,7 +186,7 @@ def test_video_vae_takes_what_is_said(plan: TilePlan, size: tuple[int, int, int]
 
 
 def test_a_single_frame_takes_what_is_said() -> None:
-    """Of what an upsampling in time makes the first frame is cut off, and its memory is kept with that of the other."""
+    """An upsampling in time cuts off a part of the first frame, and the memory of this part stays allocated."""
     grid = VideoGrid(frames=1, height=256, width=384, factors=VAE.factors)
     decoder, latent = on_meta(VideoDecoder, VAE), empty(1, 128, *grid.latent)
     peak = peak_of(lambda: [None for _ in decode_video(latent, decoder, TilePlan())], decoder, latent)
@@ -194,7 +194,7 @@ def test_a_single_frame_takes_what_is_said() -> None:
 
 
 def encoded(grid: VideoGrid, encoder: VideoEncoder, plan: TilePlan) -> torch.Tensor:
-    """A clip without data as it is encoded: whole, or read while that is done."""
+    """Encode a clip without data: read completely, or piece by piece during the encoding."""
     shape = torch.Size((1, 3, grid.frames, grid.height, grid.width))
     if plan == TilePlan():
         return encoder(empty(*shape))
@@ -214,7 +214,7 @@ def test_a_clip_that_is_read_while_it_is_encoded_takes_no_more_where_it_is_longe
 @pytest.mark.parametrize("size", [pytest.param((224, 192, 25), marks=pytest.mark.slow), (160, 128, 9)])
 def test_diffusion_decoder_takes_what_is_said(size: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     plan = TilePlan()
-    # No kernel keeps the scores, but the one that counts here would.
+    # Real kernels do not store the scores, but the one that is counted here would.
     monkeypatch.setattr(neighbours, "attention", lambda q, k, v, bias: torch.empty_like(q))
     width, height, frames = size
     changes = {"head_dim": 32, "stage_channels": [512, 256, 256, 256, 128]}
@@ -228,7 +228,7 @@ def test_diffusion_decoder_takes_what_is_said(size: tuple[int, int, int], monkey
 def test_full_hd_is_decoded_by_the_diffusion_decoder_within_12_gb() -> None:
     config = VideoVAEConfig.from_metadata(tensor_list("video-vae-2.5-diffusion")["metadata_config"])
     grid = VideoGrid(frames=121, height=1088, width=1920, factors=config.factors)
-    nbytes = 12 * 2**30 - 834_268_000  # of the decoder's weights
+    nbytes = 12 * 2**30 - 834_268_000  # without the decoder's weights
     plan = decoding.auto_plan(config, grid, 2, nbytes)
     assert decoding.decode_bytes(config, grid, plan, 2) <= nbytes
     assert (plan.frames, plan.height) == (Cut(128, 40), Cut(1088, 160))
@@ -377,7 +377,7 @@ def test_projecting_hidden_states_takes_what_is_said(tokens: int, is_brought: bo
     brought = is_brought * PROJECTED_ROWS * layers * width * 2
     peak = peak_of(lambda: projection(hidden), projection, hidden)
     said = connecting_bytes(model, [tokens], [], 128, 2, is_shared=is_shared, brought=brought)
-    said -= model.hidden_bytes(tokens, 2)  # which are there before
+    said -= model.hidden_bytes(tokens, 2)  # which exist before the call
     assert LEAST_PLANNED <= said / peak <= MOST_PLANNED
 
 

@@ -1,4 +1,4 @@
-"""A registered model may have two video VAEs: which of them a render takes."""
+"""A registered model may have two video VAEs: which of them a render uses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DIFFUSION, CONV = "ltx-2.5-video-vae-bf16.safetensors", "ltx-2.5-video-vae-conv-
 
 
 def installed(home: Path, *left_out: str) -> None:
-    """Empty files under the published names, in the folder that a person may fill by hand."""
+    """Empty files under the published names, in the folder for files that a user adds by hand."""
     folder = home / "models" / "ltx-2.5"
     folder.mkdir(parents=True)
     for place in registered_models()["ltx-2.5"].files.values():
@@ -28,7 +28,7 @@ def installed(home: Path, *left_out: str) -> None:
         ((), None, DIFFUSION),
         ((), "diffusion", DIFFUSION),
         ((), "conv", CONV),
-        ((CONV,), "conv", DIFFUSION),  # which is refused later, with a hint
+        ((CONV,), "conv", DIFFUSION),  # this is refused later, with a hint
         ((DIFFUSION,), None, CONV),
     ],
 )

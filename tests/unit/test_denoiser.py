@@ -84,7 +84,7 @@ def test_rotary_tables_are_made_once_in_a_run(
         make_denoiser(model, GUIDED, is_batched="is_batched" in options), states, (1, *tiles), FACTORS, Fraction(24)
     )
     sample_euler(denoise, states, torch.tensor([1.0, 0.7, 0.3, 0.0]), lambda *_: None)
-    tokens = 36 if tiles == (1, 1) else 27  # two tiles of nine columns stand at the same places
+    tokens = 36 if tiles == (1, 1) else 27  # two tiles of nine columns have the same positions
     assert sorted(made) == [(1, 7, 1), (1, 7, 1), (1, tokens, 1), (1, tokens, 3)]
 
 

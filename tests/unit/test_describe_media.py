@@ -1,4 +1,4 @@
-"""What `ltx2 inspect` tells about clips, audio and images."""
+"""Facts that `ltx2 inspect` prints about clips, audio and images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUBTITLES = "1\n00:00:00,000 --> 00:00:00,100\nhello\n"
 
 
 def clip_of_many_tracks(path: Path) -> Path:
-    """A video with two audio tracks, subtitles and an attachment in Matroska, a time code in the others."""
+    """A video with two audio tracks. In Matroska also subtitles and an attachment, in other formats a time code."""
     text = path.with_suffix(".srt")
     text.write_text(SUBTITLES)
     with av.open(path, "w") as container, av.open(text) as subtitles:
@@ -146,5 +146,5 @@ def test_a_missing_clip_is_an_error_of_media(tmp_path: Path) -> None:
 
 
 def test_a_stream_without_a_decoder_is_named_all_the_same() -> None:
-    stream = SimpleNamespace(type="video", codec_context=None, metadata={}, disposition=0)  # as of a damaged index
+    stream = SimpleNamespace(type="video", codec_context=None, metadata={}, disposition=0)  # a damaged index
     assert probe._track(cast(Any, stream)).codec == "unknown"

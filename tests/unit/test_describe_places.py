@@ -1,4 +1,4 @@
-"""What `ltx2 inspect` tells about folders, renders, names and files of settings, and what is refused."""
+"""Facts that `ltx2 inspect` prints about folders, renders, names and settings files, and what is refused."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ def test_latents_away_from_their_render_are_told_alone(tmp_path: Path) -> None:
     assert "of the render" not in facts
 
 
-# --- names, files of settings, and what is none of all this
+# --- names, settings files, and anything else
 
 
 def test_the_model_that_comes_along_is_told_with_its_files() -> None:

@@ -1,4 +1,4 @@
-"""What `ltx2 inspect` tells about weight files and LoRAs."""
+"""Facts that `ltx2 inspect` prints about weight files and LoRAs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The diffusion decoder: attention in boxes, tiles, noise, small latents, and what its config may say."""
+"""The diffusion decoder: attention in boxes, tiles, noise, small latents, and valid configs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def decoded(latent: Tensor, seed: int = 1, plan: TilePlan = TILES, **changes: An
 
 
 def with_full_mask(q: Tensor, k: Tensor, v: Tensor, windows: tuple[Windows, Windows, Windows]) -> Tensor:
-    """Neighbourhood attention of one head (t y x d) by scores of all positions with all keys."""
+    """Neighbourhood attention of one head (t y x d), computed from the scores of all positions with all keys."""
     seen = torch.ones(1, 1, dtype=torch.bool)
     for one in windows:
         keys = torch.arange(one.keys)

@@ -1,4 +1,6 @@
-"""Files with the diffusion decoder that hold more than the released one: gates become weights, the rest is refused."""
+"""Files with the diffusion decoder that contain more than the released one: gates are fused into weights, the rest is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ DEEP, LAST = "decoder.det_stages.1.0", "decoder.diff_blocks.0"
 
 
 def loaded(folder: Path, extra: dict[str, Tensor], dtype: torch.dtype | None = None) -> DiffusionDecoder:
-    """A decoder from a file that holds these tensors too."""
+    """A decoder from a file that also contains these tensors."""
     weights = random_decoder().state_dict()
     own = {name if name.startswith("per_channel") else f"decoder.{name}": t for name, t in weights.items()}
     save_file({**own, **extra}, folder / "vae.safetensors", {"config": json.dumps(vae_metadata())})

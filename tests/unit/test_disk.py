@@ -1,4 +1,6 @@
-"""Files that appear whole: hidden names of their own, no link followed, nothing but small regular files read whole."""
+"""Files that are written atomically: unique hidden names, no links followed, and only small regular files are read
+whole.
+"""
 
 from __future__ import annotations
 
@@ -148,7 +150,7 @@ def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path: Path) -> None:
 
 
 def test_no_other_module_shows_the_words_of_the_system() -> None:
-    allowed = {"disk.py", "probe.py"}  # the latter for those of FFmpeg
+    allowed = {"disk.py", "probe.py"}  # probe.py for the files of FFmpeg
     root = Path(disk.__file__).parents[1]
     files = [path for package in ("ltx2_core", "ltx2_cli") for path in (root / package).rglob("*.py")]
     assert {path.name for path in files if "strerror" in path.read_text()} == allowed

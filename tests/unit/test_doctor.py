@@ -1,4 +1,4 @@
-"""What the doctor says about a machine: what is there, what is missing and what to do, and nothing that is private."""
+"""The facts of `ltx2 doctor` about a machine: what exists, what is missing and what to do, and nothing private."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AMD = Card(name="Radeon", nbytes=0, maker="AMD")
 
 
 def show(monkeypatch: pytest.MonkeyPatch, *shown: Card, cuda: str | None = None, hip: str | None = None) -> None:
-    """A machine with these cards and a torch of this build, which computes on cards of one maker."""
+    """A machine with these GPUs and a torch of this build, which supports the GPUs of one vendor."""
     build = TorchBuild("2.13.0", cuda, hip)
     usable = [card for card in shown if card.maker == build.maker]
     monkeypatch.setattr(facts, "find_cards", lambda: list(shown))
@@ -88,7 +88,7 @@ def test_two_cards_have_a_row_each_and_torch_is_told_which_it_can_use(monkeypatc
     show(monkeypatch, GB_24, AMD, hip="7.1")
     found = diagnose()
     assert found.rows["card 1"] == "Radeon, its memory cannot be read"
-    assert found.devices == ("cuda:0",)  # the card of AMD
+    assert found.devices == ("cuda:0",)  # the AMD GPU
     assert "To do" not in found.rows["torch"]
 
 

@@ -1,4 +1,4 @@
-"""From a name to files that are there: what is planned, verified, fetched, linked and removed."""
+"""From a name to files on disk: what is planned, verified, downloaded, linked and removed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def put(path: Path, content: bytes = WEIGHTS) -> Path:
 
 
 def obtained(name: str, library: Library, hub: Any, to: Path | None = None) -> list[Path]:
-    """Everything that the command does between a name and its files."""
+    """Run all steps of the command from a name to its files."""
     plan = look_up(verify_found(plan_download(name, library, (), to), Listener()), library, hub, Listener())
     fetch_files(plan, hub, Listener())
     return link_files(plan, library, Listener())

@@ -1,4 +1,4 @@
-"""A download that is killed again and again fetches at most one piece of 8 MiB again each time."""
+"""A download that is killed repeatedly downloads at most one piece of 8 MiB again each time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def start(folder: Path, server: FakeHub) -> subprocess.Popen[str]:
 
 
 def wait_for(part: Path, nbytes: int, process: subprocess.Popen[str]) -> None:
-    """Wait until a part has so many bytes, or its process has ended."""
+    """Wait until a partial file has this many bytes, or its process has ended."""
     while process.poll() is None and not (part.exists() and part.stat().st_size >= nbytes):
         time.sleep(0.005)
 

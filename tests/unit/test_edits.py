@@ -1,4 +1,4 @@
-"""Edits of clips: what a span, an extension and a strength come to in latent frames, steps and noise levels."""
+"""Edits of clips: the latent frames, steps and noise levels that follow from a span, an extension and a strength."""
 
 from __future__ import annotations
 

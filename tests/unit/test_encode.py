@@ -1,4 +1,4 @@
-"""What a matrix becomes in an int8 or fp8 file, by formulas of its own; and which matrices of a file that are."""
+"""The int8 or fp8 form of a matrix, compared with independent formulas; and which matrices of a file are converted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Language models that rewrite prompts: the conversation, the choice of tokens, and which folders can be used."""
+"""Language models that rewrite prompts: the conversation, the choice of tokens, and usable folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FEW = 5
 
 
 def short(files: EnhancerFiles) -> EnhancerFiles:
-    """The same model, which gives only a few tokens, and briefly told what to do."""
+    """The same model with a short instruction, which writes only a few tokens."""
     return replace(files, enhancer=replace(files.enhancer, most_tokens=FEW))
 
 
@@ -43,7 +43,7 @@ def whole(gemma: EnhancerFiles) -> Writer:
 
 
 def copied(target: Path, **config: object) -> Path:
-    """A copy of the Gemma 3 folder with other values in its config."""
+    """A copy of the Gemma 3 folder with changed values in its config."""
     shutil.copytree(GEMMA_3, target)
     said = json.loads((target / "config.json").read_text()) | config
     (target / "config.json").write_text(json.dumps(said))
@@ -131,7 +131,7 @@ def test_a_gemma_4_instruct_folder_is_loaded_whole_and_writes(tmp_path: Path) ->
     assert (found.enhancer.title, found.sees_images) == ("Gemma 4", False)
     assert found.is_loaded_whole(with_image=False)
     own = Writer(Conversation(found), load_network(found, device=CPU, dtype=torch.float32))
-    assert own.write("a dog runs", 5) == own.write("a dog runs", 6)  # no token is drawn
+    assert own.write("a dog runs", 5) == own.write("a dog runs", 6)  # tokens are not sampled
 
 
 def test_the_encoder_of_2_5_is_refused_by_name(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The tree of failures and the exit codes that scripts rely on."""
+"""The tree of exception classes and the exit codes that scripts rely on."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Files come whole and right from a Hub that makes every mistake, or they do not come at all."""
+"""Files arrive complete and correct from a Hub with every kind of error, or they do not arrive at all."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_client() -> Iterator[None]:
-    """All tests share the HTTP client of huggingface_hub, which takes a fifth of a second to make."""
+    """All tests share the HTTP client of huggingface_hub, whose creation takes a fifth of a second."""
     yield
     close_session()
 
@@ -62,12 +62,12 @@ def sha256(content: bytes) -> str:
 
 
 def left(target: Path) -> set[str]:
-    """What lies in the folder of a file."""
+    """The content of the folder of a file."""
     return {path.name for path in target.parent.iterdir()}
 
 
 def leave_part(file: RemoteFile, target: Path, content: bytes, **other: object) -> None:
-    """Leave what a killed run has left. other: fields of the note that differ."""
+    """Write the files that a killed run leaves. other: fields of the note that differ."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.with_name(LARGE + ".part").write_bytes(content)
     note = {"checksum": file.checksum, "nbytes": file.nbytes, **other}

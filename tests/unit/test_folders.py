@@ -26,7 +26,7 @@ MODEL, GEMMA = "models--Lightricks--LTX-2", "models--google--gemma-3-12b-it"
 
 
 def snapshot(cache: Path, repository: str, files: dict[str, Path], revision: str = "b" * 40) -> Path:
-    """Put files into a repository of a Hub cache as huggingface_hub does: a link for each, to a blob."""
+    """Put files into a repository of a Hub cache like huggingface_hub: each as a link to a blob."""
     folder = cache / repository
     for name, file in files.items():
         link = folder / "snapshots" / revision / name
@@ -41,12 +41,12 @@ def snapshot(cache: Path, repository: str, files: dict[str, Path], revision: str
 
 
 def hub_cache(tiny: Path, cache: Path) -> Path:
-    """A Hub cache with the tiny model and its text encoder, each in a repository, and another text encoder."""
+    """A Hub cache with the tiny model, its text encoder, and another text encoder, each in its own repository."""
     snapshot(cache, MODEL, {name: tiny / name for name in (CHECKPOINT, UPSAMPLER, LORA)})
     encoder = {path.name: path for path in (tiny / "gemma").iterdir()}
     snapshot(cache, GEMMA, encoder)
     snapshot(cache, "models--a--gemma-3-4b", encoder)
-    missing = cache / GEMMA / ".no_exist" / ("b" * 40) / "config.json"  # how the Hub's library notes what is not there
+    missing = cache / GEMMA / ".no_exist" / ("b" * 40) / "config.json"  # the Hub's mark for missing files
     missing.parent.mkdir(parents=True)
     missing.touch()
     (cache / "version.txt").write_text("1")

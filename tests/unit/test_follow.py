@@ -1,4 +1,4 @@
-"""How long and how large a render becomes for a sound or a clip that is given."""
+"""The length and the size of a render that follows given audio or a given clip."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def silence(path: Path, samples: int, rate_hz: int = 8000) -> Path:
     return path
 
 
-# Sounds
+# Audio
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
 @given(samples=st.integers(1, 8000 * 20), fps=st.sampled_from(RATES))
-@example(samples=334, fps=Fraction(24000, 1001))  # less than half a sample longer than a frame
+@example(samples=334, fps=Fraction(24000, 1001))  # longer than a frame by less than half a sample
 def test_clip_has_the_fewest_frames_that_cover_its_sound(
     tiny: Path, tmp_path: Path, samples: int, fps: Fraction
 ) -> None:
-    assume(samples * fps > 8000 or fps < 50)  # else a single frame is shorter than a step of audio
+    assume(samples * fps > 8000 or fps < 50)  # otherwise a single frame is shorter than an audio step
     found = resolved("a2v", tiny, silence(tmp_path / "a.wav", samples), fps=str(fps)).request
     assert found.frames % 8 == 1
     assert round(found.frames / fps * 8000) >= samples

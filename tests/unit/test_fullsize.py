@@ -1,4 +1,4 @@
-"""The model of full size that takes no room: it passes both looks, and its encoders divide by ones."""
+"""The sparse model of full size: it passes both checks of files, and its encoders divide by ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Paths:
 
 @pytest.fixture(scope="module")
 def in_parts(tmp_path_factory: pytest.TempPathFactory) -> Paths:
-    """A model with a file for each part, the largest of them quantised."""
+    """A model with one file per part, of which the largest is quantised."""
     return make_fullsize_model(tmp_path_factory.mktemp("parts"), "ltx-2.5-int8")
 
 

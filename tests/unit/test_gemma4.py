@@ -1,4 +1,4 @@
-"""The text encoder of LTX-2.5: one file with its tokenizer and projection inside, and which models it belongs to."""
+"""The text encoder of LTX-2.5: one file with its tokenizer and projection, and the models that it belongs to."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_the_scalar_of_each_layer_is_read(tmp_path: Path) -> None:
 
 
 def convrot(tensors: Tensors) -> Tensors:
-    """The same tensors with their linear layers as the published int8 file stores them."""
+    """The same tensors with linear layers stored as in the published int8 file."""
     names = [name for name in tensors if name.endswith("_proj.weight")]
     layers = {name.removesuffix(".weight"): stored("convrot", tensors.pop(name), group=16) for name in names}
     return tensors | with_markers(layers)
@@ -152,7 +152,7 @@ def test_a_version_of_transformers_without_it_is_named(monkeypatch: pytest.Monke
 
 
 def without(name: str) -> tuple[Tensors, dict[str, str]]:
-    """The file without a tensor or an entry of its metadata."""
+    """The file without one tensor or metadata entry."""
     tensors, said = load_file(FILE), metadata()
     tensors.pop(name, None)
     said.pop(name, None)
@@ -168,7 +168,7 @@ def without(name: str) -> tuple[Tensors, dict[str, str]]:
     ],
 )
 def test_a_file_that_lacks_something_is_refused(tmp_path: Path, lacks: str, why: str) -> None:
-    (tmp_path / "tokenizer.json").write_bytes(bytes(load_file(FILE)["tokenizer_json"].tolist()))  # is not taken
+    (tmp_path / "tokenizer.json").write_bytes(bytes(load_file(FILE)["tokenizer_json"].tolist()))  # not used
     path = written(tmp_path, *without(lacks))
     with pytest.raises(CheckpointError) as error:
         find_encoder(path)
@@ -183,7 +183,7 @@ def test_another_language_model_is_refused_by_its_type(tmp_path: Path) -> None:
     assert error.value.why == "its metadata says model_type 'gemma5', and 'gemma3' and 'gemma4_unified' can be used"
 
 
-# Which models it belongs to
+# The models that it belongs to
 
 
 def encoder(version: str | None, *, is_stock: bool = False) -> EncoderFiles:
@@ -235,7 +235,7 @@ def test_an_encoder_of_another_version_is_refused_with_the_one_that_is_wanted(
     assert error.value.hint == f"--text-encoder FOLDER|FILE names {wanted}"
 
 
-# What proves that a transformer without metadata is of 2.5.
+# The tensors that identify a transformer of 2.5 without metadata.
 OF_2_5 = {"transformer_blocks.0.attn1.to_q.weight", "prompt_adaln_single.linear.weight"}
 
 

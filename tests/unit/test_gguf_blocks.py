@@ -1,4 +1,6 @@
-"""Blocks of a GGUF file: our decoders against a slow one, written value by value from the table of the reference."""
+"""Blocks of a GGUF file: our decoders against a slow decoder that computes value by value, as in the reference's
+table.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ TO_Q = "transformer_blocks.0.attn1.to_q.weight"
 
 
 def denoiser(prefix: str = "") -> dict[str, Stored]:
-    """A few tensors that a denoiser of 2.3 has, one of them for each type."""
+    """A few tensors of a 2.3 denoiser, one for each type."""
     random = np.random.default_rng(0)
     tensors = {
         TO_Q: random_tensor("GGUF_Q4_K", (2, 512), random),
@@ -85,7 +85,7 @@ def test_inspect_tells_what_a_denoiser_is(weights: Path):
     result = ltx2("inspect", weights, "--json")
     assert result.exit_code == 0, result.stderr
     told = [json.loads(line) for line in result.stdout.splitlines()]
-    (facts,) = (event["facts"] for event in told if "facts" in event)  # beside a message, as the file has no config
+    (facts,) = (event["facts"] for event in told if "facts" in event)  # there is also a message
     assert facts["kind"] == "a transformer"
     assert facts["generation"] == "2.3"
     assert facts["version"] == "2.3.rc1"
@@ -123,13 +123,13 @@ TENSOR = text("x") + struct.pack("<IQIQ", 1, 2, 0, 0)
 
 
 def with_fields(*fields: bytes) -> bytes:
-    """A file of one tensor, with metadata written by hand."""
+    """A file with one tensor and handwritten metadata."""
     head = b"GGUF" + struct.pack("<IQQ", 3, 1, 1 + len(fields)) + ARCHITECTURE + b"".join(fields) + TENSOR
     return head + bytes(-len(head) % 32) + bytes(32)
 
 
 def with_tensors(*infos: bytes, data: int = 32) -> bytes:
-    """A file whose tensors are written by hand. data: how many bytes follow the header."""
+    """A file with handwritten tensor entries. data: number of bytes after the header."""
     head = b"GGUF" + struct.pack("<IQQ", 3, len(infos), 1) + ARCHITECTURE + b"".join(infos)
     return head + bytes(-len(head) % 32) + bytes(data)
 
@@ -220,7 +220,7 @@ def read(path: Path, content: bytes):
 
 
 def test_a_flipped_bit_is_refused_or_changes_what_it_stands_for(weights: Path):
-    """It never ends in an error of another kind, and what is read stays inside the file."""
+    """There is never an error of another kind, and reads stay inside the file."""
     whole = gguf_bytes(denoiser(), {"config": "{}", "words": ["a", "b"]})
     last = min(info.start for info in read(weights, whole).tensors.values())
     random = Random(0)

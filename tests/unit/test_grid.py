@@ -1,4 +1,4 @@
-"""The grid of a batch: what stands where, what is written below it, and how large it may be."""
+"""The grid of a batch: the places of the clips, the text below them, and its limits of size."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows_of(content: str, *sweeps: str, seeds: str | None = None, **flags: Any) -> tuple[Row, ...]:
-    """The grid of a file of prompts."""
+    """The rows of the grid for a file of prompts."""
     Path("s.txt").write_text(content)
     flags = {"preset": "smoke", "seed": None if seeds else "1", **flags}
     asked = core.AskedBatch(path=Path("s.txt"), flags=flags, takes=TAKES, seeds=seeds, sweeps=sweeps)
@@ -179,12 +179,12 @@ def test_a_clip_plays_all_clips_and_has_the_first_audio(monkeypatch: pytest.Monk
     assert info.audio
     assert (info.video.frames, info.video.fps, (info.video.width, info.video.height)) == (17, 24, board.size)
     frames = pictures(Path("whole.mp4"))
-    for frame in (frames[0], frames[-1]):  # the first clip is over by then, and stays
+    for frame in (frames[0], frames[-1]):  # the first clip has ended by then, and its last frame stays
         assert [colour_at(frame, place, board.cell) for place, _ in board.places] == ["red", "green", ""]
     (left, top), _ = list(board.places)[1]
-    beside = frames[0][top + 16, left + 4]  # an upright clip stands in the middle of its cell
+    beside = frames[0][top + 16, left + 4]  # a portrait clip is centred in its cell
     assert np.abs(beside.astype(int) - PAPER).max() < 25
-    monkeypatch.setattr(grid, "MOST_BYTES", 1)  # in pieces, of which each clip is read from a later frame on
+    monkeypatch.setattr(grid, "MOST_BYTES", 1)  # forces pieces, each of which reads clips from a later frame on
     grid_clip(rows, Path("pieces.mp4"))
     assert Path("pieces.mp4").read_bytes() == Path("whole.mp4").read_bytes()
 

@@ -1,4 +1,4 @@
-"""Which passes run, what each stream sees in them, and how their estimates are mixed."""
+"""The passes of a step, the inputs of each stream in them, and how their estimates are combined."""
 
 from __future__ import annotations
 

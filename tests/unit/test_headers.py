@@ -1,4 +1,4 @@
-"""What a weight file says about itself: reading, refusing, classifying, and the config of a copy that lost its own."""
+"""Headers of weight files: reading, refusing, classifying, and the config of a copy without its own config."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Where the program keeps what it makes for itself, on each system."""
+"""The folder for the program's own files, on each operating system."""
 
 from __future__ import annotations
 

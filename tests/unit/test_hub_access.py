@@ -1,4 +1,4 @@
-"""Who may read what: tokens stay with their Hub, and a refusal says what to do."""
+"""Access rights: tokens are only sent to their Hub, and a refusal says what to do."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]
 
 @pytest.fixture
 def token(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A valid token, of an account that has accepted the terms of nothing."""
+    """A valid token of an account that has not accepted any terms."""
     server.tokens.add(TOKEN)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     return TOKEN
@@ -44,7 +44,7 @@ def _one_client() -> Iterator[None]:
 
 
 def refused(path: str = FILE, repository: str = REPOSITORY) -> LTX2Error:
-    """How a Hub, asked for the facts of a file, refuses."""
+    """The refusal of a Hub to a request for the metadata of a file."""
     with pytest.raises(LTX2Error) as caught:
         Hub().look_up(repository, path)
     return caught.value
@@ -283,7 +283,7 @@ def test_proxy_of_an_unknown_kind_is_refused_without_its_password(server: FakeHu
 
 
 def network_imports(source: str) -> set[str]:
-    """The modules that a source imports, wherever in it, and that can open a socket."""
+    """The imported modules of a source, at any place in it, that can open a socket."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         names: list[str] = []

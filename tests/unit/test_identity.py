@@ -1,4 +1,4 @@
-"""One file and another: size and time as long as they stay, else what the file holds."""
+"""The identity of files: by size and time while these do not change, otherwise by content."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_change_in_the_beginning_a_stripe_or_the_end_of_a_large_file_is_seen(
 def test_large_file_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a"
     with path.open("wb") as file:
-        file.truncate(50_000_000_000)  # a hole
+        file.truncate(50_000_000_000)  # a sparse file
     monkeypatch.setattr(module, "STRIPE_BYTES", 1000)
     assert identity(path).size == 50_000_000_000
 

@@ -1,4 +1,6 @@
-"""Nothing imports upwards, not even inside a function; and a few libraries have one home each."""
+"""No module imports from a higher layer, not even inside a function; and a few libraries may only be imported in one
+place.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,7 @@ LAYERS = {
     4: ("pipeline",),
 }
 LAYER_OF = {home: layer for layer, homes in LAYERS.items() for home in homes}
-ONLY_LAYER_0 = {"media", "hub"}  # of layer 3, these two see nothing of models and weights
+ONLY_LAYER_0 = {"media", "hub"}  # of layer 3, these two must not use models and weights
 ONLY_HERE = {
     "av": "ltx2_core.media",
     "PIL": "ltx2_core.media",
@@ -84,7 +86,7 @@ def within(module: str, home: str) -> bool:
 
 
 def imports_of(source: str, module: str, is_package: bool) -> Iterator[str]:
-    """Every module that a source text imports, wherever in it, by its full name."""
+    """Every module that a source imports, at any place, by its absolute name."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -97,7 +99,7 @@ def imports_of(source: str, module: str, is_package: bool) -> Iterator[str]:
 
 
 def is_allowed(importer: str, imported: str) -> bool:
-    """Whether the table lets one of our modules import another."""
+    """Whether the table allows one of our modules to import another."""
     if within(importer, "ltx2_cli"):
         return imported == "ltx2_core" or within(imported, "ltx2_cli")
     if importer == "ltx2_core":

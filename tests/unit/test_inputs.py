@@ -1,4 +1,4 @@
-"""Whatever a user gives either works or is refused with one clear line and a hint, and nothing else is read."""
+"""Every input either works or is refused with one clear line and a hint, and nothing else is read."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ def test_a_file_that_is_larger_than_any_such_is_refused_unread(kind: type, gib: 
     path, too_large = tmp_path / "huge", f"it is larger than {gib} GiB"
     for nbytes, is_said in ((gib * 2**30, False), (gib * 2**30 + 1, True)):
         with path.open("wb") as file:
-            file.truncate(nbytes)  # takes no room on the disk
+            file.truncate(nbytes)  # sparse: takes no disk space
         with pytest.raises(MediaError) as refusal:
             check_input(path, kind)
         assert (refusal.value.why == too_large) is is_said

@@ -1,4 +1,4 @@
-"""Job folders: what is saved comes back, what is damaged is refused, and nothing of the user's is removed."""
+"""Job folders: saved values are restored, damaged ones are refused, and no file of the user is removed."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_fingerprint_of_a_folder_follows_each_of_its_files(tiny: Path, tmp_path:
 
 
 def edited(job: Job, *keys: str, value: object) -> None:
-    """Give an entry of a record another value, and leave its checksum as it is."""
+    """Change an entry of a record without updating its checksum."""
     path = job.folder / RECORD
     record = entry = json.loads(path.read_text())
     for key in keys[:-1]:
@@ -220,7 +220,7 @@ def shapes_of(job: Job) -> LatentShapes:
 
 
 def fitting(job: Job, stage: int) -> Streams[torch.Tensor]:
-    """Latents as a stage of the job's request leaves them."""
+    """Latents as they are after a stage of the job's request."""
     return Streams(
         **{name: torch.randn(shape) for name, shape in latent_shapes(job.request, stage, shapes_of(job)).items()}
     )
@@ -282,7 +282,7 @@ def test_latents_that_no_record_names_are_made_again(tiny: Path, tmp_path: Path)
     job = make_job(tiny, tmp_path)
     record = (job.folder / RECORD).read_bytes()
     job.save(1, fitting(job, 1), torch.Generator())
-    (job.folder / RECORD).write_bytes(record)  # as after a kill between the two
+    (job.folder / RECORD).write_bytes(record)  # as after a kill between the two steps
     assert Job.open(job.folder).finished_stages == 0
 
 

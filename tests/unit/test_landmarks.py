@@ -1,4 +1,4 @@
-"""The look at a component's header before torch is there: forms, blocks and widths against the config."""
+"""The check of a component's header before torch is imported: forms, blocks and widths against the config."""
 
 from __future__ import annotations
 

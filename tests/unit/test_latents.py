@@ -1,4 +1,4 @@
-"""Grids, positions, masks and states: arithmetic that needs no model."""
+"""Grids, positions, masks and states: arithmetic without a model."""
 
 from __future__ import annotations
 

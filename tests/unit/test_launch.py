@@ -1,4 +1,4 @@
-"""How a rank's process ends."""
+"""The end of a rank's process."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ PARENT, STRANGER = 7, 8
 
 
 class Ended(Exception):
-    """In place of the end of this process."""
+    """Raised instead of ending this process."""
 
 
 @pytest.mark.parametrize("answers", [[None, STRANGER, PARENT], [STRANGER, STRANGER, None, PARENT]])
 def test_a_rank_ends_by_a_signal_of_its_parent_alone(
     answers: list[int | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """answers: who sent a signal, or none within the time that is waited."""
+    """answers: the senders of signals, None if there is no signal within the waiting time."""
     left = list(answers)
 
     def heard(*_: object) -> SimpleNamespace | None:

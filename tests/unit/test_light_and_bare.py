@@ -1,4 +1,6 @@
-"""What a module may pull in: the light ones no heavy library, the bare ones only torch and what loads weights."""
+"""The libraries that a module may import: light modules none of the heavy ones, bare modules only torch and what loads
+weights.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,7 @@ for name in sys.argv[1:]:
     if heavy:
         sys.exit(f"{name} imports {sorted(heavy)}")
 """
-# huggingface_hub stays: transformers itself needs it, and test_import_layers keeps it out of our modules.
+# huggingface_hub is allowed: transformers needs it, and test_import_layers keeps it out of our modules.
 IMPORT_BARE = """
 import importlib, importlib.abc, sys
 
@@ -92,7 +94,7 @@ for name in sys.argv[1:]:
 
 
 def modules(homes: tuple[str, ...]) -> list[str]:
-    """Those of the homes that exist, packages with all their modules; ltx2_core itself stands for its __init__ only."""
+    """The modules of the existing packages, with all submodules; of ltx2_core itself only its __init__."""
     found = []
     for home in homes:
         path = ROOT.joinpath(*home.split("."))

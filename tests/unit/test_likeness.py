@@ -1,4 +1,4 @@
-"""Measures of likeness against what can be worked out by hand."""
+"""Measures of similarity, compared with values that can be computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Advice on prompts: what each rule finds, and what it leaves alone."""
+"""Advice on prompts: the findings of each rule, and prompts without findings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One writer per output: who comes second is told who is there, and nothing is left behind."""
+"""One writer per output: the second one gets a message about the first one, and no lock file remains."""
 
 from __future__ import annotations
 

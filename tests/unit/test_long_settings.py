@@ -1,4 +1,4 @@
-"""`until`, `loop`, `upscale` and `segment` in files: what they mean, and mistakes told with file, line and key."""
+"""`until`, `loop`, `upscale` and `segment` in files: their meaning, and mistakes with file, line and key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Loops: rings of latents that are turned, decoded around, and cut to a period whose end goes on in its beginning."""
+"""Loops: rings of latents that are rotated, decoded with context, and cut to a period whose end continues at its
+beginning.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 class Seeing:
-    """A denoiser in which no token sees another; it keeps what it was shown."""
+    """A denoiser without interaction between tokens, which records its inputs."""
 
     scales: Any = None
 
@@ -93,7 +95,7 @@ def test_what_is_given_goes_along_to_its_place_in_the_turned_clip() -> None:
     loop = LoopDenoiser(denoise, FPS, FACTORS)
     for step in range(3):
         loop(given._replace(video=video), 0.5, step)
-    for step, turn in enumerate((0, 3, 1)):  # of six latent frames
+    for step, turn in enumerate((0, 3, 1)):  # the ring has six latent frames
         shown = each.shown[step].video
         first, later = shown.positions[0, 0, 36:42, 0] * 24, shown.positions[0, 0, 42:, 0] * 24
         assert torch.allclose(first, torch.full((6,), float(-8 * turn % 48)), atol=1e-3)
@@ -115,7 +117,7 @@ def test_a_decoder_sees_the_other_end_of_a_ring() -> None:
 def test_the_stillest_of_some_frames_is_found_and_none_is_lost(place: int, size: int) -> None:
     frames = noise(20, 3, 2, 3)
     frames[place + 1] = frames[place] + 0.01
-    frames[12] = frames[11]  # not among the first eight
+    frames[12] = frames[11]  # outside the first eight frames
     chunks = iter(frames.split(size))
     found, again = stillest(chunks, 8)
     assert found == place
@@ -124,7 +126,7 @@ def test_the_stillest_of_some_frames_is_found_and_none_is_lost(place: int, size:
 
 @pytest.mark.parametrize(("steps", "period_s"), [(50, Fraction(2)), (17, Fraction(2, 3)), (33, Fraction(4, 3))])
 def test_audio_is_cut_to_a_period_without_a_click(steps: int, period_s: Fraction) -> None:
-    """A tone that goes round the ring in whole waves and is quiet at one place, where time can be cut or repeated."""
+    """A tone with whole periods in the ring, which is quiet at one place, where audio can be cut or repeated."""
     ring = round(steps * 0.04 * RATE_HZ)
     places = np.arange(ring + 2 * AUDIO_AROUND * 1920) - (AUDIO_AROUND - 1) * 1920
     tone = np.sin(2 * np.pi * places * round(440 * steps * 0.04) / ring) * np.sin(np.pi * (places / ring + 0.3)) ** 2
@@ -144,7 +146,7 @@ def test_audio_of_a_ring_begins_with_its_first_step() -> None:
     assert torch.equal(cut[:, faded:], decoded[:, begin + faded : begin + 2 * RATE_HZ])
 
 
-@pytest.mark.parametrize("samples", [48000, 56000])  # in whole windows, and not
+@pytest.mark.parametrize("samples", [48000, 56000])  # a multiple of the window, and not
 def test_a_wave_that_goes_on_over_the_seam_is_as_even_as_anywhere(samples: int) -> None:
     tone = np.sin(np.arange(samples) * 2 * np.pi * 440 / samples)[None]
     flux = ring_flux(tone)

@@ -1,4 +1,4 @@
-"""LoRAs: read in every form, matched before a weight is read, fused, and taken out without a trace."""
+"""LoRAs: read in every form, matched before weights are read, fused, and removed without a trace."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Tensors = dict[str, Tensor]
 
 
 def matched(tiny: Path, name: str | Path) -> MatchedLora:
-    """A LoRA of the tiny model, or another file, beside the tiny checkpoint."""
+    """A LoRA of the tiny model, or another file, matched with the tiny checkpoint."""
     return match(read_lora(tiny / name), read_header(tiny / CHECKPOINT))
 
 
@@ -45,7 +45,7 @@ def transformer(tiny: Path, dtype: torch.dtype = torch.float32) -> Transformer:
 
 
 def fused_weights(model: Transformer, *loras: WeightedLora, sums_in: torch.dtype = torch.float32) -> Tensors:
-    """All weights of a model as they are with LoRAs fused."""
+    """All weights of a model after LoRAs are fused."""
     own = dict(model.state_dict())
     fuse(model, loras, sums_in=sums_in)
     weights = dict(model.state_dict())
@@ -173,7 +173,7 @@ def test_pair_that_matches_nothing_is_refused_unless_allowed(tiny: Path, tmp_pat
 
 def test_lora_for_a_wider_model_is_refused_with_both_shapes(tiny: Path) -> None:
     lora = read_lora(header_of("wide.safetensors", pairs_for({f"diffusion_model.{TO_Q}": (4096, 4096)}, 8)))
-    for allow_partial in (False, True):  # nothing would be left to use
+    for allow_partial in (False, True):  # no layer would remain
         with pytest.raises(CheckpointError) as caught:
             match(lora, read_header(tiny / CHECKPOINT), allow_partial=allow_partial)
         assert f"{TO_Q}: made for [4096, 4096], the model has [80, 80]" in caught.value.why
@@ -388,7 +388,7 @@ def test_two_loras_together_are_one_after_the_other(tiny: Path) -> None:
 def renamed(
     spelling: Callable[[str], str], endings: tuple[str, str] = ("lora_A", "lora_B")
 ) -> Callable[[Tensors], Tensors]:
-    """Give the tensors of an official LoRA another form of names."""
+    """Convert the tensor names of an official LoRA to another form."""
 
     def change(tensors: Tensors) -> Tensors:
         named = {}

@@ -31,7 +31,7 @@ Tensors = dict[str, Tensor]
 
 
 def numbers(*shape: int) -> Tensor:
-    """Random numbers that are the same for the same shape."""
+    """Random numbers, always the same for the same shape."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
@@ -48,12 +48,12 @@ def save(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
 
 @cache
 def transformer(tiny: Path) -> nn.Module:
-    """The denoiser of the tiny model; whoever changes it undoes that."""
+    """The denoiser of the tiny model; a test that changes it must undo the change."""
     return load_component("transformer", tiny / CHECKPOINT, dtype=torch.float32)
 
 
 def difference(tiny: Path, lora: Path, layer: str = TO_Q, leaf: str = "weight", strength: float = 1.0) -> Tensor:
-    """What a LoRA adds to a tensor of the tiny model."""
+    """The change of a tensor of the tiny model by a LoRA."""
     model, checkpoint = transformer(tiny), read_header(tiny / CHECKPOINT)
     name = from_official(f"{layer}.{leaf}", TRANSFORMER)
     before = model.get_parameter(name)
@@ -140,7 +140,7 @@ def test_alpha_of_the_metadata_counts(name: str, tiny: Path, tmp_path: Path) -> 
 
 
 def test_alpha_of_a_tensor_goes_before_that_of_the_metadata(tiny: Path, tmp_path: Path) -> None:
-    alphas = {f"{TO_Q}.alpha": torch.tensor(8)}  # a whole number, as some trainers store it
+    alphas = {f"{TO_Q}.alpha": torch.tensor(8)}  # an integer, as some trainers store it
     path = save(tmp_path, pair() | alphas, {"ss_network_alpha": "1", "ss_network_dim": "4"})
     assert same(difference(tiny, path), 2 * product(pair()))
 
@@ -237,7 +237,7 @@ def test_factors_of_any_float_are_computed_with_in_the_dtype_of_the_sums(
 
 
 def kronecker(one: Tensor, other: Tensor) -> Tensor:
-    """The definition, number by number."""
+    """The Kronecker product by its definition, element by element."""
     blocks = torch.einsum("ab,cd->acbd", one, other)
     return blocks.reshape(one.shape[0] * other.shape[0], -1)
 

@@ -1,4 +1,4 @@
-"""The loudness of audio: what it is brought to, and what cannot be brought there."""
+"""The loudness of audio: targets that are reached, and targets that cannot be reached."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def noise(amplitude: float, rate_hz: int = 48000, channels: int = 2, seconds: fl
 
 
 def check(audio: Waveform) -> None:
-    """In a file of 16 bits it has the loudness that was asked for, and no peak above the limit."""
+    """Check that a 16-bit file has the requested loudness, and no peak above the limit."""
     made = at_loudness(audio, TARGET)
     assert made.problem == ""
     written = Waveform(to_pcm16(made.audio.samples).float() / 2**15, audio.sample_rate_hz)

@@ -1,4 +1,4 @@
-"""What the machine decides: settled without torch, stored with the request, and never left open."""
+"""Settings that depend on the machine: determined without torch, stored with the request, and never left open."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def settled(tiny: Path, **flags: object) -> Machine:
 
 
 def show(monkeypatch: pytest.MonkeyPatch, *cards: Card, is_cuda_build: bool = True, has_mps: bool = False) -> None:
-    """A machine with these cards."""
+    """A machine with these GPUs."""
     monkeypatch.setattr(machine, "find_card", lambda number: cards[number] if number < len(cards) else None)
     monkeypatch.setattr(machine, "has_cuda_build", lambda: is_cuda_build)
     monkeypatch.setattr(machine, "has_mps", lambda: has_mps)
@@ -99,7 +99,7 @@ def test_a_card_streams_a_transformer_that_it_cannot_hold(tiny: Path, monkeypatc
     while limits > 10**6:
         limits = limits * 6 // 10
         seen.add(settled(tiny).memory)
-    assert seen >= {"resident", "lean"}  # it has so few blocks that streaming them saves little
+    assert seen >= {"resident", "lean"}  # streaming saves little, because there are so few blocks
     assert settled(tiny, device="cpu").memory == "lean"
 
 

@@ -1,4 +1,4 @@
-"""The manual page is that of this version, holds every command and option, and is roff that a formatter understands."""
+"""The manual page belongs to this version, contains every command and option, and is valid roff."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def manifest(name: str) -> dict:
 
 
 def official_tensors(component: str, config: Mapping) -> dict[str, list[int]]:
-    """Names and shapes of a component as an official file would hold them."""
+    """Names and shapes of a component's tensors as in an official file."""
     with torch.device("meta"):
         module = BUILDERS[component](config)
     return {official_name(component, name): list(t.shape) for name, t in module.state_dict().items()}
@@ -36,7 +36,7 @@ def built(*components: str, of: str = "2.0", changes: Mapping | None = None) -> 
 
 
 def without_prefix(tensors: Mapping[str, list[int]]) -> dict[str, list[int]]:
-    """A video VAE's tensors as its own file calls them; in a whole model they stand below `vae.`"""
+    """The names of a video VAE's tensors in a separate file; in a whole model they have the prefix `vae.`."""
     return {name.removeprefix("vae."): shape for name, shape in tensors.items()}
 
 

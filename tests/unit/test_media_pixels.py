@@ -1,4 +1,4 @@
-"""What a clip is, and what its pixels and samples become before they are encoded."""
+"""Reading a clip's properties, and converting its pixels and samples before they are encoded."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def test_fitted_frames_are_filled_up_with_their_mirror_image():
 @pytest.mark.parametrize("height", [8, 10])
 def test_planes_read_as_limited_bt709_give_the_colours_back(height: int):
     colours = random_frames(1, height // 2, 6)
-    frames = colours.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)  # as coarse as the colour planes
+    frames = colours.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)  # at the resolution of the colour planes
     planes = av.VideoFrame.from_ndarray(to_i420(frames)[0].numpy(), format="yuv420p")
     planes.colorspace, planes.color_range = 1, 1
     read = planes.to_ndarray(format="rgb24", interpolation="POINT")
     expected = rearrange(frames, "1 c H W -> H W c").numpy() * 255
-    assert np.abs(read - expected).max() < 6  # of 255: each plane is cut to whole codes
+    assert np.abs(read - expected).max() < 6  # of 255: each plane is truncated to integers
 
 
 def test_brighter_frames_have_higher_luma_and_the_same_colour():

@@ -1,4 +1,4 @@
-"""Models come to the device when they are used, and stay as long as there is room."""
+"""Models are moved to the device when they are used, and stay there as long as there is memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 class Loader:
-    """Counts what is loaded."""
+    """Counts how often models are loaded."""
 
     def __init__(self) -> None:
         self.loaded: list[str] = []

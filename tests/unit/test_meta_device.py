@@ -1,7 +1,7 @@
-"""Every model and the arithmetic around it on a device without data: no tensor is elsewhere, nothing asks for values.
+"""Every model and its arithmetic on a device without data: no tensor is on another device, and no code reads values.
 
-The meta device stands in for a card. Masks and positions, which decide shapes, are on the CPU by construction; whatever
-a model computes with must be where its weights are.
+The meta device replaces a GPU. Masks and positions, which determine shapes, are on the CPU by design; all other inputs
+of a computation must be on the device of the weights.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ TILES = TilePlan(frames=Cut(16, 8), height=Cut(32, 16), width=Cut(32, 16))
 
 
 class OneDevice(TorchDispatchMode):
-    """Refuse an operation on tensors of two devices, unless it copies or one of them is a single number.
+    """Refuse operations on tensors of two devices, except for copies and single numbers.
 
-    The meta device itself lets products and changes in place through.
+    The meta device itself allows products and in-place changes.
     """
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

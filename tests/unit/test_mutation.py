@@ -1,4 +1,4 @@
-"""The small changes that scripts/mutate.py tries, on a small tree of our own."""
+"""The small changes of scripts/mutate.py, on a small tree of test files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def changed_lines(changes: list[Change]) -> set[tuple[str, str]]:
-    """The kind of each change, and the line that it makes."""
+    """The kind of each change, and the changed line."""
     return {(change.kind, change.diff.splitlines()[-1]) for change in changes}
 
 

@@ -1,4 +1,4 @@
-"""What a seed means: which numbers are drawn, and where they go."""
+"""The meaning of a seed: the numbers that are drawn, and where they are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clip that shows where audio looks: which weights a frame gets, and where they are drawn."""
+"""The clip that shows the attention of the audio: the weights of each frame, and where they are drawn."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_map_lies_over_the_cells_that_it_is_of(tmp_path: Path) -> None:
     assert (source.width, source.height, source.frames, source.fps) == (512, 256 + 96 + 24 + 24, 9, FPS)
     assert source.audio is not None
     (_, frame), (_, last) = frames_by_number(source, {0, 8})
-    spread = frame.float()[:, :256].amax(0) - frame.float()[:, :256].amin(0)  # colours in a grey picture
+    spread = frame.float()[:, :256].amax(0) - frame.float()[:, :256].amin(0)  # colours in a grey image
     assert spread[:128, 384:].mean() > 5 * spread[128:, :384].mean() + 20
     cursor = [picture.float()[:, 270:350].amin((0, 1)).argmax().item() for picture in (frame, last)]
     assert cursor[0] < 5

@@ -1,4 +1,4 @@
-"""Several ranks on gloo: what they make together is what one makes alone."""
+"""Several gloo ranks: their common result equals that of one rank."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def states_of(grid: tuple[int, int, int] = (1, 3, 12), *, masked: bool = False, audio: bool = True) -> States:
-    """States with an uneven number of tokens. masked: of which some are given, and some see each other less."""
+    """States with an odd number of tokens. masked: some are given, and some have reduced attention to each other."""
     torch.manual_seed(3)
     video = LatentState.video(torch.randn(1, 12, *grid), Fraction(24), FACTORS)
     if masked:
@@ -81,7 +81,7 @@ def estimate(denoise: GuidedDenoiser, states: States, tiles: tuple[int, int] | N
 
 
 def all_cases(ranks: Ranks) -> dict[str, Any]:
-    """The estimates of all cases, and what else ranks do together."""
+    """The estimates of all cases, and other operations of ranks."""
     found: dict[str, Any] = {name: evaluated(ranks, name) for name in CASES}
     found["handed over"] = ranks.from_first({"x": torch.arange(3), "of": ranks.number})
     found["agreed"] = [ranks.agree(ranks.number == 0), ranks.agree(ranks.number != 0)]
@@ -110,7 +110,7 @@ def test_ranks_together_estimate_what_one_does(count: int, tmp_path: Path) -> No
 
 
 def lost(ranks: Ranks) -> str:
-    """What a rank hears when another one is gone."""
+    """The error of a rank when another one is lost."""
     if not ranks.is_first:
         os._exit(0)
     with pytest.raises(PeerLostError) as error:
@@ -155,7 +155,7 @@ def test_every_row_belongs_to_one_rank_and_all_have_as_many(tokens: int, width: 
 
 
 def fake(number: int, count: int) -> Ranks:
-    """A rank that has never met the others."""
+    """A rank that was never connected to the others."""
     return Ranks(number, count, torch.device("cpu"), torch.device("cpu"), None)
 
 

@@ -1,4 +1,4 @@
-"""The one door for paths: what a person may write, and what is said against the rest."""
+"""The check of paths: valid paths of users, and the messages for others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoded matrices of any widths, groups and seeds against the rule of each format, written out for every number."""
+"""Decoded matrices of any width, group and seed, compared with the rule of each format written out for every number."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Case:
-    """A matrix, how many columns are rotated together, and how many share a scale inside their row."""
+    """A matrix, the number of columns that are rotated together, and the number that share a scale in a row."""
 
     weight: Tensor
     group: int
@@ -31,7 +31,9 @@ class Case:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What a rule looks at: the tensors of a layer, and row r and column k of every number, (rows 1) and (columns)."""
+    """The inputs of a rule: the tensors of a layer, and the row r and the column k of every number, as (rows 1) and
+    (columns).
+    """
 
     stored: Tensors
     r: Tensor
@@ -43,7 +45,7 @@ class Numbers:
         return weight if dtype is None else weight.view(dtype)
 
     def block_scale(self, block: int, dtype: torch.dtype) -> Tensor:
-        """The scale of each number where those of blocks of columns are stored in pieces."""
+        """The scale of each number, from block scales that are stored in pieces."""
         scales = self.stored["weight_scale"]
         c, r = self.k // block, self.r
         at = (r // 128 * (scales.shape[1] // 4) + c // 4) * 512 + r % 32 * 16 + r % 128 // 32 * 4 + c % 4
@@ -61,13 +63,13 @@ def nvfp4(n: Numbers) -> Tensor:
 
 
 def turned_back(whole: Tensor, scale: Tensor, group: int) -> Tensor:
-    """Whole numbers with the rotation undone by its matrix: the sums are exact, and one product is rounded."""
+    """Integers with the rotation undone by its matrix: the sums are exact, and one product is rounded."""
     sums = whole.double().unflatten(-1, (-1, group)) @ (rotation(group).double() * isqrt(group))
     return sums.flatten(-2).float() * (scale.reshape(-1, 1) / isqrt(group))
 
 
 def relative(n: Numbers, value: Tensor) -> Tensor:
-    """What codes of small groups stand for, as whole numbers, with the rotation undone."""
+    """The values of the codes of small groups, as integers, with the rotation undone."""
     scale = n.stored["weight_s_rel"][n.r, n.k // n.case.small_group].float()
     whole = (value * scale).round().clamp(-127, 127)
     return turned_back(whole, n.stored["weight_s_channel"], n.case.group)

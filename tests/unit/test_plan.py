@@ -1,4 +1,4 @@
-"""What is planned: for published models that are not here, for cards that are not here, and what is refused for it."""
+"""Plans for published models that are not installed and for GPUs that are not present, and their refusals."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_only_settings_are_tried_that_act_on_what_does_not_fit(monkeypatch: pyte
     monkeypatch.setattr(Asked, "settle", noted)
     found = planned(vram=8, res="4k", model="ltx-2")
     assert found.plan.lacking == {"video"}
-    assert [list(flags) for flags in tried] == [[], ["model"], ["res"], ["res"], ["res"]]  # whether it is installed
+    assert [list(flags) for flags in tried] == [[], ["model"], ["res"], ["res"], ["res"]]  # "model": is it installed?
 
 
 def test_a_larger_card_keeps_more_blocks_and_in_the_end_all() -> None:
@@ -108,7 +108,7 @@ def test_a_larger_card_keeps_more_blocks_and_in_the_end_all() -> None:
 def test_loaded_models_may_fill_what_the_largest_phase_leaves_of_the_card() -> None:
     costs = settled_costs(16, model="toy")
     largest = max(costs.phases, key=lambda phase: phase.active + phase.workspace)
-    assert largest.workspace > 0  # of the convolutions of the decoder
+    assert largest.workspace > 0  # the workspace of the decoder's convolutions
     assert costs.machine.kept_bytes + largest.active + largest.workspace == plans.class_bytes(planned_card(16))
 
 
@@ -118,7 +118,7 @@ def test_as_many_layers_as_can_stay_on_the_card_while_the_prompt_is_rewritten() 
     assert 6 < small < 12 < large < 24
     plain = rows(planned(vram=24, res="480p", model="ltx-2"))
     assert "enhancing" not in plain
-    assert found[1]["denoising"] == plain["denoising"]  # what rewrote the prompt has left
+    assert found[1]["denoising"] == plain["denoising"]  # the model that rewrote the prompt has been unloaded
 
 
 def test_layers_that_do_not_stay_are_loaded_for_every_token_of_a_rewritten_prompt() -> None:
@@ -159,7 +159,7 @@ def test_a_lora_of_the_second_stage_takes_memory() -> None:
     assert rows(two)["stage 2"].flops < rows(one)["denoising"].flops
     quantised = planned(vram=80, res="1080p", preset="two-stage", model="ltx-2-fp8")
     stages = rows(quantised)
-    assert (stages["stage 2"].vram or 0) > (stages["stage 1"].vram or 0)  # branches beside quantised layers
+    assert (stages["stage 2"].vram or 0) > (stages["stage 1"].vram or 0)  # LoRA branches next to quantised layers
 
 
 def test_guidance_and_steps_make_flops() -> None:
@@ -168,7 +168,7 @@ def test_guidance_and_steps_make_flops() -> None:
     plain = {"video_st": 1, "video_sm": 1, "video_stg": 0, "audio_st": 1, "audio_sm": 1, "audio_stg": 0}
     unguided = planned(vram=80, res="480p", steps=10, video_rescale=0, audio_rescale=0, **plain)
     alone = rows(unguided)["denoising"].flops
-    assert 3 < few / alone < 4  # four passes, of which one begins late
+    assert 3 < few / alone < 4  # four passes, one begins late
 
 
 def test_steps_are_those_of_the_first_stage_and_the_second_has_its_own() -> None:
@@ -206,7 +206,7 @@ def test_a_clip_is_restyled_in_as_many_steps_as_its_strength_leaves_of_the_list(
     for strength in (0.1, 0.7, 0.725, 0.95, 1.0):
         request = planned_request.model_copy(update={"strength": strength})
         assert request.steps_of_stages == [len(from_level(sigmas, strength)) - 1]
-        silent = request.model_copy(update={"audio_source": None})  # its audio begins with noise, at the first level
+        silent = request.model_copy(update={"audio_source": None})  # its audio begins as noise, at the first level
         assert silent.steps_of_stages == [len(with_level(sigmas, strength)) - 1]
 
 

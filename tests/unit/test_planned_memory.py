@@ -1,4 +1,4 @@
-"""What is planned for denoising, against what is counted while a stage runs on tensors that have shapes and no data."""
+"""Planned memory for denoising, compared with counts while a stage runs on tensors that have shapes and no data."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def empty(*shape: int) -> Tensor:
 
 
 class Shapes(InputEncoder):
-    """The inputs of a stage: the shapes of what would be read and encoded."""
+    """The inputs of a stage: the shapes of tensors that would be read and encoded."""
 
     def encode(self, name: str, clips: Any) -> list[Tensor]:
         vae = self.models.shapes.video_vae
@@ -79,8 +79,8 @@ class Shapes(InputEncoder):
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """A way to denoise. change: of the request. machine: what differs of it. run: which of the stages of all windows.
-    steps: that are taken.
+    """A way to denoise. change: to the request. machine: fields that differ. run: index of the stage among those of all
+    windows. steps: number of steps.
     """
 
     mode: str = "t2v"
@@ -104,7 +104,7 @@ class Way:
 
 @cache
 def settled(mode: str, flags: tuple[tuple[str, Any], ...]) -> Costs:
-    """What a request takes of a card of 80 GB, for a transformer that has but a few blocks."""
+    """The memory plan of a request on a GPU of 80 GB, for a transformer with only a few blocks."""
     usual = {"model": "ltx-2", "res": "512x384", "preset": "one-stage", "seed": 1, "stg_blocks": (1,)}
     if "until" not in dict(flags):
         usual["frames"] = 41
@@ -117,7 +117,7 @@ def settled(mode: str, flags: tuple[tuple[str, Any], ...]) -> Costs:
 
 
 def stage_run(costs: Costs, run: StageOfWindow, contexts: Streams[Contexts]) -> StageRun:
-    """A stage of a window as the engine makes it."""
+    """A stage of a window as the engine creates it."""
     shapes, stage = costs.headers.shapes, run.stage
     grid = run.request.grid(shapes.video_vae.factors, stage)
     made = Streams(empty(1, 128, *grid.latent), empty(1, 8, len(run.request.audio_steps), 16))
@@ -161,7 +161,7 @@ def counting(model: Transformer) -> Iterator[LiveBytes]:
 
 
 def counted_bytes(costs: Costs, run: StageOfWindow, steps: int) -> int:
-    """The most that is alive beside the model while a stage takes its first steps."""
+    """The peak of live bytes besides the model during the first steps of a stage."""
     model = random_transformer(costs.headers.shapes.transformer, torch.bfloat16, META)
     model.work_in(Chunks(costs.machine.chunk_tokens, keeps_tables=costs.machine.memory != "lean"))
     with counting(model) as memory:

@@ -1,4 +1,4 @@
-"""The map from latents to colours, and pictures as escape sequences, read again as a terminal reads them."""
+"""The map from latents to colours, and images as escape sequences, which are decoded as a terminal would."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_only_a_terminal_that_says_so_gets_pictures(environment: dict[str, str],
 
 
 def picture() -> tuple[np.ndarray, bytes]:
-    """Pixels in few colours, of sizes that no band and no chunk ends with, and the PNG of them."""
+    """Pixels in few colours, in sizes that are no multiples of bands and chunks, and their PNG."""
     rows, columns = np.mgrid[0:45, 0:67]
     noise = np.random.default_rng(0).integers(0, 2, rows.shape)
     pixels = np.stack([40 * (rows // 12), 60 * (columns // 20), 90 * noise], axis=-1).astype(np.uint8)
@@ -119,7 +119,7 @@ def test_iterm2_is_given_the_same_file() -> None:
 
 
 def read_sixel(sequence: str) -> np.ndarray:
-    """The pixels (H W 3) of a sequence of sixel, as a terminal would put them."""
+    """The pixels (H W 3) of a sixel sequence, as a terminal would draw them."""
     found = re.fullmatch(r'\x1bP0;1;0q"1;1;(\d+);(\d+)(.*)\x1b\\', sequence)
     assert found
     width, height = int(found[1]), int(found[2])
@@ -147,7 +147,7 @@ def test_sixel_gives_every_pixel_its_colour() -> None:
     pixels, png = picture()
     found = read_sixel(escape_sequence(png, "sixel"))
     assert found.shape == pixels.shape
-    assert np.abs(found - pixels).max() <= 3  # percents of 255
+    assert np.abs(found - pixels).max() <= 3  # sixel colours are percentages
 
 
 @pytest.mark.parametrize("protocol", ["kitty", "iterm2", "sixel"])

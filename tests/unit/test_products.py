@@ -1,4 +1,4 @@
-"""Products in the type that a weight is stored in, as the CPU computes them plainly."""
+"""Products in the type in which a weight is stored, computed on the CPU without special kernels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ltx2_core.stored.layer import Format
 from ltx2_core.weights import map_tensors
 from scripts.quantise import stored, with_markers
 
-# How far a product with quantised inputs may be from one with the inputs as they are, root mean square over outputs.
+# Tolerance for a product with quantised inputs against one with unquantised inputs, root mean square over outputs.
 ERRORS = {"fp8": 0.05, "fp8_rows": 0.05, "mxfp8": 0.05, "nvfp4": 0.2, "int8": 0.02, "convrot": 0.02, "w4a8": 0.02}
 ERRORS |= {"w6a8": 0.02}
 ALL: tuple[Format, ...] = tuple(PRODUCTS)

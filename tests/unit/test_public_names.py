@@ -1,4 +1,4 @@
-"""What `import ltx2_core` offers."""
+"""The public names of `import ltx2_core`."""
 
 import ast
 from importlib import metadata

@@ -1,4 +1,4 @@
-"""The headers of published files that are not here: as large as the files, and known for what they are."""
+"""Generated headers of published files: they have the size of the files, and are recognised."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ltx2_core.hub.published import published_header
 from ltx2_core.hub.registry import Reference, read_catalogue
 
 CATALOGUE = read_catalogue()
-HEADER_BYTES = 2_000_000  # that the header itself takes at most
-# One more block of this file is stored plainly than of the others, and which one is not known.
+HEADER_BYTES = 2_000_000  # largest size of the header itself
+# This file has one more unquantised block than the others, and it is not known which one.
 ONE_BLOCK = {"ltx-2.3-distilled-fp8": 390_000_000}
 
 

@@ -1,4 +1,6 @@
-"""Quantised layers inside models: the same numbers as their decoded weights, without ever keeping those; and LoRAs."""
+"""Quantised layers in models: they compute the same numbers as their decoded weights, without storing those; and
+LoRAs.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,7 @@ def tinies(tiny_in: Callable[[str], Path]) -> Mapping[str, Path]:
 
 
 def velocity(model: nn.Module) -> list[Tensor]:
-    """What a denoiser makes of fixed tokens."""
+    """The velocity of a denoiser for fixed tokens."""
     generator = torch.Generator().manual_seed(3)
     dtype = next(model.parameters()).dtype
 
@@ -172,7 +174,7 @@ def file_with(tiny: Path, out: Path, change: Callable[[Tensors], object], metada
 
 
 def store(form: str, name: str = TO_Q, **options: int) -> Callable[[Tensors], None]:
-    """The change that stores a layer in a format."""
+    """A change that stores a layer in a format."""
 
     def change(tensors: Tensors) -> None:
         tensors |= with_markers({name: stored(form, tensors[f"{name}.weight"], **options)})
@@ -251,7 +253,7 @@ def gemma_with(tiny: Path, out: Path, change: Callable[[Tensors], object]) -> Pa
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
     (folder / "model.safetensors").unlink()
-    half = len(tensors) // 2  # a scale may lie in another shard than its weight
+    half = len(tensors) // 2  # a scale may be in another shard than its weight
     for number, names in enumerate((sorted(tensors)[:half], sorted(tensors)[half:]), 1):
         save_file({name: tensors[name] for name in names}, folder / f"model-0000{number}-of-00002.safetensors")
     return folder
@@ -362,7 +364,7 @@ def test_merged_loras_take_nothing(tiny: Path) -> None:
 def test_a_model_with_loras_leaves_less_room_for_others(memory: MemoryMode, tinies: Mapping[str, Path]) -> None:
     path = tinies["fp8"] / CHECKPOINT
     header, both = read_header(path), loras(path.parent, path)
-    machine = replace(MACHINE.in_mode(memory), resident_blocks=2)  # the first one is plain
+    machine = replace(MACHINE.in_mode(memory), resident_blocks=2)  # the first one is not quantised
     sizes = block_bytes(header, "transformer", 4)
     whole = component_bytes(header, "transformer", 4) if memory == "resident" else sizes.streamed(2)
     kept = whole + component_bytes(header, "video_statistics", 4)

@@ -1,4 +1,4 @@
-"""From stored bytes to numbers: every format, whatever its widths, groups and padding, and one row at a time or all."""
+"""From stored bytes to numbers: every format, with any widths, groups and padding, one row at a time or all at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ltx2_core.stored.layer import StoredLayer
 from ltx2_core.weights import map_tensors
 from scripts.quantise import WRITERS, in_pieces, rotation, stored, with_markers
 
-# The largest root mean square error of a format relative to that of the numbers, for normal ones.
+# The largest relative root mean square error of each format, for normally distributed numbers.
 ERRORS = {"fp8": 0.03, "fp8_rows": 0.03, "fp8_tiles": 0.03, "fp8_cast": 0.04, "mxfp8": 0.03, "nvfp4": 0.11}
 ERRORS |= {"int8": 0.01, "convrot": 0.01, "w4a8": 0.09, "w6a8": 0.03}
 PADDED = [(3, 5), (48, 80), (300, 64)]

@@ -1,4 +1,4 @@
-"""Whichever layers of a denoiser are quantised, in whichever formats: what it loads, decodes and streams is right."""
+"""Random sets of quantised layers of a denoiser, in random formats, are loaded, decoded and streamed correctly."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from scripts.make_tiny_checkpoint import is_linear, random_component, tiny_confi
 from scripts.quantise import largest_group, stored, with_markers
 
 CHECKPOINT = "ltx-2-tiny-dev.safetensors"
-FORMS = ("fp8", "fp8_rows", "mxfp8", "nvfp4", "int8", "convrot")  # a cast layer may not lie beside scaled ones
+FORMS = ("fp8", "fp8_rows", "mxfp8", "nvfp4", "int8", "convrot")  # cast layers must not be mixed with scaled ones
 BLOCKS = sorted(kind for kind in BLOCK_TYPES)
-LARGEST_ERROR = 0.15  # of a matrix: nvfp4 has three bits and a sign, and is off by about a tenth
+LARGEST_ERROR = 0.15  # relative error of a matrix: nvfp4 has three bits and a sign, and an error of about 0.1
 Tensors = dict[str, Tensor]
 
 
@@ -74,7 +74,7 @@ def quantised_layers(model: nn.Module) -> list[QuantisedLinear]:
 
 
 def right_layers(path: Path, chosen: set[str]) -> list[QuantisedLinear]:
-    """Every chosen layer computes with its decoded weight, and blocks that are streamed are those that are loaded."""
+    """Check that every chosen layer computes with its decoded weight, and that streamed blocks equal loaded ones."""
     header = read_header(path)
     model = load_component("transformer", header, dtype=torch.float32)
     layers = quantised_layers(model)

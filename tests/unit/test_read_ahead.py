@@ -1,4 +1,4 @@
-"""Weights that are needed next are read while something else computes: which bytes, how many, and when it ends."""
+"""Reading the next weights during a computation: which bytes, how many, and when it ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Advised = list[tuple[int, int]]
 
 @pytest.fixture
 def advised(monkeypatch: pytest.MonkeyPatch) -> Advised:
-    """The offsets and lengths that the system is asked for; as much memory is free as anybody needs."""
+    """The offsets and lengths that are requested from the system; enough memory is free."""
     found: Advised = []
     monkeypatch.setattr(read_ahead, "_advise", lambda: lambda file, offset, length: found.append((offset, length)))
     monkeypatch.setattr(read_ahead, "available_bytes", lambda: 2**40)
@@ -39,7 +39,7 @@ def readers() -> list[Thread]:
 
 
 def wait() -> None:
-    """Until all is asked for."""
+    """Wait until everything has been requested."""
     for thread in readers():
         thread.join()
 

@@ -1,4 +1,4 @@
-"""What a recipe makes of settings, stage by stage, and what the engine makes of a stage."""
+"""The settings of each stage of a recipe, and the engine's version of a stage."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_seeds_of_samplers_are_those_of_the_official_code() -> None:
 
 
 def asking_for_keyframes(given: int | tuple[int, ...], **others: Any) -> Request:
-    """A request for a clip of 17 frames, of which only what bears on keyframes is there."""
+    """A request for a clip of 17 frames with only the fields that matter for keyframes."""
     return Request.model_construct(frames=17, fps=Fraction(24), generated_keyframes=given, **others)
 
 
@@ -86,7 +86,7 @@ def asking_for_keyframes(given: int | tuple[int, ...], **others: Any) -> Request
     [
         (0, [{}], [[]]),
         (2, [{}], [[5, 11]]),
-        ((5, 12), [FIRST, REFINED], [[5, 12], []]),  # a stage that refines has the frames of the one before it
+        ((5, 12), [FIRST, REFINED], [[5, 12], []]),  # a refining stage keeps the frames of the stage before it
         (2, [{"rate": 0.5}, REFINED], [[3, 5], []]),
         ((4, 10), [{"rate": 0.5}, REFINED], [[2, 5], []]),
     ],

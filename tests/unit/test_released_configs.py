@@ -1,4 +1,6 @@
-"""What configs leave out: a setting that the config of LTX-2 has is needed, or is that of LTX-2 where it is missing."""
+"""Missing settings in configs: each setting in the config of LTX-2 is either required, or its default is LTX-2's
+value.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ READERS: dict[str, Callable[[Mapping[str, Any]], object]] = {
     "connectors": lambda config: [ConnectorConfig.from_metadata(config, name.partition("_")[0]) for name in CONNECTORS],
     "upsampler": UpsamplerConfig.from_metadata,
 }
-CONFIGS = {"upsampler": "upsampler-spatial-x2"}  # of which release; "2.0" where none is named
-OTHERWISE: dict[str, set[Path]] = {  # settings whose default is that of earlier models
+CONFIGS = {"upsampler": "upsampler-spatial-x2"}  # the release of each config; the others are of "2.0"
+OTHERWISE: dict[str, set[Path]] = {  # settings whose default is the value of earlier models
     "transformer": {("transformer", "av_ca_timestep_scale_multiplier"), ("transformer", "frequencies_precision")},
     "video VAE": {("vae", "timestep_conditioning")},
     "connectors": {

@@ -1,4 +1,4 @@
-"""Reports: what is measured of a file, how results are laid out, and that a page is whole, small and harmless."""
+"""Reports: measurements of a file, the layout of results, and that a page is complete, small and harmless."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.report_files import RATE_HZ, clip, frames, looked_at, noise, recipe, 
 from tests.synthetic_media import write_video
 
 MARKUP = """<script>alert(1)</script> "'><img src=x onerror=alert(1)> {{ 7 * 7 }} </title></style> &amp; \u2028"""
-MOST_BYTES = 250_000  # of a page of a hundred clips, without their posters
+MOST_BYTES = 250_000  # limit for a page of a hundred clips, without their posters
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def overview(tmp_path_factory: pytest.TempPathFactory) -> Overview:
 
 
 class Elements(HTMLParser):
-    """The elements of a page with their attributes, and the text inside each kind of them."""
+    """The elements of a page with their attributes, and the text in each kind of element."""
 
     def __init__(self, page: bytes) -> None:
         super().__init__()
@@ -74,12 +74,12 @@ class Elements(HTMLParser):
 
 
 def told(page: bytes) -> dict[str, object]:
-    """What the page gives its script."""
+    """The data that a page contains for its script."""
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.decode(), re.DOTALL)
     return json.loads(data)
 
 
-# What is measured
+# Measurements
 
 
 def test_what_the_check_finds_is_found_in_the_file(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_badges_tell_loudness_and_a_lag_beyond_a_frame(tmp_path: Path) -> None:
     assert "the video is static" in next(badge.meaning for badge in unclear if badge.word == "sync unclear")
 
 
-# How results are laid out
+# Layout of results
 
 
 def test_results_stand_by_prompt_and_seed_with_gaps(overview: Overview) -> None:
@@ -219,7 +219,7 @@ def test_a_page_loads_nothing_but_the_files_beside_it(overview: Overview) -> Non
     text = page.decode()
     assert re.findall(r"https?://[^\"']*", text) == [
         "http://www.w3.org/2000/svg"
-    ]  # the name of SVG, which nobody loads
+    ]  # the namespace of SVG, which is not loaded
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|WebSocket|import\(", text)
     (policy,) = [tag["content"] for tag in elements.tags("meta") if tag.get("http-equiv") == "Content-Security-Policy"]
     assert policy is not None

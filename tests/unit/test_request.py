@@ -1,4 +1,4 @@
-"""Requests: every value settled, every file found, everything wrong refused before a model is read."""
+"""Requests: every value is determined, every file found, and everything wrong refused before a model is read."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def test_every_preset_file_is_right() -> None:
 
 @pytest.fixture
 def entry(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Registers the tiny model under the name `small`, with values of its own."""
+    """Register the tiny model under the name `small`, with its own values."""
     files: dict[Role, str] = {
         "checkpoint": "ltx-2-tiny-dev.safetensors",
         "text_encoder": "gemma",

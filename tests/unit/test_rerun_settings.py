@@ -1,4 +1,4 @@
-"""The settings that are read back out of a request settle it as it was, whatever a person had asked for."""
+"""The settings that are derived from a request give the same request again, for all options of the user."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ltx2_core.pipeline.resolve.settings import COMMAND_LINE, Origin, Place
 from ltx2_core.pipeline.resolve.settle import Asked
 from tests.synthetic_media import write_sound, write_video
 
-NAMED = Place(Origin.FILE, "asked.yaml")  # where what has no effect is passed over and not refused
+NAMED = Place(Origin.FILE, "asked.yaml")  # settings in a file are ignored, not refused, if they have no effect
 RECIPES = ["one-stage", "distilled-one-stage", "distilled-lora", "distilled", "two-stage", "keyframes", "hq"]
 EDITS: dict[str, dict[str, Any]] = {
     "restyle": {"strength": 0.35},
@@ -67,7 +67,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made_of(task: RenderTask) -> Made:
-    """The recipe that the file of a task would hold."""
+    """The recipe that the file of a task would contain."""
     job = Job(folder=task.target, task=task, identities=identities(task))
     assert JobRecord.parse(JobRecord(task=task, identities=job.identities, latents={}).dump()).task == task
     made = Made(
@@ -82,7 +82,7 @@ def made_of(task: RenderTask) -> Made:
 
 
 def require_same(mode: str, asked: dict[str, Any], main: Path | None, folder: Path) -> None:
-    """Settle, read the settings back, and settle again."""
+    """Settle, derive the settings, settle again, and compare."""
     layer = {"output": str(folder / "{seed}.mp4"), "overwrite": True, **asked}
     task = Asked(mode=mode, prompt="a bell", layers=[(NAMED, layer)], main=main).settle().resolved.task
     found = FoundRecipe(path=folder / "a.mp4", made=made_of(task), is_own=True)
@@ -104,7 +104,7 @@ def test_settings_read_out_of_a_request_settle_it_again(
         asked |= data.draw(st.sampled_from([{}, {"draft": True}, {"draft": True, "draft_steps": 3}]))
     streams = data.draw(st.sampled_from([{}, {"video": "off"}, {"sound": "off"}]))
     mode = data.draw(st.sampled_from(["t2v", "i2v"])) if "video" not in streams else "t2v"
-    times = ["@last:0.125"] if mode == "i2v" else ["", "@0:0.125"]  # its own image is at the first frame
+    times = ["@last:0.125"] if mode == "i2v" else ["", "@0:0.125"]  # the input image is at the first frame
     images = data.draw(st.sampled_from([(), *((f"{media}/photo.png{time}",) for time in times)]))
     suffix = "wav" if "video" in streams else "mp4"
     asked |= {"model": str(tiny), "preset": preset, **streams, "image": images}

@@ -1,4 +1,4 @@
-"""Settings of which one rules out others: the first place that sets one decides."""
+"""Settings that exclude each other: the layer with the highest precedence that sets one decides."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILE = Place(Origin.FILE, "own.yaml")
 
 
 def left(mode: str, *values: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is left of the settings of some places."""
+    """The remaining settings of some layers."""
     places = (COMMAND_LINE, ENVIRONMENT, FILE)
     layers: list[Layer] = [*zip(places, values, strict=False)]
     return [dict(layer) for _, layer in without_rivals(layers, mode_of(mode))[0]]
@@ -40,7 +40,7 @@ def test_the_first_place_that_says_how_long_a_clip_is_decides(mode: str) -> None
     assert left(mode, frames, until) == [frames, {"window": "1s"}]
     assert left(mode, {"until": None}, frames, until) == [{"until": None}, frames, {"window": "1s"}]
     both = until | frames
-    assert left(mode, both) == [both]  # which is refused where it is read
+    assert left(mode, both) == [both]  # this is refused when it is read
 
 
 def test_a_video_that_stays_as_it_is_follows_no_until() -> None:

@@ -1,4 +1,4 @@
-"""Samplers on denoisers whose right answer is known."""
+"""Samplers with denoisers whose correct results are known."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ every_sampler = pytest.mark.parametrize("sample", SAMPLERS.values(), ids=SAMPLER
 
 
 def quiet(done: int, total: int) -> None:
-    """No progress."""
+    """Ignore progress."""
 
 
 def audio(seed: int = 0, tokens: int = 5) -> LatentState:
@@ -54,7 +54,7 @@ def always(target: Tensor, states: States, sigma: float, step: int) -> Latents:
 
 
 def shrink(states: States, sigma: float, step: int) -> Latents:
-    """A denoiser whose estimate depends on what it sees."""
+    """A denoiser whose estimate depends on its input."""
     return states.map(lambda state: torch.tanh(state.latent) / (1 + sigma))
 
 
@@ -156,7 +156,7 @@ def test_ancestral_draws_the_noise_of_a_seed_whatever_dtype_the_latents_have(noi
     know = partial(always, empty.latent)
     moved = ancestral(know, States(audio=empty), torch.tensor([0.9, 0.5]), quiet, **options).audio.latent
     noise = draw_noise(moved.shape, torch.Generator().manual_seed(1), noise_dtype).float()
-    spread = moved.norm() / noise.norm()  # nothing but noise is left
+    spread = moved.norm() / noise.norm()  # only noise remains
     assert torch.allclose(moved, spread * noise, atol=1e-6)
 
 

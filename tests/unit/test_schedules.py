@@ -1,4 +1,4 @@
-"""Noise levels, and the order in which samplers go through them."""
+"""Noise levels, and the order in which samplers use them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON Schemas in docs/schemas are those of this version, and what commands print and read is valid by them."""
+"""The JSON Schemas in docs/schemas belong to this version, and the output and input of commands is valid by them."""
 
 from __future__ import annotations
 

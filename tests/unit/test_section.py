@@ -1,4 +1,4 @@
-"""Configs of checkpoints are read by type: whatever stands in place of a value, the error names its key."""
+"""Configs of checkpoints are read by type: for any value of a wrong type, the error names its key."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def changed(config: dict[str, Any], path: tuple, value: Any) -> Iterator[None]:
 
 
 def _refusal(reader: Callable[[Mapping[str, Any]], object], config: dict[str, Any], otherwise: str) -> str:
-    """What a reader says against a config; something else if it reads it."""
+    """The error of a reader for a config, or something else if it accepts the config."""
     try:
         reader(config)
     except CheckpointError as error:

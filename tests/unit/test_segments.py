@@ -1,4 +1,4 @@
-"""Prompts of spans of a clip: which token reads which text, and equalities with a clip of one text."""
+"""Prompts of spans of a clip: the text that each token reads, and equalities with a clip of one text."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def states(grid: tuple[int, int, int] = GRID) -> States:
 
 
 def denoiser(model: Transformer, texts: list[int], times: TextTimes | None = TIMES, **options: Any) -> GuidedDenoiser:
-    """A denoiser that reads these texts, by their seeds."""
+    """A denoiser that reads these texts, given by their seeds."""
 
     def contexts(channels: int) -> Contexts:
         return Contexts(torch.cat([text(seed, channels) for seed in texts], dim=1), text(99, channels))
@@ -155,7 +155,7 @@ def test_tokens_in_windows_of_time_read_the_text_of_their_time_in_the_clip() -> 
 def test_appended_tokens_read_the_text_of_their_own_time() -> None:
     video = states().video
     assert video is not None
-    late = video.positions[:, :, -6:]  # those of the last latent frame, once more
+    late = video.positions[:, :, -6:]  # the positions of the last latent frame, repeated
     grown = replace(video, positions=torch.cat([video.positions, late], dim=2))
     weights = TIMES.weights(grown.positions)
     assert weights[:, -6:].equal(weights[:, -12:-6])

@@ -1,4 +1,4 @@
-"""Where settings come from besides the command line."""
+"""Sources of settings besides the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: parsed once, merged in one order, refused by name."""
+"""Settings: parsed once, merged in one order, and refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which part of a batch a process of an array job does."""
+"""The part of a batch that a process of an array job runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contact sheets: what they show, how text fits, how sound is plotted, and how large they are."""
+"""Contact sheets: their content, the layout of text, the plot of audio, and their size."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_controls_are_shown_and_lines_are_joined() -> None:
     assert plain("one\ntwo\t\u202ethree\x1b[0m") == "one two \\u202ethree\\x1b[0m"
 
 
-# Sound
+# Audio
 
 
 def test_a_waveform_is_a_scale_of_decibels() -> None:

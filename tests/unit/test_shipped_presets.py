@@ -1,4 +1,4 @@
-"""Every value that ships in presets/, in one literal table: changing one is a decision, and shows here."""
+"""Every value in presets/ in one literal table, so that every change of a value is deliberate and visible here."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ HALF = Fraction(1, 2)
 REFINED = {"start": "upsampled", "sigmas": "distilled-3"}
 WITH_LORA = {**REFINED, "distilled_lora": 1.0}
 ENLARGED = {"start": "source", "source_scale": HALF}
-# What each stage has that differs from a plain one.
+# The fields of each stage that differ from the defaults.
 STAGES: dict[str, list[dict[str, Any]]] = {
     "control": [
         {"scale": HALF, "sigmas": "distilled-8"},
@@ -68,7 +68,7 @@ STAGES: dict[str, list[dict[str, Any]]] = {
     "upscale-lora": [ENLARGED | {"sigmas": "distilled-3", "distilled_lora": 1.0}],
     "two-stage-1.5x": [{"scale": Fraction(2, 3), "guided": True}, WITH_LORA],
 }
-# What each recipe does to a clip, whose audio it ships, and how it uses images: where it differs from (None, last,
+# The edit of each recipe, the stage that its audio comes from, and its use of images, if they differ from (None, last,
 # replace-first).
 OTHERS = {
     "control": ("control", "last", "replace-first"),
@@ -108,7 +108,7 @@ GENERATIONS: dict[str, dict[str, Any]] = {
         "text_rows": 1024,
         "image_crf": 33,
         "stg_block": "29/48",
-        "negative": "2a54e94cb2be1882",  # the beginning of its sha256
+        "negative": "2a54e94cb2be1882",  # the beginning of the text's SHA-256
     }
 }
 GENERATIONS["2.3"] = GENERATIONS["2.0"] | {"steps": 30, "stg_block": "28/48"}
@@ -274,7 +274,7 @@ def test_distilled_models_of_2_5_are_sampled_with_new_noise_first(
     assert [stage.sampler for stage in recipe.stages] == samplers
 
 
-SIZES = {  # of 720p in one stage: rendered, and cut to
+SIZES = {  # 720p in one stage: rendered size, and size after cropping
     "16:9": ((1280, 736), (1280, 720)),
     "9:16": ((736, 1280), (720, 1280)),
     "1:1": ((960, 960), None),

@@ -1,4 +1,4 @@
-"""Seconds that are shown: as renders and the doctor measured them, for nobody to choose by; and measured peaks."""
+"""Displayed seconds: from renders and the doctor, never used for choices; and measured peaks of memory."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_a_place_that_cannot_be_written_is_told_and_nothing_more(home: Path) -> 
     assert keep_speeds(speeds_of(plan.work, plan.flops, {"denoise": 1.0}))
 
 
-# What the doctor measured
+# Measurements of the doctor
 
 
 def tuned(width: int | None, tokens: int = 10**6) -> Tuning:
@@ -167,7 +167,7 @@ def test_the_doctors_step_tells_seconds_of_models_of_its_width(width: int | None
     found = settled()
     flops = plan_of(found).flops["denoise"]
     assert seconds_of(found, "denoise") == [(pytest.approx(flops / 1e9) if source else None, source)]
-    keep(found, {"denoise": 3.0})  # a finished render knows better
+    keep(found, {"denoise": 3.0})  # the measurement of a finished render takes precedence
     assert seconds_of(settled(), "denoise") == [(pytest.approx(3.0), MEASURED)]
 
 
@@ -208,7 +208,7 @@ def test_on_the_cpu_only_peaks_are_compared() -> None:
 
 
 class Peaks(ProcessPeak):
-    """Peaks that were measured before."""
+    """Peaks of earlier measurements."""
 
     def __init__(self, *peaks: int | None) -> None:
         self.left = list(peaks)
@@ -282,7 +282,7 @@ def test_the_peak_of_a_card_is_counted_from_phase_to_phase(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: asked.append("reset"))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: asked.append("peak") or 7)
     assert CardPeak(torch.device("cuda:0")).take() == 7
-    assert asked == ["init", "reset", "peak", "reset"]  # or torch says: did you call init?
+    assert asked == ["init", "reset", "peak", "reset"]  # otherwise torch asks: did you call init?
 
 
 def test_a_clock_knows_the_kind_of_model() -> None:

@@ -1,4 +1,4 @@
-"""Which layers of a file are stored quantised: what is recognised, and what is refused instead of guessed."""
+"""The layers of a file that are stored quantised: what is recognised, and what is refused instead of guessed."""
 
 from __future__ import annotations
 

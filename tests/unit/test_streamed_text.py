@@ -1,4 +1,6 @@
-"""The text encoder layer by layer: the bits of the whole one, in a folder and in one file, and what stays loaded."""
+"""The text encoder layer by layer: the same bits as the whole one, in a folder and in one file, and what stays
+loaded.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ FORMS = [("", ""), ("fp8", ""), ("fp8", "int8"), ("convrot", "fp8_rows")]  # of 
 
 
 def one_file(tiny: Path, out: Path, form: str, table: str) -> EncoderFiles:
-    """The tiny Gemma in one file, with its tokenizer in it."""
+    """The tiny Gemma in one file that contains its tokenizer."""
     tensors = load_file(tiny / "gemma/model.safetensors")
     forms = {name: form for name in tensors if form and name.endswith("_proj.weight")}
     forms |= {name: table for name in tensors if table and name.endswith("embed_tokens.weight")}
@@ -80,7 +82,7 @@ def test_the_table_stays_in_its_file_and_two_layers_are_alive(tiny: Path) -> Non
     gemma(PROMPTS[:1], ROWS)
     assert len(places) == SLOTS < len(layers)
     assert all(x.is_meta for x in layers.parameters())
-    assert gemma.model.embed_tokens.table.weight.dtype == torch.bfloat16  # as it is stored, not as it is computed with
+    assert gemma.model.embed_tokens.table.weight.dtype == torch.bfloat16  # the stored dtype, not the compute dtype
 
 
 def test_no_layer_stays_when_the_text_is_read(tiny: Path) -> None:
@@ -111,7 +113,7 @@ def test_connectors_are_streamed_too_with_the_bits_of_those_that_are_loaded_whol
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize(("version", "few"), [("2.0", 16), ("2.3", 40), ("2.5", 40)])  # no piece under 16 rows
+@pytest.mark.parametrize(("version", "few"), [("2.0", 16), ("2.3", 40), ("2.5", 40)])  # pieces have at least 16 rows
 def test_the_projection_that_stays_in_its_file_gives_the_bits_of_one_that_is_loaded(
     version: str, few: int, precision: Precision, tiny_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

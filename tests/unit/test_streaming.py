@@ -1,4 +1,4 @@
-"""Blocks that are loaded one after another: what they hold, how much is alive, and what a damaged file does."""
+"""Blocks that are loaded one after another: their content, the memory that they take, and damaged files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_every_block_has_its_weights_while_it_is_visited_and_none_afterwards(
 
 @pytest.mark.parametrize("resident", [0, 1])
 def test_memory_of_a_device_is_filled_in_inference_mode(tiny: Path, resident: int) -> None:
-    """The reader is a thread of its own, in which inference mode does not hold by itself."""
+    """The reader is a separate thread, which does not inherit inference mode."""
     with torch.inference_mode():
         model = streamed(tiny / CHECKPOINT, resident=resident, device=torch.device("meta"))
         visited = [{name: x.shape for name, x in block.state_dict().items()} for block in model.blocks]
@@ -99,7 +99,7 @@ def test_a_model_that_is_emptied_lets_go_of_what_it_has_loaded(tiny: Path) -> No
     assert len(slots) == SLOTS
     model.to("meta")
     assert all(slot() is None for slot in slots)
-    assert len(list(model.blocks)) == len(model.blocks)  # and loads it again
+    assert len(list(model.blocks)) == len(model.blocks)  # the second iteration loads the blocks again
 
 
 def test_file_that_was_cut_off_meanwhile_is_an_error_and_ends_the_reader(tiny: Path, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_error_in_a_walk_ends_the_reader_as_soon_as_the_model_is_emptied(tiny: P
 
     with pytest.raises(KeyboardInterrupt) as caught:
         broken()
-    assert caught.tb is not None  # it keeps the walk
+    assert caught.tb is not None  # the traceback keeps the iterator alive
     model.to("meta")
     assert not [thread for thread in threading.enumerate() if thread.name == "weights"]
     assert all(x.is_meta for x in model.blocks.state_dict().values())

@@ -1,4 +1,4 @@
-"""How well sound and motion agree: what is recovered, what cannot be told, and what makes no difference."""
+"""How well audio and motion agree: lags that are found, lags that cannot be determined, and changes without effect."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def measure(path: Path, **options: Any) -> Sync:
 
 
 def check(found: Sync, late_s: float) -> None:
-    """The lag is right within a frame, and known to be."""
+    """Check that the lag is right within a frame, and reported as clear."""
     assert found.lag_s is not None
     assert found.frame_s is not None
     assert abs(found.lag_s - late_s) <= found.frame_s

@@ -67,7 +67,7 @@ SEPARATE = {
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Threads that wait for each other take longer than these tiny products."""
+    """Use one thread, because waiting for other threads takes longer than these tiny products."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -91,7 +91,7 @@ def gemma_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own_folder(gemma_folder: Path, tmp_path: Path) -> Path:
-    """A copy that a test may spoil."""
+    """A copy that a test may change."""
     return Path(shutil.copytree(gemma_folder, tmp_path / "gemma"))
 
 
@@ -497,7 +497,7 @@ def test_prompts_together_give_the_contexts_of_prompts_alone(gemma: Gemma) -> No
 
 
 class Stored8(nn.Module):
-    """A linear layer without bias whose weight is stored as whole numbers; it computes in the type of its input."""
+    """A linear layer without bias whose weight is stored as integers; it computes in the dtype of its input."""
 
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Contexts of prompts that were read before are kept on disk, and read again with the same bytes."""
+"""Contexts of earlier prompts are stored on disk, and read again with the same bytes."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_cache_that_cannot_be_written_only_warns(home: Path, caplog: pytest.Lo
     with caplog.at_level(logging.WARNING, logger="ltx2"):
         contexts = cache().recall(["a fox", "no fox"], made)
     assert same(contexts[0], made(["a fox", "no fox"])[0])
-    (message,) = caplog.messages  # once, though two prompts are not kept
+    (message,) = caplog.messages  # one message, although two prompts are not stored
     assert message.startswith(f"encoded prompts are not kept: {home} cannot be written")
 
 

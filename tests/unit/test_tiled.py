@@ -1,4 +1,6 @@
-"""Denoising in tiles: a tile is a picture of its own, and what needs no neighbours comes out as without tiles."""
+"""Denoising in tiles: each tile is processed like a separate video, and a denoiser without interaction gives the same
+as without tiles.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def conditions(latent: Tensor) -> list[Condition]:
-    """A first frame, a keyframe and a reference, of the size of a latent (1 c f h w)."""
+    """A first frame, a keyframe and a reference, for a latent of the size (1 c f h w)."""
     still, half = latent[:, :, :1] * 2, latent[..., ::2, ::2]
     reference = ReferenceVideo(latent=half, fps=FPS, factors=FACTORS, spatial_scale=2, temporal_scale=1, strength=0.8)
     return [
@@ -56,14 +58,14 @@ def assert_same(ours: LatentState, expected: LatentState) -> None:
 
 
 def pictures(state: LatentState, across: int, down: int) -> list[Part]:
-    """The parts of a video in so many tiles."""
+    """The parts of a video for this many tiles."""
     tiles = cut_into(Streams(state, None), (1, across, down), FACTORS, FPS)
     return [tile.video for tile in tiles if tile.video is not None]
 
 
 @pytest.mark.parametrize("which", [slice(0), slice(2), slice(3)], ids=["plain", "images", "reference"])
 def test_tile_is_the_state_of_a_picture_of_its_own(which: slice) -> None:
-    latent = noise(1, 6, 2, 12, 18)  # in two tiles across, of which the second begins at an even cell
+    latent = noise(1, 6, 2, 12, 18)  # two tiles side by side; the second one begins at an even cell
     for tile in pictures(conditioned(latent, which), 2, 1):
         _, rows, columns = tile.state.grid
         top, left = divmod(tile.tokens[0].item(), 18)
@@ -73,7 +75,7 @@ def test_tile_is_the_state_of_a_picture_of_its_own(which: slice) -> None:
 
 
 class EachForItself:
-    """A denoiser in which no token sees another. Counts its calls."""
+    """A denoiser without interaction between tokens. Counts its calls."""
 
     scales: Any = None
 
@@ -86,7 +88,7 @@ class EachForItself:
 
 
 def estimates(count: tuple[int, int, int], grid: tuple[int, int, int] = GRID) -> tuple[Latents, Latents]:
-    """What a denoiser without neighbours makes of tiles and of the whole, and that it did run on tiles."""
+    """The estimates of a denoiser without interaction for tiles and for the whole; checks that tiles were used."""
     video, steps = conditioned(noise(1, 6, *grid), slice(3)), audio_latent_count(8 * grid[0] - 7, FPS)
     states = Streams(
         video.with_latent(noise(*video.latent.shape, seed=2)), LatentState.audio(noise(1, 2, steps, 3, seed=1))

@@ -52,7 +52,7 @@ class RepeatingDecoder:
 
 
 class PickingEncoder:
-    """Takes one pixel of every cell, the last one in time, so tiles agree wherever they overlap."""
+    """Reads one pixel of every cell, the last one in time, so tiles agree wherever they overlap."""
 
     config = SimpleNamespace(factors=TINY, latent_channels=3)
 
@@ -251,7 +251,7 @@ def test_small_clip_is_one_tile_of_the_automatic_plan():
 
 
 class NumberingEncoder:
-    """Gives each tile its number, so that the result shows how much of it each tile made."""
+    """Outputs the number of each tile, so the result shows the share of each tile."""
 
     def __init__(self) -> None:
         self.config = SimpleNamespace(factors=TINY, latent_channels=1)
@@ -263,7 +263,7 @@ class NumberingEncoder:
 
 
 def numbered(frames: int, rows: int, cells: tuple[Any, ...]) -> list[float]:
-    """How much of each cell along the one tiled axis the second tile made."""
+    """The share of the second tile in each cell along the tiled axis."""
     encoder: Any = NumberingEncoder()
     latent = encode_tiled(noise(1, 3, frames, rows * TINY.height, 2), encoder, plan(*cells, factors=TINY))
     assert encoder.calls == 2

@@ -1,4 +1,4 @@
-"""The evaluation of the toy model: what counts as right, what is kept between runs, what is written."""
+"""The evaluation of the toy model: what counts as right, what is stored between runs, and what is written."""
 
 import json
 from dataclasses import replace
@@ -29,7 +29,7 @@ def findings(row: str, count: int = 10) -> list[Finding]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained toy, without the zeros with which training begins."""
+    """An untrained toy, without the zeros of its initialisation."""
     folder = tmp_path_factory.mktemp("toy")
     for name, file in FILES.items():
         parts = {component: fresh(component) for component in file.components}
@@ -80,7 +80,7 @@ def test_what_is_given_is_not_judged():
 
 def test_sync_is_between_what_is_seen_and_heard_or_with_what_is_given():
     assert judge.sync([FINDING]).found == 1  # 0.5 with 0.51
-    assert judge.sync([replace(FINDING, given="sound")]).found == 1  # 0.5 of what is seen
+    assert judge.sync([replace(FINDING, given="sound")]).found == 1  # the visible event at 0.5
     assert judge.sync([replace(FINDING, given="picture")]).found == 2  # both onsets
 
 

@@ -1,4 +1,4 @@
-"""The files of the toy model: official names and metadata, read by the ordinary loader, within their budget."""
+"""The files of the toy model: official names and metadata, read by the ordinary loader, within the size limit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All files of an untrained toy model."""
     out = tmp_path_factory.mktemp("toy")
     for name, file in toy.FILES.items():
-        for component in file.components:  # one after another, as their trainings write them
+        for component in file.components:  # one after another, as in their trainings
             toy.save(name, {component: toy.fresh(component, seed=1)}, out)
     toy.save_gemma(toy.fresh_gemma(seed=1), out)
     save_tokenizer(out)

@@ -1,4 +1,4 @@
-"""The trainings of the toy's sound: what is drawn, how far two sounds are apart, and runs that are stopped."""
+"""The audio trainings of the toy: random sounds, distances between sounds, and runs that are stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the denoiser of the toy model is trained: what samples are made of, and that it computes what the tool does."""
+"""The training of the toy's denoiser: the content of samples, and that it computes the same as `ltx2`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from scripts.toy.world import Kind
 
 
 def examples(count: int, kind: Kind = Kind.BALL) -> Examples:
-    """Latents of noise, with the scenes that they might be of."""
+    """Random latents with random scenes."""
     rng = np.random.default_rng(0)
     generator = torch.Generator().manual_seed(0)
     return Examples(
@@ -61,7 +61,7 @@ def batches(count: int, clips: int = 8, *, has_spans: bool = False) -> list[Batc
 
 @pytest.fixture(scope="module")
 def model() -> Denoised:
-    """A denoiser whose residual branches are open, unlike those of an untrained one."""
+    """A denoiser whose residual branches are not zero, unlike those of an untrained one."""
     model = Denoised(fresh("transformer"), TextPath.fresh(0))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -272,7 +272,7 @@ def test_new_shards_are_taken_up_and_kinds_are_equally_frequent(tmp_path: Path) 
 
 def test_an_object_touches_the_cells_that_it_is_seen_in() -> None:
     masks = torch.zeros(1, 49, 128, 192, dtype=torch.bool)
-    masks[0, 0, 0, 0] = masks[0, 8, 127, 191] = True  # the first cell in time is one frame, the next one eight
+    masks[0, 0, 0, 0] = masks[0, 8, 127, 191] = True  # the first latent frame is one frame, the next one eight
     cells = touched_cells(masks, VIDEO_GRID)
     assert cells.nonzero().tolist() == [[0, 0, 0, 0], [0, 1, 3, 5]]
 

@@ -1,4 +1,4 @@
-"""The world of the toy model: what is drawn is held to its rules, and what is rendered is found again."""
+"""The world of the toy model: random scenes obey its rules, and the detectors find what is rendered."""
 
 from dataclasses import replace
 from functools import cache
@@ -10,7 +10,7 @@ from scripts.toy import detect, prompts, world
 from scripts.toy.world import Clip, Kind, Scene
 
 ATTRIBUTES = ("colour", "size", "tempo", "side", "strength", "time_of_day")
-CLIPS_PER_KIND = 2  # one that training may meet, and one that is held out
+CLIPS_PER_KIND = 2  # one of the training combinations, and one that is held out
 
 
 @cache
@@ -29,7 +29,7 @@ def times_s(clip: Clip) -> list[float]:
 
 
 def worn(frames: np.ndarray, psnr_db: float = 27) -> np.ndarray:
-    """Frames after a blur and with coarse and fine noise, as a weak video VAE gives them back."""
+    """Frames after a blur and with coarse and fine noise, similar to the output of a weak video VAE."""
     soft, rng = frames.astype(np.float32), np.random.default_rng(0)
     for axis in (1, 1, 2, 2):
         soft = (np.roll(soft, 1, axis) + soft + np.roll(soft, -1, axis)) / 3

@@ -192,7 +192,7 @@ def test_text_that_depends_on_the_noise_level_is_not_kept() -> None:
 
 
 class LoadedBlocks:
-    """Blocks that are loaded when they are asked for, and whose weights are lost when the next one is."""
+    """Blocks that are loaded when they are requested, and whose weights are lost when the next one is requested."""
 
     def __init__(self, blocks: nn.ModuleList) -> None:
         self.stored = blocks

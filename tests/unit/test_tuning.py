@@ -1,4 +1,4 @@
-"""What was measured on a machine: who obeys it, and what is not believed."""
+"""Measurements on a machine: their use in later renders, and measurements that are ignored."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ TINY = Plan(heads=1, text_rows=8, shapes=(Shape(name="tiny", width=64, height=64
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The home of a machine without a compiler, which would take a minute for each shape."""
+    """The home of a machine without a compiler, because compiling would take a minute per shape."""
     monkeypatch.setenv("LTX2_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(tune, "lacking_compiler", lambda device: "there is none")
     return tmp_path / "home"
 
 
 def with_compiler(monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
-    """A machine whose compiler leaves blocks as they are, or raises an error when the first one runs."""
+    """A machine whose compiler leaves blocks unchanged, or raises an error when the first one runs."""
 
     def run(*_: object) -> None:
         if error is not None:
@@ -64,7 +64,7 @@ def with_compiler(monkeypatch: pytest.MonkeyPatch, error: Exception | None = Non
 
 
 def tuning(device: Device = CPU, precision: PrecisionChoice | None = BF16, **tokens: int) -> Tuning:
-    """Measurements that choose everything that is unusual, up to some numbers of tokens."""
+    """Measurements that choose everything that is not the default, up to some numbers of tokens."""
     shapes = tuple(
         ShapeClass(name=name, tokens=most, batches_passes=ON, keeps_text=OFF)
         for name, most in (tokens or {"all": 10_000}).items()
@@ -111,7 +111,7 @@ def test_a_clip_takes_the_smallest_class_that_holds_it(tiny: Path) -> None:
     ]
     write_tuning(tuning(small=31))
     chosen = settled(tiny).task.machine
-    assert (chosen.batches_passes, chosen.keeps_text) == (False, True)  # it is larger than all that was measured
+    assert (chosen.batches_passes, chosen.keeps_text) == (False, True)  # it is larger than everything that was measured
     write_tuning(tuning(small=32))
     assert settled(tiny).task.machine.batches_passes
 
@@ -178,7 +178,7 @@ def test_the_doctor_shows_a_broken_file_and_ends_well(home: Path) -> None:
 
 
 def test_nothing_is_measured_that_could_not_be_kept(home: Path) -> None:
-    home.touch()  # where the folder would be
+    home.touch()  # a file in the place of the folder
     told: list[str] = []
     with pytest.raises(StorageError, match=r"machine\.json cannot be written"):
         tune.tune(tell=told.append)
@@ -254,7 +254,7 @@ def test_compiled_blocks_are_measured_where_there_is_a_compiler(monkeypatch: pyt
     assert shape.compiles.on_s is not None
     assert told[-1] == "measuring on cpu: compiled blocks, tiny; the compiler may run for minutes"
     assert found.rows["compiled blocks, up to 8 tokens"] == str(shape.compiles)
-    assert read_tuning() is None  # the command writes it
+    assert read_tuning() is None  # only the command writes measurements
 
 
 def test_a_compiler_that_fails_leaves_the_rest_of_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Exact numbers, as files and records hold them."""
+"""Exact numbers in files and records."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def test_inputs_stay_as_they_are():
 def test_gradients_reach_every_parameter_and_change_no_value():
     video, latent = noise(1, 3, 5, 16, 16), noise(1, 4, 2, 2, 2)
     models = (encoder(), decoder(), decoder(timestep_conditioning=True))
-    functions = (models[0].forward, models[1].decode, models[2].decode)  # none of them draws noise
+    functions = (models[0].forward, models[1].decode, models[2].decode)  # none of these models draws noise
     for model, function, x in zip(models, functions, (video, latent, latent), strict=True):
         expected = function(x)
         model.requires_grad_(True)
@@ -200,7 +200,7 @@ def test_decoder_list_runs_backwards():
     forwards, backwards = (config(decoder_blocks=METADATA["decoder_blocks"][::step]) for step in (1, -1))
     assert forwards.decoder.blocks == backwards.decoder.blocks[::-1]
     growth = Resample(stride=Factors(2, 2, 2), multiplier=2, is_residual=True)
-    assert forwards.decoder.blocks[1] == growth  # the last but one of the file
+    assert forwards.decoder.blocks[1] == growth  # the second to last block of the file
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_unknown_settings_are_refused_by_name(setting: str, value: Any, named: s
 def test_log_variance_channels_do_not_change_the_latent():
     shared, own = encoder(), VideoEncoder(config(latent_log_var="per_channel")).requires_grad_(False)
     state = {name: tensor for name, tensor in shared.state_dict().items() if not name.startswith("conv_out")}
-    lacking = own.load_state_dict(state, strict=False)  # the last layer, which is filled below
+    lacking = own.load_state_dict(state, strict=False)  # the last layer is missing; it is filled below
     assert all(name.startswith("conv_out") for name in lacking.missing_keys)
     assert lacking.unexpected_keys == []
     for name, tensor in own.conv_out.state_dict().items():

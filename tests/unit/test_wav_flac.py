@@ -1,4 +1,4 @@
-"""WAV and FLAC by libsndfile: what it is given, that it agrees with PyAV, and that files come out the same twice."""
+"""WAV and FLAC with libsndfile: its inputs, agreement with PyAV, and that files are reproducible."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_part_of_adpcm_is_that_part_of_the_whole(codec: str, layout: str, tmp_
     whole = read_audio(source).samples
     part = read_audio(source, Fraction("0.3"), Fraction("0.5")).samples
     expected = torch.from_numpy(tone(RATE_HZ, len(whole)) / 32768)
-    assert (whole[:, 500:RATE_HZ] - expected[:, 500:]).abs().max() < 0.02  # it needs some samples to find its step
+    assert (whole[:, 500:RATE_HZ] - expected[:, 500:]).abs().max() < 0.02  # ADPCM adapts its step first
     assert torch.equal(part, whole[:, 14400:38400])
 
 
@@ -149,7 +149,7 @@ def test_a_header_that_makes_no_sense_is_not_shown_to_libsndfile(tmp_path: Path)
     path = write_sound(tmp_path / "a.wav")
     data = path.read_bytes()
     at = data.index(b"fmt ") + 8
-    for offset, value in ((2, 3), (4, 0), (12, 6), (14, 20)):  # channels, rate, bytes of a sample, bits
+    for offset, value in ((2, 3), (4, 0), (12, 6), (14, 20)):  # channels, rate, bytes per sample, bits
         odd = bytearray(data)
         odd[at + offset : at + offset + 2] = value.to_bytes(2, "little")
         odd[at + offset + 2 : at + offset + 4] = bytes(2) if offset == 4 else odd[at + offset + 2 : at + offset + 4]
@@ -202,4 +202,4 @@ def test_libsndfile_is_loaded_with_the_first_samples_only(tmp_path: Path, monkey
     source = check_input(path, AudioSource)
     assert "soundfile" not in sys.modules
     read_audio(source)
-    assert "soundfile" in sys.modules  # by this call: a module that had imported it would not ask again
+    assert "soundfile" in sys.modules  # imported by this call, not earlier by a module

@@ -1,4 +1,4 @@
-"""Tensors of a weight file as read-only views: nothing is copied, and nothing keeps the file longer than they do."""
+"""Tensors of a weight file as read-only views: nothing is copied, and the file is only kept open while they exist."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 
 
 def maps_of(path: Path) -> str:
-    """The permissions of every map of a file in this process, as Linux tells them."""
+    """The permissions of every memory map of a file in this process, as reported by Linux."""
     return " ".join(line.split()[1] for line in Path("/proc/self/maps").read_text().splitlines() if str(path) in line)
 
 
@@ -120,10 +120,10 @@ print(map_tensors(header, ["x"])["x"][-1].item())
 def test_a_file_larger_than_the_memory_that_a_process_may_have_is_read(tmp_path: Path) -> None:
     path, size = tmp_path / "large.safetensors", 2**34
     text = json.dumps({"x": entry(0, size, "BF16", (size // 2,))}).encode()
-    header = raw_file(text.ljust(-len(text) // 8 * -8))  # what is not aligned would be copied
+    header = raw_file(text.ljust(-len(text) // 8 * -8))  # unaligned tensors would be copied
     with path.open("wb") as file:
         file.write(header)
-        file.truncate(len(header) + size)  # a hole: it takes no room on the disk
+        file.truncate(len(header) + size)  # sparse: takes no disk space
     command = [sys.executable, "-c", WITH_LITTLE_MEMORY, path]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert (done.stdout, done.returncode) == ("0.0\n", 0), done.stderr

@@ -1,4 +1,4 @@
-"""YAML files of settings: what they may hold, and that every mistake is told with its line."""
+"""YAML settings files: their valid content, and that every mistake is reported with its line."""
 
 from __future__ import annotations
 
