@@ -109,8 +109,8 @@ class MainStream(Stream):
 
 
 class Event:
-    """moment: the moment of the main stream at which it was recorded. last: the last pending copy before it in its
-    stream, if any.
+    """An event in a stream. moment: the moment of the main stream at which it was recorded. last: the last pending copy
+    before it in its stream, if any.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -212,7 +212,7 @@ def _put(tensor: Tensor, index: Any, value: Any) -> None:
 
 
 def _of_one_place(tensor: Tensor, others: Any) -> list[Tensor]:
-    """The tensors among other arguments, which must be on the same device as the first tensor."""
+    """The tensors among other arguments, which must be on the same device as the given tensor."""
     found = [leaf for leaf in tree_leaves(others) if isinstance(leaf, Tensor)]
     if any(one.dim() and isinstance(one, OnCard) != isinstance(tensor, OnCard) for one in found):
         raise RuntimeError("indexing mixes the CPU and the card")

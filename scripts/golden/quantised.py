@@ -143,7 +143,7 @@ def _inside(name: str) -> str:
 
 
 def _case_of(name: str) -> str:
-    """The case of a tensor that was not compared: its kind."""
+    """The case of a tensor that was not compared: the last part of its name."""
     return name.rpartition("/")[2]
 
 

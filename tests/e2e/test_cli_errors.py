@@ -22,7 +22,8 @@ CHECKPOINT = "ltx-2-tiny-dev.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """words: after `ltx2`. says: fragments of the message, in order. In both, {tiny} is a folder with a model.
+    """A refused command line. words: after `ltx2`. says: fragments of the message, in order. {tiny} is a folder with a
+    model.
 
     files: the files in the working folder, by name. is_light: whether nothing else is printed and torch is not imported
     before the refusal.

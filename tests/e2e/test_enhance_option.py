@@ -28,7 +28,7 @@ PROMPT = 'a dog runs, a man calls "Come back!"'
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Replace the answers of the language model by the last of these, and record each of its conversations."""
+    """Replace every answer of the language model by the last entry of the returned list."""
     said: list[str] = [BETTER]
     monkeypatch.setattr(Writer, "write", lambda *given, **more: Answer(said[-1], has_ended=True))
     return said

@@ -213,7 +213,7 @@ def is_for(model: str, count: int, flags: Mapping[str, Any]) -> bool:
     """Whether a case can be rendered: the style LoRA belongs to the tiny model, and the ranks divide the toy's four
     heads.
     """
-    shares_heads = flags.get("preset") == "two-stage" or "video_st" in flags  # in these cases the ranks share passes
+    shares_heads = flags.get("preset") == "two-stage" or "video_st" in flags  # too few passes for three ranks
     return model == "tiny" or not ("lora" in flags or (count == 3 and shares_heads))
 
 

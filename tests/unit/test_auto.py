@@ -155,7 +155,7 @@ def in_precisions(
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """Let planning succeed for some models only."""
+    """Let `goes_well` be true for some models only."""
     monkeypatch.setattr(resolves, "goes_well", lambda costs, device: costs.files.name in names)
 
 

@@ -28,7 +28,7 @@ def written(folder: Path, name: str, content: str | bytes) -> Path:
 
 
 def jobs_of(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The line and the keys of every job, without the defaults; a job that cannot be read has no keys."""
+    """The line and the keys of every job, including the defaults; a job that cannot be read has no keys."""
     found = []
     for entry in read_jobs(path):
         place = entry.place if isinstance(entry, RawJob) else entry[0]

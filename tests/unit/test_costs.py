@@ -186,7 +186,7 @@ def test_video_vae_takes_what_is_said(plan: TilePlan, size: tuple[int, int, int]
 
 
 def test_a_single_frame_takes_what_is_said() -> None:
-    """An upsampling in time cuts off a part of the first frame, and the memory of this part stays allocated."""
+    """An upsampling in time drops the first of its frames, whose memory stays allocated with that of the other one."""
     grid = VideoGrid(frames=1, height=256, width=384, factors=VAE.factors)
     decoder, latent = on_meta(VideoDecoder, VAE), empty(1, 128, *grid.latent)
     peak = peak_of(lambda: [None for _ in decode_video(latent, decoder, TilePlan())], decoder, latent)

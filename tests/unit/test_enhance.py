@@ -23,7 +23,7 @@ FEW = 5
 
 
 def short(files: EnhancerFiles) -> EnhancerFiles:
-    """The same model with a short instruction, which writes only a few tokens."""
+    """The same model, limited to a few tokens."""
     return replace(files, enhancer=replace(files.enhancer, most_tokens=FEW))
 
 
