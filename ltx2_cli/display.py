@@ -63,7 +63,7 @@ class Display:
         self.is_json = as_json
         self.level = verbose or (ERRORS if quiet or as_json else USUAL)
 
-    # What a command ends with
+    # The end of a command
 
     def table(self, title: str, rows: Mapping[str, str]) -> None:
         """A small table of requested facts."""
@@ -160,7 +160,7 @@ class Display:
         failure = core.StorageError(f"standard output cannot be written: {why}", done, hint)
         return self.fail(failure)
 
-    # What happens meanwhile
+    # Events during a command
 
     @contextmanager
     def about(self, job: str) -> Iterator[None]:
@@ -316,7 +316,7 @@ class Display:
         else:
             _write(sys.stderr, text)
 
-    # What goes wrong
+    # Errors
 
     def fail(self, error: core.LTX2Error) -> int:
         """The error, its reason, and its hint, a line each. Returns the exit code."""

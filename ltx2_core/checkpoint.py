@@ -112,8 +112,8 @@ def _duration_head(config: Mapping[str, Any]) -> nn.Module:
     return DurationHead(DurationConfig.from_metadata(config))
 
 
-# How to make the module of a component from a file's config. The loader adds `shapes` to the config: the shapes of the
-# component's tensors by their names in the module, for sizes that no setting tells.
+# Functions that build a component's module from a file's config. The loader adds `shapes` to the config: the shapes of
+# the component's tensors by their names in the module, for sizes that no setting contains.
 BUILDERS: dict[str, Builder] = {
     "transformer": _transformer,
     "video_connector": _connector("video"),

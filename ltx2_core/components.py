@@ -51,7 +51,7 @@ CONV_VAE: Role = "video_vae_conv"
 NOT_ALWAYS_NEEDED = {*UPSAMPLERS.values(), "distilled_lora", "duration_head", CONV_VAE}
 
 DIT = "model.diffusion_model."  # prefix in official files
-# Possible prefixes of a denoiser's names. They mean the same.
+# Possible prefixes of a denoiser's names, with the same meaning.
 DENOISER_PREFIXES = (DIT, "diffusion_model.", "")
 VIDEO_CONNECTOR, AUDIO_CONNECTOR = "video_embeddings_connector.", "audio_embeddings_connector."
 PROJECTION = "text_embedding_projection."
@@ -62,7 +62,7 @@ UNUSED_STATISTICS = frozenset(
 VIDEO_VAE_PREFIXES = ("vae.", "")
 UNUSED_TYPES = frozenset({"decoder.type_emb"})  # for keyframes, in a decoder that was never released
 COARSE = "decoder.coarse_"  # prefix of tensors for a coarse prediction, which is not used
-# Vectors that some files have in a block of a decoder, each with the layers whose outputs it scales.
+# Vectors that some files have in a decoder block, each with the layers whose outputs it scales.
 GATES: Mapping[str, tuple[str, ...]] = {
     "gate_msa": ("attn.proj",),
     "gate_mlp": ("mlp.w_down",),

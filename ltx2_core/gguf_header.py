@@ -34,7 +34,7 @@ HINT = "take another file of the same model, or download this one again"
 TEXT, LIST = 8, 9
 FIELD_LAYOUTS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
 
-# Tensors of other quantised layouts, which have no meaning beside blocks.
+# Tensors of other quantised formats, which have no meaning in a file of blocks.
 FOREIGN_SCALE = re.compile(
     r"(^|\.)(weight_scale(_2)?|scale_weight|input_scale|scale_input|scaled_fp8|comfy_quant"
     r"|weight_s_rel|weight_s_channel|weight_codebook)$"
@@ -67,7 +67,7 @@ TYPES = {
     30: TensorType("BF16", 1, 2),
 }
 BLOCK_TYPES = {kind.name: kind for kind in TYPES.values() if kind.elements > 1}
-# The meaning of other numbers, to refuse them by name.
+# The names of unsupported types, for error messages.
 OTHER_TYPES = {9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL"}
 OTHER_TYPES |= {21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64"}
 OTHER_TYPES |= {29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4", 41: "Q1_0"}

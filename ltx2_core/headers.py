@@ -33,12 +33,12 @@ START_BYTES = 32  # enough to tell what a file is
 FLOATS = {"F64", "F32", "F16", "BF16"}
 HINT = "only .safetensors and .gguf files are opened; take the published one, or convert this one"
 PICKLE = "it is a pickle (.pt, .ckpt, .bin), and opening one can run code from it"
-# How files of other kinds begin.
+# The first bytes of other kinds of files.
 FOREIGN = (
     (b"PK\x03\x04", PICKLE),
     *((bytes((0x80, protocol)), PICKLE) for protocol in range(2, 6)),
 )
-# How placeholders of files that were never downloaded begin, with what to do about them.
+# The first bytes of placeholders for files that were not downloaded, and a hint for each.
 STAND_INS = (
     (
         b"version https://git-lfs",
@@ -192,7 +192,7 @@ class FileKind(Enum):
     CONNECTORS = "text connectors"
 
 
-# The tensors of a LoRA, of its relatives LoKr, LoHa, OFT and IA3, and of differences that are stored whole.
+# The tensors of a LoRA, of the related LoKr, LoHa, OFT and IA3, and of full differences.
 LORA_NAME = re.compile(
     r"\.(lora_(A|B|down|up)\b|lora(_linear_layer)?\.(down|up)\.|lokr_w[12]|hada_w1_a|oft_|boft_|ia3_l|vera_|diff(_b)?$)"
 )
@@ -257,7 +257,7 @@ def _is_gemma_text(names: Iterable[str]) -> bool:
     return layers >= {"post_feedforward_layernorm.weight", "self_attn.q_norm.weight"}
 
 
-# A generation, the names that it has and no other, and a name that must be absent.
+# A generation, the names that only it has, and a name that must be absent.
 GENERATION_SIGNS: tuple[tuple[str, frozenset[str], str | None], ...] = (
     ("2.0", frozenset({"caption_projection.linear_1.weight"}), None),
     ("2.0", frozenset({"text_embedding_projection.aggregate_embed.weight"}), None),

@@ -56,7 +56,7 @@ TRANSFORMER: Rows = (
 
 CONNECTOR: Rows = (("transformer_1d_blocks", "blocks"), ("attn1", "self_attn"), ("ff", "mlp"), *ATTENTION, *MLP)
 
-# What diffusers calls the segments of a transformer's names.
+# The diffusers names of the segments in a transformer's names.
 # Source: docs/reference/transformer.md, "Names in diffusers".
 DIFFUSERS: Rows = (
     ("patchify_proj", "proj_in"),
@@ -75,7 +75,7 @@ DIFFUSERS: Rows = (
     ("k_norm", "norm_k"),
 )
 
-# Components without a table here use the official names as they are.
+# Components without a table here use the official names.
 ROWS: dict[str, Rows] = {"transformer": TRANSFORMER, "video_connector": CONNECTOR, "audio_connector": CONNECTOR}
 
 

@@ -18,8 +18,8 @@ from .headers import Header
 from .lora_file import MatchedLora
 from .lora_forms import Change, is_product
 
-# Whose rows a linear layer of the denoiser takes, by its official name; the first that is found counts. Layers outside
-# of these, which take a noise level or nothing, have a few rows at most.
+# The tokens that a linear layer of the denoiser processes, by its official name; the first match counts. Other layers
+# process noise levels, with a few rows at most.
 Kind = Literal["video", "audio", "text"]
 ROWS: tuple[tuple[re.Pattern[str], Kind | None], ...] = (
     (re.compile(r"adaln|scale_shift|gate_logits"), None),

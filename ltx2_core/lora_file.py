@@ -18,11 +18,11 @@ from .headers import LONGEST_NAME, FileKind, Header, classify, read_header
 from .lora_forms import Change, Target, foreign_form, read_changes
 from .lora_scale import check_rank, stated_scale
 
-# What may stand before the official name of a layer.
+# Possible prefixes of the official name of a layer.
 PREFIX = re.compile(r"(base_model\.model\.)?(model\.)?((diffusion_model|transformer|unet)\.)?")
-# The same where underscores stand for the dots in the name of a layer.
+# The same for names with underscores instead of dots.
 FLAT_PREFIX = re.compile(r"(lora_unet|lora_transformer|lycoris)_(model_)?(diffusion_model_)?(transformer_(?!blocks_))?")
-# Layers outside the denoiser whose pairs the official code leaves out, as its distilled LoRA of 2.0 has one.
+# Layers outside the denoiser that the official code ignores; the distilled LoRA of 2.0 has one.
 SKIPPED = {"text projection": re.compile(r"text_embedding_projection[._]|(\w+_)?text_proj_in$")}
 SPATIAL_KEYS = ("reference_downscale_factor", "reference_spatial_scale_factor")
 IN_CONTEXT_NAME = "ic-lora"

@@ -21,7 +21,7 @@ Shape = tuple[int, ...]
 
 FACTOR_DTYPES = FLOATS | {"F8_E4M3", "F8_E5M2"}
 ADAPTER = r"((\.[^.]+)?\.weight)?"  # PEFT puts the name of an adapter before the last word
-# How the tensors of a change may end after the name of their layer and a full stop.
+# Endings of a change's tensors, after the name of the layer and a full stop.
 PARTS = {
     "down": rf"lora_(A|down){ADAPTER}|lora(_linear_layer)?\.down\.weight",
     "up": rf"lora_(B|up){ADAPTER}|lora(_linear_layer)?\.up\.weight",
@@ -32,7 +32,7 @@ PARTS = {
     "alpha": "alpha",
 }
 ENDING = re.compile("|".join(rf"(?P<{part}>\.({ending})$)" for part, ending in PARTS.items()))
-# What is refused as a whole, because the change depends on more than these tensors.
+# Forms that are refused, because the change depends on more than their tensors.
 FOREIGN = {
     "a DoRA": re.compile(r"\.(dora_scale|lora_magnitude_vector(\.[^.]+)?(\.weight)?)$"),
     "an OFT": re.compile(r"\.(oft_(blocks|diag|[rR])|boft_[rR])(\.[^.]+)?(\.weight)?$"),
@@ -144,7 +144,7 @@ def _kronecker(header: Header, parts: Mapping[str, str]) -> Change:
     first, second = (_whole_or_factored(parts, name) for name in ("w1", "w2"))
     change = _change(header, [first, second], "kronecker", alpha=parts.get("alpha"))
     factored = [operand for operand in (second, first) if len(operand) > 1]
-    # Of two whole matrices LyCORIS stores an alpha too, of any size, and ignores it.
+    # For two full matrices LyCORIS stores any alpha, and ignores it.
     return replace(change, rank=_inner(header, factored[0])) if factored else replace(change, alpha=None)
 
 
@@ -161,7 +161,7 @@ def _whole(header: Header, parts: Mapping[str, str]) -> Change:
     return _change(header, [[parts["diff"]]])
 
 
-# The parts that each form needs beside an alpha; of a Kronecker product, those that it may have.
+# The tensors that each form needs besides an alpha; for a Kronecker product, those that it may have.
 FORMS = {
     "low-rank": frozenset({"down", "up"}),
     "kronecker": frozenset({"w1", "w2", "w1_a", "w1_b", "w2_a", "w2_b"}),

@@ -218,7 +218,7 @@ class StreamedBlocks(nn.ModuleList):
                 slot = _next(free, stop)
                 if slot is None:
                     return
-                # A thread starts outside of inference mode, where memory that was allocated in it cannot be written.
+                # A thread starts outside inference mode, where memory from inference mode cannot be written.
                 with torch.inference_mode(slot.memory.is_inference()):
                     ready.put((slot, slot.fill(block)))
         except BaseException as error:  # raised again by the iteration over the blocks

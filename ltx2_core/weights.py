@@ -63,7 +63,7 @@ def map_tensors(header: Header, names: Iterable[str]) -> dict[str, Tensor]:
     if end > len(content):
         raise _changed(header, f"it has {len(content):,} bytes instead of {end:,}")
     with warnings.catch_warnings():
-        # torch warns that it does not protect a read-only buffer from being written to; nothing here writes.
+        # torch warns that it does not protect read-only buffers; nothing here writes to them.
         warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
         return {name: _view(content, info) for name, info in infos.items()}
 

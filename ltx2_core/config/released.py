@@ -16,7 +16,7 @@ from ..errors import CheckpointError
 from ..headers import FileKind, Header, classify, generation
 from ..log import warn_once
 
-# The tensor, with its shape, by which each released upsampler is known.
+# The tensor, with its shape, that identifies each released upsampler.
 UPSAMPLERS = {
     ("upsampler.conv.weight", (4096, 1024, 3, 3)): "upsampler-spatial-x2-rational",
     ("upsampler.0.weight", (4096, 1024, 3, 3)): "upsampler-spatial-x2",

@@ -15,7 +15,7 @@ TEXT_ROWS = 1024  # tokens and registers together, in every released model
 PROJECTED_ROWS = 512  # rows of the projection matrices that are used at a time
 RELEASED_HIDDEN_STATES = 49  # Gemma 3 12B: the embeddings and 48 layers
 
-# The settings that tell where captions are projected. All absent: by one matrix here and again in the denoiser.
+# Settings about the projection of captions. If all are absent: by one matrix here, and again in the denoiser.
 PROJECTED_ONCE = {
     "caption_proj_before_connector": True,
     "caption_projection_first_linear": False,

@@ -13,7 +13,7 @@ from ..errors import CheckpointError
 from ..types import Streams
 from .section import Section
 
-# What the published models were all trained with; another value would be another architecture.
+# The values of all published models; other values would mean another architecture.
 CONSTANTS: dict[str, Any] = {
     "dropout": 0.0,
     "attention_bias": True,

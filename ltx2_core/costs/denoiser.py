@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 
 from ..config.transformer import StreamConfig, TransformerConfig
 
-# Rows of the width of a stream that one token of a chunk takes at the peak: beside the keys and values of all tokens
-# while it attends to itself; the same where some samples of a batch leave that out, so that what is attended to and the
-# values are mixed; beside the keys and values of the text while it reads that; and inside the feed-forward, which is
-# four times as wide.
+# Peak memory of one token of a chunk, in rows of the stream's width: in self-attention, besides the keys and values of
+# all tokens; in self-attention that some samples of a batch skip, so that results and values are mixed; in text
+# attention, besides the keys and values of the text; and in the feed-forward, which is four times as wide.
 ATTENDING_ROWS, BLENDING_ROWS, READING_ROWS, FEEDING_ROWS = 6.2, 7.2, 6.0, 10.5
 LAZY_ROWS = 1.0  # additional rows if rotary tables are computed per chunk
 EXCHANGED_ROWS = 8.0  # rows per token while keys and values are exchanged with other ranks

@@ -14,8 +14,8 @@ from .weights import BLOCK, BlockBytes
 
 BLOCK_TOKENS = 16  # prompts are padded to a multiple of this number
 FEEDING_COPIES = 3  # wide hidden states in a feed-forward: gate, up, and their product
-# Copies of all hidden states of a prompt, while they are normalised and while they are projected, where one matrix
-# serves both streams and where each has its own.
+# Copies of all hidden states of a prompt during normalisation and during projection, with one matrix for both streams
+# and with one matrix per stream.
 SHARED_COPIES, OWN_COPIES = (4, 1), (2, 2)
 
 

@@ -39,7 +39,7 @@ LINEARS = r"to_q|to_k|to_v|to_out\.0|net\.0\.proj|net\.2"
 IN_BLOCKS = re.compile(rf"\.transformer_blocks\.(\d+)\..*\.(?:{LINEARS})\.weight$")
 WITH_GATES = re.compile(rf"\.transformer_blocks\.(\d+)\..*\.(?:{LINEARS}|to_gate_logits)\.weight$")
 IN_ALL_PARTS = re.compile(rf"\.(?:layers|transformer_(?:1d_)?blocks)\.(\d+)\..*\.(?:{LINEARS}|\w+_proj)\.weight$")
-# Of a generation and precision: the matrices that are stored quantised, and how many blocks at each end have none.
+# By generation and precision: the quantised matrices, and the number of unquantised blocks at each end.
 QUANTISED = {
     ("2.0", "fp8"): (IN_BLOCKS, 3),
     ("2.0", "nvfp4"): (IN_BLOCKS, 3),
@@ -48,7 +48,7 @@ QUANTISED = {
     ("2.5", "int8"): (IN_ALL_PARTS, 0),
     ("2.5", "nvfp4"): (IN_BLOCKS, 3),
 }
-# The lists that hold the tensors of a file, by its role: NAME/SECTION is a part of a list, NAME:VARIANT one of several.
+# Lists of the tensors of a file, by its role: NAME/SECTION is a part of a list, NAME:VARIANT one of several.
 WHOLE = {
     "checkpoint": ("text/projection", "text/connectors", "transformer", "video-vae", "audio-vae", "vocoder"),
     "text_encoder": ("text/text_encoder",),

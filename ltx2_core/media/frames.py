@@ -14,7 +14,7 @@ from torch import Tensor
 from .reading import FULL, HLG, PQ, Colour, FrameReading
 from .shown import linked
 
-# Flags of swscale: for 8 bits as in the official reader, with the same pixels; for more bits without rounding down.
+# Flags of swscale: for 8 bits those of the official reader, to get the same pixels; for more bits accurate rounding.
 FLAGS_8_BIT = "bilinear"
 FLAGS_MORE_BITS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 MATRIX_NAMES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 PAPER, INK, DIM = (22, 24, 29), (232, 232, 232), (150, 155, 165)
 SMALL, USUAL = 13, 18  # sizes in pixels
-# looked for on the machine, in this order, where Pillow's own font lacks a letter
+# fonts to search on the machine, in this order, if Pillow's own font lacks a letter
 OTHER_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
 OTHER_FONTS += ("msgothic.ttc", "NotoSansArabic-Regular.ttf", "NotoSansDevanagari-Regular.ttf")
 LEAST_WIDTH = 3  # smallest width of a letter in pixels

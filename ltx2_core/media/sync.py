@@ -94,7 +94,7 @@ def measure_sync(video: VideoSource, audio: AudioSource, on_frames: OnFrames = l
     return Sync(**_best(correlations(sound, rows), blur_s, frame_s, seconds), frame_s=frame_s, **facts)
 
 
-# The sound
+# Audio
 
 
 def energies(pieces: Iterable[Piece], sample_rate_hz: int, seconds: float) -> NDArray:
@@ -121,7 +121,7 @@ def onsets(energy: NDArray) -> NDArray:
     return np.clip(pairs[2:-1] - pairs[:-3], 0, None)
 
 
-# The motion
+# Motion
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def open_output(path: Path, container_format: str, comment: str | None, *rates: 
         "max_interleave_delta": "0",  # any look-ahead of encoders; streams stay interleaved
         "avoid_negative_ts": "disabled",  # otherwise AAC's priming samples would shift the video in AVI by a frame
     }
-    # edit lists count in this unit: in milliseconds, the default, a stream would not end on its frame or its sample
+    # the unit of edit lists: with milliseconds, the default, a stream would not end at a frame or a sample
     common = lcm(*rates)
     options["movie_timescale"] = str(common if common <= LARGEST_TIMESCALE else rates[0])
     container = av.open(f"file:{path.absolute()}", "w", format=container_format, container_options=options)

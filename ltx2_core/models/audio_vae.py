@@ -141,7 +141,7 @@ class AudioDecoder(nn.Module):
         self.mid = _middle(widths[-1])
         steps = [nn.Identity(), *(Upsample(width) for width in widths[1:])]
         levels = zip(widths, (*widths[1:], widths[-1]), steps, strict=True)
-        # Finest level first, as in the file; they run from the last to the first.
+        # Finest level first, as in the file; executed from the last to the first.
         self.up = nn.ModuleList(_level(start, end, config.blocks + 1, upsample=step) for end, start, step in levels)
         self.conv_out = CausalConv(widths[0], config.out_channels)
 

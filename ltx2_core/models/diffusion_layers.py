@@ -237,8 +237,8 @@ class DenoisingBlock(nn.Module):
         """Map x (b t y x c), in place, to the same shape. context: of its shape. modulation: (7 c), of the timestep."""
         for tokens, read in zip(token_parts(x), token_parts(context), strict=True):
             tokens += self.context_proj(read)
-        # Rows in turn: scale, shift, gate of attention; the same of the feed-forward; gate of the context. The gates
-        # are not used; those of files that have some apart are part of the weights already.
+        # Rows: scale, shift, gate of attention; the same for the feed-forward; gate of the context. The gates are not
+        # used; separate gates in a file have already been fused into the weights.
         rows = (modulation + self.scale_shift_table).unbind()
         of = Modulated(rows[0], rows[1], rows[3], rows[4])
         self.attn.add_to(

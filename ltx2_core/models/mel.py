@@ -19,7 +19,7 @@ FLOOR = 1e-5
 ROLLOFF, ZEROS = 0.99, 6  # resampling filter: relative bandwidth, and zero crossings on each side
 KNEE_HZ, KNEE_MEL, LOG_PER_MEL = 1000.0, 15.0, math.log(6.4) / 27.0  # the Slaney scale is linear up to KNEE_HZ
 
-# The share of each channel in left and right, before it is divided by the sum of its row; L R C LFE Ls Rs, then Lb Rb.
+# Weights of the channels in left and right, divided by the sum of the row when used; L R C LFE Ls Rs, then Lb Rb.
 # Any other number of channels is averaged.
 SIDE = 0.707
 STEREO_MIX = {

@@ -130,7 +130,7 @@ class Neighbourhood:
     def _strips(self, device: torch.device) -> _Strips:
         boxes = self.columns.boxes(min(self.box.width, len(self.columns.starts)))
         length = len(boxes[0].starts)
-        # A shorter last box is filled up with its last query, whose results are dropped afterwards.
+        # A shorter last box is padded with its last query; the results of the padding are dropped.
         starts = [[*box.starts, *(box.starts[-1:] * (length - len(box.starts)))] for box in boxes]
         queries = [min(box.first + i, box.last - 1) for box in boxes for i in range(length)]
         keys = [box.base + i for box in boxes for i in range(box.span)]

@@ -270,7 +270,7 @@ class Exchange(nn.Module):
         am = as_.exchange.with_table(self.audio_table, EXCHANGE_SCALES)
         gives_audio = vs.is_enabled and keep.audio_to_video is not False
         gives_video = as_.is_enabled and keep.video_to_audio is not False
-        # Keys and values of both come first: adding to a stream may change it in its place.
+        # Keys and values of both come first, because adding to a stream may change it in place.
         video = partial(_modulated, normed_rows(v, vs.chunks, self.eps), vm)
         audio = partial(_modulated, normed_rows(a, as_.chunks, self.eps), am)
         with held_weights(v, vs.chunks, self):

@@ -109,7 +109,7 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
         """Add to x (b c f h w), in place. embedding: (b 4*c) of the timestep, in conditioned blocks."""
         first, second = (None, None) if embedding is None else modulations(self.scale_shift_table, embedding)
-        # Norm and SiLU look at single positions, so they may follow the padding, whose copy they overwrite.
+        # Norm and SiLU act on single positions, so they can follow the padding and overwrite its copy.
         h = self.conv1.pad(x)
         h = self.conv1.conv(activate_(self.norm(h), first))
         h = self.conv2.pad(h)

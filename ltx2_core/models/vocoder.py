@@ -59,7 +59,7 @@ class Generator(nn.Module):
         self.resblocks = nn.ModuleList(
             ResBlock(width, *block, is_antialiased=config.is_antialiased) for width in widths[1:] for block in blocks
         )
-        # Antialiased blocks begin with an activation of their own, so that none stands before a stage.
+        # Antialiased blocks begin with an activation, so there is none before a stage.
         self.act_up = nn.Identity() if config.is_antialiased else nn.LeakyReLU(SLOPE)
         self.act_post = _activation(widths[-1], config.is_antialiased, LAST_SLOPE)
         self.conv_post = nn.Conv1d(widths[-1], SIDES, 7, padding=3, bias=config.has_final_bias)

@@ -19,7 +19,7 @@ from .rows import Stored, of_rows
 
 Decoder = Callable[[Tensor], Tensor]  # the bytes of blocks (n bytes) -> their values (n elements)
 
-# Where the float16 scales and offsets of a block stand, in bytes; everything else in a block may be any byte.
+# Byte positions of the float16 scales and offsets in a block; all other bytes of a block may have any value.
 SCALES_AT = {
     "GGUF_Q4_0": (0,),
     "GGUF_Q4_1": (0, 2),

@@ -17,7 +17,7 @@ from .gguf import scales_of_blocks
 
 ABOVE_ZERO = {"input_scale"}
 OF_ANY_SIGN = {"weight_codebook"}
-# The dtype of block scales that may be tagged U8.
+# The real dtype of block scales that files may label U8.
 TAGGED = {"mxfp8": torch.float8_e8m0fnu, "nvfp4": torch.float8_e4m3fn}
 TAGGED |= dict.fromkeys(("w4a8", "w6a8"), torch.float8_e4m3fn)
 

@@ -81,7 +81,7 @@ class Step:
         start, first, second = state.latent.double(), first.double(), second.double()
         a21, b1, b2 = coefficients(self.length)
         if self.length < 0.5 and self.sigma > 0.03:
-            # The start from which the noised middle follows without noise; the reference iterates to it.
+            # The start from which a step without noise gives the noised middle; the reference iterates to it.
             start = (middle - self.length * a21 * first) / (1 - self.length * a21)
         end = start + self.length * (b1 * (first - start) + b2 * (second - start))
         levels = torch.tensor([self.sigma, self.sigma_next])  # in float32, unlike the levels in the middle

@@ -34,7 +34,7 @@ def _each(layers: Sequence[str], parts: Sequence[str]) -> list[str]:
 
 CONNECTOR_BLOCKS = [f"{connector}transformer_1d_blocks" for connector in (VIDEO_CONNECTOR, AUDIO_CONNECTOR)]
 ATTENTIONS = ("attn1", "attn2", "audio_attn1", "audio_attn2", "audio_to_video_attn", "video_to_audio_attn")
-# The matrices of a denoiser and of its connectors, as the official int8 file of 2.5 has them.
+# The quantised matrices of a denoiser and its connectors, as in the official int8 file of 2.5.
 DENOISER_MATRIX = _weights(
     prefixes=COMPONENTS["transformer"].prefixes,
     blocks=["transformer_blocks", *CONNECTOR_BLOCKS],
@@ -43,7 +43,7 @@ DENOISER_MATRIX = _weights(
         *_each(("ff.net", "audio_ff.net"), ("0.proj", "2")),
     ],
 )
-# The seven of each language layer of a text encoder.
+# The seven matrices of each language layer of a text encoder.
 GEMMA_MATRIX = _weights(
     prefixes=COMPONENTS["language_model"].prefixes,
     blocks=["layers"],

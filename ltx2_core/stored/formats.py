@@ -105,7 +105,7 @@ RULES: Mapping[Format, Rule] = {
     ),
     "w6a8": Rule(dtypes=("I8",), scales=W4A8_SCALES, bits=6, steps=(1, 32)),
 }
-# The formats that markers name: ours, and the dtype of the weight.
+# Our format, and the dtype of the weight, for each format in markers.
 MARKED: Mapping[str, tuple[Format, str]] = {
     "float8_e4m3fn": ("fp8", "F8_E4M3"),
     "float8_e5m2": ("fp8", "F8_E5M2"),

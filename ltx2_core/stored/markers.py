@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 HEADER_MARKER = "_quantization_metadata"
 FILE_FORMAT = "quant_format"
 LARGEST_MARKER_BYTES = 10_000
-# What a marker may say, with the type of its value; anything else is for other programs.
+# Fields of a marker, with the types of their values; other fields are for other programs.
 FIELDS: Mapping[str, type] = {
     "format": str,
     "convrot": bool,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..headers import Header
 
 WEIGHT, MARKER = "weight", "comfy_quant"
-# What may stand beside a quantised weight, by the last part of its name.
+# Tensors that may accompany a quantised weight, by the last part of their name.
 ROLES = {"weight_scale", "weight_scale_2", "input_scale", "weight_s_rel", "weight_s_channel", "weight_codebook"}
 UNSUPPORTED = {
     "pre_quant_scale": "its inputs are scaled before they are used (AWQ), which is not supported",

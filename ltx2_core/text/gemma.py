@@ -22,8 +22,8 @@ from .encoders import encoder_of
 from .files import EncoderFiles
 from .tokens import PromptTokenizer
 
-# Batches are padded to whole blocks of rows: kernels round the rows of a partial block differently, and so a prompt
-# would not give the same bits alone, in a batch and fully padded.
+# Batches are padded to whole blocks of rows: kernels round the rows of a partial block differently, so a prompt would
+# give different bits alone, in a batch and fully padded.
 BLOCK_TOKENS = 16
 COMPONENT, LAYERS, TABLE = "language_model", "layers", "embed_tokens"
 

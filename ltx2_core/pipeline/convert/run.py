@@ -30,9 +30,9 @@ from .plan import Conversion
 
 PIECE = 2**23  # number of bytes to copy at a time
 NOBODY = Watch()
-# How far a number may be from the one it was made of. int8: the root mean square of a row, relative to its scale, which
-# is the step between codes; a rotation keeps it. fp8: half a step of E4M3, relative to the number, or for the smallest
-# numbers to the scale.
+# Largest error of a converted number. int8: the root mean square of a row, relative to its scale, which is the step
+# between codes; a rotation preserves it. fp8: half a step of E4M3, relative to the number, or to the scale for the
+# smallest numbers.
 INT8_ERROR, FP8_ERROR, FP8_SMALLEST = 0.51, 2**-4 * 1.001, 2**-10 * 1.001
 
 

@@ -80,7 +80,7 @@ def _upsampler(config: UpsamplerConfig) -> str:
     return ", ".join(f"{float(factor):g}x {what}" for what, factor in grown.items() if factor != 1)
 
 
-# What the config of a component says about it, by the component that stands for its file.
+# Facts from the config of a component, by the component that represents its file.
 SHAPES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], str]]] = {
     "transformer": (TransformerConfig.from_metadata, _transformer),
     "video_decoder": (VideoVAEConfig.from_metadata, _video_vae),

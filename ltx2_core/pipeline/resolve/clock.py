@@ -18,7 +18,7 @@ from .phases import Costs
 from .speeds import MEASURED, SCALED, Speeds, Work, read_speeds
 from .tuning import Tuning
 
-# Between the work that was measured and what is planned; beyond that, a time is called an estimate.
+# Largest difference between measured and planned work, in doublings; beyond it, a time is marked as an estimate.
 MOST_DOUBLINGS = 2
 
 

@@ -22,7 +22,7 @@ from .tuning import AGAIN, FILE, MeasuredOn, Tuning, read_tuning
 
 PRECISIONS: Mapping[str, Precision] = {"cuda": "bf16", "mps": "fp32", "cpu": "fp32"}  # by kind of device
 MOST_CARDS = 64
-# The least compute capability of the cards of NVIDIA that multiply a format as it is stored.
+# The lowest compute capability of NVIDIA GPUs that multiply in the stored format.
 PRODUCTS: Mapping[Format, tuple[int, int]] = {"fp8": (8, 9), "fp8_rows": (8, 9), "mxfp8": (10, 0), "nvfp4": (10, 0)}
 FUSED_NEIGHBOURS = (8, 0)  # oldest GPU for comfy-kitchen's kernel of neighbourhood attention
 BACKENDS: Mapping[Backend, tuple[int, int]] = {"cudnn": (8, 0), "flash": (8, 0), "efficient": (5, 0)}

@@ -373,7 +373,7 @@ class Costs(TextPhases):
             workspace=decoding.decode_workspace_bytes(vae, grid, plan, self.itemsize, on_cpu=self._is_cpu),
         )
 
-    # What they share
+    # Shared functions
 
     @property
     def _is_cpu(self) -> bool:
