@@ -61,4 +61,4 @@ def test_an_unknown_root_or_version_is_exit_2(arguments: list[str], capsys: pyte
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert "holds no" in capsys.readouterr().err
+    assert "has no folder of" in capsys.readouterr().err
