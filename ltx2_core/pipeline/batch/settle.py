@@ -78,7 +78,7 @@ def read_batch(asked: AskedBatch, on_begin: Callable[[int], None] = lambda count
 
 def _require_apart(jobs: Path, folder: Path) -> None:
     """Raises: RequestError for a file of jobs that the batch would replace by one of its own."""
-    if any((own := folder / name).exists() and own.samefile(jobs) for name in (SUMMARY, DRAFTS)):
+    if jobs.exists() and any((own := folder / name).exists() and own.samefile(jobs) for name in (SUMMARY, DRAFTS)):
         why = f"a batch in {folder} writes a file of this name"
         raise RequestError(f"{jobs} cannot be used", why, "-o FOLDER/ names another folder")
 
