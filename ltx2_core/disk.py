@@ -149,7 +149,7 @@ def disk_hint(error: Exception, otherwise: str = "") -> str:
 
 def disk_failure(error: Exception) -> StorageError | None:
     """The error for the user if the system refused an operation anywhere in the program; None for a bug."""
-    if isinstance(error, FileNotFoundError) and error.filename is None:  # the only path that nobody names
+    if isinstance(error, FileNotFoundError) and error.filename is None and not _has_folder():
         failure = StorageError("the current folder was removed", hint="cd into another folder")
         failure.__cause__ = error
         return failure
@@ -158,6 +158,15 @@ def disk_failure(error: Exception) -> StorageError | None:
     failure = StorageError(f"{error.filename or 'a file'} cannot be used", disk_reason(error), disk_hint(error))
     failure.__cause__ = error
     return failure
+
+
+def _has_folder() -> bool:
+    """Whether the current folder exists."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def not_a_file(status: os.stat_result) -> str:

@@ -129,7 +129,8 @@ def test_only_what_nobody_could_foresee_is_taken_for_a_mistake_of_ours() -> None
     full = disk_failure(OSError(errno.ENOSPC, "No space left on device"))
     assert full is not None
     assert full.why == "that disk is full"
-    for bug in (FileNotFoundError(errno.ENOENT, "", "a"), OSError("?"), ValueError("?")):
+    missing = FileNotFoundError(errno.ENOENT, "", "a"), FileNotFoundError("a library is missing")
+    for bug in (*missing, OSError("?"), ValueError("?")):
         assert disk_failure(bug) is None
 
 

@@ -152,6 +152,7 @@ def test_a_file_of_jobs_is_not_replaced_by_the_table_of_its_results(tmp_path: Pa
         said = refused(2, "batch", "summary.csv", "--overwrite", *words)
         assert "summary.csv cannot be used a batch in . writes a file of this name" in said
     assert (tmp_path / "summary.csv").read_text() == "prompt,model\na bell,toy\n"
+    assert "lost.csv cannot be read there is no such file" in refused(2, "batch", "lost.csv", "-o", "./")
 
 
 @pytest.mark.parametrize("command", ["resume", "decode"])
