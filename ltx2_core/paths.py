@@ -116,10 +116,14 @@ def _escaped(char: str) -> str:
 
 
 def wrong_suffix(path: Path, option: str, suffixes: Sequence[str], content: str) -> RequestError:
-    """The error for an output whose name has another suffix than these, or is nothing but a suffix.
+    """The error for an output whose name has another suffix than these, is nothing but a suffix, or is missing, as in
+    `.` and `..`.
 
     Args: content: what is written, and a verb: `a video goes`.
     """
+    given = path.name or path
+    if path.name in ("", ".."):
+        path /= "NAME"
     name = Path(path.name.rstrip(". "))
     why = f"{content} into a file that ends in {' or '.join(suffixes)}"
     if name.name.lower() in suffixes:
@@ -128,7 +132,7 @@ def wrong_suffix(path: Path, option: str, suffixes: Sequence[str], content: str)
     if not stem or (stem.startswith(".") and not name.suffix):
         stem = "NAME"
     better = in_shell(path.with_name(stem + suffixes[0]))
-    return RequestError(f"{option} {path.name} cannot be used", why, f"{option} {better}")
+    return RequestError(f"{option} {given} cannot be used", why, f"{option} {better}")
 
 
 def require_file(path: Path, what: str, hint: str) -> None:

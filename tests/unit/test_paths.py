@@ -95,6 +95,9 @@ def test_only_an_option_can_be_left_out():
         ("b.mp4.", "a video goes into a file that ends in .mp4", "b.mp4"),
         ("v1.5", "a video goes into a file that ends in .mp4", "v1.5.mp4"),
         (".b.avi", "a video goes into a file that ends in .mp4", ".b.mp4"),
+        (".", "a video goes into a file that ends in .mp4", "NAME.mp4"),
+        ("a/..", "a video goes into a file that ends in .mp4", "a/../NAME.mp4"),
+        ("/", "a video goes into a file that ends in .mp4", "/NAME.mp4"),
     ],
 )
 def test_a_name_with_the_right_suffix_is_suggested(name: str, why: str, better: str):
