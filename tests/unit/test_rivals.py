@@ -77,6 +77,13 @@ def test_the_first_place_decides_between_settings_that_exclude_each_other(
     assert left(mode, off, first) == [off, first]
 
 
+def test_the_cards_of_ranks_that_are_left_out_are_left_out_too() -> None:
+    two = {"ranks": 2, "gpus": [0, 1]}
+    assert left("t2v", {"attention": "map.mp4"}, two) == [{"attention": "map.mp4"}, {}]
+    assert left("t2v", {"cache_steps": 0.05}, two, {"gpus": [3]}) == [{"cache_steps": 0.05}, {}, {"gpus": [3]}]
+    assert left("t2v", {"enhance": True}, two) == [{"enhance": True}, two]
+
+
 def test_a_mode_without_loops_keeps_what_they_exclude() -> None:
     assert left("a2v", {"loop": True}, {"until": "60s"}) == [{"loop": True}, {"until": "60s"}]
 

@@ -52,6 +52,8 @@ def without_rivals(layers: Sequence[Layer], mode: Mode) -> tuple[list[Layer], tu
     for place, layer in layers:
         asked = [name for name, value in check_layer(place, layer).items() if value and value != DEFAULTS.get(name)]
         lost = {name: other for name in asked for other in above if {name, other} in pairs}
+        if "ranks" in lost and "gpus" in asked:  # they are the cards of the ranks
+            lost["gpus"] = lost["ranks"]
         for name, other in lost.items():
             if {name, other} not in OF_LENGTHS:
                 why = f"{above[other].spelled(other)} excludes it"
