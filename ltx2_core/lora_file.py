@@ -219,7 +219,8 @@ def _with_scale(changes: Mapping[Target, Change], header: Header) -> Mapping[Tar
     if stated is None:
         return changes
     largest = max(ranks, default=1)
-    check_rank(stated, header, largest)
+    if ranks:  # full matrices have none
+        check_rank(stated, header, largest)
     scaled = {
         target: change.scaled(stated.of(PREFIX.sub("", target[0], count=1), largest))
         for target, change in silent.items()
