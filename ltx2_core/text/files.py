@@ -32,7 +32,7 @@ from ..log import warn_once
 from .encoders import GEMMA_3, GEMMA_4, Encoder, described, encoder_of
 from .released import config_of
 
-WEIGHTS = "model*.safetensors"
+WEIGHTS, WHOLE = "model*.safetensors", "model.safetensors"
 INDEX = "model.safetensors.index.json"
 HINT = (
     "--text-encoder wants the folder of Gemma 3 12B, with config.json, tokenizer.json and model*.safetensors,"
@@ -297,10 +297,10 @@ def _matching(root: Path, pattern: str) -> Iterator[Path]:
 
 
 def _shards(folder: Path) -> list[Path]:
-    """The weight files of a folder: those that its index names, or all of them."""
-    index = folder / INDEX
+    """The weight files of a folder: those that its index names, or the one with the usual name, or all of them."""
+    index, whole = folder / INDEX, folder / WHOLE
     if not index.is_file():
-        return sorted(folder.glob(WEIGHTS))
+        return [whole] if whole.is_file() else sorted(folder.glob(WEIGHTS))
     found = read_json(index).get("weight_map")
     names = list(found.values()) if isinstance(found, dict) else []
     if not names or not all(isinstance(name, str) and Path(name).name == name != "" for name in names):

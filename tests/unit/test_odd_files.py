@@ -87,12 +87,15 @@ def test_an_index_leads_out_of_its_folder_to_nothing(place: str, encoder: Path):
 
 
 def test_two_files_with_the_same_tensors_are_not_mixed(encoder: Path):
-    shutil.copy(encoder / WEIGHTS, encoder / "model-fp8.safetensors")
+    for name in ("model-a.safetensors", "model-fp8.safetensors"):
+        shutil.copy(encoder / WEIGHTS, encoder / name)
+    assert [shard.path.name for shard in find_encoder(encoder).weights] == [WEIGHTS]
+    (encoder / WEIGHTS).rename(encoder / "old.safetensors")
     with pytest.raises(CheckpointError, match="gemma holds more than one model") as caught:
         find_encoder(encoder)
-    assert "model-fp8.safetensors and model.safetensors both hold" in caught.value.why
-    (encoder / INDEX).write_text(json.dumps({"weight_map": {"a": WEIGHTS}}))
-    assert [shard.path.name for shard in find_encoder(encoder).weights] == [WEIGHTS]
+    assert "model-a.safetensors and model-fp8.safetensors both hold" in caught.value.why
+    (encoder / INDEX).write_text(json.dumps({"weight_map": {"a": "model-a.safetensors"}}))
+    assert [shard.path.name for shard in find_encoder(encoder).weights] == ["model-a.safetensors"]
 
 
 @pytest.mark.parametrize(
