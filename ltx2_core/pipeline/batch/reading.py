@@ -15,7 +15,7 @@ from typing import Any
 
 from ...errors import LTX2Error, RequestError, json_reason, shown
 from ...yaml_file import Written, WrittenList, read_text, read_yaml_value
-from ..values import did_you_mean, first_twin
+from ..values import counted, did_you_mean, first_twin
 from .picks import PickedDrafts, picked_batch
 
 MOST_JOBS = 10_000
@@ -142,7 +142,7 @@ def _from_csv(path: Path) -> Iterator[Entry]:
         if names is None:
             names = _header(path, cells)
         elif len(cells) != len(names):
-            why = f"it has {_counted(len(cells), 'cell')}, and the first row names {len(names)}"
+            why = f"it has {counted(len(cells), 'cell')}, and the first row names {len(names)}"
             yield place, RequestError("this row cannot be read", why, CSV_HINT)
         else:
             yield RawJob(place, {name: cell for name, cell in zip(names, cells, strict=True) if cell})
@@ -233,10 +233,6 @@ def _spelled(keys: Mapping[str, Any]) -> dict[str, Any]:
 def _key(name: str) -> str:
     """A key with underscores, since video-st is allowed too."""
     return name.strip().removeprefix("--").replace("-", "_")
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 READERS: Mapping[str, Callable[[Path], Iterator[Entry]]] = {
