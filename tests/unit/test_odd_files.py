@@ -209,13 +209,17 @@ def test_a_file_beside_a_kept_render_that_a_killed_process_did_not_write_is_name
     tiny: Path, tmp_path: Path, monkeypatch: Patch
 ):
     monkeypatch.setattr(run, "contact_sheet", lambda clip, sheet, **about: sheet.write_text(clip.name))
+    monkeypatch.setattr(run, "write_attention", lambda job, path: path.write_text("map"))
     words = ("--model", tiny, "--preset", "smoke", "--res", "64x64", "--frames", "9", "--keep-latents", "--sheet")
-    made = rendered("t2v", "a bell", *words, "-o", tmp_path / "x.mp4")
+    overlay = tmp_path / "map.mp4"
+    made = rendered("t2v", "a bell", *words, "--attention", overlay, "-o", tmp_path / "x.mp4")
     job, sheet = tmp_path / "x.mp4.job", made.with_suffix(".png")
     assert "holds a finished render" in refused(2, "resume", job)
+    overlay.unlink()
+    assert f"{overlay} was not written" in refused(2, "resume", job)
     sheet.unlink()
     said = refused(2, "resume", job)
     assert f"{sheet} was not written" in said
-    assert f"ltx2 decode {job} --overwrite writes all of it again" in said
-    rendered("decode", job, "--overwrite")
-    assert sheet.read_text() == "x.mp4"
+    assert f"ltx2 decode {job} --overwrite --attention {overlay} writes all of it again" in said
+    rendered("decode", job, "--overwrite", "--attention", overlay)
+    assert (sheet.read_text(), overlay.read_text()) == ("x.mp4", "map")

@@ -158,6 +158,8 @@ def unwritten(job: Job, path: Path) -> RequestError:
     """The error for a file beside a finished clip whose process was killed before it wrote that file."""
     why = f"the render ended when {job.task.target.name} was finished"
     command = f"ltx2 decode {in_shell(job.folder)} --overwrite"
+    if (overlay := job.task.output.attention) is not None:
+        command += f" --attention {in_shell(overlay)}"
     return RequestError(f"{path} was not written", why, f"{command} writes all of it again")
 
 
