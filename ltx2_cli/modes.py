@@ -104,19 +104,17 @@ COMMANDS: Mapping[str, ModeCommand] = {
         panels=tuple(
             unlisted(panel, (*NO_VIDEO, *LONG))
             for panel in (
-                *(
-                    MODEL,
-                    ALONG_VIDEO,
-                    LONG,
-                    SEGMENTS,
-                    ENHANCE,
-                    SAMPLING,
-                    OLD_TRACK,
-                    TARGET,
-                    ENCODING,
-                    NEW_AUDIO,
-                    RENDER,
-                ),
+                MODEL,
+                ALONG_VIDEO,
+                LONG,
+                SEGMENTS,
+                ENHANCE,
+                SAMPLING,
+                OLD_TRACK,
+                TARGET,
+                ENCODING,
+                NEW_AUDIO,
+                RENDER,
             )
         ),
         main=VideoArg,
