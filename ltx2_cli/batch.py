@@ -11,7 +11,7 @@ import typer
 import ltx2_core as core
 
 from .batch_view import run_jobs, serve_lines
-from .display import Display, counted
+from .display import Display
 from .help import PanelCommand
 from .modes import TAKES
 from .options import (
@@ -88,7 +88,7 @@ def batch(jobs: JobsArg, flags: dict[str, Any], show: Display, config: ConfigOpt
 
 def _announce(show: Display, count: int) -> None:
     if count > MANY:
-        show.say(f"settling {counted(count, 'job')}")
+        show.say(f"settling {core.counted(count, 'job')}")
 
 
 def _refuse_for_lines(given: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import ltx2_core as core
 
-from .display import DETAILS, Display, counted
+from .display import DETAILS, Display
 from .failures import UserStopError, crash, is_stop
 from .stop import Stop
 
@@ -71,10 +71,10 @@ def _require_all(end: core.BatchEnd) -> None:
         problems.append(((entry.job,), core.LTX2Error(entry.failure.what, entry.failure.why, entry.failure.hint)))
     parts: list[str] = []
     if end.failed:
-        parts.append(f"{len(end.failed):,} of {counted(end.count, 'job')} failed")
+        parts.append(f"{len(end.failed):,} of {core.counted(end.count, 'job')} failed")
     if end.left:
         reason = "as the time was up" if end.is_late else "after that"
-        parts.append(f"{counted(len(end.left), 'job')} did not begin {reason}")
+        parts.append(f"{core.counted(len(end.left), 'job')} did not begin {reason}")
     again = "the same command again tries what is missing" if end.failed else "the same command again does the rest"
     raise core.BatchError("; ".join(parts), hint=again, problems=problems)
 
@@ -91,7 +91,7 @@ class BatchView:
     @property
     def words(self) -> str:
         """The progress of the batch."""
-        return f"{self._finished:,} of {counted(self.total, 'job')} are done"
+        return f"{self._finished:,} of {core.counted(self.total, 'job')} are done"
 
     @property
     def _finished(self) -> int:
@@ -177,7 +177,7 @@ def serve_lines(
         except KeyboardInterrupt as stopped:
             raise UserStopError(stop.exit_code) from stopped
     if server.failed:
-        raise core.BatchError(f"{server.failed:,} of {counted(server.count, 'job')} failed")
+        raise core.BatchError(f"{server.failed:,} of {core.counted(server.count, 'job')} failed")
 
 
 @dataclass

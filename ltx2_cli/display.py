@@ -219,13 +219,13 @@ class Display:
         elif is_result:
             self.table(f"{batch.folder}/", {job.resolved.target.name: _job_words(job) for job in batch.jobs})
         models = sorted({job.resolved.task.files.name for job in batch.jobs})
-        self.say(f"{counted(len(batch.jobs), 'job')} in {batch.folder}/: {', '.join(models)}")
+        self.say(f"{core.counted(len(batch.jobs), 'job')} in {batch.folder}/: {', '.join(models)}")
         for note in batch.notes:
             self.say(note)
         told = [warning for job in batch.jobs for warning in job.resolved.warnings]
         for warning in dict.fromkeys(told):
             count = told.count(warning)
-            self.warn(warning if count == 1 else f"{warning} ({counted(count, 'job')})")
+            self.warn(warning if count == 1 else f"{warning} ({core.counted(count, 'job')})")
 
     def plan_of_download(self, facts: Mapping[str, Any], rows: Mapping[str, str], *, is_result: bool = True) -> None:
         """The plan of a download. is_result: whether it is the requested output."""
@@ -376,11 +376,6 @@ def _place(path: Path) -> Path:
     return path.parent.resolve() / path.name
 
 
-def counted(number: int, what: str) -> str:
-    """`1 frame`, `9 frames`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
 def _columns_of_stdout() -> int:
     """The width of the terminal; no limit for a file or a pipe."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
@@ -410,7 +405,7 @@ def _request_words(resolved: core.Resolved) -> str:
     """The request that will be rendered, in a line."""
     request = resolved.request
     width, height = request.file_size
-    what = f"{width}x{height}, {counted(request.file_frames, 'frame')} at {core.show_fps(request.file_fps)} fps"
+    what = f"{width}x{height}, {core.counted(request.file_frames, 'frame')} at {core.show_fps(request.file_fps)} fps"
     steps = " + ".join(map(str, request.steps_of_stages))
     line = f"{resolved.task.files.name}, {_preset_words(resolved)}: {what}, {steps} steps, seed {request.seed}"
     if resolved.overridden:
@@ -422,7 +417,7 @@ def _job_words(job: core.BatchJob) -> str:
     """A job of a batch in a line."""
     request = job.resolved.request
     width, height = request.file_size
-    what = f"{request.mode}, {width}x{height}, {counted(request.file_frames, 'frame')}, seed {request.seed}"
+    what = f"{request.mode}, {width}x{height}, {core.counted(request.file_frames, 'frame')}, seed {request.seed}"
     prompt = " ".join(request.prompt.split())
     if len(prompt) > LONGEST_PROMPT:
         prompt = prompt[: LONGEST_PROMPT - 1] + "…"

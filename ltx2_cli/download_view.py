@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import ltx2_core as core
 
-from .display import Display, counted
+from .display import Display
 
 if TYPE_CHECKING:
     from .progress import FileBars
@@ -49,7 +49,11 @@ def _part(files: list[core.WantedFile]) -> str:
     else:
         state = "here, verified" if all(file.is_verified for file in files) else "here, not verified"
     first = files[0].reference
-    name = first.last if len(files) == 1 else f"{core.Reference(first.repository).last}, {counted(len(files), 'file')}"
+    name = (
+        first.last
+        if len(files) == 1
+        else f"{core.Reference(first.repository).last}, {core.counted(len(files), 'file')}"
+    )
     return f"{size}, {state}: {name}"
 
 

@@ -11,7 +11,7 @@ import typer
 
 import ltx2_core as core
 
-from .display import Display, counted
+from .display import Display
 from .download_view import DownloadView, plan_facts, plan_rows
 from .failures import UserStopError
 from .help import PanelCommand, PanelGroup
@@ -164,10 +164,12 @@ def remove(flags: dict[str, Any], show: Display, name: MaybeNameArg = None) -> N
         return
     nbytes = core.size_of(paths)
     confirm(
-        f"remove {counted(len(paths), 'file')}, {core.show_bytes(nbytes)}?", "--yes", is_given=bool(flags.get("yes"))
+        f"remove {core.counted(len(paths), 'file')}, {core.show_bytes(nbytes)}?",
+        "--yes",
+        is_given=bool(flags.get("yes")),
     )
     core.remove_files(paths)
-    show.say(f"removed {counted(len(paths), 'file')}, {core.show_bytes(nbytes)}")
+    show.say(f"removed {core.counted(len(paths), 'file')}, {core.show_bytes(nbytes)}")
 
 
 @models.command(cls=PanelCommand)
@@ -188,4 +190,6 @@ def verify(show: Display, name: MaybeNameArg = None) -> None:
     show.table("verified", {str(path): VERDICTS[is_right] for path, is_right in verdicts.items()})
     if damaged := [path.name for path, is_right in verdicts.items() if is_right is False]:
         hint = f"ltx2 download {name or 'NAME'} fetches them again"
-        raise core.StorageError(f"{counted(len(damaged), 'file')} of {len(verdicts)} damaged", ", ".join(damaged), hint)
+        raise core.StorageError(
+            f"{core.counted(len(damaged), 'file')} of {len(verdicts)} damaged", ", ".join(damaged), hint
+        )

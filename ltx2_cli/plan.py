@@ -11,7 +11,7 @@ import typer
 
 import ltx2_core as core
 
-from .display import USUAL, Display, counted
+from .display import USUAL, Display
 from .help import PanelCommand, PanelGroup
 from .modes import COMMANDS, EPILOG, Asked, ModeCommand
 from .options import PLAN, ConfigOpt, MaybePromptArg
@@ -129,7 +129,7 @@ def _remarks(planning: core.Planning) -> list[str]:
     room = "" if plan.vram is None else f"{core.gigabytes(plan.vram)} of the card can be used; "
     mode = f"memory mode {machine.memory}"
     if machine.memory == "streamed":
-        mode += f", {counted(machine.resident_blocks, 'block')} stay{'s' * (machine.resident_blocks == 1)}"
+        mode += f", {core.counted(machine.resident_blocks, 'block')} stay{'s' * (machine.resident_blocks == 1)}"
     if machine.ranks > 1:
         mode += f"; {machine.ranks} ranks, each with the weights on a device of its own"
     lines = [f"{room}{mode}"]

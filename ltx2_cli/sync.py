@@ -6,7 +6,7 @@ import typer
 
 import ltx2_core as core
 
-from .display import Display, counted
+from .display import Display
 from .help import PanelCommand
 from .options import ClipArg
 from .panels import takes
@@ -32,7 +32,7 @@ def rows(found: core.Sync) -> dict[str, str]:
     if not found.problem:
         told["agreement"] = f"{found.agreement:.2f} as it is, {found.best:.2f} at that lag; 1 is the most"
         told["confidence"] = f"{found.confidence:.2f}, {'clear' if found.is_clear else 'not clear'}"
-    return told | {"looked at": f"{counted(found.frames, 'frame')}, {found.seconds:.2f} s"}
+    return told | {"looked at": f"{core.counted(found.frames, 'frame')}, {found.seconds:.2f} s"}
 
 
 def numbers(found: core.Sync) -> dict[str, float | int | str | bool | None]:

@@ -99,7 +99,7 @@ if TYPE_CHECKING:
     from .pipeline.resolve.tuning import write_tuning
     from .pipeline.resolved import Resolved
     from .pipeline.synchrony import sync_of
-    from .pipeline.values import show_fps
+    from .pipeline.values import counted, show_fps
     from .text.encode import encode_prompts
     from .tiles import TilePlan
     from .tiling.video import decode_video
@@ -167,6 +167,7 @@ __all__ = [
     "classify",
     "continued",
     "convert",
+    "counted",
     "decode_video",
     "default_text",
     "describe",
@@ -339,7 +340,7 @@ _HOMES = {
     "pipeline.resolve.tuning": ("write_tuning",),
     "pipeline.report.write": ("write_batch_report", "write_clip_report", "write_report"),
     "pipeline.synchrony": ("sync_of",),
-    "pipeline.values": ("show_fps",),
+    "pipeline.values": ("counted", "show_fps"),
     "text.encode": ("encode_prompts",),
     "tiles": ("TilePlan",),
     "tiling.video": ("decode_video",),

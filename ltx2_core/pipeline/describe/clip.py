@@ -86,7 +86,7 @@ def _has_choice(track: Track, listed: TrackList) -> bool:
 
 def _video(info: VideoInfo, listed: TrackList) -> str:
     rate = f"at {show_fps(info.fps)} fps"
-    length = f"{info.frames} frame{'s' * (info.frames > 1)} {rate}" if info.frames else rate
+    length = f"{counted(info.frames, 'frame')} {rate}" if info.frames else rate
     return f"{info.codec} {info.width}x{info.height}, {length}, {_seconds(info.duration_s, listed)}"
 
 

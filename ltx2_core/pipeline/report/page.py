@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ...media.overview import LEVELS
+from ..values import counted
 from .cells import (
     Badge,
     Recipes,
@@ -126,13 +127,9 @@ def _counts(results: Sequence[Result]) -> str:
     """How many results, prompts and seeds there are, and what is missing, as text."""
     prompts = {result.heading for result in results if result.made}
     seeds = {result.seed for result in results}
-    words = [_counted(len(results), "job"), _counted(len(prompts), "prompt"), _counted(len(seeds), "seed")]
+    words = [counted(len(results), "job"), counted(len(prompts), "prompt"), counted(len(seeds), "seed")]
     states = [result.state for result in results if result.state != "done"]
     return ", ".join([*words, *(f"{states.count(state)} {state}" for state in dict.fromkeys(states))])
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 @cache

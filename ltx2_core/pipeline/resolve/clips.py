@@ -13,7 +13,7 @@ from ...media.accept import check_input
 from ...media.inputs import ROUNDING_S, VideoSource
 from ..recipe import Edit
 from ..request import AudioInput, ClipInput, Extension, ReferenceInput, Window
-from ..values import Size, show_fps, show_time
+from ..values import Size, counted, show_fps, show_time
 from .basis import Basis
 from .edits import ROLE, STRENGTH, choose_extension, choose_window, extended, regenerated_frames
 from .follow import AudioPlan, keep_audio, settle_v2a
@@ -188,7 +188,7 @@ def _choose_part(basis: Basis, source: VideoSource) -> ClipLength:
         asked = f"--duration {show_time(duration)}" if duration else f"--frames {length.frames}"
         from_start = f" from --start {show_time(start_s)} on" if start_s else ""
         lasts = f"{name} lasts {float(source.duration_s):.2f} s"
-        why = f"{lasts}, which is {most} frame{'s' * (most > 1)} at {show_fps(fps)} fps{from_start}"
+        why = f"{lasts}, which is {counted(most, 'frame')} at {show_fps(fps)} fps{from_start}"
         raise RequestError(f"{asked} cannot be used", why, f"--frames {most}")
     return length
 

@@ -13,7 +13,7 @@ from ...grids import snap_up
 from ...media.accept import check_input
 from ...media.inputs import AudioSource, VideoSource
 from ..request import COPY, AudioInput, ClipInput
-from ..values import show_time
+from ..values import counted, show_time
 from .basis import Basis
 from .inputs import ModeInputs, read_images
 from .long_clips import in_windows, until_of
@@ -75,7 +75,7 @@ def settle_a2v(basis: Basis, path: Path | None) -> ModeInputs:
     is_part = heard_s < rest_s - half_sample_s
     given = AudioInput(role="sound", name=name, start_s=start_s, duration_s=heard_s if is_part else None)
     audio = plan_audio(basis, source, given, is_whole=not (start_s or is_part))
-    covered = f"{frames} frame{'s' * (frames > 1)}: {float(heard_s):.2f} s of {name}"
+    covered = f"{counted(frames, 'frame')}: {float(heard_s):.2f} s of {name}"
     covered += _told_end(frames / fps - heard_s, audio)
     return ModeInputs(
         length=length,

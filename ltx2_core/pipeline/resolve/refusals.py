@@ -25,7 +25,7 @@ from ...tiles import STAGE_OVERLAP
 from ..parts import ModelHeaders
 from ..recipe import Edit, Recipe
 from ..request import COPY, OutputSettings, Request, StreamMode
-from ..values import OFF, option_name, show_fps, show_ranges
+from ..values import OFF, counted, option_name, show_fps, show_ranges
 from .loras import refuse_hdr
 from .presets import names, recipe
 from .settings import Merged, Origin, Settings, required
@@ -214,7 +214,7 @@ def check_audio_length(request: Request) -> None:
     """Raises: RequestError for a clip that is too short for a single step of audio, which lasts 40 ms."""
     if request.audio == "off" or audio_latent_count(request.frames, request.fps):
         return
-    what = f"{request.frames} frame{'s' * (request.frames > 1)} at {show_fps(request.fps)} fps cannot have audio"
+    what = f"{counted(request.frames, 'frame')} at {show_fps(request.fps)} fps cannot have audio"
     least = snap_up(math.ceil(request.fps / Fraction(AUDIO_LATENTS_PER_SECOND)))
     hint = f"--frames {least}" if request.video == "off" else f"--frames {least}, or --sound off"
     raise RequestError(what, "audio is generated in steps of 40 ms, and this is less", hint)

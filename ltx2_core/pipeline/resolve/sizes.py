@@ -15,7 +15,7 @@ from ...media.inputs import AudioSource, VideoSource
 from ..chain import Chain
 from ..recipe import Recipe
 from ..request import AutoLength
-from ..values import ASPECTS, AUTO, FPS_LIMITS, Size, did_you_mean, parse_size, show_fps, show_time
+from ..values import ASPECTS, AUTO, FPS_LIMITS, Size, counted, did_you_mean, parse_size, show_fps, show_time
 from .presets import names, read_tier
 from .settings import BUILT_IN, Merged, Origin, required
 
@@ -152,7 +152,7 @@ def choose_length(merged: Merged, frames_per_latent: int, fps: Fraction | None =
     duration, notes = stated_duration(merged), ()
     frames = max(1, math.floor((duration * fps - 1) / frames_per_latent + Fraction(1, 2)) * frames_per_latent + 1)
     if "duration" in merged.sources or frames != duration * fps:
-        notes = (f"{float(duration):g} s at {show_fps(fps)} fps: {frames} frame{'s' * (frames > 1)}",)
+        notes = (f"{float(duration):g} s at {show_fps(fps)} fps: {counted(frames, 'frame')}",)
     return ClipLength(frames=frames, fps=fps, notes=notes, warnings=beyond_training(frames, fps))
 
 

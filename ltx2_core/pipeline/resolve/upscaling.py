@@ -88,9 +88,7 @@ def _frames(basis: Basis, source: VideoSource, start_s: Fraction, fps: Fraction)
         return there
     if count > there:
         lasts = f"{source.path.name} lasts {float(source.duration_s):.2f} s"
-        why = (
-            f"{lasts}, which is {there} frame{'s' * (there > 1)} at {show_fps(fps)} fps from {float(start_s):.2f} s on"
-        )
+        why = f"{lasts}, which is {counted(there, 'frame')} at {show_fps(fps)} fps from {float(start_s):.2f} s on"
         raise RequestError(f"{asked} cannot be used", why, f"--duration {float(there / fps):.2f}s, or leave it out")
     return count
 
