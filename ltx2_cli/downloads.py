@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,18 @@ def download(flags: dict[str, Any], show: Display, name: MaybeNameArg = None) ->
         try:
             paths = _obtain(wanted, library, {**flags, "accept_licence": accepted}, show, stop)
         except KeyboardInterrupt as stopped:
-            again = f"ltx2 download {wanted.name} goes on from here"
+            again = " ".join([f"ltx2 download {wanted.name}", *_where(flags), "goes on from here"])
             raise UserStopError(stop.exit_code, "stopped", "what has been fetched is kept", again) from stopped
     show.close()
     for path in paths:
         show.file(path, is_new=bool(wanted.missing))
+
+
+def _where(flags: Mapping[str, Any]) -> Iterator[str]:
+    """The options that decide which files are fetched, and into which folder."""
+    for name in ("only", "to"):
+        if name in flags:
+            yield f"--{name} {core.in_shell(flags[name])}"
 
 
 def _interrupt() -> None:

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from .media.board import Row
     from .media.sync import Sync
     from .media.terminal import escape_sequence, graphics_protocol
-    from .paths import given_path, input_path
+    from .paths import given_path, in_shell, input_path
     from .pipeline.batch.grid import draw_grid
     from .pipeline.batch.jobs import Batch, BatchJob, JobLine
     from .pipeline.batch.layout import grid_layout
@@ -186,6 +186,7 @@ __all__ = [
     "given_path",
     "graphics_protocol",
     "grid_layout",
+    "in_shell",
     "input_path",
     "installed_names",
     "job_of_line",
@@ -293,7 +294,7 @@ _HOMES = {
     "grids": ("VideoGrid",),
     "headers": ("FileKind", "Header", "classify", "generation", "precision", "read_header"),
     "home": ("ltx2_home",),
-    "paths": ("given_path", "input_path"),
+    "paths": ("given_path", "in_shell", "input_path"),
     "pipeline.batch.unsettled": ("AskedBatch",),
     "pipeline.batch.grid": ("draw_grid",),
     "pipeline.batch.jobs": ("Batch", "BatchJob", "JobLine"),

@@ -130,8 +130,9 @@ def test_a_no_fetches_nothing(home: Path, person: None) -> None:
 
 
 def test_a_question_that_is_broken_off_ends_the_command(home: Path, person: None) -> None:
-    result = said("download", "mine", input="", code=130)
+    result = said("download", "mine", "--to", "my models", "--only", "checkpoint", input="", code=130)
     assert "stopped" in result.stderr
+    assert "ltx2 download mine --only checkpoint --to 'my models' goes on from here" in result.stderr
     assert "internal error" not in result.stderr
     assert not list(home.rglob("*.safetensors"))
 
