@@ -100,6 +100,11 @@ def test_an_empty_cell_sets_nothing_and_a_job_knows_its_first_line(tmp_path: Pat
     ]
 
 
+def test_empty_columns_at_the_end_of_a_spreadsheet_are_ignored(tmp_path: Path):
+    text = "\ufeffprompt,seed,,\r\na,3,,\r\n,,,\r\nb,,,\r\n"
+    assert jobs_of(written(tmp_path, "a.csv", text)) == [(2, {"prompt": "a", "seed": "3"}), (4, {"prompt": "b"})]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -155,7 +160,7 @@ def test_what_is_no_regular_file_is_refused(name: str, tmp_path: Path):
         ("a.jsonl", '{"prompt": "a"}\n' + "[" * 100_000 + '\n{"prompt": "b"}', "nested too deeply"),
         ("a.jsonl", '{"prompt": "a"}\n{"seed": ' + "9" * 5000 + '}\n{"prompt": "b"}', "a number in it has thousands"),
         ("a.jsonl", '{"prompt": "a"}\n{"video-st": 1, "video_st": 2}\n{"prompt": "b"}', "occurs twice"),
-        ("a.csv", "prompt,seed\na,1,2\nb,1\n", "it has 3 cells, and the first row names 2"),
+        ("a.csv", "prompt,seed,\na,1,2\nb,1\n", "it has 3 cells, and the first row names 2"),
         ("a.yaml", "- a\n- 7\n- b", "neither a prompt nor a mapping"),
         ("a.yaml", "jobs:\n  x: {name: y}\n  z: b", "second name"),
     ],

@@ -140,8 +140,13 @@ def _from_csv(path: Path) -> Iterator[Entry]:
         if not any(cells):
             continue
         if names is None:
+            while not cells[-1]:  # spreadsheets save empty columns too
+                cells.pop()
             names = _header(path, cells)
-        elif len(cells) != len(names):
+            continue
+        if not any(cells[len(names) :]):
+            cells = cells[: len(names)]
+        if len(cells) != len(names):
             why = f"it has {counted(len(cells), 'cell')}, and the first row names {len(names)}"
             yield place, RequestError("this row cannot be read", why, CSV_HINT)
         else:
