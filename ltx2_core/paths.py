@@ -49,7 +49,7 @@ def _how_to_fetch(url: re.Match[str]) -> str:
     if HUB.match(rest):
         if not re.search(r"/(blob|resolve)/", rest):
             return "ltx2 models lists the models that ltx2 download NAME fetches"
-        address = address.replace("/blob/", "/resolve/")  # the file, and not the page about it
+        address = address.partition("?")[0].replace("/blob/", "/resolve/")  # the file, and not the page about it
     address = shlex.quote(address) if len(address) <= LONGEST_URL else "URL"
     return f"curl -LO {address} fetches it; then give the file"
 

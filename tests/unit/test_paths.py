@@ -52,7 +52,7 @@ def test_what_no_disk_can_hold_is_refused_with_a_hint(text: str, why: str):
         (f"https://a.example/b.mp4?x={'1' * 300}", "curl -LO URL fetches it; then give the file"),
         ("https://huggingface.co/a/b", "ltx2 models lists the models that ltx2 download NAME fetches"),
         (
-            "https://huggingface.co/a/b/blob/main/c.mp4",
+            "https://huggingface.co/a/b/blob/main/c.mp4?download=true",
             "curl -LO https://huggingface.co/a/b/resolve/main/c.mp4 fetches it; then give the file",
         ),
         ("s3://a/b.mp4", "copy the file to this machine, and give its path"),
