@@ -18,17 +18,22 @@ USUAL_ORDER = (  # of FFmpeg
 
 
 class Channels(NamedTuple):
-    """The number of channels, and whether they have the usual order, without which they cannot be decoded."""
+    """The channels by FFmpeg's names, and whether they have the usual order, without which they cannot be decoded."""
 
-    number: int
+    names: tuple[str, ...]
     has_usual_order: bool
+
+    @property
+    def number(self) -> int:
+        return len(self.names)
 
 
 def channels_of(codec: AudioCodecContext) -> Channels:
     """The channels of a decoder."""
     layout = codec.layout
-    places = [USUAL_ORDER.index(one.name) if one.name in USUAL_ORDER else -1 for one in layout.channels]
+    names = tuple(one.name for one in layout.channels)
+    places = [USUAL_ORDER.index(name) if name in USUAL_ORDER else -1 for name in names]
     has_usual_order = "(" not in layout.name or places == sorted({*places} - {-1})
     if not has_usual_order:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))  # so that it is never freed
-    return Channels(layout.nb_channels, has_usual_order)
+    return Channels(names, has_usual_order)

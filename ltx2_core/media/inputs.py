@@ -46,8 +46,8 @@ class ImageSource:
 class AudioSource:
     """The default audio track of a file, or else its first.
 
-    Args: track: its number, of `tracks`, counted from 1. zero_s: the file's timestamp at our time zero, which is the
-    start of the video if there is one.
+    Args: speakers: of its channels, by FFmpeg's names, such as "FL". track: its number, of `tracks`, counted from 1.
+    zero_s: the file's timestamp at our time zero, which is the start of the video if there is one.
     """
 
     noun: ClassVar[str] = "audio"
@@ -58,6 +58,7 @@ class AudioSource:
     codec: str
     sample_rate_hz: int
     channels: int
+    speakers: tuple[str, ...]
     track: int
     tracks: int
     zero_s: Fraction

@@ -224,6 +224,7 @@ def _audio(path: Path, container: InputContainer, zero_s: Fraction) -> AudioSour
         codec=codec.codec.canonical_name,
         sample_rate_hz=codec.sample_rate,
         channels=channels.number,
+        speakers=channels.names,
         track=container.streams.audio.index(stream) + 1,
         tracks=len(container.streams.audio),
         zero_s=zero_s,

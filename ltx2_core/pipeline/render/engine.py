@@ -16,15 +16,15 @@ from ...latents import Latents
 from ...media.accept import check_input
 from ...media.audio import at_rate_of
 from ...media.clip import ClipShape, Output
-from ...media.copy import LAYOUTS, container_for, copyable_span
+from ...media.copy import container_for, copyable_span
 from ...media.dub import write_dubbed
 from ...media.image import write_still
 from ...media.inputs import AudioSource, VideoSource
 from ...media.loudness import at_loudness
+from ...media.stereo import storable
 from ...media.waveform import Waveform, fit_waveform
 from ...media.writer import Report, write_audio, write_clip
 from ...models.capture import ALL, AttentionCapture
-from ...models.mel import to_stereo
 from ...parallel import Ranks
 from ...sampling.guidance import Contexts
 from ...text.cache import ContextCache
@@ -327,10 +327,7 @@ class Engine:
         codec = self.task.output.audio_codec
         if codec == COPY:
             return self.inputs.audio_source_file()
-        given = self.inputs.given_audio()
-        if len(given.samples) not in LAYOUTS:
-            given = replace(given, samples=to_stereo(given.samples.unsqueeze(0)).squeeze(0))
-        return at_rate_of(codec, given)
+        return at_rate_of(codec, storable(self.inputs.given_audio(), self.inputs.audio_source_file().speakers))
 
     def looped_audio(self, latent: Tensor) -> Waveform:
         """The waveform of an audio latent whose end connects to its beginning, as long as its video."""
