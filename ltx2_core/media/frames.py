@@ -39,6 +39,8 @@ class FrameConverter:
     def __init__(self, reading: FrameReading) -> None:
         self.reading = reading
         self.is_linearised = bool(reading.hdr or reading.wide)
+        codes = torch.arange(2**16 if self.is_linearised else 0)
+        self.linear = linear_light(codes / FULL_CODE_16, reading.colour)  # a table is faster than powers of each pixel
         self.graphs: dict[tuple[int, int, str], Graph] = {}
 
     def pixels(self, frame: av.VideoFrame) -> Tensor:
@@ -49,7 +51,7 @@ class FrameConverter:
         assert isinstance(converted, av.VideoFrame)
         image = rearrange(torch.from_numpy(converted.to_ndarray()), "H W c -> 1 c H W")
         if self.is_linearised:
-            image = to_bt709(image.float() / FULL_CODE_16, self.reading.colour)
+            image = to_bt709(self.linear[image.int()], self.reading.colour)
             image = (image * 255).round().to(torch.uint8)
         if self.reading.is_mirrored:
             image = image.flip(-1)
@@ -77,18 +79,21 @@ class FrameConverter:
         return linked(frame, ("scale", ":".join(options)), ("format", "gbrp16le" if self.is_linearised else "rgb24"))
 
 
-def to_bt709(image: Tensor, colour: Colour) -> Tensor:
-    """Convert RGB values (1 3 H W) in [0, 1] of high dynamic range or a wide gamut to BT.709 of standard dynamic range.
-
-    Diffuse white, at 203 nits, becomes white; brighter values, and colours outside the gamut, are clipped.
-    """
+def linear_light(values: Tensor, colour: Colour) -> Tensor:
+    """Convert values of any shape, of one channel, from [0, 1] to linear light, in which 1 is white of 203 nits."""
     if colour.transfer == PQ:
-        linear = _pq_nits(image) / DIFFUSE_WHITE_NITS
-    elif colour.transfer == HLG:
-        linear = _hlg_nits(image) / DIFFUSE_WHITE_NITS
-    else:
-        linear = image**SDR_GAMMA
-    matrix = image.new_tensor(TO_BT709.get(colour.primaries, BT2020_TO_BT709))
+        return _pq_nits(values) / DIFFUSE_WHITE_NITS
+    if colour.transfer == HLG:
+        return _hlg_nits(values) / DIFFUSE_WHITE_NITS
+    return values**SDR_GAMMA
+
+
+def to_bt709(linear: Tensor, colour: Colour) -> Tensor:
+    """Convert linear light (1 3 H W) of high dynamic range or a wide gamut to BT.709 of standard dynamic range.
+
+    Diffuse white becomes white; brighter values, and colours outside the gamut, are clipped.
+    """
+    matrix = linear.new_tensor(TO_BT709.get(colour.primaries, BT2020_TO_BT709))
     return torch.einsum("rc,bcHW->brHW", matrix, linear).clamp(0, 1) ** (1 / SDR_GAMMA)
 
 
