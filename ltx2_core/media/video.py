@@ -24,15 +24,19 @@ def frames_by_time(source: VideoSource, count: int, fps: Fraction, start_s: Frac
     """Exactly `count` frames at a constant rate, (1 3 H W) uint8 each. The first one is the next to start at `start_s`.
 
     From a clip of that rate these are its own frames. From a clip of another rate, or of a variable one, these are the
-    frames that are shown at each time, within half a frame. The last one is repeated if the clip is too short.
+    frames that are shown at each time, within half a frame. The last one is repeated if the clip is too short. Frames
+    that are repeated are the same tensor.
     Raises: MediaError if the file is damaged, or ends before `start_s`.
     """
     if start_s >= source.duration_s:
         length = f"it lasts {float(source.duration_s):.2f} s"
         raise refusal(source.path, f"{length}, so there is nothing at {float(start_s):.2f} s")
     converter = FrameConverter(source.reading)
+    last: tuple[av.VideoFrame, Tensor] | None = None
     for frame in islice(_at_constant_rate(_decode(source, start_s), fps, start_s), count):
-        yield converter.pixels(frame)
+        if last is None or last[0] is not frame:
+            last = frame, converter.pixels(frame)
+        yield last[1]
 
 
 def frames_by_number(source: VideoSource, numbers: Collection[int]) -> Iterator[tuple[Fraction, Tensor]]:
