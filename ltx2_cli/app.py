@@ -146,6 +146,7 @@ def render_once(show: Display, resolved: core.Resolved) -> None:
         if not resolved.is_done:
             show.warn(f"skipped: {error.what}")
             return
+    core.remove_remains(resolved)
     show.file(resolved.target, is_new=False)
 
 

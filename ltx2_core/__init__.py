@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         Watch,
     )
     from .pipeline.job import Job
+    from .pipeline.remains import remove_remains
     from .pipeline.render.models import Models
     from .pipeline.render.run import Interrupted, Result, enhance, resume, run
     from .pipeline.report.write import write_batch_report, write_clip_report, write_report
@@ -213,6 +214,7 @@ __all__ = [
     "read_recipe",
     "remember_accepted",
     "remove_files",
+    "remove_remains",
     "resolve",
     "resolve_again",
     "resume",
@@ -332,6 +334,7 @@ _HOMES = {
     "pipeline.resolve.prompt": ("read_prompt",),
     "pipeline.resolve.plan": ("Plan", "gigabytes"),
     "pipeline.resolve.resolve": ("Planning", "plan_render", "resolve"),
+    "pipeline.remains": ("remove_remains",),
     "pipeline.resolved": ("Resolved",),
     "pipeline.rerun.recipe": ("FoundRecipe", "read_recipe"),
     "pipeline.rerun.rerun": ("Rerun", "parse_changes", "resolve_again"),

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import StorageError, TargetTakenError
@@ -204,7 +204,8 @@ def remove_leftovers(path: Path) -> None:
     pattern = re.compile(re.escape(f".{path.name}.") + IN_HIDDEN_NAME)
     for other in path.parent.iterdir():
         if pattern.fullmatch(other.name) and not other.is_dir():
-            other.unlink(missing_ok=True)
+            with suppress(PermissionError):  # it is another user's, in a folder that all may write
+                other.unlink(missing_ok=True)
 
 
 def free_bytes(folder: Path) -> int:

@@ -5,6 +5,7 @@ Source: docs/reference/checkpoints.md, "Where models are looked for".
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -121,7 +122,7 @@ def _snapshots(cache: Path) -> list[Path]:
 
 
 def _is_comfy(folder: Path) -> bool:
-    return sum((folder / name).is_dir() for name in COMFY_FOLDERS) >= COMFY_SIGNS
+    return sum(os.path.isdir(folder / name) for name in COMFY_FOLDERS) >= COMFY_SIGNS  # noqa: PTH112
 
 
 def comfy_folders(tree: Path) -> tuple[Path, ...]:

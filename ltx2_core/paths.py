@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,6 +140,17 @@ def require_file(path: Path, what: str, hint: str) -> None:
     """Raises: StorageError if there is no such file, with the reason. what: the option and the path."""
     if why := no_file(path):
         raise StorageError(f"{what} cannot be used", why, hint)
+
+
+def require_replaceable(path: Path) -> None:
+    """Raises: StorageError for a file of another user in a folder where only owners may replace files."""
+    user = os.geteuid() if hasattr(os, "geteuid") else 0
+    if user == 0 or not os.path.lexists(path):
+        return
+    folder = path.parent.stat()
+    if folder.st_mode & stat.S_ISVTX and user not in (folder.st_uid, path.lstat().st_uid):
+        why = f"it belongs to another user, and {path.parent} lets only owners replace a file"
+        raise StorageError(f"{path} cannot be replaced", why, "name another place")
 
 
 def require_writable(folder: Path, what: str) -> None:

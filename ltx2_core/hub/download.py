@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,6 +16,7 @@ from threading import Event
 
 from ..disk import disk_errors, disk_reason, show_bytes
 from ..errors import AccessError, RequestError, StorageError, TargetTakenError
+from ..paths import require_writable
 from .checksums import is_sha256, read_digest
 from .installed import files_in, parts_of
 from .ledger import known_checksum, remember_verified, still_verified
@@ -61,8 +62,11 @@ class Listener:
 def verify_found(plan: DownloadPlan, listener: Listener) -> DownloadPlan:
     """Compare existing files with their checksums, if known; a file that was verified before is not read again.
 
-    A file with a wrong checksum counts as missing, with a warning. Raises: StorageError if a file cannot be read.
+    A file with a wrong checksum counts as missing, with a warning. Raises: StorageError if a file cannot be read, or if
+    files are missing and the folder for them cannot be written.
     """
+    if plan.missing:
+        require_writable(plan.folder, str(plan.folder))
     return replace(plan, files=tuple(_verified(file, listener) for file in plan.files))
 
 
@@ -166,7 +170,8 @@ def _checksum_of(path: Path, expected: str, listener: Listener) -> str:
         count = listener.counter("verifying", path.name, path.stat().st_size)
         digest = read_digest(path, expected, count)
         if digest.checksum == expected:
-            remember_verified(path, digest.sha256)
+            with suppress(StorageError):  # in a read-only LTX2_HOME it is verified again next time
+                remember_verified(path, digest.sha256)
     return digest.checksum
 
 

@@ -349,14 +349,14 @@ class _Content:
         configs: dict[Path, None] = {}
         for folder in folders:
             with disk_errors(folder, "cannot be read"):
-                files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
-            for path in files:
+                inside = sorted(folder.iterdir())
+            for path in (one for one in inside if one.suffix in SUFFIXES):
                 with content.passing_over():
                     header = read_header(path)
                     content.headers.append((header, classify(header)))
-            configs |= dict.fromkeys((folder / "config.json", *sorted(folder.glob("*/config.json"))))
+            configs |= dict.fromkeys(one / "config.json" for one in (folder, *inside))
         for config in configs:
-            with content.passing_over():
+            with content.passing_over(), disk_errors(config.parent, "cannot be read"):
                 if config.is_symlink() or config.is_file():
                     content.encoders.extend(_encoder(config))
         return content

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field
 
 from ..components import Role
-from ..errors import RequestError, shown
+from ..disk import disk_reason
+from ..errors import RequestError, StorageError, shown
 from ..home import ltx2_home
 from ..paths import given_path
 from ..records import Record, presets_folder
@@ -248,7 +249,15 @@ def read_shipped() -> Catalogue:
 def _own_models() -> dict[str, RegisteredModel]:
     """The models that the user has described in LTX2_HOME/models."""
     found: dict[str, RegisteredModel] = {}
-    for path in sorted((ltx2_home() / "models").glob("*.yaml")):
+    folder = ltx2_home() / "models"
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix == ".yaml")
+    except (FileNotFoundError, NotADirectoryError):
+        return found
+    except OSError as error:
+        hint = "check the rights on that folder, or export LTX2_HOME=FOLDER names another"
+        raise StorageError(f"{folder} cannot be read", disk_reason(error), hint) from error
+    for path in paths:
         name = path.stem.lower()
         if name in read_shipped().models:
             raise RequestError(f"{path} cannot be used", f"{name} is the name of another model", "rename the file")

@@ -103,8 +103,8 @@ def plan_download(name: str, library: Library, only: Collection[str] = (), to: P
 
     Args: only: roles, such as transformer, or for a LoRA generations, such as 2.3; empty means all of a model, and for
     a LoRA the generations of the installed models. to: a folder instead of LTX2_HOME/models.
-    Raises: RequestError for an unknown name, and for a role that it does not have; StorageError if the folder cannot be
-    written.
+    Raises: RequestError for an unknown name, and for a role that it does not have; StorageError if the folder `to`
+    cannot be written.
     """
     catalogue = library.catalogue
     entry = _entry(name.lower(), catalogue)
@@ -114,7 +114,8 @@ def plan_download(name: str, library: Library, only: Collection[str] = (), to: P
         wanted = known.keys() & generations_here(library)
     places = _chosen(name, known, wanted)
     folder = to or models_home()
-    require_writable(folder, str(folder))
+    if to is not None:
+        require_writable(to, str(to))
     files = [
         wanted_file(role, file, library, to) for role, place in places.items() for file in catalogue.files_of(place)
     ]

@@ -142,11 +142,12 @@ class Job:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a folder. path: the folder, or the output that it belongs to.
+        """Open a folder. path: the folder, its record, or the output that it belongs to.
 
         Raises: RequestError if it contains no render, StorageError if it is damaged.
         """
-        folder = with_name(path)
+        is_record = path.name == RECORD and os.path.isfile(path)  # noqa: PTH113  # false for a name that is too long
+        folder = with_name(path.parent if is_record else path)
         if not os.path.isdir(path) and os.path.isdir(f"{path}.job"):  # noqa: PTH112  # false for a name that is too long
             folder = path.with_name(f"{path.name}.job")
         try:
@@ -394,6 +395,8 @@ class Job:
     def _check(self, path: Path, number: int, shapes: LatentShapes) -> None:
         """Raises: StorageError if a file is not the result of a stage of this request, or was changed."""
         is_stopped = path == self._stopped(number)
+        with disk_errors(path, "cannot be read"), path.open("rb"):
+            pass  # latents that this user may not read are not damaged, and must not be removed
         try:
             header = read_header(path)
             self._check_tensors(header, number, shapes, is_stopped=is_stopped)

@@ -65,15 +65,17 @@ class ContextCache:
 
 def _read(path: Path) -> TextContext | None:
     """The context in a file; None if there is none or it is damaged."""
-    if not path.is_file():
-        return None
     try:
+        if not path.is_file():
+            return None
         tensors = load(path.read_bytes())
         said = read_header(path).metadata
         dropped = int(said["dropped"])
         if said["sha256"] == _checksum(tensors, dropped):
             return TextContext(**tensors, dropped=dropped)
         why = "its checksum is wrong"
+    except PermissionError:  # `_write` replaces it, or warns once
+        return None
     except (OSError, LTX2Error, SafetensorError, TypeError, ValueError, KeyError) as error:
         why = disk_reason(error)
     LOGGER.warning("a kept prompt is encoded again, as its file %s cannot be used: %s", path, why)

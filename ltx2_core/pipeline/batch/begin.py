@@ -9,15 +9,14 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...disk import disk_hint, disk_reason, remove_leftovers
-from ...errors import RequestError, StorageError, TargetTakenError
-from ...lock import locked
+from ...disk import disk_hint, disk_reason
+from ...errors import RequestError, StorageError
 from ..reads import identities
+from ..remains import remove_remains
 from ..request import RenderTask
 from .jobs import Batch, BatchJob, JobLine
 from .picks import drafts_of, keep_drafts
@@ -96,7 +95,7 @@ def begin(batch: Batch, part: tuple[BatchJob, ...], *, overwrites: bool, has_gri
     written = [name for name, is_written in beside.items() if is_written]
     prints = {job.name: fingerprint(job.resolved.task) for job in batch.jobs}
     for job in part:
-        _remove_locks(job)
+        remove_remains(job.resolved, [claim_of(job.resolved.target)])
 
     def compared(before: BatchRecord | None) -> BatchRecord:
         if not overwrites:
@@ -180,14 +179,3 @@ def _refusal(changed: Sequence[tuple[BatchJob, str]]) -> RequestError:
     what = "1 result would be replaced" if len(names) == 1 else f"{len(names):,} results would be replaced"
     hint = "--overwrite renders them again, -o FOLDER/ renders into another folder"
     return RequestError(what, "; ".join(names[:MOST_NAMED]) + more, hint)
-
-
-def _remove_locks(job: BatchJob) -> None:
-    """Remove the lock files of killed processes beside a result, unless another process is working on it."""
-    target = job.resolved.target
-    paths = (claim_of(target), target, job.resolved.job_dir)
-    if not any(path.with_name(f".{path.name}.lock").exists() for path in paths):
-        return
-    with suppress(TargetTakenError), locked(paths[0]), locked(paths[1]), locked(paths[2]):
-        for path in job.resolved.task.results:
-            remove_leftovers(path)

@@ -36,7 +36,8 @@ class Naming:
         Args: jobs: the file of jobs. is_draft: whether they are drafts, which have their own folder.
         Raises: RequestError.
         """
-        path = given_path(jobs.absolute().stem + DRAFT_ENDING * is_draft if output is None else output, "-o")
+        usual = (jobs.absolute().stem or "batch") + DRAFT_ENDING * is_draft  # the root of a disk has no name
+        path = given_path(usual if output is None else output, "-o")
         is_folder = output is None or output.endswith(("/", "\\")) or path.is_dir() or not path.suffix
         folder, template = (path, None) if is_folder else (path.parent, path.name)
         what = f"-o {shown(str(output or folder))} cannot be used"

@@ -25,7 +25,7 @@ from ...media.seam import Seam, measure_seam
 from ...media.sheet import contact_sheet
 from ...media.writer import Report
 from ...parallel import Ranks
-from ...paths import require_writable
+from ...paths import require_replaceable, require_writable
 from ..events import PromptRewritten, StoppedError, Watch
 from ..job import Job
 from ..outputs import report_of, sheet_of
@@ -122,6 +122,7 @@ def resume(job: Job, watch: Watch = NOBODY, models: Models | None = None, ranks:
     for path in task.results:
         check_place(path)
         require_writable(path.parent, str(path))
+        require_replaceable(path)
     with _one_writer(task.target, job.folder, job.parents):
         job = job.reopened()
         job.remove_incomplete()

@@ -57,11 +57,9 @@ def write_batch_report(folder: Path, watch: Watch = NOBODY, *, overwrite: bool =
     StoppedError if the watcher stops it.
     """
     target = folder / PAGE
+    _record_of(folder)  # nothing is written into a folder without a batch, not even a lock
     with locked(target, wait=lambda: time.sleep(POLL_S)):
-        record = read_record(folder)
-        if record is None:
-            hint = "name one clip, or the folder that ltx2 batch has made"
-            raise RequestError(f"{folder} holds no batch", f"there is no {RECORD} in it", hint)
+        record = _record_of(folder)
         if PAGE not in record.owns:
             if not overwrite:
                 require_own(folder, record, [PAGE])
@@ -76,6 +74,15 @@ def write_batch_report(folder: Path, watch: Watch = NOBODY, *, overwrite: bool =
             remove_leftovers(target)
             write_whole(target, content)
     return target
+
+
+def _record_of(folder: Path) -> BatchRecord:
+    """The record of the batch in a folder. Raises: RequestError if it contains none; StorageError."""
+    record = read_record(folder)
+    if record is None:
+        hint = "name one clip, or the folder that ltx2 batch has made"
+        raise RequestError(f"{folder} holds no batch", f"there is no {RECORD} in it", hint)
+    return record
 
 
 def _with_page(record: BatchRecord | None) -> BatchRecord:

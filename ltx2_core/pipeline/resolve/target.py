@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ...disk import MOST_NAME_BYTES, require_free
 from ...errors import RequestError, shown
 from ...media.clip import AUDIO_FILES, COPIED_FILES
-from ...paths import given_path, in_shell, require_writable, with_name, wrong_suffix
+from ...paths import given_path, in_shell, require_replaceable, require_writable, with_name, wrong_suffix
 from ..outputs import beside_of, stills_of
 from .settings import Settings
 
@@ -178,6 +178,7 @@ def require_places(task: RenderTask, job_dir: Path, *, skip_existing: bool) -> N
     """
     for path in task.results:
         require_writable(path.parent, str(path))
+        require_replaceable(path)
         if skip_existing and path not in task.stills:  # a killed process may have written the stills
             why = f"{task.target.name} does not, and would be rendered"
             if path == task.target:
