@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-from .disk import disk_reason, leads_to_itself, no_file
+from .disk import disk_hint, disk_reason, leads_to_itself, no_file
 from .errors import LTX2Error, RequestError, StorageError, shown
 
 LONGEST_NAME_BYTES = 255
@@ -140,6 +140,19 @@ def require_file(path: Path, what: str, hint: str) -> None:
     """Raises: StorageError if there is no such file, with the reason. what: the option and the path."""
     if why := no_file(path):
         raise StorageError(f"{what} cannot be used", why, hint)
+
+
+def require_existing(path: Path, what: str, hint: str, error: type[LTX2Error] = StorageError) -> None:
+    """Raises: an error of this class if nothing exists at a path, or if this user may not look there.
+
+    Args: what: the option and the path. hint: for a path that does not exist.
+    """
+    try:
+        path.stat()
+    except PermissionError as refused:
+        raise error(f"{what} cannot be used", disk_reason(refused), disk_hint(refused)) from refused
+    except (OSError, ValueError) as missing:
+        raise error(f"{what} does not exist", hint=hint) from missing
 
 
 def require_replaceable(path: Path) -> None:

@@ -83,6 +83,14 @@ def test_parts_of_a_model_that_may_not_be_read_are_named(tmp_path: Path) -> None
     (toy / "text_encoder").chmod(0o755)
 
 
+def test_file_that_may_not_be_looked_at_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    with as_ordinary_user():
+        said = refused(7, "plan", "t2v", "--model", "toy", "--transformer", "closed/a.safetensors")
+    assert "--transformer closed/a.safetensors cannot be used its rights" in said
+
+
 def test_latents_that_may_not_be_read_are_not_called_damaged(tiny: Path, tmp_path: Path) -> None:
     job = make_job(tiny, tmp_path)
     job.save(1, make_latents(1), torch.Generator())

@@ -5,7 +5,6 @@ Source: docs/cli.md, "Rendering again".
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from ...components import ROLES, UPSAMPLERS
 from ...errors import LTX2Error, MediaError, RequestError, shown
 from ...hub.library import Library
 from ...hub.registry import read_catalogue
-from ...paths import input_path
+from ...paths import input_path, require_existing
 from ..parts import DURATION_HEAD
 from ..request import ENHANCER, Request
 from ..resolve.edits import EDITS, STREAMS_REFUSED
@@ -78,8 +77,7 @@ def resolve_again(
     Raises: RequestError, StorageError, CheckpointError, MediaError, DoesNotFitError.
     """
     for path in given:
-        if not os.path.exists(path):  # noqa: PTH110 (a path that may not be looked at is not there either)
-            raise MediaError(f"--input {path} does not exist", hint="check the path")
+        require_existing(path, f"--input {path}", "check the path", MediaError)
     made, request = found.made, found.made.request
     gathered = gather({})
     folders = merge(gathered.layers).settings.model_folders

@@ -18,7 +18,7 @@ from ...headers import Header, generation, read_header
 from ...hub.find import ModelFiles, find_model, upsampler_role
 from ...hub.library import Library
 from ...hub.registry import RegisteredModel, read_catalogue, registered_models
-from ...paths import input_path
+from ...paths import input_path, require_existing
 from ...text.files import check_pair, find_encoder
 from ..parts import ALWAYS_READ, ModelHeaders
 from ..recipe import Edit, Recipe
@@ -297,8 +297,7 @@ def _find_files(settings: Settings, library: Library, found: ModelFiles | None, 
         if spec is None:
             continue
         path = input_path(spec, option_name(role), StorageError)
-        if not os.path.exists(path):  # noqa: PTH110 (a path that may not be looked at is not there either)
-            raise StorageError(f"{option_name(role)} {spec} does not exist", hint="check the path, or leave it out")
+        require_existing(path, f"{option_name(role)} {spec}", "check the path, or leave it out")
         paths[upsampler_role(read_header(path)) if role == "upsampler" else role] = path
     if found is not None:
         return replace(found, paths={**found.paths, **paths})
