@@ -43,7 +43,7 @@ def _how_to_fetch(url: re.Match[str]) -> str:
     """How to use the file that a URL names."""
     scheme, rest = url["scheme"].lower(), url["rest"]
     if scheme == "file":
-        return f"give its path, {shlex.quote(unquote(rest.removeprefix('localhost')))}"
+        return f"give its path, {in_shell(unquote(rest.removeprefix('localhost')))}"
     if scheme not in ("http", "https", "ftp"):
         return "copy the file to this machine, and give its path"
     address = url[0]
@@ -51,7 +51,7 @@ def _how_to_fetch(url: re.Match[str]) -> str:
         if not re.search(r"/(blob|resolve)/", rest):
             return "ltx2 models lists the models that ltx2 download NAME fetches"
         address = address.partition("?")[0].replace("/blob/", "/resolve/")  # the file, and not the page about it
-    address = shlex.quote(address) if len(address) <= LONGEST_URL else "URL"
+    address = in_shell(address) if len(address) <= LONGEST_URL else "URL"
     return f"curl -LO {address} fetches it; then give the file"
 
 

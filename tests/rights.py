@@ -21,7 +21,7 @@ def as_ordinary_user() -> Iterator[None]:
         yield
         return
     if sys.platform != "linux":
-        pytest.skip("root passes all rights here")
+        pytest.skip("root ignores file permissions, and can give that up on Linux only")
     system = ctypes.CDLL(None)
     header, data = (ctypes.c_uint32 * 2)(VERSION, 0), (ctypes.c_uint32 * 6)()
     assert system.capget(header, data) == 0

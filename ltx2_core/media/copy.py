@@ -13,7 +13,6 @@ from fractions import Fraction
 from functools import cache
 from itertools import accumulate, chain, pairwise, takewhile
 from math import floor
-from shlex import quote
 from typing import NamedTuple
 
 import av
@@ -22,6 +21,7 @@ from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 
 from ..errors import RequestError
+from ..paths import in_shell
 from .inputs import ROUNDING_S, AudioSource, VideoSource, refusal
 from .probe import MP4, open_media
 from .sources import audio_stream_of, open_clip, video_stream_of
@@ -77,7 +77,7 @@ def copyable_span(video: VideoSource, start_s: Fraction, end_s: Fraction) -> Spa
     """
     if not video.is_timed:
         why = "it does not say when its frames are shown, so that no part of it can be copied"
-        raise refusal(video.path, why, f"ffmpeg -i {quote(str(video.path))} copy.mp4")
+        raise refusal(video.path, why, f"ffmpeg -i {in_shell(video.path)} copy.mp4")
     shown_s: list[Fraction] = []
     with open_clip(video.path) as given:
         for packet in takewhile(lambda one: _decoded_s(one) < end_s + REORDERED_S, _part(given, video, start_s)):
@@ -116,7 +116,7 @@ def container_for(video: VideoSource, audio_codec: str, *, keeps_audio: bool) ->
     container = next((one for one in candidates if one and _takes(one, video)), None)
     if container is None:
         raise refusal(
-            video.path, f"its video ({video.codec}) cannot be copied", f"ffmpeg -i {quote(str(video.path))} copy.mp4"
+            video.path, f"its video ({video.codec}) cannot be copied", f"ffmpeg -i {in_shell(video.path)} copy.mp4"
         )
     if audio_codec not in _codecs_in(container.format):
         what = f"--audio-codec {audio_codec} cannot be used with {video.path}"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from shlex import quote
 from typing import NamedTuple
 
 from ..errors import MediaError
+from ..paths import in_shell
 from .inputs import refusal
 
 LONGEST = 12
@@ -89,7 +89,7 @@ def cannot_be_opened(path: Path) -> MediaError:
     with path.open("rb") as file:
         start = file.read(LONGEST)
     if kind := kind_of(start, OTHERS):
-        return refusal(path, f"it is {kind.name}, which is not supported", f"ffmpeg -i {quote(str(path))} {kind.copy}")
+        return refusal(path, f"it is {kind.name}, which is not supported", f"ffmpeg -i {in_shell(path)} {kind.copy}")
     if kind := kind_of(start, IMAGES):
         return refusal(path, f"it is an image ({kind.name})", "ltx2 i2v IMAGE makes a video of it")
     if kind := kind_of(start, READ):

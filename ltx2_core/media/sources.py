@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from shlex import quote
 from typing import Any, TypeVar
 
 import av
@@ -20,6 +19,7 @@ from av.error import FFmpegError
 from av.stream import Disposition
 
 from ..errors import MediaError
+from ..paths import in_shell
 from .channels import channels_of
 from .inputs import LONGEST_S, ROUNDING_S, SAMPLE_RATES_HZ, AudioSource, VideoSource, check_size, refusal
 from .kinds import cannot_be_opened
@@ -211,7 +211,7 @@ def _audio(path: Path, container: InputContainer, zero_s: Fraction) -> AudioSour
         raise refusal(path, f"its audio has {codec.sample_rate} samples a second")
     channels = channels_of(codec)
     if not channels.has_usual_order:
-        copy = f"ffmpeg -i {quote(str(path))} -c:v copy -ac {channels.number} copy.mkv"
+        copy = f"ffmpeg -i {in_shell(path)} -c:v copy -ac {channels.number} copy.mkv"
         raise refusal(path, f"its {channels.number} audio channels are in an order that is not supported", copy)
     _require_whole(path, stream)
     zero_s -= _subtracted_twice_s(container, stream, zero_s)

@@ -20,6 +20,7 @@ from ltx2_core.errors import MediaError
 from ltx2_core.media.accept import check_input
 from ltx2_core.media.audio import read_audio
 from ltx2_core.media.inputs import AudioSource, ImageSource, VideoSource
+from ltx2_core.media.kinds import cannot_be_opened
 from ltx2_core.media.video import frames_by_time
 from tests.odd_media import (
     Write,
@@ -231,6 +232,13 @@ def test_a_file_that_cannot_be_opened_is_damaged_or_of_another_kind(
         check_input(path, kind)
     assert why in caught.value.why
     assert caught.value.hint.startswith(hint.format(path))
+
+
+def test_a_name_like_an_option_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    path = Path("-y\n.flv")
+    path.write_bytes(b"FLV\x01\x05" + bytes(99))
+    assert cannot_be_opened(path).hint == "ffmpeg -i $'./-y\\u000a.flv' copy.mp4"
 
 
 @pytest.mark.skipif(find_spec("pillow_heif") is not None, reason="pillow-heif is installed and reads HEIC")

@@ -39,11 +39,10 @@ class BatchOptions(Record):
     """Options of a batch.
 
     Args: overwrite: whether changed jobs are rendered again, and existing files are replaced. grid: whether the results
-    are joined in the end. keep_going: whether the
-    batch continues after a failed job. max_time: seconds, after which no further job starts. gpus: None for all. shard:
-    the part of the jobs for this process, as it was written. order: `models` groups jobs that can share loaded models,
-    `file` keeps the order of the file. engine: whether workers are on this machine, or on a Ray cluster. address: of
-    that cluster.
+    are joined in the end. keep_going: whether the batch continues after a failed job. max_time: seconds, after which no
+    further job starts. gpus: None for all. shard: the part of the jobs for this process, as it was written. order:
+    `models` groups jobs that can share loaded models, `file` keeps the order of the file. engine: whether workers are
+    on this machine, or on a Ray cluster. address: of that cluster.
     """
 
     overwrite: Switch = False
